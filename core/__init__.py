@@ -1,0 +1,1 @@
+"""The words all packages share: errors, settings, clock, topics."""

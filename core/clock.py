@@ -1,0 +1,38 @@
+"""Time as a value that is handed in, so that tests need not wait."""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time in integer milliseconds since the epoch (UTC), and a sleep."""
+
+    def now_ms(self) -> int: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+SECOND_MS = 1_000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+
+def iso(ms: int) -> str:
+    """UTC time as people and logs read it.
+
+    >>> iso(1_700_000_000_000)
+    '2023-11-14T22:13:20.000Z'
+    """
+    seconds, millis = divmod(ms, 1_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{millis:03d}Z"

@@ -1,0 +1,52 @@
+"""The one error tree, sorted by what the caller does next.
+
+WorkerError
++- ConfigError           the file or the environment is wrong: do not start
++- MarketUnavailable     ask again later (``retry_after_s``); the only one that is retried
++- MalformedKlines       the venue answered, but not with klines: keep the last good data
++- StaleKlines           the market in memory is older than allowed: answer 503, not an old number
++- IncompatibleModel     artefact and code or topic disagree, or the artefact is torn: keep the one in use
++- UnusableForecast      not finite, or outside the sanity band
++- TrainingFailed        no network came out of it: keep the champion, try again with back-off
+"""
+
+
+class WorkerError(Exception):
+    """Any failure this project names. Its text is one line that says what was wrong and what to do."""
+
+
+class ConfigError(WorkerError):
+    """A file or a setting is wrong; the process must not start."""
+
+
+class MarketUnavailable(WorkerError):
+    """The venue could not be asked or refused; asking again later may help.
+
+    Args:
+        message: what happened, with the host.
+        retry_after_s: how long the venue wants to be left alone, in seconds; None when it did not say.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class MalformedKlines(WorkerError):
+    """The venue (or a file) answered with something that is not a run of klines."""
+
+
+class StaleKlines(WorkerError):
+    """The newest kline or anchor price is older than the settings allow, or there is none yet."""
+
+
+class IncompatibleModel(WorkerError):
+    """A published version cannot be used: torn, altered, foreign, or made for other features or topics."""
+
+
+class UnusableForecast(WorkerError):
+    """A number that must not reach the chain: not finite, out of the decimal's range or of the sanity band."""
+
+
+class TrainingFailed(WorkerError):
+    """Training gave no usable network: non-finite loss, too few rows, or its time limit."""

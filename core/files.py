@@ -1,0 +1,48 @@
+"""Files that are either the old one or the new one, whatever is killed in between."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write ``content`` beside ``path`` and swap it in with one rename, synced to disk before and after.
+
+    A reader sees the whole old file or the whole new one. A kill leaves at most a ``.tmp-*`` file
+    beside it, which ``sweep_leftovers`` removes.
+    """
+    fd, name = tempfile.mkstemp(prefix=f".tmp-{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """``replace_file`` with ``value`` as indented JSON."""
+    replace_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove what killed writers left below ``folder``; call it only where no other writer is at work."""
+    for leftover in folder.rglob(".tmp-*"):
+        if leftover.is_file():
+            leftover.unlink(missing_ok=True)

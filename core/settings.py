@@ -1,0 +1,92 @@
+"""Settings from the environment and ``.env``: read once in each ``__main__``, typed and frozen.
+
+The names are the field names in upper case; ``.env.example`` has a line for each (a test compares them).
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import ConfigError
+
+
+class Market(StrEnum):
+    """Where prices come from. SIMULATED is invented and never reaches the chain."""
+
+    BINANCE = "binance"
+    SIMULATED = "simulated"
+    AUTO = "auto"  # birnn run alone: Binance if it answers within three seconds
+
+
+class NoModelPolicy(StrEnum):
+    """What a topic without a usable champion answers while the market is fresh."""
+
+    PERSISTENCE = "persistence"  # the naive forecast, and says so
+    REFUSE = "refuse"  # 503
+
+
+def _urls(text: str) -> str:
+    for url in text.split(","):
+        if not url.strip().startswith(("http://", "https://", "ws://", "wss://")):
+            raise ValueError(f"each URL must start with http(s):// or ws(s)://, was {url.strip()!r}")
+    return text
+
+
+Urls = Annotated[str, AfterValidator(_urls)]
+
+
+class Settings(BaseSettings):
+    """Every knob of the deployment. Units sit in the names."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, frozen=True, extra="ignore")
+
+    config_file: Path = Path("config.json")
+    data_dir: Path = Path("data")
+    market: Market = Market.BINANCE
+    binance_rest_urls: Urls = (
+        "https://api.binance.com,https://api1.binance.com,https://data-api.binance.vision,https://api.binance.us"
+    )
+    binance_ws_urls: Urls = "wss://stream.binance.com:9443,wss://data-stream.binance.vision"
+    binance_archive_url: Urls = "https://data.binance.vision"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    training_days: Annotated[int, Field(ge=3, le=3650)] = 90
+    retrain_cron: str = "17 */6 * * *"
+    max_anchor_age_s: PositiveInt = 30
+    max_kline_age_s: PositiveInt = 180
+    max_model_age_h: PositiveInt = 168
+    no_model_policy: NoModelPolicy = NoModelPolicy.PERSISTENCE
+    database_url: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    seed: NonNegativeInt = 0
+
+    @property
+    def rest_urls(self) -> tuple[str, ...]:
+        """Binance REST hosts in the order they are tried, without a trailing slash."""
+        return tuple(url.strip().rstrip("/") for url in self.binance_rest_urls.split(","))
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger: ``DATABASE_URL``, or SQLite in the data folder."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'ledger.sqlite3'}"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process.
+
+    Args:
+        overrides: field values that win over the environment (command line flags).
+    Raises:
+        ConfigError: names the variable, its value and what it must be.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]).upper()
+        raise ConfigError(
+            f"environment (or .env): {name}={first.get('input')!r}: {first['msg']}; see .env.example"
+        ) from error

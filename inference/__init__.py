@@ -1,0 +1,1 @@
+"""Answers the offchain node: one decimal per topic."""

@@ -1,0 +1,1 @@
+"""What we expect: features, the BiRNN, its training, judgement and registry."""

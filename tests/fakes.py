@@ -1,0 +1,73 @@
+"""Fakes that could be real, shared by all tests."""
+
+import socket
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from core.clock import MINUTE_MS
+from market.klines import Klines
+
+START_MS = 1_700_006_400_000  # 2023-11-15 00:00 UTC
+
+
+class FakeClock:
+    """A clock whose sleep takes no time."""
+
+    def __init__(self, now_ms: int = START_MS) -> None:
+        self.time_ms = now_ms
+        self.slept_s: list[float] = []
+
+    def now_ms(self) -> int:
+        return self.time_ms
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+        self.time_ms += round(seconds * 1000)
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 10.0, what: str = "the condition") -> None:
+    """Wait until ``condition`` holds; fail by name after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not hold within {timeout_s} s")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port nobody listens on at the moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def random_walk_klines(
+    rows: int,
+    interval_ms: int = MINUTE_MS,
+    seed: int = 0,
+    start_ms: int = START_MS,
+    sigma: float = 6e-4,
+    first: float = 2000.0,
+) -> Klines:
+    """A driftless random walk of ``rows`` klines with plausible ranges and volumes, no skill to be had in it."""
+    rng = np.random.default_rng(seed)
+    close = first * np.exp(np.cumsum(sigma * rng.standard_normal(rows)))
+    opened = np.concatenate([[first], close[:-1]])
+    spread = np.exp(np.abs(rng.standard_normal((2, rows))) * sigma / 2)
+    volume = rng.lognormal(3.0, 0.7, rows)
+    taker = volume * rng.uniform(0.3, 0.7, rows)
+    return Klines(
+        interval_ms=interval_ms,
+        open_time_ms=start_ms // interval_ms * interval_ms + interval_ms * np.arange(rows, dtype=np.int64),
+        open=opened,
+        high=np.maximum(opened, close) * spread[0],
+        low=np.minimum(opened, close) / spread[1],
+        close=close,
+        volume=volume,
+        quote_volume=volume * close,
+        trades=np.round(volume * 3) + 1,
+        taker_buy_base=taker,
+        taker_buy_quote=taker * close,
+    )

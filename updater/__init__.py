@@ -1,0 +1,1 @@
+"""Keeps the kline store, retrains on a schedule, judges and publishes."""
