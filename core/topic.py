@@ -1,12 +1,25 @@
-"""Topics: the questions the network asks, read from the offchain node's own config.json."""
+"""Topics: the questions the network asks, and the catalogue of those it is known to ask."""
 
+import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
 
 from core.clock import HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 
 LONGEST_HORIZON_MIN = 7 * 24 * 60
+CLASSIFICATION = "classification"  # the catalogue's word for a kind of topic that is not a Target
+
+# Each spelling the network uses for a loss, and the one we use.
+LOSS_NAMES: Mapping[str, str] = MappingProxyType(
+    {name: name for name in ("mse", "mae", "huber", "logcosh", "ztae", "zptae", "czar")}
+    | {"sqe": "mse", "se": "mse", "abse": "mae", "ae": "mae"}
+)
 
 
 class Target(StrEnum):
@@ -26,7 +39,7 @@ class Topic:
     symbol: str  # as the exchange writes it: "ETHUSDT"
     target: Target
     horizon_min: int  # from the moment of asking to the moment forecast
-    loss: str = "mse"  # the topic's loss on the network: mse, mae, czar, ztae, zptae
+    loss: str = "mse"  # the topic's loss on the network, one of the values of LOSS_NAMES
     network: str | None = None  # chain id; None when the config does not say
     epoch_length_blocks: int | None = None  # from the catalogue; None for a topic it does not know
     endpoint: str = ""  # InferenceEndpoint with the node's placeholders in it
@@ -49,6 +62,62 @@ class Topic:
     def horizon(self) -> str:
         """The horizon as the catalogue writes it: ``10m``, ``8h``, ``7d``."""
         return horizon_text(self.horizon_min)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueTopic:
+    """One active topic of a network. Source: the network's own topic list; see ``source`` in catalogue.json."""
+
+    network: str
+    topic_id: int
+    asset: str
+    horizon: str  # "10m", "8h", "7d"
+    target: str  # a Target, or CLASSIFICATION
+    loss: str
+    epoch_length_blocks: int
+
+
+@cache
+def catalogue() -> Mapping[tuple[str, int], CatalogueTopic]:
+    """The topics known when this version was made, by (network, topic id), classification topics included.
+
+    >>> catalogue()["allora-testnet-1", 1].asset
+    'ETH'
+    """
+    content = json.loads(files("core").joinpath("catalogue.json").read_text("utf-8"))
+    topics = (CatalogueTopic(**dict(zip(content["columns"], row, strict=True))) for row in content["topics"])
+    return MappingProxyType({(topic.network, topic.topic_id): topic for topic in topics})
+
+
+def fill_placeholders(template: str, *, topic_id: int, height: int, parameters: Mapping[str, str]) -> str:
+    """An endpoint as the offchain node completes it: plain text replacement, nothing is escaped.
+
+    ``{TopicId}`` and ``{BlockHeight}`` come first, then each parameter; what is unknown stays as it is.
+    Source: the node's apiAdapter.
+
+    >>> fill_placeholders("http://h/{Token}?t={TopicId}&x={X}", topic_id=1, height=60, parameters={"Token": "ETH"})
+    'http://h/ETH?t=1&x={X}'
+    """
+    built_in = {"TopicId": str(topic_id), "BlockHeight": str(height)}
+    for key, value in (*built_in.items(), *parameters.items()):
+        template = template.replace(f"{{{key}}}", value)
+    return template
+
+
+def parse_horizon(text: str) -> int:
+    """Minutes of a horizon as configs and the catalogue write it.
+
+    Raises:
+        ConfigError: not minutes, hours or days between 1m and 7d.
+
+    >>> parse_horizon("10m"), parse_horizon("8h"), parse_horizon("7d")
+    (10, 480, 10080)
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
+    minutes = int(match[1]) * {"m": 1, "h": 60, "d": 1440}[match[2]] if match else 0
+    if not 0 < minutes <= LONGEST_HORIZON_MIN:
+        raise ConfigError(f"a horizon is minutes, hours or days such as 10m, 8h or 7d, at most 7d, was {text!r}")
+    return minutes
 
 
 def horizon_text(minutes: int) -> str:

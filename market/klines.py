@@ -1,13 +1,14 @@
 """Klines: what a venue says happened in each interval, in columns, and the rules they keep."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 
-from core.clock import iso
-from core.errors import MalformedKlines
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
+from core.errors import ConfigError, MalformedKlines
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -15,6 +16,35 @@ Floats = npt.NDArray[np.float64]
 PRICE_COLUMNS = ("open", "high", "low", "close")
 FLOW_COLUMNS = ("volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote")
 COLUMNS = PRICE_COLUMNS + FLOW_COLUMNS
+
+# Intervals whose grid begins at the epoch, as Binance writes them.
+INTERVALS = {n * MINUTE_MS: f"{n}m" for n in (1, 3, 5, 15, 30)} | {n * HOUR_MS: f"{n}h" for n in (1, 2, 4, 6, 8, 12)}
+INTERVALS[DAY_MS] = "1d"
+
+
+def interval_name(interval_ms: int) -> str:
+    """An interval as Binance and file names write it.
+
+    Raises:
+        ConfigError: there is no such interval.
+
+    >>> interval_name(60_000)
+    '1m'
+    """
+    if interval_ms not in INTERVALS:
+        raise ConfigError(f"no klines of {interval_ms} ms: choose one of {', '.join(INTERVALS.values())}")
+    return INTERVALS[interval_ms]
+
+
+def month_span(ms: int) -> tuple[int, int]:
+    """First millisecond of the UTC month that holds ``ms``, and of the next one.
+
+    >>> [iso(edge)[:10] for edge in month_span(1_709_164_800_000)]
+    ['2024-02-01', '2024-03-01']
+    """
+    first = datetime.fromtimestamp(ms // 1000, UTC).replace(day=1, hour=0, minute=0, second=0)
+    following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    return int(first.timestamp()) * 1000, int(following.timestamp()) * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,6 +106,19 @@ class Klines:
         """No klines of this interval."""
         none = np.empty(0)
         return cls(interval_ms=interval_ms, open_time_ms=np.empty(0, np.int64), **dict.fromkeys(COLUMNS, none))
+
+    @classmethod
+    def joined(cls, interval_ms: int, runs: "Sequence[Klines]") -> "Klines":
+        """Runs of this interval that follow each other, as one.
+
+        Raises:
+            MalformedKlines: a run does not begin after the one before it.
+        """
+        if not runs:
+            return cls.empty(interval_ms)
+        times = np.concatenate([run.open_time_ms for run in runs])
+        columns = {name: np.concatenate([getattr(run, name) for run in runs]) for name in COLUMNS}
+        return cls(interval_ms=interval_ms, open_time_ms=times, **columns)
 
     @property
     def end_ms(self) -> int:

@@ -1,0 +1,28 @@
+"""Runs one of our modules as a child that does not outlive ``birnn run``, however that ends.
+
+The parent holds the other end of this process's standard input. When the parent is gone, killed included,
+reading gives end of file and the module is asked to stop: no orphan keeps the port or writes beside the next start.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+
+PATIENCE_S = 4.0
+
+
+def _stop_with_parent() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_stop_with_parent, daemon=True, name="parent-watch").start()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,0 +1,174 @@
+"""``birnn VERB``: run everything on one machine, train once, look at the state and at the topics."""
+
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import requests
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli.market import choose_market, local_environment, simulated_exchange
+from cli.status import status_report, status_tables
+from cli.supervisor import Child, Supervisor
+from core.config import topics_from_config
+from core.errors import ConfigError, WorkerError
+from core.logs import configure_logging
+from core.settings import Market, Settings, load_settings
+from core.topic import catalogue
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+EXAMPLE_CONFIG = Path("config.example.json")
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="The node's config.json (CONFIG_FILE).")]
+DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
+MarketOption = Annotated[
+    Market | None, typer.Option(help="auto: Binance if it answers within three seconds, else the simulated exchange.")
+]
+ReplayOption = Annotated[
+    Path | None, typer.Option(help="A folder of Parquet klines for the simulated exchange to replay.")
+]
+
+
+def _fail(error: WorkerError) -> NoReturn:
+    print(f"birnn: {error}", file=sys.stderr)
+    raise typer.Exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def _one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
+    """A failure we name is one line and an exit code, never a traceback."""
+
+    @functools.wraps(verb)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            verb(*args, **kwargs)
+        except WorkerError as error:
+            _fail(error)
+
+    return wrapped
+
+
+def _settings(*, config: Path | None = None, data_dir: Path | None = None, **others: object) -> Settings:
+    given = {"config_file": config, "data_dir": data_dir, **others}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    if "config_file" not in settings.model_fields_set and not settings.config_file.exists() and EXAMPLE_CONFIG.exists():
+        print("no config.json here: using config.example.json (copy it to config.json to choose your own topics)")
+        return settings.model_copy(update={"config_file": EXAMPLE_CONFIG})
+    return settings
+
+
+@app.command()
+@_one_line_errors
+def run(
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    market: MarketOption = None,
+    port: Annotated[int | None, typer.Option(help="Where the inference endpoint listens (PORT).")] = None,
+    replay: ReplayOption = None,
+) -> None:
+    """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
+    settings = _settings(config=config, data_dir=data_dir, market=market, port=port)
+    choice = choose_market(settings)
+    print(choice.sentence, flush=True)
+    topics_from_config(settings.config_file)
+    if replay is not None and choice.market is not Market.SIMULATED:
+        raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
+    configure_logging(settings.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
+    with ExitStack() as stack:
+        url, exchange = None, None
+        if choice.market is Market.SIMULATED:
+            url, exchange = stack.enter_context(simulated_exchange(settings, replay))
+        base_url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
+        children = [
+            Child(module="inference"),
+            Child(module="updater"),
+            Child(module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url)),
+        ]
+        print(
+            f"asking: curl -s '{base_url}/inference/TOKEN?topic=ID'; state: {base_url}/topics and birnn status; "
+            f"data in {local_environment(settings, choice.market, url)['DATA_DIR']}; Ctrl-C ends",
+            flush=True,
+        )
+        code = Supervisor(children, local_environment(settings, choice.market, url), exchange).run()
+    raise typer.Exit(code)
+
+
+def _ready(base_url: str) -> bool:
+    """Every topic can be answered: what the official node waits for as well."""
+    try:
+        return bool(requests.get(f"{base_url}/readyz", timeout=1).ok)
+    except requests.RequestException:
+        return False
+
+
+@app.command()
+@_one_line_errors
+def train(
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    market: MarketOption = None,
+    replay: ReplayOption = None,
+    panel: Annotated[list[str] | None, typer.Option(help="minute or hour; both when not given.")] = None,
+) -> None:
+    """One round now: sync the klines, train, judge, publish what wins."""
+    from updater.service import train_once  # noqa: PLC0415  (polars and the scheduler load only here)
+
+    settings = _settings(config=config, data_dir=data_dir, market=market)
+    choice = choose_market(settings)
+    print(choice.sentence, flush=True)
+    with ExitStack() as stack:
+        url = None
+        if choice.market is Market.SIMULATED:
+            url, _ = stack.enter_context(simulated_exchange(settings, replay))
+        environment = local_environment(settings, choice.market, url)
+        local = load_settings(**{name.lower(): value for name, value in environment.items()})
+        configure_logging(local.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
+        outcomes = train_once(local, topics_from_config(local.config_file), panels=panel or ())
+    raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+@app.command()
+@_one_line_errors
+def status(
+    data_dir: DataOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """What is served, how good it is, what the updater did last and does next."""
+    settings = _settings(data_dir=data_dir)
+    report = status_report(settings)
+    if as_json:
+        print(json.dumps(report, indent=1))
+        return
+    console = Console()
+    for part in status_tables(report):
+        console.print(part)
+
+
+@app.command()
+@_one_line_errors
+def topics(
+    config: ConfigOption = None,
+    known: Annotated[bool, typer.Option("--catalogue", help="The network's topics instead of the configured.")] = False,
+) -> None:
+    """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
+    table = Table("topic", "token", "target", "horizon", "loss", "network", "epoch (blocks)")
+    if known:
+        for (network, topic_id), entry in sorted(catalogue().items()):
+            row = (topic_id, entry.asset, entry.target, entry.horizon, entry.loss, network, entry.epoch_length_blocks)
+            table.add_row(*(str(cell) for cell in row))
+    else:
+        for topic in topics_from_config(_settings(config=config).config_file):
+            said = (topic.network or "not said", str(topic.epoch_length_blocks or "not said"))
+            table.add_row(str(topic.topic_id), topic.token, topic.target, topic.horizon, topic.loss, *said)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,127 @@
+"""Which market a command on this machine uses, and the settings its processes get for it."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from core.clock import SystemClock
+from core.errors import ConfigError, MarketUnavailable
+from core.settings import Market, Settings
+from market.binance import Binance
+
+BINANCE_PATIENCE_S = 3.0
+EXCHANGE_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarketChoice:
+    """Binance or the simulated exchange, and the one line that says so."""
+
+    market: Market  # never AUTO
+    sentence: str
+
+
+def choose_market(settings: Settings) -> MarketChoice:
+    """Resolve ``MARKET``; not set at all, it counts as ``auto`` here."""
+    wanted = settings.market if "market" in settings.model_fields_set else Market.AUTO
+    if wanted is Market.BINANCE:
+        return MarketChoice(market=Market.BINANCE, sentence="market: Binance (MARKET=binance)")
+    if wanted is Market.SIMULATED:
+        return MarketChoice(
+            market=Market.SIMULATED, sentence="market: SIMULATED (MARKET=simulated); prices are invented"
+        )
+    reach = Binance(settings.rest_urls, settings.binance_archive_url, SystemClock()).answers(BINANCE_PATIENCE_S)
+    if reach:
+        return MarketChoice(market=Market.BINANCE, sentence="market: Binance (it answered)")
+    return MarketChoice(
+        market=Market.SIMULATED,
+        sentence=f"market: SIMULATED, prices are invented; Binance did not answer within {BINANCE_PATIENCE_S:.0f} s "
+        f"({reach.detail})",
+    )
+
+
+def local_environment(settings: Settings, market: Market, exchange_url: str | None) -> dict[str, str]:
+    """What the processes of this machine get in their environment.
+
+    Invented prices and real ones never share a folder or a ledger: under SIMULATED both lie in
+    ``DATA_DIR/simulated``.
+    """
+    data_dir = settings.data_dir / "simulated" if market is Market.SIMULATED else settings.data_dir
+    environment = {
+        "MARKET": market.value,
+        "DATA_DIR": str(data_dir.absolute()),
+        "CONFIG_FILE": str(settings.config_file),
+        "HOST": settings.host,
+        "PORT": str(settings.port),
+    }
+    if exchange_url is not None:
+        environment |= {
+            "BINANCE_REST_URLS": exchange_url,
+            "BINANCE_ARCHIVE_URL": exchange_url,
+            "DATABASE_URL": f"sqlite:///{data_dir.absolute() / 'ledger.sqlite3'}",
+        }
+    return environment
+
+
+def child_command(module: str, *arguments: str) -> list[str]:
+    """The command of one of our modules, tied to this process's life."""
+    return [sys.executable, "-m", "cli.child", module, *arguments]
+
+
+@contextmanager
+def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The simulated exchange as a process of its own, while the block runs.
+
+    Yields:
+        Its URL and the process.
+    Raises:
+        MarketUnavailable: it did not come up.
+        ConfigError: it refused its arguments.
+    """
+    folder = settings.data_dir / "simulated"
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = ["--seed", str(settings.seed), "--state", str(folder / "tape.json")]
+    arguments += ["--replay", str(replay)] if replay else []
+    process = subprocess.Popen(
+        child_command("market.simulated", *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    watchdog = threading.Timer(EXCHANGE_PATIENCE_S, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None  # noqa: S101  (PIPE above)
+        first = process.stdout.readline()
+        watchdog.cancel()
+        if not first:
+            if process.wait() == 2:
+                raise ConfigError("the simulated exchange refused its arguments (see its line above)")
+            raise MarketUnavailable(f"the simulated exchange did not come up within {EXCHANGE_PATIENCE_S:.0f} s")
+        threading.Thread(target=_pass_on, args=(process.stdout,), daemon=True, name="exchange-output").start()
+        yield str(json.loads(first)["url"]), process
+    finally:
+        watchdog.cancel()
+        if process.poll() is None:
+            process.terminate()
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(timeout=3)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _pass_on(lines: TextIO) -> None:
+    with lines:
+        for line in lines:
+            sys.stdout.write(line)
+            sys.stdout.flush()

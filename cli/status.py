@@ -1,0 +1,122 @@
+"""What ``birnn status`` shows: the updater's state file, the champions, and the running endpoint's own view."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from rich.console import RenderableType
+from rich.table import Table
+
+from core.clock import SystemClock, iso
+from core.errors import WorkerError
+from core.settings import Settings
+from model.registry import Registry
+from updater.state import read_state
+
+ALIVE_WITHIN_MS = 60_000
+
+
+def status_report(settings: Settings) -> dict[str, Any]:
+    """Everything as JSON: a part per data folder in use (the simulated exchange has its own), and the endpoint."""
+    folders = {"": settings.data_dir, "SIMULATED": settings.data_dir / "simulated"}
+    return {
+        "endpoint": _endpoint(f"http://{settings.host}:{settings.port}"),
+        "folders": [
+            {"folder": str(folder), "market": market or "BINANCE", **_folder(folder)}
+            for market, folder in folders.items()
+            if (folder / "updater.json").exists() or (folder / "champions.json").exists()
+        ],
+    }
+
+
+def _endpoint(url: str) -> dict[str, Any]:
+    try:
+        answer = requests.get(f"{url}/topics", timeout=2)
+        answer.raise_for_status()
+        return {"url": url, "answers": True, "topics": answer.json()}
+    except (requests.RequestException, ValueError) as error:
+        return {"url": url, "answers": False, "reason": str(error).splitlines()[0]}
+
+
+def _folder(folder: Path) -> dict[str, Any]:
+    state = read_state(folder)
+    report: dict[str, Any] = {"updater": None if state is None else state.model_dump(mode="json"), "champions": {}}
+    if state is not None:
+        report["updater_alive"] = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
+    try:
+        champions = Registry(folder).champions()
+        report["champions"] = {str(topic_id): champion.model_dump() for topic_id, champion in champions.items()}
+    except WorkerError as error:
+        report["champions_refused"] = str(error)
+    return report
+
+
+def status_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
+    """The report as people read it."""
+    endpoint = report["endpoint"]
+    if not endpoint["answers"]:
+        yield f"inference at {endpoint['url']}: no answer ({endpoint['reason']})"
+    else:
+        table = Table("topic", "token", "target", "horizon", "answered by", "ready", "why not", title="inference")
+        for topic in endpoint["topics"]["topics"]:
+            cells = (topic.get(key, "") for key in ("topic_id", "token", "target", "horizon", "version", "ready"))
+            table.add_row(*(str(cell) for cell in cells), str(topic.get("reason") or ""))
+        yield table
+    if not report["folders"]:
+        yield "no updater has run on this data folder yet: scripts/run starts everything"
+    for folder in report["folders"]:
+        yield from _folder_tables(folder)
+
+
+def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
+    yield f"{folder['market']} data in {folder['folder']}"
+    if "champions_refused" in folder:
+        yield f"champions refused: {folder['champions_refused']}"
+    state = folder["updater"]
+    if state is None:
+        yield "updater: no readable state"
+        return
+    seen = iso(state["heartbeat_ms"])
+    yield f"updater: {'alive' if folder['updater_alive'] else 'not running'}, last seen {seen}"
+    panels = Table("panel", "now", "last round", "version", "failures", "next", title="training")
+    scores = Table("topic", "symbol", "head", "loss", "rows", "/ naive", "/ champion", "serves", "why", title="judged")
+    for name, panel in state["panels"].items():
+        outcome = panel["outcome"] or {}
+        ended = (
+            "none yet"
+            if not outcome
+            else f"{'ok' if outcome['ok'] else outcome['reason']} {iso(outcome['finished_ms'])}"
+        )
+        upcoming = panel["next_try_ms"] or panel["next_run_ms"]
+        panels.add_row(
+            name,
+            panel["progress"] or ("training" if panel["running_since_ms"] else "idle"),
+            ended,
+            outcome.get("version") or "",
+            str(panel["failures"]),
+            iso(upcoming) if upcoming else "",
+        )
+        for verdict in outcome.get("verdicts", ()):
+            scores.add_row(
+                str(verdict["topic_id"]),
+                verdict["symbol"],
+                verdict["head"],
+                verdict["loss"],
+                str(verdict["rows"]),
+                _ratio(verdict["challenger"], verdict["naive"]),
+                _ratio(verdict["challenger"], verdict["champion"]),
+                "yes" if verdict["promoted"] else "no",
+                verdict["reason"],
+            )
+    yield panels
+    yield scores
+    series = Table("series", "newest kline", "gaps", "last sync", "failure", title="kline store")
+    for name, entry in state["series"].items():
+        newest = iso(entry["newest_ms"]) if entry["newest_ms"] else "none"
+        series.add_row(name, newest, str(entry["gaps"]), iso(entry["synced_ms"]), entry["reason"])
+    yield series
+
+
+def _ratio(loss: float | None, beside: float | None) -> str:
+    return "" if loss is None or not beside else f"{loss / beside:.4f}"

@@ -1,0 +1,136 @@
+"""``python -m inference``: answers the offchain node until SIGTERM or SIGINT."""
+
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+
+from core.clock import HOUR_MS, SECOND_MS, SystemClock
+from core.config import topics_from_config
+from core.errors import ConfigError
+from core.logs import configure_logging
+from core.settings import Market, Settings, load_settings
+from inference.app import GATHER_LINES_S, create_app, write_lines
+from inference.drain import Drain
+from inference.ledger import Ledger
+from inference.metrics import Metrics
+from inference.service import InferenceService, Limits, rows_to_keep
+from market.binance import binance_from
+from market.live import LiveMarket
+from model.registry import Registry
+
+WRONG_CONFIG = 2  # exit status
+# Fresh data soon or not at all: a request that hangs is given up, and the next one is a second away.
+VENUE_TIMEOUT_S = 3.0
+KEEP_ALIVE_S = 75
+BACKLOG = 2048
+STOP_S = 0.3  # for each background thread; one that hangs in a request is left behind
+
+log = structlog.get_logger()
+
+
+def main() -> int:
+    """Run until told to end; 2 with one line on stderr when the configuration is wrong."""
+    # Before there is a server to stop, ending is leaving.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    try:
+        return _run(load_settings())
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return WRONG_CONFIG
+
+
+def _run(settings: Settings) -> int:
+    if settings.market is Market.AUTO:
+        raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
+    configure_logging(settings.log_level, service="inference", simulated=settings.market is Market.SIMULATED)
+    topics = topics_from_config(settings.config_file)
+    clock = SystemClock()
+    rows = rows_to_keep(topics)
+    venue = binance_from(settings, clock, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"DATA_DIR={settings.data_dir}: cannot be made: {error.strerror}") from error
+    listener = _listen(settings.host, settings.port)
+    with listener:
+        market = settings.market.value.upper()
+        ledger = Ledger(settings.ledger_url, topics, market, clock)
+        limits = Limits(
+            anchor_ms=settings.max_anchor_age_s * SECOND_MS,
+            klines_ms=settings.max_kline_age_s * SECOND_MS,
+            model_ms=settings.max_model_age_h * HOUR_MS,
+            policy=settings.no_model_policy,
+        )
+        live = LiveMarket(venue, rows, clock)
+        registry = Registry(settings.data_dir)
+        service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market=market)
+        journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(service, Metrics(service, live), journal),
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=1,
+                backlog=BACKLOG,
+            )
+        )
+
+        def stop(_: int, __: FrameType | None) -> None:
+            server.should_exit = True
+
+        # uvicorn catches these itself while it serves, and repeats them to these handlers when it is done.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        try:
+            service.start()
+            live.start(service.candles_closed)
+            host, port = listener.getsockname()[:2]
+            log.info("listening", url=f"http://{host}:{port}", topics=[t.topic_id for t in topics], answers_from=market)
+            server.run(sockets=[listener])
+        finally:
+            ledger.close()
+            live.stop(STOP_S)
+            service.stop(STOP_S)
+            journal.close(STOP_S)
+        log.info("ended")
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket to answer on, bound before anything else is begun.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"HOST={host} PORT={port}: cannot listen there: {reason}; stop what does, or choose another PORT"
+        ) from error
+    return listener
+
+
+def _leave(_: int, __: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

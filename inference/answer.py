@@ -1,0 +1,51 @@
+"""An answer as it was given: what went over the wire, and what it rested on."""
+
+from dataclasses import dataclass
+
+from core.clock import iso
+from core.topic import Target, Topic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One answer to the node. ``height`` is None where the question named none; such an answer is not kept."""
+
+    topic_id: int
+    height: int | None
+    network: str  # chain id; empty when the config does not say
+    value: str  # the decimal, to the letter
+    version: str  # of the network, or "persistence"
+    symbol: str
+    target: Target
+    horizon_min: int
+    anchor: float  # the newest price when it was given: last trade, or last close where no trade price is needed
+    anchor_asof_ms: int
+    asof_ms: int  # end of the window that the forecast was made from
+    answered_ms: int
+    market: str  # BINANCE or SIMULATED
+
+    @property
+    def anchor_age_ms(self) -> int:
+        """How old the anchor was when the answer was given."""
+        return max(0, self.answered_ms - self.anchor_asof_ms)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What is said beside the value."""
+        return {
+            "X-Topic": str(self.topic_id),
+            "X-Model-Version": self.version,
+            "X-Anchor-Age-Ms": str(self.anchor_age_ms),
+            "X-As-Of": iso(self.asof_ms),
+            "X-Market": self.market,
+        }
+
+    def answers(self, topic: Topic, market: str) -> bool:
+        """Whether it was given to the very question that ``topic`` asks now, and from the same market."""
+        return (self.market, self.network, self.symbol, self.target, self.horizon_min) == (
+            market,
+            topic.network or "",
+            topic.symbol,
+            topic.target,
+            topic.horizon_min,
+        )

@@ -1,0 +1,97 @@
+"""Which published networks answer which topics, as the registry has it now; a bad one never replaces a good one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from core.clock import SECOND_MS, Clock
+from core.errors import IncompatibleModel
+from core.topic import Topic
+from model.forecaster import BiRNNForecaster
+from model.registry import Champion, Registry, check
+
+RETRY_MS = 30 * SECOND_MS  # a version that could not be read is tried again: the disk may have been at fault
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Per topic the network in use, and what is wrong with the one that should be."""
+
+    forecasters: Mapping[int, BiRNNForecaster]  # by topic id; a topic without a usable champion is absent
+    faults: Mapping[int, str]  # by topic id; absent where all is well
+
+    @property
+    def versions(self) -> dict[str, BiRNNForecaster]:
+        """The networks in use, each once."""
+        return {forecaster.version: forecaster for forecaster in self.forecasters.values()}
+
+
+NOTHING = Chosen(forecasters={}, faults={})
+
+
+class Champions:
+    """Follows ``champions.json``. For one thread."""
+
+    def __init__(self, registry: Registry, topics: Iterable[Topic], clock: Clock) -> None:
+        self._registry = registry
+        self._topics = tuple(topics)
+        self._clock = clock
+        self._seen: object = self  # no stamp equals it: the first look always reads
+        self._looked_ms = 0
+        self._chosen = NOTHING
+
+    def look(self) -> Chosen | None:
+        """What is chosen now; None when nothing has changed since the last look."""
+        stamp = self._registry.stamp()
+        now_ms = self._clock.now_ms()
+        retry = bool(self._chosen.faults) and not 0 <= now_ms - self._looked_ms < RETRY_MS
+        if stamp == self._seen and not retry:
+            return None
+        self._seen, self._looked_ms = stamp, now_ms
+        before, self._chosen = self._chosen, self._choose()
+        for topic_id, fault in self._chosen.faults.items():
+            if before.faults.get(topic_id) != fault:
+                in_use = self._chosen.forecasters.get(topic_id)
+                log.error(
+                    "champion_refused", topic_id=topic_id, reason=fault, in_use=in_use.version if in_use else None
+                )
+        return self._chosen
+
+    def _choose(self) -> Chosen:
+        try:
+            champions = self._registry.champions()
+        except IncompatibleModel as error:
+            return Chosen(
+                forecasters=self._chosen.forecasters, faults={topic.topic_id: str(error) for topic in self._topics}
+            )
+        forecasters: dict[int, BiRNNForecaster] = {}
+        faults: dict[int, str] = {}
+        loaded: dict[str, BiRNNForecaster | IncompatibleModel] = dict(self._chosen.versions)
+        for topic in self._topics:
+            champion = champions.get(topic.topic_id)
+            if champion is None:
+                continue
+            try:
+                check(topic, champion)
+                forecasters[topic.topic_id] = self._load(champion, loaded)
+            except IncompatibleModel as error:
+                faults[topic.topic_id] = str(error)
+                if topic.topic_id in self._chosen.forecasters:
+                    forecasters[topic.topic_id] = self._chosen.forecasters[topic.topic_id]
+        return Chosen(forecasters=forecasters, faults=faults)
+
+    def _load(self, champion: Champion, loaded: dict[str, BiRNNForecaster | IncompatibleModel]) -> BiRNNForecaster:
+        """The version, read and warmed up once however many topics it serves."""
+        version = champion.version
+        if version not in loaded:
+            try:
+                loaded[version] = BiRNNForecaster.load(self._registry.path(version), champion.manifest_sha256)
+            except IncompatibleModel as error:
+                loaded[version] = error
+        found = loaded[version]
+        if isinstance(found, IncompatibleModel):
+            raise found
+        return found

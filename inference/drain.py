@@ -1,0 +1,90 @@
+"""Work that must not be waited for: put on a queue here, done in batches by a thread of its own."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+
+Item = TypeVar("Item")
+
+log = structlog.get_logger()
+
+
+class Drain(Generic[Item]):
+    """Hands what is put to ``take``, in order and in batches.
+
+    Args:
+        name: of the thread.
+        take: does the work in the drain's thread; returns what could not be done and is to be tried again.
+        gather_s: how long to wait for more after the first item. 0 works at once.
+        retry_s: pause before what was returned is tried again.
+        capacity: how many may wait; more are refused.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        take: Callable[[Sequence[Item]], Sequence[Item]],
+        *,
+        gather_s: float = 0.0,
+        retry_s: float = 1.0,
+        capacity: int = 10_000,
+    ) -> None:
+        self._take = take
+        self._gather_s = gather_s
+        self._retry_s = retry_s
+        self._capacity = capacity
+        self._waiting: deque[Item] = deque()
+        self._work = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, item: Item) -> bool:
+        """Queue ``item`` without waiting; False when too many are waiting, and it is not taken."""
+        if len(self._waiting) >= self._capacity:
+            return False
+        self._waiting.append(item)
+        if not self._work.is_set():
+            self._work.set()
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """How many items nobody has begun with."""
+        return len(self._waiting)
+
+    def close(self, timeout_s: float = 2.0) -> int:
+        """Do what is left, then end; how many items could not be done within ``timeout_s``."""
+        self._closing.set()
+        self._work.set()
+        self._thread.join(timeout_s)
+        return len(self._waiting)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._work.wait()
+            self._closing.wait(self._gather_s)
+            self._work.clear()
+            if not self._step():
+                self._closing.wait(self._retry_s)
+                self._work.set()
+        deadline = time.monotonic() + self._retry_s
+        while self._waiting and not self._step() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _step(self) -> bool:
+        """Do all that waits; False when some of it must be tried again."""
+        batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if not batch:
+            return True
+        try:
+            left = self._take(batch)
+        except Exception:
+            log.exception("background_work_failed", thread=self._thread.name, items=len(batch))
+            return True
+        self._waiting.extendleft(reversed(left))
+        return not left

@@ -1,0 +1,305 @@
+"""The answers that were given, so that a question asked again gets the same one, after a restart too.
+
+The first answer to (network, topic, height) wins. Asking is a look into memory; the database is written by a thread
+of its own, within milliseconds, and read only at start and for questions older than what memory holds.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects import postgresql, sqlite
+
+from core.clock import Clock
+from core.errors import ConfigError
+from core.topic import Target, Topic
+from inference.answer import Answer
+from inference.drain import Drain
+
+SCHEMA_VERSION = 1
+RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
+BUSY_S = 2.0  # how long SQLite waits for another process's write
+DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
+
+log = structlog.get_logger()
+
+metadata = sa.MetaData()
+schema = sa.Table("ledger_schema", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("network", sa.String, primary_key=True),  # empty when the config does not say
+    sa.Column("topic_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("value", sa.String, nullable=False),
+    sa.Column("version", sa.String, nullable=False),
+    sa.Column("symbol", sa.String, nullable=False),
+    sa.Column("target", sa.String, nullable=False),
+    sa.Column("horizon_min", sa.Integer, nullable=False),
+    sa.Column("anchor", sa.Float, nullable=False),
+    sa.Column("anchor_asof_ms", sa.BigInteger, nullable=False),
+    sa.Column("asof_ms", sa.BigInteger, nullable=False),
+    sa.Column("answered_ms", sa.BigInteger, nullable=False),
+    sa.Column("market", sa.String, nullable=False),
+)
+KEY = tuple(column.name for column in answers.primary_key)
+QUESTION = ("market", "symbol", "target", "horizon_min")  # with other ones it was another question
+
+
+class Ledger:
+    """The answers of the configured topics.
+
+    Args:
+        url: SQLAlchemy URL, SQLite or PostgreSQL.
+        topics: whose newest answers are held in memory.
+        market: BINANCE or SIMULATED; what was answered from the other one is as if never asked.
+        clock: for the name of a damaged file set aside.
+        recent: answers per topic held in memory.
+    Raises:
+        ConfigError: the database cannot be used; one line with its name and the remedy.
+    """
+
+    def __init__(self, url: str, topics: Iterable[Topic], market: str, clock: Clock, *, recent: int = RECENT) -> None:
+        self._market = market
+        self._capacity = recent
+        self._recent: dict[int, dict[int, Answer]] = {}  # topic -> height -> answer, oldest entry first
+        self._elsewhere: dict[int, int] = {}  # topic -> greatest height that only the database may know
+        self._unwritten: dict[tuple[int, int], Answer] = {}  # queued for the database
+        self.failures = 0  # writes and reads that failed
+        self.dropped = 0  # answers that could not be queued for writing
+        self._remembering = threading.Lock()  # held for a few dictionary operations, never while waiting
+        self._engine = _open(url, clock)
+        self._insert = _insert(self._engine.dialect.name)
+        try:
+            for topic in topics:
+                self._load(topic)
+        except sa.exc.SQLAlchemyError as error:
+            self._engine.dispose()
+            raise _unusable(self._engine.url, error) from error
+        self._drain = Drain[Answer]("ledger", self._write)
+
+    def recall(self, topic: Topic, height: int) -> Answer | None:
+        """The answer to this question, if memory has it."""
+        key = (topic.topic_id, height)
+        answer = self._recent.get(topic.topic_id, {}).get(height) or self._unwritten.get(key)
+        return answer if answer and answer.answers(topic, self._market) else None
+
+    def may_be_elsewhere(self, topic: Topic, height: int) -> bool:
+        """Whether the database may have an answer that memory has not: then ``fetch`` before answering anew."""
+        if height > self._elsewhere.get(topic.topic_id, -1):
+            return False
+        return height not in self._recent.get(topic.topic_id, {}) and (topic.topic_id, height) not in self._unwritten
+
+    def fetch(self, topic: Topic, height: int) -> None:
+        """Bring an answer from the database into memory, if there is one. Waits: not for the event loop.
+
+        A database that cannot be read is logged and counted; the question is then answered anew.
+        """
+        where = (
+            answers.c.network == (topic.network or ""),
+            answers.c.topic_id == topic.topic_id,
+            answers.c.height == height,
+        )
+        try:
+            with self._engine.connect() as connection:
+                row = connection.execute(sa.select(answers).where(*where)).mappings().first()
+        except sa.exc.SQLAlchemyError as error:
+            self._count_failure("ledger_not_read", error)
+            return
+        if row and (answer := _answer(row)).answers(topic, self._market):
+            with self._remembering:
+                self._remember(answer, height)
+
+    def keep(self, answer: Answer) -> Answer:
+        """Record an answer, unless its question has one already.
+
+        Returns:
+            the answer that stands: ``answer``, or the one that came before it.
+        """
+        if answer.height is None:
+            return answer
+        key = (answer.topic_id, answer.height)
+        with self._remembering:
+            standing = self._remember(answer, answer.height)
+            if standing is not answer:
+                return standing
+            self._unwritten[key] = answer
+        if not self._drain.put(answer):
+            self.dropped += 1
+            self._unwritten.pop(key, None)
+        return answer
+
+    @property
+    def unwritten(self) -> int:
+        """How many answers the database does not have yet."""
+        return len(self._unwritten)
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Write what is queued and close the database."""
+        if left := self._drain.close(timeout_s):
+            log.error("ledger_closed_early", answers_lost=left)
+        self._engine.dispose()
+
+    def _remember(self, answer: Answer, height: int) -> Answer:
+        known = self._recent.setdefault(answer.topic_id, {})
+        standing = known.get(height) or self._unwritten.get((answer.topic_id, height))
+        if standing and _same_question(standing, answer):
+            return standing
+        known[height] = answer
+        if len(known) > self._capacity:
+            oldest = next(iter(known))
+            self._elsewhere[answer.topic_id] = max(oldest, self._elsewhere.get(answer.topic_id, -1))
+            del known[oldest]
+        return answer
+
+    def _load(self, topic: Topic) -> None:
+        newest = (
+            sa.select(answers)
+            .where(answers.c.network == (topic.network or ""), answers.c.topic_id == topic.topic_id)
+            .order_by(answers.c.height.desc())
+            .limit(self._capacity)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(newest).mappings().all()
+        found = [_answer(row) for row in reversed(rows)]
+        self._recent[topic.topic_id] = {a.height: a for a in found if a.height is not None}
+        if len(found) == self._capacity:
+            self._elsewhere[topic.topic_id] = min(self._recent[topic.topic_id]) - 1
+
+    def _write(self, batch: Sequence[Answer]) -> Sequence[Answer]:
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(self._insert, [_row(answer) for answer in batch])
+        except sa.exc.SQLAlchemyError as error:
+            self._count_failure("ledger_not_written", error, answers=len(batch))
+            return batch
+        for answer in batch:
+            self._unwritten.pop((answer.topic_id, answer.height or 0), None)
+        return ()
+
+    def _count_failure(self, event: str, error: sa.exc.SQLAlchemyError, **more: object) -> None:
+        self.failures += 1
+        log.error(event, reason=_one_line(error), remedy="look at the disk of DATA_DIR; answers go on", **more)
+
+
+def _same_question(one: Answer, other: Answer) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in ("network", *QUESTION))
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    return {field.name: getattr(answer, field.name) for field in fields(answer)}
+
+
+def _answer(row: sa.RowMapping) -> Answer:
+    return Answer(**{**row, "target": Target(row["target"])})
+
+
+def _insert(dialect: str) -> sa.Insert:
+    """The first answer stays, unless the question behind its key has changed since."""
+    insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(answers)
+    others = {column.name: insert.excluded[column.name] for column in answers.c if column.name not in KEY}
+    changed = sa.or_(*(answers.c[name] != insert.excluded[name] for name in QUESTION))
+    return insert.on_conflict_do_update(index_elements=KEY, set_=others, where=changed)
+
+
+def _open(url: str, clock: Clock) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+        dialect = parsed.get_backend_name()
+        if dialect == "sqlite" and parsed.database in {None, "", ":memory:"}:
+            raise ConfigError("DATABASE_URL: answers must outlive the process; name a file, as in sqlite:////data/a.db")
+        if dialect not in {"sqlite", "postgresql"}:
+            raise ConfigError(f"DATABASE_URL: must begin with sqlite:/// or postgresql://, was {dialect}://")
+        engine = _engine(parsed)
+    except sa.exc.ArgumentError as error:
+        raise ConfigError("DATABASE_URL is no database URL; give one like sqlite:////data/ledger.sqlite3") from error
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"DATABASE_URL={_shown(parsed)}: its driver {error.name} is not installed") from error
+    try:
+        _prepare(engine)
+    except sa.exc.SQLAlchemyError as error:
+        engine.dispose()
+        if not _is_damaged(error) or not parsed.database:
+            raise _unusable(parsed, error) from error
+        _set_aside(Path(parsed.database), clock.now_ms(), _one_line(error))
+        engine = _engine(parsed)
+        try:
+            _prepare(engine)
+        except sa.exc.SQLAlchemyError as again:
+            engine.dispose()
+            raise _unusable(parsed, again) from again
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_S})
+
+    @sa.event.listens_for(engine, "connect")
+    def _tune(connection: Any, _: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL").close()
+        connection.execute("PRAGMA synchronous=NORMAL").close()
+
+    return engine
+
+
+def _prepare(engine: sa.Engine) -> None:
+    """Check the file, make the tables, and refuse what a newer release wrote."""
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+            if verdict != "ok":
+                raise sa.exc.DatabaseError("PRAGMA quick_check", None, _Damaged(str(verdict)))
+        metadata.create_all(connection)
+        found = connection.execute(sa.select(sa.func.max(schema.c.version))).scalar_one()
+        if found is None:
+            connection.execute(schema.insert().values(version=SCHEMA_VERSION))
+        elif found != SCHEMA_VERSION:
+            raise ConfigError(
+                f"DATABASE_URL={_shown(engine.url)}: has schema {found}, this release reads {SCHEMA_VERSION}; "
+                "use the release that wrote it, or another database"
+            )
+
+
+class _Damaged(Exception):
+    """SQLite read the file and found it inconsistent."""
+
+    sqlite_errorcode = 11
+
+
+def _is_damaged(error: sa.exc.SQLAlchemyError) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    return code & 0xFF in DAMAGED
+
+
+def _set_aside(path: Path, now_ms: int, reason: str) -> None:
+    """Keep a damaged file for whoever wants to look at it; its write-ahead log goes with it."""
+    aside = path.with_name(f"{path.name}.damaged-{now_ms}")
+    path.rename(aside)
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    log.error("ledger_damaged", file=str(path), set_aside=str(aside), reason=reason, remedy="a new one is begun")
+
+
+def _unusable(url: sa.URL, error: sa.exc.SQLAlchemyError) -> ConfigError:
+    return ConfigError(
+        f"DATABASE_URL={_shown(url)}: cannot be used: {_one_line(error)}; check that it is there and may be written"
+    )
+
+
+def _shown(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _one_line(error: sa.exc.SQLAlchemyError) -> str:
+    return " ".join(str(getattr(error, "orig", None) or error).split())

@@ -1,0 +1,99 @@
+"""What Prometheus scrapes at /metrics."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from inference.service import InferenceService
+from market.live import LiveMarket
+
+LATENCY_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
+
+
+class Metrics:
+    """Counts of what was answered, and gauges read from the service when somebody asks."""
+
+    def __init__(self, service: InferenceService, live: LiveMarket) -> None:
+        self._registry = CollectorRegistry()
+        self._service = service
+        self._answers = Counter(
+            "birnn_answers",
+            "Questions by what was answered",
+            ("topic", "version", "status"),
+            registry=self._registry,
+        )
+        self._seen: set[tuple[str, str, str]] = set()
+        self._latency = Histogram(
+            "birnn_answer_seconds",
+            "Time from question to answer inside the process",
+            buckets=LATENCY_S,
+            registry=self._registry,
+        )
+        self._unlogged = Counter("birnn_log_lines_dropped", "Answer lines that nobody read", registry=self._registry)
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_State(service, live))
+
+    def answered(self, topic: str, version: str, status: int, took_s: float) -> None:
+        """Count one question."""
+        key = (topic, version, str(status))
+        self._seen.add(key)
+        self._answers.labels(*key).inc()
+        self._latency.observe(took_s)
+
+    def line_dropped(self) -> None:
+        """Count an answer that could not be logged."""
+        self._unlogged.inc()
+
+    def text(self) -> bytes:
+        """The exposition; series of versions that can answer no more end here, or months would pile them up."""
+        current = {"", *self._service.versions()}
+        for key in [key for key in self._seen if key[1] not in current]:
+            self._seen.discard(key)
+            self._answers.remove(*key)
+        return generate_latest(self._registry)
+
+
+class _State(Collector):
+    """Ages and faults as of the moment of the scrape."""
+
+    def __init__(self, service: InferenceService, live: LiveMarket) -> None:
+        self._service = service
+        self._live = live
+
+    def collect(self) -> Iterable[Metric]:
+        service, now_ms = self._service, self._service.now_ms()
+        ready = GaugeMetricFamily("birnn_topic_ready", "1 when the topic can be answered", labels=["topic"])
+        persistence = GaugeMetricFamily(
+            "birnn_topic_persistence", "1 when the naive forecast answers in a champion's place", labels=["topic"]
+        )
+        anchor = GaugeMetricFamily("birnn_anchor_age_seconds", "Age of the newest trade price", labels=["symbol"])
+        klines = GaugeMetricFamily(
+            "birnn_kline_age_seconds", "Since the newest closed kline ended", labels=["symbol", "panel"]
+        )
+        model = GaugeMetricFamily("birnn_model_age_seconds", "Since the version in use was trained", labels=["version"])
+        not_ready = service.not_ready()
+        symbols, panels, versions = set(), set(), set()
+        for topic in service.topics:
+            name = str(topic.topic_id)
+            ready.add_metric([name], float(topic.topic_id not in not_ready))
+            persistence.add_metric([name], float(bool(service.instead_of_champion(topic))))
+            price, outlook = service.anchor(topic), service.outlook(topic)
+            if price and topic.symbol not in symbols:
+                symbols.add(topic.symbol)
+                anchor.add_metric([topic.symbol], (now_ms - price.asof_ms) / 1000)
+            if outlook and (topic.symbol, outlook.panel.name) not in panels:
+                panels.add((topic.symbol, outlook.panel.name))
+                klines.add_metric([topic.symbol, outlook.panel.name], (now_ms - outlook.klines_end_ms) / 1000)
+            if outlook and outlook.champion and outlook.champion not in versions:
+                versions.add(outlook.champion)
+                model.add_metric([outlook.champion], (now_ms - outlook.created_ms) / 1000)
+        feed = CounterMetricFamily("birnn_feed_errors", "Requests to the venue that failed", labels=["kind"])
+        for kind, count in self._live.errors.items():
+            feed.add_metric([kind], count)
+        ledger = service.ledger
+        failures = CounterMetricFamily("birnn_ledger_failures", "Reads and writes that failed", value=ledger.failures)
+        dropped = CounterMetricFamily("birnn_ledger_dropped", "Answers never written", value=ledger.dropped)
+        unwritten = GaugeMetricFamily("birnn_ledger_unwritten", "Answers queued for writing", value=ledger.unwritten)
+        return ready, persistence, anchor, klines, model, feed, failures, dropped, unwritten

@@ -1,0 +1,379 @@
+"""From what is kept warm to an answer: forecasts made when candles close or champions change, looked up when asked."""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
+from core.decimals import decimal_text
+from core.errors import StaleKlines, UnusableForecast, WorkerError
+from core.settings import NoModelPolicy
+from core.topic import Target, Topic
+from inference.answer import Answer
+from inference.champions import NOTHING, Champions, Chosen
+from inference.ledger import Ledger
+from inference.question import Questions
+from market.klines import Klines
+from market.provider import Price
+from model.features import rows_needed
+from model.forecaster import PERSISTENCE, BiRNNForecaster, Forecasts, HeadForecast, Naive, Reasons, value
+from model.heads import Panel, head_of, panel_of, panels_for
+from model.registry import Registry
+
+LOOK_S = 0.5  # how often champions.json is looked at
+SPARE_ROWS = 5  # kept beyond what a forecast needs
+
+log = structlog.get_logger()
+
+
+class Market(Protocol):
+    """What the service reads of the live market; none of it waits."""
+
+    def snapshot(self, interval_ms: int) -> Mapping[str, Klines]: ...
+
+    def anchor(self, symbol: str) -> Price | None: ...
+
+    def kline_fault(self, symbol: str, interval_ms: int) -> str: ...
+
+    def price_fault(self, symbol: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How old what an answer rests on may be, and what happens without a model."""
+
+    anchor_ms: int
+    klines_ms: int  # for one-minute candles; longer ones close less often and get the difference on top
+    model_ms: int
+    policy: NoModelPolicy
+
+    def klines_of_ms(self, interval_ms: int) -> int:
+        """How long ago the newest candle may have closed.
+
+        >>> limits = Limits(anchor_ms=30_000, klines_ms=180_000, model_ms=1, policy=NoModelPolicy.REFUSE)
+        >>> limits.klines_of_ms(60_000), limits.klines_of_ms(3_600_000)
+        (180000, 3720000)
+        """
+        return self.klines_ms + interval_ms - MINUTE_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """All that an answer to one topic needs beside the anchor: made in the background, replaced as a whole."""
+
+    topic: Topic
+    panel: Panel
+    klines_end_ms: int  # close of the newest kline
+    close: float  # of the newest kline
+    champion: str  # version in use; empty without one
+    created_ms: int  # when that version was trained
+    forecast: HeadForecast | None  # the champion's
+    fault: str  # what is wrong with the champion, or with the one that should be
+    fallback: HeadForecast | None  # the naive forecast
+    fallback_fault: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A number made for a topic, before it is anybody's answer."""
+
+    number: float
+    forecast: HeadForecast
+    anchor: Price
+    reason: str  # why it is not the champion's; empty when it is
+
+
+def rows_to_keep(topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
+    """How many klines of each (symbol, interval_ms) the forecasts of these topics read."""
+    rows: dict[tuple[str, int], int] = {}
+    for panel, plan in panels_for(topics).items():
+        longest = max(panel.steps(head) for head in plan.heads) + 1
+        for symbol in plan.symbols:
+            rows[symbol, panel.interval_ms] = max(rows_needed(panel), longest) + SPARE_ROWS
+    return rows
+
+
+class InferenceService:
+    """Answers questions from memory.
+
+    ``infer`` runs on the event loop and reads one immutable ``Outlook`` and one ``Price``, so what it answers is
+    never half of one champion and half of another. Everything slow happens in ``candles_closed`` and in the thread
+    that looks for champions.
+    """
+
+    def __init__(
+        self,
+        topics: Iterable[Topic],
+        live: Market,
+        registry: Registry,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        limits: Limits,
+        market: str,
+    ) -> None:
+        self.questions = Questions(topics)
+        self.ledger = ledger
+        self.market_name = market
+        self.limits = limits
+        self._clock = clock
+        self._live = live
+        self._naive = Naive()
+        self._champions = Champions(registry, self.questions.topics, clock)
+        self._chosen = NOTHING
+        self._chosen_once = False
+        self._forecasts: dict[str, tuple[Forecasts, Reasons]] = {}  # by version
+        self._outlooks: Mapping[int, Outlook] = {}  # by topic id; replaced, never changed
+        self._last: dict[int, Answer] = {}
+        self._forecasting = threading.Lock()  # candles against champions; a request never takes it
+        self._stopping = threading.Event()
+        self._looking = threading.Thread(target=self._look_for_champions, name="champions", daemon=True)
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """The configured topics."""
+        return self.questions.topics
+
+    def start(self) -> None:
+        """Begin to follow the registry."""
+        self._looking.start()
+
+    def stop(self, timeout_s: float = 1.0) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._looking.is_alive():
+            self._looking.join(timeout_s)
+
+    # Asked on the event loop.
+
+    def infer(self, topic_id: int | None, token: str, height: int | None) -> Answer:
+        """The answer to a question; the same one whenever it is asked again.
+
+        Args:
+            topic_id: may be None where one topic has this token.
+            token: as config.json names it.
+            height: block height of the nonce; None is a question that is not remembered.
+        Raises:
+            BadQuestion: the question is wrong.
+            StaleKlines, UnusableForecast: there is no answer now; nothing is remembered.
+        """
+        return self.answer(self.questions.topic(token, topic_id), height)
+
+    def answer(self, topic: Topic, height: int | None) -> Answer:
+        """``infer`` for a topic that is already known."""
+        if height is not None and (known := self.ledger.recall(topic, height)):
+            return known
+        now_ms = self._clock.now_ms()
+        made = self.make(topic, now_ms)
+        answer = Answer(
+            topic_id=topic.topic_id,
+            height=height,
+            network=topic.network or "",
+            value=decimal_text(made.number),
+            version=made.forecast.version,
+            symbol=topic.symbol,
+            target=topic.target,
+            horizon_min=topic.horizon_min,
+            anchor=made.anchor.price,
+            anchor_asof_ms=made.anchor.asof_ms,
+            asof_ms=made.forecast.asof_ms,
+            answered_ms=now_ms,
+            market=self.market_name,
+        )
+        standing = self.ledger.keep(answer)
+        self._last[topic.topic_id] = standing
+        return standing
+
+    def make(self, topic: Topic, now_ms: int) -> Made:
+        """The number for a topic as of now, without giving it as an answer.
+
+        Raises:
+            StaleKlines: market older than allowed. UnusableForecast: no forecast, or one outside the sanity band.
+        """
+        outlook = self._outlooks.get(topic.topic_id)
+        if outlook is None:
+            raise StaleKlines(f"topic {topic.topic_id}: starting: {self._missing_market(topic)}")
+        anchor = self._anchor(outlook, now_ms)
+        forecast, reason = self._forecast(outlook, now_ms)
+        return Made(number=value(topic, forecast, anchor.price), forecast=forecast, anchor=anchor, reason=reason)
+
+    def not_ready(self) -> dict[int, str]:
+        """Topic id -> why it cannot be answered now; empty when all can."""
+        now_ms = self._clock.now_ms()
+        reasons: dict[int, str] = {}
+        for topic in self.topics:
+            try:
+                decimal_text(self.make(topic, now_ms).number)
+            except WorkerError as error:
+                reasons[topic.topic_id] = str(error)
+        return reasons
+
+    def outlook(self, topic: Topic) -> Outlook | None:
+        """What is known about a topic; None before the first candles."""
+        return self._outlooks.get(topic.topic_id)
+
+    def instead_of_champion(self, topic: Topic) -> str:
+        """Why the naive forecast would answer a topic now; empty when the champion does."""
+        outlook = self._outlooks.get(topic.topic_id)
+        return self._why_no_champion(outlook, self._clock.now_ms()) if outlook else ""
+
+    def anchor(self, topic: Topic) -> Price | None:
+        """The newest trade price of the topic's symbol."""
+        return self._live.anchor(topic.symbol)
+
+    def last(self, topic: Topic) -> Answer | None:
+        """The answer given last."""
+        return self._last.get(topic.topic_id)
+
+    def versions(self) -> set[str]:
+        """Every version that may answer now."""
+        return {PERSISTENCE, *self._chosen.versions}
+
+    def now_ms(self) -> int:
+        """The service's clock."""
+        return self._clock.now_ms()
+
+    def _anchor(self, outlook: Outlook, now_ms: int) -> Price:
+        """The newest price, which a price forecast starts from and must be fresh for.
+
+        A return or a volatility is made from candles alone: they must be fresh, and the price is only told beside it.
+        """
+        topic = outlook.topic
+        limit_ms = self.limits.klines_of_ms(outlook.panel.interval_ms)
+        if now_ms - outlook.klines_end_ms > limit_ms:
+            raise StaleKlines(
+                f"topic {topic.topic_id}: {self._missing_market(topic)} (newest candle closed "
+                f"{iso(outlook.klines_end_ms)}, at most {limit_ms // SECOND_MS} s ago is allowed: MAX_KLINE_AGE_S)"
+            )
+        anchor = self.anchor(topic)
+        if topic.target is not Target.PRICE:
+            close = Price(price=outlook.close, asof_ms=outlook.klines_end_ms)
+            return anchor if anchor and anchor.asof_ms > close.asof_ms else close
+        if anchor is None or now_ms - anchor.asof_ms > self.limits.anchor_ms:
+            fault = self._live.price_fault(topic.symbol)
+            raise StaleKlines(
+                f"topic {topic.topic_id}: newest price of {topic.symbol} is of "
+                f"{iso(anchor.asof_ms) if anchor else 'never'}, at most {self.limits.anchor_ms // SECOND_MS} s ago is "
+                f"allowed: MAX_ANCHOR_AGE_S; {fault or 'no request for it has failed'}"
+            )
+        return anchor
+
+    def _forecast(self, outlook: Outlook, now_ms: int) -> tuple[HeadForecast, str]:
+        """The champion's forecast, or the naive one and why."""
+        reason = self._why_no_champion(outlook, now_ms)
+        if not reason and outlook.forecast:
+            return outlook.forecast, ""
+        if self.limits.policy is NoModelPolicy.REFUSE:
+            raise UnusableForecast(f"topic {outlook.topic.topic_id}: {reason}; NO_MODEL_POLICY is refuse")
+        if outlook.fallback is None:
+            raise UnusableForecast(f"topic {outlook.topic.topic_id}: {reason}; naive: {outlook.fallback_fault}")
+        return outlook.fallback, reason
+
+    def _why_no_champion(self, outlook: Outlook, now_ms: int) -> str:
+        if not outlook.champion:
+            return outlook.fault or "no champion yet"
+        if now_ms - outlook.created_ms > self.limits.model_ms:
+            return (
+                f"{outlook.champion} was trained {iso(outlook.created_ms)}, more than "
+                f"{self.limits.model_ms // (60 * MINUTE_MS)} h ago: MAX_MODEL_AGE_H"
+            )
+        forecast = outlook.forecast
+        if forecast is None or now_ms - forecast.asof_ms > self.limits.klines_of_ms(outlook.panel.interval_ms):
+            return outlook.fault or f"{outlook.champion} gave no forecast from the newest klines"
+        return ""
+
+    def _missing_market(self, topic: Topic) -> str:
+        interval_ms = panel_of(topic.horizon_min).interval_ms
+        fault = self._live.kline_fault(topic.symbol, interval_ms)
+        return fault or f"no fresh {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
+
+    # In the background.
+
+    def candles_closed(self, interval_ms: int) -> None:
+        """Forecast anew from the newest candles of an interval: one pass per network, all symbols and heads in it."""
+        with self._forecasting:
+            for version, forecaster in self._chosen.versions.items():
+                if forecaster.panel.interval_ms == interval_ms:
+                    self._run(version, forecaster)
+            self._look_out()
+
+    def choose(self) -> None:
+        """Put new champions to use, if there are any: their forecasts are made before anyone is told of them."""
+        chosen = self._champions.look()
+        if chosen is None and self._chosen_once:
+            return
+        with self._forecasting:
+            self._chosen_once = True
+            if chosen is not None:
+                self._adopt(chosen)
+            self._look_out()
+
+    def _adopt(self, chosen: Chosen) -> None:
+        for version, forecaster in chosen.versions.items():
+            if version not in self._forecasts:
+                self._run(version, forecaster)
+        before, self._chosen = self._chosen, chosen
+        self._forecasts = {version: self._forecasts[version] for version in chosen.versions}
+        for topic_id, forecaster in chosen.forecasters.items():
+            old = before.forecasters.get(topic_id)
+            if old is None or old.version != forecaster.version:
+                log.info(
+                    "champion_in_use",
+                    topic_id=topic_id,
+                    version=forecaster.version,
+                    before=old.version if old else PERSISTENCE,
+                )
+
+    def _run(self, version: str, forecaster: BiRNNForecaster) -> None:
+        """One pass of one network. A symbol that is left out keeps what was forecast for it before, until too old."""
+        before, _ = self._forecasts.get(version, ({}, {}))
+        try:
+            forecasts, reasons = forecaster.forecast(self._live.snapshot(forecaster.panel.interval_ms))
+        except Exception as error:
+            log.exception("forecast_failed", version=version)
+            forecasts, reasons = {}, dict.fromkeys((topic.symbol for topic in self.topics), f"{version}: {error!r}")
+        self._forecasts[version] = ({**before, **forecasts}, reasons)
+
+    def _look_out(self) -> None:
+        """Put what is known of every topic together and swap it in with one assignment."""
+        if not self._chosen_once:
+            return  # or the naive forecast would answer for a champion that is still being read
+        outlooks: dict[int, Outlook] = {}
+        for topic in self.topics:
+            panel, head = panel_of(topic.horizon_min), head_of(topic)
+            klines = self._live.snapshot(panel.interval_ms).get(topic.symbol)
+            if klines is None or not len(klines):
+                continue
+            forecaster = self._chosen.forecasters.get(topic.topic_id)
+            forecasts, reasons = self._forecasts[forecaster.version] if forecaster else ({}, {})
+            fallback, fallback_fault = self._persistence(klines, topic)
+            outlooks[topic.topic_id] = Outlook(
+                topic=topic,
+                panel=panel,
+                klines_end_ms=klines.end_ms,
+                close=float(klines.close[-1]),
+                champion=forecaster.version if forecaster else "",
+                created_ms=forecaster.manifest.created_ms if forecaster else 0,
+                forecast=forecasts.get((topic.symbol, head)),
+                fault=self._chosen.faults.get(topic.topic_id) or reasons.get(topic.symbol, ""),
+                fallback=fallback,
+                fallback_fault=fallback_fault,
+            )
+        self._outlooks = outlooks
+
+    def _persistence(self, klines: Klines, topic: Topic) -> tuple[HeadForecast | None, str]:
+        try:
+            return self._naive.forecast(klines, topic.symbol, head_of(topic)), ""
+        except WorkerError as error:
+            return None, str(error)
+
+    def _look_for_champions(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.choose()
+            except Exception:
+                log.exception("champions_not_read", remedy="the ones in use stay")
+            self._stopping.wait(LOOK_S)

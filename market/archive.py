@@ -1,0 +1,98 @@
+"""Kline archive files: a zip with one CSV and a checksum beside it, as data.binance.vision publishes them."""
+
+import hashlib
+import io
+import re
+import zipfile
+import zlib
+
+import numpy as np
+
+from core.errors import MalformedKlines
+from market.klines import Ints, Klines
+
+CSV_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 6 MB; anything near this is no kline file
+MICROSECONDS_FROM = 10**14  # as milliseconds this is the year 5138
+# open_time, prices, volume, then quote_volume, trades and the taker columns; close_time and the last are not read
+USED_COLUMNS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 10)
+NAMES = ("open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote")
+
+
+def check(body: bytes, checksum: bytes) -> None:
+    """Compare a file with its checksum file.
+
+    Args:
+        body: the archive file.
+        checksum: content of the file beside it: SHA-256 in hex digits, blanks, the file's name.
+    Raises:
+        MalformedKlines: they differ.
+    """
+    found = re.match(rb"([0-9a-fA-F]{64})(\s|$)", checksum)
+    if found is None:
+        raise MalformedKlines(f"the checksum file holds no SHA-256 but {checksum[:80]!r}")
+    expected, actual = found[1].decode().lower(), hashlib.sha256(body).hexdigest()
+    if expected != actual:
+        raise MalformedKlines(f"SHA-256 is {actual}, its checksum file says {expected}")
+
+
+def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+    """Klines of one archive file.
+
+    Args:
+        body: a zip with one CSV of 12 columns, a header row or none, times in milliseconds or (2025 on)
+            microseconds, told apart in each row.
+        interval_ms: what the file should hold.
+        start_ms, end_ms: what the file is about; rows outside are dropped.
+    Raises:
+        MalformedKlines: says what is wrong.
+    """
+    table = _table(_csv(body))
+    klines = Klines(
+        interval_ms=interval_ms,
+        open_time_ms=_milliseconds(table[:, 0]),
+        **{name: np.ascontiguousarray(table[:, column]) for column, name in enumerate(NAMES, start=1)},
+    )
+    inside = klines.between(start_ms, end_ms)
+    if not len(inside):
+        raise MalformedKlines("no row lies in the time that the file's name says")
+    return inside
+
+
+def _csv(body: bytes) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith(".csv")]
+            if len(names) != 1:
+                raise MalformedKlines(f"the zip must hold one CSV, holds {len(names)}")
+            with archive.open(names[0]) as handle:
+                csv = handle.read(CSV_LIMIT_BYTES + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        raise MalformedKlines(f"not a zip that can be read: {error}") from error
+    if len(csv) > CSV_LIMIT_BYTES:
+        raise MalformedKlines(f"the CSV is larger than {CSV_LIMIT_BYTES >> 20} MB")
+    return csv
+
+
+def _table(csv: bytes) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    """``(rows, 10)`` numbers of the used columns."""
+    has_header = csv[:1].isalpha()
+    start = csv.find(b"\n") + 1 if has_header else 0
+    if not csv[start:].strip():
+        raise MalformedKlines("the CSV has no rows")
+    try:
+        return np.loadtxt(
+            io.BytesIO(csv), delimiter=",", usecols=USED_COLUMNS, skiprows=int(has_header), ndmin=2, comments=None
+        )
+    except ValueError as error:
+        raise MalformedKlines(f"the CSV holds something else than 12 columns of numbers: {error}") from error
+
+
+def _milliseconds(times: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Ints:
+    """``(T,)`` times of either unit in milliseconds; a double holds both exactly."""
+    if not (np.isfinite(times) & (times >= 0) & (times < 10**17) & (times % 1 == 0)).all():
+        raise MalformedKlines("an open time is not a whole number of milliseconds or microseconds")
+    whole = times.astype(np.int64)
+    micro = whole >= MICROSECONDS_FROM
+    if (whole[micro] % 1000 != 0).any():
+        raise MalformedKlines("an open time in microseconds is not a whole millisecond")
+    return np.where(micro, whole // 1000, whole)

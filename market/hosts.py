@@ -1,0 +1,275 @@
+"""HTTP GET from a venue that has several hosts: their order, time limits, back-off, and rate limits."""
+
+import contextlib
+import email.utils
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import structlog
+import tenacity
+import urllib3
+
+from core.clock import MINUTE_MS, Clock
+from core.errors import MalformedKlines, MarketUnavailable
+
+T = TypeVar("T")
+
+PROBATION_MS = 10 * MINUTE_MS  # how long a later host that worked stays first
+BODY_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 2 MB zipped
+BODY_TIMEOUTS = 6  # a body may take six timeouts in all: a read timeout alone never ends one that drips
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
+SHORTEST_BAN_S = 120.0  # a 418 that does not say when it ends; Binance's bans begin at two minutes
+USER_AGENT = "birnn-worker"
+
+_log = structlog.get_logger()
+
+
+class Refused(MarketUnavailable):
+    """The venue answered that the request itself is not to be had (HTTP 4xx); asking again will not help.
+
+    Args:
+        message: what was refused, with the host.
+        status: HTTP status.
+        code: the venue's own error code, when it sent one.
+    """
+
+    def __init__(self, message: str, *, status: int, code: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class _Unreached(MarketUnavailable):
+    """This host could not be asked, is broken or does not serve us: try another."""
+
+
+class Hosts:
+    """Interchangeable hosts, tried in order. Safe to use from several threads.
+
+    The host that answered is tried first for ten minutes, then the order is the given one again. A rate limit
+    or ban counts by address, not by host: no host is asked before it ends. When a whole patience has been
+    waited out in vain, the next calls make one pass each, so that many calls in a row do not each wait.
+
+    Args:
+        urls: hosts without a trailing slash, best first.
+        clock: for waiting, and for the times in rate limits.
+        timeout_s: limit of one answer's first byte and of the pause between two pieces of it.
+        patience_s: how long one call may wait in all before it gives up; 0 is one pass over the hosts.
+        remedy: ends the message of a failure.
+    """
+
+    def __init__(self, urls: Sequence[str], clock: Clock, *, timeout_s: float, patience_s: float, remedy: str) -> None:
+        self.urls = tuple(urls)
+        self._clock = clock
+        self._timeout = (min(timeout_s, 5.0), timeout_s)  # (connect, read)
+        self._patience_s = patience_s
+        self._remedy = remedy
+        self._local = threading.local()  # requests does not promise that a Session may be shared
+        self._lock = threading.Lock()
+        self._chosen = self.urls[0]
+        self._chosen_ms = 0
+        self._rest_until_ms = 0
+        self._gave_up_ms: int | None = None
+
+    def ask(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
+        """What ``parse`` makes of the first usable answer.
+
+        Args:
+            path: begins with a slash.
+            params: query parameters.
+            parse: turns a body into the value; raises MalformedKlines when it is not what was asked for.
+        Raises:
+            MarketUnavailable: rate limited, or no host could be asked within the patience.
+            Refused: the request itself was refused.
+            MalformedKlines: every host that answered sent something else.
+        """
+        started_ms = self._clock.now_ms()
+        gave_up = self._gave_up_ms is not None and started_ms - self._gave_up_ms < self._patience_s * 1000
+
+        def is_over(state: tenacity.RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            limited = isinstance(error, MarketUnavailable) and error.retry_after_s is not None
+            patience_s = self._patience_s if limited or not gave_up else 0.0
+            return (self._clock.now_ms() - started_ms) / 1000 + state.upcoming_sleep > patience_s
+
+        retrying = tenacity.Retrying(
+            sleep=self._clock.sleep,
+            retry=tenacity.retry_if_exception(_is_passing),
+            wait=_wait_s,
+            stop=is_over,
+            reraise=True,
+        )
+        try:
+            answer: T = retrying(self._pass, path, params, parse)
+        except _Unreached:
+            self._gave_up_ms = self._clock.now_ms()
+            raise
+        self._gave_up_ms = None
+        return answer
+
+    def _pass(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
+        """Ask each host once until one answers."""
+        resting_s = (self._rest_until_ms - self._clock.now_ms()) / 1000
+        if resting_s > 0:
+            raise MarketUnavailable(f"rate limited by {self.urls[0]}: left alone for {resting_s:.0f} s", resting_s)
+        failures: list[MarketUnavailable | MalformedKlines] = []
+        for url in self._order():
+            try:
+                answer = parse(self._get(url, path, params))
+            except (Refused, _Unreached) as error:
+                failures.append(error)
+            except MalformedKlines as error:
+                failures.append(MalformedKlines(f"{url}{path}: {error}"))
+            else:
+                self._choose(url)
+                return answer
+        for failure in failures:
+            if isinstance(failure, Refused) and failure.status == 400:
+                raise failure  # the request is at fault, whatever ails the other hosts
+        if not any(isinstance(failure, _Unreached) for failure in failures):
+            raise failures[0]
+        raise _Unreached(f"{'; '.join(map(str, failures))}; {self._remedy}")
+
+    def _get(self, url: str, path: str, params: Mapping[str, str | int]) -> bytes:
+        """Body of one host's answer with status 200; raises by what the status says."""
+        try:
+            with self._open(url + path, params) as response:
+                body = _read(response, BODY_TIMEOUTS * self._timeout[1])
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise _Unreached(f"{url}: {_reason(error)}") from error
+        status = response.status_code
+        if status == 200:
+            return body
+        code, message = _error_of(body)
+        what = f"{url} answered HTTP {status} to {path}: {message}"
+        if status in {418, 429}:
+            wait_s = _rest_s(response.headers.get("Retry-After"), message, status, self._clock.now_ms())
+            if wait_s is not None:
+                self._rest_until_ms = max(self._rest_until_ms, self._clock.now_ms() + round(wait_s * 1000))
+            raise MarketUnavailable(what, wait_s)
+        if status in {403, 451} or not 400 <= status < 500:
+            raise _Unreached(what)
+        raise Refused(what if status == 400 else f"{what}; {self._remedy}", status=status, code=code)
+
+    def _open(self, url: str, params: Mapping[str, str | int]) -> requests.Response:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.headers["User-Agent"] = USER_AGENT
+        proxies = {"http": "", "https": ""} if is_loopback(url) else None  # a proxy cannot reach our loopback
+        for second in (False, True):
+            try:
+                return session.get(url, params=params, timeout=self._timeout, stream=True, proxies=proxies)
+            except requests.ConnectionError as error:
+                # A connection kept from an earlier call may have been closed while this request went out.
+                if second or not (error.args and isinstance(error.args[0], urllib3.exceptions.ProtocolError)):
+                    raise
+        raise AssertionError("unreachable: the second try returns or raises")
+
+    def _order(self) -> list[str]:
+        with self._lock:
+            if self._clock.now_ms() - self._chosen_ms >= PROBATION_MS:
+                return list(self.urls)
+            return [self._chosen, *(url for url in self.urls if url != self._chosen)]
+
+    def _choose(self, url: str) -> None:
+        with self._lock:
+            now_ms = self._clock.now_ms()
+            if url != self._chosen:
+                _log.warning("market_host_changed", host=url, before=self._chosen)
+            if url != self._chosen or now_ms - self._chosen_ms >= PROBATION_MS:
+                self._chosen, self._chosen_ms = url, now_ms
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, MarketUnavailable) and not isinstance(error, Refused)
+
+
+def _wait_s(state: tenacity.RetryCallState) -> float:
+    """What the venue asked for, else 0.5 s doubling up to 8 s; never 0, so that every wait ends some day."""
+    error = state.outcome.exception() if state.outcome else None
+    asked_s = error.retry_after_s if isinstance(error, MarketUnavailable) else None
+    if asked_s is not None:
+        return max(asked_s, FIRST_WAIT_S)
+    return min(FIRST_WAIT_S * 2.0 ** (state.attempt_number - 1), LONGEST_WAIT_S)
+
+
+def _read(response: requests.Response, limit_s: float) -> bytes:
+    """The whole body, piece by piece so that its size and time are limited."""
+    deadline = time.monotonic() + limit_s
+    pieces: list[bytes] = []
+    size = 0
+    while piece := response.raw.read1(1 << 16, decode_content=True):
+        pieces.append(piece)
+        size += len(piece)
+        if size > BODY_LIMIT_BYTES:
+            raise requests.RequestException(f"a body of more than {BODY_LIMIT_BYTES >> 20} MB")
+        if time.monotonic() > deadline:
+            raise requests.RequestException(f"a body that had not ended after {limit_s:.0f} s")
+    return b"".join(pieces)
+
+
+def _reason(error: Exception) -> str:
+    """One short line; the libraries' own texts carry object addresses and whole URLs."""
+    if isinstance(error, requests.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+        return "no answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "TLS failed"
+    if isinstance(error, requests.ConnectionError):
+        return "connection failed"
+    if isinstance(error, urllib3.exceptions.HTTPError):
+        return "the answer was cut off"
+    return _line(str(error))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+def _error_of(body: bytes) -> tuple[int | None, str]:
+    """Binance's error code, when the body has one, and its message as one short line."""
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(body)
+        if isinstance(value, dict) and "msg" in value:
+            code = value.get("code")
+            return (code if isinstance(code, int) else None), _line(f"{code} {value['msg']}")
+    return None, _line(re.sub(r"<[^>]*>", " ", body[:1000].decode(errors="replace"))) or "no body"
+
+
+def _rest_s(retry_after: str | None, message: str, status: int, now_ms: int) -> float | None:
+    """How long a rate limited caller must stay away, or None when the answer does not say.
+
+    >>> _rest_s("7", "", 429, 0)
+    7.0
+    >>> _rest_s(None, "Way too much request weight used; IP banned until 1659146400000.", 418, 1659146340000)
+    60.0
+    """
+    waits: list[float] = []
+    if retry_after is not None:
+        if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", retry_after):
+            waits.append(float(retry_after))
+        else:
+            with contextlib.suppress(ValueError, TypeError, OverflowError):
+                waits.append(email.utils.parsedate_to_datetime(retry_after).timestamp() - now_ms / 1000)
+    if until := re.search(r"banned until (\d{13})", message):
+        waits.append((int(until[1]) - now_ms) / 1000)
+    if waits:
+        return max([0.0, *waits])
+    return SHORTEST_BAN_S if status == 418 else None
+
+
+def is_loopback(url: str) -> bool:
+    """Does this URL name this machine itself?
+
+    >>> is_loopback("http://127.0.0.1:80/x"), is_loopback("http://127.0.0.1@example.com")
+    (True, False)
+    """
+    return bool(re.fullmatch(r"localhost|127(\.\d{1,3}){3}|::1", urlsplit(url).hostname or ""))

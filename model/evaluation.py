@@ -1,0 +1,147 @@
+"""Scores of forecasters on the same rows, each topic in its own loss and unit, beside the naive forecast's."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import onnxruntime
+
+from core.errors import UnusableForecast
+from core.topic import Target, Topic
+from market.klines import Floats
+from model.calibration import Calibration
+from model.features import FLAT, Bools, Floats32
+from model.heads import Head, decode, head_of
+from model.losses import OF_STANDARDISED_RETURNS, loss
+from model.windows import Rows, Windows
+
+Network = Callable[[Floats32], Floats32]  # (B, L, F) windows -> (B, O) outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How a forecaster did on one topic; mean losses over ``rows``, in the topic's unit."""
+
+    topic_id: int
+    loss: str
+    rows: int
+    model_loss: float
+    naive_loss: float
+
+    @property
+    def ratio(self) -> float:
+        """Of the naive loss: below 1 is skill. 1 where both are 0, as in a market that stood still."""
+        if self.naive_loss > 0:
+            return self.model_loss / self.naive_loss
+        return 1.0 if self.model_loss <= 0 else float("inf")
+
+    @property
+    def difference(self) -> float:
+        """Model loss less naive loss: what czar's term of the truth alone does not blur."""
+        return self.model_loss - self.naive_loss
+
+    def to_json(self) -> dict[str, int | float | str]:
+        """For manifests and logs."""
+        return {**asdict(self), "ratio": self.ratio, "difference": self.difference}
+
+
+def onnx_network(onnx: bytes, threads: int = 2) -> Network:
+    """A published network as a function of arrays: what is served, and therefore what is judged."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def network(x_BLF: Floats32) -> Floats32:
+        y_BO: Floats32 = session.run(None, {name: x_BLF})[0]
+        return y_BO
+
+    return network
+
+
+def outputs(network: Network, windows: Windows, rows: Rows, *, batch: int = 1024) -> Floats32:
+    """What a network says of some rows, batch by batch.
+
+    Returns:
+        ``(N, O)``.
+    Raises:
+        UnusableForecast: an output is not finite.
+    """
+    if not len(rows):
+        return np.empty((0, 0), np.float32)
+    parts = [network(windows.gather(rows[first : first + batch])) for first in range(0, len(rows), batch)]
+    result: Floats32 = np.concatenate(parts)
+    if not np.isfinite(result).all():
+        raise UnusableForecast(
+            f"{int((~np.isfinite(result)).sum())} of {result.size} outputs of the network are not finite; train again"
+        )
+    return result
+
+
+def score(
+    windows: Windows, rows: Rows, output: Floats32, heads: Sequence[Head], calibration: Calibration
+) -> tuple[Score, ...]:
+    """Score a network on judge rows; call it with the same windows and rows for each network to compare.
+
+    Args:
+        windows: of the plan whose topics are scored; candles before the rows give the z-losses their std.
+        rows: ``(N,)`` rows that no compared network was trained, stopped or calibrated on.
+        output: ``(N, O)`` the network's outputs at the rows.
+        heads: what its columns mean, in order; they need not be the plan's.
+        calibration: the network's own.
+    Returns:
+        a score for each topic that the network has a head for and that has rows.
+    """
+    scores = []
+    for topic in windows.plan.topics:
+        if head_of(topic) not in heads:
+            continue
+        mine, came_true, naive = _of_topic(windows, rows, topic)
+        if not mine.any():
+            continue
+        decoded = decode(
+            output[mine, heads.index(head_of(topic))].astype(np.float64),
+            windows.scale[rows[mine]],
+            windows.plan.panel,
+            head_of(topic),
+        )
+        forecast = calibration.apply(decoded, topic.symbol, head_of(topic))
+        std, close = _past_std(windows, rows, topic), windows.close[rows[mine]]
+        scores.append(
+            Score(
+                topic_id=topic.topic_id,
+                loss=topic.loss,
+                rows=int(mine.sum()),
+                model_loss=_mean_loss(topic, came_true, forecast, close, std),
+                naive_loss=_mean_loss(topic, came_true, naive, close, std),
+            )
+        )
+    return tuple(scores)
+
+
+def _of_topic(windows: Windows, rows: Rows, topic: Topic) -> tuple[Bools, Floats, Floats]:
+    """Which of the rows are the topic's and have a truth; the truths and naive forecasts there, in the head's unit."""
+    column = windows.plan.heads.index(head_of(topic))
+    symbol = windows.plan.symbols.index(topic.symbol)
+    mine = (windows.symbol[rows] == symbol) & np.isfinite(windows.truth[rows, column])
+    return mine, windows.truth[rows[mine], column], windows.naive[rows[mine], column]
+
+
+def _mean_loss(topic: Topic, came_true: Floats, forecast: Floats, close: Floats, std: float) -> float:
+    """Mean loss in the topic's unit. A price is the close at the window's end moved by the log-return: history has
+    no fresher anchor. The z-losses of a price topic look at that log-return, for they are losses of returns."""
+    if topic.target is Target.PRICE and topic.loss not in OF_STANDARDISED_RETURNS:
+        came_true, forecast = close * np.exp(came_true), close * np.exp(forecast)
+    return float(np.mean(loss(topic.loss)(came_true, forecast, std)))
+
+
+def _past_std(windows: Windows, rows: Rows, topic: Topic) -> float:
+    """Standard deviation of the topic's truths that were known before the first of the rows."""
+    column = windows.plan.heads.index(head_of(topic))
+    known_ms = int(windows.open_time_ms[rows].min()) - topic.horizon_ms
+    past = windows.truth[
+        (windows.symbol == windows.plan.symbols.index(topic.symbol)) & (windows.open_time_ms < known_ms), column
+    ]
+    past = past[np.isfinite(past)]
+    least: float = FLAT * windows.plan.panel.steps(head_of(topic)) ** 0.5
+    return max(float(past.std()), least) if len(past) else least

@@ -1,0 +1,135 @@
+"""Klines to what the network reads: scale-free, causal numbers with a finite memory.
+
+A row is a function of the ``WARMUP`` candles up to it, of the symbol and of the leader, and of nothing else, so a
+live tail and the stored history give the same row. Whoever changes what a column means raises ``FEATURE_VERSION``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from core.clock import DAY_MS, HOUR_MS
+from market.klines import Floats, Ints, Klines
+from model.heads import Panel, candle_returns, rolling_sum
+
+FEATURE_VERSION = 1
+WARMUP = 481  # candles that one row of features reads, itself included
+LONGEST = WARMUP - 1  # returns in the longest span; each needs the close before it
+SPANS = (5, 15, 60, 240, LONGEST)  # candles
+MOVES = (5, 15, 60, 240)  # candles
+
+FLAT = 1e-6  # per candle: the least volatility a market is taken to have
+LIMIT = 8.0  # features are clipped here: what lies beyond is news, whatever its size
+
+_OWN = (
+    "return",
+    "range",
+    "close_place",
+    "volume",
+    "trades",
+    "taker_share",
+    *(f"volatility_{span}" for span in SPANS),
+    *(f"range_{span}" for span in SPANS),
+    *(f"move_{span}" for span in MOVES),
+)
+_LEADER = ("return", "range", "volume", "volatility_5", "volatility_15", "volatility_60", "move_15")
+_CALENDAR = ("day_sin", "day_cos", "half_day_sin", "half_day_cos", "hour_sin", "hour_cos", "week_sin", "week_cos")
+FEATURES: tuple[str, ...] = (*_OWN, *(f"leader_{name}" for name in _LEADER), *_CALENDAR)
+
+Floats32 = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureTable:
+    """One row per kline of a symbol, oldest first. T rows, F features."""
+
+    open_time_ms: Ints  # (T,) of the row's own candle
+    x: Floats32  # (T, F), columns as FEATURES; meaningless where a hole lies in the row's memory
+    scale: Floats  # (T,) volatility of one candle, never below FLAT
+    close: Floats  # (T,) quote currency
+    usable: Bools  # (T,) the window of ``lookback`` rows that ends here saw no hole in symbol or leader
+
+
+def rows_needed(panel: Panel) -> int:
+    """Candles without a hole that a window's features read, the last one included."""
+    return WARMUP + panel.lookback - 1
+
+
+def compute(klines: Klines, leader: Klines, panel: Panel) -> FeatureTable:
+    """The features of every candle of ``klines``.
+
+    Args:
+        klines: the symbol's candles of the panel's interval, oldest first; gaps are gaps.
+        leader: the leader's candles over the same time; they are matched by ``open_time_ms``.
+        panel: its lookback decides what is usable.
+    Returns:
+        A row per candle. With NaN in a flow column (a venue that has none) its feature is neutral, 0.
+    """
+    own, scale = _describe(klines)
+    place = np.searchsorted(leader.open_time_ms, klines.open_time_ms)
+    place = np.minimum(place, max(len(leader) - 1, 0))
+    if len(leader):
+        led, _ = _describe(leader)
+        present = leader.open_time_ms[place] == klines.open_time_ms
+        led_run = np.where(present, leader.run_length()[place], 0)
+        columns = [led[name][place] for name in _LEADER]
+    else:
+        led_run = np.zeros(len(klines), np.int64)
+        columns = [np.zeros(len(klines)) for _ in _LEADER]
+    x = np.stack([*(own[name] for name in _OWN), *columns, *_calendar(klines.open_time_ms)], axis=1)
+    return FeatureTable(
+        open_time_ms=klines.open_time_ms,
+        x=np.clip(np.nan_to_num(x, nan=0.0), -LIMIT, LIMIT).astype(np.float32),
+        scale=scale,
+        close=klines.close,
+        usable=np.minimum(klines.run_length(), led_run) >= rows_needed(panel),
+    )
+
+
+def _describe(klines: Klines) -> tuple[dict[str, Floats], Floats]:
+    """Columns by name, NaN where the memory has a hole or there is no such number; and the scale."""
+    returns = candle_returns(klines)
+    spread = np.log(klines.high / klines.low)
+    squares, spread_squares = returns**2, spread**2 / (4 * np.log(2))  # Parkinson, J. Business 53(1), 1980
+    power = {span: rolling_sum(squares, span) / span for span in SPANS}
+    spread_power = {span: rolling_sum(spread_squares, span) / span for span in SPANS}
+    blend = (power[15] + power[60] + power[240]) / 3
+    scale = np.sqrt(np.where(np.isfinite(blend), blend, 0.0) + FLAT**2)
+    # in a flat market 0 / 0 is a close in the middle, and no trade is no preference
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns = {
+            "return": returns / scale,
+            "range": spread / scale,
+            "close_place": (2 * klines.close - klines.high - klines.low) / (klines.high - klines.low),
+            "volume": _against_usual(klines.volume),
+            "trades": _against_usual(klines.trades),
+            "taker_share": 2 * klines.taker_buy_base / klines.volume - 1,
+        }
+    for span in SPANS:
+        columns[f"volatility_{span}"] = _log_ratio(power[span], scale)
+        columns[f"range_{span}"] = _log_ratio(spread_power[span], scale)
+    for span in MOVES:
+        columns[f"move_{span}"] = rolling_sum(returns, span) / (scale * span**0.5)
+    return columns, scale
+
+
+def _log_ratio(power: Floats, scale: Floats) -> Floats:
+    """Logarithm of a volatility over the scale, with a floor of a hundredth of the scale."""
+    return 0.5 * np.log(power / scale**2 + 1e-4)
+
+
+def _against_usual(flow: Floats, span: int = 240) -> Floats:
+    """Logarithm of a flow over its mean of the last ``span`` candles, floored at a hundredth of it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(flow / (rolling_sum(flow, span) / span) + 0.01)
+
+
+def _calendar(open_time_ms: Ints) -> list[Floats]:
+    """Sine and cosine of the place in the day, half day, hour and week (UTC)."""
+    columns = []
+    for period_ms in (DAY_MS, DAY_MS // 2, HOUR_MS, 7 * DAY_MS):
+        phase = 2 * np.pi * (open_time_ms % period_ms) / period_ms
+        columns += [np.sin(phase), np.cos(phase)]
+    return columns

@@ -1,0 +1,248 @@
+"""From the newest klines to a number: a published BiRNN through onnxruntime, the naive forecast, and the last check.
+
+A forecaster has no state that a forecast changes: threads may share it, and one that is being replaced still answers.
+"""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnxruntime
+
+from core.clock import iso
+from core.errors import ConfigError, IncompatibleModel, StaleKlines, UnusableForecast
+from core.topic import Target, Topic
+from market.klines import Klines
+from model.artefact import Artefact, Manifest, read_artefact
+from model.calibration import Calibration
+from model.features import FEATURE_VERSION, FEATURES, WARMUP, Floats32, compute, rows_needed
+from model.heads import LEADER, PANELS, Head, Kind, Panel, decode, head_of, naive, panel_of
+
+PERSISTENCE = "persistence"  # the version of the naive forecast
+MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
+MOST_TIMES = 50.0  # so is a volatility that many times above or below the present one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadForecast:
+    """What one head says of one symbol; one of ``log_return`` and ``volatility`` is there."""
+
+    symbol: str
+    head: Head
+    version: str  # PERSISTENCE, or the registry's id
+    asof_ms: int  # close of the window's last kline; whether that is too old is the caller's to say
+    log_return: float | None = None  # ln(price at the horizon / price now)
+    volatility: float | None = None  # per minute
+    scale: float  # present volatility of one candle of the head's panel
+
+
+Forecasts = dict[tuple[str, Head], HeadForecast]
+Reasons = dict[str, str]  # symbol -> why it has no forecast, one line
+
+
+class BiRNNForecaster:
+    """A published network, ready to run.
+
+    Raises:
+        IncompatibleModel: the artefact was made for other features, panels or heads, or its network is not what its
+            manifest says.
+    """
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.manifest: Manifest = artefact.manifest
+        self.version = artefact.version
+        self.panel = _panel_of(artefact)
+        self.heads = _heads_of(artefact)
+        self.calibration = Calibration.from_json(self.manifest.calibration)
+        self._session = _session_of(artefact)
+        for windows in (1, 2):
+            y_NO = self._run(np.zeros((windows, self.panel.lookback, len(FEATURES)), np.float32))
+            if y_NO.shape != (windows, len(self.heads)) or not np.isfinite(y_NO).all():
+                raise IncompatibleModel(
+                    f"version {self.version}: the network answers {windows} windows of zeros with shape {y_NO.shape}, "
+                    f"{int(np.isfinite(y_NO).sum())} numbers finite; must be ({windows}, {len(self.heads)}), all finite"
+                )
+
+    @classmethod
+    def load(cls, folder: Path, manifest_sha256: str | None = None) -> Self:
+        """The version in ``folder``, run from the very bytes whose digests were checked.
+
+        Raises:
+            IncompatibleModel: torn, altered, foreign, or made for other code; names the file or the difference.
+        """
+        return cls(read_artefact(folder, manifest_sha256))
+
+    def forecast(self, klines: Mapping[str, Klines]) -> tuple[Forecasts, Reasons]:
+        """Every head of every symbol, in one pass.
+
+        Args:
+            klines: closed klines of the panel's interval by symbol, the leader's among them; at least
+                ``rows_needed(panel)`` of each, older ones are not looked at.
+        Returns:
+            forecasts by (symbol, head), and for each symbol that has none the reason.
+        """
+        windows: dict[str, tuple[Floats32, float, int]] = {}
+        reasons: Reasons = {}
+        leader = klines.get(LEADER, Klines.empty(self.panel.interval_ms))
+        for symbol, run in klines.items():
+            tail = run.tail(rows_needed(self.panel))
+            fault = self._fault(symbol, tail)
+            if fault:
+                reasons[symbol] = fault
+                continue
+            start_ms = int(tail.open_time_ms[0])
+            table = compute(tail, leader.between(start_ms, tail.end_ms), self.panel)
+            if not table.usable[-1]:
+                reasons[symbol] = f"klines of {LEADER} are missing between {iso(start_ms)} and {iso(tail.end_ms)}"
+                continue
+            windows[symbol] = (table.x[-self.panel.lookback :], float(table.scale[-1]), tail.end_ms)
+        if not windows:
+            return {}, reasons
+        y_NO = self._run(np.stack([x for x, _, _ in windows.values()])).astype(np.float64)
+        scale_N = np.array([scale for _, scale, _ in windows.values()])
+        results: Forecasts = {}
+        for column, head in enumerate(self.heads):
+            decoded_N = decode(y_NO[:, column], scale_N, self.panel, head)
+            for row, (symbol, (_, scale, asof_ms)) in enumerate(windows.items()):
+                number = self.calibration.apply(decoded_N[row : row + 1], symbol, head).item()
+                results[symbol, head] = _forecast(symbol, head, self.version, asof_ms, number, scale)
+        return results, reasons
+
+    def _fault(self, symbol: str, tail: Klines) -> str | None:
+        """Why no window can be cut from ``tail`` alone; None when there is no fault in it."""
+        needed = rows_needed(self.panel)
+        if tail.interval_ms != self.panel.interval_ms:
+            return f"klines of {symbol} are {tail.interval_ms} ms long, must be {self.panel.interval_ms} ms"
+        for start_ms, end_ms in tail.gaps():
+            return f"klines of {symbol} are missing between {iso(start_ms)} and {iso(end_ms)}"
+        if len(tail) < needed:
+            return f"{symbol} has {len(tail)} klines, a forecast needs {needed}"
+        return None
+
+    def _run(self, x_NLF: Floats32) -> Floats32:
+        y_NO: Floats32 = self._session.run(None, {self._session.get_inputs()[0].name: x_NLF})[0]
+        return y_NO
+
+
+class Naive:
+    """The champion of every topic that has no other: no move, or the volatility of the last window."""
+
+    @staticmethod
+    def forecast(klines: Klines, symbol: str, head: Head) -> HeadForecast:
+        """The naive forecast at the last of ``klines``.
+
+        Args:
+            klines: closed klines of the head's panel; one for a return, ``WARMUP`` without a hole for a volatility.
+        Raises:
+            StaleKlines: there are fewer; says how many.
+        """
+        panel = panel_of(head.horizon_min)
+        needed = WARMUP if head.kind is Kind.VOLATILITY else 1
+        tail = klines.tail(WARMUP)
+        have = int(tail.run_length()[-1]) if len(tail) else 0
+        if have < needed:
+            raise StaleKlines(f"{symbol} has {have} klines without a hole, the naive {head.key} needs {needed}")
+        scale = float(compute(tail, tail, panel).scale[-1])
+        return _forecast(symbol, head, PERSISTENCE, tail.end_ms, float(naive(tail, panel, head)[-1]), scale)
+
+
+def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
+    """The answer to ``topic`` in its own unit, if it can be meant.
+
+    Args:
+        forecast: of the topic's symbol and head.
+        anchor: the newest trade price of the symbol, in quote currency; only a price is built on it.
+    Raises:
+        UnusableForecast: not finite, or out of the band around the present state; names topic, value and band.
+    """
+    if (forecast.symbol, forecast.head) != (topic.symbol, head_of(topic)):
+        raise UnusableForecast(
+            f"topic {topic.topic_id} asks for {head_of(topic).key} of {topic.symbol}, "
+            f"was handed {forecast.head.key} of {forecast.symbol}"
+        )
+    if not (math.isfinite(anchor) and anchor > 0):
+        raise UnusableForecast(f"topic {topic.topic_id}: the anchor price must be finite and above 0, was {anchor}")
+    panel = panel_of(topic.horizon_min)
+    if topic.target is Target.VOLATILITY:
+        number, present = forecast.volatility, forecast.scale * panel.per_minute
+        low, high = max(present / MOST_TIMES, sys.float_info.min), present * MOST_TIMES
+    else:
+        number = forecast.log_return
+        high = MOST_SIGMAS * forecast.scale * panel.steps(forecast.head) ** 0.5
+        low = -high
+    if number is None or not (math.isfinite(number) and low <= number <= high):
+        raise UnusableForecast(
+            f"topic {topic.topic_id}: {forecast.head.key} of {forecast.version} is {number}, "
+            f"sane is {low:.3g} to {high:.3g} (scale {forecast.scale:.3g})"
+        )
+    if topic.target is not Target.PRICE:
+        return number
+    with np.errstate(over="ignore"):
+        price = anchor * float(np.exp(number))
+    if not (math.isfinite(price) and price > 0):
+        raise UnusableForecast(f"topic {topic.topic_id}: price {price} from anchor {anchor} and log-return {number}")
+    return price
+
+
+def _forecast(symbol: str, head: Head, version: str, asof_ms: int, number: float, scale: float) -> HeadForecast:
+    number += 0.0  # of no skill and a fall comes -0.0, which reads badly in an answer
+    return HeadForecast(
+        symbol=symbol,
+        head=head,
+        version=version,
+        asof_ms=asof_ms,
+        log_return=number if head.kind is Kind.RETURN else None,
+        volatility=number if head.kind is Kind.VOLATILITY else None,
+        scale=scale,
+    )
+
+
+def _panel_of(artefact: Artefact) -> Panel:
+    """The panel as the manifest says it, where the code agrees on all that gives an input its meaning."""
+    manifest, panel = artefact.manifest, PANELS.get(artefact.manifest.panel)
+    if panel is None:
+        raise IncompatibleModel(
+            f"version {artefact.version}: panel {manifest.panel!r} is not one of {', '.join(PANELS)}"
+        )
+    pairs = {
+        "interval_ms": (manifest.interval_ms, panel.interval_ms),
+        "feature_version": (manifest.feature_version, FEATURE_VERSION),
+        "features": (manifest.features, FEATURES),
+        "lookback": (manifest.lookback, panel.lookback),
+    }
+    for name, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise IncompatibleModel(f"version {artefact.version}: {name} is {theirs}, this code has {ours}: train anew")
+    return panel
+
+
+def _heads_of(artefact: Artefact) -> tuple[Head, ...]:
+    try:
+        return tuple(Head.parse(key) for key in artefact.manifest.heads)
+    except ConfigError as error:
+        raise IncompatibleModel(f"version {artefact.version}: {error}") from error
+
+
+def _session_of(artefact: Artefact) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # a batch is a few windows: threads only wait
+    options.log_severity_level = 4  # what it has to say comes back as an exception
+    try:
+        session = onnxruntime.InferenceSession(artefact.onnx, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base
+        reason = str(error).partition("\n")[0]
+        raise IncompatibleModel(f"version {artefact.version}: onnxruntime refuses the network: {reason}") from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    ways = [(node.type, tuple(node.shape)) for node in (*inputs, *outputs)]
+    wanted = (artefact.manifest.lookback, len(artefact.manifest.features), len(artefact.manifest.heads))
+    got = (*(inputs[0].shape[1:] if inputs else ()), *(outputs[0].shape[1:] if outputs else ()))
+    if len(ways) != 2 or got != wanted or {kind for kind, _ in ways} != {"tensor(float)"}:
+        raise IncompatibleModel(
+            f"version {artefact.version}: the network's input and output are {ways}; must be two of tensor(float), "
+            f"(N, {wanted[0]}, {wanted[1]}) and (N, {wanted[2]})"
+        )
+    return session

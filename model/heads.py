@@ -1,0 +1,265 @@
+"""Heads: what one output of the network means, its truth, its naive forecast and its scaling.
+
+A panel is one network: all symbols, horizons and kinds of target of one candle interval. A head is one output
+of it, (kind, horizon). Price and log-return topics share the return head; a topic is (symbol, head).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from core.errors import ConfigError
+from core.topic import Target, Topic, horizon_text
+from market.klines import Floats, Klines
+
+LEADER = "BTCUSDT"  # the symbol whose features stand beside every symbol's own
+LONGEST_MINUTE_HORIZON_MIN = 240
+
+QUIET = 0.05  # of the present volatility, added before the logarithm: a silent market is not minus infinity
+
+
+class Kind(StrEnum):
+    """What a head forecasts. Unitless both."""
+
+    RETURN = "return"  # ln(price at the horizon / price now)
+    VOLATILITY = "volatility"  # standard deviation of one-minute log-returns over the horizon
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Head:
+    """One output of a panel's network.
+
+    >>> Head(Kind.RETURN, 10).key, Head.parse("volatility-8h") == Head(Kind.VOLATILITY, 480)
+    ('return-10m', True)
+    """
+
+    kind: Kind
+    horizon_min: int
+
+    def __post_init__(self) -> None:
+        if self.horizon_min <= 0:
+            raise ConfigError(f"a head's horizon must be above 0 minutes, was {self.horizon_min}")
+        if self.kind is Kind.VOLATILITY and self.horizon_min == 1:
+            raise ConfigError("the volatility of one minute has no meaning here: Horizon must be 2m or more, was 1m")
+
+    @property
+    def key(self) -> str:
+        """Name in manifests, logs and calibrations."""
+        return f"{self.kind.value}-{horizon_text(self.horizon_min)}"
+
+    @classmethod
+    def parse(cls, key: str) -> "Head":
+        """The head whose ``key`` this is.
+
+        Raises:
+            ConfigError: it is no head's key.
+        """
+        kind, _, horizon = key.partition("-")
+        units = {"m": 1, "h": 60, "d": 1440}
+        if kind not in {k.value for k in Kind} or horizon[-1:] not in units or not horizon[:-1].isdecimal():
+            raise ConfigError(f"a head is written like 'return-10m' or 'volatility-8h', was {key!r}")
+        return cls(Kind(kind), int(horizon[:-1]) * units[horizon[-1]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Panel:
+    """One network: a candle interval, the window it reads and the history it is trained on."""
+
+    name: str
+    interval_ms: int
+    lookback: int = 64  # candles in a window
+    days_per_training_day: int = 1  # hours are sparse and long horizons need years: the hour panel takes 8
+
+    def history_days(self, training_days: int) -> int:
+        """Days of klines to train on when ``TRAINING_DAYS`` is ``training_days``."""
+        return training_days * self.days_per_training_day
+
+    def steps(self, head: Head) -> int:
+        """The head's horizon in candles.
+
+        Raises:
+            ConfigError: it is not a whole number of them.
+        """
+        steps, rest = divmod(head.horizon_min * MINUTE_MS, self.interval_ms)
+        if rest:
+            raise ConfigError(
+                f"Horizon {horizon_text(head.horizon_min)} is above 4h and must then be whole hours; "
+                "give one such as 5h, 8h or 24h"
+            )
+        return steps
+
+    @property
+    def per_minute(self) -> float:
+        """Factor from the volatility of one candle to that of one minute."""
+        return float((self.interval_ms / MINUTE_MS) ** -0.5)
+
+
+MINUTE = Panel(name="minute", interval_ms=MINUTE_MS)
+HOUR = Panel(name="hour", interval_ms=HOUR_MS, days_per_training_day=8)
+PANELS = {panel.name: panel for panel in (MINUTE, HOUR)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelPlan:
+    """What one panel's network is trained on and for."""
+
+    panel: Panel
+    symbols: tuple[str, ...]  # the leader first: its klines are always needed, so it is always trained on
+    heads: tuple[Head, ...]  # the network's outputs, in this order
+    topics: tuple[Topic, ...]
+
+    @property
+    def gap_ms(self) -> int:
+        """The longest horizon: what keeps the labels of one part of a split out of the next."""
+        return max(head.horizon_min for head in self.heads) * MINUTE_MS
+
+
+def panel_of(horizon_min: int) -> Panel:
+    """The panel that serves a horizon: one-minute candles up to 4 h, hourly ones above.
+
+    >>> panel_of(240).name, panel_of(480).name
+    ('minute', 'hour')
+    """
+    return MINUTE if horizon_min <= LONGEST_MINUTE_HORIZON_MIN else HOUR
+
+
+def head_of(topic: Topic) -> Head:
+    """The head that answers a topic."""
+    return Head(Kind.VOLATILITY if topic.target is Target.VOLATILITY else Kind.RETURN, topic.horizon_min)
+
+
+def panels_for(topics: Iterable[Topic]) -> dict[Panel, PanelPlan]:
+    """The panels that the topics need, the minute panel first.
+
+    Raises:
+        ConfigError: a horizon that no panel can serve, with the topic.
+    """
+    grouped: dict[Panel, list[Topic]] = {}
+    for topic in topics:
+        panel = panel_of(topic.horizon_min)
+        try:
+            panel.steps(head_of(topic))
+        except ConfigError as error:
+            raise ConfigError(f"topic {topic.topic_id}: {error}") from error
+        grouped.setdefault(panel, []).append(topic)
+    return {
+        panel: PanelPlan(
+            panel=panel,
+            symbols=(LEADER, *sorted({topic.symbol for topic in grouped[panel]} - {LEADER})),
+            heads=tuple(sorted({head_of(topic) for topic in grouped[panel]})),
+            topics=tuple(grouped[panel]),
+        )
+        for panel in PANELS.values()
+        if panel in grouped
+    }
+
+
+def training_start_ms(panel: Panel, training_days: int, now_ms: int) -> int:
+    """Where the klines of a training begin, on a UTC day so that whole archive days fit."""
+    return (now_ms - panel.history_days(training_days) * DAY_MS) // DAY_MS * DAY_MS
+
+
+def rolling_sum(values: Floats, rows: int) -> Floats:
+    """Sum over each row and the ``rows - 1`` before it; NaN where there are fewer.
+
+    Sums of power-of-two runs are added up, so a row's result depends on its own window alone, to the last bit;
+    a difference of running totals would carry the rounding of everything before it.
+
+    >>> rolling_sum(np.array([1.0, 2.0, 3.0, 4.0]), 3)
+    array([nan, nan,  6.,  9.])
+    """
+    total, done = np.zeros_like(values), 0
+    run, length = values, 1
+    while True:
+        if rows & length:
+            total = total + _shifted(run, done)
+            done += length
+        if done == rows:
+            return total
+        run, length = run + _shifted(run, length), 2 * length
+
+
+def _shifted(values: Floats, rows: int) -> Floats:
+    """Each row holds what was there ``rows`` earlier; NaN at the start."""
+    if rows == 0:
+        return values
+    return np.concatenate([np.full(min(rows, len(values)), np.nan), values[: max(0, len(values) - rows)]])
+
+
+def _ahead(values: Floats, rows: int) -> Floats:
+    """Each row holds what will be there ``rows`` later; NaN at the end."""
+    tail: Floats = np.concatenate([values[rows:], np.full(min(rows, len(values)), np.nan)])
+    return tail
+
+
+def candle_returns(klines: Klines) -> Floats:
+    """``(T,)`` log-return of each close over the close one candle before; NaN where that candle is missing."""
+    returns = np.diff(np.log(klines.close), prepend=np.nan) if len(klines) else np.empty(0)
+    returns[klines.run_length() == 1] = np.nan
+    return returns
+
+
+def realised_volatility(klines: Klines, steps: int) -> Floats:
+    """Sample standard deviation of the last ``steps`` one-candle log-returns, per minute.
+
+    The deviation is about the mean and divides by ``steps - 1``, as the words "standard deviation" and the usual
+    libraries have it (docs/decisions/0002). Hourly returns are scaled to a minute by ``1 / sqrt(60)``.
+
+    Returns:
+        ``(T,)``, unitless; row ``t`` reads closes ``t - steps`` to ``t``; NaN where one of them is missing.
+    """
+    returns = candle_returns(klines)
+    mean = rolling_sum(returns, steps) / steps
+    variance = (rolling_sum(returns**2, steps) / steps - mean**2) * (steps / (steps - 1))
+    deviation: Floats = np.sqrt(np.maximum(variance, 0.0))
+    deviation *= (klines.interval_ms / MINUTE_MS) ** -0.5
+    return deviation
+
+
+def truth(klines: Klines, panel: Panel, head: Head) -> Floats:
+    """What came true after each row, in the head's unit.
+
+    Returns:
+        ``(T,)``: row ``t`` reads candles ``t`` to ``t + steps``; NaN where one of them is missing or not yet there.
+    """
+    steps = panel.steps(head)
+    if head.kind is Kind.VOLATILITY:
+        return _ahead(realised_volatility(klines, steps), steps)
+    return _ahead(rolling_sum(candle_returns(klines), steps), steps)
+
+
+def naive(klines: Klines, panel: Panel, head: Head) -> Floats:
+    """The naive forecast at each row: no move, or the volatility of the last window of the horizon's length.
+
+    Returns:
+        ``(T,)`` in the head's unit; reads nothing after its row; NaN where a candle it needs is missing.
+    """
+    if head.kind is Kind.VOLATILITY:
+        return realised_volatility(klines, panel.steps(head))
+    return np.zeros(len(klines))
+
+
+def encode(value: Floats, scale: Floats, panel: Panel, head: Head) -> Floats:
+    """A truth in the head's unit as the network's target; 0 is "as now".
+
+    Args:
+        value: log-return, or volatility per minute.
+        scale: volatility of one candle at the window's end (``FeatureTable.scale``).
+    Returns:
+        the return in standard deviations of the horizon, or the logarithm of the volatility over the present one.
+    """
+    target: Floats = value / (scale * panel.steps(head) ** 0.5)
+    if head.kind is Kind.VOLATILITY:
+        target = np.log((value / (scale * panel.per_minute) + QUIET) / (1 + QUIET))
+    return target
+
+
+def decode(output: Floats, scale: Floats, panel: Panel, head: Head) -> Floats:
+    """The network's output in the head's unit: the inverse of ``encode``; a volatility is never below 0."""
+    value: Floats = output * (scale * panel.steps(head) ** 0.5)
+    if head.kind is Kind.VOLATILITY:
+        value = np.maximum(np.exp(output) * (1 + QUIET) - QUIET, 0.0) * (scale * panel.per_minute)
+    return value

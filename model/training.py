@@ -1,0 +1,306 @@
+"""Training a panel's network, and handing it on: ONNX for serving, safetensors for whoever trains further."""
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from core.errors import ConfigError, TrainingFailed
+from market.klines import Floats, Klines
+from model import calibration as calibrations
+from model.birnn import BiRNNModel
+from model.calibration import Calibration
+from model.evaluation import Network, onnx_network, outputs
+from model.features import FEATURES, Floats32
+from model.heads import HOUR, MINUTE, Kind, PanelPlan
+from model.windows import Rows, Split, Windows, build, purged_split
+
+Progress = Callable[[int, int, int, float], None]  # epoch from 1, batch from 1, batches in the epoch, its loss
+
+TARGET_LIMIT = 5.0  # training labels are clipped here: one crash must not steer the network
+ONNX_TOLERANCE = 1e-5  # largest difference between torch and the published network
+OPSET = 17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """The guide's knobs, and ours. Defaults are the minute panel's; figures in docs/decisions/0002.
+
+    Raises:
+        ConfigError: names the knob, its value and what it must be.
+    """
+
+    hidden_layer_size: int = 32
+    num_layers: int = 2
+    dropout: float = 0.1
+    learning_rate: float = 3e-3  # the highest; warmed up to and annealed from, over all epochs
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    epochs: int = 6
+    patience: int = 3  # epochs without a better validation loss before it stops
+    batch_size: int = 512
+    stride: int = 7  # trains on every seventh candle, on another seventh each epoch
+    return_weight: float = 0.1  # of a return head beside a volatility head: nearly all of its loss is noise
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_layer_size", "num_layers", "epochs", "patience", "batch_size", "stride", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training: {name} must be 1 or more, was {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm", "return_weight"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"training: {name} must be above 0, was {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"training: dropout must be in [0, 1), was {self.dropout}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"training: weight_decay must be 0 or more, was {self.weight_decay}")
+        if self.optimizer not in {"adamw", "adam"}:
+            raise ConfigError(f"training: optimizer must be adamw or adam, was {self.optimizer!r}")
+
+
+CONFIGS: dict[str, TrainingConfig] = {
+    MINUTE.name: TrainingConfig(),
+    HOUR.name: TrainingConfig(stride=1),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedPanel:
+    """A trained network with all that is needed to judge and publish it."""
+
+    plan: PanelPlan
+    config: TrainingConfig
+    seed: int
+    model: BiRNNModel
+    calibration: Calibration
+    windows: Windows
+    split: Split
+    rows: Mapping[str, int]  # windows in train (of one epoch), validate and judge
+    epochs: int  # run
+    best_epoch: int  # from 1; its weights are the ones here
+    validation: Mapping[str, float]  # loss of each head on the validation rows, by key
+
+
+def train_panel(
+    plan: PanelPlan,
+    klines: Mapping[str, Klines],
+    config: TrainingConfig,
+    seed: int,
+    progress: Progress = lambda _epoch, _batch, _batches, _loss: None,
+) -> TrainedPanel:
+    """Features, windows, split, training and calibration of one panel.
+
+    Args:
+        plan: the symbols, heads and topics.
+        klines: the panel's candles by symbol, the leader's among them.
+        seed: the same seed, klines, config and machine give the same weights.
+        progress: called after each batch.
+    Raises:
+        TrainingFailed: too few windows, or a loss that is not finite.
+    """
+    windows = build(plan, klines)
+    split = purged_split(windows)
+    validate = windows.rows(split.validate_start_ms, split.validate_end_ms)
+    with _torch_settings(seed, config.threads):
+        model, epochs, best_epoch, validation = fit(windows, split, config, seed, progress)
+        said = outputs(torch_network(model), windows, validate)
+    return TrainedPanel(
+        plan=plan,
+        config=config,
+        seed=seed,
+        model=model,
+        calibration=calibrations.fit(windows, validate, said),
+        windows=windows,
+        split=split,
+        rows={
+            "train": len(windows.rows(split.train_start_ms, split.train_end_ms, stride=config.stride)),
+            "validate": len(validate),
+            "judge": len(windows.rows(split.judge_start_ms, split.judge_end_ms)),
+        },
+        epochs=epochs,
+        best_epoch=best_epoch,
+        validation=validation,
+    )
+
+
+def fit(
+    windows: Windows, split: Split, config: TrainingConfig, seed: int, progress: Progress
+) -> tuple[BiRNNModel, int, int, dict[str, float]]:
+    """Train on the split's first part, stop by its second, and put the best weights back.
+
+    Returns:
+        the model in evaluation mode, epochs run, the best of them, and its validation loss by head key.
+    Raises:
+        TrainingFailed: a loss is not finite; names epoch and batch.
+    """
+    rng, plan = np.random.default_rng(seed), windows.plan
+    model = BiRNNModel(len(FEATURES), config.hidden_layer_size, len(plan.heads), config.num_layers, config.dropout)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    objective = _Objective(plan, config)
+    phases = [
+        windows.rows(split.train_start_ms, split.train_end_ms, stride=config.stride, phase=phase)
+        for phase in range(min(config.stride, config.epochs))
+    ]
+    validate = windows.rows(split.validate_start_ms, split.validate_end_ms, stride=config.stride)
+    steps = sum(-(-len(phases[epoch % len(phases)]) // config.batch_size) for epoch in range(config.epochs))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, max(steps, 2), pct_start=0.15)
+    best_loss, best_epoch, best_state, epoch = np.inf, 0, model.state_dict(), 0
+    best_heads: Floats = np.zeros(len(plan.heads))
+    while epoch < config.epochs and epoch - best_epoch < config.patience:
+        epoch += 1
+        rows = rng.permutation(phases[(epoch - 1) % len(phases)])
+        batches = [rows[first : first + config.batch_size] for first in range(0, len(rows), config.batch_size)]
+        model.train()
+        for number, batch in enumerate(batches, 1):
+            loss = objective(model(torch.from_numpy(windows.gather(batch))), _targets(windows, batch))
+            if not torch.isfinite(loss):
+                raise _not_finite(plan, config, f"the loss is {loss.item()} in epoch {epoch}, batch {number}")
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            schedule.step()
+            progress(epoch, number, len(batches), loss.item())
+        heads = objective.by_head(_said(model, windows, validate), _targets(windows, validate))
+        total = float(heads @ objective.weights.numpy())
+        if not np.isfinite(total):
+            raise _not_finite(plan, config, f"the validation loss is {total} after epoch {epoch}")
+        if total < best_loss:
+            best_loss, best_epoch, best_heads, best_state = total, epoch, heads, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best_state)
+    model.eval()
+    return model, epoch, best_epoch, {head.key: float(loss) for head, loss in zip(plan.heads, best_heads, strict=True)}
+
+
+def _not_finite(plan: PanelPlan, config: TrainingConfig, what: str) -> TrainingFailed:
+    return TrainingFailed(
+        f"{plan.panel.name} panel: {what}; "
+        f"lower learning_rate (was {config.learning_rate}) or clip_norm (was {config.clip_norm})"
+    )
+
+
+class _Objective:
+    """What training minimises, a mean over heads and over the windows whose future has no hole.
+
+    Returns: half the squared error in standard deviations. Volatility: with ``d`` the error of the logarithm,
+    ``exp(-d) + d - 1``, half the squared error for small ``d``; unlike that it is least at the mean of the volatility
+    itself (not of its logarithm), which is what a squared error in volatility asks for.
+    Source: the QLIKE loss, Patton, Journal of Econometrics 160(1), 2011.
+    """
+
+    def __init__(self, plan: PanelPlan, config: TrainingConfig) -> None:
+        self.volatility = torch.tensor([head.kind is Kind.VOLATILITY for head in plan.heads])
+        self.weights = torch.where(self.volatility, 1.0, config.return_weight)
+
+    def __call__(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
+        losses_BO, known_BO = self._losses(y_BO, target_BO)
+        return (losses_BO * self.weights).sum() / (known_BO * self.weights).sum().clamp(min=1e-9)
+
+    def by_head(self, y_NO: Tensor, target_NO: Tensor) -> Floats:
+        """``(O,)`` mean loss of each head; 0 for one that has no row."""
+        losses_NO, known_NO = self._losses(y_NO, target_NO)
+        heads_O: Floats = (losses_NO.sum(0) / known_NO.sum(0).clamp(min=1)).double().numpy()
+        return heads_O
+
+    def _losses(self, y_BO: Tensor, target_BO: Tensor) -> tuple[Tensor, Tensor]:
+        known_BO = torch.isfinite(target_BO)
+        error_BO = y_BO - torch.nan_to_num(target_BO).clamp(-TARGET_LIMIT, TARGET_LIMIT)
+        # beyond the clamp the exponential is a number no training needs and float32 does not hold
+        qlike_BO = torch.exp(-error_BO.clamp(min=-2 * TARGET_LIMIT)) + error_BO - 1
+        return torch.where(self.volatility, qlike_BO, 0.5 * error_BO.square()) * known_BO, known_BO
+
+
+def _said(model: BiRNNModel, windows: Windows, rows: Rows) -> Tensor:
+    """``(N, O)`` the model's outputs, batch by batch, finite or not."""
+    network = torch_network(model)
+    return torch.from_numpy(
+        np.concatenate([network(windows.gather(part)) for part in np.array_split(rows, -(-len(rows) // 1024))])
+    )
+
+
+def _targets(windows: Windows, rows: Rows) -> Tensor:
+    return torch.from_numpy(windows.target[rows])
+
+
+@contextmanager
+def _torch_settings(seed: int, threads: int) -> Iterator[None]:
+    """A seed and a number of threads for what torch does inside; the process gets its own back."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def torch_network(model: BiRNNModel) -> Network:
+    """The model as a function of arrays, without gradients or dropout."""
+
+    def network(x_BLF: Floats32) -> Floats32:
+        model.eval()
+        with torch.no_grad():
+            y_BO: Floats32 = model(torch.from_numpy(x_BLF)).numpy()
+        return y_BO
+
+    return network
+
+
+def export_onnx(model: BiRNNModel, lookback: int, windows_BLF: Floats32) -> bytes:
+    """The model for onnxruntime, checked against torch on random windows and on real ones.
+
+    Args:
+        model: the network, of any input size F.
+        lookback: candles in a window.
+        windows_BLF: ``(B, L, F)`` real windows to check with; B may be 0.
+    Returns:
+        the ONNX file: input ``x`` ``(batch, L, F)``, output ``y`` ``(batch, O)``, float32.
+    Raises:
+        TrainingFailed: an output differs from torch's by ONNX_TOLERANCE or more.
+    """
+    features = model.rnn.input_size
+    model.eval()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # It is deprecated, but its successor unrolls the recurrence into a graph many times as large; and it warns
+        # that the graph may hold for a batch of 1 alone: the check below is with other batches.
+        warnings.simplefilter("ignore")
+        file = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            model,
+            (torch.zeros(1, lookback, features),),
+            file,
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        onnx = file.read_bytes()
+    served, trained = onnx_network(onnx), torch_network(model)
+    random = np.random.default_rng(0).normal(0, 2, (7, lookback, features)).astype(np.float32)
+    for x_BLF in (random, windows_BLF):
+        if len(x_BLF):
+            difference = float(np.abs(served(x_BLF) - trained(x_BLF)).max())
+            if not difference < ONNX_TOLERANCE:
+                raise TrainingFailed(
+                    f"the exported network differs from torch's by {difference:.3g}, allowed is less than "
+                    f"{ONNX_TOLERANCE:g}; install the pinned versions of torch and onnxruntime"
+                )
+    return onnx
+
+
+def weights_bytes(model: BiRNNModel) -> bytes:
+    """The weights as safetensors, named as the guide names them (``rnn.*``, ``linear.*``)."""
+    return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})

@@ -1,0 +1,145 @@
+"""``birnn run`` as an operator uses it: six topics answered, submitted dry, ended and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from core.config import topics_from_config
+from model.registry import Registry
+from tests.fakes import eventually, free_port
+from worker.node import parse_decimal
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "config.example.json"
+SIX = {1: "ETH", 14: "BTC", 2: "ETH", 64: "BTC", 82: "SOL", 79: "BTC"}
+
+
+class Node:
+    """A running ``birnn run`` and what it printed."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = {
+            **os.environ,
+            "MARKET": "simulated",
+            "DATA_DIR": str(data_dir),
+            "CONFIG_FILE": str(EXAMPLE),
+            "PORT": str(self.port),
+            "TRAINING_DAYS": "6",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", "run"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            for line in output:
+                self.lines.append(line)
+
+    def events(self, service: str) -> list[dict[str, Any]]:
+        """The JSON log lines of one process so far."""
+        parsed = [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+        return [event for event in parsed if event.get("service") == service]
+
+    def family(self) -> list[psutil.Process]:
+        """The process and all below it."""
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def ask(self, token: str, topic_id: int) -> requests.Response:
+        return requests.get(f"{self.url}/inference/{token}?topic={topic_id}", timeout=5)
+
+    def ready(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/readyz", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def versions(self) -> set[str]:
+        """Which versions answer the six topics now."""
+        return {self.ask(token, topic_id).headers.get("X-Model-Version", "") for topic_id, token in SIX.items()}
+
+
+@contextmanager
+def running(data_dir: Path) -> Iterator[Node]:
+    node = Node(data_dir)
+    try:
+        yield node
+    finally:
+        if node.process.poll() is None:
+            node.process.kill()
+        node.process.wait()
+        node.reader.join(timeout=10)
+
+
+def test_an_operators_first_evening(tmp_path: Path) -> None:
+    with running(tmp_path) as node:
+        eventually(node.ready, 60, "/readyz")
+        assert "SIMULATED" in node.lines[0]
+        for topic_id, token in SIX.items():
+            answer = node.ask(token, topic_id)
+            assert answer.status_code == 200, answer.text
+            parse_decimal(answer.content)
+            assert answer.headers["X-Market"] == "SIMULATED"
+        eventually(
+            lambda: {e.get("topic_id") for e in node.events("node") if "value" in e} >= set(SIX),
+            30,
+            "a dry submission each",
+        )
+        eventually(lambda: "persistence" not in node.versions(), 150, "a published BiRNN behind each topic")
+        family = node.family()
+        began = time.monotonic()
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(timeout=10) == 0
+        eventually(
+            lambda: not any(p.is_running() for p in family), 5 - (time.monotonic() - began), "every process's end"
+        )
+    registry = Registry(tmp_path / "simulated")
+    published = registry.versions()
+    assert {topic.topic_id for topic in topics_from_config(EXAMPLE)} == set(registry.champions())
+
+    with running(tmp_path) as node:
+        eventually(node.ready, 60, "/readyz of the second start")
+        assert node.versions() <= set(published), "the second start answers from what the first published"
+        eventually(lambda: any("next" in json.dumps(e) for e in node.events("updater")), 30, "the updater's schedule")
+        assert registry.versions() == published, "nothing was trained anew"
+
+
+@pytest.mark.timeout(240)
+def test_kill_9_at_any_moment_leaves_a_node_that_starts(tmp_path: Path) -> None:
+    moments_s = (1.5, 4.0, 7.5, 11.0)
+    for number, moment_s in enumerate(moments_s):
+        with running(tmp_path) as node:
+            began = time.monotonic()
+            eventually(lambda began=began, s=moment_s: time.monotonic() - began > s, 30)  # type: ignore[misc]
+            family = node.family()
+            victim = family[number % len(family)]
+            victim.kill()
+            if number % 2:
+                node.process.kill()
+                eventually(lambda family=family: not any(p.is_running() for p in family), 15, "no orphan")  # type: ignore[misc]
+    with running(tmp_path) as node:
+        eventually(node.ready, 60, "/readyz after the kills")
+        eventually(lambda: "persistence" not in node.versions(), 150, "a published BiRNN after the kills")

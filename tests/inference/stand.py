@@ -1,0 +1,202 @@
+"""What the tests of serving share: a clock that runs and jumps, tiny networks, and a node that can be asked."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import requests
+import uvicorn
+from onnx import TensorProto, helper, numpy_helper
+
+from core.clock import HOUR_MS, Clock
+from core.settings import NoModelPolicy
+from core.topic import Target, Topic
+from inference.app import create_app
+from inference.drain import Drain
+from inference.ledger import Ledger
+from inference.metrics import Metrics
+from inference.service import InferenceService, Limits, rows_to_keep
+from market.binance import Binance
+from market.live import LiveMarket
+from market.simulated import SimulatedExchange
+from model.artefact import Artefact, Manifest
+from model.features import FEATURE_VERSION, FEATURES
+from model.heads import HOUR, MINUTE, Panel
+from model.registry import Registry
+from model.windows import Split
+from tests.fakes import START_MS, eventually
+
+BASE_MS = START_MS + 30 * 60_000  # on the minute, in the middle of an hour
+
+
+class RunningClock:
+    """Starts ten seconds into a minute, runs like a real one, and jumps when told to."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+        self._lock = threading.Lock()
+        self._ahead_ms = BASE_MS + 10_000
+
+    def now_ms(self) -> int:
+        with self._lock:
+            return self._ahead_ms + round((time.monotonic() - self._began_s) * 1000)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def jump(self, by_ms: int) -> None:
+        """Let time pass at once."""
+        with self._lock:
+            self._ahead_ms += by_ms
+
+
+def topic(topic_id: int, token: str, horizon_min: int, target: Target = Target.PRICE) -> Topic:
+    """A topic of the test network."""
+    return Topic(
+        topic_id=topic_id,
+        token=token,
+        symbol=f"{token}USDT",
+        target=target,
+        horizon_min=horizon_min,
+        network="allora-testnet-1",
+    )
+
+
+ETH_10M = topic(1, "ETH", 10)
+ETH_24H = topic(2, "ETH", 1440)
+BTC_8H = topic(64, "BTC", 480, Target.LOG_RETURN)
+SOL_15M = topic(82, "SOL", 15, Target.VOLATILITY)
+TOPICS = (ETH_10M, ETH_24H, BTC_8H, SOL_15M)
+HEADS = {MINUTE: ("return-10m", "volatility-15m"), HOUR: ("return-8h", "return-24h")}
+
+
+def network(panel: Panel, output: float) -> bytes:
+    """A network that answers ``output`` whatever it reads."""
+    heads = len(HEADS[panel])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "last"], ["row"], axis=1),
+            helper.make_node("MatMul", ["row", "w"], ["zero"]),
+            helper.make_node("Add", ["zero", "b"], ["y"]),
+        ],
+        "constant",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", panel.lookback, len(FEATURES)])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", heads])],
+        [
+            numpy_helper.from_array(np.array(panel.lookback - 1), "last"),
+            numpy_helper.from_array(np.zeros((len(FEATURES), heads), np.float32), "w"),
+            numpy_helper.from_array(np.full(heads, output, np.float32), "b"),
+        ],
+    )
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(content)
+    return bytes(content.SerializeToString())
+
+
+def publish(
+    registry: Registry, output: float, now_ms: int, panel: Panel = MINUTE, feature_version: int = FEATURE_VERSION
+) -> str:
+    """A version whose network always answers ``output``; it is nobody's champion yet."""
+    symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+    factors = {key: {"lambda": 1.0} if key.startswith("return") else {"bias": 1.0} for key in HEADS[panel]}
+    manifest = Manifest(
+        panel=panel.name,
+        interval_ms=panel.interval_ms,
+        lookback=panel.lookback,
+        feature_version=feature_version,
+        features=FEATURES,
+        heads=HEADS[panel],
+        symbols=symbols,
+        calibration=dict.fromkeys(symbols, factors),
+        volatility="sample standard deviation",
+        split=Split(
+            train_start_ms=0,
+            train_end_ms=1,
+            validate_start_ms=2,
+            validate_end_ms=3,
+            judge_start_ms=4,
+            judge_end_ms=5,
+        ),
+        rows=1,
+        seed=0,
+        training={},
+        libraries={},
+        created_ms=now_ms,
+    )
+    return registry.publish(Artefact(onnx=network(panel, output), weights=b"weights", manifest=manifest))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A serving process's insides, and how to ask it."""
+
+    url: str
+    service: InferenceService
+    live: LiveMarket
+    ledger: Ledger
+    lines: list[dict[str, Any]]  # what was logged of each question
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(f"{self.url}{path}", timeout=5)
+
+    def ready(self) -> bool:
+        return self.get("/readyz").status_code == 200
+
+
+def limits(policy: NoModelPolicy = NoModelPolicy.PERSISTENCE) -> Limits:
+    """The defaults of the settings."""
+    return Limits(anchor_ms=30_000, klines_ms=180_000, model_ms=168 * HOUR_MS, policy=policy)
+
+
+@contextmanager
+def node(
+    folder: Path,
+    exchange: SimulatedExchange,
+    clock: Clock,
+    *,
+    topics: Iterable[Topic] = TOPICS,
+    policy: NoModelPolicy = NoModelPolicy.PERSISTENCE,
+    wait: bool = True,
+) -> Iterator[Node]:
+    """The parts as ``python -m inference`` puts them together, on a port of their own, by the test's clock."""
+    topics = tuple(topics)
+    ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", topics, "SIMULATED", clock)
+    venue = Binance([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
+    live = LiveMarket(venue, rows_to_keep(topics), clock)
+    service = InferenceService(topics, live, Registry(folder), ledger, clock, limits=limits(policy), market="SIMULATED")
+    lines: list[dict[str, Any]] = []
+
+    def write(batch: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        lines.extend(batch)
+        return ()
+
+    journal = Drain[dict[str, Any]]("answer-lines", write)
+    app = create_app(service, Metrics(service, live), journal)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, ws="none"))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    service.start()
+    live.start(service.candles_closed)
+    thread.start()
+    eventually(lambda: server.started, what="the server")
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    running = Node(url=url, service=service, live=live, ledger=ledger, lines=lines)
+    try:
+        if wait:
+            eventually(running.ready, what="/readyz")
+        yield running
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+        live.stop()
+        service.stop()
+        ledger.close()
+        journal.close()

@@ -1,0 +1,353 @@
+"""The HTTP contract with the offchain node, asked over a socket."""
+
+import math
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from core.clock import HOUR_MS, MINUTE_MS, iso
+from core.settings import NoModelPolicy
+from core.topic import Target, Topic
+from market.simulated import SimulatedExchange
+from model.heads import HOUR
+from model.registry import Registry
+from tests.fakes import eventually
+from tests.inference.stand import (
+    BASE_MS,
+    BTC_8H,
+    ETH_10M,
+    ETH_24H,
+    SOL_15M,
+    TOPICS,
+    Node,
+    RunningClock,
+    node,
+    publish,
+    topic,
+)
+
+DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+QUESTIONS = [(ETH_10M, "/inference/ETH?topic=1"), (ETH_24H, "/inference/ETH?topic=2"), (BTC_8H, "/inference/BTC")]
+QUESTIONS.append((SOL_15M, "/inference/SOL?topic=82"))
+
+
+@pytest.fixture
+def clock() -> RunningClock:
+    return RunningClock()
+
+
+@pytest.fixture
+def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
+    with SimulatedExchange(clock=clock) as exchange:
+        yield exchange
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node without champions, for questions that change nothing."""
+    clock = RunningClock()
+    with SimulatedExchange(clock=clock) as exchange, node(tmp_path_factory.mktemp("node"), exchange, clock) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("asked", "path"), [pytest.param(t, p, id=p) for t, p in QUESTIONS])
+def test_an_answer_is_the_bare_decimal_and_its_headers_say_what_it_rests_on(
+    served: Node, asked: Topic, path: str
+) -> None:
+    answer = served.get(path)
+    assert answer.status_code == 200
+    assert DECIMAL.fullmatch(answer.text)
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert answer.headers["X-Topic"] == str(asked.topic_id)
+    assert answer.headers["X-Model-Version"] == "persistence"
+    assert answer.headers["X-Market"] == "SIMULATED"
+    assert answer.headers["X-As-Of"] in {iso(BASE_MS), iso(BASE_MS // HOUR_MS * HOUR_MS)}
+    assert 0 <= int(answer.headers["X-Anchor-Age-Ms"]) < 30_000
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        pytest.param("/inference/DOGE", 404, "configured are BTC, ETH, SOL", id="token nobody configured"),
+        pytest.param("/inference/eth?topic=1", 404, "'eth'", id="token in lower case"),
+        pytest.param("/inference/ETH?topic=9", 404, "1, 2, 64, 82", id="topic nobody configured"),
+        pytest.param("/inference/ETH?topic=0", 404, "topic 0", id="topic 0"),
+        pytest.param("/inference/ETH", 400, "1 (price 10m), 2 (price 24h)", id="token of several topics alone"),
+        pytest.param("/inference/BTC?topic=1", 400, "about ETH", id="token of another topic"),
+        pytest.param("/inference/ETH?topic=one", 400, "'one'", id="topic in words"),
+        pytest.param("/inference/ETH?topic=", 400, "''", id="topic empty"),
+        pytest.param("/inference/ETH?topic=1.0", 400, "'1.0'", id="topic with a point"),
+        pytest.param("/inference/ETH?topic=1&height=-1", 400, "'-1'", id="height below 0"),
+        pytest.param("/inference/ETH?topic=1&height=%2B5", 400, "'+5'", id="height with a sign"),
+        pytest.param("/inference/ETH?topic=1&height=1e3", 400, "'1e3'", id="height with an exponent"),
+        pytest.param("/inference/ETH?topic=1&height=%D9%A3", 400, "height", id="digit of another script"),
+        pytest.param(f"/inference/ETH?topic=1&height={'9' * 4000}", 400, "...", id="height of 4000 digits"),
+        pytest.param("/inference/ETH?topic=1&height=9223372036854775808", 400, "height", id="height above int64"),
+        pytest.param("/inference/ETH?topic=1&topic=2", 400, "2 times", id="topic twice"),
+        pytest.param("/inference/ETH?topic=1&height=1&height=1", 400, "2 times", id="height twice"),
+        pytest.param("/inference/ETH?" + "&".join("a=1" for _ in range(50)), 400, "query", id="fifty parameters"),
+        pytest.param("/inference/E%0AT%22H", 404, "\\n", id="token with a line break"),
+        pytest.param("/inference/" + "A" * 4000, 404, "...", id="token of 4000 letters"),
+        pytest.param("/inference/", 404, "", id="no token"),
+        pytest.param("/inference/ETH/", 404, "", id="slash at the end"),
+        pytest.param("/elsewhere", 404, "", id="unknown path"),
+    ],
+)
+def test_each_mistake_has_its_status_and_one_plain_line(served: Node, path: str, status: int, says: str) -> None:
+    answer = served.get(path)
+    assert (answer.status_code, says in answer.text) == (status, True), answer.text
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert answer.text.isprintable()
+    assert answer.text
+    assert len(answer.text) < 300
+    assert answer.text[0] not in '{["'
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "PATCH"])
+@pytest.mark.parametrize("path", ["/inference/SOL", "/topics", "/readyz"])
+def test_nothing_but_get_is_allowed(served: Node, method: str, path: str) -> None:
+    assert requests.request(method, served.url + path, timeout=5).status_code == 405
+
+
+def test_a_height_of_0_and_the_greatest_one_are_heights(served: Node) -> None:
+    for height in (0, 2**63 - 1):
+        first, again = (served.get(f"/inference/SOL?height={height}") for _ in range(2))
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert first.text == again.text
+
+
+def test_one_log_line_per_question(served: Node) -> None:
+    served.get("/inference/SOL?height=42")
+    served.get("/inference/SOL?topic=43")
+    eventually(lambda: any(line["topic_id"] == 43 for line in served.lines), what="the second line")
+    given = next(line for line in served.lines if line["height"] == 42)
+    assert set(given) == {
+        "topic_id", "token", "height", "status", "took_ms", "version", "asof_ms", "anchor_age_ms", "value",
+    }  # fmt: skip
+    assert (given["topic_id"], given["token"], given["status"], given["asof_ms"]) == (82, "SOL", 200, BASE_MS)
+    refused = next(line for line in served.lines if line["topic_id"] == 43)
+    assert (refused["status"], refused["reason"][:8]) == (404, "topic 43")
+
+
+def test_pages_for_people_and_machines(served: Node) -> None:
+    assert served.get("/healthz").text == "ok"
+    assert served.get("/readyz").text == "ready"
+    served.get("/inference/SOL?height=77")
+    states = {state["topic_id"]: state for state in served.get("/topics").json()}
+    assert set(states) == {topic.topic_id for topic in TOPICS}
+    sol = states[82]
+    assert (sol["token"], sol["symbol"], sol["target"], sol["horizon"]) == ("SOL", "SOLUSDT", "volatility", "15m")
+    assert (sol["ready"], sol["champion"], sol["persistence"]) == (True, None, "no champion yet")
+    assert sol["last_answer"]["height"] == 77
+    scraped = served.get("/metrics").text
+    assert 'birnn_answers_total{status="200",topic="82",version="persistence"}' in scraped
+    assert 'birnn_topic_persistence{topic="82"} 1.0' in scraped
+    assert 'birnn_anchor_age_seconds{symbol="SOLUSDT"}' in scraped
+    served.get("/inference/ETH?topic=123456")
+    assert "123456" not in served.get("/metrics").text, "a stranger's numbers are no labels"
+
+
+def test_a_repeated_question_gets_the_same_answer_also_after_a_restart(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    path = "/inference/ETH?topic=1&height=812"
+    with node(tmp_path, exchange, clock) as running:
+        first = running.get(path)
+        clock.jump(MINUTE_MS)
+        eventually(lambda: running.get("/inference/ETH?topic=1").text != first.text, what="another price")
+        again = running.get(path)
+        other = running.get("/inference/ETH?topic=1&height=813")
+    assert other.text != first.text
+    clock.jump(MINUTE_MS)
+    with node(tmp_path, exchange, clock, wait=False) as running:
+        restarted = running.get(path)
+    names = ("X-Topic", "X-Model-Version", "X-Anchor-Age-Ms", "X-As-Of", "X-Market")
+    for answer in (again, restarted):
+        assert (answer.status_code, answer.text) == (200, first.text)
+        assert [answer.headers[name] for name in names] == [first.headers[name] for name in names]
+
+
+def test_a_stale_market_is_503_with_a_reason_and_then_recovers(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    with node(tmp_path, exchange, clock) as running:
+        exchange.fail_next("/api", count=100_000, status=503)
+        clock.jump(40_000)
+        price, volatility = "/inference/ETH?topic=1&height=5", "/inference/SOL?height=5"
+        refused = running.get(price)
+        assert refused.status_code == 503
+        assert "MAX_ANCHOR_AGE_S" in refused.text
+        assert "\n" not in refused.text
+        assert running.get(volatility).status_code == 200, "it rests on candles alone"
+        clock.jump(4 * MINUTE_MS)
+        refused = running.get("/inference/SOL?height=6")
+        assert refused.status_code == 503
+        assert "MAX_KLINE_AGE_S" in refused.text
+        assert running.get("/inference/BTC").status_code == 200, "its candles are of an hour"
+        reasons = running.get("/readyz")
+        assert reasons.status_code == 503
+        assert {line.split(":")[0] for line in reasons.text.splitlines()} == {"topic 1", "topic 2", "topic 82"}
+        exchange.clear_faults()
+        clock.jump(30_000)  # past the back-off
+        eventually(running.ready, what="/readyz")
+        assert running.get(price).status_code == 200, "a failed answer is not remembered"
+
+
+def test_a_start_without_a_venue_says_so_and_goes_on(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    exchange.fail_next("/api", count=100_000, status=503)
+    with node(tmp_path, exchange, clock, wait=False) as running:
+        assert running.get("/healthz").status_code == 200
+        eventually(lambda: "503" in running.get("/readyz").text, what="the venue's failure as the reason")
+        refused = running.get("/inference/ETH?topic=1&height=1")
+        assert (refused.status_code, "\n" in refused.text) == (503, False)
+        exchange.clear_faults()
+        clock.jump(30_000)
+        eventually(running.ready, what="/readyz")
+        assert running.get("/inference/ETH?topic=1&height=1").status_code == 200
+
+
+def test_without_a_champion_refuse_is_503(tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock) -> None:
+    registry = Registry(tmp_path)
+    registry.promote([ETH_10M], publish(registry, 0.5, clock.now_ms()), clock.now_ms())
+    with node(tmp_path, exchange, clock, policy=NoModelPolicy.REFUSE, wait=False) as running:
+        eventually(lambda: running.get("/inference/ETH?topic=1").status_code == 200, what="the champion's answer")
+        refused = running.get("/inference/SOL")
+        assert refused.status_code == 503
+        assert "no champion yet; NO_MODEL_POLICY is refuse" in refused.text
+        clock.jump(200 * HOUR_MS)
+        eventually(lambda: "MAX_MODEL_AGE_H" in running.get("/inference/ETH?topic=1").text, what="too old a champion")
+
+
+def test_a_champion_answers_by_its_target_and_each_panel_has_its_own(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    registry = Registry(tmp_path)
+    minute = publish(registry, 0.5, clock.now_ms())
+    hour = publish(registry, 0.25, clock.now_ms(), HOUR)
+    registry.promote([ETH_10M, SOL_15M], minute, clock.now_ms())
+    registry.promote([BTC_8H, ETH_24H], hour, clock.now_ms())
+    with node(tmp_path, exchange, clock) as running:
+        versions = {}
+        for number, (asked, path) in enumerate(QUESTIONS):
+            answer = running.get(f"{path}{'&' if '?' in path else '?'}height={number}")
+            versions[asked.topic_id] = answer.headers["X-Model-Version"]
+            outlook, kept = running.service.outlook(asked), running.service.last(asked)
+            assert outlook
+            assert outlook.forecast
+            assert kept
+            expected = outlook.forecast.volatility
+            if outlook.forecast.log_return is not None:
+                expected = outlook.forecast.log_return
+                assert expected != 0
+                if asked.target is Target.PRICE:
+                    expected = kept.anchor * math.exp(expected)
+            assert float(answer.text) == pytest.approx(expected, rel=1e-12)
+        assert versions == {1: minute, 82: minute, 2: hour, 64: hour}
+
+
+def test_a_swap_under_load_never_gives_a_mixed_or_missing_answer(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    registry = Registry(tmp_path)
+    one, other = (publish(registry, output, clock.now_ms()) for output in (-1.0, 1.0))
+    registry.promote([ETH_10M], one, clock.now_ms())
+    answers: list[tuple[int, str, str]] = []
+    ending = threading.Event()
+    with node(tmp_path, exchange, clock, topics=[ETH_10M]) as running:
+
+        def ask(first: int) -> None:
+            with requests.Session() as session:
+                for height in range(first, 10**9, len(askers)):
+                    if ending.is_set():
+                        return
+                    answer = session.get(f"{running.url}/inference/ETH?height={height}", timeout=5)
+                    answers.append((answer.status_code, answer.headers.get("X-Model-Version", ""), answer.text))
+
+        askers = [threading.Thread(target=ask, args=(first,)) for first in range(3)]
+        for asker in askers:
+            asker.start()
+        try:
+            for version in (other, one, other, one):
+                registry.promote([ETH_10M], version, clock.now_ms())
+                eventually(lambda v=version: answers[-1][1] == v, 2.0, "the new champion")  # type: ignore[misc]
+            for _ in range(2):  # a candle closes under load, too
+                clock.jump(25_000)
+                jumped_ms = clock.now_ms()
+                eventually(lambda at=jumped_ms: anchor_ms(running) >= at, what="a fresh anchor")  # type: ignore[misc]
+            eventually(lambda: outlook_ms(running) == BASE_MS + MINUTE_MS, what="the candle's forecast")
+            eventually(lambda: len(answers) > 500, what="more answers")
+        finally:
+            ending.set()
+            for asker in askers:
+                asker.join()
+    assert {status for status, _, _ in answers} == {200}
+    assert {version for _, version, _ in answers} == {one, other}
+    with sqlite3.connect(tmp_path / "ledger.sqlite3") as ledger:
+        rows = ledger.execute("SELECT version, value, anchor, asof_ms, height FROM answers").fetchall()
+    ledger.close()
+    assert sorted((v, text) for _, v, text in answers) == sorted((v, text) for v, text, *_ in rows)
+    moves: dict[tuple[str, int], list[float]] = {}
+    for version, text, anchor, asof_ms, _ in rows:
+        moves.setdefault((version, asof_ms), []).append(math.log(float(text) / anchor))
+    for (version, asof_ms), found in moves.items():
+        # The networks say one deviation of the horizon down and up: nothing of the one in an answer of the other.
+        assert max(found) - min(found) < 1e-9, "one forecast per version and window"
+        assert found[0] < 0 if version == one else found[0] > 0
+        assert asof_ms in {BASE_MS, BASE_MS + MINUTE_MS}
+    assert moves[one, BASE_MS][0] == pytest.approx(-moves[other, BASE_MS][0], rel=1e-6)
+    assert (one, BASE_MS + MINUTE_MS) in moves
+
+
+def anchor_ms(running: Node) -> int:
+    anchor = running.live.anchor("ETHUSDT")
+    return anchor.asof_ms if anchor else 0
+
+
+def outlook_ms(running: Node) -> int:
+    outlook = running.service.outlook(ETH_10M)
+    return outlook.forecast.asof_ms if outlook and outlook.forecast else 0
+
+
+def torn(folder: Path, registry: Registry) -> None:
+    version = publish(registry, -0.5, BASE_MS)
+    registry.promote([ETH_10M], version, BASE_MS)
+    (registry.path(version) / "model.onnx").write_bytes(b"torn")
+
+
+def made_for_other_code(folder: Path, registry: Registry) -> None:
+    registry.promote([ETH_10M], publish(registry, -0.5, BASE_MS, feature_version=999), BASE_MS)
+
+
+def chosen_for_another_topic(folder: Path, registry: Registry) -> None:
+    version = publish(registry, -0.5, BASE_MS)
+    registry.promote([topic(1, "ETH", 10, Target.LOG_RETURN)], version, BASE_MS)
+
+
+def champions_torn(folder: Path, registry: Registry) -> None:
+    (folder / "champions.json").write_text('{"champions": ')
+
+
+@pytest.mark.parametrize("spoil", [torn, made_for_other_code, chosen_for_another_topic, champions_torn])
+def test_a_broken_champion_leaves_the_old_one_in_use_and_is_seen(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock, spoil: Callable[[Path, Registry], None]
+) -> None:
+    registry = Registry(tmp_path)
+    good = publish(registry, 0.5, clock.now_ms())
+    registry.promote([ETH_10M], good, clock.now_ms())
+    with node(tmp_path, exchange, clock, topics=[ETH_10M]) as running:
+        spoil(tmp_path, registry)
+        eventually(lambda: running.get("/topics").json()[0]["fault"] != "", what="the fault on /topics")
+        state = running.get("/topics").json()[0]
+        assert (state["champion"], state["ready"]) == (good, True)
+        assert running.get("/inference/ETH?topic=1").headers["X-Model-Version"] == good
+        better = publish(registry, 0.75, clock.now_ms())
+        registry.promote([ETH_10M], better, clock.now_ms())
+        eventually(lambda: running.get("/inference/ETH").headers["X-Model-Version"] == better, what="the next champion")
+        assert running.get("/topics").json()[0]["fault"] == ""

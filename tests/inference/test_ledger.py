@@ -1,0 +1,248 @@
+"""What was answered stays answered: in memory, on disk, after a kill, and while the disk fails."""
+
+import dataclasses
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from core.topic import Target, Topic
+from inference.answer import Answer
+from inference.ledger import Ledger
+from tests.fakes import START_MS, FakeClock, eventually
+from tests.inference.stand import ETH_10M, SOL_15M, topic
+
+CLOCK = FakeClock()
+
+
+def answer(height: int, value: str = "2650.25", market: str = "BINANCE", topic_id: int = 1) -> Answer:
+    return Answer(
+        topic_id=topic_id,
+        height=height,
+        network="allora-testnet-1",
+        value=value,
+        version="persistence",
+        symbol="ETHUSDT",
+        target=Target.PRICE,
+        horizon_min=10,
+        anchor=2650.25,
+        anchor_asof_ms=START_MS - 400,
+        asof_ms=START_MS - 10_000,
+        answered_ms=START_MS,
+        market=market,
+    )
+
+
+@contextmanager
+def ledger(folder: Path, market: str = "BINANCE", recent: int = 128, asked: Topic = ETH_10M) -> Iterator[Ledger]:
+    opened = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", [asked], market, CLOCK, recent=recent)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def stored(folder: Path) -> dict[int, str]:
+    with closing(sqlite3.connect(folder / "ledger.sqlite3")) as connection:
+        return dict(connection.execute("SELECT height, value FROM answers").fetchall())
+
+
+def test_the_first_answer_stands_in_memory_and_after_a_restart(tmp_path: Path) -> None:
+    with ledger(tmp_path) as opened:
+        assert opened.recall(ETH_10M, 5) is None
+        first = opened.keep(answer(5, "1"))
+        assert opened.keep(answer(5, "2")) is first
+        assert opened.recall(ETH_10M, 5) is first
+    with ledger(tmp_path) as opened:
+        assert opened.recall(ETH_10M, 5) == first
+        assert opened.keep(answer(5, "3")) == first
+    assert stored(tmp_path) == {5: "1"}
+
+
+def test_an_answer_is_on_disk_at_once(tmp_path: Path) -> None:
+    with ledger(tmp_path) as opened:
+        opened.keep(answer(5))
+        eventually(lambda: stored(tmp_path) == {5: "2650.25"}, what="the row")
+
+
+def test_many_askers_of_one_question_get_one_answer(tmp_path: Path) -> None:
+    standing: list[Answer] = []
+    with ledger(tmp_path) as opened:
+
+        def ask(number: int) -> None:
+            standing.extend(opened.keep(answer(height, str(number))) for height in range(100))
+
+        askers = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+    given = {height: {a.value for a in standing if a.height == height} for height in range(100)}
+    assert all(len(values) == 1 for values in given.values())
+    assert stored(tmp_path) == {height: values.pop() for height, values in given.items()}
+
+
+def test_what_memory_has_let_go_is_fetched_from_the_database(tmp_path: Path) -> None:
+    with ledger(tmp_path, recent=3) as opened:
+        for height in range(10):
+            opened.keep(answer(height, str(height)))
+        eventually(lambda: len(stored(tmp_path)) == 10, what="all rows")
+        eventually(lambda: opened.recall(ETH_10M, 2) is None, what="no more trace in memory")
+        assert opened.may_be_elsewhere(ETH_10M, 2)
+        assert not opened.may_be_elsewhere(ETH_10M, 9)
+        assert not opened.may_be_elsewhere(ETH_10M, 10)
+        opened.fetch(ETH_10M, 2)
+        recalled = opened.recall(ETH_10M, 2)
+        assert recalled
+        assert recalled.value == "2"
+    with ledger(tmp_path, recent=3) as opened:
+        newest = [opened.recall(ETH_10M, height) for height in range(7, 10)]
+        assert [kept and kept.value for kept in newest] == ["7", "8", "9"]
+        assert opened.may_be_elsewhere(ETH_10M, 6)
+        opened.fetch(ETH_10M, 6)
+        assert opened.keep(answer(6, "anew")).value == "6"
+
+
+def test_a_market_s_invented_answers_are_not_the_real_one_s(tmp_path: Path) -> None:
+    with ledger(tmp_path, market="SIMULATED") as opened:
+        opened.keep(answer(5, "1", market="SIMULATED"))
+    with ledger(tmp_path) as opened:
+        assert opened.recall(ETH_10M, 5) is None
+        assert opened.keep(answer(5, "2")).value == "2"
+    with ledger(tmp_path) as opened:
+        recalled = opened.recall(ETH_10M, 5)
+        assert recalled
+        assert recalled.value == "2"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(dataclasses.replace(ETH_10M, target=Target.LOG_RETURN), id="target"),
+        pytest.param(dataclasses.replace(ETH_10M, horizon_min=20), id="horizon"),
+        pytest.param(dataclasses.replace(ETH_10M, symbol="ETHUSDC"), id="symbol"),
+        pytest.param(dataclasses.replace(ETH_10M, network="allora-mainnet-1"), id="network"),
+    ],
+)
+def test_a_topic_that_asks_for_something_else_by_now_is_answered_anew(tmp_path: Path, asked: Topic) -> None:
+    with ledger(tmp_path) as opened:
+        opened.keep(answer(5, "1"))
+    with ledger(tmp_path, asked=asked) as opened:
+        opened.fetch(asked, 5)
+        assert opened.recall(asked, 5) is None
+        anew = dataclasses.replace(
+            answer(5, "2"),
+            target=asked.target,
+            horizon_min=asked.horizon_min,
+            symbol=asked.symbol,
+            network=asked.network or "",
+        )
+        assert opened.keep(anew) is anew
+    with ledger(tmp_path, asked=asked) as opened:
+        assert opened.recall(asked, 5) == anew
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda whole: b"this is no database" * 100, id="another file"),
+        pytest.param(lambda whole: whole[: len(whole) // 2 + 100], id="cut off"),
+        pytest.param(lambda whole: whole[:4096] + b"\xff" * 8192 + whole[12288:], id="overwritten"),
+    ],
+)
+def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, spoil: object) -> None:
+    with ledger(tmp_path) as opened:
+        for height in range(200):
+            opened.keep(answer(height))
+    path = tmp_path / "ledger.sqlite3"
+    path.write_bytes(spoil(path.read_bytes()))  # type: ignore[operator]
+    with ledger(tmp_path) as opened:
+        opened.keep(answer(5, "anew"))
+    assert stored(tmp_path) == {5: "anew"}
+    assert (tmp_path / f"ledger.sqlite3.damaged-{CLOCK.now_ms()}").exists()
+
+
+def test_a_database_that_cannot_be_written_stops_no_answer_and_is_caught_up(tmp_path: Path) -> None:
+    with ledger(tmp_path) as opened, closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        first = opened.keep(answer(5))
+        assert opened.recall(ETH_10M, 5) is first
+        eventually(lambda: opened.failures > 0, what="a failed write")
+        other.rollback()
+        eventually(lambda: stored(tmp_path) == {5: first.value}, what="the row")
+
+
+def test_topics_do_not_share_answers(tmp_path: Path) -> None:
+    with ledger(tmp_path) as opened:
+        opened.keep(answer(5, "1"))
+        assert opened.recall(SOL_15M, 5) is None
+        assert opened.recall(topic(2, "ETH", 10), 5) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        pytest.param("ledger.sqlite3", "no database URL", id="a path"),
+        pytest.param("mysql://localhost/a", "sqlite:/// or postgresql://", id="another database"),
+        pytest.param("sqlite://", "name a file", id="memory"),
+        pytest.param("sqlite:////no/such/folder/a.db", "unable to open", id="folder that is not there"),
+        pytest.param("postgresql+psycopg://me:secret@127.0.0.1/a", "not installed", id="driver that is not installed"),
+    ],
+)
+def test_a_database_that_cannot_be_used_stops_the_start_in_one_line(url: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Ledger(url, [ETH_10M], "BINANCE", CLOCK)
+    text = str(caught.value)
+    assert says in text
+    assert text.startswith("DATABASE_URL")
+    assert "\n" not in text
+    assert "secret" not in text
+
+
+def test_a_newer_release_s_ledger_is_left_alone(tmp_path: Path) -> None:
+    with ledger(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
+        connection.execute("UPDATE ledger_schema SET version = 99")
+        connection.commit()
+    with pytest.raises(ConfigError, match="schema 99"), ledger(tmp_path):
+        pass
+
+
+KILLED = """
+import sys, time
+from core.clock import SystemClock
+from core.topic import Target
+from inference.answer import Answer
+from inference.ledger import Ledger
+ledger = Ledger(sys.argv[1], [], "BINANCE", SystemClock())
+for height in range(10**9):
+    ledger.keep(Answer(topic_id=1, height=height, network="allora-testnet-1", value=str(height), version="v",
+                       symbol="ETHUSDT", target=Target.PRICE, horizon_min=10, anchor=1.0, anchor_asof_ms=0,
+                       asof_ms=0, answered_ms=0, market="BINANCE"))
+    while ledger.unwritten:
+        time.sleep(0.0001)
+    print(height, flush=True)
+"""
+
+
+def test_a_kill_loses_nothing_that_was_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, f"sqlite:///{tmp_path / 'ledger.sqlite3'}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        last = 0
+        while last < 50:
+            last = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        last = max([last, *(int(line) for line in process.stdout)])
+    with ledger(tmp_path) as opened:
+        recalled = opened.recall(ETH_10M, last)
+        assert recalled
+        assert recalled.value == str(last)

@@ -1,0 +1,244 @@
+"""Which forecast answers, by the state of the market and of the models; no network, no threads."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from core.clock import HOUR_MS, MINUTE_MS
+from core.errors import StaleKlines, UnusableForecast
+from core.settings import NoModelPolicy
+from core.topic import Target, Topic
+from inference.ledger import Ledger
+from inference.service import InferenceService, rows_to_keep
+from market.klines import Klines
+from market.provider import Price
+from model.features import rows_needed
+from model.heads import HOUR, MINUTE
+from model.registry import Registry
+from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.inference.stand import BTC_8H, ETH_10M, SOL_15M, TOPICS, limits, publish, topic
+
+LOG_RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)
+ASKED = (ETH_10M, LOG_RETURN_10M, SOL_15M, BTC_8H)
+
+
+@dataclass
+class Still:
+    """A market that stands still until the test moves it."""
+
+    series: dict[int, dict[str, Klines]] = field(default_factory=dict)
+    prices: dict[str, Price] = field(default_factory=dict)
+
+    def snapshot(self, interval_ms: int) -> Mapping[str, Klines]:
+        return self.series[interval_ms]
+
+    def anchor(self, symbol: str) -> Price | None:
+        return self.prices.get(symbol)
+
+    def kline_fault(self, symbol: str, interval_ms: int) -> str:
+        return ""
+
+    def price_fault(self, symbol: str) -> str:
+        return ""
+
+
+class Bench:
+    """A service over a market that stands still. Its thread is not started: the test says when it looks."""
+
+    def __init__(self, folder: Path, policy: NoModelPolicy) -> None:
+        self.rows = {key[1]: count for key, count in rows_to_keep(TOPICS).items()}
+        self.clock = FakeClock(START_MS + 30 * MINUTE_MS + 10_000)
+        self.registry = Registry(folder)
+        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", ASKED, "BINANCE", self.clock)
+        self.market = Still()
+        self.service = InferenceService(
+            ASKED, self.market, self.registry, self.ledger, self.clock, limits=limits(policy), market="BINANCE"
+        )
+        self.fill()
+
+    def fill(self) -> None:
+        """Fresh candles and prices as of now."""
+        now_ms = self.clock.now_ms()
+        for interval_ms, rows in self.rows.items():
+            start_ms = now_ms // interval_ms * interval_ms - rows * interval_ms
+            self.market.series[interval_ms] = {
+                symbol: random_walk_klines(rows, interval_ms, seed=n, start_ms=start_ms)
+                for n, symbol in enumerate(("BTCUSDT", "ETHUSDT", "SOLUSDT"))
+            }
+        self.price(2000.0)
+
+    def price(self, price: float) -> None:
+        asof_ms = self.clock.now_ms() - 500
+        self.market.prices = dict.fromkeys(("BTCUSDT", "ETHUSDT", "SOLUSDT"), Price(price=price, asof_ms=asof_ms))
+
+    def cut(self, symbol: str, keep: Callable[[Klines], Klines]) -> None:
+        """Change one symbol's minute candles, and tell the service."""
+        series = self.market.series[MINUTE_MS]
+        series[symbol] = keep(series[symbol])
+        self.service.candles_closed(MINUTE_MS)
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    def promote(self, output: float, *topics: Topic) -> str:
+        version = publish(self.registry, output, self.clock.now_ms())
+        self.registry.promote(topics, version, self.clock.now_ms())
+        self.service.choose()
+        return version
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with closing(Bench(tmp_path, NoModelPolicy.PERSISTENCE)) as bench:
+        yield bench
+
+
+def hole(klines: Klines) -> Klines:
+    middle = klines.end_ms - 20 * klines.interval_ms
+    return klines.between(0, middle).merge(klines.between(middle + klines.interval_ms, 2**62))
+
+
+def test_rows_kept_are_what_forecasts_read() -> None:
+    rows = rows_to_keep(TOPICS)
+    assert set(rows) == {
+        ("BTCUSDT", MINUTE_MS),  # the leader, though no topic of the minute panel asks for it
+        ("ETHUSDT", MINUTE_MS),
+        ("SOLUSDT", MINUTE_MS),
+        ("BTCUSDT", HOUR_MS),
+        ("ETHUSDT", HOUR_MS),
+    }
+    assert all(count > rows_needed(MINUTE) for count in rows.values())
+    long = rows_to_keep([topic(9, "ETH", 7 * 24 * 60, Target.VOLATILITY)])
+    assert min(long.values()) > max(rows_needed(HOUR), 7 * 24)
+
+
+def test_before_champions_are_read_there_is_no_answer_that_could_be_the_wrong_one(bench: Bench) -> None:
+    bench.service.candles_closed(MINUTE_MS)
+    with pytest.raises(StaleKlines, match="starting"):
+        bench.service.infer(1, "ETH", None)
+    bench.service.choose()
+    assert bench.service.infer(1, "ETH", None).version == "persistence"
+
+
+def test_persistence_is_the_newest_price_no_return_and_the_last_volatility(bench: Bench) -> None:
+    bench.service.choose()
+    bench.price(2100.0)
+    assert bench.service.infer(1, "ETH", None).value == "2100.0"
+    assert bench.service.infer(3, "ETH", None).value == "0"
+    assert float(bench.service.infer(82, "SOL", None).value) > 0
+
+
+def test_a_price_moves_with_the_anchor_and_a_return_does_not(bench: Bench) -> None:
+    version = bench.promote(0.5, ETH_10M, LOG_RETURN_10M)
+    move = float(bench.service.infer(3, "ETH", None).value)
+    assert move > 0
+    for price in (2000.0, 2222.0):
+        bench.price(price)
+        answer = bench.service.infer(1, "ETH", None)
+        assert (answer.version, answer.anchor) == (version, price)
+        assert float(answer.value) == pytest.approx(price * math.exp(move), rel=1e-12)
+        assert float(bench.service.infer(3, "ETH", None).value) == move
+
+
+def test_the_first_answer_to_a_height_stands(bench: Bench) -> None:
+    bench.service.choose()
+    first = bench.service.infer(1, "ETH", 5)
+    bench.price(2500.0)
+    assert bench.service.infer(1, "ETH", 5) is first
+    assert bench.service.infer(1, "ETH", 6).value == "2500.0"
+
+
+def too_old(bench: Bench) -> None:
+    bench.promote(0.5, ETH_10M)
+    bench.clock.sleep(169 * 3600)
+    bench.fill()
+    bench.service.candles_closed(MINUTE_MS)
+
+
+@pytest.mark.parametrize("policy", NoModelPolicy)
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        pytest.param(lambda b: b.cut("ETHUSDT", hole), "missing between", id="hole in the window"),
+        pytest.param(lambda b: b.cut("BTCUSDT", hole), "klines of BTCUSDT are missing", id="hole in the leader's"),
+        pytest.param(lambda b: b.cut("ETHUSDT", lambda k: k.tail(500)), "500 klines", id="short history"),
+        pytest.param(too_old, "MAX_MODEL_AGE_H", id="too old a champion"),
+    ],
+)
+def test_a_champion_that_cannot_answer_is_persistence_or_refused(
+    tmp_path: Path, policy: NoModelPolicy, spoil: Callable[[Bench], None], reason: str
+) -> None:
+    with closing(Bench(tmp_path, policy)) as bench:
+        spoil(bench)
+        if spoil is not too_old:
+            bench.promote(0.5, ETH_10M)
+        assert reason in bench.service.instead_of_champion(ETH_10M)
+        if policy is NoModelPolicy.PERSISTENCE:
+            answer = bench.service.infer(1, "ETH", 7)
+            assert (answer.version, answer.value) == ("persistence", "2000.0")
+            return
+        with pytest.raises(UnusableForecast, match=reason) as caught:
+            bench.service.infer(1, "ETH", 7)
+        assert "NO_MODEL_POLICY" in str(caught.value)
+
+
+def test_a_symbol_left_out_once_is_answered_from_the_window_before_until_that_is_too_old(bench: Bench) -> None:
+    version = bench.promote(0.5, ETH_10M)
+    before = bench.service.infer(1, "ETH", None)
+    bench.clock.sleep(60)
+    bench.fill()
+    bench.cut("BTCUSDT", lambda k: k.tail(0))
+    still = bench.service.infer(1, "ETH", None)
+    assert (still.version, still.asof_ms) == (version, before.asof_ms)
+
+
+@pytest.mark.parametrize("policy", NoModelPolicy)
+@pytest.mark.parametrize(
+    ("asked", "age_s", "fresh"),
+    [
+        pytest.param(ETH_10M, 29, True, id="price, anchor just fresh"),
+        pytest.param(ETH_10M, 31, False, id="price, anchor stale"),
+        pytest.param(LOG_RETURN_10M, 160, True, id="return, candles just fresh"),
+        pytest.param(LOG_RETURN_10M, 200, False, id="return, candles stale"),
+        pytest.param(SOL_15M, 200, False, id="volatility, candles stale"),
+        pytest.param(BTC_8H, 1900, True, id="hourly candle just fresh"),
+        pytest.param(BTC_8H, 2000, False, id="hourly candle stale"),
+    ],
+)
+def test_a_stale_market_is_refused_under_either_policy(
+    tmp_path: Path, policy: NoModelPolicy, asked: Topic, age_s: int, fresh: bool
+) -> None:
+    with closing(Bench(tmp_path, policy)) as bench:
+        minute = publish(bench.registry, 0.1, bench.clock.now_ms())
+        hour = publish(bench.registry, 0.1, bench.clock.now_ms(), HOUR)
+        bench.registry.promote([ETH_10M, LOG_RETURN_10M, SOL_15M], minute, bench.clock.now_ms())
+        bench.registry.promote([BTC_8H], hour, bench.clock.now_ms())
+        bench.service.choose()
+        bench.clock.sleep(age_s)
+        assert (asked.topic_id not in bench.service.not_ready()) is fresh
+        if fresh:
+            assert bench.service.answer(asked, 5).version in {minute, hour}
+            return
+        with pytest.raises(StaleKlines, match=r"MAX_(ANCHOR|KLINE)_AGE_S"):
+            bench.service.answer(asked, 5)
+
+
+def test_an_absurd_forecast_is_refused_and_not_remembered(bench: Bench) -> None:
+    bench.promote(100.0, ETH_10M)
+    with pytest.raises(UnusableForecast, match="sane is"):
+        bench.service.infer(1, "ETH", 5)
+    version = bench.promote(0.5, ETH_10M)
+    assert bench.service.infer(1, "ETH", 5).version == version
+
+
+def test_topics_of_one_panel_may_have_different_champions(bench: Bench) -> None:
+    one, other = bench.promote(0.5, ETH_10M), bench.promote(-0.5, LOG_RETURN_10M)
+    answers = bench.service.infer(1, "ETH", None), bench.service.infer(3, "ETH", None)
+    assert [answer.version for answer in answers] == [one, other]
+    assert float(answers[0].value) > 2000
+    assert float(answers[1].value) < 0
+    assert bench.service.versions() == {"persistence", one, other}

@@ -1,0 +1,237 @@
+"""The live market against the simulated exchange: it fills, keeps up, survives faults, and heals what it missed."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from core.clock import HOUR_MS, MINUTE_MS
+from core.errors import MarketUnavailable
+from market.binance import Binance
+from market.klines import Klines
+from market.live import LiveMarket, Series
+from market.provider import MarketData, Price
+from market.simulated import SimulatedExchange
+from tests.fakes import eventually, random_walk_klines
+from tests.inference.stand import BASE_MS, RunningClock
+
+BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)
+ROWS = 30
+KLINES, TICKER = "/api/v3/klines", "/api/v3/ticker"
+
+
+@pytest.fixture
+def clock() -> RunningClock:
+    return RunningClock()
+
+
+@pytest.fixture
+def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
+    with SimulatedExchange(clock=clock) as exchange:
+        yield exchange
+
+
+class Feed:
+    """A live market that runs, and the panels it has announced."""
+
+    def __init__(self, market: MarketData, rows: Mapping[Series, int], clock: RunningClock) -> None:
+        self.closed: list[tuple[int, dict[str, int]]] = []  # interval -> end of each symbol's klines
+        self.live = LiveMarket(market, rows, clock)
+
+    def note(self, interval_ms: int) -> None:
+        ends = {symbol: klines.end_ms for symbol, klines in self.live.snapshot(interval_ms).items()}
+        self.closed.append((interval_ms, ends))
+
+    def has(self, *series: Series, rows: int = ROWS) -> Callable[[], bool]:
+        return lambda: all(len(self.live.klines(*key)) == rows for key in series)
+
+
+@contextmanager
+def feeding(market: MarketData, rows: Mapping[Series, int], clock: RunningClock) -> Iterator[Feed]:
+    feed = Feed(market, rows, clock)
+    feed.live.start(feed.note)
+    try:
+        yield feed
+    finally:
+        feed.live.stop()
+        assert not [t.name for t in threading.enumerate() if t.name.startswith("live-")]
+
+
+def venue(exchange: SimulatedExchange, clock: RunningClock) -> Binance:
+    return Binance([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
+
+
+def test_it_fills_at_start_and_announces_each_interval_once(exchange: SimulatedExchange, clock: RunningClock) -> None:
+    market = venue(exchange, clock)
+    hour: Series = ("BTCUSDT", HOUR_MS)
+    with feeding(market, {BTC: ROWS, ETH: ROWS, hour: 5}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 2, what="both intervals announced")
+        assert dict(feed.closed) == {
+            MINUTE_MS: {"BTCUSDT": BASE_MS, "ETHUSDT": BASE_MS},
+            HOUR_MS: {"BTCUSDT": BASE_MS // HOUR_MS * HOUR_MS},
+        }
+        assert (len(feed.live.klines(*BTC)), len(feed.live.klines(*hour))) == (ROWS, 5)
+        eventually(lambda: all(feed.live.anchor(symbol) for symbol in feed.live.symbols), what="anchors")
+        anchor = feed.live.anchor("ETHUSDT")
+        assert anchor
+        assert 0 <= clock.now_ms() - anchor.asof_ms < 10_000
+        assert feed.live.errors == {"klines": 0, "prices": 0}
+
+
+def test_a_closed_candle_is_fetched_and_announced_for_all_symbols_at_once(
+    exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    with feeding(venue(exchange, clock), {BTC: ROWS, ETH: ROWS, ("BTCUSDT", HOUR_MS): 3}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 2, what="the first load")
+        before = feed.live.anchor("BTCUSDT")
+        clock.jump(MINUTE_MS)
+        eventually(lambda: len(feed.closed) == 3, what="the next candle")
+        end_ms = BASE_MS + MINUTE_MS
+        assert feed.closed[-1] == (MINUTE_MS, {"BTCUSDT": end_ms, "ETHUSDT": end_ms})
+        assert len(feed.live.klines(*BTC)) == ROWS, "the oldest candle makes room for the newest"
+        eventually(lambda: feed.live.anchor("BTCUSDT") != before, what="a newer price")
+
+
+def test_an_outage_keeps_the_last_good_data_and_its_hole_is_filled_afterwards(
+    exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    market = venue(exchange, clock)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1 and feed.live.anchor("BTCUSDT") is not None, what="the first load")
+        exchange.fail_next("/api", count=10_000, status=503)
+        clock.jump(5 * MINUTE_MS)
+        eventually(lambda: bool(feed.live.kline_fault(*BTC) and feed.live.price_fault("BTCUSDT")), what="the outage")
+        assert feed.live.klines(*BTC).end_ms == BASE_MS
+        assert feed.live.anchor("BTCUSDT") is not None
+        assert min(feed.live.errors.values()) > 0
+        exchange.clear_faults()
+        clock.jump(10_000)  # past the back-off
+        eventually(lambda: len(feed.closed) == 2, what="the candles that were missed")
+        klines = feed.live.klines(*ETH)
+        assert klines.end_ms == BASE_MS + 5 * MINUTE_MS
+        assert not list(klines.gaps())
+        asked = market.klines(*ETH, klines.end_ms - ROWS * MINUTE_MS, klines.end_ms)
+        np.testing.assert_array_equal(klines.close, asked.close)
+        eventually(lambda: not feed.live.price_fault("BTCUSDT"), what="prices again")
+        assert feed.live.kline_fault(*BTC) == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"<html>busy</html>", id="proxy page"),
+        pytest.param(b'[[0, "1", "2"', id="cut off"),
+        pytest.param(b'[{"symbol": "BTCUSDT"}]', id="another answer"),
+    ],
+)
+def test_what_is_not_klines_changes_nothing(exchange: SimulatedExchange, clock: RunningClock, body: bytes) -> None:
+    with feeding(venue(exchange, clock), {BTC: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        exchange.fail_next(KLINES, count=10_000, body=body)
+        clock.jump(MINUTE_MS)
+        eventually(lambda: feed.live.kline_fault(*BTC) != "", what="the fault")
+        assert feed.live.klines(*BTC).end_ms == BASE_MS
+        exchange.clear_faults()
+        clock.jump(3_000)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="the candle")
+
+
+def test_a_symbol_that_the_venue_does_not_know_stops_no_other(exchange: SimulatedExchange, clock: RunningClock) -> None:
+    unknown: Series = ("NOSUCHUSDT", MINUTE_MS)
+    with feeding(venue(exchange, clock), {unknown: ROWS, BTC: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="the anchor of the known symbol")
+        assert feed.live.anchor("NOSUCHUSDT") is None
+        assert "NOSUCHUSDT" in feed.live.kline_fault(*unknown)
+        assert "NOSUCHUSDT" in feed.live.price_fault("NOSUCHUSDT")
+        assert feed.live.price_fault("BTCUSDT") == ""
+        clock.jump(MINUTE_MS)
+        eventually(lambda: feed.closed[-1][1]["BTCUSDT"] == BASE_MS + MINUTE_MS, what="the next candle")
+
+
+class Scripted(MarketData):
+    """A venue whose candles come when the test says so, or not."""
+
+    def __init__(self, clock: RunningClock) -> None:
+        self.tape = random_walk_klines(200, start_ms=BASE_MS - 100 * MINUTE_MS)
+        self.clock = clock
+        self.late: dict[str, int] = {}  # symbol -> candles from this open time on are not published yet
+        self.missing: set[int] = set()  # open times that nobody can have for now
+        self.fault: Exception | None = None
+
+    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        if self.fault:
+            raise self.fault
+        found = self.tape.between(start_ms, min(end_ms, self.late.get(symbol, end_ms))).closed(self.clock.now_ms())
+        for hole_ms in self.missing:
+            found = found.between(0, hole_ms).merge(found.between(hole_ms + MINUTE_MS, 2**62))
+        return found
+
+    def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
+        return None
+
+    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+        if self.fault:
+            raise self.fault
+        return {symbol: Price(price=1.0, asof_ms=self.clock.now_ms()) for symbol in symbols}
+
+
+def test_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        market.late = {"ETHUSDT": BASE_MS}
+        clock.jump(MINUTE_MS)
+        end_ms = BASE_MS + MINUTE_MS
+        eventually(lambda: len(feed.closed) == 2, what="the panel without the straggler")
+        assert feed.closed[-1][1] == {"BTCUSDT": end_ms, "ETHUSDT": BASE_MS}
+        market.late = {}
+        eventually(lambda: feed.closed[-1][1]["ETHUSDT"] == end_ms, what="the straggler")
+
+
+def test_a_hole_in_the_middle_is_asked_for_until_the_venue_has_it(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    market.missing = {BASE_MS - 7 * MINUTE_MS, BASE_MS - 4 * MINUTE_MS}
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(feed.has(BTC, rows=ROWS - 2), what="the first load")
+        market.missing = {BASE_MS - 4 * MINUTE_MS}
+        clock.jump(MINUTE_MS)
+        eventually(lambda: len(list(feed.live.klines(*BTC).gaps())) == 1, what="one hole filled")
+        market.missing = set()
+        clock.jump(MINUTE_MS)
+        eventually(feed.has(BTC), what="a whole window")
+        assert not list(feed.live.klines(*BTC).gaps())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(MarketUnavailable("banned", retry_after_s=30), id="the venue wants to be left alone"),
+        pytest.param(RuntimeError("a fault in the client"), id="something nobody expected"),
+    ],
+)
+def test_the_threads_outlive_any_fault(clock: RunningClock, fault: Exception) -> None:
+    market = Scripted(clock)
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        market.fault = fault
+        clock.jump(MINUTE_MS)
+        eventually(lambda: bool(feed.live.kline_fault(*BTC) and feed.live.price_fault("BTCUSDT")), what="the fault")
+        assert str(fault) in feed.live.kline_fault(*BTC)
+        market.fault = None
+        clock.jump(40_000)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="candles again")
+        eventually(lambda: not feed.live.price_fault("BTCUSDT"), what="prices again")
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_feed(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    clock.jump(HOUR_MS)
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        clock.jump(-50 * MINUTE_MS)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 10 * MINUTE_MS, what="candles by the new time")
+        anchor = feed.live.anchor("BTCUSDT")
+        eventually(lambda: feed.live.anchor("BTCUSDT") != anchor, what="prices by the new time")

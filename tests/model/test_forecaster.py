@@ -1,0 +1,344 @@
+"""Serving computes what was judged, refuses what was made for other code, and lets no absurd number through."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from core.clock import HOUR_MS, MINUTE_MS
+from core.errors import IncompatibleModel, StaleKlines, UnusableForecast
+from core.topic import Target, Topic
+from market.klines import Klines
+from model.artefact import Artefact, Manifest
+from model.features import FEATURE_VERSION, FEATURES, WARMUP, compute, rows_needed
+from model.forecaster import PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, value
+from model.heads import HOUR, MINUTE, Head, Kind, decode, head_of, naive
+from model.registry import Registry, check
+from model.windows import Split
+from tests.data import make_tiny_model as tiny
+from tests.fakes import START_MS, random_walk_klines
+
+RETURN_10M = Head(Kind.RETURN, 10)
+VOLATILITY_15M = Head(Kind.VOLATILITY, 15)
+HEADS = (RETURN_10M, VOLATILITY_15M)
+ROWS = rows_needed(MINUTE)
+BTC = random_walk_klines(ROWS + 40, seed=1)
+ETH = random_walk_klines(ROWS + 40, seed=2)
+KLINES = {"BTCUSDT": BTC, "ETHUSDT": ETH}
+LAMBDA, BIAS = 0.25, 1.5
+CALIBRATION = {"ETHUSDT": {"return-10m": {"lambda": LAMBDA}, "volatility-15m": {"bias": BIAS}}}
+
+
+def network(
+    lookback: int = MINUTE.lookback,
+    features: int = len(FEATURES),
+    outputs: int = len(HEADS),
+    weight: float | None = None,
+    kind: int = TensorProto.FLOAT,
+) -> bytes:
+    """A linear readout of a window's last row, as an ONNX file; ``weight`` in place of random ones."""
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    w_FO = np.random.default_rng(0).normal(0, 0.05, (features, outputs)).astype(dtype)
+    if weight is not None:
+        w_FO[:] = weight
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "last"], ["row"], axis=1),
+            helper.make_node("MatMul", ["row", "w"], ["y"]),
+        ],
+        "readout",
+        [helper.make_tensor_value_info("x", kind, ["N", lookback, features])],
+        [helper.make_tensor_value_info("y", kind, ["N", outputs])],
+        [numpy_helper.from_array(np.array(lookback - 1), "last"), numpy_helper.from_array(w_FO, "w")],
+    )
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(content)
+    return bytes(content.SerializeToString())
+
+
+def artefact(onnx_bytes: bytes | None = None, **changes: object) -> Artefact:
+    """A version as the registry hands it out, with some of its manifest changed."""
+    manifest = Manifest(
+        panel="minute",
+        interval_ms=MINUTE_MS,
+        lookback=MINUTE.lookback,
+        feature_version=FEATURE_VERSION,
+        features=FEATURES,
+        heads=tuple(head.key for head in HEADS),
+        symbols=("BTCUSDT", "ETHUSDT"),
+        calibration=CALIBRATION,
+        volatility="sample standard deviation",
+        split=Split(
+            train_start_ms=0,
+            train_end_ms=1,
+            validate_start_ms=2,
+            validate_end_ms=3,
+            judge_start_ms=4,
+            judge_end_ms=5,
+        ),
+        rows=1,
+        seed=0,
+        training={},
+        libraries={},
+        created_ms=0,
+    )
+    return Artefact(
+        onnx=network() if onnx_bytes is None else onnx_bytes,
+        weights=b"",
+        manifest=manifest.model_copy(update=changes),
+        version="minute-20261122T084500Z-1a2b3c",
+    )
+
+
+def number(forecast: HeadForecast) -> float:
+    """The one number of a forecast."""
+    (present,) = {forecast.log_return, forecast.volatility} - {None}
+    assert present is not None
+    return present
+
+
+@pytest.fixture(scope="module")
+def forecaster() -> BiRNNForecaster:
+    return BiRNNForecaster(artefact())
+
+
+def topic(target: Target = Target.PRICE, horizon_min: int = 10) -> Topic:
+    return Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=target, horizon_min=horizon_min)
+
+
+def forecast(number: float | None, scale: float = 5e-4, head: Head = RETURN_10M) -> HeadForecast:
+    return HeadForecast(
+        symbol="ETHUSDT",
+        head=head,
+        version="v",
+        asof_ms=START_MS,
+        log_return=number if head.kind is Kind.RETURN else None,
+        volatility=number if head.kind is Kind.VOLATILITY else None,
+        scale=scale,
+    )
+
+
+def test_a_forecast_is_the_network_s_output_decoded_and_calibrated(forecaster: BiRNNForecaster) -> None:
+    results, reasons = forecaster.forecast(KLINES)
+    assert reasons == {}
+    assert set(results) == {(symbol, head) for symbol in KLINES for head in HEADS}
+    table = compute(ETH, BTC, MINUTE)
+    w_FO = numpy_helper.to_array(onnx.load_from_string(network()).graph.initializer[1])
+    y_O, scale = (table.x[-1] @ w_FO).astype(np.float64), table.scale[-1:]
+    price, volatility = results["ETHUSDT", RETURN_10M], results["ETHUSDT", VOLATILITY_15M]
+    moved, shaken = decode(y_O[:1], scale, MINUTE, RETURN_10M), decode(y_O[1:], scale, MINUTE, VOLATILITY_15M)
+    assert price.log_return == pytest.approx(LAMBDA * moved[0], rel=1e-5)
+    assert volatility.volatility == pytest.approx(BIAS * shaken[0], rel=1e-5)
+    assert (price.volatility, volatility.log_return) == (None, None)
+    assert price.asof_ms == volatility.asof_ms == ETH.end_ms
+    assert (price.scale, price.version) == (scale[0], "minute-20261122T084500Z-1a2b3c")
+
+
+@given(cut=st.integers(0, 39))
+def test_a_live_tail_gives_what_the_whole_history_gives(forecaster: BiRNNForecaster, cut: int) -> None:
+    end_ms = ETH.end_ms - cut * MINUTE_MS
+    whole = {symbol: run.between(0, end_ms) for symbol, run in KLINES.items()}
+    tail = {symbol: run.tail(ROWS) for symbol, run in whole.items()}
+    assert forecaster.forecast(whole) == forecaster.forecast(tail)
+
+
+def test_each_symbol_is_forecast_alike_alone_and_in_a_batch(forecaster: BiRNNForecaster) -> None:
+    together, _ = forecaster.forecast(KLINES)
+    alone, _ = forecaster.forecast({"BTCUSDT": BTC})
+    assert alone.keys() == {("BTCUSDT", head) for head in HEADS}
+    for key, single in alone.items():
+        assert number(together[key]) == pytest.approx(number(single), rel=1e-5)
+
+
+def test_a_symbol_the_network_was_not_trained_on_gets_no_move(forecaster: BiRNNForecaster) -> None:
+    results, _ = forecaster.forecast({"BTCUSDT": BTC, "NEWUSDT": ETH})
+    assert str(results["NEWUSDT", RETURN_10M].log_return) == "0.0"
+
+
+def test_threads_share_a_forecaster(forecaster: BiRNNForecaster) -> None:
+    expected, answers = forecaster.forecast(KLINES), []
+    threads = [threading.Thread(target=lambda: answers.append(forecaster.forecast(KLINES))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [expected] * 4
+
+
+def without_row(klines: Klines, row: int) -> Klines:
+    time = int(klines.open_time_ms[row])
+    return klines.between(0, time).merge(klines.between(time + 1, klines.end_ms))
+
+
+@pytest.mark.parametrize(
+    ("klines", "symbol", "reason"),
+    [
+        pytest.param({"BTCUSDT": BTC, "ETHUSDT": without_row(ETH, -300)}, "ETHUSDT", "ETHUSDT are missing", id="hole"),
+        pytest.param(
+            {"BTCUSDT": without_row(BTC, -300), "ETHUSDT": ETH}, "ETHUSDT", "BTCUSDT are missing", id="leader"
+        ),
+        pytest.param({"BTCUSDT": BTC.tail(3), "ETHUSDT": ETH}, "ETHUSDT", "BTCUSDT are missing", id="leader too short"),
+        pytest.param(
+            {"BTCUSDT": BTC.between(0, BTC.end_ms - MINUTE_MS), "ETHUSDT": ETH}, "ETHUSDT", "BTC", id="leader late"
+        ),
+        pytest.param({"ETHUSDT": ETH}, "ETHUSDT", "BTCUSDT are missing", id="no leader"),
+        pytest.param({"BTCUSDT": BTC, "ETHUSDT": ETH.tail(ROWS - 1)}, "ETHUSDT", f"needs {ROWS}", id="too short"),
+        pytest.param({"BTCUSDT": BTC, "ETHUSDT": Klines.empty(MINUTE_MS)}, "ETHUSDT", "has 0 klines", id="empty"),
+        pytest.param({"BTCUSDT": BTC, "ETHUSDT": Klines.empty(HOUR_MS)}, "ETHUSDT", "3600000 ms long", id="interval"),
+    ],
+)
+def test_what_cannot_be_forecast_is_left_out_with_its_reason(
+    forecaster: BiRNNForecaster, klines: dict[str, Klines], symbol: str, reason: str
+) -> None:
+    results, reasons = forecaster.forecast(klines)
+    assert reason in reasons[symbol]
+    assert "\n" not in reasons[symbol]
+    assert {symbol for symbol, _ in results} == klines.keys() - reasons.keys()
+
+
+@pytest.mark.parametrize(
+    ("torn", "reason"),
+    [
+        pytest.param(artefact(feature_version=FEATURE_VERSION + 1), "feature_version is", id="feature version"),
+        pytest.param(artefact(features=FEATURES[::-1]), "features is", id="features in another order"),
+        pytest.param(artefact(lookback=32), "lookback is 32", id="lookback"),
+        pytest.param(artefact(interval_ms=HOUR_MS), "interval_ms is 3600000", id="interval"),
+        pytest.param(artefact(panel="second"), "panel 'second' is not one of minute, hour", id="panel"),
+        pytest.param(artefact(heads=("return-10m", "drawdown-15m")), "was 'drawdown-15m'", id="head of a later kind"),
+        pytest.param(artefact(heads=("return-10m",)), r"must be two of tensor\(float\)", id="heads missing"),
+        pytest.param(artefact(b"junk"), "onnxruntime refuses the network", id="no network at all"),
+        pytest.param(artefact(b""), "onnxruntime refuses the network", id="no bytes"),
+        pytest.param(artefact(network()[:-200]), "onnxruntime refuses the network", id="network cut off"),
+        pytest.param(artefact(network(features=5)), r"must be two of tensor\(float\)", id="input width"),
+        pytest.param(artefact(network(lookback=7)), r"must be two of tensor\(float\)", id="input length"),
+        pytest.param(artefact(network(outputs=3)), r"must be two of tensor\(float\)", id="output width"),
+        pytest.param(artefact(network(kind=TensorProto.DOUBLE)), r"must be two of tensor\(float\)", id="doubles"),
+        pytest.param(artefact(network(weight=float("nan"))), "0 numbers finite", id="weights not finite"),
+    ],
+)
+def test_a_version_made_for_other_code_is_refused(torn: Artefact, reason: str) -> None:
+    with pytest.raises(IncompatibleModel, match=reason) as refusal:
+        BiRNNForecaster(torn)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_committed_model_still_loads_and_gives_its_golden_numbers() -> None:
+    registry = Registry(tiny.FOLDER)
+    champions = registry.champions()
+    assert champions.keys() == {topic.topic_id for topic in tiny.TOPICS}
+    for topic in tiny.TOPICS:
+        check(topic, champions[topic.topic_id])
+    loaded = BiRNNForecaster.load(registry.path(champions[1].version), champions[1].manifest_sha256)
+    forecasts, reasons = loaded.forecast(tiny.klines())
+    assert reasons == {}
+    assert tiny.flat(forecasts) == pytest.approx(json.loads(tiny.GOLDEN.read_text()), rel=1e-4, abs=1e-9)
+    for topic in tiny.TOPICS:
+        assert value(topic, forecasts[topic.symbol, head_of(topic)], anchor=2000.0) > 0
+
+
+def test_a_version_altered_on_disk_is_refused_before_its_network_is_built(tmp_path: Path) -> None:
+    registry = Registry(Path(shutil.copytree(tiny.FOLDER, tmp_path / "data")))
+    folder = registry.path(registry.champions()[1].version)
+    network = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(network.replace(b"x", b"z", 1))
+    with pytest.raises(IncompatibleModel, match=r"model\.onnx: altered"):
+        BiRNNForecaster.load(folder)
+
+
+def test_the_naive_return_is_no_move_and_needs_one_kline() -> None:
+    result = Naive.forecast(ETH.tail(1), "ETHUSDT", RETURN_10M)
+    assert (result.log_return, result.volatility, result.version) == (0.0, None, PERSISTENCE)
+    assert value(topic(), result, anchor=1234.5) == 1234.5
+
+
+@pytest.mark.parametrize(("head", "panel"), [(VOLATILITY_15M, MINUTE), (Head(Kind.VOLATILITY, 1440), HOUR)])
+def test_the_naive_volatility_is_the_last_window_s(head: Head, panel: object) -> None:
+    klines = random_walk_klines(WARMUP, interval_ms=HOUR_MS if panel is HOUR else MINUTE_MS, seed=3)
+    result = Naive.forecast(klines, "ETHUSDT", head)
+    assert result.volatility == naive(klines, HOUR if panel is HOUR else MINUTE, head)[-1]
+    assert result.asof_ms == klines.end_ms
+    assert value(topic(Target.VOLATILITY, head.horizon_min), result, anchor=1.0) == result.volatility
+
+
+@pytest.mark.parametrize(
+    ("klines", "head"),
+    [
+        pytest.param(Klines.empty(MINUTE_MS), RETURN_10M, id="none at all"),
+        pytest.param(ETH.tail(WARMUP - 1), VOLATILITY_15M, id="too few"),
+        pytest.param(without_row(ETH, -20), VOLATILITY_15M, id="hole"),
+    ],
+)
+def test_a_naive_forecast_without_klines_is_refused(klines: Klines, head: Head) -> None:
+    with pytest.raises(StaleKlines, match=r"ETHUSDT has \d+ klines without a hole"):
+        Naive.forecast(klines, "ETHUSDT", head)
+
+
+@given(sigmas=st.floats(-7.99, 7.99), scale=st.floats(1e-6, 0.05), anchor=st.floats(1e-8, 1e8))
+def test_a_price_is_the_anchor_moved_by_the_log_return(sigmas: float, scale: float, anchor: float) -> None:
+    move = sigmas * scale * 10**0.5
+    answer = value(topic(), forecast(move, scale), anchor)
+    assert answer > 0
+    assert np.log(answer / anchor) == pytest.approx(move, abs=1e-12)
+    assert value(topic(Target.LOG_RETURN), forecast(move, scale), anchor) == move
+
+
+@pytest.mark.parametrize(
+    ("number", "target", "anchor", "reason"),
+    [
+        pytest.param(float("nan"), Target.PRICE, 2000.0, "return-10m of v is nan", id="not a number"),
+        pytest.param(float("inf"), Target.LOG_RETURN, 2000.0, "return-10m of v is inf", id="infinite"),
+        pytest.param(None, Target.PRICE, 2000.0, "return-10m of v is None", id="nothing"),
+        pytest.param(0.0127, Target.PRICE, 2000.0, r"topic 1: .* 0.0127, sane is -0.0126 to 0.0126", id="up too far"),
+        pytest.param(-0.0127, Target.LOG_RETURN, 2000.0, "sane is -0.0126 to 0.0126", id="down too far"),
+        pytest.param(0.0, Target.PRICE, 0.0, "anchor price must be finite and above 0, was 0.0", id="anchor zero"),
+        pytest.param(0.0, Target.PRICE, float("nan"), "anchor price .* was nan", id="anchor no number"),
+        pytest.param(0.0, Target.PRICE, -1.0, "anchor price .* was -1.0", id="anchor negative"),
+        pytest.param(0.0, Target.LOG_RETURN, float("inf"), "anchor price .* was inf", id="anchor infinite"),
+        pytest.param(0.01, Target.PRICE, 1.79e308, "price inf from anchor", id="price too large"),
+        pytest.param(0.0, Target.VOLATILITY, 1.0, "sane is 1e-05 to 0.025", id="volatility zero"),
+        pytest.param(-5e-4, Target.VOLATILITY, 1.0, "sane is 1e-05 to 0.025", id="volatility negative"),
+        pytest.param(0.9e-5, Target.VOLATILITY, 1.0, "sane is 1e-05 to 0.025", id="volatility tiny"),
+        pytest.param(0.026, Target.VOLATILITY, 1.0, "sane is 1e-05 to 0.025", id="volatility huge"),
+    ],
+)
+def test_an_absurd_number_is_refused_by_name(number: float | None, target: Target, anchor: float, reason: str) -> None:
+    head = Head(Kind.VOLATILITY, 10) if target is Target.VOLATILITY else RETURN_10M
+    with pytest.raises(UnusableForecast, match=reason):
+        value(topic(target), forecast(number, head=head), anchor)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), 0.0, -1.0])
+def test_no_volatility_passes_a_band_that_is_none(scale: float) -> None:
+    head = Head(Kind.VOLATILITY, 10)
+    with pytest.raises(UnusableForecast):
+        value(topic(Target.VOLATILITY), forecast(0.0, scale, head), 1.0)
+
+
+def test_a_forecast_of_another_symbol_or_head_answers_nothing() -> None:
+    with pytest.raises(UnusableForecast, match="asks for return-10m of ETHUSDT, was handed return-10m of BTCUSDT"):
+        value(topic(), replace(forecast(0.0), symbol="BTCUSDT"), 1.0)
+    with pytest.raises(UnusableForecast, match="asks for return-20m of ETHUSDT, was handed return-10m of ETHUSDT"):
+        value(topic(horizon_min=20), forecast(0.0), 1.0)
+
+
+def test_serving_loads_neither_torch_nor_polars() -> None:
+    code = "import sys, model.forecaster, model.registry; print({'torch', 'polars', 'onnx'} & sys.modules.keys())"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert run.stdout == "set()\n"

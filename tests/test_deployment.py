@@ -1,0 +1,360 @@
+"""The Docker files, the scripts and .env.example: linted, and held against the code that they start."""
+
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from core.settings import Settings
+from tests.fakes import free_port
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = ROOT / "docker-compose.yml"
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SERVICES: dict[str, dict[str, Any]] = YAML(typ="safe").load(COMPOSE)["services"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+SETTINGS = {name.upper() for name in Settings.model_fields}
+FIXED = {
+    "MARKET": "binance",
+    "CONFIG_FILE": "/config/config.json",
+    "DATA_DIR": "/data",
+    "HOST": "0.0.0.0",  # noqa: S104 -- inside the container; published on 127.0.0.1 alone
+    "PORT": "8000",
+}
+
+
+def env_example() -> dict[str, str]:
+    """Names and values of .env.example, where ``#NAME=value`` is a default and ``# text`` a remark."""
+    lines = re.findall(r"^#?([A-Z][A-Z_]*)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert len(lines) == len(dict(lines)), "a variable has two lines"
+    return dict(lines)
+
+
+def compose_variables() -> dict[str, str]:
+    """Name and default of each ``${NAME:-default}`` in the compose file."""
+    return dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", COMPOSE.read_text()))
+
+
+def init_variables() -> dict[str, str]:
+    """Name and default of each ``$(setting NAME default)`` in scripts/init."""
+    found = re.findall(r"\$\(setting ([A-Z_]+) (\S+?)\)", (ROOT / "scripts" / "init").read_text())
+    return {name: default.strip("'") for name, default in found}
+
+
+def stage(name: str) -> str:
+    """The lines of one stage of the Dockerfile."""
+    found = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    assert found, f"the Dockerfile has no stage {name}"
+    return found[1]
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if name not in env_example()}
+    return subprocess.run(
+        command, cwd=cwd, env=clean | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+# --- linters, from the folder of this interpreter -----------------------------------------------------------------
+
+
+def lint(name: str, *arguments: str | Path) -> None:
+    tool = Path(sys.executable).parent / name
+    if not tool.exists() and platform.machine() != "x86_64":
+        pytest.skip(f"{name} has no wheel for {platform.machine()}")
+    assert tool.exists(), f"{name} is not beside {sys.executable}; scripts/setup dev installs it"
+    done = run(tool, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_scripts_are_clean() -> None:
+    lint("shellcheck", *sorted((ROOT / "scripts").iterdir()))
+
+
+def test_the_dockerfile_is_clean() -> None:
+    lint("hadolint", "--failure-threshold", "style", "Dockerfile")
+
+
+def test_the_compose_file_fits_the_compose_specification() -> None:
+    lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
+
+
+@pytest.fixture(scope="session")
+def docker_compose() -> list[str]:
+    """A compose client; it needs no engine to resolve a file."""
+    for candidate in (str(Path(sys.executable).parent / "docker-compose"), shutil.which("docker-compose")):
+        if candidate and Path(candidate).exists():
+            return [candidate]
+    docker = shutil.which("docker")
+    if docker and run(docker, "compose", "version").returncode == 0:
+        return [docker, "compose"]
+    pytest.skip("needs a docker compose client, which is not here")
+
+
+def resolve(client: list[str], folder: Path, dotenv: str = "", **environment: str) -> dict[str, Any]:
+    """The compose file as docker compose understands it, in a folder of its own."""
+    shutil.copy(COMPOSE, folder)
+    (folder / ".env").write_text(dotenv)
+    done = run(*client, "config", "--format", "json", cwd=folder, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["services"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "environment"),
+    [
+        pytest.param("", {}, id="nothing set"),
+        pytest.param("MARKET=simulated\n", {}, id="in .env"),
+        pytest.param("", {"MARKET": "simulated"}, id="in the environment"),
+    ],
+)
+def test_docker_compose_cannot_be_made_to_use_invented_prices(
+    docker_compose: list[str], tmp_path: Path, dotenv: str, environment: dict[str, str]
+) -> None:
+    services = resolve(docker_compose, tmp_path, dotenv, **environment)
+    for name in ("inference", "updater"):
+        assert services[name]["environment"]["MARKET"] == "binance"
+    assert "simulated" not in json.dumps(services).lower()
+
+
+def test_docker_compose_hands_every_setting_over_as_written(docker_compose: list[str], tmp_path: Path) -> None:
+    example = {name: value for name, value in env_example().items() if name in SETTINGS - FIXED.keys()}
+    dotenv = "".join(f"{name}={value}\n" for name, value in example.items())
+    for name in ("inference", "updater"):
+        assert resolve(docker_compose, tmp_path, dotenv)[name]["environment"] == example | FIXED
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "image"),
+    [
+        pytest.param("", "alloranetwork/allora-offchain-node:v0.12.0", id="default"),
+        pytest.param("NODE_IMAGE_TAG=v9", "alloranetwork/allora-offchain-node:v9", id="tag"),
+        pytest.param(
+            f"NODE_IMAGE_DIGEST=sha256:{'0' * 64}",
+            f"alloranetwork/allora-offchain-node:v0.12.0@sha256:{'0' * 64}",
+            id="digest",
+        ),
+        pytest.param("NODE_IMAGE=localhost:5000/node\nNODE_IMAGE_TAG=x", "localhost:5000/node:x", id="mirror"),
+    ],
+)
+def test_the_nodes_image_is_configurable(docker_compose: list[str], tmp_path: Path, dotenv: str, image: str) -> None:
+    assert resolve(docker_compose, tmp_path, dotenv)["node"]["image"] == image
+
+
+# --- the compose file against the code -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["inference", "updater"])
+def test_our_services_get_every_setting_and_a_market_that_is_real(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    assert environment.keys() == SETTINGS
+    assert {key: value for key, value in environment.items() if key in FIXED} == FIXED
+    assert {key: value for key, value in environment.items() if key not in FIXED} == {
+        key: f"${{{key}:-}}" for key in SETTINGS - FIXED.keys()
+    }
+    assert "env_file" not in SERVICES[name]
+
+
+def test_the_settings_of_the_compose_file_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where no .env is
+    for key in SETTINGS:  # what is handed through is empty unless .env says something
+        monkeypatch.setenv(key, FIXED.get(key, ""))
+    settings = Settings()
+    assert (settings.market, settings.port, str(settings.data_dir)) == ("binance", 8000, "/data")
+    assert settings.retrain_cron == Settings.model_fields["retrain_cron"].default
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["init"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service["user"].startswith(("0", "root"))
+    assert service["logging"]["driver"] == "json-file"
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+    assert service["mem_limit"]
+    assert "cpus" in service
+    assert service["restart"] == ("no" if name == "ready" else "unless-stopped")
+    assert all(port.startswith("127.0.0.1:${") for port in service.get("ports", []))
+    assert not service.keys() & {"container_name", "privileged", "cap_add", "network_mode", "env_file"}
+
+
+def test_only_the_data_and_the_keys_can_be_written() -> None:
+    writable = {
+        (name, mount if isinstance(mount, str) else f"{mount['source']}:{mount['target']}")
+        for name, service in SERVICES.items()
+        for mount in service.get("volumes", [])
+        if isinstance(mount, str) or not mount.get("read_only")
+    }
+    assert writable == {("inference", "data:/data"), ("updater", "data:/data"), ("node", "./worker-data:/data")}
+    for service in SERVICES.values():
+        for mount in service.get("volumes", []):
+            if not isinstance(mount, str):
+                assert mount["bind"] == {"create_host_path": False}
+
+
+def test_the_node_starts_when_every_topic_can_be_answered() -> None:
+    assert SERVICES.keys() == {"inference", "ready", "updater", "node"}
+    assert SERVICES["ready"]["depends_on"] == {"inference": {"condition": "service_healthy"}}
+    assert SERVICES["ready"]["build"] == SERVICES["inference"]["build"]
+    assert SERVICES["node"]["depends_on"] == {
+        "inference": {"condition": "service_healthy"},
+        "ready": {"condition": "service_completed_successfully"},
+    }
+
+
+def test_the_example_config_fits_the_containers() -> None:
+    config = json.loads((ROOT / "config.example.json").read_text())
+    node = SERVICES["node"]
+    assert node["environment"]["ALLORA_OFFCHAIN_NODE_CONFIG_FILE_PATH"] == FIXED["CONFIG_FILE"]
+    assert config["wallet"]["alloraHomeDir"] in {"", f"{node['environment']['HOME']}/.allorad"}
+    assert config["wallet"]["addressRestoreMnemonic"] == ""
+    for entry in config["worker"]:
+        assert entry["parameters"]["InferenceEndpoint"].startswith(f"http://inference:{FIXED['PORT']}/inference/")
+
+
+def commands() -> list[Any]:
+    found = []
+    for name, service in SERVICES.items():
+        for kind, command in (
+            ("command", service.get("command")),
+            ("healthcheck", service.get("healthcheck", {}).get("test", [])[1:]),
+        ):
+            if command:
+                found.append(pytest.param(command, id=f"{name}-{kind}"))
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_a_module_of_ours(command: list[str]) -> None:
+    assert command[:2] == ["python", "-m"]
+    found = importlib.util.find_spec(command[2])
+    assert found, f"there is no module {command[2]}"
+    if found.submodule_search_locations:
+        assert importlib.util.find_spec(f"{command[2]}.__main__"), f"{command[2]} cannot be run with -m"
+
+
+@pytest.fixture
+def well_server() -> Iterator[str]:
+    """A server that answers 200 to everything, as inference does when it is well."""
+
+    class Well(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class names it
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Well) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_the_checks_of_inference_run_as_the_compose_file_writes_them(well_server: str) -> None:
+    health = SERVICES["inference"]["healthcheck"]["test"][2:]
+    ready = [well_server if part == "http://inference:8000" else part for part in SERVICES["ready"]["command"][1:]]
+    assert well_server in ready
+    port = well_server.rpartition(":")[2]
+    # -S leaves out installed packages: a check must cost no more than the standard library.
+    for arguments in (health, ready):
+        done = run(sys.executable, "-S", *arguments, PORT=port)
+        assert done.returncode == 0, done.stderr
+    assert run(sys.executable, "-S", *health, PORT=str(free_port())).returncode == 1
+
+
+def test_the_check_of_the_updater_runs_as_the_compose_file_writes_it(tmp_path: Path) -> None:
+    check = [sys.executable, "-S", *SERVICES["updater"]["healthcheck"]["test"][2:]]
+    assert run(*check, DATA_DIR=str(tmp_path)).returncode == 1
+    heartbeat = tmp_path / "updater.json"
+    heartbeat.write_text(json.dumps({"heartbeat_ms": time.time_ns() // 1_000_000}))
+    done = run(*check, DATA_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    heartbeat.write_text(json.dumps({"heartbeat_ms": 0}))
+    assert run(*check, DATA_DIR=str(tmp_path)).returncode == 1
+
+
+# --- .env.example ----------------------------------------------------------------------------------------------------
+
+
+def test_env_example_has_every_setting_with_its_default() -> None:
+    defaults = {
+        name.upper(): str(getattr(field.default, "value", field.default))
+        for name, field in Settings.model_fields.items()
+    }
+    example = env_example()
+    assert {name: value for name, value in example.items() if name in defaults} == defaults
+
+
+def test_env_example_is_read_back_as_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    without = Settings()
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in env_example().items()))
+    assert Settings() == without
+
+
+def test_env_example_has_every_variable_of_compose_and_init_with_its_default() -> None:
+    used = {name: default for name, default in compose_variables().items() if name not in SETTINGS}
+    used |= {name: default for name, default in init_variables().items() if name not in {*SETTINGS, *used}}
+    example = env_example()
+    assert {name: value for name, value in example.items() if name not in SETTINGS} == used | {
+        "NODE_IMAGE_DIGEST": "",
+    }
+
+
+# --- the Dockerfile --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["inference", "updater"])
+def test_an_image_runs_what_its_service_runs_and_not_as_root(target: str) -> None:
+    final = re.findall(r"^CMD (\[.*\])$", stage(target), re.MULTILINE)
+    assert [json.loads(command) for command in final] == [SERVICES[target]["command"]]
+    user = re.findall(r"^USER (\S+)$", stage("runtime"), re.MULTILINE)
+    assert user == [SERVICES[target]["user"]]
+    assert re.findall(r"^(?:COPY|ADD) .*$", stage(target), re.MULTILINE) == [f"COPY --from=build-{target} /venv /venv"]
+
+
+def test_the_inference_image_gets_no_torch() -> None:
+    assert not re.search(r"torch|\btrain\b", stage("build-inference"))
+    assert not re.search(r"torch|safetensors|\bonnx\b", " ".join(PYPROJECT["project"]["dependencies"]))
+    torch = re.findall(r"^torch==.*$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert len(torch) == 1
+    assert torch[0] in PYPROJECT["project"]["optional-dependencies"]["train"]
+
+
+@pytest.mark.parametrize("variable", ["PYTHON_IMAGE", "PYTHON_IMAGE_TAG", "PYTHON_IMAGE_DIGEST", "TORCH_INDEX_URL"])
+def test_the_dockerfile_and_compose_agree_on_build_arguments(variable: str) -> None:
+    assert re.findall(rf"^ARG {variable}=(.*)$", DOCKERFILE, re.MULTILINE) == [compose_variables()[variable]]
+
+
+def test_the_builder_is_sent_what_is_installed_and_nothing_else() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    sent = {rule.removeprefix("!").removesuffix("/**") for rule in rules if rule.startswith("!")}
+    packages = set(PYPROJECT["tool"]["setuptools"]["packages"])
+    assert sent == {"pyproject.toml", "requirements.lock", "README.md", "LICENSE", *packages}
+    assert all((ROOT / name).exists() for name in sent)

@@ -1,0 +1,70 @@
+"""What the updater's tests share: topics, the smallest training, and a data folder with a published version."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from core.clock import DAY_MS, MINUTE_MS, SystemClock
+from core.topic import Target, Topic
+from market.klines import Klines
+from market.store import KlineStore
+from model.heads import MINUTE, training_start_ms
+from model.registry import Registry
+from tests.fakes import random_walk_klines
+from updater.process import Job
+from updater.refresh import refresh_panel
+
+TINY: dict[str, Any] = {"epochs": 1, "stride": 53, "hidden_layer_size": 4, "num_layers": 1}
+DAYS = 3
+
+ETH = Topic(topic_id=9001, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=10)
+BTC = Topic(topic_id=9002, token="BTC", symbol="BTCUSDT", target=Target.VOLATILITY, horizon_min=15)
+ETH_8H = replace(ETH, topic_id=9003, horizon_min=480)
+
+
+def walk(symbol: str, now_ms: int, days: float = DAYS + 1) -> Klines:
+    """Minutes up to the one that closed last."""
+    end_ms = now_ms // MINUTE_MS * MINUTE_MS
+    rows = round(days * DAY_MS) // MINUTE_MS
+    return random_walk_klines(rows, seed=len(symbol) + ord(symbol[0]), start_ms=end_ms - rows * MINUTE_MS)
+
+
+def job_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0) -> Job:
+    return Job(
+        data_dir=data_dir,
+        panel="minute",
+        topics=topics,
+        start_ms=training_start_ms(MINUTE, DAYS, SystemClock().now_ms()),
+        seed=0,
+        oldest_champion_ms=oldest_champion_ms,
+        simulated=True,
+        training=TINY,
+    )
+
+
+def publish_in(data_dir: Path) -> None:
+    """Fill a data folder: four days of BTCUSDT and ETHUSDT up to now, and one version with its champions."""
+    clock, store, registry = SystemClock(), KlineStore(data_dir / "klines"), Registry(data_dir)
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        store.append(symbol, walk(symbol, clock.now_ms()))
+    assert refresh_panel(job_on(data_dir, ETH, BTC), registry, clock, lambda *_: None).ok
+
+
+def write_config(path: Path, *topics: Topic) -> None:
+    """The node's config.json with these topics."""
+    url = "http://127.0.0.1:8000/inference/{Token}?topic={TopicId}&height={BlockHeight}"
+    entries = [
+        {
+            "topicId": topic.topic_id,
+            "inferenceEntrypointName": "apiAdapter",
+            "parameters": {
+                "InferenceEndpoint": url,
+                "Token": topic.token,
+                "Target": topic.target.value,
+                "Horizon": topic.horizon,
+            },
+        }
+        for topic in topics
+    ]
+    path.write_text(json.dumps({"worker": entries}))

@@ -1,0 +1,138 @@
+"""The gate, and a round as the child runs it: judged on the same unseen rows, published, promoted where it won."""
+
+import itertools
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.clock import SystemClock
+from core.errors import ConfigError
+from core.topic import Topic
+from model.registry import Registry
+from tests.updater.folder import BTC, ETH, TINY, job_on, publish_in
+from updater.refresh import decide, refresh_panel, training_config
+from updater.state import Outcome, Verdict
+
+
+@pytest.fixture(scope="module")
+def published_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data_dir = tmp_path_factory.mktemp("published")
+    publish_in(data_dir)
+    return data_dir
+
+
+@pytest.fixture
+def published(published_once: Path, tmp_path: Path) -> Path:
+    """A data folder of the test's own, with one version and its champions."""
+    return Path(shutil.copytree(published_once, tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "naive", "promoted", "reason"),
+    [
+        pytest.param(0.7, None, 1.0, True, "there was no champion", id="first, with skill"),
+        pytest.param(1.0, None, 1.0, True, "there was no champion", id="first, lambda 0: naive itself"),
+        pytest.param(1.0 + 1e-12, None, 1.0, True, "there was no champion", id="equal but for rounding"),
+        pytest.param(1.001, None, 1.0, False, "worse than the naive", id="first, worse than naive"),
+        pytest.param(0.7, 0.8, 1.0, True, "no worse than the champion and", id="better than both"),
+        pytest.param(0.8, 0.8, 1.0, True, "no worse than the champion and", id="as good as the champion"),
+        pytest.param(0.9, 0.8, 1.0, False, "worse than the champion", id="champion better"),
+        pytest.param(1.1, 1.2, 1.0, False, "worse than the naive", id="champion worse still"),
+        pytest.param(0.0, 0.0, 0.0, True, "no worse", id="a market that stands still"),
+        pytest.param(0.1, None, 0.0, False, "worse than the naive", id="naive without error"),
+        pytest.param(None, 0.8, 1.0, False, "not finite", id="challenger not finite"),
+        pytest.param(None, None, None, False, "no row", id="no rows"),
+    ],
+)
+def test_the_gate(
+    challenger: float | None, champion: float | None, naive: float | None, promoted: bool, reason: str
+) -> None:
+    decided, why = decide(challenger, champion, naive)
+    assert decided is promoted
+    assert reason in why
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        pytest.param({"epoch": 3}, "epoch", id="unknown field"),
+        pytest.param({"epochs": "many"}, "epochs", id="no number"),
+        pytest.param({"epochs": 0}, "epochs", id="out of range"),
+    ],
+)
+def test_a_wrong_training_setting_is_named(fields: dict[str, str | int], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        training_config("minute", fields)
+
+
+def test_training_settings_change_only_what_they_name() -> None:
+    assert training_config("minute", TINY) == replace(training_config("minute", {}), **TINY)
+
+
+def round_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0) -> Outcome:
+    job = job_on(data_dir, *topics, oldest_champion_ms=oldest_champion_ms)
+    return refresh_panel(job, Registry(data_dir), SystemClock(), lambda *_: None)
+
+
+def by_topic(outcome: Outcome) -> dict[int, Verdict]:
+    return {verdict.topic_id: verdict for verdict in outcome.verdicts}
+
+
+def test_a_first_round_publishes_and_promotes_what_won(published: Path) -> None:
+    registry = Registry(published)
+    (version,) = registry.versions()
+    manifest = registry.open(version).manifest
+    verdicts = {verdict.topic_id: verdict for verdict in map(Verdict.model_validate, manifest.scores)}
+    won = {topic_id for topic_id, verdict in verdicts.items() if verdict.promoted}
+    assert verdicts.keys() == {ETH.topic_id, BTC.topic_id}, "scores are kept for all"
+    assert ETH.topic_id in won, "on a random walk lambda is 0 and the forecast is naive's"
+    assert registry.champions().keys() == won
+    assert (manifest.heads, manifest.symbols) == (("return-10m", "volatility-15m"), ("BTCUSDT", "ETHUSDT"))
+
+
+def test_the_champion_is_judged_on_the_same_rows(published: Path) -> None:
+    registry = Registry(published)
+    (first,) = registry.versions()
+    second = round_on(published, ETH, BTC)
+    verdict = by_topic(second)[ETH.topic_id]
+    assert verdict.champion_version == first
+    assert verdict.champion == pytest.approx(verdict.naive)
+    assert verdict.promoted
+    assert verdict.rows > 0
+    champion = registry.champions()[ETH.topic_id]
+    assert (champion.version, champion.previous) == (second.version, first)
+
+
+@pytest.mark.parametrize("fault", ["torn network", "too old", "another question", "champions file"])
+def test_a_champion_that_cannot_answer_counts_as_none(published: Path, fault: str) -> None:
+    registry = Registry(published)
+    (first,) = registry.versions()
+    topic, oldest_ms = ETH, 0
+    match fault:
+        case "torn network":
+            path = registry.path(first) / "model.onnx"
+            path.write_bytes(path.read_bytes()[:-1])
+        case "too old":
+            oldest_ms = registry.open(first).manifest.created_ms + 1
+        case "another question":
+            topic = replace(ETH, horizon_min=20)
+        case _:
+            (published / "champions.json").write_text("{")
+    outcome = round_on(published, topic, oldest_champion_ms=oldest_ms)
+    verdict = by_topic(outcome)[ETH.topic_id]
+    assert (verdict.champion, verdict.champion_version) == (None, None)
+    assert registry.champions()[ETH.topic_id].version == outcome.version
+
+
+def test_old_versions_are_purged_and_champions_are_not(published: Path) -> None:
+    registry = Registry(published)
+    (first,) = registry.versions()
+    manifest = registry.open(first)
+    for created_ms in itertools.islice(itertools.count(1), 7):
+        registry.publish(replace(manifest, manifest=manifest.manifest.model_copy(update={"created_ms": created_ms})))
+    assert len(registry.versions()) == 8
+    outcome = round_on(published, ETH)
+    assert outcome.version in registry.versions()
+    assert len(registry.versions()) == 5

@@ -1,0 +1,173 @@
+"""What is due, what happens while the venue is away, one updater per folder."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock
+from core.errors import ConfigError
+from core.settings import Settings
+from core.topic import Topic
+from market.binance import Binance
+from market.store import KlineStore
+from model.heads import panels_for
+from model.registry import Registry
+from tests.fakes import FakeClock, free_port
+from tests.updater.folder import BTC, DAYS, ETH, ETH_8H, publish_in, walk
+from updater.process import Stopped
+from updater.service import StoppableClock, Updater, only_updater, train_once
+from updater.state import Outcome, StateFile
+
+SOL = replace(ETH, topic_id=9004, token="SOL", symbol="SOLUSDT")
+NO_TIME_S = 0.01  # to see that a training was begun, without waiting for it
+
+
+@pytest.fixture(scope="module")
+def published_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data_dir = tmp_path_factory.mktemp("published")
+    publish_in(data_dir)
+    return data_dir
+
+
+@pytest.fixture
+def published(published_once: Path, tmp_path: Path) -> Path:
+    """A data folder of the test's own, with one version and its champions."""
+    return Path(shutil.copytree(published_once, tmp_path / "data"))
+
+
+def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None) -> Updater:
+    """An updater whose venue is away."""
+    clock = clock or SystemClock()
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
+    return Updater(
+        settings=Settings(data_dir=data_dir, training_days=DAYS, _env_file=None),
+        plans=plans,
+        store=KlineStore(data_dir / "klines"),
+        market=Binance([nowhere], nowhere, FakeClock(clock.now_ms()), patience_s=1.0),
+        registry=Registry(data_dir),
+        state=StateFile(data_dir, clock, plans),
+        clock=clock,
+        stop=threading.Event(),
+        training={},
+        time_limit_s=NO_TIME_S,
+    )
+
+
+def outcome_of(updater: Updater, *, again: bool = False) -> Outcome:
+    outcome = updater.train("minute", again=again).outcome
+    assert outcome is not None
+    return outcome
+
+
+def test_a_published_panel_is_not_due(published: Path) -> None:
+    assert updater_on(published, ETH, BTC).due() == {}
+
+
+@pytest.mark.parametrize(
+    ("topics", "panel", "reason"),
+    [
+        pytest.param((ETH, replace(BTC, topic_id=9009)), "minute", "topic 9009 has no champion", id="new topic"),
+        pytest.param((replace(ETH, horizon_min=20),), "minute", "was chosen for ETH price 10m", id="another question"),
+        pytest.param((ETH, ETH_8H), "hour", "topic 9003 has no champion", id="another panel"),
+    ],
+)
+def test_a_topic_without_a_champion_makes_its_panel_due(
+    published: Path, topics: tuple[Topic, ...], panel: str, reason: str
+) -> None:
+    due = updater_on(published, *topics).due()
+    assert due.keys() == {panel}
+    assert reason in due[panel]
+
+
+def lose_champions(data_dir: Path) -> None:
+    (data_dir / "champions.json").unlink()
+
+
+def damage_champions(data_dir: Path) -> None:
+    (data_dir / "champions.json").write_text("?")
+
+
+def tear_network(data_dir: Path) -> None:
+    (path,) = data_dir.glob("versions/*/model.onnx")
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("damage", [lose_champions, damage_champions, tear_network])
+def test_a_damaged_registry_makes_the_panel_due(published: Path, damage: Callable[[Path], None]) -> None:
+    damage(published)
+    assert updater_on(published, ETH).due().keys() == {"minute"}
+
+
+def test_a_champion_past_its_age_makes_the_panel_due(published: Path) -> None:
+    later = FakeClock(SystemClock().now_ms() + 169 * HOUR_MS)
+    assert "MAX_MODEL_AGE_H=168" in updater_on(published, ETH, clock=later).due()["minute"]
+
+
+def test_while_the_venue_is_away_stored_klines_are_trained_on(published: Path) -> None:
+    updater = updater_on(published, ETH)
+    assert "time limit" in outcome_of(updater).reason, "it got as far as the training"
+    series = updater.state.current.series
+    assert series.keys() == {"BTCUSDT-1m", "ETHUSDT-1m"}
+    assert all("127.0.0.1" in entry.reason and entry.newest_ms for entry in series.values())
+
+
+def test_klines_of_the_day_before_yesterday_are_not_trained_on(published: Path) -> None:
+    later = FakeClock(SystemClock().now_ms() + 2 * DAY_MS)
+    outcome = outcome_of(updater_on(published, ETH, clock=later))
+    assert not outcome.ok
+    assert "more than a day old" in outcome.reason
+    assert "127.0.0.1" in outcome.reason, "and why there are no newer ones"
+
+
+def test_no_klines_at_all_is_a_reason(tmp_path: Path) -> None:
+    outcome = outcome_of(updater_on(tmp_path, ETH))
+    assert "BTCUSDT: no klines" in outcome.reason
+
+
+def test_a_symbol_without_klines_is_left_out_and_tried_again_without_training(published: Path) -> None:
+    updater = updater_on(published, ETH, SOL)
+    before = Outcome(panel="minute", ok=True, version="v", finished_ms=1, took_s=1.0, missing={"SOLUSDT": "no klines"})
+    assert updater.state.finish(before).failures == 1
+    outcome = outcome_of(updater, again=True)
+    assert (outcome.ok, outcome.version, outcome.missing.keys()) == (True, "v", {"SOLUSDT"})
+    assert updater.state.panel("minute").failures == 2
+    updater.store.append("SOLUSDT", walk("SOLUSDT", SystemClock().now_ms()))
+    assert "time limit" in outcome_of(updater, again=True).reason, "with news of it, it trains"
+
+
+def test_once_told_to_end_nothing_is_begun(published: Path) -> None:
+    updater = updater_on(published, ETH)
+    updater.stop.set()
+    with pytest.raises(Stopped):
+        updater.train("minute")
+    assert updater.state.panel("minute").running_since_ms is None
+    with pytest.raises(Stopped):
+        StoppableClock(SystemClock(), updater.stop).sleep(3600)
+
+
+def test_one_updater_per_folder(tmp_path: Path) -> None:
+    with (
+        only_updater(tmp_path),
+        pytest.raises(ConfigError, match="another updater is at work"),
+        only_updater(tmp_path),
+    ):
+        pass
+    with only_updater(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="DATA_DIR="), only_updater(tmp_path / "file" / "data"):
+        pass
+
+
+def test_a_panel_that_no_topic_needs_is_refused(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, _env_file=None)
+    with pytest.raises(ConfigError, match="'hour'; there are minute"):
+        train_once(settings, [ETH], panels=["hour"])

@@ -1,0 +1,99 @@
+"""``python -m updater``: keeps the klines fresh, trains, judges and publishes, until SIGTERM or SIGINT."""
+
+import argparse
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import structlog
+from pydantic import JsonValue
+
+from core.config import topics_from_config
+from core.errors import ConfigError
+from core.logs import configure_logging
+from core.settings import Market, load_settings
+from updater.progress import show_cursor_again
+from updater.schedule import Schedule, cron_trigger
+from updater.service import open_updater
+
+HEARTBEAT_S = 20.0
+PATIENCE_S = 3.0  # for the job at hand, once told to end: a request in flight may take longer and is left behind
+WRONG_CONFIG = 2  # exit status
+
+log = structlog.get_logger()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until told to end; 2 with one line on stderr when the configuration is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m updater", description="keeps klines fresh, trains and publishes")
+    parser.add_argument(
+        "--config-json",
+        type=Path,
+        metavar="FILE",
+        help="JSON object of training settings that differ from the defaults",
+    )
+    options = parser.parse_args(arguments)
+    # A handler may run in the middle of anything; putting into a SimpleQueue is the thing it may safely do.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: signals.put(received))
+    try:
+        return _run(_training_settings(options.config_json), signals)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return WRONG_CONFIG
+
+
+def _run(training: dict[str, JsonValue], signals: "queue.SimpleQueue[int]") -> int:
+    settings = load_settings()
+    configure_logging(settings.log_level, service="updater", simulated=settings.market is Market.SIMULATED)
+    topics = topics_from_config(settings.config_file)
+    trigger = cron_trigger(settings.retrain_cron)
+    stop = threading.Event()
+    with open_updater(settings, topics, training, stop) as updater:
+        schedule = Schedule(updater, updater.state, tuple(updater.plans), trigger)
+        log.info(
+            "started", data_dir=str(settings.data_dir), topics=[t.topic_id for t in topics], panels=[*updater.plans]
+        )
+        schedule.start()
+        while (received := _next_signal(signals)) is None:
+            updater.state.beat()
+            schedule.note_next_runs()
+        log.info("ending", signal=signal.Signals(received).name)
+        stop.set()
+        ended = schedule.end(PATIENCE_S)
+        updater.state.beat()
+        log.info("ended", abandoned_a_request=not ended)
+        if not ended:
+            # Some request still waits for the venue. All files are written by rename, so nothing can be torn; but the
+            # interpreter would wait for that thread.
+            show_cursor_again()
+            os._exit(0)
+    return 0
+
+
+def _next_signal(signals: "queue.SimpleQueue[int]") -> int | None:
+    try:
+        return signals.get(timeout=HEARTBEAT_S)
+    except queue.Empty:
+        return None
+
+
+def _training_settings(path: Path | None) -> dict[str, JsonValue]:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}; give a file with one JSON object") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be one JSON object, is {type(content).__name__}")
+    return content
+
+
+if __name__ == "__main__":
+    sys.exit(main())

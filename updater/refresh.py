@@ -1,0 +1,235 @@
+"""One round of one panel, inside the child process: stored klines in, a judged and published version out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version as version_of
+
+import structlog
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from core.clock import Clock
+from core.errors import ConfigError, IncompatibleModel, UnusableForecast
+from core.topic import Topic
+from market.store import KlineStore
+from model.artefact import Artefact, Manifest
+from model.evaluation import Score, onnx_network, outputs, score
+from model.features import FEATURE_VERSION, FEATURES
+from model.forecaster import BiRNNForecaster
+from model.heads import PANELS, head_of, panels_for
+from model.registry import Registry, check
+from model.training import (
+    CONFIGS,
+    Progress,
+    TrainedPanel,
+    TrainingConfig,
+    export_onnx,
+    train_panel,
+    weights_bytes,
+)
+from updater.process import Job
+from updater.progress import Show
+from updater.state import Outcome, Verdict
+
+KEEP_VERSIONS = 5  # of each panel, beside the champions
+TOLERANCE = 1e-9  # relative: equal losses may differ in the last digits; a lambda of 0 gives the naive forecast itself
+CHECKED_WINDOWS = 64
+VOLATILITY = "sample standard deviation of one-candle log-returns over the horizon, per minute"
+LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
+
+log = structlog.get_logger()
+
+
+def decide(challenger: float | None, champion: float | None, naive: float | None) -> tuple[bool, str]:
+    """The gate: whether a challenger serves a topic, and the reason in words.
+
+    Args:
+        challenger, champion, naive: mean losses on the same rows; None for a champion that does not exist or cannot
+            be used, and for losses that could not be had.
+
+    >>> decide(0.7, None, 1.0)[0], decide(1.0, 1.0, 1.0)[0], decide(0.7, 0.6, 1.0)[0], decide(1.1, 1.2, 1.0)[0]
+    (True, True, False, False)
+    """
+    if challenger is None or naive is None:
+        return False, "no row to judge on, or a loss that is not finite"
+    if challenger > naive * (1 + TOLERANCE):
+        return False, "worse than the naive forecast"
+    if champion is None:
+        return True, "no worse than the naive forecast; there was no champion"
+    if challenger > champion * (1 + TOLERANCE):
+        return False, "worse than the champion"
+    return True, "no worse than the champion and the naive forecast"
+
+
+def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingConfig:
+    """The panel's configuration, with some fields changed.
+
+    Raises:
+        ConfigError: there is no such field, or its value is wrong.
+    """
+    known = asdict(CONFIGS[panel])
+    for name in differing.keys() - known.keys():
+        raise ConfigError(f"training: there is no {name}; choose among {', '.join(known)}")
+    try:
+        return TypeAdapter(TrainingConfig).validate_python(known | dict(differing))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = ".".join(str(part) for part in fault["loc"])
+        raise ConfigError(f"training: {name}={fault['input']!r}: {fault['msg']}; see TrainingConfig") from error
+
+
+def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Outcome:
+    """Train, judge, publish, and promote to champion where the gate says so.
+
+    Args:
+        registry: the one in ``job.data_dir``, whose lock the caller holds.
+        show: is told how far it is.
+    Raises:
+        TrainingFailed, ConfigError, IncompatibleModel, UnusableForecast: nothing was promoted; the champions stay.
+    """
+    started_ms = clock.now_ms()
+    plan = panels_for(job.topics)[PANELS[job.panel]]
+    config = training_config(job.panel, job.training)
+    store = KlineStore(job.data_dir / "klines")
+    klines = {symbol: store.read(symbol, plan.panel.interval_ms, job.start_ms, started_ms) for symbol in plan.symbols}
+    trained = train_panel(plan, klines, config, job.seed, _in_words(config, show))
+    artefact = _artefact(trained, clock.now_ms())
+    show(1, 1, "judging")
+    verdicts = judge(trained, artefact, _champions(registry, plan.topics, job.oldest_champion_ms))
+    scores = tuple(verdict.model_dump(mode="json") for verdict in verdicts)
+    version = registry.publish(replace(artefact, manifest=artefact.manifest.model_copy(update={"scores": scores})))
+    won = {verdict.topic_id for verdict in verdicts if verdict.promoted}
+    now_ms = clock.now_ms()
+    if won:
+        registry.promote([topic for topic in plan.topics if topic.topic_id in won], version, now_ms)
+    try:
+        registry.purge(KEEP_VERSIONS)
+    except IncompatibleModel as error:
+        log.warning("not_purged", reason=str(error))
+    return Outcome(
+        panel=job.panel,
+        ok=True,
+        version=version,
+        finished_ms=now_ms,
+        took_s=(now_ms - started_ms) / 1000,
+        rows=trained.rows["train"],
+        verdicts=verdicts,
+    )
+
+
+def judge(trained: TrainedPanel, challenger: Artefact, champions: Mapping[int, Artefact]) -> tuple[Verdict, ...]:
+    """Score challenger, champions and the naive forecast on the same rows, and decide for each topic.
+
+    The rows are the newest, after all that the challenger or a champion was trained, stopped or calibrated on: the
+    judge part of a split begins a longest horizon after that, so no label reaches over.
+
+    Args:
+        champions: those that can be used, by topic id.
+    """
+    windows, split = trained.windows, trained.split
+    networks = {champion.version: champion for champion in champions.values()}
+    seen_ms = [network.manifest.split.judge_start_ms for network in networks.values()]
+    rows = windows.rows(max([split.judge_start_ms, *seen_ms]), split.judge_end_ms)
+
+    def scores_of(artefact: Artefact) -> dict[int, Score]:
+        forecaster = BiRNNForecaster(artefact)
+        said = outputs(onnx_network(artefact.onnx, trained.config.threads), windows, rows)
+        return {s.topic_id: s for s in score(windows, rows, said, forecaster.heads, forecaster.calibration)}
+
+    ours = scores_of(challenger)
+    theirs: dict[str, dict[int, Score]] = {}
+    for version, network in networks.items():
+        try:
+            theirs[version] = scores_of(network)
+        except UnusableForecast as error:
+            log.warning("champion_unusable", version=version, reason=str(error))
+    return tuple(
+        _verdict(topic, ours.get(topic.topic_id), champions.get(topic.topic_id), theirs)
+        for topic in trained.plan.topics
+    )
+
+
+def _verdict(
+    topic: Topic, ours: Score | None, champion: Artefact | None, theirs: Mapping[str, Mapping[int, Score]]
+) -> Verdict:
+    its = theirs.get(champion.version, {}).get(topic.topic_id) if champion else None
+    challenger_loss, naive_loss, champion_loss = (
+        _finite(ours.model_loss if ours else None),
+        _finite(ours.naive_loss if ours else None),
+        _finite(its.model_loss if its else None),
+    )
+    promoted, reason = decide(challenger_loss, champion_loss, naive_loss)
+    return Verdict(
+        topic_id=topic.topic_id,
+        symbol=topic.symbol,
+        head=head_of(topic).key,
+        loss=topic.loss,
+        rows=ours.rows if ours else 0,
+        challenger=challenger_loss,
+        naive=naive_loss,
+        champion=champion_loss,
+        champion_version=champion.version if champion and its else None,
+        promoted=promoted,
+        reason=reason,
+    )
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and math.isfinite(loss) else None
+
+
+def _champions(registry: Registry, topics: Sequence[Topic], oldest_ms: int) -> dict[int, Artefact]:
+    """The champions that answer now, by topic id. One that cannot, or was made before ``oldest_ms``, is none."""
+    try:
+        entries = registry.champions()
+    except IncompatibleModel as error:
+        log.warning("champions_unreadable", reason=str(error))
+        return {}
+    found: dict[int, Artefact] = {}
+    for topic in topics:
+        if (entry := entries.get(topic.topic_id)) is None:
+            continue
+        try:
+            check(topic, entry)
+            artefact = registry.open(entry.version, entry.manifest_sha256)
+            BiRNNForecaster(artefact)
+        except IncompatibleModel as error:
+            log.warning("champion_unusable", topic_id=topic.topic_id, version=entry.version, reason=str(error))
+            continue
+        if artefact.manifest.created_ms >= oldest_ms:
+            found[topic.topic_id] = artefact
+    return found
+
+
+def _artefact(trained: TrainedPanel, now_ms: int) -> Artefact:
+    plan, windows, split = trained.plan, trained.windows, trained.split
+    checked = windows.rows(split.judge_start_ms, split.judge_end_ms)[:CHECKED_WINDOWS]
+    return Artefact(
+        onnx=export_onnx(trained.model, plan.panel.lookback, windows.gather(checked)),
+        weights=weights_bytes(trained.model),
+        manifest=Manifest(
+            panel=plan.panel.name,
+            interval_ms=plan.panel.interval_ms,
+            lookback=plan.panel.lookback,
+            feature_version=FEATURE_VERSION,
+            features=FEATURES,
+            heads=tuple(head.key for head in plan.heads),
+            symbols=plan.symbols,
+            calibration=trained.calibration.to_json(),
+            volatility=VOLATILITY,
+            split=split,
+            rows=trained.rows["train"],
+            seed=trained.seed,
+            training=asdict(trained.config),
+            libraries={name: version_of(name) for name in LIBRARIES},
+            created_ms=now_ms,
+        ),
+    )
+
+
+def _in_words(config: TrainingConfig, show: Show) -> Progress:
+    def progress(epoch: int, batch: int, batches: int, loss: float) -> None:
+        note = f"epoch {epoch} of {config.epochs}, loss {loss:.4f}"
+        show((epoch - 1) * batches + batch, config.epochs * batches, note)
+
+    return progress

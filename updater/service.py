@@ -1,0 +1,303 @@
+"""The updater's work: keep the store fresh, find out which panels need training, run a round. No schedule here."""
+
+import fcntl
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from pydantic import JsonValue
+
+from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock, iso
+from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
+from core.settings import Market, Settings
+from core.topic import Topic
+from market.binance import binance_from
+from market.klines import interval_name
+from market.provider import MarketData
+from market.store import KlineStore
+from market.sync import sync_all
+from model.forecaster import BiRNNForecaster
+from model.heads import LEADER, Panel, PanelPlan, head_of, panels_for, training_start_ms
+from model.registry import Champion, Registry, check
+from updater.process import TIME_LIMIT_S, Job, Stopped, run_training
+from updater.progress import progress_of
+from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Verdict
+
+LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
+SYNC_PATIENCE_S = 20.0  # of one request: the next sync comes in minutes, and there are many series to go
+
+log = structlog.get_logger()
+
+
+class StoppableClock:
+    """The clock the venue's client waits by: its sleep ends, with ``Stopped``, when the updater is to end."""
+
+    def __init__(self, clock: Clock, stop: threading.Event) -> None:
+        self._clock = clock
+        self._stop = stop
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    def sleep(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updater:
+    """Everything one round needs. Its methods are called by one thread at a time: whoever schedules sees to that."""
+
+    settings: Settings
+    plans: Mapping[str, PanelPlan]  # by panel name
+    store: KlineStore
+    market: MarketData
+    registry: Registry
+    state: StateFile
+    clock: Clock
+    stop: threading.Event
+    training: Mapping[str, JsonValue]  # fields of TrainingConfig that differ from their defaults
+    time_limit_s: float = TIME_LIMIT_S
+
+    def sync(self) -> None:
+        """Fetch what is new, and what is missing, of every series that any panel needs; failures are noted."""
+        self._go_on()
+        now_ms = self.clock.now_ms()
+        wanted = [
+            (symbol, plan.panel.interval_ms, training_start_ms(plan.panel, self.settings.training_days, now_ms))
+            for plan in self.plans.values()
+            for symbol in plan.symbols
+        ]
+        with progress_of("sync") as show:
+
+            def progress(done: int, rows: int) -> None:
+                self._go_on()
+                show(done, rows, "klines")
+
+            reports = sync_all(self.store, self.market, wanted, now_ms, progress=progress)
+        self.state.replace_series(
+            {
+                _series(report.symbol, report.interval_ms): SeriesState(
+                    synced_ms=now_ms,
+                    fetched_rows=report.fetched,
+                    newest_ms=self.store.latest(report.symbol, report.interval_ms),
+                    gaps=len(report.gaps),
+                    reason=str(report.failure or ""),
+                )
+                for report in reports
+            }
+        )
+
+    def train(self, panel: str, *, again: bool = False) -> PanelState:
+        """One round: sync, train in a child process, judge, publish. Any failure ends up in the state and the log.
+
+        Args:
+            again: this is a new try of a round that left symbols out; without news of them it trains nothing.
+        Raises:
+            Stopped: the updater is to end; the child is dead.
+        """
+        plan = self.plans[panel]
+        last = self.state.panel(panel).outcome
+        started_ms = self.clock.now_ms()
+        self.state.update_panel(panel, running_since_ms=started_ms, progress="syncing klines", next_try_ms=None)
+        try:
+            self.sync()
+            missing = self._missing(plan)
+            if again and last and last.ok and missing.keys() >= last.missing.keys() > set():
+                outcome = last.model_copy(update={"missing": missing, "finished_ms": self.clock.now_ms()})
+            else:
+                outcome = self._train(plan, missing)
+        except Stopped:
+            self.state.update_panel(panel, running_since_ms=None, progress="")
+            raise
+        except Exception as error:  # a round's failure, even a bug, ends here
+            log.debug("round_failed", panel=panel, exc_info=True)
+            now_ms = self.clock.now_ms()
+            outcome = Outcome(
+                panel=panel,
+                ok=False,
+                reason=str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}",
+                finished_ms=now_ms,
+                took_s=(now_ms - started_ms) / 1000,
+            )
+        after = self.state.finish(outcome)
+        (log.info if outcome.complete else log.error)(
+            "round",
+            **outcome.model_dump(mode="json", exclude={"finished_ms"}),
+            failures=after.failures,
+            next_try=iso(after.next_try_ms) if after.next_try_ms else None,
+        )
+        return after
+
+    def due(self) -> dict[str, str]:
+        """Panels that must be trained now rather than on schedule, each with the first reason."""
+        return {name: reason for name, plan in self.plans.items() if (reason := self._why_due(plan))}
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
+
+    def _missing(self, plan: PanelPlan) -> dict[str, str]:
+        """Symbols of a panel without klines new enough to train on, and why."""
+        now_ms, interval_ms = self.clock.now_ms(), plan.panel.interval_ms
+        missing = {}
+        for symbol in plan.symbols:
+            newest_ms = self.store.latest(symbol, interval_ms)
+            series = self.state.current.series.get(_series(symbol, interval_ms))
+            why = f": {series.reason}" if series and series.reason else ""
+            if newest_ms is None:
+                missing[symbol] = f"no klines{why}"
+            elif now_ms - newest_ms - interval_ms > LONGEST_DATA_AGE_MS:
+                missing[symbol] = f"newest kline is of {iso(newest_ms)}, more than a day old{why}"
+        return missing
+
+    def _train(self, plan: PanelPlan, missing: Mapping[str, str]) -> Outcome:
+        topics = tuple(topic for topic in plan.topics if topic.symbol not in missing)
+        if LEADER in missing or not topics:
+            raise TrainingFailed("; ".join(f"{symbol}: {why}" for symbol, why in missing.items()))
+        name, now_ms = plan.panel.name, self.clock.now_ms()
+        job = Job(
+            data_dir=self.settings.data_dir,
+            panel=name,
+            topics=topics,
+            start_ms=training_start_ms(plan.panel, self.settings.training_days, now_ms),
+            seed=self.settings.seed,
+            oldest_champion_ms=now_ms - self.settings.max_model_age_h * HOUR_MS,
+            simulated=self.settings.market is Market.SIMULATED,
+            training=dict(self.training),
+        )
+        with progress_of(f"train {name}") as show_task:
+
+            def show(done: int, wanted: int, note: str) -> None:
+                show_task(done, wanted, note)
+                if note != self.state.panel(name).progress:
+                    self.state.update_panel(name, progress=note)
+
+            outcome = run_training(job, stop=self.stop, show=show, time_limit_s=self.time_limit_s)
+        return outcome.model_copy(update={"missing": dict(missing)})
+
+    def _why_due(self, plan: PanelPlan) -> str:
+        try:
+            champions = self.registry.champions()
+        except IncompatibleModel as error:
+            return str(error)
+        lost = self._lost(plan.panel)
+        fit: dict[str, str] = {}
+        for topic in plan.topics:
+            why = self._why_unusable(topic, champions.get(topic.topic_id), fit)
+            if why and (topic.topic_id, topic.symbol, head_of(topic).key) not in lost:
+                return why
+        return ""
+
+    def _lost(self, panel: Panel) -> set[tuple[int, str, str]]:
+        """Questions that the panel's newest version was judged on and lost: training anew now would be for nothing."""
+        versions = [version for version in self.registry.versions() if version.startswith(f"{panel.name}-")]
+        if not versions or self._why_unfit(versions[-1]):
+            return set()
+        scores = self.registry.open(versions[-1]).manifest.scores
+        verdicts = [Verdict.model_validate(score) for score in scores]
+        return {(v.topic_id, v.symbol, v.head) for v in verdicts if not v.promoted}
+
+    def _why_unusable(self, topic: Topic, champion: Champion | None, known: dict[str, str]) -> str:
+        """Why a topic cannot be answered by its champion; ``known`` remembers it by version."""
+        if champion is None:
+            return f"topic {topic.topic_id} has no champion"
+        try:
+            check(topic, champion)
+        except IncompatibleModel as error:
+            return str(error)
+        if champion.version not in known:
+            known[champion.version] = self._why_unfit(champion.version)
+        return known[champion.version]
+
+    def _why_unfit(self, version: str) -> str:
+        try:
+            made_ms = BiRNNForecaster.load(self.registry.path(version)).manifest.created_ms
+        except IncompatibleModel as error:
+            return str(error)
+        oldest_h = self.settings.max_model_age_h
+        too_old = self.clock.now_ms() - made_ms > oldest_h * HOUR_MS
+        return f"{version} is older than MAX_MODEL_AGE_H={oldest_h}" if too_old else ""
+
+
+def _series(symbol: str, interval_ms: int) -> str:
+    return f"{symbol}-{interval_name(interval_ms)}"
+
+
+@contextmanager
+def only_updater(data_dir: Path) -> Iterator[None]:
+    """Be the only updater on this folder; the kernel lets go of the lock when the process dies, however it does.
+
+    Raises:
+        ConfigError: another one is at work, or the folder cannot be written.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        handle = (data_dir / ".updater.lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"DATA_DIR={data_dir}: {error.strerror}; give a folder that can be written") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"DATA_DIR={data_dir}: another updater is at work on it; end that one, or give another folder"
+            ) from error
+        yield
+
+
+@contextmanager
+def open_updater(
+    settings: Settings, topics: Sequence[Topic], training: Mapping[str, JsonValue], stop: threading.Event
+) -> Iterator[Updater]:
+    """Build everything, as the only updater of the data folder; what killed ones left there is swept.
+
+    Args:
+        training: fields of TrainingConfig that differ from their defaults.
+        stop: set from another thread to make sync and training end with ``Stopped``.
+    Raises:
+        ConfigError: another updater works on this DATA_DIR, or a setting or topic cannot be served.
+    """
+    clock = SystemClock()
+    plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
+    market = binance_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S)
+    with only_updater(settings.data_dir):
+        for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry sweep theirs when they write
+            leftover.unlink(missing_ok=True)
+        yield Updater(
+            settings=settings,
+            plans=plans,
+            store=KlineStore(settings.data_dir / "klines"),
+            market=market,
+            registry=Registry(settings.data_dir),
+            state=StateFile(settings.data_dir, clock, plans),
+            clock=clock,
+            stop=stop,
+            training=training,
+        )
+
+
+def train_once(
+    settings: Settings,
+    topics: Sequence[Topic],
+    *,
+    panels: Collection[str] = (),
+    training: Mapping[str, JsonValue] | None = None,
+) -> tuple[Outcome, ...]:
+    """One round of each panel in the foreground, with progress; Ctrl-C kills the training and leaves.
+
+    Args:
+        panels: names of those to train; empty for all that the topics need.
+        training: fields of TrainingConfig that differ from their defaults.
+    Raises:
+        ConfigError: an updater works on this DATA_DIR, or no topic needs a panel of that name.
+    """
+    with open_updater(settings, topics, training or {}, threading.Event()) as updater:
+        for panel in panels:
+            if panel not in updater.plans:
+                raise ConfigError(f"no topic needs the panel {panel!r}; there are {', '.join(updater.plans)}")
+        states = [updater.train(panel) for panel in panels or updater.plans]
+    return tuple(state.outcome for state in states if state.outcome)

@@ -1,0 +1,194 @@
+"""``DATA_DIR/updater.json``: what the updater did last, does now and will do next, for people and health checks.
+
+Nothing is decided by this file alone: a lost or unreadable one costs the history of failures and no model.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.clock import MINUTE_MS, Clock
+from core.files import replace_json
+
+FILE = "updater.json"
+
+FIRST_RETRY_MIN = 1
+LONGEST_RETRY_MIN = 60
+
+log = structlog.get_logger()
+
+
+class Record(BaseModel):
+    """A part of the file. A field this version does not know makes the file unreadable, rather than half read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class Verdict(Record):
+    """What the gate decided for one topic; losses are means over the judge rows, in the topic's own loss and unit."""
+
+    topic_id: int
+    symbol: str
+    head: str  # "return-10m"
+    loss: str
+    rows: int
+    challenger: float | None
+    naive: float | None
+    champion: float | None = None  # None: the topic had no usable champion
+    champion_version: str | None = None
+    promoted: bool
+    reason: str
+
+
+class Outcome(Record):
+    """The end of one training round of one panel."""
+
+    panel: str
+    ok: bool  # False: nothing was published
+    reason: str = ""  # why not, in one line
+    version: str | None = None
+    finished_ms: int
+    took_s: float
+    rows: int = 0  # training rows
+    verdicts: tuple[Verdict, ...] = ()
+    missing: dict[str, str] = Field(default_factory=dict)  # symbol left out of the round -> why
+
+    @property
+    def complete(self) -> bool:
+        """Published, with every configured symbol in it: nothing to try again before the schedule says so."""
+        return self.ok and not self.missing
+
+
+class SeriesState(Record):
+    """The last sync of one series of klines."""
+
+    synced_ms: int
+    fetched_rows: int
+    newest_ms: int | None  # open time of the newest kline in the store
+    gaps: int
+    reason: str = ""  # why the sync failed; empty when it did not
+
+
+class PanelState(Record):
+    """One panel's past, present and future."""
+
+    running_since_ms: int | None = None
+    progress: str = ""
+    outcome: Outcome | None = None
+    failures: int = 0  # in a row
+    next_try_ms: int | None = None  # after a failure
+    next_run_ms: int | None = None  # by RETRAIN_CRON
+
+
+class UpdaterState(Record):
+    """The whole file."""
+
+    schema_version: Literal[1] = 1
+    pid: int = 0
+    started_ms: int = 0
+    heartbeat_ms: int = 0
+    series: dict[str, SeriesState] = Field(default_factory=dict)  # "ETHUSDT-1m"
+    panels: dict[str, PanelState] = Field(default_factory=dict)
+
+
+def retry_after_min(failures: int) -> int:
+    """Minutes to wait after this many failures in a row.
+
+    >>> [retry_after_min(n) for n in range(1, 10)]
+    [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    """
+    return min(LONGEST_RETRY_MIN, FIRST_RETRY_MIN << min(failures - 1, 10))
+
+
+def read_state(data_dir: Path) -> UpdaterState | None:
+    """The state as last written; None when there is no file, or none that this version can read (which is logged)."""
+    path = data_dir / FILE
+    try:
+        return UpdaterState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        log.warning("state_unreadable", file=str(path), reason=str(error).splitlines()[0], remedy="it is begun anew")
+        return None
+
+
+class StateFile:
+    """The one writer of the file; safe to call from several threads.
+
+    A disk that refuses the write is logged and trained on: the models matter, and a heartbeat that stands
+    still tells the health check.
+    """
+
+    def __init__(self, data_dir: Path, clock: Clock, panels: Iterable[str]) -> None:
+        """Take over what the last updater left.
+
+        Args:
+            data_dir: where the file lies.
+            panels: the panels of this start; others are forgotten.
+        """
+        self._path = data_dir / FILE
+        self._clock = clock
+        self._lock = threading.Lock()
+        old = read_state(data_dir) or UpdaterState()
+        now_ms = clock.now_ms()
+        taken = {
+            name: old.panels.get(name, PanelState()).model_copy(
+                update={"running_since_ms": None, "progress": "", "next_try_ms": None, "next_run_ms": None}
+            )
+            for name in panels
+        }
+        self._state = old.model_copy(update={"pid": os.getpid(), "started_ms": now_ms, "panels": taken})
+        self.beat()
+
+    @property
+    def current(self) -> UpdaterState:
+        """The state as of now; a value, it does not change under the reader."""
+        with self._lock:
+            return self._state
+
+    def panel(self, name: str) -> PanelState:
+        """One panel's state as of now."""
+        return self.current.panels.get(name, PanelState())
+
+    def beat(self) -> None:
+        """Say that this process is alive."""
+        self._write({})
+
+    def update_panel(self, name: str, **changes: Any) -> PanelState:
+        """Change fields of one panel."""
+        with self._lock:
+            panel = self._state.panels.get(name, PanelState()).model_copy(update=changes)
+            self._write_locked({"panels": self._state.panels | {name: panel}})
+        return panel
+
+    def replace_series(self, series: Mapping[str, SeriesState]) -> None:
+        """The newest sync of every series wanted now."""
+        self._write({"series": dict(series)})
+
+    def finish(self, outcome: Outcome) -> PanelState:
+        """Note the end of a round, and when to try again if something is left to be desired."""
+        failures = 0 if outcome.complete else self.panel(outcome.panel).failures + 1
+        self.update_panel(outcome.panel, running_since_ms=None, progress="", outcome=outcome, failures=failures)
+        return self.plan_retry(outcome.panel)
+
+    def plan_retry(self, name: str) -> PanelState:
+        """When the panel is tried again, counted from now; never, if it last went well."""
+        failures = self.panel(name).failures
+        next_try_ms = self._clock.now_ms() + retry_after_min(failures) * MINUTE_MS if failures else None
+        return self.update_panel(name, next_try_ms=next_try_ms)
+
+    def _write(self, changes: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._write_locked(changes)
+
+    def _write_locked(self, changes: Mapping[str, Any]) -> None:
+        self._state = self._state.model_copy(update={"heartbeat_ms": self._clock.now_ms(), **changes})
+        try:
+            replace_json(self._path, self._state.model_dump(mode="json"))
+        except OSError as error:
+            log.error("state_not_written", file=str(self._path), reason=str(error))

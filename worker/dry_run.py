@@ -1,0 +1,184 @@
+"""A node that asks as the official one does and logs what it would submit. It never signs and never sends.
+
+Without a chain the block height is simulated: one block every five seconds, counted from 1970, so that every process
+and every restart agrees on it. A topic's nonces are the multiples of its epoch length.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import requests
+import structlog
+
+from core.clock import MINUTE_MS, SECOND_MS, Clock
+from core.errors import UnusableForecast
+from core.topic import Topic
+from worker.node import inference_url, submission
+
+BLOCK_MS = 5 * SECOND_MS
+WINDOW_BLOCKS = 60  # longest time a nonce stays open
+RETRY_S = 5.0
+TIMEOUT_S = 10.0  # the official node waits without end
+BODY_LIMIT = 4096
+SHOWN_BODY = 200
+
+log = structlog.get_logger()
+
+
+def block_height(now_ms: int) -> int:
+    """The simulated chain's height.
+
+    >>> block_height(1_700_000_000_000)
+    340000000
+    """
+    return now_ms // BLOCK_MS
+
+
+def epoch_blocks(topic: Topic) -> int:
+    """Length of a topic's epoch: the catalogue's, or for a topic it does not know the horizon's."""
+    return topic.epoch_length_blocks or max(1, topic.horizon_ms // BLOCK_MS)
+
+
+def epoch_start(topic: Topic, height: int) -> int:
+    """The nonce height that is open, or was last, at ``height``."""
+    return height - height % epoch_blocks(topic)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came back from the endpoint."""
+
+    status: int | None = None  # None: nothing did, and ``failure`` says why
+    body: bytes = b""  # its first BODY_LIMIT bytes
+    model_version: str | None = None
+    failure: str = ""
+
+
+def ask(url: str, timeout_s: float) -> Reply:
+    """One GET, without retry. Any failure is a Reply.
+
+    Args:
+        timeout_s: for the connection, for the headers, and for the body as a whole.
+    """
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy and no .netrc between this and an endpoint on the same machine
+        try:
+            with session.get(url, timeout=timeout_s, stream=True) as response:
+                deadline = time.monotonic() + timeout_s
+                body = bytearray()
+                for byte in response.iter_content(1):  # one at a time: a body that trickles must not hold us up
+                    body += byte
+                    if len(body) > BODY_LIMIT:
+                        return Reply(failure=f"the body is longer than {BODY_LIMIT} bytes")
+                    if time.monotonic() > deadline:
+                        return Reply(failure=f"the body took longer than {timeout_s:g} s")
+                return Reply(
+                    status=response.status_code,
+                    body=bytes(body),
+                    model_version=response.headers.get("X-Model-Version"),
+                )
+        except (requests.RequestException, ValueError, OSError) as error:  # requests lets some of urllib3's through
+            return Reply(failure=f"{type(error).__name__}: {error}")
+
+
+class DryRunNode:
+    """Asks for each topic in a thread of its own, so that one that hangs holds up no other."""
+
+    def __init__(
+        self,
+        topics: Sequence[Topic],
+        clock: Clock,
+        stopped: threading.Event,
+        *,
+        base_url: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """
+        Args:
+            clock: its sleep should end when ``stopped`` is set.
+            stopped: ends every topic's loop before its next question.
+            base_url: see ``inference_url``.
+            timeout_s: see ``ask``.
+        """
+        self._topics = topics
+        self._clock = clock
+        self._stopped = stopped
+        self._base_url = base_url
+        self._timeout_s = timeout_s
+
+    def start(self) -> list[threading.Thread]:
+        """Start the threads, their first questions spread over a second. They are daemons: one may hang in a read."""
+        threads = [
+            threading.Thread(
+                target=self.follow, args=(topic, index / len(self._topics)), name=f"topic-{topic.topic_id}", daemon=True
+            )
+            for index, topic in enumerate(self._topics)
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def follow(self, topic: Topic, delay_s: float = 0.0) -> None:
+        """Ask for ``topic`` at once and then at the start of each epoch, until stopped.
+
+        The first window opens with the first question, however far the epoch is: an operator wants to see now that
+        a topic with an epoch of a day is answered.
+        """
+        self._clock.sleep(delay_s)
+        epoch = epoch_blocks(topic)
+        opened_ms = self._clock.now_ms()
+        height = epoch_start(topic, block_height(opened_ms))
+        while not self._stopped.is_set():
+            next_ms = (height + epoch) * BLOCK_MS
+            self.answer(topic, height, closes_ms=min(opened_ms + WINDOW_BLOCKS * BLOCK_MS, next_ms))
+            while (left_ms := next_ms - self._clock.now_ms()) > 0 and not self._stopped.is_set():
+                self._clock.sleep(min(left_ms, MINUTE_MS) / SECOND_MS)  # in slices: the wall clock may be set
+            height = epoch_start(topic, block_height(self._clock.now_ms()))
+            opened_ms = height * BLOCK_MS
+
+    def answer(self, topic: Topic, height: int, *, closes_ms: int) -> Decimal | None:
+        """Ask for one nonce until there is a value to submit or its window closes.
+
+        Returns:
+            The value that would be submitted, None if none came in time.
+        """
+        while not self._stopped.is_set():
+            value = self._question(topic, height)
+            if value is not None:
+                return value
+            if self._clock.now_ms() + RETRY_S * SECOND_MS >= closes_ms:
+                return None
+            self._clock.sleep(RETRY_S)
+        return None
+
+    def _question(self, topic: Topic, height: int) -> Decimal | None:
+        """One question and its log line."""
+        url = inference_url(topic, height, self._base_url)
+        began = time.perf_counter()
+        reply = ask(url, self._timeout_s)
+        took_ms = round((time.perf_counter() - began) * SECOND_MS, 1)
+        if self._stopped.is_set():
+            return None  # also keeps a thread that hung in a read off stdout while the process ends
+        line = log.bind(
+            topic_id=topic.topic_id,
+            token=topic.token,
+            target=topic.target,
+            height=height,
+            url=url,
+            status=reply.status,
+            body=reply.body[:SHOWN_BODY].decode("utf-8", "replace"),
+            model_version=reply.model_version,
+            took_ms=took_ms,
+        )
+        try:
+            if reply.status is None:
+                raise UnusableForecast(reply.failure)
+            value = submission(reply.status, reply.body)
+        except UnusableForecast as error:
+            line.warning("nothing to submit", value=None, reason=str(error))
+            return None
+        line.info("would submit", value=str(value))
+        return value
