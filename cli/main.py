@@ -56,7 +56,11 @@ def _one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
 
 def _settings(*, config: Path | None = None, data_dir: Path | None = None, **others: object) -> Settings:
     given = {"config_file": config, "data_dir": data_dir, **others}
-    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _or_example(settings: Settings) -> Settings:
+    """A first run needs no config.json; one that was named must be there."""
     if "config_file" not in settings.model_fields_set and not settings.config_file.exists() and EXAMPLE_CONFIG.exists():
         print("no config.json here: using config.example.json (copy it to config.json to choose your own topics)")
         return settings.model_copy(update={"config_file": EXAMPLE_CONFIG})
@@ -76,6 +80,7 @@ def run(
     settings = _settings(config=config, data_dir=data_dir, market=market, port=port)
     choice = choose_market(settings)
     print(choice.sentence, flush=True)
+    settings = _or_example(settings)
     topics_from_config(settings.config_file)
     if replay is not None and choice.market is not Market.SIMULATED:
         raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
@@ -123,6 +128,7 @@ def train(
     settings = _settings(config=config, data_dir=data_dir, market=market)
     choice = choose_market(settings)
     print(choice.sentence, flush=True)
+    settings = _or_example(settings)
     with ExitStack() as stack:
         url = None
         if choice.market is Market.SIMULATED:
@@ -164,7 +170,7 @@ def topics(
             row = (topic_id, entry.asset, entry.target, entry.horizon, entry.loss, network, entry.epoch_length_blocks)
             table.add_row(*(str(cell) for cell in row))
     else:
-        for topic in topics_from_config(_settings(config=config).config_file):
+        for topic in topics_from_config(_or_example(_settings(config=config)).config_file):
             said = (topic.network or "not said", str(topic.epoch_length_blocks or "not said"))
             table.add_row(str(topic.topic_id), topic.token, topic.target, topic.horizon, topic.loss, *said)
     Console().print(table)

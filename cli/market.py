@@ -86,8 +86,9 @@ def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tupl
     """
     folder = settings.data_dir / "simulated"
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = ["--seed", str(settings.seed), "--state", str(folder / "tape.json")]
-    arguments += ["--replay", str(replay)] if replay else []
+    arguments = ["--seed", str(settings.seed)]
+    if replay is not None:  # the state file keeps a restart on the same tape
+        arguments += ["--replay", str(replay), "--state", str(folder / "tape.json")]
     process = subprocess.Popen(
         child_command("market.simulated", *arguments),
         stdin=subprocess.PIPE,

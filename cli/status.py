@@ -36,7 +36,7 @@ def _endpoint(url: str) -> dict[str, Any]:
         answer.raise_for_status()
         return {"url": url, "answers": True, "topics": answer.json()}
     except (requests.RequestException, ValueError) as error:
-        return {"url": url, "answers": False, "reason": str(error).splitlines()[0]}
+        return {"url": url, "answers": False, "reason": type(error).__name__}
 
 
 def _folder(folder: Path) -> dict[str, Any]:
@@ -58,10 +58,12 @@ def status_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
     if not endpoint["answers"]:
         yield f"inference at {endpoint['url']}: no answer ({endpoint['reason']})"
     else:
-        table = Table("topic", "token", "target", "horizon", "answered by", "ready", "why not", title="inference")
-        for topic in endpoint["topics"]["topics"]:
-            cells = (topic.get(key, "") for key in ("topic_id", "token", "target", "horizon", "version", "ready"))
-            table.add_row(*(str(cell) for cell in cells), str(topic.get("reason") or ""))
+        table = Table("topic", "token", "target", "horizon", "answered by", "last value", "ready", title="inference")
+        for topic in endpoint["topics"]:
+            asked = (str(topic[key]) for key in ("topic_id", "token", "target", "horizon"))
+            by = topic["champion"] if not topic["persistence"] else f"persistence: {topic['persistence']}"
+            value = (topic["last_answer"] or {}).get("value", "")
+            table.add_row(*asked, by, value, "yes" if topic["ready"] else f"no: {topic['reason']}")
         yield table
     if not report["folders"]:
         yield "no updater has run on this data folder yet: scripts/run starts everything"
@@ -77,7 +79,7 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
     if state is None:
         yield "updater: no readable state"
         return
-    seen = iso(state["heartbeat_ms"])
+    seen = _when(state["heartbeat_ms"])
     yield f"updater: {'alive' if folder['updater_alive'] else 'not running'}, last seen {seen}"
     panels = Table("panel", "now", "last round", "version", "failures", "next", title="training")
     scores = Table("topic", "symbol", "head", "loss", "rows", "/ naive", "/ champion", "serves", "why", title="judged")
@@ -86,7 +88,7 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
         ended = (
             "none yet"
             if not outcome
-            else f"{'ok' if outcome['ok'] else outcome['reason']} {iso(outcome['finished_ms'])}"
+            else f"{'ok' if outcome['ok'] else outcome['reason']} {_when(outcome['finished_ms'])}"
         )
         upcoming = panel["next_try_ms"] or panel["next_run_ms"]
         panels.add_row(
@@ -95,7 +97,7 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
             ended,
             outcome.get("version") or "",
             str(panel["failures"]),
-            iso(upcoming) if upcoming else "",
+            _when(upcoming) if upcoming else "",
         )
         for verdict in outcome.get("verdicts", ()):
             scores.add_row(
@@ -113,9 +115,14 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
     yield scores
     series = Table("series", "newest kline", "gaps", "last sync", "failure", title="kline store")
     for name, entry in state["series"].items():
-        newest = iso(entry["newest_ms"]) if entry["newest_ms"] else "none"
-        series.add_row(name, newest, str(entry["gaps"]), iso(entry["synced_ms"]), entry["reason"])
+        newest = _when(entry["newest_ms"]) if entry["newest_ms"] else "none"
+        series.add_row(name, newest, str(entry["gaps"]), _when(entry["synced_ms"]), entry["reason"])
     yield series
+
+
+def _when(ms: int) -> str:
+    """To the minute: a table has to fit a terminal."""
+    return iso(ms)[:16].replace("T", " ") + "Z"
 
 
 def _ratio(loss: float | None, beside: float | None) -> str:

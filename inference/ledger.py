@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from core.clock import Clock
 from core.errors import ConfigError
@@ -23,6 +23,7 @@ from inference.drain import Drain
 
 SCHEMA_VERSION = 1
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
+GATHER_S = 0.005  # an answer is committed this much later, with those that came in the meantime, not under its own feet
 BUSY_S = 2.0  # how long SQLite waits for another process's write
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 
@@ -81,7 +82,7 @@ class Ledger:
         except sa.exc.SQLAlchemyError as error:
             self._engine.dispose()
             raise _unusable(self._engine.url, error) from error
-        self._drain = Drain[Answer]("ledger", self._write)
+        self._drain = Drain[Answer]("ledger", self._write, gather_s=GATHER_S)
 
     def recall(self, topic: Topic, height: int) -> Answer | None:
         """The answer to this question, if memory has it."""
@@ -201,10 +202,15 @@ def _answer(row: sa.RowMapping) -> Answer:
 
 def _insert(dialect: str) -> sa.Insert:
     """The first answer stays, unless the question behind its key has changed since."""
-    insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(answers)
+    insert: Any = sqlite.insert(answers)
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415 -- a tenth of a second of every other start
+
+        insert = postgresql.insert(answers)
     others = {column.name: insert.excluded[column.name] for column in answers.c if column.name not in KEY}
     changed = sa.or_(*(answers.c[name] != insert.excluded[name] for name in QUESTION))
-    return insert.on_conflict_do_update(index_elements=KEY, set_=others, where=changed)
+    guarded: sa.Insert = insert.on_conflict_do_update(index_elements=KEY, set_=others, where=changed)
+    return guarded
 
 
 def _open(url: str, clock: Clock) -> sa.Engine:

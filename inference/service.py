@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -15,12 +14,13 @@ from core.topic import Target, Topic
 from inference.answer import Answer
 from inference.champions import NOTHING, Champions, Chosen
 from inference.ledger import Ledger
+from inference.outlook import Limits, Made, Outlook
 from inference.question import Questions
 from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
 from model.forecaster import PERSISTENCE, BiRNNForecaster, Forecasts, HeadForecast, Naive, Reasons, value
-from model.heads import Panel, head_of, panel_of, panels_for
+from model.heads import head_of, panel_of, panels_for
 from model.registry import Registry
 
 LOOK_S = 0.5  # how often champions.json is looked at
@@ -39,51 +39,6 @@ class Market(Protocol):
     def kline_fault(self, symbol: str, interval_ms: int) -> str: ...
 
     def price_fault(self, symbol: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How old what an answer rests on may be, and what happens without a model."""
-
-    anchor_ms: int
-    klines_ms: int  # for one-minute candles; longer ones close less often and get the difference on top
-    model_ms: int
-    policy: NoModelPolicy
-
-    def klines_of_ms(self, interval_ms: int) -> int:
-        """How long ago the newest candle may have closed.
-
-        >>> limits = Limits(anchor_ms=30_000, klines_ms=180_000, model_ms=1, policy=NoModelPolicy.REFUSE)
-        >>> limits.klines_of_ms(60_000), limits.klines_of_ms(3_600_000)
-        (180000, 3720000)
-        """
-        return self.klines_ms + interval_ms - MINUTE_MS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    """All that an answer to one topic needs beside the anchor: made in the background, replaced as a whole."""
-
-    topic: Topic
-    panel: Panel
-    klines_end_ms: int  # close of the newest kline
-    close: float  # of the newest kline
-    champion: str  # version in use; empty without one
-    created_ms: int  # when that version was trained
-    forecast: HeadForecast | None  # the champion's
-    fault: str  # what is wrong with the champion, or with the one that should be
-    fallback: HeadForecast | None  # the naive forecast
-    fallback_fault: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """A number made for a topic, before it is anybody's answer."""
-
-    number: float
-    forecast: HeadForecast
-    anchor: Price
-    reason: str  # why it is not the champion's; empty when it is
 
 
 def rows_to_keep(topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
@@ -125,6 +80,7 @@ class InferenceService:
         self._champions = Champions(registry, self.questions.topics, clock)
         self._chosen = NOTHING
         self._chosen_once = False
+        self._windows: dict[int, Mapping[str, Klines]] = {}  # by interval: the candles that were closed together
         self._forecasts: dict[str, tuple[Forecasts, Reasons]] = {}  # by version
         self._outlooks: Mapping[int, Outlook] = {}  # by topic id; replaced, never changed
         self._last: dict[int, Answer] = {}
@@ -218,7 +174,7 @@ class InferenceService:
     def instead_of_champion(self, topic: Topic) -> str:
         """Why the naive forecast would answer a topic now; empty when the champion does."""
         outlook = self._outlooks.get(topic.topic_id)
-        return self._why_no_champion(outlook, self._clock.now_ms()) if outlook else ""
+        return outlook.why_no_champion(self._clock.now_ms(), self.limits) if outlook else ""
 
     def anchor(self, topic: Topic) -> Price | None:
         """The newest trade price of the topic's symbol."""
@@ -263,7 +219,7 @@ class InferenceService:
 
     def _forecast(self, outlook: Outlook, now_ms: int) -> tuple[HeadForecast, str]:
         """The champion's forecast, or the naive one and why."""
-        reason = self._why_no_champion(outlook, now_ms)
+        reason = outlook.why_no_champion(now_ms, self.limits)
         if not reason and outlook.forecast:
             return outlook.forecast, ""
         if self.limits.policy is NoModelPolicy.REFUSE:
@@ -271,19 +227,6 @@ class InferenceService:
         if outlook.fallback is None:
             raise UnusableForecast(f"topic {outlook.topic.topic_id}: {reason}; naive: {outlook.fallback_fault}")
         return outlook.fallback, reason
-
-    def _why_no_champion(self, outlook: Outlook, now_ms: int) -> str:
-        if not outlook.champion:
-            return outlook.fault or "no champion yet"
-        if now_ms - outlook.created_ms > self.limits.model_ms:
-            return (
-                f"{outlook.champion} was trained {iso(outlook.created_ms)}, more than "
-                f"{self.limits.model_ms // (60 * MINUTE_MS)} h ago: MAX_MODEL_AGE_H"
-            )
-        forecast = outlook.forecast
-        if forecast is None or now_ms - forecast.asof_ms > self.limits.klines_of_ms(outlook.panel.interval_ms):
-            return outlook.fault or f"{outlook.champion} gave no forecast from the newest klines"
-        return ""
 
     def _missing_market(self, topic: Topic) -> str:
         interval_ms = panel_of(topic.horizon_min).interval_ms
@@ -295,6 +238,7 @@ class InferenceService:
     def candles_closed(self, interval_ms: int) -> None:
         """Forecast anew from the newest candles of an interval: one pass per network, all symbols and heads in it."""
         with self._forecasting:
+            self._windows[interval_ms] = self._live.snapshot(interval_ms)
             for version, forecaster in self._chosen.versions.items():
                 if forecaster.panel.interval_ms == interval_ms:
                     self._run(version, forecaster)
@@ -331,7 +275,7 @@ class InferenceService:
         """One pass of one network. A symbol that is left out keeps what was forecast for it before, until too old."""
         before, _ = self._forecasts.get(version, ({}, {}))
         try:
-            forecasts, reasons = forecaster.forecast(self._live.snapshot(forecaster.panel.interval_ms))
+            forecasts, reasons = forecaster.forecast(self._windows.get(forecaster.panel.interval_ms, {}))
         except Exception as error:
             log.exception("forecast_failed", version=version)
             forecasts, reasons = {}, dict.fromkeys((topic.symbol for topic in self.topics), f"{version}: {error!r}")
@@ -344,7 +288,7 @@ class InferenceService:
         outlooks: dict[int, Outlook] = {}
         for topic in self.topics:
             panel, head = panel_of(topic.horizon_min), head_of(topic)
-            klines = self._live.snapshot(panel.interval_ms).get(topic.symbol)
+            klines = self._windows.get(panel.interval_ms, {}).get(topic.symbol)
             if klines is None or not len(klines):
                 continue
             forecaster = self._chosen.forecasters.get(topic.topic_id)

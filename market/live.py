@@ -22,8 +22,7 @@ AFTER_CLOSE_MS = 200  # a venue needs a moment to publish a candle that has just
 STRAGGLERS_MS = 1_500  # how long the candles that are there wait for the others of their interval
 FIRST_LOAD_MS = 10_000  # the same while some series have never been answered
 UNKNOWN_SYMBOL_S = 60.0  # until a symbol that the venue does not know is asked for again
-LONGEST_BACK_OFF_S = 30.0
-LONGEST_PRICE_BACK_OFF_S = 4.0
+LONGEST_BACK_OFF_S = 4.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
 LONGEST_NAP_S = 0.25  # a clock that was set, or a machine that slept, is noticed this late
 
@@ -199,7 +198,7 @@ class LiveMarket:
             log.warning("prices_unavailable", reason=str(error))
         self._price_faults = {**dict.fromkeys(self._symbols, str(error)), **self._paused_faults()}
         asked_for_s = getattr(error, "retry_after_s", None) or 0.0
-        return max(asked_for_s, min(LONGEST_PRICE_BACK_OFF_S, PRICE_POLL_S * 2.0 ** (self._price_failures - 1)))
+        return max(asked_for_s, min(LONGEST_BACK_OFF_S, PRICE_POLL_S * 2.0 ** (self._price_failures - 1)))
 
     def _paused_faults(self) -> dict[str, str]:
         return {s: self._price_faults[s] for s in self._price_pause_until_ms if s in self._price_faults}
@@ -260,7 +259,7 @@ class LiveMarket:
             if kept.failures:
                 log.info("klines_back", symbol=kept.symbol, interval_ms=kept.interval_ms, failures=kept.failures)
             kept.klines, kept.fault, kept.failures, kept.tried, kept.polling = klines, "", 0, True, False
-            kept.due_ms = complete_ms + kept.interval_ms + AFTER_CLOSE_MS
+            kept.due_ms = min(complete_ms, now_ms) + kept.interval_ms + AFTER_CLOSE_MS  # now: the clock may go back
             if klines.end_ms < complete_ms:
                 kept.due_ms = now_ms + _late_pause_ms(asked_ms - complete_ms)
             elif next(klines.gaps(), None):
@@ -318,7 +317,10 @@ def _is_whole(batch: _Batch, now_ms: int) -> bool:
     if batch.since_ms is None:
         return False
     newest_ms = max(kept.klines.end_ms for kept in batch.series)
-    if all(kept.tried and (kept.fault or kept.klines.end_ms == newest_ms) for kept in batch.series):
+    # What failed and is not being asked for just now may take its time; its interval does not wait.
+    if all(
+        kept.tried and (kept.klines.end_ms == newest_ms or (kept.fault and not kept.polling)) for kept in batch.series
+    ):
         return True
     patience_ms = STRAGGLERS_MS if all(kept.tried for kept in batch.series) else FIRST_LOAD_MS
     return now_ms - batch.since_ms >= patience_ms

@@ -17,7 +17,7 @@ from model.features import Floats32
 from model.heads import Head, Kind, decode
 from model.windows import Rows, Windows
 
-CAUTION = 2.0  # standard errors taken off a slope: an edge that could be luck counts for nothing
+CAUTION = 3.0  # standard errors taken off a slope: an edge that could be luck counts for nothing
 LEAST_HORIZONS = 50  # of validation time below which no slope is believed: overlapping rows are not evidence
 POOLED = "*"  # stands for any symbol that was not trained on
 BIAS_LIMITS = (0.5, 2.0)

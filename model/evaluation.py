@@ -45,10 +45,10 @@ class Score:
         return {**asdict(self), "ratio": self.ratio, "difference": self.difference}
 
 
-def onnx_network(onnx: bytes, threads: int = 2) -> Network:
+def onnx_network(onnx: bytes) -> Network:
     """A published network as a function of arrays: what is served, and therefore what is judged."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 

@@ -1,7 +1,9 @@
 """Klines to what the network reads: scale-free, causal numbers with a finite memory.
 
-A row is a function of the ``WARMUP`` candles up to it, of the symbol and of the leader, and of nothing else, so a
-live tail and the stored history give the same row. Whoever changes what a column means raises ``FEATURE_VERSION``.
+A row is a function of the ``WARMUP`` candles up to it, of the symbol and of the leader, and of the symbol's
+``panel.memory`` last candles, and of nothing else: a live tail and the stored history give the same row. Only the
+first ones must be without a hole; a hole further back shortens the mean that it lies in.
+Whoever changes what a column means raises ``FEATURE_VERSION``.
 """
 
 from dataclasses import dataclass
@@ -14,10 +16,8 @@ from market.klines import Floats, Ints, Klines
 from model.heads import Panel, candle_returns, rolling_sum
 
 FEATURE_VERSION = 1
-WARMUP = 481  # candles that one row of features reads, itself included
-LONGEST = WARMUP - 1  # returns in the longest span; each needs the close before it
-SPANS = (5, 15, 60, 240, LONGEST)  # candles
-MOVES = (5, 15, 60, 240)  # candles
+SPANS = (5, 15, 60, 240)  # candles
+WARMUP = 241  # candles without a hole that one row reads, itself included: each return needs the close before it
 
 FLAT = 1e-6  # per candle: the least volatility a market is taken to have
 LIMIT = 8.0  # features are clipped here: what lies beyond is news, whatever its size
@@ -29,9 +29,9 @@ _OWN = (
     "volume",
     "trades",
     "taker_share",
-    *(f"volatility_{span}" for span in SPANS),
-    *(f"range_{span}" for span in SPANS),
-    *(f"move_{span}" for span in MOVES),
+    *(f"volatility_{span}" for span in (*SPANS, "memory")),
+    *(f"range_{span}" for span in (*SPANS, "memory")),
+    *(f"move_{span}" for span in SPANS),
 )
 _LEADER = ("return", "range", "volume", "volatility_5", "volatility_15", "volatility_60", "move_15")
 _CALENDAR = ("day_sin", "day_cos", "half_day_sin", "half_day_cos", "hour_sin", "hour_cos", "week_sin", "week_cos")
@@ -53,7 +53,12 @@ class FeatureTable:
 
 
 def rows_needed(panel: Panel) -> int:
-    """Candles without a hole that a window's features read, the last one included."""
+    """Candles of a symbol that the features of one window read; its last is the newest of them."""
+    return panel.rows_needed
+
+
+def unbroken_needed(panel: Panel) -> int:
+    """The newest of them, of the symbol and of the leader, that must be without a hole."""
     return WARMUP + panel.lookback - 1
 
 
@@ -63,38 +68,39 @@ def compute(klines: Klines, leader: Klines, panel: Panel) -> FeatureTable:
     Args:
         klines: the symbol's candles of the panel's interval, oldest first; gaps are gaps.
         leader: the leader's candles over the same time; they are matched by ``open_time_ms``.
-        panel: its lookback decides what is usable.
+        panel: its lookback and memory decide what is usable.
     Returns:
         A row per candle. With NaN in a flow column (a venue that has none) its feature is neutral, 0.
     """
-    own, scale = _describe(klines)
+    own, scale = _describe(klines, panel.memory)
+    led, _ = _describe(leader, panel.memory)
     place = np.searchsorted(leader.open_time_ms, klines.open_time_ms)
-    place = np.minimum(place, max(len(leader) - 1, 0))
-    if len(leader):
-        led, _ = _describe(leader)
-        present = leader.open_time_ms[place] == klines.open_time_ms
-        led_run = np.where(present, leader.run_length()[place], 0)
-        columns = [led[name][place] for name in _LEADER]
-    else:
-        led_run = np.zeros(len(klines), np.int64)
-        columns = [np.zeros(len(klines)) for _ in _LEADER]
-    x = np.stack([*(own[name] for name in _OWN), *columns, *_calendar(klines.open_time_ms)], axis=1)
+    place[place == len(leader)] = 0  # no such time: no match below
+    matched = np.isin(klines.open_time_ms, leader.open_time_ms, assume_unique=True)
+    led_run = np.zeros(len(klines), np.int64)
+    led_run[matched] = leader.run_length()[place[matched]]
+    columns = [own[name] for name in _OWN]
+    for name in _LEADER:
+        column = np.zeros(len(klines))
+        column[matched] = led[name][place[matched]]
+        columns.append(column)
+    x = np.stack([*columns, *_calendar(klines.open_time_ms)], axis=1)
+    unbroken = np.minimum(klines.run_length(), led_run) >= unbroken_needed(panel)
     return FeatureTable(
         open_time_ms=klines.open_time_ms,
         x=np.clip(np.nan_to_num(x, nan=0.0), -LIMIT, LIMIT).astype(np.float32),
         scale=scale,
         close=klines.close,
-        usable=np.minimum(klines.run_length(), led_run) >= rows_needed(panel),
+        usable=unbroken & (np.arange(len(klines)) >= rows_needed(panel) - 1),
     )
 
 
-def _describe(klines: Klines) -> tuple[dict[str, Floats], Floats]:
-    """Columns by name, NaN where the memory has a hole or there is no such number; and the scale."""
+def _describe(klines: Klines, memory: int) -> tuple[dict[str, Floats], Floats]:
+    """Columns by name, NaN where their candles have a hole or there is no such number; and the scale."""
     returns = candle_returns(klines)
     spread = np.log(klines.high / klines.low)
     squares, spread_squares = returns**2, spread**2 / (4 * np.log(2))  # Parkinson, J. Business 53(1), 1980
     power = {span: rolling_sum(squares, span) / span for span in SPANS}
-    spread_power = {span: rolling_sum(spread_squares, span) / span for span in SPANS}
     blend = (power[15] + power[60] + power[240]) / 3
     scale = np.sqrt(np.where(np.isfinite(blend), blend, 0.0) + FLAT**2)
     # in a flat market 0 / 0 is a close in the middle, and no trade is no preference
@@ -106,18 +112,26 @@ def _describe(klines: Klines) -> tuple[dict[str, Floats], Floats]:
             "volume": _against_usual(klines.volume),
             "trades": _against_usual(klines.trades),
             "taker_share": 2 * klines.taker_buy_base / klines.volume - 1,
+            "volatility_memory": _log_ratio(_remembered(squares, memory), scale),
+            "range_memory": _log_ratio(_remembered(spread_squares, memory), scale),
         }
     for span in SPANS:
         columns[f"volatility_{span}"] = _log_ratio(power[span], scale)
-        columns[f"range_{span}"] = _log_ratio(spread_power[span], scale)
-    for span in MOVES:
+        columns[f"range_{span}"] = _log_ratio(rolling_sum(spread_squares, span) / span, scale)
         columns[f"move_{span}"] = rolling_sum(returns, span) / (scale * span**0.5)
     return columns, scale
 
 
+def _remembered(squares: Floats, memory: int) -> Floats:
+    """Mean of those of the last ``memory`` candles whose number is known."""
+    known = np.isfinite(squares)
+    return rolling_sum(np.where(known, squares, 0.0), memory) / rolling_sum(known.astype(np.float64), memory)
+
+
 def _log_ratio(power: Floats, scale: Floats) -> Floats:
     """Logarithm of a volatility over the scale, with a floor of a hundredth of the scale."""
-    return 0.5 * np.log(power / scale**2 + 1e-4)
+    ratio: Floats = 0.5 * np.log(power / scale**2 + 1e-4)
+    return ratio
 
 
 def _against_usual(flow: Floats, span: int = 240) -> Floats:

@@ -70,12 +70,14 @@ class Panel:
 
     name: str
     interval_ms: int
-    lookback: int = 64  # candles in a window
+    lookback: int = 32  # candles in a window; longer ones gain nothing, for the features remember more
+    memory: int = 1440  # candles that the features with the longest memory are means over
     days_per_training_day: int = 1  # hours are sparse and long horizons need years: the hour panel takes 8
 
-    def history_days(self, training_days: int) -> int:
-        """Days of klines to train on when ``TRAINING_DAYS`` is ``training_days``."""
-        return training_days * self.days_per_training_day
+    @property
+    def rows_needed(self) -> int:
+        """Candles that a window's features read: lookback, memory, and the close before the first return."""
+        return self.lookback + self.memory
 
     def steps(self, head: Head) -> int:
         """The head's horizon in candles.
@@ -98,7 +100,7 @@ class Panel:
 
 
 MINUTE = Panel(name="minute", interval_ms=MINUTE_MS)
-HOUR = Panel(name="hour", interval_ms=HOUR_MS, days_per_training_day=8)
+HOUR = Panel(name="hour", interval_ms=HOUR_MS, memory=480, days_per_training_day=8)
 PANELS = {panel.name: panel for panel in (MINUTE, HOUR)}
 
 
@@ -158,8 +160,10 @@ def panels_for(topics: Iterable[Topic]) -> dict[Panel, PanelPlan]:
 
 
 def training_start_ms(panel: Panel, training_days: int, now_ms: int) -> int:
-    """Where the klines of a training begin, on a UTC day so that whole archive days fit."""
-    return (now_ms - panel.history_days(training_days) * DAY_MS) // DAY_MS * DAY_MS
+    """Where the klines of a training begin: ``TRAINING_DAYS`` of windows (eight times as many for the hour panel) and
+    what the first of them reads, from the start of a UTC day on, so that whole archive days fit."""
+    windows_ms = training_days * panel.days_per_training_day * DAY_MS
+    return (now_ms - windows_ms - panel.rows_needed * panel.interval_ms) // DAY_MS * DAY_MS
 
 
 def rolling_sum(values: Floats, rows: int) -> Floats:

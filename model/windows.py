@@ -15,7 +15,7 @@ from model.heads import LEADER, PanelPlan, encode, naive, truth
 Rows = npt.NDArray[np.intp]
 
 TRAIN_SHARE, VALIDATE_SHARE = 0.78, 0.10  # of the usable time; the newest rest is judged on
-LEAST_ROWS = 64  # in each part of a split
+LEAST_ROWS = 16  # in each part of a split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

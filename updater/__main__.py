@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(training: dict[str, JsonValue], signals: "queue.SimpleQueue[int]") -> int:
     settings = load_settings()
+    if settings.market is Market.AUTO:
+        raise ConfigError("MARKET=auto is for birnn run alone; set binance, or simulated with the exchange's URLs")
     configure_logging(settings.log_level, service="updater", simulated=settings.market is Market.SIMULATED)
     topics = topics_from_config(settings.config_file)
     trigger = cron_trigger(settings.retrain_cron)

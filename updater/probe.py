@@ -1,7 +1,7 @@
 """Health check of the updater for containers: standard library alone, so that it costs little every few seconds.
 
 ``python -m updater.probe [--data-dir DIR] [--max-age S]`` exits 0 while the heartbeat in ``DATA_DIR/updater.json``
-is fresh, else 1 with one line that says why.
+is fresh, else 1 with one line that says why. DATA_DIR is read from the environment alone, not from ``.env``.
 """
 
 import argparse

@@ -124,7 +124,7 @@ def run_training(
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for reader in readers:
-            reader.join(timeout=1.0)
+            reader.join(timeout=5.0)
         for stream in (process.stdin, process.stdout, process.stderr):
             with contextlib.suppress(OSError):
                 stream.close()  # type: ignore[union-attr]  # all three are pipes

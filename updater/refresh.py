@@ -133,7 +133,7 @@ def judge(trained: TrainedPanel, challenger: Artefact, champions: Mapping[int, A
 
     def scores_of(artefact: Artefact) -> dict[int, Score]:
         forecaster = BiRNNForecaster(artefact)
-        said = outputs(onnx_network(artefact.onnx, trained.config.threads), windows, rows)
+        said = outputs(onnx_network(artefact.onnx), windows, rows)
         return {s.topic_id: s for s in score(windows, rows, said, forecaster.heads, forecaster.calibration)}
 
     ours = scores_of(challenger)

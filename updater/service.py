@@ -2,7 +2,7 @@
 
 import fcntl
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from market.provider import MarketData
 from market.store import KlineStore
 from market.sync import sync_all
 from model.forecaster import BiRNNForecaster
-from model.heads import LEADER, Panel, PanelPlan, head_of, panels_for, training_start_ms
+from model.heads import LEADER, PanelPlan, head_of, panels_for, training_start_ms
 from model.registry import Champion, Registry, check
 from updater.process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.progress import progress_of
@@ -97,7 +97,7 @@ class Updater:
         Args:
             again: this is a new try of a round that left symbols out; without news of them it trains nothing.
         Raises:
-            Stopped: the updater is to end; the child is dead.
+            Stopped: the updater is to end; the child, if there was one, is dead.
         """
         plan = self.plans[panel]
         last = self.state.panel(panel).outcome
@@ -110,11 +110,12 @@ class Updater:
                 outcome = last.model_copy(update={"missing": missing, "finished_ms": self.clock.now_ms()})
             else:
                 outcome = self._train(plan, missing)
-        except Stopped:
+        except (Stopped, KeyboardInterrupt):
             self.state.update_panel(panel, running_since_ms=None, progress="")
             raise
         except Exception as error:  # a round's failure, even a bug, ends here
-            log.debug("round_failed", panel=panel, exc_info=True)
+            if not isinstance(error, WorkerError):
+                log.exception("unforeseen", panel=panel)
             now_ms = self.clock.now_ms()
             outcome = Outcome(
                 panel=panel,
@@ -184,22 +185,25 @@ class Updater:
             champions = self.registry.champions()
         except IncompatibleModel as error:
             return str(error)
-        lost = self._lost(plan.panel)
+        versions = [version for version in self.registry.versions() if version.startswith(f"{plan.panel.name}-")]
+        settled = self._settled(plan.panel.name, versions[-1]) if versions else _nothing
         fit: dict[str, str] = {}
         for topic in plan.topics:
             why = self._why_unusable(topic, champions.get(topic.topic_id), fit)
-            if why and (topic.topic_id, topic.symbol, head_of(topic).key) not in lost:
+            if why and not settled(topic):
                 return why
         return ""
 
-    def _lost(self, panel: Panel) -> set[tuple[int, str, str]]:
-        """Questions that the panel's newest version was judged on and lost: training anew now would be for nothing."""
-        versions = [version for version in self.registry.versions() if version.startswith(f"{panel.name}-")]
-        if not versions or self._why_unfit(versions[-1]):
-            return set()
-        scores = self.registry.open(versions[-1]).manifest.scores
-        verdicts = [Verdict.model_validate(score) for score in scores]
-        return {(v.topic_id, v.symbol, v.head) for v in verdicts if not v.promoted}
+    def _settled(self, panel: str, newest: str) -> Callable[[Topic], bool]:
+        """Which topics the newest version settled without becoming their champion: it lost, or was made without their
+        symbol, for want of klines. To train at once would be for nothing; the schedule and the retries see to them."""
+        if self._why_unfit(newest):
+            return _nothing
+        verdicts = [Verdict.model_validate(score) for score in self.registry.open(newest).manifest.scores]
+        lost = {(v.topic_id, v.symbol, v.head) for v in verdicts if not v.promoted}
+        last = self.state.panel(panel).outcome
+        left_out = last.missing if last and last.version == newest else {}
+        return lambda topic: (topic.topic_id, topic.symbol, head_of(topic).key) in lost or topic.symbol in left_out
 
     def _why_unusable(self, topic: Topic, champion: Champion | None, known: dict[str, str]) -> str:
         """Why a topic cannot be answered by its champion; ``known`` remembers it by version."""
@@ -221,6 +225,10 @@ class Updater:
         oldest_h = self.settings.max_model_age_h
         too_old = self.clock.now_ms() - made_ms > oldest_h * HOUR_MS
         return f"{version} is older than MAX_MODEL_AGE_H={oldest_h}" if too_old else ""
+
+
+def _nothing(_: Topic) -> bool:
+    return False
 
 
 def _series(symbol: str, interval_ms: int) -> str:

@@ -22,7 +22,8 @@ from inference.app import create_app
 from inference.drain import Drain
 from inference.ledger import Ledger
 from inference.metrics import Metrics
-from inference.service import InferenceService, Limits, rows_to_keep
+from inference.outlook import Limits
+from inference.service import InferenceService, rows_to_keep
 from market.binance import Binance
 from market.live import LiveMarket
 from market.simulated import SimulatedExchange

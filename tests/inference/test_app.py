@@ -13,6 +13,7 @@ import requests
 from core.clock import HOUR_MS, MINUTE_MS, iso
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
+from inference.ledger import RECENT
 from market.simulated import SimulatedExchange
 from model.heads import HOUR
 from model.registry import Registry
@@ -90,7 +91,8 @@ def test_an_answer_is_the_bare_decimal_and_its_headers_say_what_it_rests_on(
         pytest.param("/inference/ETH?topic=1&height=9223372036854775808", 400, "height", id="height above int64"),
         pytest.param("/inference/ETH?topic=1&topic=2", 400, "2 times", id="topic twice"),
         pytest.param("/inference/ETH?topic=1&height=1&height=1", 400, "2 times", id="height twice"),
-        pytest.param("/inference/ETH?" + "&".join("a=1" for _ in range(50)), 400, "query", id="fifty parameters"),
+        pytest.param("/inference/ETH?top%69c=1&topic=1", 400, "2 times", id="topic twice, once in disguise"),
+        pytest.param("/inference/ETH?&&=&topic", 400, "''", id="topic without a value"),
         pytest.param("/inference/E%0AT%22H", 404, "\\n", id="token with a line break"),
         pytest.param("/inference/" + "A" * 4000, 404, "...", id="token of 4000 letters"),
         pytest.param("/inference/", 404, "", id="no token"),
@@ -170,6 +172,25 @@ def test_a_repeated_question_gets_the_same_answer_also_after_a_restart(
     for answer in (again, restarted):
         assert (answer.status_code, answer.text) == (200, first.text)
         assert [answer.headers[name] for name in names] == [first.headers[name] for name in names]
+
+
+def test_an_answer_that_memory_has_let_go_is_still_the_same(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    with node(tmp_path, exchange, clock) as running, requests.Session() as session:
+
+        def ask(height: int) -> str:
+            return session.get(f"{running.url}/inference/ETH?topic=1&height={height}", timeout=5).text
+
+        first = ask(0)
+        for height in range(1, RECENT + 1):
+            ask(height)
+        eventually(lambda: running.ledger.recall(ETH_10M, 0) is None, what="the first answer leaving memory")
+        before = running.live.anchor("ETHUSDT")
+        clock.jump(20_000)
+        eventually(lambda: running.live.anchor("ETHUSDT") != before, what="another price")
+        assert ask(0) == first
+        assert ask(RECENT + 1) != first
 
 
 def test_a_stale_market_is_503_with_a_reason_and_then_recovers(

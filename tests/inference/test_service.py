@@ -34,7 +34,7 @@ class Still:
     prices: dict[str, Price] = field(default_factory=dict)
 
     def snapshot(self, interval_ms: int) -> Mapping[str, Klines]:
-        return self.series[interval_ms]
+        return dict(self.series[interval_ms])
 
     def anchor(self, symbol: str) -> Price | None:
         return self.prices.get(symbol)
@@ -59,6 +59,7 @@ class Bench:
             ASKED, self.market, self.registry, self.ledger, self.clock, limits=limits(policy), market="BINANCE"
         )
         self.fill()
+        self.tell()
 
     def fill(self) -> None:
         """Fresh candles and prices as of now."""
@@ -83,6 +84,11 @@ class Bench:
 
     def close(self) -> None:
         self.ledger.close()
+
+    def tell(self) -> None:
+        """Candles of both panels have closed."""
+        for interval_ms in self.market.series:
+            self.service.candles_closed(interval_ms)
 
     def promote(self, output: float, *topics: Topic) -> str:
         version = publish(self.registry, output, self.clock.now_ms())
@@ -111,17 +117,24 @@ def test_rows_kept_are_what_forecasts_read() -> None:
         ("BTCUSDT", HOUR_MS),
         ("ETHUSDT", HOUR_MS),
     }
-    assert all(count > rows_needed(MINUTE) for count in rows.values())
+    needed = {panel.interval_ms: rows_needed(panel) for panel in (MINUTE, HOUR)}
+    assert all(count > needed[interval_ms] for (_, interval_ms), count in rows.items())
     long = rows_to_keep([topic(9, "ETH", 7 * 24 * 60, Target.VOLATILITY)])
     assert min(long.values()) > max(rows_needed(HOUR), 7 * 24)
 
 
 def test_before_champions_are_read_there_is_no_answer_that_could_be_the_wrong_one(bench: Bench) -> None:
-    bench.service.candles_closed(MINUTE_MS)
     with pytest.raises(StaleKlines, match="starting"):
         bench.service.infer(1, "ETH", None)
     bench.service.choose()
     assert bench.service.infer(1, "ETH", None).version == "persistence"
+
+
+def test_a_champion_put_to_use_between_two_candles_reads_the_candles_that_closed_together(bench: Bench) -> None:
+    bench.service.choose()
+    bench.market.series[MINUTE_MS]["BTCUSDT"] = Klines.empty(MINUTE_MS)  # the next candles are just coming in
+    version = bench.promote(0.5, ETH_10M)
+    assert bench.service.infer(1, "ETH", None).version == version
 
 
 def test_persistence_is_the_newest_price_no_return_and_the_last_volatility(bench: Bench) -> None:
@@ -156,7 +169,7 @@ def too_old(bench: Bench) -> None:
     bench.promote(0.5, ETH_10M)
     bench.clock.sleep(169 * 3600)
     bench.fill()
-    bench.service.candles_closed(MINUTE_MS)
+    bench.tell()
 
 
 @pytest.mark.parametrize("policy", NoModelPolicy)
@@ -165,7 +178,7 @@ def too_old(bench: Bench) -> None:
     [
         pytest.param(lambda b: b.cut("ETHUSDT", hole), "missing between", id="hole in the window"),
         pytest.param(lambda b: b.cut("BTCUSDT", hole), "klines of BTCUSDT are missing", id="hole in the leader's"),
-        pytest.param(lambda b: b.cut("ETHUSDT", lambda k: k.tail(500)), "500 klines", id="short history"),
+        pytest.param(lambda b: b.cut("ETHUSDT", lambda k: k.tail(100)), "100 klines", id="short history"),
         pytest.param(too_old, "MAX_MODEL_AGE_H", id="too old a champion"),
     ],
 )
@@ -242,3 +255,17 @@ def test_topics_of_one_panel_may_have_different_champions(bench: Bench) -> None:
     assert float(answers[0].value) > 2000
     assert float(answers[1].value) < 0
     assert bench.service.versions() == {"persistence", one, other}
+
+
+def test_a_version_that_could_not_be_read_is_tried_again(bench: Bench) -> None:
+    version = publish(bench.registry, 0.5, bench.clock.now_ms())
+    bench.registry.promote([ETH_10M], version, bench.clock.now_ms())
+    away = bench.registry.path(version).rename(bench.registry.root / "away")
+    bench.service.choose()
+    assert bench.service.infer(1, "ETH", None).version == "persistence"
+    assert version in bench.service.instead_of_champion(ETH_10M)
+    away.rename(bench.registry.path(version))
+    bench.clock.sleep(31)
+    bench.fill()
+    bench.service.choose()
+    assert bench.service.infer(1, "ETH", None).version == version

@@ -1,5 +1,6 @@
 """The Binance client against a scripted venue: paging, hosts, limits, malformed answers, archives."""
 
+import gzip
 import hashlib
 import json
 import threading
@@ -17,11 +18,11 @@ from market.binance import Binance, binance_from
 from market.hosts import PROBATION_MS, USER_AGENT
 from market.klines import COLUMNS, Klines
 from tests.fakes import START_MS, FakeClock, free_port, random_walk_klines
-from tests.market.venue import NOT_FOUND, Answer, Venue, csv_of, rest_row, zip_of
+from tests.market.venue import NOT_FOUND, Answer, Venue, csv_of, rest_rows, zip_of
 
 NOW_MS = START_MS + 40 * DAY_MS
 WALK = random_walk_klines(3 * 1440)  # three whole days
-PAGE = [rest_row(WALK, row) for row in range(5)]
+PAGE = rest_rows(WALK.between(0, START_MS + 5 * MINUTE_MS))
 BANNED = '{"code":-1003,"msg":"Way too much request weight used; IP banned until %d. Please use the websocket."}'
 
 
@@ -107,7 +108,7 @@ def test_a_row_that_says_it_closes_later_is_unfinished(venue: Venue, binance: Bi
 
 
 def test_rows_after_the_range_are_dropped(venue: Venue, binance: Binance) -> None:
-    venue.scripted = [Answer(json.dumps([rest_row(WALK, row) for row in range(8)]))]
+    venue.scripted = [Answer(json.dumps(rest_rows(WALK.between(0, START_MS + 8 * MINUTE_MS))))]
     assert_same(five(binance), WALK.between(0, START_MS + 5 * MINUTE_MS))
 
 
@@ -214,10 +215,25 @@ def test_a_host_that_does_not_answer_in_time_is_passed_over(venue: Venue, second
     enough.set()
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_whole_bodies_are_read_in_either_transfer(venue: Venue, binance: Binance, chunked: bool) -> None:
-    venue.scripted = [Answer(json.dumps(PAGE), chunked=chunked)]
+def test_a_host_whose_answer_never_ends_is_passed_over(venue: Venue, second: Venue, clock: FakeClock) -> None:
+    enough = threading.Event()
+    venue.handler = lambda path, query: Answer(" " * 1000 + "[]", drip_until=enough)
+    assert len(five(Binance([venue.url, second.url], venue.url, clock, timeout_s=0.2))) == 5
+    enough.set()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Answer(json.dumps(PAGE)), id="plain"),
+        pytest.param(Answer(json.dumps(PAGE), chunked=True), id="chunked"),
+        pytest.param(Answer(gzip.compress(json.dumps(PAGE).encode()), headers={"Content-Encoding": "gzip"}), id="gzip"),
+    ],
+)
+def test_bodies_are_read_in_every_transfer(venue: Venue, binance: Binance, answer: Answer) -> None:
+    venue.scripted = [answer]
     assert len(five(binance)) == 5
+    assert len(venue.requests) == 1
 
 
 def test_a_kept_connection_that_was_closed_meanwhile_is_opened_anew(venue: Venue, binance: Binance) -> None:
@@ -518,17 +534,22 @@ def test_it_answers_when_any_host_does(venue: Venue, second: Venue) -> None:
     enough.set()
 
 
-def test_why_no_host_answers_is_told(venue: Venue, second: Venue) -> None:
+def test_why_no_host_answers_is_told(venue: Venue) -> None:
+    venue.handler = lambda path, query: Answer("<html>log in</html>")
+    nobody = f"http://127.0.0.1:{free_port()}"
+    reach = Binance([venue.url, nobody], venue.url, SystemClock()).answers(10)
+    assert not reach
+    assert f"{nobody}: connection failed" in reach.detail
+    assert "not JSON" in reach.detail
+
+
+def test_a_host_that_is_silent_is_not_waited_for(venue: Venue) -> None:
     enough = threading.Event()
     venue.handler = lambda path, query: Answer("{}", wait_for=enough)
-    second.handler = lambda path, query: Answer("<html>log in</html>")
-    nobody = f"http://127.0.0.1:{free_port()}"
-    reach = Binance([venue.url, second.url, nobody], venue.url, SystemClock()).answers(0.3)
+    reach = Binance([venue.url], venue.url, SystemClock()).answers(0.2)
     enough.set()
     assert not reach
     assert f"{venue.url}: no answer" in reach.detail
-    assert f"{nobody}: connection failed" in reach.detail
-    assert "not JSON" in reach.detail
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
 from core.clock import DAY_MS
-from market.klines import INTERVALS, Klines, month_span
+from market.klines import COLUMNS, INTERVALS, Klines, month_span
 
 
 @dataclass
 class Answer:
-    """One answer. ``cut`` promises more than is sent; ``hang_up`` closes the connection before any of it."""
+    """One answer. ``cut`` promises more than is sent; ``hang_up`` ends it before any of it."""
 
     body: bytes | str = b""
     status: int = 200
@@ -28,7 +29,8 @@ class Answer:
     cut: bool = False
     chunked: bool = False
     hang_up: bool = False
-    wait_for: threading.Event | None = None
+    wait_for: threading.Event | None = None  # nothing is sent before it is set
+    drip_until: threading.Event | None = None  # the body comes byte by byte, with pauses until it is set
 
     @property
     def content(self) -> bytes:
@@ -39,22 +41,40 @@ Handler = Callable[[str, dict[str, str]], Answer | None]
 NOT_FOUND = Answer("<Error><Code>NoSuchKey</Code></Error>", 404)
 
 
-def rest_row(klines: Klines, row: int) -> list[object]:
-    """A kline as ``GET /api/v3/klines`` has it."""
-    at = int(klines.open_time_ms[row])
-    text = [f"{getattr(klines, name)[row]:.8f}" for name in ("open", "high", "low", "close", "volume")]
-    flow = [f"{getattr(klines, name)[row]:.8f}" for name in ("quote_volume", "taker_buy_base", "taker_buy_quote")]
-    return [at, *text, at + klines.interval_ms - 1, flow[0], int(klines.trades[row]), *flow[1:], "0"]
+def rest_rows(klines: Klines) -> list[list[object]]:
+    """Klines as ``GET /api/v3/klines`` has them."""
+    columns = [getattr(klines, name).tolist() for name in COLUMNS]
+    return [
+        [
+            at,
+            *(f"{x:.8f}" for x in row[:5]),
+            at + klines.interval_ms - 1,
+            f"{row[5]:.8f}",
+            int(row[6]),
+            *(f"{x:.8f}" for x in row[7:]),
+            "0",
+        ]
+        for at, *row in zip(klines.open_time_ms.tolist(), *columns, strict=True)
+    ]
 
 
 def csv_of(klines: Klines, *, factor: int = 1, header: bool = False) -> str:
     """Rows as archive files have them; ``factor`` 1000 writes microseconds."""
     lines = ["open_time,open,high,low,close,volume,close_time,quote_volume,count,b,q,ignore"] if header else []
-    for row in range(len(klines)):
-        cells = rest_row(klines, row)
-        cells[0], cells[6] = klines.open_time_ms[row] * factor, (int(cells[6]) + 1) * factor - 1  # type: ignore[call-overload]
-        lines.append(",".join(map(str, cells)))
+    for cells in rest_rows(klines):
+        opens, closes = int(str(cells[0])) * factor, (int(str(cells[6])) + 1) * factor - 1
+        lines.append(",".join(map(str, [opens, *cells[1:6], closes, *cells[7:]])))
     return "\n".join(lines) + "\n"
+
+
+@lru_cache(maxsize=128)
+def _archive(whole: Klines, name: str) -> bytes:
+    """The archive file of that name, empty when there are no rows; tests share series, so they share these."""
+    stamp = name.removesuffix(".zip").split("-", 2)[2]
+    month = stamp.count("-") == 1
+    start_ms = int(datetime.fromisoformat(f"{stamp}-01" if month else stamp).replace(tzinfo=UTC).timestamp()) * 1000
+    rows = whole.between(start_ms, month_span(start_ms)[1] if month else start_ms + DAY_MS)
+    return zip_of((name.replace(".zip", ".csv"), csv_of(rows))) if len(rows) else b""
 
 
 def zip_of(*files: tuple[str, str | bytes]) -> bytes:
@@ -86,7 +106,6 @@ class Venue:
         self.page_rows = 1000
         self.scripted: list[Answer] = []
         self.handler: Handler = lambda path, query: None
-        self._zips: dict[str, bytes] = {}
         self._lock = threading.Lock()
         venue = self
 
@@ -148,8 +167,8 @@ class Venue:
         if known is None:
             return Answer('{"code":-1121,"msg":"Invalid symbol."}', 400)
         found = known.between(int(query["startTime"]), int(query["endTime"]) + 1)
-        rows = range(min(len(found), self.page_rows, int(query["limit"])))
-        return Answer(json.dumps([rest_row(found, row) for row in rows]))
+        rows = min(len(found), self.page_rows, int(query["limit"]))
+        return Answer(json.dumps(rest_rows(found.between(0, int(found.open_time_ms[rows - 1]) + 1) if rows else found)))
 
     def _ticker(self, query: dict[str, str]) -> Answer:
         if "symbols" in query and self.knows_symbols:
@@ -164,22 +183,13 @@ class Venue:
 
     def _file(self, path: str) -> Answer:
         name = path.rsplit("/", 1)[1].removesuffix(".CHECKSUM")
-        with self._lock:
-            if name not in self._zips:
-                self._zips[name] = self._zip(name)
-            content = self._zips[name]
+        symbol, interval = name.split("-")[:2]
+        if (symbol, interval) not in self.series:
+            return NOT_FOUND
+        content = _archive(self.series[symbol, interval], name)
         if not content:
             return NOT_FOUND
         return Answer(f"{hashlib.sha256(content).hexdigest()}  {name}\n" if path.endswith(".CHECKSUM") else content)
-
-    def _zip(self, name: str) -> bytes:
-        symbol, interval, stamp = name.removesuffix(".zip").split("-", 2)
-        month = stamp.count("-") == 1
-        first = datetime.fromisoformat(f"{stamp}-01" if month else stamp).replace(tzinfo=UTC)
-        start_ms = int(first.timestamp()) * 1000
-        end_ms = month_span(start_ms)[1] if month else start_ms + DAY_MS
-        rows = self.series[symbol, interval].between(start_ms, end_ms) if (symbol, interval) in self.series else ()
-        return zip_of((name.replace(".zip", ".csv"), csv_of(rows))) if isinstance(rows, Klines) and len(rows) else b""
 
     @staticmethod
     def _send(request: BaseHTTPRequestHandler, answer: Answer) -> None:
@@ -200,5 +210,9 @@ class Venue:
         else:
             request.send_header("Content-Length", str(len(answer.content) + (10 if answer.cut else 0)))
             request.end_headers()
-            request.wfile.write(answer.content)
+            for byte in answer.content if answer.drip_until else b"":
+                request.wfile.write(bytes([byte]))
+                request.wfile.flush()
+                answer.drip_until.wait(0.05)  # type: ignore[union-attr]
+            request.wfile.write(b"" if answer.drip_until else answer.content)
         request.close_connection = answer.cut

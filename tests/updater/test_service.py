@@ -10,7 +10,7 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock
 from core.errors import ConfigError
-from core.settings import Settings
+from core.settings import load_settings
 from core.topic import Topic
 from market.binance import Binance
 from market.store import KlineStore
@@ -45,7 +45,7 @@ def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None) -> Up
     nowhere = f"http://127.0.0.1:{free_port()}"
     plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
     return Updater(
-        settings=Settings(data_dir=data_dir, training_days=DAYS, _env_file=None),
+        settings=load_settings(data_dir=data_dir, training_days=DAYS),
         plans=plans,
         store=KlineStore(data_dir / "klines"),
         market=Binance([nowhere], nowhere, FakeClock(clock.now_ms()), patience_s=1.0),
@@ -109,7 +109,7 @@ def test_a_champion_past_its_age_makes_the_panel_due(published: Path) -> None:
 
 
 def test_while_the_venue_is_away_stored_klines_are_trained_on(published: Path) -> None:
-    updater = updater_on(published, ETH)
+    updater = updater_on(published, ETH, clock=FakeClock(SystemClock().now_ms() + HOUR_MS))
     assert "time limit" in outcome_of(updater).reason, "it got as far as the training"
     series = updater.state.current.series
     assert series.keys() == {"BTCUSDT-1m", "ETHUSDT-1m"}
@@ -134,10 +134,19 @@ def test_a_symbol_without_klines_is_left_out_and_tried_again_without_training(pu
     before = Outcome(panel="minute", ok=True, version="v", finished_ms=1, took_s=1.0, missing={"SOLUSDT": "no klines"})
     assert updater.state.finish(before).failures == 1
     outcome = outcome_of(updater, again=True)
-    assert (outcome.ok, outcome.version, outcome.missing.keys()) == (True, "v", {"SOLUSDT"})
+    assert (outcome.ok, outcome.version, list(outcome.missing)) == (True, "v", ["SOLUSDT"])
     assert updater.state.panel("minute").failures == 2
     updater.store.append("SOLUSDT", walk("SOLUSDT", SystemClock().now_ms()))
     assert "time limit" in outcome_of(updater, again=True).reason, "with news of it, it trains"
+
+
+def test_a_symbol_that_was_left_out_makes_nothing_due(published: Path) -> None:
+    updater = updater_on(published, ETH, SOL)
+    assert "topic 9004 has no champion" in updater.due()["minute"]
+    (version,) = updater.registry.versions()
+    missing = {"SOLUSDT": "no klines"}
+    updater.state.finish(Outcome(panel="minute", ok=True, version=version, finished_ms=1, took_s=1.0, missing=missing))
+    assert updater_on(published, ETH, SOL).due() == {}, "the retries look after it, also after a restart"
 
 
 def test_once_told_to_end_nothing_is_begun(published: Path) -> None:
@@ -168,6 +177,6 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> 
 
 
 def test_a_panel_that_no_topic_needs_is_refused(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, _env_file=None)
+    settings = load_settings(data_dir=tmp_path)
     with pytest.raises(ConfigError, match="'hour'; there are minute"):
         train_once(settings, [ETH], panels=["hour"])

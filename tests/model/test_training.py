@@ -1,0 +1,193 @@
+"""Training: reproducible, stops by itself, fails aloud; the published network is the trained one."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from core.errors import ConfigError, TrainingFailed
+from core.topic import Target, Topic
+from model.birnn import BiRNNModel
+from model.evaluation import onnx_network, outputs, score
+from model.features import FEATURES
+from model.heads import MINUTE, Head, Kind, panels_for
+from model.training import TrainedPanel, TrainingConfig, export_onnx, torch_network, train_panel, weights_bytes
+from model.windows import build
+from tests.fakes import random_walk_klines
+
+TOPICS = (
+    Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=10),
+    Topic(topic_id=2, token="BTC", symbol="BTCUSDT", target=Target.VOLATILITY, horizon_min=15),
+    Topic(topic_id=3, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=5),
+)
+PLAN = panels_for(TOPICS)[MINUTE]
+WALKS = {symbol: random_walk_klines(4500, seed=seed) for seed, symbol in enumerate(PLAN.symbols)}
+SHORT = {symbol: walk.tail(2500) for symbol, walk in WALKS.items()}
+TINY = TrainingConfig(hidden_layer_size=4, epochs=2, stride=4, batch_size=128)
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedPanel:
+    return train_panel(PLAN, WALKS, replace(TINY, epochs=3), seed=0)
+
+
+def weights(panel: TrainedPanel) -> bytes:
+    return weights_bytes(panel.model)
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
+    torch.manual_seed(99)  # what the process did before does not matter
+    first = train_panel(PLAN, SHORT, TINY, seed=7)
+    state = torch.get_rng_state()
+    again, other = train_panel(PLAN, SHORT, TINY, seed=7), train_panel(PLAN, SHORT, TINY, seed=8)
+    assert weights(first) == weights(again)
+    assert weights(first) != weights(other)
+    assert first.calibration == again.calibration
+    assert torch.equal(torch.get_rng_state(), state)  # nor does training matter to the process
+
+
+def test_the_future_does_not_move_the_weights() -> None:
+    """What comes after the validation rows may be anything: the judged network has not seen it."""
+    first = train_panel(PLAN, SHORT, TINY, seed=0)
+    changed: dict[str, Any] = {}
+    for symbol, walk in SHORT.items():
+        known = walk.between(0, first.split.judge_start_ms)
+        ahead = random_walk_klines(4500, seed=77, first=9.0, sigma=9e-3).between(
+            first.split.judge_start_ms, walk.end_ms
+        )
+        changed[symbol] = known.merge(ahead)
+    second = train_panel(PLAN, changed, TINY, seed=0)
+    assert second.split == first.split
+    assert weights(second) == weights(first)
+    assert second.calibration == first.calibration
+
+
+def test_the_best_weights_are_put_back(trained: TrainedPanel) -> None:
+    """The validation loss it reports is that of the network it returns."""
+    windows, split = trained.windows, trained.split
+    rows = windows.rows(split.validate_start_ms, split.validate_end_ms, stride=trained.config.stride)
+    said = outputs(torch_network(trained.model), windows, rows)
+    column = PLAN.heads.index(Head(Kind.RETURN, 10))
+    loss = np.mean(np.square(said[:, column] - np.clip(windows.target[rows, column], -5, 5))) / 2
+    assert trained.validation["return-10m"] == pytest.approx(loss, rel=1e-5)
+    assert 1 <= trained.best_epoch <= trained.epochs <= 3
+
+
+def test_it_stops_when_validation_gets_no_better() -> None:
+    wild = replace(TINY, epochs=30, patience=1, learning_rate=0.05, return_weight=1.0)
+    panel = train_panel(PLAN, SHORT, wild, seed=0)
+    assert panel.best_epoch == panel.epochs - 1 < 29
+
+
+def test_progress_counts_every_batch() -> None:
+    seen: list[tuple[int, int, int, float]] = []
+    train_panel(PLAN, SHORT, TINY, 0, lambda *step: seen.append(step))
+    for epoch in (1, 2):
+        steps = [step for step in seen if step[0] == epoch]
+        assert [step[1] for step in steps] == list(range(1, steps[0][2] + 1))
+    assert all(np.isfinite(step[3]) for step in seen)
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "message"),
+    [
+        pytest.param(1e30, r"minute panel: the loss is (nan|inf) in epoch 1, batch \d+", id="within an epoch"),
+        pytest.param(float("inf"), r"not|nan|inf", id="at once"),
+    ],
+)
+def test_a_loss_that_is_not_finite_is_an_error(learning_rate: float, message: str) -> None:
+    with pytest.raises(TrainingFailed, match=message):
+        train_panel(PLAN, SHORT, replace(TINY, learning_rate=learning_rate, weight_decay=0.9), seed=0)
+
+
+def test_a_random_walk_shows_no_skill(trained: TrainedPanel) -> None:
+    windows, split = trained.windows, trained.split
+    rows = windows.rows(split.judge_start_ms, split.judge_end_ms)
+    scores = score(windows, rows, outputs(torch_network(trained.model), windows, rows), PLAN.heads, trained.calibration)
+    ratios = {one.topic_id: one.ratio for one in scores}
+    for symbol in PLAN.symbols:
+        for head in PLAN.heads:
+            if head.kind is Kind.RETURN:
+                assert trained.calibration.factor(symbol, head) == 0.0
+    assert ratios[1] == ratios[3] == 1.0
+    # a walk's volatility is a constant, and whoever knows it cannot be beaten
+    column = PLAN.heads.index(Head(Kind.VOLATILITY, 15))
+    mine = rows[(windows.symbol[rows] == 0) & np.isfinite(windows.truth[rows, column])]
+    constant = np.mean(np.square(windows.truth[mine, column] - 6e-4))
+    assert next(one.model_loss for one in scores if one.topic_id == 2) > 0.97 * constant
+
+
+def correlations(features: "np.ndarray[Any, Any]", came_true: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """|t| of each feature's correlation with what came true, over rows that share nothing."""
+    x = (features - features.mean(0)) / (features.std(0) + 1e-9)
+    y = (came_true - came_true.mean()) / came_true.std()
+    t: np.ndarray[Any, Any] = np.abs(x.T @ y) / len(y) ** 0.5
+    return t
+
+
+def test_no_feature_knows_what_a_random_walk_does_next() -> None:
+    walks = {symbol: random_walk_klines(20_000, seed=40 + seed) for seed, symbol in enumerate(PLAN.symbols)}
+    windows = build(PLAN, walks)
+    for column, head in enumerate(PLAN.heads):
+        rows = windows.rows(0, 2**62, stride=head.horizon_min)
+        rows = rows[np.isfinite(windows.truth[rows, column])]
+        assert (found := correlations(windows.x[rows], windows.truth[rows, column])).max() < 4.5, FEATURES[
+            found.argmax()
+        ]
+        leak = windows.x[rows + 1][:, [FEATURES.index("return"), FEATURES.index("range")]]
+        assert correlations(leak, windows.truth[rows, column]).max() > 8, "the detector must see a leak of one candle"
+
+
+def test_the_exported_network_is_the_trained_one(trained: TrainedPanel) -> None:
+    rows = trained.windows.rows(trained.split.judge_start_ms, trained.split.judge_end_ms)[:300]
+    real = trained.windows.gather(rows)
+    served = onnx_network(export_onnx(trained.model, MINUTE.lookback, real[:50]))
+    for batch in (1, 5, 300):
+        np.testing.assert_allclose(served(real[:batch]), torch_network(trained.model)(real[:batch]), atol=1e-5)
+
+
+def test_an_export_that_says_something_else_is_an_error() -> None:
+    class CountsItsBatch(BiRNNModel):
+        def forward(self, x_BLF: Tensor) -> Tensor:
+            return super().forward(x_BLF) + (len(x_BLF) - 1)  # tracing freezes the length it sees
+
+    with pytest.raises(TrainingFailed, match="differs from torch's by 6"):
+        export_onnx(CountsItsBatch(3, 4, 1, 1, 0.0), 8, np.zeros((0, 8, 3), np.float32))
+
+
+def test_weights_are_stored_under_the_guides_names(trained: TrainedPanel) -> None:
+    state = safetensors.torch.load(weights_bytes(trained.model))
+    fresh = BiRNNModel(len(FEATURES), 4, len(PLAN.heads), 2, 0.0).eval()
+    fresh.load_state_dict(state)
+    assert {name.partition(".")[0] for name in state} == {"rnn", "linear"}
+    x_BLF = np.random.default_rng(0).standard_normal((3, 20, len(FEATURES))).astype(np.float32)
+    np.testing.assert_array_equal(torch_network(fresh)(x_BLF), torch_network(trained.model)(x_BLF))
+
+
+@pytest.mark.parametrize(
+    "knob",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"dropout": 1.0},
+        {"weight_decay": -1.0},
+        {"optimizer": "sgd"},
+    ],
+    ids=str,
+)
+def test_a_knob_out_of_its_range_is_refused_by_name(knob: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"{next(iter(knob))} must be .* was"):
+        TrainingConfig(**knob)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_both_optimizers_train(optimizer: Any) -> None:
+    panel = train_panel(PLAN, SHORT, replace(TINY, optimizer=optimizer, epochs=1, num_layers=1, dropout=0.5), seed=0)
+    assert panel.rows["train"] > 0
+    assert panel.validation.keys() == {head.key for head in PLAN.heads}
