@@ -3,7 +3,7 @@
 A row is a function of the ``WARMUP`` candles up to it, of the symbol and of the leader, and of the symbol's
 ``panel.memory`` last candles, and of nothing else: a live tail and the stored history give the same row. Only the
 first ones must be without a hole; a hole further back shortens the mean that it lies in.
-Whoever changes what a column means raises ``FEATURE_VERSION``.
+Whoever changes what a column means, or a panel's memory, raises ``FEATURE_VERSION``.
 """
 
 from dataclasses import dataclass

@@ -19,8 +19,8 @@ from core.topic import Target, Topic
 from market.klines import Klines
 from model.artefact import Artefact, Manifest, read_artefact
 from model.calibration import Calibration
-from model.features import FEATURE_VERSION, FEATURES, WARMUP, Floats32, compute, rows_needed
-from model.heads import LEADER, PANELS, Head, Kind, Panel, decode, head_of, naive, panel_of
+from model.features import FEATURE_VERSION, FEATURES, FLAT, WARMUP, Floats32, compute, rows_needed, unbroken_needed
+from model.heads import LEADER, PANELS, Head, Kind, Panel, candle_returns, decode, head_of, naive, panel_of
 
 PERSISTENCE = "persistence"  # the version of the naive forecast
 MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
@@ -117,10 +117,11 @@ class BiRNNForecaster:
         needed = rows_needed(self.panel)
         if tail.interval_ms != self.panel.interval_ms:
             return f"klines of {symbol} are {tail.interval_ms} ms long, must be {self.panel.interval_ms} ms"
-        for start_ms, end_ms in tail.gaps():
-            return f"klines of {symbol} are missing between {iso(start_ms)} and {iso(end_ms)}"
         if len(tail) < needed:
             return f"{symbol} has {len(tail)} klines, a forecast needs {needed}"
+        if tail.run_length()[-1] < unbroken_needed(self.panel):
+            start_ms, end_ms = list(tail.gaps())[-1]
+            return f"klines of {symbol} are missing between {iso(start_ms)} and {iso(end_ms)}"
         return None
 
     def _run(self, x_NLF: Floats32) -> Floats32:
@@ -136,17 +137,22 @@ class Naive:
         """The naive forecast at the last of ``klines``.
 
         Args:
-            klines: closed klines of the head's panel; one for a return, ``WARMUP`` without a hole for a volatility.
+            klines: closed klines of the head's panel; one for a return, the horizon and one more without a hole for
+                a volatility.
         Raises:
             StaleKlines: there are fewer; says how many.
         """
         panel = panel_of(head.horizon_min)
-        needed = WARMUP if head.kind is Kind.VOLATILITY else 1
-        tail = klines.tail(WARMUP)
+        needed = panel.steps(head) + 1 if head.kind is Kind.VOLATILITY else 1
+        tail = klines.tail(max(WARMUP, needed))
         have = int(tail.run_length()[-1]) if len(tail) else 0
         if have < needed:
             raise StaleKlines(f"{symbol} has {have} klines without a hole, the naive {head.key} needs {needed}")
-        scale = float(compute(tail, tail, panel).scale[-1])
+        if have >= WARMUP:
+            scale = float(compute(tail, tail, panel).scale[-1])
+        else:  # soon after a hole the sanity band is drawn around what there is
+            returns = candle_returns(tail.tail(have))[1:]
+            scale = float(np.sqrt(np.mean(returns**2) + FLAT**2)) if have > 1 else FLAT
         return _forecast(symbol, head, PERSISTENCE, tail.end_ms, float(naive(tail, panel, head)[-1]), scale)
 
 

@@ -183,9 +183,9 @@ def without_row(klines: Klines, row: int) -> Klines:
 @pytest.mark.parametrize(
     ("klines", "symbol", "reason"),
     [
-        pytest.param({"BTCUSDT": BTC, "ETHUSDT": without_row(ETH, -300)}, "ETHUSDT", "ETHUSDT are missing", id="hole"),
+        pytest.param({"BTCUSDT": BTC, "ETHUSDT": without_row(ETH, -200)}, "ETHUSDT", "ETHUSDT are missing", id="hole"),
         pytest.param(
-            {"BTCUSDT": without_row(BTC, -300), "ETHUSDT": ETH}, "ETHUSDT", "BTCUSDT are missing", id="leader"
+            {"BTCUSDT": without_row(BTC, -200), "ETHUSDT": ETH}, "ETHUSDT", "BTCUSDT are missing", id="leader"
         ),
         pytest.param({"BTCUSDT": BTC.tail(3), "ETHUSDT": ETH}, "ETHUSDT", "BTCUSDT are missing", id="leader too short"),
         pytest.param(
@@ -211,7 +211,7 @@ def test_what_cannot_be_forecast_is_left_out_with_its_reason(
     [
         pytest.param(artefact(feature_version=FEATURE_VERSION + 1), "feature_version is", id="feature version"),
         pytest.param(artefact(features=FEATURES[::-1]), "features is", id="features in another order"),
-        pytest.param(artefact(lookback=32), "lookback is 32", id="lookback"),
+        pytest.param(artefact(lookback=MINUTE.lookback + 1), f"lookback is {MINUTE.lookback + 1}", id="lookback"),
         pytest.param(artefact(interval_ms=HOUR_MS), "interval_ms is 3600000", id="interval"),
         pytest.param(artefact(panel="second"), "panel 'second' is not one of minute, hour", id="panel"),
         pytest.param(artefact(heads=("return-10m", "drawdown-15m")), "was 'drawdown-15m'", id="head of a later kind"),
@@ -274,13 +274,27 @@ def test_the_naive_volatility_is_the_last_window_s(head: Head, panel: object) ->
     ("klines", "head"),
     [
         pytest.param(Klines.empty(MINUTE_MS), RETURN_10M, id="none at all"),
-        pytest.param(ETH.tail(WARMUP - 1), VOLATILITY_15M, id="too few"),
-        pytest.param(without_row(ETH, -20), VOLATILITY_15M, id="hole"),
+        pytest.param(ETH.tail(15), VOLATILITY_15M, id="too few"),
+        pytest.param(without_row(ETH, -10), VOLATILITY_15M, id="hole"),
     ],
 )
 def test_a_naive_forecast_without_klines_is_refused(klines: Klines, head: Head) -> None:
     with pytest.raises(StaleKlines, match=r"ETHUSDT has \d+ klines without a hole"):
         Naive.forecast(klines, "ETHUSDT", head)
+
+
+def test_a_hole_silences_only_what_reads_across_it(forecaster: BiRNNForecaster) -> None:
+    far = without_row(ETH, -1000)
+    results, reasons = forecaster.forecast({"BTCUSDT": BTC, "ETHUSDT": far})
+    assert not reasons
+    assert ("ETHUSDT", VOLATILITY_15M) in results
+    near = without_row(ETH, -20)
+    assert "ETHUSDT are missing" in forecaster.forecast({"BTCUSDT": BTC, "ETHUSDT": near})[1]["ETHUSDT"]
+    naive_forecast = Naive.forecast(near, "ETHUSDT", VOLATILITY_15M)
+    whole = Naive.forecast(ETH, "ETHUSDT", VOLATILITY_15M)
+    assert naive_forecast.volatility == pytest.approx(whole.volatility)
+    assert naive_forecast.scale == pytest.approx(whole.scale, rel=1.0)
+    value(topic(Target.VOLATILITY, horizon_min=15), naive_forecast, 2000.0)
 
 
 @given(sigmas=st.floats(-7.99, 7.99), scale=st.floats(1e-6, 0.05), anchor=st.floats(1e-8, 1e8))
