@@ -4,17 +4,18 @@ import functools
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import requests
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from cli.market import choose_market, local_environment, simulated_exchange
+from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
 from cli.status import status_report, status_tables
 from cli.supervisor import Child, Supervisor
 from core.config import topics_from_config
@@ -22,10 +23,13 @@ from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, Settings, load_settings
 from core.topic import catalogue
+from inference.probe import look, some_ready
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 EXAMPLE_CONFIG = Path("config.example.json")
+ALL_READY_PATIENCE_S = 120.0
+_begun_s = time.monotonic()
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="The node's config.json (CONFIG_FILE).")]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
 MarketOption = Annotated[
@@ -87,9 +91,11 @@ def run(
     configure_logging(settings.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
-        url, exchange = None, None
+        url, exchange, folder = None, None, settings.data_dir
         if choice.market is Market.SIMULATED:
             url, exchange = stack.enter_context(simulated_exchange(settings, replay))
+            folder = tape_folder(settings, replay)
+        environment = local_environment(settings, url, folder)
         base_url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
         children = [
             Child(module="inference"),
@@ -98,19 +104,17 @@ def run(
         ]
         print(
             f"asking: curl -s '{base_url}/inference/TOKEN?topic=ID'; state: {base_url}/topics and birnn status; "
-            f"data in {local_environment(settings, choice.market, url)['DATA_DIR']}; Ctrl-C ends",
+            f"data in {environment['DATA_DIR']}; Ctrl-C ends",
             flush=True,
         )
-        code = Supervisor(children, local_environment(settings, choice.market, url), exchange).run()
+        code = Supervisor(children, environment, exchange).run()
     raise typer.Exit(code)
 
 
 def _ready(base_url: str) -> bool:
-    """Every topic can be answered: what the official node waits for as well."""
-    try:
-        return bool(requests.get(f"{base_url}/readyz", timeout=1).ok)
-    except requests.RequestException:
-        return False
+    """Every topic can be answered, or after a while some: what the official node waits for as well."""
+    patient = time.monotonic() < _begun_s + ALL_READY_PATIENCE_S
+    return look(f"{base_url}/readyz", timeout_s=1)[0] or (not patient and some_ready(base_url))
 
 
 @app.command()
@@ -130,10 +134,11 @@ def train(
     print(choice.sentence, flush=True)
     settings = _or_example(settings)
     with ExitStack() as stack:
-        url = None
+        url, folder = None, settings.data_dir
         if choice.market is Market.SIMULATED:
             url, _ = stack.enter_context(simulated_exchange(settings, replay))
-        environment = local_environment(settings, choice.market, url)
+            folder = tape_folder(settings, replay)
+        environment = local_environment(settings, url, folder)
         local = load_settings(**{name.lower(): value for name, value in environment.items()})
         configure_logging(local.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
         outcomes = train_once(local, topics_from_config(local.config_file), panels=panel or ())
@@ -164,7 +169,7 @@ def topics(
     known: Annotated[bool, typer.Option("--catalogue", help="The network's topics instead of the configured.")] = False,
 ) -> None:
     """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
-    table = Table("topic", "token", "target", "horizon", "loss", "network", "epoch (blocks)")
+    table = Table("topic", "token", "target", "horizon", "loss", "network", "epoch", box=SIMPLE, pad_edge=False)
     if known:
         for (network, topic_id), entry in sorted(catalogue().items()):
             row = (topic_id, entry.asset, entry.target, entry.horizon, entry.loss, network, entry.epoch_length_blocks)

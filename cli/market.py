@@ -46,13 +46,20 @@ def choose_market(settings: Settings) -> MarketChoice:
     )
 
 
-def local_environment(settings: Settings, market: Market, exchange_url: str | None) -> dict[str, str]:
+def tape_folder(settings: Settings, replay: Path | None) -> Path:
+    """Where everything of one invented tape is kept: never beside real prices, nor beside another tape."""
+    tape = f"seed-{settings.seed}" if replay is None else f"replay-{replay.resolve().name}"
+    return settings.data_dir / "simulated" / tape
+
+
+def local_environment(settings: Settings, exchange_url: str | None, data_dir: Path) -> dict[str, str]:
     """What the processes of this machine get in their environment.
 
-    Invented prices and real ones never share a folder or a ledger: under SIMULATED both lie in
-    ``DATA_DIR/simulated``.
+    Args:
+        exchange_url: of the simulated exchange; None is Binance.
+        data_dir: of the market in use.
     """
-    data_dir = settings.data_dir / "simulated" if market is Market.SIMULATED else settings.data_dir
+    market = Market.BINANCE if exchange_url is None else Market.SIMULATED
     environment = {
         "MARKET": market.value,
         "DATA_DIR": str(data_dir.absolute()),
@@ -84,7 +91,7 @@ def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tupl
         MarketUnavailable: it did not come up.
         ConfigError: it refused its arguments.
     """
-    folder = settings.data_dir / "simulated"
+    folder = tape_folder(settings, replay)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = ["--seed", str(settings.seed)]
     if replay is not None:  # the state file keeps a restart on the same tape

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from rich.box import SIMPLE
 from rich.console import RenderableType
 from rich.table import Table
 
@@ -19,12 +20,13 @@ ALIVE_WITHIN_MS = 60_000
 
 def status_report(settings: Settings) -> dict[str, Any]:
     """Everything as JSON: a part per data folder in use (the simulated exchange has its own), and the endpoint."""
-    folders = {"": settings.data_dir, "SIMULATED": settings.data_dir / "simulated"}
+    folders = [("BINANCE", settings.data_dir)]
+    folders += [("SIMULATED", folder) for folder in sorted((settings.data_dir / "simulated").glob("*"))]
     return {
         "endpoint": _endpoint(f"http://{settings.host}:{settings.port}"),
         "folders": [
-            {"folder": str(folder), "market": market or "BINANCE", **_folder(folder)}
-            for market, folder in folders.items()
+            {"folder": str(folder), "market": market, **_folder(folder)}
+            for market, folder in folders
             if (folder / "updater.json").exists() or (folder / "champions.json").exists()
         ],
     }
@@ -32,7 +34,9 @@ def status_report(settings: Settings) -> dict[str, Any]:
 
 def _endpoint(url: str) -> dict[str, Any]:
     try:
-        answer = requests.get(f"{url}/topics", timeout=2)
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy of the environment does not lead to this machine
+            answer = session.get(f"{url}/topics", timeout=2)
         answer.raise_for_status()
         return {"url": url, "answers": True, "topics": answer.json()}
     except (requests.RequestException, ValueError) as error:
@@ -58,7 +62,9 @@ def status_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
     if not endpoint["answers"]:
         yield f"inference at {endpoint['url']}: no answer ({endpoint['reason']})"
     else:
-        table = Table("topic", "token", "target", "horizon", "answered by", "last value", "ready", title="inference")
+        table = Table(
+            "topic", "token", "target", "horizon", "answered by", "last value", "ready", title="inference", box=SIMPLE
+        )
         for topic in endpoint["topics"]:
             asked = (str(topic[key]) for key in ("topic_id", "token", "target", "horizon"))
             by = topic["champion"] if not topic["persistence"] else f"persistence: {topic['persistence']}"
@@ -81,8 +87,10 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
         return
     seen = _when(state["heartbeat_ms"])
     yield f"updater: {'alive' if folder['updater_alive'] else 'not running'}, last seen {seen}"
-    panels = Table("panel", "now", "last round", "version", "failures", "next", title="training")
-    scores = Table("topic", "symbol", "head", "loss", "rows", "/ naive", "/ champion", "serves", "why", title="judged")
+    panels = Table("panel", "now", "last round", "version", "failures", "next", title="training", box=SIMPLE)
+    scores = Table(
+        "topic", "symbol", "head", "loss", "rows", "/ naive", "/ champion", "serves", "why", title="judged", box=SIMPLE
+    )
     for name, panel in state["panels"].items():
         outcome = panel["outcome"] or {}
         ended = (
@@ -113,7 +121,7 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
             )
     yield panels
     yield scores
-    series = Table("series", "newest kline", "gaps", "last sync", "failure", title="kline store")
+    series = Table("series", "newest kline", "gaps", "last sync", "failure", title="kline store", box=SIMPLE)
     for name, entry in state["series"].items():
         newest = _when(entry["newest_ms"]) if entry["newest_ms"] else "none"
         series.add_row(name, newest, str(entry["gaps"]), _when(entry["synced_ms"]), entry["reason"])

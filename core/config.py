@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.errors import ConfigError
 from core.topic import (
     CLASSIFICATION,
+    LONGEST_MINUTE_HORIZON_MIN,
     LOSS_NAMES,
     CatalogueTopic,
     Target,
@@ -198,7 +199,7 @@ def _topic(entry: _Node, wallet: _Wallet) -> Topic:
         token=token,
         symbol=_symbol(parameters.at("Symbol"), token),
         target=target,
-        horizon_min=_horizon_min(parameters.at("Horizon"), known, topic_id.value, wallet.network),
+        horizon_min=_horizon_min(parameters.at("Horizon"), known, target, topic_id.value, wallet.network),
         loss=_loss(parameters.at("Loss"), known, target),
         network=wallet.network,
         epoch_length_blocks=known.epoch_length_blocks if known else None,
@@ -243,6 +244,9 @@ def _symbol(node: _Node, token: str) -> str:
     symbol = node.value if node.value is not None else f"{token.upper()}USDT"
     if not re.fullmatch(r"[A-Z0-9]{2,32}", symbol):
         node.wrong("give the exchange's name of the pair, capital letters and digits alone, such as ETHUSDT")
+    for other in sorted({entry.asset for entry in catalogue().values()} - {token.upper()}):
+        if symbol.startswith(other) and not symbol.startswith(token.upper()):
+            node.wrong(f"that is a pair of {other} but Token is {token}; its prices would be submitted as {token}'s")
     return str(symbol)
 
 
@@ -258,7 +262,7 @@ def _target(node: _Node, known: CatalogueTopic | None, topic_id: int, network: s
     return Target(node.value if known is None else known.target)
 
 
-def _horizon_min(node: _Node, known: CatalogueTopic | None, topic_id: int, network: str | None) -> int:
+def _horizon_min(node: _Node, known: CatalogueTopic | None, target: Target, topic_id: int, network: str | None) -> int:
     if node.value is None:
         if known is None:
             _unknown_topic(node, topic_id, network)
@@ -269,6 +273,12 @@ def _horizon_min(node: _Node, known: CatalogueTopic | None, topic_id: int, netwo
         node.wrong("it must be minutes, hours or days such as 10m, 8h or 7d, at most 7d")
     if known and minutes != parse_horizon(known.horizon):
         _contradiction(node, known, known.horizon)
+    if minutes > LONGEST_MINUTE_HORIZON_MIN and minutes % 60:
+        node.wrong(
+            "above 4h it must be whole hours, such as 5h, 8h or 24h: those topics are forecast from hourly klines"
+        )
+    if target is Target.VOLATILITY and minutes < 2:
+        node.wrong("the volatility of a single minute is not defined here; give 2m or more")
     return minutes
 
 
@@ -318,6 +328,13 @@ def _check_endpoint(node: _Node, topic_id: int, parameters: Mapping[str, str]) -
         fit = False
     if not fit or re.search(r"[\s\x00-\x1f\x7f]", url):
         node.wrong("it must be a URL that begins with http:// or https:// and a host, without blanks")
+    # Written out instead of as placeholders they may name another topic, whose value would then be submitted here.
+    asked = re.fullmatch(r".*/inference/([^/]*)", parts.path)
+    if asked and unquote(asked[1]).casefold() != parameters["Token"].casefold():
+        node.wrong(f'it asks for "{unquote(asked[1])}" but Token is "{parameters["Token"]}"; write {{Token}}')
+    for given in parse_qs(parts.query, keep_blank_values=True).get("topic", []):
+        if given != str(topic_id):
+            node.wrong(f'it asks for topic "{given}" but topicId is {topic_id}; write ?topic={{TopicId}}')
 
 
 def _url(topic: Topic) -> str:

@@ -46,9 +46,8 @@ class Settings(BaseSettings):
     config_file: Path = Path("config.json")
     data_dir: Path = Path("data")
     market: Market = Market.BINANCE
-    binance_rest_urls: Urls = (
-        "https://api.binance.com,https://api1.binance.com,https://data-api.binance.vision,https://api.binance.us"
-    )
+    # All of one market: api.binance.us is another one with thin candles of its own, and is not among them.
+    binance_rest_urls: Urls = "https://api.binance.com,https://api1.binance.com,https://data-api.binance.vision"
     binance_ws_urls: Urls = "wss://stream.binance.com:9443,wss://data-stream.binance.vision"
     binance_archive_url: Urls = "https://data.binance.vision"
     host: str = "127.0.0.1"

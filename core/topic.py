@@ -13,6 +13,7 @@ from core.clock import HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 
 LONGEST_HORIZON_MIN = 7 * 24 * 60
+LONGEST_MINUTE_HORIZON_MIN = 4 * 60  # above it a topic is forecast from hourly klines
 CLASSIFICATION = "classification"  # the catalogue's word for a kind of topic that is not a Target
 
 # Each spelling the network uses for a loss, and the one we use.

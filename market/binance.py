@@ -18,7 +18,7 @@ from core.clock import DAY_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines
 from core.settings import Market, Settings
 from market.archive import check, read_archive
-from market.hosts import Hosts, Refused, is_loopback
+from market.hosts import PROBATION_MS, Hosts, Refused, is_loopback
 from market.klines import INTERVALS, Klines, interval_name, month_span
 from market.provider import MarketData, Price
 
@@ -82,7 +82,7 @@ class Binance(MarketData):
             patience_s=min(patience_s, ARCHIVE_PATIENCE_S),
             remedy="check the network, or set BINANCE_ARCHIVE_URL",
         )
-        self._one_by_one = False  # the server does not know the ticker of several symbols
+        self._one_by_one_until_ms = 0  # the server does not seem to know the ticker of several symbols
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Closed klines of the range; see the protocol.
@@ -119,13 +119,13 @@ class Binance(MarketData):
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         """The newest trade price of each symbol, in one request where the server can do that."""
         wanted = tuple(dict.fromkeys(symbols))
-        several = len(wanted) > 1 and not self._one_by_one
+        several = len(wanted) > 1 and self._clock.now_ms() >= self._one_by_one_until_ms
         if several and (found := self._several(wanted)) is not None:
             return found
         prices = {symbol: self._price(symbol) for symbol in wanted}
         if several:
             _log.info("ticker_one_by_one", why="the server does not know /api/v3/ticker/price?symbols=")
-            self._one_by_one = True
+            self._one_by_one_until_ms = self._clock.now_ms() + PROBATION_MS  # it may have been a passing fault
         return prices
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:

@@ -60,7 +60,11 @@ class BiRNNForecaster:
         self.calibration = Calibration.from_json(self.manifest.calibration)
         self._session = _session_of(artefact)
         for windows in (1, 2):
-            y_NO = self._run(np.zeros((windows, self.panel.lookback, len(FEATURES)), np.float32))
+            try:
+                y_NO = self._run(np.zeros((windows, self.panel.lookback, len(FEATURES)), np.float32))
+            except Exception as error:  # onnxruntime's errors have no common base
+                reason = str(error).partition("\n")[0]
+                raise IncompatibleModel(f"version {self.version}: the network cannot be run: {reason}") from error
             if y_NO.shape != (windows, len(self.heads)) or not np.isfinite(y_NO).all():
                 raise IncompatibleModel(
                     f"version {self.version}: the network answers {windows} windows of zeros with shape {y_NO.shape}, "

@@ -12,11 +12,10 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
-from core.topic import Target, Topic, horizon_text
+from core.topic import LONGEST_MINUTE_HORIZON_MIN, Target, Topic, horizon_text
 from market.klines import Floats, Klines
 
 LEADER = "BTCUSDT"  # the symbol whose features stand beside every symbol's own
-LONGEST_MINUTE_HORIZON_MIN = 240
 
 QUIET = 0.05  # of the present volatility, added before the logarithm: a silent market is not minus infinity
 

@@ -1,6 +1,5 @@
 """config.json: what is read, and what each mistake says."""
 
-
 import copy
 import json
 from collections.abc import Callable
@@ -232,6 +231,25 @@ def without(key: str) -> dict[str, Any]:
         ),
         pytest.param(config(entry(Symbol="ETH/USDT")), ['Symbol was "ETH/USDT"', "ETHUSDT"], id="odd Symbol"),
         pytest.param(config(entry(Symbol="../etc")), ["Symbol was"], id="Symbol as a path"),
+        pytest.param(config(entry(Symbol="BTCUSDT")), ['"BTCUSDT"', "pair of BTC", "Token is ETH"], id="Symbol of BTC"),
+        pytest.param(
+            config(entry(9999, Target="price", Horizon="250m")),
+            ['Horizon was "250m"', "whole hours"],
+            id="between hours",
+        ),
+        pytest.param(
+            config(entry(9999, Target="volatility", Horizon="1m")), ['Horizon was "1m"', "2m or more"], id="one minute"
+        ),
+        pytest.param(
+            config(entry(InferenceEndpoint="http://h/inference/BTC?topic={TopicId}")),
+            ['asks for "BTC"', 'Token is "ETH"', "{Token}"],
+            id="another token written out",
+        ),
+        pytest.param(
+            config(entry(InferenceEndpoint="http://h/inference/{Token}?topic=14&height={BlockHeight}")),
+            ['asks for topic "14"', "topicId is 1", "{TopicId}"],
+            id="another topic written out",
+        ),
         pytest.param(
             config(entry(87, Token="XAU")),
             ["topicId was 87", "XAU 24h", "classification", "remove"],

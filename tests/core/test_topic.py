@@ -1,6 +1,5 @@
 """Topics, horizons and the shipped catalogue."""
 
-
 import json
 from dataclasses import asdict
 from pathlib import Path

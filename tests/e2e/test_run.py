@@ -136,7 +136,7 @@ def test_an_operators_first_evening(tmp_path: Path) -> None:
         node.process.send_signal(signal.SIGINT)
         assert node.process.wait(timeout=10) == 0
         eventually(lambda: not any(alive(p) for p in family), 5 - (time.monotonic() - began), "every process's end")
-    registry = Registry(tmp_path / "simulated")
+    registry = Registry(tmp_path / "simulated" / "seed-0")
     published = registry.versions()
     assert {topic.topic_id for topic in topics_from_config(EXAMPLE)} == set(registry.champions())
 
@@ -144,7 +144,7 @@ def test_an_operators_first_evening(tmp_path: Path) -> None:
         eventually(node.ready, 60, "/readyz of the second start")
         assert node.versions() <= set(published), "the second start answers from what the first published"
         eventually(lambda: any(e["event"] == "synced" for e in node.events("updater")), 30, "the second start's sync")
-        eventually(lambda: scheduled(tmp_path / "simulated"), 30, "a next run of each panel")
+        eventually(lambda: scheduled(tmp_path / "simulated" / "seed-0"), 30, "a next run of each panel")
         assert not [e for e in node.events("updater") if e["event"] == "training_due"]
         assert registry.versions() == published, "nothing was trained anew"
 

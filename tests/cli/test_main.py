@@ -1,0 +1,105 @@
+"""``birnn``: which market a command uses, its tables, and its one-line refusals."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from cli.market import choose_market, local_environment, tape_folder
+from core.settings import Market, load_settings
+from market.simulated import SimulatedExchange
+from tests.fakes import free_port
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "config.example.json")
+
+
+def nobody() -> str:
+    """The URL of a port where nobody listens."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def birnn(*arguments: str, **environment: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments), env={"CONFIG_FILE": EXAMPLE, **environment})
+    return result.exit_code, result.output
+
+
+def test_auto_is_binance_while_it_answers() -> None:
+    with SimulatedExchange(symbols=["BTCUSDT"]) as exchange:
+        choice = choose_market(load_settings(market="auto", binance_rest_urls=f"{nobody()},{exchange.url}"))
+    assert choice.market is Market.BINANCE
+
+
+@pytest.mark.parametrize("said", [{}, {"market": "auto"}], ids=["not said", "auto"])
+def test_auto_is_the_simulated_exchange_otherwise_and_says_why(said: dict[str, str]) -> None:
+    choice = choose_market(load_settings(binance_rest_urls=nobody(), **said))
+    assert choice.market is Market.SIMULATED
+    assert "SIMULATED" in choice.sentence
+    assert "within 3 s" in choice.sentence
+    assert "\n" not in choice.sentence
+
+
+def test_a_named_market_is_not_questioned() -> None:
+    assert choose_market(load_settings(market="binance", binance_rest_urls=nobody())).market is Market.BINANCE
+    assert choose_market(load_settings(market="simulated")).market is Market.SIMULATED
+
+
+def test_invented_prices_never_share_a_folder_or_a_ledger(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path, database_url="postgresql://ledger", seed=3)
+    folders = {settings.data_dir, tape_folder(settings, None), tape_folder(settings, tmp_path / "spot")}
+    assert len(folders) == 3
+    invented = local_environment(settings, "http://127.0.0.1:1", tape_folder(settings, None))
+    assert invented["MARKET"] == "simulated"
+    assert invented["DATA_DIR"] == str(tmp_path / "simulated" / "seed-3")
+    assert invented["DATABASE_URL"].startswith(f"sqlite:///{tmp_path / 'simulated'}")
+    assert {"DATABASE_URL", "BINANCE_REST_URLS"}.isdisjoint(local_environment(settings, None, settings.data_dir))
+
+
+def test_topics_of_the_config_and_of_the_catalogue() -> None:
+    code, shown = birnn("topics")
+    assert code == 0
+    assert all(f" {topic_id} " in shown for topic_id in (1, 14, 2, 64, 82, 79))
+    code, shown = birnn("topics", "--catalogue")
+    assert code == 0
+    assert "classification" in shown
+    assert "allora-mainnet-1" in shown
+
+
+def test_status_of_nothing_is_no_failure(tmp_path: Path) -> None:
+    code, shown = birnn("status", DATA_DIR=str(tmp_path), PORT=str(free_port()))
+    assert code == 0
+    assert "no answer" in shown
+    assert "scripts/run" in shown
+    code, shown = birnn("status", "--json", DATA_DIR=str(tmp_path), PORT=str(free_port()))
+    assert json.loads(shown)["folders"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        pytest.param(["run", "--config", "/no.json", "--market", "simulated"], {}, "/no.json", id="no config"),
+        pytest.param(["run"], {"PORT": "abc"}, "PORT='abc'", id="PORT"),
+        pytest.param(["run"], {"NO_MODEL_POLICY": "maybe"}, "NO_MODEL_POLICY='maybe'", id="policy"),
+        pytest.param(["run", "--market", "binance", "--replay", "x"], {}, "--market simulated", id="replay of Binance"),
+        pytest.param(["train", "--market", "simulated", "--panel", "second"], {}, "'second'", id="no such panel"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], says: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        env={"DATA_DIR": str(tmp_path), "CONFIG_FILE": EXAMPLE, "PATH": "/usr/bin:/bin", **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert says in line
