@@ -23,6 +23,9 @@ def _stop_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    # The watch inherits blocked signals: they are for the module's own threads, which may wait for them (sigwait).
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     threading.Thread(target=_stop_with_parent, daemon=True, name="parent-watch").start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     sys.argv = sys.argv[1:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -87,10 +87,8 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
         return
     seen = _when(state["heartbeat_ms"])
     yield f"updater: {'alive' if folder['updater_alive'] else 'not running'}, last seen {seen}"
-    panels = Table("panel", "now", "last round", "version", "failures", "next", title="training", box=SIMPLE)
-    scores = Table(
-        "topic", "symbol", "head", "loss", "rows", "/ naive", "/ champion", "serves", "why", title="judged", box=SIMPLE
-    )
+    panels = _table("training", "panel", "now", "last round", "version", "failures", "next")
+    scores = _table("judged", "topic", "forecasts", "loss", "rows", "/ naive", "/ champion", "serves")
     for name, panel in state["panels"].items():
         outcome = panel["outcome"] or {}
         ended = (
@@ -110,22 +108,24 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
         for verdict in outcome.get("verdicts", ()):
             scores.add_row(
                 str(verdict["topic_id"]),
-                verdict["symbol"],
-                verdict["head"],
+                f"{verdict['symbol']} {verdict['head']}",
                 verdict["loss"],
                 str(verdict["rows"]),
                 _ratio(verdict["challenger"], verdict["naive"]),
                 _ratio(verdict["challenger"], verdict["champion"]),
-                "yes" if verdict["promoted"] else "no",
-                verdict["reason"],
+                "yes" if verdict["promoted"] else f"no: {verdict['reason']}",
             )
     yield panels
     yield scores
-    series = Table("series", "newest kline", "gaps", "last sync", "failure", title="kline store", box=SIMPLE)
+    series = _table("kline store", "series", "newest kline", "gaps", "last sync", "failure")
     for name, entry in state["series"].items():
         newest = _when(entry["newest_ms"]) if entry["newest_ms"] else "none"
         series.add_row(name, newest, str(entry["gaps"]), _when(entry["synced_ms"]), entry["reason"])
     yield series
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=SIMPLE, pad_edge=False)
 
 
 def _when(ms: int) -> str:

@@ -1,21 +1,33 @@
 """Keeps the processes of ``birnn run`` running, and ends all of them together."""
 
 import os
+import queue
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from cli.market import child_command
 
-STOP_PATIENCE_S = 4.0  # of the five seconds in which everything must have ended
+TICK_S = 0.1
+STOP_PATIENCE_S = 3.5  # of the five seconds in which everything must have ended, this process too
 LONGEST_PAUSE_S = 30.0
 HEALTHY_AFTER_S = 60.0
 CONFIG_EXIT = 2
+
+
+def pause_s(ends: int) -> float:
+    """Seconds to wait after this many ends in a row.
+
+    >>> [pause_s(ends) for ends in (1, 2, 3, 5, 6, 10_000)]
+    [1.0, 2.0, 4.0, 16.0, 30.0, 30.0]
+    """
+    return min(LONGEST_PAUSE_S, 2.0 ** min(ends - 1, 10))
 
 
 @dataclass(kw_only=True)
@@ -26,9 +38,25 @@ class Child:
     arguments: tuple[str, ...] = ()
     may_start: Callable[[], bool] = lambda: True
     process: "subprocess.Popen[bytes] | None" = None
+    starts: int = 0
     started_s: float = 0.0
     ended_in_a_row: int = 0
-    not_before_s: float = field(default=0.0)
+    not_before_s: float = 0.0
+    _asking: threading.Thread | None = None
+    _answer: bool = False
+
+    def cleared(self) -> bool:
+        """Whether ``may_start`` says so; it is asked in a thread, for a server that hangs must not hold up the rest."""
+        if self._asking is None:
+            self._answer = False
+            self._asking = threading.Thread(target=self._ask, daemon=True, name=f"may-{self.module}-start")
+            self._asking.start()
+        elif not self._asking.is_alive():
+            self._asking = None
+        return self._asking is None and self._answer
+
+    def _ask(self) -> None:
+        self._answer = self.may_start()
 
     def start(self, environment: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -37,11 +65,12 @@ class Child:
             env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C reaches only us; we tell the children
         )
+        self.starts += 1
         self.started_s = time.monotonic()
 
 
 class Supervisor:
-    """Runs children until a signal, a refused configuration, or the end of ``must_live``."""
+    """Runs children until a signal, a configuration refused at the first start, or the end of ``must_live``."""
 
     def __init__(
         self,
@@ -52,54 +81,57 @@ class Supervisor:
         self.children = children
         self.environment = environment
         self.must_live = must_live
-        self.stopping = threading.Event()
         self.log = structlog.get_logger()
 
     def run(self) -> int:
         """Returns the exit code: 0 after a signal, 2 when a child refused its configuration, else 1."""
+        # A handler may run in the middle of anything; putting into a SimpleQueue is the thing it may safely do.
+        signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.stopping.set())
-        code = 0
+            signal.signal(number, lambda received, _: signals.put(received))
         try:
-            while not self.stopping.wait(0.2):
+            while not _came(signals):
                 if self.must_live is not None and self.must_live.poll() is not None:
                     self.log.error("the simulated exchange ended", exit_code=self.must_live.returncode)
-                    code = 1
-                    break
+                    return 1
                 refused = [child for child in self.children if self._tend(child)]
                 if refused:
                     self.log.error("a process refused its configuration", process=refused[0].module)
-                    code = CONFIG_EXIT
-                    break
+                    return CONFIG_EXIT
         finally:
             self._stop_all()
-        return code
+        return 0
 
     def _tend(self, child: Child) -> bool:
-        """Start or restart ``child`` when it is time; True when it refused its configuration."""
+        """Start or restart ``child`` when it is time; True when it refused its configuration at its first start.
+
+        A later refusal is an end like any other: the file may be half edited, the port not free yet, and the rest of
+        the node works on.
+        """
         now = time.monotonic()
         if child.process is None:
-            if now >= child.not_before_s and child.may_start():
+            if now >= child.not_before_s and child.cleared():
                 child.start(self.environment)
             return False
         exit_code = child.process.poll()
         if exit_code is None:
             return False
-        if exit_code == CONFIG_EXIT:
+        if exit_code == CONFIG_EXIT and child.starts == 1:
             return True
         lived_s = now - child.started_s
         child.ended_in_a_row = 1 if lived_s > HEALTHY_AFTER_S else child.ended_in_a_row + 1
-        pause_s = min(LONGEST_PAUSE_S, 2.0 ** (child.ended_in_a_row - 1))
-        self.log.warning("process ended; it is started again", process=child.module, exit_code=exit_code, in_s=pause_s)
+        in_s = pause_s(child.ended_in_a_row)
+        self.log.warning("process ended; it is started again", process=child.module, exit_code=exit_code, in_s=in_s)
         _close(child.process)
-        child.process, child.not_before_s = None, now + pause_s
+        child.process, child.not_before_s = None, now + in_s
         return False
 
     def _stop_all(self) -> None:
-        running = [child.process for child in self.children if child.process is not None]
+        """End the children, and ``must_live`` with them: one deadline for all, since they end side by side."""
+        children = [child.process for child in self.children if child.process is not None]
+        running: list[subprocess.Popen[Any]] = [*children, *([self.must_live] if self.must_live else [])]
         for process in running:
-            if process.poll() is None:
-                process.terminate()
+            process.terminate()
         deadline = time.monotonic() + STOP_PATIENCE_S
         for process in running:
             try:
@@ -108,7 +140,16 @@ class Supervisor:
                 self.log.warning("process did not end in time; it is killed", pid=process.pid)
                 process.kill()
                 process.wait()
-            _close(process)
+        for child in children:
+            _close(child)
+
+
+def _came(signals: "queue.SimpleQueue[int]") -> bool:
+    try:
+        signals.get(timeout=TICK_S)
+    except queue.Empty:
+        return False
+    return True
 
 
 def _close(process: "subprocess.Popen[bytes]") -> None:

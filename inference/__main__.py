@@ -7,14 +7,13 @@ from types import FrameType
 from typing import Any
 
 import structlog
-import uvicorn
 
 from core.clock import HOUR_MS, SECOND_MS, SystemClock
 from core.config import topics_from_config
 from core.errors import ConfigError
 from core.logs import configure_logging
 from core.settings import Market, Settings, load_settings
-from inference.app import GATHER_LINES_S, create_app, write_lines
+from inference.app import BACKLOG, GATHER_LINES_S, create_app, create_server, write_lines
 from inference.drain import Drain
 from inference.ledger import Ledger
 from inference.metrics import Metrics
@@ -27,8 +26,6 @@ from model.registry import Registry
 WRONG_CONFIG = 2  # exit status
 # Fresh data soon or not at all: a request that hangs is given up, and the next one is a second away.
 VENUE_TIMEOUT_S = 3.0
-KEEP_ALIVE_S = 75
-BACKLOG = 2048
 # A thread that computes lets the event loop in after this long; Python's own 5 ms is ten answers' time.
 SWITCH_S = 0.0005
 STOP_S = 0.3  # for each background thread; one that hangs in a request is left behind
@@ -74,21 +71,7 @@ def _run(settings: Settings) -> int:
         registry = Registry(settings.data_dir)
         service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market=market)
         journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(service, Metrics(service, live), journal),
-                loop="uvloop",
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=1,
-                backlog=BACKLOG,
-            )
-        )
+        server = create_server(create_app(service, Metrics(service, live), journal), market)
 
         def stop(_: int, __: FrameType | None) -> None:
             server.should_exit = True

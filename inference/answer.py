@@ -24,20 +24,17 @@ class Answer:
     answered_ms: int
     market: str  # BINANCE or SIMULATED
 
-    @property
-    def anchor_age_ms(self) -> int:
-        """How old the anchor was when the answer was given."""
-        return max(0, self.answered_ms - self.anchor_asof_ms)
+    def anchor_age_ms(self, now_ms: int) -> int:
+        """How old the anchor is."""
+        return max(0, now_ms - self.anchor_asof_ms)
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """What is said beside the value."""
+    def headers(self, now_ms: int) -> dict[str, str]:
+        """What is said beside the value when it is said at ``now_ms``, the first time or again."""
         return {
             "X-Topic": str(self.topic_id),
             "X-Model-Version": self.version,
-            "X-Anchor-Age-Ms": str(self.anchor_age_ms),
+            "X-Anchor-Age-Ms": str(self.anchor_age_ms(now_ms)),
             "X-As-Of": iso(self.asof_ms),
-            "X-Market": self.market,
         }
 
     def answers(self, topic: Topic, market: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 import structlog
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
@@ -27,6 +28,8 @@ from inference.question import BadQuestion, whole_number
 from inference.service import InferenceService
 
 GATHER_LINES_S = 0.02  # log lines are written in batches, so that a burst of questions is not slowed by each line
+KEEP_ALIVE_S = 75
+BACKLOG = 2048
 
 log = structlog.get_logger()
 
@@ -62,12 +65,13 @@ def create_app(service: InferenceService, metrics: Metrics, journal: "Drain[dict
             status, text = 500, f"internal error: {type(error).__name__}; see the log"
         else:
             status, text = 200, answer.value
-        response = PlainTextResponse(text, status, answer.headers if answer else None)
+        now_ms = service.now_ms()
+        response = PlainTextResponse(text, status, answer.headers(now_ms) if answer else None)
         took_ns = perf_counter_ns() - began_ns
         known = str(topic_id) if status in {200, 503} else ""  # a stranger's numbers must not become label values
         metrics.answered(known, answer.version if answer else "", status, took_ns / 1e9)
         line = {"topic_id": topic_id, "token": token, "height": height, "status": status, "took_ms": took_ns / 1e6}
-        if not journal.put(line | (_of(answer) if answer else {"reason": text})):
+        if not journal.put(line | (_of(answer, now_ms) if answer else {"reason": text})):
             metrics.line_dropped()
         return response
 
@@ -108,6 +112,30 @@ def create_app(service: InferenceService, metrics: Metrics, journal: "Drain[dict
     return app
 
 
+def create_server(app: FastAPI, market: str) -> uvicorn.Server:
+    """What serves the application and says in each response, whatever its route and status, where prices come from.
+
+    Args:
+        market: BINANCE or SIMULATED.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            headers=[("X-Market", market)],  # here and not in the application, which does not see a malformed request
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=1,
+            backlog=BACKLOG,
+        )
+    )
+
+
 def write_lines(lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     """One log line per question; stdout may block, so this runs in a drain's thread."""
     for line in lines:
@@ -131,11 +159,11 @@ def _read(request: Request) -> tuple[int | None, int | None]:
     return whole_number("topic", given.get("topic", ())), whole_number("height", given.get("height", ()))
 
 
-def _of(answer: Answer) -> dict[str, Any]:
+def _of(answer: Answer, now_ms: int) -> dict[str, Any]:
     return {
         "version": answer.version,
         "asof_ms": answer.asof_ms,
-        "anchor_age_ms": answer.anchor_age_ms,
+        "anchor_age_ms": answer.anchor_age_ms(now_ms),
         "value": answer.value,
     }
 
@@ -144,6 +172,7 @@ def _state(service: InferenceService, topic: Topic, reason: str) -> dict[str, An
     """One topic as ``/topics`` shows it."""
     outlook, price, last, now_ms = service.outlook(topic), service.anchor(topic), service.last(topic), service.now_ms()
     instead = service.instead_of_champion(topic)
+    given = last and {"height": last.height, "answered": iso(last.answered_ms), **_of(last, last.answered_ms)}
     return {
         "topic_id": topic.topic_id,
         "token": topic.token,
@@ -161,5 +190,5 @@ def _state(service: InferenceService, topic: Topic, reason: str) -> dict[str, An
         "anchor": price.price if price else None,
         "anchor_age_ms": max(0, now_ms - price.asof_ms) if price else None,
         "as_of": iso(outlook.klines_end_ms) if outlook else None,
-        "last_answer": last and {"height": last.height, "answered": iso(last.answered_ms), **_of(last)},
+        "last_answer": given,
     }

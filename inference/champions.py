@@ -50,8 +50,8 @@ class Champions:
         retry = bool(self._chosen.faults) and not 0 <= now_ms - self._looked_ms < RETRY_MS
         if stamp == self._seen and not retry:
             return None
-        self._seen, self._looked_ms = stamp, now_ms
         before, self._chosen = self._chosen, self._choose()
+        self._seen, self._looked_ms = stamp, now_ms
         for topic_id, fault in self._chosen.faults.items():
             if before.faults.get(topic_id) != fault:
                 in_use = self._chosen.forecasters.get(topic_id)
@@ -63,9 +63,10 @@ class Champions:
     def _choose(self) -> Chosen:
         try:
             champions = self._registry.champions()
-        except IncompatibleModel as error:
+        except Exception as error:  # noqa: BLE001 -- no memory, perhaps: shown, and tried again
+            fault = str(_as_fault("champions.json", error))
             return Chosen(
-                forecasters=self._chosen.forecasters, faults={topic.topic_id: str(error) for topic in self._topics}
+                forecasters=self._chosen.forecasters, faults=dict.fromkeys((t.topic_id for t in self._topics), fault)
             )
         forecasters: dict[int, BiRNNForecaster] = {}
         faults: dict[int, str] = {}
@@ -89,9 +90,18 @@ class Champions:
         if version not in loaded:
             try:
                 loaded[version] = BiRNNForecaster.load(self._registry.path(version), champion.manifest_sha256)
-            except IncompatibleModel as error:
-                loaded[version] = error
+            except Exception as error:  # noqa: BLE001 -- as above
+                loaded[version] = _as_fault(f"version {version}", error)
         found = loaded[version]
         if isinstance(found, IncompatibleModel):
             raise found
         return found
+
+
+def _as_fault(what: str, error: Exception) -> IncompatibleModel:
+    """Whatever happened, as a fault that is shown and tried again; what nobody expected is in the log."""
+    if isinstance(error, IncompatibleModel):
+        return error
+    log.error("champion_not_loaded", what=what, exc_info=error)
+    reason = str(error).partition("\n")[0]
+    return IncompatibleModel(f"{what}: {type(error).__name__}: {reason}; see the log")

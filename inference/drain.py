@@ -10,6 +10,8 @@ import structlog
 
 Item = TypeVar("Item")
 
+LONGEST_PAUSE_S = 60.0  # a full disk stays full for long, and each failure is a line in the log
+
 log = structlog.get_logger()
 
 
@@ -20,7 +22,7 @@ class Drain(Generic[Item]):
         name: of the thread.
         take: does the work in the drain's thread; returns what could not be done and is to be tried again.
         gather_s: how long to wait for more after the first item. 0 works at once.
-        retry_s: pause before what was returned is tried again.
+        retry_s: pause before what was returned is tried again; it doubles with each failure in a row, up to a minute.
         capacity: how many may wait; more are refused.
     """
 
@@ -65,16 +67,20 @@ class Drain(Generic[Item]):
         return len(self._waiting)
 
     def _run(self) -> None:
+        pause_s = self._retry_s
         while not self._closing.is_set():
             self._work.wait()
             self._closing.wait(self._gather_s)
             self._work.clear()
-            if not self._step():
-                self._closing.wait(self._retry_s)
-                self._work.set()
+            if self._step():
+                pause_s = self._retry_s
+                continue
+            self._closing.wait(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+            self._work.set()
         deadline = time.monotonic() + self._retry_s
         while self._waiting and not self._step() and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def _step(self) -> bool:
         """Do all that waits; False when some of it must be tried again."""

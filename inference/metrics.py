@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -32,13 +32,17 @@ class Metrics:
             registry=self._registry,
         )
         self._unlogged = Counter("birnn_log_lines_dropped", "Answer lines that nobody read", registry=self._registry)
+        market = Info("birnn_market", "Where prices come from: BINANCE or SIMULATED", registry=self._registry)
+        market.info({"market": service.market_name})
         ProcessCollector(registry=self._registry)
         self._registry.register(_State(service, live))
 
     def answered(self, topic: str, version: str, status: int, took_s: float) -> None:
-        """Count one question."""
+        """Count one question. A new series ends those of versions that answer no more, or months would pile them up."""
         key = (topic, version, str(status))
-        self._seen.add(key)
+        if key not in self._seen:
+            self._forget_the_replaced()
+            self._seen.add(key)
         self._answers.labels(*key).inc()
         self._latency.observe(took_s)
 
@@ -47,12 +51,15 @@ class Metrics:
         self._unlogged.inc()
 
     def text(self) -> bytes:
-        """The exposition; series of versions that can answer no more end here, or months would pile them up."""
+        """The exposition."""
+        self._forget_the_replaced()
+        return generate_latest(self._registry)
+
+    def _forget_the_replaced(self) -> None:
         current = {"", *self._service.versions()}
         for key in [key for key in self._seen if key[1] not in current]:
             self._seen.discard(key)
             self._answers.remove(*key)
-        return generate_latest(self._registry)
 
 
 class _State(Collector):

@@ -2,12 +2,24 @@
 
 from dataclasses import dataclass
 
-from core.clock import HOUR_MS, MINUTE_MS, iso
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, iso
 from core.settings import NoModelPolicy
 from core.topic import Topic
 from market.provider import Price
 from model.forecaster import HeadForecast
 from model.heads import Panel
+
+SLACK_MS = 5 * SECOND_MS  # a clock that is being corrected goes back less far
+CLOCK_SET_BACK = "the machine's clock was set back"
+
+
+def is_ahead(asof_ms: int, now_ms: int) -> bool:
+    """Whether a moment that was once past is in the future: the machine's clock was set back, and no age says a thing.
+
+    >>> is_ahead(60_000, 55_000), is_ahead(60_000, 54_999)
+    (False, True)
+    """
+    return asof_ms - now_ms > SLACK_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +67,8 @@ class Outlook:
             )
         if self.forecast is None or now_ms - self.forecast.asof_ms > limits.klines_of_ms(self.panel.interval_ms):
             return self.fault or f"{self.champion} gave no forecast from the newest klines"
+        if is_ahead(self.forecast.asof_ms, now_ms):
+            return f"{self.champion} read klines up to {iso(self.forecast.asof_ms)}, which is not yet: {CLOCK_SET_BACK}"
         return ""
 
 

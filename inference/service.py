@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.decimals import decimal_text
 from core.errors import StaleKlines, UnusableForecast, WorkerError
 from core.settings import NoModelPolicy
@@ -14,7 +14,7 @@ from core.topic import Target, Topic
 from inference.answer import Answer
 from inference.champions import NOTHING, Champions, Chosen
 from inference.ledger import Ledger
-from inference.outlook import Limits, Made, Outlook
+from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook, is_ahead
 from inference.question import Questions
 from market.klines import Klines
 from market.provider import Price
@@ -24,7 +24,11 @@ from model.heads import head_of, panel_of, panels_for
 from model.registry import Registry
 
 LOOK_S = 0.5  # how often champions.json is looked at
-SPARE_ROWS = 5  # kept beyond what a forecast needs
+# Kept beyond what a forecast counts: it bears holes of long ago, and so much may be missing before it is short of rows.
+SPARE_MS = 25 * HOUR_MS
+# A nonce's window is long over by then. Who asks later asked by hand before, or the chain began anew under its old id;
+# the old price would reach it looking fresh.
+RECALL_MS = 2 * HOUR_MS
 
 log = structlog.get_logger()
 
@@ -47,7 +51,7 @@ def rows_to_keep(topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
     for panel, plan in panels_for(topics).items():
         longest = max(panel.steps(head) for head in plan.heads) + 1
         for symbol in plan.symbols:
-            rows[symbol, panel.interval_ms] = max(rows_needed(panel), longest) + SPARE_ROWS
+            rows[symbol, panel.interval_ms] = max(rows_needed(panel), longest) + SPARE_MS // panel.interval_ms
     return rows
 
 
@@ -114,15 +118,22 @@ class InferenceService:
             height: block height of the nonce; None is a question that is not remembered.
         Raises:
             BadQuestion: the question is wrong.
-            StaleKlines, UnusableForecast: there is no answer now; nothing is remembered.
+            StaleKlines, UnusableForecast: there is no answer now, and nothing is remembered; or there is one that was
+                given too long ago, and there will be no other.
         """
         return self.answer(self.questions.topic(token, topic_id), height)
 
     def answer(self, topic: Topic, height: int | None) -> Answer:
         """``infer`` for a topic that is already known."""
-        if height is not None and (known := self.ledger.recall(topic, height)):
-            return known
         now_ms = self._clock.now_ms()
+        if height is not None and (known := self.ledger.recall(topic, height)):
+            if now_ms - known.answered_ms > RECALL_MS or is_ahead(known.answered_ms, now_ms):
+                raise UnusableForecast(
+                    f"topic {topic.topic_id}: height {height} was answered {iso(known.answered_ms)}, not within the "
+                    f"last {RECALL_MS // HOUR_MS} h, and gets no second answer; if the chain began anew, "
+                    "move the ledger away"
+                )
+            return known
         made = self.make(topic, now_ms)
         answer = Answer(
             topic_id=topic.topic_id,
@@ -199,6 +210,11 @@ class InferenceService:
         """
         topic = outlook.topic
         limit_ms = self.limits.klines_of_ms(outlook.panel.interval_ms)
+        if is_ahead(outlook.klines_end_ms, now_ms):
+            raise StaleKlines(
+                f"topic {topic.topic_id}: newest candle of {topic.symbol} closed {iso(outlook.klines_end_ms)}, "
+                f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; candles by the new time are awaited"
+            )
         if now_ms - outlook.klines_end_ms > limit_ms:
             raise StaleKlines(
                 f"topic {topic.topic_id}: {self._missing_market(topic)} (newest candle closed "
@@ -207,13 +223,19 @@ class InferenceService:
         anchor = self.anchor(topic)
         if topic.target is not Target.PRICE:
             close = Price(price=outlook.close, asof_ms=outlook.klines_end_ms)
-            return anchor if anchor and anchor.asof_ms > close.asof_ms else close
+            told = anchor and anchor.asof_ms > close.asof_ms and not is_ahead(anchor.asof_ms, now_ms)
+            return anchor if anchor and told else close
         if anchor is None or now_ms - anchor.asof_ms > self.limits.anchor_ms:
             fault = self._live.price_fault(topic.symbol)
             raise StaleKlines(
                 f"topic {topic.topic_id}: newest price of {topic.symbol} is of "
                 f"{iso(anchor.asof_ms) if anchor else 'never'}, at most {self.limits.anchor_ms // SECOND_MS} s ago is "
                 f"allowed: MAX_ANCHOR_AGE_S; {fault or 'no request for it has failed'}"
+            )
+        if is_ahead(anchor.asof_ms, now_ms):
+            raise StaleKlines(
+                f"topic {topic.topic_id}: newest price of {topic.symbol} is of {iso(anchor.asof_ms)}, "
+                f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; a price by the new time is awaited"
             )
         return anchor
 

@@ -24,6 +24,7 @@ FIRST_LOAD_MS = 10_000  # the same while some series have never been answered
 UNKNOWN_SYMBOL_S = 60.0  # until a symbol that the venue does not know is asked for again
 LONGEST_BACK_OFF_S = 4.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
+HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more, and asking costs a page a minute
 LONGEST_NAP_S = 0.25  # a clock that was set, or a machine that slept, is noticed this late
 
 log = structlog.get_logger()
@@ -159,7 +160,7 @@ class LiveMarket:
             self._nap(began_ms, round(pause_s * 1000))
 
     def _ask_prices(self, now_ms: int) -> None:
-        symbols = [s for s in self._symbols if self._price_pause_until_ms.get(s, 0) <= now_ms]
+        symbols = [s for s in self._symbols if not self._is_paused(s, now_ms)]
         if not symbols:
             return
         try:
@@ -173,6 +174,10 @@ class LiveMarket:
             prices = self._ask_each(symbols, now_ms)
         self._prices = {**self._prices, **prices}
         self._price_faults = {s: fault for s, fault in self._price_faults.items() if s not in prices}
+
+    def _is_paused(self, symbol: str, now_ms: int) -> bool:
+        """Whether a symbol is left out for now. Longer than any pause is no pause: the clock was set back."""
+        return 0 < self._price_pause_until_ms.get(symbol, 0) - now_ms <= UNKNOWN_SYMBOL_S * 1000
 
     def _ask_each(self, symbols: list[str], now_ms: int) -> dict[str, Price]:
         prices: dict[str, Price] = {}
@@ -237,12 +242,12 @@ class LiveMarket:
         return None
 
     def _ask_klines(self, kept: _Kept, now_ms: int) -> Klines:
-        """The series with what has closed since, and with holes filled where the venue has the rows by now."""
+        """The series with what has closed since, and with newer holes filled where the venue has the rows by now."""
         end_ms = now_ms // kept.interval_ms * kept.interval_ms
         oldest_ms = end_ms - kept.rows * kept.interval_ms
         known = kept.klines.between(oldest_ms, end_ms)
         if len(known):
-            first_hole_ms, _ = next(known.gaps(), (known.end_ms, 0))
+            first_hole_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
             start_ms = first_hole_ms - kept.interval_ms  # the last row before it again: the venue's word is final
         else:
             start_ms = oldest_ms
@@ -255,14 +260,14 @@ class LiveMarket:
         with self._changed:
             if self._stopping.is_set():
                 return
-            news = klines.end_ms != kept.klines.end_ms or len(klines) != len(kept.klines)
+            news = klines.end_ms != kept.klines.end_ms or len(klines) > len(kept.klines)  # fewer: old ones left
             if kept.failures:
                 log.info("klines_back", symbol=kept.symbol, interval_ms=kept.interval_ms, failures=kept.failures)
             kept.klines, kept.fault, kept.failures, kept.tried, kept.polling = klines, "", 0, True, False
             kept.due_ms = min(complete_ms, now_ms) + kept.interval_ms + AFTER_CLOSE_MS  # now: the clock may go back
             if klines.end_ms < complete_ms:
                 kept.due_ms = now_ms + _late_pause_ms(asked_ms - complete_ms)
-            elif next(klines.gaps(), None):
+            elif next(klines.tail(HEALED_ROWS).gaps(), None):
                 kept.due_ms = min(kept.due_ms, now_ms + MINUTE_MS)
             batch = self._batches[kept.interval_ms]
             if news and batch.since_ms is None:
@@ -323,7 +328,7 @@ def _is_whole(batch: _Batch, now_ms: int) -> bool:
     ):
         return True
     patience_ms = STRAGGLERS_MS if all(kept.tried for kept in batch.series) else FIRST_LOAD_MS
-    return now_ms - batch.since_ms >= patience_ms
+    return not 0 <= now_ms - batch.since_ms < patience_ms  # before it began: the clock was set back
 
 
 def _late_pause_ms(late_ms: int) -> int:

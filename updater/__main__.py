@@ -1,17 +1,20 @@
 """``python -m updater``: keeps the klines fresh, trains, judges and publishes, until SIGTERM or SIGINT."""
 
 import argparse
+import contextlib
 import json
 import os
 import queue
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import structlog
 from pydantic import JsonValue
 
+from core.clock import Clock
 from core.config import topics_from_config
 from core.errors import ConfigError
 from core.logs import configure_logging
@@ -19,16 +22,18 @@ from core.settings import Market, load_settings
 from updater.progress import show_cursor_again
 from updater.schedule import Schedule, cron_trigger
 from updater.service import open_updater
+from updater.state import StateFile
 
 HEARTBEAT_S = 20.0
-PATIENCE_S = 3.0  # for the job at hand, once told to end: a request in flight may take longer and is left behind
+PATIENCE_S = 2.5  # for the job at hand, once told to end: a request in flight may take longer and is left behind
 WRONG_CONFIG = 2  # exit status
+START_ANEW = 1  # exit status: whoever supervises starts it again
 
 log = structlog.get_logger()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until told to end; 2 with one line on stderr when the configuration is wrong."""
+    """Run until told to end; 2 with one line on stderr when the configuration is wrong, 1 when to be started anew."""
     parser = argparse.ArgumentParser(prog="python -m updater", description="keeps klines fresh, trains and publishes")
     parser.add_argument(
         "--config-json",
@@ -62,10 +67,7 @@ def _run(training: dict[str, JsonValue], signals: "queue.SimpleQueue[int]") -> i
             "started", data_dir=str(settings.data_dir), topics=[t.topic_id for t in topics], panels=[*updater.plans]
         )
         schedule.start()
-        while (received := _next_signal(signals)) is None:
-            updater.state.beat()
-            schedule.note_next_runs()
-        log.info("ending", signal=signal.Signals(received).name)
+        status = watch(schedule, updater.state, signals, updater.clock)
         stop.set()
         ended = schedule.end(PATIENCE_S)
         updater.state.beat()
@@ -74,15 +76,27 @@ def _run(training: dict[str, JsonValue], signals: "queue.SimpleQueue[int]") -> i
             # Some request still waits for the venue. All files are written by rename, so nothing can be torn; but the
             # interpreter would wait for that thread.
             show_cursor_again()
-            os._exit(0)
-    return 0
+            os._exit(status)
+    return status
 
 
-def _next_signal(signals: "queue.SimpleQueue[int]") -> int | None:
-    try:
-        return signals.get(timeout=HEARTBEAT_S)
-    except queue.Empty:
-        return None
+def watch(schedule: Schedule, state: StateFile, signals: "queue.SimpleQueue[int]", clock: Clock) -> int:
+    """Beat while the schedule can be relied on and no signal comes.
+
+    When it cannot (a clock set back, a job that hangs), the process ends and is started anew: dates are also in the
+    retries and in the state, a thread that hangs cannot be ended, and of all ways out a start is the one best tried.
+
+    Returns:
+        the exit status.
+    """
+    while not (reason := schedule.trouble(clock.now_ms() / 1000, time.monotonic())):
+        state.beat()
+        schedule.note_next_runs()
+        with contextlib.suppress(queue.Empty):
+            log.info("ending", signal=signal.Signals(signals.get(timeout=HEARTBEAT_S)).name)
+            return 0
+    log.error("ending_to_be_started_anew", reason=reason)
+    return START_ANEW
 
 
 def _training_settings(path: Path | None) -> dict[str, JsonValue]:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 MAX_AGE_S = 90.0  # the updater writes every 20 s
+MAX_AHEAD_S = 60.0  # of a heartbeat written before the machine's clock was set back
 
 
 def check(data_dir: Path, max_age_s: float, now_ms: int) -> str:
@@ -24,6 +25,8 @@ def check(data_dir: Path, max_age_s: float, now_ms: int) -> str:
     age_s = (now_ms - heartbeat_ms) / 1000
     if age_s > max_age_s:
         return f"{path}: the last heartbeat is {age_s:.0f} s old, allowed are {max_age_s:.0f} s; see the updater's log"
+    if age_s < -MAX_AHEAD_S:
+        return f"{path}: the last heartbeat lies {-age_s:.0f} s in the future; is the machine's clock right?"
     return ""
 
 

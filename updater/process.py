@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +28,9 @@ from model.registry import Registry
 from updater.state import Outcome, Record
 
 TIME_LIMIT_S = 45 * 60.0  # a training that takes longer is killed and counts as failed; usual are two to five minutes
-THREADS = min(2, os.cpu_count() or 1)  # the network is small: more threads wait for each other, and inference is asked
+# A second thread gains nothing on a network this small, and spins while another process computes: a batch that takes
+# 0.2 s takes 3 s then.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 ORPHAN_PATIENCE_S = 10.0
 _POLL_S = 0.1
 
@@ -105,7 +107,7 @@ def run_training(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_environment(os.environ),
+        env={**os.environ, **ONE_THREAD},
         start_new_session=True,  # a process group to kill, and Ctrl-C at the terminal is ours alone to handle
     )
     outcomes: deque[Outcome] = deque(maxlen=1)
@@ -131,11 +133,6 @@ def run_training(
     if process.returncode or not outcomes:
         raise TrainingFailed(_how_it_ended(process.returncode, errors))
     return outcomes[0]
-
-
-def _environment(base: Mapping[str, str]) -> dict[str, str]:
-    threads = str(THREADS)
-    return {**base, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "POLARS_MAX_THREADS": threads}
 
 
 def _send(stdin: IO[bytes] | None, job: Job) -> None:

@@ -6,6 +6,7 @@ still waiting or running when its time comes again is not queued twice (coalesci
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -23,6 +24,9 @@ from updater.state import PanelState, StateFile
 
 SYNC_EVERY_MIN = 5
 MOST_JITTER_S = 300.0
+MOST_SET_BACK_S = 60.0
+LONGEST_IDLE_S = 3600.0  # a sync is due every five minutes, whether it goes well or not
+LONGEST_JOB_S = 4 * 3600.0  # the first one may be a sync and a round of each panel; a round's training is limited
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 log = structlog.get_logger()
@@ -101,6 +105,8 @@ class Schedule:
         self._rounds = rounds
         self._state = state
         self._panels = panels
+        self._at_work_since_s = (False, time.monotonic())  # one value, as two threads use it
+        self._ahead_s: float | None = None  # of the machine's clock before the monotonic one, when last asked
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(1)},
@@ -128,6 +134,25 @@ class Schedule:
             if next_ms != self._state.panel(panel).next_run_ms:
                 self._state.update_panel(panel, next_run_ms=next_ms)
 
+    def trouble(self, now_s: float, monotonic_s: float) -> str:
+        """Why work will not come when it should, so that the process must be started anew; empty while it will.
+
+        The scheduler plans by the machine's clock: set back by six hours, the next sync would come in six hours.
+
+        Args:
+            now_s: the machine's clock. A jump back is noticed between two calls.
+            monotonic_s: the clock that nobody sets.
+        """
+        ahead_s, before_s = now_s - monotonic_s, self._ahead_s
+        self._ahead_s = ahead_s
+        if before_s is not None and before_s - ahead_s > MOST_SET_BACK_S:
+            return f"the machine's clock was set back by {before_s - ahead_s:.0f} s"
+        at_work, since_s = self._at_work_since_s
+        lasted_s = monotonic_s - since_s
+        if lasted_s > (LONGEST_JOB_S if at_work else LONGEST_IDLE_S):
+            return f"a job hangs: it began {lasted_s:.0f} s ago" if at_work else f"no job began for {lasted_s:.0f} s"
+        return ""
+
     def end(self, patience_s: float) -> bool:
         """Start nothing more, and wait for the job at hand.
 
@@ -141,12 +166,15 @@ class Schedule:
 
     def _add(self, job: Callable[..., None], trigger: Any = None, **options: Any) -> None:
         def run(*args: Any) -> None:
+            self._at_work_since_s = (True, time.monotonic())
             try:
                 job(*args)
             except Stopped:
                 log.debug("stopped", job=options["id"])
             except Exception:  # a bug; the other jobs go on
                 log.exception("job_failed", job=options["id"])
+            finally:
+                self._at_work_since_s = (False, time.monotonic())
 
         self._scheduler.add_job(run, trigger, replace_existing=True, **options)
 

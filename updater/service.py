@@ -2,13 +2,15 @@
 
 import fcntl
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import structlog
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock, iso
 from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
@@ -27,6 +29,7 @@ from updater.progress import progress_of
 from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Verdict
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
+ORPHAN_PATIENCE_S = 6.0  # the children of a killed ``birnn run`` end within four seconds (cli.child)
 SYNC_PATIENCE_S = 20.0  # of one request: the next sync comes in minutes, and there are many series to go
 
 log = structlog.get_logger()
@@ -199,7 +202,10 @@ class Updater:
         symbol, for want of klines. To train at once would be for nothing; the schedule and the retries see to them."""
         if self._why_unfit(newest):
             return _nothing
-        verdicts = [Verdict.model_validate(score) for score in self.registry.open(newest).manifest.scores]
+        try:
+            verdicts = [Verdict.model_validate(score) for score in self.registry.open(newest).manifest.scores]
+        except ValidationError:  # another release wrote them; the round that is due then leaves some we can read
+            return _nothing
         lost = {(v.topic_id, v.symbol, v.head) for v in verdicts if not v.promoted}
         last = self.state.panel(panel).outcome
         left_out = last.missing if last and last.version == newest else {}
@@ -236,11 +242,11 @@ def _series(symbol: str, interval_ms: int) -> str:
 
 
 @contextmanager
-def only_updater(data_dir: Path) -> Iterator[None]:
+def only_updater(data_dir: Path, patience_s: float = ORPHAN_PATIENCE_S) -> Iterator[None]:
     """Be the only updater on this folder; the kernel lets go of the lock when the process dies, however it does.
 
     Raises:
-        ConfigError: another one is at work, or the folder cannot be written.
+        ConfigError: another one is still at work after ``patience_s``, or the folder cannot be written.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -248,13 +254,22 @@ def only_updater(data_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"DATA_DIR={data_dir}: {error.strerror}; give a folder that can be written") from error
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f"DATA_DIR={data_dir}: another updater is at work on it; end that one, or give another folder"
-            ) from error
+        deadline = time.monotonic() + patience_s
+        while not _locked(handle):
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"DATA_DIR={data_dir}: another updater is at work on it; end that one, or give another folder"
+                )
+            time.sleep(0.1)
         yield
+
+
+def _locked(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

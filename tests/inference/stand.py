@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import requests
-import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
 from core.clock import HOUR_MS, Clock
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
-from inference.app import create_app
+from inference.app import create_app, create_server
 from inference.drain import Drain
 from inference.ledger import Ledger
 from inference.metrics import Metrics
@@ -164,13 +163,14 @@ def node(
     *,
     topics: Iterable[Topic] = TOPICS,
     policy: NoModelPolicy = NoModelPolicy.PERSISTENCE,
+    venue: type[Binance] = Binance,
     wait: bool = True,
 ) -> Iterator[Node]:
     """The parts as ``python -m inference`` puts them together, on a port of their own, by the test's clock."""
     topics = tuple(topics)
     ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", topics, "SIMULATED", clock)
-    venue = Binance([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
-    live = LiveMarket(venue, rows_to_keep(topics), clock)
+    asked = venue([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
+    live = LiveMarket(asked, rows_to_keep(topics), clock)
     service = InferenceService(topics, live, Registry(folder), ledger, clock, limits=limits(policy), market="SIMULATED")
     lines: list[dict[str, Any]] = []
 
@@ -179,9 +179,8 @@ def node(
         return ()
 
     journal = Drain[dict[str, Any]]("answer-lines", write)
-    app = create_app(service, Metrics(service, live), journal)
+    server = create_server(create_app(service, Metrics(service, live), journal), "SIMULATED")
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     service.start()
     live.start(service.candles_closed)

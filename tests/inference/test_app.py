@@ -2,6 +2,7 @@
 
 import math
 import re
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +15,11 @@ from core.clock import HOUR_MS, MINUTE_MS, iso
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.ledger import RECENT
+from market.binance import Binance
+from market.klines import Klines
 from market.simulated import SimulatedExchange
-from model.heads import HOUR
+from model.features import unbroken_needed
+from model.heads import HOUR, MINUTE
 from model.registry import Registry
 from tests.fakes import eventually
 from tests.inference.stand import (
@@ -66,7 +70,6 @@ def test_an_answer_is_the_bare_decimal_and_its_headers_say_what_it_rests_on(
     assert answer.headers["Content-Type"].startswith("text/plain")
     assert answer.headers["X-Topic"] == str(asked.topic_id)
     assert answer.headers["X-Model-Version"] == "persistence"
-    assert answer.headers["X-Market"] == "SIMULATED"
     assert answer.headers["X-As-Of"] in {iso(BASE_MS), iso(BASE_MS // HOUR_MS * HOUR_MS)}
     assert 0 <= int(answer.headers["X-Anchor-Age-Ms"]) < 30_000
 
@@ -116,6 +119,33 @@ def test_nothing_but_get_is_allowed(served: Node, method: str, path: str) -> Non
     assert requests.request(method, served.url + path, timeout=5).status_code == 405
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        pytest.param("GET", "/inference/SOL", 200, id="answer"),
+        pytest.param("GET", "/inference/DOGE", 404, id="refused question"),
+        pytest.param("POST", "/inference/SOL", 405, id="method"),
+        pytest.param("GET", "/elsewhere", 404, id="path"),
+        pytest.param("GET", "/healthz", 200, id="healthz"),
+        pytest.param("GET", "/readyz", 200, id="readyz"),
+        pytest.param("GET", "/metrics", 200, id="metrics"),
+        pytest.param("GET", "/topics", 200, id="topics"),
+    ],
+)
+def test_every_response_says_once_where_prices_come_from(served: Node, method: str, path: str, status: int) -> None:
+    answer = requests.request(method, served.url + path, timeout=5)
+    assert (answer.status_code, answer.headers["X-Market"]) == (status, "SIMULATED")
+
+
+def test_even_what_is_no_request_is_told_where_prices_come_from(served: Node) -> None:
+    port = int(served.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"x-market: SIMULATED" in answer
+
+
 def test_a_height_of_0_and_the_greatest_one_are_heights(served: Node) -> None:
     for height in (0, 2**63 - 1):
         first, again = (served.get(f"/inference/SOL?height={height}") for _ in range(2))
@@ -150,6 +180,7 @@ def test_pages_for_people_and_machines(served: Node) -> None:
     assert 'birnn_answers_total{status="200",topic="82",version="persistence"}' in scraped
     assert 'birnn_topic_persistence{topic="82"} 1.0' in scraped
     assert 'birnn_anchor_age_seconds{symbol="SOLUSDT"}' in scraped
+    assert 'birnn_market_info{market="SIMULATED"} 1.0' in scraped
     served.get("/inference/ETH?topic=123456")
     assert "123456" not in served.get("/metrics").text, "a stranger's numbers are no labels"
 
@@ -168,10 +199,68 @@ def test_a_repeated_question_gets_the_same_answer_also_after_a_restart(
     clock.jump(MINUTE_MS)
     with node(tmp_path, exchange, clock, wait=False) as running:
         restarted = running.get(path)
-    names = ("X-Topic", "X-Model-Version", "X-Anchor-Age-Ms", "X-As-Of", "X-Market")
-    for answer in (again, restarted):
+    names = ("X-Topic", "X-Model-Version", "X-As-Of", "X-Market")
+    ages_ms = [int(answer.headers["X-Anchor-Age-Ms"]) for answer in (first, again, restarted)]
+    for number, answer in enumerate((again, restarted), 1):
         assert (answer.status_code, answer.text) == (200, first.text)
         assert [answer.headers[name] for name in names] == [first.headers[name] for name in names]
+        assert ages_ms[number] >= ages_ms[0] + number * MINUTE_MS, "the price is older when it is told again"
+
+
+def test_an_answer_of_long_ago_is_not_given_again_and_no_other_is(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    path = "/inference/ETH?topic=1&height=812"
+    with node(tmp_path, exchange, clock) as running:
+        assert running.get(path).status_code == 200
+        clock.jump(3 * HOUR_MS)
+        eventually(running.ready, what="/readyz")
+        refused = running.get(path)
+    assert (refused.status_code, "\n" in refused.text) == (503, False)
+    assert f"height 812 was answered {iso(BASE_MS)[:14]}" in refused.text
+    with node(tmp_path, exchange, clock) as running:
+        assert running.get(path).text == refused.text, "after a restart, too"
+        assert running.get("/inference/ETH?topic=1&height=813").status_code == 200
+
+
+def test_a_clock_that_is_set_back_is_waited_out(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    with node(tmp_path, exchange, clock, topics=[ETH_10M, SOL_15M]) as running:
+        exchange.fail_next("/api", count=100_000, status=503)
+        clock.jump(-10 * MINUTE_MS)
+        for path in ("/inference/ETH", "/inference/SOL"):
+            refused = running.get(path)
+            assert (refused.status_code, "clock was set back" in refused.text) == (503, True), refused.text
+        exchange.clear_faults()
+        eventually(running.ready, what="/readyz")
+
+
+class Holed(Binance):
+    """A venue that was out of order for ten minutes: nobody will ever have those candles."""
+
+    until_ms = BASE_MS - (unbroken_needed(MINUTE) - 1) * MINUTE_MS
+
+    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        found = super().klines(symbol, interval_ms, start_ms, end_ms)
+        if interval_ms != MINUTE_MS:
+            return found
+        return found.between(0, self.until_ms - 10 * MINUTE_MS).merge(found.between(self.until_ms, 2**62))
+
+
+def test_a_champion_is_back_as_soon_as_the_candles_after_an_outage_are_enough(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    registry = Registry(tmp_path)
+    version = publish(registry, 0.5, clock.now_ms())
+    registry.promote([ETH_10M], version, clock.now_ms())
+    with node(tmp_path, exchange, clock, topics=[ETH_10M], venue=Holed) as running:
+        assert running.get("/inference/ETH").headers["X-Model-Version"] == "persistence"
+        assert "missing between" in running.get("/topics").json()[0]["persistence"]
+        clock.jump(MINUTE_MS)
+        eventually(lambda: outlook_ms(running) == BASE_MS + MINUTE_MS, what="the champion's forecast")
+        eventually(running.ready, what="/readyz")
+        assert running.get("/inference/ETH").headers["X-Model-Version"] == version
 
 
 def test_an_answer_that_memory_has_let_go_is_still_the_same(
@@ -324,6 +413,30 @@ def test_a_swap_under_load_never_gives_a_mixed_or_missing_answer(
         assert asof_ms in {BASE_MS, BASE_MS + MINUTE_MS}
     assert moves[one, BASE_MS][0] == pytest.approx(-moves[other, BASE_MS][0], rel=1e-6)
     assert (one, BASE_MS + MINUTE_MS) in moves
+
+
+def test_counts_of_a_version_end_when_another_answers_though_nobody_scrapes(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    registry = Registry(tmp_path)
+    one, other = (publish(registry, output, clock.now_ms()) for output in (-1.0, 1.0))
+    with node(tmp_path, exchange, clock, topics=[ETH_10M]) as running:
+
+        def put_to_use(version: str) -> None:
+            registry.promote([ETH_10M], version, clock.now_ms())
+            eventually(lambda: in_use(running) == version, what="the champion")
+
+        for version in (one, other):
+            put_to_use(version)
+            assert running.get("/inference/ETH").headers["X-Model-Version"] == version
+        put_to_use(one)
+        scraped = running.get("/metrics").text
+    assert f'version="{one}"}}' not in re.sub("birnn_model.*", "", scraped)
+
+
+def in_use(running: Node) -> str:
+    outlook = running.service.outlook(ETH_10M)
+    return outlook.champion if outlook else ""
 
 
 def anchor_ms(running: Node) -> int:

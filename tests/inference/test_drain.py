@@ -1,7 +1,9 @@
 """Work in the background: in order, in batches, tried again, and finished before the end."""
 
 import threading
+import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 from inference.drain import Drain
 from tests.fakes import eventually
@@ -36,6 +38,21 @@ def test_what_fails_is_tried_again_before_what_came_later() -> None:
     eventually(lambda: len(done) == 10, what="all work")
     drain.close()
     assert done == list(range(10))
+
+
+def test_what_goes_on_failing_is_tried_ever_less_often() -> None:
+    tried_s: list[float] = []
+
+    def take(batch: Sequence[int]) -> Sequence[int]:
+        tried_s.append(time.monotonic())
+        return batch
+
+    drain = Drain[int]("test-drain", take, retry_s=0.05)
+    drain.put(1)
+    eventually(lambda: len(tried_s) == 5, what="five tries")
+    drain.close()
+    pauses_s = [later - earlier for earlier, later in pairwise(tried_s[:5])]
+    assert all(pause_s >= least_s for pause_s, least_s in zip(pauses_s, (0.05, 0.1, 0.2, 0.4), strict=True))
 
 
 def test_too_much_is_refused_and_never_waited_for() -> None:

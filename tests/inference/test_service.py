@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.clock import HOUR_MS, MINUTE_MS
+from core.clock import HOUR_MS, MINUTE_MS, iso
 from core.errors import StaleKlines, UnusableForecast
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
@@ -18,7 +18,7 @@ from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
 from model.heads import HOUR, MINUTE
-from model.registry import Registry
+from model.registry import Champion, Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.inference.stand import BTC_8H, ETH_10M, SOL_15M, TOPICS, limits, publish, topic
 
@@ -49,10 +49,10 @@ class Still:
 class Bench:
     """A service over a market that stands still. Its thread is not started: the test says when it looks."""
 
-    def __init__(self, folder: Path, policy: NoModelPolicy) -> None:
+    def __init__(self, folder: Path, policy: NoModelPolicy, registry: type[Registry] = Registry) -> None:
         self.rows = {key[1]: count for key, count in rows_to_keep(TOPICS).items()}
         self.clock = FakeClock(START_MS + 30 * MINUTE_MS + 10_000)
-        self.registry = Registry(folder)
+        self.registry = registry(folder)
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", ASKED, "BINANCE", self.clock)
         self.market = Still()
         self.service = InferenceService(
@@ -165,6 +165,20 @@ def test_the_first_answer_to_a_height_stands(bench: Bench) -> None:
     assert bench.service.infer(1, "ETH", 6).value == "2500.0"
 
 
+def test_an_answer_is_given_again_while_its_nonce_may_be_open_and_then_no_more(bench: Bench) -> None:
+    bench.service.choose()
+    first = bench.service.infer(1, "ETH", 5)
+    bench.clock.sleep(2 * 3600)
+    assert bench.service.infer(1, "ETH", 5) is first
+    for seconds in (1, 24 * 3600, -48 * 3600):  # in the end the clock is set back to before it was given
+        bench.clock.sleep(seconds)
+        bench.fill()
+        bench.tell()
+        with pytest.raises(UnusableForecast, match=f"height 5 was answered {iso(first.answered_ms)}"):
+            bench.service.infer(1, "ETH", 5)
+        assert bench.service.infer(1, "ETH", None).value == "2000.0"
+
+
 def too_old(bench: Bench) -> None:
     bench.promote(0.5, ETH_10M)
     bench.clock.sleep(169 * 3600)
@@ -240,6 +254,40 @@ def test_a_stale_market_is_refused_under_either_policy(
             bench.service.answer(asked, 5)
 
 
+@pytest.mark.parametrize("asked", [pytest.param(t, id=str(t.target)) for t in (ETH_10M, LOG_RETURN_10M, SOL_15M)])
+@pytest.mark.parametrize(
+    ("back_s", "fresh"),
+    [pytest.param(5, True, id="corrected a little"), pytest.param(20, False, id="set back")],
+)
+def test_what_lies_in_the_future_is_not_fresh(bench: Bench, asked: Topic, back_s: int, fresh: bool) -> None:
+    version = bench.promote(0.1, *ASKED[:3])
+    bench.clock.sleep(-10 - back_s)  # candles closed ten seconds ago, the price is half a second old
+    if fresh:
+        bench.price(2000.0)
+        assert bench.service.answer(asked, 5).version == version
+        return
+    with pytest.raises(StaleKlines, match=r"newest candle .* clock was set back"):
+        bench.service.answer(asked, 5)
+
+
+def test_a_price_of_the_future_is_refused_or_not_told(bench: Bench) -> None:
+    bench.service.choose()
+    bench.clock.sleep(-8)
+    with pytest.raises(StaleKlines, match=r"newest price .* clock was set back"):
+        bench.service.answer(ETH_10M, 5)
+    told = bench.service.answer(LOG_RETURN_10M, 5)
+    assert told.anchor_asof_ms == told.asof_ms
+
+
+def test_a_forecast_from_candles_of_the_future_is_not_the_champions(bench: Bench) -> None:
+    bench.promote(0.1, ETH_10M)
+    bench.clock.sleep(-60)
+    bench.fill()
+    bench.cut("BTCUSDT", lambda k: k.tail(0))  # so the forecast by the old time stays
+    assert "clock was set back" in bench.service.instead_of_champion(ETH_10M)
+    assert bench.service.infer(1, "ETH", None).version == "persistence"
+
+
 def test_an_absurd_forecast_is_refused_and_not_remembered(bench: Bench) -> None:
     bench.promote(100.0, ETH_10M)
     with pytest.raises(UnusableForecast, match="sane is"):
@@ -269,3 +317,40 @@ def test_a_version_that_could_not_be_read_is_tried_again(bench: Bench) -> None:
     bench.fill()
     bench.service.choose()
     assert bench.service.infer(1, "ETH", None).version == version
+
+
+class Short(Registry):
+    """A registry on a machine that is short of memory, until it is not."""
+
+    short_of = ""
+
+    def path(self, version: str) -> Path:
+        if self.short_of == "path":
+            raise MemoryError("for the network")
+        return super().path(version)
+
+    def champions(self) -> dict[int, Champion]:
+        if self.short_of == "champions":
+            raise MemoryError("for the list")
+        return super().champions()
+
+
+@pytest.mark.parametrize("short_of", ["path", "champions"])
+def test_a_fault_nobody_expected_is_shown_and_tried_again(tmp_path: Path, short_of: str) -> None:
+    with closing(Bench(tmp_path, NoModelPolicy.PERSISTENCE, Short)) as bench:
+        registry = bench.registry
+        assert isinstance(registry, Short)
+        good = bench.promote(0.25, ETH_10M)
+        version = publish(registry, 0.5, bench.clock.now_ms())
+        registry.promote([ETH_10M], version, bench.clock.now_ms())
+        registry.short_of = short_of
+        bench.service.choose()
+        outlook = bench.service.outlook(ETH_10M)
+        assert outlook
+        assert "MemoryError: for the" in outlook.fault
+        assert bench.service.infer(1, "ETH", None).version == good
+        registry.short_of = ""
+        bench.clock.sleep(31)
+        bench.fill()
+        bench.service.choose()
+        assert bench.service.infer(1, "ETH", None).version == version

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS
-from core.errors import MarketUnavailable
+from core.errors import ConfigError, MarketUnavailable
 from market.binance import Binance
 from market.klines import Klines
 from market.live import LiveMarket, Series
@@ -156,15 +156,22 @@ class Scripted(MarketData):
     """A venue whose candles come when the test says so, or not."""
 
     def __init__(self, clock: RunningClock) -> None:
-        self.tape = random_walk_klines(200, start_ms=BASE_MS - 100 * MINUTE_MS)
+        self.tape = random_walk_klines(1600, start_ms=BASE_MS - 1500 * MINUTE_MS)
         self.clock = clock
         self.late: dict[str, int] = {}  # symbol -> candles from this open time on are not published yet
         self.missing: set[int] = set()  # open times that nobody can have for now
         self.fault: Exception | None = None
+        self.unlisted = ""  # a symbol whose price it does not know
+        self.asked_ms: list[int] = []  # where requests for klines began
+        self.answering = {"BTCUSDT": threading.Event(), "ETHUSDT": threading.Event()}  # cleared: a request hangs
+        for symbol in self.answering.values():
+            symbol.set()
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         if self.fault:
             raise self.fault
+        self.asked_ms.append(start_ms)
+        self.answering[symbol].wait()
         found = self.tape.between(start_ms, min(end_ms, self.late.get(symbol, end_ms))).closed(self.clock.now_ms())
         for hole_ms in self.missing:
             found = found.between(0, hole_ms).merge(found.between(hole_ms + MINUTE_MS, 2**62))
@@ -176,6 +183,8 @@ class Scripted(MarketData):
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         if self.fault:
             raise self.fault
+        if self.unlisted in symbols:
+            raise ConfigError(f"no such symbol: {self.unlisted}")
         return {symbol: Price(price=1.0, asof_ms=self.clock.now_ms()) for symbol in symbols}
 
 
@@ -192,6 +201,20 @@ def test_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(clock: R
         eventually(lambda: feed.closed[-1][1]["ETHUSDT"] == end_ms, what="the straggler")
 
 
+def test_a_candle_that_is_late_is_no_news(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        market.late = {"ETHUSDT": BASE_MS}
+        market.answering["BTCUSDT"].clear()
+        clock.jump(MINUTE_MS)
+        try:
+            eventually(lambda: len(market.asked_ms) == 6, what="the late one asked for thrice")
+            assert len(feed.closed) == 1
+        finally:
+            market.answering["BTCUSDT"].set()
+
+
 def test_a_hole_in_the_middle_is_asked_for_until_the_venue_has_it(clock: RunningClock) -> None:
     market = Scripted(clock)
     market.missing = {BASE_MS - 7 * MINUTE_MS, BASE_MS - 4 * MINUTE_MS}
@@ -204,6 +227,16 @@ def test_a_hole_in_the_middle_is_asked_for_until_the_venue_has_it(clock: Running
         clock.jump(MINUTE_MS)
         eventually(feed.has(BTC), what="a whole window")
         assert not list(feed.live.klines(*BTC).gaps())
+
+
+def test_a_hole_of_long_ago_is_not_asked_for_with_every_candle(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    market.missing = {BASE_MS - 1200 * MINUTE_MS}
+    with feeding(market, {BTC: 1400}, clock) as feed:
+        eventually(feed.has(BTC, rows=1399), what="the first load")
+        clock.jump(MINUTE_MS)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="the next candle")
+        assert market.asked_ms == [BASE_MS - 1400 * MINUTE_MS, BASE_MS - MINUTE_MS]
 
 
 @pytest.mark.parametrize(
@@ -236,3 +269,28 @@ def test_a_clock_that_is_set_back_does_not_stop_the_feed(clock: RunningClock) ->
         eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 10 * MINUTE_MS, what="candles by the new time")
         anchor = feed.live.anchor("BTCUSDT")
         eventually(lambda: feed.live.anchor("BTCUSDT") != anchor, what="prices by the new time")
+
+
+def test_a_clock_that_is_set_back_while_a_request_hangs_delays_no_other_symbol(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    clock.jump(HOUR_MS)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        market.answering["ETHUSDT"].clear()
+        clock.jump(MINUTE_MS)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 61 * MINUTE_MS, what="one of two candles")
+        clock.jump(-50 * MINUTE_MS)
+        try:
+            eventually(lambda: feed.closed[-1][1]["BTCUSDT"] == BASE_MS + 11 * MINUTE_MS, what="the other symbol")
+        finally:
+            market.answering["ETHUSDT"].set()
+
+
+def test_a_clock_that_is_set_back_lengthens_no_pause(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    market.unlisted = "ETHUSDT"
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: feed.live.price_fault("ETHUSDT") != "", what="the refusal")
+        market.unlisted = ""
+        clock.jump(-HOUR_MS)
+        eventually(lambda: feed.live.anchor("ETHUSDT") is not None, what="the price")

@@ -18,13 +18,14 @@ from onnx import TensorProto, helper, numpy_helper
 from core.clock import HOUR_MS, MINUTE_MS
 from core.errors import IncompatibleModel, StaleKlines, UnusableForecast
 from core.topic import Target, Topic
-from market.klines import Klines
+from market.klines import COLUMNS, Klines
 from model.artefact import Artefact, Manifest
+from model.evaluation import onnx_network, outputs
 from model.features import FEATURE_VERSION, FEATURES, WARMUP, compute, rows_needed
 from model.forecaster import PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, value
-from model.heads import HOUR, MINUTE, Head, Kind, decode, head_of, naive
+from model.heads import HOUR, MINUTE, Head, Kind, PanelPlan, decode, head_of, naive
 from model.registry import Registry, check
-from model.windows import Split
+from model.windows import Split, build
 from tests.data import make_tiny_model as tiny
 from tests.fakes import START_MS, random_walk_klines
 
@@ -150,6 +151,25 @@ def test_a_live_tail_gives_what_the_whole_history_gives(forecaster: BiRNNForecas
     whole = {symbol: run.between(0, end_ms) for symbol, run in KLINES.items()}
     tail = {symbol: run.tail(ROWS) for symbol, run in whole.items()}
     assert forecaster.forecast(whole) == forecaster.forecast(tail)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffling_what_comes_after_the_window_changes_no_forecast(seed: int) -> None:
+    """And the shuffle is real: the truths differ."""
+    folder = tiny.FOLDER / "versions" / Registry(tiny.FOLDER).versions()[-1]
+    plan = PanelPlan(panel=MINUTE, symbols=tuple(KLINES), heads=tiny.HEADS, topics=())
+    cut, rng = ROWS + 5, np.random.default_rng(seed)
+
+    def shuffled(run: Klines) -> Klines:
+        order = np.concatenate([np.arange(cut), cut + rng.permutation(len(run) - cut)])
+        columns = {name: getattr(run, name)[order] for name in COLUMNS}
+        return Klines(interval_ms=run.interval_ms, open_time_ms=run.open_time_ms, **columns)
+
+    true, fake = build(plan, KLINES), build(plan, {symbol: shuffled(run) for symbol, run in KLINES.items()})
+    rows = np.flatnonzero(true.usable & (true.open_time_ms < ETH.open_time_ms[cut]))
+    network = onnx_network((folder / "model.onnx").read_bytes())
+    np.testing.assert_array_equal(outputs(network, true, rows), outputs(network, fake, rows))
+    assert not np.array_equal(true.truth[rows], fake.truth[rows], equal_nan=True)
 
 
 def test_each_symbol_is_forecast_alike_alone_and_in_a_batch(forecaster: BiRNNForecaster) -> None:

@@ -44,8 +44,12 @@ def test_a_training_is_killed_when_the_updater_ends(tmp_path: Path) -> None:
 
 
 def test_a_training_that_somebody_kills_is_a_failure_with_the_signal(tmp_path: Path) -> None:
+    threads: list[str] = []
+
     def kill() -> None:
         eventually(lambda: bool(children()), what="the child")
+        environment = children()[0].environ()
+        threads.extend(environment[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
         children()[0].kill()
 
     killer = threading.Thread(target=kill)
@@ -53,6 +57,7 @@ def test_a_training_that_somebody_kills_is_a_failure_with_the_signal(tmp_path: P
     with pytest.raises(TrainingFailed, match="SIGKILL; out of memory"):
         run_training(job_on(tmp_path, ETH), stop=threading.Event(), show=show)
     killer.join()
+    assert threads == ["1", "1"], "two threads of torch's spin while another process computes"
 
 
 def test_without_klines_the_outcome_says_so(tmp_path: Path) -> None:

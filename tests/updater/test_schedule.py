@@ -1,15 +1,19 @@
 """The schedule: cron lines, single flight, coalescing, retries, an end within its patience."""
 
+import queue
+import signal
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from apscheduler.triggers.cron import CronTrigger
 
-from core.clock import SystemClock
+from core.clock import HOUR_MS, SystemClock
 from core.errors import ConfigError
 from tests.fakes import FakeClock, eventually
+from updater.__main__ import watch
 from updater.process import Stopped
 from updater.schedule import MOST_JITTER_S, Schedule, cron_trigger
 from updater.state import Outcome, PanelState, StateFile
@@ -136,6 +140,74 @@ def test_the_end_does_not_wait_for_ever(tmp_path: Path) -> None:
     assert not schedule.end(0.05)
     rounds.stop.set()
     eventually(lambda: rounds.running == 0, what="the end of the job")
+
+
+HOUR_S = 3600.0
+
+
+def trouble_after(schedule: Schedule, hours: float) -> str:
+    """What is said so much later by both clocks."""
+    return schedule.trouble(time.time() + hours * HOUR_S, time.monotonic() + hours * HOUR_S)
+
+
+def test_an_idle_schedule_is_in_trouble_after_an_hour(tmp_path: Path) -> None:
+    state = StateFile(tmp_path, SystemClock(), ["minute"])
+    schedule = Schedule(Rounds(state, {}), state, ["minute"], cron_trigger("17 */6 * * *"))  # never started: as if dead
+    assert trouble_after(schedule, 0.9) == ""
+    assert "no job began" in trouble_after(schedule, 1.1)
+
+
+def test_a_round_may_take_hours_but_not_for_ever(tmp_path: Path) -> None:
+    state = StateFile(tmp_path, SystemClock(), ["minute"])
+    rounds = Rounds(state, {"minute": "no champion"})
+    rounds.hold.clear()
+    schedule = Schedule(rounds, state, ["minute"], cron_trigger("17 */6 * * *"))
+    schedule.start()
+    try:
+        eventually(lambda: rounds.calls == ["minute"], what="the training")
+        assert trouble_after(schedule, 3.9) == ""
+        assert "a job hangs" in trouble_after(schedule, 4.1)
+        rounds.hold.set()
+        eventually(lambda: "no job began" in trouble_after(schedule, 3.9), what="the end of the training")
+    finally:
+        rounds.stop.set()
+        assert schedule.end(5.0)
+
+
+@pytest.mark.parametrize(
+    ("jump_s", "trouble"),
+    [
+        pytest.param(-6 * HOUR_S, "set back by 21600 s", id="six hours back"),
+        pytest.param(-61.0, "set back by 61 s", id="a minute back"),
+        pytest.param(-2.0, "", id="a correction"),
+        pytest.param(6 * HOUR_S, "", id="ahead: what is due comes at once"),
+    ],
+)
+def test_a_clock_set_back_is_trouble(tmp_path: Path, jump_s: float, trouble: str) -> None:
+    state = StateFile(tmp_path, SystemClock(), ["minute"])
+    schedule = Schedule(Rounds(state, {}), state, ["minute"], cron_trigger("17 */6 * * *"))
+    now_s, monotonic_s = time.time(), time.monotonic()
+    assert schedule.trouble(now_s, monotonic_s) == ""
+    said = schedule.trouble(now_s + 20 + jump_s, monotonic_s + 20)
+    assert trouble in said
+    assert bool(said) == bool(trouble)
+
+
+def test_a_process_with_a_clock_set_back_ends_to_be_started_anew(tmp_path: Path) -> None:
+    clock = FakeClock(SystemClock().now_ms())
+    state = StateFile(tmp_path, clock, ["minute"])
+    schedule = Schedule(Rounds(state, {}), state, ["minute"], cron_trigger("17 */6 * * *"))
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    signals.put(signal.SIGTERM)
+    schedule.start()
+    try:
+        assert watch(schedule, state, signals, clock) == 0
+        clock.time_ms -= 6 * HOUR_MS
+        before_ms = state.current.heartbeat_ms
+        assert watch(schedule, state, signals, clock) not in {0, 2}
+        assert state.current.heartbeat_ms == before_ms, "it does not look alive"
+    finally:
+        assert schedule.end(5.0)
 
 
 def test_a_bug_in_one_job_stops_no_other(tmp_path: Path) -> None:

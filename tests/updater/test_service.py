@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,17 @@ def test_a_damaged_registry_makes_the_panel_due(published: Path, damage: Callabl
     assert updater_on(published, ETH).due().keys() == {"minute"}
 
 
+def test_scores_that_another_release_wrote_settle_nothing(published: Path) -> None:
+    updater = updater_on(published, ETH, replace(BTC, topic_id=9009))
+    artefact = updater.registry.open(*updater.registry.versions())
+    manifest = artefact.manifest.model_copy(
+        update={"scores": ({"of": "another release"},), "created_ms": artefact.manifest.created_ms + 60_000}
+    )
+    newest = updater.registry.publish(replace(artefact, manifest=manifest))
+    assert updater.registry.versions()[-1] == newest
+    assert "topic 9009 has no champion" in updater.due()["minute"]
+
+
 def test_a_champion_past_its_age_makes_the_panel_due(published: Path) -> None:
     later = FakeClock(SystemClock().now_ms() + 169 * HOUR_MS)
     assert "MAX_MODEL_AGE_H=168" in updater_on(published, ETH, clock=later).due()["minute"]
@@ -163,11 +175,20 @@ def test_one_updater_per_folder(tmp_path: Path) -> None:
     with (
         only_updater(tmp_path),
         pytest.raises(ConfigError, match="another updater is at work"),
-        only_updater(tmp_path),
+        only_updater(tmp_path, patience_s=0.2),
     ):
         pass
-    with only_updater(tmp_path):
+    with only_updater(tmp_path, patience_s=0.0):
         pass
+
+
+def test_an_orphan_of_a_killed_node_is_given_time_to_end(tmp_path: Path) -> None:
+    with ExitStack() as orphan:
+        orphan.enter_context(only_updater(tmp_path))
+        ending = threading.Timer(0.3, orphan.pop_all().close)
+        ending.start()
+        with only_updater(tmp_path):
+            ending.join()
 
 
 def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:

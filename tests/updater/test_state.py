@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.clock import MINUTE_MS
+from core.clock import MINUTE_MS, SystemClock
 from tests.fakes import START_MS, FakeClock
 from updater import probe
 from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Verdict, read_state, retry_after_min
@@ -93,7 +93,7 @@ def test_waits_stay_within_an_hour(failures: int) -> None:
 @pytest.mark.parametrize(
     ("content", "status", "said"),
     [
-        pytest.param(json.dumps({"heartbeat_ms": 2**61}).encode(), 0, "alive", id="fresh"),
+        pytest.param(json.dumps({"heartbeat_ms": 2**61}).encode(), 1, "s in the future", id="before a clock set back"),
         pytest.param(b'{"heartbeat_ms": 1}', 1, "the last heartbeat is", id="old"),
         pytest.param(None, 1, "is the updater running", id="none"),
         pytest.param(b"[]", 1, "cannot be read", id="no object"),
@@ -112,3 +112,6 @@ def test_the_probe_reads_what_the_updater_writes(tmp_path: Path) -> None:
     StateFile(tmp_path, FakeClock(), [])
     assert probe.check(tmp_path, 90, START_MS + 89_000) == ""
     assert "91 s old" in probe.check(tmp_path, 90, START_MS + 91_000)
+    assert probe.check(tmp_path, 90, START_MS - 59_000) == "", "clocks differ a little"
+    StateFile(tmp_path, SystemClock(), [])
+    assert probe.main(["--data-dir", str(tmp_path)]) == 0

@@ -1,0 +1,47 @@
+"""What the documents name exists."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cli.main import app
+from core.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ids = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    missing = [link for link in targets if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_commands_and_scripts_exist(page: Path) -> None:
+    text = page.read_text()
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert set(re.findall(r"`(?:\.venv/bin/)?birnn ([a-z]+)", text)) <= verbs
+    for script in re.findall(r"\b((?:scripts|benchmarks)/[a-z_.]+)\b", text):
+        assert (ROOT / script.rstrip(".")).exists(), script
+    for module in re.findall(r"python -m ([a-z]+)(?:\.([a-z]+))?", text):
+        assert (ROOT / module[0] / f"{module[1] or '__main__'}.py").exists(), module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_settings_are_spelt_as_they_are_read(page: Path) -> None:
+    read = {name.upper() for name in Settings.model_fields}
+    read |= set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=[^`]*)?`", page.read_text()))
+    sources = [*(ROOT / "core").glob("*.py"), *(ROOT / "model").glob("*.py"), *(ROOT / "scripts").iterdir()]
+    code = "\n".join(path.read_text() for path in sources)
+    assert {name for name in named - read if name not in code} == set()
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.search(rf"^## {re.escape(version)} ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
