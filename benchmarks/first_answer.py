@@ -1,6 +1,6 @@
 """From ``scripts/run`` on an empty data folder to answers: naive first, then a published network, then a second start.
 
-    python benchmarks/first_answer.py
+    python -m benchmarks.first_answer
 
 Runs the simulated exchange (``MARKET=simulated``) with every default; ends everything it started.
 """

@@ -1,6 +1,6 @@
 """One answer beside an empty FastAPI route, start-up time and memory of inference: one run, one table.
 
-    python benchmarks/serving.py [--answers 3000] [--training-days 10]
+    python -m benchmarks.serving [--answers 3000] [--training-days 10]
 
 Everything runs on loopback: the simulated exchange, one round of training, ``python -m inference`` on what it
 published, and an empty FastAPI route in a process with the same uvicorn settings. The two are asked in turn.

@@ -1,6 +1,6 @@
 """Train both panels on real klines as the updater would on a given day, and score them against the naive forecast.
 
-    python benchmarks/train_scores.py --data FOLDER --end 2024-03-25
+    python -m benchmarks.train_scores --data FOLDER --end 2024-03-25
 
 FOLDER holds Parquet klines named SYMBOL-INTERVAL-*.parquet (1m and 1h). The tape ends at --end; the newest part of the
 days before it is judged on and neither trained nor calibrated on. The network that is judged is the exported one.

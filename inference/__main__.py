@@ -1,8 +1,10 @@
 """``python -m inference``: answers the offchain node until SIGTERM or SIGINT."""
 
+import errno
 import signal
 import socket
 import sys
+import time
 from types import FrameType
 from typing import Any
 
@@ -24,6 +26,7 @@ from market.live import LiveMarket
 from model.registry import Registry
 
 WRONG_CONFIG = 2  # exit status
+LISTEN_PATIENCE_S = 6.0  # the process before this one may have been killed with its parent and be about to end
 # Fresh data soon or not at all: a request that hangs is given up, and the next one is a second away.
 VENUE_TIMEOUT_S = 3.0
 # A thread that computes lets the event loop in after this long; Python's own 5 ms is ten answers' time.
@@ -101,17 +104,23 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: it cannot be had.
     """
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise ConfigError(
-            f"HOST={host} PORT={port}: cannot listen there: {reason}; stop what does, or choose another PORT"
-        ) from error
+    deadline = time.monotonic() + LISTEN_PATIENCE_S
+    while True:
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+            break
+        except OSError as error:
+            listener.close()
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.2)
+                continue
+            reason = error.strerror or str(error)
+            raise ConfigError(
+                f"HOST={host} PORT={port}: cannot listen there: {reason}; stop what does, or choose another PORT"
+            ) from error
     return listener
 
 
