@@ -1,6 +1,5 @@
 """The dry-run node against a real server on loopback."""
 
-
 import json
 import os
 import signal

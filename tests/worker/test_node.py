@@ -1,6 +1,5 @@
 """The official node's rules for URLs and bodies."""
 
-
 from decimal import Decimal
 
 import pytest
