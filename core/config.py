@@ -137,6 +137,10 @@ def _read(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8") from error
     except json.JSONDecodeError as error:
+        if text.startswith("\ufeff"):
+            raise ConfigError(
+                f"{path}: line 1 column 1: begins with a byte order mark: save it as UTF-8 without BOM"
+            ) from error
         where = f"line {error.lineno} column {error.colno}"
         raise ConfigError(f"{path}: {where}: not JSON ({error.msg}): correct it, or compare with {EXAMPLE}") from error
     except (ValueError, RecursionError) as error:  # a constant, a number of thousands of digits, endless brackets

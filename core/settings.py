@@ -3,11 +3,13 @@
 The names are the field names in upper case; ``.env.example`` has a line for each (a test compares them).
 """
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigError
@@ -30,8 +32,13 @@ class NoModelPolicy(StrEnum):
 
 def _urls(text: str) -> str:
     for url in text.split(","):
-        if not url.strip().startswith(("http://", "https://", "ws://", "wss://")):
-            raise ValueError(f"each URL must start with http(s):// or ws(s)://, was {url.strip()!r}")
+        try:
+            parts = urlsplit(url.strip())
+            fit = parts.scheme in {"http", "https", "ws", "wss"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is none
+            fit = False
+        if not fit or re.search(r"\s", url.strip()):
+            raise ValueError(f"each URL must be http(s):// or ws(s):// with a host, was {url.strip()!r}")
     return text
 
 
@@ -60,7 +67,7 @@ class Settings(BaseSettings):
     no_model_policy: NoModelPolicy = NoModelPolicy.PERSISTENCE
     database_url: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
     def rest_urls(self) -> tuple[str, ...]:

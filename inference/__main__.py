@@ -59,7 +59,9 @@ def _run(settings: Settings) -> int:
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"DATA_DIR={settings.data_dir}: cannot be made: {error.strerror}") from error
+        raise ConfigError(
+            f"DATA_DIR={settings.data_dir}: cannot be made: {error.strerror}; name a folder that may be written to"
+        ) from error
     listener = _listen(settings.host, settings.port)
     with listener:
         market = settings.market.value.upper()
@@ -119,7 +121,8 @@ def _listen(host: str, port: int) -> socket.socket:
                 continue
             reason = error.strerror or str(error)
             raise ConfigError(
-                f"HOST={host} PORT={port}: cannot listen there: {reason}; stop what does, or choose another PORT"
+                f"HOST={host} PORT={port}: cannot listen there: {reason}; stop what does, choose another PORT, "
+                "or a HOST of this machine"
             ) from error
     return listener
 

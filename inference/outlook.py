@@ -1,5 +1,6 @@
 """What is known about a topic between two candles, and how old it may be. Values, no I/O."""
 
+import math
 from dataclasses import dataclass
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, iso
@@ -10,6 +11,8 @@ from model.forecaster import HeadForecast
 from model.heads import Panel
 
 SLACK_MS = 5 * SECOND_MS  # a clock that is being corrected goes back less far
+SURE_JUMP = 0.05  # of the price since the last close; what is beyond, and beyond the sigmas, is a wrong price
+SURE_SIGMAS = 10.0  # of the present volatility
 CLOCK_SET_BACK = "the machine's clock was set back"
 
 
@@ -55,6 +58,18 @@ class Outlook:
     fault: str  # what is wrong with the champion, or with the one that should be
     fallback: HeadForecast | None  # the naive forecast
     fallback_fault: str
+
+    def why_no_anchor(self, anchor: Price) -> str:
+        """Why a price cannot be of this market, going by its newest candle; empty when it can."""
+        known = self.forecast or self.fallback
+        candles = max(0, anchor.asof_ms - self.klines_end_ms) / self.panel.interval_ms + 1
+        most = max(SURE_JUMP, SURE_SIGMAS * (known.scale if known else 0.0) * candles**0.5)
+        if abs(math.log(anchor.price / self.close)) <= most:
+            return ""
+        return (
+            f"newest price of {self.topic.symbol} is {anchor.price}, its candle of {iso(self.klines_end_ms)} closed at "
+            f"{self.close}: more than {most:.1%} away, the next candle decides"
+        )
 
     def why_no_champion(self, now_ms: int, limits: Limits) -> str:
         """Why the champion's forecast cannot be used now; empty when it can."""

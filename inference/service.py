@@ -237,6 +237,8 @@ class InferenceService:
                 f"topic {topic.topic_id}: newest price of {topic.symbol} is of {iso(anchor.asof_ms)}, "
                 f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; a price by the new time is awaited"
             )
+        if fault := outlook.why_no_anchor(anchor):
+            raise UnusableForecast(f"topic {topic.topic_id}: {fault}")
         return anchor
 
     def _forecast(self, outlook: Outlook, now_ms: int) -> tuple[HeadForecast, str]:

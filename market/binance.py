@@ -27,7 +27,7 @@ __all__ = ["INTERVALS", "PAGE_ROWS", "Binance", "Reach", "binance_from"]
 T = TypeVar("T")
 
 PAGE_ROWS = 1000  # the most that one klines request may ask for
-COLUMNS = 12  # of a kline: open time, four prices, volume, close time, quote volume, trades, two taker, unused
+COLUMNS = 11  # read: open time, four prices, volume, close time, quote volume, trades, two taker; more are unused
 BAD_SYMBOL_CODES = {-1100, -1121}  # illegal characters in a parameter (the symbol is the only text); invalid symbol
 # REST serves what an archive file does not: a broken archive host is not worth waiting for.
 ARCHIVE_PATIENCE_S = 5.0
@@ -254,13 +254,13 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     if not isinstance(rows, list):
         raise MalformedKlines(f"klines must be a list, was {str(rows)[:80]}")
     for number, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != COLUMNS:
-            raise MalformedKlines(f"row {number} must be a list of {COLUMNS} columns, was {str(row)[:80]}")
+        if not isinstance(row, list) or len(row) < COLUMNS:
+            raise MalformedKlines(f"row {number} must be a list of {COLUMNS} columns or more, was {str(row)[:80]}")
         if type(row[0]) is not int or type(row[6]) is not int or not 0 <= row[0] < 10**14:
             raise MalformedKlines(f"row {number} must have times in milliseconds, was {str(row)[:80]}")
     if not rows:
         return Klines.empty(interval_ms)
-    columns = list(zip(*rows, strict=True))
+    columns = list(zip(*(row[:COLUMNS] for row in rows), strict=True))
     klines = Klines(
         interval_ms=interval_ms,
         open_time_ms=np.array(columns[0], dtype=np.int64),
@@ -305,7 +305,7 @@ def _tickers(body: bytes, wanted: Sequence[str]) -> dict[str, float]:
         if symbol not in texts:
             raise MalformedKlines(f"no price of {symbol} in the answer {str(answer)[:80]}")
         try:
-            price = float(texts[symbol])
+            price = math.nan if isinstance(texts[symbol], bool) else float(texts[symbol])
         except (TypeError, ValueError, OverflowError):
             price = math.nan
         if not (math.isfinite(price) and price > 0):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock
-from core.errors import ConfigError, MarketUnavailable, WorkerError
+from core.errors import ConfigError, MalformedKlines, WorkerError
 from market.klines import Klines
 from market.provider import MarketData, Price
 
@@ -24,6 +24,7 @@ FIRST_LOAD_MS = 10_000  # the same while some series have never been answered
 UNKNOWN_SYMBOL_S = 60.0  # until a symbol that the venue does not know is asked for again
 LONGEST_BACK_OFF_S = 4.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
+OVERLAP_ROWS = 10  # asked for again each time: what the venue has corrected since is taken over
 HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more, and asking costs a page a minute
 LONGEST_NAP_S = 0.25  # a clock that was set, or a machine that slept, is noticed this late
 
@@ -165,12 +166,8 @@ class LiveMarket:
             return
         try:
             prices = self._market.prices(symbols)
-        except (MarketUnavailable, ConfigError) as error:
-            # The venue refuses the whole list for one unknown name. Only then is each asked for alone.
-            if isinstance(error, MarketUnavailable) or len(symbols) == 1:
-                if isinstance(error, ConfigError):
-                    self._pause_price(symbols[0], error, now_ms)
-                raise
+        except (ConfigError, MalformedKlines):
+            # One unknown name or one bad price spoils the whole list: the others are to be had one by one.
             prices = self._ask_each(symbols, now_ms)
         self._prices = {**self._prices, **prices}
         self._price_faults = {s: fault for s, fault in self._price_faults.items() if s not in prices}
@@ -181,11 +178,19 @@ class LiveMarket:
 
     def _ask_each(self, symbols: list[str], now_ms: int) -> dict[str, Price]:
         prices: dict[str, Price] = {}
+        failure: WorkerError | None = None
         for symbol in symbols:
             try:
                 prices |= self._market.prices([symbol])
             except ConfigError as error:
+                failure = error
                 self._pause_price(symbol, error, now_ms)
+            except MalformedKlines as error:
+                failure = error
+                self._errors["prices"] += 1
+                self._price_faults = {**self._price_faults, symbol: str(error)}
+        if failure and not prices:
+            raise failure
         return prices
 
     def _pause_price(self, symbol: str, error: ConfigError, now_ms: int) -> None:
@@ -248,7 +253,7 @@ class LiveMarket:
         known = kept.klines.between(oldest_ms, end_ms)
         if len(known):
             first_hole_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
-            start_ms = first_hole_ms - kept.interval_ms  # the last row before it again: the venue's word is final
+            start_ms = max(oldest_ms, first_hole_ms - OVERLAP_ROWS * kept.interval_ms)
         else:
             start_ms = oldest_ms
         fetched = self._market.klines(kept.symbol, kept.interval_ms, start_ms, end_ms)

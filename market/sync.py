@@ -18,6 +18,7 @@ from market.store import KlineStore, Span, without
 
 THREADS = 4
 ARCHIVE_ROWS = 1000  # a REST request brings so many: an archive file (two requests) is not used for fewer
+OVERLAP_ROWS = 60  # an hour of minutes, in the same request as what is new
 REST_ROWS = 10_000  # asked for in one go, so that little is lost to a kill and little is held in memory
 MISSES = 7  # archive files in a row that are not to be had: the venue has no archive, or not of this time
 SETTLED_MS = HOUR_MS  # what a venue still lacks after this it will not have soon
@@ -93,8 +94,8 @@ def sync_series(
     """Fetch what the store lacks of one series from ``start_ms`` on; see ``sync_all``.
 
     What has arrived is in the store at once: a kill loses what was on its way, and the next run goes on from there.
-    The newest kline is fetched once more with what follows it, for had our clock been ahead of the venue's, it might
-    have been stored unfinished.
+    The newest klines are fetched once more with what follows them: had our clock been ahead of the venue's, the last
+    might have been stored unfinished; and what the venue has corrected since is taken over.
     """
     return sync_all(store, market, [(symbol, interval_ms, start_ms)], now_ms, progress)[0]
 
@@ -202,7 +203,8 @@ class _Run:
         spans = list(missing)
         latest = self._store.latest(self._symbol, self._interval_ms)
         if spans and latest is not None and spans[-1][0] == latest + self._interval_ms:
-            spans[-1] = (latest, spans[-1][1])
+            overlap_ms = max(self._start_ms, latest - (OVERLAP_ROWS - 1) * self._interval_ms)
+            spans[-1] = (overlap_ms, spans[-1][1])
         step = REST_ROWS * self._interval_ms
         pieces = [(at, min(at + step, end)) for start, end in spans for at in range(start, end, step)]
         settled_ms = (self._now_ms - SETTLED_MS) // self._interval_ms * self._interval_ms
@@ -219,7 +221,9 @@ class _Run:
                     if not isinstance(outcome, MalformedKlines):
                         reached = not isinstance(outcome, MarketUnavailable)
                         break
-        absent = _common(self._missing(), asked)
+        # After the newest kline an answer without rows says that the venue is in trouble, not that there was no trade.
+        newest_ms = self._store.latest(self._symbol, self._interval_ms) or 0
+        absent = [span for span in _common(self._missing(), asked) if span[1] <= newest_ms]
         self._store.remember_absent(self._symbol, self._interval_ms, absent, self._now_ms)
         return reached
 

@@ -291,7 +291,7 @@ def without(key: str) -> dict[str, Any]:
         pytest.param(b'{"worker": [1,]}', ["line 1 column 1", "not JSON"], id="trailing comma"),
         pytest.param(b'{\n "worker":\n  oops}', ["line 3 column 3", "not JSON"], id="third line"),
         pytest.param(b"", ["line 1 column 1", "not JSON"], id="empty"),
-        pytest.param(b'\xef\xbb\xbf{"worker": []}', ["line 1 column 1", "BOM"], id="byte order mark"),
+        pytest.param(b'\xef\xbb\xbf{"worker": []}', ["line 1 column 1", "without BOM"], id="byte order mark"),
         pytest.param(b'{"worker": "\xff"}', ["byte 12 is not UTF-8", "save the file as UTF-8"], id="latin 1"),
         pytest.param(b'{"worker": NaN}', ["NaN is not JSON"], id="NaN"),
         pytest.param(b"[" * 100_000, ["not JSON"], id="endless brackets"),

@@ -139,8 +139,8 @@ def test_a_champion_put_to_use_between_two_candles_reads_the_candles_that_closed
 
 def test_persistence_is_the_newest_price_no_return_and_the_last_volatility(bench: Bench) -> None:
     bench.service.choose()
-    bench.price(2100.0)
-    assert bench.service.infer(1, "ETH", None).value == "2100.0"
+    bench.price(2010.0)
+    assert bench.service.infer(1, "ETH", None).value == "2010.0"
     assert bench.service.infer(3, "ETH", None).value == "0"
     assert float(bench.service.infer(82, "SOL", None).value) > 0
 
@@ -149,7 +149,7 @@ def test_a_price_moves_with_the_anchor_and_a_return_does_not(bench: Bench) -> No
     version = bench.promote(0.5, ETH_10M, LOG_RETURN_10M)
     move = float(bench.service.infer(3, "ETH", None).value)
     assert move > 0
-    for price in (2000.0, 2222.0):
+    for price in (2000.0, 2022.0):
         bench.price(price)
         answer = bench.service.infer(1, "ETH", None)
         assert (answer.version, answer.anchor) == (version, price)
@@ -157,12 +157,23 @@ def test_a_price_moves_with_the_anchor_and_a_return_does_not(bench: Bench) -> No
         assert float(bench.service.infer(3, "ETH", None).value) == move
 
 
+@pytest.mark.parametrize("factor", [1000.0, 1.08, 0.92, 0.001])
+def test_a_price_far_from_its_candles_is_not_answered_until_a_candle_says_so(bench: Bench, factor: float) -> None:
+    bench.promote(0.5, ETH_10M)
+    close = float(bench.market.series[MINUTE_MS]["ETHUSDT"].close[-1])
+    bench.price(close * factor)
+    with pytest.raises(UnusableForecast, match="newest price of ETHUSDT is"):
+        bench.service.infer(1, "ETH", 5)
+    bench.price(close * 1.01)
+    assert bench.service.infer(1, "ETH", 5).anchor == close * 1.01
+
+
 def test_the_first_answer_to_a_height_stands(bench: Bench) -> None:
     bench.service.choose()
     first = bench.service.infer(1, "ETH", 5)
-    bench.price(2500.0)
+    bench.price(2050.0)
     assert bench.service.infer(1, "ETH", 5) is first
-    assert bench.service.infer(1, "ETH", 6).value == "2500.0"
+    assert bench.service.infer(1, "ETH", 6).value == "2050.0"
 
 
 def test_an_answer_is_given_again_while_its_nonce_may_be_open_and_then_no_more(bench: Bench) -> None:

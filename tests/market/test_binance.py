@@ -112,6 +112,12 @@ def test_rows_after_the_range_are_dropped(venue: Venue, binance: Binance) -> Non
     assert_same(five(binance), WALK.between(0, START_MS + 5 * MINUTE_MS))
 
 
+def test_columns_that_nobody_reads_may_be_more_or_missing(venue: Venue, binance: Binance) -> None:
+    for rows in ([[*row, "x", None] for row in PAGE], [row[:11] for row in PAGE]):
+        venue.scripted = [Answer(json.dumps(rows))]
+        assert_same(five(binance), WALK.between(0, START_MS + 5 * MINUTE_MS))
+
+
 def test_a_host_that_ignores_the_start_ends_in_an_error_and_not_in_a_loop(venue: Venue, binance: Binance) -> None:
     venue.handler = lambda path, query: Answer(json.dumps(PAGE))
     with pytest.raises(MalformedKlines, match="got only older ones"):
@@ -134,9 +140,9 @@ def changed(row: int, column: int, value: object) -> str:
         pytest.param(b"\xff\xfe\x00", "not JSON", id="no text"),
         pytest.param("[" * 100_000, "not JSON", id="nested without end"),
         pytest.param('{"code":0}', "must be a list", id="an object"),
-        pytest.param("[[]]", "12 columns", id="an empty row"),
-        pytest.param("[5]", "12 columns", id="a number for a row"),
-        pytest.param(json.dumps([row[:6] for row in PAGE]), "12 columns", id="six columns"),
+        pytest.param("[[]]", "11 columns", id="an empty row"),
+        pytest.param("[5]", "11 columns", id="a number for a row"),
+        pytest.param(json.dumps([row[:6] for row in PAGE]), "11 columns", id="six columns"),
         pytest.param(changed(2, 0, str(START_MS)), "row 2 must have times", id="a time in quotes"),
         pytest.param(changed(1, 0, START_MS * 1000), "row 1 must have times", id="a time in microseconds"),
         pytest.param(changed(1, 0, True), "row 1 must have times", id="a time that is true"),

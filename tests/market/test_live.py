@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS
-from core.errors import ConfigError, MarketUnavailable
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from market.binance import Binance
 from market.klines import Klines
-from market.live import LiveMarket, Series
+from market.live import OVERLAP_ROWS, LiveMarket, Series
 from market.provider import MarketData, Price
 from market.simulated import SimulatedExchange
 from tests.fakes import eventually, random_walk_klines
@@ -117,6 +117,21 @@ def test_an_outage_keeps_the_last_good_data_and_its_hole_is_filled_afterwards(
         np.testing.assert_array_equal(klines.close, asked.close)
         eventually(lambda: not feed.live.price_fault("BTCUSDT"), what="prices again")
         assert feed.live.kline_fault(*BTC) == ""
+
+
+def test_one_symbol_s_bad_price_costs_no_other_its_own(exchange: SimulatedExchange, clock: RunningClock) -> None:
+    class Spoilt(Binance):
+        def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+            if "ETHUSDT" in symbols:
+                raise MalformedKlines("the price of ETHUSDT must be finite and above 0, was 'NaN'")
+            return super().prices(symbols)
+
+    market = Spoilt([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="the price of BTC")
+        assert feed.live.anchor("ETHUSDT") is None
+        assert "ETHUSDT" in feed.live.price_fault("ETHUSDT")
+        assert feed.live.price_fault("BTCUSDT") == ""
 
 
 @pytest.mark.parametrize(
@@ -236,7 +251,7 @@ def test_a_hole_of_long_ago_is_not_asked_for_with_every_candle(clock: RunningClo
         eventually(feed.has(BTC, rows=1399), what="the first load")
         clock.jump(MINUTE_MS)
         eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="the next candle")
-        assert market.asked_ms == [BASE_MS - 1400 * MINUTE_MS, BASE_MS - MINUTE_MS]
+        assert market.asked_ms == [BASE_MS - 1400 * MINUTE_MS, BASE_MS - OVERLAP_ROWS * MINUTE_MS]
 
 
 @pytest.mark.parametrize(

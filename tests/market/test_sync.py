@@ -81,7 +81,7 @@ def test_the_first_sync_takes_months_then_days_then_rest(venue: Venue, store: Kl
     assert zips(venue)[0] == "2023-10.zip"
     assert sorted(zips(venue)) == sorted(["2023-10.zip", *days])
     spans = sorted((int(query["startTime"]), int(query["endTime"]) + 1) for query in venue.asked("/api/v3/klines"))
-    assert spans == [(START_MS, utc("2023-09-29")), (utc("2023-11-04 23:59"), END_MS)]
+    assert spans == [(START_MS, utc("2023-09-29")), (utc("2023-11-04 23:00"), END_MS)]
 
 
 def test_later_syncs_fetch_only_what_is_new(
@@ -101,14 +101,15 @@ def test_later_syncs_fetch_only_what_is_new(
     assert_holds(store, WALK.between(START_MS, END_MS + DAY_MS))
 
 
-def test_a_kline_that_was_stored_unfinished_is_corrected(
-    venue: Venue, store: KlineStore, binance: Binance, clock: FakeClock
+@pytest.mark.parametrize("rows", [1, 30], ids=["stored unfinished", "corrected by the venue since"])
+def test_newest_klines_are_taken_over_as_the_venue_has_them_now(
+    venue: Venue, store: KlineStore, binance: Binance, clock: FakeClock, rows: int
 ) -> None:
-    newest = WALK.between(START_MS, END_MS).tail(1)
+    newest = WALK.between(START_MS, END_MS).tail(rows)
     minutes(store, binance)
     store.append("ETHUSDT", replace(newest, close=newest.open, high=newest.open, low=newest.open))
     clock.sleep(60)
-    assert minutes(store, binance, NOW_MS + MINUTE_MS).fetched == 2
+    assert minutes(store, binance, NOW_MS + MINUTE_MS).fetched == rows + 1
     assert_holds(store, WALK.between(START_MS, END_MS + MINUTE_MS))
 
 
@@ -219,6 +220,15 @@ def test_nothing_is_remembered_as_absent_while_rest_is_down(venue: Venue, store:
     assert minutes(store, binance).gaps == ((START_MS, END_MS),)
     venue.handler = lambda path, query: None
     assert minutes(store, binance).gaps == ()
+
+
+def test_an_answer_without_any_rows_is_not_believed_for_long(venue: Venue, store: KlineStore, binance: Binance) -> None:
+    venue.has_archives = False
+    venue.handler = lambda path, query: Answer("[]") if path.startswith("/api/") else None
+    assert minutes(store, binance).fetched == 0
+    venue.handler = lambda path, query: None
+    assert minutes(store, binance).gaps == ()
+    assert_holds(store, WALK.between(START_MS, END_MS))
 
 
 def test_one_malformed_answer_leaves_only_its_own_gap(venue: Venue, store: KlineStore, binance: Binance) -> None:

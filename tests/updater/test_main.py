@@ -157,6 +157,7 @@ def test_kills_at_any_moment_leave_what_the_next_start_can_use(start: Start) -> 
         eventually(lambda child=child: not lives(child), what="the child's end")  # type: ignore[misc]
         node.process.kill()
         node.process.wait()
+        (node.data_dir / "champions.json").unlink(missing_ok=True)  # it may have got that far: it is to train again
     node = start(ETH)
     eventually(lambda: ETH.topic_id in Registry(node.data_dir).champions(), 60, "a champion")
     node.end()

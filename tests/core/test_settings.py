@@ -1,0 +1,38 @@
+"""Settings: what is wrong stops the start with one line that names the variable, the value and what it must be."""
+
+import pytest
+
+from core.errors import ConfigError
+from core.settings import load_settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("PORT", "abc", id="no number"),
+        pytest.param("PORT", "70000", id="no port"),
+        pytest.param("MARKET", "kraken", id="unknown market"),
+        pytest.param("NO_MODEL_POLICY", "maybe", id="unknown policy"),
+        pytest.param("MAX_ANCHOR_AGE_S", "0", id="never fresh"),
+        pytest.param("TRAINING_DAYS", "1", id="too few days"),
+        pytest.param("SEED", "-1", id="below 0"),
+        pytest.param("SEED", str(2**63), id="more than torch takes"),
+        pytest.param("LOG_LEVEL", "loud", id="unknown level"),
+        *(
+            pytest.param("BINANCE_REST_URLS", url, id=url)
+            for url in ["api.binance.com", "http://", "http://a b", "http://127.0.0.1:99999", "http://a,", "ftp://a"]
+        ),
+    ],
+)
+def test_a_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    (line,) = str(caught.value).splitlines()
+    assert f"{name}={value!r}" in line
+    assert ".env.example" in line
+
+
+def test_hosts_keep_their_order_and_lose_their_trailing_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINANCE_REST_URLS", "http://b:1/, https://a")
+    assert load_settings().rest_urls == ("http://b:1", "https://a")
