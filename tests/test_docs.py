@@ -28,7 +28,7 @@ def test_commands_and_scripts_exist(page: Path) -> None:
     assert set(re.findall(r"`(?:\.venv/bin/)?birnn ([a-z]+)", text)) <= verbs
     for script in re.findall(r"\b((?:scripts|benchmarks)/[a-z_.]+)\b", text):
         assert (ROOT / script.rstrip(".")).exists(), script
-    for module in re.findall(r"python -m ([a-z]+)(?:\.([a-z]+))?", text):
+    for module in re.findall(r"python -m ([a-z]+)(?:\.([a-z_]+))?", text):
         assert (ROOT / module[0] / f"{module[1] or '__main__'}.py").exists(), module
 
 
