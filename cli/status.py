@@ -125,7 +125,10 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
 
 
 def _table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a version's id is only of use whole
+    return table
 
 
 def _when(ms: int) -> str:
