@@ -62,9 +62,7 @@ def status_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
     if not endpoint["answers"]:
         yield f"inference at {endpoint['url']}: no answer ({endpoint['reason']})"
     else:
-        table = Table(
-            "topic", "token", "target", "horizon", "answered by", "last value", "ready", title="inference", box=SIMPLE
-        )
+        table = _table("inference", "topic", "token", "target", "horizon", "answered by", "last value", "ready")
         for topic in endpoint["topics"]:
             asked = (str(topic[key]) for key in ("topic_id", "token", "target", "horizon"))
             by = topic["champion"] if not topic["persistence"] else f"persistence: {topic['persistence']}"
