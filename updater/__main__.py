@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import queue
 import signal
@@ -21,7 +20,7 @@ from core.logs import configure_logging
 from core.settings import Market, load_settings
 from updater.progress import show_cursor_again
 from updater.schedule import Schedule, cron_trigger
-from updater.service import open_updater
+from updater.service import open_updater, training_settings
 from updater.state import StateFile
 
 HEARTBEAT_S = 20.0
@@ -47,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.put(received))
     try:
-        return _run(_training_settings(options.config_json), signals)
+        return _run(training_settings(options.config_json), signals)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_CONFIG
@@ -97,18 +96,6 @@ def watch(schedule: Schedule, state: StateFile, signals: "queue.SimpleQueue[int]
             return 0
     log.error("ending_to_be_started_anew", reason=reason)
     return START_ANEW
-
-
-def _training_settings(path: Path | None) -> dict[str, JsonValue]:
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}; give a file with one JSON object") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be one JSON object, is {type(content).__name__}")
-    return content
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The updater's work: keep the store fresh, find out which panels need training, run a round. No schedule here."""
 
 import fcntl
+import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -301,6 +302,23 @@ def open_updater(
             stop=stop,
             training=training,
         )
+
+
+def training_settings(path: Path | None) -> dict[str, JsonValue]:
+    """Fields of TrainingConfig that differ from their defaults, from a file with one JSON object; none without a file.
+
+    Raises:
+        ConfigError: it is no such file.
+    """
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}; give a file with one JSON object") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be one JSON object, is {type(content).__name__}")
+    return content
 
 
 def train_once(

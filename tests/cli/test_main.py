@@ -86,6 +86,7 @@ def test_status_of_nothing_is_no_failure(tmp_path: Path) -> None:
         pytest.param(["run"], {"NO_MODEL_POLICY": "maybe"}, "NO_MODEL_POLICY='maybe'", id="policy"),
         pytest.param(["run", "--market", "binance", "--replay", "x"], {}, "--market simulated", id="replay of Binance"),
         pytest.param(["train", "--market", "simulated", "--panel", "second"], {}, "'second'", id="no such panel"),
+        pytest.param(["train", "--market", "simulated", "--config-json", "/no.json"], {}, "/no.json", id="no settings"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(
