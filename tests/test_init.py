@@ -20,7 +20,8 @@ ADDRESS = "allo1notarealaddress"
 TOOLS = ("bash", "chmod", "chown", "dirname", "env", "find", "grep", "id", "mkdir", "sed", "stty", "tail")
 
 # Answers as the chain's image does: allorad's keys in the mounted folder, jq for config.json.
-DOCKER = f"""#!{sys.executable}
+DOCKER = f"""#!/bin/sh
+"exec" "{sys.executable}" "$0" "$@"  # a line of both languages: a path in #! may hold no space
 import json, os, sys
 from pathlib import Path
 

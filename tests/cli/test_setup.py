@@ -14,7 +14,8 @@ from tests.fakes import eventually
 SCRIPT = Path(__file__).parents[2] / "scripts" / "setup"
 
 # Stands for python3, and as a copy for .venv/bin/python; FAULT and HOLD (a file to wait for) say how it fares.
-PYTHON = f"""#!{sys.executable}
+PYTHON = f"""#!/bin/sh
+"exec" "{sys.executable}" "$0" "$@"  # a line of both languages: a path in #! may hold no space
 import os, shutil, sys, time
 from pathlib import Path
 

@@ -1,5 +1,6 @@
 """The child process: killed by its limit, by the end of its parent, by others; and what it says of each."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,9 +24,12 @@ def show(done: int, wanted: int, note: str) -> None:
 
 
 def children() -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process().children(recursive=True) if "updater.child" in " ".join(child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if "updater.child" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_a_training_past_its_time_limit_is_killed(tmp_path: Path) -> None:
