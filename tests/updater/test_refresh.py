@@ -1,7 +1,6 @@
 """The gate, and a round as the child runs it: judged on the same unseen rows, published, promoted where it won."""
 
 import itertools
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,22 +10,9 @@ from core.clock import SystemClock
 from core.errors import ConfigError
 from core.topic import Topic
 from model.registry import Registry
-from tests.updater.folder import BTC, ETH, TINY, job_on, publish_in
+from tests.updater.folder import BTC, ETH, TINY, job_on
 from updater.refresh import decide, refresh_panel, training_config
 from updater.state import Outcome, Verdict
-
-
-@pytest.fixture(scope="module")
-def published_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data_dir = tmp_path_factory.mktemp("published")
-    publish_in(data_dir)
-    return data_dir
-
-
-@pytest.fixture
-def published(published_once: Path, tmp_path: Path) -> Path:
-    """A data folder of the test's own, with one version and its champions."""
-    return Path(shutil.copytree(published_once, tmp_path / "data"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What is due, what happens while the venue is away, one updater per folder."""
 
-import shutil
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,26 +17,13 @@ from market.store import KlineStore
 from model.heads import panels_for
 from model.registry import Registry
 from tests.fakes import FakeClock, free_port
-from tests.updater.folder import BTC, DAYS, ETH, ETH_8H, publish_in, walk
+from tests.updater.folder import BTC, DAYS, ETH, ETH_8H, walk
 from updater.process import Stopped
 from updater.service import StoppableClock, Updater, only_updater, train_once
 from updater.state import Outcome, StateFile
 
 SOL = replace(ETH, topic_id=9004, token="SOL", symbol="SOLUSDT")
 NO_TIME_S = 0.01  # to see that a training was begun, without waiting for it
-
-
-@pytest.fixture(scope="module")
-def published_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data_dir = tmp_path_factory.mktemp("published")
-    publish_in(data_dir)
-    return data_dir
-
-
-@pytest.fixture
-def published(published_once: Path, tmp_path: Path) -> Path:
-    """A data folder of the test's own, with one version and its champions."""
-    return Path(shutil.copytree(published_once, tmp_path / "data"))
 
 
 def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None) -> Updater:
