@@ -8,7 +8,7 @@ import onnxruntime
 
 from core.errors import UnusableForecast
 from core.topic import Target, Topic
-from market.klines import Floats
+from market.klines import Floats, Ints
 from model.calibration import Calibration
 from model.features import FLAT, Bools, Floats32
 from model.heads import Head, decode, head_of
@@ -78,21 +78,55 @@ def outputs(network: Network, windows: Windows, rows: Rows, *, batch: int = 1024
     return result
 
 
-def score(
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TopicForecasts:
+    """What a forecaster said of one topic, row by row, beside the truth and the naive forecast. N rows, time order."""
+
+    topic: Topic
+    open_time_ms: Ints  # (N,) of the candle that each forecast was made after
+    came_true: Floats  # (N,) in the head's unit: a log-return, or a volatility per minute
+    forecast: Floats  # (N,) likewise
+    naive: Floats  # (N,) likewise
+    close: Floats  # (N,) the anchor, quote currency
+    std: float  # of past returns over the horizon, for the z-losses
+
+    @property
+    def losses(self) -> Floats:
+        """``(N,)`` in the topic's own loss and unit."""
+        return self.losses_of(self.forecast)
+
+    @property
+    def naive_losses(self) -> Floats:
+        """``(N,)`` the naive forecast's."""
+        return self.losses_of(self.naive)
+
+    def losses_of(self, forecast: Floats) -> Floats:
+        """``(N,)`` losses of any forecast of these rows, in the topic's own loss and unit.
+
+        A price is the close at the window's end moved by the log-return: history has no fresher anchor. The z-losses
+        of a price topic look at that log-return, for they are losses of returns.
+        """
+        came_true = self.came_true
+        if self.topic.target is Target.PRICE and self.topic.loss not in OF_STANDARDISED_RETURNS:
+            came_true, forecast = self.close * np.exp(came_true), self.close * np.exp(forecast)
+        return loss(self.topic.loss)(came_true, forecast, self.std)
+
+
+def forecasts(
     windows: Windows, rows: Rows, output: Floats32, heads: Sequence[Head], calibration: Calibration
-) -> tuple[Score, ...]:
-    """Score a network on judge rows; call it with the same windows and rows for each network to compare.
+) -> tuple[TopicForecasts, ...]:
+    """What a network, calibrated, says of some rows.
 
     Args:
-        windows: of the plan whose topics are scored; candles before the rows give the z-losses their std.
+        windows: of the plan whose topics are asked; candles before the rows give the z-losses their std.
         rows: ``(N,)`` rows that no compared network was trained, stopped or calibrated on.
         output: ``(N, O)`` the network's outputs at the rows.
         heads: what its columns mean, in order; they need not be the plan's.
         calibration: the network's own.
     Returns:
-        a score for each topic that the network has a head for and that has rows.
+        one for each topic that the network has a head for and that has rows.
     """
-    scores = []
+    found = []
     for topic in windows.plan.topics:
         if head_of(topic) not in heads:
             continue
@@ -105,18 +139,34 @@ def score(
             windows.plan.panel,
             head_of(topic),
         )
-        forecast = calibration.apply(decoded, topic.symbol, head_of(topic))
-        std, close = _past_std(windows, rows, topic), windows.close[rows[mine]]
-        scores.append(
-            Score(
-                topic_id=topic.topic_id,
-                loss=topic.loss,
-                rows=int(mine.sum()),
-                model_loss=_mean_loss(topic, came_true, forecast, close, std),
-                naive_loss=_mean_loss(topic, came_true, naive, close, std),
+        found.append(
+            TopicForecasts(
+                topic=topic,
+                open_time_ms=windows.open_time_ms[rows[mine]],
+                came_true=came_true,
+                forecast=calibration.apply(decoded, topic.symbol, head_of(topic)),
+                naive=naive,
+                close=windows.close[rows[mine]],
+                std=_past_std(windows, rows, topic),
             )
         )
-    return tuple(scores)
+    return tuple(found)
+
+
+def score(
+    windows: Windows, rows: Rows, output: Floats32, heads: Sequence[Head], calibration: Calibration
+) -> tuple[Score, ...]:
+    """Mean losses of ``forecasts``; call it with the same windows and rows for each network to compare."""
+    return tuple(
+        Score(
+            topic_id=one.topic.topic_id,
+            loss=one.topic.loss,
+            rows=len(one.came_true),
+            model_loss=float(np.mean(one.losses)),
+            naive_loss=float(np.mean(one.naive_losses)),
+        )
+        for one in forecasts(windows, rows, output, heads, calibration)
+    )
 
 
 def _of_topic(windows: Windows, rows: Rows, topic: Topic) -> tuple[Bools, Floats, Floats]:
@@ -125,14 +175,6 @@ def _of_topic(windows: Windows, rows: Rows, topic: Topic) -> tuple[Bools, Floats
     symbol = windows.plan.symbols.index(topic.symbol)
     mine = (windows.symbol[rows] == symbol) & np.isfinite(windows.truth[rows, column])
     return mine, windows.truth[rows[mine], column], windows.naive[rows[mine], column]
-
-
-def _mean_loss(topic: Topic, came_true: Floats, forecast: Floats, close: Floats, std: float) -> float:
-    """Mean loss in the topic's unit. A price is the close at the window's end moved by the log-return: history has
-    no fresher anchor. The z-losses of a price topic look at that log-return, for they are losses of returns."""
-    if topic.target is Target.PRICE and topic.loss not in OF_STANDARDISED_RETURNS:
-        came_true, forecast = close * np.exp(came_true), close * np.exp(forecast)
-    return float(np.mean(loss(topic.loss)(came_true, forecast, std)))
 
 
 def _past_std(windows: Windows, rows: Rows, topic: Topic) -> float:

@@ -1,7 +1,7 @@
 """Heads: what one output of the network means, its truth, its naive forecast and its scaling.
 
 A panel is one network: all symbols, horizons and kinds of target of one candle interval. A head is one output
-of it, (kind, horizon). Price and log-return topics share the return head; a topic is (symbol, head).
+of it, (kind, horizon, loss). Price and log-return topics of one loss share a return head; a topic is (symbol, head).
 """
 
 from collections.abc import Iterable
@@ -12,10 +12,12 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
-from core.topic import LONGEST_MINUTE_HORIZON_MIN, Target, Topic, horizon_text
+from core.topic import LONGEST_MINUTE_HORIZON_MIN, LOSS_NAMES, Target, Topic, horizon_text
 from market.klines import Floats, Klines
 
 LEADER = "BTCUSDT"  # the symbol whose features stand beside every symbol's own
+
+SQUARED = "mse"  # the loss that a head's key does not name
 
 QUIET = 0.05  # of the present volatility, added before the logarithm: a silent market is not minus infinity
 
@@ -29,14 +31,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Head:
-    """One output of a panel's network.
+    """One output of a panel's network, trained towards and shrunk in one loss.
 
-    >>> Head(Kind.RETURN, 10).key, Head.parse("volatility-8h") == Head(Kind.VOLATILITY, 480)
-    ('return-10m', True)
+    >>> Head(Kind.RETURN, 10).key, Head(Kind.RETURN, 480, "czar").key
+    ('return-10m', 'return-8h-czar')
+    >>> Head.parse("volatility-8h") == Head(Kind.VOLATILITY, 480)
+    True
     """
 
     kind: Kind
     horizon_min: int
+    loss: str = SQUARED  # one of the values of LOSS_NAMES
 
     def __post_init__(self) -> None:
         if self.horizon_min <= 0:
@@ -47,7 +52,8 @@ class Head:
     @property
     def key(self) -> str:
         """Name in manifests, logs and calibrations."""
-        return f"{self.kind.value}-{horizon_text(self.horizon_min)}"
+        loss = "" if self.loss == SQUARED else f"-{self.loss}"
+        return f"{self.kind.value}-{horizon_text(self.horizon_min)}{loss}"
 
     @classmethod
     def parse(cls, key: str) -> "Head":
@@ -56,11 +62,12 @@ class Head:
         Raises:
             ConfigError: it is no head's key.
         """
-        kind, _, horizon = key.partition("-")
+        kind, horizon, loss = (*key.split("-"), SQUARED, SQUARED)[:3]
         units = {"m": 1, "h": 60, "d": 1440}
-        if kind not in {k.value for k in Kind} or horizon[-1:] not in units or not horizon[:-1].isdecimal():
-            raise ConfigError(f"a head is written like 'return-10m' or 'volatility-8h', was {key!r}")
-        return cls(Kind(kind), int(horizon[:-1]) * units[horizon[-1]])
+        fit = kind in set(Kind) and horizon[-1:] in units and horizon[:-1].isdecimal() and loss in LOSS_NAMES.values()
+        if not fit or cls(Kind(kind), int(horizon[:-1]) * units[horizon[-1]], loss).key != key:
+            raise ConfigError(f"a head is written like 'return-10m', 'return-8h-czar' or 'volatility-8h', was {key!r}")
+        return cls(Kind(kind), int(horizon[:-1]) * units[horizon[-1]], loss)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -129,7 +136,8 @@ def panel_of(horizon_min: int) -> Panel:
 
 def head_of(topic: Topic) -> Head:
     """The head that answers a topic."""
-    return Head(Kind.VOLATILITY if topic.target is Target.VOLATILITY else Kind.RETURN, topic.horizon_min)
+    kind = Kind.VOLATILITY if topic.target is Target.VOLATILITY else Kind.RETURN
+    return Head(kind, topic.horizon_min, topic.loss)
 
 
 def panels_for(topics: Iterable[Topic]) -> dict[Panel, PanelPlan]:

@@ -11,12 +11,13 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from core.clock import Clock
 from core.errors import ConfigError, IncompatibleModel, UnusableForecast
 from core.topic import Topic
+from market.klines import Klines
 from market.store import KlineStore
 from model.artefact import Artefact, Manifest
 from model.evaluation import Score, onnx_network, outputs, score
 from model.features import FEATURE_VERSION, FEATURES
 from model.forecaster import BiRNNForecaster
-from model.heads import PANELS, head_of, panels_for
+from model.heads import PANELS, PanelPlan, head_of, panels_for
 from model.registry import Registry, check
 from model.training import (
     CONFIGS,
@@ -92,10 +93,34 @@ def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Out
     config = training_config(job.panel, job.training)
     store = KlineStore(job.data_dir / "klines")
     klines = {symbol: store.read(symbol, plan.panel.interval_ms, job.start_ms, started_ms) for symbol in plan.symbols}
-    trained = train_panel(plan, klines, config, job.seed, _in_words(config, show))
+    return run_round(
+        plan, klines, config, job.seed, registry, clock, oldest_champion_ms=job.oldest_champion_ms, show=show
+    )
+
+
+def run_round(
+    plan: PanelPlan,
+    klines: Mapping[str, Klines],
+    config: TrainingConfig,
+    seed: int,
+    registry: Registry,
+    clock: Clock,
+    *,
+    oldest_champion_ms: int = 0,
+    show: Show = lambda _done, _wanted, _note: None,
+) -> Outcome:
+    """What ``refresh_panel`` does, on klines in memory and at whatever time the clock says: a backtest calls it too.
+
+    Args:
+        klines: the panel's candles by symbol, all of them closed before ``clock.now_ms()``.
+    Raises:
+        as ``refresh_panel``.
+    """
+    started_ms = clock.now_ms()
+    trained = train_panel(plan, klines, config, seed, _in_words(config, show))
     artefact = _artefact(trained, clock.now_ms())
     show(1, 1, "judging")
-    verdicts = judge(trained, artefact, _champions(registry, plan.topics, job.oldest_champion_ms))
+    verdicts = judge(trained, artefact, _champions(registry, plan.topics, oldest_champion_ms))
     scores = tuple(verdict.model_dump(mode="json") for verdict in verdicts)
     version = registry.publish(replace(artefact, manifest=artefact.manifest.model_copy(update={"scores": scores})))
     won = {verdict.topic_id for verdict in verdicts if verdict.promoted}
@@ -107,7 +132,7 @@ def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Out
     except IncompatibleModel as error:
         log.warning("not_purged", reason=str(error))
     return Outcome(
-        panel=job.panel,
+        panel=plan.panel.name,
         ok=True,
         version=version,
         finished_ms=now_ms,
