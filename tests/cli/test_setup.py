@@ -84,7 +84,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_it_says_what_it_does_and_a_second_run_has_nothing_to_do(bench: Bench) -> None:
     status, said = bench.run()
     assert status == 0
-    assert "250 MB" in said
+    assert "320 MB" in said
     assert [line[:3] for line in said.splitlines()[1:]] == ["1/3", "2/3", "3/3"]
     assert bench.is_complete()
     assert len(bench.told("install")) == 2, "torch, and the rest"

@@ -1,0 +1,1 @@
+"""Proof: how the very code that trains and serves would have done on days gone by."""
