@@ -20,7 +20,7 @@ from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
 from model.forecaster import PERSISTENCE, BiRNNForecaster, Forecasts, HeadForecast, Naive, Reasons, value
-from model.heads import head_of, panel_of, panels_for
+from model.heads import LONGEST_LOOKBACK, head_of, panel_of, panels_for
 from model.registry import Registry
 
 LOOK_S = 0.5  # how often champions.json is looked at
@@ -46,12 +46,14 @@ class Market(Protocol):
 
 
 def rows_to_keep(topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
-    """How many klines of each (symbol, interval_ms) the forecasts of these topics read."""
+    """How many klines of each (symbol, interval_ms) the forecasts of these topics read, whatever champions come: their
+    networks may have any lookback."""
     rows: dict[tuple[str, int], int] = {}
     for panel, plan in panels_for(topics).items():
         longest = max(panel.steps(head) for head in plan.heads) + 1
+        needed = max(rows_needed(panel.reading(LONGEST_LOOKBACK)), longest)
         for symbol in plan.symbols:
-            rows[symbol, panel.interval_ms] = max(rows_needed(panel), longest) + SPARE_MS // panel.interval_ms
+            rows[symbol, panel.interval_ms] = needed + SPARE_MS // panel.interval_ms
     return rows
 
 

@@ -85,7 +85,7 @@ class BiRNNForecaster:
 
         Args:
             klines: closed klines of the panel's interval by symbol, the leader's among them; at least
-                ``rows_needed(panel)`` of each, older ones are not looked at.
+                ``rows_needed(self.panel)`` of each, older ones are not looked at.
         Returns:
             forecasts by (symbol, head), and for each symbol that has none the reason.
         """
@@ -212,7 +212,7 @@ def _forecast(symbol: str, head: Head, version: str, asof_ms: int, number: float
 
 
 def _panel_of(artefact: Artefact) -> Panel:
-    """The panel as the manifest says it, where the code agrees on all that gives an input its meaning."""
+    """The panel with the manifest's lookback, where the code agrees on all that gives an input its meaning."""
     manifest, panel = artefact.manifest, PANELS.get(artefact.manifest.panel)
     if panel is None:
         raise IncompatibleModel(
@@ -222,12 +222,14 @@ def _panel_of(artefact: Artefact) -> Panel:
         "interval_ms": (manifest.interval_ms, panel.interval_ms),
         "feature_version": (manifest.feature_version, FEATURE_VERSION),
         "features": (manifest.features, FEATURES),
-        "lookback": (manifest.lookback, panel.lookback),
     }
     for name, (theirs, ours) in pairs.items():
         if theirs != ours:
             raise IncompatibleModel(f"version {artefact.version}: {name} is {theirs}, this code has {ours}: train anew")
-    return panel
+    try:
+        return panel.reading(manifest.lookback)
+    except ConfigError as error:
+        raise IncompatibleModel(f"version {artefact.version}: {error}") from error
 
 
 def _heads_of(artefact: Artefact) -> tuple[Head, ...]:

@@ -5,7 +5,7 @@ of it, (kind, horizon, loss). Price and log-return topics of one loss share a re
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -18,6 +18,8 @@ from market.klines import Floats, Klines
 LEADER = "BTCUSDT"  # the symbol whose features stand beside every symbol's own
 
 SQUARED = "mse"  # the loss that a head's key does not name
+
+SHORTEST_LOOKBACK, LONGEST_LOOKBACK = 4, 512  # candles; what serving keeps is measured for the longest
 
 QUIET = 0.05  # of the present volatility, added before the logarithm: a silent market is not minus infinity
 
@@ -76,9 +78,23 @@ class Panel:
 
     name: str
     interval_ms: int
-    lookback: int = 32  # candles in a window; longer ones gain nothing, for the features remember more
+    # Candles in a window. This is the default of TrainingConfig; a network's own stands in its manifest. Longer ones
+    # gain nothing, for the features remember more.
+    lookback: int = 32
     memory: int = 1440  # candles that the features with the longest memory are means over
     days_per_training_day: int = 1  # hours are sparse and long horizons need years: the hour panel takes 8
+
+    def __post_init__(self) -> None:
+        if not SHORTEST_LOOKBACK <= self.lookback <= LONGEST_LOOKBACK:
+            raise ConfigError(f"lookback must be {SHORTEST_LOOKBACK} to {LONGEST_LOOKBACK}, was {self.lookback}")
+
+    def reading(self, lookback: int) -> "Panel":
+        """The same panel with windows of another length.
+
+        Raises:
+            ConfigError: shorter than SHORTEST_LOOKBACK or longer than LONGEST_LOOKBACK.
+        """
+        return replace(self, lookback=lookback)
 
     @property
     def rows_needed(self) -> int:
@@ -123,6 +139,10 @@ class PanelPlan:
     def gap_ms(self) -> int:
         """The longest horizon: what keeps the labels of one part of a split out of the next."""
         return max(head.horizon_min for head in self.heads) * MINUTE_MS
+
+    def reading(self, lookback: int) -> "PanelPlan":
+        """The same plan with windows of another length; see ``Panel.reading``."""
+        return replace(self, panel=self.panel.reading(lookback))
 
 
 def panel_of(horizon_min: int) -> Panel:

@@ -21,7 +21,7 @@ from model.birnn import BiRNNModel
 from model.calibration import Calibration
 from model.evaluation import Network, onnx_network, outputs
 from model.features import FEATURES, Floats32
-from model.heads import HOUR, MINUTE, Kind, PanelPlan
+from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Kind, PanelPlan
 from model.windows import Rows, Split, Windows, build, purged_split
 
 Progress = Callable[[int, int, int, float], None]  # epoch from 1, batch from 1, batches in the epoch, its loss
@@ -39,6 +39,7 @@ class TrainingConfig:
         ConfigError: names the knob, its value and what it must be.
     """
 
+    lookback: int = MINUTE.lookback  # candles in a window
     hidden_layer_size: int = 32
     num_layers: int = 2
     dropout: float = 0.1
@@ -54,6 +55,10 @@ class TrainingConfig:
     threads: int = 1  # a second one gains nothing on matrices this small, and spins while another process computes
 
     def __post_init__(self) -> None:
+        if not SHORTEST_LOOKBACK <= self.lookback <= LONGEST_LOOKBACK:
+            raise ConfigError(
+                f"training: lookback must be {SHORTEST_LOOKBACK} to {LONGEST_LOOKBACK}, was {self.lookback}"
+            )
         for name in ("hidden_layer_size", "num_layers", "epochs", "patience", "batch_size", "stride", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training: {name} must be 1 or more, was {getattr(self, name)}")
@@ -70,7 +75,8 @@ class TrainingConfig:
 
 CONFIGS: dict[str, TrainingConfig] = {
     MINUTE.name: TrainingConfig(),
-    HOUR.name: TrainingConfig(stride=2, epochs=4, patience=2),  # its heads are returns: there is little to learn
+    # its heads are returns: there is little to learn
+    HOUR.name: TrainingConfig(lookback=HOUR.lookback, stride=2, epochs=4, patience=2),
 }
 
 
@@ -101,13 +107,14 @@ def train_panel(
     """Features, windows, split, training and calibration of one panel.
 
     Args:
-        plan: the symbols, heads and topics.
+        plan: the symbols, heads and topics; the length of its windows is the configuration's.
         klines: the panel's candles by symbol, the leader's among them.
         seed: the same seed, klines, config and machine give the same weights.
         progress: called after each batch.
     Raises:
         TrainingFailed: too few windows, or a loss that is not finite.
     """
+    plan = plan.reading(config.lookback)
     windows = build(plan, klines)
     split = purged_split(windows)
     validate = windows.rows(split.validate_start_ms, split.validate_end_ms)

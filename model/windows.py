@@ -1,7 +1,7 @@
 """Feature tables to training and judging windows, without copying overlapping rows; purged splits in time order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,20 @@ class Windows:
         """``(B, L, F)``: the windows that end at ``rows``."""
         windows: Floats32 = self.x[rows[:, None] + np.arange(1 - self.plan.panel.lookback, 1)]
         return windows
+
+    def reading(self, lookback: int) -> "Windows":
+        """The same rows, each with a window of another length; usable are those that are so with either length.
+
+        Raises:
+            ConfigError: no panel may have this lookback.
+        """
+        plan, usable = self.plan.reading(lookback), self.usable
+        if (longer := lookback - self.plan.panel.lookback) > 0:
+            # A row is usable for a longer window where the rows before it were: no hole lies between them, and the
+            # first rows of a symbol never are.
+            row = np.arange(len(usable))
+            usable = row - np.maximum.accumulate(np.where(usable, -1, row)) > longer
+        return replace(self, plan=plan, usable=usable)
 
 
 def build(plan: PanelPlan, klines: Mapping[str, Klines]) -> Windows:

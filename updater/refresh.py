@@ -146,7 +146,8 @@ def judge(trained: TrainedPanel, challenger: Artefact, champions: Mapping[int, A
     """Score challenger, champions and the naive forecast on the same rows, and decide for each topic.
 
     The rows are the newest, after all that the challenger or a champion was trained, stopped or calibrated on: the
-    judge part of a split begins a longest horizon after that, so no label reaches over.
+    judge part of a split begins a longest horizon after that, so no label reaches over. Each network reads windows of
+    its own length; rows that are too near a hole for the longest are nobody's.
 
     Args:
         champions: those that can be used, by topic id.
@@ -154,11 +155,12 @@ def judge(trained: TrainedPanel, challenger: Artefact, champions: Mapping[int, A
     windows, split = trained.windows, trained.split
     networks = {champion.version: champion for champion in champions.values()}
     seen_ms = [network.manifest.split.judge_start_ms for network in networks.values()]
-    rows = windows.rows(max([split.judge_start_ms, *seen_ms]), split.judge_end_ms)
+    longest = max([windows.plan.panel.lookback, *(network.manifest.lookback for network in networks.values())])
+    rows = windows.reading(longest).rows(max([split.judge_start_ms, *seen_ms]), split.judge_end_ms)
 
     def scores_of(artefact: Artefact) -> dict[int, Score]:
         forecaster = BiRNNForecaster(artefact)
-        said = outputs(onnx_network(artefact.onnx), windows, rows)
+        said = outputs(onnx_network(artefact.onnx), windows.reading(artefact.manifest.lookback), rows)
         return {s.topic_id: s for s in score(windows, rows, said, forecaster.heads, forecaster.calibration)}
 
     ours = scores_of(challenger)

@@ -74,12 +74,12 @@ ETH_24H = topic(2, "ETH", 1440)
 BTC_8H = topic(64, "BTC", 480, Target.LOG_RETURN)
 SOL_15M = topic(82, "SOL", 15, Target.VOLATILITY)
 TOPICS = (ETH_10M, ETH_24H, BTC_8H, SOL_15M)
-HEADS = {MINUTE: ("return-10m", "volatility-15m"), HOUR: ("return-8h", "return-24h")}
+HEADS = {MINUTE.name: ("return-10m", "volatility-15m"), HOUR.name: ("return-8h", "return-24h")}
 
 
 def network(panel: Panel, output: float) -> bytes:
     """A network that answers ``output`` whatever it reads."""
-    heads = len(HEADS[panel])
+    heads = len(HEADS[panel.name])
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["x", "last"], ["row"], axis=1),
@@ -105,14 +105,14 @@ def publish(
 ) -> str:
     """A version whose network always answers ``output``; it is nobody's champion yet."""
     symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
-    factors = {key: {"lambda": 1.0} if key.startswith("return") else {"bias": 1.0} for key in HEADS[panel]}
+    factors = {key: {"lambda": 1.0} if key.startswith("return") else {"bias": 1.0} for key in HEADS[panel.name]}
     manifest = Manifest(
         panel=panel.name,
         interval_ms=panel.interval_ms,
         lookback=panel.lookback,
         feature_version=feature_version,
         features=FEATURES,
-        heads=HEADS[panel],
+        heads=HEADS[panel.name],
         symbols=symbols,
         calibration=dict.fromkeys(symbols, factors),
         volatility="sample standard deviation",

@@ -17,7 +17,7 @@ from inference.service import InferenceService, rows_to_keep
 from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
-from model.heads import HOUR, MINUTE
+from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Panel
 from model.registry import Champion, Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.inference.stand import BTC_8H, ETH_10M, SOL_15M, TOPICS, limits, publish, topic
@@ -90,8 +90,8 @@ class Bench:
         for interval_ms in self.market.series:
             self.service.candles_closed(interval_ms)
 
-    def promote(self, output: float, *topics: Topic) -> str:
-        version = publish(self.registry, output, self.clock.now_ms())
+    def promote(self, output: float, *topics: Topic, panel: Panel = MINUTE) -> str:
+        version = publish(self.registry, output, self.clock.now_ms(), panel)
         self.registry.promote(topics, version, self.clock.now_ms())
         self.service.choose()
         return version
@@ -119,8 +119,21 @@ def test_rows_kept_are_what_forecasts_read() -> None:
     }
     needed = {panel.interval_ms: rows_needed(panel) for panel in (MINUTE, HOUR)}
     assert all(count > needed[interval_ms] for (_, interval_ms), count in rows.items())
+    assert all(
+        count >= rows_needed((MINUTE if interval_ms == MINUTE_MS else HOUR).reading(LONGEST_LOOKBACK))
+        for (_, interval_ms), count in rows.items()
+    )
     long = rows_to_keep([topic(9, "ETH", 7 * 24 * 60, Target.VOLATILITY)])
     assert min(long.values()) > max(rows_needed(HOUR), 7 * 24)
+
+
+@pytest.mark.parametrize("lookback", [SHORTEST_LOOKBACK, LONGEST_LOOKBACK])
+@pytest.mark.parametrize(("panel", "asked"), [(MINUTE, SOL_15M), (HOUR, BTC_8H)], ids=["minute", "hour"])
+def test_a_champion_of_any_lookback_answers_from_the_klines_that_are_kept(
+    bench: Bench, panel: Panel, asked: Topic, lookback: int
+) -> None:
+    version = bench.promote(0.1, asked, panel=panel.reading(lookback))
+    assert bench.service.answer(asked, None).version == version
 
 
 def test_before_champions_are_read_there_is_no_answer_that_could_be_the_wrong_one(bench: Bench) -> None:

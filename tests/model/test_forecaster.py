@@ -172,6 +172,18 @@ def test_shuffling_what_comes_after_the_window_changes_no_forecast(seed: int) ->
     assert not np.array_equal(true.truth[rows], fake.truth[rows], equal_nan=True)
 
 
+@pytest.mark.parametrize("lookback", [8, 64])
+def test_the_manifest_says_how_long_the_windows_are(lookback: int) -> None:
+    other = BiRNNForecaster(artefact(network(lookback), lookback=lookback))
+    needed = rows_needed(other.panel)
+    assert needed == ROWS + lookback - MINUTE.lookback
+    whole, _ = other.forecast(KLINES)
+    tail, reasons = other.forecast({symbol: run.tail(needed) for symbol, run in KLINES.items()})
+    assert (tail, reasons) == (whole, {})
+    _, reasons = other.forecast({symbol: run.tail(needed - 1) for symbol, run in KLINES.items()})
+    assert reasons.keys() == KLINES.keys()
+
+
 def test_each_symbol_is_forecast_alike_alone_and_in_a_batch(forecaster: BiRNNForecaster) -> None:
     together, _ = forecaster.forecast(KLINES)
     alone, _ = forecaster.forecast({"BTCUSDT": BTC})
@@ -231,7 +243,7 @@ def test_what_cannot_be_forecast_is_left_out_with_its_reason(
     [
         pytest.param(artefact(feature_version=FEATURE_VERSION + 1), "feature_version is", id="feature version"),
         pytest.param(artefact(features=FEATURES[::-1]), "features is", id="features in another order"),
-        pytest.param(artefact(lookback=MINUTE.lookback + 1), f"lookback is {MINUTE.lookback + 1}", id="lookback"),
+        pytest.param(artefact(network(lookback=3), lookback=3), "lookback must be 4 to 512, was 3", id="lookback"),
         pytest.param(artefact(interval_ms=HOUR_MS), "interval_ms is 3600000", id="interval"),
         pytest.param(artefact(panel="second"), "panel 'second' is not one of minute, hour", id="panel"),
         pytest.param(artefact(heads=("return-10m", "drawdown-15m")), "was 'drawdown-15m'", id="head of a later kind"),

@@ -171,6 +171,8 @@ def test_weights_are_stored_under_the_guides_names(trained: TrainedPanel) -> Non
 @pytest.mark.parametrize(
     "knob",
     [
+        {"lookback": 3},
+        {"lookback": 513},
         {"epochs": 0},
         {"batch_size": 0},
         {"learning_rate": 0.0},

@@ -69,6 +69,17 @@ def test_a_hole_leaves_no_window_across_it() -> None:
     assert times_of(windows, every, "BTCUSDT") == times_of(WINDOWS, WINDOWS.rows(0, 2**62), "BTCUSDT")
 
 
+@pytest.mark.parametrize("lookback", [MINUTE.lookback - 20, MINUTE.lookback, MINUTE.lookback + 20])
+def test_windows_of_another_length_are_those_that_would_have_been_built(lookback: int) -> None:
+    walks = {"BTCUSDT": without(WALKS["BTCUSDT"], 1900), "ETHUSDT": without(WALKS["ETHUSDT"], 2600)}
+    here, there = build(PLAN, walks).reading(lookback), build(PLAN.reading(lookback), walks)
+    rows = here.rows(0, 2**62)
+    longer = max(lookback, MINUTE.lookback)
+    np.testing.assert_array_equal(rows, build(PLAN.reading(longer), walks).rows(0, 2**62))
+    assert here.gather(rows).shape == (len(rows), lookback, here.x.shape[1])
+    np.testing.assert_array_equal(here.gather(rows), there.gather(rows))
+
+
 @pytest.mark.parametrize("stride", [1, 3, 7])
 def test_the_phases_of_a_stride_share_out_the_rows(stride: int) -> None:
     parts = [WINDOWS.rows(0, 2**62, stride=stride, phase=phase) for phase in range(stride)]

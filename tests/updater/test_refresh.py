@@ -91,6 +91,20 @@ def test_the_champion_is_judged_on_the_same_rows(published: Path) -> None:
     assert (champion.version, champion.previous) == (second.version, first)
 
 
+@pytest.mark.parametrize("lookback", [8, 40])
+def test_a_champion_that_reads_other_windows_is_judged_on_the_same_rows(published: Path, lookback: int) -> None:
+    registry = Registry(published)
+    (first,) = registry.versions()
+    job = job_on(published, ETH, BTC)
+    job = job.model_copy(update={"training": {**TINY, "lookback": lookback}})
+    outcome = refresh_panel(job, registry, SystemClock(), lambda *_: None)
+    assert outcome.version is not None
+    assert registry.open(outcome.version).manifest.lookback == lookback
+    verdict = by_topic(outcome)[ETH.topic_id]
+    assert verdict.champion_version == first
+    assert verdict.champion == pytest.approx(verdict.naive)
+
+
 @pytest.mark.parametrize("fault", ["torn network", "too old", "another question", "champions file"])
 def test_a_champion_that_cannot_answer_counts_as_none(published: Path, fault: str) -> None:
     registry = Registry(published)
