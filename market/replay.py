@@ -1,55 +1,19 @@
 """Recorded klines as the simulated exchange's tape, shifted in time so that the wall clock's now lies inside them."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from core.clock import DAY_MS, iso
-from core.errors import ConfigError, MalformedKlines
+from core.errors import ConfigError
 from core.files import replace_json
-from market.klines import COLUMNS, Klines
-from market.tape import INTERVALS_MS
+from market.klines import Klines
+from market.recording import load_recording
 
 WEEK_MS = 7 * DAY_MS
-
-_FILE = re.compile(r"(?P<symbol>[A-Z0-9]+)-(?P<interval>[0-9]+[mhd])-[0-9]{8}-[0-9]{8}\.parquet")
-
-
-def load_recording(folder: Path, symbols: Iterable[str] | None = None) -> dict[tuple[str, int], Klines]:
-    """Klines by (symbol, interval_ms) of a folder of ``SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet``.
-
-    Raises:
-        ConfigError: no such file for a symbol asked for, or one that cannot be read as klines.
-    """
-    wanted = None if symbols is None else frozenset(symbols)
-    series: dict[tuple[str, int], Klines] = {}
-    for path in sorted(folder.glob("*.parquet")):
-        match = _FILE.fullmatch(path.name)
-        if not match or match["interval"] not in INTERVALS_MS or (wanted is not None and match["symbol"] not in wanted):
-            continue
-        key = match["symbol"], INTERVALS_MS[match["interval"]]
-        klines = _read_parquet(path, key[1])
-        series[key] = series[key].merge(klines) if key in series else klines
-    missing = (wanted or frozenset()) - {symbol for symbol, _ in series}
-    if missing or not series:
-        what = f"klines of {','.join(sorted(missing))}" if missing else "klines"
-        raise ConfigError(f"replay folder {folder}: no {what}; needs files SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet")
-    return series
-
-
-def _read_parquet(path: Path, interval_ms: int) -> Klines:
-    try:
-        frame = pl.read_parquet(path, columns=["open_time", *COLUMNS])
-        columns = {name: frame[name].cast(pl.Float64).to_numpy() for name in COLUMNS}
-        return Klines(interval_ms=interval_ms, open_time_ms=frame["open_time"].cast(pl.Int64).to_numpy(), **columns)
-    except (OSError, pl.exceptions.PolarsError, MalformedKlines) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"replay file {path}: {reason}; remove it or write it anew") from error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

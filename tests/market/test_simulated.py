@@ -453,7 +453,7 @@ def test_a_process_says_where_it_is_and_ends_when_told_to(how: signal.Signals) -
         pytest.param(["--port", "70000"], "--port must be 0 to 65535, was 70000", id="port out of range"),
         pytest.param(["--seed", "-1"], "--seed must not be negative, was -1", id="seed"),
         pytest.param(["--symbols", "BTCUSDT,"], "symbol '' is not invented here", id="symbol"),
-        pytest.param(["--replay", "/nowhere"], "replay folder /nowhere: no klines", id="folder"),
+        pytest.param(["--replay", "/nowhere"], "folder /nowhere: no klines", id="folder"),
         pytest.param(["--state", "s.json"], "--state s.json is for a replay", id="state without replay"),
     ],
 )

@@ -1,0 +1,48 @@
+"""Recorded klines in a folder of Parquet files: what the simulated exchange replays and a backtest walks over."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from core.errors import ConfigError, MalformedKlines
+from market.klines import COLUMNS, INTERVALS, Klines
+
+INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
+
+_FILE = re.compile(r"(?P<symbol>[A-Z0-9]+)-(?P<interval>[0-9]+[mhd])-[0-9]{8}-[0-9]{8}\.parquet")
+
+
+def load_recording(folder: Path, symbols: Iterable[str] | None = None) -> dict[tuple[str, int], Klines]:
+    """Klines by (symbol, interval_ms) of a folder of ``SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet``.
+
+    Args:
+        symbols: only these, all of which must be there; None is whatever there is.
+    Raises:
+        ConfigError: no such file for a symbol asked for, or one that cannot be read as klines.
+    """
+    wanted = None if symbols is None else frozenset(symbols)
+    series: dict[tuple[str, int], Klines] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        match = _FILE.fullmatch(path.name)
+        if not match or match["interval"] not in INTERVALS_MS or (wanted is not None and match["symbol"] not in wanted):
+            continue
+        key = match["symbol"], INTERVALS_MS[match["interval"]]
+        klines = _read_parquet(path, key[1])
+        series[key] = series[key].merge(klines) if key in series else klines
+    missing = (wanted or frozenset()) - {symbol for symbol, _ in series}
+    if missing or not series:
+        what = f"klines of {','.join(sorted(missing))}" if missing else "klines"
+        raise ConfigError(f"folder {folder}: no {what}; needs files SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet")
+    return series
+
+
+def _read_parquet(path: Path, interval_ms: int) -> Klines:
+    try:
+        frame = pl.read_parquet(path, columns=["open_time", *COLUMNS])
+        columns = {name: frame[name].cast(pl.Float64).to_numpy() for name in COLUMNS}
+        return Klines(interval_ms=interval_ms, open_time_ms=frame["open_time"].cast(pl.Int64).to_numpy(), **columns)
+    except (OSError, pl.exceptions.PolarsError, MalformedKlines) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"file {path}: {reason}; remove it or write it anew") from error
