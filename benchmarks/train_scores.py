@@ -82,9 +82,9 @@ def report(panel: TrainedPanel, cpu_s: float, wall_s: float) -> None:
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"  training took {cpu_s:.0f} s CPU, {wall_s:.0f} s wall; peak memory of this process {peak_mb:.0f} MB")
     print(f"  {'topic':28} {'loss':5} {'rows':>6} {'model':>11} {'naive':>11} {'ratio':>7} {'difference':>11}  factor")
-    asked = {topic.topic_id: topic for topic in plan.topics}
+    asked = {topic.key: topic for topic in plan.topics}
     for one in scores:
-        topic = asked[one.topic_id]
+        topic = asked[one.topic]
         name = f"{topic.symbol} {topic.target.value} {topic.horizon}"
         factor = panel.calibration.factor(topic.symbol, head_of(topic))
         print(

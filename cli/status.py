@@ -50,7 +50,7 @@ def _folder(folder: Path) -> dict[str, Any]:
         report["updater_alive"] = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
     try:
         champions = Registry(folder).champions()
-        report["champions"] = {str(topic_id): champion.model_dump() for topic_id, champion in champions.items()}
+        report["champions"] = {key: champion.model_dump() for key, champion in champions.items()}
     except WorkerError as error:
         report["champions_refused"] = str(error)
     return report
@@ -105,7 +105,7 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
         )
         for verdict in outcome.get("verdicts", ()):
             scores.add_row(
-                str(verdict["topic_id"]),
+                verdict["topic"],
                 f"{verdict['symbol']} {verdict['head']}",
                 verdict["loss"],
                 str(verdict["rows"]),

@@ -55,6 +55,17 @@ class Topic:
             )
 
     @property
+    def key(self) -> str:
+        """Name that no other topic of a deployment has; an id alone is unique within its network.
+
+        >>> Topic(topic_id=64, token="BTC", symbol="BTCUSDT", target=Target.PRICE, horizon_min=8, network="net-1").key
+        'net-1/64'
+        >>> Topic(topic_id=64, token="BTC", symbol="BTCUSDT", target=Target.PRICE, horizon_min=8).key
+        '64'
+        """
+        return f"{self.network}/{self.topic_id}" if self.network else str(self.topic_id)
+
+    @property
     def horizon_ms(self) -> int:
         """The horizon in milliseconds."""
         return self.horizon_min * MINUTE_MS

@@ -87,7 +87,7 @@ def _run(settings: Settings) -> int:
         sys.setswitchinterval(SWITCH_S)
         try:
             host, port = listener.getsockname()[:2]
-            log.info("listening", url=f"http://{host}:{port}", topics=[t.topic_id for t in topics], answers_from=market)
+            log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
             service.start()
             live.start(service.candles_closed)
             server.run(sockets=[listener])

@@ -24,6 +24,11 @@ class Answer:
     answered_ms: int
     market: str  # BINANCE or SIMULATED
 
+    @property
+    def key(self) -> str:
+        """``Topic.key`` of the topic it answers."""
+        return f"{self.network}/{self.topic_id}" if self.network else str(self.topic_id)
+
     def anchor_age_ms(self, now_ms: int) -> int:
         """How old the anchor is."""
         return max(0, now_ms - self.anchor_asof_ms)

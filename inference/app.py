@@ -48,6 +48,7 @@ def create_app(service: InferenceService, metrics: Metrics, journal: "Drain[dict
         began_ns = perf_counter_ns()
         token = request.path_params["token"]
         answer: Answer | None = None
+        topic: Topic | None = None
         topic_id = height = None
         try:
             topic_id, height = _read(request)
@@ -68,9 +69,15 @@ def create_app(service: InferenceService, metrics: Metrics, journal: "Drain[dict
         now_ms = service.now_ms()
         response = PlainTextResponse(text, status, answer.headers(now_ms) if answer else None)
         took_ns = perf_counter_ns() - began_ns
-        known = str(topic_id) if status in {200, 503} else ""  # a stranger's numbers must not become label values
-        metrics.answered(known, answer.version if answer else "", status, took_ns / 1e9)
-        line = {"topic_id": topic_id, "token": token, "height": height, "status": status, "took_ms": took_ns / 1e6}
+        metrics.answered(topic, answer.version if answer else "", status, took_ns / 1e9)
+        line = {
+            "topic_id": topic_id,
+            "network": topic.network if topic else None,
+            "token": token,
+            "height": height,
+            "status": status,
+            "took_ms": took_ns / 1e6,
+        }
         if not journal.put(line | (_of(answer, now_ms) if answer else {"reason": text})):
             metrics.line_dropped()
         return response
@@ -97,7 +104,7 @@ def create_app(service: InferenceService, metrics: Metrics, journal: "Drain[dict
     @app.get("/topics")
     async def topics() -> Response:
         not_ready = service.not_ready()
-        states = [_state(service, topic, not_ready.get(topic.topic_id, "")) for topic in service.topics]
+        states = [_state(service, topic, not_ready.get(topic.key, "")) for topic in service.topics]
         return Response(json.dumps(states, indent=1, allow_nan=False) + "\n", media_type="application/json")
 
     @app.exception_handler(HTTPException)

@@ -20,8 +20,8 @@ log = structlog.get_logger()
 class Chosen:
     """Per topic the network in use, and what is wrong with the one that should be."""
 
-    forecasters: Mapping[int, BiRNNForecaster]  # by topic id; a topic without a usable champion is absent
-    faults: Mapping[int, str]  # by topic id; absent where all is well
+    forecasters: Mapping[str, BiRNNForecaster]  # by Topic.key; a topic without a usable champion is absent
+    faults: Mapping[str, str]  # by Topic.key; absent where all is well
 
     @property
     def versions(self) -> dict[str, BiRNNForecaster]:
@@ -52,12 +52,10 @@ class Champions:
             return None
         before, self._chosen = self._chosen, self._choose()
         self._seen, self._looked_ms = stamp, now_ms
-        for topic_id, fault in self._chosen.faults.items():
-            if before.faults.get(topic_id) != fault:
-                in_use = self._chosen.forecasters.get(topic_id)
-                log.error(
-                    "champion_refused", topic_id=topic_id, reason=fault, in_use=in_use.version if in_use else None
-                )
+        for key, fault in self._chosen.faults.items():
+            if before.faults.get(key) != fault:
+                in_use = self._chosen.forecasters.get(key)
+                log.error("champion_refused", topic=key, reason=fault, in_use=in_use.version if in_use else None)
         return self._chosen
 
     def _choose(self) -> Chosen:
@@ -66,22 +64,22 @@ class Champions:
         except Exception as error:  # noqa: BLE001 -- no memory, perhaps: shown, and tried again
             fault = str(_as_fault("champions.json", error))
             return Chosen(
-                forecasters=self._chosen.forecasters, faults=dict.fromkeys((t.topic_id for t in self._topics), fault)
+                forecasters=self._chosen.forecasters, faults=dict.fromkeys((t.key for t in self._topics), fault)
             )
-        forecasters: dict[int, BiRNNForecaster] = {}
-        faults: dict[int, str] = {}
+        forecasters: dict[str, BiRNNForecaster] = {}
+        faults: dict[str, str] = {}
         loaded: dict[str, BiRNNForecaster | IncompatibleModel] = dict(self._chosen.versions)
         for topic in self._topics:
-            champion = champions.get(topic.topic_id)
+            champion = champions.get(topic.key)
             if champion is None:
                 continue
             try:
                 check(topic, champion)
-                forecasters[topic.topic_id] = self._load(champion, loaded)
+                forecasters[topic.key] = self._load(champion, loaded)
             except IncompatibleModel as error:
-                faults[topic.topic_id] = str(error)
-                if topic.topic_id in self._chosen.forecasters:
-                    forecasters[topic.topic_id] = self._chosen.forecasters[topic.topic_id]
+                faults[topic.key] = str(error)
+                if topic.key in self._chosen.forecasters:
+                    forecasters[topic.key] = self._chosen.forecasters[topic.key]
         return Chosen(forecasters=forecasters, faults=faults)
 
     def _load(self, champion: Champion, loaded: dict[str, BiRNNForecaster | IncompatibleModel]) -> BiRNNForecaster:

@@ -68,9 +68,9 @@ class Ledger:
     def __init__(self, url: str, topics: Iterable[Topic], market: str, clock: Clock, *, recent: int = RECENT) -> None:
         self._market = market
         self._capacity = recent
-        self._recent: dict[int, dict[int, Answer]] = {}  # topic -> height -> answer, oldest entry first
-        self._elsewhere: dict[int, int] = {}  # topic -> greatest height that only the database may know
-        self._unwritten: dict[tuple[int, int], Answer] = {}  # queued for the database
+        self._recent: dict[str, dict[int, Answer]] = {}  # Topic.key -> height -> answer, oldest entry first
+        self._elsewhere: dict[str, int] = {}  # Topic.key -> greatest height that only the database may know
+        self._unwritten: dict[tuple[str, int], Answer] = {}  # queued for the database
         self.failures = 0  # writes and reads that failed
         self.dropped = 0  # answers that could not be queued for writing
         self._remembering = threading.Lock()  # held for a few dictionary operations, never while waiting
@@ -86,15 +86,15 @@ class Ledger:
 
     def recall(self, topic: Topic, height: int) -> Answer | None:
         """The answer to this question, if memory has it."""
-        key = (topic.topic_id, height)
-        answer = self._recent.get(topic.topic_id, {}).get(height) or self._unwritten.get(key)
+        key = (topic.key, height)
+        answer = self._recent.get(topic.key, {}).get(height) or self._unwritten.get(key)
         return answer if answer and answer.answers(topic, self._market) else None
 
     def may_be_elsewhere(self, topic: Topic, height: int) -> bool:
         """Whether the database may have an answer that memory has not: then ``fetch`` before answering anew."""
-        if height > self._elsewhere.get(topic.topic_id, -1):
+        if height > self._elsewhere.get(topic.key, -1):
             return False
-        return height not in self._recent.get(topic.topic_id, {}) and (topic.topic_id, height) not in self._unwritten
+        return height not in self._recent.get(topic.key, {}) and (topic.key, height) not in self._unwritten
 
     def fetch(self, topic: Topic, height: int) -> None:
         """Bring an answer from the database into memory, if there is one. Waits: not for the event loop.
@@ -124,7 +124,7 @@ class Ledger:
         """
         if answer.height is None:
             return answer
-        key = (answer.topic_id, answer.height)
+        key = (answer.key, answer.height)
         with self._remembering:
             standing = self._remember(answer, answer.height)
             if standing is not answer:
@@ -147,14 +147,14 @@ class Ledger:
         self._engine.dispose()
 
     def _remember(self, answer: Answer, height: int) -> Answer:
-        known = self._recent.setdefault(answer.topic_id, {})
-        standing = known.get(height) or self._unwritten.get((answer.topic_id, height))
+        known = self._recent.setdefault(answer.key, {})
+        standing = known.get(height) or self._unwritten.get((answer.key, height))
         if standing and _same_question(standing, answer):
             return standing
         known[height] = answer
         if len(known) > self._capacity:
             oldest = next(iter(known))
-            self._elsewhere[answer.topic_id] = max(oldest, self._elsewhere.get(answer.topic_id, -1))
+            self._elsewhere[answer.key] = max(oldest, self._elsewhere.get(answer.key, -1))
             del known[oldest]
         return answer
 
@@ -168,9 +168,9 @@ class Ledger:
         with self._engine.connect() as connection:
             rows = connection.execute(newest).mappings().all()
         found = [_answer(row) for row in reversed(rows)]
-        self._recent[topic.topic_id] = {a.height: a for a in found if a.height is not None}
+        self._recent[topic.key] = {a.height: a for a in found if a.height is not None}
         if len(found) == self._capacity:
-            self._elsewhere[topic.topic_id] = min(self._recent[topic.topic_id]) - 1
+            self._elsewhere[topic.key] = min(self._recent[topic.key]) - 1
 
     def _write(self, batch: Sequence[Answer]) -> Sequence[Answer]:
         try:
@@ -180,7 +180,7 @@ class Ledger:
             self._count_failure("ledger_not_written", error, answers=len(batch))
             return batch
         for answer in batch:
-            self._unwritten.pop((answer.topic_id, answer.height or 0), None)
+            self._unwritten.pop((answer.key, answer.height or 0), None)
         return ()
 
     def _count_failure(self, event: str, error: sa.exc.SQLAlchemyError, **more: object) -> None:

@@ -6,9 +6,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Proce
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from core.topic import Topic
 from inference.service import InferenceService
 from market.live import LiveMarket
 
+TOPIC_LABELS = ("network", "topic")  # chain id, empty when the config does not say; and topic id
 LATENCY_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 
 
@@ -21,10 +23,10 @@ class Metrics:
         self._answers = Counter(
             "birnn_answers",
             "Questions by what was answered",
-            ("topic", "version", "status"),
+            ("network", "topic", "version", "status"),
             registry=self._registry,
         )
-        self._seen: set[tuple[str, str, str]] = set()
+        self._seen: set[tuple[str, str, str, str]] = set()
         self._latency = Histogram(
             "birnn_answer_seconds",
             "Time from question to answer inside the process",
@@ -37,9 +39,12 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._registry.register(_State(service, live))
 
-    def answered(self, topic: str, version: str, status: int, took_s: float) -> None:
-        """Count one question. A new series ends those of versions that answer no more, or months would pile them up."""
-        key = (topic, version, str(status))
+    def answered(self, topic: Topic | None, version: str, status: int, took_s: float) -> None:
+        """Count one question; ``topic`` is None where it named none that is configured.
+
+        A new series ends those of versions that answer no more, or months would pile them up.
+        """
+        key = (*(_labels(topic) if topic else ("", "")), version, str(status))
         if key not in self._seen:
             self._forget_the_replaced()
             self._seen.add(key)
@@ -57,7 +62,7 @@ class Metrics:
 
     def _forget_the_replaced(self) -> None:
         current = {"", *self._service.versions()}
-        for key in [key for key in self._seen if key[1] not in current]:
+        for key in [key for key in self._seen if key[2] not in current]:
             self._seen.discard(key)
             self._answers.remove(*key)
 
@@ -71,9 +76,9 @@ class _State(Collector):
 
     def collect(self) -> Iterable[Metric]:
         service, now_ms = self._service, self._service.now_ms()
-        ready = GaugeMetricFamily("birnn_topic_ready", "1 when the topic can be answered", labels=["topic"])
+        ready = GaugeMetricFamily("birnn_topic_ready", "1 when the topic can be answered", labels=TOPIC_LABELS)
         persistence = GaugeMetricFamily(
-            "birnn_topic_persistence", "1 when the naive forecast answers in a champion's place", labels=["topic"]
+            "birnn_topic_persistence", "1 when the naive forecast answers in a champion's place", labels=TOPIC_LABELS
         )
         anchor = GaugeMetricFamily("birnn_anchor_age_seconds", "Age of the newest trade price", labels=["symbol"])
         klines = GaugeMetricFamily(
@@ -83,9 +88,8 @@ class _State(Collector):
         not_ready = service.not_ready()
         symbols, panels, versions = set(), set(), set()
         for topic in service.topics:
-            name = str(topic.topic_id)
-            ready.add_metric([name], float(topic.topic_id not in not_ready))
-            persistence.add_metric([name], float(bool(service.instead_of_champion(topic))))
+            ready.add_metric(_labels(topic), float(topic.key not in not_ready))
+            persistence.add_metric(_labels(topic), float(bool(service.instead_of_champion(topic))))
             price, outlook = service.anchor(topic), service.outlook(topic)
             if price and topic.symbol not in symbols:
                 symbols.add(topic.symbol)
@@ -104,3 +108,7 @@ class _State(Collector):
         dropped = CounterMetricFamily("birnn_ledger_dropped", "Answers never written", value=ledger.dropped)
         unwritten = GaugeMetricFamily("birnn_ledger_unwritten", "Answers queued for writing", value=ledger.unwritten)
         return ready, persistence, anchor, klines, model, feed, failures, dropped, unwritten
+
+
+def _labels(topic: Topic) -> tuple[str, str]:
+    return topic.network or "", str(topic.topic_id)

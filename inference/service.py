@@ -88,8 +88,8 @@ class InferenceService:
         self._chosen_once = False
         self._windows: dict[int, Mapping[str, Klines]] = {}  # by interval: the candles that were closed together
         self._forecasts: dict[str, tuple[Forecasts, Reasons]] = {}  # by version
-        self._outlooks: Mapping[int, Outlook] = {}  # by topic id; replaced, never changed
-        self._last: dict[int, Answer] = {}
+        self._outlooks: Mapping[str, Outlook] = {}  # by Topic.key; replaced, never changed
+        self._last: dict[str, Answer] = {}  # by Topic.key
         self._forecasting = threading.Lock()  # candles against champions; a request never takes it
         self._stopping = threading.Event()
         self._looking = threading.Thread(target=self._look_for_champions, name="champions", daemon=True)
@@ -131,7 +131,7 @@ class InferenceService:
         if height is not None and (known := self.ledger.recall(topic, height)):
             if now_ms - known.answered_ms > RECALL_MS or is_ahead(known.answered_ms, now_ms):
                 raise UnusableForecast(
-                    f"topic {topic.topic_id}: height {height} was answered {iso(known.answered_ms)}, not within the "
+                    f"topic {topic.key}: height {height} was answered {iso(known.answered_ms)}, not within the "
                     f"last {RECALL_MS // HOUR_MS} h, and gets no second answer; if the chain began anew, "
                     "move the ledger away"
                 )
@@ -153,7 +153,7 @@ class InferenceService:
             market=self.market_name,
         )
         standing = self.ledger.keep(answer)
-        self._last[topic.topic_id] = standing
+        self._last[topic.key] = standing
         return standing
 
     def make(self, topic: Topic, now_ms: int) -> Made:
@@ -162,31 +162,31 @@ class InferenceService:
         Raises:
             StaleKlines: market older than allowed. UnusableForecast: no forecast, or one outside the sanity band.
         """
-        outlook = self._outlooks.get(topic.topic_id)
+        outlook = self._outlooks.get(topic.key)
         if outlook is None:
-            raise StaleKlines(f"topic {topic.topic_id}: starting: {self._missing_market(topic)}")
+            raise StaleKlines(f"topic {topic.key}: starting: {self._missing_market(topic)}")
         anchor = self._anchor(outlook, now_ms)
         forecast, reason = self._forecast(outlook, now_ms)
         return Made(number=value(topic, forecast, anchor.price), forecast=forecast, anchor=anchor, reason=reason)
 
-    def not_ready(self) -> dict[int, str]:
-        """Topic id -> why it cannot be answered now; empty when all can."""
+    def not_ready(self) -> dict[str, str]:
+        """``Topic.key`` -> why it cannot be answered now; empty when all can."""
         now_ms = self._clock.now_ms()
-        reasons: dict[int, str] = {}
+        reasons: dict[str, str] = {}
         for topic in self.topics:
             try:
                 decimal_text(self.make(topic, now_ms).number)
             except WorkerError as error:
-                reasons[topic.topic_id] = str(error)
+                reasons[topic.key] = str(error)
         return reasons
 
     def outlook(self, topic: Topic) -> Outlook | None:
         """What is known about a topic; None before the first candles."""
-        return self._outlooks.get(topic.topic_id)
+        return self._outlooks.get(topic.key)
 
     def instead_of_champion(self, topic: Topic) -> str:
         """Why the naive forecast would answer a topic now; empty when the champion does."""
-        outlook = self._outlooks.get(topic.topic_id)
+        outlook = self._outlooks.get(topic.key)
         return outlook.why_no_champion(self._clock.now_ms(), self.limits) if outlook else ""
 
     def anchor(self, topic: Topic) -> Price | None:
@@ -195,7 +195,7 @@ class InferenceService:
 
     def last(self, topic: Topic) -> Answer | None:
         """The answer given last."""
-        return self._last.get(topic.topic_id)
+        return self._last.get(topic.key)
 
     def versions(self) -> set[str]:
         """Every version that may answer now."""
@@ -214,12 +214,12 @@ class InferenceService:
         limit_ms = self.limits.klines_of_ms(outlook.panel.interval_ms)
         if is_ahead(outlook.klines_end_ms, now_ms):
             raise StaleKlines(
-                f"topic {topic.topic_id}: newest candle of {topic.symbol} closed {iso(outlook.klines_end_ms)}, "
+                f"topic {topic.key}: newest candle of {topic.symbol} closed {iso(outlook.klines_end_ms)}, "
                 f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; candles by the new time are awaited"
             )
         if now_ms - outlook.klines_end_ms > limit_ms:
             raise StaleKlines(
-                f"topic {topic.topic_id}: {self._missing_market(topic)} (newest candle closed "
+                f"topic {topic.key}: {self._missing_market(topic)} (newest candle closed "
                 f"{iso(outlook.klines_end_ms)}, at most {limit_ms // SECOND_MS} s ago is allowed: MAX_KLINE_AGE_S)"
             )
         anchor = self.anchor(topic)
@@ -230,17 +230,17 @@ class InferenceService:
         if anchor is None or now_ms - anchor.asof_ms > self.limits.anchor_ms:
             fault = self._live.price_fault(topic.symbol)
             raise StaleKlines(
-                f"topic {topic.topic_id}: newest price of {topic.symbol} is of "
+                f"topic {topic.key}: newest price of {topic.symbol} is of "
                 f"{iso(anchor.asof_ms) if anchor else 'never'}, at most {self.limits.anchor_ms // SECOND_MS} s ago is "
                 f"allowed: MAX_ANCHOR_AGE_S; {fault or 'no request for it has failed'}"
             )
         if is_ahead(anchor.asof_ms, now_ms):
             raise StaleKlines(
-                f"topic {topic.topic_id}: newest price of {topic.symbol} is of {iso(anchor.asof_ms)}, "
+                f"topic {topic.key}: newest price of {topic.symbol} is of {iso(anchor.asof_ms)}, "
                 f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; a price by the new time is awaited"
             )
         if fault := outlook.why_no_anchor(anchor):
-            raise UnusableForecast(f"topic {topic.topic_id}: {fault}")
+            raise UnusableForecast(f"topic {topic.key}: {fault}")
         return anchor
 
     def _forecast(self, outlook: Outlook, now_ms: int) -> tuple[HeadForecast, str]:
@@ -249,9 +249,9 @@ class InferenceService:
         if not reason and outlook.forecast:
             return outlook.forecast, ""
         if self.limits.policy is NoModelPolicy.REFUSE:
-            raise UnusableForecast(f"topic {outlook.topic.topic_id}: {reason}; NO_MODEL_POLICY is refuse")
+            raise UnusableForecast(f"topic {outlook.topic.key}: {reason}; NO_MODEL_POLICY is refuse")
         if outlook.fallback is None:
-            raise UnusableForecast(f"topic {outlook.topic.topic_id}: {reason}; naive: {outlook.fallback_fault}")
+            raise UnusableForecast(f"topic {outlook.topic.key}: {reason}; naive: {outlook.fallback_fault}")
         return outlook.fallback, reason
 
     def _missing_market(self, topic: Topic) -> str:
@@ -287,12 +287,12 @@ class InferenceService:
                 self._run(version, forecaster)
         before, self._chosen = self._chosen, chosen
         self._forecasts = {version: self._forecasts[version] for version in chosen.versions}
-        for topic_id, forecaster in chosen.forecasters.items():
-            old = before.forecasters.get(topic_id)
+        for key, forecaster in chosen.forecasters.items():
+            old = before.forecasters.get(key)
             if old is None or old.version != forecaster.version:
                 log.info(
                     "champion_in_use",
-                    topic_id=topic_id,
+                    topic=key,
                     version=forecaster.version,
                     before=old.version if old else PERSISTENCE,
                 )
@@ -311,16 +311,16 @@ class InferenceService:
         """Put what is known of every topic together and swap it in with one assignment."""
         if not self._chosen_once:
             return  # or the naive forecast would answer for a champion that is still being read
-        outlooks: dict[int, Outlook] = {}
+        outlooks: dict[str, Outlook] = {}
         for topic in self.topics:
             panel, head = panel_of(topic.horizon_min), head_of(topic)
             klines = self._windows.get(panel.interval_ms, {}).get(topic.symbol)
             if klines is None or not len(klines):
                 continue
-            forecaster = self._chosen.forecasters.get(topic.topic_id)
+            forecaster = self._chosen.forecasters.get(topic.key)
             forecasts, reasons = self._forecasts[forecaster.version] if forecaster else ({}, {})
             fallback, fallback_fault = self._persistence(klines, topic)
-            outlooks[topic.topic_id] = Outlook(
+            outlooks[topic.key] = Outlook(
                 topic=topic,
                 panel=panel,
                 klines_end_ms=klines.end_ms,
@@ -328,7 +328,7 @@ class InferenceService:
                 champion=forecaster.version if forecaster else "",
                 created_ms=forecaster.manifest.created_ms if forecaster else 0,
                 forecast=forecasts.get((topic.symbol, head)),
-                fault=self._chosen.faults.get(topic.topic_id) or reasons.get(topic.symbol, ""),
+                fault=self._chosen.faults.get(topic.key) or reasons.get(topic.symbol, ""),
                 fallback=fallback,
                 fallback_fault=fallback_fault,
             )

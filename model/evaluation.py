@@ -22,7 +22,7 @@ Network = Callable[[Floats32], Floats32]  # (B, L, F) windows -> (B, O) outputs
 class Score:
     """How a forecaster did on one topic; mean losses over ``rows``, in the topic's unit."""
 
-    topic_id: int
+    topic: str  # Topic.key
     loss: str
     rows: int
     model_loss: float
@@ -159,7 +159,7 @@ def score(
     """Mean losses of ``forecasts``; call it with the same windows and rows for each network to compare."""
     return tuple(
         Score(
-            topic_id=one.topic.topic_id,
+            topic=one.topic.key,
             loss=one.topic.loss,
             rows=len(one.came_true),
             model_loss=float(np.mean(one.losses)),

@@ -171,11 +171,11 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
     """
     if (forecast.symbol, forecast.head) != (topic.symbol, head_of(topic)):
         raise UnusableForecast(
-            f"topic {topic.topic_id} asks for {head_of(topic).key} of {topic.symbol}, "
+            f"topic {topic.key} asks for {head_of(topic).key} of {topic.symbol}, "
             f"was handed {forecast.head.key} of {forecast.symbol}"
         )
     if not (math.isfinite(anchor) and anchor > 0):
-        raise UnusableForecast(f"topic {topic.topic_id}: the anchor price must be finite and above 0, was {anchor}")
+        raise UnusableForecast(f"topic {topic.key}: the anchor price must be finite and above 0, was {anchor}")
     panel = panel_of(topic.horizon_min)
     if topic.target is Target.VOLATILITY:
         number, present = forecast.volatility, forecast.scale * panel.per_minute
@@ -186,7 +186,7 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
         low = -high
     if number is None or not (math.isfinite(number) and low <= number <= high):
         raise UnusableForecast(
-            f"topic {topic.topic_id}: {forecast.head.key} of {forecast.version} is {number}, "
+            f"topic {topic.key}: {forecast.head.key} of {forecast.version} is {number}, "
             f"sane is {low:.3g} to {high:.3g} (scale {forecast.scale:.3g})"
         )
     if topic.target is not Target.PRICE:
@@ -194,7 +194,7 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
     with np.errstate(over="ignore"):
         price = anchor * float(np.exp(number))
     if not (math.isfinite(price) and price > 0):
-        raise UnusableForecast(f"topic {topic.topic_id}: price {price} from anchor {anchor} and log-return {number}")
+        raise UnusableForecast(f"topic {topic.key}: price {price} from anchor {anchor} and log-return {number}")
     return price
 
 

@@ -172,7 +172,7 @@ def panels_for(topics: Iterable[Topic]) -> dict[Panel, PanelPlan]:
         try:
             panel.steps(head_of(topic))
         except ConfigError as error:
-            raise ConfigError(f"topic {topic.topic_id}: {error}") from error
+            raise ConfigError(f"topic {topic.key}: {error}") from error
         grouped.setdefault(panel, []).append(topic)
     return {
         panel: PanelPlan(

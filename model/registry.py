@@ -19,7 +19,6 @@ from core.errors import ConfigError, IncompatibleModel
 from core.files import replace_json, sync_folder
 from core.topic import Target, Topic, horizon_text
 from model.artefact import (
-    SCHEMA_VERSION,
     Artefact,
     Sha256,
     StrictModel,
@@ -58,8 +57,8 @@ class Champion(StrictModel):
 
 
 class _ChampionsFile(StrictModel):
-    schema_version: Literal[1]
-    champions: dict[PositiveInt, Champion]
+    schema_version: Literal[2]  # 1 was keyed by the topic's id alone
+    champions: dict[str, Champion]  # by Topic.key
 
 
 class Registry:
@@ -97,8 +96,8 @@ class Registry:
         """
         return read_artefact(self.path(version), manifest_sha256)
 
-    def champions(self) -> dict[int, Champion]:
-        """Champion by topic id; empty before the first promotion.
+    def champions(self) -> dict[str, Champion]:
+        """Champion by ``Topic.key``; empty before the first promotion.
 
         Raises:
             IncompatibleModel: ``champions.json`` is not what ``promote`` writes.
@@ -200,12 +199,12 @@ class Registry:
                 champions = {}
             for topic in topics:
                 _require_trained_for(topic, artefact)
-                before = champions.get(topic.topic_id)
+                before = champions.get(topic.key)
                 if before and not before.serves(topic):
                     before = None
                 if before and before.version == version:
                     continue
-                champions[topic.topic_id] = Champion(
+                champions[topic.key] = Champion(
                     version=version,
                     manifest_sha256=artefact.manifest_sha256,
                     since_ms=now_ms,
@@ -216,8 +215,8 @@ class Registry:
                     target=topic.target,
                     horizon_min=topic.horizon_min,
                 )
-            entries = {topic_id: entry.model_dump(mode="json") for topic_id, entry in champions.items()}
-            replace_json(self._champions, {"schema_version": SCHEMA_VERSION, "champions": entries})
+            renewed = _ChampionsFile(schema_version=2, champions=champions)
+            replace_json(self._champions, renewed.model_dump(mode="json"))
 
     def purge(self, keep: int) -> tuple[str, ...]:
         """Delete all but the newest ``keep`` versions of each panel, every champion and every champion's previous.
@@ -254,14 +253,14 @@ class Registry:
 
 
 def check(topic: Topic, champion: Champion) -> None:
-    """Notice a champion that was chosen for another question under the same topic id.
+    """Notice a champion that was chosen for another question under the same key.
 
     Raises:
         IncompatibleModel: says both questions.
     """
     if not champion.serves(topic):
         raise IncompatibleModel(
-            f"topic {topic.topic_id}: champion {champion.version} was chosen for {_words(champion.question)}, "
+            f"topic {topic.key}: champion {champion.version} was chosen for {_words(champion.question)}, "
             f"config.json asks for {_words(_question(topic))}; use another DATA_DIR or wait for the next training"
         )
 
@@ -279,6 +278,6 @@ def _require_trained_for(topic: Topic, artefact: Artefact) -> None:
     head, manifest = head_of(topic).key, artefact.manifest
     if topic.symbol not in manifest.symbols or head not in manifest.heads:
         raise IncompatibleModel(
-            f"topic {topic.topic_id} needs {head} of {topic.symbol}; version {artefact.version} has "
+            f"topic {topic.key} needs {head} of {topic.symbol}; version {artefact.version} has "
             f"{', '.join(manifest.heads)} of {', '.join(manifest.symbols)}"
         )

@@ -62,9 +62,7 @@ def _run(training: dict[str, JsonValue], signals: "queue.SimpleQueue[int]") -> i
     stop = threading.Event()
     with open_updater(settings, topics, training, stop) as updater:
         schedule = Schedule(updater, updater.state, tuple(updater.plans), trigger)
-        log.info(
-            "started", data_dir=str(settings.data_dir), topics=[t.topic_id for t in topics], panels=[*updater.plans]
-        )
+        log.info("started", data_dir=str(settings.data_dir), topics=[t.key for t in topics], panels=[*updater.plans])
         schedule.start()
         status = watch(schedule, updater.state, signals, updater.clock)
         stop.set()

@@ -123,10 +123,10 @@ def run_round(
     verdicts = judge(trained, artefact, _champions(registry, plan.topics, oldest_champion_ms))
     scores = tuple(verdict.model_dump(mode="json") for verdict in verdicts)
     version = registry.publish(replace(artefact, manifest=artefact.manifest.model_copy(update={"scores": scores})))
-    won = {verdict.topic_id for verdict in verdicts if verdict.promoted}
+    won = {verdict.topic for verdict in verdicts if verdict.promoted}
     now_ms = clock.now_ms()
     if won:
-        registry.promote([topic for topic in plan.topics if topic.topic_id in won], version, now_ms)
+        registry.promote([topic for topic in plan.topics if topic.key in won], version, now_ms)
     try:
         registry.purge(KEEP_VERSIONS)
     except IncompatibleModel as error:
@@ -142,7 +142,7 @@ def run_round(
     )
 
 
-def judge(trained: TrainedPanel, challenger: Artefact, champions: Mapping[int, Artefact]) -> tuple[Verdict, ...]:
+def judge(trained: TrainedPanel, challenger: Artefact, champions: Mapping[str, Artefact]) -> tuple[Verdict, ...]:
     """Score challenger, champions and the naive forecast on the same rows, and decide for each topic.
 
     The rows are the newest, after all that the challenger or a champion was trained, stopped or calibrated on: the
@@ -150,7 +150,7 @@ def judge(trained: TrainedPanel, challenger: Artefact, champions: Mapping[int, A
     its own length; rows that are too near a hole for the longest are nobody's.
 
     Args:
-        champions: those that can be used, by topic id.
+        champions: those that can be used, by ``Topic.key``.
     """
     windows, split = trained.windows, trained.split
     networks = {champion.version: champion for champion in champions.values()}
@@ -158,28 +158,27 @@ def judge(trained: TrainedPanel, challenger: Artefact, champions: Mapping[int, A
     longest = max([windows.plan.panel.lookback, *(network.manifest.lookback for network in networks.values())])
     rows = windows.reading(longest).rows(max([split.judge_start_ms, *seen_ms]), split.judge_end_ms)
 
-    def scores_of(artefact: Artefact) -> dict[int, Score]:
+    def scores_of(artefact: Artefact) -> dict[str, Score]:
         forecaster = BiRNNForecaster(artefact)
         said = outputs(onnx_network(artefact.onnx), windows.reading(artefact.manifest.lookback), rows)
-        return {s.topic_id: s for s in score(windows, rows, said, forecaster.heads, forecaster.calibration)}
+        return {s.topic: s for s in score(windows, rows, said, forecaster.heads, forecaster.calibration)}
 
     ours = scores_of(challenger)
-    theirs: dict[str, dict[int, Score]] = {}
+    theirs: dict[str, dict[str, Score]] = {}
     for version, network in networks.items():
         try:
             theirs[version] = scores_of(network)
         except UnusableForecast as error:
             log.warning("champion_unusable", version=version, reason=str(error))
     return tuple(
-        _verdict(topic, ours.get(topic.topic_id), champions.get(topic.topic_id), theirs)
-        for topic in trained.plan.topics
+        _verdict(topic, ours.get(topic.key), champions.get(topic.key), theirs) for topic in trained.plan.topics
     )
 
 
 def _verdict(
-    topic: Topic, ours: Score | None, champion: Artefact | None, theirs: Mapping[str, Mapping[int, Score]]
+    topic: Topic, ours: Score | None, champion: Artefact | None, theirs: Mapping[str, Mapping[str, Score]]
 ) -> Verdict:
-    its = theirs.get(champion.version, {}).get(topic.topic_id) if champion else None
+    its = theirs.get(champion.version, {}).get(topic.key) if champion else None
     challenger_loss, naive_loss, champion_loss = (
         _finite(ours.model_loss if ours else None),
         _finite(ours.naive_loss if ours else None),
@@ -187,7 +186,7 @@ def _verdict(
     )
     promoted, reason = decide(challenger_loss, champion_loss, naive_loss)
     return Verdict(
-        topic_id=topic.topic_id,
+        topic=topic.key,
         symbol=topic.symbol,
         head=head_of(topic).key,
         loss=topic.loss,
@@ -205,26 +204,26 @@ def _finite(loss: float | None) -> float | None:
     return loss if loss is not None and math.isfinite(loss) else None
 
 
-def _champions(registry: Registry, topics: Sequence[Topic], oldest_ms: int) -> dict[int, Artefact]:
-    """The champions that answer now, by topic id. One that cannot, or was made before ``oldest_ms``, is none."""
+def _champions(registry: Registry, topics: Sequence[Topic], oldest_ms: int) -> dict[str, Artefact]:
+    """The champions that answer now, by ``Topic.key``. One that cannot, or was made before ``oldest_ms``, is none."""
     try:
         entries = registry.champions()
     except IncompatibleModel as error:
         log.warning("champions_unreadable", reason=str(error))
         return {}
-    found: dict[int, Artefact] = {}
+    found: dict[str, Artefact] = {}
     for topic in topics:
-        if (entry := entries.get(topic.topic_id)) is None:
+        if (entry := entries.get(topic.key)) is None:
             continue
         try:
             check(topic, entry)
             artefact = registry.open(entry.version, entry.manifest_sha256)
             BiRNNForecaster(artefact)
         except IncompatibleModel as error:
-            log.warning("champion_unusable", topic_id=topic.topic_id, version=entry.version, reason=str(error))
+            log.warning("champion_unusable", topic=topic.key, version=entry.version, reason=str(error))
             continue
         if artefact.manifest.created_ms >= oldest_ms:
-            found[topic.topic_id] = artefact
+            found[topic.key] = artefact
     return found
 
 

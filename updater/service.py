@@ -193,7 +193,7 @@ class Updater:
         settled = self._settled(plan.panel.name, versions[-1]) if versions else _nothing
         fit: dict[str, str] = {}
         for topic in plan.topics:
-            why = self._why_unusable(topic, champions.get(topic.topic_id), fit)
+            why = self._why_unusable(topic, champions.get(topic.key), fit)
             if why and not settled(topic):
                 return why
         return ""
@@ -207,15 +207,15 @@ class Updater:
             verdicts = [Verdict.model_validate(score) for score in self.registry.open(newest).manifest.scores]
         except ValidationError:  # another release wrote them; the round that is due then leaves some we can read
             return _nothing
-        lost = {(v.topic_id, v.symbol, v.head) for v in verdicts if not v.promoted}
+        lost = {(v.topic, v.symbol, v.head) for v in verdicts if not v.promoted}
         last = self.state.panel(panel).outcome
         left_out = last.missing if last and last.version == newest else {}
-        return lambda topic: (topic.topic_id, topic.symbol, head_of(topic).key) in lost or topic.symbol in left_out
+        return lambda topic: (topic.key, topic.symbol, head_of(topic).key) in lost or topic.symbol in left_out
 
     def _why_unusable(self, topic: Topic, champion: Champion | None, known: dict[str, str]) -> str:
         """Why a topic cannot be answered by its champion; ``known`` remembers it by version."""
         if champion is None:
-            return f"topic {topic.topic_id} has no champion"
+            return f"topic {topic.key} has no champion"
         try:
             check(topic, champion)
         except IncompatibleModel as error:

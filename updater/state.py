@@ -32,7 +32,7 @@ class Record(BaseModel):
 class Verdict(Record):
     """What the gate decided for one topic; losses are means over the judge rows, in the topic's own loss and unit."""
 
-    topic_id: int
+    topic: str  # Topic.key
     symbol: str
     head: str  # "return-10m"
     loss: str
@@ -88,7 +88,7 @@ class PanelState(Record):
 class UpdaterState(Record):
     """The whole file."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     pid: int = 0
     started_ms: int = 0
     heartbeat_ms: int = 0

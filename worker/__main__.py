@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(settings.log_level, service="node", simulated=settings.market is Market.SIMULATED)
     stopped = threading.Event()
     node = DryRunNode(topics, _WakingClock(stopped), stopped, base_url=base_url)
-    structlog.get_logger().info("dry run", topics=[topic.topic_id for topic in topics], base_url=base_url)
+    structlog.get_logger().info("dry run", topics=[topic.key for topic in topics], base_url=base_url)
     threads = node.start()
     signal.sigwait(signals)
     stopped.set()

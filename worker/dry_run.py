@@ -113,7 +113,7 @@ class DryRunNode:
         """Start the threads, their first questions spread over a second. They are daemons: one may hang in a read."""
         threads = [
             threading.Thread(
-                target=self.follow, args=(topic, index / len(self._topics)), name=f"topic-{topic.topic_id}", daemon=True
+                target=self.follow, args=(topic, index / len(self._topics)), name=f"topic-{topic.key}", daemon=True
             )
             for index, topic in enumerate(self._topics)
         ]
@@ -164,6 +164,7 @@ class DryRunNode:
             return None  # also keeps a thread that hung in a read off stdout while the process ends
         line = log.bind(
             topic_id=topic.topic_id,
+            network=topic.network,
             token=topic.token,
             target=topic.target,
             height=height,

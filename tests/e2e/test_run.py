@@ -138,7 +138,7 @@ def test_an_operators_first_evening(tmp_path: Path) -> None:
         eventually(lambda: not any(alive(p) for p in family), 5 - (time.monotonic() - began), "every process's end")
     registry = Registry(tmp_path / "simulated" / "seed-0")
     published = registry.versions()
-    assert {topic.topic_id for topic in topics_from_config(EXAMPLE)} == set(registry.champions())
+    assert {topic.key for topic in topics_from_config(EXAMPLE)} == set(registry.champions())
 
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz of the second start")

@@ -159,7 +159,7 @@ def test_one_log_line_per_question(served: Node) -> None:
     eventually(lambda: any(line["topic_id"] == 43 for line in served.lines), what="the second line")
     given = next(line for line in served.lines if line["height"] == 42)
     assert set(given) == {
-        "topic_id", "token", "height", "status", "took_ms", "version", "asof_ms", "anchor_age_ms", "value",
+        "topic_id", "network", "token", "height", "status", "took_ms", "version", "asof_ms", "anchor_age_ms", "value",
     }  # fmt: skip
     assert (given["topic_id"], given["token"], given["status"], given["asof_ms"]) == (82, "SOL", 200, BASE_MS)
     refused = next(line for line in served.lines if line["topic_id"] == 43)
@@ -177,8 +177,8 @@ def test_pages_for_people_and_machines(served: Node) -> None:
     assert (sol["ready"], sol["champion"], sol["persistence"]) == (True, None, "no champion yet")
     assert sol["last_answer"]["height"] == 77
     scraped = served.get("/metrics").text
-    assert 'birnn_answers_total{status="200",topic="82",version="persistence"}' in scraped
-    assert 'birnn_topic_persistence{topic="82"} 1.0' in scraped
+    assert 'birnn_answers_total{network="allora-testnet-1",status="200",topic="82",version="persistence"}' in scraped
+    assert 'birnn_topic_persistence{network="allora-testnet-1",topic="82"} 1.0' in scraped
     assert 'birnn_anchor_age_seconds{symbol="SOLUSDT"}' in scraped
     assert 'birnn_market_info{market="SIMULATED"} 1.0' in scraped
     served.get("/inference/ETH?topic=123456")
@@ -301,7 +301,9 @@ def test_a_stale_market_is_503_with_a_reason_and_then_recovers(
         assert running.get("/inference/BTC").status_code == 200, "its candles are of an hour"
         reasons = running.get("/readyz")
         assert reasons.status_code == 503
-        assert {line.split(":")[0] for line in reasons.text.splitlines()} == {"topic 1", "topic 2", "topic 82"}
+        assert {line.split(":")[0] for line in reasons.text.splitlines()} == {
+            f"topic allora-testnet-1/{number}" for number in (1, 2, 82)
+        }
         exchange.clear_faults()
         clock.jump(30_000)  # past the back-off
         eventually(running.ready, what="/readyz")

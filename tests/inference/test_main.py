@@ -136,7 +136,7 @@ def test_without_a_venue_it_is_alive_says_what_is_missing_and_ends_in_time(
         with running(environment(tmp_path, url), tmp_path / "log") as process:
             eventually(lambda: process.answers("/healthz"), 60, "/healthz")
             assert probe(["readyz", "--wait", "0.1", "--url", process.url]) == 1
-            assert "topic 1" in capsys.readouterr().err
+            assert "topic allora-testnet-1/1" in capsys.readouterr().err
             assert process.answers("/inference/ETH?topic=1", 503)
             assert process.end(signal.SIGTERM) == 0
 

@@ -270,7 +270,7 @@ def test_a_stale_market_is_refused_under_either_policy(
         bench.registry.promote([BTC_8H], hour, bench.clock.now_ms())
         bench.service.choose()
         bench.clock.sleep(age_s)
-        assert (asked.topic_id not in bench.service.not_ready()) is fresh
+        assert (asked.key not in bench.service.not_ready()) is fresh
         if fresh:
             assert bench.service.answer(asked, 5).version in {minute, hour}
             return
@@ -353,7 +353,7 @@ class Short(Registry):
             raise MemoryError("for the network")
         return super().path(version)
 
-    def champions(self) -> dict[int, Champion]:
+    def champions(self) -> dict[str, Champion]:
         if self.short_of == "champions":
             raise MemoryError("for the list")
         return super().champions()

@@ -267,10 +267,12 @@ def test_a_version_made_for_other_code_is_refused(torn: Artefact, reason: str) -
 def test_the_committed_model_still_loads_and_gives_its_golden_numbers() -> None:
     registry = Registry(tiny.FOLDER)
     champions = registry.champions()
-    assert champions.keys() == {topic.topic_id for topic in tiny.TOPICS}
+    assert champions.keys() == {topic.key for topic in tiny.TOPICS}
     for topic in tiny.TOPICS:
-        check(topic, champions[topic.topic_id])
-    loaded = BiRNNForecaster.load(registry.path(champions[1].version), champions[1].manifest_sha256)
+        check(topic, champions[topic.key])
+    loaded = BiRNNForecaster.load(
+        registry.path(champions[tiny.TOPICS[0].key].version), champions[tiny.TOPICS[0].key].manifest_sha256
+    )
     forecasts, reasons = loaded.forecast(tiny.klines())
     assert reasons == {}
     assert tiny.flat(forecasts) == pytest.approx(json.loads(tiny.GOLDEN.read_text()), rel=1e-4, abs=1e-9)
@@ -280,7 +282,7 @@ def test_the_committed_model_still_loads_and_gives_its_golden_numbers() -> None:
 
 def test_a_version_altered_on_disk_is_refused_before_its_network_is_built(tmp_path: Path) -> None:
     registry = Registry(Path(shutil.copytree(tiny.FOLDER, tmp_path / "data")))
-    folder = registry.path(registry.champions()[1].version)
+    folder = registry.path(registry.champions()[tiny.TOPICS[0].key].version)
     network = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(network.replace(b"x", b"z", 1))
     with pytest.raises(IncompatibleModel, match=r"model\.onnx: altered"):

@@ -108,17 +108,17 @@ def test_a_random_walk_shows_no_skill(trained: TrainedPanel) -> None:
     windows, split = trained.windows, trained.split
     rows = windows.rows(split.judge_start_ms, split.judge_end_ms)
     scores = score(windows, rows, outputs(torch_network(trained.model), windows, rows), PLAN.heads, trained.calibration)
-    ratios = {one.topic_id: one.ratio for one in scores}
+    ratios = {one.topic: one.ratio for one in scores}
     for symbol in PLAN.symbols:
         for head in PLAN.heads:
             if head.kind is Kind.RETURN:
                 assert trained.calibration.factor(symbol, head) == 0.0
-    assert ratios[1] == ratios[3] == 1.0
+    assert ratios["1"] == ratios["3"] == 1.0
     # a walk's volatility is a constant, and whoever knows it cannot be beaten
     column = PLAN.heads.index(Head(Kind.VOLATILITY, 15))
     mine = rows[(windows.symbol[rows] == 0) & np.isfinite(windows.truth[rows, column])]
     constant = np.mean(np.square(windows.truth[mine, column] - 6e-4))
-    assert next(one.model_loss for one in scores if one.topic_id == 2) > 0.97 * constant
+    assert next(one.model_loss for one in scores if one.topic == "2") > 0.97 * constant
 
 
 def correlations(features: "np.ndarray[Any, Any]", came_true: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":

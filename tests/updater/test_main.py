@@ -109,7 +109,7 @@ def test_the_first_start_trains_and_the_second_only_what_failed(start: Start) ->
     assert (hour["panel"], hour["ok"]) == ("hour", False), "the exchange does not list its symbol"
     assert "SOLUSDT: no klines" in str(hour["reason"])
     assert {line.get("market") for line in (minute, hour)} == {"SIMULATED"}
-    assert Registry(first.data_dir).champions().keys() >= {ETH.topic_id}
+    assert Registry(first.data_dir).champions().keys() >= {ETH.key}
     state = first.state()
     assert state.panels["minute"].next_run_ms
     assert (state.panels["minute"].failures, state.panels["minute"].next_try_ms) == (0, None)
@@ -159,9 +159,9 @@ def test_kills_at_any_moment_leave_what_the_next_start_can_use(start: Start) -> 
         node.process.wait()
         (node.data_dir / "champions.json").unlink(missing_ok=True)  # it may have got that far: it is to train again
     node = start(ETH)
-    eventually(lambda: ETH.topic_id in Registry(node.data_dir).champions(), 60, "a champion")
+    eventually(lambda: ETH.key in Registry(node.data_dir).champions(), 60, "a champion")
     node.end()
-    Registry(node.data_dir).open(Registry(node.data_dir).champions()[ETH.topic_id].version)
+    Registry(node.data_dir).open(Registry(node.data_dir).champions()[ETH.key].version)
     assert not [path for path in node.data_dir.rglob(".tmp-*") if path.is_dir()]
 
 

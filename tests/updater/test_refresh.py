@@ -62,18 +62,18 @@ def round_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0) -> Out
     return refresh_panel(job, Registry(data_dir), SystemClock(), lambda *_: None)
 
 
-def by_topic(outcome: Outcome) -> dict[int, Verdict]:
-    return {verdict.topic_id: verdict for verdict in outcome.verdicts}
+def by_topic(outcome: Outcome) -> dict[str, Verdict]:
+    return {verdict.topic: verdict for verdict in outcome.verdicts}
 
 
 def test_a_first_round_publishes_and_promotes_what_won(published: Path) -> None:
     registry = Registry(published)
     (version,) = registry.versions()
     manifest = registry.open(version).manifest
-    verdicts = {verdict.topic_id: verdict for verdict in map(Verdict.model_validate, manifest.scores)}
-    won = {topic_id for topic_id, verdict in verdicts.items() if verdict.promoted}
-    assert verdicts.keys() == {ETH.topic_id, BTC.topic_id}, "scores are kept for all"
-    assert ETH.topic_id in won, "on a random walk lambda is 0 and the forecast is naive's"
+    verdicts = {verdict.topic: verdict for verdict in map(Verdict.model_validate, manifest.scores)}
+    won = {key for key, verdict in verdicts.items() if verdict.promoted}
+    assert verdicts.keys() == {ETH.key, BTC.key}, "scores are kept for all"
+    assert ETH.key in won, "on a random walk lambda is 0 and the forecast is naive's"
     assert registry.champions().keys() == won
     assert (manifest.heads, manifest.symbols) == (("return-10m", "volatility-15m"), ("BTCUSDT", "ETHUSDT"))
 
@@ -82,12 +82,12 @@ def test_the_champion_is_judged_on_the_same_rows(published: Path) -> None:
     registry = Registry(published)
     (first,) = registry.versions()
     second = round_on(published, ETH, BTC)
-    verdict = by_topic(second)[ETH.topic_id]
+    verdict = by_topic(second)[ETH.key]
     assert verdict.champion_version == first
     assert verdict.champion == pytest.approx(verdict.naive)
     assert verdict.promoted
     assert verdict.rows > 0
-    champion = registry.champions()[ETH.topic_id]
+    champion = registry.champions()[ETH.key]
     assert (champion.version, champion.previous) == (second.version, first)
 
 
@@ -100,7 +100,7 @@ def test_a_champion_that_reads_other_windows_is_judged_on_the_same_rows(publishe
     outcome = refresh_panel(job, registry, SystemClock(), lambda *_: None)
     assert outcome.version is not None
     assert registry.open(outcome.version).manifest.lookback == lookback
-    verdict = by_topic(outcome)[ETH.topic_id]
+    verdict = by_topic(outcome)[ETH.key]
     assert verdict.champion_version == first
     assert verdict.champion == pytest.approx(verdict.naive)
 
@@ -121,9 +121,9 @@ def test_a_champion_that_cannot_answer_counts_as_none(published: Path, fault: st
         case _:
             (published / "champions.json").write_text("{")
     outcome = round_on(published, topic, oldest_champion_ms=oldest_ms)
-    verdict = by_topic(outcome)[ETH.topic_id]
+    verdict = by_topic(outcome)[ETH.key]
     assert (verdict.champion, verdict.champion_version) == (None, None)
-    assert registry.champions()[ETH.topic_id].version == outcome.version
+    assert registry.champions()[ETH.key].version == outcome.version
 
 
 def test_old_versions_are_purged_and_champions_are_not(published: Path) -> None:

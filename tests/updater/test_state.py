@@ -13,8 +13,8 @@ from updater import probe
 from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Verdict, read_state, retry_after_min
 
 VERDICT = Verdict(
-    topic_id=1, symbol="ETHUSDT", head="return-10m", loss="mse", rows=9, challenger=1e-6, naive=1e-6, promoted=True,
-    reason="no worse than naive",
+    topic="allora-testnet-1/1", symbol="ETHUSDT", head="return-10m", loss="mse", rows=9, challenger=1e-6, naive=1e-6,
+    promoted=True, reason="no worse than naive",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     [
         pytest.param(b"", id="empty"),
         pytest.param(b'{"heartbeat_ms": 1', id="cut off"),
-        pytest.param(b'{"schema_version": 2}', id="another schema"),
+        pytest.param(b'{"schema_version": 3}', id="another schema"),
         pytest.param(b'{"surprise": 1}', id="unknown field"),
         pytest.param(b"\xff\xfe", id="no text"),
     ],

@@ -120,6 +120,7 @@ def test_an_answer_is_logged_as_it_would_be_submitted(endpoint: Endpoint) -> Non
         "event": "would submit",
         "log_level": "info",
         "topic_id": 1,
+        "network": None,
         "token": "ETH",
         "target": "price",
         "height": 340_000_080,
