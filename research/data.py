@@ -1,0 +1,102 @@
+"""Where a backtest's klines come from: a folder of Parquet files, or the worker's own kline store."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.clock import iso
+from core.errors import ConfigError
+from market.klines import COLUMNS, Klines, interval_name
+from market.recording import load_recording
+from market.store import KlineStore
+from model.heads import PanelPlan
+
+SIMULATED_FOLDER = "simulated"  # whatever the simulated exchange filled lies below a folder of this name
+_END_OF_TIME_MS = 2**62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recording:
+    """What the market did, in memory."""
+
+    source: str  # in words: which folder
+    simulated: bool  # prices are invented
+    series: Mapping[tuple[str, int], Klines]  # (symbol, interval_ms), none of them empty
+
+    def span(self, symbols: Iterable[str], interval_ms: int) -> tuple[int, int]:
+        """From when until when all of these symbols have klines, in ms; holes in between are not looked for."""
+        runs = [self.series[symbol, interval_ms] for symbol in symbols]
+        return max(int(run.open_time_ms[0]) for run in runs), min(run.end_ms for run in runs)
+
+    def until(self, plan: PanelPlan, start_ms: int, end_ms: int) -> dict[str, Klines]:
+        """A panel's klines that opened at ``start_ms`` or later and had closed at ``end_ms``, by symbol."""
+        interval_ms = plan.panel.interval_ms
+        return {
+            symbol: self.series[symbol, interval_ms].between(start_ms, end_ms).closed(end_ms) for symbol in plan.symbols
+        }
+
+    def digests(self) -> dict[str, str]:
+        """``{"BTCUSDT-1m": sha256}`` of every number in it."""
+        return {
+            f"{symbol}-{interval_name(interval_ms)}": _digest(klines)
+            for (symbol, interval_ms), klines in sorted(self.series.items())
+        }
+
+
+def _digest(klines: Klines) -> str:
+    digest = hashlib.sha256(klines.open_time_ms.tobytes())
+    for name in COLUMNS:
+        digest.update(getattr(klines, name).tobytes())
+    return digest.hexdigest()
+
+
+def recording_of(plans: Sequence[PanelPlan], data: Path | None, data_dir: Path) -> Recording:
+    """The klines that some panels need.
+
+    Args:
+        data: a folder of ``SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet``; None is the store in ``data_dir``.
+    Raises:
+        ConfigError: a symbol has none of an interval; says what there is.
+    """
+    wanted = sorted({(symbol, plan.panel.interval_ms) for plan in plans for symbol in plan.symbols})
+    folder = data or data_dir / "klines"
+    if not folder.is_dir():
+        remedy = "name a folder of Parquet klines" if data else "run birnn train once, or name a folder with --data"
+        raise ConfigError(f"{folder}: no such folder: {remedy}")
+    found = _from_folder(folder, wanted) if data else _from_store(folder, wanted)
+    for symbol, interval_ms in wanted:
+        if not len(found[symbol, interval_ms]):
+            raise ConfigError(
+                f"{folder}: no klines of {symbol} in {interval_name(interval_ms)}, nor shorter ones to make them of; "
+                f"add them, or leave out the topics of {symbol}"
+            )
+    simulated = SIMULATED_FOLDER in folder.resolve().parts
+    return Recording(source=str(folder), simulated=simulated, series=found)
+
+
+def _from_store(folder: Path, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Klines]:
+    store = KlineStore(folder)
+    return {(symbol, interval): store.read(symbol, interval, 0, _END_OF_TIME_MS) for symbol, interval in wanted}
+
+
+def _from_folder(folder: Path, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Klines]:
+    """What is recorded; hours that are not, out of whole hours of minutes that are."""
+    recorded = load_recording(folder, {symbol for symbol, _ in wanted})
+    found = {}
+    for symbol, interval_ms in wanted:
+        klines = recorded.get((symbol, interval_ms), Klines.empty(interval_ms))
+        for step in sorted(step for other, step in recorded if other == symbol and step < interval_ms):
+            if interval_ms % step == 0:
+                klines = recorded[symbol, step].resample(interval_ms).merge(klines)
+        found[symbol, interval_ms] = klines
+    return found
+
+
+def span_text(start_ms: int, end_ms: int) -> str:
+    """A span as messages write it.
+
+    >>> span_text(1_709_164_800_000, 1_709_251_200_000)
+    '2024-02-29 00:00 to 2024-03-01 00:00 UTC'
+    """
+    return f"{iso(start_ms)[:16]} to {iso(end_ms)[:16]} UTC".replace("T", " ")
