@@ -84,7 +84,7 @@ def main() -> None:
             "LOG_LEVEL": "info",
         }
         code = "from updater.service import train_once; from core.config import topics_from_config as t; "
-        code += "from core.settings import load_settings as s; x = s(); train_once(x, t(x.config_file))"
+        code += "from core.settings import load_settings as s; x = s(); train_once(x, t(*x.config_files))"
         with (Path(folder) / "log").open("w") as log:
             subprocess.run([sys.executable, "-c", code], env=environment, check=True, stdout=log, stderr=log)
             empty = subprocess.Popen([sys.executable, "-c", EMPTY_APP, str(empty_port)], stdout=log, stderr=log)

@@ -30,7 +30,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 EXAMPLE_CONFIG = Path("config.example.json")
 ALL_READY_PATIENCE_S = 120.0
 _begun_s = time.monotonic()
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="The node's config.json (CONFIG_FILE).")]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
+]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
 MarketOption = Annotated[
     Market | None, typer.Option(help="auto: Binance if it answers within three seconds, else the simulated exchange.")
@@ -58,16 +60,17 @@ def _one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _settings(*, config: Path | None = None, data_dir: Path | None = None, **others: object) -> Settings:
+def _settings(*, config: str | None = None, data_dir: Path | None = None, **others: object) -> Settings:
     given = {"config_file": config, "data_dir": data_dir, **others}
     return load_settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def _or_example(settings: Settings) -> Settings:
     """A first run needs no config.json; one that was named must be there."""
-    if "config_file" not in settings.model_fields_set and not settings.config_file.exists() and EXAMPLE_CONFIG.exists():
+    given = "config_file" in settings.model_fields_set or settings.config_files[0].exists()
+    if not given and EXAMPLE_CONFIG.exists():
         print("no config.json here: using config.example.json (copy it to config.json to choose your own topics)")
-        return settings.model_copy(update={"config_file": EXAMPLE_CONFIG})
+        return settings.model_copy(update={"config_file": str(EXAMPLE_CONFIG)})
     return settings
 
 
@@ -85,7 +88,7 @@ def run(
     choice = choose_market(settings)
     print(choice.sentence, flush=True)
     settings = _or_example(settings)
-    topics_from_config(settings.config_file)
+    topics_from_config(*settings.config_files)
     if replay is not None and choice.market is not Market.SIMULATED:
         raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     configure_logging(settings.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
@@ -144,7 +147,7 @@ def train(
         environment = local_environment(settings, url, folder)
         local = load_settings(**{name.lower(): value for name, value in environment.items()})
         configure_logging(local.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
-        topics, knobs = topics_from_config(local.config_file), training_settings(config_json)
+        topics, knobs = topics_from_config(*local.config_files), training_settings(config_json)
         outcomes = train_once(local, topics, panels=panel or (), training=knobs)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
@@ -179,7 +182,7 @@ def topics(
             row = (topic_id, entry.asset, entry.target, entry.horizon, entry.loss, network, entry.epoch_length_blocks)
             table.add_row(*(str(cell) for cell in row))
     else:
-        for topic in topics_from_config(_or_example(_settings(config=config)).config_file):
+        for topic in topics_from_config(*_or_example(_settings(config=config)).config_files):
             said = (topic.network or "not said", str(topic.epoch_length_blocks or "not said"))
             table.add_row(str(topic.topic_id), topic.token, topic.target, topic.horizon, topic.loss, *said)
     Console().print(table)

@@ -63,7 +63,7 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
     environment = {
         "MARKET": market.value,
         "DATA_DIR": str(data_dir.absolute()),
-        "CONFIG_FILE": str(settings.config_file),
+        "CONFIG_FILE": settings.config_file,
         "HOST": settings.host,
         "PORT": str(settings.port),
     }

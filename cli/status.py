@@ -63,8 +63,10 @@ def status_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
         yield f"inference at {endpoint['url']}: no answer ({endpoint['reason']})"
     else:
         table = _table("inference", "topic", "token", "target", "horizon", "answered by", "last value", "ready")
+        several = len({topic["network"] for topic in endpoint["topics"]}) > 1
         for topic in endpoint["topics"]:
-            asked = (str(topic[key]) for key in ("topic_id", "token", "target", "horizon"))
+            name = f"{topic['network']}/{topic['topic_id']}" if several else str(topic["topic_id"])
+            asked = (name, *(str(topic[key]) for key in ("token", "target", "horizon")))
             by = topic["champion"] if not topic["persistence"] else f"persistence: {topic['persistence']}"
             value = (topic["last_answer"] or {}).get("value", "")
             table.add_row(*asked, by, value, "yes" if topic["ready"] else f"no: {topic['reason']}")
@@ -87,6 +89,12 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
     yield f"updater: {'alive' if folder['updater_alive'] else 'not running'}, last seen {seen}"
     panels = _table("training", "panel", "now", "last round", "version", "failures", "next")
     scores = _table("judged", "topic", "forecasts", "loss", "rows", "/ naive", "/ champion", "serves")
+    judged = [
+        verdict["topic"]
+        for panel in state["panels"].values()
+        for verdict in (panel["outcome"] or {}).get("verdicts", ())
+    ]
+    several = len({key.rpartition("/")[0] for key in judged}) > 1
     for name, panel in state["panels"].items():
         outcome = panel["outcome"] or {}
         ended = (
@@ -105,7 +113,7 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
         )
         for verdict in outcome.get("verdicts", ()):
             scores.add_row(
-                verdict["topic"],
+                verdict["topic"] if several else verdict["topic"].rpartition("/")[2],
                 f"{verdict['symbol']} {verdict['head']}",
                 verdict["loss"],
                 str(verdict["rows"]),

@@ -7,7 +7,7 @@ line that names file, key, value and remedy.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,16 +32,29 @@ SIGNED_LOSSES = frozenset({"ztae", "zptae", "czar"})  # in units of the standard
 ENTRYPOINT, OLD_ENTRYPOINT = "apiAdapter", "api-worker-reputer"
 NETWORKS = {"testnet": "allora-testnet-1", "mainnet": "allora-mainnet-1"}
 EXAMPLE = "config.example.json"
+_ASKED = re.compile(r".*/inference/([^/]*)")  # the path of an endpoint of ours, up to the token
 
 
-def topics_from_config(path: Path) -> tuple[Topic, ...]:
-    """The topics of a config.json, in its order; the shipped catalogue fills in what an entry leaves out.
+def topics_from_config(*paths: Path) -> tuple[Topic, ...]:
+    """The topics of a config.json or of several, in their order; the shipped catalogue fills in what is left out.
 
     Args:
-        path: a file in any schema of the offchain node, v0.5 to the newest.
+        paths: files in any schema of the offchain node, v0.5 to the newest; each is of one wallet and network.
     Raises:
-        ConfigError: the first mistake in it.
+        ConfigError: the first mistake in them, or a topic that inference could not tell from another.
     """
+    entries = [entry for path in paths for entry in _entries(path)]
+    for place, entry in enumerate(entries):
+        for earlier in entries[:place]:
+            _check_twins(earlier, entry)
+    topics = tuple(topic for _, topic in entries)
+    for node, topic in entries:
+        _check_question(node, topic, topics)
+    return topics
+
+
+def _entries(path: Path) -> "list[tuple[_Node, Topic]]":
+    """Each entry of one file, and the topic it stands for."""
     root = _Node(path, "", _read(path))
     if not isinstance(root.value, _Object):
         root.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)
@@ -51,20 +64,8 @@ def topics_from_config(path: Path) -> tuple[Topic, ...]:
     if not entries.value:
         entries.wrong(f"give one entry for each topic, as in {EXAMPLE}", kind=True)
     wallet = _Wallet.of(root.field("wallet"))
-
-    topics: list[Topic] = []
-    for index, value in enumerate(entries.value):
-        entry = _Node(path, f"worker[{index}]", value)
-        topic = _topic(entry, wallet)
-        for earlier, other in enumerate(topics):
-            if other.topic_id == topic.topic_id:
-                entry.field("topicId").wrong(f"worker[{earlier}] has it too and the node ignores one; remove one entry")
-            if _url(other) == _url(topic):
-                entry.field("parameters").at("InferenceEndpoint").wrong(
-                    f"worker[{earlier}] asks the very same URL for topic {other.topic_id}; add ?topic={{TopicId}}"
-                )
-        topics.append(topic)
-    return tuple(topics)
+    nodes = [_Node(path, f"worker[{index}]", value) for index, value in enumerate(entries.value)]
+    return [(node, _topic(node, wallet)) for node in nodes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,8 @@ class _Wallet:
         if not isinstance(node.value, _Object):
             node.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)  # it may hold a mnemonic: never shown
         chain_id = node.field("chainId").text('it must be a string such as "allora-testnet-1"')
+        if chain_id and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", chain_id):  # it goes into URLs, headers and labels
+            node.field("chainId").wrong('it is letters, digits, dots and dashes, such as "allora-testnet-1"')
         old = node.field("nodeRpc").text("it must be one URL in quotes")
         several = node.field("nodeRpcs")
         new = [] if several.value is None else several.value
@@ -333,12 +336,56 @@ def _check_endpoint(node: _Node, topic_id: int, parameters: Mapping[str, str]) -
     if not fit or re.search(r"[\s\x00-\x1f\x7f]", url):
         node.wrong("it must be a URL that begins with http:// or https:// and a host, without blanks")
     # Written out instead of as placeholders they may name another topic, whose value would then be submitted here.
-    asked = re.fullmatch(r".*/inference/([^/]*)", parts.path)
-    if asked and unquote(asked[1]).casefold() != parameters["Token"].casefold():
+    asked = _ASKED.fullmatch(parts.path)
+    if asked and unquote(asked[1]) != parameters["Token"]:
         node.wrong(f'it asks for "{unquote(asked[1])}" but Token is "{parameters["Token"]}"; write {{Token}}')
     for given in parse_qs(parts.query, keep_blank_values=True).get("topic", []):
         if given != str(topic_id):
             node.wrong(f'it asks for topic "{given}" but topicId is {topic_id}; write ?topic={{TopicId}}')
+
+
+def _check_twins(earlier: tuple[_Node, Topic], later: tuple[_Node, Topic]) -> None:
+    """Refuse a topic that stands in the files twice, and two topics behind one URL."""
+    (first, other), (node, topic) = earlier, later
+    where = first.key if first.file == node.file and first is not node else f"{first.file}: {first.key}"
+    if other.key == topic.key:
+        here = "in this network" if first.file != node.file and topic.network else "and the node ignores one"
+        node.field("topicId").wrong(f"{where} has it too {here}; remove one entry")
+    if other.topic_id == topic.topic_id and not (other.network and topic.network):
+        silent = first.file if other.network is None else node.file
+        node.field("topicId").wrong(f'{where} has it too; add "chainId" to the wallet of {silent} to tell them apart')
+    if (url := _url(topic)) == _url(other):
+        missing = "topic={TopicId}" if other.topic_id != topic.topic_id else f"network={topic.network}"
+        node.field("parameters").at("InferenceEndpoint").wrong(
+            f"{where} asks the very same URL for topic {other.key}; add {'&' if '?' in url else '?'}{missing}"
+        )
+
+
+def _check_question(node: _Node, topic: Topic, topics: Sequence[Topic]) -> None:
+    """Refuse an endpoint of ours whose question several topics could be the answer to."""
+    url = urlsplit(_url(topic))
+    if not _ASKED.fullmatch(url.path):
+        return
+    endpoint, query = node.field("parameters").at("InferenceEndpoint"), parse_qs(url.query, keep_blank_values=True)
+    for given in query.get("network", []):
+        if given != topic.network:
+            right = f"the wallet is on {topic.network}" if topic.network else 'wallet has no "chainId"'
+            endpoint.wrong(f'it asks for network "{given}" but {right}; correct one of them')
+    others = [other for other in topics if other is not topic]
+    if "network" in query:
+        others = [other for other in others if other.network == topic.network]
+    same_id = [other for other in others if other.topic_id == topic.topic_id]
+    same_token = [other for other in others if other.token == topic.token]
+    more = ["topic={TopicId}"] if same_token and "topic" not in query else []
+    if same_id and ("topic" in query or more):
+        more.append(f"network={topic.network}")
+    if more:
+        why = (
+            f"topic {same_id[0].key} has the same id"
+            if same_id
+            else f"topic {same_token[0].key} is about {topic.token} too"
+        )
+        endpoint.wrong(f"{why}; add {'&' if url.query else '?'}{'&'.join(more)}")
 
 
 def _url(topic: Topic) -> str:

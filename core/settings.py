@@ -42,7 +42,14 @@ def _urls(text: str) -> str:
     return text
 
 
+def _files(text: str) -> str:
+    if not all(name.strip() for name in text.split(",")):
+        raise ValueError("each file, between commas, must have a name")
+    return text
+
+
 Urls = Annotated[str, AfterValidator(_urls)]
+Files = Annotated[str, AfterValidator(_files)]
 
 
 class Settings(BaseSettings):
@@ -50,7 +57,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, frozen=True, extra="ignore")
 
-    config_file: Path = Path("config.json")
+    config_file: Files = "config.json"
     data_dir: Path = Path("data")
     market: Market = Market.BINANCE
     # All of one market: api.binance.us is another one with thin candles of its own, and is not among them.
@@ -68,6 +75,11 @@ class Settings(BaseSettings):
     database_url: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @property
+    def config_files(self) -> tuple[Path, ...]:
+        """The files that hold the topics: one, or one for each network or wallet."""
+        return tuple(Path(name.strip()) for name in self.config_file.split(","))
 
     @property
     def rest_urls(self) -> tuple[str, ...]:

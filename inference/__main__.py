@@ -52,7 +52,7 @@ def _run(settings: Settings) -> int:
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
     configure_logging(settings.log_level, service="inference", simulated=settings.market is Market.SIMULATED)
-    topics = topics_from_config(settings.config_file)
+    topics = topics_from_config(*settings.config_files)
     clock = SystemClock()
     rows = rows_to_keep(topics)
     venue = binance_from(settings, clock, timeout_s=VENUE_TIMEOUT_S, patience_s=0)

@@ -37,6 +37,7 @@ class Answer:
         """What is said beside the value when it is said at ``now_ms``, the first time or again."""
         return {
             "X-Topic": str(self.topic_id),
+            **({"X-Network": self.network} if self.network else {}),
             "X-Model-Version": self.version,
             "X-Anchor-Age-Ms": str(self.anchor_age_ms(now_ms)),
             "X-As-Of": iso(self.asof_ms),

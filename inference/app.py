@@ -24,7 +24,7 @@ from core.topic import Topic
 from inference.answer import Answer
 from inference.drain import Drain
 from inference.metrics import Metrics
-from inference.question import BadQuestion, whole_number
+from inference.question import BadQuestion, network_name, whole_number
 from inference.service import InferenceService
 
 GATHER_LINES_S = 0.02  # log lines are written in batches, so that a burst of questions is not slowed by each line
@@ -51,8 +51,8 @@ def create_app(service: InferenceService, metrics: Metrics, journal: "Drain[dict
         topic: Topic | None = None
         topic_id = height = None
         try:
-            topic_id, height = _read(request)
-            topic = questions.topic(token, topic_id)
+            topic_id, height, network = _read(request)
+            topic = questions.topic(token, topic_id, network)
             topic_id = topic.topic_id
             if height is not None and ledger.may_be_elsewhere(topic, height):
                 await run_in_threadpool(ledger.fetch, topic, height)
@@ -150,20 +150,21 @@ def write_lines(lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     return ()
 
 
-def _read(request: Request) -> tuple[int | None, int | None]:
-    """Topic id and height of a question.
+def _read(request: Request) -> tuple[int | None, int | None, str | None]:
+    """Topic id, height and network of a question.
 
     Raises:
         BadQuestion: not whole numbers, or given twice. Other parameters are nobody's business here.
     """
     raw: bytes = request.scope["query_string"]
     if not raw:
-        return None, None
+        return None, None, None
     given: dict[str, list[str]] = {}
     for part in raw.decode("ascii", "replace").split("&"):
         name, _, value = part.partition("=")
         given.setdefault(unquote_plus(name), []).append(unquote_plus(value))
-    return whole_number("topic", given.get("topic", ())), whole_number("height", given.get("height", ()))
+    topic_id, height = (whole_number(name, given.get(name, ())) for name in ("topic", "height"))
+    return topic_id, height, network_name(given.get("network", ()))
 
 
 def _of(answer: Answer, now_ms: int) -> dict[str, Any]:

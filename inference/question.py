@@ -51,39 +51,73 @@ def echo(text: str) -> str:
     return shown if len(shown) <= LONGEST_ECHO + 2 else shown[:LONGEST_ECHO] + "..."
 
 
+def network_name(texts: Sequence[str]) -> str | None:
+    """The value of ``network=``, None when it is not given.
+
+    Raises:
+        BadQuestion: given twice.
+
+    >>> network_name(["allora-testnet-1"])
+    'allora-testnet-1'
+    """
+    if len(texts) > 1:
+        raise BadQuestion(400, f"network is given {len(texts)} times; give it once")
+    return texts[0] if texts else None
+
+
 class Questions:
-    """The configured topics, by the names under which the node asks for them."""
+    """The configured topics, by the names under which the nodes ask for them."""
 
     def __init__(self, topics: Iterable[Topic]) -> None:
         self.topics = tuple(topics)
-        self._by_id = {topic.topic_id: topic for topic in self.topics}
+        self._by_id: dict[int, list[Topic]] = {}
         self._by_token: dict[str, list[Topic]] = {}
         for topic in self.topics:
+            self._by_id.setdefault(topic.topic_id, []).append(topic)
             self._by_token.setdefault(topic.token, []).append(topic)
 
-    def topic(self, token: str, topic_id: int | None) -> Topic:
+    def topic(self, token: str, topic_id: int | None, network: str | None = None) -> Topic:
         """The topic that is asked for.
 
         Args:
             token: as the path names it.
             topic_id: as the query names it; may be None where the token has one topic only.
+            network: likewise; may be None where one configured network has that topic id.
         Raises:
-            BadQuestion: 404 for a token or a topic that is not configured, 400 for two that do not fit together
-                and for a token alone that several topics share.
+            BadQuestion: 404 for a token, topic or network that is not configured, 400 for those that do not fit
+                together and for what several topics could answer; it lists them.
         """
         named = self._by_token.get(token)
         if named is None:
             tokens = ", ".join(sorted(self._by_token))
             raise BadQuestion(404, f"token {echo(token)} is in no configured topic; configured are {tokens}")
-        if topic_id is None:
-            if len(named) > 1:
-                choices = ", ".join(f"{topic.topic_id} ({topic.target} {topic.horizon})" for topic in named)
-                raise BadQuestion(400, f"{token} has several topics; add ?topic= with one of {choices}")
-            return named[0]
-        topic = self._by_id.get(topic_id)
-        if topic is None:
+        found = named if topic_id is None else self._by_id.get(topic_id, [])
+        if not found:
             ids = ", ".join(str(known) for known in sorted(self._by_id))
             raise BadQuestion(404, f"topic {topic_id} is not configured; configured are {ids}")
+        if network is not None:
+            networks = ", ".join(sorted({topic.network or "one without a name" for topic in found}))
+            found = [topic for topic in found if topic.network == network]
+            if not found:
+                what = token if topic_id is None else f"topic {topic_id}"
+                raise BadQuestion(404, f"{what} is not configured for network {echo(network)}, but for {networks}")
+        if topic_id is None and len(found) > 1:
+            raise BadQuestion(400, f"{token} has several topics; add ?topic= with one of {_choices(found)}")
+        if len(found) > 1:
+            raise BadQuestion(400, f"topic {topic_id} is of several networks; add {_networks(found)}")
+        topic = found[0]
         if topic.token != token:
-            raise BadQuestion(400, f"topic {topic_id} is about {topic.token}, the path says {token}")
+            raise BadQuestion(400, f"topic {topic.key} is about {topic.token}, the path says {token}")
         return topic
+
+
+def _choices(topics: Sequence[Topic]) -> str:
+    several = len({topic.network for topic in topics}) > 1
+    return ", ".join(
+        f"{topic.topic_id} ({topic.target} {topic.horizon}{f', {topic.network}' if several else ''})"
+        for topic in topics
+    )
+
+
+def _networks(topics: Sequence[Topic]) -> str:
+    return " or ".join(f"&network={topic.network} ({topic.token} {topic.target} {topic.horizon})" for topic in topics)

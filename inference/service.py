@@ -111,19 +111,20 @@ class InferenceService:
 
     # Asked on the event loop.
 
-    def infer(self, topic_id: int | None, token: str, height: int | None) -> Answer:
+    def infer(self, topic_id: int | None, token: str, height: int | None, network: str | None = None) -> Answer:
         """The answer to a question; the same one whenever it is asked again.
 
         Args:
             topic_id: may be None where one topic has this token.
             token: as config.json names it.
             height: block height of the nonce; None is a question that is not remembered.
+            network: chain id; may be None where one network has this topic id.
         Raises:
             BadQuestion: the question is wrong.
             StaleKlines, UnusableForecast: there is no answer now, and nothing is remembered; or there is one that was
                 given too long ago, and there will be no other.
         """
-        return self.answer(self.questions.topic(token, topic_id), height)
+        return self.answer(self.questions.topic(token, topic_id, network), height)
 
     def answer(self, topic: Topic, height: int | None) -> Answer:
         """``infer`` for a topic that is already known."""

@@ -57,7 +57,7 @@ def _run(training: dict[str, JsonValue], signals: "queue.SimpleQueue[int]") -> i
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for birnn run alone; set binance, or simulated with the exchange's URLs")
     configure_logging(settings.log_level, service="updater", simulated=settings.market is Market.SIMULATED)
-    topics = topics_from_config(settings.config_file)
+    topics = topics_from_config(*settings.config_files)
     trigger = cron_trigger(settings.retrain_cron)
     stop = threading.Event()
     with open_updater(settings, topics, training, stop) as updater:

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cli.main import app
 from cli.market import choose_market, local_environment, tape_folder
+from cli.status import status_tables
 from core.settings import Market, load_settings
 from market.simulated import SimulatedExchange
 from tests.fakes import free_port
@@ -67,6 +70,19 @@ def test_topics_of_the_config_and_of_the_catalogue() -> None:
     assert code == 0
     assert "classification" in shown
     assert "allora-mainnet-1" in shown
+
+
+def test_status_names_the_network_where_there_are_two() -> None:
+    topic = {"token": "SOL", "target": "price", "horizon": "8h", "champion": "v1", "persistence": "", "ready": True}
+    topics = [topic | {"network": network, "topic_id": 3, "last_answer": None} for network in ("net-1", "net-2")]
+    for count, shown in ((1, " 3 "), (2, "net-2/3")):
+        report = {"endpoint": {"url": "http://h", "answers": True, "topics": topics[:count]}, "folders": []}
+        console = Console(width=200, record=True, file=StringIO())
+        for part in status_tables(report):
+            console.print(part)
+        text = f" {console.export_text()}"
+        assert shown in text
+        assert ("net-1" in text) == (count == 2)
 
 
 def test_status_of_nothing_is_no_failure(tmp_path: Path) -> None:

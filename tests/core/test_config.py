@@ -192,7 +192,7 @@ def without(key: str) -> dict[str, Any]:
         ),
         pytest.param(
             config(entry(1, InferenceEndpoint="http://h/{Token}"), entry(2, InferenceEndpoint="http://h/{Token}")),
-            ["worker[1].parameters.InferenceEndpoint", "topic 1", "?topic={TopicId}"],
+            ["worker[1].parameters.InferenceEndpoint", "topic allora-testnet-1/1", "?topic={TopicId}"],
             id="two topics, one question",
         ),
         pytest.param(

@@ -236,7 +236,7 @@ class _Waking(SystemClock):
 
 
 @contextmanager
-def process(config: Path, *arguments: str, market: str = "binance") -> Iterator[subprocess.Popen[str]]:
+def process(config: Path | str, *arguments: str, market: str = "binance") -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "worker", *arguments]
     environment = os.environ | {"CONFIG_FILE": str(config), "MARKET": market, "LOG_LEVEL": "info"}
     with subprocess.Popen(
@@ -276,6 +276,21 @@ def test_the_process_answers_the_example_and_ends_on_a_signal(endpoint: Endpoint
     assert {line["market"] for line in lines} == {"SIMULATED"}
     assert {line["service"] for line in lines} == {"node"}
     assert {line["topic_id"] for line in lines if line["event"] == "would submit"} == {1, 14, 2, 82, 79}
+
+
+def test_the_process_asks_for_the_topics_of_every_file(endpoint: Endpoint, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{network}.json" for network in ("allora-testnet-1", "allora-mainnet-1")]
+    for path, token in zip(paths, ("ETH", "BTC"), strict=True):
+        url = f"http://inference:8000/inference/{{Token}}?topic={{TopicId}}&network={path.stem}"
+        parameters = {"Token": token, "InferenceEndpoint": url}
+        asked = {"topicId": 1, "inferenceEntrypointName": "apiAdapter", "parameters": parameters}
+        path.write_text(json.dumps({"wallet": {"chainId": path.stem}, "worker": [asked]}))
+    with process(",".join(map(str, paths)), "--base-url", endpoint.url) as running:
+        lines = read_lines(running, ["would submit"] * 2)
+    assert {(line["network"], line["topic_id"], line["token"]) for line in lines if "value" in line} == {
+        ("allora-testnet-1", 1, "ETH"),
+        ("allora-mainnet-1", 1, "BTC"),
+    }
 
 
 @pytest.mark.parametrize(
