@@ -129,11 +129,11 @@ def train(
     replay: ReplayOption = None,
     panel: Annotated[list[str] | None, typer.Option(help="minute or hour; both when not given.")] = None,
     config_json: Annotated[
-        Path | None, typer.Option(help="JSON object of training settings that differ from the defaults.")
+        Path | None, typer.Option(help="JSON of training settings, in the place of DATA_DIR/training.json.")
     ] = None,
 ) -> None:
     """One round now: sync the klines, train, judge, publish what wins."""
-    from updater.service import train_once, training_settings  # noqa: PLC0415  (polars and the scheduler load only here)
+    from updater.service import train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
     settings = _settings(config=config, data_dir=data_dir, market=market)
     choice = choose_market(settings)
@@ -147,8 +147,8 @@ def train(
         environment = local_environment(settings, url, folder)
         local = load_settings(**{name.lower(): value for name, value in environment.items()})
         configure_logging(local.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
-        topics, knobs = topics_from_config(*local.config_files), training_settings(config_json)
-        outcomes = train_once(local, topics, panels=panel or (), training=knobs)
+        topics = topics_from_config(*local.config_files)
+        outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
 

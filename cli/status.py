@@ -7,6 +7,7 @@ from typing import Any
 import requests
 from rich.box import SIMPLE
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from core.clock import SystemClock, iso
@@ -89,6 +90,7 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
     yield f"updater: {'alive' if folder['updater_alive'] else 'not running'}, last seen {seen}"
     panels = _table("training", "panel", "now", "last round", "version", "failures", "next")
     scores = _table("judged", "topic", "forecasts", "loss", "rows", "/ naive", "/ champion", "serves")
+    notes: list[str] = []
     judged = [
         verdict["topic"]
         for panel in state["panels"].values()
@@ -111,6 +113,11 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
             str(panel["failures"]),
             _when(upcoming) if upcoming else "",
         )
+        if panel["training"]:
+            knobs = ", ".join(f"{knob} {value}" for knob, value in sorted(panel["training"].items()))
+            notes.append(escape(f"{name} panel: trained with {knobs}; other settings at their defaults"))
+        if outcome.get("training_fault"):
+            notes.append(escape(f"{name} panel: training settings not heeded: {outcome['training_fault']}"))
         for verdict in outcome.get("verdicts", ()):
             scores.add_row(
                 verdict["topic"] if several else verdict["topic"].rpartition("/")[2],
@@ -122,6 +129,7 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
                 "yes" if verdict["promoted"] else f"no: {verdict['reason']}",
             )
     yield panels
+    yield from notes
     yield scores
     series = _table("kline store", "series", "newest kline", "gaps", "last sync", "failure")
     for name, entry in state["series"].items():

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import structlog
-from pydantic import JsonValue
 
 from core.clock import Clock
 from core.config import topics_from_config
@@ -20,7 +19,7 @@ from core.logs import configure_logging
 from core.settings import Market, load_settings
 from updater.progress import show_cursor_again
 from updater.schedule import Schedule, cron_trigger
-from updater.service import open_updater, training_settings
+from updater.service import open_updater
 from updater.state import StateFile
 
 HEARTBEAT_S = 20.0
@@ -38,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--config-json",
         type=Path,
         metavar="FILE",
-        help="JSON object of training settings that differ from the defaults",
+        help="JSON of training settings that differ from the defaults, in the place of DATA_DIR/training.json",
     )
     options = parser.parse_args(arguments)
     # A handler may run in the middle of anything; putting into a SimpleQueue is the thing it may safely do.
@@ -46,13 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.put(received))
     try:
-        return _run(training_settings(options.config_json), signals)
+        return _run(options.config_json, signals)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_CONFIG
 
 
-def _run(training: dict[str, JsonValue], signals: "queue.SimpleQueue[int]") -> int:
+def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
     settings = load_settings()
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for birnn run alone; set binance, or simulated with the exchange's URLs")
@@ -60,7 +59,7 @@ def _run(training: dict[str, JsonValue], signals: "queue.SimpleQueue[int]") -> i
     topics = topics_from_config(*settings.config_files)
     trigger = cron_trigger(settings.retrain_cron)
     stop = threading.Event()
-    with open_updater(settings, topics, training, stop) as updater:
+    with open_updater(settings, topics, training_file, stop) as updater:
         schedule = Schedule(updater, updater.state, tuple(updater.plans), trigger)
         log.info("started", data_dir=str(settings.data_dir), topics=[t.key for t in topics], panels=[*updater.plans])
         schedule.start()

@@ -30,6 +30,7 @@ from model.training import (
 )
 from updater.process import Job
 from updater.progress import Show
+from updater.settings_file import Knobs, read_settings
 from updater.state import Outcome, Verdict
 
 KEEP_VERSIONS = 5  # of each panel, beside the champions
@@ -70,7 +71,9 @@ def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingC
     """
     known = asdict(CONFIGS[panel])
     for name in differing.keys() - known.keys():
-        raise ConfigError(f"training: there is no {name}; choose among {', '.join(known)}")
+        raise ConfigError(
+            f"training: {name}={differing[name]!r}: there is no such setting; choose among {', '.join(known)}"
+        )
     try:
         return TypeAdapter(TrainingConfig).validate_python(known | dict(differing))
     except ValidationError as error:
@@ -90,12 +93,42 @@ def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Out
     """
     started_ms = clock.now_ms()
     plan = panels_for(job.topics)[PANELS[job.panel]]
-    config = training_config(job.panel, job.training)
+    config, differing, fault = _configured(job)
     store = KlineStore(job.data_dir / "klines")
     klines = {symbol: store.read(symbol, plan.panel.interval_ms, job.start_ms, started_ms) for symbol in plan.symbols}
-    return run_round(
+    outcome = run_round(
         plan, klines, config, job.seed, registry, clock, oldest_champion_ms=job.oldest_champion_ms, show=show
     )
+    return outcome.model_copy(update={"training": differing, "training_fault": fault})
+
+
+def _configured(job: Job) -> tuple[TrainingConfig, Knobs, str]:
+    """What to train with, what of it differs from the defaults, and why that is not what the file says; empty if it is.
+
+    Raises:
+        ConfigError: the file is wrong, and the job says to train with nothing else.
+    """
+    fault = ""
+    try:
+        wanted = read_settings(job.training_file)[job.panel]
+        return _named(job, wanted), wanted, fault
+    except ConfigError as error:
+        if job.fallback is None:
+            raise
+        fault = str(error)
+    try:
+        config, differing = training_config(job.panel, job.fallback), job.fallback
+    except ConfigError:  # another release took them
+        config, differing = training_config(job.panel, {}), {}
+    log.error("training_settings_not_heeded", panel=job.panel, reason=fault, trains_with=differing or "the defaults")
+    return config, differing, fault
+
+
+def _named(job: Job, wanted: Knobs) -> TrainingConfig:
+    try:
+        return training_config(job.panel, wanted)
+    except ConfigError as error:
+        raise ConfigError(f"{job.training_file}: panel {job.panel}: {str(error).removeprefix('training: ')}") from error
 
 
 def run_round(

@@ -1,7 +1,6 @@
 """The updater's work: keep the store fresh, find out which panels need training, run a round. No schedule here."""
 
 import fcntl
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import structlog
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock, iso
 from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
@@ -27,6 +26,7 @@ from model.heads import LEADER, PanelPlan, head_of, panels_for, training_start_m
 from model.registry import Champion, Registry, check
 from updater.process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.progress import progress_of
+from updater.settings_file import read_settings, settings_file
 from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Verdict
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
@@ -63,7 +63,8 @@ class Updater:
     state: StateFile
     clock: Clock
     stop: threading.Event
-    training: Mapping[str, JsonValue]  # fields of TrainingConfig that differ from their defaults
+    training_file: Path | None = None  # of training settings; None is the one in the data folder, if there is one
+    strict: bool = False  # a wrong file fails the round; else the last good settings are trained with
     time_limit_s: float = TIME_LIMIT_S
 
     def sync(self) -> None:
@@ -172,7 +173,8 @@ class Updater:
             seed=self.settings.seed,
             oldest_champion_ms=now_ms - self.settings.max_model_age_h * HOUR_MS,
             simulated=self.settings.market is Market.SIMULATED,
-            training=dict(self.training),
+            training_file=settings_file(self.settings.data_dir, self.training_file),
+            fallback=None if self.strict else self.state.panel(name).training,
         )
         with progress_of(f"train {name}") as show_task:
 
@@ -275,16 +277,23 @@ def _locked(handle: IO[str]) -> bool:
 
 @contextmanager
 def open_updater(
-    settings: Settings, topics: Sequence[Topic], training: Mapping[str, JsonValue], stop: threading.Event
+    settings: Settings,
+    topics: Sequence[Topic],
+    training_file: Path | None,
+    stop: threading.Event,
+    *,
+    strict: bool = False,
 ) -> Iterator[Updater]:
     """Build everything, as the only updater of the data folder; what killed ones left there is swept.
 
     Args:
-        training: fields of TrainingConfig that differ from their defaults.
+        training_file: of training settings, in the place of the one in the data folder.
         stop: set from another thread to make sync and training end with ``Stopped``.
     Raises:
-        ConfigError: another updater works on this DATA_DIR, or a setting or topic cannot be served.
+        ConfigError: another updater works on this DATA_DIR, a setting or topic cannot be served, or the file that was
+            given cannot be read; once running, such a file is no reason to stop.
     """
+    read_settings(training_file)
     clock = SystemClock()
     plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
     market = binance_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S)
@@ -300,25 +309,9 @@ def open_updater(
             state=StateFile(settings.data_dir, clock, plans),
             clock=clock,
             stop=stop,
-            training=training,
+            training_file=training_file,
+            strict=strict,
         )
-
-
-def training_settings(path: Path | None) -> dict[str, JsonValue]:
-    """Fields of TrainingConfig that differ from their defaults, from a file with one JSON object; none without a file.
-
-    Raises:
-        ConfigError: it is no such file.
-    """
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}; give a file with one JSON object") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be one JSON object, is {type(content).__name__}")
-    return content
 
 
 def train_once(
@@ -326,17 +319,20 @@ def train_once(
     topics: Sequence[Topic],
     *,
     panels: Collection[str] = (),
-    training: Mapping[str, JsonValue] | None = None,
+    training_file: Path | None = None,
 ) -> tuple[Outcome, ...]:
     """One round of each panel in the foreground, with progress; Ctrl-C kills the training and leaves.
 
     Args:
         panels: names of those to train; empty for all that the topics need.
-        training: fields of TrainingConfig that differ from their defaults.
+        training_file: of training settings, in the place of the one in the data folder. Whoever names one is there to
+            put it right: a wrong one fails the round.
     Raises:
-        ConfigError: an updater works on this DATA_DIR, or no topic needs a panel of that name.
+        ConfigError: an updater works on this DATA_DIR, no topic needs a panel of that name, or the file that was
+            given cannot be read.
     """
-    with open_updater(settings, topics, training or {}, threading.Event()) as updater:
+    strict = training_file is not None
+    with open_updater(settings, topics, training_file, threading.Event(), strict=strict) as updater:
         for panel in panels:
             if panel not in updater.plans:
                 raise ConfigError(f"no topic needs the panel {panel!r}; there are {', '.join(updater.plans)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from core.clock import MINUTE_MS, Clock
 from core.files import replace_json
@@ -55,6 +55,8 @@ class Outcome(Record):
     finished_ms: int
     took_s: float
     rows: int = 0  # training rows
+    training: dict[str, JsonValue] = Field(default_factory=dict)  # fields of TrainingConfig not at their defaults
+    training_fault: str = ""  # why the file of training settings was not heeded, in one line
     verdicts: tuple[Verdict, ...] = ()
     missing: dict[str, str] = Field(default_factory=dict)  # symbol left out of the round -> why
 
@@ -80,6 +82,7 @@ class PanelState(Record):
     running_since_ms: int | None = None
     progress: str = ""
     outcome: Outcome | None = None
+    training: dict[str, JsonValue] = Field(default_factory=dict)  # settings of the last round that went well
     failures: int = 0  # in a row
     next_try_ms: int | None = None  # after a failure
     next_run_ms: int | None = None  # by RETRAIN_CRON
@@ -172,8 +175,15 @@ class StateFile:
 
     def finish(self, outcome: Outcome) -> PanelState:
         """Note the end of a round, and when to try again if something is left to be desired."""
-        failures = 0 if outcome.complete else self.panel(outcome.panel).failures + 1
-        self.update_panel(outcome.panel, running_since_ms=None, progress="", outcome=outcome, failures=failures)
+        before = self.panel(outcome.panel)
+        self.update_panel(
+            outcome.panel,
+            running_since_ms=None,
+            progress="",
+            outcome=outcome,
+            training=outcome.training if outcome.ok else before.training,
+            failures=0 if outcome.complete else before.failures + 1,
+        )
         return self.plan_retry(outcome.panel)
 
     def plan_retry(self, name: str) -> PanelState:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
+from core.files import replace_json
 from core.topic import Target, Topic
 from market.klines import Klines
 from market.store import KlineStore
@@ -14,6 +15,7 @@ from model.registry import Registry
 from tests.fakes import random_walk_klines
 from updater.process import Job
 from updater.refresh import refresh_panel
+from updater.settings_file import FILE
 
 TINY: dict[str, Any] = {"epochs": 1, "stride": 53, "hidden_layer_size": 4, "num_layers": 1}
 DAYS = 3
@@ -30,7 +32,10 @@ def walk(symbol: str, now_ms: int, days: float = DAYS + 1) -> Klines:
     return random_walk_klines(rows, seed=len(symbol) + ord(symbol[0]), start_ms=end_ms - rows * MINUTE_MS)
 
 
-def job_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0) -> Job:
+def job_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0, **training: Any) -> Job:
+    """A training of a few seconds; ``training`` are settings beside the smallest."""
+    settings = data_dir / FILE
+    replace_json(settings, TINY | training)
     return Job(
         data_dir=data_dir,
         panel="minute",
@@ -39,7 +44,8 @@ def job_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0) -> Job:
         seed=0,
         oldest_champion_ms=oldest_champion_ms,
         simulated=True,
-        training=TINY,
+        training_file=settings,
+        fallback=None,
     )
 
 

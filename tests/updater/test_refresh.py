@@ -1,6 +1,7 @@
 """The gate, and a round as the child runs it: judged on the same unseen rows, published, promoted where it won."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from core.topic import Topic
 from model.registry import Registry
 from tests.updater.folder import BTC, ETH, TINY, job_on
 from updater.refresh import decide, refresh_panel, training_config
+from updater.settings_file import FILE
 from updater.state import Outcome, Verdict
 
 
@@ -49,12 +51,41 @@ def test_the_gate(
     ],
 )
 def test_a_wrong_training_setting_is_named(fields: dict[str, str | int], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=said) as refusal:
         training_config("minute", fields)
+    (value,) = fields.values()
+    assert str(value) in str(refusal.value)
 
 
 def test_training_settings_change_only_what_they_name() -> None:
     assert training_config("minute", TINY) == replace(training_config("minute", {}), **TINY)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param("{", "is no JSON", id="cut off"),
+        pytest.param('{"minute": {"epochs": 0}}', "panel minute: epochs must be 1 or more, was 0", id="out of range"),
+        pytest.param('{"minute": {"epoch": 3}}', "panel minute: epoch=3: there is no such setting", id="no such knob"),
+        pytest.param('{"lookback": 3}', "panel minute: lookback must be 4 to 512, was 3", id="for both panels"),
+    ],
+)
+def test_wrong_settings_are_said_and_the_fallback_is_trained_with(published: Path, content: str, said: str) -> None:
+    job = job_on(published, ETH)
+    (published / FILE).write_text(content)
+    strict, lenient = (job.model_copy(update={"fallback": knobs}) for knobs in (None, TINY))
+    with pytest.raises(ConfigError, match=said) as refusal:
+        refresh_panel(strict, Registry(published), SystemClock(), lambda *_: None)
+    assert str(refusal.value).startswith(f"{published / FILE}: ")
+    outcome = refresh_panel(lenient, Registry(published), SystemClock(), lambda *_: None)
+    assert outcome.ok
+    assert (outcome.training, outcome.training_fault) == (TINY, str(refusal.value))
+
+
+def test_wrong_settings_of_the_other_panel_cost_nothing(published: Path) -> None:
+    job = job_on(published, ETH)
+    (published / FILE).write_text(json.dumps({"minute": TINY, "hour": {"epochs": 0}}))
+    assert refresh_panel(job, Registry(published), SystemClock(), lambda *_: None).training_fault == ""
 
 
 def round_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0) -> Outcome:
@@ -95,8 +126,7 @@ def test_the_champion_is_judged_on_the_same_rows(published: Path) -> None:
 def test_a_champion_that_reads_other_windows_is_judged_on_the_same_rows(published: Path, lookback: int) -> None:
     registry = Registry(published)
     (first,) = registry.versions()
-    job = job_on(published, ETH, BTC)
-    job = job.model_copy(update={"training": {**TINY, "lookback": lookback}})
+    job = job_on(published, ETH, BTC, lookback=lookback)
     outcome = refresh_panel(job, registry, SystemClock(), lambda *_: None)
     assert outcome.version is not None
     assert registry.open(outcome.version).manifest.lookback == lookback

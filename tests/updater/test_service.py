@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.status import status_report, status_tables
 from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock
 from core.errors import ConfigError
 from core.settings import load_settings
@@ -17,9 +18,10 @@ from market.store import KlineStore
 from model.heads import panels_for
 from model.registry import Registry
 from tests.fakes import FakeClock, free_port
-from tests.updater.folder import BTC, DAYS, ETH, ETH_8H, walk
+from tests.updater.folder import BTC, DAYS, ETH, ETH_8H, TINY, walk
 from updater.process import Stopped
 from updater.service import StoppableClock, Updater, only_updater, train_once
+from updater.settings_file import FILE, write_settings
 from updater.state import Outcome, StateFile
 
 SOL = replace(ETH, topic_id=9004, token="SOL", symbol="SOLUSDT")
@@ -40,7 +42,6 @@ def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None) -> Up
         state=StateFile(data_dir, clock, plans),
         clock=clock,
         stop=threading.Event(),
-        training={},
         time_limit_s=NO_TIME_S,
     )
 
@@ -112,6 +113,25 @@ def test_while_the_venue_is_away_stored_klines_are_trained_on(published: Path) -
     series = updater.state.current.series
     assert series.keys() == {"BTCUSDT-1m", "ETHUSDT-1m"}
     assert all("127.0.0.1" in entry.reason and entry.newest_ms for entry in series.values())
+
+
+def test_the_settings_file_is_read_anew_each_round_and_a_broken_one_costs_nothing(published: Path) -> None:
+    updater = replace(updater_on(published, ETH), time_limit_s=60.0)
+    file = published / FILE
+    write_settings(file, "minute", TINY | {"lookback": 8})
+    assert outcome_of(updater).training_fault == ""
+    file.write_text('{"minute": {"lookback": "short"}}')
+    second = outcome_of(updater)
+    assert str(file) in second.training_fault
+    assert "lookback='short'" in second.training_fault
+    write_settings(file, "minute", TINY | {"lookback": 9})
+    third = outcome_of(replace(updater_on(published, ETH), time_limit_s=60.0))
+    assert third.training_fault == ""
+    made = [updater.registry.open(version).manifest for version in updater.registry.versions()[-3:]]
+    assert [manifest.lookback for manifest in made] == [8, 8, 9]
+    assert updater_on(published, ETH).state.panel("minute").training == TINY | {"lookback": 9}, "also after a restart"
+    (notes,) = [part for part in status_tables(status_report(updater.settings)) if "lookback 9" in str(part)]
+    assert "minute panel: trained with" in str(notes)
 
 
 def test_klines_of_the_day_before_yesterday_are_not_trained_on(published: Path) -> None:
