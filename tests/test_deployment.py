@@ -24,8 +24,10 @@ from tests.fakes import free_port
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"
+TWO_NETWORKS = ROOT / "docker-compose.two-networks.yml"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SERVICES: dict[str, dict[str, Any]] = YAML(typ="safe").load(COMPOSE)["services"]
+SECOND: dict[str, dict[str, Any]] = YAML(typ="safe").load(TWO_NETWORKS)["services"]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 SETTINGS = {name.upper() for name in Settings.model_fields}
@@ -46,8 +48,10 @@ def env_example() -> dict[str, str]:
 
 
 def compose_variables() -> dict[str, str]:
-    """Name and default of each ``${NAME:-default}`` in the compose file."""
-    return dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", COMPOSE.read_text()))
+    """Name and default of each ``${NAME:-default}`` in the compose files."""
+    found = re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", COMPOSE.read_text() + TWO_NETWORKS.read_text())
+    assert len({name for name, _ in found}) == len(set(found)), "a variable has two defaults"
+    return dict(found)
 
 
 def init_variables() -> dict[str, str]:
@@ -90,8 +94,8 @@ def test_the_dockerfile_is_clean() -> None:
     lint("hadolint", "--failure-threshold", "style", "Dockerfile")
 
 
-def test_the_compose_file_fits_the_compose_specification() -> None:
-    lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
+def test_the_compose_files_fit_the_compose_specification() -> None:
+    lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE, TWO_NETWORKS)
 
 
 @pytest.fixture(scope="session")
@@ -107,8 +111,9 @@ def docker_compose() -> list[str]:
 
 
 def resolve(client: list[str], folder: Path, dotenv: str = "", **environment: str) -> dict[str, Any]:
-    """The compose file as docker compose understands it, in a folder of its own."""
+    """The compose files as docker compose understands them, in a folder of their own."""
     shutil.copy(COMPOSE, folder)
+    shutil.copy(TWO_NETWORKS, folder)
     (folder / ".env").write_text(dotenv)
     done = run(*client, "config", "--format", "json", cwd=folder, **environment)
     assert done.returncode == 0, done.stderr
@@ -156,6 +161,23 @@ def test_the_nodes_image_is_configurable(docker_compose: list[str], tmp_path: Pa
     assert resolve(docker_compose, tmp_path, dotenv)["node"]["image"] == image
 
 
+def test_a_second_network_gets_a_node_and_the_same_inference(docker_compose: list[str], tmp_path: Path) -> None:
+    both = f"COMPOSE_FILE={COMPOSE.name}:{TWO_NETWORKS.name}\n"
+    services = resolve(docker_compose, tmp_path, both + "SECOND_CONFIG_FILE=mainnet.json\n")
+    for name in ("inference", "updater"):
+        files = services[name]["environment"]["CONFIG_FILE"].split(",")
+        mounted = {mount["target"]: Path(mount["source"]).name for mount in services[name]["volumes"]}
+        assert [mounted[file] for file in files] == ["config.json", "mainnet.json"]
+        assert services[name]["environment"]["MARKET"] == "binance"
+    first, second = services["node"], services["node-second"]
+    sources = {mount["target"]: Path(mount["source"]).name for mount in second["volumes"]}
+    assert sources == {"/config/config.json": "mainnet.json", "/data": "worker-data"}
+    ports = [service["ports"][0].pop("published") for service in (first, second)]
+    assert ports == ["2112", "2113"]
+    del first["volumes"], second["volumes"]
+    assert first == second
+
+
 # --- the compose file against the code -------------------------------------------------------------------------------
 
 
@@ -179,9 +201,9 @@ def test_the_settings_of_the_compose_file_are_valid(tmp_path: Path, monkeypatch:
     assert settings.retrain_cron == Settings.model_fields["retrain_cron"].default
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", [*SERVICES, "node-second"])
 def test_every_service_is_confined(name: str) -> None:
-    service = SERVICES[name]
+    service = {**SECOND, **SERVICES}[name]
     assert service["read_only"] is True
     assert service["init"] is True
     assert service["cap_drop"] == ["ALL"]

@@ -319,6 +319,12 @@ def test_what_is_missing_is_named(bench: Bench, break_it: str, status: int, mess
     assert message in ran.error
 
 
+def test_keys_of_two_config_files_are_made_one_at_a_time(bench: Bench) -> None:
+    ran = bench.run(CONFIG_FILE="config.json,second.json")
+    assert (ran.status, ran.calls, len(ran.error.splitlines())) == (2, [], 1)
+    assert "names several files; make one key at a time: CONFIG_FILE=config.json scripts/init" in ran.error
+
+
 def test_a_mnemonic_is_no_argument_and_may_not_be_empty(bench: Bench) -> None:
     assert bench.run("--mnemonic=x").status == 2
     ran = bench.run("--restore", stdin=" \n")
