@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from core.clock import MINUTE_MS
-from market.klines import Klines
+from market.klines import Floats, Klines
 
 START_MS = 1_700_006_400_000  # 2023-11-15 00:00 UTC
 
@@ -50,10 +50,16 @@ def random_walk_klines(
     start_ms: int = START_MS,
     sigma: float = 6e-4,
     first: float = 2000.0,
+    shocks: Floats | None = None,
 ) -> Klines:
-    """A driftless random walk of ``rows`` klines with plausible ranges and volumes, no skill to be had in it."""
+    """A driftless random walk of ``rows`` klines with plausible ranges and volumes, no skill to be had in it.
+
+    Args:
+        shocks: ``(rows,)`` its returns in units of sigma, in place of normal ones.
+    """
     rng = np.random.default_rng(seed)
-    close = first * np.exp(np.cumsum(sigma * rng.standard_normal(rows)))
+    normal = rng.standard_normal(rows)  # drawn either way: ranges and volumes do not depend on who gives the shocks
+    close = first * np.exp(np.cumsum(sigma * (normal if shocks is None else shocks)))
     opened = np.concatenate([[first], close[:-1]])
     spread = np.exp(np.abs(rng.standard_normal((2, rows))) * sigma / 2)
     volume = rng.lognormal(3.0, 0.7, rows)
