@@ -25,6 +25,7 @@ from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Kind,
 from model.windows import Rows, Split, Windows, build, purged_split
 
 Progress = Callable[[int, int, int, float], None]  # epoch from 1, batch from 1, batches in the epoch, its loss
+Validated = Callable[[int, float], None]  # epoch from 1, loss on the validation rows after it
 
 TARGET_LIMIT = 5.0  # training labels are clipped here: one crash must not steer the network
 ONNX_TOLERANCE = 1e-5  # largest difference between torch and the published network
@@ -103,6 +104,7 @@ def train_panel(
     config: TrainingConfig,
     seed: int,
     progress: Progress = lambda _epoch, _batch, _batches, _loss: None,
+    validated: Validated = lambda _epoch, _loss: None,
 ) -> TrainedPanel:
     """Features, windows, split, training and calibration of one panel.
 
@@ -111,6 +113,7 @@ def train_panel(
         klines: the panel's candles by symbol, the leader's among them.
         seed: the same seed, klines, config and machine give the same weights.
         progress: called after each batch.
+        validated: called after each epoch; what it raises ends the training.
     Raises:
         TrainingFailed: too few windows, or a loss that is not finite.
     """
@@ -119,7 +122,7 @@ def train_panel(
     split = purged_split(windows)
     validate = windows.rows(split.validate_start_ms, split.validate_end_ms)
     with _torch_settings(seed, config.threads):
-        model, epochs, best_epoch, validation = fit(windows, split, config, seed, progress)
+        model, epochs, best_epoch, validation = fit(windows, split, config, seed, progress, validated)
         said = outputs(torch_network(model), windows, validate)
     return TrainedPanel(
         plan=plan,
@@ -141,7 +144,7 @@ def train_panel(
 
 
 def fit(
-    windows: Windows, split: Split, config: TrainingConfig, seed: int, progress: Progress
+    windows: Windows, split: Split, config: TrainingConfig, seed: int, progress: Progress, validated: Validated
 ) -> tuple[BiRNNModel, int, int, dict[str, float]]:
     """Train on the split's first part, stop by its second, and put the best weights back.
 
@@ -183,6 +186,7 @@ def fit(
         total = float(heads @ objective.weights.numpy())
         if not np.isfinite(total):
             raise _not_finite(plan, config, f"the validation loss is {total} after epoch {epoch}")
+        validated(epoch, total)
         if total < best_loss:
             best_loss, best_epoch, best_heads, best_state = total, epoch, heads, copy.deepcopy(model.state_dict())
     model.load_state_dict(best_state)

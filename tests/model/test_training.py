@@ -77,6 +77,23 @@ def test_the_best_weights_are_put_back(trained: TrainedPanel) -> None:
     assert 1 <= trained.best_epoch <= trained.epochs <= 3
 
 
+def test_each_epoch_s_validation_loss_is_told_and_an_error_ends_the_training() -> None:
+    class Enough(Exception):
+        pass
+
+    told: list[tuple[int, float]] = []
+
+    def validated(epoch: int, loss: float) -> None:
+        told.append((epoch, loss))
+        if epoch == 2:
+            raise Enough
+
+    with pytest.raises(Enough):
+        train_panel(PLAN, SHORT, replace(TINY, epochs=3), seed=0, validated=validated)
+    assert [epoch for epoch, _ in told] == [1, 2]
+    assert all(loss > 0 for _, loss in told)
+
+
 def test_it_stops_when_validation_gets_no_better() -> None:
     wild = replace(TINY, epochs=30, patience=1, learning_rate=0.05, return_weight=1.0)
     panel = train_panel(PLAN, SHORT, wild, seed=0)
