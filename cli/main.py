@@ -22,7 +22,7 @@ from core.config import topics_from_config
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, Settings, load_settings
-from core.topic import catalogue
+from core.topic import PROXIES, catalogue
 from inference.probe import look, some_ready
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -181,11 +181,16 @@ def topics(
         for (network, topic_id), entry in sorted(catalogue().items()):
             row = (topic_id, entry.asset, entry.target, entry.horizon, entry.loss, network, entry.epoch_length_blocks)
             table.add_row(*(str(cell) for cell in row))
+        notes = {f"{asset} is no pair of the exchange: {pair} stands for it" for asset, pair in PROXIES.items()}
     else:
-        for topic in topics_from_config(*_or_example(_settings(config=config)).config_files):
+        configured = topics_from_config(*_or_example(_settings(config=config)).config_files)
+        for topic in configured:
             said = (topic.network or "not said", str(topic.epoch_length_blocks or "not said"))
             table.add_row(str(topic.topic_id), topic.token, topic.target, topic.horizon, topic.loss, *said)
+        notes = {f"{topic.proxy}: prices of {topic.symbol}" for topic in configured if topic.proxy}
     Console().print(table)
+    for note in sorted(notes):
+        print(note)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def status_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
         several = len({topic["network"] for topic in endpoint["topics"]}) > 1
         for topic in endpoint["topics"]:
             name = f"{topic['network']}/{topic['topic_id']}" if several else str(topic["topic_id"])
-            asked = (name, *(str(topic[key]) for key in ("token", "target", "horizon")))
+            token = f"{topic['token']} ({topic['proxy']})" if topic.get("proxy") else topic["token"]
+            asked = (name, token, topic["target"], topic["horizon"])
             by = topic["champion"] if not topic["persistence"] else f"persistence: {topic['persistence']}"
             value = (topic["last_answer"] or {}).get("value", "")
             table.add_row(*asked, by, value, "yes" if topic["ready"] else f"no: {topic['reason']}")

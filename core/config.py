@@ -18,10 +18,12 @@ from core.topic import (
     CLASSIFICATION,
     LONGEST_MINUTE_HORIZON_MIN,
     LOSS_NAMES,
+    PROXIES,
     CatalogueTopic,
     Target,
     Topic,
     catalogue,
+    default_symbol,
     fill_placeholders,
     horizon_text,
     parse_horizon,
@@ -248,11 +250,13 @@ def _token(node: _Node, known: CatalogueTopic | None) -> str:
 
 
 def _symbol(node: _Node, token: str) -> str:
-    symbol = node.value if node.value is not None else f"{token.upper()}USDT"
+    symbol = node.value if node.value is not None else default_symbol(token)
     if not re.fullmatch(r"[A-Z0-9]{2,32}", symbol):
         node.wrong("give the exchange's name of the pair, capital letters and digits alone, such as ETHUSDT")
-    for other in sorted({entry.asset for entry in catalogue().values()} - {token.upper()}):
-        if symbol.startswith(other) and not symbol.startswith(token.upper()):
+    known = {entry.asset: entry.asset for entry in catalogue().values()}
+    known |= {pair.removesuffix("USDT"): asset for asset, pair in PROXIES.items()}
+    for base, other in sorted(known.items()):
+        if symbol.startswith(base) and other != token.upper() and not symbol.startswith(token.upper()):
             node.wrong(f"that is a pair of {other} but Token is {token}; its prices would be submitted as {token}'s")
     return str(symbol)
 

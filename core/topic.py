@@ -22,6 +22,10 @@ LOSS_NAMES: Mapping[str, str] = MappingProxyType(
     | {"sqe": "mse", "se": "mse", "abse": "mae", "ae": "mae"}
 )
 
+# Assets that the spot market does not trade, and the pair that stands for each: one PAXG is one fine troy ounce of
+# gold in a vault. Source: paxos.com/paxgold.
+PROXIES: Mapping[str, str] = MappingProxyType({"XAU": "PAXGUSDT"})
+
 
 class Target(StrEnum):
     """What is asked for, and in which unit."""
@@ -64,6 +68,16 @@ class Topic:
         '64'
         """
         return f"{self.network}/{self.topic_id}" if self.network else str(self.topic_id)
+
+    @property
+    def proxy(self) -> str:
+        """What people are told where the symbol is a pair of something else than the token; empty where it is not.
+
+        >>> Topic(topic_id=60, token="XAU", symbol="PAXGUSDT", target=Target.LOG_RETURN, horizon_min=1440).proxy
+        'PAXG stands for XAU'
+        """
+        token = self.token.upper()
+        return "" if self.symbol.startswith(token) else f"{self.symbol.removesuffix('USDT')} stands for {token}"
 
     @property
     def horizon_ms(self) -> int:
@@ -114,6 +128,15 @@ def fill_placeholders(template: str, *, topic_id: int, height: int, parameters: 
     for key, value in (*built_in.items(), *parameters.items()):
         template = template.replace(f"{{{key}}}", value)
     return template
+
+
+def default_symbol(token: str) -> str:
+    """The pair whose prices answer for an asset when the config names none.
+
+    >>> default_symbol("eth"), default_symbol("XAU")
+    ('ETHUSDT', 'PAXGUSDT')
+    """
+    return PROXIES.get(token.upper(), f"{token.upper()}USDT")
 
 
 def parse_horizon(text: str) -> int:

@@ -88,6 +88,8 @@ def _run(settings: Settings) -> int:
         try:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
+            for note in sorted({topic.proxy for topic in topics if topic.proxy}):
+                log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
             service.start()
             live.start(service.candles_closed)
             server.run(sockets=[listener])

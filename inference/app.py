@@ -185,6 +185,7 @@ def _state(service: InferenceService, topic: Topic, reason: str) -> dict[str, An
         "topic_id": topic.topic_id,
         "token": topic.token,
         "symbol": topic.symbol,
+        "proxy": topic.proxy or None,
         "target": topic.target.value,
         "horizon": topic.horizon,
         "loss": topic.loss,

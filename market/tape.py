@@ -156,7 +156,7 @@ LISTINGS: Mapping[str, Listing] = {
     "NEARUSDT": Listing(3.0, 4, 40_000.0, 1.1),
     "ARBUSDT": Listing(0.8, 5, 30_000.0, 1.1),
     "BERAUSDT": Listing(4.0, 4, 20_000.0, 1.0),
-    "XAUUSDT": Listing(3_000.0, 2, 60_000.0, 0.1),
+    "PAXGUSDT": Listing(3_000.0, 2, 60_000.0, 0.1),
     "XAGUSDT": Listing(35.0, 4, 30_000.0, 0.1),
     "WTIUSDT": Listing(70.0, 3, 30_000.0, 0.1),
 }

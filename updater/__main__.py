@@ -62,6 +62,8 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
     with open_updater(settings, topics, training_file, stop) as updater:
         schedule = Schedule(updater, updater.state, tuple(updater.plans), trigger)
         log.info("started", data_dir=str(settings.data_dir), topics=[t.key for t in topics], panels=[*updater.plans])
+        for note in sorted({topic.proxy for topic in topics if topic.proxy}):
+            log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
         schedule.start()
         status = watch(schedule, updater.state, signals, updater.clock)
         stop.set()

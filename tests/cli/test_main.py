@@ -5,6 +5,7 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -70,10 +71,21 @@ def test_topics_of_the_config_and_of_the_catalogue() -> None:
     assert code == 0
     assert "classification" in shown
     assert "allora-mainnet-1" in shown
+    assert "XAU is no pair of the exchange: PAXGUSDT stands for it" in shown
+
+
+def test_a_pair_that_stands_for_another_is_named(tmp_path: Path) -> None:
+    parameters = {"InferenceEndpoint": "http://h/{TopicId}", "Token": "XAU"}
+    entry = {"topicId": 60, "inferenceEntrypointName": "apiAdapter", "parameters": parameters}
+    path = tmp_path / "gold.json"
+    path.write_text(json.dumps({"wallet": {"chainId": "allora-testnet-1"}, "worker": [entry]}))
+    code, shown = birnn("topics", "--config", str(path))
+    assert (code, "PAXG stands for XAU: prices of PAXGUSDT" in shown) == (0, True)
 
 
 def test_status_names_the_network_where_there_are_two() -> None:
-    topic = {"token": "SOL", "target": "price", "horizon": "8h", "champion": "v1", "persistence": "", "ready": True}
+    topic: dict[str, Any] = {"token": "SOL", "proxy": "PAXG stands for SOL"}
+    topic |= {"target": "price", "horizon": "8h", "champion": "v1", "persistence": "", "ready": True}
     topics = [topic | {"network": network, "topic_id": 3, "last_answer": None} for network in ("net-1", "net-2")]
     for count, shown in ((1, " 3 "), (2, "net-2/3")):
         report = {"endpoint": {"url": "http://h", "answers": True, "topics": topics[:count]}, "folders": []}
@@ -82,6 +94,7 @@ def test_status_names_the_network_where_there_are_two() -> None:
             console.print(part)
         text = f" {console.export_text()}"
         assert shown in text
+        assert "SOL (PAXG stands for SOL)" in text
         assert ("net-1" in text) == (count == 2)
 
 

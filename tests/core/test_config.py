@@ -152,6 +152,22 @@ def test_the_catalogue_may_be_repeated_in_other_words(read: Read) -> None:
     assert (topic.token, topic.symbol, topic.horizon_min, topic.loss) == ("eth", "ETHUSDC", 1440, "mse")
 
 
+@pytest.mark.parametrize(
+    ("asked", "symbol", "proxy"),
+    [
+        pytest.param(entry(60, Token="XAU"), "PAXGUSDT", "PAXG stands for XAU", id="gold"),
+        pytest.param(entry(60, Token="xau", Symbol="PAXGUSDC"), "PAXGUSDC", "PAXGUSDC stands for XAU", id="in dollars"),
+        pytest.param(entry(60, Token="XAU", Symbol="XAUTUSDT"), "XAUTUSDT", "", id="the operator's"),
+        pytest.param(entry(70, Token="NEAR"), "NEARUSDT", "", id="NEAR"),
+        pytest.param(entry(81, Token="XRP"), "XRPUSDT", "", id="XRP"),
+        pytest.param(entry(56, Token="BERA"), "BERAUSDT", "", id="BERA"),
+    ],
+)
+def test_each_asset_has_a_pair_and_a_proxy_is_named(read: Read, asked: dict[str, Any], symbol: str, proxy: str) -> None:
+    (topic,) = read(config(asked))
+    assert (topic.symbol, topic.proxy) == (symbol, proxy)
+
+
 def test_a_price_topic_may_have_a_loss_for_returns(read: Read) -> None:
     (topic,) = read(config(entry(77, Token="BTC")))
     assert (topic.target, topic.loss) == (Target.PRICE, "czar")
@@ -232,6 +248,7 @@ def without(key: str) -> dict[str, Any]:
         pytest.param(config(entry(Symbol="ETH/USDT")), ['Symbol was "ETH/USDT"', "ETHUSDT"], id="odd Symbol"),
         pytest.param(config(entry(Symbol="../etc")), ["Symbol was"], id="Symbol as a path"),
         pytest.param(config(entry(Symbol="BTCUSDT")), ['"BTCUSDT"', "pair of BTC", "Token is ETH"], id="Symbol of BTC"),
+        pytest.param(config(entry(Symbol="PAXGUSDT")), ["pair of XAU", "Token is ETH"], id="Symbol of gold"),
         pytest.param(
             config(entry(9999, Target="price", Horizon="250m")),
             ['Horizon was "250m"', "whole hours"],

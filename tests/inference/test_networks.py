@@ -22,7 +22,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         yield running
 
 
-TOPICS = (ETH_10M, SOL_8H, SOL_15M)
+GOLD = replace(topic(60, "XAU", 1440, Target.LOG_RETURN), symbol="PAXGUSDT")
+TOPICS = (ETH_10M, SOL_8H, SOL_15M, GOLD)
 
 
 def test_the_same_height_of_the_same_id_is_answered_for_each_network(served: Node) -> None:
@@ -63,7 +64,8 @@ def test_pages_tell_the_networks_apart(served: Node) -> None:
     served.get(f"/inference/SOL?topic=1{MAINNET}")
     states = {(state["network"], state["topic_id"]): state for state in served.get("/topics").json()}
     assert states.keys() == {(topic.network, topic.topic_id) for topic in TOPICS}
-    assert states["allora-mainnet-1", 1]["symbol"] == "SOLUSDT"
+    assert (states["allora-mainnet-1", 1]["symbol"], states["allora-mainnet-1", 1]["proxy"]) == ("SOLUSDT", None)
+    assert states["allora-testnet-1", 60]["proxy"] == "PAXG stands for XAU"
     scraped = served.get("/metrics").text
     for network in ("allora-testnet-1", "allora-mainnet-1"):
         assert f'birnn_topic_ready{{network="{network}",topic="1"}} 1.0' in scraped

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
+from core.topic import CLASSIFICATION, catalogue, default_symbol
 from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Klines
 from market.tape import (
     EPOCH_DAY,
@@ -110,6 +111,11 @@ def test_there_is_nothing_before_its_epoch_and_after_its_end() -> None:
     assert opening.open_time_ms.tolist() == [first_ms]
     assert len(TAPE.klines("BTCUSDT", HOUR_MS, first_ms + 8_000 * DAY_MS, first_ms + 8_001 * DAY_MS)) == 0
     assert len(TAPE.klines("BTCUSDT", HOUR_MS, START_MS, START_MS - HOUR_MS)) == 0
+
+
+def test_every_asset_of_the_catalogue_is_traded() -> None:
+    assets = {topic.asset for topic in catalogue().values() if topic.target != CLASSIFICATION}
+    assert {default_symbol(asset) for asset in assets} <= set(LISTINGS)
 
 
 def test_a_symbol_that_nobody_invented_is_refused() -> None:
