@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shlex
 import signal
 import sys
 import time
@@ -150,6 +151,84 @@ def train(
         topics = topics_from_config(*local.config_files)
         outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+@app.command()
+@_one_line_errors
+def backtest(
+    topic: Annotated[
+        list[int] | None, typer.Option(help="Topic id, of --network or, with --config, of the config; repeat it.")
+    ] = None,
+    network: Annotated[str, typer.Option(help="Whose catalogue the ids are of.")] = "allora-testnet-1",
+    config: ConfigOption = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of Parquet klines; the worker's own store when not given.")
+    ] = None,
+    data_dir: DataOption = None,
+    start: Annotated[
+        str | None, typer.Option(help="UTC day of the first training; three months before the end.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="UTC day where the span ends; where the klines do.")] = None,
+    every: Annotated[int | None, typer.Option(help="Days between trainings; 14, with --quick 30.")] = None,
+    days: Annotated[int | None, typer.Option(help="History of a training (TRAINING_DAYS).")] = None,
+    stride: Annotated[int | None, typer.Option(help="Score every so many candles; 1, with --quick 5.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every training (SEED).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where it is kept; a folder of its own in DATA_DIR/backtests.")
+    ] = None,
+    training_json: Annotated[
+        Path | None, typer.Option(help="JSON of training settings, in the place of DATA_DIR/training.json.")
+    ] = None,
+    unseen: Annotated[
+        list[str] | None, typer.Option(help="Symbol that no training may see, such as ARBUSDT; repeat it.")
+    ] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="Only this baseline; repeat it.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Whether to fit the baselines as well.")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="Two months, fewer trainings, smaller baselines.")] = False,
+) -> None:
+    """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
+    from research.command import Asked, chosen_topics, folder_of, introduction, walk_and_report, walk_of  # noqa: PLC0415
+    from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
+
+    settings = _settings(config=config, data_dir=data_dir, training_days=days, seed=seed)
+    if settings.market is Market.SIMULATED:
+        settings = settings.model_copy(update={"data_dir": tape_folder(settings, None)})
+    configured = None
+    if config or not topic:
+        configured = topics_from_config(*_or_example(settings).config_files)
+    asked = Asked(
+        topics=chosen_topics(network, topic or (), configured),
+        data_dir=settings.data_dir,
+        data=data,
+        start=start,
+        end=end,
+        every_days=every,
+        training_days=settings.training_days,
+        seed=settings.seed,
+        stride=stride,
+        out=out,
+        training_file=training_json,
+        unseen=unseen or (),
+        baselines=baseline if baselines else (),
+        quick=quick,
+        command=shlex.join(["birnn", *sys.argv[1:]]),
+    )
+    configure_logging(settings.log_level, service="birnn", simulated=settings.market is Market.SIMULATED)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console()
+    try:
+        walk, recording = walk_of(asked)
+        folder = folder_of(asked, walk, recording)
+        for line in introduction(walk, recording, folder):
+            print(line, flush=True)
+        with progress_of("backtest") as show:
+            parts = walk_and_report(asked, walk, recording, folder, show)
+    except KeyboardInterrupt:
+        show_cursor_again()
+        print("stopped; the same command goes on after the last finished step", file=sys.stderr)
+        raise typer.Exit(130) from None
+    for part in parts:
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
 
 
 @app.command()

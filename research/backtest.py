@@ -76,7 +76,10 @@ def fingerprint(walk: Walk, recording: Recording) -> Fingerprint:
         "TRAINING_DAYS": walk.training_days,
         "every so many candles": walk.stride,
         "seed": walk.seed,
-        "training": {plan.panel.name: asdict(training_config(plan.panel.name, walk.training)) for plan in walk.plans()},
+        "training": {
+            plan.panel.name: asdict(training_config(plan.panel.name, walk.training.get(plan.panel.name, {})))
+            for plan in walk.plans()
+        },
         "baselines": list(walk.baselines),
         "quick": walk.quick,
         "klines": dict(recording.digests()),
@@ -144,7 +147,7 @@ def _step(
     outcome = run_round(
         trained,
         recording.until(trained, start_ms, from_ms),
-        training_config(plan.panel.name, walk.training),
+        training_config(plan.panel.name, walk.training.get(plan.panel.name, {})),
         walk.seed,
         folder.registry,
         clock,

@@ -99,4 +99,4 @@ def span_text(start_ms: int, end_ms: int) -> str:
     >>> span_text(1_709_164_800_000, 1_709_251_200_000)
     '2024-02-29 00:00 to 2024-03-01 00:00 UTC'
     """
-    return f"{iso(start_ms)[:16]} to {iso(end_ms)[:16]} UTC".replace("T", " ")
+    return " to ".join(iso(edge)[:16].replace("T", " ") for edge in (start_ms, end_ms)) + " UTC"

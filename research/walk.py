@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from pydantic import JsonValue
-
 from core.clock import DAY_MS, iso
 from core.errors import ConfigError
-from core.topic import CLASSIFICATION, LOSS_NAMES, Target, Topic, catalogue, parse_horizon
+from core.topic import CLASSIFICATION, LOSS_NAMES, Target, Topic, catalogue, default_symbol, parse_horizon
 from market.klines import interval_name
 from model.heads import LEADER, Panel, PanelPlan, panels_for, training_start_ms
 from research.data import Recording, span_text
+from updater.settings_file import Knobs
 
 NETWORK = "allora-testnet-1"
 EVERY_DAYS = 14
@@ -33,7 +32,7 @@ class Walk:
     training_days: int  # as TRAINING_DAYS
     stride: int  # every so many candles a forecast is scored
     seed: int
-    training: Mapping[str, JsonValue]  # fields of TrainingConfig that differ from their defaults
+    training: Mapping[str, Knobs]  # by panel, fields of TrainingConfig that differ from their defaults
     baselines: tuple[str, ...]
     quick: bool  # smaller baselines
 
@@ -91,7 +90,7 @@ def catalogue_topics(network: str, ids: Sequence[int]) -> tuple[Topic, ...]:
             Topic(
                 topic_id=topic_id,
                 token=entry.asset,
-                symbol=f"{entry.asset}USDT",
+                symbol=default_symbol(entry.asset),
                 target=Target(entry.target),
                 horizon_min=parse_horizon(entry.horizon),
                 loss=LOSS_NAMES[entry.loss],

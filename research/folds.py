@@ -1,0 +1,63 @@
+"""Which past a tuning looks at: stretches of time that end before the rows the next gates will judge on.
+
+A gate judges on the newest rows of the history that a training reads. Settings that were chosen on those very rows
+would look better there than they are, so the newest judge part of the klines is kept out of a tuning. Of what is
+before it, the older stretches are searched on; the newest are for confirming, and no trial of the search sees them.
+"""
+
+import math
+from dataclasses import dataclass
+
+from core.clock import DAY_MS, HOUR_MS
+from core.errors import ConfigError
+from model.heads import LONGEST_LOOKBACK, Panel, PanelPlan
+from model.windows import TRAIN_SHARE, VALIDATE_SHARE
+from research.data import Recording
+
+SEARCHED, CONFIRMED = 2, 2  # stretches of each kind
+JUDGE_SHARE = 1 - TRAIN_SHARE - VALIDATE_SHARE  # of a stretch; its newest rows
+LEAST_DAYS = 2.0  # of windows in a stretch; with fewer there is nothing to tell one setting from another by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """One stretch: windows from ``start_ms`` on are trained, validated and judged as in a round that ends at
+    ``end_ms``. The first of them opens at the same moment whatever the lookback, so all settings are judged on the
+    same rows."""
+
+    start_ms: int
+    end_ms: int
+
+    def klines_from_ms(self, panel: Panel) -> int:
+        """Where the klines begin that the first window reads."""
+        return self.start_ms - (panel.rows_needed - 1) * panel.interval_ms
+
+
+def folds_of(recording: Recording, plan: PanelPlan, training_days: int) -> tuple[Fold, ...]:
+    """The stretches of a recording, oldest first: SEARCHED to search on, then CONFIRMED to confirm on.
+
+    Each is as long as the history of a training, or less where there are not so many klines. Their judge parts are
+    disjoint; they are spread over what history there is, at most the length of a stretch apart.
+
+    Args:
+        training_days: as TRAINING_DAYS.
+    Raises:
+        ConfigError: too few klines; says how many days there are and are needed.
+    """
+    panel, count = plan.panel, SEARCHED + CONFIRMED
+    longest_ms = training_days * panel.days_per_training_day * DAY_MS
+    first_ms, last_ms = recording.span(plan.symbols[:1], panel.interval_ms)
+    first_ms += (panel.reading(LONGEST_LOOKBACK).rows_needed - 1) * panel.interval_ms
+    held_back_ms = math.ceil(JUDGE_SHARE * min(longest_ms, last_ms - first_ms) / DAY_MS) * DAY_MS
+    end_ms = (last_ms - held_back_ms) // DAY_MS * DAY_MS
+    there_ms = max(0, end_ms - first_ms)
+    length_ms = int(min(longest_ms, there_ms / (1 + JUDGE_SHARE * (count - 1)))) // HOUR_MS * HOUR_MS
+    if length_ms < max(LEAST_DAYS * DAY_MS, 4 * plan.gap_ms):
+        raise ConfigError(
+            f"{recording.source}: {(last_ms - first_ms) / DAY_MS:.1f} days of windows for the {panel.name} panel are "
+            f"too few to tune on; of them {held_back_ms // DAY_MS} are kept for the gate, and {count} overlapping "
+            "stretches must fit into the rest: raise TRAINING_DAYS and sync, or name a longer recording with --data"
+        )
+    apart_ms = min((there_ms - length_ms) // (count - 1), length_ms) // HOUR_MS * HOUR_MS
+    ends = [end_ms - apart_ms * back for back in reversed(range(count))]
+    return tuple(Fold(start_ms=end - length_ms, end_ms=end) for end in ends)

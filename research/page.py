@@ -1,0 +1,342 @@
+"""``report.html``: one file that needs no other, for a phone and for a wide screen, by day and by night."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from research.metrics import FORGE, FORGE_BELOW
+from research.plots import direction_plot, forecast_and_truth, loss_over_time, reliability_plot
+from research.scores import NEWEST, SERVED, Scored
+from research.words import label, p_text, ratio_text
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1f26; --faint: #667085; --paper: #fff; --line: #d9dde5; --good: #0a7d43;
+  --bad: #b42318; --card: #f6f7f9; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --faint: #98a1b0; --paper: #14161b; --line: #333944;
+  --good: #4ade80; --bad: #fb7a70; --card: #1c1f26; } }
+* { box-sizing: border-box }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; padding: 1rem;
+  max-width: 76rem }
+h1 { font-size: 1.6rem; margin: .2rem 0 } h2 { margin: 2.2rem 0 .4rem; font-size: 1.25rem }
+h3 { margin: 2rem 0 .2rem; font-size: 1.05rem } p, ul { margin: .3rem 0; max-width: 62rem }
+.faint, figcaption, .how { color: var(--faint); font-size: .88rem }
+.scroll { overflow-x: auto; margin: .5rem 0 }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
+th { font-weight: 600; vertical-align: bottom } th.l, td.l { text-align: left }
+td.why { white-space: normal; min-width: 16rem; text-align: left }
+.good { color: var(--good) } .bad { color: var(--bad) } .strong { font-weight: 650 }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: .8rem }
+figure { margin: 0; background: var(--card); border-radius: 8px; padding: .6rem .6rem .4rem }
+figure svg { width: 100%; height: auto; display: block; overflow: hidden }
+figure svg text { font-family: system-ui, sans-serif }
+.simulated { background: var(--bad); color: var(--paper); padding: .5rem .8rem; border-radius: 8px; font-weight: 650 }
+details { margin: .4rem 0 } summary { cursor: pointer; color: var(--faint); font-size: .92rem }
+code { background: var(--card); padding: .1rem .3rem; border-radius: 4px; overflow-wrap: anywhere; font-size: .85rem }
+.promoted { color: var(--good); font-weight: 650 } .demoted { color: var(--bad); font-weight: 650 }
+"""
+
+_MARKS = {"promoted": "promoted", "kept": "kept", "demoted": "demoted", "naive": "naive stays"}
+
+_FORGE_WORDS = {
+    "directional_accuracy": "share of right directions",
+    "directional_accuracy_low": "its lower bound (Wilson, 95 %)",
+    "directional_accuracy_p": "its p-value",
+    "pearson_r": "Pearson's r",
+    "pearson_p": "its p-value",
+    "wrmse_improvement": "weighted RMSE under naive",
+    "czar_improvement": "cumulative absolute return",
+}
+
+
+def page(report: Mapping[str, Any], scored: Sequence[Scored]) -> str:
+    """The whole page.
+
+    Args:
+        report: as in report.json.
+        scored: the rows behind its topics, in the same order.
+    """
+    title = f"Backtest, {report['span']['words']}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        '<p class="simulated">SIMULATED: these prices are invented</p>' if report["simulated"] else "",
+        _introduction(report),
+        "<h2>All topics</h2>",
+        _summary(report),
+        _directions(report),
+        "<h2>What the gate decided</h2>",
+        _gate(report),
+        "<h2>Topic by topic</h2>",
+        *(_topic(of_topic, one, report) for of_topic, one in zip(report["topics"], scored, strict=True)),
+        "<h2>How it was made</h2>",
+        _made(report),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def _introduction(report: Mapping[str, Any]) -> str:
+    steps = len({step["from"] for step in report["steps"]})
+    said = (
+        f"{steps} trainings, {report['fingerprint']['retraining every, days']} days apart, each on the klines that had "
+        f"closed by then; what the gate let through answered until the next. Source: {report['source']}."
+    )
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
+    return f"<p>{escape(said)}</p>" + (f"<ul>{notes}</ul>" if notes else "")
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    baselines = list(report["baselines"])
+    rows = []
+    for one in report["topics"]:
+        ratios, against = one["ratio_to_naive"], one["against"][SERVED]
+        others = [name for name in baselines if name in ratios]
+        best = min(others, key=lambda name: ratios[name] if ratios[name] is not None else 9e9, default=None)
+        rows.append(
+            [
+                _cell(_name(one), "l"),
+                _cell(one["loss"], "l"),
+                _cell(f"{one['rows']:,}"),
+                _ratio(ratios[SERVED], against["naive"]["dm_p"], strong=True),
+                _p(against["naive"]["dm_p"]),
+                _ratio(ratios[NEWEST], one["against"][NEWEST]["naive"]["dm_p"]),
+                *(_cell(ratio_text(ratios.get(name)), "strong" if name == best else "") for name in baselines),
+                *(
+                    _p(against[name]["dm_p"]) if name in against else _cell("")
+                    for name in ("har", "lightgbm")
+                    if name in baselines
+                ),
+                _cell(f"{one['forge'][SERVED]['count']} / 7"),
+            ]
+        )
+    heads = ["topic", "loss", "rows", "served", "p", "newest", *(label(name) for name in baselines)]
+    heads += [f"p against {label(name)}" for name in ("har", "lightgbm") if name in baselines] + ["Forge"]
+    about = "; ".join(f"{label(name)}: {words}" for name, words in report["baselines"].items())
+    return _table(heads, rows, left=2) + _how(
+        "served, newest and each baseline: mean loss over that of the naive forecast on the same rows, in the topic's "
+        "own loss; below 1 is better. Green or red: luck alone would not do it (p below 0.05).",
+        "served: what the gate let through, naive where it let nothing through. newest: the newest network whatever "
+        "the gate said.",
+        "p: chance that luck alone gives served such a lead over naive, or over the baseline named "
+        "(Diebold and Mariano, allowing for overlapping horizons).",
+        f"Baselines, fitted at each date on the same rows; the best of each topic is bold. {about}." if about else "",
+        "Forge: how many of the Forge builder kit's seven metrics what was served reaches (table in each topic).",
+    )
+
+
+def _directions(report: Mapping[str, Any]) -> str:
+    groups = report["pooled_directions"]
+    if not groups:
+        return ""
+    rows, figures = [], []
+    for group in groups:
+        top, name = group["most_confident_fifth"], " / ".join(group["horizons"])
+        good = "good" if top["p"] < 0.05 else ""
+        rows.append(
+            [
+                _cell(name, "l"),
+                _cell(", ".join(_short(symbol) for symbol in group["symbols"]), "l"),
+                _cell(f"{top['rows']:,}"),
+                _cell(f"{top['effective']:,.0f}"),
+                _cell(f"{100 * top['rate']:.2f} %", good),
+                _p(top["p"]),
+            ]
+        )
+        figures.append(_figure(direction_plot(group["deciles"], name), f"{name}: direction by confidence"))
+    return (
+        "<h2>Direction, all symbols together</h2>"
+        + _table(["horizon", "symbols", "rows", "worth", "right", "p"], rows, left=2)
+        + _how(
+            "The fifth of the rows in which the network was most confident: how often it had the direction right. "
+            "Confidence: its forecast before calibration, in standard deviations of the market of that minute.",
+            "worth: independent rows that they amount to, since horizons overlap and symbols move together; p: chance "
+            "of such a rate by tossing a coin. In the pictures the band is where 95 of 100 coins lie.",
+        )
+        + f'<div class="figures">{"".join(figures)}</div>'
+    )
+
+
+def _gate(report: Mapping[str, Any]) -> str:
+    decided = report["decisions"]
+    dates = sorted({one["time_ms"] for one in decided})
+    by_place = {(one["topic"], one["time_ms"]): one for one in decided}
+    starts = {step["from"][:10] for step in report["steps"]}
+    names = sorted(starts)
+    rows, reasons = [], []
+    for of_topic in report["topics"]:
+        if of_topic["unseen"]:
+            continue
+        cells = [_cell(_name(of_topic), "l")]
+        for time_ms in dates:
+            one = by_place.get((of_topic["topic"], time_ms))
+            cells.append(
+                f'<td class="{one["decision"]}" title="{escape(one["reason"])}">{_MARKS[one["decision"]]}</td>'
+                if one
+                else _cell("")
+            )
+        rows.append(cells)
+        reasons += [
+            [
+                _cell(_name(of_topic), "l"),
+                _cell(names[number], "l"),
+                _cell(_MARKS[one["decision"]], "l"),
+                f'<td class="why">{escape(one["reason"])}</td>',
+            ]
+            for number, time_ms in enumerate(dates)
+            if (one := by_place.get((of_topic["topic"], time_ms)))
+        ]
+    return (
+        _table(["topic", *(name[5:] for name in names)], rows, left=1)
+        + _how(
+            "At each date: promoted, the new network serves from here on; kept, the one before it goes on; demoted, it "
+            "goes back to an earlier one or to naive; naive stays, no network has won the topic yet."
+        )
+        + "<details><summary>Each decision with its reason</summary>"
+        + _table(["topic", "date", "", "reason"], reasons, left=4)
+        + "</details>"
+    )
+
+
+def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) -> str:
+    figures = [
+        _figure(
+            loss_over_time(of_topic), "Loss against naive over time: falling gains on naive; the end is the whole lead"
+        ),
+        _figure(
+            forecast_and_truth(one),
+            "What the network says against what came true, a sample" if one.is_return else "The last two days",
+        ),
+        _figure(
+            reliability_plot(of_topic),
+            "Mean outcome by tenth of the forecast; on the dotted line a forecast means what it says"
+            + (" (before calibration)" if one.is_return else ""),
+        ),
+    ]
+    if one.is_return:
+        deciles = of_topic["direction"]["deciles"]
+        figures.append(
+            _figure(direction_plot(deciles, of_topic["topic"]), "Direction by confidence; band: 95 of 100 coins")
+        )
+    ratios, against = of_topic["ratio_to_naive"], of_topic["against"]
+    rows = [
+        [
+            _cell(label(name), "l"),
+            _cell(f"{of_topic['losses'][name]:.4g}"),
+            _cell(ratio_text(ratios[name])),
+            *(
+                part
+                for ours in (SERVED, NEWEST)
+                for part in (
+                    [_cell(f"{against[ours][name]['difference']:+.3g}"), _p(against[ours][name]["dm_p"])]
+                    if name in against[ours]
+                    else [_cell(""), _cell("")]
+                )
+            ),
+        ]
+        for name in ratios
+    ]
+    heads = ["", f"mean {of_topic['loss']}", "over naive", "served less it", "p", "newest less it", "p"]
+    unseen = " <span class='faint'>(a symbol that was in no training)</span>" if of_topic["unseen"] else ""
+    return (
+        f"<h3>{escape(_name(of_topic))}{unseen}</h3>"
+        f'<div class="figures">{"".join(figures)}</div>'
+        f"<details><summary>Losses, tests and the Forge metrics</summary>{_table(heads, rows, left=1)}"
+        f"{_forge(of_topic)}</details>"
+    )
+
+
+def _forge(of_topic: Mapping[str, Any]) -> str:
+    rows = []
+    for name, threshold in FORGE.items():
+        sign = "below" if name in FORGE_BELOW else "at least"
+        cells = [_cell(_FORGE_WORDS[name], "l"), _cell(f"{sign} {threshold:g}", "l")]
+        for ours in (SERVED, NEWEST):
+            passed = name in of_topic["forge"][ours]["passed"]
+            cells.append(_cell(f"{of_topic['forge'][ours]['metrics'][name]:.4f}", "good" if passed else ""))
+        rows.append(cells)
+    words = (
+        ""
+        if of_topic["target"] != "volatility"
+        else (
+            " For volatility they are taken of the differences from the last window's volatility: of a number that is "
+            "never negative every direction would be right."
+        )
+    )
+    return _table(["Forge builder kit", "must be", "served", "newest"], rows, left=2) + _how(
+        "Computed on all rows; both p-values count overlapping rows for fewer." + words
+    )
+
+
+def _made(report: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            _cell(step["from"][:10], "l"),
+            _cell(step["panel"], "l"),
+            _cell(step["version"], "l"),
+            _cell(f"{step['rows']:,}"),
+            _cell(f"{step['took_s']:.0f}"),
+        ]
+        for step in report["steps"]
+    ]
+    went_in = "".join(
+        f"<li>{escape(name)}: {escape(_words(value))}</li>"
+        for name, value in report["fingerprint"].items()
+        if name != "topics"
+    )
+    return (
+        f"<p><code>{escape(report['command'])}</code></p>"
+        f'<p class="faint">made {escape(report["made"])}; the steps took {report["took_s"]:.0f} s</p>'
+        f"<details><summary>Steps and everything that went in</summary>"
+        + _table(["date", "panel", "version", "rows", "seconds"], rows, left=3)
+        + f"<ul class='faint'>{went_in}</ul></details>"
+    )
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_words, value)) or "none"
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
+
+
+def _name(of_topic: Mapping[str, Any]) -> str:
+    number = "unseen" if of_topic["unseen"] else of_topic["topic"].rpartition("/")[2]
+    return f"{number} · {_short(of_topic['symbol'])} {of_topic['target'].replace('_', '-')} {of_topic['horizon']}"
+
+
+def _short(symbol: str) -> str:
+    return symbol.removesuffix("USDT")
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
+    top = "".join(f"<th{' class=l' if place < left else ''}>{escape(head)}</th>" for place, head in enumerate(heads))
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(text: str, kind: str = "") -> str:
+    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
+
+
+def _ratio(ratio: float | None, p: float | None, *, strong: bool = False) -> str:
+    kind = "" if ratio is None or p is None else "good" if p < 0.05 else "bad" if p > 0.95 else ""
+    return _cell(ratio_text(ratio), f"{kind} strong".strip() if strong else kind)
+
+
+def _p(p: float | None) -> str:
+    return _cell(p_text(p))
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _how(*sentences: str) -> str:
+    return "".join(f'<p class="how">{escape(sentence)}</p>' for sentence in sentences if sentence)

@@ -1,0 +1,138 @@
+"""What a walk comes to: ``report.json`` with everything, ``report.html`` to look at, and a table for the terminal."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from core.clock import iso
+from core.files import replace_file
+from research.backtest import fingerprint
+from research.baselines import BASELINES
+from research.data import Recording, span_text
+from research.folder import Folder, StepRecord
+from research.page import page
+from research.scores import NEWEST, SERVED, Scored, decisions, pooled_directions, scored_topics, topic_report
+from research.walk import Walk
+from research.words import label, p_text, ratio_text
+
+JSON_FILE, HTML_FILE = "report.json", "report.html"
+
+
+def write_report(
+    walk: Walk,
+    recording: Recording,
+    folder: Folder,
+    records: Sequence[StepRecord],
+    *,
+    command: str,
+    made_ms: int,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Compute and write both files.
+
+    Args:
+        records: every step of the walk.
+        command: that gives this report.
+        notes: sentences that whoever reads the figures should know.
+    Returns:
+        what is in the JSON file.
+    """
+    scored = scored_topics(walk, folder, records)
+    about = {"command": command, "made": iso(made_ms), "notes": [*notes, *_without_rows(walk, scored)]}
+    report: dict[str, Any] = _plain(_report(walk, recording, records, scored) | about)
+    replace_file(folder.root / JSON_FILE, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    replace_file(folder.root / HTML_FILE, page(report, scored).encode())
+    return report
+
+
+def _report(
+    walk: Walk, recording: Recording, records: Sequence[StepRecord], scored: Sequence[Scored]
+) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "span": {"start": iso(walk.start_ms), "end": iso(walk.end_ms), "words": span_text(walk.start_ms, walk.end_ms)},
+        "source": recording.source,
+        "simulated": recording.simulated,
+        "quick": walk.quick,
+        "fingerprint": dict(fingerprint(walk, recording)),
+        "baselines": {name: BASELINES[name].about for name in walk.baselines},
+        "topics": [topic_report(one) for one in scored],
+        "pooled_directions": pooled_directions(scored),
+        "decisions": decisions(records, walk),
+        "steps": [
+            {
+                "panel": record.panel,
+                "from": iso(record.from_ms),
+                "to": iso(record.to_ms),
+                "version": record.version,
+                "rows": record.rows,
+                "took_s": record.took_s,
+            }
+            for record in records
+        ],
+        "took_s": round(sum(record.took_s for record in records), 1),
+    }
+
+
+def _without_rows(walk: Walk, scored: Sequence[Scored]) -> list[str]:
+    have = {one.topic.key for one in scored}
+    return [
+        f"topic {topic.key} ({topic.symbol} {topic.target.value} {topic.horizon}) has no row in the span: "
+        "its klines, or those its horizon reaches, are missing there"
+        for topic in walk.topics
+        if topic.key not in have
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """JSON without numbers that JSON cannot carry."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
+    """What the terminal shows, part by part."""
+    baselines = list(report["baselines"])
+    table = Table(box=SIMPLE, pad_edge=False)
+    for heading in ("topic", "question", "loss", "rows"):
+        table.add_column(heading, justify="right" if heading == "rows" else "left", no_wrap=True)
+    for heading in ("served", "DM p", "newest", *(label(name) for name in baselines), "Forge"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in report["topics"]:
+        ratios = one["ratio_to_naive"]
+        table.add_row(
+            one["topic"].rpartition("/")[2] if not one["unseen"] else "unseen",
+            f"{one['symbol'].removesuffix('USDT')} {one['target']} {one['horizon']}",
+            one["loss"],
+            f"{one['rows']:,}",
+            ratio_text(ratios[SERVED]),
+            p_text(one["against"][SERVED]["naive"]["dm_p"]),
+            ratio_text(ratios[NEWEST]),
+            *(ratio_text(ratios.get(name)) for name in baselines),
+            f"{one['forge'][SERVED]['count']}/7",
+        )
+    said: list[Table | str] = [
+        *(["SIMULATED: these prices are invented"] if report["simulated"] else []),
+        f"{report['span']['words']}; loss over the naive forecast's on the same rows, below 1 is better",
+        table,
+    ]
+    for group in report["pooled_directions"]:
+        top = group["most_confident_fifth"]
+        symbols = ", ".join(symbol.removesuffix("USDT") for symbol in group["symbols"])
+        said.append(
+            f"direction {'/'.join(group['horizons'])} of {symbols}, most confident fifth: {100 * top['rate']:.2f} % "
+            f"right in {top['rows']:,} rows worth {top['effective']:,.0f}, p {p_text(top['p'])}"
+        )
+    said += [f"note: {note}" for note in report["notes"]]
+    said.append(f"report: {folder / HTML_FILE} and {JSON_FILE} beside it; docs/backtest.md says how to read them")
+    return said
