@@ -13,7 +13,7 @@ import torch
 
 from market.klines import COLUMNS, FLOW_COLUMNS, Floats, Ints, Klines
 from model.evaluation import forecasts, outputs
-from model.features import FEATURES, Bools
+from model.features import FEATURES, Bools, rows_needed
 from model.heads import LEADER, Head, Kind, Panel, head_of, truth
 from model.training import TrainedPanel, torch_network
 from model.windows import Split, Windows
@@ -105,12 +105,19 @@ def readers_of_the_future(view: View, klines: Market, cut_ms: int, seed: int = 0
     return caught
 
 
-def readers_of_more(view: View, klines: Market, rows: int, end_ms: int) -> set[str]:
-    """Columns whose last value before ``end_ms`` needs more than each symbol's newest ``rows`` candles up to then."""
+def readers_of_more(view: View, klines: Market, panel: Panel, end_ms: int) -> set[str]:
+    """Columns that a live tail of exactly the panel's ``rows_needed`` candles up to ``end_ms`` gives otherwise.
+
+    A feature is looked at in all rows of the window that ends there, anything else in its last row.
+    """
     whole = {symbol: run.between(0, end_ms) for symbol, run in klines.items()}
-    before, live = view(whole), view({symbol: run.tail(rows) for symbol, run in whole.items()})
-    last = before.open_time_ms == before.open_time_ms.max()
-    return {name for name, rows_moved in moved(before, live).items() if (rows_moved & last).any()}
+    before, live = view(whole), view({symbol: run.tail(rows_needed(panel)) for symbol, run in whole.items()})
+    age = (before.open_time_ms.max() - before.open_time_ms) // panel.interval_ms
+    caught = set()
+    for name, rows in moved(before, live).items():
+        if (rows & (age < (panel.lookback if name in FEATURES else 1))).any():
+            caught.add(name)
+    return caught
 
 
 def struck(klines: Klines, row: int) -> Klines:

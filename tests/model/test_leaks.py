@@ -101,10 +101,7 @@ def inputs_that_read_the_future(panel: Panel) -> dict[str, str]:
 
 @cache
 def inputs_that_read_more_than_serving_has(panel: Panel) -> set[str]:
-    found = [
-        readers_of_more(lambda k: see_inputs(panel, k), market(panel), rows_needed(panel), cut_ms)
-        for cut_ms in cuts(panel)
-    ]
+    found = [readers_of_more(lambda k: see_inputs(panel, k), market(panel), panel, cut_ms) for cut_ms in cuts(panel)]
     return set.union(*found)
 
 
@@ -250,7 +247,7 @@ def test_inputs_without_an_end_to_their_memory_are_caught() -> None:
             faded.append(np.array(level))
         return planted(sums, "an exponential mean", np.concatenate(faded))
 
-    caught = readers_of_more(view, market(MINUTE), rows_needed(MINUTE), cuts(MINUTE)[1])
+    caught = readers_of_more(view, market(MINUTE), MINUTE, cuts(MINUTE)[1])
     assert caught == {"a running mean", "an exponential mean"}
     row = rows_needed(MINUTE) + 60
     assert max(reach(view, market(MINUTE), OTHER, row - 1000)["a running mean"][0]) > 1000
