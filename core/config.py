@@ -22,6 +22,7 @@ from core.topic import (
     CatalogueTopic,
     Target,
     Topic,
+    Volatility,
     catalogue,
     default_symbol,
     fill_placeholders,
@@ -29,7 +30,7 @@ from core.topic import (
     parse_horizon,
 )
 
-OUR_KEYS = ("InferenceEndpoint", "Token", "Target", "Horizon", "Loss", "Symbol")
+OUR_KEYS = ("InferenceEndpoint", "Token", "Target", "Horizon", "Loss", "Symbol", "Volatility")
 SIGNED_LOSSES = frozenset({"ztae", "zptae", "czar"})  # in units of the standard deviation of past returns
 ENTRYPOINT, OLD_ENTRYPOINT = "apiAdapter", "api-worker-reputer"
 NETWORKS = {"testnet": "allora-testnet-1", "mainnet": "allora-mainnet-1"}
@@ -210,6 +211,7 @@ def _topic(entry: _Node, wallet: _Wallet) -> Topic:
         target=target,
         horizon_min=_horizon_min(parameters.at("Horizon"), known, target, topic_id.value, wallet.network),
         loss=_loss(parameters.at("Loss"), known, target),
+        volatility=_volatility(parameters.at("Volatility"), target),
         network=wallet.network,
         epoch_length_blocks=known.epoch_length_blocks if known else None,
         endpoint=endpoint.value,
@@ -302,6 +304,16 @@ def _loss(node: _Node, known: CatalogueTopic | None, target: Target) -> str:
     if target is Target.VOLATILITY and loss in SIGNED_LOSSES:
         node.wrong("it scores returns and is not defined for volatility; give one of mse, mae, huber, logcosh")
     return loss
+
+
+def _volatility(node: _Node, target: Target) -> Volatility:
+    if node.value is None:
+        return Volatility.STD
+    if target is not Target.VOLATILITY:
+        node.wrong(f"it says what a volatility topic means and Target is {target}; remove it")
+    if node.value not in list(Volatility):
+        node.wrong(f"it must be one of {', '.join(Volatility)}")
+    return Volatility(node.value)
 
 
 def _unknown_topic(node: _Node, topic_id: int, network: str | None) -> NoReturn:

@@ -13,6 +13,7 @@ from core.clock import HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 
 LONGEST_HORIZON_MIN = 7 * 24 * 60
+MINUTES_A_YEAR = 365 * 24 * 60
 LONGEST_MINUTE_HORIZON_MIN = 4 * 60  # above it a topic is forecast from hourly klines
 CLASSIFICATION = "classification"  # the catalogue's word for a kind of topic that is not a Target
 
@@ -32,7 +33,32 @@ class Target(StrEnum):
 
     PRICE = "price"  # quote currency per unit of base: USD per ETH
     LOG_RETURN = "log_return"  # unitless: ln(price at the horizon / price now)
-    VOLATILITY = "volatility"  # unitless: standard deviation of one-minute log-returns over the horizon
+    VOLATILITY = "volatility"  # unitless: of the one-minute log-returns over the horizon, as Volatility says
+
+
+class Volatility(StrEnum):
+    """What a volatility topic means by the word: a measure of the horizon's log-returns, and its unit."""
+
+    STD = "std"  # sample standard deviation (about the mean, n - 1), per minute
+    STD_HORIZON = "std_horizon"  # the same over the horizon: times the square root of its minutes
+    STD_ANNUAL = "std_annual"  # the same a year: times the square root of 525,600
+    RMS = "rms"  # square root of the mean square, per minute
+    RMS_HORIZON = "rms_horizon"  # the same over the horizon: the square root of the sum of the squares
+    RMS_ANNUAL = "rms_annual"  # the same a year
+
+    @property
+    def about_zero(self) -> bool:
+        """Whether it measures the returns themselves and not their distance from the mean."""
+        return self.startswith("rms")
+
+    def factor(self, horizon_min: int) -> float:
+        """What a volatility per minute is multiplied by.
+
+        >>> Volatility.STD.factor(15), Volatility.RMS_HORIZON.factor(16), round(Volatility.STD_ANNUAL.factor(15), 1)
+        (1.0, 4.0, 725.0)
+        """
+        _, _, unit = self.partition("_")
+        return float({"": 1, "horizon": horizon_min, "annual": MINUTES_A_YEAR}[unit] ** 0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +70,7 @@ class Topic:
     symbol: str  # as the exchange writes it: "ETHUSDT"
     target: Target
     horizon_min: int  # from the moment of asking to the moment forecast
+    volatility: Volatility = Volatility.STD  # of a volatility topic alone
     loss: str = "mse"  # the topic's loss on the network, one of the values of LOSS_NAMES
     network: str | None = None  # chain id; None when the config does not say
     epoch_length_blocks: int | None = None  # from the catalogue; None for a topic it does not know
@@ -68,6 +95,18 @@ class Topic:
         '64'
         """
         return f"{self.network}/{self.topic_id}" if self.network else str(self.topic_id)
+
+    @property
+    def unit(self) -> float:
+        """Factor from a volatility per minute to the topic's own; 1 for every other target."""
+        return self.volatility.factor(self.horizon_min) if self.target is Target.VOLATILITY else 1.0
+
+    @property
+    def asked(self) -> str:
+        """The target, and of a volatility its definition where that is not the default."""
+        if self.target is not Target.VOLATILITY or self.volatility is Volatility.STD:
+            return self.target.value
+        return f"{self.target.value} {self.volatility.value}"
 
     @property
     def proxy(self) -> str:

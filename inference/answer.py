@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from core.clock import iso
-from core.topic import Target, Topic
+from core.topic import Topic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +16,7 @@ class Answer:
     value: str  # the decimal, to the letter
     version: str  # of the network, or "persistence"
     symbol: str
-    target: Target
+    target: str  # Topic.asked: a volatility with its definition
     horizon_min: int
     anchor: float  # the newest price when it was given: last trade, or last close where no trade price is needed
     anchor_asof_ms: int
@@ -49,6 +49,6 @@ class Answer:
             market,
             topic.network or "",
             topic.symbol,
-            topic.target,
+            topic.asked,
             topic.horizon_min,
         )

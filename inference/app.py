@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from core.clock import iso
 from core.errors import WorkerError
-from core.topic import Topic
+from core.topic import Target, Topic
 from inference.answer import Answer
 from inference.drain import Drain
 from inference.metrics import Metrics
@@ -187,6 +187,7 @@ def _state(service: InferenceService, topic: Topic, reason: str) -> dict[str, An
         "symbol": topic.symbol,
         "proxy": topic.proxy or None,
         "target": topic.target.value,
+        "volatility": topic.volatility.value if topic.target is Target.VOLATILITY else None,
         "horizon": topic.horizon,
         "loss": topic.loss,
         "network": topic.network,

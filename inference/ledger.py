@@ -17,7 +17,7 @@ from sqlalchemy.dialects import sqlite
 
 from core.clock import Clock
 from core.errors import ConfigError
-from core.topic import Target, Topic
+from core.topic import Topic
 from inference.answer import Answer
 from inference.drain import Drain
 
@@ -40,7 +40,7 @@ answers = sa.Table(
     sa.Column("value", sa.String, nullable=False),
     sa.Column("version", sa.String, nullable=False),
     sa.Column("symbol", sa.String, nullable=False),
-    sa.Column("target", sa.String, nullable=False),
+    sa.Column("target", sa.String, nullable=False),  # Topic.asked
     sa.Column("horizon_min", sa.Integer, nullable=False),
     sa.Column("anchor", sa.Float, nullable=False),
     sa.Column("anchor_asof_ms", sa.BigInteger, nullable=False),
@@ -197,7 +197,7 @@ def _row(answer: Answer) -> dict[str, Any]:
 
 
 def _answer(row: sa.RowMapping) -> Answer:
-    return Answer(**{**row, "target": Target(row["target"])})
+    return Answer(**row)
 
 
 def _insert(dialect: str) -> sa.Insert:

@@ -145,7 +145,7 @@ class InferenceService:
             value=decimal_text(made.number),
             version=made.forecast.version,
             symbol=topic.symbol,
-            target=topic.target,
+            target=topic.asked,
             horizon_min=topic.horizon_min,
             anchor=made.anchor.price,
             anchor_asof_ms=made.anchor.asof_ms,

@@ -87,7 +87,7 @@ def fit(windows: Windows, rows: Rows, output: Floats32) -> Calibration:
         POOLED: {
             head.key: _factor(windows, rows, output, column)
             for column, head in enumerate(windows.plan.heads)
-            if head.kind is Kind.VOLATILITY
+            if head.kind.is_volatility
         }
     }
     for index, symbol in enumerate(windows.plan.symbols):
@@ -105,7 +105,7 @@ def _factor(windows: Windows, rows: Rows, output: Floats32, column: int) -> floa
     known = np.isfinite(windows.truth[rows, column])
     rows, came_true = rows[known], windows.truth[rows[known], column]
     forecast = decode(output[known, column].astype(np.float64), windows.scale[rows], panel, head)
-    if head.kind is Kind.VOLATILITY:
+    if head.kind.is_volatility:
         return bias(forecast, came_true)
     ticks = windows.open_time_ms[rows] // panel.interval_ms
     return shrinkage(forecast, came_true, ticks, panel.steps(head))

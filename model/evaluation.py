@@ -103,13 +103,16 @@ class TopicForecasts:
     def losses_of(self, forecast: Floats) -> Floats:
         """``(N,)`` losses of any forecast of these rows, in the topic's own loss and unit.
 
+        Args:
+            forecast: ``(N,)`` in the head's unit.
+
         A price is the close at the window's end moved by the log-return: history has no fresher anchor. The z-losses
         of a price topic look at that log-return, for they are losses of returns.
         """
         came_true = self.came_true
         if self.topic.target is Target.PRICE and self.topic.loss not in OF_STANDARDISED_RETURNS:
             came_true, forecast = self.close * np.exp(came_true), self.close * np.exp(forecast)
-        return loss(self.topic.loss)(came_true, forecast, self.std)
+        return loss(self.topic.loss)(came_true * self.topic.unit, forecast * self.topic.unit, self.std)
 
 
 def forecasts(

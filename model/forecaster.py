@@ -147,7 +147,7 @@ class Naive:
             StaleKlines: there are fewer; says how many.
         """
         panel = panel_of(head.horizon_min)
-        needed = panel.steps(head) + 1 if head.kind is Kind.VOLATILITY else 1
+        needed = panel.steps(head) + 1 if head.kind.is_volatility else 1
         tail = klines.tail(max(WARMUP, needed))
         have = int(tail.run_length()[-1]) if len(tail) else 0
         if have < needed:
@@ -190,7 +190,7 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
             f"sane is {low:.3g} to {high:.3g} (scale {forecast.scale:.3g})"
         )
     if topic.target is not Target.PRICE:
-        return number
+        return number * topic.unit
     with np.errstate(over="ignore"):
         price = anchor * float(np.exp(number))
     if not (math.isfinite(price) and price > 0):
@@ -206,7 +206,7 @@ def _forecast(symbol: str, head: Head, version: str, asof_ms: int, number: float
         version=version,
         asof_ms=asof_ms,
         log_return=number if head.kind is Kind.RETURN else None,
-        volatility=number if head.kind is Kind.VOLATILITY else None,
+        volatility=number if head.kind.is_volatility else None,
         scale=scale,
     )
 

@@ -25,10 +25,16 @@ QUIET = 0.05  # of the present volatility, added before the logarithm: a silent 
 
 
 class Kind(StrEnum):
-    """What a head forecasts. Unitless both."""
+    """What a head forecasts. Unitless all."""
 
     RETURN = "return"  # ln(price at the horizon / price now)
-    VOLATILITY = "volatility"  # standard deviation of one-minute log-returns over the horizon
+    VOLATILITY = "volatility"  # standard deviation of one-minute log-returns over the horizon, per minute
+    RMS = "rms"  # square root of their mean square, per minute
+
+    @property
+    def is_volatility(self) -> bool:
+        """Of either measure: never below 0, and learnt as a logarithm over the present volatility."""
+        return self is not Kind.RETURN
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -48,7 +54,7 @@ class Head:
     def __post_init__(self) -> None:
         if self.horizon_min <= 0:
             raise ConfigError(f"a head's horizon must be above 0 minutes, was {self.horizon_min}")
-        if self.kind is Kind.VOLATILITY and self.horizon_min == 1:
+        if self.kind.is_volatility and self.horizon_min == 1:
             raise ConfigError("the volatility of one minute has no meaning here: Horizon must be 2m or more, was 1m")
 
     @property
@@ -156,7 +162,9 @@ def panel_of(horizon_min: int) -> Panel:
 
 def head_of(topic: Topic) -> Head:
     """The head that answers a topic."""
-    kind = Kind.VOLATILITY if topic.target is Target.VOLATILITY else Kind.RETURN
+    kind = Kind.RETURN
+    if topic.target is Target.VOLATILITY:
+        kind = Kind.RMS if topic.volatility.about_zero else Kind.VOLATILITY
     return Head(kind, topic.horizon_min, topic.loss)
 
 
@@ -233,8 +241,8 @@ def candle_returns(klines: Klines) -> Floats:
     return returns
 
 
-def realised_volatility(klines: Klines, steps: int) -> Floats:
-    """Sample standard deviation of the last ``steps`` one-candle log-returns, per minute.
+def realised_volatility(klines: Klines, steps: int, kind: Kind = Kind.VOLATILITY) -> Floats:
+    """Sample standard deviation of the last ``steps`` one-candle log-returns, or their root mean square; per minute.
 
     The deviation is about the mean and divides by ``steps - 1``, as the words "standard deviation" and the usual
     libraries have it (docs/decisions/0002). Hourly returns are scaled to a minute by ``1 / sqrt(60)``.
@@ -243,8 +251,10 @@ def realised_volatility(klines: Klines, steps: int) -> Floats:
         ``(T,)``, unitless; row ``t`` reads closes ``t - steps`` to ``t``; NaN where one of them is missing.
     """
     returns = candle_returns(klines)
-    mean = rolling_sum(returns, steps) / steps
-    variance = (rolling_sum(returns**2, steps) / steps - mean**2) * (steps / (steps - 1))
+    variance = rolling_sum(returns**2, steps) / steps
+    if kind is Kind.VOLATILITY:
+        mean = rolling_sum(returns, steps) / steps
+        variance = (variance - mean**2) * (steps / (steps - 1))
     deviation: Floats = np.sqrt(np.maximum(variance, 0.0))
     deviation *= (klines.interval_ms / MINUTE_MS) ** -0.5
     return deviation
@@ -257,8 +267,8 @@ def truth(klines: Klines, panel: Panel, head: Head) -> Floats:
         ``(T,)``: row ``t`` reads candles ``t`` to ``t + steps``; NaN where one of them is missing or not yet there.
     """
     steps = panel.steps(head)
-    if head.kind is Kind.VOLATILITY:
-        return _ahead(realised_volatility(klines, steps), steps)
+    if head.kind.is_volatility:
+        return _ahead(realised_volatility(klines, steps, head.kind), steps)
     return _ahead(rolling_sum(candle_returns(klines), steps), steps)
 
 
@@ -268,8 +278,8 @@ def naive(klines: Klines, panel: Panel, head: Head) -> Floats:
     Returns:
         ``(T,)`` in the head's unit; reads nothing after its row; NaN where a candle it needs is missing.
     """
-    if head.kind is Kind.VOLATILITY:
-        return realised_volatility(klines, panel.steps(head))
+    if head.kind.is_volatility:
+        return realised_volatility(klines, panel.steps(head), head.kind)
     return np.zeros(len(klines))
 
 
@@ -283,7 +293,7 @@ def encode(value: Floats, scale: Floats, panel: Panel, head: Head) -> Floats:
         the return in standard deviations of the horizon, or the logarithm of the volatility over the present one.
     """
     target: Floats = value / (scale * panel.steps(head) ** 0.5)
-    if head.kind is Kind.VOLATILITY:
+    if head.kind.is_volatility:
         target = np.log((value / (scale * panel.per_minute) + QUIET) / (1 + QUIET))
     return target
 
@@ -291,6 +301,6 @@ def encode(value: Floats, scale: Floats, panel: Panel, head: Head) -> Floats:
 def decode(output: Floats, scale: Floats, panel: Panel, head: Head) -> Floats:
     """The network's output in the head's unit: the inverse of ``encode``; a volatility is never below 0."""
     value: Floats = output * (scale * panel.steps(head) ** 0.5)
-    if head.kind is Kind.VOLATILITY:
+    if head.kind.is_volatility:
         value = np.maximum(np.exp(output) * (1 + QUIET) - QUIET, 0.0) * (scale * panel.per_minute)
     return value

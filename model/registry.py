@@ -17,7 +17,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationError
 
 from core.errors import ConfigError, IncompatibleModel
 from core.files import replace_json, sync_folder
-from core.topic import Target, Topic, horizon_text
+from core.topic import Target, Topic, Volatility, horizon_text
 from model.artefact import (
     Artefact,
     Sha256,
@@ -32,6 +32,8 @@ from model.heads import head_of
 
 TEMPORARY = ".tmp-"
 
+Question = tuple[str | None, str, str, Target, Volatility, int]  # what a champion was chosen for
+
 
 class Champion(StrictModel):
     """The version that serves a topic, and the topic it was chosen for."""
@@ -45,15 +47,16 @@ class Champion(StrictModel):
     symbol: str
     target: Target
     horizon_min: PositiveInt
+    volatility: Volatility = Volatility.STD
 
     def serves(self, topic: Topic) -> bool:
         """Whether it was chosen for this very question."""
         return self.question == _question(topic)
 
     @property
-    def question(self) -> tuple[str | None, str, str, Target, int]:
-        """Network, token, symbol, target and horizon it was chosen for."""
-        return (self.network, self.token, self.symbol, self.target, self.horizon_min)
+    def question(self) -> Question:
+        """Network, token, symbol, target, definition of volatility and horizon it was chosen for."""
+        return (self.network, self.token, self.symbol, self.target, self.volatility, self.horizon_min)
 
 
 class _ChampionsFile(StrictModel):
@@ -265,13 +268,14 @@ def check(topic: Topic, champion: Champion) -> None:
         )
 
 
-def _question(topic: Topic) -> tuple[str | None, str, str, Target, int]:
-    return (topic.network, topic.token, topic.symbol, topic.target, topic.horizon_min)
+def _question(topic: Topic) -> Question:
+    return (topic.network, topic.token, topic.symbol, topic.target, topic.volatility, topic.horizon_min)
 
 
-def _words(question: tuple[str | None, str, str, Target, int]) -> str:
-    network, token, symbol, target, horizon_min = question
-    return f"{token} {target} {horizon_text(horizon_min)} of {symbol} on {network or 'a network not given'}"
+def _words(question: Question) -> str:
+    network, token, symbol, target, volatility, horizon_min = question
+    what = f"{target} ({volatility})" if target is Target.VOLATILITY else target
+    return f"{token} {what} {horizon_text(horizon_min)} of {symbol} on {network or 'a network not given'}"
 
 
 def _require_trained_for(topic: Topic, artefact: Artefact) -> None:

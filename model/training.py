@@ -21,7 +21,7 @@ from model.birnn import BiRNNModel
 from model.calibration import Calibration
 from model.evaluation import Network, onnx_network, outputs
 from model.features import FEATURES, Floats32
-from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Kind, PanelPlan
+from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, PanelPlan
 from model.windows import Rows, Split, Windows, build, purged_split
 
 Progress = Callable[[int, int, int, float], None]  # epoch from 1, batch from 1, batches in the epoch, its loss
@@ -205,7 +205,7 @@ class _Objective:
     """Half the squared error of the targets, a mean over heads and over the windows whose future has no hole."""
 
     def __init__(self, plan: PanelPlan, config: TrainingConfig) -> None:
-        heads = [1.0 if head.kind is Kind.VOLATILITY else config.return_weight for head in plan.heads]
+        heads = [1.0 if head.kind.is_volatility else config.return_weight for head in plan.heads]
         self.weights = torch.tensor(heads)
 
     def __call__(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:

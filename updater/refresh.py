@@ -36,7 +36,10 @@ from updater.state import Outcome, Verdict
 KEEP_VERSIONS = 5  # of each panel, beside the champions
 TOLERANCE = 1e-9  # relative: equal losses may differ in the last digits; a lambda of 0 gives the naive forecast itself
 CHECKED_WINDOWS = 64
-VOLATILITY = "sample standard deviation of one-candle log-returns over the horizon, per minute"
+VOLATILITY = (
+    "of the one-candle log-returns over the horizon, per minute whatever unit a topic asks for: heads volatility-* are "
+    "the sample standard deviation (about the mean, n - 1), heads rms-* the square root of the mean square"
+)
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
 
 log = structlog.get_logger()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.config import OUR_KEYS, topics_from_config
 from core.errors import ConfigError
-from core.topic import Target, Topic
+from core.topic import Target, Topic, Volatility
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.json"
 Read = Callable[[object], tuple[Topic, ...]]
@@ -152,6 +152,13 @@ def test_the_catalogue_may_be_repeated_in_other_words(read: Read) -> None:
     assert (topic.token, topic.symbol, topic.horizon_min, topic.loss) == ("eth", "ETHUSDC", 1440, "mse")
 
 
+@pytest.mark.parametrize("word", list(Volatility))
+def test_a_volatility_topic_may_say_what_it_means(read: Read, word: str) -> None:
+    said, silent = read(config(entry(82, Token="SOL", Volatility=word), entry(79, Token="BTC")))
+    assert (said.volatility, silent.volatility) == (word, Volatility.STD)
+    assert said.unit == Volatility(word).factor(15)
+
+
 @pytest.mark.parametrize(
     ("asked", "symbol", "proxy"),
     [
@@ -248,6 +255,14 @@ def without(key: str) -> dict[str, Any]:
         pytest.param(config(entry(Symbol="ETH/USDT")), ['Symbol was "ETH/USDT"', "ETHUSDT"], id="odd Symbol"),
         pytest.param(config(entry(Symbol="../etc")), ["Symbol was"], id="Symbol as a path"),
         pytest.param(config(entry(Symbol="BTCUSDT")), ['"BTCUSDT"', "pair of BTC", "Token is ETH"], id="Symbol of BTC"),
+        pytest.param(
+            config(entry(82, Token="SOL", Volatility="sd")),
+            ['Volatility was "sd"', "one of std, std_horizon, std_annual, rms, rms_horizon, rms_annual"],
+            id="unknown Volatility",
+        ),
+        pytest.param(
+            config(entry(Volatility="std")), ['Volatility was "std"', "Target is price", "remove"], id="of a price"
+        ),
         pytest.param(config(entry(Symbol="PAXGUSDT")), ["pair of XAU", "Token is ETH"], id="Symbol of gold"),
         pytest.param(
             config(entry(9999, Target="price", Horizon="250m")),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
-from core.topic import Target, Topic
+from core.topic import Target, Topic, Volatility
 from inference.answer import Answer
 from inference.ledger import Ledger
 from tests.fakes import START_MS, FakeClock, eventually
@@ -128,6 +128,9 @@ def test_a_market_s_invented_answers_are_not_the_real_one_s(tmp_path: Path) -> N
         pytest.param(dataclasses.replace(ETH_10M, target=Target.LOG_RETURN), id="target"),
         pytest.param(dataclasses.replace(ETH_10M, horizon_min=20), id="horizon"),
         pytest.param(dataclasses.replace(ETH_10M, symbol="ETHUSDC"), id="symbol"),
+        pytest.param(
+            dataclasses.replace(ETH_10M, target=Target.VOLATILITY, volatility=Volatility.RMS), id="definition"
+        ),
         pytest.param(dataclasses.replace(ETH_10M, network="allora-mainnet-1"), id="network"),
     ],
 )
@@ -139,7 +142,7 @@ def test_a_topic_that_asks_for_something_else_by_now_is_answered_anew(tmp_path: 
         assert opened.recall(asked, 5) is None
         anew = dataclasses.replace(
             answer(5, "2"),
-            target=asked.target,
+            target=asked.asked,
             horizon_min=asked.horizon_min,
             symbol=asked.symbol,
             network=asked.network or "",

@@ -1,6 +1,7 @@
 """Scores in the topic's loss and unit, calibration, and that luck counts for nothing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import IncompatibleModel, UnusableForecast
-from core.topic import Target, Topic
+from core.topic import Target, Topic, Volatility
 from model.calibration import BIAS_LIMITS, LEAST_HORIZONS, POOLED, Calibration, bias, fit, shrinkage
-from model.evaluation import Score, outputs, score
+from model.evaluation import Score, TopicForecasts, outputs, score
 from model.features import Floats32
 from model.heads import MINUTE, Head, Kind, panels_for
 from model.windows import Rows, build
@@ -83,6 +84,26 @@ def test_the_std_of_the_z_losses_is_known_before_the_judged_rows() -> None:
     rows = JUDGE[(WINDOWS.symbol[JUDGE] == 0) & np.isfinite(WINDOWS.truth[JUDGE, 0])]
     expected = np.mean(np.abs(np.tanh(WINDOWS.truth[rows, 0] / past.std())))
     assert one.naive_loss == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+def test_losses_of_a_volatility_are_in_the_topic_s_unit(loss: str) -> None:
+    """Huber is a square near 0 and a line far from it: only in the right unit is it the network's."""
+    per_minute = TopicForecasts(
+        topic=topic(1, "BTCUSDT", Target.VOLATILITY, 15, loss),
+        open_time_ms=np.zeros(2, np.int64),
+        came_true=np.array([1e-3, 2e-3]),
+        forecast=np.array([2e-3, 9e-3]),
+        naive=np.array([1e-3, 2e-3]),
+        close=np.ones(2),
+        std=1.0,
+    )
+    a_year = replace(per_minute, topic=replace(per_minute.topic, volatility=Volatility.STD_ANNUAL))
+    errors = np.array([1e-3, 7e-3]) * 525_600**0.5  # 0.72 and 5.07
+    expected = {"mse": errors**2, "mae": errors, "huber": [errors[0] ** 2 / 2, errors[1] - 0.5]}
+    np.testing.assert_allclose(a_year.losses, expected[loss])
+    np.testing.assert_array_equal(a_year.naive_losses, 0.0)
+    assert (per_minute.losses < a_year.losses).all()
 
 
 def test_a_network_with_other_heads_is_scored_on_those_it_has() -> None:

@@ -1,5 +1,7 @@
 """Heads: names, panels, truths, naive forecasts and the scaling of targets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
-from core.topic import Target, Topic
+from core.topic import Target, Topic, Volatility
 from market.klines import Klines
 from model.heads import (
     HOUR,
@@ -29,7 +31,7 @@ from model.heads import (
 from tests.fakes import START_MS, random_walk_klines
 
 WALK = random_walk_klines(600)
-HEADS = [Head(Kind.RETURN, 10), Head(Kind.VOLATILITY, 5), Head(Kind.VOLATILITY, 15)]
+HEADS = [Head(Kind.RETURN, 10), Head(Kind.VOLATILITY, 5), Head(Kind.VOLATILITY, 15), Head(Kind.RMS, 15)]
 
 
 def topic(topic_id: int, symbol: str, target: Target, horizon_min: int) -> Topic:
@@ -105,6 +107,33 @@ def test_hourly_volatility_is_scaled_to_a_minute() -> None:
     assert realised_volatility(hours, 8)[50] == pytest.approx(np.std(returns[42:50], ddof=1) / 60**0.5, rel=1e-9)
 
 
+@pytest.mark.parametrize(("klines", "minutes"), [(WALK, 1), (random_walk_klines(200, interval_ms=HOUR_MS), 60)])
+def test_the_root_mean_square_is_about_zero_and_its_horizon_is_the_root_of_the_sum(
+    klines: Klines, minutes: int
+) -> None:
+    returns = np.diff(np.log(klines.close))[85:100]
+    rms = realised_volatility(klines, 15, Kind.RMS)[100]
+    assert rms == pytest.approx(np.sqrt(np.mean(returns**2) / minutes), rel=1e-9)
+    assert rms * Volatility.RMS_HORIZON.factor(15 * minutes) == pytest.approx(np.sqrt(np.sum(returns**2)), rel=1e-9)
+    deviation = np.std(returns, ddof=1) / minutes**0.5
+    assert realised_volatility(klines, 15)[100] * Volatility.STD_ANNUAL.factor(15) == pytest.approx(
+        deviation * 525_600**0.5, rel=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("volatility", "head"),
+    [
+        *((word, Head(Kind.VOLATILITY, 15)) for word in Volatility if word.startswith("std")),
+        *((word, Head(Kind.RMS, 15)) for word in Volatility if word.startswith("rms")),
+    ],
+)
+def test_the_measure_of_a_volatility_decides_its_head_and_the_unit_does_not(volatility: Volatility, head: Head) -> None:
+    asked = replace(topic(1, "ETHUSDT", Target.VOLATILITY, 15), volatility=volatility)
+    assert head_of(asked) == head
+    assert Head.parse(head.key) == head
+
+
 def test_a_flat_market_has_no_volatility() -> None:
     flat = random_walk_klines(50, sigma=0.0)
     np.testing.assert_array_equal(realised_volatility(flat, 5)[5:], 0.0)
@@ -119,8 +148,9 @@ def test_truth_is_what_follows_and_naive_is_what_was(head: Head) -> None:
         assert came_true[row] == pytest.approx(np.log(WALK.close[row + steps] / WALK.close[row]))
         assert guess[row] == 0
     else:
-        assert came_true[row] == pytest.approx(np.std(ahead, ddof=1))
-        assert guess[row] == pytest.approx(np.std(behind, ddof=1))
+        for number, window in ((came_true[row], ahead), (guess[row], behind)):
+            of_rms = np.sqrt(np.mean(window**2))
+            assert number == pytest.approx(of_rms if head.kind is Kind.RMS else np.std(window, ddof=1))
     assert np.isnan(came_true[-steps:]).all()
     assert np.isfinite(came_true[steps:-steps]).all()
 
@@ -148,7 +178,7 @@ def test_a_hole_in_the_future_leaves_no_truth(head: Head) -> None:
 @given(value=st.floats(1e-7, 0.2), scale=st.floats(1e-6, 0.05), sign=st.sampled_from([-1, 1]))
 def test_scaling_round_trips(panel: Panel, kind: Kind, value: float, scale: float, sign: int) -> None:
     head = Head(kind, 480)
-    values = np.array([value if kind is Kind.VOLATILITY else sign * value])
+    values = np.array([value if kind.is_volatility else sign * value])
     scales = np.array([scale])
     np.testing.assert_allclose(
         decode(encode(values, scales, panel, head), scales, panel, head), values, rtol=1e-9, atol=1e-12
