@@ -21,6 +21,7 @@ CAUTION = 3.0  # standard errors taken off a slope: an edge that could be luck c
 LEAST_HORIZONS = 50  # of validation time below which no slope is believed: overlapping rows are not evidence
 POOLED = "*"  # stands for any symbol that was not trained on
 BIAS_LIMITS = (0.5, 2.0)
+LEAST_WINDOWS = 20  # horizons' worth of validation rows below which a symbol's own bias is luck: it gets the pooled one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +96,16 @@ def fit(windows: Windows, rows: Rows, output: Floats32) -> Calibration:
         factors[symbol] = {
             head.key: _factor(windows, rows[chosen], output[chosen], column)
             for column, head in enumerate(windows.plan.heads)
-            if chosen.any()
+            if _is_enough(windows, rows[chosen], column)
         }
     return Calibration(factors=factors)
+
+
+def _is_enough(windows: Windows, rows: Rows, column: int) -> bool:
+    """Whether one symbol's rows say something about its own factor."""
+    head = windows.plan.heads[column]
+    least = LEAST_WINDOWS * windows.plan.panel.steps(head) if head.kind.is_volatility else 1
+    return int(np.isfinite(windows.truth[rows, column]).sum()) >= least
 
 
 def _factor(windows: Windows, rows: Rows, output: Floats32, column: int) -> float:

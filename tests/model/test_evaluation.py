@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.errors import IncompatibleModel, UnusableForecast
 from core.topic import Target, Topic, Volatility
-from model.calibration import BIAS_LIMITS, LEAST_HORIZONS, POOLED, Calibration, bias, fit, shrinkage
+from model.calibration import BIAS_LIMITS, LEAST_HORIZONS, LEAST_WINDOWS, POOLED, Calibration, bias, fit, shrinkage
 from model.evaluation import Score, TopicForecasts, outputs, score
 from model.features import Floats32
 from model.heads import MINUTE, Head, Kind, panels_for
@@ -189,6 +189,19 @@ def test_calibration_of_foresight_is_trust_and_of_noise_is_none() -> None:
         assert doubted.factor(symbol, RETURN) == 0.0
     assert trusted.factor("DOGEUSDT", RETURN) == 0.0
     assert trusted.factor("DOGEUSDT", VOLATILITY) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "own"), [(LEAST_WINDOWS * 15 - 1, False), (LEAST_WINDOWS * 15, True)])
+def test_a_symbol_with_few_validation_rows_has_the_bias_of_all(rows: int, own: bool) -> None:
+    ether = PLAN.symbols.index("ETHUSDT")
+    bitcoin, few = EVERY[WINDOWS.symbol[EVERY] != ether], EVERY[WINDOWS.symbol[EVERY] == ether][:rows]
+    chosen = np.sort(np.concatenate([bitcoin, few]))
+    said = foresight(chosen)
+    said[WINDOWS.symbol[chosen] == ether] -= 0.3  # of ether, a quarter too low
+    fitted = fit(WINDOWS, chosen, said)
+    pooled = fitted.factors[POOLED][VOLATILITY.key]
+    assert (fitted.factor("ETHUSDT", VOLATILITY) > 1.3) == own
+    assert (fitted.factor("ETHUSDT", VOLATILITY) == pooled) != own
 
 
 def test_calibration_survives_json() -> None:

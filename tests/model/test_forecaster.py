@@ -27,7 +27,7 @@ from model.heads import HOUR, MINUTE, Head, Kind, PanelPlan, decode, head_of, na
 from model.registry import Registry, check
 from model.windows import Split, build
 from tests.data import make_tiny_model as tiny
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes import NO_ORIGIN, START_MS, random_walk_klines
 
 RETURN_10M = Head(Kind.RETURN, 10)
 VOLATILITY_15M = Head(Kind.VOLATILITY, 15)
@@ -91,6 +91,7 @@ def artefact(onnx_bytes: bytes | None = None, **changes: object) -> Artefact:
         seed=0,
         training={},
         libraries={},
+        origin=NO_ORIGIN,
         created_ms=0,
     )
     return Artefact(

@@ -24,6 +24,7 @@ from core.topic import Target, Topic
 from model.artefact import Artefact, Manifest, read_artefact, sealed
 from model.registry import Registry, check
 from model.windows import Split
+from tests.fakes import NO_ORIGIN
 
 CREATED_MS = 1_795_337_100_000  # 2026-11-22 08:45:00 UTC
 SPLIT = {
@@ -68,6 +69,7 @@ def artefact(number: int = 0, panel: str = "minute", created_ms: int = CREATED_M
             seed=number,
             training={"epochs": 6},
             libraries={"torch": "2"},
+            origin=NO_ORIGIN,
             created_ms=created_ms,
             scores=({"topic_id": 1, "relative_to_naive": 0.7},),
         ),
@@ -197,7 +199,8 @@ def flipped(content: bytes) -> bytes:
             lambda f: write_manifest(f, b"<html>busy</html>"), "manifest.json: content: Invalid JSON", id="no JSON"
         ),
         pytest.param(lambda f: write_manifest(f, b"[]"), "manifest.json: content", id="JSON, but no object"),
-        pytest.param(manifest_says(schema_version=2), "schema_version: .*was '2'", id="foreign schema version"),
+        pytest.param(manifest_says(schema_version=3), "schema_version: .*was '3'", id="foreign schema version"),
+        pytest.param(manifest_says(schema_version=1), "schema_version.*'1'.*train anew", id="older schema version"),
         pytest.param(manifest_says(surprise=1), "surprise: Extra inputs", id="unknown field"),
         pytest.param(manifest_says(lookback="64"), "lookback: .*integer", id="number written as text"),
         pytest.param(manifest_says(heads=[]), "heads: ", id="no heads"),
