@@ -26,7 +26,7 @@ from pydantic import (
 from core.errors import IncompatibleModel
 from model.windows import Split
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2  # 1 did not say what a network was made of
 NETWORK_FILE = "model.onnx"
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -52,10 +52,28 @@ class StoredFile(StrictModel):
     sha256: Sha256
 
 
+class CandlesRead(StrictModel):
+    """The candles of one symbol that a training was handed, those it was judged on included; 0 where there are none."""
+
+    first_open_ms: NonNegativeInt
+    last_open_ms: NonNegativeInt
+    rows: NonNegativeInt
+    sha256: Sha256  # of times and columns: ``provenance.candles_read``
+
+
+class Origin(StrictModel):
+    """What a network was made of, beside the seed, the configuration and the libraries: equal ones give equal bytes."""
+
+    klines: dict[Name, CandlesRead]  # by symbol
+    topics: dict[Name, dict[str, JsonValue]]  # what was asked, by ``Topic.key``
+    source_sha256: Sha256  # of our own code: ``provenance.source_sha256``
+    machine: str  # system, processor and the instructions that torch used
+
+
 class Manifest(StrictModel):
     """What a version was made for, from what, and how it scored. Written once, never changed."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     panel: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=32)]
     interval_ms: PositiveInt
     lookback: PositiveInt  # klines in a window
@@ -69,7 +87,8 @@ class Manifest(StrictModel):
     rows: PositiveInt  # windows trained on
     seed: NonNegativeInt
     training: dict[str, JsonValue]  # the training's configuration
-    libraries: dict[str, str]  # name -> version, of what made the network
+    libraries: dict[str, str]  # name -> version, of what made the network: Python, this package and the libraries
+    origin: Origin
     created_ms: NonNegativeInt
     scores: tuple[dict[str, JsonValue], ...] = ()  # one object per topic
     files: dict[str, StoredFile] = {}  # filled in by publication

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version as version_of
 
 import structlog
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -13,7 +12,8 @@ from core.errors import ConfigError, IncompatibleModel, UnusableForecast
 from core.topic import Topic
 from market.klines import Klines
 from market.store import KlineStore
-from model.artefact import Artefact, Manifest
+from model import provenance
+from model.artefact import Artefact, Manifest, Origin
 from model.evaluation import Score, onnx_network, outputs, score
 from model.features import FEATURE_VERSION, FEATURES
 from model.forecaster import BiRNNForecaster
@@ -40,7 +40,6 @@ VOLATILITY = (
     "of the one-candle log-returns over the horizon, per minute whatever unit a topic asks for: heads volatility-* are "
     "the sample standard deviation (about the mean, n - 1), heads rms-* the square root of the mean square"
 )
-LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
 
 log = structlog.get_logger()
 
@@ -154,7 +153,7 @@ def run_round(
     """
     started_ms = clock.now_ms()
     trained = train_panel(plan, klines, config, seed, _in_words(config, show))
-    artefact = _artefact(trained, clock.now_ms())
+    artefact = _artefact(trained, klines, clock.now_ms())
     show(1, 1, "judging")
     verdicts = judge(trained, artefact, _champions(registry, plan.topics, oldest_champion_ms))
     scores = tuple(verdict.model_dump(mode="json") for verdict in verdicts)
@@ -263,7 +262,7 @@ def _champions(registry: Registry, topics: Sequence[Topic], oldest_ms: int) -> d
     return found
 
 
-def _artefact(trained: TrainedPanel, now_ms: int) -> Artefact:
+def _artefact(trained: TrainedPanel, klines: Mapping[str, Klines], now_ms: int) -> Artefact:
     plan, windows, split = trained.plan, trained.windows, trained.split
     checked = windows.rows(split.judge_start_ms, split.judge_end_ms)[:CHECKED_WINDOWS]
     return Artefact(
@@ -283,10 +282,27 @@ def _artefact(trained: TrainedPanel, now_ms: int) -> Artefact:
             rows=trained.rows["train"],
             seed=trained.seed,
             training=asdict(trained.config),
-            libraries={name: version_of(name) for name in LIBRARIES},
+            libraries=provenance.libraries(),
+            origin=Origin(
+                klines={symbol: provenance.candles_read(klines[symbol]) for symbol in plan.symbols},
+                topics={topic.key: _asked(topic) for topic in plan.topics},
+                source_sha256=provenance.source_sha256(),
+                machine=provenance.machine(),
+            ),
             created_ms=now_ms,
         ),
     )
+
+
+def _asked(topic: Topic) -> dict[str, JsonValue]:
+    return {
+        "symbol": topic.symbol,
+        "target": topic.target.value,
+        "volatility": topic.volatility.value,
+        "horizon": topic.horizon,
+        "loss": topic.loss,
+        "head": head_of(topic).key,
+    }
 
 
 def _in_words(config: TrainingConfig, show: Show) -> Progress:

@@ -22,7 +22,7 @@ from model.heads import MINUTE, Kind, head_of
 from model.registry import Registry
 from model.training import export_onnx, weights_bytes
 from model.windows import Split
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes import NO_ORIGIN, START_MS, random_walk_klines
 
 FOLDER = Path(__file__).parent / "tiny_model"
 GOLDEN = FOLDER / "golden.json"
@@ -84,6 +84,7 @@ def main() -> None:
         seed=0,
         training={"hidden_layer_size": 4, "num_layers": 1},
         libraries={},
+        origin=NO_ORIGIN,
         created_ms=day[5],
     )
     registry = Registry(FOLDER)

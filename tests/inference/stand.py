@@ -31,7 +31,7 @@ from model.features import FEATURE_VERSION, FEATURES
 from model.heads import HOUR, MINUTE, Panel
 from model.registry import Registry
 from model.windows import Split
-from tests.fakes import START_MS, eventually
+from tests.fakes import NO_ORIGIN, START_MS, eventually
 
 BASE_MS = START_MS + 30 * 60_000  # on the minute, in the middle of an hour
 
@@ -128,6 +128,7 @@ def publish(
         seed=0,
         training={},
         libraries={},
+        origin=NO_ORIGIN,
         created_ms=now_ms,
     )
     return registry.publish(Artefact(onnx=network(panel, output), weights=b"weights", manifest=manifest))
