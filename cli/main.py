@@ -38,6 +38,13 @@ DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where every
 MarketOption = Annotated[
     Market | None, typer.Option(help="auto: Binance if it answers within three seconds, else the simulated exchange.")
 ]
+TopicOption = Annotated[
+    list[int] | None, typer.Option(help="Topic id, of --network or, with --config, of the config; repeat it.")
+]
+NetworkOption = Annotated[str, typer.Option(help="Whose catalogue the ids are of.")]
+KlinesOption = Annotated[
+    Path | None, typer.Option(help="Folder of Parquet klines; the worker's own store when not given.")
+]
 ReplayOption = Annotated[
     Path | None, typer.Option(help="A folder of Parquet klines for the simulated exchange to replay.")
 ]
@@ -156,14 +163,10 @@ def train(
 @app.command()
 @_one_line_errors
 def backtest(
-    topic: Annotated[
-        list[int] | None, typer.Option(help="Topic id, of --network or, with --config, of the config; repeat it.")
-    ] = None,
-    network: Annotated[str, typer.Option(help="Whose catalogue the ids are of.")] = "allora-testnet-1",
+    topic: TopicOption = None,
+    network: NetworkOption = "allora-testnet-1",
     config: ConfigOption = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of Parquet klines; the worker's own store when not given.")
-    ] = None,
+    data: KlinesOption = None,
     data_dir: DataOption = None,
     start: Annotated[
         str | None, typer.Option(help="UTC day of the first training; three months before the end.")
@@ -171,7 +174,7 @@ def backtest(
     end: Annotated[str | None, typer.Option(help="UTC day where the span ends; where the klines do.")] = None,
     every: Annotated[int | None, typer.Option(help="Days between trainings; 14, with --quick 30.")] = None,
     days: Annotated[int | None, typer.Option(help="History of a training (TRAINING_DAYS).")] = None,
-    stride: Annotated[int | None, typer.Option(help="Score every so many candles; 1, with --quick 5.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Score every so many minutes; 1, with --quick 5.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every training (SEED).")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where it is kept; a folder of its own in DATA_DIR/backtests.")
@@ -188,6 +191,7 @@ def backtest(
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
     from research.command import Asked, chosen_topics, folder_of, introduction, walk_and_report, walk_of  # noqa: PLC0415
+    from research.report import TABLE_WIDTH  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = _settings(config=config, data_dir=data_dir, training_days=days, seed=seed)
@@ -215,7 +219,6 @@ def backtest(
     )
     configure_logging(settings.log_level, service="birnn", simulated=settings.market is Market.SIMULATED)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console()
     try:
         walk, recording = walk_of(asked)
         folder = folder_of(asked, walk, recording)
@@ -227,8 +230,74 @@ def backtest(
         show_cursor_again()
         print("stopped; the same command goes on after the last finished step", file=sys.stderr)
         raise typer.Exit(130) from None
+    console = Console()
+    console = Console(width=max(console.width, TABLE_WIDTH))
     for part in parts:
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+
+
+@app.command()
+@_one_line_errors
+def tune(
+    topic: TopicOption = None,
+    network: NetworkOption = "allora-testnet-1",
+    config: ConfigOption = None,
+    data: KlinesOption = None,
+    data_dir: DataOption = None,
+    panel: Annotated[list[str] | None, typer.Option(help="minute or hour; both when not given.")] = None,
+    end: Annotated[
+        str | None, typer.Option(help="UTC day where what it reads ends; not given, that is before what gates judge.")
+    ] = None,
+    days: Annotated[int | None, typer.Option(help="History of a training (TRAINING_DAYS).")] = None,
+    minutes: Annotated[float, typer.Option(help="Time for all panels together.")] = 60.0,
+    trials: Annotated[int | None, typer.Option(help="Most trials of a panel, earlier runs counted in.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes, a core each.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Of trainings and search (SEED).")] = None,
+    study: Annotated[Path | None, typer.Option(help="SQLite file of the trials; DATA_DIR/tuning.sqlite3.")] = None,
+    out: Annotated[Path | None, typer.Option(help="What is adopted goes here; DATA_DIR/training.json.")] = None,
+    adopt: Annotated[bool, typer.Option(help="Whether to write what is better.")] = True,
+    new: Annotated[bool, typer.Option("--new", help="Forget the earlier trials of this very study.")] = False,
+) -> None:
+    """Search for better training settings on past klines; the updater reads what is adopted. Resumable."""
+    from research.command import chosen_topics, moment_of  # noqa: PLC0415
+    from research.tune import Asked, tuned  # noqa: PLC0415
+    from research.tune_tables import tables  # noqa: PLC0415
+    from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
+
+    settings = _settings(config=config, data_dir=data_dir, training_days=days, seed=seed)
+    if settings.market is Market.SIMULATED:
+        settings = settings.model_copy(update={"data_dir": tape_folder(settings, None)})
+    configured = None
+    if config or not topic:
+        configured = topics_from_config(*_or_example(settings).config_files)
+    asked = Asked(
+        topics=chosen_topics(network, topic or (), configured),
+        data_dir=settings.data_dir,
+        data=data,
+        end_ms=moment_of(end, "--end"),
+        panels=panel or (),
+        training_days=settings.training_days,
+        seed=settings.seed,
+        minutes=minutes,
+        trials=trials,
+        jobs=jobs,
+        study=study,
+        out=out,
+        adopt=adopt,
+        anew=new,
+    )
+    configure_logging(settings.log_level, service="birnn", simulated=settings.market is Market.SIMULATED)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console()
+    try:
+        with progress_of("tune") as show:
+            for found in tuned(asked, show, functools.partial(print, flush=True)):
+                for part in tables(found):
+                    console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+    except KeyboardInterrupt:
+        show_cursor_again()
+        print("stopped; the same command goes on, and repeats the trial that was cut off", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @app.command()

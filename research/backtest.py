@@ -26,7 +26,7 @@ from model.calibration import Calibration
 from model.evaluation import TopicForecasts, forecasts, onnx_network, outputs
 from model.features import Floats32
 from model.forecaster import BiRNNForecaster
-from model.heads import Kind, PanelPlan, head_of, training_start_ms
+from model.heads import MINUTE, PanelPlan, head_of, training_start_ms
 from model.registry import Registry
 from model.windows import build
 from research.baselines import BASELINES
@@ -74,7 +74,7 @@ def fingerprint(walk: Walk, recording: Recording) -> Fingerprint:
         "end": iso(walk.end_ms),
         "retraining every, days": walk.every_days,
         "TRAINING_DAYS": walk.training_days,
-        "every so many candles": walk.stride,
+        "scored every, minutes": walk.stride,
         "seed": walk.seed,
         "training": {
             plan.panel.name: asdict(training_config(plan.panel.name, walk.training.get(plan.panel.name, {})))
@@ -162,13 +162,15 @@ def _step(
     artefacts = {version: folder.registry.open(version) for version in versions}
     longest = max(artefact.manifest.lookback for artefact in artefacts.values())
     interval_ms = plan.panel.interval_ms  # a candle that closes at a moment is known at it
-    rows = windows.reading(longest).rows(from_ms - interval_ms, to_ms - interval_ms, stride=walk.stride)
+    stride = walk.stride if plan.panel.name == MINUTE.name else 1
+    rows = windows.reading(longest).rows(from_ms - interval_ms, to_ms - interval_ms, stride=stride)
     stage = Stage(
         windows=windows,
         klines=klines,
         trained=trained.symbols,
         split=artefacts[outcome.version].manifest.split,
         rows=rows,
+        now_ms=from_ms,
         seed=walk.seed,
         quick=walk.quick,
     )
@@ -220,7 +222,7 @@ def _frame(
         if (ours := said[newest].get(topic.key)) is None:
             continue
         rows, head = stage.rows_of(topic), head_of(topic)
-        unit = windows.plan.panel.per_minute if head.kind is Kind.VOLATILITY else windows.plan.panel.steps(head) ** 0.5
+        unit = windows.plan.panel.per_minute if head.kind.is_volatility else windows.plan.panel.steps(head) ** 0.5
         answering = newest if topic.symbol in walk.unseen else getattr(serving.get(topic.key), "version", None)
         columns[topic.key] = {
             "truth": ours.came_true,

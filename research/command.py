@@ -99,15 +99,20 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
     start_ms, end_ms = span_of(
         recording,
         walk.plans(),
-        start_ms=_moment(asked.start, "--start"),
-        end_ms=_moment(asked.end, "--end"),
+        start_ms=moment_of(asked.start, "--start"),
+        end_ms=moment_of(asked.end, "--end"),
         training_days=asked.training_days,
         span_days=QUICK_SPAN_DAYS if asked.quick else SPAN_DAYS,
     )
     return replace(walk, start_ms=start_ms, end_ms=end_ms), recording
 
 
-def _moment(text: str | None, option: str) -> int | None:
+def moment_of(text: str | None, option: str) -> int | None:
+    """A day or moment of the command line in ms; None where it was not given.
+
+    Raises:
+        ConfigError: it is neither; names the option.
+    """
     if text is None:
         return None
     try:

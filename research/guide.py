@@ -13,71 +13,65 @@ from research.stage import Forecasts, Stage, Tell
 
 CLOSES = 10  # in a window
 HIDDEN, LAYERS, DROPOUT, LEARNING_RATE = 115, 2, 0.3, 1e-3
-ROWS, QUICK_ROWS = 20_000, 4_000
-EPOCHS, QUICK_EPOCHS = 6, 2
-BATCH = 128
-
-_Scales = dict[int, tuple[float, float]]  # of a symbol's index: its lowest and highest close in the training part
+ROWS, QUICK_ROWS = 12_000, 4_000
+EPOCHS, QUICK_EPOCHS = 4, 2
+BATCH = 32
 
 
 def guide(stage: Stage, tell: Tell) -> Forecasts:
     """One network for all symbols, from the last ten closes to the next one.
 
-    As the guide has it: closes of each symbol scaled to [-1, 1] by their lowest and highest, windows of ten, the
-    label is the close of the candle that follows, ``BiRNNModel`` with 115 hidden units, two layers and dropout 0.3,
-    Adam with a learning rate of 0.001, mean squared error; the answer serves every horizon, and scaling and weights
-    stay as they are until the next training.
-    Bounded here: at most ROWS windows, evenly out of the training part (the guide takes the newest 1,000 candles of
-    each symbol); EPOCHS epochs in batches of BATCH (the guide: 50 epochs, one window at a time). Each symbol keeps
-    its own scale (the guide's script keeps the last one's for all).
+    As the guide has it. Training: closes of each symbol scaled to [-1, 1] by the lowest and highest of all of them,
+    windows of ten, the label is the close of the candle that follows, ``BiRNNModel`` with 115 hidden units, two layers
+    and dropout 0.3, Adam with a learning rate of 0.001, mean squared error. Answers: the last ten closes scaled by
+    their own lowest and highest, and the output scaled back by them; it serves every horizon.
+    Bounded here: at most ROWS windows, evenly out of the whole history up to the date (the guide takes the newest
+    1,000 candles of each symbol), EPOCHS epochs in batches of BATCH (the guide: 50 epochs, one window at a time).
+    Its app reads 20 closes of some symbols, here ten of all, and rounds to cents, which is left out.
 
-    Source: 0xtnpxsgt/Allora-Comprehensive-Guide, birnn_model.py.
+    Source: 0xtnpxsgt/Allora-Comprehensive-Guide, birnn_model.py and Allora101Guide.md.
     """
     topics = [topic for topic in stage.topics(Kind.RETURN) if topic.symbol in stage.trained]
     if not topics:
         return {}
     windows = stage.windows
-    every = stage.fitting("train")
-    scales = {
-        index: (float(closes.min()), float(closes.max()))
-        for index in range(len(stage.trained))
-        if len(closes := windows.close[every[windows.symbol[every] == index]])
-    }
-    follows = windows.open_time_ms[1:] - windows.open_time_ms[:-1] == windows.plan.panel.interval_ms
-    every = every[every < len(windows.close) - 1]
-    every = every[follows[every] & (windows.symbol[every] == windows.symbol[every + 1])]
+    every = stage.known_by_now(windows.plan.panel.interval_ms)
+    every = every[np.diff(windows.open_time_ms, append=0)[every] == windows.plan.panel.interval_ms]
+    low, high = np.zeros(len(stage.trained)), np.ones(len(stage.trained))
+    for index in range(len(stage.trained)):
+        if len(closes := windows.close[every[windows.symbol[every] == index]]):
+            low[index], high[index] = closes.min(), closes.max()
     most = QUICK_ROWS if stage.quick else ROWS
     rows = every[:: max(1, -(-len(every) // most))]
-    model = _train(_closes(stage, rows, scales), _scaled(stage, rows + 1, rows, scales).astype(np.float32), stage, tell)
+    lows, highs = low[windows.symbol[rows]], high[windows.symbol[rows]]
+    model = _train(
+        _scaled(_closes(stage, rows), lows[:, None], highs[:, None]).astype(np.float32)[:, :, None],
+        _scaled(windows.close[rows + 1], lows, highs).astype(np.float32),
+        stage,
+        tell,
+    )
     tell("guide")
     found = {}
     for topic in topics:
         asked = stage.rows_of(topic)
-        low, high = scales.get(windows.plan.symbols.index(topic.symbol), (0.0, 0.0))
-        if high <= low:
-            continue
-        said = _answers(model, _closes(stage, asked, scales))
-        price = (said + 1) / 2 * (high - low) + low
+        closes = _closes(stage, asked)
+        low, high = closes.min(axis=1), closes.max(axis=1)
+        said = _answers(model, _scaled(closes, low[:, None], high[:, None]).astype(np.float32)[:, :, None])
+        price = np.where(high > low, (said + 1) / 2 * (high - low) + low, windows.close[asked])
         found[topic.key] = np.log(np.maximum(price / windows.close[asked], 1e-3))
     return found
 
 
-def _scaled(stage: Stage, closes_at: Rows, rows: Rows, scales: _Scales) -> Floats:
-    """Closes at some places, in the scale of the symbol of each row: ``closes_at`` is ``(N,)`` or ``(N, L)``."""
-    low, high = (
-        np.array([scales.get(int(one), (0.0, 1.0))[edge] for one in stage.windows.symbol[rows]]) for edge in (0, 1)
-    )
-    span = np.maximum(high - low, 1e-12)
-    if closes_at.ndim == 2:
-        low, span = low[:, None], span[:, None]
-    result: Floats = (stage.windows.close[closes_at] - low) / span * 2 - 1
-    return result
+def _closes(stage: Stage, rows: Rows) -> Floats:
+    """``(N, CLOSES)`` closes up to each row."""
+    closes: Floats = stage.windows.close[rows[:, None] + np.arange(1 - CLOSES, 1)]
+    return closes
 
 
-def _closes(stage: Stage, rows: Rows, scales: _Scales) -> npt.NDArray[np.float32]:
-    """``(N, CLOSES, 1)`` windows that end at the rows."""
-    places = rows[:, None] + np.arange(1 - CLOSES, 1)
-    return _scaled(stage, places, rows, scales).astype(np.float32)[:, :, None]
+def _scaled(prices: Floats, low: Floats, high: Floats) -> Floats:
+    """From ``low`` to ``high`` as -1 to 1."""
+    scaled: Floats = (prices - low) / np.maximum(high - low, 1e-12) * 2 - 1
+    return scaled
 
 
 def _train(x_NL1: npt.NDArray[np.float32], y_N: npt.NDArray[np.float32], stage: Stage, tell: Tell) -> BiRNNModel:

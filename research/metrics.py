@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from market.klines import Floats, Ints
+from model.hac import mean_over_time
 
 DECILES = 10
 TWO_SIDED = 1.96  # standard errors of a band that holds 95 of 100
@@ -32,7 +33,7 @@ class Hits:
     rows: int
     rate: float  # of rows whose price moved
     effective: float  # independent rows they are worth
-    p: float  # chance of such a rate or a higher one by tossing a coin; one-sided
+    p: float  # chance of such a rate or a higher one by tossing a coin; one-sided; NaN where too little time says
     least: float  # confidence of the least confident of them, in standard deviations of the horizon
     most: float
 
@@ -61,68 +62,25 @@ def normal_tail(z: float) -> float:
     return 0.5 * math.erfc(z / 2**0.5)
 
 
-def effective_rows(values: Floats, ticks: Ints, lags: int) -> float:
-    """How many independent rows the mean of these is worth.
-
-    The rows' variance over that of their mean, the latter allowing for correlation over ``lags`` candles and among
-    rows of the same candle (several symbols): Newey and West, Econometrica 55(3), 1987. Never more than there are.
-
-    Args:
-        values: ``(N,)``, any order.
-        ticks: ``(N,)`` the place of each in time, in candles.
-
-    >>> effective_rows(np.array([1.0, 0.0, 0.0, 1.0, 1.0, 0.0]), np.arange(6), 0)
-    6.0
-    >>> effective_rows(np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0]), np.array([0, 0, 1, 1, 2, 2]), 0)
-    3.0
-    """
-    if len(values) < 2:
-        return float(len(values))
-    centred = values - values.mean()
-    first = int(ticks.min())
-    sums = np.bincount(ticks - first, weights=centred)
-    lags = min(lags, len(sums) - 1)
-    spectrum = np.fft.rfft(sums, 2 * len(sums))
-    covariances = np.fft.irfft(np.abs(spectrum) ** 2)[: lags + 1]
-    weights = 1 - np.arange(lags + 1) / (lags + 1)  # Bartlett
-    of_sum = float(2 * (weights @ covariances) - covariances[0])
-    power = float(centred @ centred)
-    if not of_sum > 0 or not power > 0:
-        return float(len(values))
-    return min(round(len(values) * power / of_sum, 6), float(len(values)))
-
-
-def diebold_mariano(lead: Floats, ticks: Ints, steps: int) -> tuple[float, float]:
-    """Statistic and one-sided p of a loss that is lower than another's."""
-    worth = effective_rows(lead, ticks, 2 * steps)
-    spread = float(lead.std())
-    if not spread > 0:
-        return 0.0, 0.5
-    statistic = float(lead.mean()) / spread * worth**0.5
-    return statistic, normal_tail(-statistic)
-
-
 def hits(truth: Floats, forecast: Floats, confidence: Floats, ticks: Ints, steps: int) -> Hits:
     """Direction of a forecast against what came true.
 
     Args:
         truth, forecast: ``(N,)`` returns; rows that did not move are left out.
         confidence: ``(N,)`` size of the forecast over the market's present standard deviation.
-        ticks: ``(N,)`` place in time, in candles.
-        steps: the horizon in candles; correlation is allowed for over twice as many.
+        ticks: ``(N,)`` place in time, in candles; rows of several symbols may share one.
+        steps: the horizon in candles.
     """
     moved = truth != 0
     right = (np.sign(truth[moved]) == np.sign(forecast[moved])).astype(np.float64)
     if not len(right):
-        return Hits(rows=0, rate=0.5, effective=0.0, p=1.0, least=math.nan, most=math.nan)
-    worth = effective_rows(right, ticks[moved], 2 * steps)
-    rate = float(right.mean())
-    z = (rate - 0.5 - 0.5 / worth) / (0.25 / worth) ** 0.5  # with the correction for counting in whole rows
+        return Hits(rows=0, rate=0.5, effective=0.0, p=math.nan, least=math.nan, most=math.nan)
+    over_coin = mean_over_time(right - 0.5, ticks[moved], steps)
     return Hits(
         rows=len(right),
-        rate=rate,
-        effective=worth,
-        p=normal_tail(z),
+        rate=float(right.mean()),
+        effective=over_coin.effective,
+        p=over_coin.p_above,
         least=float(confidence[moved].min()),
         most=float(confidence[moved].max()),
     )

@@ -26,7 +26,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align
 th { font-weight: 600; vertical-align: bottom } th.l, td.l { text-align: left }
 td.why { white-space: normal; min-width: 16rem; text-align: left }
 .good { color: var(--good) } .bad { color: var(--bad) } .strong { font-weight: 650 }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: .8rem }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17.5rem), 1fr)); gap: .8rem }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: .6rem .6rem .4rem }
 figure svg { width: 100%; height: auto; display: block; overflow: hidden }
 figure svg text { font-family: system-ui, sans-serif }
@@ -35,6 +35,8 @@ details { margin: .4rem 0 } summary { cursor: pointer; color: var(--faint); font
 code { background: var(--card); padding: .1rem .3rem; border-radius: 4px; overflow-wrap: anywhere; font-size: .85rem }
 .promoted { color: var(--good); font-weight: 650 } .demoted { color: var(--bad); font-weight: 650 }
 """
+
+NOTHING_GAINED = 0.99995  # a ratio from here on reads 1.0000
 
 _MARKS = {"promoted": "promoted", "kept": "kept", "demoted": "demoted", "naive": "naive stays"}
 
@@ -96,7 +98,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     for one in report["topics"]:
         ratios, against = one["ratio_to_naive"], one["against"][SERVED]
         others = [name for name in baselines if name in ratios]
-        best = min(others, key=lambda name: ratios[name] if ratios[name] is not None else 9e9, default=None)
+        best = min((ratios[name] for name in others if ratios[name] is not None), default=1.0)
         rows.append(
             [
                 _cell(_name(one), "l"),
@@ -105,7 +107,10 @@ def _summary(report: Mapping[str, Any]) -> str:
                 _ratio(ratios[SERVED], against["naive"]["dm_p"], strong=True),
                 _p(against["naive"]["dm_p"]),
                 _ratio(ratios[NEWEST], one["against"][NEWEST]["naive"]["dm_p"]),
-                *(_cell(ratio_text(ratios.get(name)), "strong" if name == best else "") for name in baselines),
+                *(
+                    _cell(ratio_text(ratios.get(name)), "strong" if ratios.get(name) == best < NOTHING_GAINED else "")
+                    for name in baselines
+                ),
                 *(
                     _p(against[name]["dm_p"]) if name in against else _cell("")
                     for name in ("har", "lightgbm")
@@ -115,15 +120,15 @@ def _summary(report: Mapping[str, Any]) -> str:
             ]
         )
     heads = ["topic", "loss", "rows", "served", "p", "newest", *(label(name) for name in baselines)]
-    heads += [f"p against {label(name)}" for name in ("har", "lightgbm") if name in baselines] + ["Forge"]
+    heads += [f"p, {label(name)}" for name in ("har", "lightgbm") if name in baselines] + ["Forge"]
     about = "; ".join(f"{label(name)}: {words}" for name, words in report["baselines"].items())
     return _table(heads, rows, left=2) + _how(
         "served, newest and each baseline: mean loss over that of the naive forecast on the same rows, in the topic's "
         "own loss; below 1 is better. Green or red: luck alone would not do it (p below 0.05).",
         "served: what the gate let through, naive where it let nothing through. newest: the newest network whatever "
         "the gate said.",
-        "p: chance that luck alone gives served such a lead over naive, or over the baseline named "
-        "(Diebold and Mariano, allowing for overlapping horizons).",
+        "p: chance that luck alone gives served such a lead over naive or, where one is named, over that baseline "
+        "(Diebold and Mariano, allowing for overlapping horizons); empty where both said the same.",
         f"Baselines, fitted at each date on the same rows; the best of each topic is bold. {about}." if about else "",
         "Forge: how many of the Forge builder kit's seven metrics what was served reaches (table in each topic).",
     )
@@ -136,7 +141,7 @@ def _directions(report: Mapping[str, Any]) -> str:
     rows, figures = [], []
     for group in groups:
         top, name = group["most_confident_fifth"], " / ".join(group["horizons"])
-        good = "good" if top["p"] < 0.05 else ""
+        good = "good" if top["p"] is not None and top["p"] < 0.05 else ""
         rows.append(
             [
                 _cell(name, "l"),
@@ -205,7 +210,8 @@ def _gate(report: Mapping[str, Any]) -> str:
 def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) -> str:
     figures = [
         _figure(
-            loss_over_time(of_topic), "Loss against naive over time: falling gains on naive; the end is the whole lead"
+            loss_over_time(of_topic),
+            "Loss against naive over time: falling gains on it. The end is the whole lead; a line that leaves stands in the legend",
         ),
         _figure(
             forecast_and_truth(one),

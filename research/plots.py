@@ -70,7 +70,7 @@ def loss_over_time(report: Mapping[str, Any]) -> str:
                 color=_colour(name),
                 lw=2.2 if ours else 1.3,
                 zorder=5 if ours else 3,
-                label=f"{label(name)} {ends[name]:+.2f} %",
+                label=f"{label(name)} {_percent_text(ends[name])}",
             )
         axes.axhline(0, color=INK, lw=1)
         low, high = (edge(edge(curves[name]) for name in inside) for edge in (min, max))
@@ -141,7 +141,7 @@ def _figure(name: str) -> Iterator[tuple[Figure, Axes]]:
     """A figure in the report's style while the block runs."""
     style: Any = {**_STYLE, "svg.hashsalt": f"backtest {name}"}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+        figure = Figure(figsize=(4.3, 3.0), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
@@ -172,6 +172,10 @@ def _percent(one: Scored, name: str) -> Floats:
     return 100 * one.column(name)
 
 
+def _percent_text(number: float) -> str:
+    return f"{number:+.2f} %" if abs(number) < 100 else f"{number:+,.0f} %"
+
+
 def _room(values: Floats) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     room = 0.08 * (high - low) or abs(high) * 0.1 or 1.0
@@ -187,4 +191,4 @@ def _time_axis(axes: Axes) -> None:
 
 
 def _legend(figure: Figure) -> None:
-    figure.legend(loc="outside lower center", ncols=3, handlelength=1.4, columnspacing=1.2)
+    figure.legend(loc="outside lower center", ncols=2, handlelength=1.4, columnspacing=1.2)

@@ -21,6 +21,8 @@ from research.walk import Walk
 from research.words import label, p_text, ratio_text
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
+SHORT = {"volatility": "vol", "log_return": "return"}
+TABLE_WIDTH = 132  # columns; a narrower terminal breaks lines, and loses no figure
 
 
 def write_report(
@@ -103,7 +105,7 @@ def _plain(value: Any) -> Any:
 def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
     """What the terminal shows, part by part."""
     baselines = list(report["baselines"])
-    table = Table(box=SIMPLE, pad_edge=False)
+    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
     for heading in ("topic", "question", "loss", "rows"):
         table.add_column(heading, justify="right" if heading == "rows" else "left", no_wrap=True)
     for heading in ("served", "DM p", "newest", *(label(name) for name in baselines), "Forge"):
@@ -112,7 +114,7 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
         ratios = one["ratio_to_naive"]
         table.add_row(
             one["topic"].rpartition("/")[2] if not one["unseen"] else "unseen",
-            f"{one['symbol'].removesuffix('USDT')} {one['target']} {one['horizon']}",
+            f"{one['symbol'].removesuffix('USDT')} {SHORT.get(one['target'], one['target'])} {one['horizon']}",
             one["loss"],
             f"{one['rows']:,}",
             ratio_text(ratios[SERVED]),

@@ -11,9 +11,10 @@ import polars as pl
 from core.topic import Topic
 from market.klines import Floats, Ints
 from model.evaluation import TopicForecasts
+from model.hac import mean_over_time
 from model.heads import Kind, head_of, panel_of
 from research.folder import Folder, StepRecord
-from research.metrics import Bin, Hits, by_decile, diebold_mariano, forge, forge_passed, hits, reliability
+from research.metrics import Bin, Hits, by_decile, forge, forge_passed, hits, reliability
 from research.walk import Walk
 
 SERVED, NEWEST, NAIVE = "served", "newest", "naive"
@@ -131,12 +132,13 @@ def _ratio(loss: float, naive: float) -> float | None:
 def _against(one: Scored, ours: str, theirs: str) -> dict[str, float | None]:
     """Our loss against another's on the same rows. The test's p is the chance of a lead like ours by luck alone."""
     lead = one.losses[ours] - one.losses[theirs]
-    statistic, p = diebold_mariano(lead, one.ticks, one.steps)
+    test = mean_over_time(lead, one.ticks, one.steps)
+    told = bool(lead.any()) and test.error > 0  # where both say the same there is nothing to test
     return {
         "ratio": _ratio(float(one.losses[ours].mean()), float(one.losses[theirs].mean())),
-        "difference": float(lead.mean()),
-        "dm": statistic,
-        "dm_p": p,
+        "difference": test.value,
+        "dm": test.value / test.error if told else None,
+        "dm_p": test.p_below if told else None,
     }
 
 

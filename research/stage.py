@@ -25,6 +25,7 @@ class Stage:
     trained: tuple[str, ...]  # symbols that may be fitted on
     split: Split  # the network's
     rows: Rows  # (N,) to forecast: all after the date
+    now_ms: int  # the date
     seed: int
     quick: bool  # a smaller fit will do
 
@@ -38,6 +39,13 @@ class Stage:
             "validate": (self.split.validate_start_ms, self.split.validate_end_ms),
         }
         rows = np.concatenate([self.windows.rows(*bounds[part], stride=stride) for part in parts])
+        chosen: Rows = rows[self.windows.symbol[rows] < len(self.trained)]
+        return chosen
+
+    def known_by_now(self, horizon_ms: int) -> Rows:
+        """Rows of the trained symbols whose future over this horizon had come true at the date, the newest included."""
+        last_ms = self.now_ms - horizon_ms - self.windows.plan.panel.interval_ms
+        rows = self.windows.rows(self.split.train_start_ms, last_ms + 1)
         chosen: Rows = rows[self.windows.symbol[rows] < len(self.trained)]
         return chosen
 

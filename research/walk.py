@@ -30,7 +30,7 @@ class Walk:
     end_ms: int  # nothing of this moment or later is read
     every_days: int
     training_days: int  # as TRAINING_DAYS
-    stride: int  # every so many candles a forecast is scored
+    stride: int  # every so many minutes a forecast is scored; of the hour panel every one is
     seed: int
     training: Mapping[str, Knobs]  # by panel, fields of TrainingConfig that differ from their defaults
     baselines: tuple[str, ...]
