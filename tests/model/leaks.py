@@ -238,7 +238,7 @@ def skill(trained: TrainedPanel, constants: Mapping[str, float]) -> dict[str, fl
     for one in forecasts(windows, rows, said, heads, trained.calibration):
         head = head_of(one.topic)
         least = one.losses_of(np.full(len(one.came_true), constants.get(head.key, 0.0)))
-        name = f"{one.topic.symbol} {one.topic.target} {one.topic.horizon} {one.topic.loss}"
+        name = f"{one.topic.symbol} {one.topic.target} {head.key}"
         found[name] = t_value(least - one.losses, panel.steps(head))
     for column, head in enumerate(heads):
         for place, symbol in enumerate(windows.plan.symbols):

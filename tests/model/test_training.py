@@ -12,7 +12,7 @@ from torch import Tensor
 from core.errors import ConfigError, TrainingFailed
 from core.topic import Target, Topic
 from model.birnn import BiRNNModel
-from model.evaluation import onnx_network, outputs, score
+from model.evaluation import onnx_network, outputs
 from model.features import FEATURES
 from model.heads import MINUTE, Head, Kind, panels_for
 from model.training import TrainedPanel, TrainingConfig, export_onnx, torch_network, train_panel, weights_bytes
@@ -48,22 +48,6 @@ def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
     assert weights(first) != weights(other)
     assert first.calibration == again.calibration
     assert torch.equal(torch.get_rng_state(), state)  # nor does training matter to the process
-
-
-def test_the_future_does_not_move_the_weights() -> None:
-    """What comes after the validation rows may be anything: the judged network has not seen it."""
-    first = train_panel(PLAN, SHORT, TINY, seed=0)
-    changed: dict[str, Any] = {}
-    for symbol, walk in SHORT.items():
-        known = walk.between(0, first.split.judge_start_ms)
-        ahead = random_walk_klines(4500, seed=77, first=9.0, sigma=9e-3).between(
-            first.split.judge_start_ms, walk.end_ms
-        )
-        changed[symbol] = known.merge(ahead)
-    second = train_panel(PLAN, changed, TINY, seed=0)
-    assert second.split == first.split
-    assert weights(second) == weights(first)
-    assert second.calibration == first.calibration
 
 
 def test_the_best_weights_are_put_back(trained: TrainedPanel) -> None:
@@ -119,23 +103,6 @@ def test_progress_counts_every_batch() -> None:
 def test_a_loss_that_is_not_finite_is_an_error(learning_rate: float, message: str) -> None:
     with pytest.raises(TrainingFailed, match=message):
         train_panel(PLAN, SHORT, replace(TINY, learning_rate=learning_rate, weight_decay=0.9), seed=0)
-
-
-def test_a_random_walk_shows_no_skill(trained: TrainedPanel) -> None:
-    windows, split = trained.windows, trained.split
-    rows = windows.rows(split.judge_start_ms, split.judge_end_ms)
-    scores = score(windows, rows, outputs(torch_network(trained.model), windows, rows), PLAN.heads, trained.calibration)
-    ratios = {one.topic: one.ratio for one in scores}
-    for symbol in PLAN.symbols:
-        for head in PLAN.heads:
-            if head.kind is Kind.RETURN:
-                assert trained.calibration.factor(symbol, head) == 0.0
-    assert ratios["1"] == ratios["3"] == 1.0
-    # a walk's volatility is a constant, and whoever knows it cannot be beaten
-    column = PLAN.heads.index(Head(Kind.VOLATILITY, 15))
-    mine = rows[(windows.symbol[rows] == 0) & np.isfinite(windows.truth[rows, column])]
-    constant = np.mean(np.square(windows.truth[mine, column] - 6e-4))
-    assert next(one.model_loss for one in scores if one.topic == "2") > 0.97 * constant
 
 
 def correlations(features: "np.ndarray[Any, Any]", came_true: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
