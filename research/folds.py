@@ -33,7 +33,7 @@ class Fold:
         return self.start_ms - (panel.rows_needed - 1) * panel.interval_ms
 
 
-def folds_of(recording: Recording, plan: PanelPlan, training_days: int) -> tuple[Fold, ...]:
+def folds_of(recording: Recording, plan: PanelPlan, training_days: int, end_ms: int | None = None) -> tuple[Fold, ...]:
     """The stretches of a recording, oldest first: SEARCHED to search on, then CONFIRMED to confirm on.
 
     Each is as long as the history of a training, or less where there are not so many klines. Their judge parts are
@@ -41,6 +41,7 @@ def folds_of(recording: Recording, plan: PanelPlan, training_days: int) -> tuple
 
     Args:
         training_days: as TRAINING_DAYS.
+        end_ms: where the last of them ends; when not given, a judge part before the newest kline.
     Raises:
         ConfigError: too few klines; says how many days there are and are needed.
     """
@@ -48,15 +49,17 @@ def folds_of(recording: Recording, plan: PanelPlan, training_days: int) -> tuple
     longest_ms = training_days * panel.days_per_training_day * DAY_MS
     first_ms, last_ms = recording.span(plan.symbols[:1], panel.interval_ms)
     first_ms += (panel.reading(LONGEST_LOOKBACK).rows_needed - 1) * panel.interval_ms
-    held_back_ms = math.ceil(JUDGE_SHARE * min(longest_ms, last_ms - first_ms) / DAY_MS) * DAY_MS
-    end_ms = (last_ms - held_back_ms) // DAY_MS * DAY_MS
+    if end_ms is None:
+        held_back_ms = math.ceil(JUDGE_SHARE * min(longest_ms, last_ms - first_ms) / DAY_MS) * DAY_MS
+        end_ms = (last_ms - held_back_ms) // DAY_MS * DAY_MS
     there_ms = max(0, end_ms - first_ms)
-    length_ms = int(min(longest_ms, there_ms / (1 + JUDGE_SHARE * (count - 1)))) // HOUR_MS * HOUR_MS
+    spread_ms = there_ms - (count - 1) * HOUR_MS  # whole hours are counted in, and no judge part is to reach into two
+    length_ms = int(min(longest_ms, spread_ms / (1 + JUDGE_SHARE * (count - 1)))) // HOUR_MS * HOUR_MS
     if length_ms < max(LEAST_DAYS * DAY_MS, 4 * plan.gap_ms):
         raise ConfigError(
-            f"{recording.source}: {(last_ms - first_ms) / DAY_MS:.1f} days of windows for the {panel.name} panel are "
-            f"too few to tune on; of them {held_back_ms // DAY_MS} are kept for the gate, and {count} overlapping "
-            "stretches must fit into the rest: raise TRAINING_DAYS and sync, or name a longer recording with --data"
+            f"{recording.source}: {there_ms / DAY_MS:.1f} days of windows for the {panel.name} panel are too few to "
+            f"tune on; {count} overlapping stretches must fit in, and what is newer is kept for the gate: raise "
+            "TRAINING_DAYS and sync, or name a longer recording with --data"
         )
     apart_ms = min((there_ms - length_ms) // (count - 1), length_ms) // HOUR_MS * HOUR_MS
     ends = [end_ms - apart_ms * back for back in reversed(range(count))]
