@@ -20,7 +20,7 @@ from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
 from model.forecaster import PERSISTENCE, BiRNNForecaster, Forecasts, HeadForecast, Naive, Reasons, value
-from model.heads import LONGEST_LOOKBACK, head_of, panel_of, panels_for
+from model.heads import LONGEST_LOOKBACK, Head, head_of, panel_of, panels_for
 from model.registry import Registry
 
 LOOK_S = 0.5  # how often champions.json is looked at
@@ -88,6 +88,7 @@ class InferenceService:
         self._chosen_once = False
         self._windows: dict[int, Mapping[str, Klines]] = {}  # by interval: the candles that were closed together
         self._forecasts: dict[str, tuple[Forecasts, Reasons]] = {}  # by version
+        self._fallbacks: dict[tuple[str, Head], tuple[HeadForecast | None, str]] = {}  # naive, or why there is none
         self._outlooks: Mapping[str, Outlook] = {}  # by Topic.key; replaced, never changed
         self._last: dict[str, Answer] = {}  # by Topic.key
         self._forecasting = threading.Lock()  # candles against champions; a request never takes it
@@ -269,6 +270,7 @@ class InferenceService:
             for version, forecaster in self._chosen.versions.items():
                 if forecaster.panel.interval_ms == interval_ms:
                     self._run(version, forecaster)
+            self._fall_back(interval_ms)
             self._look_out()
 
     def choose(self) -> None:
@@ -320,7 +322,7 @@ class InferenceService:
                 continue
             forecaster = self._chosen.forecasters.get(topic.key)
             forecasts, reasons = self._forecasts[forecaster.version] if forecaster else ({}, {})
-            fallback, fallback_fault = self._persistence(klines, topic)
+            fallback, fallback_fault = self._fallbacks[topic.symbol, head]
             outlooks[topic.key] = Outlook(
                 topic=topic,
                 panel=panel,
@@ -335,9 +337,16 @@ class InferenceService:
             )
         self._outlooks = outlooks
 
-    def _persistence(self, klines: Klines, topic: Topic) -> tuple[HeadForecast | None, str]:
+    def _fall_back(self, interval_ms: int) -> None:
+        """The naive forecast of every question that is answered from an interval's candles, each once."""
+        windows = self._windows[interval_ms]
+        for symbol, head in {(topic.symbol, head_of(topic)) for topic in self.topics}:
+            if panel_of(head.horizon_min).interval_ms == interval_ms and len(windows.get(symbol, ())):
+                self._fallbacks[symbol, head] = self._persistence(windows[symbol], symbol, head)
+
+    def _persistence(self, klines: Klines, symbol: str, head: Head) -> tuple[HeadForecast | None, str]:
         try:
-            return self._naive.forecast(klines, topic.symbol, head_of(topic)), ""
+            return self._naive.forecast(klines, symbol, head), ""
         except WorkerError as error:
             return None, str(error)
 

@@ -62,40 +62,56 @@ def unbroken_needed(panel: Panel) -> int:
     return WARMUP + panel.lookback - 1
 
 
-def compute(klines: Klines, leader: Klines, panel: Panel) -> FeatureTable:
-    """The features of every candle of ``klines``.
+def compute(
+    klines: Klines, leader: Klines, panel: Panel, *, led: "Described | None" = None, newest: int | None = None
+) -> FeatureTable:
+    """The features of the candles of ``klines``.
 
     Args:
         klines: the symbol's candles of the panel's interval, oldest first; gaps are gaps.
         leader: the leader's candles over the same time; they are matched by ``open_time_ms``.
         panel: its lookback and memory decide what is usable.
+        led: ``describe`` of the leader, where several symbols share it.
+        newest: how many rows are wanted, counted from the end; None for all.
     Returns:
-        A row per candle. With NaN in a flow column (a venue that has none) its feature is neutral, 0.
+        A row per candle, oldest first. With NaN in a flow column (a venue that has none) its feature is neutral, 0.
     """
-    own, scale = _describe(klines, panel.memory)
-    led, _ = _describe(leader, panel.memory)
-    place = np.searchsorted(leader.open_time_ms, klines.open_time_ms)
+    own, scale = describe(klines, panel.memory)
+    leaders, _ = led or describe(leader, panel.memory)
+    wanted = slice(max(0, len(klines) - (len(klines) if newest is None else newest)), None)
+    open_time_ms = klines.open_time_ms[wanted]
+    place = np.searchsorted(leader.open_time_ms, open_time_ms)
     place[place == len(leader)] = 0  # no such time: no match below
-    matched = np.isin(klines.open_time_ms, leader.open_time_ms, assume_unique=True)
-    led_run = np.zeros(len(klines), np.int64)
+    matched = np.isin(open_time_ms, leader.open_time_ms, assume_unique=True)
+    led_run = np.zeros(len(open_time_ms), np.int64)
     led_run[matched] = leader.run_length()[place[matched]]
-    columns = [own[name] for name in _OWN]
+    columns = [own[name][wanted] for name in _OWN]
     for name in _LEADER:
-        column = np.zeros(len(klines))
-        column[matched] = led[name][place[matched]]
+        column = np.zeros(len(open_time_ms))
+        column[matched] = leaders[name][place[matched]]
         columns.append(column)
-    x = np.stack([*columns, *_calendar(klines.open_time_ms)], axis=1)
-    unbroken = np.minimum(klines.run_length(), led_run) >= unbroken_needed(panel)
+    x = np.stack([*columns, *_calendar(open_time_ms)], axis=1)
+    unbroken = np.minimum(klines.run_length()[wanted], led_run) >= unbroken_needed(panel)
     return FeatureTable(
-        open_time_ms=klines.open_time_ms,
+        open_time_ms=open_time_ms,
         x=np.clip(np.nan_to_num(x, nan=0.0), -LIMIT, LIMIT).astype(np.float32),
-        scale=scale,
-        close=klines.close,
-        usable=unbroken & (np.arange(len(klines)) >= rows_needed(panel) - 1),
+        scale=scale[wanted],
+        close=klines.close[wanted],
+        usable=unbroken & (np.arange(len(klines))[wanted] >= rows_needed(panel) - 1),
     )
 
 
-def _describe(klines: Klines, memory: int) -> tuple[dict[str, Floats], Floats]:
+def present_scale(klines: Klines) -> float:
+    """``FeatureTable.scale`` of the last candle, from the ``WARMUP`` candles up to it, which have no hole."""
+    squares = candle_returns(klines.tail(WARMUP))[1:] ** 2
+    blend = float(np.mean([squares[-15:].mean(), squares[-60:].mean(), squares[-240:].mean()]))
+    return float(np.sqrt(blend + FLAT**2))
+
+
+Described = tuple[dict[str, Floats], Floats]
+
+
+def describe(klines: Klines, memory: int) -> Described:
     """Columns by name, NaN where their candles have a hole or there is no such number; and the scale."""
     returns = candle_returns(klines)
     spread = np.log(klines.high / klines.low)

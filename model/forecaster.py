@@ -19,7 +19,19 @@ from core.topic import Target, Topic
 from market.klines import Klines
 from model.artefact import Artefact, Manifest, read_artefact
 from model.calibration import Calibration
-from model.features import FEATURE_VERSION, FEATURES, FLAT, WARMUP, Floats32, compute, rows_needed, unbroken_needed
+from model.features import (
+    FEATURE_VERSION,
+    FEATURES,
+    FLAT,
+    WARMUP,
+    Described,
+    Floats32,
+    compute,
+    describe,
+    present_scale,
+    rows_needed,
+    unbroken_needed,
+)
 from model.heads import LEADER, PANELS, Head, Kind, Panel, candle_returns, decode, head_of, naive, panel_of
 
 PERSISTENCE = "persistence"  # the version of the naive forecast
@@ -91,6 +103,7 @@ class BiRNNForecaster:
         """
         windows: dict[str, tuple[Floats32, float, int]] = {}
         reasons: Reasons = {}
+        leaders: dict[tuple[int, int], tuple[Klines, Described]] = {}
         leader = klines.get(LEADER, Klines.empty(self.panel.interval_ms))
         for symbol, run in klines.items():
             tail = run.tail(rows_needed(self.panel))
@@ -99,11 +112,15 @@ class BiRNNForecaster:
                 reasons[symbol] = fault
                 continue
             start_ms = int(tail.open_time_ms[0])
-            table = compute(tail, leader.between(start_ms, tail.end_ms), self.panel)
+            if (start_ms, tail.end_ms) not in leaders:  # the same for all symbols that have no hole
+                led = leader.between(start_ms, tail.end_ms)
+                leaders[start_ms, tail.end_ms] = led, describe(led, self.panel.memory)
+            led, described = leaders[start_ms, tail.end_ms]
+            table = compute(tail, led, self.panel, led=described, newest=self.panel.lookback)
             if not table.usable[-1]:
                 reasons[symbol] = f"klines of {LEADER} are missing between {iso(start_ms)} and {iso(tail.end_ms)}"
                 continue
-            windows[symbol] = (table.x[-self.panel.lookback :], float(table.scale[-1]), tail.end_ms)
+            windows[symbol] = (table.x, float(table.scale[-1]), tail.end_ms)
         if not windows:
             return {}, reasons
         y_NO = self._run(np.stack([x for x, _, _ in windows.values()])).astype(np.float64)
@@ -153,7 +170,7 @@ class Naive:
         if have < needed:
             raise StaleKlines(f"{symbol} has {have} klines without a hole, the naive {head.key} needs {needed}")
         if have >= WARMUP:
-            scale = float(compute(tail, tail, panel).scale[-1])
+            scale = present_scale(tail)
         else:  # soon after a hole the sanity band is drawn around what there is
             returns = candle_returns(tail.tail(have))[1:]
             scale = float(np.sqrt(np.mean(returns**2) + FLAT**2)) if have > 1 else FLAT

@@ -210,22 +210,20 @@ def rolling_sum(values: Floats, rows: int) -> Floats:
     >>> rolling_sum(np.array([1.0, 2.0, 3.0, 4.0]), 3)
     array([nan, nan,  6.,  9.])
     """
-    total, done = np.zeros_like(values), 0
+    padded: Floats = np.full(len(values), np.nan)
+    if rows > len(values):
+        return padded
+    # run[i] is the sum over values[i : i + length]; total[i] over values[i : i + done], newest values first
+    total, done = values, 0
     run, length = values, 1
     while True:
         if rows & length:
-            total = total + _shifted(run, done)
+            total = total[length:] + run[: len(run) - done] if done else run
             done += length
         if done == rows:
-            return total
-        run, length = run + _shifted(run, length), 2 * length
-
-
-def _shifted(values: Floats, rows: int) -> Floats:
-    """Each row holds what was there ``rows`` earlier; NaN at the start."""
-    if rows == 0:
-        return values
-    return np.concatenate([np.full(min(rows, len(values)), np.nan), values[: max(0, len(values) - rows)]])
+            padded[rows - 1 :] = total
+            return padded
+        run, length = run[length:] + run[:-length], 2 * length
 
 
 def _ahead(values: Floats, rows: int) -> Floats:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from core.clock import iso
 from core.errors import TrainingFailed
 from market.klines import Floats, Ints, Klines
-from model.features import Bools, Floats32, compute
+from model.features import Bools, Floats32, compute, describe
 from model.heads import LEADER, PanelPlan, encode, naive, truth
 
 Rows = npt.NDArray[np.intp]
@@ -99,7 +99,8 @@ def build(plan: PanelPlan, klines: Mapping[str, Klines]) -> Windows:
     panel = plan.panel
     leader = klines[LEADER]
     runs = [klines[symbol] for symbol in plan.symbols]
-    tables = [compute(run, leader, panel) for run in runs]
+    led = describe(leader, panel.memory)
+    tables = [compute(run, leader, panel, led=led) for run in runs]
     truths = [_by_head([truth(run, panel, head) for head in plan.heads]) for run in runs]
     targets = [
         _by_head([encode(true[:, column], table.scale, panel, head) for column, head in enumerate(plan.heads)])

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from core.clock import HOUR_MS
 from market.klines import COLUMNS, Klines
-from model.features import FEATURES, FLAT, LIMIT, WARMUP, compute, rows_needed, unbroken_needed
+from model.features import (
+    FEATURES,
+    FLAT,
+    LIMIT,
+    WARMUP,
+    compute,
+    describe,
+    present_scale,
+    rows_needed,
+    unbroken_needed,
+)
 from model.heads import HOUR, MINUTE
 from tests.fakes import random_walk_klines
 
@@ -54,6 +64,22 @@ def test_live_features_equal_stored_ones(cut: int) -> None:
     window = slice(cut - MINUTE.lookback, cut)
     np.testing.assert_array_equal(table.x[-MINUTE.lookback :], TABLE.x[window])
     assert table.scale[-1] == TABLE.scale[cut - 1]
+
+
+@pytest.mark.parametrize("newest", [0, 1, MINUTE.lookback, ROWS, ROWS + 1])
+def test_the_newest_rows_alone_are_the_newest_of_all(newest: int) -> None:
+    holed = without(WALK, ROWS - 300)
+    led = describe(LEADER_WALK, MINUTE.memory)
+    table, whole = compute(holed, LEADER_WALK, MINUTE, led=led, newest=newest), compute(holed, LEADER_WALK, MINUTE)
+    for name in ("open_time_ms", "x", "scale", "close", "usable"):
+        wanted = getattr(whole, name)[max(0, len(holed) - newest) :]
+        np.testing.assert_array_equal(getattr(table, name), wanted, err_msg=name)
+
+
+@given(end=st.integers(WARMUP, ROWS))
+def test_the_present_scale_is_the_last_row_s(end: int) -> None:
+    run = WALK.between(0, int(WALK.open_time_ms[end - 1]) + 1)
+    assert present_scale(run) == pytest.approx(TABLE.scale[end - 1], rel=1e-12)
 
 
 def test_a_window_that_lacks_one_candle_of_memory_is_not_usable() -> None:
