@@ -211,7 +211,8 @@ def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) 
     figures = [
         _figure(
             loss_over_time(of_topic),
-            "Loss against naive over time: falling gains on it. The end is the whole lead; a line that leaves stands in the legend",
+            "Loss against naive over time: falling gains on it, the end is the whole lead; where a line that leaves "
+            "the picture ends stands in the legend",
         ),
         _figure(
             forecast_and_truth(one),

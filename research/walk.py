@@ -148,7 +148,11 @@ def span_of(
     if start_ms is None:
         begins = {plan.panel: recording.span([LEADER], plan.panel.interval_ms)[0] for plan in plans}
         wanted_ms = [
-            min(begins_ms - training_start_ms(panel, training_days, 0), (begins_ms + end_ms) // 2)
+            begins_ms
+            + min(
+                -training_start_ms(panel, training_days, 0),
+                max((end_ms - begins_ms) // 2, int(_days(panel, LEAST_TRAINING_DAYS) * DAY_MS)),
+            )
             for panel, begins_ms in begins.items()
         ]
         start_ms = -(-max(end_ms - span_days * DAY_MS, *wanted_ms) // DAY_MS) * DAY_MS
@@ -161,9 +165,9 @@ def span_of(
         have, needed = _history(recording, plan.panel, start_ms, training_days), _days(plan.panel, LEAST_TRAINING_DAYS)
         if have < needed:
             raise ConfigError(
-                f"the span begins on {iso(start_ms)[:10]}, and before it {recording.source} has {have:.1f} days of "
+                f"the span begins on {iso(start_ms)[:10]}, and before it {recording.source} has {have:.2f} days of "
                 f"{interval_name(plan.panel.interval_ms)} klines of {LEADER}; the smallest training of the "
-                f"{plan.panel.name} panel needs {needed:.1f}: add older klines, or give a later --start"
+                f"{plan.panel.name} panel needs {needed:.2f}: add older klines, or give a later --start"
             )
     return start_ms, end_ms
 
