@@ -24,6 +24,7 @@ import requests
 
 from core.clock import SystemClock
 from core.config import topics_from_config
+from core.logs import configure_logging
 from core.settings import NoModelPolicy, Settings, load_settings
 from core.topic import Topic
 from inference.ledger import Ledger
@@ -175,6 +176,7 @@ def main() -> None:
     if options.train:
         print(json.dumps(train(options.train)))
         return
+    configure_logging("error", service="benchmark", simulated=True)
     with tempfile.TemporaryDirectory() as name, SimulatedExchange(seed=0) as exchange:
         folder = Path(name)
         configs = write_configs(folder, scalar_topics())
