@@ -1,24 +1,30 @@
 """What the updater's tests share: topics, the smallest training, and a data folder with a published version."""
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.clock import DAY_MS, MINUTE_MS, SystemClock
+from core.clock import DAY_MS, MINUTE_MS, Clock, SystemClock
 from core.files import replace_json
+from core.settings import load_settings
 from core.topic import Target, Topic
+from market.binance import Binance
 from market.klines import Klines
 from market.store import KlineStore
-from model.heads import MINUTE, training_start_ms
+from model.heads import MINUTE, panels_for, training_start_ms
 from model.registry import Registry
-from tests.fakes import random_walk_klines
+from tests.fakes import FakeClock, free_port, random_walk_klines
 from updater.process import Job
 from updater.refresh import refresh_panel
+from updater.service import Updater
 from updater.settings_file import FILE
+from updater.state import StateFile
 
 TINY: dict[str, Any] = {"epochs": 1, "stride": 53, "hidden_layer_size": 4, "num_layers": 1}
 DAYS = 3
+NO_TIME_S = 0.01  # to see that a training was begun, without waiting for it
 
 ETH = Topic(topic_id=9001, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=10)
 BTC = Topic(topic_id=9002, token="BTC", symbol="BTCUSDT", target=Target.VOLATILITY, horizon_min=15)
@@ -74,3 +80,21 @@ def write_config(path: Path, *topics: Topic) -> None:
         for topic in topics
     ]
     path.write_text(json.dumps({"worker": entries}))
+
+
+def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None, time_limit_s: float = NO_TIME_S) -> Updater:
+    """An updater whose venue is away."""
+    clock = clock or SystemClock()
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
+    return Updater(
+        settings=load_settings(data_dir=data_dir, training_days=DAYS),
+        plans=plans,
+        store=KlineStore(data_dir / "klines"),
+        market=Binance([nowhere], nowhere, FakeClock(clock.now_ms()), patience_s=1.0),
+        registry=Registry(data_dir),
+        state=StateFile(data_dir, clock, plans),
+        clock=clock,
+        stop=threading.Event(),
+        time_limit_s=time_limit_s,
+    )

@@ -9,41 +9,18 @@ from pathlib import Path
 import pytest
 
 from cli.status import status_report, status_tables
-from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock
+from core.clock import DAY_MS, HOUR_MS, SystemClock
 from core.errors import ConfigError
 from core.settings import load_settings
 from core.topic import Topic
-from market.binance import Binance
-from market.store import KlineStore
-from model.heads import panels_for
-from model.registry import Registry
-from tests.fakes import FakeClock, free_port
-from tests.updater.folder import BTC, DAYS, ETH, ETH_8H, TINY, walk
+from tests.fakes import FakeClock
+from tests.updater.folder import BTC, ETH, ETH_8H, TINY, updater_on, walk
 from updater.process import Stopped
 from updater.service import StoppableClock, Updater, only_updater, train_once
 from updater.settings_file import FILE, write_settings
-from updater.state import Outcome, StateFile
+from updater.state import Outcome
 
 SOL = replace(ETH, topic_id=9004, token="SOL", symbol="SOLUSDT")
-NO_TIME_S = 0.01  # to see that a training was begun, without waiting for it
-
-
-def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None) -> Updater:
-    """An updater whose venue is away."""
-    clock = clock or SystemClock()
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
-    return Updater(
-        settings=load_settings(data_dir=data_dir, training_days=DAYS),
-        plans=plans,
-        store=KlineStore(data_dir / "klines"),
-        market=Binance([nowhere], nowhere, FakeClock(clock.now_ms()), patience_s=1.0),
-        registry=Registry(data_dir),
-        state=StateFile(data_dir, clock, plans),
-        clock=clock,
-        stop=threading.Event(),
-        time_limit_s=NO_TIME_S,
-    )
 
 
 def outcome_of(updater: Updater, *, again: bool = False) -> Outcome:
@@ -116,7 +93,7 @@ def test_while_the_venue_is_away_stored_klines_are_trained_on(published: Path) -
 
 
 def test_the_settings_file_is_read_anew_each_round_and_a_broken_one_costs_nothing(published: Path) -> None:
-    updater = replace(updater_on(published, ETH), time_limit_s=60.0)
+    updater = updater_on(published, ETH, time_limit_s=60.0)
     file = published / FILE
     write_settings(file, "minute", TINY | {"lookback": 8})
     assert outcome_of(updater).training_fault == ""
@@ -125,7 +102,7 @@ def test_the_settings_file_is_read_anew_each_round_and_a_broken_one_costs_nothin
     assert str(file) in second.training_fault
     assert "lookback='short'" in second.training_fault
     write_settings(file, "minute", TINY | {"lookback": 9})
-    third = outcome_of(replace(updater_on(published, ETH), time_limit_s=60.0))
+    third = outcome_of(updater_on(published, ETH, time_limit_s=60.0))
     assert third.training_fault == ""
     made = [updater.registry.open(version).manifest for version in updater.registry.versions()[-3:]]
     assert [manifest.lookback for manifest in made] == [8, 8, 9]
