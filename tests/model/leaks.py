@@ -3,7 +3,7 @@
 They take the thing under test as a function, so that the tests can hand them one with a leak planted in it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -11,16 +11,47 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from market.klines import COLUMNS, FLOW_COLUMNS, Floats, Ints, Klines
-from model.evaluation import forecasts, outputs
+from core.topic import Target, Topic, Volatility
+from market.klines import COLUMNS, Ints, Klines
+from model.evaluation import TopicForecasts
 from model.features import FEATURES, Bools, rows_needed
-from model.heads import LEADER, Head, Kind, Panel, head_of, truth
-from model.training import TrainedPanel, torch_network
+from model.heads import LEADER, Kind, Panel, PanelPlan, panels_for
+from model.training import TrainedPanel
 from model.windows import Split, Windows
 from tests.fakes import random_walk_klines
 
 Market = Mapping[str, Klines]
+OTHER = "ETHUSDT"
+SYMBOLS = (LEADER, OTHER)
 NOT_FITTED = ("plan", "config", "seed", "windows")  # of a TrainedPanel: what went in, and the judge rows' own numbers
+
+MEANINGS = [(target, Volatility.STD) for target in Target] + [(Target.VOLATILITY, Volatility.RMS)]
+
+
+def plan_of(panel: Panel, horizons: tuple[int, ...], losses: tuple[str, ...]) -> PanelPlan:
+    """Both symbols, all that can be asked of these horizons, each in these losses: a head of every kind."""
+    asked = [
+        (symbol, target, volatility, horizon, loss)
+        for symbol in SYMBOLS
+        for target, volatility in MEANINGS
+        for horizon in horizons
+        for loss in losses
+    ]
+    topics = [
+        Topic(
+            topic_id=number,
+            token=symbol[:3],
+            symbol=symbol,
+            target=target,
+            volatility=volatility,
+            horizon_min=horizon,
+            loss=loss,
+        )
+        for number, (symbol, target, volatility, horizon, loss) in enumerate(asked, 1)
+    ]
+    plan = panels_for(topics)[panel]
+    assert {head.kind for head in plan.heads} == set(Kind)
+    return plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -199,63 +230,23 @@ def moved_by_the_judge_part(train: Callable[[Market], TrainedPanel], klines: Mar
     return {name for name in before if before[name] != after[name]}
 
 
-def told(klines: Klines, panel: Panel, horizon_min: int) -> Klines:
-    """The same prices with a leak in the flow: takers know the return to come, the volume knows the volatility."""
-    moves = truth(klines, panel, Head(Kind.RETURN, horizon_min))
-    calm = truth(klines, panel, Head(Kind.VOLATILITY, horizon_min))
-    moves, calm = np.nan_to_num(moves / np.nanstd(moves)), np.nan_to_num(calm / np.nanmean(calm), nan=1.0)
-    volume = 20 * calm**2 + 1
-    taker = volume * np.clip(0.5 + moves / 8, 0.02, 0.98)
-    return replace(
-        klines,
-        volume=volume,
-        quote_volume=volume * klines.close,
-        trades=np.round(volume * 3) + 1,
-        taker_buy_base=taker,
-        taker_buy_quote=taker * klines.close,
-    )
-
-
-def elsewhere(klines: Klines, rows: int) -> Klines:
-    """The same prices with the flow of ``rows`` candles earlier, in a circle."""
-    flows: dict[str, Any] = {name: np.roll(getattr(klines, name), rows) for name in FLOW_COLUMNS}
-    return replace(klines, **flows)
-
-
-def skill(trained: TrainedPanel, constants: Mapping[str, float]) -> dict[str, float]:
-    """By topic: t-value of what the network gains over the best constant on its judge rows, in the topic's loss.
-
-    And by return head and symbol: that of forecast times truth before shrinkage, which would hide a small leak.
-    The last window's volatility is no yardstick on a walk: knowing its constant is no leak, and wins.
+def evidence_that_reads_ahead(
+    evidence: Callable[[Market], Sequence[TopicForecasts]], klines: Market, cut_ms: int, seed: int = 0
+) -> set[str]:
+    """Topics with a forecast before ``cut_ms`` that is another one when the candles from then on are others.
 
     Args:
-        constants: by head key; a return's is 0.
+        evidence: forecasts of blocks of time, each of which must be fitted on earlier ones alone.
     """
-    windows, split, panel, heads = trained.windows, trained.split, trained.windows.plan.panel, trained.plan.heads
-    rows = windows.rows(split.judge_start_ms, split.judge_end_ms)
-    said = outputs(torch_network(trained.model), windows, rows)
-    found = {}
-    for one in forecasts(windows, rows, said, heads, trained.calibration):
-        head = head_of(one.topic)
-        least = one.losses_of(np.full(len(one.came_true), constants.get(head.key, 0.0)))
-        name = f"{one.topic.symbol} {one.topic.target} {head.key}"
-        found[name] = t_value(least - one.losses, panel.steps(head))
-    for column, head in enumerate(heads):
-        for place, symbol in enumerate(windows.plan.symbols):
-            mine = (windows.symbol[rows] == place) & np.isfinite(windows.truth[rows, column])
-            if head.kind is Kind.RETURN:
-                agreed = said[mine, column] * windows.truth[rows[mine], column]
-                found[f"{symbol} {head.key} as the network says"] = t_value(agreed, panel.steps(head))
-    return found
 
+    def before(market: Market) -> dict[str, Any]:
+        found = {}
+        for one in evidence(market):
+            known = one.open_time_ms < cut_ms
+            assert known.any(), f"topic {one.topic.key}: no forecast before the cut"
+            found[one.topic.key] = digest([one.open_time_ms[known], one.forecast[known], one.naive[known], one.std])
+        return found
 
-def t_value(gain: Floats, steps: int) -> float:
-    """Mean over its standard error, of gains at candles that follow each other and whose truths span ``steps``.
-
-    Newey and West, Econometrica 55(3), 1987, over twice the horizon. 0 where nothing was gained or lost.
-    """
-    centred, lags = gain - gain.mean(), min(2 * steps, len(gain) - 1)
-    variance = float(centred @ centred)
-    for lag in range(1, lags + 1):
-        variance += 2 * (1 - lag / (lags + 1)) * float(centred[lag:] @ centred[:-lag])
-    return float(gain.mean() * len(gain) / variance**0.5) if variance > 0 else 0.0
+    others = {symbol: another(run, cut_ms, seed + place) for place, (symbol, run) in enumerate(klines.items())}
+    first, second = before(klines), before(others)
+    return {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
