@@ -13,8 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
+from core.clock import iso
 from core.errors import ConfigError, IncompatibleModel
 from core.files import replace_json, sync_folder
 from core.topic import Target, Topic, Volatility, horizon_text
@@ -59,16 +60,26 @@ class Champion(StrictModel):
         return (self.network, self.token, self.symbol, self.target, self.volatility, self.horizon_min)
 
 
+class Demotion(StrictModel):
+    """A champion that had to go, and why. It does not come back to its topic."""
+
+    champion: Champion  # as it was
+    demoted_ms: NonNegativeInt
+    reason: str
+    successor: str | None  # the version before it, which serves again; None: the naive forecast
+
+
 class _ChampionsFile(StrictModel):
     schema_version: Literal[2]  # 1 was keyed by the topic's id alone
     champions: dict[str, Champion]  # by Topic.key
+    demotions: dict[str, tuple[Demotion, ...]] = Field(default_factory=dict)  # by Topic.key, newest last
 
 
 class Registry:
     """The versions below ``root`` and the champions among them.
 
-    Reading makes no files and takes no lock. ``publish``, ``promote`` and ``purge`` take the writer's lock for
-    their own duration; whoever calls several holds it with ``writing()``. Write from one thread at a time.
+    Reading makes no files and takes no lock. ``publish``, ``promote``, ``demote`` and ``purge`` take the writer's
+    lock for their own duration; whoever calls several holds it with ``writing()``. Write from one thread at a time.
     """
 
     def __init__(self, root: Path) -> None:
@@ -105,19 +116,31 @@ class Registry:
         Raises:
             IncompatibleModel: ``champions.json`` is not what ``promote`` writes.
         """
+        return dict(self._read().champions)
+
+    def demotions(self) -> dict[str, tuple[Demotion, ...]]:
+        """Champions that had to go, by ``Topic.key``, the newest last.
+
+        Raises:
+            IncompatibleModel: as ``champions``.
+        """
+        return dict(self._read().demotions)
+
+    def _read(self) -> _ChampionsFile:
         try:
             raw = self._champions.read_bytes()
             content = _ChampionsFile.model_validate_json(raw)
-            for champion in content.champions.values():
+            gone = (demotion for several in content.demotions.values() for demotion in several)
+            for champion in (*content.champions.values(), *(demotion.champion for demotion in gone)):
                 require_version_id(champion.version)
                 require_version_id(champion.previous or champion.version)
         except FileNotFoundError:
-            return {}
+            return _ChampionsFile(schema_version=2, champions={})
         except OSError as error:
             raise IncompatibleModel(f"{self._champions}: cannot be read: {error.strerror}") from error
         except ValidationError as error:
             raise IncompatibleModel(f"{self._champions}: {first_fault(error)}; the next promotion renews it") from error
-        return dict(content.champions)
+        return content
 
     def stamp(self) -> tuple[int, int, int] | None:
         """A value that changes whenever ``champions.json`` is swapped; one ``stat``, no read. None without the file."""
@@ -190,36 +213,64 @@ class Registry:
         A ``champions.json`` that cannot be read is set aside as ``champions.json.damaged``.
 
         Raises:
-            IncompatibleModel: the version cannot be used, or was not trained for one of the topics; nothing changes.
+            IncompatibleModel: the version cannot be used, was not trained for one of the topics or demoted there;
+                nothing changes.
             ConfigError: another process writes.
         """
         with self.writing():
             artefact = self.open(version)
             try:
-                champions = self.champions()
+                content = self._read()
             except IncompatibleModel:
                 self._champions.replace(self._champions.with_name("champions.json.damaged"))
-                champions = {}
+                content = _ChampionsFile(schema_version=2, champions={})
+            champions = dict(content.champions)
             for topic in topics:
                 _require_trained_for(topic, artefact)
+                _require_not_demoted(topic, version, content)
                 before = champions.get(topic.key)
                 if before and not before.serves(topic):
                     before = None
                 if before and before.version == version:
                     continue
-                champions[topic.key] = Champion(
-                    version=version,
-                    manifest_sha256=artefact.manifest_sha256,
-                    since_ms=now_ms,
-                    previous=before.version if before else None,
-                    network=topic.network,
-                    token=topic.token,
-                    symbol=topic.symbol,
-                    target=topic.target,
-                    horizon_min=topic.horizon_min,
-                )
-            renewed = _ChampionsFile(schema_version=2, champions=champions)
-            replace_json(self._champions, renewed.model_dump(mode="json"))
+                champions[topic.key] = _champion(topic, artefact, now_ms, previous=before.version if before else None)
+            self._write(champions, content.demotions)
+
+    def demote(self, topic: Topic, reason: str, now_ms: int, *, back_to: str | None) -> None:
+        """Take a topic from its champion and remember why, in one swap. The version does not get it back.
+
+        Args:
+            reason: one line for people.
+            back_to: the version that serves from now on, such as the champion's previous one; None for the naive
+                forecast.
+        Raises:
+            IncompatibleModel: the topic has no champion for this question, ``back_to`` cannot be used, was not
+                trained for the topic or demoted there itself, or ``champions.json`` cannot be read; nothing changes.
+            ConfigError: another process writes.
+        """
+        with self.writing():
+            content = self._read()
+            champions, known = dict(content.champions), content.demotions.get(topic.key, ())
+            gone = champions.pop(topic.key, None)
+            if gone is None:
+                raise IncompatibleModel(f"topic {topic.key} has no champion to demote")
+            check(topic, gone)
+            demotion = Demotion(champion=gone, demoted_ms=now_ms, reason=reason, successor=back_to)
+            there = set(self.versions())
+            kept = tuple(one for one in known if one.champion.version in there)
+            content = content.model_copy(
+                update={"demotions": dict(content.demotions) | {topic.key: (*kept, demotion)}},
+            )
+            if back_to is not None:
+                artefact = self.open(back_to)
+                _require_trained_for(topic, artefact)
+                _require_not_demoted(topic, back_to, content)
+                champions[topic.key] = _champion(topic, artefact, now_ms, previous=None)
+            self._write(champions, content.demotions)
+
+    def _write(self, champions: dict[str, Champion], demotions: dict[str, tuple[Demotion, ...]]) -> None:
+        renewed = _ChampionsFile(schema_version=2, champions=champions, demotions=demotions)
+        replace_json(self._champions, renewed.model_dump(mode="json"))
 
     def purge(self, keep: int) -> tuple[str, ...]:
         """Delete all but the newest ``keep`` versions of each panel, every champion and every champion's previous.
@@ -276,6 +327,29 @@ def _words(question: Question) -> str:
     network, token, symbol, target, volatility, horizon_min = question
     what = f"{target} ({volatility})" if target is Target.VOLATILITY else target
     return f"{token} {what} {horizon_text(horizon_min)} of {symbol} on {network or 'a network not given'}"
+
+
+def _champion(topic: Topic, artefact: Artefact, now_ms: int, *, previous: str | None) -> Champion:
+    return Champion(
+        version=artefact.version,
+        manifest_sha256=artefact.manifest_sha256,
+        since_ms=now_ms,
+        previous=previous,
+        network=topic.network,
+        token=topic.token,
+        symbol=topic.symbol,
+        target=topic.target,
+        horizon_min=topic.horizon_min,
+        volatility=topic.volatility,
+    )
+
+
+def _require_not_demoted(topic: Topic, version: str, content: _ChampionsFile) -> None:
+    for demotion in content.demotions.get(topic.key, ()):
+        if demotion.champion.version == version:
+            raise IncompatibleModel(
+                f"topic {topic.key}: {version} was demoted {iso(demotion.demoted_ms)} ({demotion.reason}); train anew"
+            )
 
 
 def _require_trained_for(topic: Topic, artefact: Artefact) -> None:
