@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
 from core.clock import SystemClock
@@ -74,8 +75,11 @@ def train_apart(panel: str, environment: dict[str, str], log: Path) -> dict[str,
     return found
 
 
-def answers(topics: Sequence[Topic], settings: Settings, environment: dict[str, str], log: Path) -> list[str]:
-    """The version behind each topic's answer, from a real inference process; the naive one's with its reason."""
+def answers(
+    topics: Sequence[Topic], settings: Settings, environment: dict[str, str], log: Path
+) -> tuple[list[str], float]:
+    """The version behind each topic's answer, from a real inference process, the naive one's with its reason; and
+    the resident memory of that process in MB."""
     url, champions = f"http://127.0.0.1:{settings.port}", set(Registry(settings.data_dir).champions())
     with log.open("a") as output:
         server = subprocess.Popen([sys.executable, "-m", "inference"], env=environment, stdout=output, stderr=output)
@@ -103,7 +107,7 @@ def answers(topics: Sequence[Topic], settings: Settings, environment: dict[str, 
             float(answer.text)
             version = answer.headers["X-Model-Version"]
             found.append(f"{version}: {reasons[topic.key]}" if version == PERSISTENCE else version)
-        return found
+        return found, psutil.Process(server.pid).memory_info().rss / 1e6
     finally:
         server.terminate()
         server.wait(timeout=10)
@@ -204,12 +208,14 @@ def main() -> None:
             figures = f"{one['wall_s']:>10.0f}{one['training_s']:>10.0f}{one['cpu_s']:>14.0f}{one['peak_mb']:>16.0f}"
             print(f"{what:<44}{figures}{one['rows']:>10}", flush=True)
         print(f"\n{'topic':<24}{'asked':<30}{'loss':<6}{'rows':>7}{'/ naive':>9}  answered by")
-        for topic, version in zip(topics, answers(topics, settings, environment, folder / "log"), strict=True):
+        versions, memory_mb = answers(topics, settings, environment, folder / "log")
+        for topic, version in zip(topics, versions, strict=True):
             verdict = verdicts[topic.key]
             ratio = verdict["challenger"] / verdict["naive"] if verdict["naive"] else 1.0
             asked = f"{topic.symbol} {topic.target.value} {topic.horizon}"
             said = version if not version.startswith(PERSISTENCE) else f"{version} ({verdict['reason']})"
             print(f"{topic.key:<24}{asked:<30}{topic.loss:<6}{verdict['rows']:>7}{ratio:>9.4f}  {said}")
+        print(f"\nresident memory of inference: {memory_mb:.0f} MB")
         forecasts(topics, settings, options.rounds)
 
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from core.clock import HOUR_MS, MINUTE_MS
 from core.errors import IncompatibleModel, StaleKlines, UnusableForecast
-from core.topic import Target, Topic
+from core.topic import Target, Topic, Volatility
 from market.klines import COLUMNS, Klines
 from model.artefact import Artefact, Manifest
 from model.evaluation import onnx_network, outputs
@@ -125,7 +125,7 @@ def forecast(number: float | None, scale: float = 5e-4, head: Head = RETURN_10M)
         version="v",
         asof_ms=START_MS,
         log_return=number if head.kind is Kind.RETURN else None,
-        volatility=number if head.kind is Kind.VOLATILITY else None,
+        volatility=number if head.kind.is_volatility else None,
         scale=scale,
     )
 
@@ -296,13 +296,20 @@ def test_the_naive_return_is_no_move_and_needs_one_kline() -> None:
     assert value(topic(), result, anchor=1234.5) == 1234.5
 
 
-@pytest.mark.parametrize(("head", "panel"), [(VOLATILITY_15M, MINUTE), (Head(Kind.VOLATILITY, 1440), HOUR)])
+@pytest.mark.parametrize(
+    ("head", "panel"),
+    [(VOLATILITY_15M, MINUTE), (Head(Kind.RMS, 15), MINUTE), (Head(Kind.VOLATILITY, 1440), HOUR)],
+)
 def test_the_naive_volatility_is_the_last_window_s(head: Head, panel: object) -> None:
     klines = random_walk_klines(WARMUP, interval_ms=HOUR_MS if panel is HOUR else MINUTE_MS, seed=3)
     result = Naive.forecast(klines, "ETHUSDT", head)
     assert result.volatility == naive(klines, HOUR if panel is HOUR else MINUTE, head)[-1]
     assert result.asof_ms == klines.end_ms
-    assert value(topic(Target.VOLATILITY, head.horizon_min), result, anchor=1.0) == result.volatility
+    asked = replace(
+        topic(Target.VOLATILITY, head.horizon_min),
+        volatility=Volatility.RMS if head.kind is Kind.RMS else Volatility.STD,
+    )
+    assert value(asked, result, anchor=1.0) == result.volatility
 
 
 @pytest.mark.parametrize(
@@ -339,6 +346,25 @@ def test_a_price_is_the_anchor_moved_by_the_log_return(sigmas: float, scale: flo
     assert answer > 0
     assert np.log(answer / anchor) == pytest.approx(move, abs=1e-12)
     assert value(topic(Target.LOG_RETURN), forecast(move, scale), anchor) == move
+
+
+@pytest.mark.parametrize(
+    ("volatility", "factor"),
+    [
+        (Volatility.STD, 1.0),
+        (Volatility.STD_HORIZON, 10**0.5),
+        (Volatility.STD_ANNUAL, 525_600**0.5),
+        (Volatility.RMS, 1.0),
+        (Volatility.RMS_HORIZON, 10**0.5),
+        (Volatility.RMS_ANNUAL, 525_600**0.5),
+    ],
+)
+def test_a_volatility_is_answered_in_the_topic_s_unit(volatility: Volatility, factor: float) -> None:
+    asked = replace(topic(Target.VOLATILITY), volatility=volatility)
+    answer = value(asked, forecast(4e-4, head=head_of(asked)), anchor=1.0)
+    assert answer == pytest.approx(4e-4 * factor)
+    with pytest.raises(UnusableForecast, match=r"sane is 1e-05 to 0\.025"):  # whatever the unit
+        value(asked, forecast(0.026, head=head_of(asked)), anchor=1.0)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import ConfigError, IncompatibleModel
-from core.topic import Target, Topic
+from core.topic import Target, Topic, Volatility
 from model.artefact import Artefact, Manifest, read_artefact, sealed
+from model.heads import Head, Kind
 from model.registry import Registry, check
 from model.windows import Split
 from tests.fakes import NO_ORIGIN
@@ -317,6 +318,22 @@ def test_a_champion_of_another_question_is_refused_and_then_forgotten(registry: 
     registry.promote([other], second, now_ms=2)
     check(other, registry.champions()[other.key])
     assert registry.champions()[other.key].previous is None
+
+
+@pytest.mark.parametrize("volatility", [Volatility.STD_ANNUAL, Volatility.RMS])
+def test_another_definition_of_volatility_is_another_question(registry: Registry, volatility: Volatility) -> None:
+    asked = replace(ETH_10M, target=Target.VOLATILITY)
+    heads = tuple(Head(kind, 10).key for kind in (Kind.VOLATILITY, Kind.RMS))
+    made = artefact()
+    version = registry.publish(replace(made, manifest=made.manifest.model_copy(update={"heads": heads})))
+    registry.promote([asked], version, now_ms=1)
+    check(asked, registry.champions()[asked.key])
+    other = replace(asked, volatility=volatility)
+    words = rf"chosen for ETH volatility \(std\) 10m .* asks for ETH volatility \({volatility}\) 10m"
+    with pytest.raises(IncompatibleModel, match=words):
+        check(other, registry.champions()[other.key])
+    registry.promote([other], version, now_ms=2)
+    check(other, registry.champions()[other.key])
 
 
 def test_a_loss_that_changed_keeps_its_champion(registry: Registry) -> None:
