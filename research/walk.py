@@ -155,7 +155,9 @@ def span_of(
             )
             for panel, begins_ms in begins.items()
         ]
-        start_ms = -(-max(end_ms - span_days * DAY_MS, *wanted_ms) // DAY_MS) * DAY_MS
+        earliest_ms = max(end_ms - span_days * DAY_MS, *wanted_ms)
+        midnight_ms = -(-earliest_ms // DAY_MS) * DAY_MS
+        start_ms = midnight_ms if midnight_ms < end_ms else min(earliest_ms, end_ms - 1)
     if start_ms >= end_ms:
         raise ConfigError(
             f"the span must begin before it ends, was {span_text(start_ms, end_ms)}; {recording.source} has klines "

@@ -31,7 +31,7 @@ def clustered(days: float, seed: int, *, skill: bool = True) -> Klines:
     noise = np.random.default_rng(seed + 1000).standard_normal(rows)
     level, memory = np.zeros(rows), 0.5 ** (1 / 60)
     for row in range(1, rows):
-        level[row] = memory * level[row - 1] + 0.12 * noise[row]
+        level[row] = memory * level[row - 1] + 0.05 * noise[row]
     returns = np.diff(np.log(walk.close), prepend=np.log(walk.open[0])) * np.exp(level)
     close = walk.open[0] * np.exp(np.cumsum(returns))
     opened = np.concatenate([walk.open[:1], close[:-1]])

@@ -1,0 +1,234 @@
+"""The report of a small walk: the figures are those of the rows, the page needs nothing else, invented prices show."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from cli.main import app
+from core.topic import Target, Topic
+from model.losses import loss
+from research.backtest import run
+from research.command import folder_of, introduction, walk_and_report, walk_of
+from research.folder import Folder
+from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
+
+CZAR = Topic(topic_id=9006, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=10, loss="czar")
+PAIRS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+
+
+def refuse(constant: str) -> NoReturn:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Invented klines as ``birnn run`` keeps them: below a folder named simulated."""
+    folder = tmp_path_factory.mktemp("report") / "simulated"
+    folder.mkdir()
+    tape(folder / "tape", *PAIRS, days=7)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shown(home: Path) -> str:
+    """What the terminal says of a walk over four topics; its files lie in ``home/out``."""
+    what = asked(home, ETH, BTC, CZAR, SOL, unseen=("SOLUSDT",), baselines=("har", "lightgbm", "example"), stride=10)
+    what = replace(what, out=home / "out", command="birnn backtest --topic <1> & more")
+    walk, recording = walk_of(what)
+    folder = folder_of(what, walk, recording)
+    console = Console(width=200, record=True, file=io.StringIO())
+    for part in [
+        *introduction(walk, recording, folder),
+        *walk_and_report(what, walk, recording, folder, lambda *_: None),
+    ]:
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+    return console.export_text()
+
+
+@pytest.fixture(scope="module")
+def report(home: Path, shown: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((home / "out" / "report.json").read_bytes(), parse_constant=refuse)
+    return content
+
+
+def test_the_ratios_are_those_of_the_rows(home: Path, report: dict[str, Any]) -> None:
+    rows = pl.concat([pl.read_parquet(file) for file in sorted((home / "out" / "steps").glob("*.parquet"))])
+    for topic in (ETH, BTC, CZAR):
+        mine = rows.filter(pl.col("topic") == topic.key)
+        truth, close, std = (mine[name].cast(pl.Float64).to_numpy() for name in ("truth", "close", "std"))
+        price = topic.target is Target.PRICE
+        (told,) = [one for one in report["topics"] if one["topic"] == topic.key]
+        assert told["rows"] == len(mine)
+        means = {}
+        for name in ("naive", "served", "newest", *(("har",) if topic == BTC else ("example",)), "lightgbm"):
+            said = mine[name].cast(pl.Float64).to_numpy()
+            pair = (close * np.exp(truth), close * np.exp(said)) if price else (truth, said)
+            losses = [float(loss(topic.loss)(y, p, s)) for y, p, s in zip(*pair, std, strict=True)]
+            means[name] = np.mean(losses)
+            assert told["losses"][name] == pytest.approx(means[name], rel=1e-9), name
+            assert told["ratio_to_naive"][name] == pytest.approx(means[name] / means["naive"], rel=1e-9)
+        assert told["against"]["newest"]["lightgbm"]["difference"] == pytest.approx(means["newest"] - means["lightgbm"])
+        assert told["curves"]["newest"][-1] == pytest.approx(100 * (means["newest"] / means["naive"] - 1), abs=2e-5)
+
+
+def test_what_is_the_same_needs_no_test(report: dict[str, Any]) -> None:
+    for one in report["topics"]:
+        for name, against in one["against"]["served"].items():
+            same = one["losses"]["served"] == one["losses"][name]
+            assert (against["dm_p"] is None) == same, (one["topic"], name)
+
+
+def test_directions_are_pooled_once_for_each_symbol_and_horizon(report: dict[str, Any]) -> None:
+    (pooled,) = report["pooled_directions"]
+    assert pooled["symbols"] == ["BTCUSDT", "ETHUSDT"], "the unseen symbol has no say"
+    rows = sum(part["rows"] for part in pooled["deciles"])
+    assert pooled["most_confident_fifth"]["rows"] == pytest.approx(rows / 5, rel=0.02)
+    assert len(pooled["deciles"]) == 10
+    assert pooled["deciles"][0]["most"] <= pooled["deciles"][-1]["least"]
+
+
+def test_every_decision_of_the_gate_is_told_with_its_reason(home: Path, report: dict[str, Any]) -> None:
+    assert [one["topic"] for one in report["decisions"]] == ["9001", "9002", "9006"] * 2
+    for one in report["decisions"]:
+        assert one["decision"] in {"promoted", "kept", "demoted", "naive"}
+        assert one["reason"]
+        assert (one["decision"] == "promoted") is one["verdict"]["promoted"]
+        assert (one["serves"] is None) == (one["decision"] == "naive") or one["decision"] == "demoted"
+
+
+def test_everything_that_went_in_is_told(report: dict[str, Any]) -> None:
+    went_in = report["fingerprint"]
+    assert set(went_in["klines"]) == {f"{symbol}-1m" for symbol in PAIRS}
+    assert set(went_in["versions"]) >= {"torch", "numpy", "onnxruntime", "lightgbm"}
+    assert went_in["training"]["minute"]["hidden_layer_size"] == 4
+    assert report["command"] == "birnn backtest --topic <1> & more"
+    assert [step["from"][:10] for step in report["steps"]] == ["2023-11-20", "2023-11-21"]
+
+
+class _Page(HTMLParser):
+    """Tags that were opened and not closed, references to anything outside, and the text."""
+
+    VOID = frozenset({"meta", "br", "img", "link"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"script", "link", "iframe", "img"}:
+            self.outside.append(tag)
+        self.outside += [
+            f"{tag} {name}={value}"
+            for name, value in attrs
+            if name in {"href", "src", "xlink:href"} and not (value or "").startswith("#")
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_is_whole_and_needs_nothing_else(home: Path, shown: str) -> None:
+    raw = (home / "out" / "report.html").read_text()
+    page = _Page()
+    page.feed(raw)
+    page.close()
+    text = " ".join(page.text)
+    assert page.open == []
+    assert page.outside == []
+    assert not re.search(r"url\((?!#)", raw), "styles load nothing either"
+    assert raw.count("<svg") == 1 + 4 * 2 + 3 * 2, "directions; four pictures of a return, three of a volatility"
+    assert "#010203" not in raw, "ink is the page's own colour"
+    assert "birnn backtest --topic <1> & more" in text, "what people typed is escaped"
+    for words in ("SIMULATED: these prices are invented", "unseen · SOL volatility 15m", "9006 · BTC log-return 10m"):
+        assert words in text
+
+
+def test_the_terminal_says_the_same(shown: str, report: dict[str, Any]) -> None:
+    assert "SIMULATED: these prices are invented" in shown
+    assert "note: topic" not in shown
+    for one in report["topics"]:
+        assert f"{one['ratio_to_naive']['served']:.4f}" in shown
+        assert f"{one['ratio_to_naive']['lightgbm']:.4f}" in shown
+    assert "most confident fifth" in shown
+    assert "report.html" in shown
+
+
+def test_it_is_made_again_from_what_is_kept(home: Path, shown: str) -> None:
+    before = json.loads((home / "out" / "report.json").read_bytes())
+    what = asked(home, ETH, BTC, CZAR, SOL, unseen=("SOLUSDT",), baselines=("har", "lightgbm", "example"), stride=10)
+    what = replace(what, out=home / "out", command="birnn backtest --topic <1> & more")
+    walk, recording = walk_of(what)
+    folder = Folder(home / "out")
+    assert any("2 of 2 steps are there already" in line for line in introduction(walk, recording, folder))
+    walk_and_report(what, walk, recording, folder, lambda *_: None)
+    after = json.loads((home / "out" / "report.json").read_bytes())
+    assert {**after, "made": ""} == {**before, "made": ""}
+
+
+def test_a_topic_without_rows_is_named(tmp_path: Path) -> None:
+    """SOL's klines have a hole that lasts nearly to the end: nobody can say anything of it."""
+    tape(tmp_path / "tape", "BTCUSDT", days=6)
+    klines = clustered(6, 3)
+    write_klines(
+        tmp_path / "tape", "SOLUSDT", klines.between(0, after(4.9)).merge(klines.between(after(5.9), after(6)))
+    )
+    what = asked(tmp_path, BTC, SOL, out=tmp_path / "out")
+    walk, recording = walk_of(what)
+    parts = walk_and_report(what, walk, recording, Folder(tmp_path / "out"), lambda *_: None)
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert [one["topic"] for one in report["topics"]] == [BTC.key]
+    assert any(str(part).startswith("note: topic 9003 (SOLUSDT volatility 15m) has no row") for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(["--topic", "999"], "has no such topic", id="unknown topic"),
+        pytest.param(["--topic", "1", "--network", "mars-1"], "--network mars-1: not in the catalogue", id="network"),
+        pytest.param(["--topic", "1", "--baseline", "arima"], "choose among har", id="baseline"),
+        pytest.param(["--topic", "37", "--unseen", "SOLUSDT"], "leaves no topic to train", id="nothing left"),
+        pytest.param(["--topic", "9"], "no klines of ARBUSDT", id="no klines of the symbol"),
+        pytest.param(["--topic", "64"], "the smallest training of the hour panel needs", id="too short for hours"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line(home: Path, arguments: list[str], said: str) -> None:
+    outcome = CliRunner().invoke(
+        app, ["backtest", *arguments, "--data", str(home / "tape"), "--data-dir", str(home / "none")]
+    )
+    assert outcome.exit_code == 2
+    (line,) = outcome.output.splitlines()
+    assert line.startswith("birnn: ")
+    assert said in line
+
+
+def test_steps_show_how_far_they_are(home: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    what = asked(home, BTC, baselines=("har",), out=tmp_path)
+    walk, recording = walk_of(what)
+    run(walk, recording, folder_of(what, walk, recording), lambda *told: seen.append(told))
+    done = [part for part, _, _ in seen]
+    assert done == sorted(done)
+    assert seen[-1][0] == seen[-1][1] == 2_000
+    assert any("1 of 2, minute panel on 2023-11-20: HAR volatility-15m" in note for _, _, note in seen)
