@@ -50,7 +50,7 @@ def folds_of(recording: Recording, plan: PanelPlan, training_days: int, end_ms: 
     oldest_ms, last_ms = recording.span(plan.symbols[:1], panel.interval_ms)
     first_ms = oldest_ms + (panel.reading(LONGEST_LOOKBACK).rows_needed - 1) * panel.interval_ms
     if end_ms is None:
-        held_back_ms = math.ceil(JUDGE_SHARE * min(longest_ms, last_ms - oldest_ms) / DAY_MS) * DAY_MS
+        held_back_ms = math.ceil(JUDGE_SHARE * min(longest_ms + DAY_MS, last_ms - oldest_ms) / DAY_MS) * DAY_MS
         end_ms = (last_ms - held_back_ms) // DAY_MS * DAY_MS
     there_ms = max(0, end_ms - first_ms)
     spread_ms = there_ms - (count - 1) * HOUR_MS  # whole hours are counted in, and no judge part is to reach into two

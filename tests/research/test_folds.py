@@ -38,7 +38,8 @@ def test_judge_parts_are_apart_and_the_gates_own_is_left_out(days: int, training
     assert judged[0].train_start_ms >= START_MS
     for earlier, later in pairwise(judged):
         assert earlier.judge_end_ms <= later.judge_start_ms
-    history_ms = min(training_days * HOUR.days_per_training_day * DAY_MS, days * DAY_MS - HOUR.rows_needed * HOUR_MS)
+    longest_ms = (training_days * HOUR.days_per_training_day + 1) * DAY_MS  # a training begins with a whole day
+    history_ms = min(longest_ms, days * DAY_MS - HOUR.rows_needed * HOUR_MS)
     next_gate_ms = START_MS + days * DAY_MS - JUDGE_SHARE * history_ms
     assert folds[-1].end_ms <= next_gate_ms, "the rows of the next gate's judge part are nobody's here"
 

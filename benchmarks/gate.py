@@ -1,0 +1,287 @@
+"""What the gate lets through: noise on random walks, small true edges, and what it does over months of rounds.
+
+    python -m benchmarks.gate [--quick]
+
+Everything goes through the very functions that decide in the updater (model.gate, and in the second part the whole
+round, updater.refresh.run_round). Seeded; docs/decisions/0004 explains the figures.
+"""
+
+import argparse
+import logging
+import math
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from core.clock import DAY_MS, MINUTE_MS
+from core.topic import Target, Topic
+from market.klines import Floats
+from model.gate import (
+    LEAST_HORIZONS,
+    LEVEL,
+    OLD_H,
+    Comparison,
+    Contest,
+    compare,
+    decide,
+    scored_from,
+    why_demoted,
+)
+from model.hac import student_tail
+from model.heads import panels_for
+from model.registry import Registry
+from tests.fakes import FakeClock, random_walk_klines
+from tests.noise import SIZES, Noise, Size, ahead, promotions
+from updater.refresh import run_round, training_config
+
+FAST = (SIZES[1], SIZES[3], SIZES[4])
+
+
+def rate(promoted: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Share promoted, and half of its confidence interval of 95 %; symbols of a market are not independent."""
+    by_market = promoted.mean(axis=1)
+    return float(by_market.mean()), 1.96 * float(by_market.std()) / len(by_market) ** 0.5
+
+
+def show_false_positives(markets: int, sizes: Sequence[Size]) -> None:
+    print(f"\nRandom walks: promoted of challengers that are noise, in % (stated: {LEVEL:.0%}), of {markets} markets")
+    print(f"  {'horizon':32} {'horizons':>8}  {'walk':8} {'noise':22} " + "".join(f"{name:>14}" for name in COLUMNS))
+    worst = (0.0, 0.0, "")
+    for size in sizes:
+        for stormy in (False, True):
+            for noise in Noise:
+                cells = []
+                for number, (share, memories) in enumerate(COLUMNS.values()):
+                    memory = max(1, round(memories * size.steps))
+                    promoted = promotions(size, noise, share, markets, number, stormy=stormy, memory=memory)
+                    mean, half = rate(promoted)
+                    worst = max(worst, (mean, half, f"{size.name}, {noise.value}"))
+                    cells.append(f"{100 * mean:7.1f} ± {100 * half:3.1f} ")
+                walk = "stormy" if stormy else "calm"
+                print(f"  {size.name:32} {size.horizons:8.0f}  {walk:8} {noise.value:22} " + "".join(cells), flush=True)
+    print(f"  worst: {100 * worst[0]:.1f} ± {100 * worst[1]:.1f} ({worst[2]})")
+
+
+COLUMNS = {  # size of the noise over that of the move; horizons that it looks back over
+    "1%, 1 horizon": (0.01, 1.0),
+    "1%, 10": (0.01, 10.0),
+    "1%, 1 candle": (0.01, 0.0),
+    "5%, 1": (0.05, 1.0),
+}
+
+
+def show_variances(tries: int) -> None:
+    """Why model.hac counts cosines: other errors of the mean, on the hardest noise."""
+    print(f"\nOne-sided tests of 5 % without any allowance, noise against the past, in %; {tries} tries a figure")
+    print(f"  {'horizons':>8}  {'Bartlett 2 h, HLN, t':>22} {'Bartlett 4 h, HLN, t':>22} {'cosines, t (ours)':>18}")
+    steps = 24
+    for horizons in (12, 20, 60, 250):
+        rng, rows = np.random.default_rng(horizons), horizons * steps
+        wins: Counter[str] = Counter()
+        for _ in range(tries):
+            walk = rng.standard_normal((1, rows + 2 * steps))
+            lead = (ahead(walk, steps)[:, steps:] * ahead(walk, steps)[:, :-steps])[0][:rows]
+            for lags in (2 * steps, 4 * steps):
+                wins[f"{lags}"] += student_tail(-_bartlett_t(lead, lags, steps), rows - 1) < 0.05
+            ours = compare(np.arange(rows), 1 + 1e-3 * lead, np.ones(rows), steps).better
+            wins["ours"] += ours is not None and ours < 0.05
+        cells = [f"{100 * wins[name] / tries:.1f}" for name in (str(2 * steps), str(4 * steps), "ours")]
+        print(f"  {horizons:8}  {cells[0]:>22} {cells[1]:>22} {cells[2] if horizons >= LEAST_HORIZONS else 'none':>18}")
+
+
+def _bartlett_t(lead: Floats, lags: int, steps: int) -> float:
+    """Newey and West's statistic with the correction of Harvey, Leybourne and Newbold (1997)."""
+    rows, centred = len(lead), lead - lead.mean()
+    covariances = np.fft.irfft(np.abs(np.fft.rfft(centred, 2 * rows)) ** 2)[: lags + 1] / rows
+    variance = float(2 * covariances @ (1 - np.arange(lags + 1) / (lags + 1)) - covariances[0])
+    small_sample = ((rows + 1 - 2 * steps + steps * (steps - 1) / rows) / rows) ** 0.5
+    return float(small_sample * lead.mean() / (variance / rows) ** 0.5)
+
+
+def show_power(markets: int) -> None:
+    edges = (0.0005, 0.001, 0.002, 0.005, 0.01)
+    print(f"\nTrue edges: promoted in %, by the share of the variance that is forecast; {markets} markets a figure")
+    print(f"  {'horizon':32} " + "".join(f"{edge:>9.2%}" for edge in edges))
+    for size in (SIZES[0], SIZES[1], SIZES[6], SIZES[3], SIZES[4], SIZES[7]):
+        cells = [rate(promotions(size, Noise.UNRELATED, 0.01, markets, 7, edge=edge))[0] for edge in edges]
+        print(f"  {size.name:32} " + "".join(f"{100 * cell:8.0f} " for cell in cells), flush=True)
+
+
+@dataclass(slots=True)
+class Months:
+    """What a topic goes through in many rounds."""
+
+    rounds: int = 0
+    passed: int = 0  # challengers that differ from naive and beat it
+    noise_served: int = 0  # rounds after which something other than naive answers
+    demoted: int = 0
+    excess: float = 0.0  # loss of what answered above naive's, in units of it, summed over rounds
+
+
+def months(seed: int, *, rounds: int, alike: float, evidence: int, share: float) -> Months:
+    """A topic of five minutes on a random walk, trained anew every six hours; each network is noise.
+
+    Args:
+        alike: correlation between the noise of one network and the next.
+        evidence: candles before the judge rows.
+        share: size of the noise over that of the move.
+    """
+    rng, judge, every, seen = np.random.default_rng(seed), 2880, 72, Months()  # candles of five minutes
+    candles = evidence + judge + every * (rounds + 1)
+    came_true, lasting = rng.standard_normal(candles), rng.standard_normal(candles)
+    ticks = np.arange(candles)
+    naive = came_true**2
+    champion: tuple[Floats, int] | None = None  # its losses, and when it was made
+
+    def versus_naive(losses: Floats, start: int, end: int) -> Comparison:
+        return compare(ticks[start:end], losses[start:end], naive[start:end], 1)
+
+    for turn in range(rounds):
+        now = evidence + judge + turn * every
+        if champion and now - champion[1] >= 28 * every:
+            champion = None  # MAX_MODEL_AGE_H
+        if champion and now > champion[1]:
+            since = max(champion[1] - judge, scored_from(ticks[champion[1] - judge : now], champion[1], 1))
+            if why_demoted(versus_naive(champion[0], since, now)):
+                champion, seen.demoted = None, seen.demoted + 1
+        noise = alike**0.5 * lasting + (1 - alike) ** 0.5 * rng.standard_normal(candles)
+        losses = (came_true - share * noise) ** 2
+        contest = Contest(
+            naive=versus_naive(losses, now - judge - evidence, now), judged=versus_naive(losses, now - judge, now)
+        )
+        seen.passed += decide(contest).promoted
+        if champion:
+            beside = compare(ticks[now - judge : now], losses[now - judge : now], champion[0][now - judge : now], 1)
+            age_h = (now - champion[1]) / 12
+            contest = replace(contest, champion=beside, champion_age_h=age_h)
+        if decide(contest).promoted:
+            champion = losses, now
+        seen.rounds += 1
+        if champion:
+            seen.noise_served += 1
+            seen.excess += float((champion[0] - naive)[now : now + every].mean())
+    return seen
+
+
+def show_months(topics: int, rounds: int) -> None:
+    print(f"\nMonths: five-minute topics on random walks, a round every six hours; {topics} topics, {rounds} rounds")
+    print("  noise  networks alike  evidence   pass a round   noise serves   demoted a round   loss above naive")
+    for evidence in (0, 14_400):
+        for alike in (0.0, 0.5, 0.9):
+            for share in (0.01, 0.05):
+                found = [
+                    months(seed, rounds=rounds, alike=alike, evidence=evidence, share=share) for seed in range(topics)
+                ]
+                total = sum(one.rounds for one in found)
+                print(
+                    f"  {share:5.0%}  {alike:14.1f}  {evidence // 288:3d} days   "
+                    f"{sum(one.passed for one in found) / total:12.1%}   "
+                    f"{sum(one.noise_served for one in found) / total:12.1%}   "
+                    f"{sum(one.demoted for one in found) / total:15.2%}   "
+                    f"{sum(one.excess for one in found) / total:16.4%}",
+                    flush=True,
+                )
+
+
+def served_loss(policy: str, *, noise: float, drift: float, rounds: int, seed: int) -> float:
+    """Mean true loss of what serves, in units of naive's, less that of a fresh network: a round every six hours.
+
+    Args:
+        policy: "newest", "never old", "as it is" or "always old".
+        noise: of the difference of two networks' losses over six hours, standard deviation.
+        drift: what a network loses in a week.
+    """
+    rng, judge, week = np.random.default_rng(seed), 40, 28
+    true = 0.005 * rng.standard_normal(rounds)
+    series = noise / 2**0.5 * rng.standard_normal((rounds, rounds))  # by network and time
+    ticks, good = np.arange(judge), compare(np.arange(1000), np.full(1000, 0.7), np.ones(1000), 1)
+
+    def losses(network: int, now: int) -> Floats:
+        at = np.arange(now - judge, now)
+        aged: Floats = 1 + true[network] + drift / week * np.maximum(at - network, 0) + series[network, at]
+        return aged
+
+    champion, total = judge, 0.0
+    for now in range(judge, rounds):
+        age = now - champion
+        age_h = {"never old": 0.0, "always old": math.inf}.get(policy, 6.0 * age)
+        contest = Contest(
+            naive=good,
+            judged=good,
+            champion=compare(ticks, losses(now, now), losses(champion, now), 1),
+            champion_age_h=age_h,
+        )
+        if policy == "newest" or age >= week or decide(contest).promoted:
+            champion = now
+        total += true[champion] + drift / week * (now - champion)
+    return total / (rounds - judge)
+
+
+def show_replacement(seeds: int) -> None:
+    policies = ("newest", "never old", "as it is", "always old")
+    print("\nReplacement: true loss of what serves less a fresh network's, in % of naive; networks differ by 0.5 %")
+    print(
+        f"  as it is: old after {OLD_H:.0f} h; noise is that of the difference of two networks' losses over six hours"
+    )
+    print("  noise  lost in a week " + "".join(f"{policy:>12}" for policy in policies))
+    for noise in (0.03, 0.09):
+        for drift in (0.0, 0.005, 0.02, 0.05):
+            cells = [
+                np.mean([served_loss(policy, noise=noise, drift=drift, rounds=400, seed=s) for s in range(seeds)])
+                for policy in policies
+            ]
+            print(f"  {noise:5.0%}  {drift:14.1%} " + "".join(f"{100 * cell:12.2f}" for cell in cells), flush=True)
+
+
+def show_pipeline(markets: int) -> None:
+    """Whole rounds on random walks: features, training, calibration, the published network, the gate."""
+    tokens = ("BTC", "ETH", "SOL")
+    heads = ((Target.PRICE, 5), (Target.LOG_RETURN, 15), (Target.PRICE, 60))
+    topics = [
+        Topic(topic_id=number, token=token, symbol=f"{token}USDT", target=target, horizon_min=horizon_min)
+        for number, (token, (target, horizon_min)) in enumerate(((t, h) for t in tokens for h in heads), 1)
+    ]
+    (plan,) = panels_for(topics).values()
+    days, counts, began = 14, Counter[str](), time.monotonic()
+    rows = days * DAY_MS // MINUTE_MS
+    tiny = {"epochs": 1, "stride": 23, "hidden_layer_size": 8, "num_layers": 1}
+    config = training_config(plan.panel.name, tiny)
+    for market in range(markets):
+        klines = {
+            symbol: random_walk_klines(rows, seed=1000 * market + number) for number, symbol in enumerate(plan.symbols)
+        }
+        clock = FakeClock(next(iter(klines.values())).end_ms)
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = run_round(plan, klines, config, market, Registry(Path(folder)), clock)
+        for verdict in outcome.verdicts:
+            equal = verdict.reason.startswith("equal to the naive forecast")
+            counts["equal to naive" if equal else "promoted" if verdict.promoted else "refused"] += 1
+    asked = counts.total()
+    print(f"\nWhole rounds: {markets} random-walk markets of {days} days, {len(topics)} return topics each, one epoch")
+    print(f"  equal to the naive forecast {counts['equal to naive']}, refused {counts['refused']}, promoted although")
+    took_s = time.monotonic() - began
+    print(f"  different {counts['promoted']} of {asked} ({counts['promoted'] / asked:.1%}); {took_s:.0f} s")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="below a minute, with wider intervals")
+    quick = parser.parse_args(arguments).quick
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    show_false_positives(30 if quick else 100, FAST if quick else SIZES)
+    show_variances(300 if quick else 2000)
+    show_pipeline(2 if quick else 20)
+    show_power(10 if quick else 40)
+    show_months(2 if quick else 10, 60 if quick else 120)
+    show_replacement(1 if quick else 4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,367 @@
+"""The gate: which network may answer a topic, decided by losses on rows that none of the compared has seen.
+
+Pure functions on losses; ``updater.judging`` brings the networks and the registry. The rules, their false-positive
+rate and why they are as they are: docs/decisions/0004.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from market.klines import Floats, Ints
+from model.evaluation import TopicForecasts
+from model.features import Bools
+from model.hac import mean_over_time
+from model.heads import Head, head_of
+
+LEVEL = 0.05  # a difference that chance makes as large as this often or more is none
+KINDNESS = 2.0  # of Student's t to forecasts made from the past, which pass on a random walk up to twice too often
+LEAST_HORIZONS = 30  # of time below which there is no verdict
+BLOCKS = 5  # disjoint, with a horizon between them
+OLD_H = 48.0  # a champion trained longer ago gives way to a fresh network that is not significantly worse
+SCORED_TICKS = 10_000  # candles over which a champion is looked at anew before each training
+TOLERANCE = 1e-9  # relative: equal losses may differ in the last digits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The losses of one forecaster against another's on the same rows, after Diebold and Mariano, J. Business &
+    Economic Statistics 13(3), 1995, with the standard error and the small-sample distribution of ``model.hac``."""
+
+    rows: int
+    mean: float  # its loss less the other's, in the unit of the loss; NaN without rows or where a loss is not finite
+    close: float  # below this size a mean is rounding
+    better: float | None  # chance of such a mean or a lower one if both were equally good; None: too little time
+    worse: float | None  # likewise of such a mean or a higher one
+    horizons: float  # of time that the rows cover
+    effective: float  # independent rows that they are worth
+    won: int  # blocks in which its loss is the lower one
+    blocks: int  # that have rows
+
+    @property
+    def sound(self) -> bool:
+        """Whether there are rows, and every loss is finite."""
+        return math.isfinite(self.mean)
+
+    @property
+    def lower(self) -> bool:
+        """Lower in the mean."""
+        return self.mean < -self.close
+
+    @property
+    def no_higher(self) -> bool:
+        """As low in the mean, or lower."""
+        return self.mean <= self.close
+
+    @property
+    def surely_worse(self) -> bool:
+        """Significantly so."""
+        return self.worse is not None and self.worse < LEVEL and not self.no_higher
+
+
+def compare(ticks: Ints, ours: Floats, theirs: Floats, steps: int) -> Comparison:
+    """Whether one forecaster has the lower expected loss.
+
+    Args:
+        ticks: ``(N,)`` place of each row in time, in candles, rising.
+        ours, theirs: ``(N,)`` losses.
+        steps: the horizon in candles.
+
+    >>> noise = np.random.default_rng(0).standard_normal((2, 3000))
+    >>> same = compare(np.arange(3000), noise[0] ** 2, noise[1] ** 2, 1)
+    >>> better = compare(np.arange(3000), 0.8 * noise[0] ** 2, noise[1] ** 2, 1)
+    >>> same.better > 0.05, better.better < 0.01, better.won
+    (True, True, 5)
+    """
+    finite = bool(np.isfinite(ours).all() and np.isfinite(theirs).all())
+    lead = ours - theirs if finite else np.full(len(ours), math.nan)
+    over_time = mean_over_time(lead, ticks, steps)
+    blocks = [part for part in _blocks(ticks, steps) if part.stop > part.start]
+    enough = over_time.horizons >= LEAST_HORIZONS and math.isfinite(over_time.error)
+    return Comparison(
+        rows=len(lead),
+        mean=over_time.value,
+        close=TOLERANCE * float(np.mean(np.abs(theirs))) if len(theirs) and finite else 0.0,
+        better=over_time.p_below if enough else None,
+        worse=over_time.p_above if enough else None,
+        horizons=over_time.horizons,
+        effective=over_time.effective,
+        won=sum(float(lead[part].mean()) < 0 for part in blocks),
+        blocks=len(blocks),
+    )
+
+
+def compare_pooled(several: Iterable[tuple[Ints, Floats, Floats]], steps: int) -> Comparison | None:
+    """``compare`` over several symbols at once: differences in units of each symbol's mean loss of the other, averaged
+    over the symbols of a candle. Symbols move together, so a candle is one observation however many there are.
+
+    Args:
+        several: of each symbol ``(N,)`` ticks, our losses and theirs.
+    Returns:
+        None without at least two symbols that have rows, finite losses and a loss to measure by.
+    """
+    parts = [
+        (ticks, (ours - theirs) / float(np.mean(theirs)))
+        for ticks, ours, theirs in several
+        if len(ticks) and np.isfinite(ours).all() and np.isfinite(theirs).all() and np.mean(theirs) > 0
+    ]
+    if len(parts) < 2:
+        return None
+    ticks, leads = np.concatenate([ticks for ticks, _ in parts]), np.concatenate([lead for _, lead in parts])
+    first = int(ticks.min())
+    count = np.bincount(ticks - first)
+    there = np.flatnonzero(count)
+    lead = np.bincount(ticks - first, weights=leads)[there] / count[there]
+    return compare(first + there, 1.0 + lead, np.ones(len(there)), steps)
+
+
+def _blocks(ticks: Ints, steps: int) -> list[slice]:
+    """The rows of BLOCKS stretches of equal time, with a horizon between them; some may be empty."""
+    if not len(ticks):
+        return []
+    first, end = int(ticks[0]), int(ticks[-1]) + 1
+    length = (end - first - (BLOCKS - 1) * steps) // BLOCKS
+    starts = [first + number * (length + steps) for number in range(BLOCKS)]
+    edges = [(np.searchsorted(ticks, start), np.searchsorted(ticks, start + max(length, 0))) for start in starts]
+    return [slice(int(start), int(stop)) for start, stop in edges]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """All that the gate looks at when a challenger asks for a topic."""
+
+    naive: Comparison  # with the naive forecast, on all rows: judge rows and evidence
+    judged: Comparison  # with the naive forecast, on the judge rows alone
+    is_naive: bool = False  # its forecasts are the naive ones on every judge row
+    pooled: Comparison | None = None  # with the naive forecast, over all symbols of its head
+    champion: Comparison | None = None  # with the champion, on the judge rows; None: there is none that can be used
+    champion_is_naive: bool = False
+    champion_age_h: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the gate says, and the figures behind it."""
+
+    promoted: bool
+    reason: str
+    p: float | None = None  # chance of such a verdict without skill; allows for KINDNESS and for two tests
+    pooled: bool = False  # the test over all symbols carried the verdict
+    effective: float = 0.0  # independent rows that the test's are worth
+    won: int = 0
+    blocks: int = 0
+
+
+def decide(contest: Contest) -> Decision:
+    """Whether a challenger serves a topic from now on.
+
+    One that differs from the naive forecast must have beaten it significantly and in most blocks, whoever serves now:
+    so whatever answers in the naive forecast's place has proven itself. Against a champion the mean decides; an old
+    one also gives way to what is not significantly worse.
+
+    >>> ticks = np.arange(1000)
+    >>> def against(loss: float) -> Comparison:
+    ...     return compare(ticks, np.full(1000, 0.7), np.full(1000, loss), 10)
+    >>> decide(Contest(naive=against(1.0), judged=against(1.0))).promoted
+    True
+    >>> decide(Contest(naive=against(0.7), judged=against(0.7))).reason
+    'no better than the naive forecast'
+    >>> decide(Contest(naive=against(0.7), judged=against(0.7), is_naive=True)).reason
+    'equal to the naive forecast: it changes nothing and claims no skill'
+    >>> decide(Contest(naive=against(1.0), judged=against(1.0), champion=against(0.6))).reason
+    'better than the naive forecast, but worse than the champion'
+    """
+    if not (contest.naive.sound and contest.judged.sound):
+        return Decision(promoted=False, reason="no row to judge on, or a loss that is not finite")
+    if contest.is_naive:
+        promoted, reason = _beside_champion(
+            contest, "equal to the naive forecast", ": it changes nothing and claims no skill"
+        )
+        return Decision(promoted=promoted, reason=reason)
+    found = _against_naive(contest)
+    if not found.promoted:
+        return found
+    promoted, reason = _beside_champion(contest, found.reason, "")
+    return replace(found, promoted=promoted, reason=reason)
+
+
+def _against_naive(contest: Contest) -> Decision:
+    """Whether a challenger that differs from the naive forecast is better; ``promoted`` says so."""
+    own, pooled = contest.naive, contest.pooled
+    in_question = [own]
+    if pooled and pooled.sound and own.no_higher:  # what helps the others must at least not harm here
+        in_question.append(pooled)
+    best = min(in_question, key=lambda one: 2.0 if one.better is None else one.better)
+    p = best.better
+    if p is not None:
+        p = min(1.0, p * KINDNESS * (2 if pooled else 1))  # with a pooled test it has two chances
+
+    def say(reason: str, promoted: bool = False) -> Decision:
+        return Decision(
+            promoted=promoted,
+            reason=reason,
+            p=p,
+            pooled=best is pooled,
+            effective=best.effective,
+            won=best.won,
+            blocks=best.blocks,
+        )
+
+    if not own.lower:
+        return say("no better than the naive forecast" if own.no_higher else "worse than the naive forecast")
+    if p is None:
+        return say(
+            f"too little time to tell it from the naive forecast: {own.horizons:.1f} horizons, "
+            f"at least {LEAST_HORIZONS} are needed"
+        )
+    if p >= LEVEL:
+        return say(f"better than the naive forecast, but that may be chance: p {p:.3f}, needed is below {LEVEL}")
+    if contest.judged.surely_worse:
+        return say(f"worse than the naive forecast on the newest rows: p {contest.judged.worse:.3f}")
+    if 2 * best.won <= best.blocks:
+        return say(f"better than the naive forecast in only {best.won} of {best.blocks} blocks of time")
+    return say("better than the naive forecast", promoted=True)
+
+
+def _beside_champion(contest: Contest, merit: str, more: str) -> tuple[bool, str]:
+    """Whether a challenger of some merit takes a champion's place, and why; ``more`` is said where nobody is in it."""
+    champion = contest.champion
+    if champion is None or not champion.sound:
+        return True, f"{merit}{more}" + ("" if more else "; there was no champion")
+    if contest.champion_is_naive:
+        return True, f"{merit}{more}" + ("" if more else ", which the champion is equal to")
+    if champion.no_higher:
+        return True, f"{merit}, and no worse than the champion"
+    age = f"the champion is {contest.champion_age_h:.0f} h old"
+    if contest.champion_age_h > OLD_H and champion.worse is not None and not champion.surely_worse:
+        return True, f"{merit}, and not significantly worse than the champion: {age}"
+    return False, f"{merit}, but worse than the champion"
+
+
+def why_demoted(scored: Comparison) -> str:
+    """Why a champion may serve no longer, from its losses beside the naive forecast's; empty while it may.
+
+    >>> ticks = np.arange(1000)
+    >>> why_demoted(compare(ticks, np.full(1000, 1.1), np.full(1000, 1.0), 10))
+    'worse than the naive forecast on its last 1000 rows: p 0.000, mean loss +0.1'
+    >>> why_demoted(compare(ticks, np.full(1000, 1.0), np.full(1000, 1.0), 10))
+    ''
+    """
+    if not scored.surely_worse:
+        return ""
+    return (
+        f"worse than the naive forecast on its last {scored.rows} rows: p {scored.worse:.3f}, "
+        f"mean loss {scored.mean:+.3g}"
+    )
+
+
+def scored_from(ticks: Ints, served_from: int, steps: int) -> int:
+    """From which tick on a champion's rows count for its demotion: those after it began to serve, for the ones before
+    have chosen it; where they are too few, all of them. Never more than the newest SCORED_TICKS candles.
+
+    Args:
+        ticks: ``(N,)`` of the rows after all that it was trained on, rising; at least one.
+        served_from: the tick at which it was promoted.
+    """
+    oldest = int(ticks[-1]) + 1 - SCORED_TICKS
+    enough = (int(ticks[-1]) + 1 - served_from) / steps >= LEAST_HORIZONS
+    return max(oldest, served_from) if enough else oldest
+
+
+def judge_topics(
+    ours: Sequence[TopicForecasts],
+    champions: Mapping[str, tuple[TopicForecasts, float]],
+    interval_ms: int,
+    evidence: Sequence[TopicForecasts] = (),
+) -> dict[str, Decision]:
+    """Decide for every topic that a challenger has forecasts of.
+
+    Args:
+        ours: its forecasts of the judge rows.
+        champions: by ``Topic.key``, the champion's forecasts of the same rows and its age in hours.
+        interval_ms: of a candle.
+        evidence: what networks trained as it was have forecast of earlier rows that they had not seen. They join the
+            judge rows against the naive forecast; against a champion the judge rows alone count.
+    """
+    earlier = _by_topic(evidence, before_ms=min((int(one.open_time_ms[0]) for one in ours), default=0))
+    judged = {one.topic.key: _losses([one], interval_ms) for one in ours}
+    joined = judged | {
+        one.topic.key: _losses([*earlier[one.topic.key], one], interval_ms) for one in ours if one.topic.key in earlier
+    }
+    pooled = _pooled(ours, joined, earlier, interval_ms)
+    decisions = {}
+    for one in ours:
+        key, steps = one.topic.key, one.topic.horizon_ms // interval_ms
+        its, age_h = champions.get(key, (None, 0.0))
+        on_judge_rows = compare(*judged[key], steps)
+        decisions[key] = decide(
+            Contest(
+                naive=compare(*joined[key], steps) if key in earlier else on_judge_rows,
+                judged=on_judge_rows,
+                is_naive=_is_naive(one),
+                pooled=pooled.get(head_of(one.topic)),
+                champion=None if its is None else compare(judged[key][0], one.losses, its.losses, steps),
+                champion_is_naive=its is not None and _is_naive(its),
+                champion_age_h=age_h,
+            )
+        )
+    return decisions
+
+
+def _is_naive(one: TopicForecasts) -> bool:
+    return bool(np.array_equal(one.forecast, one.naive))
+
+
+def _by_topic(evidence: Iterable[TopicForecasts], before_ms: int) -> dict[str, list[TopicForecasts]]:
+    """Rows whose truth was known by a moment, by ``Topic.key``: the judge rows' own are not to be counted twice."""
+    found: dict[str, list[TopicForecasts]] = {}
+    for one in evidence:
+        known = one.open_time_ms + one.topic.horizon_ms <= before_ms
+        if known.any():
+            found.setdefault(one.topic.key, []).append(_take(one, known))
+    return found
+
+
+def _take(one: TopicForecasts, rows: Bools) -> TopicForecasts:
+    return replace(
+        one,
+        open_time_ms=one.open_time_ms[rows],
+        came_true=one.came_true[rows],
+        forecast=one.forecast[rows],
+        naive=one.naive[rows],
+        close=one.close[rows],
+    )
+
+
+def _losses(several: Sequence[TopicForecasts], interval_ms: int) -> tuple[Ints, Floats, Floats]:
+    """Ticks, model losses and naive losses of them all, in time order."""
+    if len(several) == 1:
+        return several[0].open_time_ms // interval_ms, several[0].losses, several[0].naive_losses
+    ticks = np.concatenate([one.open_time_ms // interval_ms for one in several])
+    order = np.argsort(ticks, kind="stable")
+    losses = np.concatenate([one.losses for one in several])
+    return ticks[order], losses[order], np.concatenate([one.naive_losses for one in several])[order]
+
+
+def _pooled(
+    ours: Sequence[TopicForecasts],
+    joined: Mapping[str, tuple[Ints, Floats, Floats]],
+    earlier: Mapping[str, Sequence[TopicForecasts]],
+    interval_ms: int,
+) -> dict[Head, Comparison]:
+    """By head, over each symbol once, however many topics ask the same of it."""
+    of_head: dict[Head, dict[str, tuple[Ints, Floats, Floats]]] = {}
+    for one in ours:
+        of_head.setdefault(head_of(one.topic), {}).setdefault(one.topic.symbol, joined[one.topic.key])
+    for parts in earlier.values():  # symbols without a judge row
+        topic = parts[0].topic
+        if head_of(topic) in of_head:
+            of_head[head_of(topic)].setdefault(topic.symbol, _losses(parts, interval_ms))
+    found = {}
+    for head, symbols in of_head.items():
+        steps = next(one.topic.horizon_ms for one in ours if head_of(one.topic) == head) // interval_ms
+        if comparison := compare_pooled(symbols.values(), steps):
+            found[head] = comparison
+    return found

@@ -1,0 +1,268 @@
+"""Tuning: trial 0 is the default, any end can be gone on from, and what is adopted is what the updater trains with."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import psutil
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from core.clock import DAY_MS, HOUR_MS
+from core.errors import ConfigError
+from core.topic import Target, Topic
+from market.klines import Klines
+from market.store import KlineStore
+from model.training import CONFIGS
+from research.folds import Fold
+from research.search import only_tuner
+from research.trials import KNOBS, searched
+from research.tune import LEVEL, Asked, Found, Pair, luck, tuned
+from research.tune_tables import tables
+from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
+from tests.updater.folder import updater_on, write_config
+
+BTC = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.VOLATILITY, horizon_min=480)
+ETH = replace(BTC, topic_id=2, token="ETH", symbol="ETHUSDT")
+DEFAULT = CONFIGS["hour"]
+DAYS = 110
+
+
+def hours(seed: int) -> Klines:
+    """Of a walk whose volatility stays nearly the same for a day, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    level = np.repeat(rng.standard_normal(DAYS), 24)
+    shocks = rng.standard_normal(len(level)) * np.exp(0.7 * level)
+    return random_walk_klines(len(level), interval_ms=HOUR_MS, seed=seed, sigma=4e-3, shocks=shocks)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A data folder with hours of two symbols: enough for stretches of 24 days."""
+    store = KlineStore(tmp_path / "data" / "klines")
+    for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
+        store.append(symbol, hours(seed))
+    return tmp_path / "data"
+
+
+def tune(asked: Asked) -> tuple[Found, list[str]]:
+    lines: list[str] = []
+    (found,) = tuned(asked, lambda *_: None, lines.append)
+    return found, lines
+
+
+def asked_on(data_dir: Path, **others: Any) -> Asked:
+    return replace(Asked(topics=(BTC, ETH), data_dir=data_dir, training_days=3), **others)
+
+
+@contextmanager
+def study_of(data_dir: Path) -> Iterator[optuna.Study]:
+    """The one study there is, as anybody may open it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{data_dir / 'tuning.sqlite3'}")
+    try:
+        (name,) = optuna.get_all_study_names(storage)
+        yield optuna.load_study(study_name=name, storage=storage)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def trials_of(data_dir: Path) -> list[FrozenTrial]:
+    """Every trial so far, in order."""
+    with study_of(data_dir) as study:
+        return study.get_trials()
+
+
+@pytest.mark.parametrize("panel", CONFIGS)
+def test_the_default_lies_within_what_is_searched(panel: str) -> None:
+    default = searched(CONFIGS[panel])
+    assert default.keys() >= {"hidden_layer_size", "num_layers", "dropout", "learning_rate", "clip_norm", "lookback"}
+    for knob in KNOBS:
+        assert knob.name == "seeds" or knob.name in default
+        if knob.name in default:
+            assert knob.low <= default[knob.name] <= knob.high, knob.name
+
+
+def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> None:
+    first, said = tune(asked_on(data_dir, trials=1))
+    assert "2 topics, 4 stretches of 24.0 days" in said[0]
+    trials = trials_of(data_dir)
+    assert (trials[0].user_attrs["what"], trials[0].params) == ("default", searched(DEFAULT))
+    assert trials[1].params != trials[0].params
+    assert first.tried == 1
+    second, said = tune(asked_on(data_dir, trials=2))
+    assert "1 trials are there already" in said[0]
+    assert [trial.number for trial in second.references] == [0], "it is not measured twice"
+    assert [trial.params for trial in trials_of(data_dir)][:2] == [trial.params for trial in trials]
+    assert trials_of(data_dir)[2].params != trials[1].params, "the sampler does not begin anew"
+    third, _ = tune(asked_on(data_dir, trials=1, anew=True))
+    assert third.tried == 1
+    shown = "\n".join(str(part) for part in tables(second))
+    assert "2 trials" in shown
+
+
+def test_a_better_configuration_is_adopted_and_the_updater_trains_with_it(data_dir: Path) -> None:
+    """The default takes few steps on so few rows, and what is in use is too timid: enough steps beat both."""
+    in_use = {"epochs": 12, "patience": 12, "batch_size": 64, "learning_rate": 1e-5}
+    file = data_dir / "training.json"
+    before = {"hour": in_use, "minute": {"stride": 9}}
+    file.write_text(json.dumps(before))
+    found, _ = tune(asked_on(data_dir, trials=1, adopt=False))
+    better = found.best[0].params
+    assert found.pairs.keys() == {"default", "in use"}
+    assert max(found.chances.values()) < LEVEL
+    assert json.loads(file.read_bytes()) == before
+    found, _ = tune(asked_on(data_dir, trials=1))
+    assert found.adopted == file
+    assert json.loads(file.read_bytes()) == {"hour": in_use | better, "minute": {"stride": 9}}
+    assert "adopted: trial" in str(list(tables(found))[-1])
+
+    clock = FakeClock(START_MS + DAYS * DAY_MS)
+    outcome = updater_on(data_dir, BTC, ETH, clock=clock, time_limit_s=90.0).train("hour").outcome
+    assert outcome is not None
+    assert outcome.ok, outcome.reason
+    assert outcome.training == in_use | better
+
+    again, _ = tune(asked_on(data_dir, trials=1))
+    assert [trial.user_attrs["what"] for trial in again.references] == ["default", "in use"]
+    assert not again.pairs, "what is in use is not put to the test against itself"
+
+
+def test_on_a_walk_without_memory_nothing_is_adopted(tmp_path: Path) -> None:
+    store = KlineStore(tmp_path / "klines")
+    for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
+        store.append(symbol, random_walk_klines(DAYS * 24, interval_ms=HOUR_MS, seed=seed, sigma=4e-3))
+    found, _ = tune(asked_on(tmp_path, trials=3))
+    assert found.adopted is None
+    assert not (tmp_path / "training.json").exists()
+    assert "nothing is adopted" in str(list(tables(found))[-1])
+
+
+def birnn_tune(folder: Path, *arguments: str) -> psutil.Popen:
+    return psutil.Popen(
+        [sys.executable, "-m", "cli.main", "tune", "--days", "3", "--minutes", "30", *arguments],
+        env=os.environ | {"DATA_DIR": str(folder / "data"), "CONFIG_FILE": str(folder / "config.json")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def running(data_dir: Path) -> int:
+    """Trials that are under way and know what to try. Optuna would make the tables if they were not there yet."""
+    told = "SELECT DISTINCT trial_id FROM trial_params"
+    try:
+        with closing(sqlite3.connect(f"file:{data_dir / 'tuning.sqlite3'}?mode=ro", uri=True, timeout=10)) as file:
+            asked = f"SELECT COUNT(*) FROM trials WHERE state = 'RUNNING' AND trial_id IN ({told})"
+            return int(file.execute(asked).fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_trials_that_were_cut_off_are_failed_and_repeated(
+    tmp_path: Path, data_dir: Path, number: signal.Signals
+) -> None:
+    write_config(tmp_path / "config.json", BTC, ETH)
+    (data_dir / "training.json").write_text(json.dumps({"hour": {"epochs": 40, "patience": 40, "batch_size": 64}}))
+    process = birnn_tune(tmp_path, "--jobs", "2")
+
+    eventually(lambda: running(data_dir) == 2, 100, "a trial in each process")
+    children = process.children(recursive=True)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL)
+    assert number is signal.SIGKILL or "stopped; the same command goes on" in errors
+    assert "Traceback" not in errors
+    eventually(lambda: not any(map(lives, children)), 20, "the end of the helper")
+    over = {TrialState.COMPLETE, TrialState.PRUNED}
+    tried = [trial for trial in trials_of(data_dir) if "what" not in trial.user_attrs]
+    cut_off = [trial for trial in tried if trial.state not in over and "tries" not in trial.user_attrs]
+    assert cut_off
+    wanted = sum(trial.state in over for trial in tried) + len(cut_off)
+    shown, errors = birnn_tune(tmp_path, "--trials", str(wanted)).communicate(timeout=120)
+    assert f"{wanted} trials" in shown, errors
+    trials = trials_of(data_dir)
+    assert {trial.state for trial in trials} <= {*over, TrialState.FAIL}
+    for trial in cut_off:
+        (again,) = [other for other in trials if other.params == trial.params and other.number != trial.number]
+        assert trials[trial.number].state is TrialState.FAIL
+        assert (again.state in over, again.user_attrs["tries"]) == (True, 2)
+
+
+def no_settings(data_dir: Path) -> dict[str, Any]:
+    (data_dir / "training.json").write_text('{"hour": {"epochs": 0}}')
+    return {}
+
+
+def no_study(data_dir: Path) -> dict[str, Any]:
+    (data_dir / "tuning.sqlite3").write_text("no database at all, but long enough to be taken for one" * 100)
+    return {}
+
+
+def in_use(data_dir: Path) -> dict[str, Any]:
+    stack.enter_context(only_tuner(data_dir / "tuning.sqlite3"))
+    return {}
+
+
+stack = ExitStack()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        pytest.param(lambda _: {"panels": ["minute"]}, "--panel minute: no topic needs it; there are hour", id="panel"),
+        pytest.param(lambda _: {"minutes": 0}, "--minutes must be above 0", id="no time"),
+        pytest.param(lambda _: {"data": Path("nowhere")}, "nowhere: no such folder", id="no klines"),
+        pytest.param(lambda _: {"training_days": 0}, "too few to tune on", id="too few klines"),
+        pytest.param(no_settings, "training.json: panel hour: epochs must be 1 or more, was 0", id="settings in use"),
+        pytest.param(no_study, "tuning.sqlite3: is no study", id="study"),
+        pytest.param(in_use, "another tuning is at work", id="in use"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(data_dir: Path, make: Callable[[Path], dict[str, Any]], says: str) -> None:
+    with stack, pytest.raises(ConfigError, match=says) as refusal:
+        tune(asked_on(data_dir, **make(data_dir)))
+    assert "\n" not in str(refusal.value)
+
+
+def test_other_klines_under_an_old_study_are_refused(data_dir: Path) -> None:
+    tune(asked_on(data_dir, trials=1))
+    store = KlineStore(data_dir / "klines")
+    store.append("ETHUSDT", hours(7))
+    with pytest.raises(ConfigError, match=r"was begun on other klines of .* begin another with --new"):
+        tune(asked_on(data_dir, trials=2))
+
+
+@pytest.mark.parametrize(
+    ("leads", "chance"),
+    [
+        pytest.param([1.0, 1.0, 1.0, 1.0], 0.0, id="always the same"),
+        pytest.param([0.0, 0.0, 0.0, 0.0], 0.5, id="alike"),
+        pytest.param([1.0, -1.0, 1.0, -1.0], 0.5, id="both ways"),
+        pytest.param([3.0, 1.0, 2.0, 2.0], 0.008138, id="clear"),  # as scipy.stats.ttest_1samp has it
+        pytest.param([-3.0, -1.0, -2.0, -2.0], 0.991862, id="clearly worse"),
+    ],
+)
+def test_the_chance_of_a_lead_is_that_of_a_paired_t_test(leads: list[float], chance: float) -> None:
+    fold = Fold(start_ms=0, end_ms=1)
+    pairs = [Pair(fold=fold, seed=n, ours=0.0, theirs=lead) for n, lead in enumerate(leads)]
+    assert luck(pairs) == pytest.approx(chance, abs=1e-6)
