@@ -31,7 +31,8 @@ def test_student_tail_gives_the_printed_tables(t: float, freedom: int, chance: f
 def overlapping(rng: np.random.Generator, rows: int, steps: int) -> Floats:
     """Sums of ``steps`` neighbouring numbers of variance 1."""
     total = np.concatenate([[0.0], np.cumsum(rng.standard_normal(rows + steps - 1))])
-    return total[steps:] - total[:-steps]
+    sums: Floats = total[steps:] - total[:-steps]
+    return sums
 
 
 @pytest.mark.parametrize("steps", [1, 5, 60])
