@@ -109,7 +109,7 @@ def show_power(markets: int) -> None:
     edges = (0.0005, 0.001, 0.002, 0.005, 0.01)
     print(f"\nTrue edges: promoted in %, by the share of the variance that is forecast; {markets} markets a figure")
     print(f"  {'horizon':32} " + "".join(f"{edge:>9.2%}" for edge in edges))
-    for size in (SIZES[0], SIZES[1], SIZES[6], SIZES[3], SIZES[4], SIZES[7]):
+    for size in SIZES[:5]:
         cells = [rate(promotions(size, Noise.UNRELATED, 0.01, markets, 7, edge=edge))[0] for edge in edges]
         print(f"  {size.name:32} " + "".join(f"{100 * cell:8.0f} " for cell in cells), flush=True)
 
@@ -125,16 +125,15 @@ class Months:
     excess: float = 0.0  # loss of what answered above naive's, in units of it, summed over rounds
 
 
-def months(seed: int, *, rounds: int, alike: float, evidence: int, share: float) -> Months:
+def months(seed: int, *, rounds: int, alike: float, share: float) -> Months:
     """A topic of five minutes on a random walk, trained anew every six hours; each network is noise.
 
     Args:
         alike: correlation between the noise of one network and the next.
-        evidence: candles before the judge rows.
         share: size of the noise over that of the move.
     """
     rng, judge, every, seen = np.random.default_rng(seed), 2880, 72, Months()  # candles of five minutes
-    candles = evidence + judge + every * (rounds + 1)
+    candles = judge + every * (rounds + 1)
     came_true, lasting = rng.standard_normal(candles), rng.standard_normal(candles)
     ticks = np.arange(candles)
     naive = came_true**2
@@ -144,7 +143,7 @@ def months(seed: int, *, rounds: int, alike: float, evidence: int, share: float)
         return compare(ticks[start:end], losses[start:end], naive[start:end], 1)
 
     for turn in range(rounds):
-        now = evidence + judge + turn * every
+        now = judge + turn * every
         if champion and now - champion[1] >= 28 * every:
             champion = None  # MAX_MODEL_AGE_H
         if champion and now > champion[1]:
@@ -153,9 +152,7 @@ def months(seed: int, *, rounds: int, alike: float, evidence: int, share: float)
                 champion, seen.demoted = None, seen.demoted + 1
         noise = alike**0.5 * lasting + (1 - alike) ** 0.5 * rng.standard_normal(candles)
         losses = (came_true - share * noise) ** 2
-        contest = Contest(
-            naive=versus_naive(losses, now - judge - evidence, now), judged=versus_naive(losses, now - judge, now)
-        )
+        contest = Contest(naive=versus_naive(losses, now - judge, now))
         seen.passed += decide(contest).promoted
         if champion:
             beside = compare(ticks[now - judge : now], losses[now - judge : now], champion[0][now - judge : now], 1)
@@ -172,22 +169,19 @@ def months(seed: int, *, rounds: int, alike: float, evidence: int, share: float)
 
 def show_months(topics: int, rounds: int) -> None:
     print(f"\nMonths: five-minute topics on random walks, a round every six hours; {topics} topics, {rounds} rounds")
-    print("  noise  networks alike  evidence   pass a round   noise serves   demoted a round   loss above naive")
-    for evidence in (0, 14_400):
-        for alike in (0.0, 0.5, 0.9):
-            for share in (0.01, 0.05):
-                found = [
-                    months(seed, rounds=rounds, alike=alike, evidence=evidence, share=share) for seed in range(topics)
-                ]
-                total = sum(one.rounds for one in found)
-                print(
-                    f"  {share:5.0%}  {alike:14.1f}  {evidence // 288:3d} days   "
-                    f"{sum(one.passed for one in found) / total:12.1%}   "
-                    f"{sum(one.noise_served for one in found) / total:12.1%}   "
-                    f"{sum(one.demoted for one in found) / total:15.2%}   "
-                    f"{sum(one.excess for one in found) / total:16.4%}",
-                    flush=True,
-                )
+    print("  noise  networks alike   pass a round   noise serves   demoted a round   loss above naive")
+    for alike in (0.0, 0.5, 0.9):
+        for share in (0.01, 0.05):
+            found = [months(seed, rounds=rounds, alike=alike, share=share) for seed in range(topics)]
+            total = sum(one.rounds for one in found)
+            print(
+                f"  {share:5.0%}  {alike:14.1f}   "
+                f"{sum(one.passed for one in found) / total:12.1%}   "
+                f"{sum(one.noise_served for one in found) / total:12.1%}   "
+                f"{sum(one.demoted for one in found) / total:15.2%}   "
+                f"{sum(one.excess for one in found) / total:16.4%}",
+                flush=True,
+            )
 
 
 def served_loss(policy: str, *, noise: float, drift: float, rounds: int, seed: int) -> float:
@@ -214,7 +208,6 @@ def served_loss(policy: str, *, noise: float, drift: float, rounds: int, seed: i
         age_h = {"never old": 0.0, "always old": math.inf}.get(policy, 6.0 * age)
         contest = Contest(
             naive=good,
-            judged=good,
             champion=compare(ticks, losses(now, now), losses(champion, now), 1),
             champion_age_h=age_h,
         )

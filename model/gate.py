@@ -12,7 +12,6 @@ import numpy as np
 
 from market.klines import Floats, Ints
 from model.evaluation import TopicForecasts
-from model.features import Bools
 from model.hac import mean_over_time
 from model.heads import Head, head_of
 
@@ -132,11 +131,10 @@ def _blocks(ticks: Ints, steps: int) -> list[slice]:
 class Contest:
     """All that the gate looks at when a challenger asks for a topic."""
 
-    naive: Comparison  # with the naive forecast, on all rows: judge rows and evidence
-    judged: Comparison  # with the naive forecast, on the judge rows alone
-    is_naive: bool = False  # its forecasts are the naive ones on every judge row
+    naive: Comparison  # with the naive forecast
+    is_naive: bool = False  # its forecasts are the naive ones on every row
     pooled: Comparison | None = None  # with the naive forecast, over all symbols of its head
-    champion: Comparison | None = None  # with the champion, on the judge rows; None: there is none that can be used
+    champion: Comparison | None = None  # with the champion; None: there is none that can be used
     champion_is_naive: bool = False
     champion_age_h: float = 0.0
 
@@ -164,16 +162,16 @@ def decide(contest: Contest) -> Decision:
     >>> ticks = np.arange(1000)
     >>> def against(loss: float) -> Comparison:
     ...     return compare(ticks, np.full(1000, 0.7), np.full(1000, loss), 10)
-    >>> decide(Contest(naive=against(1.0), judged=against(1.0))).promoted
+    >>> decide(Contest(naive=against(1.0))).promoted
     True
-    >>> decide(Contest(naive=against(0.7), judged=against(0.7))).reason
+    >>> decide(Contest(naive=against(0.7))).reason
     'no better than the naive forecast'
-    >>> decide(Contest(naive=against(0.7), judged=against(0.7), is_naive=True)).reason
+    >>> decide(Contest(naive=against(0.7), is_naive=True)).reason
     'equal to the naive forecast: it changes nothing and claims no skill'
-    >>> decide(Contest(naive=against(1.0), judged=against(1.0), champion=against(0.6))).reason
+    >>> decide(Contest(naive=against(1.0), champion=against(0.6))).reason
     'better than the naive forecast, but worse than the champion'
     """
-    if not (contest.naive.sound and contest.judged.sound):
+    if not contest.naive.sound:
         return Decision(promoted=False, reason="no row to judge on, or a loss that is not finite")
     if contest.is_naive:
         promoted, reason = _beside_champion(
@@ -218,8 +216,6 @@ def _against_naive(contest: Contest) -> Decision:
         )
     if p >= LEVEL:
         return say(f"better than the naive forecast, but that may be chance: p {p:.3f}, needed is below {LEVEL}")
-    if contest.judged.surely_worse:
-        return say(f"worse than the naive forecast on the newest rows: p {contest.judged.worse:.3f}")
     if 2 * best.won <= best.blocks:
         return say(f"better than the naive forecast in only {best.won} of {best.blocks} blocks of time")
     return say("better than the naive forecast", promoted=True)
@@ -274,7 +270,6 @@ def judge_topics(
     ours: Sequence[TopicForecasts],
     champions: Mapping[str, tuple[TopicForecasts, float]],
     interval_ms: int,
-    evidence: Sequence[TopicForecasts] = (),
 ) -> dict[str, Decision]:
     """Decide for every topic that a challenger has forecasts of.
 
@@ -282,27 +277,20 @@ def judge_topics(
         ours: its forecasts of the judge rows.
         champions: by ``Topic.key``, the champion's forecasts of the same rows and its age in hours.
         interval_ms: of a candle.
-        evidence: what networks trained as it was have forecast of earlier rows that they had not seen. They join the
-            judge rows against the naive forecast; against a champion the judge rows alone count.
     """
-    earlier = _by_topic(evidence, before_ms=min((int(one.open_time_ms[0]) for one in ours), default=0))
-    judged = {one.topic.key: _losses([one], interval_ms) for one in ours}
-    joined = judged | {
-        one.topic.key: _losses([*earlier[one.topic.key], one], interval_ms) for one in ours if one.topic.key in earlier
-    }
-    pooled = _pooled(ours, joined, earlier, interval_ms)
+    losses = {one.topic.key: (one.open_time_ms // interval_ms, one.losses, one.naive_losses) for one in ours}
+    pooled = _pooled(ours, losses, interval_ms)
     decisions = {}
     for one in ours:
         key, steps = one.topic.key, one.topic.horizon_ms // interval_ms
         its, age_h = champions.get(key, (None, 0.0))
-        on_judge_rows = compare(*judged[key], steps)
+        ticks, our_losses, _ = losses[key]
         decisions[key] = decide(
             Contest(
-                naive=compare(*joined[key], steps) if key in earlier else on_judge_rows,
-                judged=on_judge_rows,
+                naive=compare(*losses[key], steps),
                 is_naive=_is_naive(one),
                 pooled=pooled.get(head_of(one.topic)),
-                champion=None if its is None else compare(judged[key][0], one.losses, its.losses, steps),
+                champion=None if its is None else compare(ticks, our_losses, its.losses, steps),
                 champion_is_naive=its is not None and _is_naive(its),
                 champion_age_h=age_h,
             )
@@ -314,54 +302,17 @@ def _is_naive(one: TopicForecasts) -> bool:
     return bool(np.array_equal(one.forecast, one.naive))
 
 
-def _by_topic(evidence: Iterable[TopicForecasts], before_ms: int) -> dict[str, list[TopicForecasts]]:
-    """Rows whose truth was known by a moment, by ``Topic.key``: the judge rows' own are not to be counted twice."""
-    found: dict[str, list[TopicForecasts]] = {}
-    for one in evidence:
-        known = one.open_time_ms + one.topic.horizon_ms <= before_ms
-        if known.any():
-            found.setdefault(one.topic.key, []).append(_take(one, known))
-    return found
-
-
-def _take(one: TopicForecasts, rows: Bools) -> TopicForecasts:
-    return replace(
-        one,
-        open_time_ms=one.open_time_ms[rows],
-        came_true=one.came_true[rows],
-        forecast=one.forecast[rows],
-        naive=one.naive[rows],
-        close=one.close[rows],
-    )
-
-
-def _losses(several: Sequence[TopicForecasts], interval_ms: int) -> tuple[Ints, Floats, Floats]:
-    """Ticks, model losses and naive losses of them all, in time order."""
-    if len(several) == 1:
-        return several[0].open_time_ms // interval_ms, several[0].losses, several[0].naive_losses
-    ticks = np.concatenate([one.open_time_ms // interval_ms for one in several])
-    order = np.argsort(ticks, kind="stable")
-    losses = np.concatenate([one.losses for one in several])
-    return ticks[order], losses[order], np.concatenate([one.naive_losses for one in several])[order]
-
-
 def _pooled(
-    ours: Sequence[TopicForecasts],
-    joined: Mapping[str, tuple[Ints, Floats, Floats]],
-    earlier: Mapping[str, Sequence[TopicForecasts]],
-    interval_ms: int,
+    ours: Sequence[TopicForecasts], losses: Mapping[str, tuple[Ints, Floats, Floats]], interval_ms: int
 ) -> dict[Head, Comparison]:
     """By head, over each symbol once, however many topics ask the same of it."""
-    of_head: dict[Head, dict[str, tuple[Ints, Floats, Floats]]] = {}
+    of_head: dict[Head, dict[str, TopicForecasts]] = {}
     for one in ours:
-        of_head.setdefault(head_of(one.topic), {}).setdefault(one.topic.symbol, joined[one.topic.key])
-    for parts in earlier.values():  # symbols without a judge row
-        topic = parts[0].topic
-        if head_of(topic) in of_head:
-            of_head[head_of(topic)].setdefault(topic.symbol, _losses(parts, interval_ms))
+        of_head.setdefault(head_of(one.topic), {}).setdefault(one.topic.symbol, one)
     found = {}
     for head, symbols in of_head.items():
-        steps = next(one.topic.horizon_ms for one in ours if head_of(one.topic) == head) // interval_ms
-        if comparison := compare_pooled(symbols.values(), steps):
+        parts = symbols.values()
+        steps = next(iter(parts)).topic.horizon_ms // interval_ms
+        if comparison := compare_pooled((losses[one.topic.key] for one in parts), steps):
             found[head] = comparison
     return found

@@ -33,11 +33,10 @@ class Size:
     rows: int  # judge rows, one per candle
     steps: int  # of the horizon
     interval_ms: int = MINUTE_MS
-    evidence: int = 0  # candles before the judge rows
 
     @property
     def horizons(self) -> float:
-        return (self.rows + self.evidence) / self.steps
+        return self.rows / self.steps
 
 
 SIZES = (  # as the panels have them with 90 TRAINING_DAYS: 12 % of the time is judged on
@@ -47,8 +46,6 @@ SIZES = (  # as the panels have them with 90 TRAINING_DAYS: 12 % of the time is 
     Size("8 h", 2_050, 8, HOUR_MS),
     Size("24 h", 2_050, 24, HOUR_MS),
     Size("24 h, as little as is judged", LEAST_HORIZONS * 24, 24, HOUR_MS),
-    Size("15 min with 60 days of evidence", 15_500, 15, MINUTE_MS, 86_400),
-    Size("7 d with 500 days of evidence", 1_900, 168, HOUR_MS, 12_000),
 )
 
 
@@ -85,14 +82,14 @@ def noise_forecasts(rng: np.random.Generator, walk: Floats, noise: Noise, memory
     return -forecast if noise is Noise.AGAINST else forecast
 
 
-def said(size: Size, first: int, forecast: Floats, came_true: Floats) -> list[TopicForecasts]:
-    """A forecaster's rows of every symbol, from candle ``first`` on."""
+def said(size: Size, forecast: Floats, came_true: Floats) -> list[TopicForecasts]:
+    """A forecaster's rows of every symbol."""
     rows = forecast.shape[1]
     horizon_min = size.steps * size.interval_ms // MINUTE_MS
     return [
         TopicForecasts(
             topic=Topic(topic_id=n + 1, token="ETH", symbol=f"S{n}", target=Target.LOG_RETURN, horizon_min=horizon_min),
-            open_time_ms=(first + np.arange(rows, dtype=np.int64)) * size.interval_ms,
+            open_time_ms=np.arange(rows, dtype=np.int64) * size.interval_ms,
             came_true=SIGMA * came_true[n],
             forecast=SIGMA * forecast[n],
             naive=np.zeros(rows),
@@ -124,7 +121,7 @@ def promotions(
         ``(markets, SYMBOLS)``.
     """
     rng, memory, steps = np.random.default_rng(seed), memory or size.steps, size.steps
-    candles = memory + size.evidence + size.rows + 2 * steps
+    candles = memory + size.rows + steps - 1
     found = np.zeros((markets, SYMBOLS), np.bool_)
     for market in range(markets):
         walk = returns(rng, candles, stormy=stormy)
@@ -134,9 +131,6 @@ def promotions(
             known = ahead(returns(rng, candles, stormy=False), steps)[:, memory : memory + came_true.shape[1]]
             came_true = came_true * (1 - edge) ** 0.5 + known * edge**0.5
             forecast = forecast + 0.5 * known * edge**0.5  # a forecaster that trusts itself by half
-        judged = size.evidence + steps
-        ours = said(size, judged, forecast[:, judged:], came_true[:, judged:])
-        evidence = said(size, 0, forecast[:, : size.evidence], came_true[:, : size.evidence]) if size.evidence else []
-        decisions = judge_topics(ours, {}, size.interval_ms, evidence)
+        decisions = judge_topics(said(size, forecast, came_true), {}, size.interval_ms)
         found[market] = [decision.promoted for decision in decisions.values()]
     return found

@@ -41,11 +41,10 @@ SHORT = compare(TICKS[:200], np.full(200, 0.5), np.ones(200), STEPS)
 UNSOUND = compare(TICKS, np.full(ROWS, np.nan), np.ones(ROWS), STEPS)
 NO_ROWS = compare(TICKS[:0], NOISE[0][:0], NOISE[0][:0], STEPS)
 ONE_GOOD_BLOCK = compare(TICKS, np.where(TICKS < 600, 0.1, 1.001), np.ones(ROWS), 1)
-BETTER_OVERALL_BUT_NOT_LATELY = Contest(naive=BETTER, judged=WORSE)
 
 
 def first(naive: Comparison, pooled: Comparison | None = None) -> Contest:
-    return Contest(naive=naive, judged=naive, pooled=pooled)
+    return Contest(naive=naive, pooled=pooled)
 
 
 def beside(champion: Comparison, **more: bool | float) -> Contest:
@@ -67,7 +66,6 @@ def beside(champion: Comparison, **more: bool | float) -> Contest:
         pytest.param(
             first(replace(BETTER, won=2)), False, "better than the naive forecast in only 2 of 5 blocks", id="blocks"
         ),
-        pytest.param(BETTER_OVERALL_BUT_NOT_LATELY, False, "on the newest rows: p 0.", id="evidence alone"),
         pytest.param(first(BY_CHANCE, BETTER), True, "better than the naive", id="the pooled test carries it"),
         pytest.param(first(NOT_SURELY_WORSE, BETTER), False, "worse than the naive", id="what helps others harms here"),
         pytest.param(first(BY_CHANCE, replace(BETTER, won=2)), False, "2 of 5 blocks", id="blocks of the pooled test"),
@@ -182,47 +180,16 @@ def topic(number: int, symbol: str = "ETHUSDT", horizon_min: int = 5) -> Topic:
     return Topic(topic_id=number, token="A", symbol=symbol, target=Target.LOG_RETURN, horizon_min=horizon_min)
 
 
-def said(of: Topic, forecast: Floats, came_true: Floats, first_row: int = 0) -> TopicForecasts:
+def said(of: Topic, forecast: Floats, came_true: Floats) -> TopicForecasts:
     return TopicForecasts(
         topic=of,
-        open_time_ms=(first_row + np.arange(len(forecast), dtype=np.int64)) * MINUTE_MS,
+        open_time_ms=np.arange(len(forecast), dtype=np.int64) * MINUTE_MS,
         came_true=came_true,
         forecast=forecast,
         naive=np.zeros(len(forecast)),
         close=np.ones(len(forecast)),
         std=1.0,
     )
-
-
-def test_evidence_decides_what_ten_days_cannot() -> None:
-    rng, rows, earlier = np.random.default_rng(3), 1000, 40_000
-    edge, noise = rng.standard_normal(earlier + rows + 100), rng.standard_normal(earlier + rows + 100)
-    came_true, forecast = 0.03 * edge + noise, 0.02 * edge
-    late = slice(earlier + 100, None)
-    ours = [said(topic(1), forecast[late], came_true[late], earlier + 100)]
-    evidence = [said(topic(1), forecast[:earlier], came_true[:earlier])]
-    assert not judge_topics(ours, {}, MINUTE_MS)["1"].promoted
-    with_it = judge_topics(ours, {}, MINUTE_MS, evidence)["1"]
-    assert with_it.promoted
-    assert with_it.p is not None
-    assert with_it.p < LEVEL
-
-
-def test_evidence_from_the_judge_rows_is_not_counted_again() -> None:
-    rng = np.random.default_rng(4)
-    came_true, forecast = rng.standard_normal(2000), 0.1 * rng.standard_normal(2000)
-    ours = [said(topic(1), forecast, came_true)]
-    assert judge_topics(ours, {}, MINUTE_MS, ours) == judge_topics(ours, {}, MINUTE_MS)
-
-
-def test_evidence_of_a_symbol_without_judge_rows_joins_the_pooled_test() -> None:
-    rng = np.random.default_rng(5)
-    edge, noise = rng.standard_normal(20_000), rng.standard_normal((2, 20_000))
-    ours = [said(topic(1), 0.01 * edge[:500], 0.03 * edge[:500] + noise[0, :500], 30_000)]
-    other = [said(topic(2, "SOLUSDT"), 0.05 * edge, 0.05 * edge + noise[1])]
-    decision = judge_topics(ours, {}, MINUTE_MS, other)["1"]
-    assert decision.pooled
-    assert decision.effective > 10_000
 
 
 def test_two_topics_that_ask_the_same_are_one_symbol() -> None:
@@ -233,7 +200,7 @@ def test_two_topics_that_ask_the_same_are_one_symbol() -> None:
     assert both == {"1": alone, "2": alone}
 
 
-def test_a_champion_is_met_on_the_judge_rows_alone() -> None:
+def test_a_challenger_that_beats_naive_must_be_no_worse_than_the_champion() -> None:
     rng = np.random.default_rng(7)
     edge, noise = rng.standard_normal(3000), rng.standard_normal(3000)
     came_true = edge + noise
@@ -246,6 +213,6 @@ def test_a_champion_is_met_on_the_judge_rows_alone() -> None:
 @pytest.mark.parametrize("noise", list(Noise))
 @pytest.mark.parametrize("size", [Size("15 min of 5 days", 7200, 15), Size("8 h of 85 days", 2040, 8, HOUR_MS)])
 def test_no_more_noise_gets_through_than_stated(size: Size, noise: Noise) -> None:
-    markets = 200
-    promoted = promotions(size, noise, 0.01, markets, seed=1)
-    assert promoted.sum() <= 18, f"of {markets} with a rate of {LEVEL}, more than that in one of 100 cases"
+    promoted = promotions(size, noise, 0.01, 500, seed=1)
+    chance = 2.33 * (LEVEL * (1 - LEVEL) / len(promoted)) ** 0.5  # one test in 100 of the stated rate shows more
+    assert promoted.mean() <= LEVEL + chance

@@ -163,7 +163,9 @@ def running(data_dir: Path) -> int:
     """Trials that are under way and know what to try. Optuna would make the tables if they were not there yet."""
     try:
         with closing(sqlite3.connect(f"file:{data_dir / 'tuning.sqlite3'}?mode=ro", uri=True, timeout=10)) as file:
-            asked = "SELECT COUNT(DISTINCT trial_id) FROM trials JOIN trial_params USING (trial_id) WHERE state = 'RUNNING'"
+            asked = (
+                "SELECT COUNT(DISTINCT trial_id) FROM trials JOIN trial_params USING (trial_id) WHERE state = 'RUNNING'"
+            )
             return int(file.execute(asked).fetchone()[0])
     except sqlite3.OperationalError:
         return 0
