@@ -35,12 +35,13 @@ from research.folder import Fingerprint, Folder, StepRecord
 from research.stage import Stage
 from research.walk import Walk
 from updater.progress import Show
-from updater.refresh import run_round, training_config
+from updater.refresh import KEEP_VERSIONS, run_round, training_config
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "lightgbm")
 SOURCES = (  # what a forecast depends on; a folder begun with other code is not gone on with
     "model/*.py",
     "market/klines.py",
+    "updater/judging.py",
     "updater/refresh.py",
     *(f"research/{name}.py" for name in ("backtest", "baselines", "guide", "stage", "walk")),
 )
@@ -188,7 +189,9 @@ def _step(
         took_s=round(time.monotonic() - began_s, 1),
         sha256="",
     )
-    return folder.finish(record, frame)
+    finished = folder.finish(record, frame)
+    folder.registry.purge(KEEP_VERSIONS)  # not before: a step that is begun anew may need what this one did without
+    return finished
 
 
 def _serving(registry: Registry, plan: PanelPlan, clock: Clock) -> Mapping[str, BiRNNForecaster]:

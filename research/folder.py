@@ -116,7 +116,7 @@ class Folder:
     def go_on_after(self, champions: JsonValue) -> None:
         """Put the champions back to what they were after a step; None is before the first promotion.
 
-        A step that was cut off may have promoted already; begun anew, it must find what it found at first.
+        A step that was cut off may have demoted and promoted already; begun anew, it must find what it found at first.
         """
         file = self.registry.root / CHAMPIONS_FILE
         if champions is None:

@@ -1,10 +1,11 @@
 """A training in a process of its own, seen from the updater: started, watched, limited, and killed when need be.
 
-The child alone writes the registry (a version's folder, then the champions file, each with one rename), and nobody
-else does; the parent alone writes the kline store. So a ``kill -9`` of either at any moment leaves the old state, or
-a whole new version that is not champion yet, or the new champions: each is a state the next start can use. The child
-ends when the pipe on its stdin does, that is when the parent does, however that died; the registry's lock, held for
-the whole training, keeps the next updater's child waiting until it has.
+The child alone writes the registry (the champions file without those that have to go, then a version's folder, then
+the champions file with the new ones, each with one rename), and nobody else does; the parent alone writes the kline
+store. So a ``kill -9`` of either at any moment leaves the old state, or some champions demoted, or a whole new version
+that is not champion yet, or the new champions: each is a state the next start can use. The child ends when the pipe on
+its stdin does, that is when the parent does, however that died; the registry's lock, held for the whole training,
+keeps the next updater's child waiting until it has.
 """
 
 import contextlib

@@ -1,24 +1,21 @@
 """One round of one panel, inside the child process: stored klines in, a judged and published version out."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 import structlog
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from core.clock import Clock
-from core.errors import ConfigError, IncompatibleModel, UnusableForecast
+from core.errors import ConfigError, IncompatibleModel
 from core.topic import Topic
 from market.klines import Klines
 from market.store import KlineStore
 from model import provenance
 from model.artefact import Artefact, Manifest, Origin
-from model.evaluation import Score, onnx_network, outputs, score
 from model.features import FEATURE_VERSION, FEATURES
-from model.forecaster import BiRNNForecaster
 from model.heads import PANELS, PanelPlan, head_of, panels_for
-from model.registry import Registry, check
+from model.registry import Registry
 from model.training import (
     CONFIGS,
     Progress,
@@ -28,13 +25,13 @@ from model.training import (
     train_panel,
     weights_bytes,
 )
+from updater.judging import judge
 from updater.process import Job
 from updater.progress import Show
 from updater.settings_file import Knobs, read_settings
-from updater.state import Outcome, Verdict
+from updater.state import Outcome
 
 KEEP_VERSIONS = 5  # of each panel, beside the champions
-TOLERANCE = 1e-9  # relative: equal losses may differ in the last digits; a lambda of 0 gives the naive forecast itself
 CHECKED_WINDOWS = 64
 VOLATILITY = (
     "of the one-candle log-returns over the horizon, per minute whatever unit a topic asks for: heads volatility-* are "
@@ -42,27 +39,6 @@ VOLATILITY = (
 )
 
 log = structlog.get_logger()
-
-
-def decide(challenger: float | None, champion: float | None, naive: float | None) -> tuple[bool, str]:
-    """The gate: whether a challenger serves a topic, and the reason in words.
-
-    Args:
-        challenger, champion, naive: mean losses on the same rows; None for a champion that does not exist or cannot
-            be used, and for losses that could not be had.
-
-    >>> decide(0.7, None, 1.0)[0], decide(1.0, 1.0, 1.0)[0], decide(0.7, 0.6, 1.0)[0], decide(1.1, 1.2, 1.0)[0]
-    (True, True, False, False)
-    """
-    if challenger is None or naive is None:
-        return False, "no row to judge on, or a loss that is not finite"
-    if challenger > naive * (1 + TOLERANCE):
-        return False, "worse than the naive forecast"
-    if champion is None:
-        return True, "no worse than the naive forecast; there was no champion"
-    if challenger > champion * (1 + TOLERANCE):
-        return False, "worse than the champion"
-    return True, "no worse than the champion and the naive forecast"
 
 
 def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingConfig:
@@ -85,13 +61,14 @@ def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingC
 
 
 def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Outcome:
-    """Train, judge, publish, and promote to champion where the gate says so.
+    """Train, judge, publish, promote to champion where the gate says so, and delete versions of no more use.
 
     Args:
         registry: the one in ``job.data_dir``, whose lock the caller holds.
         show: is told how far it is.
     Raises:
-        TrainingFailed, ConfigError, IncompatibleModel, UnusableForecast: nothing was promoted; the champions stay.
+        TrainingFailed, ConfigError, IncompatibleModel, UnusableForecast: nothing was promoted; the champions stay,
+            but for those that were found to be worse than the naive forecast.
     """
     started_ms = clock.now_ms()
     plan = panels_for(job.topics)[PANELS[job.panel]]
@@ -101,6 +78,10 @@ def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Out
     outcome = run_round(
         plan, klines, config, job.seed, registry, clock, oldest_champion_ms=job.oldest_champion_ms, show=show
     )
+    try:
+        registry.purge(KEEP_VERSIONS)
+    except IncompatibleModel as error:
+        log.warning("not_purged", reason=str(error))
     return outcome.model_copy(update={"training": differing, "training_fault": fault})
 
 
@@ -144,7 +125,10 @@ def run_round(
     oldest_champion_ms: int = 0,
     show: Show = lambda _done, _wanted, _note: None,
 ) -> Outcome:
-    """What ``refresh_panel`` does, on klines in memory and at whatever time the clock says: a backtest calls it too.
+    """Train, judge, publish and promote, on klines in memory and at whatever time the clock says.
+
+    A backtest calls it too. First the champions that have to go are demoted, then the new version is written, then it
+    is promoted: cut off between any two of these, a champion or the naive forecast answers each topic.
 
     Args:
         klines: the panel's candles by symbol, all of them closed before ``clock.now_ms()``.
@@ -155,17 +139,13 @@ def run_round(
     trained = train_panel(plan, klines, config, seed, _in_words(config, show))
     artefact = _artefact(trained, klines, clock.now_ms())
     show(1, 1, "judging")
-    verdicts = judge(trained, artefact, _champions(registry, plan.topics, oldest_champion_ms))
+    verdicts = judge(trained, artefact, registry, clock.now_ms(), oldest_champion_ms=oldest_champion_ms)
     scores = tuple(verdict.model_dump(mode="json") for verdict in verdicts)
     version = registry.publish(replace(artefact, manifest=artefact.manifest.model_copy(update={"scores": scores})))
     won = {verdict.topic for verdict in verdicts if verdict.promoted}
     now_ms = clock.now_ms()
     if won:
         registry.promote([topic for topic in plan.topics if topic.key in won], version, now_ms)
-    try:
-        registry.purge(KEEP_VERSIONS)
-    except IncompatibleModel as error:
-        log.warning("not_purged", reason=str(error))
     return Outcome(
         panel=plan.panel.name,
         ok=True,
@@ -175,91 +155,6 @@ def run_round(
         rows=trained.rows["train"],
         verdicts=verdicts,
     )
-
-
-def judge(trained: TrainedPanel, challenger: Artefact, champions: Mapping[str, Artefact]) -> tuple[Verdict, ...]:
-    """Score challenger, champions and the naive forecast on the same rows, and decide for each topic.
-
-    The rows are the newest, after all that the challenger or a champion was trained, stopped or calibrated on: the
-    judge part of a split begins a longest horizon after that, so no label reaches over. Each network reads windows of
-    its own length; rows that are too near a hole for the longest are nobody's.
-
-    Args:
-        champions: those that can be used, by ``Topic.key``.
-    """
-    windows, split = trained.windows, trained.split
-    networks = {champion.version: champion for champion in champions.values()}
-    seen_ms = [network.manifest.split.judge_start_ms for network in networks.values()]
-    longest = max([windows.plan.panel.lookback, *(network.manifest.lookback for network in networks.values())])
-    rows = windows.reading(longest).rows(max([split.judge_start_ms, *seen_ms]), split.judge_end_ms)
-
-    def scores_of(artefact: Artefact) -> dict[str, Score]:
-        forecaster = BiRNNForecaster(artefact)
-        said = outputs(onnx_network(artefact.onnx), windows.reading(artefact.manifest.lookback), rows)
-        return {s.topic: s for s in score(windows, rows, said, forecaster.heads, forecaster.calibration)}
-
-    ours = scores_of(challenger)
-    theirs: dict[str, dict[str, Score]] = {}
-    for version, network in networks.items():
-        try:
-            theirs[version] = scores_of(network)
-        except UnusableForecast as error:
-            log.warning("champion_unusable", version=version, reason=str(error))
-    return tuple(
-        _verdict(topic, ours.get(topic.key), champions.get(topic.key), theirs) for topic in trained.plan.topics
-    )
-
-
-def _verdict(
-    topic: Topic, ours: Score | None, champion: Artefact | None, theirs: Mapping[str, Mapping[str, Score]]
-) -> Verdict:
-    its = theirs.get(champion.version, {}).get(topic.key) if champion else None
-    challenger_loss, naive_loss, champion_loss = (
-        _finite(ours.model_loss if ours else None),
-        _finite(ours.naive_loss if ours else None),
-        _finite(its.model_loss if its else None),
-    )
-    promoted, reason = decide(challenger_loss, champion_loss, naive_loss)
-    return Verdict(
-        topic=topic.key,
-        symbol=topic.symbol,
-        head=head_of(topic).key,
-        loss=topic.loss,
-        rows=ours.rows if ours else 0,
-        challenger=challenger_loss,
-        naive=naive_loss,
-        champion=champion_loss,
-        champion_version=champion.version if champion and its else None,
-        promoted=promoted,
-        reason=reason,
-    )
-
-
-def _finite(loss: float | None) -> float | None:
-    return loss if loss is not None and math.isfinite(loss) else None
-
-
-def _champions(registry: Registry, topics: Sequence[Topic], oldest_ms: int) -> dict[str, Artefact]:
-    """The champions that answer now, by ``Topic.key``. One that cannot, or was made before ``oldest_ms``, is none."""
-    try:
-        entries = registry.champions()
-    except IncompatibleModel as error:
-        log.warning("champions_unreadable", reason=str(error))
-        return {}
-    found: dict[str, Artefact] = {}
-    for topic in topics:
-        if (entry := entries.get(topic.key)) is None:
-            continue
-        try:
-            check(topic, entry)
-            artefact = registry.open(entry.version, entry.manifest_sha256)
-            BiRNNForecaster(artefact)
-        except IncompatibleModel as error:
-            log.warning("champion_unusable", topic=topic.key, version=entry.version, reason=str(error))
-            continue
-        if artefact.manifest.created_ms >= oldest_ms:
-            found[topic.key] = artefact
-    return found
 
 
 def _artefact(trained: TrainedPanel, klines: Mapping[str, Klines], now_ms: int) -> Artefact:

@@ -30,7 +30,11 @@ class Record(BaseModel):
 
 
 class Verdict(Record):
-    """What the gate decided for one topic; losses are means over the judge rows, in the topic's own loss and unit."""
+    """What the gate decided for one topic; losses are means over the judge rows, in the topic's own loss and unit.
+
+    The figures of the test against the naive forecast are ``model.gate.Decision``'s; those with a default are missing
+    from what earlier releases wrote.
+    """
 
     topic: str  # Topic.key
     symbol: str
@@ -43,6 +47,12 @@ class Verdict(Record):
     champion_version: str | None = None
     promoted: bool
     reason: str
+    p: float | None = None  # chance of such a lead over the naive forecast without skill; None: there was no test
+    effective: float = 0.0  # independent rows that the test's are worth
+    won: int = 0  # of the blocks of time
+    blocks: int = 0
+    pooled: bool = False  # the test is the one over all symbols of the head
+    demoted: str = ""  # which champion had to go before the challenger was judged, and why; empty if none
 
 
 class Outcome(Record):

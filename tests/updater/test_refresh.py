@@ -1,4 +1,4 @@
-"""The gate, and a round as the child runs it: judged on the same unseen rows, published, promoted where it won."""
+"""A round as the child runs it: judged on the same unseen rows, published, promoted where it won."""
 
 import itertools
 import json
@@ -12,34 +12,9 @@ from core.errors import ConfigError
 from core.topic import Topic
 from model.registry import Registry
 from tests.updater.folder import BTC, ETH, TINY, job_on
-from updater.refresh import decide, refresh_panel, training_config
+from updater.refresh import refresh_panel, training_config
 from updater.settings_file import FILE
 from updater.state import Outcome, Verdict
-
-
-@pytest.mark.parametrize(
-    ("challenger", "champion", "naive", "promoted", "reason"),
-    [
-        pytest.param(0.7, None, 1.0, True, "there was no champion", id="first, with skill"),
-        pytest.param(1.0, None, 1.0, True, "there was no champion", id="first, lambda 0: naive itself"),
-        pytest.param(1.0 + 1e-12, None, 1.0, True, "there was no champion", id="equal but for rounding"),
-        pytest.param(1.001, None, 1.0, False, "worse than the naive", id="first, worse than naive"),
-        pytest.param(0.7, 0.8, 1.0, True, "no worse than the champion and", id="better than both"),
-        pytest.param(0.8, 0.8, 1.0, True, "no worse than the champion and", id="as good as the champion"),
-        pytest.param(0.9, 0.8, 1.0, False, "worse than the champion", id="champion better"),
-        pytest.param(1.1, 1.2, 1.0, False, "worse than the naive", id="champion worse still"),
-        pytest.param(0.0, 0.0, 0.0, True, "no worse", id="a market that stands still"),
-        pytest.param(0.1, None, 0.0, False, "worse than the naive", id="naive without error"),
-        pytest.param(None, 0.8, 1.0, False, "not finite", id="challenger not finite"),
-        pytest.param(None, None, None, False, "no row", id="no rows"),
-    ],
-)
-def test_the_gate(
-    challenger: float | None, champion: float | None, naive: float | None, promoted: bool, reason: str
-) -> None:
-    decided, why = decide(challenger, champion, naive)
-    assert decided is promoted
-    assert reason in why
 
 
 @pytest.mark.parametrize(
