@@ -137,7 +137,7 @@ def run_round(
     """
     started_ms = clock.now_ms()
     trained = train_panel(plan, klines, config, seed, _in_words(config, show))
-    artefact = _artefact(trained, klines, clock.now_ms())
+    artefact = artefact_of(trained, klines, clock.now_ms())
     show(1, 1, "judging")
     verdicts = judge(trained, artefact, registry, clock.now_ms(), oldest_champion_ms=oldest_champion_ms)
     scores = tuple(verdict.model_dump(mode="json") for verdict in verdicts)
@@ -157,7 +157,12 @@ def run_round(
     )
 
 
-def _artefact(trained: TrainedPanel, klines: Mapping[str, Klines], now_ms: int) -> Artefact:
+def artefact_of(trained: TrainedPanel, klines: Mapping[str, Klines], now_ms: int) -> Artefact:
+    """A trained network as it is published, but for the scores that it does not have yet.
+
+    Args:
+        klines: what it was trained on.
+    """
     plan, windows, split = trained.plan, trained.windows, trained.split
     checked = windows.rows(split.judge_start_ms, split.judge_end_ms)[:CHECKED_WINDOWS]
     return Artefact(
