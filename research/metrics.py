@@ -51,6 +51,7 @@ class Bin:
     rows: int
     forecast: float  # mean
     truth: float  # mean
+    error: float  # standard error of the truth's mean, horizons overlapping; NaN where too little time says
 
 
 def normal_tail(z: float) -> float:
@@ -92,11 +93,20 @@ def by_decile(order: Floats) -> list[Ints]:
     return [group for group in np.array_split(ranked, DECILES) if len(group)]
 
 
-def reliability(truth: Floats, forecast: Floats) -> list[Bin]:
-    """Mean truth by decile of the forecast: on the diagonal, a forecast means what it says."""
+def reliability(truth: Floats, forecast: Floats, ticks: Ints, steps: int) -> list[Bin]:
+    """Mean truth by decile of the forecast: on the diagonal, a forecast means what it says.
+
+    Args:
+        ticks, steps: as for ``hits``.
+    """
     return [
-        Bin(rows=len(group), forecast=float(forecast[group].mean()), truth=float(truth[group].mean()))
-        for group in by_decile(forecast)
+        Bin(
+            rows=len(group),
+            forecast=float(forecast[group].mean()),
+            truth=float(truth[group].mean()),
+            error=mean_over_time(truth[group], ticks[group], steps).error,
+        )
+        for group in map(np.sort, by_decile(forecast))
     ]
 
 

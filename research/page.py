@@ -24,6 +24,9 @@ h3 { margin: 2rem 0 .2rem; font-size: 1.05rem } p, ul { margin: .3rem 0; max-wid
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
 th { font-weight: 600; vertical-align: bottom } th.l, td.l { text-align: left }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper) }
+@media (max-width: 40rem) { th, td { padding: .25rem .4rem } table { font-size: .82rem }
+  td.l:first-child { white-space: normal } }
 td.why { white-space: normal; min-width: 16rem; text-align: left }
 .good { color: var(--good) } .bad { color: var(--bad) } .strong { font-weight: 650 }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17.5rem), 1fr)); gap: .8rem }
@@ -43,9 +46,9 @@ _MARKS = {"promoted": "promoted", "kept": "kept", "demoted": "demoted", "naive":
 _FORGE_WORDS = {
     "directional_accuracy": "share of right directions",
     "directional_accuracy_low": "its lower bound (Wilson, 95 %)",
-    "directional_accuracy_p": "its p-value",
+    "directional_accuracy_p": "p-value of the share",
     "pearson_r": "Pearson's r",
-    "pearson_p": "its p-value",
+    "pearson_p": "p-value of r",
     "wrmse_improvement": "weighted RMSE under naive",
     "czar_improvement": "cumulative absolute return",
 }
@@ -84,9 +87,11 @@ def page(report: Mapping[str, Any], scored: Sequence[Scored]) -> str:
 
 def _introduction(report: Mapping[str, Any]) -> str:
     steps = len({step["from"] for step in report["steps"]})
+    apart = report["fingerprint"]["retraining every, days"]
+    trainings = f"{steps} trainings, {apart} days apart, each on" if steps > 1 else "One training, on"
     said = (
-        f"{steps} trainings, {report['fingerprint']['retraining every, days']} days apart, each on the klines that had "
-        f"closed by then; what the gate let through answered until the next. Source: {report['source']}."
+        f"{trainings} the klines that had closed by then; what the gate let through answered until the next or the "
+        f"end. Source: {report['source']}."
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
     return f"<p>{escape(said)}</p>" + (f"<ul>{notes}</ul>" if notes else "")
@@ -124,7 +129,8 @@ def _summary(report: Mapping[str, Any]) -> str:
     about = "; ".join(f"{label(name)}: {words}" for name, words in report["baselines"].items())
     return _table(heads, rows, left=2) + _how(
         "served, newest and each baseline: mean loss over that of the naive forecast on the same rows, in the topic's "
-        "own loss; below 1 is better. Green or red: luck alone would not do it (p below 0.05).",
+        "own loss; below 1 is better. Green: better than naive, red: worse, and luck alone would not do it (p below "
+        "0.05 or above 0.95).",
         "served: what the gate let through, naive where it let nothing through. newest: the newest network whatever "
         "the gate said.",
         "p: chance that luck alone gives served such a lead over naive or, where one is named, over that baseline "
@@ -220,8 +226,10 @@ def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) 
         ),
         _figure(
             reliability_plot(of_topic),
-            "Mean outcome by tenth of the forecast; on the dotted line a forecast means what it says"
-            + (" (before calibration)" if one.is_return else ""),
+            "Mean outcome by tenth of the forecast, and where it lies in 95 of 100 cases; on the dotted line a "
+            "forecast means what it says"
+            + (" (before calibration)" if one.is_return else "")
+            + "; grey: the mean of all rows",
         ),
     ]
     if one.is_return:
@@ -239,7 +247,7 @@ def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) 
                 part
                 for ours in (SERVED, NEWEST)
                 for part in (
-                    [_cell(f"{against[ours][name]['difference']:+.3g}"), _p(against[ours][name]["dm_p"])]
+                    [_cell(_difference(against[ours][name]["difference"])), _p(against[ours][name]["dm_p"])]
                     if name in against[ours]
                     else [_cell(""), _cell("")]
                 )
@@ -264,10 +272,12 @@ def _forge(of_topic: Mapping[str, Any]) -> str:
         cells = [_cell(_FORGE_WORDS[name], "l"), _cell(f"{sign} {threshold:g}", "l")]
         for ours in (SERVED, NEWEST):
             passed = name in of_topic["forge"][ours]["passed"]
-            cells.append(_cell(f"{of_topic['forge'][ours]['metrics'][name]:.4f}", "good" if passed else ""))
+            value = of_topic["forge"][ours]["metrics"][name]
+            text = p_text(value) if name.endswith("_p") else f"{value:.4f}"
+            cells.append(_cell(text, "good" if passed else ""))
         rows.append(cells)
     words = (
-        ""
+        " A forecast of no move, which is what naive says, has no direction; it is counted as a wrong one."
         if of_topic["target"] != "volatility"
         else (
             " For volatility they are taken of the differences from the last window's volatility: of a number that is "
@@ -339,6 +349,10 @@ def _ratio(ratio: float | None, p: float | None, *, strong: bool = False) -> str
 
 def _p(p: float | None) -> str:
     return _cell(p_text(p))
+
+
+def _difference(number: float) -> str:
+    return f"{number:+.3g}" if number else "same"
 
 
 def _figure(svg: str, caption: str) -> str:

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from core.clock import DAY_MS
 from market.klines import Floats
+from research.metrics import TWO_SIDED
 from research.scores import NAIVE, NEWEST, SERVED, Scored
 from research.words import label
 
@@ -45,8 +46,9 @@ _STYLE = {
     "axes.grid": True,
     "grid.color": INK,
     "grid.alpha": 0.12,
+    "axes.unicode_minus": False,
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 8.5,
 }
 
 
@@ -92,6 +94,7 @@ def forecast_and_truth(one: Scored) -> str:
             )
             axes.axhline(0, color=INK, lw=0.8)
             axes.axvline(0, color=INK, lw=0.8)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
             axes.set_xlabel("network before calibration, %")
             axes.set_ylabel("came true, %")
             return _svg(figure)
@@ -109,12 +112,14 @@ def forecast_and_truth(one: Scored) -> str:
 def reliability_plot(report: Mapping[str, Any]) -> str:
     """Mean of what came true by decile of the forecast; on the diagonal a forecast means what it says."""
     said, true = (100 * np.array([part[name] for part in report["reliability"]]) for name in ("forecast", "truth"))
+    error = 100 * np.array([np.nan if part["error"] is None else part["error"] for part in report["reliability"]])
+    half = np.nan_to_num(TWO_SIDED * error)
     with _figure(report["topic"]) as (figure, axes):
         axes.axline((0.0, 0.0), slope=1.0, color=INK, lw=0.8, ls=":")
         axes.axhline(float(true.mean()), color=INK, lw=0.5, alpha=0.5)
-        axes.plot(said, true, "o-", color=_colour(NEWEST), ms=4, lw=1.4)
+        axes.errorbar(said, true, half, fmt="o-", color=_colour(NEWEST), ms=4, lw=1.4, elinewidth=0.9)
         axes.set_xlim(*_room(said))
-        axes.set_ylim(*_room(true))
+        axes.set_ylim(*_room(np.concatenate([true - half, true + half])))
         axes.set_xlabel("forecast, mean of each tenth, %")
         axes.set_ylabel("came true, mean, %")
         return _svg(figure)
@@ -141,7 +146,7 @@ def _figure(name: str) -> Iterator[tuple[Figure, Axes]]:
     """A figure in the report's style while the block runs."""
     style: Any = {**_STYLE, "svg.hashsalt": f"backtest {name}"}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(4.3, 3.0), layout="constrained")
+        figure = Figure(figsize=(3.7, 2.8), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)

@@ -150,7 +150,7 @@ def _forge(one: Scored, ours: str) -> dict[str, Any]:
 
 
 def _reliability(one: Scored) -> list[Bin]:
-    return reliability(one.column("truth"), one.column("raw" if one.is_return else NEWEST))
+    return reliability(one.column("truth"), one.column("raw" if one.is_return else NEWEST), one.ticks, one.steps)
 
 
 def _curves(one: Scored) -> dict[str, Any]:

@@ -57,8 +57,9 @@ def test_tenths_are_of_equal_size_and_in_order() -> None:
 
 def test_a_forecast_that_means_what_it_says_lies_on_the_diagonal() -> None:
     said = RNG.uniform(1, 3, 50_000)
-    for part in reliability(said + RNG.standard_normal(50_000), said):
+    for part in reliability(said + RNG.standard_normal(50_000), said, np.arange(50_000), 1):
         assert part.truth == pytest.approx(part.forecast, abs=0.06)
+        assert part.error == pytest.approx(5_000**-0.5, rel=0.25), "independent rows of spread 1"
 
 
 def test_forge_by_hand() -> None:
