@@ -2,8 +2,8 @@
 
     python -m benchmarks.gate [--quick]
 
-Everything goes through the very functions that decide in the updater (model.gate, and in the second part the whole
-round, updater.refresh.run_round). Seeded; docs/decisions/0004 explains the figures.
+Everything goes through the very functions that decide in the updater (model.gate, and for trained networks
+updater.judging). Seeded; docs/decisions/0004 explains the figures.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import structlog
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
 from market.klines import Floats
+from model.artefact import Artefact
 from model.gate import (
     LEAST_HORIZONS,
     LEVEL,
@@ -37,9 +38,11 @@ from model.gate import (
 from model.hac import student_tail
 from model.heads import panels_for
 from model.registry import Registry
-from tests.fakes import FakeClock, random_walk_klines
-from tests.noise import SIZES, Noise, Size, ahead, promotions
-from updater.refresh import run_round, training_config
+from model.training import train_panel
+from tests.fakes import random_walk_klines
+from tests.noise import SIZES, Noise, Size, ahead, noise_forecasts, promotions, returns
+from updater.judging import judge
+from updater.refresh import artefact_of, training_config
 
 FAST = (SIZES[1], SIZES[3], SIZES[4])
 
@@ -53,7 +56,7 @@ def rate(promoted: npt.NDArray[np.bool_]) -> tuple[float, float]:
 def show_false_positives(markets: int, sizes: Sequence[Size]) -> None:
     print(f"\nRandom walks: promoted of challengers that are noise, in % (stated: {LEVEL:.0%}), of {markets} markets")
     print(f"  {'horizon':32} {'horizons':>8}  {'walk':8} {'noise':22} " + "".join(f"{name:>14}" for name in COLUMNS))
-    worst = (0.0, 0.0, "")
+    rates: list[tuple[float, float, str]] = []
     for size in sizes:
         for stormy in (False, True):
             for noise in Noise:
@@ -62,11 +65,15 @@ def show_false_positives(markets: int, sizes: Sequence[Size]) -> None:
                     memory = max(1, round(memories * size.steps))
                     promoted = promotions(size, noise, share, markets, number, stormy=stormy, memory=memory)
                     mean, half = rate(promoted)
-                    worst = max(worst, (mean, half, f"{size.name}, {noise.value}"))
+                    rates.append((mean, half, f"{size.name}, {noise.value}"))
                     cells.append(f"{100 * mean:7.1f} ± {100 * half:3.1f} ")
                 walk = "stormy" if stormy else "calm"
                 print(f"  {size.name:32} {size.horizons:8.0f}  {walk:8} {noise.value:22} " + "".join(cells), flush=True)
-    print(f"  worst: {100 * worst[0]:.1f} ± {100 * worst[1]:.1f} ({worst[2]})")
+    mean, half, where = max(rates)
+    above = sum(mean - half > LEVEL for mean, half, _ in rates)
+    overall = float(np.mean([one for one, _, _ in rates]))
+    print(f"  worst: {100 * mean:.1f} ± {100 * half:.1f} ({where}); mean of all {100 * overall:.1f}")
+    print(f"  surely above {LEVEL:.0%}: {above} of {len(rates)}")
 
 
 COLUMNS = {  # size of the noise over that of the move; horizons that it looks back over
@@ -184,6 +191,39 @@ def show_months(topics: int, rounds: int) -> None:
             )
 
 
+def rounds_served(size: Size, share: float, seed: int, *, every: int = 360, week: int = 28) -> int:
+    """After how many rounds a champion is demoted whose forecasts are noise of so large a share; ``week`` if never.
+
+    Args:
+        every: candles from round to round.
+        week: rounds until it would be too old.
+    """
+    rng, steps = np.random.default_rng(seed), size.steps
+    walk = returns(rng, size.rows + week * every + 2 * steps, stormy=False)[:1]
+    came_true = ahead(walk, steps)[0, steps:]
+    forecast = share * steps**0.5 * noise_forecasts(rng, walk, Noise.UNRELATED, steps)[0, : len(came_true)]
+    losses, naive = (came_true - forecast) ** 2, came_true**2
+    for turn in range(1, week):
+        ticks = np.arange(size.rows + turn * every - steps)  # whose truth is known
+        scored = ticks[ticks >= scored_from(ticks, size.rows, steps)]
+        if why_demoted(compare(scored, losses[scored], naive[scored], steps)):
+            return turn
+    return week
+
+
+def show_demotions(champions: int) -> None:
+    shares = (0.01, 0.05, 0.1, 0.2, 0.3)
+    print(f"\nDemotion: champions that are noise, by how much worse than naive they truly are; {champions} a figure")
+    print("  demoted in % within a day (4 rounds) and within a week (28)")
+    print(f"  {'horizon':32} " + "".join(f"{share**2:>14.2%}" for share in shares))
+    for size in SIZES[:3]:
+        cells = []
+        for share in shares:
+            served = np.array([rounds_served(size, share, seed) for seed in range(champions)])
+            cells.append(f"{100 * float((served <= 4).mean()):8.0f} {100 * float((served < 28).mean()):4.0f} ")
+        print(f"  {size.name:32} " + "".join(cells), flush=True)
+
+
 def served_loss(policy: str, *, noise: float, drift: float, rounds: int, seed: int) -> float:
     """Mean true loss of what serves, in units of naive's, less that of a fresh network: a round every six hours.
 
@@ -234,7 +274,7 @@ def show_replacement(seeds: int) -> None:
 
 
 def show_pipeline(markets: int) -> None:
-    """Whole rounds on random walks: features, training, calibration, the published network, the gate."""
+    """Networks as the updater trains and judges them: features, training, calibration, the ONNX network, the gate."""
     tokens = ("BTC", "ETH", "SOL")
     heads = ((Target.PRICE, 5), (Target.LOG_RETURN, 15), (Target.PRICE, 60))
     topics = [
@@ -242,25 +282,40 @@ def show_pipeline(markets: int) -> None:
         for number, (token, (target, horizon_min)) in enumerate(((t, h) for t in tokens for h in heads), 1)
     ]
     (plan,) = panels_for(topics).values()
-    days, counts, began = 14, Counter[str](), time.monotonic()
+    days, began = 14, time.monotonic()
     rows = days * DAY_MS // MINUTE_MS
+    counts = {"calibrated": Counter[str](), "with lambda 1": Counter[str]()}
     tiny = {"epochs": 1, "stride": 23, "hidden_layer_size": 8, "num_layers": 1}
     config = training_config(plan.panel.name, tiny)
     for market in range(markets):
         klines = {
             symbol: random_walk_klines(rows, seed=1000 * market + number) for number, symbol in enumerate(plan.symbols)
         }
-        clock = FakeClock(next(iter(klines.values())).end_ms)
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = run_round(plan, klines, config, market, Registry(Path(folder)), clock)
-        for verdict in outcome.verdicts:
-            equal = verdict.reason.startswith("equal to the naive forecast")
-            counts["equal to naive" if equal else "promoted" if verdict.promoted else "refused"] += 1
-    asked = counts.total()
-    print(f"\nWhole rounds: {markets} random-walk markets of {days} days, {len(topics)} return topics each, one epoch")
-    print(f"  equal to the naive forecast {counts['equal to naive']}, refused {counts['refused']}, promoted although")
-    took_s = time.monotonic() - began
-    print(f"  different {counts['promoted']} of {asked} ({counts['promoted'] / asked:.1%}); {took_s:.0f} s")
+        trained, now_ms = train_panel(plan, klines, config, market), next(iter(klines.values())).end_ms
+        challenger = artefact_of(trained, klines, now_ms)
+        for name, one in (("calibrated", challenger), ("with lambda 1", unshrunk(challenger))):
+            with tempfile.TemporaryDirectory() as folder:
+                verdicts = judge(trained, one, Registry(Path(folder)), now_ms)
+            for verdict in verdicts:
+                equal = verdict.reason.startswith("equal to the naive forecast")
+                counts[name]["equal" if equal else "promoted" if verdict.promoted else "refused"] += 1
+    print(
+        f"\nTrained networks: {markets} random-walk markets of {days} days, {len(topics)} return topics each, one epoch"
+    )
+    for name, of_name in counts.items():
+        asked = of_name.total()
+        print(
+            f"  {name:13}: {of_name['equal']} of {asked} are the naive forecast itself, {of_name['refused']} refused, "
+            f"{of_name['promoted']} promoted although they differ ({of_name['promoted'] / asked:.1%})"
+        )
+    print(f"  {time.monotonic() - began:.0f} s")
+
+
+def unshrunk(artefact: Artefact) -> Artefact:
+    """What a network of returns says before calibration."""
+    manifest = artefact.manifest
+    factors = {symbol: {head: {"lambda": 1.0} for head in manifest.heads} for symbol in manifest.symbols}
+    return replace(artefact, manifest=manifest.model_copy(update={"calibration": factors}))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -268,11 +323,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="below a minute, with wider intervals")
     quick = parser.parse_args(arguments).quick
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    show_false_positives(30 if quick else 100, FAST if quick else SIZES)
+    show_false_positives(60 if quick else 400, FAST if quick else SIZES)
     show_variances(300 if quick else 2000)
-    show_pipeline(2 if quick else 20)
+    show_pipeline(2 if quick else 40)
     show_power(10 if quick else 40)
     show_months(2 if quick else 10, 60 if quick else 120)
+    show_demotions(10 if quick else 40)
     show_replacement(1 if quick else 4)
 
 
