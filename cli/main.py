@@ -45,6 +45,7 @@ NetworkOption = Annotated[str, typer.Option(help="Whose catalogue the ids are of
 KlinesOption = Annotated[
     Path | None, typer.Option(help="Folder of Parquet klines; the worker's own store when not given.")
 ]
+DaysOption = Annotated[int | None, typer.Option(help="History of a training (TRAINING_DAYS).", min=3, max=3650)]
 ReplayOption = Annotated[
     Path | None, typer.Option(help="A folder of Parquet klines for the simulated exchange to replay.")
 ]
@@ -173,7 +174,7 @@ def backtest(
     ] = None,
     end: Annotated[str | None, typer.Option(help="UTC day where the span ends; where the klines do.")] = None,
     every: Annotated[int | None, typer.Option(help="Days between trainings; 14, with --quick 30.")] = None,
-    days: Annotated[int | None, typer.Option(help="History of a training (TRAINING_DAYS).")] = None,
+    days: DaysOption = None,
     stride: Annotated[int | None, typer.Option(help="Score every so many minutes; 1, with --quick 5.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every training (SEED).")] = None,
     out: Annotated[
@@ -248,7 +249,7 @@ def tune(
     end: Annotated[
         str | None, typer.Option(help="UTC day where what it reads ends; not given, that is before what gates judge.")
     ] = None,
-    days: Annotated[int | None, typer.Option(help="History of a training (TRAINING_DAYS).")] = None,
+    days: DaysOption = None,
     minutes: Annotated[float, typer.Option(help="Time for all panels together.")] = 60.0,
     trials: Annotated[int | None, typer.Option(help="Most trials of a panel, earlier runs counted in.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes, a core each.")] = 1,

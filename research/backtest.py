@@ -143,6 +143,7 @@ def _step(
 ) -> StepRecord:
     """Train at ``from_ms`` and forecast until ``to_ms``."""
     began_s, clock, trained = time.monotonic(), PastClock(from_ms), walk.trained(plan)
+    told(0.0, "cutting windows")
     start_ms = training_start_ms(plan.panel, walk.training_days, from_ms)
     before = _serving(folder.registry, trained, clock)
     outcome = run_round(

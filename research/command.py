@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from core.clock import DAY_MS, SystemClock
+from core.clock import SystemClock
 from core.errors import ConfigError
 from core.topic import Topic
 from research.backtest import fingerprint, run
@@ -17,6 +17,7 @@ from research.baselines import BASELINES
 from research.data import Recording, recording_of, span_text
 from research.folder import Folder
 from research.report import tables, write_report
+from research.settings_in_use import settings_in_use
 from research.walk import (
     EVERY_DAYS,
     QUICK_EVERY_DAYS,
@@ -29,8 +30,9 @@ from research.walk import (
     span_of,
     with_unseen,
 )
+from research.words import counted
 from updater.progress import Show
-from updater.settings_file import read_settings, settings_file
+from updater.settings_file import settings_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +93,12 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
         training_days=asked.training_days,
         stride=asked.stride or (QUICK_STRIDE if asked.quick else 1),
         seed=asked.seed,
-        training=read_settings(settings_file(asked.data_dir, asked.training_file)),
+        training={},
         baselines=known if asked.baselines is None else tuple(name for name in known if name in asked.baselines),
         quick=asked.quick,
     )
+    panels = [plan.panel.name for plan in walk.plans()]
+    training = settings_in_use(settings_file(asked.data_dir, asked.training_file), panels)
     recording = recording_of(walk.plans(), asked.data, asked.data_dir)
     start_ms, end_ms = span_of(
         recording,
@@ -104,7 +108,7 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
         training_days=asked.training_days,
         span_days=QUICK_SPAN_DAYS if asked.quick else SPAN_DAYS,
     )
-    return replace(walk, start_ms=start_ms, end_ms=end_ms), recording
+    return replace(walk, start_ms=start_ms, end_ms=end_ms, training=training), recording
 
 
 def moment_of(text: str | None, option: str) -> int | None:
@@ -123,10 +127,17 @@ def moment_of(text: str | None, option: str) -> int | None:
 
 
 def folder_of(asked: Asked, walk: Walk, recording: Recording) -> Folder:
-    """Where the walk is kept: the same command finds the same folder again, another one another."""
+    """Where the walk is kept: the same command finds the same folder again, another one another.
+
+    Raises:
+        ConfigError: the folder that was asked for holds another backtest; says in what they differ.
+    """
+    about = fingerprint(walk, recording)
     if asked.out:
-        return Folder(asked.out)
-    went_in = json.dumps(fingerprint(walk, recording), sort_keys=True).encode()
+        folder = Folder(asked.out)
+        folder.refuse_another(about)
+        return folder
+    went_in = json.dumps(about, sort_keys=True).encode()
     days = "-".join(
         datetime.fromtimestamp(edge / 1000, UTC).strftime("%Y%m%d") for edge in (walk.start_ms, walk.end_ms)
     )
@@ -138,11 +149,12 @@ def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
     done = sum(folder.step(plan.panel.name, date) is not None for date, _ in walk.dates for plan in walk.plans())
     steps = len(walk.dates) * len(walk.plans())
     panels = " and ".join(plan.panel.name for plan in walk.plans())
+    apart = f", {counted(walk.every_days, 'day')} apart" if len(walk.dates) > 1 else ""
     baselines = ", ".join(walk.baselines) or "no baselines"
     lines = [
         *(["SIMULATED: these prices are invented"] if recording.simulated else []),
-        f"{len(walk.topics)} topics from {span_text(walk.start_ms, walk.end_ms)}; {len(walk.dates)} trainings of the "
-        f"{panels} panel, {min(walk.every_days, (walk.end_ms - walk.start_ms) // DAY_MS)} days apart; {baselines}",
+        f"{counted(len(walk.topics), 'topic')} from {span_text(walk.start_ms, walk.end_ms)}; "
+        f"{counted(len(walk.dates), 'training')} of the {panels} panel{apart}; {baselines}",
         *(f"note: {sentence}" for sentence in short_history(recording, walk)),
         f"kept in {folder.root}" + (f"; {done} of {steps} steps are there already" if done else ""),
     ]

@@ -72,9 +72,18 @@ class Folder:
             yield
 
     def _claim(self, fingerprint: Fingerprint) -> None:
+        self.refuse_another(fingerprint)
+        if not (self.root / ABOUT_FILE).exists():
+            replace_json(self.root / ABOUT_FILE, fingerprint)
+
+    def refuse_another(self, fingerprint: Fingerprint) -> None:
+        """See whether what is here, if anything, belongs to this very backtest.
+
+        Raises:
+            ConfigError: it does not; says in what they differ.
+        """
         file = self.root / ABOUT_FILE
         if not file.exists():
-            replace_json(file, fingerprint)
             return
         try:
             there = json.loads(file.read_bytes())
@@ -141,14 +150,23 @@ def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
 
     >>> list(differences({"seed": 0, "data": {"a": 1}}, {"seed": 1, "data": {"a": 1}}))
     ['seed is 0 there, 1 here']
+    >>> list(differences({"code": "0" * 64}, {"code": "f" * 64}))
+    ['code differs']
     """
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys()):
+        for key in [*here, *(key for key in there if key not in here)]:
             yield from differences(there.get(key), here.get(key), f"{name} {key}".strip())
+    elif _is_digest(there) and _is_digest(here) and there != here:
+        yield f"{name} differs"
     elif there != here:
         yield f"{name} is {_short(there)} there, {_short(here)} here"
 
 
 def _short(value: Any) -> str:
-    text = "nothing" if value is None else json.dumps(value)
+    text = "nothing" if value is None else "something" if _is_digest(value) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _is_digest(value: Any) -> bool:
+    """Whether it is a sha256, which tells people nothing."""
+    return isinstance(value, str) and len(value) == 64

@@ -8,7 +8,7 @@ before it, the older stretches are searched on; the newest are for confirming, a
 import math
 from dataclasses import dataclass
 
-from core.clock import DAY_MS, HOUR_MS
+from core.clock import DAY_MS, HOUR_MS, iso
 from core.errors import ConfigError
 from model.heads import LONGEST_LOOKBACK, Panel, PanelPlan
 from model.windows import TRAIN_SHARE, VALIDATE_SHARE
@@ -55,11 +55,15 @@ def folds_of(recording: Recording, plan: PanelPlan, training_days: int, end_ms: 
     there_ms = max(0, end_ms - first_ms)
     spread_ms = there_ms - (count - 1) * HOUR_MS  # whole hours are counted in, and no judge part is to reach into two
     length_ms = int(min(longest_ms, spread_ms / (1 + JUDGE_SHARE * (count - 1)))) // HOUR_MS * HOUR_MS
+    if end_ms > last_ms:
+        raise ConfigError(
+            f"--end {iso(end_ms)[:16]}: klines of {recording.source} end at {iso(last_ms)[:16]}: give an earlier day"
+        )
     if length_ms < max(LEAST_DAYS * DAY_MS, 4 * plan.gap_ms):
         raise ConfigError(
-            f"{recording.source}: {there_ms / DAY_MS:.1f} days of windows for the {panel.name} panel are too few to "
-            f"tune on; {count} overlapping stretches must fit in, and what is newer is kept for the gate: raise "
-            "TRAINING_DAYS and sync, or name a longer recording with --data"
+            f"{recording.source}: {there_ms / DAY_MS:.1f} days of windows before {iso(end_ms)[:10]} are too few to "
+            f"tune the {panel.name} panel on; {count} overlapping stretches must fit in, and what is newer is kept for "
+            "the gate: raise TRAINING_DAYS and sync, name a longer recording with --data, or give a later --end"
         )
     apart_ms = min((there_ms - length_ms) // (count - 1), length_ms) // HOUR_MS * HOUR_MS
     ends = [end_ms - apart_ms * back for back in reversed(range(count))]

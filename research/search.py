@@ -85,6 +85,8 @@ def only_tuner(storage: Path) -> Iterator[None]:
     Raises:
         ConfigError: another tuning is, or the file cannot be written.
     """
+    if storage.is_dir():
+        raise ConfigError(f"{storage}: is a folder; give a file with --study")
     try:
         storage.parent.mkdir(parents=True, exist_ok=True)
         handle = storage.with_name(f"{storage.name}.lock").open("a")

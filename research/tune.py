@@ -24,10 +24,12 @@ from model.training import CONFIGS
 from research.data import Recording, recording_of, span_text
 from research.folds import SEARCHED, Fold, folds_of
 from research.search import Limits, Task, count, finished, only_tuner, opened, prepare, reference, search
+from research.settings_in_use import settings_in_use
 from research.trials import KNOBS, Told, measure, told_progress
+from research.words import counted
 from updater.progress import Show
 from updater.refresh import training_config
-from updater.settings_file import FILE, Knobs, read_settings, write_settings
+from updater.settings_file import FILE, Knobs, write_settings
 
 STUDY_FILE = "tuning.sqlite3"
 CONFIRM_SEEDS = 2  # on each of the stretches to confirm on: four pairs of trainings in all
@@ -95,11 +97,11 @@ def plans_of(asked: Asked) -> list[PanelPlan]:
     Raises:
         ConfigError: no topic needs a panel of that name, or a number is out of its range.
     """
-    if asked.minutes <= 0 or asked.jobs < 1 or (asked.trials is not None and asked.trials < 1):
-        raise ConfigError(
-            "--minutes must be above 0, --jobs and --trials 1 or more, "
-            f"were {asked.minutes:g}, {asked.jobs} and {asked.trials}"
-        )
+    if not asked.minutes > 0:
+        raise ConfigError(f"--minutes must be above 0, was {asked.minutes:g}")
+    for option, value in (("--jobs", asked.jobs), ("--trials", asked.trials)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} must be 1 or more, was {value}")
     plans = {panel.name: plan for panel, plan in panels_for(asked.topics).items()}
     for panel in asked.panels:
         if panel not in plans:
@@ -144,11 +146,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
 def _task(asked: Asked, plan: PanelPlan, recording: Recording, storage: Path) -> Task:
     """The search as asked, its folds still to come."""
     panel, file = plan.panel.name, asked.settings_file
-    in_use = read_settings(file if file.exists() else None)[panel]
-    try:
-        training_config(panel, in_use)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: panel {panel}: {str(error).removeprefix('training: ')}") from error
+    in_use = settings_in_use(file if file.exists() else None, [panel])[panel]
     searched = {knob.name for knob in KNOBS}
     base = {name: value for name, value in in_use.items() if name not in searched}
     went_in = {
@@ -214,9 +212,9 @@ def _introduction(task: Task, folds: Sequence[Fold], place: int, panels: int) ->
         done = count(study)
     length = (folds[0].end_ms - folds[0].start_ms) / DAY_MS
     return (
-        f"{task.plan.panel.name} panel ({place + 1} of {panels}): {len(task.plan.topics)} topics, {len(folds)} "
-        f"stretches of {length:.1f} days in {span_text(folds[0].start_ms, folds[-1].end_ms)}; "
-        f"study {task.study} in {task.storage}" + (f", {done} trials are there already" if done else "")
+        f"{task.plan.panel.name} panel ({place + 1} of {panels}): {counted(len(task.plan.topics), 'topic')}, "
+        f"{len(folds)} stretches of {length:.1f} days in {span_text(folds[0].start_ms, folds[-1].end_ms)}; "
+        f"study {task.study} in {task.storage}" + (f"; {counted(done, 'trial')} there already" if done else "")
     )
 
 

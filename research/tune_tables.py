@@ -11,7 +11,7 @@ from model.training import CONFIGS
 from research.data import span_text
 from research.trials import searched
 from research.tune import LEVEL, Found
-from research.words import p_text, ratio_text
+from research.words import counted, p_text, ratio_text
 
 SHOWN = 5
 
@@ -20,35 +20,35 @@ def tables(found: Found) -> Iterator[Table | str]:
     """One panel's outcome as people read it."""
     default, shown = found.references[0], (*found.references, *found.best[:SHOWN])
     names = [str(trial.user_attrs.get("what") or f"trial {trial.number}") for trial in shown]
-    trials = _table(
-        f"{found.panel} panel: mean loss / naive of {found.topics} topics on the rows searched on", "", *names
-    )
+    trials = _table("", *names)
+    yield f"\n{found.panel} panel: mean loss / naive of {counted(found.topics, 'topic')} on the rows searched on"
     trials.add_row("loss / naive", *map(_ratio, shown))
     trials.add_row("to the default", *(_percent((trial.value or 0.0) - (default.value or 0.0)) for trial in shown))
     trials.add_row("CPU seconds", *(f"{trial.user_attrs['cpu_s']:.0f}" for trial in shown))
     for knob in searched(CONFIGS[found.panel]):
         trials.add_row(knob, *(f"{trial.params[knob]:.3g}" for trial in shown))
     yield trials
-    yield f"{found.tried} trials, {len(found.best)} of them to the end; the others were pruned or are to be repeated"
+    if found.tried:
+        yield f"{counted(found.tried, 'trial')}, {len(found.best)} to the end; the others were given up on the way"
     if found.importances:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found.importances.items())
         yield f"what the scores depended on: {shares}"
     for what, pairs in found.pairs.items():
-        confirmation = _table(
-            f"trial {found.best[0].number} and the {what} settings on rows that no trial saw",
-            *("judged in the newest part of", "seed", "trial", what, "difference"),
-        )
+        confirmation = _table("judged in the newest part of", "seed", "trial", what, "difference")
         for pair in pairs:
             ours, theirs = (ratio_text(math.exp(score)) for score in (pair.ours, pair.theirs))
             span = span_text(pair.fold.start_ms, pair.fold.end_ms)
             confirmation.add_row(span, str(pair.seed), ours, theirs, _percent(pair.ours - pair.theirs))
+        yield f"trial {found.best[0].number} and the {what} settings on rows that no trial saw"
         yield confirmation
     yield _conclusion(found)
 
 
 def _conclusion(found: Found) -> str:
     if not found.best:
-        return "nothing is adopted: no trial ran to its end; give more --minutes"
+        return (
+            "nothing is adopted: no trial ran to its end in the time; the same command goes on, or give more --minutes"
+        )
     best = found.best[0]
     if not found.pairs:
         return "nothing is adopted: no trial was better than what it is compared with; the same command tries more"
@@ -74,8 +74,8 @@ def _percent(logarithm: float) -> str:
     return f"{100 * math.expm1(logarithm):+.2f} %"
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -8,6 +8,15 @@ def label(name: str) -> str:
     return LABELS.get(name, name)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "topic"), counted(2, "topic")
+    ('1 topic', '2 topics')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def ratio_text(ratio: float | None) -> str:
     """A ratio to the naive loss, as tables write it.
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,8 +23,10 @@ from research.backtest import FORECAST_COLUMNS, run
 from research.baselines import BASELINES
 from research.command import Asked, folder_of, walk_of
 from research.folder import Folder, StepRecord
+from research.scores import decisions
 from tests.fakes import eventually
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
+from updater.refresh import KEEP_VERSIONS
 
 ROOT = Path(__file__).parents[2]
 DAYS = 7
@@ -215,6 +219,54 @@ def test_a_step_cut_off_after_its_promotion_finds_the_champions_it_found_at_firs
     assert Registry(tmp_path / "models").champions() == folder.registry.champions()
 
 
+def test_a_step_cut_off_after_its_demotion_demotes_again(home: Path, tmp_path: Path) -> None:
+    """A champion that went in a step that was not finished is still there for the step that is begun anew."""
+    out = tmp_path / "out"
+    what = asked(home, ETH, BTC, out=out)
+    (first, _), folder = walked(what)
+    bad = with_a_bad_champion(first, folder)
+    shutil.copytree(out, tmp_path / "straight")
+
+    def until_it_forecasts(done: int, wanted: int, note: str) -> None:
+        if "forecasting" in note:
+            raise KeyboardInterrupt
+
+    walk, recording = walk_of(what)
+    with pytest.raises(KeyboardInterrupt):
+        run(walk, recording, folder, until_it_forecasts)
+    assert folder.registry.demotions()[BTC.key][-1].champion.version == bad, "it went, and the step was cut off"
+    resumed, _ = walked(what)
+    straight, _ = walked(replace(what, out=tmp_path / "straight"))
+    assert [one.model_copy(update={"took_s": 0}) for one in resumed] == [
+        one.model_copy(update={"took_s": 0}) for one in straight
+    ]
+    report = decisions(resumed, walk)[-1]
+    assert (report["topic"], report["demoted"].partition(" ")[0]) == (BTC.key, bad)
+    assert report["decision"] in {"demoted", "promoted"}
+    assert bad not in folder.registry.versions(), "once the step is finished nobody needs it"
+
+
+def with_a_bad_champion(first: StepRecord, folder: Folder) -> str:
+    """Have the first of two steps end with a champion far worse than naive, and the second not done."""
+    for file in (folder.root / "steps").glob("minute-20231121*"):
+        file.unlink()
+    folder.go_on_after(first.champions)
+    once = folder.registry.open(first.version)
+    manifest = once.manifest
+    twice = {symbol: {"volatility-15m": {"bias": 2.0}} for symbol in manifest.symbols}
+
+    def publish(changes: dict[str, Any]) -> str:
+        return folder.registry.publish(replace(once, manifest=manifest.model_copy(update=changes)))
+
+    bad = publish({"calibration": twice, "created_ms": manifest.created_ms + 1})
+    for later in range(2, 2 + KEEP_VERSIONS):
+        publish({"created_ms": manifest.created_ms + later})
+    folder.registry.promote([BTC], bad, first.from_ms)
+    (about,) = (folder.root / "steps").glob("*.json")
+    about.write_text(first.model_copy(update={"champions": folder.champions()}).model_dump_json())
+    return bad
+
+
 def test_a_damaged_step_is_done_again(home: Path, tmp_path: Path) -> None:
     what = asked(home, BTC, out=tmp_path)
     records, folder = walked(what)
@@ -256,7 +308,7 @@ def test_another_backtest_in_the_same_folder_is_refused(
 def test_other_klines_are_another_backtest(home: Path, whole: tuple[list[StepRecord], Folder], tmp_path: Path) -> None:
     tape(tmp_path / "tape", "BTCUSDT", "ETHUSDT", "SOLUSDT", days=DAYS, skill=False)
     usual = asked(home, ETH, BTC, SOL, unseen=("SOLUSDT",), baselines=tuple(BASELINES), out=home / "whole")
-    with pytest.raises(ConfigError, match="klines BTCUSDT-1m is"):
+    with pytest.raises(ConfigError, match="klines BTCUSDT-1m differs"):
         walked(replace(usual, data=tmp_path / "tape"))
 
 

@@ -56,5 +56,5 @@ def test_every_lookback_is_judged_on_the_same_rows(lookback: int) -> None:
 
 
 def test_too_few_klines_are_said() -> None:
-    with pytest.raises(ConfigError, match=r"a walk: \d.* days of windows for the hour panel are too few"):
+    with pytest.raises(ConfigError, match=r"a walk: \d.* days of windows before .* are too few to tune the hour panel"):
         folds_of(recording(45), PLAN, 90)

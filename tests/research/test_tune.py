@@ -102,7 +102,7 @@ def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> 
     assert trials[1].params != trials[0].params
     assert first.tried == 1
     second, said = tune(asked_on(data_dir, trials=2))
-    assert "1 trials are there already" in said[0]
+    assert "1 trial there already" in said[0]
     assert [trial.number for trial in second.references] == [0], "it is not measured twice"
     assert [trial.params for trial in trials_of(data_dir)][:2] == [trial.params for trial in trials]
     assert trials_of(data_dir)[2].params != trials[1].params, "the sampler does not begin anew"
@@ -231,10 +231,12 @@ stack = ExitStack()
     ("make", "says"),
     [
         pytest.param(lambda _: {"panels": ["minute"]}, "--panel minute: no topic needs it; there are hour", id="panel"),
-        pytest.param(lambda _: {"minutes": 0}, "--minutes must be above 0", id="no time"),
+        pytest.param(lambda _: {"minutes": 0}, "--minutes must be above 0, was 0", id="no time"),
         pytest.param(lambda _: {"data": Path("nowhere")}, "nowhere: no such folder", id="no klines"),
-        pytest.param(lambda _: {"training_days": 0}, "too few to tune on", id="too few klines"),
+        pytest.param(lambda _: {"training_days": 0}, "too few to tune", id="too few klines"),
         pytest.param(no_settings, "training.json: panel hour: epochs must be 1 or more, was 0", id="settings in use"),
+        pytest.param(lambda _: {"end_ms": START_MS + 999 * DAY_MS}, "--end 2026-.* end at 2024-", id="end to come"),
+        pytest.param(lambda data_dir: {"study": data_dir}, "data: is a folder; give a file with --study", id="folder"),
         pytest.param(no_study, "tuning.sqlite3: is no study", id="study"),
         pytest.param(in_use, "another tuning is at work", id="in use"),
     ],

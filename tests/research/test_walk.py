@@ -107,6 +107,9 @@ def test_nothing_after_the_end_is_read(tmp_path: Path) -> None:
         pytest.param({"start": "2023-11-16"}, "has 1.00 days of 1m klines of BTCUSDT", id="too little before"),
         pytest.param({"start": "2024-01-01"}, "must begin before it ends", id="begins after the klines end"),
         pytest.param({"end": "2024-01-01"}, "klines of .* end at 2023-11-22", id="ends after them"),
+        pytest.param(
+            {"end": "2023-11-01"}, "klines of .* begin at 2023-11-15.*: give a later day", id="ends before them"
+        ),
         pytest.param({"start": "soon"}, "--start must be a UTC day", id="no day"),
         pytest.param({"every_days": 0}, "--every must be 1 or more, was 0", id="no days between"),
         pytest.param({"baselines": ("arima",)}, "choose among har, ridge", id="unknown baseline"),
@@ -119,6 +122,15 @@ def test_what_cannot_be_walked_is_refused_in_one_line(tmp_path: Path, others: di
     with pytest.raises(ConfigError, match=said) as refusal:
         walk_of(asked(tmp_path, BTC, **others))
     assert "\n" not in str(refusal.value)
+
+
+def test_wrong_training_settings_are_named_with_their_file_before_anything_is_kept(tmp_path: Path) -> None:
+    tape(tmp_path / "tape", "BTCUSDT", days=7)
+    what = asked(tmp_path, BTC, out=tmp_path / "out")
+    (tmp_path / "training.json").write_text('{"minute": {"epochs": 0}}')
+    with pytest.raises(ConfigError, match=r"training\.json: panel minute: epochs must be 1 or more, was 0"):
+        walk_of(what)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_symbol_without_klines_is_named(tmp_path: Path) -> None:
