@@ -14,6 +14,7 @@ from core.clock import SystemClock, iso
 from core.errors import WorkerError
 from core.settings import Settings
 from model.registry import Registry
+from research.words import p_text
 from updater.state import read_state
 
 ALIVE_WITHIN_MS = 60_000
@@ -46,12 +47,16 @@ def _endpoint(url: str) -> dict[str, Any]:
 
 def _folder(folder: Path) -> dict[str, Any]:
     state = read_state(folder)
-    report: dict[str, Any] = {"updater": None if state is None else state.model_dump(mode="json"), "champions": {}}
+    report: dict[str, Any] = {"updater": None if state is None else state.model_dump(mode="json")}
+    report |= {"champions": {}, "demotions": {}}
     if state is not None:
         report["updater_alive"] = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
     try:
-        champions = Registry(folder).champions()
-        report["champions"] = {key: champion.model_dump() for key, champion in champions.items()}
+        registry = Registry(folder)
+        report["champions"] = {key: champion.model_dump() for key, champion in registry.champions().items()}
+        report["demotions"] = {
+            key: [one.model_dump(mode="json") for one in several] for key, several in registry.demotions().items()
+        }
     except WorkerError as error:
         report["champions_refused"] = str(error)
     return report
@@ -90,7 +95,7 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
     seen = _when(state["heartbeat_ms"])
     yield f"updater: {'alive' if folder['updater_alive'] else 'not running'}, last seen {seen}"
     panels = _table("training", "panel", "now", "last round", "version", "failures", "next")
-    scores = _table("judged", "topic", "forecasts", "loss", "rows", "/ naive", "/ champion", "serves")
+    scores = _table("judged", "topic", "forecasts", "loss", "rows", "/ naive", "p", "/ champion", "serves")
     notes: list[str] = []
     judged = [
         verdict["topic"]
@@ -126,12 +131,25 @@ def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
                 verdict["loss"],
                 str(verdict["rows"]),
                 _ratio(verdict["challenger"], verdict["naive"]),
+                p_text(verdict["p"]),
                 _ratio(verdict["challenger"], verdict["champion"]),
                 "yes" if verdict["promoted"] else f"no: {verdict['reason']}",
             )
     yield panels
     yield from notes
     yield scores
+    if folder["demotions"]:
+        gone = _table("last demotion", "topic", "version", "when", "gave way to", "why")
+        for key, demotions in sorted(folder["demotions"].items()):
+            last = demotions[-1]
+            gone.add_row(
+                key if several else key.rpartition("/")[2],
+                last["champion"]["version"],
+                _when(last["demoted_ms"]),
+                last["successor"] or "the naive forecast",
+                escape(last["reason"]),
+            )
+        yield gone
     series = _table("kline store", "series", "newest kline", "gaps", "last sync", "failure")
     for name, entry in state["series"].items():
         newest = _when(entry["newest_ms"]) if entry["newest_ms"] else "none"

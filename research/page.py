@@ -186,17 +186,16 @@ def _gate(report: Mapping[str, Any]) -> str:
         for time_ms in dates:
             one = by_place.get((of_topic["topic"], time_ms))
             cells.append(
-                f'<td class="{one["decision"]}" title="{escape(one["reason"])}">{_MARKS[one["decision"]]}</td>'
-                if one
-                else _cell("")
+                f'<td class="{one["decision"]}" title="{escape(_why(one))}">{_mark(one)}</td>' if one else _cell("")
             )
         rows.append(cells)
         reasons += [
             [
                 _cell(_name(of_topic), "l"),
                 _cell(names[number], "l"),
-                _cell(_MARKS[one["decision"]], "l"),
-                f'<td class="why">{escape(one["reason"])}</td>',
+                _cell(_mark(one), "l"),
+                f'<td class="why">{escape(_why(one))}</td>',
+                *_test(one["verdict"]),
             ]
             for number, time_ms in enumerate(dates)
             if (one := by_place.get((of_topic["topic"], time_ms)))
@@ -205,12 +204,35 @@ def _gate(report: Mapping[str, Any]) -> str:
         _table(["topic", *(name[5:] for name in names)], rows, left=1)
         + _how(
             "At each date: promoted, the new network serves from here on; kept, the one before it goes on; demoted, it "
-            "goes back to an earlier one or to naive; naive stays, no network has won the topic yet."
+            "was worse than naive and an earlier one or naive serves again; naive stays, no network has the topic."
         )
         + "<details><summary>Each decision with its reason</summary>"
-        + _table(["topic", "date", "", "reason"], reasons, left=4)
+        + _table(["topic", "date", "", "reason", "p", "worth", "blocks won"], reasons, left=4)
+        + _how(
+            "p: chance of such a lead over naive without skill, as the gate reckons it; worth: independent rows that "
+            "the judged ones amount to; blocks won: of the stretches of time that it is asked about one by one. "
+            "All: the test over all symbols of the horizon counted, not the topic's own. Empty: nothing to test."
+        )
         + "</details>"
     )
+
+
+def _mark(decision: Mapping[str, Any]) -> str:
+    mark = _MARKS[decision["decision"]]
+    return f"demoted, {mark}" if decision["demoted"] and decision["decision"] != "demoted" else mark
+
+
+def _why(decision: Mapping[str, Any]) -> str:
+    return "; challenger: ".join(part for part in (decision["demoted"], decision["reason"]) if part)
+
+
+def _test(verdict: Mapping[str, Any]) -> list[str]:
+    """The figures of the gate's test against naive."""
+    if verdict["p"] is None:
+        return [_cell("")] * 3
+    of_all = " (all)" if verdict["pooled"] else ""
+    blocks = f"{verdict['won']} of {verdict['blocks']}{of_all}"
+    return [_p(verdict["p"]), _cell(f"{verdict['effective']:,.0f}"), _cell(blocks)]
 
 
 def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,16 @@ def _report(
     }
 
 
+def _decided(decisions: Sequence[Mapping[str, Any]]) -> str:
+    """Counts in words."""
+    counts = Counter(one["decision"] for one in decisions)
+    demoted = sum(bool(one["demoted"]) for one in decisions)
+    return (
+        f"{len(decisions)} decisions; {counts['promoted']} promoted, {counts['kept']} kept, {counts['naive']} left to "
+        f"the naive forecast; {demoted} champions demoted"
+    )
+
+
 def _without_rows(walk: Walk, scored: Sequence[Scored]) -> list[str]:
     have = {one.topic.key for one in scored}
     return [
@@ -135,6 +146,8 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
             f"direction {'/'.join(group['horizons'])} of {symbols}, most confident fifth: {100 * top['rate']:.2f} % "
             f"right in {top['rows']:,} rows worth {top['effective']:,.0f}, p {p_text(top['p'])}"
         )
+    if report["decisions"]:
+        said.append(f"the gate: {_decided(report['decisions'])}")
     said += [f"note: {note}" for note in report["notes"]]
     said.append(f"report: {folder / HTML_FILE} and {JSON_FILE} beside it; docs/backtest.md says how to read them")
     return said

@@ -215,7 +215,11 @@ def pooled_directions(scored: Sequence[Scored]) -> list[dict[str, Any]]:
 
 
 def decisions(records: Sequence[StepRecord], walk: Walk) -> list[dict[str, Any]]:
-    """The gate's decisions in time order: promoted, kept, demoted or none, and its reason."""
+    """The gate's decisions in time order: promoted, kept, demoted or none, and its reason.
+
+    ``demoted`` says which champion had to go at that date and why, also where the challenger then took its place; the
+    figures of the test are in ``verdict``.
+    """
     found = []
     for record in records:
         verdicts = {str(verdict["topic"]): verdict for verdict in record.verdicts}
@@ -230,6 +234,7 @@ def decisions(records: Sequence[StepRecord], walk: Walk) -> list[dict[str, Any]]
                     "decision": _decision(before, after, record.version),
                     "serves": after,
                     "reason": verdict["reason"],
+                    "demoted": verdict["demoted"],
                     "verdict": verdict,
                 }
             )

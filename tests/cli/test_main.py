@@ -14,9 +14,13 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.market import choose_market, local_environment, tape_folder
 from cli.status import status_tables
+from core.clock import SystemClock
 from core.settings import Market, load_settings
 from market.simulated import SimulatedExchange
+from model.registry import Registry
 from tests.fakes import free_port
+from tests.model.test_registry import ETH_10M, artefact
+from updater.state import Outcome, StateFile, Verdict
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "config.example.json")
@@ -96,6 +100,34 @@ def test_status_names_the_network_where_there_are_two() -> None:
         assert shown in text
         assert "SOL (PAXG stands for SOL)" in text
         assert ("net-1" in text) == (count == 2)
+
+
+def test_status_tells_how_sure_the_gate_was_and_who_was_demoted(tmp_path: Path) -> None:
+    registry, state = Registry(tmp_path), StateFile(tmp_path, SystemClock(), ["minute"])
+    first, second = registry.publish(artefact(1)), registry.publish(artefact(2))
+    registry.promote([ETH_10M], first, 1)
+    registry.promote([ETH_10M], second, 2)
+    registry.demote(ETH_10M, "worse than the naive forecast on its last 900 rows: p 0.012", 3, back_to=first)
+    registry.demote(ETH_10M, "worse than the naive forecast on its last 901 rows: p 0.013", 60_000, back_to=None)
+    about = {"topic": ETH_10M.key, "symbol": "ETHUSDT", "head": "return-10m", "loss": "mse", "rows": 9}
+    losses = {"challenger": 0.9, "naive": 1.0, "p": 0.2345, "promoted": False, "reason": "that may be chance"}
+    verdict = Verdict.model_validate(about | losses)
+    state.finish(Outcome(panel="minute", ok=True, finished_ms=60_000, took_s=1.0, verdicts=(verdict,)))
+    code, shown = birnn("status", DATA_DIR=str(tmp_path), PORT=str(free_port()), COLUMNS="200")
+    assert code == 0
+    (judged,) = [line.split() for line in shown.splitlines() if "return-10m" in line]
+    assert judged[5:7] == ["0.9000", "0.234"]
+    (gone,) = [line for line in shown.splitlines() if "last 90" in line]
+    told = (
+        first,
+        "1970-01-01 00:01Z",
+        "the naive forecast",
+        "worse than the naive forecast on its last 901 rows: p 0.013",
+    )
+    assert "   ".join(told) in gone
+    code, shown = birnn("status", "--json", DATA_DIR=str(tmp_path), PORT=str(free_port()))
+    demotions = json.loads(shown)["folders"][0]["demotions"][ETH_10M.key]
+    assert [one["successor"] for one in demotions] == [first, None]
 
 
 def test_status_of_nothing_is_no_failure(tmp_path: Path) -> None:

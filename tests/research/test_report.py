@@ -20,6 +20,7 @@ from model.losses import loss
 from research.backtest import run
 from research.command import folder_of, introduction, walk_and_report, walk_of
 from research.folder import Folder
+from research.words import p_text
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
 
 CZAR = Topic(topic_id=9006, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=10, loss="czar")
@@ -104,6 +105,8 @@ def test_every_decision_of_the_gate_is_told_with_its_reason(home: Path, report: 
         assert one["reason"]
         assert (one["decision"] == "promoted") is one["verdict"]["promoted"]
         assert (one["serves"] is None) == (one["decision"] == "naive") or one["decision"] == "demoted"
+        assert (one["decision"] == "demoted") <= bool(one["demoted"])
+        assert {"p", "effective", "won", "blocks", "pooled"} <= one["verdict"].keys()
 
 
 def test_everything_that_went_in_is_told(report: dict[str, Any]) -> None:
@@ -149,7 +152,7 @@ class _Page(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_is_whole_and_needs_nothing_else(home: Path, shown: str) -> None:
+def test_the_page_is_whole_and_needs_nothing_else(home: Path, report: dict[str, Any]) -> None:
     raw = (home / "out" / "report.html").read_text()
     page = _Page()
     page.feed(raw)
@@ -161,6 +164,11 @@ def test_the_page_is_whole_and_needs_nothing_else(home: Path, shown: str) -> Non
     assert raw.count("<svg") == 1 + 4 * 2 + 3 * 2, "directions; four pictures of a return, three of a volatility"
     assert "#010203" not in raw, "ink is the page's own colour"
     assert "birnn backtest --topic <1> & more" in text, "what people typed is escaped"
+    tested = [one["verdict"] for one in report["decisions"] if one["verdict"]["p"] is not None]
+    assert tested
+    for verdict in tested:
+        assert f"{verdict['won']} of {verdict['blocks']}" in text, "the gate's tests are told with their figures"
+        assert p_text(verdict["p"]) in text
     for words in ("SIMULATED: these prices are invented", "unseen · SOL volatility 15m", "9006 · BTC log-return 10m"):
         assert words in text
 
@@ -172,6 +180,7 @@ def test_the_terminal_says_the_same(shown: str, report: dict[str, Any]) -> None:
         assert f"{one['ratio_to_naive']['served']:.4f}" in shown
         assert f"{one['ratio_to_naive']['lightgbm']:.4f}" in shown
     assert "most confident fifth" in shown
+    assert "the gate: 6 decisions; " in shown
     assert "report.html" in shown
 
 
