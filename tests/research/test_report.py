@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from copy import deepcopy
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,8 @@ from model.losses import loss
 from research.backtest import run
 from research.command import folder_of, introduction, walk_and_report, walk_of
 from research.folder import Folder
+from research.page import page
+from research.scores import scored_topics
 from research.words import p_text
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
 
@@ -171,6 +174,23 @@ def test_the_page_is_whole_and_needs_nothing_else(home: Path, report: dict[str, 
         assert p_text(verdict["p"]) in text
     for words in ("SIMULATED: these prices are invented", "unseen · SOL volatility 15m", "9006 · BTC log-return 10m"):
         assert words in text
+
+
+def test_a_demotion_is_told_beside_what_became_of_the_challenger(home: Path, report: dict[str, Any]) -> None:
+    what = asked(home, ETH, BTC, CZAR, SOL, unseen=("SOLUSDT",), baselines=("har", "lightgbm", "example"), stride=10)
+    walk, recording = walk_of(replace(what, out=home / "out"))
+    folder = Folder(home / "out")
+    scored = scored_topics(walk, folder, run(walk, recording, folder, lambda *_: None))
+    told = deepcopy(report)
+    told["decisions"][0] |= {"decision": "promoted", "demoted": "v1 was worse", "reason": "no worse than v0"}
+    told["decisions"][1] |= {"decision": "demoted", "demoted": "v2 was worse", "reason": "may be chance"}
+    shown = page(told, scored)
+    for words in (
+        ">demoted, promoted<",
+        "v1 was worse; challenger: no worse than v0",
+        "v2 was worse; challenger: may be",
+    ):
+        assert words in shown
 
 
 def test_the_terminal_says_the_same(shown: str, report: dict[str, Any]) -> None:
