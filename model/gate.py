@@ -16,8 +16,8 @@ from model.hac import mean_over_time
 from model.heads import Head, head_of
 
 LEVEL = 0.05  # a difference that chance makes as large as this often or more is none
-KINDNESS = 2.0  # of Student's t to forecasts made from the past, which pass on a random walk up to twice too often
-LEAST_HORIZONS = 30  # of time below which there is no verdict
+KINDNESS = 3.0  # of Student's t to forecasts made from the past, which pass on a random walk too often
+LEAST_HORIZONS = 40  # of time below which there is no verdict
 BLOCKS = 5  # disjoint, with a horizon between them
 OLD_H = 48.0  # a champion trained longer ago gives way to a fresh network that is not significantly worse
 SCORED_TICKS = 10_000  # candles over which a champion is looked at anew before each training
