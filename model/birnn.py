@@ -1,5 +1,8 @@
-"""The network of the guide this project descends from: a bidirectional RNN and a linear layer on its last step."""
+"""The network of the guide this project descends from; what a panel publishes: several of them and a linear path."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 
@@ -34,3 +37,40 @@ class BiRNNModel(nn.Module):
         out_BL2H, _ = self.rnn(x_BLF)  # no h0: torch starts both directions at zero
         y_BO: Tensor = self.linear(out_BL2H[:, -1])  # (B, 2H) -> (B, O)
         return y_BO
+
+
+class PanelNetwork(nn.Module):
+    """The mean of networks that differ in their seeds, and a linear path from the newest feature row past them.
+
+    ``members`` are trained one after the other; ``path`` is fitted before them and is not trained (``model.linear``).
+    """
+
+    def __init__(self, members: Sequence[BiRNNModel], path_OF: Tensor | None = None) -> None:
+        """
+        Args:
+            members: one or more, of equal input and output size.
+            path_OF: ``(O, F)`` weights of the linear path; None is none.
+        """
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        outputs, features = members[0].linear.out_features, members[0].rnn.input_size
+        self.register_buffer("path", torch.zeros(outputs, features) if path_OF is None else path_OF)
+        self.path: Tensor
+
+    @property
+    def input_size(self) -> int:
+        """Features of a row."""
+        return int(self.path.shape[1])
+
+    def forward(self, x_BLF: Tensor) -> Tensor:
+        """Features ``(B, L, F)`` to ``(B, O)`` targets in units of each window's scale; 0 is the present state."""
+        y_BO: Tensor = self.members[0](x_BLF)
+        for member in self.members[1:]:
+            y_BO = y_BO + member(x_BLF)
+        return y_BO / len(self.members) + x_BLF[:, -1] @ self.path.T
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """All weights: the first member's as the guide names them, further ones' after ``memberK.``, and ``path``."""
+        first, *others = (member.state_dict() for member in self.members)
+        named = {f"member{k}.{name}": tensor for k, state in enumerate(others, 2) for name, tensor in state.items()}
+        return {**first, **named, "path": self.path}

@@ -15,8 +15,9 @@ from core.clock import DAY_MS, HOUR_MS
 from market.klines import Floats, Ints, Klines
 from model.heads import Panel, candle_returns, rolling_sum
 
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 SPANS = (5, 15, 60, 240)  # candles
+MOVE_SPANS, TAKER_SPANS, TRADED_SPANS = (2, *SPANS), (5, 15, 60), (5, 15)
 WARMUP = 241  # candles without a hole that one row reads, itself included: each return needs the close before it
 
 FLAT = 1e-6  # per candle: the least volatility a market is taken to have
@@ -31,11 +32,26 @@ _OWN = (
     "taker_share",
     *(f"volatility_{span}" for span in (*SPANS, "memory")),
     *(f"range_{span}" for span in (*SPANS, "memory")),
-    *(f"move_{span}" for span in SPANS),
+    *(f"move_{span}" for span in MOVE_SPANS),
+    *(f"taker_{span}" for span in TAKER_SPANS),
+    *(f"traded_move_{span}" for span in TRADED_SPANS),
 )
-_LEADER = ("return", "range", "volume", "volatility_5", "volatility_15", "volatility_60", "move_15")
+_LEADER = (
+    "return",
+    "range",
+    "volume",
+    "volatility_5",
+    "volatility_15",
+    "volatility_60",
+    "move_5",
+    "move_15",
+    "taker_15",
+)
 _CALENDAR = ("day_sin", "day_cos", "half_day_sin", "half_day_cos", "hour_sin", "hour_cos", "week_sin", "week_cos")
 FEATURES: tuple[str, ...] = (*_OWN, *(f"leader_{name}" for name in _LEADER), *_CALENDAR)
+SIGNED = tuple(
+    name for name in FEATURES if any(part in name for part in ("return", "move", "taker", "close_place"))
+)  # those that change their sign, and nothing else, where rises become falls and buyers sellers
 
 Floats32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -134,14 +150,24 @@ def describe(klines: Klines, memory: int) -> Described:
     for span in SPANS:
         columns[f"volatility_{span}"] = _log_ratio(power[span], scale)
         columns[f"range_{span}"] = _log_ratio(rolling_sum(spread_squares, span) / span, scale)
+    for span in MOVE_SPANS:
         columns[f"move_{span}"] = rolling_sum(returns, span) / (scale * span**0.5)
+    usual = _remembered(klines.volume, memory)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for span in TAKER_SPANS:  # of independent preferences each would be as large
+            share = 2 * rolling_sum(klines.taker_buy_base, span) / rolling_sum(klines.volume, span) - 1
+            columns[f"taker_{span}"] = share * span**0.5
+        for span in TRADED_SPANS:  # each return counts by its candle's volume over the usual one
+            moved = rolling_sum(returns * klines.volume, span) / usual
+            columns[f"traded_move_{span}"] = moved / (scale * span**0.5)
     return columns, scale
 
 
-def _remembered(squares: Floats, memory: int) -> Floats:
-    """Mean of those of the last ``memory`` candles whose number is known."""
-    known = np.isfinite(squares)
-    return rolling_sum(np.where(known, squares, 0.0), memory) / rolling_sum(known.astype(np.float64), memory)
+def _remembered(values: Floats, memory: int) -> Floats:
+    """Mean of those of the last ``memory`` candles whose number is known; NaN where none is."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return rolling_sum(np.where(known, values, 0.0), memory) / rolling_sum(known.astype(np.float64), memory)
 
 
 def _log_ratio(power: Floats, scale: Floats) -> Floats:

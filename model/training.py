@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +18,14 @@ from torch import Tensor
 from core.errors import ConfigError, TrainingFailed
 from market.klines import Floats, Klines
 from model import calibration as calibrations
-from model.birnn import BiRNNModel
-from model.calibration import Calibration
-from model.evaluation import Network, onnx_network, outputs
-from model.features import FEATURES, Floats32
-from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, PanelPlan
+from model import linear
+from model.birnn import BiRNNModel, PanelNetwork
+from model.calibration import Calibration, Evidence
+from model.evaluation import Network, TopicForecasts, forecasts, onnx_network, outputs
+from model.features import FEATURES, FLAT, Floats32
+from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, SQUARED, Kind, PanelPlan
+from model.linear import LinearPath
+from model.objectives import torch_loss
 from model.windows import Rows, Split, Windows, build, purged_split
 
 Progress = Callable[[int, int, int, float], None]  # epoch from 1, batch from 1, batches in the epoch, its loss
@@ -53,6 +57,7 @@ class TrainingConfig:
     batch_size: int = 512
     stride: int = 7  # trains on every seventh candle, on another seventh each epoch
     return_weight: float = 0.1  # of a return head beside a volatility head: nearly all of its loss is noise
+    seeds: int = 3  # networks that are trained; what is published is their mean
     threads: int = 1  # a second one gains nothing on matrices this small, and spins while another process computes
 
     def __post_init__(self) -> None:
@@ -60,7 +65,16 @@ class TrainingConfig:
             raise ConfigError(
                 f"training: lookback must be {SHORTEST_LOOKBACK} to {LONGEST_LOOKBACK}, was {self.lookback}"
             )
-        for name in ("hidden_layer_size", "num_layers", "epochs", "patience", "batch_size", "stride", "threads"):
+        for name in (
+            "hidden_layer_size",
+            "num_layers",
+            "epochs",
+            "patience",
+            "batch_size",
+            "stride",
+            "seeds",
+            "threads",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training: {name} must be 1 or more, was {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm", "return_weight"):
@@ -88,14 +102,17 @@ class TrainedPanel:
     plan: PanelPlan
     config: TrainingConfig
     seed: int
-    model: BiRNNModel
+    model: PanelNetwork
     calibration: Calibration
     windows: Windows
     split: Split
     rows: Mapping[str, int]  # windows in train (of one epoch), validate and judge
-    epochs: int  # run
-    best_epoch: int  # from 1; its weights are the ones here
-    validation: Mapping[str, float]  # loss of each head on the validation rows, by key
+    epochs: tuple[int, ...]  # run, for each member
+    best_epoch: tuple[int, ...]  # from 1; its weights are the ones here
+    validation: Mapping[str, float]  # loss of each head on the validation rows, by key; mean over the members
+    gains: Mapping[str, float]  # what the members' word counts beside the linear path's, by key of return heads
+    evidence: tuple[TopicForecasts, ...]  # of return topics, stretch by stretch of the training and the validation
+    # part: what a training of then would have served; none where the members have a say
 
 
 def train_panel(
@@ -112,8 +129,8 @@ def train_panel(
         plan: the symbols, heads and topics; the length of its windows is the configuration's.
         klines: the panel's candles by symbol, the leader's among them.
         seed: the same seed, klines, config and machine give the same weights.
-        progress: called after each batch.
-        validated: called after each epoch; what it raises ends the training.
+        progress: called after each batch; epochs are counted through all members.
+        validated: called after each epoch of the first member; what it raises ends the training.
     Raises:
         TrainingFailed: too few windows, or a loss that is not finite.
     """
@@ -121,15 +138,37 @@ def train_panel(
     windows = build(plan, klines)
     split = purged_split(windows)
     validate = windows.rows(split.validate_start_ms, split.validate_end_ms)
+    path = linear.fit(windows, split)
     with _torch_settings(seed, config.threads):
-        model, epochs, best_epoch, validation = fit(windows, split, config, seed, progress, validated)
-        said = outputs(torch_network(model), windows, validate)
+        members = [
+            fit(
+                windows,
+                split,
+                config,
+                np.random.default_rng([seed, number] if number else seed),
+                path,
+                partial(_of_member, progress, number, config.epochs),
+                (lambda _epoch, _loss: None) if number else validated,
+            )
+            for number in range(config.seeds)
+        ]
+        models = [member.model for member in members]
+        recurrent = outputs(torch_network(PanelNetwork(models)), windows, validate)
+        unseen = Evidence(rows=path.rows, output=path.unseen)
+        gains_O = calibrations.gains(windows, validate, path(windows, validate), recurrent, unseen)
+        for model in models:
+            _scale_outputs(model, gains_O)
+        network = PanelNetwork(models, torch.from_numpy(path.weights.astype(np.float32))).eval()
+        said = outputs(torch_network(network), windows, validate)
+    calibration = calibrations.fit(windows, Evidence(rows=validate, output=said), unseen)
+    alone = np.where(gains_O > 0, np.nan, path.unseen)  # beside members that have a say it is not what is served
+    returns = [column for column, head in enumerate(plan.heads) if head.kind is Kind.RETURN]
     return TrainedPanel(
         plan=plan,
         config=config,
         seed=seed,
-        model=model,
-        calibration=calibrations.fit(windows, validate, said),
+        model=network,
+        calibration=calibration,
         windows=windows,
         split=split,
         rows={
@@ -137,27 +176,89 @@ def train_panel(
             "validate": len(validate),
             "judge": len(windows.rows(split.judge_start_ms, split.judge_end_ms)),
         },
-        epochs=epochs,
-        best_epoch=best_epoch,
-        validation=validation,
+        epochs=tuple(member.epochs for member in members),
+        best_epoch=tuple(member.best_epoch for member in members),
+        validation={
+            head.key: float(np.mean([member.validation[column] for member in members]))
+            for column, head in enumerate(plan.heads)
+        },
+        gains={plan.heads[column].key: float(gains_O[column]) for column in returns},
+        evidence=_evidence(windows, path, alone),
     )
 
 
+def _of_member(progress: Progress, number: int, epochs: int, epoch: int, batch: int, batches: int, loss: float) -> None:
+    progress(number * epochs + epoch, batch, batches, loss)
+
+
+def _scale_outputs(model: BiRNNModel, gains_O: Floats) -> None:
+    factors_O = torch.from_numpy(gains_O.astype(np.float32))
+    with torch.no_grad():
+        model.linear.weight.mul_(factors_O[:, None])
+        model.linear.bias.mul_(factors_O)
+
+
+def _evidence(windows: Windows, path: LinearPath, alone: Floats) -> tuple[TopicForecasts, ...]:
+    """What would have been served in each stretch but the first: its own line, trusted as far as the stretches before
+    it would have had it.
+
+    Args:
+        alone: ``(N, O)`` at ``path.rows``; NaN for heads that are not to be spoken of.
+    """
+    heads, found = windows.plan.heads, []
+    time_ms = windows.open_time_ms[path.rows]
+    for start_ms, until_ms in path.stretches[1:]:
+        now = (time_ms >= start_ms) & (time_ms < until_ms)
+        known = time_ms < start_ms - windows.plan.gap_ms
+        columns = [column for column in range(len(heads)) if now.any() and np.isfinite(alone[now, column]).all()]
+        past = Evidence(rows=path.rows[known], output=alone[known])
+        factors: dict[str, dict[str, float]] = {symbol: {} for symbol in windows.plan.symbols}
+        for column in columns:
+            for symbol, share in calibrations.shares(windows, past, column).items():
+                factors[symbol][heads[column].key] = share
+        if columns:
+            found += forecasts(
+                windows,
+                path.rows[now],
+                alone[now][:, columns].astype(np.float32),
+                [heads[column] for column in columns],
+                Calibration(factors=factors),
+            )
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Member:
+    """One trained network of a panel's."""
+
+    model: BiRNNModel  # in evaluation mode, with its best weights
+    epochs: int  # run
+    best_epoch: int  # from 1
+    validation: Floats  # (O,) loss of each head
+
+
 def fit(
-    windows: Windows, split: Split, config: TrainingConfig, seed: int, progress: Progress, validated: Validated
-) -> tuple[BiRNNModel, int, int, dict[str, float]]:
+    windows: Windows,
+    split: Split,
+    config: TrainingConfig,
+    rng: np.random.Generator,
+    path: LinearPath,
+    progress: Progress,
+    validated: Validated,
+) -> Member:
     """Train on the split's first part, stop by its second, and put the best weights back.
 
-    Returns:
-        the model in evaluation mode, epochs run, the best of them, and its validation loss by head key.
+    Args:
+        rng: orders the rows; torch's own generator makes the weights and goes on from one member to the next.
+        path: what the network is added to.
     Raises:
         TrainingFailed: a loss is not finite; names epoch and batch.
     """
-    rng, plan = np.random.default_rng(seed), windows.plan
+    plan = windows.plan
     model = BiRNNModel(len(FEATURES), config.hidden_layer_size, len(plan.heads), config.num_layers, config.dropout)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    objective = _Objective(plan, config)
+    objective = _Objective(windows, split, config, path)
     phases = [
         windows.rows(split.train_start_ms, split.train_end_ms, stride=config.stride, phase=phase)
         for phase in range(min(config.stride, config.epochs))
@@ -173,7 +274,7 @@ def fit(
         batches = [rows[first : first + config.batch_size] for first in range(0, len(rows), config.batch_size)]
         model.train()
         for number, batch in enumerate(batches, 1):
-            loss = objective(model(torch.from_numpy(windows.gather(batch))), _targets(windows, batch))
+            loss = objective(model(torch.from_numpy(windows.gather(batch))), batch)
             if not torch.isfinite(loss):
                 raise _not_finite(plan, config, f"the loss is {loss.item()} in epoch {epoch}, batch {number}")
             optimizer.zero_grad()
@@ -182,7 +283,7 @@ def fit(
             optimizer.step()
             schedule.step()
             progress(epoch, number, len(batches), loss.item())
-        heads = objective.by_head(_said(model, windows, validate), _targets(windows, validate))
+        heads = objective.by_head(_said(model, windows, validate), validate)
         total = float(heads @ objective.weights.numpy())
         if not np.isfinite(total):
             raise _not_finite(plan, config, f"the validation loss is {total} after epoch {epoch}")
@@ -191,7 +292,7 @@ def fit(
             best_loss, best_epoch, best_heads, best_state = total, epoch, heads, copy.deepcopy(model.state_dict())
     model.load_state_dict(best_state)
     model.eval()
-    return model, epoch, best_epoch, {head.key: float(loss) for head, loss in zip(plan.heads, best_heads, strict=True)}
+    return Member(model=model, epochs=epoch, best_epoch=best_epoch, validation=best_heads)
 
 
 def _not_finite(plan: PanelPlan, config: TrainingConfig, what: str) -> TrainingFailed:
@@ -202,26 +303,58 @@ def _not_finite(plan: PanelPlan, config: TrainingConfig, what: str) -> TrainingF
 
 
 class _Objective:
-    """Half the squared error of the targets, a mean over heads and over the windows whose future has no hole."""
+    """What the network is trained towards: a mean over heads and over the windows whose future has no hole.
 
-    def __init__(self, plan: PanelPlan, config: TrainingConfig) -> None:
-        heads = [1.0 if head.kind.is_volatility else config.return_weight for head in plan.heads]
-        self.weights = torch.tensor(heads)
+    A head whose loss is squared, and every volatility head, minimises half the squared error of its targets, which
+    adapt to the volatility of the moment. A return head of another loss minimises that loss itself, in standard
+    deviations of the symbol's past returns, as the network computes it.
+    """
 
-    def __call__(self, y_BO: Tensor, target_BO: Tensor) -> Tensor:
-        losses_BO, known_BO = self._losses(y_BO, target_BO)
+    def __init__(self, windows: Windows, split: Split, config: TrainingConfig, path: LinearPath) -> None:
+        plan = windows.plan
+        self.weights = torch.tensor([1.0 if head.kind.is_volatility else config.return_weight for head in plan.heads])
+        self._windows = windows
+        self._path_FO = torch.from_numpy(path.weights.T.astype(np.float32).copy())
+        self._others = {
+            column: (torch_loss(head.loss), self._spread(split, column))
+            for column, head in enumerate(plan.heads)
+            if head.kind is Kind.RETURN and head.loss != SQUARED
+        }
+
+    def __call__(self, y_BO: Tensor, rows: Rows) -> Tensor:
+        losses_BO, known_BO = self._losses(y_BO, rows)
         return (losses_BO * self.weights).sum() / (known_BO * self.weights).sum().clamp(min=1e-9)
 
-    def by_head(self, y_NO: Tensor, target_NO: Tensor) -> Floats:
+    def by_head(self, y_NO: Tensor, rows: Rows) -> Floats:
         """``(O,)`` mean loss of each head; 0 for one that has no row."""
-        losses_NO, known_NO = self._losses(y_NO, target_NO)
+        losses_NO, known_NO = self._losses(y_NO, rows)
         heads_O: Floats = (losses_NO.sum(0) / known_NO.sum(0).clamp(min=1)).double().numpy()
         return heads_O
 
-    def _losses(self, y_BO: Tensor, target_BO: Tensor) -> tuple[Tensor, Tensor]:
+    def _losses(self, y_BO: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        target_BO = torch.from_numpy(self._windows.target[rows])
         known_BO = torch.isfinite(target_BO)
-        error_BO = y_BO - torch.nan_to_num(target_BO).clamp(-TARGET_LIMIT, TARGET_LIMIT)
-        return 0.5 * error_BO.square() * known_BO, known_BO
+        target_BO = torch.nan_to_num(target_BO).clamp(-TARGET_LIMIT, TARGET_LIMIT)
+        y_BO = y_BO + torch.from_numpy(self._windows.x[rows]) @ self._path_FO
+        losses_BO = 0.5 * (y_BO - target_BO).square()
+        for column, (of, spread_S) in self._others.items():
+            unit_B = torch.from_numpy(
+                (self._windows.scale[rows] / spread_S[self._windows.symbol[rows]]).astype(np.float32)
+            )
+            losses_BO[:, column] = of(target_BO[:, column] * unit_B, y_BO[:, column] * unit_B, torch.tensor(1.0))
+        return losses_BO * known_BO, known_BO
+
+    def _spread(self, split: Split, column: int) -> Floats:
+        """``(S,)`` by symbol: standard deviation of a head's past returns, over the root of its horizon in candles."""
+        windows = self._windows
+        rows = windows.rows(split.train_start_ms, split.train_end_ms)
+        rows = rows[np.isfinite(windows.truth[rows, column])]
+        steps = windows.plan.panel.steps(windows.plan.heads[column])
+        std = calibrations.returns_std(
+            windows.truth[rows, column], windows.symbol[rows], len(windows.plan.symbols), FLAT * steps**0.5
+        )
+        spread_S: Floats = std / steps**0.5
+        return spread_S
 
 
 def _said(model: BiRNNModel, windows: Windows, rows: Rows) -> Tensor:
@@ -230,10 +363,6 @@ def _said(model: BiRNNModel, windows: Windows, rows: Rows) -> Tensor:
     return torch.from_numpy(
         np.concatenate([network(windows.gather(part)) for part in np.array_split(rows, -(-len(rows) // 1024))])
     )
-
-
-def _targets(windows: Windows, rows: Rows) -> Tensor:
-    return torch.from_numpy(windows.target[rows])
 
 
 @contextmanager
@@ -249,7 +378,7 @@ def _torch_settings(seed: int, threads: int) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def torch_network(model: BiRNNModel) -> Network:
+def torch_network(model: BiRNNModel | PanelNetwork) -> Network:
     """The model as a function of arrays, without gradients or dropout."""
 
     def network(x_BLF: Floats32) -> Floats32:
@@ -261,7 +390,7 @@ def torch_network(model: BiRNNModel) -> Network:
     return network
 
 
-def export_onnx(model: BiRNNModel, lookback: int, windows_BLF: Floats32) -> bytes:
+def export_onnx(model: PanelNetwork, lookback: int, windows_BLF: Floats32) -> bytes:
     """The model for onnxruntime, checked against torch on random windows and on real ones.
 
     Args:
@@ -273,7 +402,7 @@ def export_onnx(model: BiRNNModel, lookback: int, windows_BLF: Floats32) -> byte
     Raises:
         TrainingFailed: an output differs from torch's by ONNX_TOLERANCE or more.
     """
-    features = model.rnn.input_size
+    features = model.input_size
     model.eval()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # It is deprecated, but its successor unrolls the recurrence into a graph many times as large; and it warns
@@ -304,6 +433,6 @@ def export_onnx(model: BiRNNModel, lookback: int, windows_BLF: Floats32) -> byte
     return onnx
 
 
-def weights_bytes(model: BiRNNModel) -> bytes:
-    """The weights as safetensors, named as the guide names them (``rnn.*``, ``linear.*``)."""
-    return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+def weights_bytes(model: PanelNetwork) -> bytes:
+    """The weights as safetensors; the first member's are named as the guide names them (``rnn.*``, ``linear.*``)."""
+    return save({name: tensor.contiguous() for name, tensor in model.named_weights().items()})

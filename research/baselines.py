@@ -8,6 +8,7 @@ import numpy as np
 from core.topic import Topic
 from market.klines import Floats
 from model import calibration as calibrations
+from model.calibration import Evidence
 from model.evaluation import forecasts
 from model.features import Floats32
 from model.heads import Head, Kind, head_of, realised_volatility, rolling_sum
@@ -117,7 +118,7 @@ def _learnt(name: str, learner: Learner) -> Callable[[Stage, Tell], Forecasts]:
             )
             for part, rows in enumerate([calibrate, stage.rows]):
                 asked[part][:, column] = say(windows.x[rows])
-        calibration = calibrations.fit(windows, calibrate, asked[0])
+        calibration = calibrations.fit(windows, Evidence(rows=calibrate, output=asked[0]))
         return {one.topic.key: one.forecast for one in forecasts(windows, stage.rows, asked[1], heads, calibration)}
 
     return forecast

@@ -15,7 +15,7 @@ from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
 from market.klines import Klines
 from model.artefact import Artefact, Manifest
-from model.birnn import BiRNNModel
+from model.birnn import BiRNNModel, PanelNetwork
 from model.features import FEATURE_VERSION, FEATURES, rows_needed
 from model.forecaster import BiRNNForecaster, Forecasts
 from model.heads import MINUTE, Kind, head_of
@@ -59,7 +59,8 @@ def flat(forecasts: Forecasts) -> dict[str, float | None]:
 def main() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     torch.manual_seed(0)
-    model = BiRNNModel(len(FEATURES), 4, len(HEADS), num_layers=1, dropout=0.0).eval()
+    members = [BiRNNModel(len(FEATURES), 4, len(HEADS), num_layers=1, dropout=0.0) for _ in range(2)]
+    model = PanelNetwork(members, 0.01 * torch.randn(len(HEADS), len(FEATURES))).eval()
     factors = {head.key: FACTORS[head.kind] for head in HEADS}
     day = [START_MS + number * DAY_MS for number in range(6)]
     manifest = Manifest(

@@ -129,9 +129,11 @@ def test_a_venue_without_flow_columns_gets_neutral_numbers() -> None:
     none = np.full(len(WALK), np.nan)
     bare = replace(WALK, quote_volume=none, trades=none, taker_buy_base=none, taker_buy_quote=none)
     table = compute(bare, LEADER_WALK, MINUTE)
-    for name in ("trades", "taker_share"):
+    unknown = {name for name in FEATURES if name.startswith(("trades", "taker"))}
+    assert len(unknown) == 5
+    for name in unknown:
         assert (table.x[:, FEATURES.index(name)] == 0).all()
-    others = [column for column, name in enumerate(FEATURES) if name not in {"trades", "taker_share"}]
+    others = [column for column, name in enumerate(FEATURES) if name not in unknown]
     np.testing.assert_array_equal(table.x[:, others], TABLE.x[:, others])
     assert table.usable[-1]
 

@@ -1,6 +1,6 @@
 """No feature, label, split, fit or forecast knows the future; and the detectors catch whatever is planted."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from core.topic import LOSS_NAMES, Target
 from model import calibration as calibrations
-from model.calibration import Calibration
+from model.calibration import Calibration, Evidence
 from model.evaluation import TopicForecasts, forecasts, outputs
 from model.features import FEATURES, Floats32, rows_needed
 from model.heads import HOUR, LEADER, MINUTE, Head, Kind, Panel, head_of
@@ -302,7 +302,7 @@ def test_a_calibration_fitted_on_the_judge_part_is_caught() -> None:
         made = train(MINUTE, klines)
         rows = made.windows.rows(made.split.judge_start_ms, made.split.judge_end_ms)
         said = outputs(torch_network(made.model), made.windows, rows)
-        return replace(made, calibration=calibrations.fit(made.windows, rows, said))
+        return replace(made, calibration=calibrations.fit(made.windows, Evidence(rows=rows, output=said)))
 
     assert moved_by_the_judge_part(careless, history(MINUTE)) == {"calibration"}
 
@@ -319,11 +319,9 @@ def test_weights_fitted_on_the_judge_part_are_caught() -> None:
 
 def evidence_of(made: TrainedPanel) -> tuple[TopicForecasts, ...]:
     """The honest forecasts made inside a training, where there are such."""
-    found: tuple[TopicForecasts, ...] = getattr(made, "evidence", ())
-    return found
+    return made.evidence
 
 
-@pytest.mark.skipif("evidence" not in {field.name for field in fields(TrainedPanel)}, reason="none is made yet")
 @pytest.mark.parametrize("panel", PLANS, ids=lambda panel: str(panel.name))
 def test_evidence_from_inside_a_training_is_of_the_past_alone(panel: Panel) -> None:
     made, judged_ms = evidence_of(trained(panel)), trained(panel).split.judge_start_ms
@@ -338,7 +336,7 @@ def test_evidence_calibrated_on_all_of_itself_is_caught() -> None:
         windows = build(TRAINED_ON[MINUTE], klines)
         rows, heads = windows.rows(0, 2**62), windows.plan.heads
         said = outputs(Readout(len(FEATURES), len(heads)), windows, rows)
-        return forecasts(windows, rows, said, heads, calibrations.fit(windows, rows, said))
+        return forecasts(windows, rows, said, heads, calibrations.fit(windows, Evidence(rows=rows, output=said)))
 
     cut_ms = trained(MINUTE).split.validate_start_ms
     caught = evidence_that_reads_ahead(careless, history(MINUTE), cut_ms)
