@@ -1,9 +1,13 @@
 """The network of the guide this project descends from; what a panel publishes: several of them and a linear path."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+Cell = Literal["rnn", "gru", "lstm"]
+CELLS: dict[str, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 # Shapes: B batch, L lookback, F features, H hidden units per direction, O outputs (heads).
@@ -11,18 +15,24 @@ class BiRNNModel(nn.Module):
     """Bidirectional RNN over a past window. Reading it backwards leaks nothing: the target lies after its end.
 
     Class name, constructor and parameter names (``rnn.*``, ``linear.*``) are the guide's, so that weights trained
-    by its class load into this one.
+    by its class load into this one. Its cell is the simple one; the gated ones stand in its place if asked for.
 
     Source: Schuster and Paliwal, IEEE Trans. Signal Processing 45(11), 1997.
     """
 
     def __init__(
-        self, input_size: int, hidden_layer_size: int, output_size: int, num_layers: int, dropout: float
+        self,
+        input_size: int,
+        hidden_layer_size: int,
+        output_size: int,
+        num_layers: int,
+        dropout: float,
+        cell: Cell = "rnn",
     ) -> None:
         super().__init__()
         self.hidden_layer_size = hidden_layer_size
         self.num_layers = num_layers
-        self.rnn = nn.RNN(
+        self.rnn = CELLS[cell](
             input_size,
             hidden_layer_size,
             num_layers,

@@ -19,7 +19,7 @@ from core.errors import ConfigError, TrainingFailed
 from market.klines import Floats, Klines
 from model import calibration as calibrations
 from model import linear
-from model.birnn import BiRNNModel, PanelNetwork
+from model.birnn import CELLS, BiRNNModel, Cell, PanelNetwork
 from model.calibration import Calibration, Evidence
 from model.evaluation import Network, TopicForecasts, forecasts, onnx_network, outputs
 from model.features import FEATURES, FLAT, Floats32
@@ -45,6 +45,7 @@ class TrainingConfig:
     """
 
     lookback: int = MINUTE.lookback  # candles in a window
+    cell: Cell = "rnn"
     hidden_layer_size: int = 32
     num_layers: int = 2
     dropout: float = 0.1
@@ -84,6 +85,8 @@ class TrainingConfig:
             raise ConfigError(f"training: dropout must be in [0, 1), was {self.dropout}")
         if not self.weight_decay >= 0:
             raise ConfigError(f"training: weight_decay must be 0 or more, was {self.weight_decay}")
+        if self.cell not in CELLS:
+            raise ConfigError(f"training: cell must be {', '.join(CELLS)}, was {self.cell!r}")
         if self.optimizer not in {"adamw", "adam"}:
             raise ConfigError(f"training: optimizer must be adamw or adam, was {self.optimizer!r}")
 
@@ -205,7 +208,8 @@ def _evidence(windows: Windows, path: LinearPath, alone: Floats) -> tuple[TopicF
     Args:
         alone: ``(N, O)`` at ``path.rows``; NaN for heads that are not to be spoken of.
     """
-    heads, found = windows.plan.heads, []
+    heads = windows.plan.heads
+    found: list[TopicForecasts] = []
     time_ms = windows.open_time_ms[path.rows]
     for start_ms, until_ms in path.stretches[1:]:
         now = (time_ms >= start_ms) & (time_ms < until_ms)
@@ -255,7 +259,9 @@ def fit(
         TrainingFailed: a loss is not finite; names epoch and batch.
     """
     plan = windows.plan
-    model = BiRNNModel(len(FEATURES), config.hidden_layer_size, len(plan.heads), config.num_layers, config.dropout)
+    model = BiRNNModel(
+        len(FEATURES), config.hidden_layer_size, len(plan.heads), config.num_layers, config.dropout, config.cell
+    )
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     objective = _Objective(windows, split, config, path)

@@ -128,6 +128,17 @@ def test_no_feature_knows_what_a_random_walk_does_next() -> None:
         assert correlations(leak, windows.truth[rows, column]).max() > 8, "the detector must see a leak of one candle"
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_each_cell_is_trained_and_published_as_it_is(cell: Any) -> None:
+    made = train_panel(PLAN, SHORT, replace(TINY, epochs=1, cell=cell, num_layers=1, seeds=2), seed=0)
+    rows = made.windows.rows(made.split.judge_start_ms, made.split.judge_end_ms)[:20]
+    real = made.windows.gather(rows)
+    served = onnx_network(export_onnx(made.model, MINUTE.lookback, real))
+    np.testing.assert_allclose(served(real), torch_network(made.model)(real), atol=1e-5)
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}[cell]
+    assert made.model.named_weights()["rnn.weight_ih_l0"].shape == (gates * 4, len(FEATURES))
+
+
 def test_the_exported_network_is_the_trained_one(trained: TrainedPanel) -> None:
     rows = trained.windows.rows(trained.split.judge_start_ms, trained.split.judge_end_ms)[:300]
     real = trained.windows.gather(rows)
@@ -183,6 +194,8 @@ def test_a_path_leads_to_returns_alone_and_knows_directions_alone(trained: Train
         {"dropout": 1.0},
         {"weight_decay": -1.0},
         {"optimizer": "sgd"},
+        {"cell": "GRU"},
+        {"seeds": 0},
     ],
     ids=str,
 )
