@@ -258,9 +258,9 @@ def with_a_bad_champion(first: StepRecord, folder: Folder) -> str:
     def publish(changes: dict[str, Any]) -> str:
         return folder.registry.publish(replace(once, manifest=manifest.model_copy(update=changes)))
 
-    bad = publish({"calibration": twice, "created_ms": manifest.created_ms + 1})
+    bad = publish({"calibration": twice, "created_ms": manifest.created_ms + 1000})
     for later in range(2, 2 + KEEP_VERSIONS):
-        publish({"created_ms": manifest.created_ms + later})
+        publish({"created_ms": manifest.created_ms + 1000 * later})
     folder.registry.promote([BTC], bad, first.from_ms)
     (about,) = (folder.root / "steps").glob("*.json")
     about.write_text(first.model_copy(update={"champions": folder.champions()}).model_dump_json())
