@@ -30,6 +30,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 EXAMPLE_CONFIG = Path("config.example.json")
 ALL_READY_PATIENCE_S = 120.0
+NOT_FOR_SERVING = (
+    "torch",
+    "onnx",
+    "safetensors",
+    "lightgbm",
+    "matplotlib",
+    "optuna",
+)  # pyproject.toml: train, research
 _begun_s = time.monotonic()
 ConfigOption = Annotated[
     str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
@@ -65,6 +73,15 @@ def _one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
             verb(*args, **kwargs)
         except WorkerError as error:
             _fail(error)
+        except ModuleNotFoundError as error:
+            if error.name not in NOT_FOR_SERVING:
+                raise
+            _fail(
+                ConfigError(
+                    f"{verb.__name__} needs the package {error.name}, which a container does not have: run it from a "
+                    "checkout of the repository, after pip install '.[train,research]' there"
+                )
+            )
 
     return wrapped
 

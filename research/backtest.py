@@ -153,7 +153,7 @@ def _step(
         walk.seed,
         folder.registry,
         clock,
-        show=lambda done, wanted, note: told(TRAINING_PART * done / wanted, note),
+        show=lambda done, wanted, note: told(TRAINING_PART * min(done / wanted, 1.0), note),
     )
     assert outcome.version  # noqa: S101  (a round that gives none raises)
     after = _serving(folder.registry, trained, clock)

@@ -165,3 +165,16 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert says in line
+
+
+@pytest.mark.parametrize(
+    ("verb", "package"), [("backtest", "lightgbm"), ("backtest", "matplotlib"), ("tune", "optuna"), ("tune", "torch")]
+)
+def test_a_package_that_only_a_checkout_has_is_named(verb: str, package: str) -> None:
+    without = f"import sys; sys.modules[{package!r}] = None; from cli.main import app; app()"
+    result = subprocess.run(
+        [sys.executable, "-c", without, verb, "--topic", "80"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert f"{verb} needs the package {package}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
