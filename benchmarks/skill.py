@@ -1,0 +1,178 @@
+"""How good the forecasts are: a walk forward over three months, beside what must be reached and what is aimed at.
+
+    python -m benchmarks.skill --data FOLDER [--quick] [--out FOLDER]
+
+FOLDER holds Parquet klines named SYMBOL-INTERVAL-*.parquet. It is `birnn backtest` with topics of its own: volatility
+of 5, 15 and 60 minutes, prices and log-returns of 5 minutes to 7 days, for BTC, ETH and SOL, and the volatility of ARB,
+of which no training sees a candle. Networks are trained anew every 14 days, as the updater does it. The report lies
+beside the figures. An hour at most on two cores; --quick, five minutes: two months, a training every 30 days, one
+network instead of several, every fifth minute.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.clock import SystemClock
+from core.files import replace_json
+from core.logs import configure_logging
+from core.topic import Target, Topic
+from research.backtest import run
+from research.command import Asked, folder_of, introduction, walk_of
+from research.report import HTML_FILE, write_report
+from updater.progress import progress_of
+
+TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"
+VOLATILITY_MIN = {5: (0.32, 0.40, 0.06, 0.12), 15: (0.27, 0.36, 0.04, 0.10), 60: (0.25, 0.36, 0.02, 0.08)}
+"""Horizon: under the last window's volatility, must and aim; under HAR, must and aim."""
+RETURNS = {5: "mse", 10: "mse", 15: "czar", 20: "mse", 60: "czar", 480: "czar", 1440: "czar", 10080: "czar"}
+UNSEEN_MUST, UNSEEN_AIM = 0.25, 0.33
+MOST_ABOVE, LEVEL = 0.001, 0.05  # of the naive loss; of a test of Diebold and Mariano
+
+
+def topics() -> tuple[Topic, ...]:
+    asked = [(token, Target.VOLATILITY, minutes, "mse") for token in TOKENS for minutes in VOLATILITY_MIN]
+    asked += [
+        (token, Target.PRICE if loss == "mse" else Target.LOG_RETURN, minutes, loss)
+        for token in TOKENS
+        for minutes, loss in RETURNS.items()
+    ]
+    return tuple(
+        Topic(topic_id=number, token=token, symbol=f"{token}USDT", target=target, horizon_min=minutes, loss=loss)
+        for number, (token, target, minutes, loss) in enumerate(asked, 1)
+    )
+
+
+def figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, str, bool | None]]:
+    """What, measured, must, aim, whether the must is reached."""
+    volatile = [one for one in report["topics"] if one["target"] == "volatility"]
+    seen = {(one["symbol"], one["horizon"]): one for one in volatile if not one["unseen"]}
+    found: list[tuple[str, str, str, str, bool | None]] = []
+    for minutes, (must, aim, har_must, har_aim) in VOLATILITY_MIN.items():
+        of = [seen[f"{token}USDT", horizon(minutes)] for token in TOKENS]
+        under = [1 - one["ratio_to_naive"]["served"] for one in of]
+        below = [1 - one["against"]["served"]["har"]["ratio"] for one in of]
+        found += [
+            (
+                f"volatility {horizon(minutes)} under naive",
+                percent(under),
+                f"{must:.0%}",
+                f"{aim:.0%}",
+                min(under) >= must,
+            ),
+            (
+                f"volatility {horizon(minutes)} under HAR",
+                percent(below),
+                f"{har_must:.0%}",
+                f"{har_aim:.0%}",
+                min(below) >= har_must,
+            ),
+        ]
+    trees = [one["against"]["served"]["lightgbm"]["ratio"] for one in seen.values()]
+    not_worse = sum(ratio <= 1 for ratio in trees)
+    found.append(
+        (
+            f"over LightGBM: {' '.join(f'{r:.4f}' for r in trees)}",
+            f"{not_worse} of {len(trees)}",
+            "7",
+            "9",
+            not_worse >= 7,
+        )
+    )
+    unseen = [1 - one["ratio_to_naive"]["served"] for one in volatile if one["unseen"]]
+    if unseen:
+        found.append(
+            (
+                "volatility of an unseen symbol, under naive",
+                percent(unseen),
+                f"{UNSEEN_MUST:.0%}",
+                f"{UNSEEN_AIM:.0%}",
+                min(unseen) >= UNSEEN_MUST,
+            )
+        )
+    returns = [one for one in report["topics"] if one["target"] != "volatility" and not one["unseen"]]
+    excess = {
+        f"{one['symbol'].removesuffix('USDT')} {one['horizon']}": one["ratio_to_naive"]["served"] - 1 for one in returns
+    }
+    worst = max(excess, key=lambda name: excess[name])
+    surely = [one for one in returns if (p := one["against"]["served"]["naive"]["dm_p"]) is not None and p < LEVEL]
+    below_naive = sum(lead < -1e-9 for lead in excess.values())
+    found += [
+        (
+            f"returns: the worst, {worst}, above naive",
+            f"{excess[worst]:+.3%}",
+            f"{MOST_ABOVE:.1%}",
+            "",
+            excess[worst] <= MOST_ABOVE,
+        ),
+        ("returns: below naive", f"{below_naive} of {len(returns)}", "", "two thirds", None),
+        (f"returns: significantly (p < {LEVEL})", f"{len(surely)} of {len(returns)}", "", "a quarter", None),
+    ]
+    for group in report["pooled_directions"]:
+        if len(group["horizons"]) > 1:
+            top = group["most_confident_fifth"]
+            what = f"direction {'/'.join(group['horizons'])}, most confident fifth, worth {top['effective']:,.0f} rows"
+            found.append(
+                (
+                    what,
+                    f"{top['rate']:.2%}, p {top['p']:.4f}",
+                    "51%, p 0.05",
+                    "53%",
+                    top["rate"] > 0.51 and top["p"] < LEVEL,
+                )
+            )
+    return found
+
+
+def horizon(minutes: int) -> str:
+    return f"{minutes}m" if minutes < 60 else f"{minutes // 60}h"
+
+
+def percent(shares: Sequence[float]) -> str:
+    return " / ".join(f"{share:.1%}" for share in shares)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of Parquet klines")
+    parser.add_argument("--out", type=Path, help="where walk and report are kept; a run that was cut off goes on there")
+    parser.add_argument("--start", help="UTC day of the first training; three months before the end")
+    parser.add_argument("--end", help="UTC day where the walk ends; where the klines do")
+    parser.add_argument("--training-json", type=Path, help="training settings that differ from the defaults")
+    parser.add_argument("--quick", action="store_true", help="five minutes instead of most of an hour")
+    given = parser.parse_args(arguments)
+    configure_logging("info", service="benchmark", simulated=False)
+    out = given.out or Path(tempfile.mkdtemp(prefix="skill-"))
+    training = given.training_json
+    if given.quick and training is None:
+        training = out / "quick.json"
+        replace_json(training, {"seeds": 1})
+    asked = Asked(
+        topics=topics(),
+        data_dir=out / "data",
+        data=given.data,
+        start=given.start,
+        end=given.end,
+        out=out / "walk",
+        training_file=training,
+        unseen=(UNSEEN,),
+        baselines=("har", "lightgbm"),
+        quick=given.quick,
+        command="python -m benchmarks.skill",
+    )
+    walk, recording = walk_of(asked)
+    folder = folder_of(asked, walk, recording)
+    print("\n".join(introduction(walk, recording, folder)), flush=True)
+    with progress_of("skill") as show:
+        records = run(walk, recording, folder, show)
+    report = write_report(walk, recording, folder, records, command=asked.command, made_ms=SystemClock().now_ms())
+    print(f"\n{'':64}{'measured':>28}{'must':>14}{'aim':>12}")
+    for what, measured, must, aim, reached in figures(report):
+        print(f"{what:64}{measured:>28}{must:>14}{aim:>12}" + ("" if reached is not False else "  NOT REACHED"))
+    print(f"{report['took_s']:.0f} s; {folder.root / HTML_FILE}")
+
+
+if __name__ == "__main__":
+    main()
