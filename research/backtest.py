@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -93,6 +93,7 @@ def _question(topic: Topic) -> str:
     return f"{topic.symbol} {topic.target.value} {topic.horizon} {topic.loss}"
 
 
+@cache  # the report of a walk names the code that it began with
 def _code_digest() -> str:
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()

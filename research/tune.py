@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -172,8 +173,10 @@ def _task(asked: Asked, plan: PanelPlan, recording: Recording, storage: Path) ->
     )
 
 
+@cache
 def _code_digest() -> str:
-    """Of all that a score depends on: trials of different code cannot be compared."""
+    """Of all that a score depends on: trials of different code cannot be compared. Of files that are changed while this
+    process runs it is that of the first look, which is what runs."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted([*root.glob("model/*.py"), *(root / "research" / f"{name}.py" for name in ("folds", "trials"))]):

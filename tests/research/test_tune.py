@@ -6,8 +6,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from core.clock import DAY_MS, HOUR_MS
+from core.config import topics_from_config
 from core.errors import ConfigError
 from core.topic import Target, Topic
 from market.klines import Klines
@@ -32,26 +34,36 @@ from research.tune_tables import tables
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
 from tests.updater.folder import updater_on, write_config
 
-BTC = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.VOLATILITY, horizon_min=480)
+BTC = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=480)
 ETH = replace(BTC, topic_id=2, token="ETH", symbol="ETHUSDT")
+BTC_VOLATILITY, ETH_VOLATILITY = (replace(topic, target=Target.VOLATILITY) for topic in (BTC, ETH))
 DEFAULT = CONFIGS["hour"]
-DAYS = 110
+DAYS = 56  # of klines: enough for short stretches, on which a training takes a moment
+NO_TIME_MIN = 1e-6  # what is compared with is measured all the same
 
 
-def hours(seed: int) -> Klines:
-    """Of a walk whose volatility stays nearly the same for a day, so that there is something to learn."""
-    rng = np.random.default_rng(seed)
-    level = np.repeat(rng.standard_normal(DAYS), 24)
-    shocks = rng.standard_normal(len(level)) * np.exp(0.7 * level)
-    return random_walk_klines(len(level), interval_ms=HOUR_MS, seed=seed, sigma=4e-3, shocks=shocks)
+def walk(seed: int) -> Klines:
+    """Hours of which nothing can be known: all configurations come to the naive forecast, none is better."""
+    return random_walk_klines(DAYS * 24, interval_ms=HOUR_MS, seed=seed, sigma=4e-3)
+
+
+def alternating(days: int) -> Klines:
+    """Eight hours that are calm, eight that are wild, and so on, without any chance in it.
+
+    Of the coming eight hours the last eight say the opposite of the truth, and the longer a network learns, the more it
+    says of it.
+    """
+    hour = np.arange(days * 24)
+    shocks = np.where(hour % 2, 1.0, -1.0) * np.where(hour // 8 % 2, 2.0, 0.5)
+    return random_walk_klines(len(hour), interval_ms=HOUR_MS, sigma=4e-3, shocks=shocks)
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """A data folder with hours of two symbols: enough for stretches of 24 days."""
+    """A data folder with hours of two symbols."""
     store = KlineStore(tmp_path / "data" / "klines")
     for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
-        store.append(symbol, hours(seed))
+        store.append(symbol, walk(seed))
     return tmp_path / "data"
 
 
@@ -96,7 +108,7 @@ def test_the_default_lies_within_what_is_searched(panel: str) -> None:
 
 def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> None:
     first, said = tune(asked_on(data_dir, trials=1))
-    assert "2 topics, 4 stretches of 24.0 days" in said[0]
+    assert "2 topics, 4 stretches of 8.5 days" in said[0]
     trials = trials_of(data_dir)
     assert (trials[0].user_attrs["what"], trials[0].params) == ("default", searched(DEFAULT))
     assert trials[1].params != trials[0].params
@@ -106,46 +118,54 @@ def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> 
     assert [trial.number for trial in second.references] == [0], "it is not measured twice"
     assert [trial.params for trial in trials_of(data_dir)][:2] == [trial.params for trial in trials]
     assert trials_of(data_dir)[2].params != trials[1].params, "the sampler does not begin anew"
-    third, _ = tune(asked_on(data_dir, trials=1, anew=True))
-    assert third.tried == 1
+    third, _ = tune(asked_on(data_dir, minutes=NO_TIME_MIN, anew=True))
+    assert (third.tried, len(trials_of(data_dir))) == (0, 1), "only the default is measured, whatever the time"
     shown = "\n".join(str(part) for part in tables(second))
     assert "2 trials" in shown
 
 
-def test_a_better_configuration_is_adopted_and_the_updater_trains_with_it(data_dir: Path) -> None:
-    """The default takes few steps on so few rows, and what is in use is too timid: enough steps beat both."""
-    in_use = {"epochs": 12, "patience": 12, "batch_size": 64, "learning_rate": 1e-5}
+def test_a_better_configuration_is_adopted_and_the_updater_trains_with_it(tmp_path: Path) -> None:
+    """The default takes a handful of steps on so few rows, and what is in use takes tiny ones; the trial, which the
+    test puts into the queue, takes enough, and large ones."""
+    days, data_dir, topics = 60, tmp_path / "data", (BTC_VOLATILITY, ETH_VOLATILITY)
+    for topic in topics:
+        KlineStore(data_dir / "klines").append(topic.symbol, alternating(days))
+    small = {"num_layers": 1, "seeds": 1} if "seeds" in searched(DEFAULT) else {"num_layers": 1}
+    in_use = {"epochs": 8, "patience": 8, "batch_size": 32, "learning_rate": 1e-5, **small}
     file = data_dir / "training.json"
     before = {"hour": in_use, "minute": {"stride": 9}}
     file.write_text(json.dumps(before))
-    found, _ = tune(asked_on(data_dir, trials=1, adopt=False))
-    better = found.best[0].params
+    asked = asked_on(data_dir, topics=topics, trials=1)
+    found, _ = tune(replace(asked, minutes=NO_TIME_MIN))
+    assert not found.best
+    better = searched(DEFAULT) | {"learning_rate": 2e-2, "hidden_layer_size": 8, "dropout": 0.0, **small}
+    with study_of(data_dir) as study:
+        study.enqueue_trial(better)
+    found, _ = tune(replace(asked, adopt=False))
+    assert found.best[0].params == better
     assert found.pairs.keys() == {"default", "in use"}
     assert max(found.chances.values()) < LEVEL
     assert json.loads(file.read_bytes()) == before
-    found, _ = tune(asked_on(data_dir, trials=1))
+    found, _ = tune(asked)
     assert found.adopted == file
     assert json.loads(file.read_bytes()) == {"hour": in_use | better, "minute": {"stride": 9}}
     assert "adopted: trial" in str(list(tables(found))[-1])
 
-    clock = FakeClock(START_MS + DAYS * DAY_MS)
-    outcome = updater_on(data_dir, BTC, ETH, clock=clock, time_limit_s=90.0).train("hour").outcome
+    clock = FakeClock(START_MS + days * DAY_MS)
+    outcome = updater_on(data_dir, *topics, clock=clock, time_limit_s=90.0).train("hour").outcome
     assert outcome is not None
     assert outcome.ok, outcome.reason
     assert outcome.training == in_use | better
 
-    again, _ = tune(asked_on(data_dir, trials=1))
+    again, _ = tune(asked)
     assert [trial.user_attrs["what"] for trial in again.references] == ["default", "in use"]
     assert not again.pairs, "what is in use is not put to the test against itself"
 
 
-def test_on_a_walk_without_memory_nothing_is_adopted(tmp_path: Path) -> None:
-    store = KlineStore(tmp_path / "klines")
-    for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
-        store.append(symbol, random_walk_klines(DAYS * 24, interval_ms=HOUR_MS, seed=seed, sigma=4e-3))
-    found, _ = tune(asked_on(tmp_path, trials=3))
+def test_on_a_walk_without_memory_nothing_is_adopted(data_dir: Path) -> None:
+    found, _ = tune(asked_on(data_dir, trials=2))
     assert found.adopted is None
-    assert not (tmp_path / "training.json").exists()
+    assert not (data_dir / "training.json").exists()
     assert "nothing is adopted" in str(list(tables(found))[-1])
 
 
@@ -159,16 +179,35 @@ def birnn_tune(folder: Path, *arguments: str) -> psutil.Popen:
     )
 
 
+def freeze(process: psutil.Popen, data_dir: Path, trials: int) -> list[psutil.Process]:
+    """Stop a tuning and its helpers at a moment when so many trials are under way; they are in that moment for ever."""
+    family: list[psutil.Process] = []
+
+    def caught() -> bool:
+        if running(data_dir) != trials:
+            return False
+        family[:] = [process, *process.children(recursive=True)]
+        for one in family:
+            one.suspend()
+        if running(data_dir) == trials:
+            return True
+        for one in family:
+            one.resume()
+        return False
+
+    eventually(caught, 100, f"{trials} trials at once")
+    return family
+
+
 def running(data_dir: Path) -> int:
-    """Trials that are under way and know what to try. Optuna would make the tables if they were not there yet."""
+    """Trials that are under way and know all they are to try. Optuna would make the tables if they were not there."""
     try:
         with closing(sqlite3.connect(f"file:{data_dir / 'tuning.sqlite3'}?mode=ro", uri=True, timeout=10)) as file:
-            asked = (
-                "SELECT COUNT(DISTINCT trial_id) FROM trials JOIN trial_params USING (trial_id) WHERE state = 'RUNNING'"
-            )
-            return int(file.execute(asked).fetchone()[0])
+            asked = "SELECT trial_id FROM trials JOIN trial_params USING (trial_id) WHERE state = 'RUNNING'"
+            knobs = Counter(file.execute(asked).fetchall())
     except sqlite3.OperationalError:
         return 0
+    return list(knobs.values()).count(len(searched(DEFAULT)))
 
 
 def lives(process: psutil.Process) -> bool:
@@ -183,24 +222,29 @@ def test_trials_that_were_cut_off_are_failed_and_repeated(
     tmp_path: Path, data_dir: Path, number: signal.Signals
 ) -> None:
     write_config(tmp_path / "config.json", BTC, ETH)
-    (data_dir / "training.json").write_text(json.dumps({"hour": {"epochs": 40, "patience": 40, "batch_size": 64}}))
-    process = birnn_tune(tmp_path, "--jobs", "2")
-
-    eventually(lambda: running(data_dir) == 2, 100, "a trial in each process")
-    children = process.children(recursive=True)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    with birnn_tune(tmp_path, "--jobs", "2") as process:
+        try:
+            family = freeze(process, data_dir, trials=2)
+            process.send_signal(number)
+            for one in reversed(family):
+                with suppress(psutil.NoSuchProcess):
+                    one.resume()
+            _, errors = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:
+                process.kill()
     assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL)
     assert number is signal.SIGKILL or "stopped; the same command goes on" in errors
     assert "Traceback" not in errors
-    eventually(lambda: not any(map(lives, children)), 20, "the end of the helper")
+    eventually(lambda: not any(map(lives, family[1:])), 20, "the end of the helper")
     over = {TrialState.COMPLETE, TrialState.PRUNED}
     tried = [trial for trial in trials_of(data_dir) if "what" not in trial.user_attrs]
     cut_off = [trial for trial in tried if trial.state not in over and "tries" not in trial.user_attrs]
     assert cut_off
     wanted = sum(trial.state in over for trial in tried) + len(cut_off)
-    shown, errors = birnn_tune(tmp_path, "--trials", str(wanted)).communicate(timeout=120)
-    assert f"{wanted} trials" in shown, errors
+    topics = topics_from_config(tmp_path / "config.json")
+    found, _ = tune(asked_on(data_dir, topics=topics, trials=wanted))
+    assert found.tried == wanted
     trials = trials_of(data_dir)
     assert {trial.state for trial in trials} <= {*over, TrialState.FAIL}
     for trial in cut_off:
@@ -248,9 +292,9 @@ def test_what_is_wrong_is_said_in_one_line(data_dir: Path, make: Callable[[Path]
 
 
 def test_other_klines_under_an_old_study_are_refused(data_dir: Path) -> None:
-    tune(asked_on(data_dir, trials=1))
+    tune(asked_on(data_dir, minutes=NO_TIME_MIN))
     store = KlineStore(data_dir / "klines")
-    store.append("ETHUSDT", hours(7))
+    store.append("ETHUSDT", walk(7))
     with pytest.raises(ConfigError, match=r"was begun on other klines of .* begin another with --new"):
         tune(asked_on(data_dir, trials=2))
 
