@@ -131,10 +131,11 @@ def _blocks(ticks: Ints, steps: int) -> list[slice]:
 class Contest:
     """All that the gate looks at when a challenger asks for a topic."""
 
-    naive: Comparison  # with the naive forecast
-    is_naive: bool = False  # its forecasts are the naive ones on every row
+    naive: Comparison  # with the naive forecast, on the judge rows and the evidence
+    judged: Comparison | None = None  # likewise on the judge rows alone, where there is evidence beside them
+    is_naive: bool = False  # its forecasts are the naive ones on every judge row
     pooled: Comparison | None = None  # with the naive forecast, over all symbols of its head
-    champion: Comparison | None = None  # with the champion; None: there is none that can be used
+    champion: Comparison | None = None  # with the champion, on the judge rows; None: there is none that can be used
     champion_is_naive: bool = False
     champion_age_h: float = 0.0
 
@@ -216,6 +217,8 @@ def _against_naive(contest: Contest) -> Decision:
         )
     if p >= LEVEL:
         return say(f"better than the naive forecast, but that may be chance: p {p:.3f}, needed is below {LEVEL}")
+    if contest.judged and contest.judged.surely_worse:
+        return say(f"worse than the naive forecast on the newest rows: p {contest.judged.worse:.3f}")
     if 2 * best.won <= best.blocks:
         return say(f"better than the naive forecast in only {best.won} of {best.blocks} blocks of time")
     return say("better than the naive forecast", promoted=True)
@@ -270,6 +273,7 @@ def judge_topics(
     ours: Sequence[TopicForecasts],
     champions: Mapping[str, tuple[TopicForecasts, float]],
     interval_ms: int,
+    evidence: Sequence[TopicForecasts] = (),
 ) -> dict[str, Decision]:
     """Decide for every topic that a challenger has forecasts of.
 
@@ -277,17 +281,26 @@ def judge_topics(
         ours: its forecasts of the judge rows.
         champions: by ``Topic.key``, the champion's forecasts of the same rows and its age in hours.
         interval_ms: of a candle.
+        evidence: what trainings of earlier moments would have served then, with truths that were known before the
+            first judge row. It joins the judge rows against the naive forecast; beside a champion they alone count.
     """
-    losses = {one.topic.key: (one.open_time_ms // interval_ms, one.losses, one.naive_losses) for one in ours}
+    earlier: dict[str, list[TopicForecasts]] = {}
+    for one in evidence:
+        earlier.setdefault(one.topic.key, []).append(one)
+    judged = {one.topic.key: _losses([one], interval_ms) for one in ours}
+    losses = judged | {
+        one.topic.key: _losses([*earlier[one.topic.key], one], interval_ms) for one in ours if one.topic.key in earlier
+    }
     pooled = _pooled(ours, losses, interval_ms)
     decisions = {}
     for one in ours:
         key, steps = one.topic.key, one.topic.horizon_ms // interval_ms
         its, age_h = champions.get(key, (None, 0.0))
-        ticks, our_losses, _ = losses[key]
+        ticks, our_losses, _ = judged[key]
         decisions[key] = decide(
             Contest(
                 naive=compare(*losses[key], steps),
+                judged=compare(*judged[key], steps) if key in earlier else None,
                 is_naive=_is_naive(one),
                 pooled=pooled.get(head_of(one.topic)),
                 champion=None if its is None else compare(ticks, our_losses, its.losses, steps),
@@ -300,6 +313,15 @@ def judge_topics(
 
 def _is_naive(one: TopicForecasts) -> bool:
     return bool(np.array_equal(one.forecast, one.naive))
+
+
+def _losses(several: Sequence[TopicForecasts], interval_ms: int) -> tuple[Ints, Floats, Floats]:
+    """Ticks, model losses and naive losses of them all, in the order given, which is that of time."""
+    return (
+        np.concatenate([one.open_time_ms // interval_ms for one in several]),
+        np.concatenate([one.losses for one in several]),
+        np.concatenate([one.naive_losses for one in several]),
+    )
 
 
 def _pooled(

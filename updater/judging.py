@@ -161,7 +161,7 @@ def judge(
         for key, heard in champions.items()
         if (its := by_version[heard.artefact.version].get(key))
     }
-    decisions = judge_topics(list(said.values()), theirs, interval_ms)
+    decisions = judge_topics(list(said.values()), theirs, interval_ms, trained.evidence)
     return tuple(
         _verdict(
             topic,

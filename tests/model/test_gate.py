@@ -180,10 +180,10 @@ def topic(number: int, symbol: str = "ETHUSDT", horizon_min: int = 5) -> Topic:
     return Topic(topic_id=number, token="A", symbol=symbol, target=Target.LOG_RETURN, horizon_min=horizon_min)
 
 
-def said(of: Topic, forecast: Floats, came_true: Floats) -> TopicForecasts:
+def said(of: Topic, forecast: Floats, came_true: Floats, first_row: int = 0) -> TopicForecasts:
     return TopicForecasts(
         topic=of,
-        open_time_ms=np.arange(len(forecast), dtype=np.int64) * MINUTE_MS,
+        open_time_ms=(first_row + np.arange(len(forecast), dtype=np.int64)) * MINUTE_MS,
         came_true=came_true,
         forecast=forecast,
         naive=np.zeros(len(forecast)),
@@ -208,6 +208,45 @@ def test_a_challenger_that_beats_naive_must_be_no_worse_than_the_champion() -> N
     assert judge_topics([ours], {}, MINUTE_MS)["1"].promoted
     assert "worse than the champion" in judge_topics([ours], {"1": (champion, 1.0)}, MINUTE_MS)["1"].reason
     assert judge_topics([champion], {"1": (ours, 1.0)}, MINUTE_MS)["1"].promoted
+
+
+def test_evidence_decides_what_ten_days_cannot() -> None:
+    rng, rows, earlier = np.random.default_rng(3), 1000, 40_000
+    edge, noise = rng.standard_normal(earlier + rows + 100), rng.standard_normal(earlier + rows + 100)
+    came_true, forecast = 0.03 * edge + noise, 0.02 * edge
+    late = slice(earlier + 100, None)
+    ours = [said(topic(1), forecast[late], came_true[late], earlier + 100)]
+    half = earlier // 2
+    evidence = [
+        said(topic(1), forecast[:half], came_true[:half]),
+        said(topic(1), forecast[half:earlier], came_true[half:earlier], half),
+    ]
+    assert not judge_topics(ours, {}, MINUTE_MS)["1"].promoted
+    with_it = judge_topics(ours, {}, MINUTE_MS, evidence)["1"]
+    assert with_it.promoted
+    assert with_it.p is not None
+    assert with_it.p < LEVEL
+    assert judge_topics(ours, {}, MINUTE_MS, [said(topic(2), forecast, came_true)]) == judge_topics(ours, {}, MINUTE_MS)
+
+
+def test_evidence_does_not_excuse_the_newest_rows() -> None:
+    rng, rows, earlier = np.random.default_rng(4), 3000, 20_000
+    edge, noise = rng.standard_normal(earlier + rows), rng.standard_normal(earlier + rows)
+    came_true, forecast = 0.5 * edge + noise, 0.5 * edge
+    evidence = [said(topic(1), forecast[:earlier], came_true[:earlier])]
+    gone_wrong = [said(topic(1), -0.3 * forecast[earlier:], came_true[earlier:], earlier)]
+    decision = judge_topics(gone_wrong, {}, MINUTE_MS, evidence)["1"]
+    assert not decision.promoted
+    assert "on the newest rows" in decision.reason
+
+
+def test_a_challenger_equal_to_naive_claims_nothing_whatever_was_evident() -> None:
+    rng = np.random.default_rng(5)
+    came_true = rng.standard_normal(2000)
+    evidence = [said(topic(1), 0.9 * came_true[:1500], came_true[:1500])]
+    decision = judge_topics([said(topic(1), np.zeros(500), came_true[1500:], 1500)], {}, MINUTE_MS, evidence)["1"]
+    assert decision.promoted
+    assert "claims no skill" in decision.reason
 
 
 @pytest.mark.parametrize("noise", list(Noise))

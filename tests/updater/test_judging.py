@@ -62,11 +62,14 @@ def made(lookback: int) -> Artefact:
     return artefact_of(trained(lookback), klines(), NOW_MS)
 
 
-def network(bias: float = GOOD, *, hours_ago: float = 0, lookback: int = LOOKBACK) -> Artefact:
+def network(
+    bias: float = GOOD, *, others: float = GOOD, hours_ago: float = 0, lookback: int = LOOKBACK
+) -> Artefact:
     """A network, perhaps of the past: what it had seen by then ends as much earlier.
 
     Args:
-        bias: of ETH's volatility; BTC's is good, and the price is the naive forecast.
+        bias: of ETH's volatility; the price is the naive forecast.
+        others: of BTC's volatility.
     """
     artefact, earlier_ms = made(lookback), round(hours_ago * HOUR_MS)
     split = artefact.manifest.split
@@ -75,7 +78,7 @@ def network(bias: float = GOOD, *, hours_ago: float = 0, lookback: int = LOOKBAC
         "split": Split(**{name: getattr(split, name) - earlier_ms for name in Split.__dataclass_fields__}),
         "calibration": {
             symbol: {
-                head_of(ETH).key: {"bias": bias if symbol == ETH.symbol else GOOD},
+                head_of(ETH).key: {"bias": bias if symbol == ETH.symbol else others},
                 head_of(PRICE).key: {"lambda": 0.0},
             }
             for symbol in plan().symbols
@@ -89,8 +92,9 @@ def broken(hours_ago: float) -> Artefact:
     whole = network(hours_ago=hours_ago)
     graph = onnx.load_from_string(whole.onnx)
     for weights in graph.graph.initializer:
-        if weights.name == "linear.weight" or list(weights.dims) == [2, 8]:  # those, and the biases of the RNN
-            value = 3e38 if weights.name == "linear.weight" else 0.0
+        last = weights.name.endswith("linear.weight")
+        if last or (len(weights.dims) == 2 and weights.dims[0] == 2 and "." not in weights.name):  # biases of the cells
+            value = 3e38 if last else 0.0
             weights.CopyFrom(onnx.numpy_helper.from_array(np.full(list(weights.dims), value, np.float32), weights.name))
     return replace(whole, onnx=graph.SerializeToString())
 
@@ -138,11 +142,11 @@ def test_a_lead_that_may_be_chance_is_refused_with_its_p(registry: Registry) -> 
     good, bad = GOOD, BAD
     for _ in range(8):  # a bias with which it is hardly better than naive
         middle = (good + bad) / 2
-        verdict = judged(registry, network(middle))[ETH.key]
+        verdict = judged(registry, network(middle, others=BAD))[ETH.key]
         assert verdict.challenger is not None
         assert verdict.naive is not None
         good, bad = (middle, bad) if verdict.challenger < verdict.naive else (good, middle)
-    verdict = judged(registry, network(good))[ETH.key]
+    verdict = judged(registry, network(good, others=BAD))[ETH.key]
     assert not verdict.promoted
     assert verdict.p is not None
     assert verdict.p >= LEVEL
