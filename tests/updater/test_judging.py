@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from pydantic import JsonValue
 
 from core.clock import DAY_MS, HOUR_MS
 from core.errors import UnusableForecast
 from core.topic import Target, Topic
 from market.klines import Klines
 from model.artefact import Artefact
+from model.features import FEATURES
 from model.gate import LEVEL
 from model.heads import PanelPlan, head_of, panels_for
 from model.registry import Registry
-from model.training import TrainedPanel, train_panel
+from model.training import OPSET, TrainedPanel, train_panel
 from model.windows import Split
 from tests.fakes import START_MS, random_walk_klines
 from updater.judging import judge
@@ -37,7 +39,16 @@ PRICE = Topic(topic_id=3, token="ETH", symbol="ETHUSDT", target=Target.PRICE, ho
 DAYS = 6
 NOW_MS = START_MS + DAYS * DAY_MS
 GOOD, FAIR, BAD = 1.0, 1.15, 2.0  # bias of a volatility: loss 0.7, 0.8 and 15 times the last window's
-TRAINING = {"epochs": 2, "stride": 7, "hidden_layer_size": 4, "num_layers": 1, "learning_rate": 0.02, "batch_size": 64}
+TRAINING: dict[str, JsonValue] = {
+    "cell": "rnn",
+    "seeds": 1,
+    "hidden_layer_size": 4,
+    "num_layers": 1,
+    "epochs": 2,
+    "stride": 7,
+    "learning_rate": 0.02,
+    "batch_size": 64,
+}
 LOOKBACK = 8
 
 
@@ -62,9 +73,7 @@ def made(lookback: int) -> Artefact:
     return artefact_of(trained(lookback), klines(), NOW_MS)
 
 
-def network(
-    bias: float = GOOD, *, others: float = GOOD, hours_ago: float = 0, lookback: int = LOOKBACK
-) -> Artefact:
+def network(bias: float = GOOD, *, others: float = GOOD, hours_ago: float = 0, lookback: int = LOOKBACK) -> Artefact:
     """A network, perhaps of the past: what it had seen by then ends as much earlier.
 
     Args:
@@ -89,14 +98,18 @@ def network(
 
 def broken(hours_ago: float) -> Artefact:
     """A network that overflows on any window but one of zeros, so that only being asked shows it."""
-    whole = network(hours_ago=hours_ago)
-    graph = onnx.load_from_string(whole.onnx)
-    for weights in graph.graph.initializer:
-        last = weights.name.endswith("linear.weight")
-        if last or (len(weights.dims) == 2 and weights.dims[0] == 2 and "." not in weights.name):  # biases of the cells
-            value = 3e38 if last else 0.0
-            weights.CopyFrom(onnx.numpy_helper.from_array(np.full(list(weights.dims), value, np.float32), weights.name))
-    return replace(whole, onnx=graph.SerializeToString())
+    inputs, outputs = LOOKBACK * len(FEATURES), len(plan().heads)
+    huge = onnx.numpy_helper.from_array(np.full((inputs, outputs), 3e38, np.float32), "huge")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Flatten", ["x"], ["flat"]), onnx.helper.make_node("MatMul", ["flat", "huge"], ["y"])],
+        "broken",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", LOOKBACK, len(FEATURES)])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", outputs])],
+        [huge],
+    )
+    opset = onnx.helper.make_opsetid("", OPSET)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    return replace(network(hours_ago=hours_ago), onnx=model.SerializeToString())
 
 
 @pytest.fixture
