@@ -28,7 +28,7 @@ PLAN = panels_for(TOPICS)[MINUTE]
 VOLATILITY = Head(Kind.VOLATILITY, 15)
 WALKS = {symbol: random_walk_klines(4500, seed=seed) for seed, symbol in enumerate(PLAN.symbols)}
 SHORT = {symbol: walk.tail(2500) for symbol, walk in WALKS.items()}
-TINY = TrainingConfig(hidden_layer_size=4, epochs=2, stride=4, batch_size=128, seeds=1)
+TINY = TrainingConfig(cell="rnn", hidden_layer_size=4, epochs=2, stride=4, batch_size=128, seeds=1)
 
 
 @pytest.fixture(scope="module")
