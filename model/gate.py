@@ -37,7 +37,7 @@ class Comparison:
     horizons: float  # of time that the rows cover
     effective: float  # independent rows that they are worth
     won: int  # blocks in which its loss is the lower one
-    blocks: int  # that have rows
+    blocks: int  # that have rows on which the two do not lose the same
 
     @property
     def sound(self) -> bool:
@@ -77,7 +77,7 @@ def compare(ticks: Ints, ours: Floats, theirs: Floats, steps: int) -> Comparison
     finite = bool(np.isfinite(ours).all() and np.isfinite(theirs).all())
     lead = ours - theirs if finite else np.full(len(ours), math.nan)
     over_time = mean_over_time(lead, ticks, steps)
-    blocks = [part for part in _blocks(ticks, steps) if part.stop > part.start]
+    blocks = [part for part in _blocks(ticks, steps) if lead[part].any()]
     enough = over_time.horizons >= LEAST_HORIZONS and math.isfinite(over_time.error)
     return Comparison(
         rows=len(lead),

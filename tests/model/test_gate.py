@@ -152,6 +152,13 @@ def test_blocks_without_rows_are_not_counted() -> None:
     assert (found.won, found.blocks) == (3, 3)
 
 
+def test_where_both_say_the_same_there_is_no_block_to_win() -> None:
+    losses = np.where(TICKS < 1300, 1.0, 0.9)
+    found = compare(TICKS, losses, np.ones(ROWS), 1)
+    assert (found.won, found.blocks) == (3, 3), "the first two of five are silent"
+    assert (compare(TICKS, np.ones(ROWS), np.ones(ROWS), 1).blocks) == 0
+
+
 def test_symbols_that_move_together_are_one_observation() -> None:
     losses = 0.998 + 0.1 * (NOISE - NOISE.mean(axis=1, keepdims=True))
     alone = compare(TICKS, losses[0], np.ones(ROWS), 1)
