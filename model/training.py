@@ -157,13 +157,13 @@ def train_panel(
         ]
         models = [member.model for member in members]
         recurrent = outputs(torch_network(PanelNetwork(models)), windows, validate)
-        unseen = Evidence(rows=path.rows, output=path.unseen)
-        gains_O = calibrations.gains(windows, validate, path(windows, validate), recurrent, unseen)
-        for model in models:
-            _scale_outputs(model, gains_O)
-        network = PanelNetwork(models, torch.from_numpy(path.weights.astype(np.float32))).eval()
-        said = outputs(torch_network(network), windows, validate)
-    calibration = calibrations.fit(windows, Evidence(rows=validate, output=said), unseen)
+    linear_there, unseen = path(windows, validate), Evidence(rows=path.rows, output=path.unseen)
+    gains_O = calibrations.gains(windows, validate, linear_there, recurrent, unseen)
+    for model in models:
+        _scale_outputs(model, gains_O)
+    network = PanelNetwork(models, torch.from_numpy(path.weights.astype(np.float32))).eval()
+    validated_rows = Evidence(rows=validate, output=recurrent * gains_O + linear_there)  # as the network says it
+    calibration = calibrations.fit(windows, validated_rows, unseen)
     alone = np.where(gains_O > 0, np.nan, path.unseen)  # beside members that have a say it is not what is served
     returns = [column for column, head in enumerate(plan.heads) if head.kind is Kind.RETURN]
     return TrainedPanel(
