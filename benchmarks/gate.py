@@ -311,7 +311,7 @@ def show_pipeline(markets: int) -> None:
     days, began = 14, time.monotonic()
     rows = days * DAY_MS // MINUTE_MS
     counts = {"calibrated": Counter[str](), "with lambda 1": Counter[str]()}
-    tiny = {"epochs": 1, "stride": 23, "hidden_layer_size": 8, "num_layers": 1}
+    tiny = {"epochs": 1, "stride": 23, "cell": "rnn", "hidden_layer_size": 8, "num_layers": 1, "seeds": 1}
     config = training_config(plan.panel.name, tiny)
     for market in range(markets):
         klines = {
@@ -319,9 +319,10 @@ def show_pipeline(markets: int) -> None:
         }
         trained, now_ms = train_panel(plan, klines, config, market), next(iter(klines.values())).end_ms
         challenger = artefact_of(trained, klines, now_ms)
-        for name, one in (("calibrated", challenger), ("with lambda 1", unshrunk(challenger))):
+        alone = replace(trained, evidence=())
+        for name, made, one in (("calibrated", trained, challenger), ("with lambda 1", alone, unshrunk(challenger))):
             with tempfile.TemporaryDirectory() as folder:
-                verdicts = judge(trained, one, Registry(Path(folder)), now_ms)
+                verdicts = judge(made, one, Registry(Path(folder)), now_ms)
             for verdict in verdicts:
                 equal = verdict.reason.startswith("equal to the naive forecast")
                 counts[name]["equal" if equal else "promoted" if verdict.promoted else "refused"] += 1
@@ -351,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     show_false_positives(60 if quick else 400, FAST if quick else SIZES)
     show_variances(300 if quick else 2000)
-    show_pipeline(2 if quick else 40)
+    show_pipeline(2 if quick else 150)
     show_power(10 if quick else 40)
     show_months(2 if quick else 10, 60 if quick else 120)
     show_demotions(10 if quick else 40)
