@@ -312,7 +312,14 @@ def show_pipeline(markets: int) -> None:
     days, began = 14, time.monotonic()
     rows = days * DAY_MS // MINUTE_MS
     counts = {"calibrated": Counter[str](), "with lambda 1": Counter[str]()}
-    tiny: dict[str, JsonValue] = {"epochs": 1, "stride": 23, "cell": "rnn", "hidden_layer_size": 8, "num_layers": 1, "seeds": 1}
+    tiny: dict[str, JsonValue] = {
+        "epochs": 1,
+        "stride": 23,
+        "cell": "rnn",
+        "hidden_layer_size": 8,
+        "num_layers": 1,
+        "seeds": 1,
+    }
     config = training_config(plan.panel.name, tiny)
     for market in range(markets):
         klines = {

@@ -264,7 +264,7 @@ def fit(
     )
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    objective = _Objective(windows, split, config, path)
+    objective = Objective(windows, split, config, path)
     phases = [
         windows.rows(split.train_start_ms, split.train_end_ms, stride=config.stride, phase=phase)
         for phase in range(min(config.stride, config.epochs))
@@ -308,7 +308,7 @@ def _not_finite(plan: PanelPlan, config: TrainingConfig, what: str) -> TrainingF
     )
 
 
-class _Objective:
+class Objective:
     """What the network is trained towards: a mean over heads and over the windows whose future has no hole.
 
     A head whose loss is squared, and every volatility head, minimises half the squared error of its targets, which

@@ -11,12 +11,22 @@ from torch import Tensor
 
 from core.errors import ConfigError, TrainingFailed
 from core.topic import Target, Topic
+from model import linear
 from model.birnn import BiRNNModel, PanelNetwork
 from model.evaluation import onnx_network, outputs
 from model.features import FEATURES, SIGNED
 from model.heads import MINUTE, Head, Kind, panels_for
-from model.training import TrainedPanel, TrainingConfig, export_onnx, torch_network, train_panel, weights_bytes
-from model.windows import build
+from model.losses import loss
+from model.training import (
+    Objective,
+    TrainedPanel,
+    TrainingConfig,
+    export_onnx,
+    torch_network,
+    train_panel,
+    weights_bytes,
+)
+from model.windows import build, purged_split
 from tests.fakes import random_walk_klines
 
 TOPICS = (
@@ -60,6 +70,42 @@ def test_the_best_weights_are_put_back(trained: TrainedPanel) -> None:
     loss = np.mean(np.square(said[:, column] - np.clip(windows.target[rows, column], -5, 5))) / 2
     assert trained.validation[VOLATILITY.key] == pytest.approx(loss, rel=1e-5)
     assert [1 <= best <= run <= 3 for best, run in zip(trained.best_epoch, trained.epochs, strict=True)] == [True]
+
+
+def test_each_return_head_is_trained_towards_its_topic_s_own_loss() -> None:
+    """And a volatility head towards the logarithm, which it is learnt as."""
+    losses = ("mse", "mae", "huber", "logcosh", "ztae", "zptae", "czar")
+    asked = [
+        Topic(topic_id=n, token="ETH", symbol="ETHUSDT", target=Target.LOG_RETURN, horizon_min=10, loss=name)
+        for n, name in enumerate(losses, 1)
+    ]
+    plan = panels_for([*asked, TOPICS[1]])[MINUTE]
+    windows = build(plan, WALKS)
+    split, rng = purged_split(windows), np.random.default_rng(0)
+    path = linear.fit(windows, split)
+    rows = windows.rows(split.validate_start_ms, split.validate_end_ms)
+    said = rng.normal(0, 0.3, (len(rows), len(plan.heads))).astype(np.float32)
+    told = Objective(windows, split, TINY, path).by_head(torch.from_numpy(said), rows)
+    whole = said + path(windows, rows)
+    train = windows.rows(split.train_start_ms, split.train_end_ms)
+    for column, head in enumerate(plan.heads):
+        target = np.clip(windows.target[rows, column].astype(np.float64), -5, 5)
+        if head.kind.is_volatility or head.loss == "mse":
+            assert told[column] == pytest.approx(np.mean((whole[:, column] - target) ** 2) / 2, rel=1e-4), head.key
+            continue
+        std = np.array(
+            [
+                np.sqrt(np.nanmean(windows.truth[train[windows.symbol[train] == place], column] ** 2))
+                for place in range(len(plan.symbols))
+            ]
+        )
+        unit = windows.scale[rows] * 10**0.5 / std[windows.symbol[rows]]
+        of = loss(head.loss)
+        none = of(target * unit, np.zeros(len(rows)), 1.0).mean()
+        theirs = of(target * unit, whole[:, column] * unit, 1.0).mean() - none  # czar lacks its term of the truth alone
+        base = -path(windows, rows).astype(np.float32)
+        ours = told[column] - Objective(windows, split, TINY, path).by_head(torch.from_numpy(base), rows)[column]
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6), head.key
 
 
 def test_each_epoch_s_validation_loss_is_told_and_an_error_ends_the_training() -> None:
