@@ -10,11 +10,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -219,10 +220,39 @@ def _help(task: Task, limits: Limits, number: int) -> None:
         _work(study, task, limits, lambda _: None)
 
 
+@contextmanager
+def held_back() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C wait for a call of the function that is handed out, or for the end of the block.
+
+    An exception in the middle of a look into the study would leave its read lock behind, for which every later write,
+    that of this very process too, waits in vain.
+    """
+    caught: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
+
+    def let_through() -> None:
+        if caught:
+            number, frame = caught.pop(0)
+            handlers[number](number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            if callable(handler := signal.getsignal(ending)):  # not where it is ignored, or ends the process
+                handlers[ending] = handler
+                signal.signal(ending, lambda number, frame: caught.append((number, frame)))
+    try:
+        yield let_through
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        let_through()
+
+
 def _work(study: optuna.Study, task: Task, limits: Limits, told: Told) -> None:
-    with suppress(OutOfTime):
+    with suppress(OutOfTime), held_back() as let_through:
         while _may_begin(study, limits):
-            _run(study, study.ask(), task, limits, told)
+            _run(study, study.ask(), task, limits, told, let_through)
+            let_through()
 
 
 def _may_begin(study: optuna.Study, limits: Limits) -> bool:
@@ -249,7 +279,9 @@ def _say(told: Told, name: str, text: str) -> None:
     told(f"{name}, {text}")
 
 
-def _run(study: optuna.Study, trial: optuna.Trial, task: Task, limits: Limits, told: Told) -> None:
+def _run(
+    study: optuna.Study, trial: optuna.Trial, task: Task, limits: Limits, told: Told, let_through: Callable[[], None]
+) -> None:
     what = trial.user_attrs.get("what")
     begun_s, begun_cpu_s = time.time(), time.process_time()
     knobs = suggested(trial, task.known)
@@ -259,6 +291,7 @@ def _run(study: optuna.Study, trial: optuna.Trial, task: Task, limits: Limits, t
     measures, curves = [], []
 
     def watch() -> None:
+        let_through()
         if what:
             return
         if default and time.process_time() - begun_cpu_s > SLOWEST * default.user_attrs["cpu_s"]:
