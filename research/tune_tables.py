@@ -9,6 +9,7 @@ from rich.table import Table
 
 from model.training import CONFIGS
 from research.data import span_text
+from research.search import LAST_TRIALS
 from research.trials import searched
 from research.tune import LEVEL, Found
 from research.words import counted, p_text, ratio_text
@@ -46,8 +47,10 @@ def tables(found: Found) -> Iterator[Table | str]:
 
 def _conclusion(found: Found) -> str:
     if not found.best:
+        needed = math.ceil((1 + LAST_TRIALS) * found.references[0].user_attrs["wall_s"] / 60)
         return (
-            "nothing is adopted: no trial ran to its end in the time; the same command goes on, or give more --minutes"
+            "nothing is adopted: no trial ran to its end. One like the default and its confirmation take about "
+            f"{counted(needed, 'minute')} here: give this panel several times that with --minutes"
         )
     best = found.best[0]
     if not found.pairs:

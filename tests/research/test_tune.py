@@ -137,6 +137,7 @@ def test_a_better_configuration_is_adopted_and_the_updater_trains_with_it(tmp_pa
     asked = asked_on(data_dir, topics=topics, trials=1, training_days=6)
     found, _ = tune(replace(asked, minutes=NO_TIME_MIN))
     assert not found.best
+    assert "here: give this panel several times that with --minutes" in str(list(tables(found))[-1])
     better = searched(DEFAULT) | {"learning_rate": 1e-2, **small}
     with study_of(data_dir) as study:
         study.enqueue_trial(better)
