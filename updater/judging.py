@@ -6,8 +6,8 @@ the challenger meets the one that serves then.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,11 +18,12 @@ from core.errors import IncompatibleModel, UnusableForecast
 from core.topic import Topic
 from market.klines import Floats
 from model.artefact import Artefact
+from model.calibration import Calibration
 from model.evaluation import TopicForecasts, forecasts, onnx_network, outputs
 from model.features import Floats32
 from model.forecaster import BiRNNForecaster
 from model.gate import SCORED_TICKS, Decision, compare, judge_topics, scored_from, why_demoted
-from model.heads import head_of
+from model.heads import Head, Kind, head_of
 from model.registry import Champion, Registry, check
 from model.training import TrainedPanel
 from model.windows import Rows, Split, Windows
@@ -172,6 +173,54 @@ def judge(
             demoted,
         )
         for topic in trained.plan.topics
+    )
+
+
+def without_unproven(challenger: Artefact, verdicts: Sequence[Verdict]) -> tuple[Artefact, tuple[Verdict, ...]]:
+    """Take the edges out of a challenger that the gate did not let through, where nobody else serves.
+
+    The naive forecast would answer there. The network without the edge says the same to the last bit, and the topic has
+    a published network: ``NO_MODEL_POLICY=refuse`` is for topics that have none. An edge that was let through for
+    another topic of the same symbol and head stays, and so does whoever serves now.
+
+    Returns:
+        the challenger with a ``lambda`` of 0 there, and the verdicts, which say so.
+    """
+    proven = {(verdict.symbol, verdict.head) for verdict in verdicts if verdict.promoted}
+
+    def unproven(verdict: Verdict) -> bool:
+        return (
+            not verdict.promoted
+            and verdict.naive is not None
+            and verdict.challenger is not None
+            and verdict.champion_version is None
+            and Head.parse(verdict.head).kind is Kind.RETURN
+            and (verdict.symbol, verdict.head) not in proven
+        )
+
+    silenced = {(verdict.symbol, verdict.head) for verdict in verdicts if unproven(verdict)}
+    if not silenced:
+        return challenger, tuple(verdicts)
+    known = Calibration.from_json(challenger.manifest.calibration).factors
+    factors = {
+        symbol: {head: 0.0 if (symbol, head) in silenced else factor for head, factor in heads.items()}
+        for symbol, heads in known.items()
+    }
+    calibration = Calibration(factors=factors).to_json()
+    return (
+        replace(challenger, manifest=challenger.manifest.model_copy(update={"calibration": calibration})),
+        tuple(
+            verdict.model_copy(
+                update={
+                    "promoted": True,
+                    "challenger": verdict.naive,
+                    "reason": f"equal to the naive forecast: an edge was taken out ({verdict.reason})",
+                }
+            )
+            if unproven(verdict)
+            else verdict
+            for verdict in verdicts
+        ),
     )
 
 

@@ -25,7 +25,7 @@ from model.training import (
     train_panel,
     weights_bytes,
 )
-from updater.judging import judge
+from updater.judging import judge, without_unproven
 from updater.process import Job
 from updater.progress import Show
 from updater.settings_file import Knobs, read_settings
@@ -140,6 +140,7 @@ def run_round(
     artefact = artefact_of(trained, klines, clock.now_ms())
     show(1, 1, "judging")
     verdicts = judge(trained, artefact, registry, clock.now_ms(), oldest_champion_ms=oldest_champion_ms)
+    artefact, verdicts = without_unproven(artefact, verdicts)
     scores = tuple(verdict.model_dump(mode="json") for verdict in verdicts)
     version = registry.publish(replace(artefact, manifest=artefact.manifest.model_copy(update={"scores": scores})))
     won = {verdict.topic for verdict in verdicts if verdict.promoted}
@@ -207,7 +208,8 @@ def _asked(topic: Topic) -> dict[str, JsonValue]:
 
 def _in_words(config: TrainingConfig, show: Show) -> Progress:
     def progress(epoch: int, batch: int, batches: int, loss: float) -> None:
-        note = f"epoch {epoch} of {config.epochs}, loss {loss:.4f}"
-        show((epoch - 1) * batches + batch, config.epochs * batches, note)
+        epochs = config.epochs * config.seeds
+        note = f"epoch {epoch} of {epochs}, loss {loss:.4f}"
+        show((epoch - 1) * batches + batch, epochs * batches, note)
 
     return progress

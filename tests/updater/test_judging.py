@@ -20,6 +20,7 @@ from core.errors import UnusableForecast
 from core.topic import Target, Topic
 from market.klines import Klines
 from model.artefact import Artefact
+from model.calibration import Calibration
 from model.features import FEATURES
 from model.gate import LEVEL
 from model.heads import PanelPlan, head_of, panels_for
@@ -27,7 +28,7 @@ from model.registry import Registry
 from model.training import OPSET, TrainedPanel, train_panel
 from model.windows import Split
 from tests.fakes import START_MS, random_walk_klines
-from updater.judging import judge
+from updater.judging import judge, without_unproven
 from updater.refresh import artefact_of, run_round, training_config
 from updater.state import Verdict
 
@@ -294,6 +295,65 @@ def test_a_champion_that_cannot_answer_defends_nothing_and_is_not_demoted(regist
     verdict = judged(registry, network(), oldest_champion_ms=oldest_ms)[ETH.key]
     assert (verdict.demoted, verdict.champion_version, verdict.promoted) == ("", None, True)
     assert registry.demotions() == {}
+
+
+def verdict_of(topic: Topic, **changes: object) -> Verdict:
+    usual = Verdict(
+        topic=topic.key,
+        symbol=topic.symbol,
+        head=head_of(topic).key,
+        loss=topic.loss,
+        rows=900,
+        challenger=0.9,
+        naive=1.0,
+        promoted=False,
+        reason="better than the naive forecast, but that may be chance: p 0.300, needed is below 0.05",
+        p=0.3,
+    )
+    return usual.model_copy(update=changes)
+
+
+def lambdas(one: Artefact) -> dict[str, float]:
+    calibration = Calibration.from_json(one.manifest.calibration)
+    return {symbol: calibration.factor(symbol, head_of(PRICE)) for symbol in plan().symbols}
+
+
+def with_an_edge() -> Artefact:
+    whole = network()
+    factors = {
+        symbol: {**heads, head_of(PRICE).key: {"lambda": 0.5}} for symbol, heads in whole.manifest.calibration.items()
+    }
+    return replace(whole, manifest=whole.manifest.model_copy(update={"calibration": factors}))
+
+
+def test_an_edge_that_was_not_let_through_is_taken_out_where_nobody_else_serves() -> None:
+    published, (price, volatility) = without_unproven(
+        with_an_edge(), [verdict_of(PRICE), verdict_of(BTC, reason="worse than the naive forecast")]
+    )
+    assert lambdas(published) == {"BTCUSDT": 0.5, "ETHUSDT": 0.0}
+    assert (price.promoted, price.challenger, price.p) == (True, price.naive, 0.3)
+    assert price.reason.startswith("equal to the naive forecast: an edge was taken out (better than")
+    assert not volatility.promoted, "the last window's volatility is no forecast that a factor could make"
+    assert Calibration.from_json(published.manifest.calibration).factor("BTCUSDT", head_of(BTC)) == GOOD
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        pytest.param(verdict_of(PRICE, promoted=True, reason="better than the naive forecast"), id="let through"),
+        pytest.param(verdict_of(PRICE, champion=0.8, champion_version="minute-x"), id="somebody serves"),
+        pytest.param(verdict_of(PRICE, naive=None, challenger=None, reason="no row to judge on"), id="not judged"),
+    ],
+)
+def test_an_edge_stays_where_it_was_let_through_or_changes_nothing(verdict: Verdict) -> None:
+    challenger = with_an_edge()
+    assert without_unproven(challenger, [verdict]) == (challenger, (verdict,))
+
+
+def test_an_edge_that_one_of_two_topics_was_let_through_with_stays() -> None:
+    passed, refused = verdict_of(PRICE, promoted=True), verdict_of(replace(PRICE, topic_id=4))
+    challenger = with_an_edge()
+    assert without_unproven(challenger, [passed, refused]) == (challenger, (passed, refused))
 
 
 class Killed(BaseException):
