@@ -22,6 +22,7 @@ from model.windows import Rows, Windows
 
 CAUTION = 1.0  # standard errors of the loss saved at which nothing is believed; an edge of two keeps three quarters
 GAIN_CAUTION = 2.0  # likewise for what the recurrent network adds: the validation part holds a few days only
+LEAST_SHARE = 0.02  # what is trusted less is not trusted: it says nothing, and what is added to it is divided by it
 SHARES = np.linspace(0.0, 1.0, 21)  # of a forecast that are tried
 LEAST_HORIZONS = 50  # of time below which no return is believed: overlapping rows are not evidence
 POOLED = "*"  # stands for any symbol that was not trained on
@@ -179,8 +180,9 @@ def trust(
     beside: Floats | float = 0.0,
     caution: float = CAUTION,
 ) -> float:
-    """``lambda``: the share in [0, 1] of a forecast that loses least, times ``1 - (caution / t)^2``, or 0.
+    """``lambda``: the share in [0, 1] of a forecast that loses least, times ``1 - (caution / t)^2``; or 0.
 
+    It is 0 where it would be below LEAST_SHARE.
     ``t`` is the loss that it saves, in standard errors that allow for overlapping horizons. This is the positive part
     of James and Stein's estimator, Proc. 4th Berkeley Symposium 1, 1961, for one number.
 
@@ -197,7 +199,8 @@ def trust(
     losses = [float(np.mean(of(came_true, beside + share * forecast, 1.0))) for share in SHARES]
     share = float(SHARES[int(np.argmin(losses))])
     t = saved(share, forecast, came_true, ticks, steps, loss_name, beside=beside)
-    return share * (1 - (caution / t) ** 2) if t > caution else 0.0
+    drawn = share * (1 - (caution / t) ** 2) if t > caution else 0.0
+    return drawn if drawn >= LEAST_SHARE else 0.0
 
 
 def saved(

@@ -270,6 +270,8 @@ def fit(
         for phase in range(min(config.stride, config.epochs))
     ]
     validate = windows.rows(split.validate_start_ms, split.validate_end_ms, stride=config.stride)
+    if not len(validate):  # a short part and a long stride
+        validate = windows.rows(split.validate_start_ms, split.validate_end_ms)
     steps = sum(-(-len(phases[epoch % len(phases)]) // config.batch_size) for epoch in range(config.epochs))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, max(steps, 2), pct_start=0.15)
     best_loss, best_epoch, best_state, epoch = np.inf, 0, model.state_dict(), 0

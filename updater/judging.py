@@ -177,11 +177,11 @@ def judge(
 
 
 def without_unproven(challenger: Artefact, verdicts: Sequence[Verdict]) -> tuple[Artefact, tuple[Verdict, ...]]:
-    """Take the edges out of a challenger that the gate did not let through, where nobody else serves.
+    """Take the edges out of a challenger that the gate did not let through, where nobody serves but the naive forecast.
 
-    The naive forecast would answer there. The network without the edge says the same to the last bit, and the topic has
-    a published network: ``NO_MODEL_POLICY=refuse`` is for topics that have none. An edge that was let through for
-    another topic of the same symbol and head stays, and so does whoever serves now.
+    It, or a champion equal to it, would go on answering there. The network without the edge says the same to the last
+    bit, and the topic has a published network: ``NO_MODEL_POLICY=refuse`` is for topics that have none. An edge that was
+    let through for another topic of the same symbol and head stays, and so does whoever serves now.
 
     Returns:
         the challenger with a ``lambda`` of 0 there, and the verdicts, which say so.
@@ -193,7 +193,7 @@ def without_unproven(challenger: Artefact, verdicts: Sequence[Verdict]) -> tuple
             not verdict.promoted
             and verdict.naive is not None
             and verdict.challenger is not None
-            and verdict.champion_version is None
+            and (verdict.champion_version is None or verdict.champion == verdict.naive)  # equal forecasts, equal losses
             and Head.parse(verdict.head).kind is Kind.RETURN
             and (verdict.symbol, verdict.head) not in proven
         )
@@ -212,12 +212,12 @@ def without_unproven(challenger: Artefact, verdicts: Sequence[Verdict]) -> tuple
         tuple(
             verdict.model_copy(
                 update={
-                    "promoted": True,
+                    "promoted": unproven(verdict),
                     "challenger": verdict.naive,
                     "reason": f"equal to the naive forecast: an edge was taken out ({verdict.reason})",
                 }
             )
-            if unproven(verdict)
+            if (verdict.symbol, verdict.head) in silenced
             else verdict
             for verdict in verdicts
         ),

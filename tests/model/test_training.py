@@ -132,6 +132,14 @@ def test_it_stops_when_validation_gets_no_better() -> None:
     assert panel.epochs[0] < 30
 
 
+def test_a_stride_longer_than_the_validation_part_stops_on_all_of_it() -> None:
+    """As 16 windows are enough for a split."""
+    short = {symbol: walk.tail(1900) for symbol, walk in WALKS.items()}
+    made = train_panel(PLAN, short, replace(TINY, epochs=1, stride=97), seed=0)
+    assert 0 < made.rows["validate"] < 2 * 97
+    assert all(loss > 0 for loss in made.validation.values())
+
+
 def test_progress_counts_every_batch() -> None:
     seen: list[tuple[int, int, int, float]] = []
     train_panel(PLAN, SHORT, TINY, 0, lambda *step: seen.append(step))

@@ -350,6 +350,21 @@ def test_an_edge_stays_where_it_was_let_through_or_changes_nothing(verdict: Verd
     assert without_unproven(challenger, [verdict]) == (challenger, (verdict,))
 
 
+def test_a_champion_equal_to_the_naive_forecast_is_nobody() -> None:
+    """It would never be renewed otherwise, and be too old one day."""
+    _, (price,) = without_unproven(with_an_edge(), [verdict_of(PRICE, champion=1.0, champion_version="minute-x")])
+    assert price.promoted
+
+
+def test_what_is_told_of_a_topic_with_a_champion_is_of_the_network_without_the_edge() -> None:
+    served = verdict_of(replace(PRICE, topic_id=4), champion=0.8, champion_version="minute-x")
+    published, (price, other) = without_unproven(with_an_edge(), [verdict_of(PRICE), served])
+    assert lambdas(published)["ETHUSDT"] == 0.0
+    assert (price.promoted, other.promoted) == (True, False)
+    assert other.challenger == other.naive
+    assert "an edge was taken out" in other.reason
+
+
 def test_an_edge_that_one_of_two_topics_was_let_through_with_stays() -> None:
     passed, refused = verdict_of(PRICE, promoted=True), verdict_of(replace(PRICE, topic_id=4))
     challenger = with_an_edge()
