@@ -180,8 +180,8 @@ def without_unproven(challenger: Artefact, verdicts: Sequence[Verdict]) -> tuple
     """Take the edges out of a challenger that the gate did not let through, where nobody serves but the naive forecast.
 
     It, or a champion equal to it, would go on answering there. The network without the edge says the same to the last
-    bit, and the topic has a published network: ``NO_MODEL_POLICY=refuse`` is for topics that have none. An edge that was
-    let through for another topic of the same symbol and head stays, and so does whoever serves now.
+    bit, and the topic has a published network: ``NO_MODEL_POLICY=refuse`` is for topics that have none. An edge that
+    was let through for another topic of the same symbol and head stays, and so does whoever serves now.
 
     Returns:
         the challenger with a ``lambda`` of 0 there, and the verdicts, which say so.
