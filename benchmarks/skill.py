@@ -145,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     configure_logging("info", service="benchmark", simulated=False)
     out = given.out or Path(tempfile.mkdtemp(prefix="skill-"))
+    out.mkdir(parents=True, exist_ok=True)
     training = given.training_json
     if given.quick and training is None:
         training = out / "quick.json"
