@@ -5,7 +5,7 @@
 FOLDER holds Parquet klines named SYMBOL-INTERVAL-*.parquet. It is `birnn backtest` with topics of its own: volatility
 of 5, 15 and 60 minutes, prices and log-returns of 5 minutes to 7 days, for BTC, ETH and SOL, and the volatility of ARB,
 of which no training sees a candle. Networks are trained anew every 14 days, as the updater does it. The report lies
-beside the figures. An hour at most on two cores; --quick, five minutes: two months, a training every 30 days, one
+beside the figures. Half an hour at most on two cores; --quick, five minutes: two months, a training every 30 days, one
 network instead of several, every fifth minute.
 """
 
