@@ -16,6 +16,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from cli.freshness import Watch, status_line
 from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
 from cli.status import status_report, status_tables
 from cli.supervisor import Child, Supervisor
@@ -117,9 +118,10 @@ def run(
     topics_from_config(*settings.config_files)
     if replay is not None and choice.market is not Market.SIMULATED:
         raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
-    configure_logging(settings.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
+        show = stack.enter_context(status_line())
+        configure_logging(settings.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
         url, exchange, folder = None, None, settings.data_dir
         if choice.market is Market.SIMULATED:
             url, exchange = stack.enter_context(simulated_exchange(settings, replay))
@@ -136,7 +138,8 @@ def run(
             f"data in {environment['DATA_DIR']}; Ctrl-C ends",
             flush=True,
         )
-        code = Supervisor(children, environment, exchange).run()
+        with Watch(base_url, show):
+            code = Supervisor(children, environment, exchange).run()
     raise typer.Exit(code)
 
 

@@ -70,6 +70,7 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
     if exchange_url is not None:
         environment |= {
             "BINANCE_REST_URLS": exchange_url,
+            "BINANCE_WS_URLS": f"ws{exchange_url.removeprefix('http')}",
             "BINANCE_ARCHIVE_URL": exchange_url,
             "DATABASE_URL": f"sqlite:///{data_dir.absolute() / 'ledger.sqlite3'}",
         }

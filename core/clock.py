@@ -36,3 +36,15 @@ def iso(ms: int) -> str:
     """
     seconds, millis = divmod(ms, 1_000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{millis:03d}Z"
+
+
+SLACK_MS = 5 * SECOND_MS  # a clock that is being corrected goes back less far
+
+
+def is_ahead(asof_ms: int, now_ms: int) -> bool:
+    """Whether a moment that was once past is in the future: the machine's clock was set back, and no age says a thing.
+
+    >>> is_ahead(60_000, 55_000), is_ahead(60_000, 54_999)
+    (False, True)
+    """
+    return asof_ms - now_ms > SLACK_MS

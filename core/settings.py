@@ -87,6 +87,16 @@ class Settings(BaseSettings):
         return tuple(url.strip().rstrip("/") for url in self.binance_rest_urls.split(","))
 
     @property
+    def ws_urls(self) -> tuple[str, ...]:
+        """Binance stream hosts, likewise."""
+        return tuple(url.strip().rstrip("/") for url in self.binance_ws_urls.split(","))
+
+    @property
+    def klines_dir(self) -> Path:
+        """Where the kline store is."""
+        return self.data_dir / "klines"
+
+    @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger: ``DATABASE_URL``, or SQLite in the data folder."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'ledger.sqlite3'}"

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,8 @@ from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
 from market.binance import binance_from
 from market.live import LiveMarket
+from market.stream import stream_from
+from market.tail import read_tail
 from model.registry import Registry
 
 WRONG_CONFIG = 2  # exit status
@@ -56,6 +59,7 @@ def _run(settings: Settings) -> int:
     clock = SystemClock()
     rows = rows_to_keep(topics)
     venue = binance_from(settings, clock, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+    stream = stream_from(settings, rows)
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,7 +76,7 @@ def _run(settings: Settings) -> int:
             model_ms=settings.max_model_age_h * HOUR_MS,
             policy=settings.no_model_policy,
         )
-        live = LiveMarket(venue, rows, clock)
+        live = LiveMarket(venue, rows, clock, stream, partial(read_tail, settings.klines_dir))
         registry = Registry(settings.data_dir)
         service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market=market)
         journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)

@@ -3,26 +3,16 @@
 import math
 from dataclasses import dataclass
 
-from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, iso
+from core.clock import HOUR_MS, MINUTE_MS, is_ahead, iso
 from core.settings import NoModelPolicy
 from core.topic import Topic
 from market.provider import Price
 from model.forecaster import HeadForecast
 from model.heads import Panel
 
-SLACK_MS = 5 * SECOND_MS  # a clock that is being corrected goes back less far
 SURE_JUMP = 0.05  # of the price since the last close; what is beyond, and beyond the sigmas, is a wrong price
 SURE_SIGMAS = 10.0  # of the present volatility
 CLOCK_SET_BACK = "the machine's clock was set back"
-
-
-def is_ahead(asof_ms: int, now_ms: int) -> bool:
-    """Whether a moment that was once past is in the future: the machine's clock was set back, and no age says a thing.
-
-    >>> is_ahead(60_000, 55_000), is_ahead(60_000, 54_999)
-    (False, True)
-    """
-    return asof_ms - now_ms > SLACK_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
 from core.decimals import decimal_text
 from core.errors import StaleKlines, UnusableForecast, WorkerError
 from core.settings import NoModelPolicy
@@ -14,7 +14,7 @@ from core.topic import Target, Topic
 from inference.answer import Answer
 from inference.champions import NOTHING, Champions, Chosen
 from inference.ledger import Ledger
-from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook, is_ahead
+from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook
 from inference.question import Questions
 from market.klines import Klines
 from market.provider import Price

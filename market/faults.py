@@ -2,13 +2,23 @@
 
 import asyncio
 import json
+import math
 import threading
+import time
 from collections import deque
 from typing import Annotated
 from urllib.parse import parse_qsl
 
 import structlog
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+)
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,6 +39,7 @@ class Fault(BaseModel):
     body: bytes | None = None  # sent as it is in place of the answer
     delay_s: NonNegativeFloat = 0.0  # before the answer
     cut_after: NonNegativeInt | None = None  # bytes of the body after which the connection is dropped
+    seconds: PositiveFloat | None = None  # of real time after which it is over, however many answers it has spoilt
 
     def instead(self) -> tuple[int, bytes] | None:
         """Status and body that replace the answer; None when the real one is sent."""
@@ -42,21 +53,31 @@ class Fault(BaseModel):
 
 
 class Faults:
-    """Remembers every request and spoils the answers it was told to spoil; ``/sim`` itself is left alone."""
+    """Remembers every request and spoils the answers it was told to spoil; ``/sim`` itself is left alone.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Streams go to an application of their own, which has its own faults.
+    """
+
+    def __init__(self, app: ASGIApp, streams: ASGIApp) -> None:
         self._app = app
+        self._streams = streams
         self._lock = threading.Lock()
-        self._waiting: list[Fault] = []
+        self._waiting: list[tuple[Fault, float]] = []  # and when it is over, by time.monotonic
         self._seen: deque[tuple[str, dict[str, str]]] = deque(maxlen=REQUESTS_KEPT)
 
     def add(self, fault: Fault) -> None:
+        until_s = math.inf if fault.seconds is None else time.monotonic() + fault.seconds
         with self._lock:
-            self._waiting.append(fault)
+            self._waiting.append((fault, until_s))
 
     def clear(self) -> None:
         with self._lock:
             self._waiting.clear()
+
+    def note(self, path: str, query: str) -> None:
+        """Remember a request that faults have no say in."""
+        with self._lock:
+            self._seen.append((path, dict(parse_qsl(query))))
 
     def seen(self) -> list[tuple[str, dict[str, str]]]:
         with self._lock:
@@ -65,16 +86,18 @@ class Faults:
     def _next(self, path: str, query: dict[str, str]) -> Fault | None:
         with self._lock:
             self._seen.append((path, query))
-            for n, fault in enumerate(self._waiting):
+            now_s = time.monotonic()
+            self._waiting = [(fault, until_s) for fault, until_s in self._waiting if now_s < until_s]
+            for n, (fault, until_s) in enumerate(self._waiting):
                 if path.startswith(fault.path_prefix):
-                    self._waiting[n : n + 1] = (
-                        [fault.model_copy(update={"count": fault.count - 1})] if fault.count > 1 else []
-                    )
+                    left = fault.model_copy(update={"count": fault.count - 1})
+                    self._waiting[n : n + 1] = [(left, until_s)] if left.count else []
                     return fault
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            await self._streams(scope, receive, send)
             return
         path = scope["path"]
         simulated = path.startswith(SIM_PREFIX)

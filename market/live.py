@@ -1,28 +1,34 @@
 """The market kept warm in memory: the newest closed klines of every series and the newest price of every symbol.
 
-Threads of their own do all the asking, so a reader never waits and never sees half an update. Today they poll
-over REST; a stream may later deliver the same two things.
+Threads of their own do all the asking and listening, so a reader never waits and never sees half an update. A stream
+tells candles and prices as they happen; REST fills the start, verifies each candle, heals holes, and steps in for the
+stream whenever that tells nothing.
 """
 
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import structlog
 
-from core.clock import MINUTE_MS, SECOND_MS, Clock
-from core.errors import ConfigError, MalformedKlines, WorkerError
-from market.klines import Klines
-from market.provider import MarketData, Price
+from core.clock import MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
+from core.errors import ConfigError, WorkerError
+from market.klines import COLUMNS, PRICE_COLUMNS, Klines
+from market.prices import UNKNOWN_SYMBOL_S, PriceFeed
+from market.provider import MarketData, MarketStream, Price, StreamReader
 
 Series = tuple[str, int]  # symbol, interval_ms
 
-PRICE_POLL_S = 1.0
 AFTER_CLOSE_MS = 200  # a venue needs a moment to publish a candle that has just closed
+# While the stream is up its candle comes by itself; REST is asked when it has not come by then, and after it has come,
+# to see whether it is what REST has.
+STREAM_PATIENCE_MS = 1_000
+VERIFY_AFTER_MS = 2_000
+VERIFY_SPREAD_MS = 300  # from one series to the next
 STRAGGLERS_MS = 1_500  # how long the candles that are there wait for the others of their interval
 FIRST_LOAD_MS = 10_000  # the same while some series have never been answered
-UNKNOWN_SYMBOL_S = 60.0  # until a symbol that the venue does not know is asked for again
-LONGEST_BACK_OFF_S = 4.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
+LONGEST_BACK_OFF_S = 3.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
 OVERLAP_ROWS = 10  # asked for again each time: what the venue has corrected since is taken over
 HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more, and asking costs a page a minute
@@ -33,11 +39,12 @@ log = structlog.get_logger()
 
 @dataclass(slots=True, kw_only=True)
 class _Kept:
-    """One series and when to ask for it again. Changed under the lock, by whoever polls it."""
+    """One series and when to ask for it again. Changed under the lock, by whoever polls it or hears of it."""
 
     symbol: str
     interval_ms: int
     rows: int
+    number: int  # among all series
     klines: Klines
     due_ms: int = 0
     polling: bool = False
@@ -54,39 +61,53 @@ class _Batch:
     since_ms: int | None = None
 
 
-class LiveMarket:
+class LiveMarket(StreamReader):
     """The last closed klines and the anchor price of every symbol. Reading never waits.
 
     Args:
         market: the venue.
         rows: how many klines to keep of each (symbol, interval_ms).
         clock: whose time says which candles have closed.
+        stream: tells prices and candles as they happen; without one all is polled.
+        tail: what is known of a series from an earlier run, old or empty as it may be.
     """
 
-    def __init__(self, market: MarketData, rows: Mapping[Series, int], clock: Clock) -> None:
+    def __init__(
+        self,
+        market: MarketData,
+        rows: Mapping[Series, int],
+        clock: Clock,
+        stream: MarketStream | None = None,
+        tail: "Callable[[str, int], Klines] | None" = None,
+    ) -> None:
         self._market = market
         self._clock = clock
+        self._stream = stream
         self._on_candles: Callable[[int], None] = _ignore
         self._kept = {
             (symbol, interval_ms): _Kept(
-                symbol=symbol, interval_ms=interval_ms, rows=count, klines=Klines.empty(interval_ms)
+                symbol=symbol,
+                interval_ms=interval_ms,
+                rows=count,
+                number=number,
+                klines=self._remembered(symbol, interval_ms, count, tail),
             )
-            for (symbol, interval_ms), count in rows.items()
+            for number, ((symbol, interval_ms), count) in enumerate(rows.items())
         }
         self._batches = {interval_ms: _Batch() for _, interval_ms in self._kept}
         for (_, interval_ms), kept in self._kept.items():
             self._batches[interval_ms].series.append(kept)
         self._symbols = tuple(dict.fromkeys(symbol for symbol, _ in self._kept))
-        self._prices: dict[str, Price] = {}
-        self._price_faults: dict[str, str] = {}
-        self._price_failures = 0
-        self._price_pause_until_ms: dict[str, int] = {}
-        self._errors = {"klines": 0, "prices": 0}
+        self._shortest = {s: min(interval for symbol, interval in self._kept if symbol == s) for s in self._symbols}
+        self._prices = PriceFeed(market, self._symbols, clock)
+        self._kline_errors = 0
+        self._corrected = 0
+        self._stream_host, self._stream_fault, self._stream_ends = "", "", 0
         self._looked_ms = 0
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._poll_prices, name="live-prices", daemon=True),
+            self._prices.thread,
             threading.Thread(target=self._hand_on, name="live-candles", daemon=True),
             *(
                 threading.Thread(target=self._poll_series, name=f"live-klines-{n}", daemon=True)
@@ -103,12 +124,17 @@ class LiveMarket:
         self._on_candles = on_candles
         for thread in self._threads:
             thread.start()
+        if self._stream:
+            self._stream.start(self)
 
     def stop(self, timeout_s: float = 1.0) -> None:
         """End the threads; one that hangs in a request is left behind after ``timeout_s`` and changes nothing more."""
         self._stopping.set()
+        self._prices.stop()
         with self._changed:
             self._changed.notify_all()
+        if self._stream:
+            self._stream.stop(timeout_s)
         deadline_ms = self._clock.now_ms() + round(timeout_s * 1000)
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
@@ -122,7 +148,26 @@ class LiveMarket:
     @property
     def errors(self) -> dict[str, int]:
         """How many requests failed so far, for klines and for prices."""
-        return dict(self._errors)
+        return {"klines": self._kline_errors, "prices": self._prices.errors}
+
+    @property
+    def incidents(self) -> dict[str, int]:
+        """How often so far a stream ended, a price was doubted, and REST had a candle otherwise than it was known."""
+        return {
+            "stream_ended": self._stream_ends,
+            "price_doubted": self._prices.anchors.refused,
+            "candle_corrected": self._corrected,
+        }
+
+    @property
+    def stream_fault(self) -> str:
+        """Why the stream tells nothing now; empty while it does, and where there is none."""
+        return "" if self._stream_host or not self._stream else self._stream_fault or "not connected yet"
+
+    @property
+    def clock_ahead_ms(self) -> int:
+        """How far the venue's clock is ahead of ours."""
+        return self._prices.clock_ahead_ms
 
     def klines(self, symbol: str, interval_ms: int) -> Klines:
         """The newest closed klines of a series, holes and all; empty before the first answer."""
@@ -133,8 +178,8 @@ class LiveMarket:
         return {kept.symbol: kept.klines for kept in self._batches[interval_ms].series}
 
     def anchor(self, symbol: str) -> Price | None:
-        """The newest trade price; None before the first."""
-        return self._prices.get(symbol)
+        """The newest believed trade price; None before the first."""
+        return self._prices.anchors.get(symbol)
 
     def kline_fault(self, symbol: str, interval_ms: int) -> str:
         """Why the last request for a series failed; empty when it did not."""
@@ -142,91 +187,78 @@ class LiveMarket:
 
     def price_fault(self, symbol: str) -> str:
         """Why the last request for a symbol's price failed; empty when it did not."""
-        return self._price_faults.get(symbol, "")
+        return self._prices.fault(symbol)
 
-    # Prices: one request for all symbols about once a second.
+    # What the stream tells, in its thread.
 
-    def _poll_prices(self) -> None:
-        while not self._stopping.is_set():
-            began_ms = self._clock.now_ms()
-            pause_s = PRICE_POLL_S
-            try:
-                self._ask_prices(began_ms)
-                self._price_failures = 0
-            except WorkerError as error:
-                pause_s = self._note_price_failure(error)
-            except Exception as error:
-                log.exception("price_feed_fault")
-                pause_s = self._note_price_failure(error)
-            self._nap(began_ms, round(pause_s * 1000))
+    def stream_up(self, host: str) -> None:
+        with self._changed:
+            self._stream_host = host
+            self._ask_all_again()  # what closed while nothing was heard
+        self._prices.stream_up()
 
-    def _ask_prices(self, now_ms: int) -> None:
-        symbols = [s for s in self._symbols if not self._is_paused(s, now_ms)]
-        if not symbols:
-            return
-        try:
-            prices = self._market.prices(symbols)
-        except (ConfigError, MalformedKlines):
-            # One unknown name or one bad price spoils the whole list: the others are to be had one by one.
-            prices = self._ask_each(symbols, now_ms)
-        self._prices = {**self._prices, **prices}
-        self._price_faults = {s: fault for s, fault in self._price_faults.items() if s not in prices}
+    def stream_down(self, reason: str) -> None:
+        with self._changed:
+            self._stream_fault = reason
+            if self._stream_host:
+                self._stream_host = ""
+                self._stream_ends += 1
+                self._ask_all_again()
+        self._prices.stream_down()
 
-    def _is_paused(self, symbol: str, now_ms: int) -> bool:
-        """Whether a symbol is left out for now. Longer than any pause is no pause: the clock was set back."""
-        return 0 < self._price_pause_until_ms.get(symbol, 0) - now_ms <= UNKNOWN_SYMBOL_S * 1000
+    def traded(self, symbol: str, price: float, venue_ms: int) -> None:
+        self._prices.traded(symbol, price, venue_ms)
 
-    def _ask_each(self, symbols: list[str], now_ms: int) -> dict[str, Price]:
-        prices: dict[str, Price] = {}
-        failure: WorkerError | None = None
-        for symbol in symbols:
-            try:
-                prices |= self._market.prices([symbol])
-            except ConfigError as error:
-                failure = error
-                self._pause_price(symbol, error, now_ms)
-            except MalformedKlines as error:
-                failure = error
-                self._errors["prices"] += 1
-                self._price_faults = {**self._price_faults, symbol: str(error)}
-        if failure and not prices:
-            raise failure
-        return prices
+    def candle_closed(self, symbol: str, kline: Klines) -> None:
+        kept, now_ms = self._kept[symbol, kline.interval_ms], self._clock.now_ms()
+        closed_ms = kline.end_ms
+        with self._changed:
+            known = kept.klines
+            if self._stopping.is_set() or closed_ms <= known.end_ms or is_ahead(closed_ms, now_ms):
+                return  # REST had it before, it is told twice, or it is not of our time
+            believable = all(
+                self._prices.anchors.is_usual(symbol, Price(price=float(getattr(kline, name)[0]), asof_ms=closed_ms))
+                for name in PRICE_COLUMNS
+            )
+            if not len(known) or not believable:
+                kept.due_ms = min(kept.due_ms, now_ms)  # let REST say
+            else:
+                follows = closed_ms == known.end_ms + kept.interval_ms
+                kept.klines = known.merge(kline).tail(kept.rows)
+                kept.due_ms = now_ms + (VERIFY_AFTER_MS + kept.number * VERIFY_SPREAD_MS if follows else 0)
+                self._news(kept, now_ms)
+            self._changed.notify_all()
 
-    def _pause_price(self, symbol: str, error: ConfigError, now_ms: int) -> None:
-        self._errors["prices"] += 1
-        if self._price_faults.get(symbol) != str(error):
-            log.error("symbol_refused", symbol=symbol, reason=str(error))
-        self._price_faults = {**self._price_faults, symbol: str(error)}
-        self._price_pause_until_ms[symbol] = now_ms + round(UNKNOWN_SYMBOL_S * 1000)
+    def _ask_all_again(self) -> None:
+        now_ms = self._clock.now_ms()
+        for kept in self._kept.values():
+            if not kept.failures:  # what failed has its own time, which the venue may have set
+                kept.due_ms = min(kept.due_ms, now_ms)
+        self._changed.notify_all()
 
-    def _note_price_failure(self, error: Exception) -> float:
-        """Remember and log the failure; seconds until the next try."""
-        self._errors["prices"] += 1
-        self._price_failures += 1
-        if self._price_failures == 1:
-            log.warning("prices_unavailable", reason=str(error))
-        self._price_faults = {**dict.fromkeys(self._symbols, str(error)), **self._paused_faults()}
-        asked_for_s = getattr(error, "retry_after_s", None) or 0.0
-        return max(asked_for_s, min(LONGEST_BACK_OFF_S, PRICE_POLL_S * 2.0 ** (self._price_failures - 1)))
+    # Klines over REST: each series is asked for when it is due, by the next free thread.
 
-    def _paused_faults(self) -> dict[str, str]:
-        return {s: self._price_faults[s] for s in self._price_pause_until_ms if s in self._price_faults}
-
-    # Klines: each series is asked for when it is due, by the next free thread.
+    def _remembered(
+        self, symbol: str, interval_ms: int, rows: int, tail: "Callable[[str, int], Klines] | None"
+    ) -> Klines:
+        """What an earlier run left, as far as it is of any use now."""
+        if tail is None:
+            return Klines.empty(interval_ms)
+        end_ms = self._clock.now_ms() // interval_ms * interval_ms
+        return tail(symbol, interval_ms).between(end_ms - rows * interval_ms, end_ms)
 
     def _poll_series(self) -> None:
         while (kept := self._next_due()) is not None:
             now_ms = self._clock.now_ms()
             try:
-                arrived = self._ask_klines(kept, now_ms)
+                fetched = self._ask_klines(kept, now_ms)
             except WorkerError as error:
                 self._note_kline_failure(kept, error)
             except Exception as error:
                 log.exception("kline_feed_fault", symbol=kept.symbol, interval_ms=kept.interval_ms)
                 self._note_kline_failure(kept, error)
             else:
-                self._note_klines(kept, arrived, now_ms)
+                self._note_klines(kept, fetched, now_ms)
 
     def _next_due(self) -> _Kept | None:
         """Wait for a series that is due and take it; None when it is time to stop."""
@@ -247,7 +279,7 @@ class LiveMarket:
         return None
 
     def _ask_klines(self, kept: _Kept, now_ms: int) -> Klines:
-        """The series with what has closed since, and with newer holes filled where the venue has the rows by now."""
+        """What has closed since the newest known candle, some before it, and what newer holes want."""
         end_ms = now_ms // kept.interval_ms * kept.interval_ms
         oldest_ms = end_ms - kept.rows * kept.interval_ms
         known = kept.klines.between(oldest_ms, end_ms)
@@ -256,28 +288,44 @@ class LiveMarket:
             start_ms = max(oldest_ms, first_hole_ms - OVERLAP_ROWS * kept.interval_ms)
         else:
             start_ms = oldest_ms
-        fetched = self._market.klines(kept.symbol, kept.interval_ms, start_ms, end_ms)
-        return known.merge(fetched).tail(kept.rows)
+        return self._market.klines(kept.symbol, kept.interval_ms, start_ms, end_ms)
 
-    def _note_klines(self, kept: _Kept, klines: Klines, asked_ms: int) -> None:
+    def _note_klines(self, kept: _Kept, fetched: Klines, asked_ms: int) -> None:
         now_ms = self._clock.now_ms()
         complete_ms = asked_ms // kept.interval_ms * kept.interval_ms
         with self._changed:
             if self._stopping.is_set():
                 return
-            news = klines.end_ms != kept.klines.end_ms or len(klines) > len(kept.klines)  # fewer: old ones left
+            # What is known now and not when it was asked: the stream may have told a candle meanwhile. After a clock
+            # was set back, what is not yet is forgotten.
+            latest_ms = now_ms // kept.interval_ms * kept.interval_ms + (kept.interval_ms if self._stream else 0)
+            known = kept.klines.between(complete_ms - kept.rows * kept.interval_ms, latest_ms)
+            klines = known.merge(fetched).tail(kept.rows)
             if kept.failures:
                 log.info("klines_back", symbol=kept.symbol, interval_ms=kept.interval_ms, failures=kept.failures)
+            corrected = _first_difference(known, fetched)
+            if corrected is not None:
+                self._corrected += 1
+                log.info("candle_corrected", symbol=kept.symbol, interval_ms=kept.interval_ms, open=iso(corrected))
+            # Fewer rows: old ones left.
+            news = klines.end_ms != kept.klines.end_ms or len(klines) > len(kept.klines) or corrected is not None
             kept.klines, kept.fault, kept.failures, kept.tried, kept.polling = klines, "", 0, True, False
-            kept.due_ms = min(complete_ms, now_ms) + kept.interval_ms + AFTER_CLOSE_MS  # now: the clock may go back
+            patience_ms = STREAM_PATIENCE_MS if self._stream_host else AFTER_CLOSE_MS
+            kept.due_ms = min(complete_ms, now_ms) + kept.interval_ms + patience_ms  # now: the clock may go back
             if klines.end_ms < complete_ms:
                 kept.due_ms = now_ms + _late_pause_ms(asked_ms - complete_ms)
             elif next(klines.tail(HEALED_ROWS).gaps(), None):
                 kept.due_ms = min(kept.due_ms, now_ms + MINUTE_MS)
-            batch = self._batches[kept.interval_ms]
-            if news and batch.since_ms is None:
-                batch.since_ms = now_ms
+            if news:
+                self._news(kept, now_ms)
             self._changed.notify_all()
+
+    def _news(self, kept: _Kept, now_ms: int) -> None:
+        batch = self._batches[kept.interval_ms]
+        if batch.since_ms is None:
+            batch.since_ms = now_ms
+        if self._shortest[kept.symbol] == kept.interval_ms:
+            self._prices.anchors.learn(kept.symbol, kept.klines)
 
     def _note_kline_failure(self, kept: _Kept, error: Exception) -> None:
         """Keep the last good klines, remember why, and ask again later."""
@@ -289,7 +337,7 @@ class LiveMarket:
         with self._changed:
             if kept.fault != str(error):
                 log.warning("klines_unavailable", symbol=kept.symbol, interval_ms=kept.interval_ms, reason=str(error))
-            self._errors["klines"] += 1
+            self._kline_errors += 1
             kept.failures += 1
             kept.fault, kept.tried, kept.polling = str(error), True, False
             kept.due_ms = self._clock.now_ms() + round(pause_s * 1000)
@@ -311,11 +359,6 @@ class LiveMarket:
                 self._on_candles(ready)
             except Exception:
                 log.exception("candles_not_handled", interval_ms=ready)
-
-    def _nap(self, began_ms: int, pause_ms: int) -> None:
-        """Until ``pause_ms`` after ``began_ms``, or until the clock is set back."""
-        while not self._stopping.is_set() and 0 < (left_ms := began_ms + pause_ms - self._clock.now_ms()) <= pause_ms:
-            self._stopping.wait(min(LONGEST_NAP_S, left_ms / 1000))
 
 
 def _ignore(_: int) -> None:
@@ -345,3 +388,14 @@ def _late_pause_ms(late_ms: int) -> int:
     if late_ms < SECOND_MS:
         return 300
     return 1_000 if late_ms < 15 * SECOND_MS else 5_000
+
+
+def _first_difference(known: Klines, fetched: Klines) -> int | None:
+    """Open time of the first candle that both have and not alike; None when there is none."""
+    _, left, right = np.intersect1d(known.open_time_ms, fetched.open_time_ms, assume_unique=True, return_indices=True)
+    for name in COLUMNS:
+        one, other = getattr(known, name)[left], getattr(fetched, name)[right]
+        differs = (one != other) & ~(np.isnan(one) & np.isnan(other))
+        if differs.any():
+            return int(known.open_time_ms[left[np.argmax(differs)]])
+    return None

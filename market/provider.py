@@ -1,4 +1,4 @@
-"""What the rest of the project may ask of a venue, and what it may count on."""
+"""What the rest of the project may ask of a venue, what a venue tells by itself, and what may be counted on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ class Price:
     """The newest trade price of a symbol."""
 
     price: float  # quote currency per unit of base; finite and above 0
-    asof_ms: int  # our clock just before the venue was asked: the price is at least as new as this
+    # By our clock: of a polled price just before the venue was asked, as it is at least as new as that; of one from
+    # the stream the venue's own time of the trade.
+    asof_ms: int
 
 
 class MarketData(Protocol):
@@ -41,3 +43,36 @@ class MarketData(Protocol):
 
         Raises: as ``klines``.
         """
+
+    def clock_ahead_ms(self) -> int:
+        """How far the venue's clock is ahead of ours; 0 when the two cannot be told apart, or the venue has none.
+
+        Raises: as ``klines``.
+        """
+        return 0
+
+
+class StreamReader(Protocol):
+    """Whoever a stream tells what it hears. Called in the stream's thread; none of it may wait."""
+
+    def stream_up(self, host: str) -> None:
+        """Data has come over a new connection; what was said before it was open is not told again."""
+
+    def stream_down(self, reason: str) -> None:
+        """Nothing comes any more, or no connection could be had; a line that says why."""
+
+    def traded(self, symbol: str, price: float, venue_ms: int) -> None:
+        """A price, finite and above 0, and the venue's time of it. May come late, twice or out of order."""
+
+    def candle_closed(self, symbol: str, kline: Klines) -> None:
+        """One candle that the venue calls closed. May come late, twice, out of order, or not at all."""
+
+
+class MarketStream(Protocol):
+    """What a venue tells without being asked, kept up by a thread of its own."""
+
+    def start(self, reader: StreamReader) -> None:
+        """Begin to listen; returns at once."""
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread; one that does not end in time is left behind."""

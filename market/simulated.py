@@ -1,4 +1,4 @@
-"""An exchange on loopback that speaks Binance's wire format: REST klines, ticker, time and archive files.
+"""An exchange on loopback that speaks Binance's wire format: REST klines, ticker, time, archive files and streams.
 
 Its prices are a tape's (invented or replayed), never a market's: every answer says so in ``X-Market: SIMULATED``.
 Under ``/sim`` it can be told to fail, for tests. Source of the format: developers.binance.com, Spot REST API and
@@ -28,6 +28,15 @@ from core.errors import ConfigError
 from core.logs import configure_logging
 from market.faults import Fault, Faults
 from market.replay import ReplayTape
+from market.simulated_streams import (
+    LIFETIME_S,
+    PING_EVERY_S,
+    PONG_WITHIN_S,
+    Kind,
+    StreamFault,
+    StreamProtocol,
+    Streams,
+)
 from market.tape import INTERVALS_MS, RandomTape, Tape, price_at
 from market.wire import archive_span, archive_zip, page, rest_rows
 
@@ -90,6 +99,7 @@ class SimulatedExchange:
         port: 0 for any free one.
         symbols: that are traded; None for all there are.
         state: file in which a replay keeps its shift, so that it goes on where it was after a restart.
+        stream_lifetime_s: after which a stream's connection is ended.
     Raises:
         ConfigError: the port is taken, a symbol is unknown, or the folder or the state file cannot be used.
     """
@@ -102,6 +112,7 @@ class SimulatedExchange:
         port: int = 0,
         symbols: Iterable[str] | None = None,
         state: Path | None = None,
+        stream_lifetime_s: float = LIFETIME_S,
     ) -> None:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
@@ -111,7 +122,8 @@ class SimulatedExchange:
             else ReplayTape.open(replay, self._clock.now_ms(), symbols=symbols, state=state)
         )
         self._archive = lru_cache(maxsize=4)(self._make_archive)
-        self._faults = Faults(self._application())
+        self._streams = Streams(lambda: self.tape, self._clock, self._note_stream, lifetime_s=stream_lifetime_s)
+        self._faults = Faults(self._application(), self._streams)
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -119,9 +131,14 @@ class SimulatedExchange:
         except OSError as error:
             self._socket.close()
             raise ConfigError(f"port {port} of 127.0.0.1 cannot be had: {error.strerror}; choose another") from error
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        host = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.url, self.stream_url = f"http://{host}", f"ws://{host}"
         config = uvicorn.Config(
             self._faults,
+            ws=StreamProtocol,
+            ws_ping_interval=PING_EVERY_S,
+            ws_ping_timeout=PONG_WITHIN_S,
+            ws_per_message_deflate=False,
             lifespan="off",
             access_log=False,
             log_config=None,
@@ -168,6 +185,7 @@ class SimulatedExchange:
         body: bytes | None = None,
         delay_s: float = 0.0,
         cut_after: int | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Spoil the next ``count`` answers to paths that begin with ``path_prefix``; see ``Fault``."""
         self._faults.add(
@@ -179,12 +197,46 @@ class SimulatedExchange:
                 body=body,
                 delay_s=delay_s,
                 cut_after=cut_after,
+                seconds=seconds,
             )
         )
+
+    def fail_stream(
+        self,
+        kind: Kind,
+        *,
+        seconds: float | None = None,
+        count: int | None = None,
+        symbol: str | None = None,
+        factor: float = 1.1,
+        delay_s: float = 0.0,
+        status: int = 503,
+    ) -> None:
+        """Let something go wrong with the streams; see ``StreamFault``."""
+        self._streams.add(
+            StreamFault(
+                kind=kind, seconds=seconds, count=count, symbol=symbol, factor=factor, delay_s=delay_s, status=status
+            )
+        )
+
+    def outage(self, seconds: float) -> None:
+        """Be gone for so many seconds of real time: no REST answer, no stream."""
+        self.fail_next("/", 1_000_000, status=503, seconds=seconds)
+        self.fail_stream("refuse", seconds=seconds)
+        self.fail_stream("drop")
 
     def clear_faults(self) -> None:
         """Answer as usual from now on."""
         self._faults.clear()
+        self._streams.clear()
+
+    @property
+    def stream_connections(self) -> int:
+        """How many streams are open."""
+        return self._streams.connections
+
+    def _note_stream(self, path: str, query: str) -> None:
+        self._faults.note(path, query)
 
     def _application(self) -> FastAPI:
         app = FastAPI(openapi_url=None)
@@ -195,12 +247,16 @@ class SimulatedExchange:
         app.get("/api/v3/ticker/price")(self._ticker)
         app.get(_ARCHIVE)(self._file)
         app.post("/sim/faults", status_code=204)(self._post_fault)
+        app.post("/sim/stream-faults", status_code=204)(self._post_stream_fault)
         app.delete("/sim/faults", status_code=204)(self.clear_faults)
         app.get("/sim/requests")(lambda: self.requests)
         return app
 
     def _post_fault(self, fault: Fault) -> None:
         self._faults.add(fault)
+
+    def _post_stream_fault(self, fault: StreamFault) -> None:
+        self._streams.add(fault)
 
     def _klines(self, request: Request) -> Response:
         given = _parameters(request, ("symbol", "interval", "startTime", "endTime", "limit"))
@@ -321,7 +377,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     configure_logging("info", service="exchange", simulated=True)
     with exchange:
-        LOG.info("listening", url=exchange.url, tape=exchange.tape.name, note=exchange.tape.note)
+        LOG.info(
+            "listening",
+            url=exchange.url,
+            stream_url=exchange.stream_url,
+            tape=exchange.tape.name,
+            note=exchange.tape.note,
+        )
         if exchange.tape.note:
             _say(exchange.tape.note)
         signal.sigwait(stops)

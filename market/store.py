@@ -19,6 +19,7 @@ from core.clock import DAY_MS, iso
 from core.errors import ConfigError, MalformedKlines, WorkerError
 from core.files import replace_file, replace_json, sweep_leftovers
 from market.klines import COLUMNS, Klines, interval_name, month_span
+from market.tail import TAIL_ROWS, read_tail, write_tail
 
 SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
 # What the venue said it does not have is asked for again after a day: venues refill holes, and while the usual
@@ -36,7 +37,7 @@ class _Damaged(Exception):
 
 
 class KlineStore:
-    """Klines in ``root/SYMBOL-1m/YYYY-MM.parquet``.
+    """Klines in ``root/SYMBOL-1m/YYYY-MM.parquet``, and the newest once more in ``root/tails`` for serving.
 
     A month file is replaced as a whole, so a reader sees the old or the new one, and a kill loses at most what was
     not yet appended. A file that is damaged all the same is skipped by readers; the writer sets it aside as
@@ -99,7 +100,20 @@ class KlineStore:
                         folder.mkdir(exist_ok=True)
                         replace_file(path, _packed(old.merge(part)))
                 changed += fresh
+            if changed:
+                self._keep_tail(symbol, klines)
         return changed
+
+    def _keep_tail(self, symbol: str, klines: Klines) -> None:
+        """Take klines that were just appended into the series' tail, unless they are older than all of it."""
+        interval_ms = klines.interval_ms
+        known = read_tail(self.root, symbol, interval_ms)
+        newest_ms = max(known.end_ms, klines.end_ms)
+        if not len(known):
+            known = self.read(symbol, interval_ms, newest_ms - TAIL_ROWS * interval_ms, newest_ms)
+        if klines.end_ms > newest_ms - TAIL_ROWS * interval_ms:
+            with _disk(self.root):
+                write_tail(self.root, symbol, known.merge(klines.tail(TAIL_ROWS)))
 
     def latest(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the newest kline, or None when there is none."""

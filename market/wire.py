@@ -1,9 +1,11 @@
-"""Binance's wire format, written: rows of REST klines and archive files."""
+"""Binance's wire format, written: rows of REST klines, messages of the stream, and archive files."""
 
 import io
+import json
 import re
 import zipfile
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,6 +34,24 @@ def rest_rows(klines: Klines) -> bytes:
     """Klines as ``/api/v3/klines`` writes them: 12 elements a row, prices and volumes as strings."""
     rows = zip(*(column.tolist() for column in _wire(klines)), strict=True)
     return ("[" + ",".join([_ROW % row for row in rows]) + "]").encode()
+
+
+def kline_event(kline: Klines, symbol: str, interval: str, event_ms: int, *, closed: bool) -> dict[str, Any]:
+    """One kline as the stream's message, with the very texts of its REST row.
+
+    Args:
+        kline: one row.
+        interval: as Binance names it.
+        event_ms: when it is told.
+        closed: whether it is finished.
+    """
+    (row,) = json.loads(rest_rows(kline))
+    at_ms, opened, high, low, close, volume, until_ms, quote_volume, trades, taker_base, taker_quote, _ = row
+    number = at_ms // 1_000
+    candle = {"t": at_ms, "T": until_ms, "s": symbol, "i": interval, "f": number, "L": number + trades}
+    candle |= {"o": opened, "c": close, "h": high, "l": low, "v": volume, "n": trades, "x": closed}
+    candle |= {"q": quote_volume, "V": taker_base, "Q": taker_quote, "B": "0"}
+    return {"e": "kline", "E": event_ms, "s": symbol, "k": candle}
 
 
 def archive_zip(klines: Klines, name: str, end_ms: int) -> bytes:

@@ -303,7 +303,7 @@ def open_updater(
         yield Updater(
             settings=settings,
             plans=plans,
-            store=KlineStore(settings.data_dir / "klines"),
+            store=KlineStore(settings.klines_dir),
             market=market,
             registry=Registry(settings.data_dir),
             state=StateFile(settings.data_dir, clock, plans),

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from core.clock import HOUR_MS, MINUTE_MS
+from core.clock import HOUR_MS, MINUTE_MS, Clock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from market.binance import Binance
 from market.klines import Klines
 from market.live import OVERLAP_ROWS, LiveMarket, Series
-from market.provider import MarketData, Price
+from market.provider import MarketData, MarketStream, Price
 from market.simulated import SimulatedExchange
 from tests.fakes import eventually, random_walk_klines
 from tests.inference.stand import BASE_MS, RunningClock
@@ -36,9 +36,11 @@ def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
 class Feed:
     """A live market that runs, and the panels it has announced."""
 
-    def __init__(self, market: MarketData, rows: Mapping[Series, int], clock: RunningClock) -> None:
+    def __init__(
+        self, market: MarketData, rows: Mapping[Series, int], clock: Clock, stream: MarketStream | None = None
+    ) -> None:
         self.closed: list[tuple[int, dict[str, int]]] = []  # interval -> end of each symbol's klines
-        self.live = LiveMarket(market, rows, clock)
+        self.live = LiveMarket(market, rows, clock, stream)
 
     def note(self, interval_ms: int) -> None:
         ends = {symbol: klines.end_ms for symbol, klines in self.live.snapshot(interval_ms).items()}
@@ -49,8 +51,10 @@ class Feed:
 
 
 @contextmanager
-def feeding(market: MarketData, rows: Mapping[Series, int], clock: RunningClock) -> Iterator[Feed]:
-    feed = Feed(market, rows, clock)
+def feeding(
+    market: MarketData, rows: Mapping[Series, int], clock: Clock, stream: MarketStream | None = None
+) -> Iterator[Feed]:
+    feed = Feed(market, rows, clock, stream)
     feed.live.start(feed.note)
     try:
         yield feed
@@ -200,7 +204,7 @@ class Scripted(MarketData):
             raise self.fault
         if self.unlisted in symbols:
             raise ConfigError(f"no such symbol: {self.unlisted}")
-        return {symbol: Price(price=1.0, asof_ms=self.clock.now_ms()) for symbol in symbols}
+        return {symbol: Price(price=float(self.tape.close[-1]), asof_ms=self.clock.now_ms()) for symbol in symbols}
 
 
 def test_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(clock: RunningClock) -> None:

@@ -1,0 +1,119 @@
+"""Which price of a symbol is believed: the newest, unless it is far from the last seconds' and nothing confirms it."""
+
+import math
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from core.clock import MINUTE_MS, SECOND_MS, is_ahead, iso
+from market.klines import Klines
+from market.provider import Price
+
+# In units of the mean range of a minute. On BTC, ETH, SOL and ARB two to four minutes a day have such a move in them
+# somewhere; a real one is late by a second then, which costs nothing, where a wrong one is a wrong answer.
+MOST_RANGES = 5.0
+LEAST_LIMIT, MOST_LIMIT = 0.002, 0.05  # of the price
+RANGE_ROWS = 30
+CONFIRMATIONS = 3  # prices in agreement, the first doubted one among them
+CONFIRMED_AFTER_MS = SECOND_MS  # and not all at once: a burst of trades through an empty book is one event
+SAY_EVERY_MS = MINUTE_MS
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Doubt:
+    """Prices that agree with each other and not with the one that is believed."""
+
+    price: float  # the newest of them
+    since_ms: int
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Usual:
+    """What the candles say of a symbol's price and of how far it goes in a minute."""
+
+    price: Price  # close of the newest
+    limit: float  # of ln(one price / another) within a minute
+
+
+class Anchors:
+    """The newest believed price of each symbol.
+
+    Several threads offer prices; whoever reads one never waits and gets it whole.
+    """
+
+    def __init__(self) -> None:
+        self._believed: dict[str, Price] = {}
+        self._usual: dict[str, _Usual] = {}
+        self._doubts: dict[str, _Doubt] = {}
+        self._said_ms: dict[str, int] = {}
+        self._offering = threading.Lock()
+        self.refused = 0  # offers that were doubted
+
+    def get(self, symbol: str) -> Price | None:
+        """The believed price; None before the first."""
+        return self._believed.get(symbol)
+
+    def learn(self, symbol: str, klines: Klines) -> None:
+        """Take from a symbol's newest candles what a usual move is."""
+        tail = klines.tail(RANGE_ROWS)
+        if not len(tail):
+            return
+        minutes = klines.interval_ms / MINUTE_MS
+        limit = MOST_RANGES * float(np.mean(np.log(tail.high / tail.low))) / math.sqrt(minutes)
+        close = Price(price=float(tail.close[-1]), asof_ms=tail.end_ms)
+        self._usual[symbol] = _Usual(price=close, limit=min(MOST_LIMIT, max(LEAST_LIMIT, limit)))
+
+    def offer(self, symbol: str, price: Price, now_ms: int) -> bool:
+        """Believe ``price``, if it is newer than the believed one and can be.
+
+        What is too far from the price before is doubted until ``CONFIRMATIONS`` in a row agree, over a second at
+        least. How far is too far grows with the time since that price, as a random walk's distance does.
+
+        Args:
+            price: from any source; its ``asof_ms`` by our clock.
+        Returns:
+            Whether it is the believed price now.
+        """
+        with self._offering:
+            known = self._believed.get(symbol)
+            if known and price.asof_ms < known.asof_ms and not is_ahead(known.asof_ms, now_ms):
+                return False
+            if self.is_usual(symbol, price) or self._is_confirmed(symbol, price):
+                self._doubts.pop(symbol, None)
+                self._believed[symbol] = price
+                return True
+            self.refused += 1
+            if not 0 <= now_ms - self._said_ms.get(symbol, -SAY_EVERY_MS) < SAY_EVERY_MS:
+                self._said_ms[symbol] = now_ms
+                last = known or self._usual[symbol].price
+                log.warning(
+                    "price_doubted", symbol=symbol, price=price.price, last=last.price, last_asof=iso(last.asof_ms)
+                )
+            return False
+
+    def is_usual(self, symbol: str, price: Price) -> bool:
+        """Whether ``price`` is near enough to the believed one, or to the newest candle's close if that is newer."""
+        usual, known = self._usual.get(symbol), self._believed.get(symbol)
+        if usual is None:
+            return True
+        last = known if known and known.asof_ms >= usual.price.asof_ms else usual.price
+        minutes = max(1.0, abs(price.asof_ms - last.asof_ms) / MINUTE_MS)
+        return abs(math.log(price.price / last.price)) <= usual.limit * math.sqrt(minutes)
+
+    def _is_confirmed(self, symbol: str, price: Price) -> bool:
+        """Count it among the doubted ones that it agrees with; whether they are enough now."""
+        doubt = self._doubts.get(symbol)
+        if (
+            doubt is None
+            or price.asof_ms < doubt.since_ms
+            or abs(math.log(price.price / doubt.price)) > self._usual[symbol].limit
+        ):
+            self._doubts[symbol] = _Doubt(price=price.price, since_ms=price.asof_ms)
+            return False
+        doubt.price, doubt.count = price.price, doubt.count + 1
+        return doubt.count >= CONFIRMATIONS and price.asof_ms - doubt.since_ms >= CONFIRMED_AFTER_MS
