@@ -1,6 +1,7 @@
 """Time as a value that is handed in, so that tests need not wait."""
 
 import time
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -35,7 +36,12 @@ def iso(ms: int) -> str:
     '2023-11-14T22:13:20.000Z'
     """
     seconds, millis = divmod(ms, 1_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{millis:03d}Z"
+    return f"{_iso_second(seconds)}.{millis:03d}Z"
+
+
+@lru_cache(maxsize=256)  # each answer says three moments, and most answers the same ones
+def _iso_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 SLACK_MS = 5 * SECOND_MS  # a clock that is being corrected goes back less far

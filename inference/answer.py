@@ -33,15 +33,23 @@ class Answer:
         """How old the anchor is."""
         return max(0, now_ms - self.anchor_asof_ms)
 
-    def headers(self, now_ms: int) -> dict[str, str]:
+    def forecast_age_ms(self, now_ms: int) -> int:
+        """How long ago the window ended that the forecast was made from."""
+        return max(0, now_ms - self.asof_ms)
+
+    def headers(self, now_ms: int) -> list[tuple[bytes, str]]:
         """What is said beside the value when it is said at ``now_ms``, the first time or again."""
-        return {
-            "X-Topic": str(self.topic_id),
-            **({"X-Network": self.network} if self.network else {}),
-            "X-Model-Version": self.version,
-            "X-Anchor-Age-Ms": str(self.anchor_age_ms(now_ms)),
-            "X-As-Of": iso(self.asof_ms),
-        }
+        said = [
+            (b"x-topic", str(self.topic_id)),
+            (b"x-model-version", self.version),
+            (b"x-anchor-age-ms", str(self.anchor_age_ms(now_ms))),
+            (b"x-forecast-age-ms", str(self.forecast_age_ms(now_ms))),
+            (b"x-as-of", iso(self.asof_ms)),
+            (b"x-answered", iso(self.answered_ms)),
+        ]
+        if self.network:
+            said.append((b"x-network", self.network))
+        return said
 
     def answers(self, topic: Topic, market: str) -> bool:
         """Whether it was given to the very question that ``topic`` asks now, and from the same market."""

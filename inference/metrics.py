@@ -7,11 +7,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from core.topic import Topic
+from inference.answer import Answer
 from inference.service import InferenceService
 from market.live import LiveMarket
 
 TOPIC_LABELS = ("network", "topic")  # chain id, empty when the config does not say; and topic id
-LATENCY_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
+LATENCY_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
+ANCHOR_AGE_S = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+FORECAST_AGE_S = (1.0, 5.0, 15.0, 30.0, 60.0, 90.0, 120.0, 180.0, 600.0, 1800.0, 3600.0, 3720.0)
 
 
 class Metrics:
@@ -26,11 +29,23 @@ class Metrics:
             ("network", "topic", "version", "status"),
             registry=self._registry,
         )
-        self._seen: set[tuple[str, str, str, str]] = set()
+        self._counters: dict[tuple[str, str, str, str], Counter] = {}  # Counter.labels takes as long as all the rest
         self._latency = Histogram(
             "birnn_answer_seconds",
             "Time from question to answer inside the process",
             buckets=LATENCY_S,
+            registry=self._registry,
+        )
+        self._anchor_age = Histogram(
+            "birnn_answer_anchor_age_seconds",
+            "Age of the price that an answer starts from when it is made",
+            buckets=ANCHOR_AGE_S,
+            registry=self._registry,
+        )
+        self._forecast_age = Histogram(
+            "birnn_answer_forecast_age_seconds",
+            "Time since the last candle closed that an answer's forecast has read, when it is made",
+            buckets=FORECAST_AGE_S,
             registry=self._registry,
         )
         self._unlogged = Counter("birnn_log_lines_dropped", "Answer lines that nobody read", registry=self._registry)
@@ -39,17 +54,25 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._registry.register(_State(service, live))
 
-    def answered(self, topic: Topic | None, version: str, status: int, took_s: float) -> None:
+    def answered(self, topic: Topic | None, answer: Answer | None, status: int, took_s: float, asked_ms: int) -> None:
         """Count one question; ``topic`` is None where it named none that is configured.
 
         A new series ends those of versions that answer no more, or months would pile them up.
+
+        Args:
+            answer: None where there is none. Ages are counted of answers that were made for this question and not
+                recalled.
         """
-        key = (*(_labels(topic) if topic else ("", "")), version, str(status))
-        if key not in self._seen:
+        key = (*(_labels(topic) if topic else ("", "")), answer.version if answer else "", str(status))
+        counter = self._counters.get(key)
+        if counter is None:
             self._forget_the_replaced()
-            self._seen.add(key)
-        self._answers.labels(*key).inc()
+            counter = self._counters[key] = self._answers.labels(*key)
+        counter.inc()
         self._latency.observe(took_s)
+        if answer and answer.answered_ms >= asked_ms:
+            self._anchor_age.observe(answer.anchor_age_ms(asked_ms) / 1000)
+            self._forecast_age.observe(answer.forecast_age_ms(asked_ms) / 1000)
 
     def line_dropped(self) -> None:
         """Count an answer that could not be logged."""
@@ -62,8 +85,8 @@ class Metrics:
 
     def _forget_the_replaced(self) -> None:
         current = {"", *self._service.versions()}
-        for key in [key for key in self._seen if key[2] not in current]:
-            self._seen.discard(key)
+        for key in [key for key in self._counters if key[2] not in current]:
+            del self._counters[key]
             self._answers.remove(*key)
 
 
@@ -103,11 +126,24 @@ class _State(Collector):
         feed = CounterMetricFamily("birnn_feed_errors", "Requests to the venue that failed", labels=["kind"])
         for kind, count in self._live.errors.items():
             feed.add_metric([kind], count)
+        incidents = CounterMetricFamily("birnn_feed_incidents", "What the feed dealt with by itself", labels=["kind"])
+        for kind, count in self._live.incidents.items():
+            incidents.add_metric([kind], count)
+        stream = GaugeMetricFamily(
+            "birnn_stream_up",
+            "1 while the stream tells prices, 0 while they are polled",
+            value=not self._live.stream_fault,
+        )
+        ahead = GaugeMetricFamily(
+            "birnn_venue_clock_ahead_seconds",
+            "The venue's clock less this machine's",
+            value=self._live.clock_ahead_ms / 1000,
+        )
         ledger = service.ledger
         failures = CounterMetricFamily("birnn_ledger_failures", "Reads and writes that failed", value=ledger.failures)
         dropped = CounterMetricFamily("birnn_ledger_dropped", "Answers never written", value=ledger.dropped)
         unwritten = GaugeMetricFamily("birnn_ledger_unwritten", "Answers queued for writing", value=ledger.unwritten)
-        return ready, persistence, anchor, klines, model, feed, failures, dropped, unwritten
+        return ready, persistence, anchor, klines, model, feed, incidents, stream, ahead, failures, dropped, unwritten
 
 
 def _labels(topic: Topic) -> tuple[str, str]:

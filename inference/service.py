@@ -44,6 +44,9 @@ class Market(Protocol):
 
     def price_fault(self, symbol: str) -> str: ...
 
+    @property
+    def stream_fault(self) -> str: ...
+
 
 def rows_to_keep(topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
     """How many klines of each (symbol, interval_ms) the forecasts of these topics read, whatever champions come: their
@@ -194,6 +197,11 @@ class InferenceService:
     def anchor(self, topic: Topic) -> Price | None:
         """The newest trade price of the topic's symbol."""
         return self._live.anchor(topic.symbol)
+
+    @property
+    def stream_fault(self) -> str:
+        """Why the market's stream tells nothing now; empty while it does."""
+        return self._live.stream_fault
 
     def last(self, topic: Topic) -> Answer | None:
         """The answer given last."""

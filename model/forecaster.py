@@ -208,8 +208,10 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
         )
     if topic.target is not Target.PRICE:
         return number * topic.unit
-    with np.errstate(over="ignore"):
-        price = anchor * float(np.exp(number))
+    try:
+        price = anchor * math.exp(number)
+    except OverflowError:
+        price = math.inf
     if not (math.isfinite(price) and price > 0):
         raise UnusableForecast(f"topic {topic.key}: price {price} from anchor {anchor} and log-return {number}")
     return price

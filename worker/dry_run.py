@@ -54,6 +54,8 @@ class Reply:
     status: int | None = None  # None: nothing did, and ``failure`` says why
     body: bytes = b""  # its first BODY_LIMIT bytes
     model_version: str | None = None
+    anchor_age_ms: int | None = None  # as the endpoint says it, None where it does not
+    forecast_age_ms: int | None = None
     failure: str = ""
 
 
@@ -79,9 +81,15 @@ def ask(url: str, timeout_s: float) -> Reply:
                     status=response.status_code,
                     body=bytes(body),
                     model_version=response.headers.get("X-Model-Version"),
+                    anchor_age_ms=_age_ms(response.headers.get("X-Anchor-Age-Ms")),
+                    forecast_age_ms=_age_ms(response.headers.get("X-Forecast-Age-Ms")),
                 )
         except (requests.RequestException, ValueError, OSError) as error:  # requests lets some of urllib3's through
             return Reply(failure=f"{type(error).__name__}: {error}")
+
+
+def _age_ms(text: str | None) -> int | None:
+    return int(text) if text and len(text) < 19 and text.isascii() and text.isdigit() else None
 
 
 class DryRunNode:
@@ -133,20 +141,21 @@ class DryRunNode:
         height = epoch_start(topic, block_height(opened_ms))
         while not self._stopped.is_set():
             next_ms = (height + epoch) * BLOCK_MS
-            self.answer(topic, height, closes_ms=min(opened_ms + WINDOW_BLOCKS * BLOCK_MS, next_ms))
+            closes_ms = min(opened_ms + WINDOW_BLOCKS * BLOCK_MS, next_ms)
+            self.answer(topic, height, opened_ms=opened_ms, closes_ms=closes_ms)
             while (left_ms := next_ms - self._clock.now_ms()) > 0 and not self._stopped.is_set():
                 self._clock.sleep(min(left_ms, MINUTE_MS) / SECOND_MS)  # in slices: the wall clock may be set
             height = epoch_start(topic, block_height(self._clock.now_ms()))
             opened_ms = height * BLOCK_MS
 
-    def answer(self, topic: Topic, height: int, *, closes_ms: int) -> Decimal | None:
+    def answer(self, topic: Topic, height: int, *, opened_ms: int, closes_ms: int) -> Decimal | None:
         """Ask for one nonce until there is a value to submit or its window closes.
 
         Returns:
             The value that would be submitted, None if none came in time.
         """
         while not self._stopped.is_set():
-            value = self._question(topic, height)
+            value = self._question(topic, height, opened_ms)
             if value is not None:
                 return value
             if self._clock.now_ms() + RETRY_S * SECOND_MS >= closes_ms:
@@ -154,8 +163,8 @@ class DryRunNode:
             self._clock.sleep(RETRY_S)
         return None
 
-    def _question(self, topic: Topic, height: int) -> Decimal | None:
-        """One question and its log line."""
+    def _question(self, topic: Topic, height: int, opened_ms: int) -> Decimal | None:
+        """One question and its log line, which tells what the way from the window's opening to the value has cost."""
         url = inference_url(topic, height, self._base_url)
         began = time.perf_counter()
         reply = ask(url, self._timeout_s)
@@ -172,7 +181,10 @@ class DryRunNode:
             status=reply.status,
             body=reply.body[:SHOWN_BODY].decode("utf-8", "replace"),
             model_version=reply.model_version,
+            anchor_age_ms=reply.anchor_age_ms,
+            forecast_age_ms=reply.forecast_age_ms,
             took_ms=took_ms,
+            window_ms=self._clock.now_ms() - opened_ms,
         )
         try:
             if reply.status is None:

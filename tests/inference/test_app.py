@@ -1,11 +1,16 @@
 """The HTTP contract with the offchain node, asked over a socket."""
 
+import json
 import math
 import re
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -22,6 +27,7 @@ from model.features import unbroken_needed
 from model.heads import HOUR, MINUTE
 from model.registry import Registry
 from tests.fakes import eventually
+from tests.inference.hanging import hanging
 from tests.inference.stand import (
     BASE_MS,
     BTC_8H,
@@ -72,6 +78,10 @@ def test_an_answer_is_the_bare_decimal_and_its_headers_say_what_it_rests_on(
     assert answer.headers["X-Model-Version"] == "persistence"
     assert answer.headers["X-As-Of"] in {iso(BASE_MS), iso(BASE_MS // HOUR_MS * HOUR_MS)}
     assert 0 <= int(answer.headers["X-Anchor-Age-Ms"]) < 30_000
+    asked_ms, answered_ms = (moment_ms(answer.headers[name]) for name in ("X-Asked", "X-Answered"))
+    assert BASE_MS < asked_ms <= answered_ms < BASE_MS + MINUTE_MS
+    age_ms = asked_ms - moment_ms(answer.headers["X-As-Of"])
+    assert int(answer.headers["X-Forecast-Age-Ms"]) == age_ms
 
 
 @pytest.mark.parametrize(
@@ -111,6 +121,8 @@ def test_each_mistake_has_its_status_and_one_plain_line(served: Node, path: str,
     assert answer.text
     assert len(answer.text) < 300
     assert answer.text[0] not in '{["'
+    assert ("X-Asked" in answer.headers) == bool(re.fullmatch("/inference/[^/]+", path.partition("?")[0]))
+    assert "X-Answered" not in answer.headers
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "PATCH"])
@@ -160,10 +172,61 @@ def test_one_log_line_per_question(served: Node) -> None:
     given = next(line for line in served.lines if line["height"] == 42)
     assert set(given) == {
         "topic_id", "network", "token", "height", "status", "took_ms", "version", "asof_ms", "anchor_age_ms", "value",
+        "asked_ms", "answered_ms", "forecast_age_ms",
     }  # fmt: skip
     assert (given["topic_id"], given["token"], given["status"], given["asof_ms"]) == (82, "SOL", 200, BASE_MS)
+    assert given["asked_ms"] - given["forecast_age_ms"] == given["asof_ms"]
+    assert given["asked_ms"] <= given["answered_ms"]
     refused = next(line for line in served.lines if line["topic_id"] == 43)
+    assert BASE_MS < refused["asked_ms"] < BASE_MS + MINUTE_MS
     assert (refused["status"], refused["reason"][:8]) == (404, "topic 43")
+
+
+LOGGED = """
+import sys
+from core.logs import configure_logging
+from inference.app import write_lines
+configure_logging(sys.argv[1], service="inference", simulated=True)
+write_lines([{"topic_id": 1, "status": 200, "value": "1.5"}, {"topic_id": 2, "status": 503, "reason": "stale"}])
+write_lines([{"topic_id": 3, "status": 200, "value": "2"}])
+"""
+
+
+@pytest.mark.parametrize(("level", "topic_ids"), [("info", [1, 2, 3]), ("warning", [2]), ("error", [])])
+def test_a_batch_of_lines_is_logged_line_by_line(level: str, topic_ids: list[int]) -> None:
+    command = [sys.executable, "-c", LOGGED, level]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [line.pop("topic_id") for line in lines] == topic_ids
+    for line in lines:
+        assert list(line) == sorted(line)
+        assert line.pop("at").endswith("Z")
+        answered = line.pop("status") == 200
+        said = {"value": line["value"]} if answered else {"reason": "stale"}
+        assert line == {
+            "event": "answer",
+            "level": "info" if answered else "warning",
+            "service": "inference",
+            "market": "SIMULATED",
+            **said,
+        }
+    assert ran.stderr == ""
+
+
+def test_the_ages_behind_an_answer_are_counted_when_it_is_made_and_not_when_it_is_told_again(served: Node) -> None:
+    def counts() -> list[float]:
+        scraped = served.get("/metrics").text
+        names = ("birnn_answer_anchor_age_seconds", "birnn_answer_forecast_age_seconds", "birnn_answer_seconds")
+        return [float(re.findall(f"^{name}_count (.*)$", scraped, re.MULTILINE)[0]) for name in names]
+
+    before = counts()
+    first = served.get("/inference/SOL?height=4711")
+    time.sleep(0.01)
+    again = served.get("/inference/SOL?height=4711")
+    served.get("/inference/SOL?topic=43")
+    assert [after - earlier for after, earlier in zip(counts(), before, strict=True)] == [1, 1, 3]
+    assert again.headers["X-Answered"] == first.headers["X-Answered"]
+    assert moment_ms(again.headers["X-Asked"]) > moment_ms(first.headers["X-Asked"])
 
 
 def test_pages_for_people_and_machines(served: Node) -> None:
@@ -199,9 +262,12 @@ def test_a_repeated_question_gets_the_same_answer_also_after_a_restart(
     clock.jump(MINUTE_MS)
     with node(tmp_path, exchange, clock, wait=False) as running:
         restarted = running.get(path)
-    names = ("X-Topic", "X-Model-Version", "X-As-Of", "X-Market")
+    names = ("X-Topic", "X-Model-Version", "X-As-Of", "X-Answered", "X-Market")
+    for answer in (first, again, restarted):
+        assert answer.headers.keys() == first.headers.keys()
     ages_ms = [int(answer.headers["X-Anchor-Age-Ms"]) for answer in (first, again, restarted)]
     for number, answer in enumerate((again, restarted), 1):
+        assert moment_ms(answer.headers["X-Asked"]) > moment_ms(answer.headers["X-Answered"])
         assert (answer.status_code, answer.text) == (200, first.text)
         assert [answer.headers[name] for name in names] == [first.headers[name] for name in names]
         assert ages_ms[number] >= ages_ms[0] + number * MINUTE_MS, "the price is older when it is told again"
@@ -282,6 +348,30 @@ def test_an_answer_that_memory_has_let_go_is_still_the_same(
         assert ask(RECENT + 1) != first
 
 
+def test_a_database_that_hangs_costs_only_the_questions_that_need_it(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    with node(tmp_path, exchange, clock) as running, requests.Session() as session:
+
+        def ask(height: int) -> requests.Response:
+            return session.get(f"{running.url}/inference/ETH?topic=1&height={height}", timeout=5)
+
+        first = ask(0).text
+        for height in range(1, RECENT + 1):
+            ask(height)
+        eventually(lambda: running.ledger.recall(ETH_10M, 0) is None, what="the first answer leaving memory")
+        with hanging(tmp_path / "ledger.sqlite3"):
+            for _ in range(3):
+                refused = ask(0)
+                assert (refused.status_code, "\n" in refused.text) == (503, False)
+                assert "height 0 was answered before is not known" in refused.text
+                assert "X-Asked" in refused.headers
+                assert ask(RECENT).status_code == 200, "memory has it"
+                assert ask(RECENT + 1).status_code == 200, "nobody asked before"
+        eventually(lambda: ask(0).text == first, what="the answer that was given first")
+    eventually(lambda: [line["status"] for line in running.lines if line["height"] == 0][1:4] == [503] * 3)
+
+
 def test_a_stale_market_is_503_with_a_reason_and_then_recovers(
     tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
 ) -> None:
@@ -293,6 +383,7 @@ def test_a_stale_market_is_503_with_a_reason_and_then_recovers(
         assert refused.status_code == 503
         assert "MAX_ANCHOR_AGE_S" in refused.text
         assert "\n" not in refused.text
+        assert "X-Asked" in refused.headers
         assert running.get(volatility).status_code == 200, "it rests on candles alone"
         clock.jump(4 * MINUTE_MS)
         refused = running.get("/inference/SOL?height=6")
@@ -434,6 +525,11 @@ def test_counts_of_a_version_end_when_another_answers_though_nobody_scrapes(
         put_to_use(one)
         scraped = running.get("/metrics").text
     assert f'version="{one}"}}' not in re.sub("birnn_model.*", "", scraped)
+
+
+def moment_ms(text: str) -> int:
+    """The opposite of ``iso``."""
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def in_use(running: Node) -> str:

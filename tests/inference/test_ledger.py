@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError
+from core.errors import ConfigError, WorkerError
 from core.topic import Target, Topic, Volatility
 from inference.answer import Answer
-from inference.ledger import Ledger
+from inference.ledger import READ_S, Ledger
 from tests.fakes import START_MS, FakeClock, eventually
+from tests.inference.hanging import hanging
 from tests.inference.stand import ETH_10M, SOL_15M, topic
 
 CLOCK = FakeClock()
@@ -108,6 +109,37 @@ def test_what_memory_has_let_go_is_fetched_from_the_database(tmp_path: Path) -> 
         assert opened.may_be_elsewhere(ETH_10M, 6)
         opened.fetch(ETH_10M, 6)
         assert opened.keep(answer(6, "anew")).value == "6"
+
+
+def test_while_a_read_hangs_no_other_one_waits_behind_it(tmp_path: Path) -> None:
+    with ledger(tmp_path, recent=3) as opened:
+        for height in range(10):
+            opened.keep(answer(height, str(height)))
+        eventually(lambda: len(stored(tmp_path)) == 10, what="all rows")
+        with hanging(tmp_path / "ledger.sqlite3"):
+            waiting = [opened.look_up(ETH_10M, height) for height in (1, 2)]
+            with pytest.raises(TimeoutError):
+                waiting[0].result(READ_S + 0.1)
+            for _ in range(100):
+                with pytest.raises(WorkerError, match="height 3 was answered before is not known"):
+                    opened.look_up(ETH_10M, 3)
+            assert not waiting[0].cancel(), "it is under way"
+            assert waiting[1].cancel(), "nobody waits for it any more"
+        waiting[0].result(20)
+        recalled = opened.recall(ETH_10M, 1)
+        assert recalled
+        assert recalled.value == "1"
+        assert opened.recall(ETH_10M, 2) is None
+        opened.look_up(ETH_10M, 3).result(20)
+        assert opened.recall(ETH_10M, 3)
+
+
+def test_many_answers_at_once_are_all_written_and_the_first_stands(tmp_path: Path) -> None:
+    """More than go into one statement."""
+    with ledger(tmp_path) as opened:
+        for height in (*range(1000), *range(1000)):
+            opened.keep(answer(height, str(height)))
+    assert stored(tmp_path) == {height: str(height) for height in range(1000)}
 
 
 def test_a_market_s_invented_answers_are_not_the_real_one_s(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Still:
 
     series: dict[int, dict[str, Klines]] = field(default_factory=dict)
     prices: dict[str, Price] = field(default_factory=dict)
+    stream_fault: str = ""
 
     def snapshot(self, interval_ms: int) -> Mapping[str, Klines]:
         return dict(self.series[interval_ms])

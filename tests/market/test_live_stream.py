@@ -11,6 +11,7 @@ from market.binance import Binance
 from market.klines import COLUMNS, Klines
 from market.live import LiveMarket
 from market.simulated import SimulatedExchange
+from market.simulated_streams import Kind
 from market.stream import BinanceStream
 from market.tape import price_at
 from tests.fakes import eventually, free_port
@@ -127,7 +128,7 @@ def test_a_candle_that_the_stream_does_not_tell_is_asked_for(exchange: Simulated
 
 @pytest.mark.parametrize("fault", ["drop", "close", "half_open", "silence"])
 def test_prices_stay_fresh_while_the_stream_is_gone_and_it_comes_back(
-    exchange: SimulatedExchange, clock: RunningClock, fault: str
+    exchange: SimulatedExchange, clock: RunningClock, fault: Kind
 ) -> None:
     with streaming(exchange, clock) as feed:
         renewed(feed.live, "BTCUSDT", 1)
@@ -178,7 +179,7 @@ def test_a_refused_stream_says_why_and_rest_goes_on(exchange: SimulatedExchange,
 
 
 @pytest.mark.parametrize("fault", ["garbage", "duplicate", "reorder"])
-def test_broken_messages_cost_nothing(exchange: SimulatedExchange, clock: RunningClock, fault: str) -> None:
+def test_broken_messages_cost_nothing(exchange: SimulatedExchange, clock: RunningClock, fault: Kind) -> None:
     with streaming(exchange, clock) as feed:
         exchange.fail_stream(fault, count=12)
         clock.jump(BASE_MS + MINUTE_MS - 1_300 - clock.now_ms())

@@ -29,6 +29,7 @@ class Endpoint:
     """An inference server that answers as told, in order; the last answer stays."""
 
     answers: list[tuple[int, bytes]] = field(default_factory=lambda: [(200, b"2650.25")])
+    headers: dict[str, str] = field(default_factory=dict)  # of every answer, beside X-Model-Version
     hang_on: str = "nothing hangs"  # paths with this in them get no answer while the test runs
     asked: list[str] = field(default_factory=list)
     url: str = ""
@@ -48,6 +49,8 @@ def endpoint() -> Iterator[Endpoint]:
             status, body = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
             self.send_response(status)
             self.send_header("X-Model-Version", "v7")
+            for name, text in state.headers.items():
+                self.send_header(name, text)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -110,8 +113,9 @@ def heights(endpoint: Endpoint) -> list[int]:
 
 
 def test_an_answer_is_logged_as_it_would_be_submitted(endpoint: Endpoint) -> None:
+    endpoint.headers = {"X-Anchor-Age-Ms": "320", "X-Forecast-Age-Ms": "12400"}
     with capture_logs() as lines:
-        value = node(endpoint, FakeClock()).answer(topic(), 340_000_080, closes_ms=START_MS)
+        value = node(endpoint, FakeClock()).answer(topic(), 340_000_080, opened_ms=START_MS - 700, closes_ms=START_MS)
     assert value == Decimal("2650.25")
     (line,) = lines
     took_ms = line.pop("took_ms")
@@ -129,6 +133,9 @@ def test_an_answer_is_logged_as_it_would_be_submitted(endpoint: Endpoint) -> Non
         "body": "2650.25",
         "value": "2650.25",
         "model_version": "v7",
+        "anchor_age_ms": 320,
+        "forecast_age_ms": 12_400,
+        "window_ms": 700,
     }
 
 
@@ -146,7 +153,7 @@ def test_an_answer_is_logged_as_it_would_be_submitted(endpoint: Endpoint) -> Non
 def test_what_cannot_be_submitted_says_why(endpoint: Endpoint, status: int, body: bytes, reason: str) -> None:
     endpoint.answers = [(status, body)]
     with capture_logs() as lines:
-        assert node(endpoint, FakeClock()).answer(topic(), 120, closes_ms=START_MS) is None
+        assert node(endpoint, FakeClock()).answer(topic(), 120, opened_ms=START_MS, closes_ms=START_MS) is None
     (line,) = lines
     assert line["event"] == "nothing to submit"
     assert reason in line["reason"]
@@ -167,16 +174,31 @@ def test_an_impossible_url_is_a_reason_too(url: str) -> None:
 def test_a_failure_is_asked_again_inside_the_window(endpoint: Endpoint) -> None:
     endpoint.answers = [(503, b"warming up"), (503, b"warming up"), (200, b"1.5")]
     clock = FakeClock()
-    value = node(endpoint, clock).answer(topic(), 120, closes_ms=START_MS + 60_000)
+    value = node(endpoint, clock).answer(topic(), 120, opened_ms=START_MS, closes_ms=START_MS + 60_000)
     assert value == Decimal("1.5")
     assert clock.slept_s == [5.0, 5.0]
     assert heights(endpoint) == [120, 120, 120]
 
 
+def test_the_window_s_time_goes_on_while_a_value_is_waited_for(endpoint: Endpoint) -> None:
+    endpoint.answers = [(503, b"warming up"), (200, b"1.5")]
+    with capture_logs() as lines:
+        follow(endpoint, topic(), now_ms=START_MS + 301_000, sleeps=3)
+        node(endpoint, FakeClock()).answer(topic(), 120, opened_ms=START_MS - 700, closes_ms=START_MS + 60_000)
+    assert [line["window_ms"] for line in lines] == [0, 5_000, 700]
+
+
+@pytest.mark.parametrize("text", ["", "-1", "soon", "1.5", "9" * 5000, "\u00b2"])
+def test_an_age_that_is_no_number_is_none(endpoint: Endpoint, text: str) -> None:
+    endpoint.headers = {"X-Anchor-Age-Ms": text}
+    reply = ask(f"{endpoint.url}/inference/ETH", 5.0)
+    assert (reply.status, reply.anchor_age_ms, reply.forecast_age_ms) == (200, None, None)
+
+
 def test_a_window_closes(endpoint: Endpoint) -> None:
     endpoint.answers = [(503, b"down")]
     clock = FakeClock()
-    assert node(endpoint, clock).answer(topic(), 120, closes_ms=START_MS + 20_000) is None
+    assert node(endpoint, clock).answer(topic(), 120, opened_ms=START_MS, closes_ms=START_MS + 20_000) is None
     assert clock.now_ms() < START_MS + 20_000
     assert len(endpoint.asked) == 4
 
