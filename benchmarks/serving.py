@@ -1,115 +1,270 @@
-"""One answer beside an empty FastAPI route, start-up time and memory of inference: one run, one table.
+"""Answers beside an empty FastAPI route under the same server: quiet, while training, swapping and without exchange.
 
-    python -m benchmarks.serving [--answers 3000] [--training-days 10]
+    python -m benchmarks.serving [--seconds 4] [--rounds 3] [--training-days 10] [--quick]
 
-Everything runs on loopback: the simulated exchange, one round of training, ``python -m inference`` on what it
-published, and an empty FastAPI route in a process with the same uvicorn settings. The two are asked in turn.
+Everything runs on loopback and on the same cores: the simulated exchange with its streams, ``python -m inference`` on a
+published network, the empty route, a worker that does everything per request, and wrk, which asks (on Debian and
+Ubuntu: ``apt-get install wrk``). The servers are asked in turn, some seconds each, and of the rounds the median is
+shown. Each question has a height of its own, so that each answer is made and kept, except in the line that says
+otherwise. Any answer that is not 200 ends the run.
 """
 
 import argparse
-import http.client
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count, cycle
 from pathlib import Path
 
 import psutil
+import requests
 
+from core.config import topics_from_config
 from core.settings import load_settings
+from core.topic import CatalogueTopic
 from market.simulated import SimulatedExchange
+from model.heads import MINUTE, panels_for
+from model.registry import Registry
+from tests.catalogue import scalar_topics, write_configs
 from tests.fakes import free_port
 
-EMPTY_APP = """
-import uvicorn, sys
-from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
-app = FastAPI()
-@app.get("/")
-async def empty() -> PlainTextResponse:
-    return PlainTextResponse("0")
-uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), loop="uvloop", http="httptools", access_log=False,
-            log_level="warning")
+ROOT = Path(__file__).parents[1]
+LUA = """
+local height = tonumber(os.getenv("HEIGHT"))
+local paths, number = {}, 0
+for path in string.gmatch(os.getenv("PATHS"), "%S+") do table.insert(paths, path) end
+request = function()
+  number = number + 1
+  local path = paths[number % #paths + 1]
+  if height == 0 then return wrk.format("GET", path) end
+  return wrk.format("GET", path .. "&height=" .. (height + math.floor(number / #paths)))
+end
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format("RESULT %d %d %d %d %.1f %.1f\\n", summary.requests, summary.duration,
+    e.status, e.connect + e.read + e.write + e.timeout, latency:percentile(50), latency:percentile(99)))
+end
 """
+HEIGHTS = count(1_000_000, 10_000_000)  # where each turn's begin
+FIVE = ("BTC", "ETH", "SOL", "NEAR", "XRP")
+TRAIN = (
+    "from updater.service import train_once; from core.config import topics_from_config as t; "
+    "from core.settings import load_settings as s; x = s(); train_once(x, t(*x.config_files), panels=('minute',))"
+)
 
 
-def wait_for(port: int, path: str, patience_s: float = 60.0) -> float:
-    """Seconds until ``path`` answers 200."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What wrk measured in some seconds."""
+
+    per_s: float
+    median_ms: float
+    tail_ms: float  # 99th percentile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A server and how it is asked."""
+
+    name: str
+    url: str  # of the server
+    paths: tuple[str, ...] = ("/",)  # asked in turn
+    heights: bool = False
+
+
+def turn(asked: Asked, connections: int, seconds: int, lua: Path) -> Turn:
+    """Ask for some seconds."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "-s", str(lua), asked.url]
+    height = next(HEIGHTS) if asked.heights else 0
+    environment = {**os.environ, "HEIGHT": str(height), "PATHS": " ".join(asked.paths)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=seconds + 60)
+    found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\S+) (\S+)", done.stdout)
+    assert found, done.stdout
+    requests_, duration_us, refused, failed = (int(found[n]) for n in range(1, 5))
+    if refused or failed:
+        raise SystemExit(f"{asked.name}: {refused} answers were not 200 and {failed} did not come")
+    per_s = requests_ / duration_us * 1e6
+    return Turn(per_s=per_s, median_ms=float(found[5]) / 1000, tail_ms=float(found[6]) / 1000)
+
+
+def compare(what: str, servers: Sequence[Asked], connections: int, seconds: int, rounds: int, lua: Path) -> None:
+    """Ask the servers in turn and print the medians; the last server is what the others are measured by."""
+    turns: dict[str, list[Turn]] = {asked.name: [] for asked in servers}
+    for _ in range(rounds):
+        for asked in servers:
+            turns[asked.name].append(turn(asked, connections, seconds, lua))
+
+    def median(name: str, read: Callable[[Turn], float]) -> float:
+        return statistics.median(read(one) for one in turns[name])
+
+    base = servers[-1].name
+    for asked in servers:
+        per_s, middle = median(asked.name, lambda t: t.per_s), median(asked.name, lambda t: t.median_ms)
+        ratios = f"{middle / median(base, lambda t: t.median_ms):>9.2f}{per_s / median(base, lambda t: t.per_s):>9.2f}"
+        tail = median(asked.name, lambda t: t.tail_ms)
+        print(
+            f"{what:<26}{asked.name:<16}{connections:>6}{per_s:>10.0f}{middle:>10.3f}{tail:>9.2f}{ratios}", flush=True
+        )
+
+
+def wait_for(url: str, patience_s: float = 60.0) -> float:
+    """Seconds until ``url`` answers 200."""
     began = time.perf_counter()
     while time.perf_counter() - began < patience_s:
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-            connection.request("GET", path)
-            if connection.getresponse().status == 200:
+        with suppress(requests.RequestException):
+            if requests.get(url, timeout=2).status_code == 200:
                 return time.perf_counter() - began
-        except OSError:
-            pass
-        finally:
-            connection.close()
         time.sleep(0.02)
-    raise SystemExit(f"{path} on port {port} did not answer 200 within {patience_s} s")
+    raise SystemExit(f"{url} did not answer 200 within {patience_s} s")
 
 
-def timed(connection: http.client.HTTPConnection, path: str) -> float:
-    """Milliseconds of one answer."""
-    began = time.perf_counter()
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    body = answer.read()
-    took = (time.perf_counter() - began) * 1000
-    if answer.status != 200:
-        raise SystemExit(f"{path}: {answer.status} {body!r}")
-    return took
+@contextmanager
+def running(command: Sequence[str], environment: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process for as long as the block lasts."""
+    with log.open("ab") as output:
+        process = subprocess.Popen([sys.executable, *command], env=environment, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def repeated(work: Callable[[], object], every_s: float) -> Iterator[None]:
+    """Do ``work`` again and again in a thread while the block lasts."""
+    over = threading.Event()
+
+    def go() -> None:
+        while not over.wait(every_s):
+            work()
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def wait_for_child(training: "subprocess.Popen[bytes]", patience_s: float = 120.0) -> None:
+    """Until the updater's training, which is a process of its own, is under way."""
+    deadline = time.monotonic() + patience_s
+    while not psutil.Process(training.pid).children():
+        if time.monotonic() > deadline or training.poll() is not None:
+            raise SystemExit("the training did not begin")
+        time.sleep(0.1)
+
+
+def without_exchange(exchange: SimulatedExchange, measure: Callable[[str], None]) -> None:
+    """Measure while the exchange refuses everything, and while it lets everybody wait."""
+    exchange.fail_next("/", 1_000_000, status=503)
+    exchange.fail_stream("half_open")
+    exchange.fail_stream("refuse", seconds=3600)
+    measure("exchange refuses")
+    exchange.clear_faults()
+    time.sleep(5)  # for prices to be fresh again: what is measured next must not begin with the age of this
+    exchange.fail_next("/", 1_000_000, delay_s=20.0)
+    exchange.fail_stream("silence", seconds=20)
+    measure("exchange hangs")
+    exchange.clear_faults()
+
+
+def start_and_memory(what: str, topics: Sequence[CatalogueTopic], environment: dict[str, str], folder: Path) -> None:
+    """Start inference for some topics on the data there is; print how soon it is ready and what it weighs."""
+    folder.mkdir()
+    port = str(free_port())
+    configs = ",".join(map(str, write_configs(folder, topics)))
+    with running(["-m", "inference"], environment | {"CONFIG_FILE": configs, "PORT": port}, folder / "log") as process:
+        ready_s = wait_for(f"http://127.0.0.1:{port}/readyz")
+        for topic in topics:
+            question = {"topic": str(topic.topic_id), "network": topic.network}
+            requests.get(f"http://127.0.0.1:{port}/inference/{topic.asset}", params=question, timeout=5)
+        rss = psutil.Process(process.pid).memory_info().rss / 1e6
+    symbols = len({topic.asset for topic in topics})
+    print(f"{what}: {len(topics)} topics, {symbols} symbols: start to ready {ready_s:.2f} s, {rss:.0f} MB resident")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--answers", type=int, default=3000)
+    parser.add_argument("--seconds", type=int, default=4, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--training-days", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="one round of two seconds, six days of training")
     options = parser.parse_args()
-    load_settings()
-    with tempfile.TemporaryDirectory() as folder, SimulatedExchange(seed=0) as exchange:
-        port, empty_port = free_port(), free_port()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not installed; on Debian and Ubuntu: apt-get install wrk")
+    seconds, rounds = (2, 1) if options.quick else (options.seconds, options.rounds)
+    with tempfile.TemporaryDirectory() as name, SimulatedExchange(seed=0) as exchange:
+        folder, log, port, lua = Path(name), Path(name) / "log", free_port(), Path(name) / "ask.lua"
+        lua.write_text(LUA)
         environment = {
             **os.environ,
             "MARKET": "simulated",
             "BINANCE_REST_URLS": exchange.url,
+            "BINANCE_WS_URLS": exchange.stream_url,
             "BINANCE_ARCHIVE_URL": exchange.url,
-            "DATA_DIR": folder,
-            "CONFIG_FILE": str(Path(__file__).parents[1] / "config.example.json"),
-            "TRAINING_DAYS": str(options.training_days),
+            "DATA_DIR": name,
+            "CONFIG_FILE": str(ROOT / "config.example.json"),
+            "TRAINING_DAYS": str(6 if options.quick else options.training_days),
             "PORT": str(port),
             "LOG_LEVEL": "info",
         }
-        code = "from updater.service import train_once; from core.config import topics_from_config as t; "
-        code += "from core.settings import load_settings as s; x = s(); train_once(x, t(*x.config_files))"
-        with (Path(folder) / "log").open("w") as log:
-            subprocess.run([sys.executable, "-c", code], env=environment, check=True, stdout=log, stderr=log)
-            empty = subprocess.Popen([sys.executable, "-c", EMPTY_APP, str(empty_port)], stdout=log, stderr=log)
-            server = subprocess.Popen([sys.executable, "-m", "inference"], env=environment, stdout=log, stderr=log)
-            try:
-                ready_s = wait_for(port, "/readyz")
-                wait_for(empty_port, "/")
-                ours = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                theirs = http.client.HTTPConnection("127.0.0.1", empty_port, timeout=5)
-                times: dict[str, list[float]] = {"with height": [], "without height": [], "empty": []}
-                for number in range(options.answers):
-                    times["with height"].append(timed(ours, f"/inference/ETH?topic=1&height={number + 1}"))
-                    times["empty"].append(timed(theirs, "/"))
-                    times["without height"].append(timed(ours, "/inference/ETH?topic=1"))
-                memory_mb = psutil.Process(server.pid).memory_info().rss / 1e6
-            finally:
-                for process in (server, empty):
-                    process.terminate()
-                    process.wait(timeout=10)
-    base = statistics.median(times["empty"])
-    print(f"{'route':<16}{'median ms':>12}{'99 % ms':>12}{'median / empty':>18}")
-    for name, values in times.items():
-        median, tail = statistics.median(values), statistics.quantiles(values, n=100)[98]
-        print(f"{name:<16}{median:>12.3f}{tail:>12.3f}{median / base:>18.2f}")
-    print(f"start to ready with a published model: {ready_s:.1f} s; resident memory of inference: {memory_mb:.0f} MB")
+        settings = load_settings(**{key.lower(): environment[key] for key in environment.keys() - os.environ.keys()})
+        topics = topics_from_config(*settings.config_files)
+        registry = Registry(folder)
+        plan = panels_for(topics)[MINUTE]
+        for _ in range(2):  # two versions, to swap
+            with log.open("ab") as output:
+                subprocess.run([sys.executable, "-c", TRAIN], env=environment, check=True, stdout=output, stderr=output)
+        versions = registry.versions()
+        registry.promote(plan.topics, versions[-1], time.time_ns() // 1_000_000)
+        empty_port, other_port = free_port(), free_port()
+        empty = Asked(name="empty route", url=f"http://127.0.0.1:{empty_port}")
+        paths = tuple(f"/inference/{topic.token}?topic={topic.topic_id}" for topic in topics)
+        ours = Asked(name="ours", url=f"http://127.0.0.1:{port}", paths=paths, heights=True)
+        unkept = Asked(name="ours, no height", url=ours.url, paths=paths)
+        other = Asked(name="per request", url=f"http://127.0.0.1:{other_port}", paths=("/inference/ETH",))
+        with (
+            running(["-m", "inference"], environment, log) as process,
+            running(["-m", "benchmarks.empty_route", str(empty_port)], environment, log),
+            running(["-m", "benchmarks.per_request", str(other_port), exchange.url], environment, log),
+        ):
+            for url in (f"{ours.url}/readyz", f"{empty.url}/", f"{other.url}/inference/ETH"):
+                wait_for(url)
+            print(f"{'':<42}{'conn.':>6}{'per s':>10}{'median ms':>10}{'99 % ms':>9}{'/ empty':>9}{'per s /':>9}")
+            for connections in (1, 32, 256):
+                compare("quiet", (ours, unkept, empty), connections, seconds, rounds, lua)
+            for connections in (1, 32):
+                compare("the example's way", (other, empty), connections, seconds, 1, lua)
+            with running(["-c", TRAIN], environment | {"TRAINING_DAYS": "90", "SEED": "1"}, log) as training:
+                wait_for_child(training)
+                compare("while training", (ours, empty), 32, seconds, rounds, lua)
+                compare("while training", (ours, empty), 1, seconds, 1, lua)
+                print(f"{'':<26}the training {'goes on' if training.poll() is None else 'had ended: give more days'}")
+            swapped = cycle(versions[-2:])
+            with repeated(lambda: registry.promote(plan.topics, next(swapped), time.time_ns() // 1_000_000), 1.0):
+                compare("swaps, one a second", (ours, empty), 32, seconds, rounds, lua)
+            without_exchange(exchange, lambda what: compare(what, (ours, empty), 32, seconds, 1, lua))
+            rss = psutil.Process(process.pid).memory_info().rss / 1e6
+            print(f"\nresident memory of inference after all this: {rss:.0f} MB")
+        everything = scalar_topics()
+        start_and_memory("five symbols", [t for t in everything if t.asset in FIVE], environment, folder / "five")
+        start_and_memory("whole catalogue", everything, environment, folder / "all")
 
 
 if __name__ == "__main__":

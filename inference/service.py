@@ -19,7 +19,7 @@ from inference.question import Questions
 from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
-from model.forecaster import PERSISTENCE, BiRNNForecaster, Forecasts, HeadForecast, Naive, Reasons, value
+from model.forecaster import PERSISTENCE, BiRNNForecaster, Forecasts, HeadForecast, Naive, Reasons, carried, value
 from model.heads import LONGEST_LOOKBACK, Head, head_of, panel_of, panels_for
 from model.registry import Registry
 
@@ -172,6 +172,8 @@ class InferenceService:
             raise StaleKlines(f"topic {topic.key}: starting: {self._missing_market(topic)}")
         anchor = self._anchor(outlook, now_ms)
         forecast, reason = self._forecast(outlook, now_ms)
+        if forecast.asof_ms == outlook.klines_end_ms and not outlook.why_no_anchor(anchor):
+            forecast = carried(forecast, outlook.close, anchor.price, anchor.asof_ms - outlook.klines_end_ms)
         return Made(number=value(topic, forecast, anchor.price), forecast=forecast, anchor=anchor, reason=reason)
 
     def not_ready(self) -> dict[str, str]:

@@ -6,14 +6,14 @@ A forecaster has no state that a forecast changes: threads may share it, and one
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import onnxruntime
 
-from core.clock import iso
+from core.clock import MINUTE_MS, iso
 from core.errors import ConfigError, IncompatibleModel, StaleKlines, UnusableForecast
 from core.topic import Target, Topic
 from market.klines import Klines
@@ -32,11 +32,14 @@ from model.features import (
     rows_needed,
     unbroken_needed,
 )
-from model.heads import LEADER, PANELS, Head, Kind, Panel, candle_returns, decode, head_of, naive, panel_of
+from model.heads import LEADER, MINUTE, PANELS, Head, Kind, Panel, candle_returns, decode, head_of, naive, panel_of
 
 PERSISTENCE = "persistence"  # the version of the naive forecast
 MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
 MOST_TIMES = 50.0  # so is a volatility that many times above or below the present one
+# Weight of a minute's squared return in what is expected of a variance, as measured (docs/decisions/0005).
+MOST_MINUTES = 5.0  # without a new candle; measured up to three, and then it is stale
+NEWS_WEIGHT, NEWS_HORIZON_MIN, NEWS_FADES = 0.05, 15, 2 / 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +178,31 @@ class Naive:
             returns = candle_returns(tail.tail(have))[1:]
             scale = float(np.sqrt(np.mean(returns**2) + FLAT**2)) if have > 1 else FLAT
         return _forecast(symbol, head, PERSISTENCE, tail.end_ms, float(naive(tail, panel, head)[-1]), scale)
+
+
+def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) -> HeadForecast:
+    """A forecast as of now, made at the last candle's close and asked for a little later.
+
+    The window that is asked about begins with the question, so it has moved on with it. Of a return nothing is taken
+    off: a price is built on the anchor, so what has come true since is in it, and what is said of the return to come
+    holds as well a minute later as when it was said. A volatility learns from how far the price has come since: with
+    ``m = ln(anchor / close)`` over ``d`` minutes, ``v**2`` becomes ``v**2 + w * (m**2 - v**2 * d)``, where the weight
+    ``w`` falls with the horizon. Only the minute panel's: what one return of up to an hour says of eight was not
+    measured. The naive forecast stays what it is.
+
+    Args:
+        close: where the window that was read ended, in quote currency.
+        anchor: the newest price, likewise.
+        age_ms: from that close to the moment of the anchor; below 0 is 0.
+    Source: J.P. Morgan/Reuters, RiskMetrics, 4th ed., section 5.2, for the update; docs/decisions/0005 for the weights.
+    """
+    now = forecast.volatility
+    if now is None or forecast.version == PERSISTENCE or panel_of(forecast.head.horizon_min) is not MINUTE:
+        return forecast
+    weight = NEWS_WEIGHT * min(1.0, NEWS_HORIZON_MIN / forecast.head.horizon_min) ** NEWS_FADES
+    moved, minutes = math.log(anchor / close), max(0, age_ms) / MINUTE_MS
+    variance = now**2 + weight * (moved**2 - now**2 * min(minutes, MOST_MINUTES))
+    return replace(forecast, volatility=math.sqrt(variance))
 
 
 def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:

@@ -207,6 +207,24 @@ class Scripted(MarketData):
         return {symbol: Price(price=float(self.tape.close[-1]), asof_ms=self.clock.now_ms()) for symbol in symbols}
 
 
+@pytest.mark.parametrize("behind", [0, 1, 25, ROWS - 1, ROWS, 500])
+def test_what_an_earlier_run_left_saves_asking_for_it(clock: RunningClock, behind: int) -> None:
+    market = Scripted(clock)
+    left = market.tape.between(0, BASE_MS - behind * MINUTE_MS)
+    closed: list[int] = []
+    live = LiveMarket(market, {BTC: ROWS}, clock, tail=lambda symbol, interval_ms: left)
+    live.start(closed.append)
+    try:
+        eventually(lambda: closed == [MINUTE_MS], what="the candles handed on, also when none had to be fetched")
+        np.testing.assert_array_equal(live.klines(*BTC).close, market.tape.between(0, BASE_MS).tail(ROWS).close)
+        oldest_ms = BASE_MS - ROWS * MINUTE_MS
+        assert market.asked_ms == [
+            max(oldest_ms, left.end_ms - OVERLAP_ROWS * MINUTE_MS) if behind < ROWS else oldest_ms
+        ]
+    finally:
+        live.stop()
+
+
 def test_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(clock: RunningClock) -> None:
     market = Scripted(clock)
     with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
