@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from core.clock import HOUR_MS, SECOND_MS, SystemClock
+from core.clock import HOUR_MS, SECOND_MS, Clock, SystemClock
 from core.config import topics_from_config
 from core.errors import ConfigError
 from core.logs import configure_logging
@@ -45,18 +45,24 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        return _run(load_settings())
+        return serve(load_settings(), SystemClock())
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_CONFIG
 
 
-def _run(settings: Settings) -> int:
+def serve(settings: Settings, clock: Clock) -> int:
+    """Answer until told to end.
+
+    Args:
+        clock: the machine's own, unless months are to pass in minutes.
+    Raises:
+        ConfigError: what the settings name is wrong or cannot be had.
+    """
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
     configure_logging(settings.log_level, service="inference", simulated=settings.market is Market.SIMULATED)
     topics = topics_from_config(*settings.config_files)
-    clock = SystemClock()
     rows = rows_to_keep(topics)
     venue = binance_from(settings, clock, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
     stream = stream_from(settings, rows)

@@ -17,3 +17,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real klines in {folder.name}/ beside the checkout, which are not here")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the soak test lasts, and what happens in it."""
+    parser.addoption("--soak-minutes", type=float, default=1.0, help="of tests/e2e/test_soak.py; 120 for two hours")
+    parser.addoption("--soak-seed", type=int, default=20, help="decides which fault comes when")

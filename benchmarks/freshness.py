@@ -1,0 +1,161 @@
+"""How old the price behind an answer is: minutes of the stream, a cut, an outage, and a cold start.
+
+    python -m benchmarks.freshness [--minutes 10] [--outage-minutes 5] [--quick]
+
+``python -m inference`` with the topics of config.example.json on the simulated exchange, asked fifty times a second;
+the ages are those of its headers. "Fresh" is an age below 1.5 s. Half an hour, nearly all of it waiting; --quick: three
+minutes.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+from core.config import topics_from_config
+from market.simulated import SimulatedExchange
+from market.store import KlineStore
+from model.heads import HOUR, MINUTE, head_of
+from model.registry import Registry
+from tests.fakes import free_port
+from tests.inference.stand import HEADS, publish
+
+EXAMPLE = Path(__file__).parents[1] / "config.example.json"
+FRESH_MS, EVERY_S = 1_500, 0.02
+ROWS = 4_000  # that the store has before the cold start
+
+
+class Node:
+    """A running inference, and the ages of the prices it answers with."""
+
+    def __init__(self, environment: dict[str, str], url: str, log: Path) -> None:
+        self._url, self._session = url, requests.Session()
+        self._paths = [
+            f"/inference/{topic.token}?topic={topic.topic_id}"
+            for topic in topics_from_config(EXAMPLE)
+            if topic.target == "price"
+        ]
+        self._asked = 0
+        began_s = time.perf_counter()
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "inference"], env=environment, stdout=output, stderr=output
+            )
+        while not self._ready():
+            if time.perf_counter() - began_s > 60:
+                raise SystemExit(log.read_text()[-2000:])
+            time.sleep(0.02)
+        self.start_s = time.perf_counter() - began_s
+
+    def _ready(self) -> bool:
+        try:
+            return self._session.get(f"{self._url}/readyz", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def age_ms(self) -> int | None:
+        """Of the price behind one answer; None where it was refused."""
+        self._asked += 1
+        answer = self._session.get(self._url + self._paths[self._asked % len(self._paths)], timeout=5)
+        return int(answer.headers["X-Anchor-Age-Ms"]) if answer.status_code == 200 else None
+
+    def watch(self, seconds: float) -> list[int | None]:
+        """Ages, fifty a second."""
+        ages = []
+        until_s = time.perf_counter() + seconds
+        while time.perf_counter() < until_s:
+            ages.append(self.age_ms())
+            time.sleep(EVERY_S)
+        return ages
+
+    def fresh_again_s(self) -> float:
+        """Seconds until as many answers in a row are fresh as there are price topics."""
+        began_s, row = time.perf_counter(), 0
+        while row < len(self._paths):
+            age_ms = self.age_ms()
+            row = row + 1 if age_ms is not None and age_ms < FRESH_MS else 0
+            time.sleep(EVERY_S)
+        return time.perf_counter() - began_s
+
+
+def show(what: str, ages: list[int | None]) -> None:
+    known = sorted(age for age in ages if age is not None)
+    tail = statistics.quantiles(known, n=100)[98]
+    print(
+        f"{what}: {len(ages)} answers, {len(ages) - len(known)} refused; age median {statistics.median(known):.0f} ms, "
+        f"99 % {tail:.0f} ms, longest {known[-1]} ms",
+        flush=True,
+    )
+
+
+def cut(node: Node, what: str, spoil: Callable[[], None]) -> None:
+    """Spoil the stream; the ages of the next twelve seconds."""
+    spoil()
+    show(what, node.watch(12))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the quiet stream")
+    parser.add_argument("--outage-minutes", type=float, default=5.0)
+    parser.add_argument("--quick", action="store_true", help="half a minute each")
+    options = parser.parse_args()
+    minutes, outage_minutes = (0.5, 0.5) if options.quick else (options.minutes, options.outage_minutes)
+    with tempfile.TemporaryDirectory() as name, SimulatedExchange(seed=0) as exchange:
+        folder, url = Path(name), f"http://127.0.0.1:{(port := free_port())}"
+        environment = {
+            **os.environ,
+            "MARKET": "simulated",
+            "BINANCE_REST_URLS": exchange.url,
+            "BINANCE_WS_URLS": exchange.stream_url,
+            "BINANCE_ARCHIVE_URL": exchange.url,
+            "DATA_DIR": name,
+            "CONFIG_FILE": str(EXAMPLE),
+            "PORT": str(port),
+            "LOG_LEVEL": "warning",
+        }
+        now_ms = time.time_ns() // 1_000_000
+        topics, registry, store = topics_from_config(EXAMPLE), Registry(folder), KlineStore(folder / "klines")
+        for panel in (MINUTE, HOUR):
+            version = publish(registry, 0.1, now_ms, panel)
+            registry.promote([topic for topic in topics if head_of(topic).key in HEADS[panel.name]], version, now_ms)
+            for symbol in {topic.symbol for topic in topics}:
+                end_ms = now_ms - 10 * panel.interval_ms
+                start_ms = end_ms - ROWS * panel.interval_ms
+                store.append(symbol, exchange.tape.klines(symbol, panel.interval_ms, start_ms, end_ms))
+        node = Node(environment, url, folder / "log")
+        try:
+            print(f"cold start to ready, store and registry present: {node.start_s:.2f} s")
+            node.watch(5)
+            show(f"the stream, {minutes:g} min", node.watch(60 * minutes))
+            cut(node, "stream cut", lambda: exchange.fail_stream("drop"))
+            cut(node, "stream cut and refused for 10 s", lambda: refuse(exchange, 10.0))
+            cut(node, "stream silent for 10 s", lambda: exchange.fail_stream("silence", seconds=10.0))
+            cut(node, "stream half-open", lambda: exchange.fail_stream("half_open"))
+            exchange.outage(60 * outage_minutes)
+            time.sleep(60 * outage_minutes)
+            print(f"outage of {outage_minutes:g} min: fresh again {node.fresh_again_s():.2f} s after its end")
+            exchange.fail_stream("silence", seconds=60 * outage_minutes)
+            exchange.fail_next("/", 1_000_000, delay_s=10.0, seconds=60 * outage_minutes)
+            time.sleep(60 * outage_minutes)
+            print(f"everything hung for {outage_minutes:g} min: fresh again {node.fresh_again_s():.2f} s after its end")
+        finally:
+            node.process.terminate()
+            node.process.wait(timeout=10)
+
+
+def refuse(exchange: SimulatedExchange, seconds: float) -> None:
+    """Cut the stream and let nobody in."""
+    exchange.fail_stream("refuse", seconds=seconds)
+    exchange.fail_stream("drop")
+
+
+if __name__ == "__main__":
+    main()
