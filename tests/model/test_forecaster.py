@@ -22,7 +22,7 @@ from market.klines import COLUMNS, Klines
 from model.artefact import Artefact, Manifest
 from model.evaluation import onnx_network, outputs
 from model.features import FEATURE_VERSION, FEATURES, WARMUP, compute, rows_needed
-from model.forecaster import PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, value
+from model.forecaster import MOST_MINUTES, PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value
 from model.heads import HOUR, MINUTE, Head, Kind, PanelPlan, decode, head_of, naive
 from model.registry import Registry, check
 from model.windows import Split, build
@@ -417,3 +417,57 @@ def test_serving_loads_neither_torch_nor_polars() -> None:
         timeout=60,
     )
     assert run.stdout == "set()\n"
+
+
+def volatile(v: float, horizon_min: int = 15, version: str = "some") -> HeadForecast:
+    head = Head(Kind.VOLATILITY, horizon_min)
+    return HeadForecast(symbol="ETHUSDT", head=head, version=version, asof_ms=0, volatility=v, scale=v)
+
+
+@given(
+    v=st.floats(1e-6, 1e-2),
+    move=st.floats(-0.05, 0.05),
+    seconds=st.floats(0.0, 180.0),
+    horizon_min=st.sampled_from([2, 5, 15, 60, 240]),
+)
+def test_a_volatility_learns_from_the_move_since_the_close(
+    v: float, move: float, seconds: float, horizon_min: int
+) -> None:
+    close = 2000.0
+    now = carried(volatile(v, horizon_min), close, close * np.exp(move), round(seconds * 1000)).volatility
+    assert now is not None
+    assert np.isfinite(now)
+    assert now > 0
+    expected, came = v**2 * seconds / 60, move**2
+    if came > 1.01 * expected + 1e-12:
+        assert now > v, "more than was expected: it rises"
+    elif came < 0.99 * expected - 1e-12:
+        assert now < v
+
+
+def test_what_came_as_expected_and_a_question_at_the_close_change_no_volatility() -> None:
+    v = 6e-4
+    assert carried(volatile(v), 2000.0, 2000.0, 0).volatility == pytest.approx(v, rel=1e-12)
+    assert carried(volatile(v), 2000.0, 2000.0, -500).volatility == pytest.approx(v, rel=1e-12), (
+        "a clock a little behind"
+    )
+    moved = carried(volatile(v), 2000.0, 2000.0 * np.exp(v * 0.5**0.5), 30_000)
+    assert moved.volatility == pytest.approx(v, rel=1e-9)
+    late = carried(volatile(v), 2000.0, 2000.0, 10**9).volatility
+    assert late == pytest.approx(v * (1 - 0.05 * MOST_MINUTES) ** 0.5), (
+        "a forecast that is far too old is not driven to 0"
+    )
+
+
+def test_a_long_horizon_learns_less() -> None:
+    v, anchor = 6e-4, 2000.0 * np.exp(3e-3)
+    news = [carried(volatile(v, h), 2000.0, anchor, 20_000).volatility or 0.0 for h in (5, 15, 60, 240)]
+    assert news[0] == news[1] > news[2] > news[3] > v
+
+
+def test_a_return_a_naive_forecast_and_the_hours_stay_what_they_are() -> None:
+    moved = HeadForecast(
+        symbol="ETHUSDT", head=Head(Kind.RETURN, 10), version="some", asof_ms=0, log_return=1e-3, scale=6e-4
+    )
+    for forecast in (moved, volatile(6e-4, version=PERSISTENCE), volatile(6e-4, 480)):
+        assert carried(forecast, 2000.0, 2010.0, 30_000) is forecast
