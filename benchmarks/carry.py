@@ -1,4 +1,4 @@
-"""What becomes of a forecast between the close it was made at and the moment it is asked for.
+"""What becomes of a forecast between its candle and the question: `carried`, and other ways, on real klines.
 
     python -m benchmarks.carry --data FOLDER [--quick] [--since DAY] [--out FOLDER]
 
@@ -7,12 +7,12 @@ each panel: what the gate lets through is asked for one, two and three minutes a
 and 45 minutes), with that minute's close as the newest price, and meets what came true from then on. Everything is on
 the same rows and in the topic's own loss, over that of the naive forecast: the newest price, or the last window's
 volatility. Before it, from the klines before the first of those rows: when the edge of a return comes true.
-Ten minutes on one core; --quick, three: the last 30 days, one training.
+Twelve minutes on one core; --quick, two: the last 30 days, one training.
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from core.topic import Target, Topic, horizon_text
 from market.klines import Floats, Ints, Klines
 from model import linear
 from model.evaluation import TopicForecasts
+from model.forecaster import NEWS_FADES, NEWS_HORIZON_MIN, NEWS_WEIGHT, PERSISTENCE, HeadForecast, carried
 from model.hac import Mean, mean_over_time
 from model.heads import MINUTE, Kind, Panel, PanelPlan, head_of, panel_of, training_start_ms
 from model.windows import Split, build
@@ -42,8 +43,7 @@ LATE_MIN = {"minute": (1, 2, 3), "hour": (15, 30, 45)}  # when a forecast of a p
 LONGEST_MIN = 1440  # three months hold too few weeks to say something of one
 QUICK_DAYS = 30
 
-NEWS = 0.2  # weight of a candle's move in the variance, times the square root of the horizon in candles
-MOST_NEWS = 10.0  # standard deviations of a candle's move that count
+MOST_NEWS = 10.0  # standard deviations of a move that count, where they are bounded
 
 PROFILE_DAYS = 120  # of klines before the rows
 REALISED_MIN = (1, 2, 3, 5, 10, 20)
@@ -63,44 +63,65 @@ def topics() -> tuple[Topic, ...]:
     )
 
 
-def carried_return(said: Floats, late: float, steps: int) -> Floats:
-    """A log-return some candles after its close, from the newest price on: the share of its time that is left.
+def as_served(topic: Topic, said: Floats, naive: Floats, close: Floats, anchor: Floats, late_min: int) -> Floats:
+    """``(N,)`` forecasts as inference carries them; one that is the naive forecast's goes by its name."""
+    head, is_return = head_of(topic), head_of(topic).kind is Kind.RETURN
+    told = np.where(said == naive, PERSISTENCE, "network").tolist()
+    found = np.empty(len(said))
+    for row, (number, by, was, now) in enumerate(
+        zip(said.tolist(), told, close.tolist(), anchor.tolist(), strict=True)
+    ):
+        made = HeadForecast(
+            symbol=topic.symbol,
+            head=head,
+            version=by,
+            asof_ms=0,
+            log_return=number if is_return else None,
+            volatility=None if is_return else number,
+            scale=1.0,
+        )
+        moved = carried(made, was, now, late_min * MINUTE_MS)
+        number_now = moved.log_return if is_return else moved.volatility
+        assert number_now is not None  # what one kind of head says
+        found[row] = number_now
+    return found
 
-    Args:
-        said: ``(N,)`` at the close.
-        late: candles since then.
-        steps: the horizon in candles.
 
-    >>> carried_return(np.array([0.002, 0.0]), 1.0, 5)
+def time_left(said: Floats, late: float, steps: int) -> Floats:
+    """A log-return some candles after its close: the share of it that is the share of its time that is left.
+
+    >>> time_left(np.array([0.002, 0.0]), 1.0, 5)
     array([0.0016, 0.    ])
     """
     left: Floats = said * max(0.0, 1 - late / steps)
     return left
 
 
-def carried_volatility(said: Floats, move: Floats, late: float, steps: int) -> Floats:
-    """A volatility some candles after its close: a move larger than it was expected to be raises it.
+def root_time_left(said: Floats, late: float, steps: int) -> Floats:
+    """Likewise, where most of it comes true soon."""
+    left: Floats = said * max(0.0, 1 - (late / steps) ** 0.5)
+    return left
+
+
+def bounded(said: Floats, move: Floats, late: float, steps: int) -> Floats:
+    """A volatility as ``carried`` has it, in candles of its panel instead of minutes, and no move beyond MOST_NEWS.
 
     Args:
         said: ``(N,)`` at the close, of one candle.
         move: ``(N,)`` log-return from the close to the newest price.
-        late, steps: as for ``carried_return``.
+        late: candles between them.
+        steps: the horizon in candles.
 
-    >>> carried_volatility(np.array([0.001, 0.001]), np.array([0.0, 0.004]), 1.0, 4)
-    array([0.00094868, 0.00158114])
+    >>> bounded(np.array([0.001, 0.001]), np.array([0.0, 1.0]), 1.0, 4).round(6)
+    array([0.000975, 0.002439])
     """
-    came = np.minimum(move**2 / max(late, 1.0), (MOST_NEWS * said) ** 2)
-    variance = said**2 + NEWS / steps**0.5 * (came - min(late, 1.0) * said**2)
-    carried: Floats = np.sqrt(np.maximum(variance, 0.0))
-    return carried
+    weight = NEWS_WEIGHT * min(1.0, NEWS_HORIZON_MIN / steps) ** NEWS_FADES
+    came = np.minimum(move**2, (MOST_NEWS * said) ** 2 * max(late, 1.0))
+    now: Floats = np.sqrt(said**2 + weight * (came - said**2 * late))
+    return now
 
 
-RETURN_WAYS: Mapping[str, Callable[[Floats, Floats, float, int], Floats]] = {
-    "last close": lambda said, move, late, steps: said - move,  # the price said at the close, whatever came since
-    "unchanged": lambda said, move, late, steps: said,
-    "carried": lambda said, move, late, steps: carried_return(said, late, steps),
-    "by root": lambda said, move, late, steps: said * max(0.0, 1 - (late / steps) ** 0.5),
-}
+RETURN_WAYS = ("last close", "unchanged", "carried", "time left", "its root")
 
 
 class Minutes:
@@ -147,19 +168,22 @@ def late_of(one: Scored, minutes: Minutes, late_min: int, since_ms: int) -> Late
     closed_ms = one.rows["open_time_ms"].to_numpy() + panel.interval_ms
     asked_ms = closed_ms + late_min * MINUTE_MS
     path = minutes.at(asked_ms[:, None] + np.arange(steps + 1 if head.kind.is_volatility else 2) * _leap(one, panel))
-    move = path[:, 0] - minutes.at(closed_ms)
+    before = minutes.at(closed_ms)
+    move = path[:, 0] - before
     said, naive = one.column(SERVED), one.column(NAIVE)
+    now = as_served(one.topic, said, naive, np.exp(before), np.exp(path[:, 0]), late_min)
+    ways = {"unchanged": said, "carried": now}
     if head.kind.is_volatility:
         came_true = np.diff(path, axis=1).std(axis=1, ddof=1) * panel.per_minute
-        ways = {
-            "unchanged": said,
-            "carried": _volatility(said, move, late, panel, steps),
-            "naive, carried": _volatility(naive, move, late, panel, steps),
-            "fresh": _fresh(said, closed_ms, asked_ms),
-        }
+        per_candle = 1 / panel.per_minute
+        ways["bounded"] = bounded(said * per_candle, move, late, steps) * panel.per_minute
+        ways["last window"] = bounded(naive * per_candle, move, late, steps) * panel.per_minute
+        ways["fresh"] = _fresh(said, closed_ms, asked_ms)
     else:
         came_true = path[:, 1] - path[:, 0]
-        ways = {name: way(said, move, late, steps) for name, way in RETURN_WAYS.items()}
+        ways["last close"] = said - move  # the price said at the close, whatever came since
+        ways["time left"] = time_left(said, late, steps)
+        ways["its root"] = root_time_left(said, late, steps)
     if not np.isfinite(ways.get("fresh", np.zeros(1))).any():  # no candle closes so late
         del ways["fresh"]
     known = np.isfinite(np.stack([came_true, move, *ways.values()])).all(axis=0) & (closed_ms >= since_ms)
@@ -195,10 +219,6 @@ def late_of(one: Scored, minutes: Minutes, late_min: int, since_ms: int) -> Late
 def _leap(one: Scored, panel: Panel) -> int:
     """From one price of a truth to the next, in ms."""
     return panel.interval_ms if head_of(one.topic).kind.is_volatility else one.topic.horizon_ms
-
-
-def _volatility(said: Floats, move: Floats, late: float, panel: Panel, steps: int) -> Floats:
-    return carried_volatility(said / panel.per_minute, move, late, steps) * panel.per_minute
 
 
 def _fresh(said: Floats, closed_ms: Ints, asked_ms: Ints) -> Floats:
@@ -306,33 +326,35 @@ def ratio(some: Sequence[Late], way: str) -> float:
 
 def show_returns(lates: Sequence[Late]) -> None:
     print("\nPrices and log-returns: loss over that of the newest price alone, and the chance of such a lead by luck")
-    print(
-        f"  {'':5}{'':>4} {'':5}{'late':>5}{'rows':>9}{'last close':>12}{'unchanged':>11}{'carried':>9}{'by root':>9}"
-        f"{'p: carried under newest price, last close, unchanged':>55}"
-    )
+    head = f"  {'':5}{'':>4} {'':5}{'late':>5}{'rows':>9}" + "".join(f"{way:>11}" for way in RETURN_WAYS)
+    print(head + f"{'p: carried under newest price':>31}{'last close':>12}{'time left under unchanged':>27}")
     for name, some in groups(lates):
-        ratios = [ratio(some, way) for way in RETURN_WAYS]
-        chances = [chance(some, "carried", over) for over in (NAIVE, "last close", "unchanged")]
-        print(
-            f"{name}{ratios[0]:12.4f}{ratios[1]:11.5f}{ratios[2]:9.5f}{ratios[3]:9.5f}"
-            + "".join(f"{one:>{width}}" for one, width in zip(chances, (31, 12, 12), strict=True))
-        )
+        ratios = "".join(f"{ratio(some, way):11.5f}" for way in RETURN_WAYS)
+        pairs = {("carried", NAIVE): 31, ("carried", "last close"): 12, ("time left", "unchanged"): 27}
+        print(f"{name}{ratios}" + "".join(f"{chance(some, *pair):>{width}}" for pair, width in pairs.items()))
 
 
 def show_volatility(lates: Sequence[Late]) -> None:
-    print("\nVolatility: loss over that of the last window's, at the close; what a forecast made at that moment would")
-    print("save over one that is left unchanged, how much of that carrying saves, and the chance of that by luck")
+    print("\nVolatility: loss over that of the last window's, at the close; what carrying saves of what a new forecast")
     print(
-        f"  {'':5}{'':>4} {'':5}{'late':>5}{'rows':>9}{'unchanged':>11}{'carried':>9}{'fresh':>8}{'saved of it':>13}"
-        f"{'p':>8}{'last window carried':>21}"
+        "would, made at that moment, and the chance of that by luck; bounded: in candles of the panel, no move beyond"
     )
+    print("ten standard deviations; the last window carried likewise")
+    head = (
+        f"  {'':5}{'':>4} {'':5}{'late':>5}{'rows':>9}{'unchanged':>11}{'carried':>9}{'fresh':>8}{'saved':>7}{'p':>8}"
+    )
+    print(head + f"{'bounded':>10}{'saved':>7}{'p':>8}{'last window':>14}")
     for name, some in groups(lates):
-        unchanged, carried, naive = (ratio(some, way) for way in ("unchanged", "carried", "naive, carried"))
-        fresh = ratio(some, "fresh") if "fresh" in some[0].losses else np.nan
-        share = f"{(unchanged - carried) / (unchanged - fresh):.0%}" if np.isfinite(fresh) else ""
+        ways = ("unchanged", "carried", "bounded", *(("fresh",) if "fresh" in some[0].losses else ()))
+        of = {way: ratio(some, way) for way in ways}
+        saved, fresh = {"carried": "", "bounded": ""}, ""
+        if "fresh" in of:
+            gap, fresh = of["unchanged"] - of["fresh"], f"{of['fresh']:.4f}"
+            saved = {way: f"{(of['unchanged'] - of[way]) / gap:.0%}" for way in saved}
         print(
-            f"{name}{unchanged:11.4f}{carried:9.4f}{f'{fresh:.4f}' if share else '':>8}{share:>13}"
-            f"{chance(some, 'carried', 'unchanged'):>8}{naive:21.4f}"
+            f"{name}{of['unchanged']:11.4f}{of['carried']:9.4f}{fresh:>8}{saved['carried']:>7}"
+            f"{chance(some, 'carried', 'unchanged'):>8}{of['bounded']:10.4f}{saved['bounded']:>7}"
+            f"{chance(some, 'bounded', 'unchanged'):>8}{ratio(some, 'last window'):14.4f}"
         )
 
 

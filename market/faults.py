@@ -22,6 +22,8 @@ from pydantic import (
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.clock import SECOND_MS, Clock
+
 LOG = structlog.get_logger()
 SIM_PREFIX = "/sim/"
 REQUESTS_KEPT = 10_000
@@ -52,17 +54,35 @@ class Fault(BaseModel):
         return self.status or 200, json.dumps(usual).encode() if self.body is None else self.body
 
 
+class Outage(BaseModel):
+    """The whole exchange is gone, REST and streams."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: PositiveFloat  # of the exchange's own clock
+
+
+GONE = Fault(path_prefix="/", status=503)
+
+
+def refusal(status: int) -> Response:
+    """The answer to a handshake in place of the upgrade."""
+    return Response(b"no stream", status, {"X-Market": "SIMULATED"})
+
+
 class Faults:
     """Remembers every request and spoils the answers it was told to spoil; ``/sim`` itself is left alone.
 
-    Streams go to an application of their own, which has its own faults.
+    Streams go to an application of their own, which has its own faults; an outage is for both.
     """
 
-    def __init__(self, app: ASGIApp, streams: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, streams: ASGIApp, clock: Clock) -> None:
         self._app = app
         self._streams = streams
+        self._clock = clock
         self._lock = threading.Lock()
         self._waiting: list[tuple[Fault, float]] = []  # and when it is over, by time.monotonic
+        self._gone_until_ms = 0
         self._seen: deque[tuple[str, dict[str, str]]] = deque(maxlen=REQUESTS_KEPT)
 
     def add(self, fault: Fault) -> None:
@@ -70,22 +90,21 @@ class Faults:
         with self._lock:
             self._waiting.append((fault, until_s))
 
+    def begin(self, outage: Outage) -> None:
+        """Answer 503 to everything; faults that wait are not used up by it."""
+        self._gone_until_ms = self._clock.now_ms() + round(outage.seconds * SECOND_MS)
+
     def clear(self) -> None:
         with self._lock:
             self._waiting.clear()
-
-    def note(self, path: str, query: str) -> None:
-        """Remember a request that faults have no say in."""
-        with self._lock:
-            self._seen.append((path, dict(parse_qsl(query))))
+        self._gone_until_ms = 0
 
     def seen(self) -> list[tuple[str, dict[str, str]]]:
         with self._lock:
             return list(self._seen)
 
-    def _next(self, path: str, query: dict[str, str]) -> Fault | None:
+    def _next(self, path: str) -> Fault | None:
         with self._lock:
-            self._seen.append((path, query))
             now_s = time.monotonic()
             self._waiting = [(fault, until_s) for fault, until_s in self._waiting if now_s < until_s]
             for n, (fault, until_s) in enumerate(self._waiting):
@@ -96,12 +115,16 @@ class Faults:
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._streams(scope, receive, send)
-            return
         path = scope["path"]
         simulated = path.startswith(SIM_PREFIX)
-        fault = None if simulated else self._next(path, dict(parse_qsl(scope["query_string"].decode("latin-1"))))
+        gone = not simulated and self._clock.now_ms() < self._gone_until_ms
+        if not simulated:
+            with self._lock:
+                self._seen.append((path, dict(parse_qsl(scope["query_string"].decode("latin-1")))))
+        if scope["type"] == "websocket":
+            await (refusal(503) if gone else self._streams)(scope, receive, send)
+            return
+        fault = None if simulated else GONE if gone else self._next(path)
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:

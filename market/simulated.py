@@ -26,7 +26,7 @@ from fastapi import FastAPI, Request, Response
 from core.clock import Clock, SystemClock
 from core.errors import ConfigError
 from core.logs import configure_logging
-from market.faults import Fault, Faults
+from market.faults import Fault, Faults, Outage
 from market.replay import ReplayTape
 from market.simulated_streams import (
     LIFETIME_S,
@@ -122,8 +122,8 @@ class SimulatedExchange:
             else ReplayTape.open(replay, self._clock.now_ms(), symbols=symbols, state=state)
         )
         self._archive = lru_cache(maxsize=4)(self._make_archive)
-        self._streams = Streams(lambda: self.tape, self._clock, self._note_stream, lifetime_s=stream_lifetime_s)
-        self._faults = Faults(self._application(), self._streams)
+        self._streams = Streams(lambda: self.tape, self._clock, lifetime_s=stream_lifetime_s)
+        self._faults = Faults(self._application(), self._streams, self._clock)
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -208,9 +208,9 @@ class SimulatedExchange:
         seconds: float | None = None,
         count: int | None = None,
         symbol: str | None = None,
-        factor: float = 1.1,
-        delay_s: float = 0.0,
-        status: int = 503,
+        factor: float | None = None,
+        delay_s: float | None = None,
+        status: int | None = None,
     ) -> None:
         """Let something go wrong with the streams; see ``StreamFault``."""
         self._streams.add(
@@ -220,10 +220,8 @@ class SimulatedExchange:
         )
 
     def outage(self, seconds: float) -> None:
-        """Be gone for so many seconds of real time: no REST answer, no stream."""
-        self.fail_next("/", 1_000_000, status=503, seconds=seconds)
-        self.fail_stream("refuse", seconds=seconds)
-        self.fail_stream("drop")
+        """Be gone for so many seconds of the exchange's clock: no REST answer, no stream."""
+        self._post_outage(Outage(seconds=seconds))
 
     def clear_faults(self) -> None:
         """Answer as usual from now on."""
@@ -235,9 +233,6 @@ class SimulatedExchange:
         """How many streams are open."""
         return self._streams.connections
 
-    def _note_stream(self, path: str, query: str) -> None:
-        self._faults.note(path, query)
-
     def _application(self) -> FastAPI:
         app = FastAPI(openapi_url=None)
         app.add_exception_handler(Refused, _refuse)
@@ -248,6 +243,7 @@ class SimulatedExchange:
         app.get(_ARCHIVE)(self._file)
         app.post("/sim/faults", status_code=204)(self._post_fault)
         app.post("/sim/stream-faults", status_code=204)(self._post_stream_fault)
+        app.post("/sim/outage", status_code=204)(self._post_outage)
         app.delete("/sim/faults", status_code=204)(self.clear_faults)
         app.get("/sim/requests")(lambda: self.requests)
         return app
@@ -257,6 +253,10 @@ class SimulatedExchange:
 
     def _post_stream_fault(self, fault: StreamFault) -> None:
         self._streams.add(fault)
+
+    def _post_outage(self, outage: Outage) -> None:
+        self._faults.begin(outage)  # first, so that whoever is cut off finds nobody
+        self._streams.add(StreamFault(kind="drop"))
 
     def _klines(self, request: Request) -> Response:
         given = _parameters(request, ("symbol", "interval", "startTime", "endTime", "limit"))

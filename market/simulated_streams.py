@@ -6,54 +6,63 @@ are open. Faults are settable, for tests. Source of the format: developers.binan
 
 import asyncio
 import json
+import math
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
-from urllib.parse import unquote
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl
 
 import structlog
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from core.clock import SECOND_MS, Clock
-from market.tape import INTERVALS_MS, Tape, price_at, unfinished
-from market.wire import kline_event
+from market.faults import refusal
+from market.tape import INTERVALS_MS, Tape, unfinished
+from market.wire import kline_events
 
-PATHS = ("/stream", "/ws")
 PING_EVERY_S, PONG_WITHIN_S = 20.0, 60.0
 LIFETIME_S = 86_400.0
 NOTICE_S = 600.0  # a connection is told so long before its end, or a tenth of a shorter life
 MOST_STREAMS = 1_024
 MOST_CONTROLS_A_SECOND = 5
 OPEN_CANDLES_EVERY_S = 2
-MOST_CANDLES = 1_000  # told after the clock has jumped
-MOST_WAITING = 5_000  # messages that a client has not taken: it is cut off then
+MOST_CANDLES = 1_000  # of each stream, told after the clock has jumped
+MOST_WAITING = 20 * MOST_CANDLES  # messages that a client has not taken: it is cut off then
+BATCH = 100  # messages after which everything else has its turn
 LOOK_S = 0.01
 NAME = re.compile(r"([a-z0-9_.-]{1,20})@(trade|aggTrade|bookTicker|kline_(\w{2,3}))")
-GARBAGE: tuple[str | bytes, ...] = (
-    "<html>busy</html>",
-    '{"stream":"btcusdt@aggTrade","data":{"e":"aggTr',
-    "[]",
-    '{"data":7}',
-    '{"data":{"e":"aggTrade","s":"BTCUSDT","p":"NaN","T":1}}',
-    '{"data":{"e":"aggTrade","s":"BTCUSDT","p":"-1.0","T":1}}',
-    '{"data":{"e":"aggTrade","s":"BTCUSDT","p":1.5,"T":1}}',
-    '{"data":{"e":"kline","s":"BTCUSDT","k":{"x":true}}}',
-    b"\xff\xfe\x00\x01",
-    '{"data":{"e":"somethingNew","s":"BTCUSDT"}}',
-)
 
 LOG = structlog.get_logger()
+
+_Payload = dict[str, Any]
 
 Kind = Literal[
     "drop", "close", "refuse", "silence", "half_open", "garbage", "duplicate", "reorder", "outlier", "lag", "mute",
     "lose_candles", "wrong_candles",
 ]  # fmt: skip
+
+# What a fault of each kind has to be told, and what it may be told.
+_FIELDS: Mapping[Kind, tuple[set[str], set[str]]] = {
+    "drop": (set(), set()),
+    "close": (set(), set()),
+    "half_open": (set(), set()),
+    "refuse": (set(), {"seconds", "count", "status"}),
+    "silence": ({"seconds"}, set()),
+    "mute": ({"seconds", "symbol"}, set()),
+    "lag": ({"seconds", "delay_s"}, set()),
+    "garbage": (set(), {"seconds", "count", "symbol"}),
+    "duplicate": (set(), {"seconds", "count", "symbol"}),
+    "reorder": ({"count"}, set()),
+    "outlier": (set(), {"seconds", "count", "symbol", "factor"}),
+    "lose_candles": (set(), {"seconds", "count", "symbol"}),
+    "wrong_candles": (set(), {"seconds", "count", "symbol"}),
+}
 
 
 class StreamFault(BaseModel):
@@ -62,7 +71,8 @@ class StreamFault(BaseModel):
     ``drop`` cuts every open connection, ``close`` ends it properly, ``half_open`` leaves it there without a word ever
     again. ``refuse`` answers handshakes with ``status``. ``silence`` tells nothing, ``mute`` nothing of one symbol.
     ``garbage``, ``duplicate`` and ``reorder`` are about messages, ``outlier`` about prices (times ``factor``),
-    ``lose_candles`` and ``wrong_candles`` about closed candles; with ``lag`` messages come ``delay_s`` late.
+    ``lose_candles`` and ``wrong_candles`` about closed candles; with ``lag`` messages come ``delay_s`` late. A message
+    is one for all connections. Where neither ``seconds`` nor ``count`` is given, ``count`` is 1.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -71,42 +81,79 @@ class StreamFault(BaseModel):
     seconds: PositiveFloat | None = None
     count: PositiveInt | None = None
     symbol: Annotated[str, StringConstraints(pattern="^[A-Z0-9_.-]{1,20}$")] | None = None
-    factor: PositiveFloat = 1.1
-    delay_s: NonNegativeFloat = 0.0
-    status: Annotated[int, PositiveInt] = 503
+    factor: PositiveFloat | None = None  # 1.1 where it is not given
+    delay_s: PositiveFloat | None = None
+    status: Annotated[int, Field(ge=400, le=599)] | None = None  # 503 where it is not given
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        needed, allowed = _FIELDS[self.kind]
+        given = {name for name, value in self if value is not None} - {"kind"}
+        if missing := needed - given:
+            raise ValueError(f"{self.kind} needs {', '.join(sorted(missing))}")
+        if idle := given - needed - allowed:
+            raise ValueError(f"{self.kind} has no use for {', '.join(sorted(idle))}")
+        return self
 
 
 class StreamProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, which also hands the application its transport: faults cut it, or leave it hanging."""
+    """uvicorn's, which faults can cut or leave hanging; the application finds it in its scope's state."""
 
     async def run_asgi(self) -> None:
-        self.scope["extensions"]["transport"] = self.transport  # type: ignore[assignment]
+        self.scope["state"]["protocol"] = self
         await super().run_asgi()
+
+    def cut(self) -> None:
+        self.transport.abort()
+
+    def hang(self) -> None:
+        """Neither read nor ping any more, and stay open."""
+        self.stop_keepalive()
+        self.read_paused = False  # else the application's next receive() would resume reading
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._leave()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Not wait, as closing does, until a client that does not read has taken everything."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
 
 @dataclass(eq=False, kw_only=True)
 class _Connection:
     """One client: what it wants to hear, and what it has not taken yet."""
 
-    transport: asyncio.Transport
+    protocol: StreamProtocol
     combined: bool
     names: set[str]
     waiting: "asyncio.Queue[str | bytes | None]" = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
-    frozen: bool = False
+    hanging: bool = False
     close_code: int = 1000
 
     def tell(self, message: str | bytes | None) -> None:
         """Queue a message; None ends the connection."""
-        if self.frozen:
+        if self.hanging:
             return
         try:
             self.waiting.put_nowait(message)
         except asyncio.QueueFull:
-            self.transport.abort()
+            self.protocol.cut()
 
     def close(self, code: int) -> None:
         self.close_code = code
         self.tell(None)
+
+    def hang(self) -> None:
+        self.hanging = True
+        self.protocol.hang()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +162,7 @@ class _Event:
 
     name: str
     symbol: str
-    payload: dict[str, Any]
+    payload: _Payload
     closes: bool = False  # a candle that has closed
 
 
@@ -124,13 +171,12 @@ class _Message:
     """What is told of an event, or in its place."""
 
     name: str
-    text: str
-    broken: str | bytes = ""
+    text: str | bytes
 
     @property
-    def wrapped(self) -> str:
-        """As a combined stream has it."""
-        return f'{{"stream":"{self.name}","data":{self.text}}}'
+    def wrapped(self) -> str | bytes:
+        """As a combined stream has it; a binary frame cannot be wrapped."""
+        return self.text if isinstance(self.text, bytes) else f'{{"stream":"{self.name}","data":{self.text}}}'
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,28 +201,19 @@ class Streams:
     Args:
         tape: what is played now.
         clock: whose time says what has happened.
-        seen: is told path and query of each handshake.
         lifetime_s: how long a connection may live.
     """
 
-    def __init__(
-        self,
-        tape: Callable[[], Tape],
-        clock: Clock,
-        seen: Callable[[str, str], None],
-        *,
-        lifetime_s: float = LIFETIME_S,
-    ) -> None:
+    def __init__(self, tape: Callable[[], Tape], clock: Clock, *, lifetime_s: float = LIFETIME_S) -> None:
         self._tape = tape
         self._clock = clock
-        self._seen = seen
         self._lifetime_s = lifetime_s
         self._connections: set[_Connection] = set()
         self._producer: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()  # faults are set from other threads
         self._active: list[_Active] = []
-        self._late: deque[tuple[float, _Message]] = deque()
+        self._late: deque[tuple[float, _Message]] = deque()  # and when it is due, by time.monotonic
         self._held: list[_Message] = []
         self._garbage = 0
 
@@ -190,8 +227,7 @@ class Streams:
     def add(self, fault: StreamFault) -> None:
         """Let something go wrong from now on."""
         if fault.kind in {"drop", "close", "half_open"}:
-            if self._loop:
-                self._loop.call_soon_threadsafe(self._spoil, fault.kind)
+            self._do(self._spoil, fault.kind)
             return
         until_s = None if fault.seconds is None else time.monotonic() + fault.seconds
         count = fault.count if fault.seconds is not None or fault.count is not None else 1
@@ -199,28 +235,38 @@ class Streams:
             self._active.append(_Active(fault=fault, until_s=until_s, left=count))
 
     def clear(self) -> None:
-        """Let nothing go wrong from now on; connections that hang stay as they are."""
+        """Let nothing go wrong from now on; what is late comes at once, connections that hang stay as they are."""
         with self._lock:
             self._active.clear()
+        self._do(self._tell_late, math.inf)
 
-    def _spoil(self, kind: str) -> None:
+    def _do(self, what: Callable[..., None], *args: Any) -> None:
+        """Do it in the thread of the connections; it is done when this returns."""
+
+        async def do() -> None:
+            what(*args)
+
+        if self._loop and not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(do(), self._loop).result(5.0)
+
+    def _spoil(self, kind: Kind) -> None:
         for connection in list(self._connections):
-            if kind == "drop":
-                connection.transport.abort()
-            elif kind == "close":
-                connection.close(1001)
-            else:
-                connection.frozen = True
-                connection.transport.pause_reading()
+            match kind:
+                case "drop":
+                    connection.protocol.cut()
+                case "close":
+                    connection.close(1001)
+                case _:
+                    connection.hang()
 
-    def _find(self, *kinds: str, symbol: str | None = None) -> _Active | None:
-        """The first fault of these kinds that is going on, one use of it taken."""
+    def _find(self, kind: Kind, symbol: str | None = None) -> _Active | None:
+        """The first fault of this kind that is going on, one use of it taken."""
         now_s = time.monotonic()
         with self._lock:
             self._active = [active for active in self._active if active.applies(now_s)]
             for active in self._active:
                 fault = active.fault
-                if fault.kind in kinds and (fault.symbol is None or symbol in {None, fault.symbol}):
+                if fault.kind == kind and fault.symbol in {None, symbol}:
                     active.use()
                     return active
         return None
@@ -228,31 +274,26 @@ class Streams:
     # One connection.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()  # websocket.connect
-        path, query = scope["path"], unquote(scope["query_string"].decode("latin-1"))
-        self._seen(path, query)
-        market = (b"x-market", b"SIMULATED")
-        refused = self._find("refuse")
-        names = _names(path, query)
-        status = refused.fault.status if refused else 404 if names is None or len(names) > MOST_STREAMS else 0
-        if status or names is None:
-            await send({"type": "websocket.http.response.start", "status": status, "headers": [market]})
-            await send({"type": "websocket.http.response.body", "body": b"no stream"})
+        names = _names(scope["path"], scope["query_string"].decode("latin-1"))
+        if refused := self._find("refuse"):
+            await refusal(refused.fault.status or 503)(scope, receive, send)
             return
-        await send({"type": "websocket.accept", "headers": [market]})
+        if names is None or len(names) > MOST_STREAMS:
+            await refusal(404)(scope, receive, send)
+            return
+        await receive()  # websocket.connect
         self._loop = asyncio.get_running_loop()
-        connection = _Connection(
-            transport=scope["extensions"]["transport"], combined=path.startswith("/stream"), names=names
-        )
+        protocol = scope["state"]["protocol"]
+        connection = _Connection(protocol=protocol, combined=scope["path"].startswith("/stream"), names=names)
         self._connections.add(connection)
         if self._producer is None or self._producer.done():
-            self._producer = asyncio.create_task(self._produce())
+            self._producer = asyncio.create_task(self._produce(self._clock.now_ms()))
         notice_s = self._lifetime_s - min(NOTICE_S, self._lifetime_s / 10)
         timers = [
             self._loop.call_later(notice_s, self._give_notice, connection),
             self._loop.call_later(self._lifetime_s, connection.close, 1000),
         ]
-        sender = asyncio.create_task(self._send_waiting(connection, send))
+        sender = asyncio.create_task(self._send(connection, send))
         try:
             await self._receive(connection, receive)
         finally:
@@ -263,12 +304,19 @@ class Streams:
             await asyncio.gather(sender, return_exceptions=True)
 
     def _give_notice(self, connection: _Connection) -> None:
-        connection.tell(json.dumps({"e": "serverShutdown", "E": self._clock.now_ms()}))
+        self._say(connection, {"e": "serverShutdown", "E": self._clock.now_ms()})
+
+    def _say(self, connection: _Connection, event: _Payload) -> None:
+        """Tell one client what is not about the market."""
+        if not self._find("silence"):
+            connection.tell(_json(event))
 
     @staticmethod
-    async def _send_waiting(connection: _Connection, send: Send) -> None:
+    async def _send(connection: _Connection, send: Send) -> None:
+        # Accepted when everything stands: what happens after the client has been let in, it is told of.
+        await send({"type": "websocket.accept", "headers": [(b"x-market", b"SIMULATED")]})
         while (message := await connection.waiting.get()) is not None:
-            if connection.frozen:
+            if connection.hanging:
                 continue
             kind = "text" if isinstance(message, str) else "bytes"
             await send({"type": "websocket.send", kind: message})
@@ -281,148 +329,164 @@ class Streams:
             if len(controls) > MOST_CONTROLS_A_SECOND and controls[-1] - controls[0] < 1.0:
                 connection.close(1008)
                 continue
-            connection.tell(json.dumps(_control(connection, event.get("text") or "")))
+            self._say(connection, _control(connection, event.get("text") or ""))
 
     # What happens, for all connections.
 
-    async def _produce(self) -> None:
-        told_ms = self._clock.now_ms()
+    async def _produce(self, told_ms: int) -> None:
+        self._late.clear()
+        self._held.clear()
         while self._connections:
             now_ms = self._clock.now_ms()
             told_ms = min(told_ms, now_ms)  # the clock may be set back
             if now_ms // SECOND_MS > told_ms // SECOND_MS:
                 try:
-                    for event in self._events(told_ms, now_ms):
+                    for n, event in enumerate(self._events(told_ms, now_ms), 1):
                         self._pass_on(event)
+                        if n % BATCH == 0:
+                            await asyncio.sleep(0)
                 except Exception:
                     LOG.exception("stream_failed")
                 told_ms = now_ms
-            self._tell_late()
+            self._tell_late(time.monotonic())
             await asyncio.sleep(LOOK_S)
 
     def _events(self, told_ms: int, now_ms: int) -> Iterator[_Event]:
-        """What has happened since ``told_ms``: candles that closed, then the newest second's prices."""
+        """What has happened since ``told_ms``: candles that closed, then the newest second's candles and prices."""
         tape = self._tape()
-        wanted = {match.group(): match for c in self._connections for n in c.names if (match := NAME.fullmatch(n))}
-        traded = self._prices(tape, {match[1].upper() for match in wanted.values()}, now_ms)
+        names = {name for connection in self._connections for name in connection.names}
+        wanted = {name: match for name in names if (match := NAME.fullmatch(name))}
+        symbols = {match[1].upper() for match in wanted.values()}.intersection(tape.symbols)
         for name, match in wanted.items():
-            symbol, interval_ms = match[1].upper(), INTERVALS_MS.get(match[3] or "")
-            if interval_ms and symbol in tape.symbols:
-                yield from self._candles(tape, name, symbol, match[3], told_ms, now_ms)
+            if match[3] in INTERVALS_MS and (symbol := match[1].upper()) in symbols:
+                yield from _closed(tape, name, symbol, match[3], told_ms, now_ms)
+        # The shortest candle of each symbol, whose close is the price; empty where the market stands still.
+        newest = {symbol: unfinished(tape, symbol, tape.step_ms(symbol), now_ms) for symbol in symbols}
         for name, match in wanted.items():
-            if match[1].upper() in traded and match[2] in {"trade", "aggTrade", "bookTicker"}:
-                symbol = match[1].upper()
-                payload = _print(match[2], symbol, traded[symbol], tape.decimals(symbol), now_ms)
-                yield _Event(name=name, symbol=symbol, payload=payload)
-
-    @staticmethod
-    def _prices(tape: Tape, symbols: Iterable[str], now_ms: int) -> dict[str, float]:
-        """Symbols that are traded just now, and their prices."""
-        prices: dict[str, float] = {}
-        for symbol in symbols:
-            if symbol not in tape.symbols:
+            symbol = match[1].upper()
+            if not len(newest.get(symbol, ())):
                 continue
-            step_ms = tape.step_ms(symbol)
-            open_ms = now_ms // step_ms * step_ms
-            price = price_at(tape, symbol, now_ms) if len(tape.klines(symbol, step_ms, open_ms, open_ms + 1)) else None
-            if price is not None:
-                prices[symbol] = price
-        return prices
-
-    @staticmethod
-    def _candles(tape: Tape, name: str, symbol: str, interval: str, told_ms: int, now_ms: int) -> Iterator[_Event]:
-        interval_ms = INTERVALS_MS[interval]
-        end_ms = now_ms // interval_ms * interval_ms
-        start_ms = max(told_ms // interval_ms * interval_ms, end_ms - MOST_CANDLES * interval_ms)
-        closed = tape.klines(symbol, interval_ms, start_ms, end_ms)
-        for row in range(len(closed)):
-            opened = int(closed.open_time_ms[row])
-            payload = kline_event(closed.between(opened, opened + 1), symbol, interval, now_ms, closed=True)
-            yield _Event(name=name, symbol=symbol, payload=payload, closes=True)
-        if now_ms // SECOND_MS % OPEN_CANDLES_EVERY_S == 0:
-            candle = unfinished(tape, symbol, interval_ms, now_ms)
-            if len(candle):
-                payload = kline_event(candle, symbol, interval, now_ms, closed=False)
+            if match[3] is None:
+                price = float(newest[symbol].close[-1])
+                payload = _print(match[2], symbol, price, tape.decimals(symbol), now_ms)
                 yield _Event(name=name, symbol=symbol, payload=payload)
+            elif match[3] in INTERVALS_MS and now_ms // SECOND_MS % OPEN_CANDLES_EVERY_S == 0:
+                interval_ms = INTERVALS_MS[match[3]]
+                same = newest[symbol].interval_ms == interval_ms
+                candle = newest[symbol] if same else unfinished(tape, symbol, interval_ms, now_ms)
+                for payload in kline_events(candle, symbol, match[3], now_ms, closed=False):
+                    yield _Event(name=name, symbol=symbol, payload=payload)
 
     def _pass_on(self, event: _Event) -> None:
         """Tell it, as the faults will have it."""
         symbol, payload = event.symbol, event.payload
-        if self._find("silence") or self._find("mute", symbol=symbol):
+        if self._find("mute", symbol):
             return
         if event.closes:
-            if self._find("lose_candles", symbol=symbol):
+            if self._find("lose_candles", symbol):
                 return
-            if self._find("wrong_candles", symbol=symbol):
-                payload["k"] |= {"c": payload["k"]["o"], "v": "1.00000000"}
-        elif payload.get("e") != "kline" and (outlier := self._find("outlier", symbol=symbol)):
-            prices = ("b", "a") if "u" in payload else ("p",)
-            payload |= {key: f"{float(payload[key]) * outlier.fault.factor:.8f}" for key in prices}
-        message = _Message(name=event.name, text=json.dumps(payload, separators=(",", ":")))
-        if self._find("garbage"):
-            message = _Message(name=event.name, text="", broken=GARBAGE[self._garbage % len(GARBAGE)])
+            if self._find("wrong_candles", symbol):
+                payload = _another(payload)
+        elif payload.get("e") != "kline" and (outlier := self._find("outlier", symbol)):
+            factor = outlier.fault.factor or 1.1
+            payload = _with_prices(payload, lambda price: f"{float(price) * factor:.8f}")
+        text: str | bytes = _json(payload)
+        if self._find("garbage", symbol):
+            text = _broken(payload, self._garbage)
             self._garbage += 1
-        messages = [message] * (2 if self._find("duplicate") else 1)
-        if reordered := self._find("reorder"):
+        messages = [_Message(name=event.name, text=text)] * (2 if self._find("duplicate", symbol) else 1)
+        if reorder := self._find("reorder"):
             self._held += messages
-            if reordered.left:
+            if reorder.left:
                 return
-            messages = self._held[::-1]
-            self._held.clear()
-        for each in messages:
-            if lag := self._find("lag"):
-                self._late.append((time.monotonic() + lag.fault.delay_s, each))
+            messages = []
+        messages = self._held[::-1] + messages  # also what an order that was cleared has left behind
+        self._held.clear()
+        lag = self._find("lag")
+        for message in messages:
+            if lag or self._late:  # whatever follows a late message comes after it
+                due_s = time.monotonic() + (lag.fault.delay_s or 0.0) if lag else 0.0
+                self._late.append((due_s, message))
             else:
-                self._tell(each)
+                self._tell(message)
 
-    def _tell_late(self) -> None:
-        while self._late and self._late[0][0] <= time.monotonic():
+    def _tell_late(self, now_s: float) -> None:
+        while self._late and self._late[0][0] <= now_s:
             self._tell(self._late.popleft()[1])
 
     def _tell(self, message: _Message) -> None:
+        if self._find("silence"):
+            return
         for connection in self._connections:
             if message.name in connection.names:
-                connection.tell(message.broken or (message.wrapped if connection.combined else message.text))
+                connection.tell(message.wrapped if connection.combined else message.text)
+
+
+def _closed(tape: Tape, name: str, symbol: str, interval: str, told_ms: int, now_ms: int) -> Iterator[_Event]:
+    """Candles that have closed since ``told_ms``."""
+    interval_ms = INTERVALS_MS[interval]
+    end_ms = now_ms // interval_ms * interval_ms
+    start_ms = max(told_ms // interval_ms * interval_ms, end_ms - MOST_CANDLES * interval_ms)
+    if start_ms < end_ms:
+        klines = tape.klines(symbol, interval_ms, start_ms, end_ms)
+        for payload in kline_events(klines, symbol, interval, now_ms, closed=True):
+            yield _Event(name=name, symbol=symbol, payload=payload, closes=True)
 
 
 def _names(path: str, query: str) -> set[str] | None:
-    """The streams that a handshake asks for; None for a path that has none."""
+    """The streams that a handshake asks for; None for a path that has none.
+
+    >>> sorted(_names("/stream", "streams=btcusdt@trade/ethusdt%40trade"))
+    ['btcusdt@trade', 'ethusdt@trade']
+    """
     if path.rstrip("/") == "/stream":
-        names = [part.removeprefix("streams=") for part in query.split("&") if part.startswith("streams=")]
-        return {name for part in names for name in part.split("/") if name}
-    if path == "/ws" or path.startswith("/ws/"):
-        return {name for name in path.removeprefix("/ws").split("/") if name}
+        names = "/".join(value for key, value in parse_qsl(query) if key == "streams")
+    elif path == "/ws" or path.startswith("/ws/"):
+        names = path.removeprefix("/ws")
+    else:
+        return None
+    return {name for name in names.split("/") if name}
+
+
+class _Invalid(Exception):
+    """A control message that cannot be obeyed, and why."""
+
+
+def _control(connection: _Connection, text: str) -> _Payload:
+    """Do what a control message says; the answer to it."""
+    try:
+        request = json.loads(text)
+        return {"result": _obey(connection, request), "id": request["id"]}
+    except _Invalid as error:
+        return {"code": 2, "msg": f"Invalid request: {error}"}
+    except (ValueError, RecursionError):
+        return {"code": 3, "msg": "Invalid JSON: expected value at line 1 column 1"}
+
+
+def _obey(connection: _Connection, request: Any) -> list[str] | None:
+    if not isinstance(request, dict) or "method" not in request:
+        raise _Invalid("missing field `method` at line 1 column 1")
+    number, names = request.get("id", False), request.get("params") or []
+    if isinstance(number, bool) or not isinstance(number, int | str | None):
+        raise _Invalid("request ID must be an unsigned integer")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _Invalid("params must be a list of stream names")
+    match request["method"]:
+        case "SUBSCRIBE":
+            if len(connection.names.union(names)) > MOST_STREAMS:
+                raise _Invalid("too many streams")
+            connection.names.update(names)
+        case "UNSUBSCRIBE":
+            connection.names.difference_update(names)
+        case "LIST_SUBSCRIPTIONS":
+            return sorted(connection.names)
+        case other:
+            known = "expected one of `SUBSCRIBE`, `UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`"
+            raise _Invalid(f"unknown variant `{other}`, {known} at line 1 column 1")
     return None
 
 
-def _control(connection: _Connection, text: str) -> dict[str, Any]:
-    """Do what a control message says; the answer to it."""
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
-        return {"code": 3, "msg": "Invalid JSON: expected value at line 1 column 1"}
-    if not isinstance(message, dict) or "method" not in message:
-        return {"code": 2, "msg": "Invalid request: missing field `method` at line 1 column 1"}
-    answer = {"result": None, "id": message.get("id")}
-    names = message.get("params") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return {"code": 2, "msg": "Invalid request: params must be a list of stream names", "id": message.get("id")}
-    match message["method"]:
-        case "SUBSCRIBE":
-            if len(connection.names | set(names)) > MOST_STREAMS:
-                return {"code": 2, "msg": "Invalid request: too many streams", "id": message.get("id")}
-            connection.names |= set(names)
-        case "UNSUBSCRIBE":
-            connection.names -= set(names)
-        case "LIST_SUBSCRIPTIONS":
-            answer["result"] = sorted(connection.names)
-        case other:
-            known = "expected one of `SUBSCRIBE`, `UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`"
-            return {"code": 2, "msg": f"Invalid request: unknown variant {other}, {known}", "id": message.get("id")}
-    return answer
-
-
-def _print(kind: str, symbol: str, price: float, decimals: int, now_ms: int) -> dict[str, Any]:
+def _print(kind: str, symbol: str, price: float, decimals: int, now_ms: int) -> _Payload:
     """The newest second's trade or best bid and ask."""
     at_ms = now_ms // SECOND_MS * SECOND_MS
     number = at_ms // SECOND_MS  # ids rise with time, whoever listens
@@ -430,6 +494,45 @@ def _print(kind: str, symbol: str, price: float, decimals: int, now_ms: int) -> 
         tick = 10.0**-decimals
         bid, ask = f"{price - tick:.8f}" if price > tick else f"{price:.8f}", f"{price + tick:.8f}"
         return {"u": number, "s": symbol, "b": bid, "B": "1.00000000", "a": ask, "A": "1.00000000"}
-    event: dict[str, Any] = {"e": kind, "E": now_ms, "s": symbol, "p": f"{price:.8f}", "q": "0.01000000", "T": at_ms}
+    event: _Payload = {"e": kind, "E": now_ms, "s": symbol, "p": f"{price:.8f}", "q": "0.01000000", "T": at_ms}
     event |= {"m": False, "M": True}
     return event | ({"t": number} if kind == "trade" else {"a": number, "f": number, "l": number})
+
+
+def _json(payload: _Payload) -> str:
+    return json.dumps(payload, separators=(",", ":"))
+
+
+# Messages as the faults will have them.
+
+
+def _with_prices(payload: _Payload, change: Callable[[str], Any]) -> _Payload:
+    """The same event with another price: a trade's, a candle's close, or bid and ask."""
+    if "k" in payload:
+        return payload | {"k": payload["k"] | {"c": change(payload["k"]["c"])}}
+    names = ("b", "a") if "u" in payload else ("p",)
+    return payload | {name: change(payload[name]) for name in names}
+
+
+def _another(payload: _Payload) -> _Payload:
+    """A candle as good as this one with another close, its high with it, and another volume."""
+    candle = payload["k"]
+    close, volume = f"{float(candle['h']) * 1.001:.8f}", f"{float(candle['v']) * 2 + 1:.8f}"
+    return payload | {"k": candle | {"c": close, "h": close, "v": volume}}
+
+
+def _broken(payload: _Payload, turn: int) -> str | bytes:
+    """Nothing that a client may believe, of another kind each turn."""
+    text = _json(payload)
+    kinds = (
+        "<html>busy</html>",
+        text[: len(text) // 2],
+        "[7]",
+        _json(_with_prices(payload, lambda price: "NaN")),
+        _json(_with_prices(payload, lambda price: f"-{price}")),
+        _json(_with_prices(payload, float)),
+        _json({name: payload[name] for name in ("e", "s") if name in payload}),
+        b"\xff\xfe\x00\x01",
+        _json(payload | {"e": "somethingNew"}),
+    )
+    return kinds[turn % len(kinds)]

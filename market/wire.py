@@ -4,6 +4,7 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,22 +37,23 @@ def rest_rows(klines: Klines) -> bytes:
     return ("[" + ",".join([_ROW % row for row in rows]) + "]").encode()
 
 
-def kline_event(kline: Klines, symbol: str, interval: str, event_ms: int, *, closed: bool) -> dict[str, Any]:
-    """One kline as the stream's message, with the very texts of its REST row.
+def kline_events(
+    klines: Klines, symbol: str, interval: str, event_ms: int, *, closed: bool
+) -> Iterator[dict[str, Any]]:
+    """Klines as the stream's messages, with the very texts of their REST rows.
 
     Args:
-        kline: one row.
         interval: as Binance names it.
-        event_ms: when it is told.
-        closed: whether it is finished.
+        event_ms: when they are told.
+        closed: whether they are finished.
     """
-    (row,) = json.loads(rest_rows(kline))
-    at_ms, opened, high, low, close, volume, until_ms, quote_volume, trades, taker_base, taker_quote, _ = row
-    number = at_ms // 1_000
-    candle = {"t": at_ms, "T": until_ms, "s": symbol, "i": interval, "f": number, "L": number + trades}
-    candle |= {"o": opened, "c": close, "h": high, "l": low, "v": volume, "n": trades, "x": closed}
-    candle |= {"q": quote_volume, "V": taker_base, "Q": taker_quote, "B": "0"}
-    return {"e": "kline", "E": event_ms, "s": symbol, "k": candle}
+    for row in json.loads(rest_rows(klines)):
+        at_ms, opened, high, low, close, volume, until_ms, quote_volume, trades, taker_base, taker_quote, _ = row
+        first = at_ms // 1_000 if trades else -1  # ids of trades rise with time; no trade is -1
+        candle = {"t": at_ms, "T": until_ms, "s": symbol, "i": interval, "f": first, "L": max(first + trades - 1, -1)}
+        candle |= {"o": opened, "c": close, "h": high, "l": low, "v": volume, "n": trades, "x": closed}
+        candle |= {"q": quote_volume, "V": taker_base, "Q": taker_quote, "B": "0"}
+        yield {"e": "kline", "E": event_ms, "s": symbol, "k": candle}
 
 
 def archive_zip(klines: Klines, name: str, end_ms: int) -> bytes:

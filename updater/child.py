@@ -18,6 +18,8 @@ from model.registry import Registry
 from updater.process import Job, Step, only_writer
 from updater.state import Outcome, Record
 
+# A tenth of a core that somebody else wants all of: answers do not notice, and a training of minutes still ends within
+# its time limit. At 19 or under SCHED_IDLE it would not.
 NICENESS = 10
 ORPHANED = 3  # exit status
 STEP_EVERY_S = 1.0
@@ -33,8 +35,14 @@ def _end_with_the_parent() -> None:
 def _stand_back() -> None:
     """Training can wait, an answer cannot; and if memory runs out, it is this process that goes."""
     os.nice(NICENESS)
-    with contextlib.suppress(OSError):  # Linux alone has it
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    files = {"oom_score_adj": 1000}
+    if os.getsid(0) == os.getpid():
+        # Linux may weigh sessions and not processes against each other (man 7 sched, "The autogroup feature"), and this
+        # is a session of its own: beside inference, which is in another, its niceness alone means nothing.
+        files["autogroup"] = NICENESS
+    for name, number in files.items():
+        with contextlib.suppress(OSError):  # Linux alone has them
+            Path("/proc/self", name).write_text(str(number))
 
 
 def _read_line(fd: int) -> bytes:

@@ -433,6 +433,7 @@ def test_a_process_says_where_it_is_and_ends_when_told_to(how: signal.Signals) -
             assert said["event"] == "listening"
             assert (said["market"], said["tape"]) == ("SIMULATED", "random, seed 3")
             assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+", said["url"])
+            assert said["stream_url"] == said["url"].replace("http", "ws")
             with requests.Session() as session:  # whose connection stays open, as does that of the late answer
                 assert session.get(said["url"] + "/api/v3/ping", timeout=10).headers["X-Market"] == "SIMULATED"
                 fault = {"path_prefix": "/api/v3/time", "delay_s": 60}

@@ -15,7 +15,7 @@ from core.errors import ConfigError, TrainingFailed
 from model.registry import Registry
 from tests.fakes import eventually
 from tests.updater.folder import ETH, job_on
-from updater.child import ORPHANED
+from updater.child import NICENESS, ORPHANED
 from updater.process import Stopped, only_writer, run_training
 
 
@@ -86,6 +86,30 @@ def test_the_child_ends_with_its_parent(tmp_path: Path, first_line: bool) -> Non
             child.stdin.write(job_on(tmp_path, ETH).model_dump_json().encode() + b"\n")
         child.stdin.close()
         assert child.wait(10) == ORPHANED
+
+
+@pytest.mark.parametrize("own_session", [True, False], ids=["as the updater starts it", "in somebody's session"])
+def test_a_training_stands_back_and_takes_nobody_with_it(tmp_path: Path, own_session: bool) -> None:
+    def group(pid: int) -> str:
+        """``/autogroup-12 nice 0``; empty where Linux weighs process against process."""
+        path = Path(f"/proc/{pid}/autogroup")
+        return path.read_text() if path.exists() else ""
+
+    before, expected = group(os.getpid()), min(19, os.nice(0) + NICENESS)
+    registry = Registry(tmp_path)
+    with registry.writing():  # so that it waits, for longer than this test
+        child = subprocess.Popen(
+            [sys.executable, "-m", "updater.child"], stdin=subprocess.PIPE, start_new_session=own_session
+        )
+        assert child.stdin is not None
+        child.stdin.write(job_on(tmp_path, ETH).model_dump_json().encode() + b"\n")
+        child.stdin.flush()
+        eventually(lambda: psutil.Process(child.pid).nice() == expected, what="the child's niceness")
+        if own_session and before:
+            eventually(lambda: group(child.pid).endswith(f"nice {NICENESS}\n"), what="its session's")
+        child.stdin.close()
+        assert child.wait(10) == ORPHANED
+    assert group(os.getpid()) == before
 
 
 def test_the_next_child_waits_for_an_orphan_to_end(tmp_path: Path) -> None:
