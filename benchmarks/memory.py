@@ -1,10 +1,10 @@
 """Does inference grow? Two hours of simulated minutes at a hundred answers a second, in ten minutes.
 
-    python -m benchmarks.memory [--hours 2] [--speed 12] [--answers 100]
+    python -m benchmarks.memory [--hours 2] [--speed 12] [--answers 100] [--swap-minutes 10]
 
 Exchange and inference share a clock that runs ``--speed`` times as fast as the wall's; wrk asks as often as
 makes ``--answers`` a second of that clock, each question with a height of its own; the champions are swapped every
-ten of its minutes. The topics are those of config.example.json that the published networks have a head for.
+ten of its minutes (0: never). The topics are those of config.example.json that the published networks have a head for.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tests.inference.stand import HEADS, publish
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.json"
 CONNECTIONS = 8
-SWAP_EVERY_MS, LOOK_S = 10 * MINUTE_MS, 1.0
+LOOK_S = 1.0
 LUA = """
 local height, number, paths = 1000000, 0, {}
 for path in string.gmatch(os.getenv("PATHS"), "%S+") do table.insert(paths, path) end
@@ -63,6 +63,7 @@ def report(samples: list[tuple[float, float]], hours: float) -> None:
 def watch(
     hours: float,
     speed: float,
+    swap_minutes: float,
     clock: FastClock,
     swap: Callable[[], None],
     process: psutil.Process,
@@ -77,7 +78,7 @@ def watch(
     samples: list[tuple[float, float]] = []
     while wrk.poll() is None:
         now_ms = clock.now_ms()
-        if now_ms - swapped_ms >= SWAP_EVERY_MS:
+        if 0 < swap_minutes * MINUTE_MS <= now_ms - swapped_ms:
             swapped_ms = now_ms
             swap()
         samples.append(((now_ms - first_ms) / HOUR_MS, process.memory_info().rss / 1e6))
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=2.0, help="of simulated time")
     parser.add_argument("--speed", type=float, default=12.0)
     parser.add_argument("--answers", type=float, default=100.0, help="a simulated second")
+    parser.add_argument("--swap-minutes", type=float, default=10.0, help="of simulated time between champions")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed; on Debian and Ubuntu: apt-get install wrk")
@@ -137,7 +139,9 @@ def main() -> None:
                         break
                 except requests.RequestException:
                     time.sleep(0.1)
-            watch(options.hours, options.speed, clock, swap, psutil.Process(process.pid), [str(lua), url], environment)
+            observed = psutil.Process(process.pid)
+            span = (options.hours, options.speed, options.swap_minutes)
+            watch(*span, clock, swap, observed, [str(lua), url], environment)
         finally:
             process.terminate()
             process.wait(timeout=10)

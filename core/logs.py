@@ -3,6 +3,7 @@
 Our lines go to stdout, those of libraries to stderr. A line that cannot be written is dropped.
 """
 
+import json
 import logging
 import os
 import sys
@@ -52,7 +53,8 @@ def configure_logging(level: str, *, service: str, simulated: bool) -> None:
         add_fixed,
         structlog.processors.format_exc_info,
     ]
-    rendered = structlog.processors.JSONRenderer(sort_keys=True, default=str)
+    encode = json.JSONEncoder(sort_keys=True, default=str).encode  # json.dumps would make one for every line
+    rendered = structlog.processors.JSONRenderer(lambda event, **_: encode(event))
     lines = _Lines(_own_stdout())
     structlog.configure(
         processors=[*described, rendered],

@@ -31,7 +31,7 @@ from inference.metrics import Metrics
 from inference.question import BadQuestion, network_name, whole_number
 from inference.service import InferenceService
 
-GATHER_LINES_S = 0.02  # log lines are written in batches, so that a burst of questions is not slowed by each line
+GATHER_LINES_S = 0.1  # log lines are written in batches, so that a burst of questions is not slowed by each line
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
 PREFIX = "/inference/"

@@ -10,6 +10,7 @@ import structlog
 
 Item = TypeVar("Item")
 
+MANY = 8
 LONGEST_PAUSE_S = 60.0  # a full disk stays full for long, and each failure is a line in the log
 
 log = structlog.get_logger()
@@ -22,6 +23,7 @@ class Drain(Generic[Item]):
         name: of the thread.
         take: does the work in the drain's thread; returns what could not be done and is to be tried again.
         gather_s: how long to wait for more after the first item. 0 works at once.
+        busy_gather_s: likewise, after a batch of ``MANY`` items or more; as ``gather_s`` where it is not given.
         retry_s: pause before what was returned is tried again; it doubles with each failure in a row, up to a minute.
         capacity: how many may wait; more are refused.
     """
@@ -32,11 +34,14 @@ class Drain(Generic[Item]):
         take: Callable[[Sequence[Item]], Sequence[Item]],
         *,
         gather_s: float = 0.0,
+        busy_gather_s: float | None = None,
         retry_s: float = 1.0,
         capacity: int = 10_000,
     ) -> None:
         self._take = take
         self._gather_s = gather_s
+        self._busy_gather_s = gather_s if busy_gather_s is None else busy_gather_s
+        self._many = False  # whether the last batch was large
         self._retry_s = retry_s
         self._capacity = capacity
         self._waiting: deque[Item] = deque()
@@ -70,7 +75,7 @@ class Drain(Generic[Item]):
         pause_s = self._retry_s
         while not self._closing.is_set():
             self._work.wait()
-            self._closing.wait(self._gather_s)
+            self._closing.wait(self._busy_gather_s if self._many else self._gather_s)
             self._work.clear()
             if self._step():
                 pause_s = self._retry_s
@@ -85,6 +90,7 @@ class Drain(Generic[Item]):
     def _step(self) -> bool:
         """Do all that waits; False when some of it must be tried again."""
         batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        self._many = len(batch) >= MANY
         if not batch:
             return True
         try:

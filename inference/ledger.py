@@ -29,8 +29,10 @@ SCHEMA_VERSION = 1
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
 READS_CLOSE_S = 0.2  # nobody waits for an answer any more when the ledger is closed
 READ_S = 1.0  # for the database to say what was answered before; the node waits without end, so we must not
-READS_WAITING = 64  # questions about the past that may wait for the database
-GATHER_S = 0.005  # an answer is committed this much later, with those that came in the meantime, not under its own feet
+READS_WAITING = 1_000  # questions about the past that may wait for the database: about what it answers in READ_S
+# An answer is committed this much later, with those that came in the meantime. Each commit takes the event loop's core
+# and Python's lock for a while: under load two hundred a second cost a tenth of all answers.
+GATHER_S, BUSY_GATHER_S = 0.005, 0.05
 BUSY_S = 2.0  # how long SQLite waits for another process's write
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 
@@ -93,7 +95,7 @@ class Ledger:
         except sa.exc.SQLAlchemyError as error:
             self._engine.dispose()
             raise _unusable(self._engine.url, error) from error
-        self._drain = Drain[Answer]("ledger", self._write, gather_s=GATHER_S)
+        self._drain = Drain[Answer]("ledger", self._write, gather_s=GATHER_S, busy_gather_s=BUSY_GATHER_S)
         self._reading_since_s: float | None = None  # when the read began that is under way
         self._reads = Drain[tuple[Topic, int, Future[None]]]("ledger-reads", self._look_up, capacity=READS_WAITING)
 

@@ -24,6 +24,7 @@ from market.binance import Binance
 from market.klines import Klines
 from market.simulated import SimulatedExchange
 from model.features import unbroken_needed
+from model.forecaster import carried
 from model.heads import HOUR, MINUTE
 from model.registry import Registry
 from tests.fakes import eventually
@@ -445,7 +446,8 @@ def test_a_champion_answers_by_its_target_and_each_panel_has_its_own(
             assert outlook
             assert outlook.forecast
             assert kept
-            expected = outlook.forecast.volatility
+            since_ms = kept.anchor_asof_ms - outlook.klines_end_ms
+            expected = carried(outlook.forecast, outlook.close, kept.anchor, since_ms).volatility
             if outlook.forecast.log_return is not None:
                 expected = outlook.forecast.log_return
                 assert expected != 0
