@@ -172,7 +172,8 @@ class InferenceService:
             raise StaleKlines(f"topic {topic.key}: starting: {self._missing_market(topic)}")
         anchor = self._anchor(outlook, now_ms)
         forecast, reason = self._forecast(outlook, now_ms)
-        if forecast.asof_ms == outlook.klines_end_ms and not outlook.why_no_anchor(anchor):
+        fits = topic.target is Target.VOLATILITY and forecast.asof_ms == outlook.klines_end_ms
+        if fits and not outlook.why_no_anchor(anchor):  # of a return nothing is carried
             forecast = carried(forecast, outlook.close, anchor.price, anchor.asof_ms - outlook.klines_end_ms)
         return Made(number=value(topic, forecast, anchor.price), forecast=forecast, anchor=anchor, reason=reason)
 
