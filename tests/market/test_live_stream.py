@@ -36,7 +36,7 @@ def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
 
 @contextmanager
 def streaming(
-    exchange: SimulatedExchange, clock: Clock, *urls: str, ping_after_s: float = 1.0, silence_s: float = 3.0
+    exchange: SimulatedExchange, clock: Clock, *urls: str, ping_after_s: float = 0.7, silence_s: float = 2.0
 ) -> Iterator[Feed]:
     """A live market whose first candles are in and whose stream is up."""
     series = {BTC: ROWS, ETH: ROWS}
@@ -133,7 +133,7 @@ def test_prices_stay_fresh_while_the_stream_is_gone_and_it_comes_back(
     with streaming(exchange, clock) as feed:
         renewed(feed.live, "BTCUSDT", 1)
         ended = feed.live.incidents["stream_ended"]
-        exchange.fail_stream(fault, seconds=6.0) if fault == "silence" else exchange.fail_stream(fault)
+        exchange.fail_stream(fault, seconds=4.0) if fault == "silence" else exchange.fail_stream(fault)
         eventually(lambda: feed.live.incidents["stream_ended"] > ended, what="the end noticed")
         assert age_ms(feed.live, "BTCUSDT", clock) < FRESH_MS
         renewed(feed.live, "ETHUSDT", 2)
