@@ -8,7 +8,6 @@ minutes.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from market.simulated import SimulatedExchange
 from market.store import KlineStore
 from model.heads import HOUR, MINUTE, head_of
 from model.registry import Registry
-from tests.fakes import free_port
+from tests.fakes import free_port, simulated_environment
 from tests.inference.stand import HEADS, publish
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.json"
@@ -110,17 +109,7 @@ def main() -> None:
     minutes, outage_minutes = (0.5, 0.5) if options.quick else (options.minutes, options.outage_minutes)
     with tempfile.TemporaryDirectory() as name, SimulatedExchange(seed=0) as exchange:
         folder, url = Path(name), f"http://127.0.0.1:{(port := free_port())}"
-        environment = {
-            **os.environ,
-            "MARKET": "simulated",
-            "BINANCE_REST_URLS": exchange.url,
-            "BINANCE_WS_URLS": exchange.stream_url,
-            "BINANCE_ARCHIVE_URL": exchange.url,
-            "DATA_DIR": name,
-            "CONFIG_FILE": str(EXAMPLE),
-            "PORT": str(port),
-            "LOG_LEVEL": "warning",
-        }
+        environment = simulated_environment(exchange, folder, port, CONFIG_FILE=str(EXAMPLE), LOG_LEVEL="warning")
         now_ms = time.time_ns() // 1_000_000
         topics, registry, store = topics_from_config(EXAMPLE), Registry(folder), KlineStore(folder / "klines")
         for panel in (MINUTE, HOUR):

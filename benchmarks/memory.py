@@ -8,7 +8,6 @@ ten of its minutes (0: never). The topics are those of config.example.json that 
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from core.config import topics_from_config
 from market.simulated import SimulatedExchange
 from model.heads import HOUR, MINUTE, head_of, panel_of
 from model.registry import Registry
-from tests.fakes import free_port
+from tests.fakes import free_port, simulated_environment
 from tests.inference.stand import HEADS, publish
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.json"
@@ -115,16 +114,7 @@ def main() -> None:
                 registry.promote(of_panel, networks[panel][turn], clock.now_ms())
 
         swap()
-        environment = {
-            **os.environ,
-            "MARKET": "simulated",
-            "BINANCE_REST_URLS": exchange.url,
-            "BINANCE_WS_URLS": exchange.stream_url,
-            "BINANCE_ARCHIVE_URL": exchange.url,
-            "DATA_DIR": name,
-            "CONFIG_FILE": str(EXAMPLE),
-            "PORT": str(port),
-            "LOG_LEVEL": "info",
+        environment = simulated_environment(exchange, folder, port, CONFIG_FILE=str(EXAMPLE)) | {
             "PATHS": " ".join(f"/inference/{topic.token}?topic={topic.topic_id}" for topic in topics),
             "DELAY_MS": str(round(1000 * CONNECTIONS / (options.answers * options.speed))),
         }

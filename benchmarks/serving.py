@@ -35,7 +35,7 @@ from market.simulated import SimulatedExchange
 from model.heads import MINUTE, panels_for
 from model.registry import Registry
 from tests.catalogue import scalar_topics, write_configs
-from tests.fakes import free_port
+from tests.fakes import free_port, simulated_environment
 
 ROOT = Path(__file__).parents[1]
 LUA = """
@@ -212,18 +212,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, SimulatedExchange(seed=0) as exchange:
         folder, log, port, lua = Path(name), Path(name) / "log", free_port(), Path(name) / "ask.lua"
         lua.write_text(LUA)
-        environment = {
-            **os.environ,
-            "MARKET": "simulated",
-            "BINANCE_REST_URLS": exchange.url,
-            "BINANCE_WS_URLS": exchange.stream_url,
-            "BINANCE_ARCHIVE_URL": exchange.url,
-            "DATA_DIR": name,
-            "CONFIG_FILE": str(ROOT / "config.example.json"),
-            "TRAINING_DAYS": str(6 if options.quick else options.training_days),
-            "PORT": str(port),
-            "LOG_LEVEL": "info",
-        }
+        days = "6" if options.quick else str(options.training_days)
+        config = str(ROOT / "config.example.json")
+        environment = simulated_environment(exchange, folder, port, CONFIG_FILE=config, TRAINING_DAYS=days)
         settings = load_settings(**{key.lower(): environment[key] for key in environment.keys() - os.environ.keys()})
         topics = topics_from_config(*settings.config_files)
         registry = Registry(folder)

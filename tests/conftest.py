@@ -1,13 +1,30 @@
 """Fixtures shared by all tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from market.simulated import SimulatedExchange
+from tests.inference.stand import RunningClock
+
 # No deadline per example: a busy machine is no failure. Derandomised: a red run can be run again.
 settings.register_profile("here", deadline=None, derandomize=True)
 settings.load_profile("here")
+
+
+@pytest.fixture
+def clock() -> RunningClock:
+    """Ten seconds into a minute; runs, and jumps when told to."""
+    return RunningClock()
+
+
+@pytest.fixture
+def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
+    """The simulated exchange by that clock."""
+    with SimulatedExchange(clock=clock) as exchange:
+        yield exchange
 
 
 @pytest.fixture(scope="session")

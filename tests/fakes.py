@@ -1,13 +1,16 @@
 """Fakes that could be real, shared by all tests."""
 
+import os
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from core.clock import MINUTE_MS
 from market.klines import Floats, Klines
+from market.simulated import SimulatedExchange
 from model.artefact import Origin
 
 START_MS = 1_700_006_400_000  # 2023-11-15 00:00 UTC
@@ -43,6 +46,24 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def simulated_environment(exchange: SimulatedExchange, data_dir: Path, port: int, **more: str) -> dict[str, str]:
+    """This process's environment with the settings of a service that runs on the simulated exchange.
+
+    Args:
+        more: further settings, by the names of the environment.
+    """
+    return {
+        **os.environ,
+        "MARKET": "simulated",
+        "BINANCE_REST_URLS": exchange.url,
+        "BINANCE_WS_URLS": exchange.stream_url,
+        "BINANCE_ARCHIVE_URL": exchange.url,
+        "DATA_DIR": str(data_dir),
+        "PORT": str(port),
+        **more,
+    }
 
 
 def random_walk_klines(

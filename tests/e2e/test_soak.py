@@ -9,7 +9,6 @@ tells.
 """
 
 import json
-import os
 import random
 import re
 import subprocess
@@ -40,7 +39,7 @@ from market.tape import price_at
 from model.forecaster import PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value
 from model.heads import HOUR, MINUTE, head_of, panel_of
 from model.registry import Registry
-from tests.fakes import eventually, free_port
+from tests.fakes import eventually, free_port, simulated_environment
 from tests.inference.stand import publish
 from worker.node import parse_decimal
 
@@ -96,19 +95,10 @@ class Inference:
     """``python -m inference`` on the exchange."""
 
     def __init__(self, folder: Path, exchange: SimulatedExchange, config: Path) -> None:
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        environment = {
-            **os.environ,
-            "MARKET": "simulated",
-            "BINANCE_REST_URLS": exchange.url,
-            "BINANCE_WS_URLS": exchange.stream_url,
-            "BINANCE_ARCHIVE_URL": exchange.url,
-            "DATA_DIR": str(folder),
-            "CONFIG_FILE": str(config),
-            "MAX_ANCHOR_AGE_S": str(MAX_ANCHOR_AGE_S),
-            "PORT": str(port),
-            "LOG_LEVEL": "warning",
-        }
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        limits = {"MAX_ANCHOR_AGE_S": str(MAX_ANCHOR_AGE_S), "CONFIG_FILE": str(config), "LOG_LEVEL": "warning"}
+        environment = simulated_environment(exchange, folder, port, **limits)
         self.log = folder / "inference.log"
         with self.log.open("wb") as output:
             command = [sys.executable, "-m", "inference"]

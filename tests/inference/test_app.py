@@ -48,17 +48,6 @@ QUESTIONS = [(ETH_10M, "/inference/ETH?topic=1"), (ETH_24H, "/inference/ETH?topi
 QUESTIONS.append((SOL_15M, "/inference/SOL?topic=82"))
 
 
-@pytest.fixture
-def clock() -> RunningClock:
-    return RunningClock()
-
-
-@pytest.fixture
-def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
-    with SimulatedExchange(clock=clock) as exchange:
-        yield exchange
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node without champions, for questions that change nothing."""

@@ -22,17 +22,6 @@ ROWS = 30
 KLINES, TICKER = "/api/v3/klines", "/api/v3/ticker"
 
 
-@pytest.fixture
-def clock() -> RunningClock:
-    return RunningClock()
-
-
-@pytest.fixture
-def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
-    with SimulatedExchange(clock=clock) as exchange:
-        yield exchange
-
-
 class Feed:
     """A live market that runs, and the panels it has announced."""
 

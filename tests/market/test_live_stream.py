@@ -23,17 +23,6 @@ ROWS = 40
 FRESH_MS = 2_500  # between two looks of a test; a second is usual
 
 
-@pytest.fixture
-def clock() -> RunningClock:
-    return RunningClock()
-
-
-@pytest.fixture
-def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
-    with SimulatedExchange(clock=clock) as exchange:
-        yield exchange
-
-
 @contextmanager
 def streaming(
     exchange: SimulatedExchange, clock: Clock, *urls: str, ping_after_s: float = 0.7, silence_s: float = 2.0

@@ -31,17 +31,6 @@ BUSY_MS = 800  # on a machine that does something else as well
 Message = dict[str, Any]
 
 
-@pytest.fixture
-def clock() -> RunningClock:
-    return RunningClock()
-
-
-@pytest.fixture
-def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
-    with SimulatedExchange(clock=clock) as exchange:
-        yield exchange
-
-
 @pytest.fixture(scope="module")
 def shared() -> Iterator[SimulatedExchange]:
     """One for all tests that leave its clock and its faults alone."""
