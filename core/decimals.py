@@ -26,7 +26,10 @@ def decimal_text(value: float) -> str:
         raise UnusableForecast(f"a forecast must be finite, was {value}")
     if value == 0:
         return "0"  # also for -0.0
-    exact = Decimal(repr(value))
+    text = repr(value)
+    if "e" not in text:  # between 1e-4 and 1e16, where repr writes plain digits; most answers are
+        return text
+    exact = Decimal(text)
     if not SMALLEST <= exact.copy_abs() <= LARGEST:
         raise UnusableForecast(f"a forecast must be 0 or between 1e-40 and 1e40 in size, was {value}")
     return format(exact, "f")

@@ -17,6 +17,9 @@ ANCHOR_AGE_S = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 FORECAST_AGE_S = (1.0, 5.0, 15.0, 30.0, 60.0, 90.0, 120.0, 180.0, 600.0, 1800.0, 3600.0, 3720.0)
 
 
+_Key = tuple[str | None, int, str, int]  # network, topic id (0: no topic), version, status
+
+
 class Metrics:
     """Counts of what was answered, and gauges read from the service when somebody asks."""
 
@@ -29,7 +32,7 @@ class Metrics:
             ("network", "topic", "version", "status"),
             registry=self._registry,
         )
-        self._counters: dict[tuple[str, str, str, str], Counter] = {}  # Counter.labels takes as long as all the rest
+        self._counters: dict[_Key, Counter] = {}  # Counter.labels takes as long as all the rest
         self._latency = Histogram(
             "birnn_answer_seconds",
             "Time from question to answer inside the process",
@@ -63,11 +66,12 @@ class Metrics:
             answer: None where there is none. Ages are counted of answers that were made for this question and not
                 recalled.
         """
-        key = (*(_labels(topic) if topic else ("", "")), answer.version if answer else "", str(status))
+        version = answer.version if answer else ""
+        key = (topic.network, topic.topic_id, version, status) if topic else (None, 0, version, status)
         counter = self._counters.get(key)
         if counter is None:
             self._forget_the_replaced()
-            counter = self._counters[key] = self._answers.labels(*key)
+            counter = self._counters[key] = self._answers.labels(*_series(key))
         counter.inc()
         self._latency.observe(took_s)
         if answer and answer.answered_ms >= asked_ms:
@@ -87,7 +91,7 @@ class Metrics:
         current = {"", *self._service.versions()}
         for key in [key for key in self._counters if key[2] not in current]:
             del self._counters[key]
-            self._answers.remove(*key)
+            self._answers.remove(*_series(key))
 
 
 class _State(Collector):
@@ -148,3 +152,9 @@ class _State(Collector):
 
 def _labels(topic: Topic) -> tuple[str, str]:
     return topic.network or "", str(topic.topic_id)
+
+
+def _series(key: _Key) -> tuple[str, str, str, str]:
+    """The labels of a count of answers."""
+    network, topic_id, version, status = key
+    return network or "", str(topic_id or ""), version, str(status)

@@ -86,6 +86,7 @@ class InferenceService:
         self._clock = clock
         self._live = live
         self._naive = Naive()
+        self._asked = {topic.key: topic.asked for topic in self.questions.topics}
         self._champions = Champions(registry, self.questions.topics, clock)
         self._chosen = NOTHING
         self._chosen_once = False
@@ -149,7 +150,7 @@ class InferenceService:
             value=decimal_text(made.number),
             version=made.forecast.version,
             symbol=topic.symbol,
-            target=topic.asked,
+            target=self._asked[topic.key],
             horizon_min=topic.horizon_min,
             anchor=made.anchor.price,
             anchor_asof_ms=made.anchor.asof_ms,
