@@ -28,15 +28,8 @@ from core.errors import ConfigError
 from core.logs import configure_logging
 from market.faults import Fault, Faults, Outage
 from market.replay import ReplayTape
-from market.simulated_streams import (
-    LIFETIME_S,
-    PING_EVERY_S,
-    PONG_WITHIN_S,
-    Kind,
-    StreamFault,
-    StreamProtocol,
-    Streams,
-)
+from market.simulated_streams import LIFETIME_S, PING_EVERY_S, PONG_WITHIN_S, StreamProtocol, Streams
+from market.stream_faults import Kind, StreamFault
 from market.tape import INTERVALS_MS, RandomTape, Tape, price_at
 from market.wire import archive_span, archive_zip, page, rest_rows
 

@@ -8,21 +8,20 @@ import asyncio
 import json
 import math
 import re
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from core.clock import SECOND_MS, Clock
 from market.faults import refusal
+from market.stream_faults import Kind, Payload, StreamFault, StreamFaults, another, as_json, broken, with_prices
 from market.tape import INTERVALS_MS, Tape, unfinished
 from market.wire import kline_events
 
@@ -39,61 +38,6 @@ LOOK_S = 0.01
 NAME = re.compile(r"([a-z0-9_.-]{1,20})@(trade|aggTrade|bookTicker|kline_(\w{2,3}))")
 
 LOG = structlog.get_logger()
-
-_Payload = dict[str, Any]
-
-Kind = Literal[
-    "drop", "close", "refuse", "silence", "half_open", "garbage", "duplicate", "reorder", "outlier", "lag", "mute",
-    "lose_candles", "wrong_candles",
-]  # fmt: skip
-
-# What a fault of each kind has to be told, and what it may be told.
-_FIELDS: Mapping[Kind, tuple[set[str], set[str]]] = {
-    "drop": (set(), set()),
-    "close": (set(), set()),
-    "half_open": (set(), set()),
-    "refuse": (set(), {"seconds", "count", "status"}),
-    "silence": ({"seconds"}, set()),
-    "mute": ({"seconds", "symbol"}, set()),
-    "lag": ({"seconds", "delay_s"}, set()),
-    "garbage": (set(), {"seconds", "count", "symbol"}),
-    "duplicate": (set(), {"seconds", "count", "symbol"}),
-    "reorder": ({"count"}, set()),
-    "outlier": (set(), {"seconds", "count", "symbol", "factor"}),
-    "lose_candles": (set(), {"seconds", "count", "symbol"}),
-    "wrong_candles": (set(), {"seconds", "count", "symbol"}),
-}
-
-
-class StreamFault(BaseModel):
-    """What goes wrong with the streams, for ``seconds`` of real time or with the next ``count`` things it is about.
-
-    ``drop`` cuts every open connection, ``close`` ends it properly, ``half_open`` leaves it there without a word ever
-    again. ``refuse`` answers handshakes with ``status``. ``silence`` tells nothing, ``mute`` nothing of one symbol.
-    ``garbage``, ``duplicate`` and ``reorder`` are about messages, ``outlier`` about prices (times ``factor``),
-    ``lose_candles`` and ``wrong_candles`` about closed candles; with ``lag`` messages come ``delay_s`` late. A message
-    is one for all connections. Where neither ``seconds`` nor ``count`` is given, ``count`` is 1.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    kind: Kind
-    seconds: PositiveFloat | None = None
-    count: PositiveInt | None = None
-    symbol: Annotated[str, StringConstraints(pattern="^[A-Z0-9_.-]{1,20}$")] | None = None
-    factor: PositiveFloat | None = None  # 1.1 where it is not given
-    delay_s: PositiveFloat | None = None
-    status: Annotated[int, Field(ge=400, le=599)] | None = None  # 503 where it is not given
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
-        needed, allowed = _FIELDS[self.kind]
-        given = {name for name, value in self if value is not None} - {"kind"}
-        if missing := needed - given:
-            raise ValueError(f"{self.kind} needs {', '.join(sorted(missing))}")
-        if idle := given - needed - allowed:
-            raise ValueError(f"{self.kind} has no use for {', '.join(sorted(idle))}")
-        return self
 
 
 class StreamProtocol(WebSocketsSansIOProtocol):
@@ -162,7 +106,7 @@ class _Event:
 
     name: str
     symbol: str
-    payload: _Payload
+    payload: Payload
     closes: bool = False  # a candle that has closed
 
 
@@ -177,22 +121,6 @@ class _Message:
     def wrapped(self) -> str | bytes:
         """As a combined stream has it; a binary frame cannot be wrapped."""
         return self.text if isinstance(self.text, bytes) else f'{{"stream":"{self.name}","data":{self.text}}}'
-
-
-@dataclass(slots=True, kw_only=True)
-class _Active:
-    """A fault that is going on."""
-
-    fault: StreamFault
-    until_s: float | None
-    left: int | None
-
-    def applies(self, now_s: float) -> bool:
-        return (self.until_s is None or now_s < self.until_s) and (self.left is None or self.left > 0)
-
-    def use(self) -> None:
-        if self.left is not None:
-            self.left -= 1
 
 
 class Streams:
@@ -211,8 +139,7 @@ class Streams:
         self._connections: set[_Connection] = set()
         self._producer: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()  # faults are set from other threads
-        self._active: list[_Active] = []
+        self._faults = StreamFaults()
         self._late: deque[tuple[float, _Message]] = deque()  # and when it is due, by time.monotonic
         self._held: list[_Message] = []
         self._garbage = 0
@@ -229,15 +156,11 @@ class Streams:
         if fault.kind in {"drop", "close", "half_open"}:
             self._do(self._spoil, fault.kind)
             return
-        until_s = None if fault.seconds is None else time.monotonic() + fault.seconds
-        count = fault.count if fault.seconds is not None or fault.count is not None else 1
-        with self._lock:
-            self._active.append(_Active(fault=fault, until_s=until_s, left=count))
+        self._faults.add(fault)
 
     def clear(self) -> None:
         """Let nothing go wrong from now on; what is late comes at once, connections that hang stay as they are."""
-        with self._lock:
-            self._active.clear()
+        self._faults.clear()
         self._do(self._tell_late, math.inf)
 
     def _do(self, what: Callable[..., None], *args: Any) -> None:
@@ -259,23 +182,11 @@ class Streams:
                 case _:
                     connection.hang()
 
-    def _find(self, kind: Kind, symbol: str | None = None) -> _Active | None:
-        """The first fault of this kind that is going on, one use of it taken."""
-        now_s = time.monotonic()
-        with self._lock:
-            self._active = [active for active in self._active if active.applies(now_s)]
-            for active in self._active:
-                fault = active.fault
-                if fault.kind == kind and fault.symbol in {None, symbol}:
-                    active.use()
-                    return active
-        return None
-
     # One connection.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         names = _names(scope["path"], scope["query_string"].decode("latin-1"))
-        if refused := self._find("refuse"):
+        if refused := self._faults.find("refuse"):
             await refusal(refused.fault.status or 503)(scope, receive, send)
             return
         if names is None or len(names) > MOST_STREAMS:
@@ -306,10 +217,10 @@ class Streams:
     def _give_notice(self, connection: _Connection) -> None:
         self._say(connection, {"e": "serverShutdown", "E": self._clock.now_ms()})
 
-    def _say(self, connection: _Connection, event: _Payload) -> None:
+    def _say(self, connection: _Connection, event: Payload) -> None:
         """Tell one client what is not about the market."""
-        if not self._find("silence"):
-            connection.tell(_json(event))
+        if not self._faults.find("silence"):
+            connection.tell(as_json(event))
 
     @staticmethod
     async def _send(connection: _Connection, send: Send) -> None:
@@ -380,29 +291,29 @@ class Streams:
     def _pass_on(self, event: _Event) -> None:
         """Tell it, as the faults will have it."""
         symbol, payload = event.symbol, event.payload
-        if self._find("mute", symbol):
+        if self._faults.find("mute", symbol):
             return
         if event.closes:
-            if self._find("lose_candles", symbol):
+            if self._faults.find("lose_candles", symbol):
                 return
-            if self._find("wrong_candles", symbol):
-                payload = _another(payload)
-        elif payload.get("e") != "kline" and (outlier := self._find("outlier", symbol)):
+            if self._faults.find("wrong_candles", symbol):
+                payload = another(payload)
+        elif payload.get("e") != "kline" and (outlier := self._faults.find("outlier", symbol)):
             factor = outlier.fault.factor or 1.1
-            payload = _with_prices(payload, lambda price: f"{float(price) * factor:.8f}")
-        text: str | bytes = _json(payload)
-        if self._find("garbage", symbol):
-            text = _broken(payload, self._garbage)
+            payload = with_prices(payload, lambda price: f"{float(price) * factor:.8f}")
+        text: str | bytes = as_json(payload)
+        if self._faults.find("garbage", symbol):
+            text = broken(payload, self._garbage)
             self._garbage += 1
-        messages = [_Message(name=event.name, text=text)] * (2 if self._find("duplicate", symbol) else 1)
-        if reorder := self._find("reorder"):
+        messages = [_Message(name=event.name, text=text)] * (2 if self._faults.find("duplicate", symbol) else 1)
+        if reorder := self._faults.find("reorder"):
             self._held += messages
             if reorder.left:
                 return
             messages = []
         messages = self._held[::-1] + messages  # also what an order that was cleared has left behind
         self._held.clear()
-        lag = self._find("lag")
+        lag = self._faults.find("lag")
         for message in messages:
             if lag or self._late:  # whatever follows a late message comes after it
                 due_s = time.monotonic() + (lag.fault.delay_s or 0.0) if lag else 0.0
@@ -415,7 +326,7 @@ class Streams:
             self._tell(self._late.popleft()[1])
 
     def _tell(self, message: _Message) -> None:
-        if self._find("silence"):
+        if self._faults.find("silence"):
             return
         for connection in self._connections:
             if message.name in connection.names:
@@ -452,7 +363,7 @@ class _Invalid(Exception):
     """A control message that cannot be obeyed, and why."""
 
 
-def _control(connection: _Connection, text: str) -> _Payload:
+def _control(connection: _Connection, text: str) -> Payload:
     """Do what a control message says; the answer to it."""
     try:
         request = json.loads(text)
@@ -486,7 +397,7 @@ def _obey(connection: _Connection, request: Any) -> list[str] | None:
     return None
 
 
-def _print(kind: str, symbol: str, price: float, decimals: int, now_ms: int) -> _Payload:
+def _print(kind: str, symbol: str, price: float, decimals: int, now_ms: int) -> Payload:
     """The newest second's trade or best bid and ask."""
     at_ms = now_ms // SECOND_MS * SECOND_MS
     number = at_ms // SECOND_MS  # ids rise with time, whoever listens
@@ -494,45 +405,6 @@ def _print(kind: str, symbol: str, price: float, decimals: int, now_ms: int) -> 
         tick = 10.0**-decimals
         bid, ask = f"{price - tick:.8f}" if price > tick else f"{price:.8f}", f"{price + tick:.8f}"
         return {"u": number, "s": symbol, "b": bid, "B": "1.00000000", "a": ask, "A": "1.00000000"}
-    event: _Payload = {"e": kind, "E": now_ms, "s": symbol, "p": f"{price:.8f}", "q": "0.01000000", "T": at_ms}
+    event: Payload = {"e": kind, "E": now_ms, "s": symbol, "p": f"{price:.8f}", "q": "0.01000000", "T": at_ms}
     event |= {"m": False, "M": True}
     return event | ({"t": number} if kind == "trade" else {"a": number, "f": number, "l": number})
-
-
-def _json(payload: _Payload) -> str:
-    return json.dumps(payload, separators=(",", ":"))
-
-
-# Messages as the faults will have them.
-
-
-def _with_prices(payload: _Payload, change: Callable[[str], Any]) -> _Payload:
-    """The same event with another price: a trade's, a candle's close, or bid and ask."""
-    if "k" in payload:
-        return payload | {"k": payload["k"] | {"c": change(payload["k"]["c"])}}
-    names = ("b", "a") if "u" in payload else ("p",)
-    return payload | {name: change(payload[name]) for name in names}
-
-
-def _another(payload: _Payload) -> _Payload:
-    """A candle as good as this one with another close, its high with it, and another volume."""
-    candle = payload["k"]
-    close, volume = f"{float(candle['h']) * 1.001:.8f}", f"{float(candle['v']) * 2 + 1:.8f}"
-    return payload | {"k": candle | {"c": close, "h": close, "v": volume}}
-
-
-def _broken(payload: _Payload, turn: int) -> str | bytes:
-    """Nothing that a client may believe, of another kind each turn."""
-    text = _json(payload)
-    kinds = (
-        "<html>busy</html>",
-        text[: len(text) // 2],
-        "[7]",
-        _json(_with_prices(payload, lambda price: "NaN")),
-        _json(_with_prices(payload, lambda price: f"-{price}")),
-        _json(_with_prices(payload, float)),
-        _json({name: payload[name] for name in ("e", "s") if name in payload}),
-        b"\xff\xfe\x00\x01",
-        _json(payload | {"e": "somethingNew"}),
-    )
-    return kinds[turn % len(kinds)]

@@ -11,8 +11,8 @@ from market.binance import Binance
 from market.klines import COLUMNS, Klines
 from market.live import LiveMarket
 from market.simulated import SimulatedExchange
-from market.simulated_streams import Kind
 from market.stream import BinanceStream
+from market.stream_faults import Kind
 from market.tape import price_at
 from tests.fakes import eventually, free_port
 from tests.inference.stand import BASE_MS, RunningClock

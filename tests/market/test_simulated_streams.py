@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from market.klines import COLUMNS
 from market.simulated import SimulatedExchange
-from market.simulated_streams import Kind, StreamFault
+from market.stream_faults import Kind, StreamFault
 from market.tape import INTERVALS_MS, price_at
 from tests.fakes import START_MS, eventually, random_walk_klines
 from tests.inference.stand import BASE_MS, RunningClock
