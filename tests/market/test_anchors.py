@@ -1,14 +1,16 @@
 """Which price is believed: newer ones, near ones, and far ones once others confirm them."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS
-from market.anchors import CONFIRMATIONS, LEAST_LIMIT, Anchors
+from market.anchors import CONFIRMATIONS, LEAST_LIMIT, RANGE_ROWS, Anchors
 from market.provider import Price
+from market.recording import load_recording
 from tests.fakes import random_walk_klines
 
 ETH = "ETHUSDT"
@@ -126,3 +128,25 @@ def test_whatever_is_offered_time_never_goes_back(prices: list[tuple[int, float]
         known = anchors.get(ETH)
         assert known is None or known.asof_ms >= seen_ms
         seen_ms = known.asof_ms if known else 0
+
+
+def test_on_real_minutes_a_doubt_is_rare_and_short(shared_data: Path) -> None:
+    """A month of BTC: each minute is told as its open, both extremes and its close, a quarter of a minute apart."""
+    klines = load_recording(shared_data / "spot", ["BTCUSDT"])["BTCUSDT", MINUTE_MS].tail(30 * 1440)
+    anchors, doubted, late = Anchors(), 0, 0
+    columns = zip(klines.open_time_ms, klines.open, klines.low, klines.high, klines.close, strict=True)
+    for row, (opened_ms, *prices) in enumerate(columns):
+        if row < RANGE_ROWS:
+            continue
+        anchors.learn("BTCUSDT", klines.between(int(opened_ms) - RANGE_ROWS * MINUTE_MS, int(opened_ms)))
+        refused = anchors.refused
+        for quarter, price in enumerate(prices):
+            asof_ms = int(opened_ms) + quarter * MINUTE_MS // 4
+            anchors.offer("BTCUSDT", Price(price=float(price), asof_ms=asof_ms), asof_ms)
+        doubted += anchors.refused > refused
+        believed = anchors.get("BTCUSDT")
+        assert believed
+        late += believed.price != prices[-1]
+    days = len(klines) / 1440
+    assert 0 < doubted / days < 6, "as docs/decisions/0006 has it"
+    assert late <= doubted
