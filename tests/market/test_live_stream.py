@@ -134,6 +134,15 @@ def test_prices_stay_fresh_while_the_stream_is_gone_and_it_comes_back(
         assert feed.live.price_fault("BTCUSDT") == ""
 
 
+def test_a_connection_that_the_exchange_ends_by_its_own_clock_is_made_anew(clock: RunningClock) -> None:
+    with SimulatedExchange(clock=clock, stream_lifetime_s=2.0) as exchange, streaming(exchange, clock) as feed:
+        eventually(lambda: feed.live.incidents["stream_ended"] == 2, what="two ends")
+        eventually(lambda: not feed.live.stream_fault, what="the stream again")
+        renewed(feed.live, "BTCUSDT", 1)
+        assert age_ms(feed.live, "BTCUSDT", clock) < FRESH_MS
+        assert feed.live.errors == {"klines": 0, "prices": 0}
+
+
 def test_candles_that_closed_while_nothing_was_heard_are_filled_in(
     exchange: SimulatedExchange, clock: RunningClock
 ) -> None:
