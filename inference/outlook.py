@@ -45,6 +45,7 @@ class Outlook:
     champion: str  # version in use; empty without one
     created_ms: int  # when that version was trained
     forecast: HeadForecast | None  # the champion's
+    window_close: float | None  # of the last kline that it has read, which need not be the newest
     fault: str  # what is wrong with the champion, or with the one that should be
     fallback: HeadForecast | None  # the naive forecast
     fallback_fault: str

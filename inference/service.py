@@ -173,9 +173,9 @@ class InferenceService:
             raise StaleKlines(f"topic {topic.key}: starting: {self._missing_market(topic)}")
         anchor = self._anchor(outlook, now_ms)
         forecast, reason = self._forecast(outlook, now_ms)
-        fits = topic.target is Target.VOLATILITY and forecast.asof_ms == outlook.klines_end_ms
-        if fits and not outlook.why_no_anchor(anchor):  # of a return nothing is carried
-            forecast = carried(forecast, outlook.close, anchor.price, anchor.asof_ms - outlook.klines_end_ms)
+        # Of a return nothing is carried.
+        if topic.target is Target.VOLATILITY and outlook.window_close and not outlook.why_no_anchor(anchor):
+            forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
         return Made(number=value(topic, forecast, anchor.price), forecast=forecast, anchor=anchor, reason=reason)
 
     def not_ready(self) -> dict[str, str]:
@@ -335,6 +335,9 @@ class InferenceService:
             forecaster = self._chosen.forecasters.get(topic.key)
             forecasts, reasons = self._forecasts[forecaster.version] if forecaster else ({}, {})
             fallback, fallback_fault = self._fallbacks[topic.symbol, head]
+            forecast = forecasts.get((topic.symbol, head))
+            asof_ms = forecast.asof_ms if forecast else 0
+            last_read = klines.between(asof_ms - panel.interval_ms, asof_ms)
             outlooks[topic.key] = Outlook(
                 topic=topic,
                 panel=panel,
@@ -342,7 +345,8 @@ class InferenceService:
                 close=float(klines.close[-1]),
                 champion=forecaster.version if forecaster else "",
                 created_ms=forecaster.manifest.created_ms if forecaster else 0,
-                forecast=forecasts.get((topic.symbol, head)),
+                forecast=forecast,
+                window_close=float(last_read.close[0]) if len(last_read) else None,
                 fault=self._chosen.faults.get(topic.key) or reasons.get(topic.symbol, ""),
                 fallback=fallback,
                 fallback_fault=fallback_fault,

@@ -17,6 +17,7 @@ from inference.service import InferenceService, rows_to_keep
 from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
+from model.forecaster import carried
 from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Panel
 from model.registry import Champion, Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
@@ -395,3 +396,24 @@ def test_a_volatility_learns_from_the_newest_price_and_not_from_one_that_cannot_
     unmoved = bench.service.make(SOL_15M, now_ms).number
     assert calm < unmoved < moved, "ten seconds without a move are less than was expected"
     assert absurd == unmoved
+
+
+def test_a_forecast_that_is_older_than_the_newest_candle_is_carried_from_its_own_close(bench: Bench) -> None:
+    bench.promote(0.0, SOL_15M)
+    before = bench.service.outlook(SOL_15M)
+    assert before
+    assert before.forecast
+    series, asof_ms = bench.market.series[MINUTE_MS], before.klines_end_ms
+    last = series["SOLUSDT"].tail(1)
+    newest = replace(last, open_time_ms=last.open_time_ms + MINUTE_MS)
+    bench.clock.sleep(60)
+    bench.cut("SOLUSDT", lambda klines: klines.merge(newest))  # the leader has none: no window can be cut
+    outlook = bench.service.outlook(SOL_15M)
+    assert outlook
+    assert outlook.forecast == before.forecast
+    assert outlook.klines_end_ms == asof_ms + MINUTE_MS
+    close, now_ms = float(last.close[0]), bench.clock.now_ms()
+    bench.market.prices = {"SOLUSDT": Price(price=close * 1.002, asof_ms=now_ms - 500)}
+    expected = carried(before.forecast, close, close * 1.002, now_ms - 500 - asof_ms)
+    assert expected.volatility != before.forecast.volatility
+    assert bench.service.make(SOL_15M, now_ms).number == expected.volatility
