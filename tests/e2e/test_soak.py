@@ -46,7 +46,9 @@ from worker.node import parse_decimal
 MAX_ANCHOR_AGE_S = 6  # shorter than the outages below, so that there are refusals
 ASKERS, PAUSE_S = 4, 0.02  # two hundred questions a second at most
 OUTPUTS = (-0.4, 0.0, 0.3, 0.7)  # of networks that always say the same: each answer tells whose it is
-EXCUSED_S = 20.0  # after a fault of the exchange has begun, and after it is over, an answer may be refused
+# Within so long all is as before: the stream after a back-off of four seconds on each of its hosts, and REST after a
+# request that hangs for three seconds and a back-off of two.
+RECONNECTED_S, ASKED_AGAIN_S = 10.0, 6.0
 
 
 QUESTIONS = (
@@ -180,7 +182,7 @@ class Troubles:
         self._versions = {
             name: [publish(registry, output, now_ms, panel) for output in OUTPUTS] for name, panel in panels.items()
         }
-        self.excused: list[tuple[float, float]] = []  # from, until: answers may be refused
+        self._gone: dict[str, list[tuple[float, float]]] = {"stream": [], "rest": []}  # from, until
         self.done: Counter[str] = Counter()
         self.swap()
         self.done.clear()
@@ -192,52 +194,55 @@ class Troubles:
             self._registry.promote(topics, self._rng.choice(versions), SystemClock().now_ms())
         self.done["swap"] += 1
 
-    def _excuse(self, seconds: float) -> None:
-        now_s = time.monotonic()
-        self.excused.append((now_s, now_s + seconds + EXCUSED_S))
-
     def next(self) -> float:
         """Do something; seconds until the next."""
         rng, exchange = self._rng, self._exchange
-        harmless: dict[str, Callable[[], None]] = {
-            "drop": lambda: exchange.fail_stream("drop"),
-            "close": lambda: exchange.fail_stream("close"),
-            "half_open": lambda: exchange.fail_stream("half_open"),
-            "silence": lambda: exchange.fail_stream("silence", seconds=rng.uniform(1, 20)),
-            "garbage": lambda: exchange.fail_stream("garbage", count=rng.randint(1, 60)),
-            "duplicate": lambda: exchange.fail_stream("duplicate", count=rng.randint(1, 60)),
-            "reorder": lambda: exchange.fail_stream("reorder", count=rng.randint(2, 30)),
-            "lag": lambda: exchange.fail_stream("lag", seconds=rng.uniform(1, 15), delay_s=rng.uniform(0.1, 20)),
-            "outlier": lambda: exchange.fail_stream(
-                "outlier", count=rng.randint(1, 3), factor=rng.choice((0.5, 0.9, 1.1, 10))
-            ),
-            "mute": lambda: exchange.fail_stream("mute", seconds=rng.uniform(1, 15), symbol="ETHUSDT"),
-            "lose_candles": lambda: exchange.fail_stream("lose_candles", count=rng.randint(1, 4)),
-            "refuse": lambda: exchange.fail_stream(
-                "refuse", seconds=rng.uniform(1, 15), status=rng.choice((403, 451, 503))
-            ),
-            "rest refuses": lambda: exchange.fail_next("/api", rng.randint(1, 10), status=rng.choice((403, 500, 503))),
-            "rest garbage": lambda: exchange.fail_next("/api", rng.randint(1, 10), body=b"<html>busy</html>"),
-            "rest cut": lambda: exchange.fail_next("/api", rng.randint(1, 10), cut_after=20),
-            "rest hangs": lambda: exchange.fail_next("/api", rng.randint(1, 4), delay_s=5.0),
-            "swap": lambda: None,
+        seconds = rng.uniform(1, 15)
+        streams: dict[str, tuple[float, Callable[[], None]]] = {  # how long the stream may be gone, and how
+            "drop": (0, lambda: exchange.fail_stream("drop")),
+            "close": (0, lambda: exchange.fail_stream("close")),
+            "half_open": (7, lambda: exchange.fail_stream("half_open")),
+            "silence": (seconds, lambda: exchange.fail_stream("silence", seconds=seconds)),
+            "garbage": (5, lambda: exchange.fail_stream("garbage", count=rng.randint(1, 60))),
+            "duplicate": (0, lambda: exchange.fail_stream("duplicate", count=rng.randint(1, 60))),
+            "reorder": (5, lambda: exchange.fail_stream("reorder", count=rng.randint(2, 30))),
+            "lag": (2 * seconds, lambda: exchange.fail_stream("lag", seconds=seconds, delay_s=seconds)),
+            "outlier": (3, lambda: exchange.fail_stream("outlier", count=3, factor=rng.choice((0.5, 0.9, 1.1, 10)))),
+            "mute": (seconds, lambda: exchange.fail_stream("mute", seconds=seconds, symbol="ETHUSDT")),
+            "lose_candles": (0, lambda: exchange.fail_stream("lose_candles", count=rng.randint(1, 4))),
+            "refuse": (seconds, lambda: exchange.fail_stream("refuse", seconds=seconds, status=rng.choice((403, 451)))),
         }
-        name = rng.choice([*harmless, "outage"])
-        if name == "outage":
-            seconds = rng.uniform(4, 15)
-            self._excuse(seconds)
-            exchange.outage(seconds)
+        many = 1_000_000
+        rests: dict[str, Callable[[], None]] = {
+            "rest refuses": lambda: exchange.fail_next("/api", many, status=rng.choice((403, 500)), seconds=seconds),
+            "rest garbage": lambda: exchange.fail_next("/api", many, body=b"<html>busy</html>", seconds=seconds),
+            "rest cut": lambda: exchange.fail_next("/api", many, cut_after=20, seconds=seconds),
+            "rest hangs": lambda: exchange.fail_next("/api", many, delay_s=5.0, seconds=seconds),
+        }
+        now_s, name = time.monotonic(), rng.choice([*streams, *rests, "outage"])
+        if name in streams:
+            lasts_s, spoil = streams[name]
+            self._gone["stream"].append((now_s, now_s + lasts_s + RECONNECTED_S))
+            spoil()
+        elif name in rests:
+            self._gone["rest"].append((now_s, now_s + seconds + ASKED_AGAIN_S))
+            rests[name]()
         else:
-            self._excuse(20.0 if name.startswith("rest") or name in {"lag", "silence", "mute", "refuse"} else 0.0)
-            harmless[name]()
+            for kind, again_s in (("stream", RECONNECTED_S), ("rest", ASKED_AGAIN_S)):
+                self._gone[kind].append((now_s, now_s + seconds + again_s))
+            exchange.outage(seconds)
         self.done[name] += 1
         if rng.random() < 0.7:
             self.swap()
         return rng.uniform(0.5, 5.0)
 
     def excuses(self, at_s: float) -> bool:
-        """Whether an answer asked for then may be refused."""
-        return any(begin - 1 <= at_s <= end for begin, end in self.excused)
+        """Whether an answer asked for then may be refused: only where stream and REST were gone together."""
+        return any(
+            max(stream[0], rest[0]) <= at_s <= min(stream[1], rest[1])
+            for stream in self._gone["stream"]
+            for rest in self._gone["rest"]
+        )
 
 
 @contextmanager
