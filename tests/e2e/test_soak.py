@@ -294,7 +294,7 @@ class Truth:
     def had_price(self, symbol: str, price: float, asof_ms: int, answered_ms: int) -> bool:
         """Whether a price was on the tape at its moment, or later but before it was answered with: what is polled is
         as new as the question for it, or newer; or, where candles alone are wanted, the close of one."""
-        moments = range(asof_ms - SECOND_MS, answered_ms + 1, SECOND_MS // 4)
+        moments = (*range(asof_ms - SECOND_MS, answered_ms, SECOND_MS // 4), answered_ms)
         seen = {price_at(self._tape, symbol, moment) for moment in moments}
         return price in seen or price in {
             float(self._klines(symbol, i, asof_ms // i * i).close[-1]) for s, i in self._rows if s == symbol
