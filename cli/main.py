@@ -16,10 +16,12 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from cli.data import data_app
 from cli.freshness import Watch, status_line
 from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
 from cli.status import status_report, status_tables
 from cli.supervisor import Child, Supervisor
+from core.clock import SystemClock
 from core.config import topics_from_config
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
@@ -28,6 +30,7 @@ from core.topic import PROXIES, catalogue
 from inference.probe import look, some_ready
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(data_app, name="data")
 
 EXAMPLE_CONFIG = Path("config.example.json")
 ALL_READY_PATIENCE_S = 120.0
@@ -336,6 +339,38 @@ def status(
     console = Console()
     for part in status_tables(report):
         console.print(part)
+
+
+@app.command()
+@_one_line_errors
+def doctor(
+    market: Annotated[bool, typer.Option("--market", help="Every venue's state, asked now.")] = False,
+    symbol: Annotated[
+        list[str] | None, typer.Option(help="As Binance writes it; the configured topics' when not given. Repeat it.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """What is well and what is not, asked now; exit 1 when a symbol cannot be served."""
+    from cli.doctor import TABLE_WIDTH, examine, report_of, table_of, unserved  # noqa: PLC0415
+
+    if not market:
+        raise ConfigError("say what to look at: birnn doctor --market")
+    settings = _settings(config=config)
+    if not symbol:
+        settings = _or_example(settings)
+        symbol = list(dict.fromkeys(topic.symbol for topic in topics_from_config(*settings.config_files)))
+    clock = SystemClock()
+    findings = examine(settings, symbol, clock)
+    lacking = unserved(findings, settings)
+    if as_json:
+        print(json.dumps({"venues": report_of(findings, clock.now_ms()), "unserved": lacking}, indent=1))
+    else:
+        console = Console()
+        Console(width=max(console.width, TABLE_WIDTH)).print(table_of(findings, clock.now_ms()), highlight=False)
+        for line in lacking:
+            print(line)
+    raise typer.Exit(1 if lacking else 0)
 
 
 @app.command()

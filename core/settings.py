@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigError
@@ -21,6 +21,9 @@ class Market(StrEnum):
     BINANCE = "binance"
     SIMULATED = "simulated"
     AUTO = "auto"  # birnn run alone: Binance if it answers within three seconds
+
+
+VENUES = ("binance", "binanceus", "coinbase", "kraken", "coingecko", "tiingo", "atlas")
 
 
 class NoModelPolicy(StrEnum):
@@ -48,6 +51,21 @@ def _files(text: str) -> str:
     return text
 
 
+def _venues(text: str) -> str:
+    names = [name.strip() for name in text.split(",")]
+    if not all(name in VENUES for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"each of {', '.join(VENUES)} at most once, comma-separated, the first one first")
+    return text
+
+
+def _truth(text: str) -> str:
+    if text and text not in VENUES:
+        raise ValueError(f"one of {', '.join(VENUES)}, or nothing")
+    return text
+
+
+Venues = Annotated[str, AfterValidator(_venues)]
+TruthVenue = Annotated[str, AfterValidator(_truth)]
 Urls = Annotated[str, AfterValidator(_urls)]
 Files = Annotated[str, AfterValidator(_files)]
 
@@ -64,6 +82,17 @@ class Settings(BaseSettings):
     binance_rest_urls: Urls = "https://api.binance.com,https://api1.binance.com,https://data-api.binance.vision"
     binance_ws_urls: Urls = "wss://stream.binance.com:9443,wss://data-stream.binance.vision"
     binance_archive_url: Urls = "https://data.binance.vision"
+    market_venues: Venues = "binance,coinbase,kraken"
+    truth_venue: TruthVenue = ""
+    binance_us_rest_urls: Urls = "https://api.binance.us"
+    coinbase_rest_urls: Urls = "https://api.exchange.coinbase.com"
+    kraken_rest_urls: Urls = "https://api.kraken.com"
+    coingecko_rest_urls: Urls = "https://api.coingecko.com"
+    tiingo_rest_urls: Urls = "https://api.tiingo.com"
+    atlas_rest_urls: Urls = "https://forge-data.allora.run"
+    coingecko_api_key: SecretStr = SecretStr("")
+    tiingo_api_key: SecretStr = SecretStr("")
+    atlas_api_key: SecretStr = SecretStr("")
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     training_days: Annotated[int, Field(ge=3, le=3650)] = 90
@@ -82,9 +111,24 @@ class Settings(BaseSettings):
         return tuple(Path(name.strip()) for name in self.config_file.split(","))
 
     @property
+    def venues(self) -> tuple[str, ...]:
+        """Whom prices and candles are asked of, best first."""
+        return tuple(name.strip() for name in self.market_venues.split(","))
+
+    def urls_of(self, venue: str) -> tuple[str, ...]:
+        """REST hosts of a venue in the order they are tried, without a trailing slash."""
+        name = {"binanceus": "binance_us"}.get(venue, venue)
+        return tuple(url.strip().rstrip("/") for url in str(getattr(self, f"{name}_rest_urls")).split(","))
+
+    def key_of(self, venue: str) -> str:
+        """A venue's key; empty where there is none."""
+        key = getattr(self, f"{venue}_api_key", None)
+        return key.get_secret_value().strip() if isinstance(key, SecretStr) else ""
+
+    @property
     def rest_urls(self) -> tuple[str, ...]:
         """Binance REST hosts in the order they are tried, without a trailing slash."""
-        return tuple(url.strip().rstrip("/") for url in self.binance_rest_urls.split(","))
+        return self.urls_of("binance")
 
     @property
     def ws_urls(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -16,16 +17,19 @@ from core.config import topics_from_config
 from core.errors import ConfigError
 from core.logs import configure_logging
 from core.settings import Market, Settings, load_settings
+from core.topic import Target, Topic
 from inference.app import BACKLOG, GATHER_LINES_S, create_app, create_server, write_lines
 from inference.drain import Drain
 from inference.ledger import Ledger
 from inference.metrics import Metrics
 from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
-from market.binance import binance_from
+from market.failover import Failover
 from market.live import LiveMarket
 from market.stream import stream_from
 from market.tail import read_tail
+from market.truth_feed import TruthFeed
+from market.venues import market_from, venue_from
 from model.registry import Registry
 
 WRONG_CONFIG = 2  # exit status
@@ -64,7 +68,7 @@ def serve(settings: Settings, clock: Clock) -> int:
     configure_logging(settings.log_level, service="inference", simulated=settings.market is Market.SIMULATED)
     topics = topics_from_config(*settings.config_files)
     rows = rows_to_keep(topics)
-    venue = binance_from(settings, clock, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+    venues = market_from(settings, clock, timeout_s=VENUE_TIMEOUT_S, patience_s=0, awaits_life=True)
     stream = stream_from(settings, rows)
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -82,11 +86,12 @@ def serve(settings: Settings, clock: Clock) -> int:
             model_ms=settings.max_model_age_h * HOUR_MS,
             policy=settings.no_model_policy,
         )
-        live = LiveMarket(venue, rows, clock, stream, partial(read_tail, settings.klines_dir))
+        truth = _truth_from(settings, topics, venues, clock)
+        live = LiveMarket(venues, rows, clock, stream, partial(read_tail, settings.klines_dir))
         registry = Registry(settings.data_dir)
-        service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market=market)
+        service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market=market, truth=truth)
         journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
-        server = create_server(create_app(service, Metrics(service, live), journal), market)
+        server = create_server(create_app(service, Metrics(service, live, venues), journal), market)
 
         def stop(_: int, __: FrameType | None) -> None:
             server.should_exit = True
@@ -102,14 +107,35 @@ def serve(settings: Settings, clock: Clock) -> int:
                 log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
             service.start()
             live.start(service.candles_closed)
+            if truth:
+                truth.start()
             server.run(sockets=[listener])
         finally:
             ledger.close()
             live.stop(STOP_S)
+            venues.stop()
+            if truth:
+                truth.stop(STOP_S)
             service.stop(STOP_S)
             journal.close(STOP_S)
         log.info("ended")
     return 0
+
+
+def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, clock: Clock) -> TruthFeed | None:
+    """What follows TRUTH_VENUE; None where it is not set or is whom prices come from anyway.
+
+    Raises:
+        ConfigError: the venue's URL or key is wrong.
+    """
+    name = settings.truth_venue
+    if not name or name == settings.venues[0]:
+        return None
+    truth = venue_from(name, settings, clock, venues.aside, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+    if truth.offer.key_missing:
+        raise ConfigError(f"TRUTH_VENUE={name} needs {truth.offer.key}: set it, or leave TRUTH_VENUE empty")
+    symbols = [topic.symbol for topic in topics if topic.target is Target.PRICE]
+    return TruthFeed(truth, venues, symbols, clock)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -23,6 +23,8 @@ class Answer:
     asof_ms: int  # end of the window that the forecast was made from
     answered_ms: int
     market: str  # BINANCE or SIMULATED
+    venue: str = ""  # who told the anchor
+    truth_ratio: float = 1.0  # of the truth venue's prices to those of the anchor's level; what a price started from
 
     @property
     def key(self) -> str:
@@ -47,6 +49,10 @@ class Answer:
             (b"x-as-of", iso(self.asof_ms)),
             (b"x-answered", iso(self.answered_ms)),
         ]
+        if self.venue:
+            said.append((b"x-venue", self.venue))
+        if self.truth_ratio != 1.0:
+            said.append((b"x-truth-ratio", f"{self.truth_ratio:.6f}"))
         if self.network:
             said.append((b"x-network", self.network))
         return said

@@ -239,6 +239,8 @@ def _of(answer: Answer, now_ms: int) -> dict[str, Any]:
         "anchor_age_ms": answer.anchor_age_ms(now_ms),
         "forecast_age_ms": answer.forecast_age_ms(now_ms),
         "answered_ms": answer.answered_ms,
+        "venue": answer.venue,
+        "truth_ratio": answer.truth_ratio,
         "value": answer.value,
     }
 
@@ -265,6 +267,10 @@ def _state(service: InferenceService, topic: Topic, reason: str) -> dict[str, An
         "persistence": instead,
         "fault": outlook.fault if outlook else "",
         "anchor": price.price if price else None,
+        "venue": (price.venue or None) if price else None,
+        "candles_of": service.candles_of(topic) or None,
+        "truth_ratio": ratio.value if (ratio := service.truth_ratio(topic, now_ms)) else None,
+        "truth_fault": service.truth_fault(topic),
         "anchor_age_ms": max(0, now_ms - price.asof_ms) if price else None,
         "as_of": iso(outlook.klines_end_ms) if outlook else None,
         "forecast_age_ms": max(0, now_ms - outlook.klines_end_ms) if outlook else None,

@@ -25,7 +25,7 @@ from core.topic import Topic
 from inference.answer import Answer
 from inference.drain import Drain
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
 READS_CLOSE_S = 0.2  # nobody waits for an answer any more when the ledger is closed
 READ_S = 1.0  # for the database to say what was answered before; the node waits without end, so we must not
@@ -33,6 +33,7 @@ READS_WAITING = 1_000  # questions about the past that may wait for the database
 # An answer is committed this much later, with those that came in the meantime. Each commit takes the event loop's core
 # and Python's lock for a while: under load two hundred a second cost a tenth of all answers.
 GATHER_S, BUSY_GATHER_S = 0.005, 0.05
+CACHE_KB = 256  # of pages, a connection
 BUSY_S = 2.0  # how long SQLite waits for another process's write
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 
@@ -56,7 +57,10 @@ answers = sa.Table(
     sa.Column("asof_ms", sa.BigInteger, nullable=False),
     sa.Column("answered_ms", sa.BigInteger, nullable=False),
     sa.Column("market", sa.String, nullable=False),
+    sa.Column("venue", sa.String, nullable=False, server_default=""),
+    sa.Column("truth_ratio", sa.Float, nullable=False, server_default="1"),
 )
+ADDED_IN_2 = ("venue", "truth_ratio")  # columns; what schema 1 wrote has their defaults
 KEY = tuple(column.name for column in answers.primary_key)
 QUESTION = ("market", "symbol", "target", "horizon_min")  # with other ones it was another question
 ROW = attrgetter(*(column.name for column in answers.c))
@@ -318,12 +322,14 @@ def _engine(url: sa.URL) -> sa.Engine:
     def _tune(connection: Any, _: object) -> None:
         connection.execute("PRAGMA journal_mode=WAL").close()
         connection.execute("PRAGMA synchronous=NORMAL").close()
+        # SQLite's own two megabytes fill up over the first hours; nobody reads old pages here.
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KB}").close()
 
     return engine
 
 
 def _prepare(engine: sa.Engine) -> None:
-    """Check the file, make the tables, and refuse what a newer release wrote."""
+    """Check the file, make the tables or what has come to them since, and refuse what a newer release wrote."""
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
@@ -332,6 +338,11 @@ def _prepare(engine: sa.Engine) -> None:
         metadata.create_all(connection)
         found = connection.execute(sa.select(sa.func.max(schema.c.version))).scalar_one()
         if found is None:
+            connection.execute(schema.insert().values(version=SCHEMA_VERSION))
+        elif found == 1:
+            for column in (answers.c[name] for name in ADDED_IN_2):
+                definition = sa.schema.CreateColumn(column).compile(dialect=engine.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {answers.name} ADD COLUMN {definition}")
             connection.execute(schema.insert().values(version=SCHEMA_VERSION))
         elif found != SCHEMA_VERSION:
             raise ConfigError(

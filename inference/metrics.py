@@ -1,5 +1,6 @@
 """What Prometheus scrapes at /metrics."""
 
+from collections import Counter as Tally
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
@@ -9,6 +10,7 @@ from prometheus_client.registry import Collector
 from core.topic import Topic
 from inference.answer import Answer
 from inference.service import InferenceService
+from market.failover import Failover
 from market.live import LiveMarket
 
 TOPIC_LABELS = ("network", "topic")  # chain id, empty when the config does not say; and topic id
@@ -23,7 +25,7 @@ _Key = tuple[str | None, int, str, int]  # network, topic id (0: no topic), vers
 class Metrics:
     """Counts of what was answered, and gauges read from the service when somebody asks."""
 
-    def __init__(self, service: InferenceService, live: LiveMarket) -> None:
+    def __init__(self, service: InferenceService, live: LiveMarket, venues: Failover | None = None) -> None:
         self._registry = CollectorRegistry()
         self._service = service
         self._answers = Counter(
@@ -55,7 +57,7 @@ class Metrics:
         market = Info("birnn_market", "Where prices come from: BINANCE or SIMULATED", registry=self._registry)
         market.info({"market": service.market_name})
         ProcessCollector(registry=self._registry)
-        self._registry.register(_State(service, live))
+        self._registry.register(_State(service, live, venues))
 
     def answered(self, topic: Topic | None, answer: Answer | None, status: int, took_s: float, asked_ms: int) -> None:
         """Count one question; ``topic`` is None where it named none that is configured.
@@ -97,9 +99,10 @@ class Metrics:
 class _State(Collector):
     """Ages and faults as of the moment of the scrape."""
 
-    def __init__(self, service: InferenceService, live: LiveMarket) -> None:
+    def __init__(self, service: InferenceService, live: LiveMarket, venues: Failover | None) -> None:
         self._service = service
         self._live = live
+        self._venues = venues
 
     def collect(self) -> Iterable[Metric]:
         service, now_ms = self._service, self._service.now_ms()
@@ -143,11 +146,47 @@ class _State(Collector):
             "The venue's clock less this machine's",
             value=self._live.clock_ahead_ms / 1000,
         )
+        venue = GaugeMetricFamily(
+            "birnn_venue_in_use", "1 for the venue that told a symbol's newest price", labels=["symbol", "venue"]
+        )
+        truth = GaugeMetricFamily(
+            "birnn_truth_ratio", "What the anchor of a symbol's price topics is multiplied by", labels=["symbol"]
+        )
+        truth_age = GaugeMetricFamily(
+            "birnn_truth_ratio_age_seconds", "Since the newest minute that it was measured on", labels=["symbol"]
+        )
+        ratios = {topic.symbol: ratio for topic in service.topics if (ratio := service.truth_ratio(topic, now_ms))}
+        for symbol, ratio in ratios.items():
+            truth.add_metric([symbol], ratio.value)
+            truth_age.add_metric([symbol], (now_ms - ratio.newest_ms) / 1000)
+        for symbol in sorted(symbols):
+            if (price := self._live.anchor(symbol)) and price.venue:
+                venue.add_metric([symbol, price.venue], 1)
+        of_venues = (venue, truth, truth_age, *(_of_venues(self._venues) if self._venues else ()))
         ledger = service.ledger
         failures = CounterMetricFamily("birnn_ledger_failures", "Reads and writes that failed", value=ledger.failures)
         dropped = CounterMetricFamily("birnn_ledger_dropped", "Answers never written", value=ledger.dropped)
         unwritten = GaugeMetricFamily("birnn_ledger_unwritten", "Answers queued for writing", value=ledger.unwritten)
-        return ready, persistence, anchor, klines, model, feed, incidents, stream, ahead, failures, dropped, unwritten
+        of_feed = (feed, incidents, stream, ahead, *of_venues)
+        return ready, persistence, anchor, klines, model, *of_feed, failures, dropped, unwritten
+
+
+def _of_venues(venues: Failover) -> Iterable[Metric]:
+    """How each venue is, how much of it is asked, and what it told that was not believed."""
+    left = GaugeMetricFamily(
+        "birnn_venue_left", "Kinds of question and symbols for which it is left alone", labels=["venue", "state"]
+    )
+    for (name, state), count in Tally((key[0], fault.state) for key, fault in venues.faults.items()).items():
+        left.add_metric([name, state], count)
+    asked = GaugeMetricFamily("birnn_venue_asked", "Requests within the last minute", labels=["venue"])
+    most = GaugeMetricFamily("birnn_venue_budget", "Requests that it is asked in a minute at most", labels=["venue"])
+    for venue in venues.venues:
+        asked.add_metric([venue.offer.name], venue.hosts.asked_last_minute)
+        most.add_metric([venue.offer.name], venue.offer.requests_a_minute)
+    refused = CounterMetricFamily("birnn_rows_refused", "Candles not believed", labels=["venue", "symbol", "reason"])
+    for labels, count in sorted(venues.aside.counts.items()):
+        refused.add_metric(labels, count)
+    return left, asked, most, refused
 
 
 def _labels(topic: Topic) -> tuple[str, str]:

@@ -86,3 +86,4 @@ class Made:
     forecast: HeadForecast
     anchor: Price
     reason: str  # why it is not the champion's; empty when it is
+    truth_ratio: float = 1.0  # that the anchor was multiplied by

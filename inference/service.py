@@ -12,10 +12,11 @@ from core.errors import StaleKlines, UnusableForecast, WorkerError
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.answer import Answer
-from inference.champions import NOTHING, Champions, Chosen
+from inference.champions import NOTHING, Champions, Chosen, give_back_memory
 from inference.ledger import Ledger
 from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook
 from inference.question import Questions
+from market.basis import Ratio
 from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
@@ -46,6 +47,16 @@ class Market(Protocol):
 
     @property
     def stream_fault(self) -> str: ...
+
+    def source(self, symbol: str, interval_ms: int) -> str: ...
+
+
+class TruthRatios(Protocol):
+    """What the service reads of the truth venue; it does not wait."""
+
+    def ratio(self, symbol: str, now_ms: int) -> Ratio | None: ...
+
+    def fault(self, symbol: str) -> str: ...
 
 
 def rows_to_keep(topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
@@ -78,6 +89,7 @@ class InferenceService:
         *,
         limits: Limits,
         market: str,
+        truth: TruthRatios | None = None,
     ) -> None:
         self.questions = Questions(topics)
         self.ledger = ledger
@@ -85,6 +97,7 @@ class InferenceService:
         self.limits = limits
         self._clock = clock
         self._live = live
+        self._truth = truth
         self._naive = Naive()
         self._asked = {topic.key: topic.asked for topic in self.questions.topics}
         self._champions = Champions(registry, self.questions.topics, clock)
@@ -157,6 +170,8 @@ class InferenceService:
             asof_ms=made.forecast.asof_ms,
             answered_ms=now_ms,
             market=self.market_name,
+            venue=made.anchor.venue,
+            truth_ratio=made.truth_ratio,
         )
         standing = self.ledger.keep(answer)
         self._last[topic.key] = standing
@@ -176,7 +191,27 @@ class InferenceService:
         # Of a return nothing is carried.
         if topic.target is Target.VOLATILITY and outlook.window_close and not outlook.why_no_anchor(anchor):
             forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
-        return Made(number=value(topic, forecast, anchor.price), forecast=forecast, anchor=anchor, reason=reason)
+        ratio = self.truth_ratio(topic, now_ms)
+        scored = ratio.value if ratio else 1.0
+        return Made(
+            number=value(topic, forecast, anchor.price * scored),
+            forecast=forecast,
+            anchor=anchor,
+            reason=reason,
+            truth_ratio=scored,
+        )
+
+    def truth_ratio(self, topic: Topic, now_ms: int) -> Ratio | None:
+        """What the anchor of a price topic is multiplied by; None where it is not."""
+        if self._truth is None or topic.target is not Target.PRICE:
+            return None
+        return self._truth.ratio(topic.symbol, now_ms)
+
+    def truth_fault(self, topic: Topic) -> str:
+        """Why a topic's ratio to the truth venue is not known; empty where it is, or is not wanted."""
+        if self._truth is None or topic.target is not Target.PRICE:
+            return ""
+        return self._truth.fault(topic.symbol)
 
     def not_ready(self) -> dict[str, str]:
         """``Topic.key`` -> why it cannot be answered now; empty when all can."""
@@ -201,6 +236,10 @@ class InferenceService:
     def anchor(self, topic: Topic) -> Price | None:
         """The newest trade price of the topic's symbol."""
         return self._live.anchor(topic.symbol)
+
+    def candles_of(self, topic: Topic) -> str:
+        """The venue that told the newest candle that the topic is forecast from; empty where there is but one."""
+        return self._live.source(topic.symbol, panel_of(topic.horizon_min).interval_ms)
 
     @property
     def stream_fault(self) -> str:
@@ -238,7 +277,8 @@ class InferenceService:
             )
         anchor = self.anchor(topic)
         if topic.target is not Target.PRICE:
-            close = Price(price=outlook.close, asof_ms=outlook.klines_end_ms)
+            venue = self.candles_of(topic)
+            close = Price(price=outlook.close, asof_ms=outlook.klines_end_ms, venue=venue)
             told = anchor and anchor.asof_ms > close.asof_ms and not is_ahead(anchor.asof_ms, now_ms)
             return anchor if anchor and told else close
         if anchor is None or now_ms - anchor.asof_ms > self.limits.anchor_ms:
@@ -295,6 +335,8 @@ class InferenceService:
             if chosen is not None:
                 self._adopt(chosen)
             self._look_out()
+        if chosen is not None:
+            give_back_memory()
 
     def _adopt(self, chosen: Chosen) -> None:
         for version, forecaster in chosen.versions.items():

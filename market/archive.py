@@ -46,7 +46,7 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> K
     Raises:
         MalformedKlines: says what is wrong.
     """
-    table = _table(_csv(body))
+    table = _table(unzipped(body))
     klines = Klines(
         interval_ms=interval_ms,
         open_time_ms=_milliseconds(table[:, 0]),
@@ -58,18 +58,23 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> K
     return inside
 
 
-def _csv(body: bytes) -> bytes:
+def unzipped(body: bytes, limit_bytes: int = CSV_LIMIT_BYTES) -> bytes:
+    """The one CSV of a zip.
+
+    Raises:
+        MalformedKlines: it is no zip, holds something else, or more than ``limit_bytes``.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             names = [name for name in archive.namelist() if name.lower().endswith(".csv")]
             if len(names) != 1:
                 raise MalformedKlines(f"the zip must hold one CSV, holds {len(names)}")
             with archive.open(names[0]) as handle:
-                csv = handle.read(CSV_LIMIT_BYTES + 1)
+                csv = handle.read(limit_bytes + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         raise MalformedKlines(f"not a zip that can be read: {error}") from error
-    if len(csv) > CSV_LIMIT_BYTES:
-        raise MalformedKlines(f"the CSV is larger than {CSV_LIMIT_BYTES >> 20} MB")
+    if len(csv) > limit_bytes:
+        raise MalformedKlines(f"the CSV is larger than {limit_bytes >> 20} MB")
     return csv
 
 

@@ -1,53 +1,42 @@
 """All that knows Binance: its routes, units, limits, error codes and archive names."""
 
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import chain
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import numpy as np
 import structlog
 
 from core.clock import DAY_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines
-from core.settings import Market, Settings
 from market.archive import check, read_archive
-from market.hosts import PROBATION_MS, Hosts, Refused, is_loopback
-from market.klines import INTERVALS, Klines, interval_name, month_span
-from market.provider import MarketData, Price
-
-__all__ = ["INTERVALS", "PAGE_ROWS", "Binance", "Reach", "binance_from"]
+from market.hosts import PROBATION_MS, Hosts, Reach, Refused
+from market.klines import FLOW_COLUMNS, INTERVALS, PRICE_COLUMNS, Klines, interval_name, month_span
+from market.provider import Offer, Price, Venue
+from market.quality import Aside, Sifted, sift
+from market.reading import floats, json_of, price_of
 
 T = TypeVar("T")
 
 PAGE_ROWS = 1000  # the most that one klines request may ask for
-COLUMNS = 11  # read: open time, four prices, volume, close time, quote volume, trades, two taker; more are unused
+# Of a row: open time, four prices, volume, close time, and the other flows; more are unused.
+PLACES = dict(zip(PRICE_COLUMNS + FLOW_COLUMNS, (1, 2, 3, 4, 5, 7, 8, 9, 10), strict=True))
+COLUMNS = 11
 BAD_SYMBOL_CODES = {-1100, -1121}  # illegal characters in a parameter (the symbol is the only text); invalid symbol
 # REST serves what an archive file does not: a broken archive host is not worth waiting for.
 ARCHIVE_PATIENCE_S = 5.0
+REQUESTS_A_MINUTE = 1_200  # of weight 2 to 4 each, where 6,000 a minute are allowed
+URLS_OF = {"binance": "BINANCE_REST_URLS", "binanceus": "BINANCE_US_REST_URLS"}
 LEAST_AHEAD_MS = 100  # clocks that agree this well need no correction
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """Did a venue answer? True in a condition when it did."""
-
-    ok: bool
-    detail: str  # the host that answered, or why none did
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-
-class Binance(MarketData):
+class Binance(Venue):
     """Binance spot, or any server that speaks its format. Safe to use from several threads.
 
     Args:
@@ -56,6 +45,8 @@ class Binance(MarketData):
         clock: for waiting and for telling closed klines from the unfinished one.
         timeout_s: limit of a connection and of an answer.
         patience_s: how long one request may wait out rate limits and failing hosts; 0 asks each host once.
+        aside: takes the rows that are no klines.
+        name: as MARKET_VENUES has it; Binance.US is another market in the same format, without archives.
     """
 
     def __init__(
@@ -66,7 +57,19 @@ class Binance(MarketData):
         *,
         timeout_s: float = 10.0,
         patience_s: float = 60.0,
+        aside: Aside | None = None,
+        name: str = "binance",
     ) -> None:
+        self._offer = Offer(
+            name=name,
+            quote="USDT",
+            intervals_ms=frozenset(INTERVALS),
+            flow=frozenset(FLOW_COLUMNS[1:]),
+            archives=bool(archive_url),
+            ping="/api/v3/time",
+            requests_a_minute=REQUESTS_A_MINUTE,
+        )
+        self._aside = aside or Aside()
         self._clock = clock
         self._timeout_s = timeout_s
         self._rest = Hosts(
@@ -74,10 +77,11 @@ class Binance(MarketData):
             clock,
             timeout_s=timeout_s,
             patience_s=patience_s,
-            remedy="check the network, or set BINANCE_REST_URLS to hosts that can be reached from here",
+            remedy=f"check the network, or set {URLS_OF[name]} to hosts that can be reached from here",
+            requests_a_minute=REQUESTS_A_MINUTE,
         )
         self._archive = Hosts(
-            [archive_url.rstrip("/")],
+            [archive_url.rstrip("/")] if archive_url else self._rest.urls,
             clock,
             timeout_s=timeout_s,
             patience_s=min(patience_s, ARCHIVE_PATIENCE_S),
@@ -85,6 +89,20 @@ class Binance(MarketData):
         )
         self._ahead_ms = 0
         self._one_by_one_until_ms = 0  # the server does not seem to know the ticker of several symbols
+
+    @property
+    def offer(self) -> Offer:
+        """See the protocol."""
+        return self._offer
+
+    @property
+    def hosts(self) -> Hosts:
+        """See the protocol."""
+        return self._rest
+
+    def name_of(self, symbol: str) -> str:
+        """See the protocol: the symbol itself."""
+        return symbol
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Closed klines of the range; see the protocol.
@@ -113,10 +131,11 @@ class Binance(MarketData):
                 },
                 partial(_page, interval_ms=interval_ms, start_ms=cursor, end_ms=end_ms, now_ms=now_ms),
             )
-            if not len(page):
+            self._aside.put(self.offer.name, symbol, interval_ms, page.refused, now_ms)
+            if not len(page.klines):
                 break
-            pages.append(page)
-            cursor = page.end_ms
+            pages.append(page.klines)
+            cursor = page.klines.end_ms
         return Klines.joined(interval_ms, pages)
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
@@ -133,6 +152,8 @@ class Binance(MarketData):
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         """One daily or monthly archive file, checked against its checksum file; see the protocol."""
+        if not self.offer.archives:
+            return None
         interval = interval_name(interval_ms)
         start_ms = day_ms // DAY_MS * DAY_MS
         start_ms, end_ms = month_span(start_ms) if month else (start_ms, start_ms + DAY_MS)
@@ -168,23 +189,7 @@ class Binance(MarketData):
         Args:
             timeout_s: how long to wait for it in all.
         """
-        probes = {
-            url: Hosts([url], self._clock, timeout_s=timeout_s, patience_s=0, remedy="") for url in self._rest.urls
-        }
-        reasons: dict[str, str] = dict.fromkeys(probes, f"no answer within {timeout_s:g} s")
-        pool = ThreadPoolExecutor(len(probes), thread_name_prefix="probe")
-        try:
-            asked = {pool.submit(probe.ask, "/api/v3/time", {}, _server_time): url for url, probe in probes.items()}
-            for answered in as_completed(asked, timeout=timeout_s):
-                error = answered.exception()
-                if error is None:
-                    return Reach(ok=True, detail=asked[answered])
-                reasons[asked[answered]] = str(error).removeprefix(asked[answered]).strip(" :;")
-        except TimeoutError:
-            pass  # whoever has not answered keeps the reason it began with
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-        return Reach(ok=False, detail="; ".join(f"{url}: {reason}" for url, reason in reasons.items()))
+        return self._rest.answers(self.offer.ping, timeout_s)
 
     def _ask(self, symbol: str, path: str, params: dict[str, str | int], parse: Callable[[bytes], T]) -> T:
         try:
@@ -222,47 +227,20 @@ class Binance(MarketData):
             raise
 
 
-def binance_from(settings: Settings, clock: Clock, *, timeout_s: float = 10.0, patience_s: float = 60.0) -> Binance:
-    """The venue that the settings name.
-
-    Raises:
-        ConfigError: a URL is not http(s), or MARKET is simulated and a URL is not this machine's.
-    """
-    urls = {"BINANCE_REST_URLS": settings.rest_urls, "BINANCE_ARCHIVE_URL": (settings.binance_archive_url.strip(),)}
-    for name, url in chain.from_iterable(((name, url) for url in group) for name, group in urls.items()):
-        if urlsplit(url).scheme not in {"http", "https"}:
-            raise ConfigError(f"{name} must begin with http:// or https://, was {url!r}")
-        if settings.market is Market.SIMULATED and not is_loopback(url):
-            raise ConfigError(
-                f"MARKET=simulated needs {name} on this machine, was {url!r}: start `python -m market.simulated` and "
-                "set BINANCE_REST_URLS and BINANCE_ARCHIVE_URL to the URL it prints"
-            )
-    return Binance(
-        settings.rest_urls, settings.binance_archive_url.strip(), clock, timeout_s=timeout_s, patience_s=patience_s
-    )
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise MalformedKlines(f"the answer is not JSON but {body[:60]!r}") from error
-
-
 def _server_time(body: bytes) -> int:
-    value = _json(body)
+    value = json_of(body)
     if not isinstance(value, dict) or not isinstance(value.get("serverTime"), int):
         raise MalformedKlines(f"the answer is no server time but {body[:60]!r}")
     return int(value["serverTime"])
 
 
-def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Klines:
-    """The rows of one answer that lie in ``[start_ms, end_ms)`` and have closed.
+def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
+    """The rows of one answer that lie in ``[start_ms, end_ms)`` and have closed, and those that are no klines.
 
     Raises:
         MalformedKlines: names the row and what is wrong with it.
     """
-    rows = _json(body)
+    rows = json_of(body)
     if not isinstance(rows, list):
         raise MalformedKlines(f"klines must be a list, was {str(rows)[:80]}")
     for number, row in enumerate(rows):
@@ -271,34 +249,18 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
         if type(row[0]) is not int or type(row[6]) is not int or not 0 <= row[0] < 10**14:
             raise MalformedKlines(f"row {number} must have times in milliseconds, was {str(row)[:80]}")
     if not rows:
-        return Klines.empty(interval_ms)
+        return Sifted(klines=Klines.empty(interval_ms))
     columns = list(zip(*(row[:COLUMNS] for row in rows), strict=True))
-    klines = Klines(
-        interval_ms=interval_ms,
-        open_time_ms=np.array(columns[0], dtype=np.int64),
-        open=_floats("open", columns[1]),
-        high=_floats("high", columns[2]),
-        low=_floats("low", columns[3]),
-        close=_floats("close", columns[4]),
-        volume=_floats("volume", columns[5]),
-        quote_volume=_floats("quote volume", columns[7]),
-        trades=_floats("trades", columns[8]),
-        taker_buy_base=_floats("taker buy base", columns[9]),
-        taker_buy_quote=_floats("taker buy quote", columns[10]),
-    )
-    if klines.open_time_ms[-1] < start_ms:
+    times = np.array(columns[0], dtype=np.int64)
+    if (np.diff(times) <= 0).any():
+        raise MalformedKlines("open_time_ms must rise strictly: the rows are in another order, or one is there twice")
+    if times[-1] < start_ms:
         raise MalformedKlines(
-            f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(int(klines.open_time_ms[-1]))}"
+            f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(int(times[-1]))}"
         )
+    found = sift(interval_ms, times, {name: floats(name.replace("_", " "), columns[at]) for name, at in PLACES.items()})
     unfinished = [row[0] for row in rows if row[6] >= now_ms]
-    return klines.between(start_ms, min([end_ms, *unfinished]))
-
-
-def _floats(name: str, cells: Iterable[Any]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    try:
-        return np.array([float(cell) for cell in cells])
-    except (TypeError, ValueError, OverflowError) as error:
-        raise MalformedKlines(f"a cell of column {name} is no number: {error}") from error
+    return replace(found, klines=found.klines.between(start_ms, min([end_ms, *unfinished])))
 
 
 def _tickers(body: bytes, wanted: Sequence[str]) -> dict[str, float]:
@@ -307,7 +269,7 @@ def _tickers(body: bytes, wanted: Sequence[str]) -> dict[str, float]:
     Raises:
         MalformedKlines: one is missing, or not a finite number above 0.
     """
-    answer = _json(body)
+    answer = json_of(body)
     entries = answer if isinstance(answer, list) else [answer]
     texts: dict[str, Any] = {
         str(entry.get("symbol")): entry.get("price") for entry in entries if isinstance(entry, dict)
@@ -316,11 +278,5 @@ def _tickers(body: bytes, wanted: Sequence[str]) -> dict[str, float]:
     for symbol in wanted:
         if symbol not in texts:
             raise MalformedKlines(f"no price of {symbol} in the answer {str(answer)[:80]}")
-        try:
-            price = math.nan if isinstance(texts[symbol], bool) else float(texts[symbol])
-        except (TypeError, ValueError, OverflowError):
-            price = math.nan
-        if not (math.isfinite(price) and price > 0):
-            raise MalformedKlines(f"the price of {symbol} must be finite and above 0, was {texts[symbol]!r}")
-        prices[symbol] = price
+        prices[symbol] = price_of(symbol, texts[symbol])
     return prices

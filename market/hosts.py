@@ -6,7 +6,10 @@ import json
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -20,11 +23,12 @@ from core.errors import MalformedKlines, MarketUnavailable
 
 T = TypeVar("T")
 
-PROBATION_MS = 10 * MINUTE_MS  # how long a later host that worked stays first
+PROBATION_MS = 10 * MINUTE_MS  # how long a later host that worked stays first, and one that bars us is left out
 BODY_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 2 MB zipped
 BODY_TIMEOUTS = 6  # a body may take six timeouts in all: a read timeout alone never ends one that drips
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 SHORTEST_BAN_S = 120.0  # a 418 that does not say when it ends; Binance's bans begin at two minutes
+SHORTEST_KEY = 8  # what is shorter is a word, not a key
 USER_AGENT = "birnn-worker"
 
 _log = structlog.get_logger()
@@ -49,6 +53,32 @@ class _Unreached(MarketUnavailable):
     """This host could not be asked, is broken or does not serve us: try another."""
 
 
+class Blocked(_Unreached):
+    """The venue does not serve our country or address (HTTP 403, 451); every one of its hosts said so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """Did a venue answer? True in a condition when it did."""
+
+    ok: bool
+    detail: str  # the host that answered, or why none did
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostState:
+    """How one host is, as far as is known."""
+
+    url: str
+    asked: int = 0  # requests so far
+    failed: int = 0
+    fault: str = ""  # of the last request; empty when it was answered
+    blocked_until_ms: int = 0  # not asked before, while another host will do
+
+
 class Hosts:
     """Interchangeable hosts, tried in order. Safe to use from several threads.
 
@@ -62,10 +92,26 @@ class Hosts:
         timeout_s: limit of one answer's first byte and of the pause between two pieces of it.
         patience_s: how long one call may wait in all before it gives up; 0 is one pass over the hosts.
         remedy: ends the message of a failure.
+        requests_a_minute: how often it lets itself be asked, whoever asks; None is without limit.
+        headers: sent with each request; a key is in them and nowhere else. With any, no redirect is followed.
     """
 
-    def __init__(self, urls: Sequence[str], clock: Clock, *, timeout_s: float, patience_s: float, remedy: str) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        clock: Clock,
+        *,
+        timeout_s: float,
+        patience_s: float,
+        remedy: str,
+        requests_a_minute: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.urls = tuple(urls)
+        self.requests_a_minute = requests_a_minute
+        self._headers = dict(headers or {})
+        self._asked_ms: deque[int] = deque()  # requests of the last minute
+        self._states = {url: HostState(url=url) for url in self.urls}
         self._clock = clock
         self._timeout = (min(timeout_s, 5.0), timeout_s)  # (connect, read)
         self._patience_s = patience_s
@@ -113,6 +159,87 @@ class Hosts:
         self._gave_up_ms = None
         return answer
 
+    def answers(self, path: str, timeout_s: float) -> Reach:
+        """Ask every host at once for something cheap; the first that answers decides.
+
+        Args:
+            path: what to ask for; any answer with status 200 that is JSON counts.
+            timeout_s: how long to wait for it in all.
+        """
+        with self._lock:
+            self._asked_ms += [self._clock.now_ms()] * len(self.urls)  # they count as any other
+        probes = {
+            url: Hosts([url], self._clock, timeout_s=timeout_s, patience_s=0, remedy="", headers=self._headers)
+            for url in self.urls
+        }
+        reasons: dict[str, str] = dict.fromkeys(probes, f"no answer within {timeout_s:g} s")
+        pool = ThreadPoolExecutor(len(probes), thread_name_prefix="probe")
+        try:
+            asked = {pool.submit(probe.ask, path, {}, _any_json): url for url, probe in probes.items()}
+            for answered in as_completed(asked, timeout=timeout_s):
+                error = answered.exception()
+                if error is None:
+                    return Reach(ok=True, detail=asked[answered])
+                reasons[asked[answered]] = str(error).removeprefix(asked[answered]).strip(" :;")
+        except TimeoutError:
+            pass  # whoever has not answered keeps the reason it began with
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return Reach(ok=False, detail="; ".join(f"{url}: {reason}" for url, reason in reasons.items()))
+
+    @property
+    def states(self) -> tuple[HostState, ...]:
+        """How each host is."""
+        with self._lock:
+            return tuple(self._states.values())
+
+    @property
+    def resting_until_ms(self) -> int:
+        """End of the last rate limit or ban; in the past when there is none."""
+        return self._rest_until_ms
+
+    @property
+    def asked_last_minute(self) -> int:
+        """Requests within the last minute, of ``requests_a_minute``."""
+        with self._lock:
+            self._forget(self._clock.now_ms())
+            return len(self._asked_ms)
+
+    def _forget(self, now_ms: int) -> None:
+        while self._asked_ms and not 0 <= now_ms - self._asked_ms[0] < MINUTE_MS:  # the clock may go back
+            self._asked_ms.popleft()
+
+    def _spend(self, url: str) -> None:
+        """Count a request.
+
+        Raises:
+            MarketUnavailable: as many as it allows itself went out within the last minute.
+        """
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            self._forget(now_ms)
+            if self.requests_a_minute is not None and len(self._asked_ms) >= self.requests_a_minute:
+                wait_s = (self._asked_ms[0] + MINUTE_MS - now_ms) / 1000
+                raise MarketUnavailable(
+                    f"{url}: {self.requests_a_minute} requests went out within a minute, which is all it is asked for; "
+                    f"free again in {wait_s:.0f} s",
+                    wait_s,
+                )
+            self._asked_ms.append(now_ms)
+            state = self._states[url]
+            self._states[url] = replace(state, asked=state.asked + 1)
+
+    def _note(self, url: str, error: Exception | None) -> None:
+        with self._lock:
+            state = self._states[url]
+            if error is None:
+                self._states[url] = replace(state, fault="", blocked_until_ms=0)
+                return
+            until_ms = self._clock.now_ms() + PROBATION_MS if isinstance(error, Blocked) else state.blocked_until_ms
+            self._states[url] = replace(
+                state, failed=state.failed + 1, fault=_line(str(error)), blocked_until_ms=until_ms
+            )
+
     def _pass(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
         """Ask each host once until one answers."""
         resting_s = (self._rest_until_ms - self._clock.now_ms()) / 1000
@@ -120,13 +247,20 @@ class Hosts:
             raise MarketUnavailable(f"rate limited by {self.urls[0]}: left alone for {resting_s:.0f} s", resting_s)
         failures: list[MarketUnavailable | MalformedKlines] = []
         for url in self._order():
+            self._spend(url)
             try:
                 answer = parse(self._get(url, path, params))
             except (Refused, _Unreached) as error:
+                self._note(url, None if isinstance(error, Refused) else error)
                 failures.append(error)
+            except MarketUnavailable as error:
+                self._note(url, error)
+                raise
             except MalformedKlines as error:
+                self._note(url, error)
                 failures.append(MalformedKlines(f"{url}{path}: {error}"))
             else:
+                self._note(url, None)
                 self._choose(url)
                 return answer
         for failure in failures:
@@ -134,7 +268,8 @@ class Hosts:
                 raise failure  # the request is at fault, whatever ails the other hosts
         if not any(isinstance(failure, _Unreached) for failure in failures):
             raise failures[0]
-        raise _Unreached(f"{'; '.join(map(str, failures))}; {self._remedy}")
+        kind = Blocked if all(isinstance(failure, Blocked) for failure in failures) else _Unreached
+        raise kind(f"{'; '.join(map(str, failures))}; {self._remedy}")
 
     def _get(self, url: str, path: str, params: Mapping[str, str | int]) -> bytes:
         """Body of one host's answer with status 200; raises by what the status says."""
@@ -142,30 +277,47 @@ class Hosts:
             with self._open(url + path, params) as response:
                 body = _read(response, BODY_TIMEOUTS * self._timeout[1])
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise _Unreached(f"{url}: {_reason(error)}") from error
+            raise _Unreached(self._without_keys(f"{url}: {_reason(error)}")) from error
         status = response.status_code
         if status == 200:
             return body
         code, message = _error_of(body)
-        what = f"{url} answered HTTP {status} to {path}: {message}"
+        what = self._without_keys(f"{url} answered HTTP {status} to {path}: {message}")
         if status in {418, 429}:
             wait_s = _rest_s(response.headers.get("Retry-After"), message, status, self._clock.now_ms())
             if wait_s is not None:
                 self._rest_until_ms = max(self._rest_until_ms, self._clock.now_ms() + round(wait_s * 1000))
             raise MarketUnavailable(what, wait_s)
-        if status in {403, 451} or not 400 <= status < 500:
+        if status in {403, 451}:
+            raise Blocked(what)
+        if not 400 <= status < 500:
             raise _Unreached(what)
         raise Refused(what if status == 400 else f"{what}; {self._remedy}", status=status, code=code)
+
+    def _without_keys(self, text: str) -> str:
+        """A venue may say a key back in its refusal."""
+        for said in self._headers.values():
+            for part in said.split():
+                if len(part) >= SHORTEST_KEY:
+                    text = text.replace(part, "***")
+        return text
 
     def _open(self, url: str, params: Mapping[str, str | int]) -> requests.Response:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
-            session.headers["User-Agent"] = USER_AGENT
+            session.headers.update({"User-Agent": USER_AGENT} | self._headers)
         proxies = {"http": "", "https": ""} if is_loopback(url) else None  # a proxy cannot reach our loopback
         for second in (False, True):
             try:
-                return session.get(url, params=params, timeout=self._timeout, stream=True, proxies=proxies)
+                return session.get(
+                    url,
+                    params=params,
+                    timeout=self._timeout,
+                    stream=True,
+                    proxies=proxies,
+                    allow_redirects=not self._headers,  # or a key would go wherever the answer points
+                )
             except requests.ConnectionError as error:
                 # A connection kept from an earlier call may have been closed while this request went out.
                 if second or not (error.args and isinstance(error.args[0], urllib3.exceptions.ProtocolError)):
@@ -174,9 +326,13 @@ class Hosts:
 
     def _order(self) -> list[str]:
         with self._lock:
-            if self._clock.now_ms() - self._chosen_ms >= PROBATION_MS:
-                return list(self.urls)
-            return [self._chosen, *(url for url in self.urls if url != self._chosen)]
+            now_ms = self._clock.now_ms()
+            order = list(self.urls)
+            if now_ms - self._chosen_ms < PROBATION_MS:
+                order = [self._chosen, *(url for url in self.urls if url != self._chosen)]
+            # Longer than any block is none: the clock was set back.
+            blocked = {u for u in order if 0 < self._states[u].blocked_until_ms - now_ms <= PROBATION_MS}
+            return [url for url in order if url not in blocked] or order
 
     def _choose(self, url: str) -> None:
         with self._lock:
@@ -187,8 +343,16 @@ class Hosts:
                 self._chosen, self._chosen_ms = url, now_ms
 
 
+def _any_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise MalformedKlines(f"the answer is not JSON but {body[:60]!r}") from error
+    return True
+
+
 def _is_passing(error: BaseException) -> bool:
-    return isinstance(error, MarketUnavailable) and not isinstance(error, Refused)
+    return isinstance(error, MarketUnavailable) and not isinstance(error, Refused | Blocked)
 
 
 def _wait_s(state: tenacity.RetryCallState) -> float:
@@ -235,12 +399,17 @@ def _line(text: str) -> str:
 
 
 def _error_of(body: bytes) -> tuple[int | None, str]:
-    """Binance's error code, when the body has one, and its message as one short line."""
+    """The venue's error code, when the body has one, and its message as one short line."""
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(body)
-        if isinstance(value, dict) and "msg" in value:
-            code = value.get("code")
-            return (code if isinstance(code, int) else None), _line(f"{code} {value['msg']}")
+        if isinstance(value, dict) and isinstance(value.get("status"), dict):  # CoinGecko
+            value = value["status"]
+        if isinstance(value, dict):
+            code = value.get("code", value.get("error_code"))
+            for name in ("msg", "message", "error_message", "error", "detail"):
+                if isinstance(value.get(name), str):
+                    told = f"{code} {value[name]}" if code is not None else value[name]
+                    return (code if isinstance(code, int) else None), _line(told)
     return None, _line(re.sub(r"<[^>]*>", " ", body[:1000].decode(errors="replace"))) or "no body"
 
 

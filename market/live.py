@@ -28,7 +28,7 @@ VERIFY_AFTER_MS = 2_000
 VERIFY_SPREAD_MS = 300  # from one series to the next
 STRAGGLERS_MS = 1_500  # how long the candles that are there wait for the others of their interval
 FIRST_LOAD_MS = 10_000  # the same while some series have never been answered
-LONGEST_BACK_OFF_S = 3.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
+LONGEST_BACK_OFF_S = 1.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
 OVERLAP_ROWS = 10  # asked for again each time: what the venue has corrected since is taken over
 HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more, and asking costs a page a minute
@@ -94,6 +94,8 @@ class LiveMarket(StreamReader):
             )
             for number, ((symbol, interval_ms), count) in enumerate(rows.items())
         }
+        for (symbol, _), kept in self._kept.items():
+            market.remember(symbol, kept.klines)
         self._batches = {interval_ms: _Batch() for _, interval_ms in self._kept}
         for (_, interval_ms), kept in self._kept.items():
             self._batches[interval_ms].series.append(kept)
@@ -157,7 +159,13 @@ class LiveMarket(StreamReader):
             "stream_ended": self._stream_ends,
             "price_doubted": self._prices.anchors.refused,
             "candle_corrected": self._corrected,
+            "venue_changed": self._market.switches,
+            "candle_of_another_venue": self._market.filled,
         }
+
+    def source(self, symbol: str, interval_ms: int) -> str:
+        """The venue that told the newest candle of a series; empty where there is but one."""
+        return self._market.source(symbol, interval_ms)
 
     @property
     def stream_fault(self) -> str:
@@ -207,7 +215,9 @@ class LiveMarket(StreamReader):
         self._prices.stream_down()
 
     def traded(self, symbol: str, price: float, venue_ms: int) -> None:
-        self._prices.traded(symbol, price, venue_ms)
+        factor = self._market.stream_factor(symbol)
+        if factor is not None:
+            self._prices.traded(symbol, price * factor, venue_ms)
 
     def candle_closed(self, symbol: str, kline: Klines) -> None:
         kept, now_ms = self._kept[symbol, kline.interval_ms], self._clock.now_ms()
@@ -220,12 +230,13 @@ class LiveMarket(StreamReader):
                 self._prices.anchors.is_usual(symbol, Price(price=float(getattr(kline, name)[0]), asof_ms=closed_ms))
                 for name in PRICE_COLUMNS
             )
-            if not len(known) or not believable:
+            if not len(known) or not believable or self._market.stream_factor(symbol) != 1.0:
                 kept.due_ms = min(kept.due_ms, now_ms)  # let REST say
             else:
                 follows = closed_ms == known.end_ms + kept.interval_ms
                 kept.klines = known.merge(kline).tail(kept.rows)
                 kept.due_ms = now_ms + (VERIFY_AFTER_MS + kept.number * VERIFY_SPREAD_MS if follows else 0)
+                self._market.remember(symbol, kline)
                 self._news(kept, now_ms)
             self._changed.notify_all()
 
@@ -286,6 +297,7 @@ class LiveMarket(StreamReader):
         if len(known):
             first_hole_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
             start_ms = max(oldest_ms, first_hole_ms - OVERLAP_ROWS * kept.interval_ms)
+            start_ms = min([start_ms, *(start for start, _ in self._market.borrowed(kept.symbol, kept.interval_ms))])
         else:
             start_ms = oldest_ms
         return self._market.klines(kept.symbol, kept.interval_ms, start_ms, end_ms)

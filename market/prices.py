@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock, is_ahead
-from core.errors import ConfigError, MalformedKlines, WorkerError
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.anchors import Anchors
 from market.provider import MarketData, Price
 
 POLL_S = 1.0
 QUIET_MS = 1_500  # a symbol of which the stream has told nothing for so long is asked for over REST
 UNKNOWN_SYMBOL_S = 60.0  # until a symbol that the venue does not know is asked for again
-LONGEST_BACK_OFF_S = 2.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
+LONGEST_BACK_OFF_S = 1.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
 NAP_S = 0.25  # what the stream stops telling, and a clock that was set, is noticed this late
 CLOCK_EVERY_MS = 5 * MINUTE_MS
 CLOCK_AGAIN_MS = 10 * SECOND_MS
@@ -77,7 +77,8 @@ class PriceFeed:
         asof_ms = venue_ms - self.clock_ahead_ms
         if abs(now_ms - asof_ms) > SUSPECT_MS:
             self._clock_suspect = True
-        self.anchors.offer(symbol, Price(price=price, asof_ms=min(asof_ms, now_ms)), now_ms)
+        told = Price(price=price, asof_ms=min(asof_ms, now_ms), venue=self._market.stream_venue)
+        self.anchors.offer(symbol, told, now_ms)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -121,12 +122,19 @@ class PriceFeed:
 
     def _ask(self, symbols: list[str], now_ms: int) -> dict[str, Price]:
         try:
-            return self._market.prices(symbols)
+            prices = self._market.prices(symbols)
         except (ConfigError, MalformedKlines):
             # One unknown name or one bad price spoils the whole list: the others are to be had one by one.
             return self._ask_each(symbols, now_ms)
+        untold = [symbol for symbol in symbols if symbol not in prices]
+        return prices | self._ask_each(untold, now_ms, some=True) if untold else prices
 
-    def _ask_each(self, symbols: list[str], now_ms: int) -> dict[str, Price]:
+    def _ask_each(self, symbols: list[str], now_ms: int, *, some: bool = False) -> dict[str, Price]:
+        """One question a symbol, so that one that fails does not spoil the others.
+
+        Args:
+            some: there are prices of others already; failures are noted and not raised.
+        """
         prices: dict[str, Price] = {}
         failure: WorkerError | None = None
         for symbol in symbols:
@@ -139,7 +147,12 @@ class PriceFeed:
                 failure = error
                 self.errors += 1
                 self._faults = {**self._faults, symbol: str(error)}
-        if failure and not prices:
+            except MarketUnavailable as error:
+                if not some:
+                    raise
+                self.errors += 1
+                self._faults = {**self._faults, symbol: str(error)}
+        if failure and not prices and not some:
             raise failure
         return prices
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from market.hosts import Hosts
 from market.klines import Klines
 
 
@@ -15,10 +16,15 @@ class Price:
     # By our clock: of a polled price just before the venue was asked, as it is at least as new as that; of one from
     # the stream the venue's own time of the trade.
     asof_ms: int
+    venue: str = ""  # whose price it is; empty where there is but one
 
 
 class MarketData(Protocol):
     """A venue. Implementations are safe to call from several threads."""
+
+    stream_venue: str = ""  # whose prices the stream tells; empty where there is but one venue
+    filled: int = 0  # candles that a venue lacked and another one had
+    switches: int = 0  # how often a series' candles came from another venue than before
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Closed klines, ``start_ms <= open_time_ms < end_ms``, oldest first; gaps stay gaps.
@@ -50,6 +56,61 @@ class MarketData(Protocol):
         Raises: as ``klines``.
         """
         return 0
+
+    def remember(self, symbol: str, klines: Klines) -> None:
+        """Take note of candles that the caller has, by which the level of what it asks for is told."""
+        return None
+
+    def borrowed(self, symbol: str, interval_ms: int) -> Sequence[tuple[int, int]]:
+        """Spans that were told lately by another venue than the series' own, to be asked for again."""
+        return ()
+
+    def source(self, symbol: str, interval_ms: int) -> str:
+        """The venue that told the newest candle of a series; empty where there is but one."""
+        return ""
+
+    def level(self, symbol: str) -> str:
+        """The venue at whose level a symbol's series are; empty where there is but one."""
+        return ""
+
+    def stream_factor(self, symbol: str) -> float | None:
+        """What a price of the stream is multiplied by to be at the level of the symbol's series; None: not known."""
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a venue declares to have."""
+
+    name: str  # as MARKET_VENUES names it: "coinbase"
+    quote: str  # currency that its prices are in: "USDT", "USD"
+    intervals_ms: frozenset[int]  # klines it has; empty where it has prices alone
+    history_rows: int | None = None  # klines further back than so many are not to be had; None is all of them
+    flow: frozenset[str] = frozenset()  # flow columns it has; NaN stands in the others (volume: always there)
+    archives: bool = False  # whole days or months in files
+    trades: bool = True  # whether ``prices`` are of single trades, seconds old; else they are means, minutes old
+    ping: str  # path of something cheap that answers in JSON while it is well
+    requests_a_minute: int  # how often it lets itself be asked, all symbols together
+    key: str = ""  # environment variable of the key it wants; empty where it wants none
+    key_missing: bool = False  # it wants one and has none: it is not asked
+
+
+class Venue(MarketData, Protocol):
+    """A venue that says what it has. Its columns, units, names and errors are known in its own file alone."""
+
+    @property
+    def offer(self) -> Offer: ...
+
+    @property
+    def hosts(self) -> Hosts:
+        """Its REST hosts, for their state."""
+
+    def name_of(self, symbol: str) -> str:
+        """What the venue calls a symbol, such as "ETH-USD" for ETHUSDT.
+
+        Raises:
+            ConfigError: it cannot have a name there.
+        """
 
 
 class StreamReader(Protocol):

@@ -1,4 +1,4 @@
-"""The kline store: a Parquet file per series and month, one writing process, any number of reading ones."""
+"""The kline store: Parquet files per series and month, one writing process, any number of reading ones."""
 
 import fcntl
 import io
@@ -9,16 +9,18 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import structlog
 
-from core.clock import DAY_MS, iso
+from core.clock import DAY_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, WorkerError
-from core.files import replace_file, replace_json, sweep_leftovers
-from market.klines import COLUMNS, Klines, interval_name, month_span
+from core.files import replace_file, replace_json, sweep_leftovers, sync_folder
+from market.klines import COLUMNS, INTERVALS, Ints, Klines, interval_name, month_span
 from market.tail import TAIL_ROWS, read_tail, write_tail
 
 SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
@@ -26,8 +28,23 @@ SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float6
 # host could not be reached a lesser one may have answered.
 ABSENT_FOR_MS = DAY_MS
 END_OF_TIME_MS = 253_402_300_799_000  # the last second that is written with a year of four digits
+# A month of minutes is 2 MB, and a sync adds five rows to it: they go to a journal of some 20 kB on average, which the
+# month takes in when it is full. The sum of both, what a row costs to write, is least about here (benchmarks.data).
+JOURNAL_ROWS = 720
+SMALL_BYTES = 128 * 1024  # a month below it is replaced itself: a journal would not be worth a second file
+# A tail is 320 kB. Serving asks the venue for what is newer, in one request as long as it is less than 1000 rows.
+TAIL_BEHIND_MS = 90 * MINUTE_MS
+TRUSTED_S = DAY_MS / 1000  # a file that did not change is looked into again after this: disks rot
+# Times of files are as coarse as the kernel's tick: a file this new may change once more and show the same time.
+SETTLED_S = 0.05
+KEPT_MONTHS = 2  # whatever a trim is asked for
+DAMAGED_FOR_MS = 30 * DAY_MS  # then what was set aside is of no more use to anybody
 
 Span = tuple[int, int]  # (start_ms, end_ms), end excluded
+_Stamp = tuple[int, int, int] | None  # (inode, time of change in ns, bytes) of a file; None when there is none
+
+_JOURNAL = ".new.parquet"
+TRIES = 5  # of reading a month while it changes
 
 _log = structlog.get_logger()
 
@@ -36,18 +53,53 @@ class _Damaged(Exception):
     """A month file that cannot be used, and why."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileState:
+    """One file of a series, as ``inspect`` found it."""
+
+    path: Path
+    rows: int = 0
+    fault: str = ""  # why it cannot be used; empty when it can
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A hole between the first and the last kline of a series, or the part of it that was told at one time."""
+
+    start_ms: int
+    end_ms: int
+    absent_ms: int | None = None  # when the venue said that it has none of it; None where it did not say so
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Month:
+    """What a month held when its files were last looked into."""
+
+    stamps: tuple[_Stamp, _Stamp]
+    runs: Ints  # (runs, 2): first open time and end of each run without a hole
+    looked_s: float
+
+
 class KlineStore:
     """Klines in ``root/SYMBOL-1m/YYYY-MM.parquet``, and the newest once more in ``root/tails`` for serving.
 
-    A month file is replaced as a whole, so a reader sees the old or the new one, and a kill loses at most what was
-    not yet appended. A file that is damaged all the same is skipped by readers; the writer sets it aside as
-    ``YYYY-MM.damaged-<ms>``, whereupon its klines are missing and will be fetched again.
+    A file is replaced as a whole, so a reader sees the old or the new one, and a kill loses at most what was not yet
+    appended. Few new rows of a large month go to ``YYYY-MM.new.parquet``, its journal, which counts before the month
+    and is taken into it when it is full or the month is over; readers see both. A file that is damaged all the same is
+    skipped by readers; the writer sets it aside as ``YYYY-MM.damaged-<ms>``, whereupon its klines are missing and will
+    be fetched again.
+
+    Args:
+        journal_rows: a journal with more is taken into its month; 0 for no journals.
+        small_bytes: months of fewer have no journal.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, journal_rows: int = JOURNAL_ROWS, small_bytes: int = SMALL_BYTES) -> None:
         self.root = root
+        self._journal_rows, self._small_bytes = journal_rows, small_bytes
         self._writer = threading.RLock()
         self._depth = 0
+        self._looked: dict[Path, _Month] = {}
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -88,46 +140,104 @@ class KlineStore:
             ConfigError, WorkerError: as ``writing``.
         """
         folder = self._folder(symbol, klines.interval_ms)
-        changed = 0
+        changed: list[Klines] = []
         with self.writing():
             for start_ms, end_ms in _months(klines):
-                part = klines.between(start_ms, end_ms)
-                path = folder / _month_file(start_ms)
-                old = self._load_or_set_aside(path, klines.interval_ms)
-                fresh = len(part) - _equal_rows(old, part)
-                if fresh:
-                    with _disk(path):
-                        folder.mkdir(exist_ok=True)
-                        replace_file(path, _packed(old.merge(part)))
-                changed += fresh
+                month = folder / _month_file(start_ms)
+                if len(fresh := self._put(month, klines.between(start_ms, end_ms))):
+                    changed.append(fresh)
             if changed:
-                self._keep_tail(symbol, klines)
-        return changed
+                for journal in sorted(folder.glob(f"*{_JOURNAL}")):
+                    if journal.name[:7] < _month_file(changed[-1].end_ms - 1)[:7]:
+                        self._fold(_month_of(journal), klines.interval_ms)
+                self._keep_tail(symbol, Klines.joined(klines.interval_ms, changed))
+        return sum(map(len, changed))
 
-    def _keep_tail(self, symbol: str, klines: Klines) -> None:
-        """Take klines that were just appended into the series' tail, unless they are older than all of it."""
-        interval_ms = klines.interval_ms
+    def _put(self, month: Path, part: Klines) -> Klines:
+        """Store klines of one month; returns those that were not there just so."""
+        interval_ms = part.interval_ms
+        journal = _journal_of(month)
+        recent = self._load_or_set_aside(journal, interval_ms)
+        whole = self._load_or_set_aside(month, interval_ms)
+        span = int(part.open_time_ms[0]), part.end_ms
+        fresh = _not_in(whole.between(*span).merge(recent.between(*span)), part)
+        if not len(fresh):
+            return fresh
+        corrects = bool(np.isin(fresh.open_time_ms, recent.open_time_ms).any())
+        recent = recent.merge(fresh)
+        held = whole.merge(recent)
+        stamp = _stamp(month)
+        with _disk(month):
+            if stamp is None or stamp[2] < self._small_bytes or len(recent) > self._journal_rows:
+                month.parent.mkdir(exist_ok=True)
+                if corrects:  # or after a kill between month and journal the old rows of the journal would count
+                    replace_file(journal, _packed(recent))
+                self._replace(month, held)
+            else:
+                replace_file(journal, _packed(recent))
+        self._looked[month] = _Month(stamps=_stamps(month), runs=_runs(held), looked_s=time.monotonic())
+        return fresh
+
+    def _fold(self, month: Path, interval_ms: int) -> None:
+        """Take a month's journal into it."""
+        recent = self._load_or_set_aside(_journal_of(month), interval_ms)
+        if len(recent):
+            whole = self._load_or_set_aside(month, interval_ms)
+            with _disk(month):
+                self._replace(month, whole.merge(recent))
+
+    @staticmethod
+    def _replace(month: Path, held: Klines) -> None:
+        """Write a month with all that its journal has. A kill in between leaves the journal: it says nothing new."""
+        replace_file(month, _packed(held))
+        journal = _journal_of(month)
+        if journal.exists():
+            journal.unlink()
+            sync_folder(journal.parent)
+
+    def _keep_tail(self, symbol: str, changed: Klines) -> None:
+        """Write the tail of a series anew where it is too far behind, or tells of a kline what is no longer so.
+
+        After a kill between the months and the tail it is as it was, until the next time that it is behind.
+
+        Args:
+            changed: what was just appended and was not there before, or not just so.
+        """
+        interval_ms = changed.interval_ms
         known = read_tail(self.root, symbol, interval_ms)
-        newest_ms = max(known.end_ms, klines.end_ms)
-        if not len(known):
-            known = self.read(symbol, interval_ms, newest_ms - TAIL_ROWS * interval_ms, newest_ms)
-        if klines.end_ms > newest_ms - TAIL_ROWS * interval_ms:
-            with _disk(self.root):
-                write_tail(self.root, symbol, known.merge(klines.tail(TAIL_ROWS)))
+        newest_ms = (self.latest(symbol, interval_ms) or 0) + interval_ms
+        oldest_ms = newest_ms - TAIL_ROWS * interval_ms
+        corrected = len(changed.between(oldest_ms, known.end_ms)) > 0
+        if corrected or not len(known) or newest_ms - known.end_ms >= TAIL_BEHIND_MS:
+            self._write_tail(symbol, interval_ms)
+
+    def _write_tail(self, symbol: str, interval_ms: int) -> None:
+        end_ms = (self.latest(symbol, interval_ms) or 0) + interval_ms
+        newest = self.read(symbol, interval_ms, end_ms - TAIL_ROWS * interval_ms, end_ms)
+        with _disk(self.root):
+            write_tail(self.root, symbol, newest)
 
     def latest(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the newest kline, or None when there is none."""
-        for path in reversed(self._files(symbol, interval_ms)):
-            klines = self._load(path, interval_ms)
-            if len(klines):
-                return int(klines.open_time_ms[-1])
+        for month in reversed(self._files(symbol, interval_ms)):
+            runs = self._runs_of(month, interval_ms)
+            if len(runs):
+                return int(runs[-1, 1]) - interval_ms
+        return None
+
+    def first(self, symbol: str, interval_ms: int) -> int | None:
+        """Open time of the oldest kline, or None when there is none."""
+        for month in self._files(symbol, interval_ms):
+            runs = self._runs_of(month, interval_ms)
+            if len(runs):
+                return int(runs[0, 0])
         return None
 
     def read(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Klines with ``start_ms <= open_time_ms < end_ms``, oldest first; gaps stay gaps."""
-        first, last = (_month_file(min(max(edge, 0), END_OF_TIME_MS)) for edge in (start_ms, end_ms - 1))
-        files = [path for path in self._files(symbol, interval_ms) if first <= path.name <= last]
-        return Klines.joined(interval_ms, [self._load(path, interval_ms) for path in files]).between(start_ms, end_ms)
+        months = self._between(self._files(symbol, interval_ms), start_ms, end_ms)
+        held = [self._load(month, interval_ms)[0].between(start_ms, end_ms) for month in months]
+        return Klines.joined(interval_ms, held)
 
     def missing(
         self, symbol: str, interval_ms: int, start_ms: int, end_ms: int, *, now_ms: int | None = None
@@ -136,19 +246,33 @@ class KlineStore:
 
         What the venue said it does not have is left out, with ``now_ms`` only if it said so within the last day.
         """
-        times = self.read(symbol, interval_ms, start_ms, end_ms).open_time_ms
         first, last = (-(-edge // interval_ms) * interval_ms for edge in (start_ms, end_ms))
         if first >= last:
             return []
-        edges = np.concatenate([[first - interval_ms], times, [last]])
-        before = np.flatnonzero(np.diff(edges) != interval_ms)
-        holes = [(int(edges[row]) + interval_ms, int(edges[row + 1])) for row in before]
+        months = self._between(self._files(symbol, interval_ms), first, last)
+        runs = np.concatenate([np.empty((0, 2), np.int64), *(self._runs_of(month, interval_ms) for month in months)])
+        runs = np.clip(runs[(runs[:, 1] > first) & (runs[:, 0] < last)], first, last)
+        ends, starts = np.append(first, runs[:, 1]), np.append(runs[:, 0], last)
+        rows = np.flatnonzero(starts > ends)
+        holes = list(zip(ends[rows].tolist(), starts[rows].tolist(), strict=True))
         absent = [
             (start, end)
             for start, end, asked_ms in self._absent(symbol, interval_ms)
             if now_ms is None or now_ms - asked_ms < ABSENT_FOR_MS
         ]
         return without(holes, absent)
+
+    def gaps(self, symbol: str, interval_ms: int) -> list[Gap]:
+        """The holes between the first and the last kline, oldest first, and what the venue said of them."""
+        runs = [self._runs_of(month, interval_ms) for month in self._files(symbol, interval_ms)]
+        spans = [span for run in runs for span in run.tolist()]
+        holes = [(a[1], b[0]) for a, b in pairwise(spans) if a[1] < b[0]]
+        found: list[Gap] = []
+        for start, end, asked_ms in sorted(self._absent(symbol, interval_ms), key=lambda one: -one[2]):
+            known = without(holes, without(holes, [(start, end)]))
+            found += [Gap(start_ms=a, end_ms=b, absent_ms=asked_ms) for a, b in known]
+            holes = without(holes, known)
+        return sorted([*found, *(Gap(start_ms=a, end_ms=b) for a, b in holes)], key=lambda gap: gap.start_ms)
 
     def remember_absent(self, symbol: str, interval_ms: int, spans: Iterable[Span], now_ms: int) -> None:
         """Remember ranges that the venue was asked for at ``now_ms`` and does not have."""
@@ -168,16 +292,115 @@ class KlineStore:
                 replace_json(folder / "absent.json", sorted([*kept, *((start, end, now_ms) for start, end in new)]))
 
     def repair(self, symbol: str, interval_ms: int) -> list[Path]:
-        """Set damaged months of a series aside.
+        """Set damaged files of a series aside. One that did not change since it was found sound is believed for a day.
 
         Returns:
             Where they are now.
         """
         with self.writing():
             damaged: list[Path] = []
-            for path in self._files(symbol, interval_ms):
-                self._load_or_set_aside(path, interval_ms, damaged)
+            for month in self._files(symbol, interval_ms):
+                if self._known(month) is None:
+                    recent, whole = (
+                        self._load_or_set_aside(path, interval_ms, damaged) for path in (_journal_of(month), month)
+                    )
+                    self._note(month, whole.merge(recent), _stamps(month))
             return damaged
+
+    def series(self) -> list[tuple[str, int]]:
+        """``(symbol, interval_ms)`` of each series there is a folder of, by name."""
+        by_name = {name: interval_ms for interval_ms, name in INTERVALS.items()}
+        names = sorted(path.name for path in self.root.glob("*-*") if path.is_dir())
+        return [(symbol, by_name[tail]) for symbol, _, tail in (n.rpartition("-") for n in names) if tail in by_name]
+
+    def inspect(self, symbol: str, interval_ms: int) -> list[FileState]:
+        """Read every file of a series, whatever is known of it: whether it can be used, and why not."""
+        found = []
+        for month in self._files(symbol, interval_ms):
+            for path in (month, _journal_of(month)):
+                if path.exists():
+                    try:
+                        found.append(FileState(path=path, rows=len(_unpacked(path, interval_ms))))
+                    except _Damaged as error:
+                        self._looked.pop(month, None)
+                        found.append(FileState(path=path, fault=str(error)))
+        return found
+
+    def tail_fault(self, symbol: str, interval_ms: int) -> str:
+        """In what the tail of a series is not what the months say; empty where it is, or where there is none."""
+        tail = read_tail(self.root, symbol, interval_ms)
+        latest = self.latest(symbol, interval_ms)
+        if not len(tail):
+            if (self.root / "tails" / f"{self._folder(symbol, interval_ms).name}.npy").exists():
+                return "cannot be read"
+            return ""  # serving asks the venue for all of it
+        newest_ms = (latest or 0) + interval_ms
+        held = self.read(symbol, interval_ms, max(newest_ms - TAIL_ROWS * interval_ms, 0), tail.end_ms)
+        tail = tail.between(newest_ms - TAIL_ROWS * interval_ms, tail.end_ms)
+        if len(differing := _not_in(held, tail)):
+            return f"{len(differing)} rows are not as in the months, the first of {iso(int(differing.open_time_ms[0]))}"
+        if len(held) > len(tail):
+            return f"{len(held) - len(tail)} rows of the months are not in it"
+        if newest_ms - tail.end_ms > TAIL_BEHIND_MS + interval_ms:
+            return f"ends at {iso(tail.end_ms)}, the months at {iso(newest_ms)}"
+        return ""
+
+    def repair_tail(self, symbol: str, interval_ms: int) -> None:
+        """Write the tail of a series as the months say; without klines there is none.
+
+        Raises:
+            ConfigError, WorkerError: as ``writing``.
+        """
+        with self.writing():
+            if self.latest(symbol, interval_ms) is None:
+                with _disk(self.root):
+                    (self.root / "tails" / f"{self._folder(symbol, interval_ms).name}.npy").unlink(missing_ok=True)
+            else:
+                self._write_tail(symbol, interval_ms)
+
+    def trim(self, symbol: str, interval_ms: int, oldest_ms: int) -> list[Path]:
+        """Delete whole months of a series that end at ``oldest_ms`` or earlier, and damaged files a month old.
+
+        The newest ``KEPT_MONTHS`` months, and those whose klines the tail holds, stay whatever is asked for. What is
+        known to be absent is forgotten as far back as the months are.
+
+        Returns:
+            What was deleted.
+        Raises:
+            ConfigError, WorkerError: as ``writing``.
+        """
+        folder = self._folder(symbol, interval_ms)
+        deleted: list[Path] = []
+        with self.writing(), _disk(folder):
+            latest = self.latest(symbol, interval_ms)
+            months = self._files(symbol, interval_ms)
+            if latest is not None:
+                oldest_ms = min(oldest_ms, latest + interval_ms - TAIL_ROWS * interval_ms)
+                first_kept = min([_month_file(max(oldest_ms, 0)), *(month.name for month in months[-KEPT_MONTHS:])])
+                gone = [month for month in months if month.name < first_kept]
+                # The month before its journal: alone, a journal is a month with few rows, which a reader may see.
+                for path in (path for month in gone for path in (month, _journal_of(month))):
+                    if path.exists():
+                        path.unlink()
+                        deleted.append(path)
+                for month in gone:
+                    self._looked.pop(month, None)
+                self._forget_absent(symbol, interval_ms, first_kept)
+            now_ms = time.time_ns() // 1_000_000
+            for path in sorted(folder.glob("*.damaged-*")):
+                set_aside = re.fullmatch(r".*\.damaged-([0-9]{1,15})", path.name)
+                if set_aside and now_ms - int(set_aside[1]) > DAMAGED_FOR_MS:
+                    path.unlink()
+                    deleted.append(path)
+            if deleted:
+                sync_folder(folder)
+        return deleted
+
+    def _forget_absent(self, symbol: str, interval_ms: int, first_month: str) -> None:
+        known = self._absent(symbol, interval_ms)
+        kept = [one for one in known if _month_file(min(max(one[1] - 1, 0), END_OF_TIME_MS)) >= first_month]
+        if kept != known:
+            replace_json(self._folder(symbol, interval_ms) / "absent.json", kept)
 
     def _folder(self, symbol: str, interval_ms: int) -> Path:
         if not re.fullmatch(r"\w[\w.-]*", symbol):
@@ -185,15 +408,60 @@ class KlineStore:
         return self.root / f"{symbol}-{interval_name(interval_ms)}"
 
     def _files(self, symbol: str, interval_ms: int) -> list[Path]:
-        """Month files, oldest first."""
-        return sorted(self._folder(symbol, interval_ms).glob("[0-9][0-9][0-9][0-9]-[01][0-9].parquet"))
+        """Month files, oldest first; of a month that has a journal alone, where its file would be."""
+        folder = self._folder(symbol, interval_ms)
+        month = "[0-9][0-9][0-9][0-9]-[01][0-9]"
+        found = [*folder.glob(f"{month}.parquet"), *map(_month_of, folder.glob(f"{month}{_JOURNAL}"))]
+        return sorted(set(found))
 
-    def _load(self, path: Path, interval_ms: int) -> Klines:
+    @staticmethod
+    def _between(months: Sequence[Path], start_ms: int, end_ms: int) -> list[Path]:
+        """Those that may hold klines of the range."""
+        first, last = (_month_file(min(max(edge, 0), END_OF_TIME_MS)) for edge in (start_ms, end_ms - 1))
+        return [month for month in months if first <= month.name <= last]
+
+    def _load(self, month: Path, interval_ms: int) -> tuple[Klines, bool]:
+        """What a month and its journal hold, and whether both could be used."""
+        for _ in range(TRIES):
+            # The journal first: what leaves it is in the month by then. Should the journal have changed meanwhile, an
+            # older row of it might hide a newer one of the month.
+            before = _stamp(_journal_of(month))
+            (recent, first_sound), (whole, second_sound) = (
+                self._usable(path, interval_ms) for path in (_journal_of(month), month)
+            )
+            if _stamp(_journal_of(month)) == before:
+                break
+        return whole.merge(recent), first_sound and second_sound
+
+    @staticmethod
+    def _usable(path: Path, interval_ms: int) -> tuple[Klines, bool]:
         try:
-            return _unpacked(path, interval_ms)
+            return _unpacked(path, interval_ms), True
         except _Damaged as error:
             _log.warning("kline_file_skipped", file=str(path), why=str(error))
-            return Klines.empty(interval_ms)
+            return Klines.empty(interval_ms), False
+
+    def _runs_of(self, month: Path, interval_ms: int) -> Ints:
+        """``(runs, 2)`` of a month: read from its files only when they changed."""
+        if (known := self._known(month)) is not None:
+            return known
+        stamps = _stamps(month)
+        klines, sound = self._load(month, interval_ms)
+        if sound:
+            self._note(month, klines, stamps)
+        return _runs(klines)
+
+    def _known(self, month: Path) -> Ints | None:
+        known = self._looked.get(month)
+        if known is None or time.monotonic() - known.looked_s > TRUSTED_S or known.stamps != _stamps(month):
+            return None
+        return known.runs
+
+    def _note(self, month: Path, klines: Klines, stamps: tuple[_Stamp, _Stamp]) -> None:
+        """Remember what files hold that had these stamps before they were read, unless they may still change."""
+        newest_ns = max((stamp[1] for stamp in stamps if stamp), default=0)
+        if stamps == _stamps(month) and time.time_ns() - newest_ns > SETTLED_S * 1e9:
+            self._looked[month] = _Month(stamps=stamps, runs=_runs(klines), looked_s=time.monotonic())
 
     def _load_or_set_aside(self, path: Path, interval_ms: int, damaged: list[Path] | None = None) -> Klines:
         try:
@@ -202,6 +470,7 @@ class KlineStore:
             aside = path.with_name(f"{path.stem}.damaged-{time.time_ns() // 1_000_000}")
             with _disk(path):
                 path.replace(aside)
+            self._looked.pop(_month_of(path), None)
             _log.warning("kline_file_set_aside", file=str(path), now=aside.name, why=str(error))
             if damaged is not None:
                 damaged.append(aside)
@@ -250,14 +519,49 @@ def _month_file(ms: int) -> str:
     return f"{iso(ms)[:7]}.parquet"
 
 
-def _equal_rows(old: Klines, new: Klines) -> int:
-    """How many rows of ``new`` are in ``old`` just so."""
+def _journal_of(month: Path) -> Path:
+    return month.with_name(f"{month.name[:7]}{_JOURNAL}")
+
+
+def _month_of(path: Path) -> Path:
+    """The month file of a journal, or itself."""
+    return path.with_name(f"{path.name[:7]}.parquet")
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        with _disk(path):
+            found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _stamps(month: Path) -> tuple[_Stamp, _Stamp]:
+    return _stamp(_journal_of(month)), _stamp(month)
+
+
+def _runs(klines: Klines) -> Ints:
+    """``(runs, 2)``: first open time and end of each run without a hole."""
+    times = klines.open_time_ms
+    if not len(times):
+        return np.empty((0, 2), np.int64)
+    after = np.flatnonzero(np.diff(times) != klines.interval_ms) + 1
+    first, last = np.append(0, after), np.append(after, len(times)) - 1
+    return np.stack([times[first], times[last] + klines.interval_ms], axis=1)
+
+
+def _not_in(old: Klines, new: Klines) -> Klines:
+    """The rows of ``new`` that ``old`` does not have just so."""
     _, left, right = np.intersect1d(old.open_time_ms, new.open_time_ms, assume_unique=True, return_indices=True)
     same = np.ones(len(left), dtype=np.bool_)
     for name in COLUMNS:
         a, b = getattr(old, name)[left], getattr(new, name)[right]
         same &= (a == b) | (np.isnan(a) & np.isnan(b))
-    return int(same.sum())
+    fresh = np.ones(len(new), dtype=np.bool_)
+    fresh[right[same]] = False
+    columns = {name: getattr(new, name)[fresh] for name in COLUMNS}
+    return Klines(interval_ms=new.interval_ms, open_time_ms=new.open_time_ms[fresh], **columns)
 
 
 def _packed(klines: Klines) -> bytes:
@@ -283,13 +587,13 @@ def _unpacked(path: Path, interval_ms: int) -> Klines:
         frame = pl.read_parquet(content)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise _Damaged(f"not a Parquet file that can be read: {str(error)[:200]}") from error
-    if frame.schema != SCHEMA or frame.null_count().sum_horizontal().item():
+    if frame.schema != SCHEMA or any(column.null_count() for column in frame):
         raise _Damaged(f"columns are {dict(frame.schema)}")
     try:
         klines = Klines(interval_ms=interval_ms, **{name: frame[name].to_numpy() for name in SCHEMA})
     except MalformedKlines as error:
         raise _Damaged(str(error)) from error
-    if len(klines) and {_month_file(int(edge)) for edge in klines.open_time_ms[[0, -1]]} != {path.name}:
+    if len(klines) and {_month_file(int(edge))[:7] for edge in klines.open_time_ms[[0, -1]]} != {path.name[:7]}:
         raise _Damaged("its klines are of another month")
     return klines
 

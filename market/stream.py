@@ -289,14 +289,16 @@ def _line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200].removesuffix(": ")
 
 
-def stream_from(settings: Settings, series: Iterable[Series]) -> BinanceStream:
-    """The stream of the venue that the settings name.
+def stream_from(settings: Settings, series: Iterable[Series]) -> BinanceStream | None:
+    """The stream of the first venue; None where that is not Binance, whose prices are another market's then.
 
     The simulated exchange has its streams where it has its REST routes, unless BINANCE_WS_URLS says otherwise.
 
     Raises:
         ConfigError: a URL is not ws(s), or MARKET is simulated and a URL is not this machine's.
     """
+    if settings.venues[0] != "binance":
+        return None
     urls = settings.ws_urls
     if settings.market is Market.SIMULATED and "binance_ws_urls" not in settings.model_fields_set:
         urls = tuple(f"ws{url.removeprefix('http')}" for url in settings.rest_urls)

@@ -15,6 +15,7 @@ from core.errors import MalformedKlines, MarketUnavailable, WorkerError
 from market.klines import Klines, month_span
 from market.provider import MarketData
 from market.store import KlineStore, Span, without
+from market.tail import read_tail
 
 THREADS = 4
 ARCHIVE_ROWS = 1000  # a REST request brings so many: an archive file (two requests) is not used for fewer
@@ -71,12 +72,13 @@ def sync_all(
     Raises:
         ConfigError: another process is writing the store.
     """
-    with store.writing():
+    # One pool for all: its threads keep their connections to the venue from one series to the next.
+    with store.writing(), ThreadPoolExecutor(THREADS, thread_name_prefix="sync") as pool:
         runs = [_Run(store, market, *series, now_ms) for series in wanted]
         total = sum(run.wanted for run in runs)
         done, reports = 0, []
         for run in runs:
-            reports.append(run.report(lambda settled, _, before=done: progress(before + settled, total)))  # type: ignore[misc]
+            reports.append(run.report(pool, lambda settled, _, before=done: progress(before + settled, total)))  # type: ignore[misc]
             done += run.wanted
         return reports
 
@@ -115,17 +117,18 @@ class _Run:
         self.wanted = 0
         try:
             self._set_aside = store.repair(symbol, interval_ms)
+            market.remember(symbol, read_tail(store.root, symbol, interval_ms))  # at whose level the series is
             self.wanted = self._rows(self._missing())
         except WorkerError as error:  # a symbol that cannot name a folder, or a disk that cannot be read
             self._failure = error
 
-    def report(self, progress: Progress) -> SyncReport:
+    def report(self, pool: ThreadPoolExecutor, progress: Progress) -> SyncReport:
         """Do it."""
         self._progress = progress
         gaps: list[Span] = []
         if self._failure is None:
             try:
-                self._fetch()
+                self._fetch(pool)
                 gaps = self._missing()
             except WorkerError as error:
                 self._failure = error
@@ -147,13 +150,12 @@ class _Run:
             failure=self._failure,
         )
 
-    def _fetch(self) -> None:
+    def _fetch(self, pool: ThreadPoolExecutor) -> None:
         if not self.wanted:
             return
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="sync") as pool:
-            self._archives(pool, least_rows=ARCHIVE_ROWS)
-            if not self._rest(pool):
-                self._archives(pool, least_rows=1)
+        self._archives(pool, least_rows=ARCHIVE_ROWS)
+        if not self._rest(pool):
+            self._archives(pool, least_rows=1)
 
     def _archives(self, pool: ThreadPoolExecutor, *, least_rows: int) -> None:
         """Fetch files of months, then of days, that hold at least so many missing rows."""
@@ -214,7 +216,7 @@ class _Run:
             for job, outcome in arrivals:
                 if isinstance(outcome, Klines):
                     self._settle(job.rows)
-                    if job.span[0] < settled_ms:
+                    if job.span[0] < settled_ms and self._is_own():
                         asked.append((job.span[0], min(job.span[1], settled_ms)))
                 elif isinstance(outcome, WorkerError):
                     self._failure = self._failure or outcome
@@ -263,8 +265,22 @@ class _Run:
         self._done = min(self._done + rows, self.wanted)
         self._progress(self._done, self.wanted)
 
+    def _is_own(self) -> bool:
+        """Whether the last answer was of the series' own venue; what another one lacks may be there all the same."""
+        market = self._market
+        return market.source(self._symbol, self._interval_ms) == market.level(self._symbol)
+
     def _missing(self) -> list[Span]:
+        """What is not in the store, or is there from another venue and is to be had from the series' own again."""
         end_ms = self._now_ms // self._interval_ms * self._interval_ms  # the kline that opens then has not closed
+        borrowed = [
+            (max(start, self._start_ms), min(end, end_ms))
+            for start, end in self._market.borrowed(self._symbol, self._interval_ms)
+        ]
+        missing = self._not_stored(end_ms)
+        return sorted([*without(missing, borrowed), *(span for span in borrowed if span[0] < span[1])])
+
+    def _not_stored(self, end_ms: int) -> list[Span]:
         return self._store.missing(self._symbol, self._interval_ms, self._start_ms, end_ms, now_ms=self._now_ms)
 
     def _job(self, source: str, span: Span, missing: Sequence[Span]) -> _Job:

@@ -21,6 +21,7 @@ MOVE_SPANS, TAKER_SPANS, TRADED_SPANS = (2, *SPANS), (5, 15, 60), (5, 15)
 WARMUP = 241  # candles without a hole that one row reads, itself included: each return needs the close before it
 
 FLAT = 1e-6  # per candle: the least volatility a market is taken to have
+BLOCK = 4096  # rows: the doubles of that many fit into a processor's cache
 LIMIT = 8.0  # features are clipped here: what lies beyond is news, whatever its size
 
 _OWN = (
@@ -93,7 +94,7 @@ def compute(
         A row per candle, oldest first. With NaN in a flow column (a venue that has none) its feature is neutral, 0.
     """
     own, scale = describe(klines, panel.memory)
-    leaders, _ = led or describe(leader, panel.memory)
+    leaders, _ = led or ((own, scale) if leader is klines else describe(leader, panel.memory))
     wanted = slice(max(0, len(klines) - (len(klines) if newest is None else newest)), None)
     open_time_ms = klines.open_time_ms[wanted]
     place = np.searchsorted(leader.open_time_ms, open_time_ms)
@@ -106,15 +107,27 @@ def compute(
         column = np.zeros(len(open_time_ms))
         column[matched] = leaders[name][place[matched]]
         columns.append(column)
-    x = np.stack([*columns, *_calendar(open_time_ms)], axis=1)
+    columns += _calendar(open_time_ms)
     unbroken = np.minimum(klines.run_length()[wanted], led_run) >= unbroken_needed(panel)
     return FeatureTable(
         open_time_ms=open_time_ms,
-        x=np.clip(np.nan_to_num(x, nan=0.0), -LIMIT, LIMIT).astype(np.float32),
+        x=_table(columns),
         scale=scale[wanted],
         close=klines.close[wanted],
         usable=unbroken & (np.arange(len(klines))[wanted] >= rows_needed(panel) - 1),
     )
+
+
+def _table(columns: list[Floats]) -> Floats32:
+    """``(T, F)``: clipped, and 0 where there is no number. Block by block: whole tables of doubles are slow to make."""
+    rows = len(columns[0])
+    x_TF = np.empty((rows, len(columns)), np.float32)
+    for first in range(0, rows, BLOCK):
+        block = np.array([column[first : first + BLOCK] for column in columns])
+        np.clip(block, -LIMIT, LIMIT, out=block)
+        block[np.isnan(block)] = 0.0
+        x_TF[first : first + BLOCK] = block.T
+    return x_TF
 
 
 def present_scale(klines: Klines) -> float:

@@ -37,6 +37,7 @@ def shared_data() -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long the soak test lasts, and what happens in it."""
+    """How long the soak test lasts and what happens in it; and whether a document is made anew."""
     parser.addoption("--soak-minutes", type=float, default=1.0, help="of tests/e2e/test_soak.py; 120 for two hours")
+    parser.addoption("--write-fault-matrix", action="store_true", help="make docs/fault-matrix.md anew")
     parser.addoption("--soak-seed", type=int, default=20, help="decides which fault comes when")

@@ -25,6 +25,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_and_scripts_exist(page: Path) -> None:
     text = page.read_text()
     verbs = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    verbs |= {group.name for group in app.registered_groups if group.name}
     assert set(re.findall(r"`(?:\.venv/bin/)?birnn ([a-z]+)", text)) <= verbs
     for script in re.findall(r"\b((?:scripts|benchmarks)/[a-z_.]+)\b", text):
         assert (ROOT / script.rstrip(".")).exists(), script

@@ -16,11 +16,12 @@ from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock, iso
 from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
 from core.settings import Market, Settings
 from core.topic import Topic
-from market.binance import binance_from
+from market.failover import Failover
 from market.klines import interval_name
 from market.provider import MarketData
 from market.store import KlineStore
 from market.sync import sync_all
+from market.venues import market_from, write_standing
 from model.forecaster import BiRNNForecaster
 from model.heads import LEADER, PanelPlan, head_of, panels_for, training_start_ms
 from model.registry import Champion, Registry, check
@@ -83,6 +84,8 @@ class Updater:
                 show(done, rows, "klines")
 
             reports = sync_all(self.store, self.market, wanted, now_ms, progress=progress)
+        if isinstance(self.market, Failover):
+            write_standing(self.store.root, self.market)
         self.state.replace_series(
             {
                 _series(report.symbol, report.interval_ms): SeriesState(
@@ -296,7 +299,7 @@ def open_updater(
     read_settings(training_file)
     clock = SystemClock()
     plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
-    market = binance_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S)
+    market = market_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S)
     with only_updater(settings.data_dir):
         for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry sweep theirs when they write
             leftover.unlink(missing_ok=True)

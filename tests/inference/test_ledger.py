@@ -251,6 +251,31 @@ def test_a_newer_release_s_ledger_is_left_alone(tmp_path: Path) -> None:
         pass
 
 
+OLDER = """
+CREATE TABLE ledger_schema (version INTEGER NOT NULL PRIMARY KEY);
+INSERT INTO ledger_schema VALUES (1);
+CREATE TABLE answers (
+    network VARCHAR NOT NULL, topic_id BIGINT NOT NULL, height BIGINT NOT NULL, value VARCHAR NOT NULL,
+    version VARCHAR NOT NULL, symbol VARCHAR NOT NULL, target VARCHAR NOT NULL, horizon_min INTEGER NOT NULL,
+    anchor FLOAT NOT NULL, anchor_asof_ms BIGINT NOT NULL, asof_ms BIGINT NOT NULL, answered_ms BIGINT NOT NULL,
+    market VARCHAR NOT NULL, PRIMARY KEY (network, topic_id, height)
+);
+INSERT INTO answers VALUES ('allora-testnet-1', 1, 5, '2650.25', 'persistence', 'ETHUSDT', 'price', 10, 2650.25,
+    1700006399600, 1700006390000, 1700006400000, 'BINANCE');
+"""
+
+
+def test_what_an_older_release_wrote_is_read_and_written_on(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
+        connection.executescript(OLDER)
+    for _ in range(2):
+        with ledger(tmp_path) as opened:
+            assert opened.recall(ETH_10M, 5) == answer(5)
+            opened.keep(dataclasses.replace(answer(6), venue="kraken", truth_ratio=1.0005))
+    with ledger(tmp_path) as opened:
+        assert opened.recall(ETH_10M, 6) == dataclasses.replace(answer(6), venue="kraken", truth_ratio=1.0005)
+
+
 KILLED = """
 import sys, time
 from core.clock import SystemClock

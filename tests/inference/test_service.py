@@ -14,6 +14,7 @@ from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.ledger import Ledger
 from inference.service import InferenceService, rows_to_keep
+from market.basis import Ratio
 from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
@@ -47,6 +48,23 @@ class Still:
     def price_fault(self, symbol: str) -> str:
         return ""
 
+    def source(self, symbol: str, interval_ms: int) -> str:
+        return "binance"
+
+
+@dataclass
+class Scored:
+    """A truth venue whose prices are so much higher; nothing is known of other symbols."""
+
+    ratios: dict[str, float] = field(default_factory=dict)
+
+    def ratio(self, symbol: str, now_ms: int) -> Ratio | None:
+        value = self.ratios.get(symbol)
+        return Ratio(value=value, minutes=60, newest_ms=now_ms, spread=0.0) if value else None
+
+    def fault(self, symbol: str) -> str:
+        return "" if symbol in self.ratios else "unknown"
+
 
 class Bench:
     """A service over a market that stands still. Its thread is not started: the test says when it looks."""
@@ -57,8 +75,16 @@ class Bench:
         self.registry = registry(folder)
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", ASKED, "BINANCE", self.clock)
         self.market = Still()
+        self.truth = Scored()
         self.service = InferenceService(
-            ASKED, self.market, self.registry, self.ledger, self.clock, limits=limits(policy), market="BINANCE"
+            ASKED,
+            self.market,
+            self.registry,
+            self.ledger,
+            self.clock,
+            limits=limits(policy),
+            market="BINANCE",
+            truth=self.truth,
         )
         self.fill()
         self.tell()
@@ -181,6 +207,22 @@ def test_a_price_far_from_its_candles_is_not_answered_until_a_candle_says_so(ben
         bench.service.infer(1, "ETH", 5)
     bench.price(close * 1.01)
     assert bench.service.infer(1, "ETH", 5).anchor == close * 1.01
+
+
+def test_a_price_is_told_at_the_level_it_is_scored_at_and_nothing_else_is(bench: Bench) -> None:
+    bench.service.choose()
+    before = {asked.key: bench.service.infer(asked.topic_id, asked.token, None) for asked in ASKED}
+    bench.truth.ratios = {"ETHUSDT": 1.0005}
+    for asked in ASKED:
+        after = bench.service.infer(asked.topic_id, asked.token, None)
+        moved = asked.target is Target.PRICE and asked.symbol == "ETHUSDT"
+        factor = 1.0005 if moved else 1.0
+        assert float(after.value) == pytest.approx(float(before[asked.key].value) * factor, rel=1e-12)
+        assert after.truth_ratio == factor
+        assert after.anchor == before[asked.key].anchor
+        assert (b"x-truth-ratio" in dict(after.headers(after.answered_ms))) is moved
+        unknown = asked.target is Target.PRICE and asked.symbol != "ETHUSDT"
+        assert bench.service.truth_fault(asked) == ("unknown" if unknown else "")
 
 
 def test_the_first_answer_to_a_height_stands(bench: Bench) -> None:

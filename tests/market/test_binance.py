@@ -14,9 +14,12 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from core.settings import Market, load_settings
 from market.archive import read_archive
-from market.binance import Binance, binance_from
+from market.binance import Binance
 from market.hosts import PROBATION_MS, USER_AGENT
 from market.klines import COLUMNS, Klines
+from market.provider import MarketData
+from market.quality import Aside
+from market.venues import venue_from
 from tests.fakes import START_MS, FakeClock, free_port, random_walk_klines
 from tests.market.venue import NOT_FOUND, Answer, Venue, csv_of, rest_rows, zip_of
 
@@ -51,7 +54,7 @@ def binance(venue: Venue, clock: FakeClock) -> Binance:
     return Binance([venue.url], venue.url, clock)
 
 
-def five(market: Binance) -> Klines:
+def five(market: MarketData) -> Klines:
     return market.klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + 5 * MINUTE_MS)
 
 
@@ -147,14 +150,9 @@ def changed(row: int, column: int, value: object) -> str:
         pytest.param(changed(1, 0, START_MS * 1000), "row 1 must have times", id="a time in microseconds"),
         pytest.param(changed(1, 0, True), "row 1 must have times", id="a time that is true"),
         pytest.param(changed(1, 6, None), "row 1 must have times", id="no close time"),
-        pytest.param(changed(1, 0, START_MS + 61_000), "grid", id="off the grid"),
-        pytest.param(changed(1, 4, "NaN"), "close must be finite", id="a price that is no number"),
-        pytest.param(changed(1, 4, "-Infinity"), "close must be finite", id="a price without end"),
-        pytest.param(changed(1, 4, "0.00000000"), "close must be finite and above 0", id="a price of zero"),
         pytest.param(changed(1, 4, "much"), "column close is no number", id="a price in words"),
         pytest.param(changed(1, 4, None), "column close is no number", id="no price"),
         pytest.param(changed(1, 8, [1]), "column trades is no number", id="a list of trades"),
-        pytest.param(changed(1, 2, "1.0"), "high must not be below", id="high below low"),
         pytest.param(json.dumps(PAGE[::-1]), "rise strictly", id="newest first"),
         pytest.param(json.dumps([PAGE[0], *PAGE]), "rise strictly", id="a row twice"),
         pytest.param(json.dumps([[0, *PAGE[0][1:]]]), "got only older ones", id="another time"),
@@ -169,6 +167,42 @@ def test_what_is_not_klines_is_refused(
     assert venue.url in str(caught.value)
     assert "\n" not in str(caught.value)
     assert clock.slept_s == []
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        pytest.param(changed(1, 0, START_MS + 61_000), "grid", id="off the grid"),
+        pytest.param(changed(1, 4, "NaN"), "not finite and above 0", id="a price that is no number"),
+        pytest.param(changed(1, 4, "-Infinity"), "not finite and above 0", id="a price without end"),
+        pytest.param(changed(1, 4, "0.00000000"), "not finite and above 0", id="a price of zero"),
+        pytest.param(changed(1, 2, "1.0"), "high is below", id="high below low"),
+    ],
+)
+def test_one_row_that_is_no_kline_is_set_aside(venue: Venue, clock: FakeClock, body: str, says: str) -> None:
+    aside = Aside()
+    venue.scripted = [Answer(body)]
+    klines = five(Binance([venue.url], venue.url, clock, aside=aside))
+    assert len(klines) == 4
+    assert START_MS + MINUTE_MS not in klines.open_time_ms
+    ((told, count),) = aside.counts.items()
+    assert told[:2] == ("binance", "ETHUSDT")
+    assert says in told[2]
+    assert count == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        pytest.param("NaN", "close must be finite", id="prices that are no numbers"),
+        pytest.param("0", "close must be finite and above 0", id="prices of zero"),
+    ],
+)
+def test_of_many_such_rows_none_is_used(venue: Venue, binance: Binance, cell: str, says: str) -> None:
+    rows = [[*row[:4], cell, *row[5:]] if number in {1, 3} else row for number, row in enumerate(PAGE)]
+    venue.scripted = [Answer(json.dumps(rows))]
+    with pytest.raises(MalformedKlines, match=says):
+        five(binance)
 
 
 # -- hosts and limits -------------------------------------------------------------------------------------------------
@@ -573,13 +607,13 @@ def test_a_host_that_is_silent_is_not_waited_for(venue: Venue) -> None:
 def test_settings_that_cannot_be_served_are_refused(market: str, rest: str, archive: str, says: str) -> None:
     settings = load_settings(market=Market(market), binance_rest_urls=rest, binance_archive_url=archive)
     with pytest.raises(ConfigError, match=says):
-        binance_from(settings, FakeClock())
+        venue_from("binance", settings, FakeClock(), Aside())
 
 
 @pytest.mark.parametrize("market", list(Market))
 def test_a_server_on_this_machine_serves_every_market(venue: Venue, clock: FakeClock, market: Market) -> None:
     settings = load_settings(market=market, binance_rest_urls=f"{venue.url}/", binance_archive_url=f"{venue.url}/")
-    built = binance_from(settings, clock)
+    built = venue_from("binance", settings, clock, Aside())
     assert len(five(built)) == 5
     assert built.archive("ETHUSDT", MINUTE_MS, START_MS) is not None
 

@@ -154,6 +154,7 @@ def test_all_series_are_asked_for_in_one_connection(monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     settings = load_settings(market="binance")
     stream = stream_from(settings, [("ETHUSDT", MINUTE_MS), ("BTCUSDT", MINUTE_MS), ("ETHUSDT", HOUR_MS)])
+    assert stream is not None
     assert stream.urls == ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
     assert stream.path == (
         "/stream?streams=ethusdt@aggTrade/btcusdt@aggTrade/ethusdt@kline_1m/btcusdt@kline_1m/ethusdt@kline_1h"
@@ -163,10 +164,17 @@ def test_all_series_are_asked_for_in_one_connection(monkeypatch: pytest.MonkeyPa
 def test_the_simulated_exchange_streams_where_it_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     settings = load_settings(market="simulated", binance_rest_urls="http://127.0.0.1:5000")
-    assert stream_from(settings, [("ETHUSDT", MINUTE_MS)]).urls == ("ws://127.0.0.1:5000",)
+    stream = stream_from(settings, [("ETHUSDT", MINUTE_MS)])
+    assert stream is not None
+    assert stream.urls == ("ws://127.0.0.1:5000",)
     elsewhere = load_settings(market="simulated", binance_ws_urls="wss://stream.binance.com:9443")
     with pytest.raises(ConfigError, match=r"BINANCE_WS_URLS.*wss://stream\.binance\.com:9443"):
         stream_from(elsewhere, [("ETHUSDT", MINUTE_MS)])
     rest = load_settings(market="binance", binance_ws_urls="https://stream.binance.com")
     with pytest.raises(ConfigError, match="BINANCE_WS_URLS must begin with ws"):
         stream_from(rest, [("ETHUSDT", MINUTE_MS)])
+
+
+def test_of_another_venue_binances_stream_is_not_listened_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert stream_from(load_settings(market_venues="coinbase,binance"), [("ETHUSDT", MINUTE_MS)]) is None

@@ -1,0 +1,460 @@
+"""``birnn data VERB``: fetch klines, look whether the stored ones are whole, hand them out and take them in."""
+
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
+from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
+from core.config import topics_from_config
+from core.errors import ConfigError, WorkerError
+from core.logs import configure_logging
+from core.settings import Market, Settings, load_settings
+from market.klines import INTERVALS, interval_name
+
+if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
+    from types import FrameType
+
+    from market.store import KlineStore
+    from market.sync import SyncReport
+    from model.heads import PanelPlan
+
+data_app = typer.Typer(no_args_is_help=True, help="The stored klines: sync, verify, gaps, export, import, trim.")
+
+EXAMPLE_CONFIG = Path("config.example.json")
+# ``birnn backtest`` walks over the last three months, and trains before their first day.
+MARGIN_DAYS = 92
+TABLE_WIDTH = 100
+INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
+
+Series = tuple[str, int]  # (symbol, interval_ms)
+
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
+]
+DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
+SymbolsOption = Annotated[list[str] | None, typer.Option("--symbol", help="Only this symbol; repeat it.")]
+IntervalsOption = Annotated[
+    list[str] | None, typer.Option("--interval", help="Only this interval, such as 1m or 1h; repeat it.")
+]
+SymbolOption = Annotated[str, typer.Option("--symbol", help="Such as ETHUSDT.")]
+IntervalOption = Annotated[str, typer.Option("--interval", help="Such as 1m or 1h.")]
+
+
+def _one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
+    """A failure we name is one line and an exit code, never a traceback."""
+
+    @functools.wraps(verb)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            verb(*args, **kwargs)
+        except WorkerError as error:
+            print(f"birnn: {error}", file=sys.stderr)
+            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+
+    return wrapped
+
+
+def _settings(data_dir: Path | None, config: str | None = None, market: Market | None = None) -> Settings:
+    given = {"data_dir": data_dir, "config_file": config, "market": market}
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _configured(settings: Settings) -> Settings:
+    """A first run needs no config.json; one that was named must be there."""
+    given = "config_file" in settings.model_fields_set or settings.config_files[0].exists()
+    if not given and EXAMPLE_CONFIG.exists():
+        print("no config.json here: using the topics of config.example.json")
+        return settings.model_copy(update={"config_file": str(EXAMPLE_CONFIG)})
+    return settings
+
+
+def _interval_ms(text: str) -> int:
+    if text not in INTERVALS_MS:
+        raise ConfigError(f"--interval must be one of {', '.join(INTERVALS_MS)}, was {text!r}")
+    return INTERVALS_MS[text]
+
+
+def _day_ms(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{option} must be a UTC day or moment such as 2024-01-31, was {text!r}") from error
+
+
+def _moment(ms: int) -> str:
+    return iso(ms)[:16].replace("T", " ")
+
+
+def _store(data_dir: Path | None) -> "KlineStore":
+    """The store of the market in use."""
+    from market.store import KlineStore  # noqa: PLC0415
+
+    settings = _settings(data_dir)
+    simulated = settings.market is Market.SIMULATED
+    configure_logging("error", service="birnn", simulated=simulated)  # what is wrong with a file, the verbs say
+    return KlineStore((tape_folder(settings, None) if simulated else settings.data_dir) / "klines")
+
+
+def _stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
+    """The series that are there, of those asked for.
+
+    Raises:
+        ConfigError: there is none; says what there is.
+    """
+    wanted = {_interval_ms(text) for text in intervals or ()}
+    there = store.series()
+    if not there:
+        raise ConfigError(f"{store.root}: no klines are stored there; run birnn data sync, or set DATA_DIR")
+    for symbol in symbols or ():
+        if symbol not in {known for known, _ in there}:
+            known = ", ".join(sorted({known for known, _ in there}))
+            raise ConfigError(f"--symbol {symbol}: no klines of it in {store.root}; there are {known}")
+    found = [one for one in there if (not symbols or one[0] in symbols) and (not wanted or one[1] in wanted)]
+    if not found:
+        names = ", ".join(_name(one) for one in there)
+        raise ConfigError(f"--interval {', '.join(intervals or ())}: none such in {store.root}; there are {names}")
+    return found
+
+
+def _name(series: Series) -> str:
+    return f"{series[0]}-{interval_name(series[1])}"
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=SIMPLE, pad_edge=False)
+
+
+def _show(table: Table) -> None:
+    console = Console()
+    Console(width=max(console.width, TABLE_WIDTH)).print(table, highlight=False)
+
+
+# -- sync -------------------------------------------------------------------------------------------------------------
+
+
+@data_app.command()
+@_one_line_errors
+def sync(
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    market: Annotated[Market | None, typer.Option(help="As for birnn train.")] = None,
+    symbol: SymbolsOption = None,
+    interval: IntervalsOption = None,
+    days: Annotated[
+        int | None, typer.Option(help="So many days back; what a training reads when not given.", min=1, max=3650)
+    ] = None,
+) -> None:
+    """Bring the stored klines up to now: those of the configured topics, as the updater does."""
+    from model.heads import panels_for  # noqa: PLC0415
+    from updater.progress import show_cursor_again  # noqa: PLC0415
+
+    intervals = [_interval_ms(text) for text in interval or ()]
+    settings = _configured(_settings(data_dir, config, market))
+    plans = list(panels_for(topics_from_config(*settings.config_files)).values())
+    choice = choose_market(settings)
+    print(choice.sentence, flush=True)
+    with ExitStack() as stack:
+        url, folder = None, settings.data_dir
+        if choice.market is Market.SIMULATED:
+            url, _ = stack.enter_context(simulated_exchange(settings, None))
+            folder = tape_folder(settings, None)
+        environment = local_environment(settings, url, folder)
+        local = load_settings(**{name.lower(): value for name, value in environment.items()})
+        quiet = sys.stderr.isatty() and local.log_level == "info"  # a bar is shown in the place of the lines
+        simulated = choice.market is Market.SIMULATED
+        configure_logging("warning" if quiet else local.log_level, service="birnn", simulated=simulated)
+        now_ms = SystemClock().now_ms()
+        wanted = _wanted(plans, symbol, intervals, days, local.training_days, now_ms)
+        try:
+            reports = _synced(local, wanted, now_ms)
+        except KeyboardInterrupt:
+            show_cursor_again()
+            print("stopped; what has arrived is stored, and the same command goes on", file=sys.stderr)
+            raise typer.Exit(130) from None
+    for report in reports:
+        print(_line_of(report))
+    if any(report.failure for report in reports):
+        raise typer.Exit(1)
+
+
+def _wanted(
+    plans: "Sequence[PanelPlan]",
+    symbols: Sequence[str] | None,
+    intervals: Sequence[int],
+    days: int | None,
+    training_days: int,
+    now_ms: int,
+) -> list[tuple[str, int, int]]:
+    """``(symbol, interval_ms, start_ms)`` of each series asked for, or of each that the topics need."""
+    from model.heads import PANELS, training_start_ms  # noqa: PLC0415
+
+    needed = [(symbol, plan.panel.interval_ms) for plan in plans for symbol in plan.symbols]
+    lengths = list(dict.fromkeys(intervals)) or [plan.panel.interval_ms for plan in plans]
+    named = list(dict.fromkeys(symbols or (symbol for symbol, _ in needed)))
+    usual = {interval_ms for _, interval_ms in needed}
+    series = [
+        (symbol, interval_ms)
+        for interval_ms in lengths
+        for symbol in named
+        if symbols or interval_ms not in usual or (symbol, interval_ms) in needed
+    ]
+    panels = sorted(PANELS.values(), key=lambda panel: panel.interval_ms)
+
+    def start_ms(interval_ms: int) -> int:
+        if days is not None:
+            return (now_ms - days * DAY_MS) // DAY_MS * DAY_MS
+        panel = panels[-1 if interval_ms >= HOUR_MS else 0]
+        return training_start_ms(panel, training_days, now_ms)
+
+    return [(symbol, interval_ms, start_ms(interval_ms)) for symbol, interval_ms in series]
+
+
+def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int) -> "list[SyncReport]":
+    """Sync, as the only updater of the folder."""
+    from market.store import KlineStore  # noqa: PLC0415
+    from market.sync import sync_all  # noqa: PLC0415
+    from market.venues import market_from, write_standing  # noqa: PLC0415
+    from updater.progress import progress_of  # noqa: PLC0415
+    from updater.service import SYNC_PATIENCE_S, StoppableClock, only_updater  # noqa: PLC0415
+
+    stop = threading.Event()  # ends the waits of requests that are under way, so that Ctrl-C need not wait for them
+    store = KlineStore(settings.klines_dir)
+    for symbol, interval_ms, _ in wanted:
+        store.latest(symbol, interval_ms)  # refuses what is no symbol before anything is fetched
+    market = market_from(settings, StoppableClock(SystemClock(), stop), patience_s=SYNC_PATIENCE_S)
+    with _interrupts(stop), only_updater(settings.data_dir), progress_of("sync") as show:
+        try:
+            return sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
+        finally:
+            write_standing(settings.klines_dir, market)  # whose klines they are, for the next sync to know
+
+
+@contextmanager
+def _interrupts(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set ``stop`` and raise KeyboardInterrupt."""
+
+    def interrupt(_: int, __: "FrameType | None") -> NoReturn:
+        stop.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _line_of(report: "SyncReport") -> str:
+    rows = sum(end - start for start, end in report.gaps) // report.interval_ms if report.gaps else 0
+    parts = [
+        f"{report.symbol}-{INTERVALS.get(report.interval_ms, report.interval_ms)}: {report.fetched} rows fetched",
+        f"{rows} missing in {len(report.gaps)} gaps" if report.gaps else "no gaps",
+    ]
+    parts += [f"{path.name} was damaged and set aside" for path in report.set_aside]
+    if report.failure:
+        parts.append(f"FAILED: {report.failure}")
+    return "; ".join(parts)
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+@data_app.command()
+@_one_line_errors
+def verify(
+    data_dir: DataOption = None,
+    symbol: SymbolsOption = None,
+    interval: IntervalsOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damaged files aside, for sync to fetch anew; write tails anew.")
+    ] = False,
+) -> None:
+    """Read every stored file; status 1 when one is damaged, or a tail is not as its months say."""
+    store = _store(data_dir)
+    table = _table("series", "files", "rows", "first", "newest", "damaged", "tail")
+    notes, faults = [], 0
+    with ExitStack() as stack:
+        if repair:
+            stack.enter_context(store.writing())
+        for one in _stored(store, symbol, interval):
+            files, tail = store.inspect(*one), store.tail_fault(*one)
+            damaged = [file for file in files if file.fault]
+            notes += [f"{file.path}: {file.fault}" for file in damaged]
+            faults += len(damaged) + bool(tail)
+            if tail:
+                notes.append(f"tail of {_name(one)}: {tail}")
+            if repair and damaged:
+                notes += [f"set aside: {path}" for path in store.repair(*one)]
+            if repair and (damaged or tail):
+                store.repair_tail(*one)
+                notes.append(f"tail of {_name(one)}: written anew")
+            latest, first, rows = store.latest(*one), store.first(*one), 0
+            ends = ("", "")
+            if latest is not None and first is not None:
+                lost = sum(gap.end_ms - gap.start_ms for gap in store.gaps(*one))
+                rows = (latest + one[1] - first - lost) // one[1]
+                ends = _moment(first), _moment(latest)
+            said = "differs" if tail else "agrees"
+            table.add_row(_name(one), str(len(files)), f"{rows:,}", *ends, str(len(damaged)), said)
+    _show(table)
+    for note in notes:
+        print(note)
+    if faults and repair:
+        print("birnn data sync fetches what is missing now")
+    elif faults:
+        print("birnn data verify --repair sets damaged files aside and writes tails anew")
+        raise typer.Exit(1)
+
+
+@data_app.command()
+@_one_line_errors
+def gaps(data_dir: DataOption = None, symbol: SymbolsOption = None, interval: IntervalsOption = None) -> None:
+    """Holes between the first and the newest stored kline, and whether the venue said that it has none."""
+    store = _store(data_dir)
+    table = _table("series", "from", "to", "rows", "venue has none")
+    count = 0
+    for one in _stored(store, symbol, interval):
+        for gap in store.gaps(*one):
+            count += 1
+            said = "not said" if gap.absent_ms is None else f"said so {_moment(gap.absent_ms)}"
+            edges = _moment(gap.start_ms), _moment(gap.end_ms)
+            table.add_row(_name(one), *edges, f"{(gap.end_ms - gap.start_ms) // one[1]:,}", said)
+    if count:
+        _show(table)
+    else:
+        print("no gaps")
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@data_app.command()
+@_one_line_errors
+def export(
+    symbol: SymbolOption,
+    interval: IntervalOption,
+    out: Annotated[Path, typer.Option(help="FILE.csv, FILE.parquet, or FILE.zip as Binance's archive has them.")],
+    start: Annotated[str | None, typer.Option(help="UTC day; the first stored when not given.")] = None,
+    end: Annotated[str | None, typer.Option(help="UTC day where it ends, itself not included.")] = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Write stored klines to a file for other programs."""
+    from market.exchange_files import ending_of, write_klines  # noqa: PLC0415
+
+    ending_of(out)
+    start_ms, end_ms = _day_ms(start, "--start"), _day_ms(end, "--end")
+    store, interval_ms = _store(data_dir), _interval_ms(interval)
+    first_ms, latest_ms = store.first(symbol, interval_ms), store.latest(symbol, interval_ms)
+    if first_ms is None or latest_ms is None:
+        known = ", ".join(_name(one) for one in store.series()) or "none"
+        raise ConfigError(f"{store.root}: no klines of {symbol} in {interval}; there are {known}")
+    klines = store.read(
+        symbol, interval_ms, first_ms if start_ms is None else start_ms, latest_ms + 1 if end_ms is None else end_ms
+    )
+    if not len(klines):
+        raise ConfigError(
+            f"no klines of {symbol} in {interval} from --start {start} to --end {end}; "
+            f"there are from {_moment(first_ms)} to {_moment(latest_ms)} UTC"
+        )
+    write_klines(out, symbol, klines)
+    holes = sum(1 for _ in klines.gaps())
+    span = f"{_moment(int(klines.open_time_ms[0]))} to {_moment(klines.end_ms)} UTC"
+    print(f"{out}: {len(klines):,} rows of {symbol} in {interval}, {span}, {holes} gaps")
+
+
+@data_app.command(name="import")
+@_one_line_errors
+def import_files(
+    files: Annotated[list[Path], typer.Argument(help="CSV, Parquet, or Binance's zips.", show_default=False)],
+    symbol: SymbolOption,
+    interval: IntervalOption,
+    data_dir: DataOption = None,
+) -> None:
+    """Take klines of files into the store, over what it has of the same minutes; refuses rows that break a rule."""
+    from market.exchange_files import ending_of, read_klines  # noqa: PLC0415
+    from market.quality import Aside  # noqa: PLC0415
+
+    store, interval_ms, now_ms = _store(data_dir), _interval_ms(interval), SystemClock().now_ms()
+    for path in files:
+        ending_of(path)
+    store.latest(symbol, interval_ms)  # refuses what is no symbol
+    aside = Aside(store.root)
+    with store.writing():
+        for path in files:
+            found = read_klines(path, interval_ms, now_ms)
+            klines = found.klines.closed(now_ms)
+            changed = store.append(symbol, klines)
+            parts = [f"{path}: {len(klines):,} rows of {symbol} in {interval}, {changed:,} of them new or different"]
+            if len(klines) < len(found.klines):
+                parts.append("the newest has not closed and is left out")
+            if found.refused:
+                aside.put("import", symbol, interval_ms, found.refused, now_ms)
+                first = found.refused[0]
+                at = iso(first.open_time_ms) if 0 <= first.open_time_ms < 253_402_300_800_000 else first.open_time_ms
+                parts.append(f"{len(found.refused)} refused, the first (row of {at}): {first.reason}")
+            print("; ".join(parts))
+
+
+# -- trimming ---------------------------------------------------------------------------------------------------------
+
+
+@data_app.command()
+@_one_line_errors
+def trim(
+    data_dir: DataOption = None,
+    symbol: SymbolsOption = None,
+    interval: IntervalsOption = None,
+    keep_days: Annotated[
+        int | None,
+        typer.Option(help="Keep so many days; what trainings and a backtest read when not given.", min=1, max=36500),
+    ] = None,
+) -> None:
+    """Delete whole months that are older than anything reads, and what was set aside as damaged a month ago."""
+    store, settings, now_ms = _store(data_dir), _settings(data_dir), SystemClock().now_ms()
+    deleted = 0
+    with store.writing():
+        for one in _stored(store, symbol, interval):
+            oldest_ms = _oldest_ms(one[1], settings.training_days, keep_days, now_ms)
+            gone = [] if oldest_ms is None else store.trim(*one, oldest_ms)
+            deleted += len(gone)
+            if gone:
+                print(f"{_name(one)}: deleted {', '.join(path.name for path in gone)}")
+    if not deleted:
+        print("nothing is old enough to be deleted")
+
+
+def _oldest_ms(interval_ms: int, training_days: int, keep_days: int | None, now_ms: int) -> int | None:
+    """From when on klines are kept; None for all of an interval that no training reads.
+
+    Raises:
+        ConfigError: a training reads more than ``keep_days``.
+    """
+    from model.heads import PANELS, training_start_ms  # noqa: PLC0415
+
+    starts = [training_start_ms(p, training_days, now_ms) for p in PANELS.values() if p.interval_ms == interval_ms]
+    if keep_days is None:
+        return starts[0] - MARGIN_DAYS * DAY_MS if starts else None
+    oldest_ms = now_ms - keep_days * DAY_MS
+    if starts and oldest_ms > starts[0]:
+        needed = -(-(now_ms - starts[0]) // DAY_MS)
+        raise ConfigError(
+            f"--keep-days {keep_days}: a training with TRAINING_DAYS={training_days} reads {needed} days of "
+            f"{interval_name(interval_ms)}; keep as many, set fewer TRAINING_DAYS, or trim another --interval alone"
+        )
+    return oldest_ms

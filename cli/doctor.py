@@ -1,0 +1,210 @@
+"""What ``birnn doctor --market`` finds: each venue asked as it would be used, and what of it can be used."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from core.clock import MINUTE_MS, Clock
+from core.errors import ConfigError, WorkerError
+from core.settings import VENUES, Market, Settings
+from market.failover import level_ratio
+from market.hosts import HostState
+from market.klines import Klines
+from market.provider import Price, Venue
+from market.quality import Aside
+from market.venues import venue_from
+
+TIMEOUT_S = 5.0
+TABLE_WIDTH = 180
+MINUTES = 60  # of candles asked of each, to compare levels by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One venue, for one symbol."""
+
+    venue: str
+    role: str  # "1", "2" ... in MARKET_VENUES, "truth", or empty: not used
+    symbol: str  # as we write it
+    name: str = ""  # as the venue does
+    state: str = ""  # "well", or what is wrong
+    quote: str = ""
+    price: Price | None = None
+    price_fault: str = ""
+    klines: Klines | None = None
+    klines_fault: str = ""
+    ratio: float | None = None  # of the first venue's level over its own
+    hosts: str = ""
+    budget: int = 0  # requests a minute
+    key: str = ""  # "set", "missing", "not needed"
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can tell prices or candles."""
+        return self.price is not None or (self.klines is not None and len(self.klines) > 0)
+
+
+def examine(settings: Settings, symbols: Sequence[str], clock: Clock) -> list[Finding]:
+    """Ask every venue for the newest price and the last hour of each symbol, all at once."""
+    asked = [(name, symbol) for name in VENUES for symbol in symbols]
+    with ThreadPoolExecutor(len(VENUES), thread_name_prefix="doctor") as pool:
+        found = list(pool.map(lambda pair: _look(settings, pair[0], pair[1], clock), asked))
+    return list(_compared(found, settings.venues[0]))
+
+
+def _look(settings: Settings, name: str, symbol: str, clock: Clock) -> Finding:
+    order = settings.venues
+    role = str(order.index(name) + 1) if name in order else ""
+    if name == settings.truth_venue:
+        role = f"{role}, truth" if role else "truth"
+    finding = Finding(venue=name, role=role, symbol=symbol)
+    try:
+        venue = venue_from(name, settings, clock, Aside(), timeout_s=TIMEOUT_S, patience_s=0)
+    except ConfigError as error:
+        return replace(finding, state="not asked", price_fault=str(error))
+    offer = venue.offer
+    key = (
+        ("missing" if offer.key_missing else "set" if settings.key_of(name) else "optional")
+        if offer.key
+        else "not needed"
+    )
+    finding = replace(finding, quote=offer.quote, budget=offer.requests_a_minute, key=key)
+    if offer.key_missing:
+        return replace(finding, state=f"needs {offer.key}")
+    try:
+        finding = replace(finding, name=venue.name_of(symbol))
+    except ConfigError as error:
+        return replace(finding, state="unknown symbol", price_fault=str(error))
+    finding = _asked(venue, finding, symbol, clock)
+    hosts = ", ".join(_host(state) for state in venue.hosts.states)
+    state = (
+        "well" if finding.price and finding.klines is not None else _short(finding.price_fault or finding.klines_fault)
+    )
+    if finding.price and not offer.intervals_ms:
+        state = "well"
+    return replace(finding, state=state, hosts=hosts)
+
+
+def _asked(venue: Venue, finding: Finding, symbol: str, clock: Clock) -> Finding:
+    try:
+        finding = replace(finding, price=venue.prices([symbol])[symbol])
+    except (WorkerError, KeyError) as error:
+        finding = replace(finding, price_fault=str(error))
+    if MINUTE_MS not in venue.offer.intervals_ms:
+        return replace(finding, klines_fault="has no 1m candles")
+    end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
+    try:
+        return replace(finding, klines=venue.klines(symbol, MINUTE_MS, end_ms - MINUTES * MINUTE_MS, end_ms))
+    except WorkerError as error:
+        return replace(finding, klines_fault=str(error))
+
+
+def _compared(findings: Sequence[Finding], first: str) -> Iterator[Finding]:
+    """Each with the ratio of the first venue's level to its own."""
+    levels: Mapping[str, Klines] = {f.symbol: f.klines for f in findings if f.venue == first and f.klines is not None}
+    for finding in findings:
+        level = levels.get(finding.symbol)
+        known = level is not None and finding.klines is not None
+        yield replace(finding, ratio=level_ratio(level, finding.klines)[0]) if known else finding  # type: ignore[arg-type]
+
+
+def _host(host: HostState) -> str:
+    name = host.url.partition("//")[2]
+    how = "barred" if host.blocked_until_ms else "failed" if host.fault else "well" if host.asked else "not asked"
+    return f"{name} {how}"
+
+
+def _short(text: str) -> str:
+    """The gist of a failure: its first clause, without the host that it begins with."""
+    clause = re.sub(r"^https?://\S+?(: | )", "", text.partition("; ")[0])
+    return clause if len(clause) <= 60 else f"{clause[:57]}..."
+
+
+def table_of(findings: Sequence[Finding], now_ms: int) -> Table:
+    """The findings for people."""
+    table = Table(
+        "venue",
+        "used",
+        "symbol",
+        "state",
+        "price",
+        "age",
+        "candles",
+        "level",
+        "a minute",
+        "key",
+        "hosts",
+        box=SIMPLE,
+        pad_edge=False,
+    )
+    for finding in findings:
+        price, klines = finding.price, finding.klines
+        table.add_row(
+            finding.venue,
+            finding.role or "no",
+            finding.name or finding.symbol,
+            finding.state,
+            f"{price.price:.8g} {finding.quote}" if price else "none",
+            f"{(now_ms - price.asof_ms) / 1000:.1f} s" if price else "",
+            f"{len(klines)} of {MINUTES}" if klines is not None else "none",
+            f"{finding.ratio - 1:+.3%}" if finding.ratio else "",
+            str(finding.budget or ""),
+            finding.key,
+            finding.hosts,
+        )
+    return table
+
+
+def report_of(findings: Sequence[Finding], now_ms: int) -> list[dict[str, Any]]:
+    """The findings for programs."""
+    return [
+        {
+            "venue": f.venue,
+            "used": f.role,
+            "symbol": f.symbol,
+            "name": f.name,
+            "state": f.state,
+            "quote": f.quote,
+            "price": f.price.price if f.price else None,
+            "price_age_ms": now_ms - f.price.asof_ms if f.price else None,
+            "price_fault": f.price_fault,
+            "candles": len(f.klines) if f.klines is not None else 0,
+            "candles_fault": f.klines_fault,
+            "level_over_first": f.ratio,
+            "requests_a_minute": f.budget,
+            "key": f.key,
+            "hosts": f.hosts,
+        }
+        for f in findings
+    ]
+
+
+def unserved(findings: Sequence[Finding], settings: Settings) -> list[str]:
+    """What no venue in use can tell, in a line each with what to do."""
+    lines = []
+    for symbol in dict.fromkeys(finding.symbol for finding in findings):
+        used = [f for f in findings if f.symbol == symbol and f.venue in settings.venues]
+        lacking = [
+            what
+            for what, has in (
+                ("price", any(f.price for f in used)),
+                ("1m candles", any(f.klines is not None and len(f.klines) for f in used)),
+            )
+            if not has
+        ]
+        if lacking:
+            others = sorted({f.venue for f in findings if f.symbol == symbol and f.serves} - set(settings.venues))
+            remedy = (
+                f"add {' or '.join(others)} to MARKET_VENUES"
+                if others
+                else "start `birnn run --market simulated` to try without a market"
+                if settings.market is not Market.SIMULATED
+                else "is the simulated exchange running?"
+            )
+            lines.append(f"{symbol}: no venue in use has its {' and '.join(lacking)}; {remedy}")
+    return lines

@@ -1,0 +1,609 @@
+"""Several venues as one: each symbol from the first that can serve it, all at one level, and no row that is doubted.
+
+The first venue that told a symbol's candles sets its level. What another one tells is multiplied by the ratio of the
+two on candles that both have, so that a difference between venues (dollars against USDT) never becomes a return; where
+no ratio can be measured the other venue is not used.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import structlog
+
+from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
+from market.hosts import PROBATION_MS, Blocked, Refused
+from market.klines import COLUMNS, PRICE_COLUMNS, Klines, interval_name
+from market.provider import MarketData, Price, Venue
+from market.quality import Aside, RefusedRow, doubts_of
+
+OVERLAP_ROWS = 60  # asked of a venue before what is wanted, to measure its level by
+LEAST_COMMON = 10  # candles that two venues must share
+MOST_SPREAD = 0.005  # of ln(ratio) over them: beyond it the two do not move together
+MOST_APART = 0.05  # of ln(ratio): beyond it the two are not the same thing
+REMEMBERED_ROWS = 300
+# Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
+SILENT_ROWS = 3
+SILENCE_REST_MS = 2 * MINUTE_MS
+MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
+FIRST_REST_MS, LONGEST_REST_MS = SECOND_MS, MINUTE_MS  # of a venue that failed, doubling
+LONE_REST_MS = 2 * SECOND_MS  # the longest where no other venue can stand in
+BARRED_REST_MS = 30 * SECOND_MS  # likewise of one that does not serve our country or address
+SIGN_OF_LIFE_S = 3.0  # how long one is waited for
+KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may be well for one and not for the other
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VenueFault:
+    """Why a venue is left alone for a kind of question, or for one symbol of it."""
+
+    reason: str
+    state: str  # barred, limited, unreachable, refused, key refused, malformed, unknown symbol, no level, silent
+    since_ms: int
+    last_ms: int
+    until_ms: int  # not asked before
+    failures: int = 1  # in a row
+    lives: bool = True  # whether it gave a sign of life since, where one is awaited
+
+
+@dataclass(slots=True)
+class _Series:
+    """What is known of one series; changed under the lock."""
+
+    level: str = ""  # the venue at whose level it is; empty before the first candle
+    recent: Klines | None = None  # its newest candles, of that venue alone
+    source: str = ""  # who told its newest candle
+    borrowed_ms: int | None = None  # open time of the oldest candle that another venue told since
+
+
+@dataclass(slots=True)
+class _Book:
+    """All that changes."""
+
+    faults: dict[tuple[str, str, str], VenueFault] = field(default_factory=dict)  # venue, kind, symbol or ""
+    series: dict[tuple[str, int], _Series] = field(default_factory=dict)
+    factors: dict[tuple[str, str], float] = field(default_factory=dict)  # venue, symbol: the level over its own
+    holes: dict[tuple[str, int, int], int] = field(default_factory=dict)  # symbol, interval, start: asked for at
+    watched: set[str] = field(default_factory=set)  # venues whose sign of life is awaited
+
+
+class Failover(MarketData):
+    """See the module. Safe to use from several threads.
+
+    Args:
+        venues: best first.
+        clock: for rests and ages.
+        aside: takes the rows that are doubted.
+        awaits_life: whether a thread looks for a sign of life of a venue that could not be reached before it is asked
+            again, so that no question waits for one that hangs; without it the next question finds out.
+    """
+
+    def __init__(self, venues: Sequence[Venue], clock: Clock, aside: Aside, *, awaits_life: bool = True) -> None:
+        self.venues = tuple(venues)
+        self.aside = aside
+        self.stream_venue = self.venues[0].offer.name
+        self.switches = 0  # how often a series' candles came from another venue than before
+        self.filled = 0  # candles that a venue lacked and another one had
+        self._clock = clock
+        self._awaits_life = awaits_life
+        self._lock = threading.RLock()
+        self._book = _Book()
+        self._stopping = threading.Event()
+
+    # What the rest of the project asks.
+
+    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        """See the protocol: from the first venue that can, at the level of the series.
+
+        A venue that has nothing of the last candles, or no trade in them, is passed over where another one has them.
+        """
+        failures: list[tuple[Venue, WorkerError]] = []
+        silent: list[tuple[Venue, Klines]] = []
+        for venue in self._order(KLINES, symbol, failures):
+            if not self._offers(venue, interval_ms, end_ms):
+                continue
+            try:
+                klines = self._at_level(venue, symbol, interval_ms, start_ms, end_ms)
+            except WorkerError as error:
+                self._note(venue, KLINES, symbol, error)
+                failures.append((venue, error))
+                continue
+            self._well(venue, KLINES, symbol)
+            if self._is_silent(symbol, interval_ms, klines, end_ms):
+                silent.append((venue, klines))
+                continue
+            for other, _ in silent:
+                self._rest_from_silence(other, symbol)
+            return self._filled(venue, symbol, self._taken(venue, symbol, klines))
+        if silent:  # whoever has the newest; it is the market that is silent
+            venue, klines = max(silent, key=lambda told: told[1].end_ms)
+            return self._taken(venue, symbol, klines)
+        raise _failure(failures, f"{interval_name(interval_ms)} klines of {symbol}")
+
+    def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
+        """See the protocol: the series' own venue's archives, or where it has none yet of the first that has any."""
+        series = self._series(symbol, interval_ms)
+        for venue in self.venues:
+            if venue.offer.archives and series.level in {"", venue.offer.name}:
+                klines = venue.archive(symbol, interval_ms, day_ms, month=month)
+                if klines is None:
+                    return None
+                with self._lock:
+                    series.level = series.level or venue.offer.name
+                return self._believed(venue, symbol, klines)  # the holes are asked for over REST
+        return None
+
+    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+        """See the protocol. A symbol that no venue has a price of is left out, where there is one of another."""
+        found: dict[str, Price] = {}
+        failures: list[tuple[Venue, WorkerError]] = []
+        left = list(dict.fromkeys(symbols))
+        for venue in self.venues:
+            fit = [symbol for symbol in left if venue in self._order(PRICES, symbol, failures)]
+            if not fit:
+                continue
+            for symbol, price in self._told(venue, fit, failures).items():
+                factor = self._factor(venue, symbol)
+                if factor is not None:
+                    found[symbol] = replace(price, price=price.price * factor, venue=venue.offer.name)
+            left = [symbol for symbol in left if symbol not in found]
+            if not left:
+                break
+        if not found:
+            raise _failure(failures, f"prices of {', '.join(symbols)}")
+        return found
+
+    def clock_ahead_ms(self) -> int:
+        """See the protocol: of the first venue that is well and tells a time."""
+        failures: list[tuple[Venue, WorkerError]] = []
+        for venue in self._order(PRICES, "", failures):
+            try:
+                return venue.clock_ahead_ms()
+            except WorkerError as error:
+                failures.append((venue, error))
+        raise _failure(failures, "the time")
+
+    def remember(self, symbol: str, klines: Klines) -> None:
+        """See the protocol. Where nobody has told a candle yet, they are taken to be at the first venue's level."""
+        if not len(klines):
+            return
+        with self._lock:
+            series = self._series(symbol, klines.interval_ms)
+            series.level = series.level or self.venues[0].offer.name
+            known = series.recent
+            series.recent = klines.tail(REMEMBERED_ROWS) if known is None else klines.merge(known).tail(REMEMBERED_ROWS)
+
+    def borrowed(self, symbol: str, interval_ms: int) -> Sequence[tuple[int, int]]:
+        """See the protocol; empty while the series' own venue is not to be asked."""
+        series = self._series(symbol, interval_ms)
+        home = next((venue for venue in self.venues if venue.offer.name == series.level), None)
+        if series.borrowed_ms is None or home is None or self._faults_of(home, KLINES, symbol):
+            return ()
+        return ((series.borrowed_ms, self._clock.now_ms() // interval_ms * interval_ms),)
+
+    def stream_factor(self, symbol: str) -> float | None:
+        """See the protocol; the stream is the first venue's."""
+        return self._factor(self.venues[0], symbol, may_ask=False)
+
+    def source(self, symbol: str, interval_ms: int) -> str:
+        """See the protocol; empty before the first candle."""
+        return self._series(symbol, interval_ms).source
+
+    def level(self, symbol: str) -> str:
+        """See the protocol; empty before the first candle."""
+        with self._lock:
+            return next((s.level for (other, _), s in self._book.series.items() if other == symbol and s.level), "")
+
+    @property
+    def standing(self) -> dict[str, dict[str, str | int | None]]:
+        """What another process, or this one after its end, must know of each series: see ``market.venues``."""
+        with self._lock:
+            return {
+                f"{symbol}-{interval_name(interval_ms)}": {"level": series.level, "borrowed_ms": series.borrowed_ms}
+                for (symbol, interval_ms), series in sorted(self._book.series.items())
+                if series.level
+            }
+
+    def stand(self, symbol: str, interval_ms: int, level: str, borrowed_ms: int | None) -> None:
+        """Begin a series where an earlier process left it."""
+        with self._lock:
+            self._book.series[symbol, interval_ms] = _Series(level=level, borrowed_ms=borrowed_ms)
+
+    # What a person asks.
+
+    @property
+    def faults(self) -> dict[tuple[str, str, str], VenueFault]:
+        """By (venue, kind of question, symbol or empty): what is left alone now, and why."""
+        with self._lock:
+            return dict(self._book.faults)
+
+    def stop(self) -> None:
+        """End the threads that wait for signs of life."""
+        self._stopping.set()
+
+    # Who is asked.
+
+    def _order(self, kind: str, symbol: str, failures: list[tuple[Venue, WorkerError]]) -> Iterator[Venue]:
+        """The venues to ask, best first; those that are left alone add why to ``failures``."""
+        for venue in self.venues:
+            if venue.offer.key_missing:
+                failures.append((venue, ConfigError(f"{venue.offer.name}: {venue.offer.key} is not set")))
+                continue
+            faults = self._faults_of(venue, kind, symbol)
+            if faults:
+                fault = faults[0]
+                wait_s = max(0.0, (fault.until_ms - self._clock.now_ms()) / 1000) if fault.state == "limited" else None
+                error = ConfigError if fault.state == "unknown symbol" else MarketUnavailable
+                failures.append(
+                    (venue, error(fault.reason) if wait_s is None else MarketUnavailable(fault.reason, wait_s))
+                )
+            else:
+                yield venue
+
+    def _offers(self, venue: Venue, interval_ms: int, end_ms: int) -> bool:
+        rows = venue.offer.history_rows
+        reaches = rows is None or end_ms > self._clock.now_ms() - rows * interval_ms
+        return interval_ms in venue.offer.intervals_ms and reaches
+
+    def _faults_of(self, venue: Venue, kind: str, symbol: str) -> list[VenueFault]:
+        """What keeps a venue from being asked now."""
+        now_ms, name = self._clock.now_ms(), venue.offer.name
+        with self._lock:
+            found = [self._book.faults.get((name, kind, "")), self._book.faults.get((name, kind, symbol))]
+            return [fault for fault in found if fault and not self._is_over(fault, now_ms, alone=self._is_alone(venue))]
+
+    def _is_alone(self, venue: Venue) -> bool:
+        """Whether no other venue is well."""
+        return not any(
+            other is not venue
+            and not other.offer.key_missing
+            and not self._book.faults.get((other.offer.name, KLINES, ""))
+            for other in self.venues
+        )
+
+    @staticmethod
+    def _is_over(fault: VenueFault, now_ms: int, *, alone: bool) -> bool:
+        if fault.last_ms > now_ms:  # the clock was set back
+            return True
+        if not fault.lives:
+            return False
+        longest = {"unreachable": LONE_REST_MS, "malformed": LONE_REST_MS, "barred": BARRED_REST_MS}.get(fault.state)
+        until_ms = min(fault.until_ms, fault.last_ms + longest) if alone and longest else fault.until_ms
+        return now_ms >= until_ms
+
+    def _note(self, venue: Venue, kind: str, symbol: str, error: WorkerError) -> None:
+        """Leave a venue alone for a while."""
+        now_ms, name = self._clock.now_ms(), venue.offer.name
+        waited = error.retry_after_s if isinstance(error, MarketUnavailable) else None
+        if isinstance(error, ConfigError) and venue.offer.key and venue.offer.key in str(error):
+            state, scope, rest_ms = "key refused", "", PROBATION_MS
+        elif isinstance(error, ConfigError):
+            state, scope, rest_ms = "unknown symbol", symbol, PROBATION_MS
+        elif isinstance(error, MalformedKlines):
+            state, scope, rest_ms = "malformed", symbol, None
+        elif isinstance(error, Refused):
+            state, scope, rest_ms = "refused", symbol, None
+        elif isinstance(error, Blocked):
+            state, scope, rest_ms = "barred", "", PROBATION_MS
+        elif waited is not None:
+            state, scope, rest_ms = "limited", "", round(waited * 1000)
+        elif isinstance(error, _NoLevel):
+            state, scope, rest_ms = "no level", symbol, FIRST_REST_MS
+        else:
+            state, scope, rest_ms = "unreachable", "", None
+        with self._lock:
+            before = self._book.faults.get((name, kind, scope))
+            failures = before.failures + 1 if before else 1
+            if rest_ms is None:
+                rest_ms = min(FIRST_REST_MS * 2 ** min(failures - 1, 10), LONGEST_REST_MS)
+            awaits = self._awaits_life and state == "unreachable"
+            self._book.faults[name, kind, scope] = VenueFault(
+                reason=str(error),
+                state=state,
+                since_ms=before.since_ms if before else now_ms,
+                last_ms=now_ms,
+                until_ms=now_ms + rest_ms,
+                failures=failures,
+                lives=not awaits,
+            )
+            watch = awaits and name not in self._book.watched
+            if watch:
+                self._book.watched.add(name)
+        if before is None:
+            log.warning(
+                "venue_left", venue=name, asked_for=kind, symbol=scope or symbol, state=state, reason=str(error)
+            )
+        if watch:
+            threading.Thread(target=self._watch, args=(venue,), name=f"venue-{name}", daemon=True).start()
+
+    def _well(self, venue: Venue, kind: str, symbol: str) -> None:
+        name = venue.offer.name
+        with self._lock:
+            gone = [self._book.faults.pop((name, kind, scope), None) for scope in ("", symbol)]
+        for fault in gone:
+            if fault and fault.state != "silent":
+                away_s = (self._clock.now_ms() - fault.since_ms) / 1000
+                log.info(
+                    "venue_back", venue=name, asked_for=kind, symbol=symbol, away_s=away_s, failures=fault.failures
+                )
+
+    def _watch(self, venue: Venue) -> None:
+        """Wait until a venue answers something cheap."""
+        name = venue.offer.name
+        while not self._stopping.is_set():
+            if venue.hosts.answers(venue.offer.ping, SIGN_OF_LIFE_S):
+                break
+            # A sign of life is a request too: half of what the venue may be asked is left for questions.
+            self._stopping.wait(max(FIRST_REST_MS / 1000, 120 * len(venue.hosts.urls) / venue.offer.requests_a_minute))
+        with self._lock:
+            self._book.watched.discard(name)
+            for key, fault in self._book.faults.items():
+                if key[0] == name:
+                    self._book.faults[key] = replace(fault, lives=True)
+
+    # At what level.
+
+    def _series(self, symbol: str, interval_ms: int) -> _Series:
+        with self._lock:
+            series = self._book.series.setdefault((symbol, interval_ms), _Series())
+            if not series.level:  # one level for all candles of a symbol
+                levels = (s.level for (other, _), s in self._book.series.items() if other == symbol and s.level)
+                series.level = next(levels, "")
+            return series
+
+    def _at_level(self, venue: Venue, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        """What a venue has, at the level of the series."""
+        series, name = self._series(symbol, interval_ms), venue.offer.name
+        if series.level in {"", name}:
+            return venue.klines(symbol, interval_ms, start_ms, end_ms)
+        told = venue.klines(symbol, interval_ms, start_ms - OVERLAP_ROWS * interval_ms, end_ms)
+        recent = series.recent
+        factor, flow = level_ratio(recent, told) if recent is not None else (None, None)
+        if factor is None and recent is not None and len(recent) and (name, symbol) not in self._book.factors:
+            newest = venue.klines(symbol, interval_ms, recent.end_ms - OVERLAP_ROWS * interval_ms, recent.end_ms)
+            factor, flow = level_ratio(recent, newest)
+        with self._lock:
+            if factor is not None:
+                self._book.factors[name, symbol] = factor
+            factor = self._book.factors.get((name, symbol))
+        if factor is None:
+            raise _NoLevel(
+                f"{name}: its candles of {symbol} share fewer than {LEAST_COMMON} with those of {series.level}, or do "
+                "not move with them: its level is not known"
+            )
+        # What else flowed is counted differently everywhere; without a number a feature is neutral.
+        scaled = {column: getattr(told, column) * factor for column in PRICE_COLUMNS}
+        empty = np.full(len(told), np.nan)
+        others = dict.fromkeys((column for column in COLUMNS if column not in {*PRICE_COLUMNS, "volume"}), empty)
+        whole = Klines(
+            interval_ms=interval_ms,
+            open_time_ms=told.open_time_ms,
+            volume=told.volume * (flow or 1.0),
+            **scaled,
+            **others,
+        )
+        if recent is not None:  # what the series' own venue told stays
+            whole = whole.merge(recent.between(start_ms, end_ms))
+        return whole.between(start_ms, end_ms)
+
+    def _factor(self, venue: Venue, symbol: str, *, may_ask: bool = True) -> float | None:
+        """What a price of a venue is multiplied by; None when that cannot be told."""
+        name = venue.offer.name
+        with self._lock:
+            found = [
+                (ms, series) for (other, ms), series in self._book.series.items() if other == symbol and series.level
+            ]
+            known = self._book.factors.get((name, symbol))
+        interval_ms, series = min(found, key=lambda pair: pair[0], default=(MINUTE_MS, _Series()))
+        if series.level in {"", name}:
+            return 1.0
+        if known is None and may_ask and series.recent is not None and interval_ms in venue.offer.intervals_ms:
+            end_ms = series.recent.end_ms
+            try:
+                self._at_level(venue, symbol, interval_ms, end_ms - interval_ms, end_ms)
+            except WorkerError as error:
+                self._note(venue, PRICES, symbol, error)
+                return None
+            known = self._book.factors.get((name, symbol))
+        return known
+
+    # What is believed.
+
+    def _is_silent(self, symbol: str, interval_ms: int, klines: Klines, end_ms: int) -> bool:
+        """Whether a venue that was asked for the newest candles has none of them, or no trade in them."""
+        now_ms = self._clock.now_ms()
+        newest_ms = now_ms // interval_ms * interval_ms
+        if end_ms < newest_ms or len(self.venues) == 1:
+            return False
+        if klines.end_ms < newest_ms - SILENT_ROWS * interval_ms:
+            return True
+        recent = self._series(symbol, interval_ms).recent
+        run = klines if recent is None else recent.merge(klines)
+        quiet = _quiet_rows(run)
+        return quiet >= max(SILENT_ROWS, 2 * _longest_quiet(run.between(0, run.end_ms - quiet * interval_ms)) + 1)
+
+    def _rest_from_silence(self, venue: Venue, symbol: str) -> None:
+        now_ms, name = self._clock.now_ms(), venue.offer.name
+        fault = VenueFault(
+            reason=f"{name} has no trade of {symbol} in its last candles, where another venue has",
+            state="silent",
+            since_ms=now_ms,
+            last_ms=now_ms,
+            until_ms=now_ms + SILENCE_REST_MS,
+        )
+        log.warning("venue_left", venue=name, asked_for=KLINES, symbol=symbol, state="silent", reason=fault.reason)
+        with self._lock:
+            for kind in (KLINES, PRICES):  # its last price is no newer than its last trade
+                self._book.faults[name, kind, symbol] = fault
+
+    def _taken(self, venue: Venue, symbol: str, klines: Klines) -> Klines:
+        """Candles that a venue told, less those that are not believed; and what is known of the series after them."""
+        klines = self._believed(venue, symbol, klines)
+        name = venue.offer.name
+        series = self._series(symbol, klines.interval_ms)
+        with self._lock:
+            if not len(klines):
+                return klines
+            before, series.source = series.source, name
+            series.level = series.level or name
+            if name == series.level:
+                known = series.recent
+                series.recent = (known.merge(klines) if known is not None else klines).tail(REMEMBERED_ROWS)
+                if series.borrowed_ms is not None and klines.open_time_ms[0] <= series.borrowed_ms:
+                    series.borrowed_ms = None
+                    self._book.factors = {k: v for k, v in self._book.factors.items() if k[1] != symbol}
+            elif series.borrowed_ms is None:
+                known_ms = series.recent.end_ms if series.recent is not None else 0
+                series.borrowed_ms = max(known_ms, int(klines.open_time_ms[0]))
+        if before and before != name:
+            self.switches += 1
+            log.warning("market_venue_changed", symbol=symbol, venue=name, before=before)
+        return klines
+
+    def _filled(self, venue: Venue, symbol: str, klines: Klines) -> Klines:
+        """Candles with the holes between them from another venue, where one has them; what stays missing is a gap."""
+        interval_ms, now_ms = klines.interval_ms, self._clock.now_ms()
+        for start_ms, end_ms in [*klines.gaps()][-MOST_HOLES:]:
+            hole = (symbol, interval_ms, start_ms)
+            with self._lock:
+                asked_ms = self._book.holes.get(hole)
+                if asked_ms is not None and 0 <= now_ms - asked_ms < HOLE_AGAIN_MS:
+                    continue
+                if len(self._book.holes) > REMEMBERED_HOLES:
+                    self._book.holes.clear()
+                self._book.holes[hole] = now_ms
+            for other in self._order(KLINES, symbol, []):
+                if other is venue or not self._offers(other, interval_ms, end_ms):
+                    continue
+                try:
+                    told = self._at_level(other, symbol, interval_ms, start_ms, end_ms)
+                except WorkerError as error:
+                    self._note(other, KLINES, symbol, error)
+                    continue
+                if len(told):
+                    log.info("hole_filled", symbol=symbol, venue=other.offer.name, start=iso(start_ms), rows=len(told))
+                    klines = klines.merge(told)
+                    self.filled += len(told)
+                    break
+        return klines
+
+    def _believed(self, venue: Venue, symbol: str, klines: Klines) -> Klines:
+        """Candles less those far from all others, unless a second venue has the like."""
+        recent = self._series(symbol, klines.interval_ms).recent
+        doubts = doubts_of(klines, recent)
+        if not doubts:
+            return klines
+        refused = [
+            _row(klines, at_ms, "far from its neighbours, and no second venue has the like")
+            for at_ms in doubts.spikes
+            if not self._has_second(venue, symbol, klines, at_ms)
+        ]
+        keep = ~np.isin(klines.open_time_ms, [row.open_time_ms for row in refused])
+        leap_ms = doubts.leap_ms
+        if leap_ms is not None and not self._has_second(venue, symbol, klines, leap_ms):
+            # It comes again with the next question, and is believed when it has stayed.
+            keep &= klines.open_time_ms < leap_ms
+            log.warning("leap_awaits_confirmation", venue=venue.offer.name, symbol=symbol, open=iso(leap_ms))
+        self.aside.put(venue.offer.name, symbol, klines.interval_ms, refused, self._clock.now_ms())
+        columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
+        return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
+
+    def _has_second(self, first: Venue, symbol: str, klines: Klines, at_ms: int) -> bool:
+        """Whether another venue has as large a move in the same candle."""
+        interval_ms = klines.interval_ms
+        move = _extent(klines, at_ms)
+        for venue in self._order(KLINES, symbol, []):
+            if venue is first or not self._offers(venue, interval_ms, at_ms + interval_ms):
+                continue
+            try:
+                told = venue.klines(symbol, interval_ms, at_ms - interval_ms, at_ms + interval_ms)
+            except WorkerError as error:
+                self._note(venue, KLINES, symbol, error)
+                continue
+            if len(told.between(at_ms, at_ms + interval_ms)):
+                return _extent(told, at_ms) >= move / 2
+        return False
+
+    def _told(self, venue: Venue, symbols: list[str], failures: list[tuple[Venue, WorkerError]]) -> dict[str, Price]:
+        """Prices of one venue; one symbol that it cannot tell does not spoil the others."""
+        try:
+            told = venue.prices(symbols)
+        except WorkerError as error:
+            if len(symbols) > 1 and isinstance(error, ConfigError | MalformedKlines):
+                singles: dict[str, Price] = {}
+                for symbol in symbols:
+                    singles |= self._told(venue, [symbol], failures)
+                return singles
+            self._note(venue, PRICES, symbols[0], error)
+            failures.append((venue, error))
+            return {}
+        for symbol in told:
+            self._well(venue, PRICES, symbol)
+        return told
+
+
+class _NoLevel(MarketUnavailable):
+    """A venue's candles cannot be brought to the level of a series."""
+
+
+def level_ratio(level: Klines, other: Klines) -> tuple[float | None, float | None]:
+    """What another venue's prices and volumes are multiplied by to be at a series' level.
+
+    Args:
+        level: candles of the series; other: candles of the same interval.
+    Returns:
+        Medians over the candles that both have, or None where they share too few, do not move together or are apart by
+        more than two venues of one asset can be.
+    """
+    _, left, right = np.intersect1d(level.open_time_ms, other.open_time_ms, assume_unique=True, return_indices=True)
+    if len(left) < LEAST_COMMON:
+        return None, None
+    apart = np.log(level.close[left] / other.close[right])
+    middle = float(np.median(apart))
+    if abs(middle) > MOST_APART or float(np.median(np.abs(apart - middle))) > MOST_SPREAD:
+        return None, None
+    mine, its = level.volume[left].sum(), other.volume[right].sum()
+    return float(np.exp(middle)), float(mine / its) if mine > 0 and its > 0 else None
+
+
+def _quiet_rows(klines: Klines) -> int:
+    """How many candles without a trade end a run."""
+    traded = np.flatnonzero(klines.volume > 0)
+    return len(klines) - 1 - int(traded[-1]) if len(traded) else len(klines)
+
+
+def _longest_quiet(klines: Klines) -> int:
+    """The longest stretch of candles without a trade."""
+    edges = np.flatnonzero(np.concatenate([[True], klines.volume > 0, [True]]))
+    return int(np.diff(edges).max()) - 1
+
+
+def _extent(klines: Klines, at_ms: int) -> float:
+    """How far a candle goes, from the close before it or within it."""
+    pair = klines.between(at_ms - klines.interval_ms, at_ms + klines.interval_ms)
+    within = float(np.log(pair.high[-1] / pair.low[-1]))
+    return max(within, abs(float(np.log(pair.close[-1] / pair.close[0]))))
+
+
+def _row(klines: Klines, at_ms: int, reason: str) -> RefusedRow:
+    row = int(np.searchsorted(klines.open_time_ms, at_ms))
+    cells = tuple(float(getattr(klines, name)[row]) for name in COLUMNS)
+    return RefusedRow(open_time_ms=at_ms, reason=reason, row=cells)
+
+
+def _failure(failures: Sequence[tuple[Venue, WorkerError]], what: str) -> WorkerError:
+    """One error for all venues: of the kind that says what to do next."""
+    if len(failures) == 1:
+        return failures[0][1]
+    told = "; ".join(f"{venue.offer.name}: {error}" for venue, error in failures)
+    errors = [error for _, error in failures]
+    message = f"no venue has {what}: {told}" if failures else f"no venue of MARKET_VENUES has {what}"
+    if all(isinstance(error, ConfigError) for error in errors):
+        return ConfigError(message)
+    waits = [error.retry_after_s if isinstance(error, MarketUnavailable) else None for error in errors]
+    known = [wait_s for wait_s in waits if wait_s is not None]
+    return MarketUnavailable(message, min(known) if len(known) == len(waits) else None)

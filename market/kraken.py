@@ -1,0 +1,154 @@
+"""All that knows Kraken: its names of assets and pairs, its errors in answers with HTTP 200, its few candles."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from core.errors import MalformedKlines, MarketUnavailable
+from market.clocked_venue import ClockedVenue
+from market.hosts import Refused
+from market.klines import Klines
+from market.provider import Offer, Price
+from market.quality import Sifted, sift
+from market.reading import json_of, price_of
+from market.usd_venue import number, usd_base
+
+T = TypeVar("T")
+
+ROWS = 720  # the newest, whatever is asked for
+ROW = 8  # time, open, high, low, close, mean price, volume, count
+ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
+UNKNOWN = ("EQuery:Unknown asset pair", "EGeneral:Invalid arguments")
+# How long it is left alone after each; Kraken does not say.
+BUSY_S = {
+    "EAPI:Rate limit exceeded": 15.0,
+    "EGeneral:Too many requests": 15.0,
+    "EGeneral:Temporary lockout": 900.0,
+    "EService:": None,  # Unavailable, Busy, Market in cancel_only mode ...: as a host that does not answer
+    "EGeneral:Internal error": None,
+}
+
+
+class UnknownPair(Refused):
+    """Kraken does not trade the pair; it says so with HTTP 200."""
+
+
+class Kraken(ClockedVenue):
+    """Kraken spot. Its candles without a trade are flat and have volume 0. Source: docs.kraken.com, Spot REST API."""
+
+    OFFER: ClassVar[Offer] = Offer(
+        name="kraken",
+        quote="USD",
+        intervals_ms=frozenset(
+            {MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, 30 * MINUTE_MS, HOUR_MS, 4 * HOUR_MS, DAY_MS}
+        ),
+        history_rows=ROWS - 1,  # the newest of them has not closed
+        flow=frozenset({"quote_volume", "trades"}),
+        ping="/0/public/Time",
+        requests_a_minute=60,
+    )
+
+    def name_of(self, symbol: str) -> str:
+        """See the protocol; "XBTUSD" for BTCUSDT."""
+        base = usd_base("kraken", symbol)
+        return f"{ASSETS.get(base, base)}USD"
+
+    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        """Closed klines of the range, as far as the newest 720 reach back; see the protocol."""
+        end_ms = min(end_ms, self._closed_by_ms(interval_ms))
+        if start_ms >= end_ms:
+            return Klines.empty(interval_ms)
+        now_ms = self._clock.now_ms() + self._ahead_ms
+        params: dict[str, str | int] = {
+            "pair": self.name_of(symbol),
+            "interval": interval_ms // MINUTE_MS,
+            "since": start_ms // SECOND_MS - 1,
+        }
+        page = self._of_pair(symbol, "/0/public/OHLC", params, partial(candles, interval_ms=interval_ms, now_ms=now_ms))
+        self._aside.put(self.OFFER.name, symbol, interval_ms, page.refused, now_ms)
+        return page.klines.between(start_ms, end_ms)
+
+    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+        """The newest trade price of each symbol, as of the moment before it was asked for; see the protocol."""
+        found = {}
+        for symbol in dict.fromkeys(symbols):
+            asof_ms = self._clock.now_ms()
+            price = self._of_pair(
+                symbol, "/0/public/Ticker", {"pair": self.name_of(symbol)}, partial(last, symbol=symbol)
+            )
+            found[symbol] = Price(price=price, asof_ms=asof_ms)
+        return found
+
+    def _time(self, body: bytes) -> int:
+        at_s = _result(body).get("unixtime")
+        if not isinstance(at_s, int):
+            raise MalformedKlines(f"the answer is no server time but {body[:60]!r}")
+        return at_s * SECOND_MS + SECOND_MS // 2  # in the middle of the second that it names
+
+    def _of_pair(self, symbol: str, path: str, params: dict[str, str | int], parse: Callable[[bytes], T]) -> T:
+        try:
+            return self._hosts.ask(path, params, parse)
+        except UnknownPair as error:
+            raise self._unknown(symbol, error) from error
+
+
+def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
+    """The candles of an answer.
+
+    Raises:
+        MalformedKlines: they are none. UnknownPair, MarketUnavailable: Kraken says so.
+    """
+    rows = _of_one_pair(body)
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) >= ROW for row in rows):
+        raise MalformedKlines(f"candles must be a list of rows of {ROW}, was {str(rows)[:80]}")
+    times = np.array([number(row[0]) for row in rows])
+    if not (np.isfinite(times) & (times >= 0) & (times < 10**11) & (times % 1 == 0)).all():
+        raise MalformedKlines("a candle must have a time in whole seconds")
+    opened, high, low, close, mean, volume, count = (
+        np.array([number(row[at]) for row in rows], np.float64) for at in range(1, ROW)
+    )
+    columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
+    columns |= {"quote_volume": np.where(volume == 0, 0.0, mean * volume), "trades": count}
+    opened_ms = times.astype(np.int64) * SECOND_MS
+    kept = opened_ms <= now_ms - interval_ms  # the newest one has not ended
+    return sift(interval_ms, opened_ms[kept], {name: column[kept] for name, column in columns.items()}, now_ms=now_ms)
+
+
+def last(body: bytes, *, symbol: str) -> float:
+    """The price of the last trade in a ticker.
+
+    Raises: as ``candles``.
+    """
+    ticker = _of_one_pair(body)
+    trade = ticker.get("c") if isinstance(ticker, dict) else None
+    if not isinstance(trade, list) or not trade:
+        raise MalformedKlines(f"no price of {symbol} in the answer {body[:80]!r}")
+    return price_of(symbol, trade[0])
+
+
+def _of_one_pair(body: bytes) -> Any:
+    """What an answer has of its one pair, which it calls by a name of its own."""
+    pairs = {name: value for name, value in _result(body).items() if name != "last"}
+    if len(pairs) != 1:
+        raise MalformedKlines(f"the answer must be of one pair, was of {sorted(pairs)[:5]}")
+    return next(iter(pairs.values()))
+
+
+def _result(body: bytes) -> dict[str, Any]:
+    answer = json_of(body)
+    if not isinstance(answer, dict) or not isinstance(answer.get("error"), list):
+        raise MalformedKlines(f"the answer must have a list of errors, was {str(answer)[:80]}")
+    errors = [str(error) for error in answer["error"]]
+    for error in errors:
+        if error.startswith(UNKNOWN):
+            raise UnknownPair(f"Kraken says {error}", status=400, code=None)
+        for start, rest_s in BUSY_S.items():
+            if error.startswith(start):
+                raise MarketUnavailable(f"Kraken says {error}", rest_s)
+    result = answer.get("result")
+    if errors or not isinstance(result, dict):
+        raise MalformedKlines(f"Kraken says {'; '.join(errors) or str(answer)[:80]}")
+    return result

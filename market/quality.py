@@ -1,0 +1,240 @@
+"""Which rows of a batch are klines: what breaks a rule is kept aside with the reason, and the others are used."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from core.clock import MINUTE_MS, iso
+from core.errors import MalformedKlines
+from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
+
+# More of a batch than this, and than one row: it is not rows that are wrong but the batch, with other columns or units.
+MOST_REFUSED = 0.05
+REMEMBERED = 100_000  # rows, so that one that is sent again and again counts once
+KEPT_BYTES = 1 << 20  # of rows kept aside; the file before it is kept as well
+FILE = "refused.jsonl"
+# Of ln(price) within one candle, however quiet it was before: on BTC, ETH, SOL and ARB of 2022 to 2024, the collapse of
+# FTX among them, the largest move of a minute that then stayed is 0.12, and of one that was taken back 0.06.
+LEAST_LEAP = 0.1
+LEAP_RANGES = 10.0  # in units of the usual candle's range
+USUAL_ROWS = 240
+STAYED_ROWS = 2  # candles at the new level that make a leap believable by themselves
+
+Bools = npt.NDArray[np.bool_]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRow:
+    """A row that is no kline, or not to be believed."""
+
+    open_time_ms: int
+    reason: str  # a rule, in a few words; the same text for every row that breaks it
+    row: tuple[float, ...]  # as COLUMNS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sifted:
+    """A batch, sorted out."""
+
+    klines: Klines
+    refused: tuple[RefusedRow, ...] = ()
+
+
+def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *, now_ms: int | None = None) -> Sifted:
+    """The rows of one answer that are klines, oldest first, in whatever order they came.
+
+    Args:
+        open_time_ms: ``(T,)`` open times, UTC.
+        columns: ``(T,)`` each, by the names of ``COLUMNS``; the four prices and ``volume`` must be there, the other
+            flow columns count as NaN where they are not.
+        now_ms: rows that open later are of the future; None does not ask.
+    Returns:
+        The klines, and the rows that break a rule. Equal rows of one time are one row.
+    Raises:
+        MalformedKlines: so many rows break a rule that the batch is something else; names the first.
+    """
+    rows = len(open_time_ms)
+    if not rows:
+        return Sifted(klines=Klines.empty(interval_ms))
+    table = np.stack([np.asarray(columns.get(name, np.full(rows, np.nan)), np.float64) for name in COLUMNS], axis=1)
+    order = np.argsort(open_time_ms, kind="stable")
+    times, table = open_time_ms[order], table[order]
+    same = np.zeros(rows, np.bool_)  # as the row before
+    clash = np.zeros(rows, np.bool_)
+    if rows > 1:
+        twice = times[1:] == times[:-1]
+        alike = ((table[1:] == table[:-1]) | (np.isnan(table[1:]) & np.isnan(table[:-1]))).all(axis=1)
+        same[1:] = twice & alike
+        clash[1:] = twice & ~alike
+        clash[:-1] |= twice & ~alike
+        clash |= np.isin(times, times[clash])
+    reasons = _reasons(interval_ms, times, table, now_ms)
+    reasons.insert(0, ("two different rows of one time", clash))
+    bad = np.zeros(rows, np.bool_)
+    refused: list[RefusedRow] = []
+    for reason, broken in reasons:
+        refused += [
+            RefusedRow(open_time_ms=int(times[row]), reason=reason, row=tuple(table[row].tolist()))
+            for row in np.flatnonzero(broken & ~bad & ~same)
+        ]
+        bad |= broken
+    if len(refused) > max(1, MOST_REFUSED * rows) or len(refused) == rows:
+        Klines(interval_ms=interval_ms, open_time_ms=times, **_columns(table))  # says best what is wrong, where it does
+        first = refused[0]
+        raise MalformedKlines(
+            f"{len(refused)} of {rows} rows are no klines: {first.reason}: row of {_time(first.open_time_ms)}"
+        )
+    good = ~bad & ~same
+    klines = Klines(interval_ms=interval_ms, open_time_ms=times[good], **_columns(table[good]))
+    return Sifted(klines=klines, refused=tuple(refused))
+
+
+def _columns(table: Floats) -> dict[str, Floats]:
+    return {name: np.ascontiguousarray(table[:, number]) for number, name in enumerate(COLUMNS)}
+
+
+def _reasons(interval_ms: int, times: Ints, table: Floats, now_ms: int | None) -> list[tuple[str, Bools]]:
+    """Each rule in words, and the rows that break it."""
+    opened, high, low, close = (table[:, COLUMNS.index(name)] for name in PRICE_COLUMNS)
+    prices = table[:, : len(PRICE_COLUMNS)]
+    flow = table[:, len(PRICE_COLUMNS) :]
+    with np.errstate(invalid="ignore"):
+        found = [
+            ("open time is not on the grid", times % interval_ms != 0),
+            ("open time before 2009", times < EARLIEST_MS),
+            ("a price is not finite and above 0", ~(np.isfinite(prices) & (prices > 0)).all(axis=1)),
+            ("low is above open or close", np.minimum(opened, close) < low),
+            ("high is below open or close", np.maximum(opened, close) > high),
+            ("volume is not finite", ~np.isfinite(flow[:, FLOW_COLUMNS.index("volume")])),
+            ("a flow is below 0 or infinite", ((flow < 0) | np.isinf(flow)).any(axis=1)),
+        ]
+    if now_ms is not None:
+        found.append(("open time is in the future", times > now_ms))
+    return found
+
+
+EARLIEST_MS = 1_230_768_000_000  # 2009-01-01, before the first bitcoin: a time in seconds, or none at all
+
+
+def _time(ms: int) -> str:
+    return iso(ms) if 0 <= ms < 253_402_300_800_000 else str(ms)
+
+
+class Aside:
+    """Counts refused rows, and keeps them in a file where a person can look at them. Safe to use from several threads.
+
+    Args:
+        folder: where ``refused.jsonl`` is; None only counts.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._seen: set[tuple[str, str, int, int, str]] = set()
+
+    @property
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """How many rows so far, by (venue, symbol, reason)."""
+        with self._lock:
+            return dict(self._counts)
+
+    def put(self, venue: str, symbol: str, interval_ms: int, refused: Sequence[RefusedRow], now_ms: int) -> None:
+        """Count and keep rows; one that was refused before, for the same reason, is not kept again."""
+        fresh = []
+        with self._lock:
+            if len(self._seen) > REMEMBERED:
+                self._seen.clear()
+            for row in refused:
+                seen = (venue, symbol, interval_ms, row.open_time_ms, row.reason)
+                if seen not in self._seen:
+                    self._seen.add(seen)
+                    self._counts[venue, symbol, row.reason] += 1
+                    fresh.append(row)
+        if not fresh:
+            return
+        log.warning(
+            "rows_refused",
+            venue=venue,
+            symbol=symbol,
+            interval_ms=interval_ms,
+            rows=len(fresh),
+            reason=fresh[0].reason,
+            first=_time(fresh[0].open_time_ms),
+        )
+        if self._folder is not None:
+            said = {"refused": iso(now_ms), "venue": venue, "symbol": symbol, "interval_ms": interval_ms}
+            _keep(self._folder / FILE, [json.dumps(said | _as_json(row)) for row in fresh])
+
+
+def _keep(path: Path, lines: Sequence[str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > KEPT_BYTES:
+            path.replace(path.with_name(f"{path.name}.1"))
+        with path.open("a") as handle:  # several processes write here: one write each, and whole lines
+            handle.write("\n".join(lines) + "\n")
+    except OSError as error:  # what is wrong with the disk is said by whoever needs it
+        log.warning("refused_rows_not_kept", file=str(path), why=error.strerror)
+
+
+def _as_json(row: RefusedRow) -> dict[str, str | int | None]:
+    """Numbers as texts: JSON has no infinity."""
+    cells = {name: None if np.isnan(cell) else repr(cell) for name, cell in zip(COLUMNS, row.row, strict=True)}
+    return {"open_time_ms": row.open_time_ms, "reason": row.reason, **cells}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """Rows of a batch that keep the rules and are hard to believe all the same."""
+
+    spikes: tuple[int, ...] = ()  # open times of candles far from both neighbours, or with a wick as long
+    leap_ms: int | None = (
+        None  # open time of a candle far from the one before, when too few follow to say that it stays
+    )
+
+    def __bool__(self) -> bool:
+        return bool(self.spikes) or self.leap_ms is not None
+
+
+def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
+    """What of a batch wants a second opinion.
+
+    Args:
+        klines: the batch.
+        before: candles that were believed, older ones or the same; they say what is usual.
+    """
+    if not len(klines):
+        return Doubts()
+    run = klines
+    if before is not None and len(known := before.between(0, int(klines.open_time_ms[0])).tail(USUAL_ROWS)):
+        run = known.merge(klines)
+    if len(run) < 2:
+        return Doubts()
+    usual = float(np.median(np.log(run.high / run.low)))
+    minutes = run.interval_ms / MINUTE_MS
+    bound = max(LEAST_LEAP * minutes**0.25, LEAP_RANGES * usual)
+    step = np.diff(np.log(run.close))
+    # Over a hole it may go as much farther as a random walk does.
+    far = np.abs(step) > bound * np.sqrt(np.diff(run.open_time_ms) / run.interval_ms)
+    up, down = far & (step > 0), far & (step < 0)
+    spike = np.zeros(len(run), np.bool_)
+    spike[1:-1] = (up[:-1] & down[1:]) | (down[:-1] & up[1:])
+    top, bottom = np.maximum(run.open, run.close), np.minimum(run.open, run.close)
+    spike |= np.maximum(np.log(run.high / top), np.log(bottom / run.low)) > 2 * bound
+    leaps = np.flatnonzero(far & ~spike[1:] & ~spike[:-1]) + 1
+    late = leaps[leaps >= len(run) - STAYED_ROWS]
+    new = run.open_time_ms >= klines.open_time_ms[0]
+    return Doubts(
+        spikes=tuple(run.open_time_ms[spike & new].tolist()),
+        leap_ms=int(run.open_time_ms[late[0]]) if len(late) and new[late[0]] else None,
+    )

@@ -1,0 +1,122 @@
+"""The venues that the settings name, built; and the file in which the updater says at whose level each series is."""
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from itertools import chain
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from core.clock import Clock
+from core.errors import ConfigError, WorkerError
+from core.files import replace_json
+from core.settings import Market, Settings
+from market.atlas import Atlas
+from market.binance import URLS_OF, Binance
+from market.coinbase import Coinbase
+from market.coingecko import CoinGecko
+from market.failover import Failover
+from market.hosts import is_loopback
+from market.klines import INTERVALS
+from market.kraken import Kraken
+from market.provider import Venue
+from market.quality import Aside
+from market.tiingo import Tiingo
+
+log = structlog.get_logger()
+
+
+def venue_from(
+    name: str, settings: Settings, clock: Clock, aside: Aside, *, timeout_s: float = 10.0, patience_s: float = 60.0
+) -> Venue:
+    """One venue.
+
+    Raises:
+        ConfigError: a URL is not http(s), or MARKET is simulated and a URL is not this machine's.
+    """
+    urls = settings.urls_of(name)
+    archive = settings.binance_archive_url.strip() if name == "binance" else ""
+    named = {URLS_OF.get(name, f"{name.upper()}_REST_URLS"): urls, "BINANCE_ARCHIVE_URL": (archive,) if archive else ()}
+    _check(named, settings)
+    waits = {"timeout_s": timeout_s, "patience_s": patience_s}
+    if name in URLS_OF:
+        return Binance(urls, archive, clock, aside=aside, name=name, **waits)
+    if name in KEYLESS:
+        return KEYLESS[name](urls, clock, aside, **waits)
+    return KEYED[name](urls, clock, aside, key=settings.key_of(name), **waits)
+
+
+KEYLESS: Mapping[str, Callable[..., Venue]] = {"coinbase": Coinbase, "kraken": Kraken}
+KEYED: Mapping[str, Callable[..., Venue]] = {"coingecko": CoinGecko, "tiingo": Tiingo, "atlas": Atlas}
+
+
+def market_from(
+    settings: Settings,
+    clock: Clock,
+    *,
+    timeout_s: float = 10.0,
+    patience_s: float = 60.0,
+    awaits_life: bool = False,
+) -> Failover:
+    """All venues of MARKET_VENUES as one.
+
+    With MARKET=simulated only those whose hosts are on this machine: the others know nothing of invented prices.
+
+    Raises: as ``venue_from``.
+    """
+    names = settings.venues
+    if settings.market is Market.SIMULATED:
+        names = tuple(name for name in names if all(map(is_loopback, settings.urls_of(name)))) or names[:1]
+    aside = Aside(settings.klines_dir)
+    venues = [venue_from(name, settings, clock, aside, timeout_s=timeout_s, patience_s=patience_s) for name in names]
+    failover = Failover(venues, clock, aside, awaits_life=awaits_life)
+    _read_standing(settings.klines_dir, failover)
+    return failover
+
+
+STANDING = "venues.json"
+_INTERVALS_MS = {name: ms for ms, name in INTERVALS.items()}
+
+
+def write_standing(folder: Path, failover: Failover) -> None:
+    """Keep at whose level each stored series is, and since when it has candles of another venue.
+
+    Raises:
+        WorkerError: it cannot be written.
+    """
+    path = folder / STANDING
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(path.read_bytes()) == failover.standing:
+            return
+    try:
+        replace_json(path, failover.standing)
+    except OSError as error:
+        raise WorkerError(f"{path}: {error.strerror}; check the space, owner and mode of DATA_DIR") from error
+
+
+def _read_standing(folder: Path, failover: Failover) -> None:
+    path = folder / STANDING
+    try:
+        for key, said in json.loads(path.read_bytes()).items():
+            symbol, _, interval = key.rpartition("-")
+            borrowed_ms = said["borrowed_ms"]
+            failover.stand(
+                symbol, _INTERVALS_MS[interval], str(said["level"]), None if borrowed_ms is None else int(borrowed_ms)
+            )
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning("venues_file_skipped", file=str(path), why=repr(error), remedy="levels are told anew")
+
+
+def _check(urls: Mapping[str, tuple[str, ...]], settings: Settings) -> None:
+    for name, url in chain.from_iterable(((name, url) for url in group) for name, group in urls.items()):
+        if urlsplit(url).scheme not in {"http", "https"}:
+            raise ConfigError(f"{name} must begin with http:// or https://, was {url!r}")
+        if settings.market is Market.SIMULATED and not is_loopback(url):
+            raise ConfigError(
+                f"MARKET=simulated needs {name} on this machine, was {url!r}: start `python -m market.simulated` and "
+                "set BINANCE_REST_URLS and BINANCE_ARCHIVE_URL to the URL it prints"
+            )
