@@ -1,14 +1,13 @@
 """``birnn data VERB``: fetch klines, look whether the stored ones are whole, hand them out and take them in."""
 
-import functools
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.box import SIMPLE
@@ -16,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
+from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
-from core.errors import ConfigError, WorkerError
+from core.errors import ConfigError
 from core.logs import configure_logging
 from core.settings import Market, Settings, load_settings
 from market.klines import INTERVALS, interval_name
@@ -32,52 +32,17 @@ if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
 
 data_app = typer.Typer(no_args_is_help=True, help="The stored klines: sync, verify, gaps, export, import, trim.")
 
-EXAMPLE_CONFIG = Path("config.example.json")
-# ``birnn backtest`` walks over the last three months, and trains before their first day.
-MARGIN_DAYS = 92
 TABLE_WIDTH = 100
 INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 
 Series = tuple[str, int]  # (symbol, interval_ms)
 
-ConfigOption = Annotated[
-    str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
-]
-DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
 SymbolsOption = Annotated[list[str] | None, typer.Option("--symbol", help="Only this symbol; repeat it.")]
 IntervalsOption = Annotated[
     list[str] | None, typer.Option("--interval", help="Only this interval, such as 1m or 1h; repeat it.")
 ]
 SymbolOption = Annotated[str, typer.Option("--symbol", help="Such as ETHUSDT.")]
 IntervalOption = Annotated[str, typer.Option("--interval", help="Such as 1m or 1h.")]
-
-
-def _one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
-    """A failure we name is one line and an exit code, never a traceback."""
-
-    @functools.wraps(verb)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            verb(*args, **kwargs)
-        except WorkerError as error:
-            print(f"birnn: {error}", file=sys.stderr)
-            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
-
-    return wrapped
-
-
-def _settings(data_dir: Path | None, config: str | None = None, market: Market | None = None) -> Settings:
-    given = {"data_dir": data_dir, "config_file": config, "market": market}
-    return load_settings(**{name: value for name, value in given.items() if value is not None})
-
-
-def _configured(settings: Settings) -> Settings:
-    """A first run needs no config.json; one that was named must be there."""
-    given = "config_file" in settings.model_fields_set or settings.config_files[0].exists()
-    if not given and EXAMPLE_CONFIG.exists():
-        print("no config.json here: using the topics of config.example.json")
-        return settings.model_copy(update={"config_file": str(EXAMPLE_CONFIG)})
-    return settings
 
 
 def _interval_ms(text: str) -> int:
@@ -104,7 +69,7 @@ def _store(data_dir: Path | None) -> "KlineStore":
     """The store of the market in use."""
     from market.store import KlineStore  # noqa: PLC0415
 
-    settings = _settings(data_dir)
+    settings = settings_from(data_dir=data_dir)
     simulated = settings.market is Market.SIMULATED
     configure_logging("error", service="birnn", simulated=simulated)  # what is wrong with a file, the verbs say
     return KlineStore((tape_folder(settings, None) if simulated else settings.data_dir) / "klines")
@@ -148,7 +113,7 @@ def _show(table: Table) -> None:
 
 
 @data_app.command()
-@_one_line_errors
+@one_line_errors
 def sync(
     config: ConfigOption = None,
     data_dir: DataOption = None,
@@ -164,7 +129,7 @@ def sync(
     from updater.progress import show_cursor_again  # noqa: PLC0415
 
     intervals = [_interval_ms(text) for text in interval or ()]
-    settings = _configured(_settings(data_dir, config, market))
+    settings = or_example(settings_from(config=config, data_dir=data_dir, market=market))
     plans = list(panels_for(topics_from_config(*settings.config_files)).values())
     choice = choose_market(settings)
     print(choice.sentence, flush=True)
@@ -276,7 +241,7 @@ def _line_of(report: "SyncReport") -> str:
 
 
 @data_app.command()
-@_one_line_errors
+@one_line_errors
 def verify(
     data_dir: DataOption = None,
     symbol: SymbolsOption = None,
@@ -323,7 +288,7 @@ def verify(
 
 
 @data_app.command()
-@_one_line_errors
+@one_line_errors
 def gaps(data_dir: DataOption = None, symbol: SymbolsOption = None, interval: IntervalsOption = None) -> None:
     """Holes between the first and the newest stored kline, and whether the venue said that it has none."""
     store = _store(data_dir)
@@ -345,7 +310,7 @@ def gaps(data_dir: DataOption = None, symbol: SymbolsOption = None, interval: In
 
 
 @data_app.command()
-@_one_line_errors
+@one_line_errors
 def export(
     symbol: SymbolOption,
     interval: IntervalOption,
@@ -379,7 +344,7 @@ def export(
 
 
 @data_app.command(name="import")
-@_one_line_errors
+@one_line_errors
 def import_files(
     files: Annotated[list[Path], typer.Argument(help="CSV, Parquet, or Binance's zips.", show_default=False)],
     symbol: SymbolOption,
@@ -415,7 +380,7 @@ def import_files(
 
 
 @data_app.command()
-@_one_line_errors
+@one_line_errors
 def trim(
     data_dir: DataOption = None,
     symbol: SymbolsOption = None,
@@ -426,7 +391,7 @@ def trim(
     ] = None,
 ) -> None:
     """Delete whole months that are older than anything reads, and what was set aside as damaged a month ago."""
-    store, settings, now_ms = _store(data_dir), _settings(data_dir), SystemClock().now_ms()
+    store, settings, now_ms = _store(data_dir), settings_from(data_dir=data_dir), SystemClock().now_ms()
     deleted = 0
     with store.writing():
         for one in _stored(store, symbol, interval):
@@ -445,11 +410,12 @@ def _oldest_ms(interval_ms: int, training_days: int, keep_days: int | None, now_
     Raises:
         ConfigError: a training reads more than ``keep_days``.
     """
-    from model.heads import PANELS, training_start_ms  # noqa: PLC0415
+    from model.heads import PANELS, klines_kept_from_ms, training_start_ms  # noqa: PLC0415
 
-    starts = [training_start_ms(p, training_days, now_ms) for p in PANELS.values() if p.interval_ms == interval_ms]
+    panels = [panel for panel in PANELS.values() if panel.interval_ms == interval_ms]
+    starts = [training_start_ms(panel, training_days, now_ms) for panel in panels]
     if keep_days is None:
-        return starts[0] - MARGIN_DAYS * DAY_MS if starts else None
+        return klines_kept_from_ms(panels[0], training_days, now_ms) if panels else None
     oldest_ms = now_ms - keep_days * DAY_MS
     if starts and oldest_ms > starts[0]:
         needed = -(-(now_ms - starts[0]) // DAY_MS)

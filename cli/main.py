@@ -6,10 +6,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -21,32 +20,20 @@ from cli.freshness import Watch, status_line
 from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
 from cli.status import status_report, status_tables
 from cli.supervisor import Child, Supervisor
+from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
 from core.config import topics_from_config
-from core.errors import ConfigError, WorkerError
+from core.errors import ConfigError
 from core.logs import configure_logging
-from core.settings import Market, Settings, load_settings
+from core.settings import Market, load_settings
 from core.topic import PROXIES, catalogue
 from inference.probe import look, some_ready
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data_app, name="data")
 
-EXAMPLE_CONFIG = Path("config.example.json")
 ALL_READY_PATIENCE_S = 120.0
-NOT_FOR_SERVING = (
-    "torch",
-    "onnx",
-    "safetensors",
-    "lightgbm",
-    "matplotlib",
-    "optuna",
-)  # pyproject.toml: train, research
 _begun_s = time.monotonic()
-ConfigOption = Annotated[
-    str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
-]
-DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
 MarketOption = Annotated[
     Market | None, typer.Option(help="auto: Binance if it answers within three seconds, else the simulated exchange.")
 ]
@@ -63,49 +50,8 @@ ReplayOption = Annotated[
 ]
 
 
-def _fail(error: WorkerError) -> NoReturn:
-    print(f"birnn: {error}", file=sys.stderr)
-    raise typer.Exit(2 if isinstance(error, ConfigError) else 1)
-
-
-def _one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
-    """A failure we name is one line and an exit code, never a traceback."""
-
-    @functools.wraps(verb)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            verb(*args, **kwargs)
-        except WorkerError as error:
-            _fail(error)
-        except ModuleNotFoundError as error:
-            if error.name not in NOT_FOR_SERVING:
-                raise
-            _fail(
-                ConfigError(
-                    f"{verb.__name__} needs the package {error.name}, which a container does not have: run it from a "
-                    "checkout of the repository, after pip install '.[train,research]' there"
-                )
-            )
-
-    return wrapped
-
-
-def _settings(*, config: str | None = None, data_dir: Path | None = None, **others: object) -> Settings:
-    given = {"config_file": config, "data_dir": data_dir, **others}
-    return load_settings(**{name: value for name, value in given.items() if value is not None})
-
-
-def _or_example(settings: Settings) -> Settings:
-    """A first run needs no config.json; one that was named must be there."""
-    given = "config_file" in settings.model_fields_set or settings.config_files[0].exists()
-    if not given and EXAMPLE_CONFIG.exists():
-        print("no config.json here: using config.example.json (copy it to config.json to choose your own topics)")
-        return settings.model_copy(update={"config_file": str(EXAMPLE_CONFIG)})
-    return settings
-
-
 @app.command()
-@_one_line_errors
+@one_line_errors
 def run(
     config: ConfigOption = None,
     data_dir: DataOption = None,
@@ -114,10 +60,10 @@ def run(
     replay: ReplayOption = None,
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
-    settings = _settings(config=config, data_dir=data_dir, market=market, port=port)
+    settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
     choice = choose_market(settings)
     print(choice.sentence, flush=True)
-    settings = _or_example(settings)
+    settings = or_example(settings)
     topics_from_config(*settings.config_files)
     if replay is not None and choice.market is not Market.SIMULATED:
         raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
@@ -153,7 +99,7 @@ def _ready(base_url: str) -> bool:
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors
 def train(
     config: ConfigOption = None,
     data_dir: DataOption = None,
@@ -167,10 +113,10 @@ def train(
     """One round now: sync the klines, train, judge, publish what wins."""
     from updater.service import train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
-    settings = _settings(config=config, data_dir=data_dir, market=market)
+    settings = settings_from(config=config, data_dir=data_dir, market=market)
     choice = choose_market(settings)
     print(choice.sentence, flush=True)
-    settings = _or_example(settings)
+    settings = or_example(settings)
     with ExitStack() as stack:
         url, folder = None, settings.data_dir
         if choice.market is Market.SIMULATED:
@@ -185,7 +131,7 @@ def train(
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors
 def backtest(
     topic: TopicOption = None,
     network: NetworkOption = "allora-testnet-1",
@@ -218,12 +164,12 @@ def backtest(
     from research.report import TABLE_WIDTH  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
-    settings = _settings(config=config, data_dir=data_dir, training_days=days, seed=seed)
+    settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     if settings.market is Market.SIMULATED:
         settings = settings.model_copy(update={"data_dir": tape_folder(settings, None)})
     configured = None
     if config or not topic:
-        configured = topics_from_config(*_or_example(settings).config_files)
+        configured = topics_from_config(*or_example(settings).config_files)
     asked = Asked(
         topics=chosen_topics(network, topic or (), configured),
         data_dir=settings.data_dir,
@@ -261,7 +207,7 @@ def backtest(
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors
 def tune(
     topic: TopicOption = None,
     network: NetworkOption = "allora-testnet-1",
@@ -288,12 +234,12 @@ def tune(
     from research.tune_tables import tables  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
-    settings = _settings(config=config, data_dir=data_dir, training_days=days, seed=seed)
+    settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     if settings.market is Market.SIMULATED:
         settings = settings.model_copy(update={"data_dir": tape_folder(settings, None)})
     configured = None
     if config or not topic:
-        configured = topics_from_config(*_or_example(settings).config_files)
+        configured = topics_from_config(*or_example(settings).config_files)
     asked = Asked(
         topics=chosen_topics(network, topic or (), configured),
         data_dir=settings.data_dir,
@@ -325,13 +271,13 @@ def tune(
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors
 def status(
     data_dir: DataOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """What is served, how good it is, what the updater did last and does next."""
-    settings = _settings(data_dir=data_dir)
+    settings = settings_from(data_dir=data_dir)
     report = status_report(settings)
     if as_json:
         print(json.dumps(report, indent=1))
@@ -342,7 +288,7 @@ def status(
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors
 def doctor(
     market: Annotated[bool, typer.Option("--market", help="Every venue's state, asked now.")] = False,
     symbol: Annotated[
@@ -356,9 +302,9 @@ def doctor(
 
     if not market:
         raise ConfigError("say what to look at: birnn doctor --market")
-    settings = _settings(config=config)
+    settings = settings_from(config=config)
     if not symbol:
-        settings = _or_example(settings)
+        settings = or_example(settings)
         symbol = list(dict.fromkeys(topic.symbol for topic in topics_from_config(*settings.config_files)))
     clock = SystemClock()
     findings = examine(settings, symbol, clock)
@@ -374,7 +320,7 @@ def doctor(
 
 
 @app.command()
-@_one_line_errors
+@one_line_errors
 def topics(
     config: ConfigOption = None,
     known: Annotated[bool, typer.Option("--catalogue", help="The network's topics instead of the configured.")] = False,
@@ -387,7 +333,7 @@ def topics(
             table.add_row(*(str(cell) for cell in row))
         notes = {f"{asset} is no pair of the exchange: {pair} stands for it" for asset, pair in PROXIES.items()}
     else:
-        configured = topics_from_config(*_or_example(_settings(config=config)).config_files)
+        configured = topics_from_config(*or_example(settings_from(config=config)).config_files)
         for topic in configured:
             said = (topic.network or "not said", str(topic.epoch_length_blocks or "not said"))
             table.add_row(str(topic.topic_id), topic.token, topic.target, topic.horizon, topic.loss, *said)

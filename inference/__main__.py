@@ -91,7 +91,7 @@ def serve(settings: Settings, clock: Clock) -> int:
         registry = Registry(settings.data_dir)
         service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market=market, truth=truth)
         journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
-        server = create_server(create_app(service, Metrics(service, live, venues), journal), market)
+        server = create_server(create_app(service, Metrics(service, live, venues, settings.data_dir), journal), market)
 
         def stop(_: int, __: FrameType | None) -> None:
             server.should_exit = True

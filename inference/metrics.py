@@ -1,7 +1,9 @@
 """What Prometheus scrapes at /metrics."""
 
+import shutil
 from collections import Counter as Tally
 from collections.abc import Iterable
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -25,7 +27,13 @@ _Key = tuple[str | None, int, str, int]  # network, topic id (0: no topic), vers
 class Metrics:
     """Counts of what was answered, and gauges read from the service when somebody asks."""
 
-    def __init__(self, service: InferenceService, live: LiveMarket, venues: Failover | None = None) -> None:
+    def __init__(
+        self,
+        service: InferenceService,
+        live: LiveMarket,
+        venues: Failover | None = None,
+        data_dir: Path | None = None,
+    ) -> None:
         self._registry = CollectorRegistry()
         self._service = service
         self._answers = Counter(
@@ -57,7 +65,7 @@ class Metrics:
         market = Info("birnn_market", "Where prices come from: BINANCE or SIMULATED", registry=self._registry)
         market.info({"market": service.market_name})
         ProcessCollector(registry=self._registry)
-        self._registry.register(_State(service, live, venues))
+        self._registry.register(_State(service, live, venues, data_dir))
 
     def answered(self, topic: Topic | None, answer: Answer | None, status: int, took_s: float, asked_ms: int) -> None:
         """Count one question; ``topic`` is None where it named none that is configured.
@@ -99,10 +107,13 @@ class Metrics:
 class _State(Collector):
     """Ages and faults as of the moment of the scrape."""
 
-    def __init__(self, service: InferenceService, live: LiveMarket, venues: Failover | None) -> None:
+    def __init__(
+        self, service: InferenceService, live: LiveMarket, venues: Failover | None, data_dir: Path | None
+    ) -> None:
         self._service = service
         self._live = live
         self._venues = venues
+        self._data_dir = data_dir
 
     def collect(self) -> Iterable[Metric]:
         service, now_ms = self._service, self._service.now_ms()
@@ -167,6 +178,10 @@ class _State(Collector):
         failures = CounterMetricFamily("birnn_ledger_failures", "Reads and writes that failed", value=ledger.failures)
         dropped = CounterMetricFamily("birnn_ledger_dropped", "Answers never written", value=ledger.dropped)
         unwritten = GaugeMetricFamily("birnn_ledger_unwritten", "Answers queued for writing", value=ledger.unwritten)
+        free = GaugeMetricFamily("birnn_data_free_bytes", "Free on the disk of DATA_DIR")
+        if self._data_dir:
+            free.add_metric([], shutil.disk_usage(self._data_dir).free)
+        of_venues = (*of_venues, free)
         of_feed = (feed, incidents, stream, ahead, *of_venues)
         return ready, persistence, anchor, klines, model, *of_feed, failures, dropped, unwritten
 

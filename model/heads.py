@@ -21,6 +21,8 @@ SQUARED = "mse"  # the loss that a head's key does not name
 
 SHORTEST_LOOKBACK, LONGEST_LOOKBACK = 4, 512  # candles; what serving keeps is measured for the longest
 
+BACKTEST_DAYS = 92  # it walks over the last three months, and trains before their first day
+
 QUIET = 0.05  # of the present volatility, added before the logarithm: a silent market is not minus infinity
 
 
@@ -199,6 +201,11 @@ def training_start_ms(panel: Panel, training_days: int, now_ms: int) -> int:
     what the first of them reads, from the start of a UTC day on, so that whole archive days fit."""
     windows_ms = training_days * panel.days_per_training_day * DAY_MS
     return (now_ms - windows_ms - panel.rows_needed * panel.interval_ms) // DAY_MS * DAY_MS
+
+
+def klines_kept_from_ms(panel: Panel, training_days: int, now_ms: int) -> int:
+    """Where stored klines may begin: what a training reads, and before it the months that a backtest walks over."""
+    return training_start_ms(panel, training_days, now_ms) - BACKTEST_DAYS * DAY_MS
 
 
 def rolling_sum(values: Floats, rows: int) -> Floats:

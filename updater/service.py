@@ -1,11 +1,12 @@
 """The updater's work: keep the store fresh, find out which panels need training, run a round. No schedule here."""
 
 import fcntl
+import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +24,7 @@ from market.store import KlineStore
 from market.sync import sync_all
 from market.venues import market_from, write_standing
 from model.forecaster import BiRNNForecaster
-from model.heads import LEADER, PanelPlan, head_of, panels_for, training_start_ms
+from model.heads import LEADER, PANELS, PanelPlan, head_of, klines_kept_from_ms, panels_for, training_start_ms
 from model.registry import Champion, Registry, check
 from updater.process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.progress import progress_of
@@ -32,6 +33,7 @@ from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Ver
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
 ORPHAN_PATIENCE_S = 6.0  # the children of a killed ``birnn run`` end within four seconds (cli.child)
+LEAST_FREE_MB = 256  # two trainings' networks and a month of everybody's klines
 SYNC_PATIENCE_S = 20.0  # of one request: the next sync comes in minutes, and there are many series to go
 
 log = structlog.get_logger()
@@ -67,6 +69,7 @@ class Updater:
     training_file: Path | None = None  # of training settings; None is the one in the data folder, if there is one
     strict: bool = False  # a wrong file fails the round; else the last good settings are trained with
     time_limit_s: float = TIME_LIMIT_S
+    trimmed_ms: list[int] = field(default_factory=list)  # when klines were trimmed last; empty before the first time
 
     def sync(self) -> None:
         """Fetch what is new, and what is missing, of every series that any panel needs; failures are noted."""
@@ -84,8 +87,13 @@ class Updater:
                 show(done, rows, "klines")
 
             reports = sync_all(self.store, self.market, wanted, now_ms, progress=progress)
-        if isinstance(self.market, Failover):
-            write_standing(self.store.root, self.market)
+        try:
+            if isinstance(self.market, Failover):
+                write_standing(self.store.root, self.market)
+            self._trim(now_ms)
+        except WorkerError as error:  # the disk: the series that could not be written have said so as well
+            log.error("not_kept", reason=str(error))
+        self._look_at_the_disk()
         self.state.replace_series(
             {
                 _series(report.symbol, report.interval_ms): SeriesState(
@@ -98,6 +106,29 @@ class Updater:
                 for report in reports
             }
         )
+
+    def _trim(self, now_ms: int) -> None:
+        """Once a day, delete months of klines that nothing reads any more."""
+        if self.trimmed_ms and 0 <= now_ms - self.trimmed_ms[-1] < DAY_MS:
+            return
+        self.trimmed_ms[:] = [now_ms]
+        panels = {panel.interval_ms: panel for panel in PANELS.values()}
+        for symbol, interval_ms in self.store.series():
+            if interval_ms in panels:
+                oldest_ms = klines_kept_from_ms(panels[interval_ms], self.settings.training_days, now_ms)
+                if gone := self.store.trim(symbol, interval_ms, oldest_ms):
+                    log.info("klines_trimmed", symbol=symbol, interval_ms=interval_ms, files=[p.name for p in gone])
+
+    def _look_at_the_disk(self) -> None:
+        """Raise the alarm before the disk is full: then nothing that is learnt can be kept, and no answer."""
+        free_mb = shutil.disk_usage(self.settings.data_dir).free >> 20
+        if free_mb < LEAST_FREE_MB:
+            log.error(
+                "disk_nearly_full",
+                data_dir=str(self.settings.data_dir),
+                free_mb=free_mb,
+                remedy=f"make room: at least {LEAST_FREE_MB} MB; answers go on, trainings and the ledger may not",
+            )
 
     def train(self, panel: str, *, again: bool = False) -> PanelState:
         """One round: sync, train in a child process, judge, publish. Any failure ends up in the state and the log.

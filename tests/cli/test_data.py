@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.data import MARGIN_DAYS
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from market.exchange_files import read_klines, write_klines
 from market.klines import COLUMNS, Klines
 from market.simulated import SimulatedExchange
 from market.store import KlineStore
-from model.heads import MINUTE, training_start_ms
+from model.heads import BACKTEST_DAYS, MINUTE, training_start_ms
 from research.walk import SPAN_DAYS
 from tests.fakes import START_MS, eventually, random_walk_klines
 
@@ -197,7 +196,7 @@ def test_while_another_process_writes_nothing_is_imported(tmp_path: Path, store:
 
 
 def test_the_margin_covers_what_a_backtest_walks_over() -> None:
-    assert MARGIN_DAYS > SPAN_DAYS
+    assert BACKTEST_DAYS > SPAN_DAYS
 
 
 @pytest.mark.parametrize("keep_days", [None, 40])
@@ -214,7 +213,7 @@ def test_months_that_nothing_reads_are_deleted(tmp_path: Path, keep_days: int | 
     arguments = ["--keep-days", str(keep_days), "--interval", "1m"] if keep_days else []
     code, shown, _ = data(tmp_path, "trim", *arguments, TRAINING_DAYS="30")
     assert code == 0
-    oldest_ms = now_ms - 40 * DAY_MS if keep_days else training_start_ms(MINUTE, 30, now_ms) - MARGIN_DAYS * DAY_MS
+    oldest_ms = now_ms - 40 * DAY_MS if keep_days else training_start_ms(MINUTE, 30, now_ms) - BACKTEST_DAYS * DAY_MS
     first_ms = store.first("ETHUSDT", MINUTE_MS)
     assert first_ms is not None
     assert oldest_ms - 31 * DAY_MS < first_ms <= oldest_ms

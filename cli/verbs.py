@@ -1,0 +1,73 @@
+"""What the verbs of ``birnn`` share: settings from options, and failures in one line."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from core.errors import ConfigError, WorkerError
+from core.settings import Settings, load_settings
+
+EXAMPLE_CONFIG = Path("config.example.json")
+NOT_FOR_SERVING = (
+    "torch",
+    "onnx",
+    "safetensors",
+    "lightgbm",
+    "matplotlib",
+    "optuna",
+)  # pyproject.toml: train, research
+
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
+]
+DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
+
+
+def _fail(error: WorkerError) -> NoReturn:
+    print(f"birnn: {error}", file=sys.stderr)
+    raise typer.Exit(2 if isinstance(error, ConfigError) else 1)
+
+
+def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
+    """A failure we name is one line and an exit code, never a traceback."""
+
+    @functools.wraps(verb)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            verb(*args, **kwargs)
+        except WorkerError as error:
+            _fail(error)
+        except ModuleNotFoundError as error:
+            if error.name not in NOT_FOR_SERVING:
+                raise
+            _fail(
+                ConfigError(
+                    f"{verb.__name__} needs the package {error.name}, which a container does not have: run it from a "
+                    "checkout of the repository, after pip install '.[train,research]' there"
+                )
+            )
+
+    return wrapped
+
+
+def settings_from(*, config: str | None = None, data_dir: Path | None = None, **others: object) -> Settings:
+    """The settings of this process, with what options say.
+
+    Raises:
+        ConfigError: as ``load_settings``.
+    """
+    given = {"config_file": config, "data_dir": data_dir, **others}
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def or_example(settings: Settings) -> Settings:
+    """A first run needs no config.json; one that was named must be there."""
+    given = "config_file" in settings.model_fields_set or settings.config_files[0].exists()
+    if not given and EXAMPLE_CONFIG.exists():
+        print("no config.json here: using config.example.json (copy it to config.json to choose your own topics)")
+        return settings.model_copy(update={"config_file": str(EXAMPLE_CONFIG)})
+    return settings
