@@ -4,7 +4,7 @@ import sys
 import time
 
 from core.settings import load_settings
-from inference.__main__ import serve
+from inference.__main__ import keep_heap_whole, serve
 
 
 class FastClock:
@@ -26,5 +26,6 @@ class FastClock:
 
 
 if __name__ == "__main__":
+    keep_heap_whole()
     base_ms, began_s, speed = sys.argv[1:]
     sys.exit(serve(load_settings(), FastClock(int(base_ms), float(began_s), float(speed))))

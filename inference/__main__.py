@@ -1,5 +1,6 @@
 """``python -m inference``: answers the offchain node until SIGTERM or SIGINT."""
 
+import ctypes
 import errno
 import signal
 import socket
@@ -38,6 +39,9 @@ LISTEN_PATIENCE_S = 6.0  # the process before this one may have been killed with
 VENUE_TIMEOUT_S = 3.0
 # A thread that computes lets the event loop in after this long; Python's own 5 ms is ten answers' time.
 SWITCH_S = 0.0005
+# From glibc's malloc.h: blocks above this many bytes are the system's again once they are free. By itself glibc raises
+# that limit to the largest block it has seen, and the tables of each candle and network break up the heap.
+M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 128 * 1024
 STOP_S = 0.3  # for each background thread; one that hangs in a request is left behind
 
 log = structlog.get_logger()
@@ -45,6 +49,7 @@ log = structlog.get_logger()
 
 def main() -> int:
     """Run until told to end; 2 with one line on stderr when the configuration is wrong."""
+    keep_heap_whole()
     # Before there is a server to stop, ending is leaving.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
@@ -53,6 +58,13 @@ def main() -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_CONFIG
+
+
+def keep_heap_whole() -> None:
+    """Let large blocks come from the system and go back to it; for months on a small machine. Nothing without glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def serve(settings: Settings, clock: Clock) -> int:

@@ -1,6 +1,5 @@
 """Which published networks answer which topics, as the registry has it now; a bad one never replaces a good one."""
 
-import ctypes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -28,13 +27,6 @@ class Chosen:
     def versions(self) -> dict[str, BiRNNForecaster]:
         """The networks in use, each once."""
         return {forecaster.version: forecaster for forecaster in self.forecasters.values()}
-
-
-def give_back_memory() -> None:
-    """Let the system have what a replaced network has left free; glibc alone keeps it, and a little more each time."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 NOTHING = Chosen(forecasters={}, faults={})

@@ -12,7 +12,7 @@ from core.errors import StaleKlines, UnusableForecast, WorkerError
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.answer import Answer
-from inference.champions import NOTHING, Champions, Chosen, give_back_memory
+from inference.champions import NOTHING, Champions, Chosen
 from inference.ledger import Ledger
 from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook
 from inference.question import Questions
@@ -335,8 +335,6 @@ class InferenceService:
             if chosen is not None:
                 self._adopt(chosen)
             self._look_out()
-        if chosen is not None:
-            give_back_memory()
 
     def _adopt(self, chosen: Chosen) -> None:
         for version, forecaster in chosen.versions.items():
