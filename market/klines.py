@@ -134,6 +134,10 @@ class Klines:
         first, last = np.searchsorted(self.open_time_ms, [start_ms, end_ms])
         return self._take(slice(int(first), int(last)))
 
+    def rows(self, first: int, last: int) -> "Klines":
+        """Rows by their number, ``last`` excluded."""
+        return self._take(slice(first, last))
+
     def tail(self, rows: int) -> "Klines":
         """The newest ``rows`` klines, or all when there are fewer."""
         return self._take(slice(max(0, len(self) - rows), None))

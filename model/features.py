@@ -21,7 +21,7 @@ MOVE_SPANS, TAKER_SPANS, TRADED_SPANS = (2, *SPANS), (5, 15, 60), (5, 15)
 WARMUP = 241  # candles without a hole that one row reads, itself included: each return needs the close before it
 
 FLAT = 1e-6  # per candle: the least volatility a market is taken to have
-BLOCK = 4096  # rows: the doubles of that many fit into a processor's cache
+BLOCK = 16_384  # rows worked on at once: their doubles stay in the processor's cache, and no page is new to it
 LIMIT = 8.0  # features are clipped here: what lies beyond is news, whatever its size
 
 _OWN = (
@@ -93,41 +93,56 @@ def compute(
     Returns:
         A row per candle, oldest first. With NaN in a flow column (a venue that has none) its feature is neutral, 0.
     """
-    own, scale = describe(klines, panel.memory)
-    leaders, _ = led or ((own, scale) if leader is klines else describe(leader, panel.memory))
-    wanted = slice(max(0, len(klines) - (len(klines) if newest is None else newest)), None)
-    open_time_ms = klines.open_time_ms[wanted]
+    first = max(0, len(klines) - (len(klines) if newest is None else newest))
+    open_time_ms = klines.open_time_ms[first:]
     place = np.searchsorted(leader.open_time_ms, open_time_ms)
-    place[place == len(leader)] = 0  # no such time: no match below
     matched = np.isin(open_time_ms, leader.open_time_ms, assume_unique=True)
-    led_run = np.zeros(len(open_time_ms), np.int64)
-    led_run[matched] = leader.run_length()[place[matched]]
-    columns = [own[name][wanted] for name in _OWN]
-    for name in _LEADER:
-        column = np.zeros(len(open_time_ms))
-        column[matched] = leaders[name][place[matched]]
-        columns.append(column)
-    columns += _calendar(open_time_ms)
-    unbroken = np.minimum(klines.run_length()[wanted], led_run) >= unbroken_needed(panel)
+    place[~matched] = 0
+    led_run = np.where(matched, leader.run_length()[place], 0) if len(leader) else np.zeros(len(open_time_ms), np.int64)
+    x_TF = np.empty((len(open_time_ms), len(FEATURES)), np.float32)
+    scale = np.empty(len(open_time_ms))
+    for start in range(0, len(open_time_ms), BLOCK):
+        block = slice(start, min(start + BLOCK, len(open_time_ms)))
+        own, scale[block] = _described(klines, first + block.start, first + block.stop, panel.memory)
+        known = matched[block]
+        if led is not None:
+            leaders, at = led[0], place[block][known]
+        elif leader is klines:
+            leaders, at = own, place[block][known] - (first + block.start)
+        elif known.any():
+            low, high = int(place[block][known][0]), int(place[block][known][-1]) + 1
+            leaders, at = _described(leader, low, high, panel.memory)[0], place[block][known] - low
+        else:
+            leaders, at = own, np.empty(0, np.intp)
+        columns = [own[name] for name in _OWN]
+        for name in _LEADER:
+            column = np.zeros(block.stop - block.start)
+            column[known] = leaders[name][at]
+            columns.append(column)
+        _fill(x_TF[block], [*columns, *_calendar(open_time_ms[block])])
+    unbroken = np.minimum(klines.run_length()[first:], led_run) >= unbroken_needed(panel)
     return FeatureTable(
         open_time_ms=open_time_ms,
-        x=_table(columns),
-        scale=scale[wanted],
-        close=klines.close[wanted],
-        usable=unbroken & (np.arange(len(klines))[wanted] >= rows_needed(panel) - 1),
+        x=x_TF,
+        scale=scale,
+        close=klines.close[first:],
+        usable=unbroken & (np.arange(first, len(klines)) >= rows_needed(panel) - 1),
     )
 
 
-def _table(columns: list[Floats]) -> Floats32:
-    """``(T, F)``: clipped, and 0 where there is no number. Block by block: whole tables of doubles are slow to make."""
-    rows = len(columns[0])
-    x_TF = np.empty((rows, len(columns)), np.float32)
-    for first in range(0, rows, BLOCK):
-        block = np.array([column[first : first + BLOCK] for column in columns])
-        np.clip(block, -LIMIT, LIMIT, out=block)
-        block[np.isnan(block)] = 0.0
-        x_TF[first : first + BLOCK] = block.T
-    return x_TF
+def _described(klines: Klines, first: int, last: int, memory: int) -> "Described":
+    """``describe`` of the rows from ``first`` to before ``last``, which read no others than those before them."""
+    context = min(first, max(memory, WARMUP) + 1)
+    columns, scale = describe(klines.rows(first - context, last), memory)
+    return {name: column[context:] for name, column in columns.items()}, scale[context:]
+
+
+def _fill(x_TF: Floats32, columns: list[Floats]) -> None:
+    """Clipped, and 0 where there is no number."""
+    table = np.array(columns)
+    np.clip(table, -LIMIT, LIMIT, out=table)
+    table[np.isnan(table)] = 0.0
+    x_TF[:] = table.T
 
 
 def present_scale(klines: Klines) -> float:
