@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+import orjson
 import structlog
 
 
@@ -53,8 +54,7 @@ def configure_logging(level: str, *, service: str, simulated: bool) -> None:
         add_fixed,
         structlog.processors.format_exc_info,
     ]
-    encode = json.JSONEncoder(sort_keys=True, default=str).encode  # json.dumps would make one for every line
-    rendered = structlog.processors.JSONRenderer(lambda event, **_: encode(event))
+    rendered = structlog.processors.JSONRenderer(lambda event, **_: _json(event))
     lines = _Lines(_own_stdout())
     structlog.configure(
         processors=[*described, rendered],
@@ -70,6 +70,14 @@ def configure_logging(level: str, *, service: str, simulated: bool) -> None:
         )
     )
     logging.basicConfig(level=max(numeric, logging.WARNING), handlers=[others])
+
+
+def _json(event: Any) -> str:
+    """One line; under load those of answers are a twentieth of all that inference does with the standard library."""
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # an integer of more than 64 bits, or text that is none
+        return json.dumps(event, default=str, sort_keys=True)
 
 
 def _own_stdout() -> TextIO:
