@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,15 @@ from typing import TextIO
 from core.clock import SystemClock
 from core.errors import ConfigError, MarketUnavailable
 from core.settings import Market, Settings
-from market.binance import Binance
+from market.venues import market_from
 
-BINANCE_PATIENCE_S = 3.0
+VENUE_PATIENCE_S = 3.0
 EXCHANGE_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarketChoice:
-    """Binance or the simulated exchange, and the one line that says so."""
+    """The real venues or the simulated exchange, and the one line that says so."""
 
     market: Market  # never AUTO
     sentence: str
@@ -31,18 +32,26 @@ def choose_market(settings: Settings) -> MarketChoice:
     """Resolve ``MARKET``; not set at all, it counts as ``auto`` here."""
     wanted = settings.market if "market" in settings.model_fields_set else Market.AUTO
     if wanted is Market.BINANCE:
-        return MarketChoice(market=Market.BINANCE, sentence="market: Binance (MARKET=binance)")
+        return MarketChoice(
+            market=Market.BINANCE, sentence=f"market: real prices (MARKET=binance; {settings.market_venues})"
+        )
     if wanted is Market.SIMULATED:
         return MarketChoice(
             market=Market.SIMULATED, sentence="market: SIMULATED (MARKET=simulated); prices are invented"
         )
-    reach = Binance(settings.rest_urls, settings.binance_archive_url, SystemClock()).answers(BINANCE_PATIENCE_S)
-    if reach:
-        return MarketChoice(market=Market.BINANCE, sentence="market: Binance (it answered)")
+    venues = market_from(settings.model_copy(update={"market": Market.BINANCE}), SystemClock()).venues
+    pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
+    asked = {pool.submit(venue.hosts.answers, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
+    pool.shutdown(wait=False)
+    reasons = []
+    for answered in as_completed(asked):
+        if reach := answered.result():
+            return MarketChoice(market=Market.BINANCE, sentence=f"market: real prices ({asked[answered]} answered)")
+        reasons.append(f"{asked[answered]}: {reach.detail}")
     return MarketChoice(
         market=Market.SIMULATED,
-        sentence=f"market: SIMULATED, prices are invented; Binance did not answer within {BINANCE_PATIENCE_S:.0f} s "
-        f"({reach.detail})",
+        sentence=f"market: SIMULATED, prices are invented; no venue of MARKET_VENUES answered within "
+        f"{VENUE_PATIENCE_S:.0f} s ({'; '.join(reasons)})",
     )
 
 

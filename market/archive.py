@@ -5,11 +5,13 @@ import io
 import re
 import zipfile
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
 from core.errors import MalformedKlines
-from market.klines import Ints, Klines
+from market.klines import Ints
+from market.quality import Sifted, sift
 
 CSV_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 6 MB; anything near this is no kline file
 MICROSECONDS_FROM = 10**14  # as milliseconds this is the year 5138
@@ -35,8 +37,8 @@ def check(body: bytes, checksum: bytes) -> None:
         raise MalformedKlines(f"SHA-256 is {actual}, its checksum file says {expected}")
 
 
-def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-    """Klines of one archive file.
+def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> Sifted:
+    """Klines of one archive file, and its rows that are none.
 
     Args:
         body: a zip with one CSV of 12 columns, a header row or none, times in milliseconds or (2025 on)
@@ -47,15 +49,14 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> K
         MalformedKlines: says what is wrong.
     """
     table = _table(unzipped(body))
-    klines = Klines(
-        interval_ms=interval_ms,
-        open_time_ms=_milliseconds(table[:, 0]),
-        **{name: np.ascontiguousarray(table[:, column]) for column, name in enumerate(NAMES, start=1)},
-    )
-    inside = klines.between(start_ms, end_ms)
+    times = _milliseconds(table[:, 0])
+    if (np.diff(times) <= 0).any():
+        raise MalformedKlines("open_time_ms must rise strictly: the rows are in another order, or one is there twice")
+    found = sift(interval_ms, times, {name: table[:, column] for column, name in enumerate(NAMES, start=1)})
+    inside = found.klines.between(start_ms, end_ms)
     if not len(inside):
         raise MalformedKlines("no row lies in the time that the file's name says")
-    return inside
+    return replace(found, klines=inside)
 
 
 def unzipped(body: bytes, limit_bytes: int = CSV_LIMIT_BYTES) -> bytes:

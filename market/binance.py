@@ -169,10 +169,12 @@ class Binance(Venue):
         try:
             if checksum is not None:
                 check(body, checksum)
-            klines = read_archive(body, interval_ms, start_ms, end_ms)
+            found = read_archive(body, interval_ms, start_ms, end_ms)
         except MalformedKlines as error:
             raise MalformedKlines(f"{self._archive.urls[0]}{path}: {error}") from error
-        return klines.closed(self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        self._aside.put(self.offer.name, symbol, interval_ms, found.refused, now_ms)
+        return found.klines.closed(now_ms)
 
     def clock_ahead_ms(self) -> int:
         """See the protocol. The answer is taken to be of the middle between question and answer."""

@@ -56,7 +56,8 @@ class Coinbase(ClockedVenue):
                 "start": iso(first_ms),
                 "end": iso(end_ms - interval_ms),
             }
-            page = self._of_product(symbol, path, params, partial(candles, interval_ms=interval_ms, now_ms=now_ms))
+            read = partial(candles, interval_ms=interval_ms, now_ms=now_ms, last_ms=end_ms)
+            page = self._of_product(symbol, path, params, read)
             self._aside.put(self.OFFER.name, symbol, interval_ms, page.refused, now_ms)
             run = page.klines.between(first_ms, end_ms)
             silent = 0 if len(run) else silent + 1
@@ -92,19 +93,26 @@ class Coinbase(ClockedVenue):
             raise
 
 
-def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
+def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None = None) -> Sifted:
     """The candles of an answer, of the Exchange or of the Advanced Trade API, in whatever order.
 
+    Args:
+        now_ms: by the venue's clock; the candle that has not ended by then is left out.
+        last_ms: an answer of which every candle opens later is of another range; None does not ask.
     Raises:
-        MalformedKlines: they are none.
+        MalformedKlines: they are none, or of another range.
     """
     rows = _rows(json_of(body))
     times = np.array([number(row[0]) for row in rows])
-    if not (np.isfinite(times) & (times >= 0) & (times < 10**11) & (times % 1 == 0)).all():
+    if not ((times >= 0) & (times < 10**11) & (np.floor(times) == times)).all():
         raise MalformedKlines("a candle must have a time in whole seconds")
     cells = {name: np.array([number(row[at]) for row in rows], np.float64) for at, name in enumerate(COLUMNS) if at}
     opened_ms = times.astype(np.int64) * SECOND_MS
-    kept = opened_ms <= now_ms - interval_ms  # the newest one has not ended
+    # Taken for an empty page, a host that ignores the range would look like a symbol that was not listed yet.
+    if last_ms is not None and rows and opened_ms.min() > last_ms:
+        raise MalformedKlines(f"asked for candles up to {iso(last_ms)}, got only newer ones")
+    # The newest one has not ended, and by a clock that is a little behind has not begun; what opens later is refused.
+    kept = (opened_ms <= now_ms - interval_ms) | (opened_ms > now_ms + interval_ms)
     return sift(interval_ms, opened_ms[kept], {name: column[kept] for name, column in cells.items()}, now_ms=now_ms)
 
 

@@ -29,8 +29,10 @@ SILENT_ROWS = 3
 SILENCE_REST_MS = 2 * MINUTE_MS
 MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
 FIRST_REST_MS, LONGEST_REST_MS = SECOND_MS, MINUTE_MS  # of a venue that failed, doubling
-LONE_REST_MS = 2 * SECOND_MS  # the longest where no other venue can stand in
-BARRED_REST_MS = 30 * SECOND_MS  # likewise of one that does not serve our country or address
+LONE_REST_MS = 2 * SECOND_MS
+# By state, the longest rest where no other venue can stand in; what is not here is waited out.
+LONGEST_ALONE_MS = dict.fromkeys(("unreachable", "malformed", "refused", "no level", "silent"), LONE_REST_MS)
+LONGEST_ALONE_MS["barred"] = 30 * SECOND_MS
 SIGN_OF_LIFE_S = 3.0  # how long one is waited for
 KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may be well for one and not for the other
 
@@ -54,8 +56,7 @@ class VenueFault:
 class _Series:
     """What is known of one series; changed under the lock."""
 
-    level: str = ""  # the venue at whose level it is; empty before the first candle
-    recent: Klines | None = None  # its newest candles, of that venue alone
+    recent: Klines | None = None  # its newest candles, of the venue at whose level it is alone
     source: str = ""  # who told its newest candle
     borrowed_ms: int | None = None  # open time of the oldest candle that another venue told since
 
@@ -65,6 +66,7 @@ class _Book:
     """All that changes."""
 
     faults: dict[tuple[str, str, str], VenueFault] = field(default_factory=dict)  # venue, kind, symbol or ""
+    levels: dict[str, str] = field(default_factory=dict)  # symbol: the venue at whose level all its series are
     series: dict[tuple[str, int], _Series] = field(default_factory=dict)
     factors: dict[tuple[str, str], float] = field(default_factory=dict)  # venue, symbol: the level over its own
     holes: dict[tuple[str, int, int], int] = field(default_factory=dict)  # symbol, interval, start: asked for at
@@ -126,14 +128,12 @@ class Failover(MarketData):
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         """See the protocol: the series' own venue's archives, or where it has none yet of the first that has any."""
-        series = self._series(symbol, interval_ms)
         for venue in self.venues:
-            if venue.offer.archives and series.level in {"", venue.offer.name}:
+            if venue.offer.archives and self.level(symbol) in {"", venue.offer.name}:
                 klines = venue.archive(symbol, interval_ms, day_ms, month=month)
                 if klines is None:
                     return None
-                with self._lock:
-                    series.level = series.level or venue.offer.name
+                self._begun(symbol, venue.offer.name)
                 return self._believed(venue, symbol, klines)  # the holes are asked for over REST
         return None
 
@@ -143,7 +143,9 @@ class Failover(MarketData):
         failures: list[tuple[Venue, WorkerError]] = []
         left = list(dict.fromkeys(symbols))
         for venue in self.venues:
-            fit = [symbol for symbol in left if venue in self._order(PRICES, symbol, failures)]
+            whys = {symbol: self._why_left(venue, PRICES, symbol) for symbol in left}
+            fit = [symbol for symbol, why in whys.items() if why is None]
+            failures += [(venue, why) for why in whys.values() if why is not None][:1]
             if not fit:
                 continue
             for symbol, price in self._told(venue, fit, failures).items():
@@ -172,16 +174,17 @@ class Failover(MarketData):
         if not len(klines):
             return
         with self._lock:
+            self._begun(symbol, self.venues[0].offer.name)
             series = self._series(symbol, klines.interval_ms)
-            series.level = series.level or self.venues[0].offer.name
             known = series.recent
             series.recent = klines.tail(REMEMBERED_ROWS) if known is None else klines.merge(known).tail(REMEMBERED_ROWS)
 
     def borrowed(self, symbol: str, interval_ms: int) -> Sequence[tuple[int, int]]:
         """See the protocol; empty while the series' own venue is not to be asked."""
         series = self._series(symbol, interval_ms)
-        home = next((venue for venue in self.venues if venue.offer.name == series.level), None)
-        if series.borrowed_ms is None or home is None or self._faults_of(home, KLINES, symbol):
+        level = self.level(symbol)
+        home = next((venue for venue in self.venues if venue.offer.name == level), None)
+        if series.borrowed_ms is None or home is None or self._why_left(home, KLINES, symbol):
             return ()
         return ((series.borrowed_ms, self._clock.now_ms() // interval_ms * interval_ms),)
 
@@ -195,31 +198,35 @@ class Failover(MarketData):
 
     def level(self, symbol: str) -> str:
         """See the protocol; empty before the first candle."""
-        with self._lock:
-            return next((s.level for (other, _), s in self._book.series.items() if other == symbol and s.level), "")
+        return self._book.levels.get(symbol, "")
 
     @property
     def standing(self) -> dict[str, dict[str, str | int | None]]:
         """What another process, or this one after its end, must know of each series: see ``market.venues``."""
         with self._lock:
             return {
-                f"{symbol}-{interval_name(interval_ms)}": {"level": series.level, "borrowed_ms": series.borrowed_ms}
-                for (symbol, interval_ms), series in sorted(self._book.series.items())
-                if series.level
+                f"{symbol}-{interval_name(interval_ms)}": {
+                    "level": self._book.levels[symbol],
+                    "borrowed_ms": self._book.series[symbol, interval_ms].borrowed_ms,
+                }
+                for symbol, interval_ms in sorted(self._book.series)
+                if symbol in self._book.levels
             }
 
     def stand(self, symbol: str, interval_ms: int, level: str, borrowed_ms: int | None) -> None:
         """Begin a series where an earlier process left it."""
         with self._lock:
-            self._book.series[symbol, interval_ms] = _Series(level=level, borrowed_ms=borrowed_ms)
+            self._begun(symbol, level)
+            self._book.series[symbol, interval_ms] = _Series(borrowed_ms=borrowed_ms)
 
     # What a person asks.
 
     @property
     def faults(self) -> dict[tuple[str, str, str], VenueFault]:
         """By (venue, kind of question, symbol or empty): what is left alone now, and why."""
+        now_ms = self._clock.now_ms()
         with self._lock:
-            return dict(self._book.faults)
+            return {key: fault for key, fault in self._book.faults.items() if not _is_over(fault, now_ms, alone=False)}
 
     def stop(self) -> None:
         """End the threads that wait for signs of life."""
@@ -230,50 +237,41 @@ class Failover(MarketData):
     def _order(self, kind: str, symbol: str, failures: list[tuple[Venue, WorkerError]]) -> Iterator[Venue]:
         """The venues to ask, best first; those that are left alone add why to ``failures``."""
         for venue in self.venues:
-            if venue.offer.key_missing:
-                failures.append((venue, ConfigError(f"{venue.offer.name}: {venue.offer.key} is not set")))
-                continue
-            faults = self._faults_of(venue, kind, symbol)
-            if faults:
-                fault = faults[0]
-                wait_s = max(0.0, (fault.until_ms - self._clock.now_ms()) / 1000) if fault.state == "limited" else None
-                error = ConfigError if fault.state == "unknown symbol" else MarketUnavailable
-                failures.append(
-                    (venue, error(fault.reason) if wait_s is None else MarketUnavailable(fault.reason, wait_s))
-                )
-            else:
+            error = self._why_left(venue, kind, symbol)
+            if error is None:
                 yield venue
+            else:
+                failures.append((venue, error))
+
+    def _why_left(self, venue: Venue, kind: str, symbol: str) -> WorkerError | None:
+        """Why a venue is not asked now; None when it is."""
+        name, now_ms = venue.offer.name, self._clock.now_ms()
+        if venue.offer.key_missing:
+            return ConfigError(f"{name}: {venue.offer.key} is not set")
+        fault = self._fault_of(venue, kind, symbol)
+        if fault is None:
+            return None
+        if fault.state == "limited":
+            return MarketUnavailable(fault.reason, max(0.0, (fault.until_ms - now_ms) / 1000))
+        return ConfigError(fault.reason) if fault.state == "unknown symbol" else MarketUnavailable(fault.reason)
 
     def _offers(self, venue: Venue, interval_ms: int, end_ms: int) -> bool:
         rows = venue.offer.history_rows
         reaches = rows is None or end_ms > self._clock.now_ms() - rows * interval_ms
         return interval_ms in venue.offer.intervals_ms and reaches
 
-    def _faults_of(self, venue: Venue, kind: str, symbol: str) -> list[VenueFault]:
+    def _fault_of(self, venue: Venue, kind: str, symbol: str) -> VenueFault | None:
         """What keeps a venue from being asked now."""
         now_ms, name = self._clock.now_ms(), venue.offer.name
         with self._lock:
-            found = [self._book.faults.get((name, kind, "")), self._book.faults.get((name, kind, symbol))]
-            return [fault for fault in found if fault and not self._is_over(fault, now_ms, alone=self._is_alone(venue))]
+            alone = all(self._is_left(other, kind, symbol) for other in self.venues if other is not venue)
+            found = (self._book.faults.get((name, kind, scope)) for scope in ("", symbol))
+            return next((fault for fault in found if fault and not _is_over(fault, now_ms, alone=alone)), None)
 
-    def _is_alone(self, venue: Venue) -> bool:
-        """Whether no other venue is well."""
-        return not any(
-            other is not venue
-            and not other.offer.key_missing
-            and not self._book.faults.get((other.offer.name, KLINES, ""))
-            for other in self.venues
-        )
-
-    @staticmethod
-    def _is_over(fault: VenueFault, now_ms: int, *, alone: bool) -> bool:
-        if fault.last_ms > now_ms:  # the clock was set back
-            return True
-        if not fault.lives:
-            return False
-        longest = {"unreachable": LONE_REST_MS, "malformed": LONE_REST_MS, "barred": BARRED_REST_MS}.get(fault.state)
-        until_ms = min(fault.until_ms, fault.last_ms + longest) if alone and longest else fault.until_ms
-        return now_ms >= until_ms
+    def _is_left(self, venue: Venue, kind: str, symbol: str) -> bool:
+        name, now_ms = venue.offer.name, self._clock.now_ms()
+        faults = [self._book.faults.get((name, kind, scope)) for scope in ("", symbol)]
+        return venue.offer.key_missing or any(fault and not _is_over(fault, now_ms, alone=False) for fault in faults)
 
     def _note(self, venue: Venue, kind: str, symbol: str, error: WorkerError) -> None:
         """Leave a venue alone for a while."""
@@ -349,16 +347,17 @@ class Failover(MarketData):
 
     def _series(self, symbol: str, interval_ms: int) -> _Series:
         with self._lock:
-            series = self._book.series.setdefault((symbol, interval_ms), _Series())
-            if not series.level:  # one level for all candles of a symbol
-                levels = (s.level for (other, _), s in self._book.series.items() if other == symbol and s.level)
-                series.level = next(levels, "")
-            return series
+            return self._book.series.setdefault((symbol, interval_ms), _Series())
+
+    def _begun(self, symbol: str, venue: str) -> None:
+        """A venue tells a symbol's first candles: all that come after are at its level."""
+        with self._lock:
+            self._book.levels.setdefault(symbol, venue)
 
     def _at_level(self, venue: Venue, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """What a venue has, at the level of the series."""
-        series, name = self._series(symbol, interval_ms), venue.offer.name
-        if series.level in {"", name}:
+        series, name, level = self._series(symbol, interval_ms), venue.offer.name, self.level(symbol)
+        if level in {"", name}:
             return venue.klines(symbol, interval_ms, start_ms, end_ms)
         told = venue.klines(symbol, interval_ms, start_ms - OVERLAP_ROWS * interval_ms, end_ms)
         recent = series.recent
@@ -372,7 +371,7 @@ class Failover(MarketData):
             factor = self._book.factors.get((name, symbol))
         if factor is None:
             raise _NoLevel(
-                f"{name}: its candles of {symbol} share fewer than {LEAST_COMMON} with those of {series.level}, or do "
+                f"{name}: its candles of {symbol} share fewer than {LEAST_COMMON} with those of {level}, or do "
                 "not move with them: its level is not known"
             )
         # What else flowed is counted differently everywhere; without a number a feature is neutral.
@@ -393,16 +392,18 @@ class Failover(MarketData):
     def _factor(self, venue: Venue, symbol: str, *, may_ask: bool = True) -> float | None:
         """What a price of a venue is multiplied by; None when that cannot be told."""
         name = venue.offer.name
-        with self._lock:
-            found = [
-                (ms, series) for (other, ms), series in self._book.series.items() if other == symbol and series.level
-            ]
-            known = self._book.factors.get((name, symbol))
-        interval_ms, series = min(found, key=lambda pair: pair[0], default=(MINUTE_MS, _Series()))
-        if series.level in {"", name}:
+        if self.level(symbol) in {"", name}:
             return 1.0
-        if known is None and may_ask and series.recent is not None and interval_ms in venue.offer.intervals_ms:
-            end_ms = series.recent.end_ms
+        with self._lock:
+            known = self._book.factors.get((name, symbol))
+            recents = {
+                ms: series.recent.end_ms
+                for (other, ms), series in self._book.series.items()
+                if other == symbol and series.recent is not None
+            }
+        interval_ms = min(recents, default=0)
+        if known is None and may_ask and interval_ms in venue.offer.intervals_ms:
+            end_ms = recents[interval_ms]
             try:
                 self._at_level(venue, symbol, interval_ms, end_ms - interval_ms, end_ms)
             except WorkerError as error:
@@ -449,8 +450,8 @@ class Failover(MarketData):
             if not len(klines):
                 return klines
             before, series.source = series.source, name
-            series.level = series.level or name
-            if name == series.level:
+            self._begun(symbol, name)
+            if name == self.level(symbol):
                 known = series.recent
                 series.recent = (known.merge(klines) if known is not None else klines).tail(REMEMBERED_ROWS)
                 if series.borrowed_ms is not None and klines.open_time_ms[0] <= series.borrowed_ms:
@@ -548,6 +549,20 @@ class Failover(MarketData):
 
 class _NoLevel(MarketUnavailable):
     """A venue's candles cannot be brought to the level of a series."""
+
+
+def _is_over(fault: VenueFault, now_ms: int, *, alone: bool) -> bool:
+    """Whether a venue may be asked again.
+
+    Args:
+        alone: no other venue can stand in for it.
+    """
+    if fault.last_ms > now_ms:  # the clock was set back
+        return True
+    if not fault.lives:
+        return False
+    longest_ms = LONGEST_ALONE_MS.get(fault.state) if alone else None
+    return now_ms >= (fault.until_ms if longest_ms is None else min(fault.until_ms, fault.last_ms + longest_ms))
 
 
 def level_ratio(level: Klines, other: Klines) -> tuple[float | None, float | None]:

@@ -21,13 +21,13 @@ T = TypeVar("T")
 ROWS = 720  # the newest, whatever is asked for
 ROW = 8  # time, open, high, low, close, mean price, volume, count
 ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
-UNKNOWN = ("EQuery:Unknown asset pair", "EGeneral:Invalid arguments")
-# How long it is left alone after each; Kraken does not say.
+UNKNOWN = "EQuery:Unknown asset"  # "... pair" where it is the pair
+# How many seconds it is left alone after each; Kraken does not say. None: the usual waits between two tries.
 BUSY_S = {
     "EAPI:Rate limit exceeded": 15.0,
     "EGeneral:Too many requests": 15.0,
     "EGeneral:Temporary lockout": 900.0,
-    "EService:": None,  # Unavailable, Busy, Market in cancel_only mode ...: as a host that does not answer
+    "EService:": None,  # Unavailable, Busy, Market in cancel_only mode ...
     "EGeneral:Internal error": None,
 }
 
@@ -65,7 +65,7 @@ class Kraken(ClockedVenue):
         params: dict[str, str | int] = {
             "pair": self.name_of(symbol),
             "interval": interval_ms // MINUTE_MS,
-            "since": start_ms // SECOND_MS - 1,
+            "since": max(0, start_ms // SECOND_MS - 1),  # it tells what is after that
         }
         page = self._of_pair(symbol, "/0/public/OHLC", params, partial(candles, interval_ms=interval_ms, now_ms=now_ms))
         self._aside.put(self.OFFER.name, symbol, interval_ms, page.refused, now_ms)
@@ -84,9 +84,11 @@ class Kraken(ClockedVenue):
 
     def _time(self, body: bytes) -> int:
         at_s = _result(body).get("unixtime")
-        if not isinstance(at_s, int):
+        if type(at_s) is not int or not 0 <= at_s < 10**11:
             raise MalformedKlines(f"the answer is no server time but {body[:60]!r}")
-        return at_s * SECOND_MS + SECOND_MS // 2  # in the middle of the second that it names
+        # It names a whole second. Of that the moment nearest to our clock: clocks that agree must not seem to differ,
+        # or the candle that is not finished would be taken for a closed one.
+        return min(max(self._clock.now_ms(), at_s * SECOND_MS), (at_s + 1) * SECOND_MS - 1)
 
     def _of_pair(self, symbol: str, path: str, params: dict[str, str | int], parse: Callable[[bytes], T]) -> T:
         try:
@@ -98,6 +100,8 @@ class Kraken(ClockedVenue):
 def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
     """The candles of an answer.
 
+    Args:
+        now_ms: by the venue's clock; the candle that has not ended by then is left out.
     Raises:
         MalformedKlines: they are none. UnknownPair, MarketUnavailable: Kraken says so.
     """
@@ -105,15 +109,17 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) >= ROW for row in rows):
         raise MalformedKlines(f"candles must be a list of rows of {ROW}, was {str(rows)[:80]}")
     times = np.array([number(row[0]) for row in rows])
-    if not (np.isfinite(times) & (times >= 0) & (times < 10**11) & (times % 1 == 0)).all():
+    if not ((times >= 0) & (times < 10**11) & (np.floor(times) == times)).all():
         raise MalformedKlines("a candle must have a time in whole seconds")
     opened, high, low, close, mean, volume, count = (
         np.array([number(row[at]) for row in rows], np.float64) for at in range(1, ROW)
     )
     columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
-    columns |= {"quote_volume": np.where(volume == 0, 0.0, mean * volume), "trades": count}
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+        columns |= {"quote_volume": np.where(volume == 0, 0.0, mean * volume), "trades": count}
     opened_ms = times.astype(np.int64) * SECOND_MS
-    kept = opened_ms <= now_ms - interval_ms  # the newest one has not ended
+    # The newest one has not ended, and by a clock that is a little behind has not begun; what opens later is refused.
+    kept = (opened_ms <= now_ms - interval_ms) | (opened_ms > now_ms + interval_ms)
     return sift(interval_ms, opened_ms[kept], {name: column[kept] for name, column in columns.items()}, now_ms=now_ms)
 
 

@@ -38,17 +38,32 @@ def birnn(*arguments: str, **environment: str) -> tuple[int, str]:
 
 def test_auto_is_binance_while_it_answers() -> None:
     with SimulatedExchange(symbols=["BTCUSDT"]) as exchange:
-        choice = choose_market(load_settings(market="auto", binance_rest_urls=f"{nobody()},{exchange.url}"))
+        choice = choose_market(
+            load_settings(market="auto", market_venues="binance", binance_rest_urls=f"{nobody()},{exchange.url}")
+        )
     assert choice.market is Market.BINANCE
 
 
 @pytest.mark.parametrize("said", [{}, {"market": "auto"}], ids=["not said", "auto"])
 def test_auto_is_the_simulated_exchange_otherwise_and_says_why(said: dict[str, str]) -> None:
-    choice = choose_market(load_settings(binance_rest_urls=nobody(), **said))
+    choice = choose_market(load_settings(market_venues="binance", binance_rest_urls=nobody(), **said))
     assert choice.market is Market.SIMULATED
     assert "SIMULATED" in choice.sentence
     assert "within 3 s" in choice.sentence
     assert "\n" not in choice.sentence
+
+
+def test_auto_is_the_real_market_while_any_venue_answers() -> None:
+    with SimulatedExchange(symbols=["BTCUSDT"]) as exchange:
+        settings = load_settings(
+            market="auto",
+            market_venues="binance,binanceus",
+            binance_rest_urls=nobody(),
+            binance_us_rest_urls=exchange.url,
+        )
+        choice = choose_market(settings)
+    assert choice.market is Market.BINANCE
+    assert "binanceus answered" in choice.sentence
 
 
 def test_a_named_market_is_not_questioned() -> None:

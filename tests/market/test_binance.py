@@ -684,7 +684,7 @@ def test_genuine_errors_are_told_in_one_line(
 def test_genuine_zips_are_read(shared_data: Path, venue: Venue, name: str, rows: int | None) -> None:
     body = (shared_data / "raw" / "binance_vision" / "spot_daily_zip" / f"{name}.zip").read_bytes()
     interval = {"1m": MINUTE_MS, "15m": 15 * MINUTE_MS, "1h": HOUR_MS, "1d": DAY_MS}[name.split("-")[1]]
-    klines = read_archive(body, interval, 0, 2**62)
+    klines = read_archive(body, interval, 0, 2**62).klines
     assert len(klines) == rows or (rows is None and len(klines) > 100)
 
 
@@ -699,7 +699,7 @@ def test_genuine_zips_are_read(shared_data: Path, venue: Venue, name: str, rows:
 )
 def test_genuine_csv_of_either_unit_is_read(shared_data: Path, name: str, interval_ms: int, rows: int) -> None:
     text = (shared_data / "raw" / "binance_vision" / f"{name}.head.csv").read_bytes()
-    klines = read_archive(zip_of(("a.csv", text)), interval_ms, 0, 2**62)
+    klines = read_archive(zip_of(("a.csv", text)), interval_ms, 0, 2**62).klines
     assert len(klines) == rows
     first = text.splitlines()[-1].split(b",")
     assert klines.close[-1] == float(first[4])

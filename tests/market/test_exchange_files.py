@@ -88,7 +88,7 @@ def test_a_zip_is_as_the_archive_has_it(tmp_path: Path) -> None:
     klines = as_written(around_2025())
     write_klines(tmp_path / "ETHUSDT-1m-2025.zip", "ETHUSDT", klines)
     body = (tmp_path / "ETHUSDT-1m-2025.zip").read_bytes()
-    assert_same(read_archive(body, MINUTE_MS, 0, 2**62), klines)
+    assert_same(read_archive(body, MINUTE_MS, 0, 2**62).klines, klines)
     frame = pl.read_csv(unzipped(body), has_header=False, infer_schema=False)
     assert frame.width == 12
     assert frame.row(0)[0] == str(klines.open_time_ms[0])
