@@ -6,7 +6,7 @@ no ratio can be measured the other venue is not used.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import structlog
 from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.hosts import PROBATION_MS, Blocked, Refused
-from market.klines import COLUMNS, PRICE_COLUMNS, Klines, interval_name
+from market.klines import COLUMNS, PRICE_COLUMNS, Klines, Span, interval_name, without
 from market.provider import MarketData, Price, Venue
 from market.quality import Aside, RefusedRow, doubts_of
 
@@ -58,7 +58,7 @@ class _Series:
 
     recent: Klines | None = None  # its newest candles, of the venue at whose level it is alone
     source: str = ""  # who told its newest candle
-    borrowed_ms: int | None = None  # open time of the oldest candle that another venue told since
+    borrowed: tuple[Span, ...] = ()  # candles that another venue told and the series' own was not asked for since
 
 
 @dataclass(slots=True)
@@ -120,10 +120,10 @@ class Failover(MarketData):
                 continue
             for other, _ in silent:
                 self._rest_from_silence(other, symbol)
-            return self._filled(venue, symbol, self._taken(venue, symbol, klines))
+            return self._filled(venue, symbol, self._taken(venue, symbol, klines, (start_ms, end_ms)))
         if silent:  # whoever has the newest; it is the market that is silent
             venue, klines = max(silent, key=lambda told: told[1].end_ms)
-            return self._taken(venue, symbol, klines)
+            return self._taken(venue, symbol, klines, (start_ms, end_ms))
         raise _failure(failures, f"{interval_name(interval_ms)} klines of {symbol}")
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
@@ -184,9 +184,9 @@ class Failover(MarketData):
         series = self._series(symbol, interval_ms)
         level = self.level(symbol)
         home = next((venue for venue in self.venues if venue.offer.name == level), None)
-        if series.borrowed_ms is None or home is None or self._why_left(home, KLINES, symbol):
+        if home is None or self._why_left(home, KLINES, symbol):
             return ()
-        return ((series.borrowed_ms, self._clock.now_ms() // interval_ms * interval_ms),)
+        return series.borrowed
 
     def stream_factor(self, symbol: str) -> float | None:
         """See the protocol; the stream is the first venue's."""
@@ -201,23 +201,23 @@ class Failover(MarketData):
         return self._book.levels.get(symbol, "")
 
     @property
-    def standing(self) -> dict[str, dict[str, str | int | None]]:
+    def standing(self) -> dict[str, dict[str, str | list[list[int]]]]:
         """What another process, or this one after its end, must know of each series: see ``market.venues``."""
         with self._lock:
             return {
                 f"{symbol}-{interval_name(interval_ms)}": {
                     "level": self._book.levels[symbol],
-                    "borrowed_ms": self._book.series[symbol, interval_ms].borrowed_ms,
+                    "borrowed": [list(span) for span in self._book.series[symbol, interval_ms].borrowed],
                 }
                 for symbol, interval_ms in sorted(self._book.series)
                 if symbol in self._book.levels
             }
 
-    def stand(self, symbol: str, interval_ms: int, level: str, borrowed_ms: int | None) -> None:
+    def stand(self, symbol: str, interval_ms: int, level: str, borrowed: Iterable[Span]) -> None:
         """Begin a series where an earlier process left it."""
         with self._lock:
             self._begun(symbol, level)
-            self._book.series[symbol, interval_ms] = _Series(borrowed_ms=borrowed_ms)
+            self._book.series[symbol, interval_ms] = _Series(borrowed=tuple(borrowed))
 
     # What a person asks.
 
@@ -441,8 +441,12 @@ class Failover(MarketData):
             for kind in (KLINES, PRICES):  # its last price is no newer than its last trade
                 self._book.faults[name, kind, symbol] = fault
 
-    def _taken(self, venue: Venue, symbol: str, klines: Klines) -> Klines:
-        """Candles that a venue told, less those that are not believed; and what is known of the series after them."""
+    def _taken(self, venue: Venue, symbol: str, klines: Klines, asked: Span) -> Klines:
+        """Candles that a venue told, less those that are not believed; and what is known of the series after them.
+
+        Args:
+            asked: the range that it was asked for.
+        """
         klines = self._believed(venue, symbol, klines)
         name = venue.offer.name
         series = self._series(symbol, klines.interval_ms)
@@ -454,12 +458,13 @@ class Failover(MarketData):
             if name == self.level(symbol):
                 known = series.recent
                 series.recent = (known.merge(klines) if known is not None else klines).tail(REMEMBERED_ROWS)
-                if series.borrowed_ms is not None and klines.open_time_ms[0] <= series.borrowed_ms:
-                    series.borrowed_ms = None
-                    self._book.factors = {k: v for k, v in self._book.factors.items() if k[1] != symbol}
-            elif series.borrowed_ms is None:
-                known_ms = series.recent.end_ms if series.recent is not None else 0
-                series.borrowed_ms = max(known_ms, int(klines.open_time_ms[0]))
+                series.borrowed = tuple(without(series.borrowed, [asked]))  # what it lacks now it will not have
+            else:
+                own = series.recent.open_time_ms if series.recent is not None else ()
+                foreign = np.setdiff1d(klines.open_time_ms, own, assume_unique=True)
+                if len(foreign):
+                    span = (int(foreign[0]), int(foreign[-1]) + klines.interval_ms)
+                    series.borrowed = _joined([*series.borrowed, span])
         if before and before != name:
             self.switches += 1
             log.warning("market_venue_changed", symbol=symbol, venue=name, before=before)
@@ -583,6 +588,22 @@ def level_ratio(level: Klines, other: Klines) -> tuple[float | None, float | Non
         return None, None
     mine, its = level.volume[left].sum(), other.volume[right].sum()
     return float(np.exp(middle)), float(mine / its) if mine > 0 and its > 0 else None
+
+
+def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Spans in order, with those that touch made one.
+
+    >>> _joined([(20, 30), (0, 10), (10, 15)])
+    ((0, 15), (20, 30))
+    """
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            first, last = joined.pop()
+            joined.append((first, max(last, end)))
+        else:
+            joined.append((start, end))
+    return tuple(joined)
 
 
 def _quiet_rows(klines: Klines) -> int:

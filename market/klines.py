@@ -13,6 +13,8 @@ from core.errors import ConfigError, MalformedKlines
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+Span = tuple[int, int]  # (start_ms, end_ms), end excluded
+
 PRICE_COLUMNS = ("open", "high", "low", "close")
 FLOW_COLUMNS = ("volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote")
 COLUMNS = PRICE_COLUMNS + FLOW_COLUMNS
@@ -202,3 +204,20 @@ class Klines:
             close=self.close[last],
             **sums,
         )
+
+
+def without(spans: Sequence[Span], holes: Sequence[Span]) -> list[Span]:
+    """``spans`` less ``holes``, in order.
+
+    >>> without([(0, 10), (20, 30)], [(2, 4), (8, 22)])
+    [(0, 2), (4, 8), (22, 30)]
+    """
+    rest = list(spans)
+    for hole_start, hole_end in holes:
+        rest = [
+            piece
+            for start, end in rest
+            for piece in ((start, min(end, hole_start)), (max(start, hole_end), end))
+            if piece[0] < piece[1]
+        ]
+    return rest

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from market.hosts import Hosts
-from market.klines import Klines
+from market.klines import Klines, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class MarketData(Protocol):
         """Take note of candles that the caller has, by which the level of what it asks for is told."""
         return None
 
-    def borrowed(self, symbol: str, interval_ms: int) -> Sequence[tuple[int, int]]:
+    def borrowed(self, symbol: str, interval_ms: int) -> Sequence[Span]:
         """Spans that were told lately by another venue than the series' own, to be asked for again."""
         return ()
 

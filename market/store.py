@@ -20,7 +20,7 @@ import structlog
 from core.clock import DAY_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, WorkerError
 from core.files import replace_file, replace_json, sweep_leftovers, sync_folder
-from market.klines import COLUMNS, INTERVALS, Ints, Klines, interval_name, month_span
+from market.klines import COLUMNS, INTERVALS, Ints, Klines, Span, interval_name, month_span, without
 from market.tail import TAIL_ROWS, read_tail, write_tail
 
 SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
@@ -40,7 +40,6 @@ SETTLED_S = 0.05
 KEPT_MONTHS = 2  # whatever a trim is asked for
 DAMAGED_FOR_MS = 30 * DAY_MS  # then what was set aside is of no more use to anybody
 
-Span = tuple[int, int]  # (start_ms, end_ms), end excluded
 _Stamp = tuple[int, int, int] | None  # (inode, time of change in ns, bytes) of a file; None when there is none
 
 _JOURNAL = ".new.parquet"
@@ -487,23 +486,6 @@ class KlineStore:
             # Only saves requests: what is forgotten is asked for once more and written anew.
             _log.warning("absent_file_skipped", file=str(path), why=str(error))
             return []
-
-
-def without(spans: Sequence[Span], holes: Sequence[Span]) -> list[Span]:
-    """``spans`` less ``holes``, in order.
-
-    >>> without([(0, 10), (20, 30)], [(2, 4), (8, 22)])
-    [(0, 2), (4, 8), (22, 30)]
-    """
-    rest = list(spans)
-    for hole_start, hole_end in holes:
-        rest = [
-            piece
-            for start, end in rest
-            for piece in ((start, min(end, hole_start)), (max(start, hole_end), end))
-            if piece[0] < piece[1]
-        ]
-    return rest
 
 
 def _months(klines: Klines) -> Iterator[Span]:

@@ -12,9 +12,9 @@ import structlog
 
 from core.clock import DAY_MS, HOUR_MS
 from core.errors import MalformedKlines, MarketUnavailable, WorkerError
-from market.klines import Klines, month_span
+from market.klines import Klines, Span, month_span, without
 from market.provider import MarketData
-from market.store import KlineStore, Span, without
+from market.store import KlineStore
 from market.tail import read_tail
 
 THREADS = 4

@@ -101,10 +101,8 @@ def _read_standing(folder: Path, failover: Failover) -> None:
     try:
         for key, said in json.loads(path.read_bytes()).items():
             symbol, _, interval = key.rpartition("-")
-            borrowed_ms = said["borrowed_ms"]
-            failover.stand(
-                symbol, _INTERVALS_MS[interval], str(said["level"]), None if borrowed_ms is None else int(borrowed_ms)
-            )
+            borrowed = [(int(start), int(end)) for start, end in said["borrowed"]]
+            failover.stand(symbol, _INTERVALS_MS[interval], str(said["level"]), borrowed)
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -119,6 +119,13 @@ def test_before_a_listing_it_is_not_asked_for_ever(venue: Venue) -> None:
     assert len(venue.asked(CANDLES)) == -(-ROWS // PAGE_ROWS) + SILENT_PAGES
 
 
+def test_rows_after_the_range_are_dropped(venue: Venue) -> None:
+    venue.handler = lambda path, query: Answer(json.dumps(rows_of(WALK.tail(100))))
+    start_ms = WALK.end_ms - 100 * MINUTE_MS
+    klines = client(venue).klines("ETHUSDT", MINUTE_MS, start_ms, start_ms + 40 * MINUTE_MS)
+    np.testing.assert_array_equal(klines.open_time_ms, WALK.tail(100).open_time_ms[:40])
+
+
 def test_a_host_that_ignores_the_range_is_not_taken_for_one_without_candles(venue: Venue) -> None:
     venue.handler = lambda path, query: Answer(json.dumps(rows_of(WALK.tail(PAGE_ROWS))))
     with pytest.raises(MalformedKlines, match="got only newer ones"):
@@ -219,6 +226,13 @@ def test_one_bad_row_is_set_aside(venue: Venue) -> None:
     assert len(klines) == 99
     assert rows[7][0] * 1000 not in klines.open_time_ms
     assert aside.counts == {("coinbase", "ETHUSDT", "a price is not finite and above 0"): 1}
+
+
+def test_one_row_of_tomorrow_is_set_aside() -> None:
+    rows = rows_of(WALK.tail(100))
+    rows[7][0] += DAY_MS // 1000
+    found = candles(json.dumps(rows).encode(), interval_ms=MINUTE_MS, now_ms=NOW_MS)
+    assert (len(found.klines), [row.reason for row in found.refused]) == (99, ["open time is in the future"])
 
 
 def test_a_rate_limit_is_heeded(venue: Venue) -> None:

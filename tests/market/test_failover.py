@@ -174,7 +174,7 @@ def test_no_return_has_the_difference_of_two_venues_in_it(
     first.handler = lambda path, query: None
     clock.time_ms += MINUTE_MS
     ((since_ms, until_ms),) = market.borrowed("ETHUSDT", MINUTE_MS)
-    assert (since_ms, until_ms) == (NOW_MS, clock.time_ms)
+    assert (since_ms, until_ms) == (NOW_MS, NOW_MS + 39 * MINUTE_MS)
     assert_prices_equal(kept, whole.between(int(kept.open_time_ms[0]), kept.end_ms))
     back = market.klines("ETHUSDT", MINUTE_MS, since_ms, clock.time_ms)
     assert market.source("ETHUSDT", MINUTE_MS) == "binance"
@@ -451,13 +451,45 @@ def test_standing_survives_a_restart(first: Venue, second: Venue, market: Failov
     newest(market, end_ms=clock.time_ms)
     (said,) = market.standing.values()
     again = two(first, second, clock)
-    again.stand("ETHUSDT", MINUTE_MS, str(said["level"]), said["borrowed_ms"])  # type: ignore[arg-type]
+    again.stand("ETHUSDT", MINUTE_MS, str(said["level"]), [tuple(span) for span in said["borrowed"]])  # type: ignore[misc]
     again.remember("ETHUSDT", kept)
     told = again.klines("ETHUSDT", MINUTE_MS, clock.time_ms - 5 * MINUTE_MS, clock.time_ms)
     assert_prices_equal(told, walk(6 * 60 + 1).tail(5))
     first.handler = lambda path, query: None
     clock.time_ms += 2 * MINUTE_MS
-    assert again.borrowed("ETHUSDT", MINUTE_MS) == ((NOW_MS, clock.time_ms),)
+    assert again.borrowed("ETHUSDT", MINUTE_MS) == ((NOW_MS, NOW_MS + MINUTE_MS),)
+
+
+def test_what_the_own_venue_lacks_is_asked_for_again_once(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """It stood still while it was gone: there is nothing to be had, and the other's candles stay."""
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    whole = walk(6 * 60 + 10)
+    second.series["ETHUSDT", "1m"] = at_level(whole, APART)
+    clock.time_ms += 5 * MINUTE_MS
+    newest(market, end_ms=clock.time_ms)
+    first.series["ETHUSDT", "1m"] = WALK.merge(whole.tail(5))
+    first.handler = lambda path, query: None
+    clock.time_ms += 5 * MINUTE_MS
+    ((start_ms, _),) = market.borrowed("ETHUSDT", MINUTE_MS)
+    told = market.klines("ETHUSDT", MINUTE_MS, start_ms, clock.time_ms)
+    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()
+    assert told.end_ms == clock.time_ms
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+
+
+def test_old_candles_from_another_venue_are_asked_for_again_and_no_others(
+    first: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    span = (START_MS + 10 * MINUTE_MS, START_MS + 30 * MINUTE_MS)
+    assert len(market.klines("ETHUSDT", MINUTE_MS, *span)) == 20
+    first.handler = lambda path, query: None
+    clock.time_ms += MINUTE_MS
+    assert market.borrowed("ETHUSDT", MINUTE_MS) == (span,)
 
 
 def test_a_level_is_a_median_of_what_both_have() -> None:

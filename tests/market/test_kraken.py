@@ -15,7 +15,7 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerE
 from market.klines import Klines
 from market.kraken import ROWS, Kraken, candles, last
 from market.quality import Aside
-from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.fakes import START_MS, FakeClock, free_port, random_walk_klines
 from tests.market.venue import Answer, Venue
 
 WALK = random_walk_klines(1000)
@@ -156,6 +156,9 @@ def test_an_unknown_pair_is_an_error_of_the_configuration(venue: Venue) -> None:
     with pytest.raises(ConfigError):
         waiting.prices(["NOPEUSDT"])
     assert (len(venue.requests) - asked, clock.slept_s) == (1, [])  # asking again would not help
+    half = Kraken([venue.url, f"http://127.0.0.1:{free_port()}"], FakeClock(NOW_MS), Aside(), patience_s=0)
+    with pytest.raises(ConfigError):  # whatever ails the other host
+        half.prices(["NOPEUSDT"])
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,8 @@ def test_another_venue_stands_in_at_the_same_level_and_the_first_comes_back(
         clock.jump(BASE_MS + 2 * MINUTE_MS - 300 - clock.now_ms())
         eventually(lambda: live.source(*BTC) == "binance", what="its candles")
         eventually(lambda: not market.borrowed(*BTC), what="its own candles in the place of the other's")
+        eventually(lambda: bool(np.isfinite(live.klines(*BTC).trades).all()), what="them in memory")
         assert len([*live.klines(*BTC).gaps()]) == 0
-        assert np.isfinite(live.klines(*BTC).trades).all()
         assert live.incidents["venue_changed"] >= 2
 
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
-from market.klines import COLUMNS, Klines
-from market.store import ABSENT_FOR_MS, DAMAGED_FOR_MS, TAIL_BEHIND_MS, Gap, KlineStore, Span, without
+from market.klines import COLUMNS, Klines, Span, without
+from market.store import ABSENT_FOR_MS, DAMAGED_FOR_MS, TAIL_BEHIND_MS, Gap, KlineStore
 from market.tail import TAIL_ROWS, read_tail
 from tests.fakes import START_MS, random_walk_klines
 
