@@ -49,11 +49,11 @@ class Refused(MarketUnavailable):
         self.code = code
 
 
-class _Unreached(MarketUnavailable):
+class Unreached(MarketUnavailable):
     """This host could not be asked, is broken or does not serve us: try another."""
 
 
-class Blocked(_Unreached):
+class Blocked(Unreached):
     """The venue does not serve our country or address (HTTP 403, 451); every one of its hosts said so."""
 
 
@@ -153,7 +153,7 @@ class Hosts:
         )
         try:
             answer: T = retrying(self._pass, path, params, parse)
-        except _Unreached:
+        except Unreached:
             self._gave_up_ms = self._clock.now_ms()
             raise
         self._gave_up_ms = None
@@ -250,11 +250,15 @@ class Hosts:
             self._spend(url)
             try:
                 answer = parse(self._get(url, path, params))
-            except (Refused, _Unreached) as error:
+            except (Refused, Unreached) as error:
                 self._note(url, None if isinstance(error, Refused) else error)
                 failures.append(error)
             except MarketUnavailable as error:
                 self._note(url, error)
+                if error.retry_after_s is not None:  # some say it with HTTP 200
+                    self._rest_until_ms = max(
+                        self._rest_until_ms, self._clock.now_ms() + round(error.retry_after_s * 1000)
+                    )
                 raise
             except MalformedKlines as error:
                 self._note(url, error)
@@ -266,9 +270,9 @@ class Hosts:
         for failure in failures:
             if isinstance(failure, Refused) and failure.status == 400:
                 raise failure  # the request is at fault, whatever ails the other hosts
-        if not any(isinstance(failure, _Unreached) for failure in failures):
+        if not any(isinstance(failure, Unreached) for failure in failures):
             raise failures[0]
-        kind = Blocked if all(isinstance(failure, Blocked) for failure in failures) else _Unreached
+        kind = Blocked if all(isinstance(failure, Blocked) for failure in failures) else Unreached
         raise kind(f"{'; '.join(map(str, failures))}; {self._remedy}")
 
     def _get(self, url: str, path: str, params: Mapping[str, str | int]) -> bytes:
@@ -277,21 +281,20 @@ class Hosts:
             with self._open(url + path, params) as response:
                 body = _read(response, BODY_TIMEOUTS * self._timeout[1])
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise _Unreached(self._without_keys(f"{url}: {_reason(error)}")) from error
+            raise Unreached(self._without_keys(f"{url}: {_reason(error)}")) from error
         status = response.status_code
         if status == 200:
             return body
         code, message = _error_of(body)
         what = self._without_keys(f"{url} answered HTTP {status} to {path}: {message}")
         if status in {418, 429}:
-            wait_s = _rest_s(response.headers.get("Retry-After"), message, status, self._clock.now_ms())
-            if wait_s is not None:
-                self._rest_until_ms = max(self._rest_until_ms, self._clock.now_ms() + round(wait_s * 1000))
-            raise MarketUnavailable(what, wait_s)
+            raise MarketUnavailable(
+                what, _rest_s(response.headers.get("Retry-After"), message, status, self._clock.now_ms())
+            )
         if status in {403, 451}:
             raise Blocked(what)
         if not 400 <= status < 500:
-            raise _Unreached(what)
+            raise Unreached(what)
         raise Refused(what if status == 400 else f"{what}; {self._remedy}", status=status, code=code)
 
     def _without_keys(self, text: str) -> str:

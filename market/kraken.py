@@ -9,7 +9,7 @@ import numpy as np
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
 from market.clocked_venue import ClockedVenue
-from market.hosts import Refused
+from market.hosts import Refused, Unreached
 from market.klines import Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift
@@ -153,7 +153,8 @@ def _result(body: bytes) -> dict[str, Any]:
             raise UnknownPair(f"Kraken says {error}", status=400, code=None)
         for start, rest_s in BUSY_S.items():
             if error.startswith(start):
-                raise MarketUnavailable(f"Kraken says {error}", rest_s)
+                said = f"Kraken says {error}"
+                raise Unreached(said) if rest_s is None else MarketUnavailable(said, rest_s)
     result = answer.get("result")
     if errors or not isinstance(result, dict):
         raise MalformedKlines(f"Kraken says {'; '.join(errors) or str(answer)[:80]}")

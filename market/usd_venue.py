@@ -201,7 +201,8 @@ def sifted_rows(interval_ms: int, rows: Sequence[Row], time: str, names: Mapping
     """
     times = np.array([time_ms(row.get(time)) for row in rows], np.int64)
     columns = {ours: np.array([number(row.get(theirs)) for row in rows], np.float64) for ours, theirs in names.items()}
-    kept = (times <= now_ms - interval_ms) | (times > now_ms)
+    # By a clock that is a little behind the running one has not begun; what opens later is refused.
+    kept = (times <= now_ms - interval_ms) | (times > now_ms + interval_ms)
     return sift(interval_ms, times[kept], {name: cells[kept] for name, cells in columns.items()}, now_ms=now_ms)
 
 
