@@ -69,6 +69,7 @@ class Updater:
     training_file: Path | None = None  # of training settings; None is the one in the data folder, if there is one
     strict: bool = False  # a wrong file fails the round; else the last good settings are trained with
     time_limit_s: float = TIME_LIMIT_S
+    least_free_mb: int = LEAST_FREE_MB
     trimmed_ms: list[int] = field(default_factory=list)  # when klines were trimmed last; empty before the first time
 
     def sync(self) -> None:
@@ -122,12 +123,12 @@ class Updater:
     def _look_at_the_disk(self) -> None:
         """Raise the alarm before the disk is full: then nothing that is learnt can be kept, and no answer."""
         free_mb = shutil.disk_usage(self.settings.data_dir).free >> 20
-        if free_mb < LEAST_FREE_MB:
+        if free_mb < self.least_free_mb:
             log.error(
                 "disk_nearly_full",
                 data_dir=str(self.settings.data_dir),
                 free_mb=free_mb,
-                remedy=f"make room: at least {LEAST_FREE_MB} MB; answers go on, trainings and the ledger may not",
+                remedy=f"make room: at least {self.least_free_mb} MB; answers go on, trainings and the ledger may not",
             )
 
     def train(self, panel: str, *, again: bool = False) -> PanelState:

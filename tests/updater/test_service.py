@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from cli.status import status_report, status_tables
-from core.clock import DAY_MS, HOUR_MS, SystemClock
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError
 from core.settings import load_settings
 from core.topic import Topic
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, random_walk_klines
 from tests.updater.folder import BTC, ETH, ETH_8H, TINY, updater_on, walk
 from updater.process import Stopped
 from updater.service import StoppableClock, Updater, only_updater, train_once
@@ -90,6 +91,34 @@ def test_while_the_venue_is_away_stored_klines_are_trained_on(published: Path) -
     series = updater.state.current.series
     assert series.keys() == {"BTCUSDT-1m", "ETHUSDT-1m"}
     assert all("127.0.0.1" in entry.reason and entry.newest_ms for entry in series.values())
+
+
+def test_months_that_nothing_reads_are_deleted_once_a_day(published: Path) -> None:
+    clock = FakeClock(SystemClock().now_ms())
+    updater = updater_on(published, ETH, clock=clock)
+    old = random_walk_klines(50, start_ms=clock.now_ms() - 800 * DAY_MS)
+    for symbol in ("ETHUSDT", "DOGEUSDT"):  # also of a symbol that no topic has any more
+        updater.store.append(symbol, old)
+        updater.store.append(symbol, random_walk_klines(50, start_ms=clock.now_ms() - 100 * DAY_MS))
+        updater.store.append(symbol, random_walk_klines(50, start_ms=clock.now_ms() - DAY_MS))
+    updater.sync()
+    for symbol in ("ETHUSDT", "DOGEUSDT"):
+        assert updater.store.first(symbol, MINUTE_MS) > old.end_ms  # type: ignore[operator]
+    updater.store.append("DOGEUSDT", old)
+    updater.sync()
+    assert updater.store.first("DOGEUSDT", MINUTE_MS) == old.open_time_ms[0]
+    clock.time_ms += DAY_MS
+    updater.sync()
+    assert updater.store.first("DOGEUSDT", MINUTE_MS) > old.end_ms  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("least_mb", "told"), [(1, False), (10**12, True)], ids=["room", "none"])
+def test_a_disk_that_fills_up_is_told_before_it_is_full(published: Path, least_mb: int, told: bool) -> None:
+    with capture_logs() as lines:
+        replace(updater_on(published, ETH), least_free_mb=least_mb).sync()
+    alarms = [line for line in lines if line["event"] == "disk_nearly_full"]
+    assert bool(alarms) is told
+    assert all(str(published) in line["data_dir"] and "make room" in line["remedy"] for line in alarms)
 
 
 def test_the_settings_file_is_read_anew_each_round_and_a_broken_one_costs_nothing(published: Path) -> None:
