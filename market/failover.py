@@ -357,6 +357,10 @@ class Failover(MarketData):
     def _at_level(self, venue: Venue, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """What a venue has, at the level of the series."""
         series, name, level = self._series(symbol, interval_ms), venue.offer.name, self.level(symbol)
+        if series.recent is None and level not in {v.offer.name for v in self.venues}:
+            level = ""  # of a venue that is not in use any more, and nothing is there to be at its level
+            with self._lock:
+                self._book.levels.pop(symbol, None)
         if level in {"", name}:
             return venue.klines(symbol, interval_ms, start_ms, end_ms)
         told = venue.klines(symbol, interval_ms, start_ms - OVERLAP_ROWS * interval_ms, end_ms)

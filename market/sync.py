@@ -21,6 +21,7 @@ THREADS = 4
 ARCHIVE_ROWS = 1000  # a REST request brings so many: an archive file (two requests) is not used for fewer
 OVERLAP_ROWS = 60  # an hour of minutes, in the same request as what is new
 REST_ROWS = 10_000  # asked for in one go, so that little is lost to a kill and little is held in memory
+KNOWN_ROWS = 300  # read of a series whose tail is missing
 MISSES = 7  # archive files in a row that are not to be had: the venue has no archive, or not of this time
 SETTLED_MS = HOUR_MS  # what a venue still lacks after this it will not have soon
 
@@ -117,7 +118,7 @@ class _Run:
         self.wanted = 0
         try:
             self._set_aside = store.repair(symbol, interval_ms)
-            market.remember(symbol, read_tail(store.root, symbol, interval_ms))  # at whose level the series is
+            market.remember(symbol, _known(store, symbol, interval_ms))
             self.wanted = self._rows(self._missing())
         except WorkerError as error:  # a symbol that cannot name a folder, or a disk that cannot be read
             self._failure = error
@@ -288,6 +289,15 @@ class _Run:
 
     def _rows(self, spans: Sequence[Span]) -> int:
         return sum(end - start for start, end in spans) // self._interval_ms
+
+
+def _known(store: KlineStore, symbol: str, interval_ms: int) -> Klines:
+    """The newest candles of a series, by which the level of what is fetched is told."""
+    tail = read_tail(store.root, symbol, interval_ms)
+    latest = None if len(tail) else store.latest(symbol, interval_ms)
+    if latest is None:
+        return tail
+    return store.read(symbol, interval_ms, latest - KNOWN_ROWS * interval_ms, latest + interval_ms)
 
 
 def _common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:

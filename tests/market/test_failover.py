@@ -492,6 +492,18 @@ def test_old_candles_from_another_venue_are_asked_for_again_and_no_others(
     assert market.borrowed("ETHUSDT", MINUTE_MS) == (span,)
 
 
+def test_a_level_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: FakeClock) -> None:
+    """Where candles at that level are there, the new venue's are brought to it; where none are, it begins anew."""
+    alone = Failover([Binance([first.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    alone.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    alone.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
+    np.testing.assert_allclose(newest(alone).close, WALK.tail(20).close * APART, rtol=1e-9)
+    again = Failover([Binance([first.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    again.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    assert_prices_equal(newest(again), WALK.tail(20))
+    assert again.level("ETHUSDT") == "binance"
+
+
 def test_a_level_is_a_median_of_what_both_have() -> None:
     other = at_level(WALK, APART)
     wild = with_row(with_row(other, LAST_MS, high=9e9), LAST_MS - MINUTE_MS, high=9e9)
