@@ -110,7 +110,8 @@ def _compared(findings: Sequence[Finding], first: str) -> Iterator[Finding]:
     for finding in findings:
         level = levels.get(finding.symbol)
         known = level is not None and finding.klines is not None
-        yield replace(finding, ratio=level_ratio(level, finding.klines)[0]) if known else finding  # type: ignore[arg-type]
+        scale = level_ratio(level, finding.klines) if known else None  # type: ignore[arg-type]
+        yield replace(finding, ratio=scale.price if scale else None)
 
 
 def _host(host: HostState) -> str:

@@ -49,6 +49,8 @@ class Atlas(UsdVenue):
         intervals_ms=frozenset(RESOLUTIONS),
         flow=frozenset({"quote_volume", "trades"}),
         trades=False,
+        prices_at_once=False,
+        tells_time=False,
         ping="/api/tags/",
         requests_a_minute=60,  # it names no limit
         key="ATLAS_API_KEY",

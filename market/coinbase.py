@@ -34,6 +34,7 @@ class Coinbase(ClockedVenue):
         name="coinbase",
         quote="USD",
         intervals_ms=frozenset({MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS, DAY_MS}),
+        prices_at_once=False,
         ping="/time",
         requests_a_minute=300,  # ten a second are allowed
     )

@@ -54,6 +54,7 @@ class CoinGecko(UsdVenue):
         intervals_ms=frozenset(DAYS),
         history_rows=48,
         trades=False,
+        tells_time=False,
         ping="/api/v3/ping",
         requests_a_minute=5,  # by address, shared with whoever else is behind it
     )

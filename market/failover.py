@@ -6,15 +6,15 @@ no ratio can be measured the other venue is not used.
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import structlog
 
-from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
+from core.clock import HOUR_MS, MINUTE_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
-from market.hosts import PROBATION_MS, Blocked, Refused
+from market.health import KLINES, PRICES, Failures, Health, NoLevel, VenueFault
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines, Span, interval_name, without
 from market.provider import MarketData, Price, Venue
 from market.quality import Aside, RefusedRow, doubts_of
@@ -26,30 +26,20 @@ MOST_APART = 0.05  # of ln(ratio): beyond it the two are not the same thing
 REMEMBERED_ROWS = 300
 # Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
 SILENT_ROWS = 3
-SILENCE_REST_MS = 2 * MINUTE_MS
 MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
-FIRST_REST_MS, LONGEST_REST_MS = SECOND_MS, MINUTE_MS  # of a venue that failed, doubling
-LONE_REST_MS = 2 * SECOND_MS
-# By state, the longest rest where no other venue can stand in; what is not here is waited out.
-LONGEST_ALONE_MS = dict.fromkeys(("unreachable", "malformed", "refused", "no level", "silent"), LONE_REST_MS)
-LONGEST_ALONE_MS["barred"] = 30 * SECOND_MS
-SIGN_OF_LIFE_S = 3.0  # how long one is waited for
-KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may be well for one and not for the other
+SCALE_GOOD_MS = HOUR_MS  # then it is measured anew before a price counts by it
+PRICE_SHARE = 0.5  # of what a venue may be asked: the other half is for candles and signs of life
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VenueFault:
-    """Why a venue is left alone for a kind of question, or for one symbol of it."""
+class Scale:
+    """What a venue's candles are multiplied by to be at the level of a series."""
 
-    reason: str
-    state: str  # barred, limited, unreachable, refused, key refused, malformed, unknown symbol, no level, silent
-    since_ms: int
-    last_ms: int
-    until_ms: int  # not asked before
-    failures: int = 1  # in a row
-    lives: bool = True  # whether it gave a sign of life since, where one is awaited
+    price: float
+    flow: float  # its volumes; 1 where nobody traded
+    measured_ms: int = 0  # when
 
 
 @dataclass(slots=True)
@@ -59,18 +49,18 @@ class _Series:
     recent: Klines | None = None  # its newest candles, of the venue at whose level it is alone
     source: str = ""  # who told its newest candle
     borrowed: tuple[Span, ...] = ()  # candles that another venue told and the series' own was not asked for since
+    lent: int = 0  # answers of other venues
+    awaited_ms: int = 0  # open time of the last leap that was said to wait
 
 
 @dataclass(slots=True)
 class _Book:
     """All that changes."""
 
-    faults: dict[tuple[str, str, str], VenueFault] = field(default_factory=dict)  # venue, kind, symbol or ""
     levels: dict[str, str] = field(default_factory=dict)  # symbol: the venue at whose level all its series are
     series: dict[tuple[str, int], _Series] = field(default_factory=dict)
-    factors: dict[tuple[str, str], float] = field(default_factory=dict)  # venue, symbol: the level over its own
+    scales: dict[tuple[str, str], Scale] = field(default_factory=dict)  # by (venue, symbol)
     holes: dict[tuple[str, int, int], int] = field(default_factory=dict)  # symbol, interval, start: asked for at
-    watched: set[str] = field(default_factory=set)  # venues whose sign of life is awaited
 
 
 class Failover(MarketData):
@@ -80,8 +70,7 @@ class Failover(MarketData):
         venues: best first.
         clock: for rests and ages.
         aside: takes the rows that are doubted.
-        awaits_life: whether a thread looks for a sign of life of a venue that could not be reached before it is asked
-            again, so that no question waits for one that hangs; without it the next question finds out.
+        awaits_life: as ``Health`` has it.
     """
 
     def __init__(self, venues: Sequence[Venue], clock: Clock, aside: Aside, *, awaits_life: bool = True) -> None:
@@ -90,11 +79,11 @@ class Failover(MarketData):
         self.stream_venue = self.venues[0].offer.name
         self.switches = 0  # how often a series' candles came from another venue than before
         self.filled = 0  # candles that a venue lacked and another one had
+        self.price_pause_s = 0.0  # how long to leave between two questions for prices, as those asked last want it
         self._clock = clock
-        self._awaits_life = awaits_life
+        self._health = Health(self.venues, clock, awaits_life=awaits_life)
         self._lock = threading.RLock()
         self._book = _Book()
-        self._stopping = threading.Event()
 
     # What the rest of the project asks.
 
@@ -103,23 +92,23 @@ class Failover(MarketData):
 
         A venue that has nothing of the last candles, or no trade in them, is passed over where another one has them.
         """
-        failures: list[tuple[Venue, WorkerError]] = []
+        failures: Failures = []
         silent: list[tuple[Venue, Klines]] = []
-        for venue in self._order(KLINES, symbol, failures):
+        for venue in self._health.order(KLINES, symbol, failures):
             if not self._offers(venue, interval_ms, end_ms):
                 continue
             try:
                 klines = self._at_level(venue, symbol, interval_ms, start_ms, end_ms)
             except WorkerError as error:
-                self._note(venue, KLINES, symbol, error)
+                self._health.failed(venue, KLINES, symbol, error)
                 failures.append((venue, error))
                 continue
-            self._well(venue, KLINES, symbol)
+            self._health.well(venue, KLINES, symbol)
             if self._is_silent(symbol, interval_ms, klines, end_ms):
                 silent.append((venue, klines))
                 continue
             for other, _ in silent:
-                self._rest_from_silence(other, symbol)
+                self._health.silent(other, symbol)
             return self._filled(venue, symbol, self._taken(venue, symbol, klines, (start_ms, end_ms)))
         if silent:  # whoever has the newest; it is the market that is silent
             venue, klines = max(silent, key=lambda told: told[1].end_ms)
@@ -140,33 +129,46 @@ class Failover(MarketData):
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         """See the protocol. A symbol that no venue has a price of is left out, where there is one of another."""
         found: dict[str, Price] = {}
-        failures: list[tuple[Venue, WorkerError]] = []
-        left = list(dict.fromkeys(symbols))
+        failures: Failures = []
+        left, pause_s = list(dict.fromkeys(symbols)), 0.0
         for venue in self.venues:
-            whys = {symbol: self._why_left(venue, PRICES, symbol) for symbol in left}
+            whys = {symbol: self._health.why_left(venue, PRICES, symbol) for symbol in left}
             fit = [symbol for symbol, why in whys.items() if why is None]
             failures += [(venue, why) for why in whys.values() if why is not None][:1]
             if not fit:
                 continue
+            requests = 1 if venue.offer.prices_at_once else len(fit)
+            pause_s = max(pause_s, 60 * requests / (PRICE_SHARE * venue.offer.requests_a_minute))
             for symbol, price in self._told(venue, fit, failures).items():
-                factor = self._factor(venue, symbol)
-                if factor is not None:
+                try:
+                    factor = self._factor(venue, symbol)
+                    if factor is None:
+                        raise _no_level(venue, symbol, self.level(symbol))
+                except WorkerError as error:
+                    self._health.failed(venue, PRICES, symbol, error)
+                    failures.append((venue, error))
+                else:
                     found[symbol] = replace(price, price=price.price * factor, venue=venue.offer.name)
             left = [symbol for symbol in left if symbol not in found]
             if not left:
                 break
+        self.price_pause_s = pause_s
         if not found:
             raise _failure(failures, f"prices of {', '.join(symbols)}")
         return found
 
     def clock_ahead_ms(self) -> int:
         """See the protocol: of the first venue that is well and tells a time."""
-        failures: list[tuple[Venue, WorkerError]] = []
-        for venue in self._order(PRICES, "", failures):
+        failures: Failures = []
+        for venue in self._health.order(PRICES, "", failures):
             try:
-                return venue.clock_ahead_ms()
+                ahead_ms = venue.clock_ahead_ms()
             except WorkerError as error:
                 failures.append((venue, error))
+            else:
+                if venue.offer.tells_time:  # by the very question that is a sign of life
+                    self._health.proven(venue)
+                return ahead_ms
         raise _failure(failures, "the time")
 
     def remember(self, symbol: str, klines: Klines) -> None:
@@ -179,12 +181,12 @@ class Failover(MarketData):
             known = series.recent
             series.recent = klines.tail(REMEMBERED_ROWS) if known is None else klines.merge(known).tail(REMEMBERED_ROWS)
 
-    def borrowed(self, symbol: str, interval_ms: int) -> Sequence[tuple[int, int]]:
+    def borrowed(self, symbol: str, interval_ms: int) -> Sequence[Span]:
         """See the protocol; empty while the series' own venue is not to be asked."""
         series = self._series(symbol, interval_ms)
         level = self.level(symbol)
         home = next((venue for venue in self.venues if venue.offer.name == level), None)
-        if home is None or self._why_left(home, KLINES, symbol):
+        if home is None or self._health.why_left(home, KLINES, symbol):
             return ()
         return series.borrowed
 
@@ -192,12 +194,16 @@ class Failover(MarketData):
         """See the protocol; the stream is the first venue's."""
         return self._factor(self.venues[0], symbol, may_ask=False)
 
+    def lent(self, symbol: str, interval_ms: int) -> int:
+        """See the protocol."""
+        return self._series(symbol, interval_ms).lent
+
     def source(self, symbol: str, interval_ms: int) -> str:
         """See the protocol; empty before the first candle."""
         return self._series(symbol, interval_ms).source
 
     def level(self, symbol: str) -> str:
-        """See the protocol; empty before the first candle."""
+        """The venue at whose level a symbol's series are; empty before the first candle."""
         return self._book.levels.get(symbol, "")
 
     @property
@@ -223,125 +229,19 @@ class Failover(MarketData):
 
     @property
     def faults(self) -> dict[tuple[str, str, str], VenueFault]:
-        """By (venue, kind of question, symbol or empty): what is left alone now, and why."""
-        now_ms = self._clock.now_ms()
-        with self._lock:
-            return {key: fault for key, fault in self._book.faults.items() if not _is_over(fault, now_ms, alone=False)}
+        """See ``Health``."""
+        return self._health.faults
 
     def stop(self) -> None:
         """End the threads that wait for signs of life."""
-        self._stopping.set()
+        self._health.stop()
 
     # Who is asked.
-
-    def _order(self, kind: str, symbol: str, failures: list[tuple[Venue, WorkerError]]) -> Iterator[Venue]:
-        """The venues to ask, best first; those that are left alone add why to ``failures``."""
-        for venue in self.venues:
-            error = self._why_left(venue, kind, symbol)
-            if error is None:
-                yield venue
-            else:
-                failures.append((venue, error))
-
-    def _why_left(self, venue: Venue, kind: str, symbol: str) -> WorkerError | None:
-        """Why a venue is not asked now; None when it is."""
-        name, now_ms = venue.offer.name, self._clock.now_ms()
-        if venue.offer.key_missing:
-            return ConfigError(f"{name}: {venue.offer.key} is not set")
-        fault = self._fault_of(venue, kind, symbol)
-        if fault is None:
-            return None
-        if fault.state == "limited":
-            return MarketUnavailable(fault.reason, max(0.0, (fault.until_ms - now_ms) / 1000))
-        return ConfigError(fault.reason) if fault.state == "unknown symbol" else MarketUnavailable(fault.reason)
 
     def _offers(self, venue: Venue, interval_ms: int, end_ms: int) -> bool:
         rows = venue.offer.history_rows
         reaches = rows is None or end_ms > self._clock.now_ms() - rows * interval_ms
         return interval_ms in venue.offer.intervals_ms and reaches
-
-    def _fault_of(self, venue: Venue, kind: str, symbol: str) -> VenueFault | None:
-        """What keeps a venue from being asked now."""
-        now_ms, name = self._clock.now_ms(), venue.offer.name
-        with self._lock:
-            alone = all(self._is_left(other, kind, symbol) for other in self.venues if other is not venue)
-            found = (self._book.faults.get((name, kind, scope)) for scope in ("", symbol))
-            return next((fault for fault in found if fault and not _is_over(fault, now_ms, alone=alone)), None)
-
-    def _is_left(self, venue: Venue, kind: str, symbol: str) -> bool:
-        name, now_ms = venue.offer.name, self._clock.now_ms()
-        faults = [self._book.faults.get((name, kind, scope)) for scope in ("", symbol)]
-        return venue.offer.key_missing or any(fault and not _is_over(fault, now_ms, alone=False) for fault in faults)
-
-    def _note(self, venue: Venue, kind: str, symbol: str, error: WorkerError) -> None:
-        """Leave a venue alone for a while."""
-        now_ms, name = self._clock.now_ms(), venue.offer.name
-        waited = error.retry_after_s if isinstance(error, MarketUnavailable) else None
-        if isinstance(error, ConfigError) and venue.offer.key and venue.offer.key in str(error):
-            state, scope, rest_ms = "key refused", "", PROBATION_MS
-        elif isinstance(error, ConfigError):
-            state, scope, rest_ms = "unknown symbol", symbol, PROBATION_MS
-        elif isinstance(error, MalformedKlines):
-            state, scope, rest_ms = "malformed", symbol, None
-        elif isinstance(error, Refused):
-            state, scope, rest_ms = "refused", symbol, None
-        elif isinstance(error, Blocked):
-            state, scope, rest_ms = "barred", "", PROBATION_MS
-        elif waited is not None:
-            state, scope, rest_ms = "limited", "", round(waited * 1000)
-        elif isinstance(error, _NoLevel):
-            state, scope, rest_ms = "no level", symbol, FIRST_REST_MS
-        else:
-            state, scope, rest_ms = "unreachable", "", None
-        with self._lock:
-            before = self._book.faults.get((name, kind, scope))
-            failures = before.failures + 1 if before else 1
-            if rest_ms is None:
-                rest_ms = min(FIRST_REST_MS * 2 ** min(failures - 1, 10), LONGEST_REST_MS)
-            awaits = self._awaits_life and state == "unreachable"
-            self._book.faults[name, kind, scope] = VenueFault(
-                reason=str(error),
-                state=state,
-                since_ms=before.since_ms if before else now_ms,
-                last_ms=now_ms,
-                until_ms=now_ms + rest_ms,
-                failures=failures,
-                lives=not awaits,
-            )
-            watch = awaits and name not in self._book.watched
-            if watch:
-                self._book.watched.add(name)
-        if before is None:
-            log.warning(
-                "venue_left", venue=name, asked_for=kind, symbol=scope or symbol, state=state, reason=str(error)
-            )
-        if watch:
-            threading.Thread(target=self._watch, args=(venue,), name=f"venue-{name}", daemon=True).start()
-
-    def _well(self, venue: Venue, kind: str, symbol: str) -> None:
-        name = venue.offer.name
-        with self._lock:
-            gone = [self._book.faults.pop((name, kind, scope), None) for scope in ("", symbol)]
-        for fault in gone:
-            if fault and fault.state != "silent":
-                away_s = (self._clock.now_ms() - fault.since_ms) / 1000
-                log.info(
-                    "venue_back", venue=name, asked_for=kind, symbol=symbol, away_s=away_s, failures=fault.failures
-                )
-
-    def _watch(self, venue: Venue) -> None:
-        """Wait until a venue answers something cheap."""
-        name = venue.offer.name
-        while not self._stopping.is_set():
-            if venue.hosts.answers(venue.offer.ping, SIGN_OF_LIFE_S):
-                break
-            # A sign of life is a request too: half of what the venue may be asked is left for questions.
-            self._stopping.wait(max(FIRST_REST_MS / 1000, 120 * len(venue.hosts.urls) / venue.offer.requests_a_minute))
-        with self._lock:
-            self._book.watched.discard(name)
-            for key, fault in self._book.faults.items():
-                if key[0] == name:
-                    self._book.faults[key] = replace(fault, lives=True)
 
     # At what level.
 
@@ -363,29 +263,20 @@ class Failover(MarketData):
                 self._book.levels.pop(symbol, None)
         if level in {"", name}:
             return venue.klines(symbol, interval_ms, start_ms, end_ms)
-        told = venue.klines(symbol, interval_ms, start_ms - OVERLAP_ROWS * interval_ms, end_ms)
-        recent = series.recent
-        factor, flow = level_ratio(recent, told) if recent is not None else (None, None)
-        if factor is None and recent is not None and len(recent) and (name, symbol) not in self._book.factors:
-            newest = venue.klines(symbol, interval_ms, recent.end_ms - OVERLAP_ROWS * interval_ms, recent.end_ms)
-            factor, flow = level_ratio(recent, newest)
-        with self._lock:
-            if factor is not None:
-                self._book.factors[name, symbol] = factor
-            factor = self._book.factors.get((name, symbol))
-        if factor is None:
-            raise _NoLevel(
-                f"{name}: its candles of {symbol} share fewer than {LEAST_COMMON} with those of {level}, or do "
-                "not move with them: its level is not known"
-            )
+        told, recent = venue.klines(symbol, interval_ms, start_ms - OVERLAP_ROWS * interval_ms, end_ms), series.recent
+        scale = self._measured(venue, symbol, recent, told) or self._book.scales.get((name, symbol))
+        if scale is None and recent is not None:
+            scale = self._measured_anew(venue, symbol, recent)
+        if scale is None:
+            raise _no_level(venue, symbol, level)
         # What else flowed is counted differently everywhere; without a number a feature is neutral.
-        scaled = {column: getattr(told, column) * factor for column in PRICE_COLUMNS}
+        scaled = {column: getattr(told, column) * scale.price for column in PRICE_COLUMNS}
         empty = np.full(len(told), np.nan)
         others = dict.fromkeys((column for column in COLUMNS if column not in {*PRICE_COLUMNS, "volume"}), empty)
         whole = Klines(
             interval_ms=interval_ms,
             open_time_ms=told.open_time_ms,
-            volume=told.volume * (flow or 1.0),
+            volume=told.volume * scale.flow,
             **scaled,
             **others,
         )
@@ -393,28 +284,40 @@ class Failover(MarketData):
             whole = whole.merge(recent.between(start_ms, end_ms))
         return whole.between(start_ms, end_ms)
 
+    def _measured(self, venue: Venue, symbol: str, recent: Klines | None, told: Klines) -> Scale | None:
+        """The scale by candles that the series and a venue share, remembered; None where they do not tell."""
+        found = level_ratio(recent, told) if recent is not None else None
+        if found is None:
+            return None
+        found = replace(found, measured_ms=self._clock.now_ms())
+        with self._lock:
+            self._book.scales[venue.offer.name, symbol] = found
+        return found
+
+    def _measured_anew(self, venue: Venue, symbol: str, recent: Klines) -> Scale | None:
+        """The scale by the newest candles of a series, which a venue is asked for."""
+        interval_ms = recent.interval_ms
+        told = venue.klines(symbol, interval_ms, recent.end_ms - OVERLAP_ROWS * interval_ms, recent.end_ms)
+        return self._measured(venue, symbol, recent, told)
+
     def _factor(self, venue: Venue, symbol: str, *, may_ask: bool = True) -> float | None:
-        """What a price of a venue is multiplied by; None when that cannot be told."""
-        name = venue.offer.name
+        """What a price of a venue is multiplied by; None when that cannot be told.
+
+        Raises:
+            WorkerError: the venue was asked for candles to tell it, and failed.
+        """
+        name, now_ms = venue.offer.name, self._clock.now_ms()
         if self.level(symbol) in {"", name}:
             return 1.0
-        with self._lock:
-            known = self._book.factors.get((name, symbol))
-            recents = {
-                ms: series.recent.end_ms
-                for (other, ms), series in self._book.series.items()
-                if other == symbol and series.recent is not None
-            }
-        interval_ms = min(recents, default=0)
-        if known is None and may_ask and interval_ms in venue.offer.intervals_ms:
-            end_ms = recents[interval_ms]
-            try:
-                self._at_level(venue, symbol, interval_ms, end_ms - interval_ms, end_ms)
-            except WorkerError as error:
-                self._note(venue, PRICES, symbol, error)
-                return None
-            known = self._book.factors.get((name, symbol))
-        return known
+        known = self._book.scales.get((name, symbol))
+        fresh = known is not None and 0 <= now_ms - known.measured_ms < SCALE_GOOD_MS
+        if may_ask and not fresh:
+            with self._lock:
+                recents = [series.recent for (other, _), series in self._book.series.items() if other == symbol]
+            usable = [one for one in recents if one is not None and one.interval_ms in venue.offer.intervals_ms]
+            if usable:
+                known = self._measured_anew(venue, symbol, min(usable, key=lambda one: one.interval_ms)) or known
+        return known.price if known else None
 
     # What is believed.
 
@@ -430,20 +333,6 @@ class Failover(MarketData):
         run = klines if recent is None else recent.merge(klines)
         quiet = _quiet_rows(run)
         return quiet >= max(SILENT_ROWS, 2 * _longest_quiet(run.between(0, run.end_ms - quiet * interval_ms)) + 1)
-
-    def _rest_from_silence(self, venue: Venue, symbol: str) -> None:
-        now_ms, name = self._clock.now_ms(), venue.offer.name
-        fault = VenueFault(
-            reason=f"{name} has no trade of {symbol} in its last candles, where another venue has",
-            state="silent",
-            since_ms=now_ms,
-            last_ms=now_ms,
-            until_ms=now_ms + SILENCE_REST_MS,
-        )
-        log.warning("venue_left", venue=name, asked_for=KLINES, symbol=symbol, state="silent", reason=fault.reason)
-        with self._lock:
-            for kind in (KLINES, PRICES):  # its last price is no newer than its last trade
-                self._book.faults[name, kind, symbol] = fault
 
     def _taken(self, venue: Venue, symbol: str, klines: Klines, asked: Span) -> Klines:
         """Candles that a venue told, less those that are not believed; and what is known of the series after them.
@@ -464,6 +353,7 @@ class Failover(MarketData):
                 series.recent = (known.merge(klines) if known is not None else klines).tail(REMEMBERED_ROWS)
                 series.borrowed = tuple(without(series.borrowed, [asked]))  # what it lacks now it will not have
             else:
+                series.lent += 1
                 own = series.recent.open_time_ms if series.recent is not None else ()
                 foreign = np.setdiff1d(klines.open_time_ms, own, assume_unique=True)
                 if len(foreign):
@@ -486,13 +376,13 @@ class Failover(MarketData):
                 if len(self._book.holes) > REMEMBERED_HOLES:
                     self._book.holes.clear()
                 self._book.holes[hole] = now_ms
-            for other in self._order(KLINES, symbol, []):
+            for other in self._health.order(KLINES, symbol, []):
                 if other is venue or not self._offers(other, interval_ms, end_ms):
                     continue
                 try:
                     told = self._at_level(other, symbol, interval_ms, start_ms, end_ms)
                 except WorkerError as error:
-                    self._note(other, KLINES, symbol, error)
+                    self._health.failed(other, KLINES, symbol, error)
                     continue
                 if len(told):
                     log.info("hole_filled", symbol=symbol, venue=other.offer.name, start=iso(start_ms), rows=len(told))
@@ -503,8 +393,8 @@ class Failover(MarketData):
 
     def _believed(self, venue: Venue, symbol: str, klines: Klines) -> Klines:
         """Candles less those far from all others, unless a second venue has the like."""
-        recent = self._series(symbol, klines.interval_ms).recent
-        doubts = doubts_of(klines, recent)
+        series = self._series(symbol, klines.interval_ms)
+        doubts = doubts_of(klines, series.recent)
         if not doubts:
             return klines
         refused = [
@@ -517,7 +407,9 @@ class Failover(MarketData):
         if leap_ms is not None and not self._has_second(venue, symbol, klines, leap_ms):
             # It comes again with the next question, and is believed when it has stayed.
             keep &= klines.open_time_ms < leap_ms
-            log.warning("leap_awaits_confirmation", venue=venue.offer.name, symbol=symbol, open=iso(leap_ms))
+            if series.awaited_ms != leap_ms:
+                series.awaited_ms = leap_ms
+                log.warning("leap_awaits_confirmation", venue=venue.offer.name, symbol=symbol, open=iso(leap_ms))
         self.aside.put(venue.offer.name, symbol, klines.interval_ms, refused, self._clock.now_ms())
         columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
         return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
@@ -526,19 +418,19 @@ class Failover(MarketData):
         """Whether another venue has as large a move in the same candle."""
         interval_ms = klines.interval_ms
         move = _extent(klines, at_ms)
-        for venue in self._order(KLINES, symbol, []):
+        for venue in self._health.order(KLINES, symbol, []):
             if venue is first or not self._offers(venue, interval_ms, at_ms + interval_ms):
                 continue
             try:
                 told = venue.klines(symbol, interval_ms, at_ms - interval_ms, at_ms + interval_ms)
             except WorkerError as error:
-                self._note(venue, KLINES, symbol, error)
+                self._health.failed(venue, KLINES, symbol, error)
                 continue
             if len(told.between(at_ms, at_ms + interval_ms)):
                 return _extent(told, at_ms) >= move / 2
         return False
 
-    def _told(self, venue: Venue, symbols: list[str], failures: list[tuple[Venue, WorkerError]]) -> dict[str, Price]:
+    def _told(self, venue: Venue, symbols: list[str], failures: Failures) -> dict[str, Price]:
         """Prices of one venue; one symbol that it cannot tell does not spoil the others."""
         try:
             told = venue.prices(symbols)
@@ -548,50 +440,39 @@ class Failover(MarketData):
                 for symbol in symbols:
                     singles |= self._told(venue, [symbol], failures)
                 return singles
-            self._note(venue, PRICES, symbols[0], error)
+            self._health.failed(venue, PRICES, symbols[0], error)
             failures.append((venue, error))
             return {}
         for symbol in told:
-            self._well(venue, PRICES, symbol)
+            self._health.well(venue, PRICES, symbol)
         return told
 
 
-class _NoLevel(MarketUnavailable):
-    """A venue's candles cannot be brought to the level of a series."""
+def _no_level(venue: Venue, symbol: str, level: str) -> NoLevel:
+    return NoLevel(
+        f"{venue.offer.name}: its candles of {symbol} share fewer than {LEAST_COMMON} with those of {level}, or do not "
+        "move with them: its level is not known"
+    )
 
 
-def _is_over(fault: VenueFault, now_ms: int, *, alone: bool) -> bool:
-    """Whether a venue may be asked again.
-
-    Args:
-        alone: no other venue can stand in for it.
-    """
-    if fault.last_ms > now_ms:  # the clock was set back
-        return True
-    if not fault.lives:
-        return False
-    longest_ms = LONGEST_ALONE_MS.get(fault.state) if alone else None
-    return now_ms >= (fault.until_ms if longest_ms is None else min(fault.until_ms, fault.last_ms + longest_ms))
-
-
-def level_ratio(level: Klines, other: Klines) -> tuple[float | None, float | None]:
-    """What another venue's prices and volumes are multiplied by to be at a series' level.
+def level_ratio(level: Klines, other: Klines) -> Scale | None:
+    """What another venue's candles are multiplied by to be at a series' level.
 
     Args:
         level: candles of the series; other: candles of the same interval.
     Returns:
-        Medians over the candles that both have, or None where they share too few, do not move together or are apart by
-        more than two venues of one asset can be.
+        By the candles that both have; None where they share too few, do not move together, or are apart by more than
+        two venues of one asset can be.
     """
     _, left, right = np.intersect1d(level.open_time_ms, other.open_time_ms, assume_unique=True, return_indices=True)
     if len(left) < LEAST_COMMON:
-        return None, None
+        return None
     apart = np.log(level.close[left] / other.close[right])
     middle = float(np.median(apart))
     if abs(middle) > MOST_APART or float(np.median(np.abs(apart - middle))) > MOST_SPREAD:
-        return None, None
-    mine, its = level.volume[left].sum(), other.volume[right].sum()
-    return float(np.exp(middle)), float(mine / its) if mine > 0 and its > 0 else None
+        return None
+    mine, its = float(level.volume[left].sum()), float(other.volume[right].sum())
+    return Scale(price=float(np.exp(middle)), flow=mine / its if mine > 0 and its > 0 else 1.0)
 
 
 def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
@@ -635,7 +516,7 @@ def _row(klines: Klines, at_ms: int, reason: str) -> RefusedRow:
     return RefusedRow(open_time_ms=at_ms, reason=reason, row=cells)
 
 
-def _failure(failures: Sequence[tuple[Venue, WorkerError]], what: str) -> WorkerError:
+def _failure(failures: Failures, what: str) -> WorkerError:
     """One error for all venues: of the kind that says what to do next."""
     if len(failures) == 1:
         return failures[0][1]

@@ -19,6 +19,7 @@ from market.usd_venue import number, usd_base
 T = TypeVar("T")
 
 ROWS = 720  # the newest, whatever is asked for
+QUOTE = len("USD")
 ROW = 8  # time, open, high, low, close, mean price, volume, count
 ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
 UNKNOWN = "EQuery:Unknown asset"  # "... pair" where it is the pair
@@ -72,15 +73,15 @@ class Kraken(ClockedVenue):
         return page.klines.between(start_ms, end_ms)
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """The newest trade price of each symbol, as of the moment before it was asked for; see the protocol."""
-        found = {}
-        for symbol in dict.fromkeys(symbols):
-            asof_ms = self._clock.now_ms()
-            price = self._of_pair(
-                symbol, "/0/public/Ticker", {"pair": self.name_of(symbol)}, partial(last, symbol=symbol)
-            )
-            found[symbol] = Price(price=price, asof_ms=asof_ms)
-        return found
+        """The newest trade price of each symbol, as of the moment before they were asked for; see the protocol."""
+        names = {symbol: self.name_of(symbol) for symbol in symbols}
+        if not names:
+            return {}
+        asof_ms = self._clock.now_ms()
+        pairs = tuple(dict.fromkeys(names.values()))
+        params: dict[str, str | int] = {"pair": ",".join(pairs)}
+        found = self._of_pair(", ".join(names), "/0/public/Ticker", params, partial(last_trades, pairs=pairs))
+        return {symbol: Price(price=found[name], asof_ms=asof_ms) for symbol, name in names.items()}
 
     def _time(self, body: bytes) -> int:
         at_s = _result(body).get("unixtime")
@@ -123,16 +124,21 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
     return sift(interval_ms, opened_ms[kept], {name: column[kept] for name, column in columns.items()}, now_ms=now_ms)
 
 
-def last(body: bytes, *, symbol: str) -> float:
-    """The price of the last trade in a ticker.
+def last_trades(body: bytes, *, pairs: Sequence[str]) -> dict[str, float]:
+    """The price of the last trade of each pair, which an answer may call by an older name: XXBTZUSD for XBTUSD.
 
-    Raises: as ``candles``.
+    Raises: as ``candles``; also when one is missing.
     """
-    ticker = _of_one_pair(body)
-    trade = ticker.get("c") if isinstance(ticker, dict) else None
-    if not isinstance(trade, list) or not trade:
-        raise MalformedKlines(f"no price of {symbol} in the answer {body[:80]!r}")
-    return price_of(symbol, trade[0])
+    told = _result(body)
+    prices = {}
+    for pair in pairs:
+        base, quote = pair[:-QUOTE], pair[-QUOTE:]
+        ticker = told.get(pair, told.get(f"X{base}Z{quote}"))
+        trade = ticker.get("c") if isinstance(ticker, dict) else None
+        if not isinstance(trade, list) or not trade:
+            raise MalformedKlines(f"no price of {pair} in the answer {body[:80]!r}")
+        prices[pair] = price_of(pair, trade[0])
+    return prices
 
 
 def _of_one_pair(body: bytes) -> Any:

@@ -118,7 +118,7 @@ class PriceFeed:
         now_ms = self._clock.now_ms()
         for symbol, price in prices.items():
             self.anchors.offer(symbol, price, now_ms)
-        return round(POLL_S * 1000)
+        return round(max(POLL_S, self._market.price_pause_s) * 1000)
 
     def _ask(self, symbols: list[str], now_ms: int) -> dict[str, Price]:
         try:

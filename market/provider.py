@@ -23,6 +23,7 @@ class MarketData(Protocol):
     """A venue. Implementations are safe to call from several threads."""
 
     stream_venue: str = ""  # whose prices the stream tells; empty where there is but one venue
+    price_pause_s: float = 0.0  # how long it wants to be left between two questions for prices like the last one
     filled: int = 0  # candles that a venue lacked and another one had
     switches: int = 0  # how often a series' candles came from another venue than before
 
@@ -65,12 +66,12 @@ class MarketData(Protocol):
         """Spans that were told lately by another venue than the series' own, to be asked for again."""
         return ()
 
+    def lent(self, symbol: str, interval_ms: int) -> int:
+        """How many answers for a series came from another venue than its own."""
+        return 0
+
     def source(self, symbol: str, interval_ms: int) -> str:
         """The venue that told the newest candle of a series; empty where there is but one."""
-        return ""
-
-    def level(self, symbol: str) -> str:
-        """The venue at whose level a symbol's series are; empty where there is but one."""
         return ""
 
     def stream_factor(self, symbol: str) -> float | None:
@@ -89,6 +90,8 @@ class Offer:
     flow: frozenset[str] = frozenset()  # flow columns it has; NaN stands in the others (volume: always there)
     archives: bool = False  # whole days or months in files
     trades: bool = True  # whether ``prices`` are of single trades, seconds old; else they are means, minutes old
+    prices_at_once: bool = True  # one request tells all prices that are asked for; else it takes one for each
+    tells_time: bool = True  # ``clock_ahead_ms`` asks for ``ping``
     ping: str  # path of something cheap that answers in JSON while it is well
     requests_a_minute: int  # how often it lets itself be asked, all symbols together
     key: str = ""  # environment variable of the key it wants; empty where it wants none

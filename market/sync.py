@@ -212,18 +212,20 @@ class _Run:
         pieces = [(at, min(at + step, end)) for start, end in spans for at in range(start, end, step)]
         settled_ms = (self._now_ms - SETTLED_MS) // self._interval_ms * self._interval_ms
         asked: list[Span] = []
-        reached = True
+        reached, lent = True, self._market.lent(self._symbol, self._interval_ms)
         with closing(self._download(pool, [self._job("rest", piece, missing) for piece in pieces[::-1]])) as arrivals:
             for job, outcome in arrivals:
                 if isinstance(outcome, Klines):
                     self._settle(job.rows)
-                    if job.span[0] < settled_ms and self._is_own():
+                    if job.span[0] < settled_ms:
                         asked.append((job.span[0], min(job.span[1], settled_ms)))
                 elif isinstance(outcome, WorkerError):
                     self._failure = self._failure or outcome
                     if not isinstance(outcome, MalformedKlines):
                         reached = not isinstance(outcome, MarketUnavailable)
                         break
+        if self._market.lent(self._symbol, self._interval_ms) > lent:
+            return reached  # what another venue lacks the series' own may have
         # After the newest kline an answer without rows says that the venue is in trouble, not that there was no trade.
         newest_ms = self._store.latest(self._symbol, self._interval_ms) or 0
         absent = [span for span in _common(self._missing(), asked) if span[1] <= newest_ms]
@@ -265,11 +267,6 @@ class _Run:
     def _settle(self, rows: int) -> None:
         self._done = min(self._done + rows, self.wanted)
         self._progress(self._done, self.wanted)
-
-    def _is_own(self) -> bool:
-        """Whether the last answer was of the series' own venue; what another one lacks may be there all the same."""
-        market = self._market
-        return market.source(self._symbol, self._interval_ms) == market.level(self._symbol)
 
     def _missing(self) -> list[Span]:
         """What is not in the store, or is there from another venue and is to be had from the series' own again."""

@@ -45,6 +45,7 @@ class Tiingo(UsdVenue):
         quote="USD",
         intervals_ms=frozenset(FREQUENCIES),
         flow=frozenset({"quote_volume", "trades"}),
+        tells_time=False,
         ping="/api/test/",
         requests_a_minute=5,
         key="TIINGO_API_KEY",

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from market.binance import Binance
-from market.failover import KLINES, LEAST_COMMON, LONE_REST_MS, PRICES, Failover, level_ratio
+from market.failover import LEAST_COMMON, PRICE_SHARE, SCALE_GOOD_MS, Failover, level_ratio
+from market.health import KLINES, LONE_REST_MS, PRICES, UNPROVEN_MS
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.quality import Aside
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
@@ -507,6 +509,97 @@ def test_a_level_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: Fak
 def test_a_level_is_a_median_of_what_both_have() -> None:
     other = at_level(WALK, APART)
     wild = with_row(with_row(other, LAST_MS, high=9e9), LAST_MS - MINUTE_MS, high=9e9)
-    factor, flow = level_ratio(WALK.tail(60), wild)
-    assert factor == pytest.approx(1 / APART)
-    assert flow == pytest.approx(3.0)
+    scale = level_ratio(WALK.tail(60), wild)
+    assert scale
+    assert scale.price == pytest.approx(1 / APART)
+    assert scale.flow == pytest.approx(3.0)
+
+
+def test_volume_is_brought_to_size_long_after_the_venues_shared_a_candle(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market, rows=120)
+    first.handler = broken(Answer("sorry", 500))
+    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
+    for minute in (1, 90):
+        clock.time_ms = NOW_MS + minute * MINUTE_MS
+        told = newest(market, end_ms=clock.time_ms).tail(1)
+        np.testing.assert_allclose(told.volume, walk(6 * 60 + minute).tail(1).volume, rtol=1e-6)
+
+
+def test_a_level_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market, rows=120)
+    first.prices = {}
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
+    second.prices = {"ETHUSDT": str(2000 * 1.01)}
+    second.series["ETHUSDT", "1m"] = at_level(LONG, 1.01)
+    clock.time_ms += SCALE_GOOD_MS
+    first.series["ETHUSDT", "1m"] = LONG
+    newest(market, rows=90, end_ms=clock.time_ms)
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
+
+
+def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
+    first: Venue, second: Venue, market: Failover
+) -> None:
+    newest(market)
+    first.prices = {}
+    second.series["ETHUSDT", "1m"] = random_walk_klines(6 * 60, seed=5, sigma=0.02)
+    with pytest.raises(MarketUnavailable, match="binanceus: .*its level is not known"):
+        market.prices(["ETHUSDT"])
+
+
+def test_prices_are_asked_for_as_often_as_a_venue_wants(first: Venue, market: Failover) -> None:
+    market.venues[1]._offer = replace(market.venues[1].offer, prices_at_once=False, requests_a_minute=60)  # type: ignore[attr-defined]
+    market.prices(["ETHUSDT", "BTCUSDT"])
+    assert market.price_pause_s < 1
+    first.prices = {}
+    market.prices(["ETHUSDT", "SOLUSDT"])
+    assert market.price_pause_s == 60 * 2 / (PRICE_SHARE * 60)
+
+
+def test_a_venue_that_knows_no_sign_of_life_is_asked_again_all_the_same(first: Venue, second: Venue) -> None:
+    """A mirror may serve candles and nothing else."""
+    clock = FakeClock(NOW_MS)
+    market = two(first, second, clock, awaits_life=True)
+    try:
+        newest(market)
+        first.handler = lambda path, query: Answer("sorry", 404 if path == "/api/v3/time" else 503)
+        newest(market)
+        first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
+        clock.time_ms += UNPROVEN_MS - 1
+        newest(market)
+        assert market.faults
+        clock.time_ms += 1
+        newest(market)
+        assert not market.faults
+    finally:
+        market.stop()
+
+
+def test_a_venue_that_has_given_signs_of_life_is_waited_for(first: Venue, second: Venue) -> None:
+    clock = FakeClock(NOW_MS)
+    market = two(first, second, clock, awaits_life=True)
+    try:
+        newest(market)
+        market.clock_ahead_ms()
+        first.handler = broken(Answer("sorry", 503))
+        newest(market)
+        asked = len(first.asked("/api/v3/klines"))
+        for _ in range(10):
+            clock.time_ms += UNPROVEN_MS
+            newest(market)
+        assert len(first.asked("/api/v3/klines")) == asked
+    finally:
+        market.stop()
+
+
+def test_a_leap_that_waits_is_said_once(first: Venue, clock: FakeClock) -> None:
+    alone = Failover([Binance([first.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    first.series["ETHUSDT", "1m"] = leapt(WALK, LAST_MS, 1.3)
+    with capture_logs() as lines:
+        for _ in range(5):
+            newest(alone)
+    assert [line["event"] for line in lines].count("leap_awaits_confirmation") == 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.klines import Klines
-from market.kraken import ROWS, Kraken, candles, last
+from market.kraken import ROWS, Kraken, candles, last_trades
 from market.quality import Aside
 from tests.fakes import START_MS, FakeClock, free_port, random_walk_klines
 from tests.market.venue import Answer, Venue
@@ -42,14 +42,18 @@ def said(result: object, *errors: str) -> Answer:
     return Answer(json.dumps({"error": list(errors), "result": result}))
 
 
+NAMES = {"XBTUSD": ("XXBTZUSD", "40000.1"), "ETHUSD": ("XETHZUSD", "2000.5"), "SOLUSD": ("SOLUSD", "50.25")}
+
+
 def handle(path: str, query: dict[str, str]) -> Answer | None:
     if path == "/0/public/Time":
         return said({"unixtime": NOW_MS // 1000 + 30})
-    if query.get("pair") != "XBTUSD":
+    asked = str(query.get("pair")).split(",")
+    if not set(asked) <= set(NAMES):
         return said({}, "EQuery:Unknown asset pair")
     if path == OHLC:  # the newest 720 whatever is asked for
         return said({"XXBTZUSD": rows_of(WALK.tail(ROWS)), "last": int(WALK.open_time_ms[-2]) // 1000})
-    return said({"XXBTZUSD": {"a": ["1", "1", "1"], "c": ["40000.1", "0.5"]}})
+    return said({NAMES[pair][0]: {"a": ["1", "1", "1"], "c": [NAMES[pair][1], "0.5"]} for pair in asked})
 
 
 @pytest.fixture
@@ -108,6 +112,16 @@ def test_prices_and_the_clock(venue: Venue) -> None:
     market = client(venue)
     price = market.prices(["BTCUSDT"])["BTCUSDT"]
     assert (price.price, price.asof_ms) == (40000.1, NOW_MS)
+    asked = len(venue.requests)
+    several = market.prices(["SOLUSDT", "BTCUSDT", "ETHUSDC", "ETHUSDT"])
+    assert {symbol: price.price for symbol, price in several.items()} == {
+        "SOLUSDT": 50.25,
+        "BTCUSDT": 40000.1,
+        "ETHUSDC": 2000.5,
+        "ETHUSDT": 2000.5,
+    }
+    assert len(venue.requests) == asked + 1
+    assert market.prices([]) == {}
     assert market.clock_ahead_ms() == 30_000
     # By the venue's clock the newest candle has closed.
     assert market.klines("BTCUSDT", MINUTE_MS, START_MS, WALK.end_ms).end_ms == WALK.end_ms
@@ -246,7 +260,12 @@ def test_what_is_not_candles_is_refused(venue: Venue, answer: Answer) -> None:
 @pytest.mark.parametrize("ticker", [{}, {"c": []}, {"c": ["0"]}, {"c": ["nan", "1"]}, [], None])
 def test_a_price_that_is_none_is_refused(ticker: object) -> None:
     with pytest.raises(MalformedKlines):
-        last(said({"XXBTZUSD": ticker}).content, symbol="BTCUSDT")
+        last_trades(said({"XXBTZUSD": ticker}).content, pairs=["XBTUSD"])
+
+
+def test_a_price_of_another_pair_is_refused() -> None:
+    with pytest.raises(MalformedKlines, match="no price of XBTUSD"):
+        last_trades(said({"XETHZUSD": {"c": ["2000", "1"]}}).content, pairs=["XBTUSD"])
 
 
 def test_one_bad_row_is_set_aside(venue: Venue) -> None:
@@ -292,7 +311,7 @@ def test_any_answer_gives_klines_that_keep_the_rules_or_a_named_error(body: byte
         for flow in (found.quote_volume, found.trades):
             assert not ((flow < 0) | np.isinf(flow)).any()
     with contextlib.suppress(WorkerError):
-        assert last(body, symbol="BTCUSDT") > 0
+        assert last_trades(body, pairs=["XBTUSD"])["XBTUSD"] > 0
 
 
 def test_genuine_answers_are_read_as_kraken_means_them(shared_data: Path) -> None:
