@@ -547,7 +547,7 @@ def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
     newest(market)
     first.prices = {}
     second.series["ETHUSDT", "1m"] = random_walk_klines(6 * 60, seed=5, sigma=0.02)
-    with pytest.raises(MarketUnavailable, match="binanceus: .*its level is not known"):
+    with pytest.raises(MarketUnavailable, match=r"binanceus: .*its level is not known"):
         market.prices(["ETHUSDT"])
 
 
