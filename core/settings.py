@@ -26,6 +26,15 @@ class Market(StrEnum):
 VENUES = ("binance", "binanceus", "coinbase", "kraken", "coingecko", "tiingo", "atlas")
 
 
+def urls_setting(venue: str) -> str:
+    """The setting that has the REST hosts of a venue.
+
+    >>> urls_setting("kraken"), urls_setting("binanceus")
+    ('KRAKEN_REST_URLS', 'BINANCE_US_REST_URLS')
+    """
+    return {"binanceus": "BINANCE_US"}.get(venue, venue.upper()) + "_REST_URLS"
+
+
 class NoModelPolicy(StrEnum):
     """What a topic without a usable champion answers while the market is fresh."""
 
@@ -117,18 +126,13 @@ class Settings(BaseSettings):
 
     def urls_of(self, venue: str) -> tuple[str, ...]:
         """REST hosts of a venue in the order they are tried, without a trailing slash."""
-        name = {"binanceus": "binance_us"}.get(venue, venue)
-        return tuple(url.strip().rstrip("/") for url in str(getattr(self, f"{name}_rest_urls")).split(","))
+        urls = str(getattr(self, urls_setting(venue).lower()))
+        return tuple(url.strip().rstrip("/") for url in urls.split(","))
 
     def key_of(self, venue: str) -> str:
         """A venue's key; empty where there is none."""
         key = getattr(self, f"{venue}_api_key", None)
         return key.get_secret_value().strip() if isinstance(key, SecretStr) else ""
-
-    @property
-    def rest_urls(self) -> tuple[str, ...]:
-        """Binance REST hosts in the order they are tried, without a trailing slash."""
-        return self.urls_of("binance")
 
     @property
     def ws_urls(self) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from core.errors import MalformedKlines
 from market.klines import PRICE_COLUMNS, Klines
 from market.provider import Offer, Price
 from market.quality import RefusedRow, Sifted
-from market.reading import json_of
-from market.usd_venue import Row, UsdVenue, aged_price, rows_in, sifted_rows, time_ms, usd_base
+from market.reading import Row, aged_price, json_of, rows_in, sifted_rows, time_ms
+from market.rest_venue import KeyedVenue, usd_base
 
 PAGE_ROWS = 10_000  # the most that one request may ask for; more than a span has
 MOST_PAGES = 50  # of one span; it serves 250 rows where it is not asked for more, and a span has at most 3650
@@ -34,7 +34,7 @@ class Page:
     following: Mapping[str, str] | None  # query of the next page; None after the last
 
 
-class Atlas(UsdVenue):
+class Atlas(KeyedVenue):
     """Tiingo's bars as Allora's topics see them, by open time. Source: docs.allora.network, Atlas API.
 
     A bar of five minutes, an hour or a day that was made of fewer minutes than it has is left out, as

@@ -12,13 +12,14 @@ import numpy as np
 import structlog
 
 from core.clock import DAY_MS, Clock, iso
-from core.errors import ConfigError, MalformedKlines
+from core.errors import MalformedKlines
 from market.archive import check, read_archive
 from market.hosts import PROBATION_MS, Hosts, Reach, Refused
 from market.klines import FLOW_COLUMNS, INTERVALS, PRICE_COLUMNS, Klines, interval_name, month_span
-from market.provider import Offer, Price, Venue
+from market.provider import Offer, Price
 from market.quality import Aside, Sifted, sift
 from market.reading import floats, json_of, price_of
+from market.rest_venue import RestVenue
 
 T = TypeVar("T")
 
@@ -30,13 +31,11 @@ BAD_SYMBOL_CODES = {-1100, -1121}  # illegal characters in a parameter (the symb
 # REST serves what an archive file does not: a broken archive host is not worth waiting for.
 ARCHIVE_PATIENCE_S = 5.0
 REQUESTS_A_MINUTE = 1_200  # of weight 2 to 4 each, where 6,000 a minute are allowed
-URLS_OF = {"binance": "BINANCE_REST_URLS", "binanceus": "BINANCE_US_REST_URLS"}
-LEAST_AHEAD_MS = 100  # clocks that agree this well need no correction
 
 _log = structlog.get_logger()
 
 
-class Binance(Venue):
+class Binance(RestVenue):
     """Binance spot, or any server that speaks its format. Safe to use from several threads.
 
     Args:
@@ -60,7 +59,7 @@ class Binance(Venue):
         aside: Aside | None = None,
         name: str = "binance",
     ) -> None:
-        self._offer = Offer(
+        offer = Offer(
             name=name,
             quote="USDT",
             intervals_ms=frozenset(INTERVALS),
@@ -69,36 +68,15 @@ class Binance(Venue):
             ping="/api/v3/time",
             requests_a_minute=REQUESTS_A_MINUTE,
         )
-        self._aside = aside or Aside()
-        self._clock = clock
-        self._timeout_s = timeout_s
-        self._rest = Hosts(
-            [url.rstrip("/") for url in rest_urls],
-            clock,
-            timeout_s=timeout_s,
-            patience_s=patience_s,
-            remedy=f"check the network, or set {URLS_OF[name]} to hosts that can be reached from here",
-            requests_a_minute=REQUESTS_A_MINUTE,
-        )
-        self._archive = Hosts(
-            [archive_url.rstrip("/")] if archive_url else self._rest.urls,
+        super().__init__(rest_urls, clock, aside or Aside(), offer=offer, timeout_s=timeout_s, patience_s=patience_s)
+        self._files = Hosts(
+            [archive_url.rstrip("/")] if archive_url else self.hosts.urls,
             clock,
             timeout_s=timeout_s,
             patience_s=min(patience_s, ARCHIVE_PATIENCE_S),
             remedy="check the network, or set BINANCE_ARCHIVE_URL",
         )
-        self._ahead_ms = 0
         self._one_by_one_until_ms = 0  # the server does not seem to know the ticker of several symbols
-
-    @property
-    def offer(self) -> Offer:
-        """See the protocol."""
-        return self._offer
-
-    @property
-    def hosts(self) -> Hosts:
-        """See the protocol."""
-        return self._rest
 
     def name_of(self, symbol: str) -> str:
         """See the protocol: the symbol itself."""
@@ -171,19 +149,10 @@ class Binance(Venue):
                 check(body, checksum)
             found = read_archive(body, interval_ms, start_ms, end_ms)
         except MalformedKlines as error:
-            raise MalformedKlines(f"{self._archive.urls[0]}{path}: {error}") from error
+            raise MalformedKlines(f"{self._files.urls[0]}{path}: {error}") from error
         now_ms = self._clock.now_ms()
         self._aside.put(self.offer.name, symbol, interval_ms, found.refused, now_ms)
         return found.klines.closed(now_ms)
-
-    def clock_ahead_ms(self) -> int:
-        """See the protocol. The answer is taken to be of the middle between question and answer."""
-        asked_ms = self._clock.now_ms()
-        venue_ms = self._rest.ask("/api/v3/time", {}, _server_time)
-        took_ms = self._clock.now_ms() - asked_ms
-        ahead_ms = venue_ms - asked_ms - took_ms // 2
-        self._ahead_ms = ahead_ms if abs(ahead_ms) > max(took_ms, LEAST_AHEAD_MS) else 0
-        return self._ahead_ms
 
     def answers(self, timeout_s: float) -> Reach:
         """Ask every REST host for its time at once; the first that answers decides.
@@ -191,17 +160,20 @@ class Binance(Venue):
         Args:
             timeout_s: how long to wait for it in all.
         """
-        return self._rest.answers(self.offer.ping, timeout_s)
+        return self._hosts.answers(self.offer.ping, timeout_s)
+
+    def _time(self, body: bytes) -> int:
+        value = json_of(body)
+        if not isinstance(value, dict) or not isinstance(value.get("serverTime"), int):
+            raise MalformedKlines(f"the answer is no server time but {body[:60]!r}")
+        return int(value["serverTime"])
 
     def _ask(self, symbol: str, path: str, params: dict[str, str | int], parse: Callable[[bytes], T]) -> T:
         try:
-            return self._rest.ask(path, params, parse)
+            return self._hosts.ask(path, params, parse)
         except Refused as error:
             if error.code in BAD_SYMBOL_CODES:
-                raise ConfigError(
-                    f"unknown symbol {symbol!r}: {error}; set parameters.Symbol of this worker in config.json to a "
-                    'symbol that the exchange trades, such as "ETHUSDT"'
-                ) from error
+                raise self._unknown(symbol, error) from error
             raise
 
     def _price(self, symbol: str) -> Price:
@@ -214,7 +186,7 @@ class Binance(Venue):
         asof_ms = self._clock.now_ms()
         params = {"symbols": json.dumps(symbols, separators=(",", ":"), ensure_ascii=False)}
         try:
-            found = self._rest.ask("/api/v3/ticker/price", params, partial(_tickers, wanted=symbols))
+            found = self._hosts.ask("/api/v3/ticker/price", params, partial(_tickers, wanted=symbols))
         except (Refused, MalformedKlines) as error:
             _log.info("ticker_of_several_failed", why=str(error))
             return None
@@ -222,18 +194,11 @@ class Binance(Venue):
 
     def _file(self, path: str) -> bytes | None:
         try:
-            return self._archive.ask(path, {}, bytes)
+            return self._files.ask(path, {}, bytes)
         except Refused as error:
             if error.status == 404:
                 return None
             raise
-
-
-def _server_time(body: bytes) -> int:
-    value = json_of(body)
-    if not isinstance(value, dict) or not isinstance(value.get("serverTime"), int):
-        raise MalformedKlines(f"the answer is no server time but {body[:60]!r}")
-    return int(value["serverTime"])
 
 
 def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:

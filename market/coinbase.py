@@ -8,13 +8,12 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import MalformedKlines
-from market.clocked_venue import ClockedVenue
 from market.hosts import Refused
 from market.klines import Klines
 from market.provider import Offer, Price
-from market.quality import Sifted, sift
-from market.reading import json_of
-from market.usd_venue import aged_price, number, time_ms, usd_base
+from market.quality import Sifted, sift_closed
+from market.reading import aged_price, json_of, number, time_ms, whole_seconds_ms
+from market.rest_venue import RestVenue, usd_base
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ ADVANCED = ("start", *COLUMNS[1:])  # names in the answers of the Advanced Trade
 SILENT_PAGES = 24  # without a candle, from the newest back: it was not listed before that (five days of minutes)
 
 
-class Coinbase(ClockedVenue):
+class Coinbase(RestVenue):
     """Coinbase Exchange. A minute without a trade has no candle there.
 
     Source: docs.cdp.coinbase.com, Exchange API, products: candles and ticker.
@@ -45,9 +44,11 @@ class Coinbase(ClockedVenue):
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Closed klines of the range, page by page from the newest back; see the protocol."""
-        end_ms = min(-(-end_ms // interval_ms) * interval_ms, self._closed_by_ms(interval_ms))
+        self._check(interval_ms)
+        now_ms = self._clock.now_ms() + self._ahead_ms
+        end_ms = min(-(-end_ms // interval_ms), now_ms // interval_ms) * interval_ms
         start_ms = -(-start_ms // interval_ms) * interval_ms
-        path, now_ms = f"/products/{self.name_of(symbol)}/candles", self._clock.now_ms() + self._ahead_ms
+        path = f"/products/{self.name_of(symbol)}/candles"
         runs: list[Klines] = []
         silent = 0
         while start_ms < end_ms and silent < SILENT_PAGES:
@@ -104,17 +105,12 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None =
         MalformedKlines: they are none, or of another range.
     """
     rows = _rows(json_of(body))
-    times = np.array([number(row[0]) for row in rows])
-    if not ((times >= 0) & (times < 10**11) & (np.floor(times) == times)).all():
-        raise MalformedKlines("a candle must have a time in whole seconds")
+    opened_ms = whole_seconds_ms(row[0] for row in rows)
     cells = {name: np.array([number(row[at]) for row in rows], np.float64) for at, name in enumerate(COLUMNS) if at}
-    opened_ms = times.astype(np.int64) * SECOND_MS
     # Taken for an empty page, a host that ignores the range would look like a symbol that was not listed yet.
     if last_ms is not None and rows and opened_ms.min() > last_ms:
         raise MalformedKlines(f"asked for candles up to {iso(last_ms)}, got only newer ones")
-    # The newest one has not ended, and by a clock that is a little behind has not begun; what opens later is refused.
-    kept = (opened_ms <= now_ms - interval_ms) | (opened_ms > now_ms + interval_ms)
-    return sift(interval_ms, opened_ms[kept], {name: column[kept] for name, column in cells.items()}, now_ms=now_ms)
+    return sift_closed(interval_ms, opened_ms, cells, now_ms)
 
 
 def ticker(body: bytes, *, symbol: str, clock: Clock, ahead_ms: int) -> Price:

@@ -12,8 +12,8 @@ from core.errors import ConfigError, MalformedKlines
 from market.klines import PRICE_COLUMNS, Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift
-from market.reading import json_of
-from market.usd_venue import UsdVenue, aged_price, number, usd_base
+from market.reading import aged_price, json_of, number
+from market.rest_venue import KeyedVenue, usd_base
 
 COINS = {
     "ADA": "cardano",
@@ -39,7 +39,7 @@ COINS = {
 DAYS = {30 * MINUTE_MS: (1,), 4 * HOUR_MS: (7, 14, 30)}
 
 
-class CoinGecko(UsdVenue):
+class CoinGecko(KeyedVenue):
     """Means over exchanges, for want of anything better. Source: docs.coingecko.com, coins-id-ohlc and simple-price.
 
     It has no volume. Klines must have one, so ``volume`` is 0 in every row and says nothing: it does not say that
@@ -66,10 +66,9 @@ class CoinGecko(UsdVenue):
     }
     SETTLES_MS = 15 * MINUTE_MS
 
-    @property
-    def offer(self) -> Offer:
-        """See the protocol; a key allows more requests."""
-        return replace(self.OFFER, requests_a_minute=30) if self._key else self.OFFER
+    @classmethod
+    def _offered(cls, *, has_key: bool) -> Offer:
+        return replace(cls.OFFER, requests_a_minute=30) if has_key else cls.OFFER
 
     def name_of(self, symbol: str) -> str:
         """See the protocol; "ethereum" for ETHUSDT."""

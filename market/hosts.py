@@ -166,8 +166,10 @@ class Hosts:
             path: what to ask for; any answer with status 200 that is JSON counts.
             timeout_s: how long to wait for it in all.
         """
+        now_ms = self._clock.now_ms()
         with self._lock:
-            self._asked_ms += [self._clock.now_ms()] * len(self.urls)  # they count as any other
+            self._forget(now_ms)
+            self._asked_ms += [now_ms] * len(self.urls)  # they count as any other
         probes = {
             url: Hosts([url], self._clock, timeout_s=timeout_s, patience_s=0, remedy="", headers=self._headers)
             for url in self.urls

@@ -8,13 +8,12 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
-from market.clocked_venue import ClockedVenue
 from market.hosts import Refused, Unreached
 from market.klines import Klines
 from market.provider import Offer, Price
-from market.quality import Sifted, sift
-from market.reading import json_of, price_of
-from market.usd_venue import number, usd_base
+from market.quality import Sifted, sift_closed
+from market.reading import json_of, number, price_of, whole_seconds_ms
+from market.rest_venue import RestVenue, usd_base
 
 T = TypeVar("T")
 
@@ -37,7 +36,7 @@ class UnknownPair(Refused):
     """Kraken does not trade the pair; it says so with HTTP 200."""
 
 
-class Kraken(ClockedVenue):
+class Kraken(RestVenue):
     """Kraken spot. Its candles without a trade are flat and have volume 0. Source: docs.kraken.com, Spot REST API."""
 
     OFFER: ClassVar[Offer] = Offer(
@@ -59,10 +58,11 @@ class Kraken(ClockedVenue):
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Closed klines of the range, as far as the newest 720 reach back; see the protocol."""
-        end_ms = min(end_ms, self._closed_by_ms(interval_ms))
+        self._check(interval_ms)
+        now_ms = self._clock.now_ms() + self._ahead_ms
+        end_ms = min(end_ms, now_ms // interval_ms * interval_ms)
         if start_ms >= end_ms:
             return Klines.empty(interval_ms)
-        now_ms = self._clock.now_ms() + self._ahead_ms
         params: dict[str, str | int] = {
             "pair": self.name_of(symbol),
             "interval": interval_ms // MINUTE_MS,
@@ -109,19 +109,14 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
     rows = _of_one_pair(body)
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) >= ROW for row in rows):
         raise MalformedKlines(f"candles must be a list of rows of {ROW}, was {str(rows)[:80]}")
-    times = np.array([number(row[0]) for row in rows])
-    if not ((times >= 0) & (times < 10**11) & (np.floor(times) == times)).all():
-        raise MalformedKlines("a candle must have a time in whole seconds")
+    opened_ms = whole_seconds_ms(row[0] for row in rows)
     opened, high, low, close, mean, volume, count = (
         np.array([number(row[at]) for row in rows], np.float64) for at in range(1, ROW)
     )
     columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
         columns |= {"quote_volume": np.where(volume == 0, 0.0, mean * volume), "trades": count}
-    opened_ms = times.astype(np.int64) * SECOND_MS
-    # The newest one has not ended, and by a clock that is a little behind has not begun; what opens later is refused.
-    kept = (opened_ms <= now_ms - interval_ms) | (opened_ms > now_ms + interval_ms)
-    return sift(interval_ms, opened_ms[kept], {name: column[kept] for name, column in columns.items()}, now_ms=now_ms)
+    return sift_closed(interval_ms, opened_ms, columns, now_ms)
 
 
 def last_trades(body: bytes, *, pairs: Sequence[str]) -> dict[str, float]:

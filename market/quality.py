@@ -98,6 +98,15 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
     return Sifted(klines=klines, refused=tuple(refused))
 
 
+def sift_closed(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], now_ms: int) -> Sifted:
+    """``sift``, without the candle that has not ended by ``now_ms``, the venue's own time, whatever it says.
+
+    By a clock that is a little behind, the running candle has not begun; what opens later than that is refused.
+    """
+    kept = (open_time_ms <= now_ms - interval_ms) | (open_time_ms > now_ms + interval_ms)
+    return sift(interval_ms, open_time_ms[kept], {name: cells[kept] for name, cells in columns.items()}, now_ms=now_ms)
+
+
 def _columns(table: Floats) -> dict[str, Floats]:
     return {name: np.ascontiguousarray(table[:, number]) for number, name in enumerate(COLUMNS)}
 

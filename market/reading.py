@@ -1,14 +1,22 @@
-"""Answers of any venue, read: JSON, columns of numbers, prices."""
+"""Answers of any venue, read: JSON, columns of numbers, times, prices, rows with names."""
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
+from core.clock import HOUR_MS, SECOND_MS
 from core.errors import MalformedKlines
-from market.klines import Floats
+from market.klines import Floats, Ints
+from market.provider import Price
+from market.quality import EARLIEST_MS, Sifted, sift_closed
+
+Row = dict[str, Any]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def json_of(body: bytes) -> Any:
@@ -41,10 +49,76 @@ def price_of(symbol: str, value: object) -> float:
     Raises:
         MalformedKlines: it is not finite and above 0.
     """
-    try:
-        price = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        price = math.nan
+    price = number(value)
     if not (math.isfinite(price) and price > 0):
         raise MalformedKlines(f"the price of {symbol} must be finite and above 0, was {value!r}")
     return price
+
+
+def time_ms(cell: object) -> int:
+    """A time in text, UTC where it names no offset; 0, which no kline has, where it is no time.
+
+    >>> time_ms("2019-05-01T02:00:00+02:00"), time_ms("soon"), time_ms(1556668800)
+    (1556668800000, 0, 0)
+    """
+    try:
+        at = datetime.fromisoformat(cell)  # type: ignore[arg-type]
+        return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def number(cell: object) -> float:
+    """A number or the text of one; NaN where it is neither, so that one bad cell costs one row."""
+    try:
+        return math.nan if isinstance(cell, bool) else float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def whole_seconds_ms(cells: Iterable[Any]) -> Ints:
+    """A column of open times in whole seconds, in ms.
+
+    Raises:
+        MalformedKlines: a cell is none; milliseconds are none either.
+    """
+    times = np.array([number(cell) for cell in cells])
+    if not ((times >= 0) & (times < 10**11) & (np.floor(times) == times)).all():
+        raise MalformedKlines("a candle must have a time in whole seconds")
+    return times.astype(np.int64) * SECOND_MS
+
+
+def aged_price(name: str, value: object, at_ms: int, now_ms: int) -> Price:
+    """A price with the venue's time of it, never after now.
+
+    Raises:
+        MalformedKlines: it is no price; or its time is before 2009 or in an hour: in another unit, or none.
+    """
+    if not EARLIEST_MS <= at_ms <= now_ms + HOUR_MS:
+        raise MalformedKlines(f"the price of {name} must have a time in the past, was {at_ms} ms")
+    return Price(price=price_of(name, value), asof_ms=min(at_ms, now_ms))
+
+
+def rows_in(value: object, what: str) -> list[Row]:
+    """A list of objects.
+
+    Raises:
+        MalformedKlines: it is something else.
+    """
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise MalformedKlines(f"{what} must be a list of objects, was {str(value)[:80]}")
+    return value
+
+
+def sifted_rows(interval_ms: int, rows: Sequence[Row], time: str, names: Mapping[str, str], now_ms: int) -> Sifted:
+    """Rows with names, sorted out.
+
+    Args:
+        time: name of the open time.
+        names: our column -> theirs.
+    Raises:
+        MalformedKlines: as ``sift``.
+    """
+    times = np.array([time_ms(row.get(time)) for row in rows], np.int64)
+    columns = {ours: np.array([number(row.get(theirs)) for row in rows], np.float64) for ours, theirs in names.items()}
+    return sift_closed(interval_ms, times, columns, now_ms)

@@ -301,7 +301,7 @@ def stream_from(settings: Settings, series: Iterable[Series]) -> BinanceStream |
         return None
     urls = settings.ws_urls
     if settings.market is Market.SIMULATED and "binance_ws_urls" not in settings.model_fields_set:
-        urls = tuple(f"ws{url.removeprefix('http')}" for url in settings.rest_urls)
+        urls = tuple(f"ws{url.removeprefix('http')}" for url in settings.urls_of("binance"))
     for url in urls:
         if urlsplit(url).scheme not in {"ws", "wss"}:
             raise ConfigError(f"BINANCE_WS_URLS must begin with ws:// or wss://, was {url!r}")

@@ -8,8 +8,8 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable
 from market.provider import Offer, Price
 from market.quality import Sifted
-from market.reading import json_of
-from market.usd_venue import Row, UsdVenue, aged_price, rows_in, sifted_rows, time_ms, usd_base
+from market.reading import Row, aged_price, json_of, rows_in, sifted_rows, time_ms
+from market.rest_venue import KeyedVenue, usd_base
 
 PAGE_ROWS = 5000  # of one request; how many more it would serve is not written anywhere
 RUN_OUT_S = 600.0  # it does not say when a used up allocation is refilled
@@ -33,7 +33,7 @@ COLUMNS = {
 }
 
 
-class Tiingo(UsdVenue):
+class Tiingo(KeyedVenue):
     """Tiingo's bars over many exchanges, each by its open time. Source: tiingo.com/documentation/crypto.
 
     A free key has 50 requests an hour and 1000 a day. ``requests_a_minute`` lets a start fetch a month of minutes at

@@ -12,9 +12,9 @@ import structlog
 from core.clock import Clock
 from core.errors import ConfigError, WorkerError
 from core.files import replace_json
-from core.settings import Market, Settings
+from core.settings import Market, Settings, urls_setting
 from market.atlas import Atlas
-from market.binance import URLS_OF, Binance
+from market.binance import Binance
 from market.coinbase import Coinbase
 from market.coingecko import CoinGecko
 from market.failover import Failover
@@ -38,10 +38,10 @@ def venue_from(
     """
     urls = settings.urls_of(name)
     archive = settings.binance_archive_url.strip() if name == "binance" else ""
-    named = {URLS_OF.get(name, f"{name.upper()}_REST_URLS"): urls, "BINANCE_ARCHIVE_URL": (archive,) if archive else ()}
+    named = {urls_setting(name): urls, "BINANCE_ARCHIVE_URL": (archive,) if archive else ()}
     _check(named, settings)
     waits = {"timeout_s": timeout_s, "patience_s": patience_s}
-    if name in URLS_OF:
+    if name in {"binance", "binanceus"}:
         return Binance(urls, archive, clock, aside=aside, name=name, **waits)
     if name in KEYLESS:
         return KEYLESS[name](urls, clock, aside, **waits)

@@ -35,4 +35,4 @@ def test_a_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, v
 
 def test_hosts_keep_their_order_and_lose_their_trailing_slash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINANCE_REST_URLS", "http://b:1/, https://a")
-    assert load_settings().rest_urls == ("http://b:1", "https://a")
+    assert load_settings().urls_of("binance") == ("http://b:1", "https://a")

@@ -16,7 +16,7 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerE
 from market.atlas import MOST_PAGES, Atlas, live, page
 from market.klines import Klines
 from market.quality import Aside
-from market.usd_venue import time_ms
+from market.reading import time_ms
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.market.test_tiingo import CALLS, CELLS, HeardVenue, assert_keeps_rules
 from tests.market.venue import Answer, Handler

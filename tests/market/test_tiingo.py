@@ -16,8 +16,9 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.klines import Klines
 from market.quality import Aside, Sifted
+from market.reading import time_ms
+from market.rest_venue import usd_base
 from market.tiingo import PAGE_ROWS, RUN_OUT_S, Tiingo, bars, tops
-from market.usd_venue import time_ms, usd_base
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.market.venue import Answer, Handler, Venue
 
