@@ -1,7 +1,7 @@
 """The Atlas client against a scripted venue: spans, pages, coarse bars, tags, the newest minute."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
-from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
+from core.errors import ConfigError, MalformedKlines, WorkerError
 from market.atlas import MOST_PAGES, Atlas, live, page
 from market.klines import Klines
 from market.quality import Aside
 from market.reading import time_ms
 from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.test_tiingo import CALLS, CELLS, HeardVenue, assert_keeps_rules
-from tests.market.venue import Answer, Handler
+from tests.market.bodies import CELLS, assert_keeps_rules
+from tests.market.venue import Answer, Handler, Venue
 
 KEY = "UP-0123456789abcdef0123456789"
 NOW_MS = START_MS + 40 * DAY_MS
@@ -69,20 +68,13 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def venue() -> Iterator[HeardVenue]:
-    with HeardVenue().running() as running:
-        assert isinstance(running, HeardVenue)
-        running.handler = serving(WALK)
-        yield running
+def venue(venue: Venue) -> Venue:
+    venue.handler = serving(WALK)
+    return venue
 
 
 @pytest.fixture
-def aside() -> Aside:
-    return Aside()
-
-
-@pytest.fixture
-def atlas(venue: HeardVenue, clock: FakeClock, aside: Aside) -> Atlas:
+def atlas(venue: Venue, clock: FakeClock, aside: Aside) -> Atlas:
     return Atlas([venue.url], clock, aside, key=KEY)
 
 
@@ -93,7 +85,7 @@ def five(atlas: Atlas) -> Klines:
 # -- klines -----------------------------------------------------------------------------------------------------------
 
 
-def test_minutes_are_asked_for_day_by_day(venue: HeardVenue, atlas: Atlas) -> None:
+def test_minutes_are_asked_for_day_by_day(venue: Venue, atlas: Atlas) -> None:
     klines = atlas.klines("ETHUSDT", MINUTE_MS, START_MS, END_MS)
     np.testing.assert_array_equal(klines.open_time_ms, WALK.open_time_ms)
     for name in (*PRICES, "quote_volume", "trades"):
@@ -117,7 +109,7 @@ def test_minutes_are_asked_for_day_by_day(venue: HeardVenue, atlas: Atlas) -> No
     [(5 * MINUTE_MS, "5m", 5), (HOUR_MS, "1h", 1), (DAY_MS, "1d", 1)],
 )
 def test_coarser_bars_have_longer_spans_and_no_flow(
-    venue: HeardVenue, atlas: Atlas, interval_ms: int, resolution: str, spans: int
+    venue: Venue, atlas: Atlas, interval_ms: int, resolution: str, spans: int
 ) -> None:
     coarse = WALK.resample(interval_ms)
     venue.handler = serving(coarse)
@@ -129,7 +121,7 @@ def test_coarser_bars_have_longer_spans_and_no_flow(
 
 
 @pytest.mark.parametrize("host", [pytest.param("", id="a path"), pytest.param("http://127.0.0.1:1", id="a URL")])
-def test_pages_are_followed_and_never_to_another_host(venue: HeardVenue, atlas: Atlas, host: str) -> None:
+def test_pages_are_followed_and_never_to_another_host(venue: Venue, atlas: Atlas, host: str) -> None:
     venue.handler = serving(WALK, 600, host=host)  # nobody listens where the URL points
     klines = atlas.klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + DAY_MS)
     np.testing.assert_array_equal(klines.open_time_ms, WALK.open_time_ms[:1440])
@@ -137,7 +129,7 @@ def test_pages_are_followed_and_never_to_another_host(venue: HeardVenue, atlas: 
     assert {query["dataset_name"] for query in venue.asked("/api/rows/")} == {NAME}
 
 
-def test_a_next_page_is_of_the_same_dataset(venue: HeardVenue, atlas: Atlas) -> None:
+def test_a_next_page_is_of_the_same_dataset(venue: Venue, atlas: Atlas) -> None:
     venue.scripted = [
         Answer(page_of([row_of(WALK, 0)], "/api/keys/?dataset_name=other&resolution=1d&after=x")),
         Answer(page_of([row_of(WALK, 1)])),
@@ -146,7 +138,7 @@ def test_a_next_page_is_of_the_same_dataset(venue: HeardVenue, atlas: Atlas) -> 
     assert venue.requests[1] == ("/api/rows/", {"dataset_name": NAME, "resolution": "raw", "after": "x"})
 
 
-def test_rows_may_come_newest_first(venue: HeardVenue, atlas: Atlas) -> None:
+def test_rows_may_come_newest_first(venue: Venue, atlas: Atlas) -> None:
     pages = [page_of([row_of(WALK, 4), row_of(WALK, 3)], "?offset=2"), page_of([row_of(WALK, n) for n in (2, 1, 0)])]
     venue.scripted = [Answer(body) for body in pages]
     np.testing.assert_array_equal(five(atlas).close, WALK.close[:5])
@@ -161,7 +153,7 @@ def test_rows_may_come_newest_first(venue: HeardVenue, atlas: Atlas) -> None:
     ],
 )
 def test_pages_without_end_end_in_an_error(
-    venue: HeardVenue, atlas: Atlas, following: Callable[[int], str], requests: int
+    venue: Venue, atlas: Atlas, following: Callable[[int], str], requests: int
 ) -> None:
     venue.handler = lambda path, query: Answer(page_of([row_of(WALK, 0)], following(len(venue.requests))))
     with pytest.raises(MalformedKlines, match="go on without end"):
@@ -170,19 +162,19 @@ def test_pages_without_end_end_in_an_error(
 
 
 @pytest.mark.parametrize("rows", [pytest.param([], id="a list"), pytest.param(None, id="null")])
-def test_no_rows_are_no_klines(venue: HeardVenue, atlas: Atlas, rows: object) -> None:
+def test_no_rows_are_no_klines(venue: Venue, atlas: Atlas, rows: object) -> None:
     venue.scripted = [Answer(page_of(rows))]
     assert len(five(atlas)) == 0
 
 
 @pytest.mark.parametrize("into_the_minute_ms", [0, MINUTE_MS - 1])
-def test_the_minute_that_has_not_ended_is_dropped(venue: HeardVenue, aside: Aside, into_the_minute_ms: int) -> None:
+def test_the_minute_that_has_not_ended_is_dropped(venue: Venue, aside: Aside, into_the_minute_ms: int) -> None:
     atlas = Atlas([venue.url], FakeClock(START_MS + 10 * MINUTE_MS + into_the_minute_ms), aside, key=KEY)
     venue.handler = lambda path, query: Answer(page_of([row_of(WALK, row) for row in range(11)]))
     assert len(atlas.klines("ETHUSDT", MINUTE_MS, START_MS, END_MS)) == 10
 
 
-def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: HeardVenue, atlas: Atlas, aside: Aside) -> None:
+def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: Venue, atlas: Atlas, aside: Aside) -> None:
     hours = WALK.resample(HOUR_MS)
     rows = [row_of(hours, row) for row in range(24)]
     rows[5]["count"] = 59
@@ -193,9 +185,7 @@ def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: HeardVenue, atlas: A
     assert aside.counts == {}
 
 
-def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(
-    venue: HeardVenue, atlas: Atlas, aside: Aside
-) -> None:
+def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(venue: Venue, atlas: Atlas, aside: Aside) -> None:
     rows = [row_of(WALK, row, **({"close": -1} if row == 7 else {})) for row in range(100)]
     venue.handler = lambda path, query: Answer(page_of(rows))
     assert len(atlas.klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + 100 * MINUTE_MS)) == 99
@@ -227,9 +217,7 @@ def changed(**cells: object) -> str:
         pytest.param(changed(volume=-1), "(?i)volume|flow", id="volumes below zero"),
     ],
 )
-def test_what_is_no_page_is_refused(
-    venue: HeardVenue, atlas: Atlas, clock: FakeClock, body: bytes | str, says: str
-) -> None:
+def test_what_is_no_page_is_refused(venue: Venue, atlas: Atlas, clock: FakeClock, body: bytes | str, says: str) -> None:
     venue.scripted = [Answer(body)]
     with pytest.raises(MalformedKlines, match=says) as caught:
         five(atlas)
@@ -237,7 +225,7 @@ def test_what_is_no_page_is_refused(
     assert clock.slept_s == []
 
 
-def test_a_coarse_bar_must_say_of_how_many_minutes_it_is(venue: HeardVenue, atlas: Atlas) -> None:
+def test_a_coarse_bar_must_say_of_how_many_minutes_it_is(venue: Venue, atlas: Atlas) -> None:
     venue.handler = lambda path, query: Answer(page_of([row_of(WALK.resample(HOUR_MS), 0, count=None)]))
     with pytest.raises(MalformedKlines, match="count of its minutes"):
         atlas.klines("ETHUSDT", HOUR_MS, START_MS, END_MS)
@@ -297,7 +285,7 @@ def line(close: object = 2000.5, at: object = iso(NOW_MS - 90_000)) -> str:
     return json.dumps({"close": close, "timestamp": at})
 
 
-def test_a_price_is_the_close_of_the_newest_minute(venue: HeardVenue, atlas: Atlas) -> None:
+def test_a_price_is_the_close_of_the_newest_minute(venue: Venue, atlas: Atlas) -> None:
     venue.handler = lambda path, query: Answer(f"{line()}\n{line(1900, iso(NOW_MS - 150_000))}\n\n")
     price = atlas.prices(["ETHUSDT", "BTCUSDC"])["ETHUSDT"]
     assert (price.price, price.asof_ms) == (2000.5, NOW_MS - 30_000)
@@ -306,7 +294,7 @@ def test_a_price_is_the_close_of_the_newest_minute(venue: HeardVenue, atlas: Atl
     ]
 
 
-def test_a_price_is_never_of_a_time_to_come(venue: HeardVenue, atlas: Atlas) -> None:
+def test_a_price_is_never_of_a_time_to_come(venue: Venue, atlas: Atlas) -> None:
     venue.handler = lambda path, query: Answer(line(at=iso(NOW_MS - 1)))
     assert atlas.prices(["ETHUSDT"])["ETHUSDT"].asof_ms == NOW_MS
 
@@ -324,7 +312,7 @@ def test_a_price_is_never_of_a_time_to_come(venue: HeardVenue, atlas: Atlas) -> 
         pytest.param(line(at="2190-01-01T00:00:00Z"), "time in the past", id="a time to come"),
     ],
 )
-def test_what_is_no_price_is_refused(venue: HeardVenue, atlas: Atlas, body: str, says: str) -> None:
+def test_what_is_no_price_is_refused(venue: Venue, atlas: Atlas, body: str, says: str) -> None:
     venue.scripted = [Answer(body)]
     with pytest.raises(MalformedKlines, match=says):
         atlas.prices(["ETHUSDT"])
@@ -347,60 +335,11 @@ def test_any_bytes_are_a_price_in_the_past_or_a_named_error(body: bytes | str) -
     assert found.asof_ms <= NOW_MS
 
 
-# -- keys, tags, names ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_without_a_key_nothing_is_asked(
-    venue: HeardVenue, clock: FakeClock, aside: Aside, call: Callable[[Atlas], object]
-) -> None:
-    keyless = Atlas([venue.url], clock, aside)
-    assert keyless.offer.key_missing
-    with pytest.raises(ConfigError, match="set ATLAS_API_KEY"):
-        call(keyless)
-    assert venue.requests == []
-
-
-TAG = r"POST /api/tags/acquire/ .*public.* once with the key of ATLAS_API_KEY"
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(
-    ("answer", "error", "says"),
-    [
-        pytest.param(Answer('{"error":"Missing API key"}', 401), ConfigError, "set ATLAS_API_KEY to a key", id="401"),
-        pytest.param(Answer(f'{{"error":"no dataset for {KEY}"}}', 403), ConfigError, TAG, id="403 of a dataset"),
-        pytest.param(Answer('{"error":"missing tag"}', 403), ConfigError, TAG, id="403 of a tag"),
-        pytest.param(
-            Answer("<html>not from here</html>", 403), MarketUnavailable, "not from here", id="403 of a proxy"
-        ),
-        pytest.param(Answer('{"error":"dataset not found"}', 404), ConfigError, TAG, id="404"),
-        pytest.param(Answer(f'{{"error":"tag of {KEY}"}}', 409), ConfigError, TAG, id="409"),
-        pytest.param(Answer(f'{{"error":"{KEY}"}}', 400), MarketUnavailable, r"\*\*\*", id="400"),
-        pytest.param(Answer(f'{{"error":"{KEY}"}}', 429, {"Retry-After": "900"}), MarketUnavailable, "429", id="429"),
-        pytest.param(Answer("", 301, {"Location": "/api/rows"}), MarketUnavailable, "301", id="without its slash"),
-    ],
-)
-def test_faults_say_what_to_do_and_never_the_key(
-    venue: HeardVenue,
-    clock: FakeClock,
-    aside: Aside,
-    call: Callable[[Atlas], object],
-    answer: Answer,
-    error: type[WorkerError],
-    says: str,
-) -> None:
-    atlas = Atlas([venue.url], clock, aside, key=KEY, patience_s=0)
-    venue.handler = lambda path, query: answer
-    with capture_logs() as lines, pytest.raises(error, match=says) as caught:
-        call(atlas)
-    assert len(venue.requests) == 1
-    for told in (str(caught.value), repr(caught.value), str(lines), repr(atlas), str(venue.requests)):
-        assert KEY not in told
+# -- tags, names -- ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["atlas_http401_missing_key.json", "atlas_http400_range_too_long.json"])
-def test_genuine_refusals_are_quoted(shared_data: Path, venue: HeardVenue, atlas: Atlas, name: str) -> None:
+def test_genuine_refusals_are_quoted(shared_data: Path, venue: Venue, atlas: Atlas, name: str) -> None:
     body = (shared_data / "raw" / "allora" / name).read_bytes()
     venue.scripted = [Answer(body, int(name.split("http")[1][:3]))]
     with pytest.raises(WorkerError) as caught:

@@ -35,11 +35,10 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def venue() -> Iterator[Venue]:
-    with Venue().running() as running:
-        running.add("ETHUSDT", WALK)
-        running.prices = {"ETHUSDT": "2000.5", "BTCUSDT": "40000.25"}
-        yield running
+def venue(venue: Venue) -> Venue:
+    venue.add("ETHUSDT", WALK)
+    venue.prices = {"ETHUSDT": "2000.5", "BTCUSDT": "40000.25"}
+    return venue
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_pages_are_joined(venue: Venue, binance: Binance, page_rows: int) -> Non
         "endTime": str(START_MS + 2500 * MINUTE_MS - 1),
         "limit": "1000",
     }
-    assert venue.agents == {USER_AGENT}
+    assert {head["User-Agent"] for head in venue.heads} == {USER_AGENT}
 
 
 def test_holes_stay_holes_and_an_empty_answer_is_no_klines(venue: Venue, binance: Binance) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -57,10 +57,9 @@ class Exchange:
 
 
 @pytest.fixture
-def venue() -> Iterator[Venue]:
-    with Venue().running() as running:
-        Exchange(running)
-        yield running
+def venue(venue: Venue) -> Venue:
+    Exchange(venue)
+    return venue
 
 
 def client(venue: Venue, now_ms: int = NOW_MS, aside: Aside | None = None) -> Coinbase:

@@ -1,7 +1,6 @@
 """The CoinGecko client against a scripted venue: ends of candles, reach, the age of prices, limits."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
@@ -17,8 +15,8 @@ from market.coingecko import COINS, CoinGecko, candles, means
 from market.klines import Klines
 from market.quality import Aside
 from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.test_tiingo import CELLS, HeardVenue, assert_keeps_rules
-from tests.market.venue import Answer, Handler
+from tests.market.bodies import CELLS, assert_keeps_rules
+from tests.market.venue import Answer, Handler, Venue
 
 KEY = "CG-0123456789abcdefghijk"
 HALF_MS, FOUR_MS = 30 * MINUTE_MS, 4 * HOUR_MS
@@ -51,20 +49,13 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def venue() -> Iterator[HeardVenue]:
-    with HeardVenue().running() as running:
-        assert isinstance(running, HeardVenue)
-        running.handler = serving
-        yield running
+def venue(venue: Venue) -> Venue:
+    venue.handler = serving
+    return venue
 
 
 @pytest.fixture
-def aside() -> Aside:
-    return Aside()
-
-
-@pytest.fixture
-def gecko(venue: HeardVenue, clock: FakeClock, aside: Aside) -> CoinGecko:
+def gecko(venue: Venue, clock: FakeClock, aside: Aside) -> CoinGecko:
     return CoinGecko([venue.url], clock, aside)
 
 
@@ -88,7 +79,7 @@ def day(gecko: CoinGecko) -> Klines:
     ],
 )
 def test_so_many_days_are_asked_for_that_the_candles_have_their_length(
-    venue: HeardVenue, gecko: CoinGecko, interval_ms: int, back_ms: int, days: int
+    venue: Venue, gecko: CoinGecko, interval_ms: int, back_ms: int, days: int
 ) -> None:
     klines = gecko.klines("ETHUSDT", interval_ms, NOW_MS - back_ms, NOW_MS)
     whole = HALVES if interval_ms == HALF_MS else FOURS
@@ -111,7 +102,7 @@ def test_so_many_days_are_asked_for_that_the_candles_have_their_length(
     ],
 )
 def test_a_candle_that_may_be_told_from_before_its_end_is_not_closed(
-    venue: HeardVenue, aside: Aside, since_end_ms: int, rows: int
+    venue: Venue, aside: Aside, since_end_ms: int, rows: int
 ) -> None:
     end_ms = START_MS + DAY_MS
     venue.handler = fixed(rows_of(HALVES.between(START_MS - DAY_MS, end_ms + HALF_MS)))
@@ -122,7 +113,7 @@ def test_a_candle_that_may_be_told_from_before_its_end_is_not_closed(
     assert klines.open_time_ms[0] >= end_ms + since_end_ms - DAY_MS
 
 
-def test_what_it_cannot_have_is_not_asked_for(venue: HeardVenue, gecko: CoinGecko) -> None:
+def test_what_it_cannot_have_is_not_asked_for(venue: Venue, gecko: CoinGecko) -> None:
     assert len(gecko.klines("ETHUSDT", HALF_MS, START_MS, NOW_MS - 2 * DAY_MS)) == 0
     assert len(gecko.klines("ETHUSDT", FOUR_MS, START_MS, NOW_MS - 31 * DAY_MS)) == 0
     assert len(gecko.klines("ETHUSDT", FOUR_MS, NOW_MS, NOW_MS + DAY_MS)) == 0
@@ -133,7 +124,7 @@ def test_what_it_cannot_have_is_not_asked_for(venue: HeardVenue, gecko: CoinGeck
 
 
 def test_parts_of_candles_at_the_ends_are_dropped_and_gaps_stay_gaps(
-    venue: HeardVenue, gecko: CoinGecko, aside: Aside
+    venue: Venue, gecko: CoinGecko, aside: Aside
 ) -> None:
     rows = rows_of(HALVES.between(NOW_MS - DAY_MS, NOW_MS - HOUR_MS))
     hole = rows.pop(20)
@@ -145,7 +136,7 @@ def test_parts_of_candles_at_the_ends_are_dropped_and_gaps_stay_gaps(
 
 
 def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(
-    venue: HeardVenue, gecko: CoinGecko, aside: Aside
+    venue: Venue, gecko: CoinGecko, aside: Aside
 ) -> None:
     rows = rows_of(HALVES.between(NOW_MS - DAY_MS, NOW_MS - HOUR_MS))
     rows[7][3] = None
@@ -188,7 +179,7 @@ def changed(place: int, value: object) -> str:
     ],
 )
 def test_what_is_no_candles_is_refused(
-    venue: HeardVenue, gecko: CoinGecko, clock: FakeClock, body: bytes | str, says: str
+    venue: Venue, gecko: CoinGecko, clock: FakeClock, body: bytes | str, says: str
 ) -> None:
     venue.scripted = [Answer(body)]
     with pytest.raises(MalformedKlines, match=says) as caught:
@@ -197,7 +188,7 @@ def test_what_is_no_candles_is_refused(
     assert clock.slept_s == []
 
 
-def test_no_candles_are_no_klines(venue: HeardVenue, gecko: CoinGecko) -> None:
+def test_no_candles_are_no_klines(venue: Venue, gecko: CoinGecko) -> None:
     venue.scripted = [Answer("[]")]
     assert len(day(gecko)) == 0
 
@@ -245,7 +236,7 @@ def coin(price: object = 2000.5, told_s: object = NOW_MS // 1000 - 200) -> dict[
     return {"usd": price, "last_updated_at": told_s}
 
 
-def test_prices_carry_the_time_they_were_told(venue: HeardVenue, gecko: CoinGecko) -> None:
+def test_prices_carry_the_time_they_were_told(venue: Venue, gecko: CoinGecko) -> None:
     venue.scripted = [Answer(json.dumps({"ethereum": coin(), "bitcoin": coin(40000, NOW_MS // 1000 + 9)}))]
     prices = gecko.prices(["ETHUSDT", "BTCUSDT", "ETHUSDC"])
     assert prices["ETHUSDT"] == prices["ETHUSDC"]
@@ -268,7 +259,7 @@ def test_prices_carry_the_time_they_were_told(venue: HeardVenue, gecko: CoinGeck
         pytest.param({"ethereum": coin(told_s=None)}, "time in the past", id="no time"),
     ],
 )
-def test_what_is_no_price_is_refused(venue: HeardVenue, gecko: CoinGecko, answer: object, says: str) -> None:
+def test_what_is_no_price_is_refused(venue: Venue, gecko: CoinGecko, answer: object, says: str) -> None:
     venue.scripted = [Answer(json.dumps(answer))]
     with pytest.raises(MalformedKlines, match=says):
         gecko.prices(["ETHUSDT"])
@@ -292,11 +283,9 @@ def test_any_bytes_are_a_price_in_the_past_or_a_named_error(body: bytes | str) -
 
 # -- keys, coins, limits ----------------------------------------------------------------------------------------------
 
-CALLS: list[Any] = [pytest.param(day, id="klines"), pytest.param(lambda gecko: gecko.prices(["ETHUSDT"]), id="prices")]
-
 
 def test_it_works_without_a_key_and_more_often_with_one(
-    venue: HeardVenue, clock: FakeClock, aside: Aside, gecko: CoinGecko
+    venue: Venue, clock: FakeClock, aside: Aside, gecko: CoinGecko
 ) -> None:
     keyed = CoinGecko([venue.url], clock, aside, key=KEY)
     assert len(day(gecko)) == len(day(keyed)) == 47
@@ -308,45 +297,8 @@ def test_it_works_without_a_key_and_more_often_with_one(
     assert clock.slept_s == [60.0]
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(
-    ("answer", "error", "says"),
-    [
-        pytest.param(
-            Answer(f'{{"status":{{"error_code":10010,"error_message":"Invalid API Key {KEY}"}}}}', 401),
-            ConfigError,
-            "10010.*COINGECKO_API_KEY",
-            id="401",
-        ),
-        pytest.param(Answer('{"error":"coin not found"}', 404), ConfigError, "knows the coin by another id", id="404"),
-        pytest.param(Answer(f"<html>{KEY}: not from here</html>", 403), MarketUnavailable, "not from here", id="403"),
-        pytest.param(
-            Answer('{"error":"Missing parameter vs_currency"}', 422), MarketUnavailable, "Missing parameter", id="422"
-        ),
-        pytest.param(Answer(f'{{"error":"{KEY}"}}', 429, {"Retry-After": "900"}), MarketUnavailable, "429", id="429"),
-        pytest.param(Answer(f"{KEY}: down", 500), MarketUnavailable, "500", id="500"),
-        pytest.param(Answer(KEY), MalformedKlines, "not JSON", id="an answer of it"),
-    ],
-)
-def test_faults_say_what_to_do_and_never_the_key(
-    venue: HeardVenue,
-    clock: FakeClock,
-    aside: Aside,
-    call: Callable[[CoinGecko], object],
-    answer: Answer,
-    error: type[WorkerError],
-    says: str,
-) -> None:
-    gecko = CoinGecko([venue.url], clock, aside, key=KEY, patience_s=0)
-    venue.handler = lambda path, query: answer
-    with capture_logs() as lines, pytest.raises(error, match=says) as caught:
-        call(gecko)
-    for told in (str(caught.value), repr(caught.value), str(lines), repr(gecko), str(venue.requests)):
-        assert KEY not in told
-
-
 def test_a_genuine_rate_limit_is_waited_out(
-    shared_data: Path, venue: HeardVenue, gecko: CoinGecko, clock: FakeClock
+    shared_data: Path, venue: Venue, gecko: CoinGecko, clock: FakeClock
 ) -> None:
     body = (shared_data / "raw" / "coingecko" / "http429_rate_limit.json").read_bytes()
     venue.scripted = [Answer(body, 429, {"Retry-After": "30"})]
@@ -362,7 +314,7 @@ def test_a_genuine_rate_limit_is_waited_out(
     ("name", "status"), [("ohlc_7d_1_http500.json", 500), ("market_chart_daily_1_http422.json", 422)]
 )
 def test_genuine_refusals_are_quoted(
-    shared_data: Path, venue: HeardVenue, clock: FakeClock, aside: Aside, name: str, status: int
+    shared_data: Path, venue: Venue, clock: FakeClock, aside: Aside, name: str, status: int
 ) -> None:
     body = (shared_data / "raw" / "coingecko" / name).read_bytes()
     venue.handler = lambda path, query: Answer(body, status)
@@ -379,7 +331,7 @@ def test_genuine_refusals_are_quoted(
     ],
 )
 def test_an_unknown_symbol_is_an_error_of_the_configuration(
-    venue: HeardVenue, gecko: CoinGecko, symbol: str, says: str
+    venue: Venue, gecko: CoinGecko, symbol: str, says: str
 ) -> None:
     for ask in (
         lambda: gecko.prices(["ETHUSDT", symbol]),

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +57,9 @@ def handle(path: str, query: dict[str, str]) -> Answer | None:
 
 
 @pytest.fixture
-def venue() -> Iterator[Venue]:
-    with Venue().running() as running:
-        running.handler = handle
-        yield running
+def venue(venue: Venue) -> Venue:
+    venue.handler = handle
+    return venue
 
 
 def client(venue: Venue, aside: Aside | None = None) -> Kraken:

@@ -1,6 +1,6 @@
 """Sync: archives and REST fill the store, later runs fetch what is new, failures stop nothing else."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,12 +38,11 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def venue() -> Iterator[Venue]:
-    with Venue().running() as running:
-        running.add("ETHUSDT", WALK)
-        running.add("ETHUSDT", HOURS)
-        running.add("BTCUSDT", WALK)
-        yield running
+def venue(venue: Venue) -> Venue:
+    venue.add("ETHUSDT", WALK)
+    venue.add("ETHUSDT", HOURS)
+    venue.add("BTCUSDT", WALK)
+    return venue
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The Tiingo client, and what it shares with the other venues in USD, against a scripted venue."""
 
 import json
-from collections.abc import Callable, Iterator
-from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.klines import Klines
-from market.quality import Aside, Sifted
+from market.quality import Aside
 from market.reading import time_ms
 from market.rest_venue import usd_base
 from market.tiingo import PAGE_ROWS, RUN_OUT_S, Tiingo, bars, tops
 from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.market.bodies import CELLS, assert_keeps_rules
 from tests.market.venue import Answer, Handler, Venue
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 NOW_MS = START_MS + 40 * DAY_MS
 WALK = random_walk_klines(12_000)
 END_MS = START_MS + 12_000 * MINUTE_MS
-
-
-class HeardVenue(Venue):
-    """A venue that keeps the headers of its requests too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heads: list[Message] = []
-        heads, plain = self.heads, self._server.RequestHandlerClass
-
-        class Handling(plain):  # type: ignore[misc, valid-type]
-            def parse_request(self) -> bool:
-                whole = super().parse_request()
-                heads.append(self.headers)
-                return bool(whole)
-
-        self._server.RequestHandlerClass = Handling
 
 
 def row_of(klines: Klines, row: int) -> dict[str, Any]:
@@ -80,38 +61,19 @@ def top(price: object = 2000.5, at: object = iso(NOW_MS - 1500), ticker: str = "
     return {"ticker": ticker, "topOfBookData": [{"bidPrice": None, "lastPrice": price, "lastSaleTimestamp": at}]}
 
 
-def assert_keeps_rules(found: Sifted, interval_ms: int, now_ms: int) -> None:
-    """What any parser has made of any body: rows of ended intervals (the other rules are the type's own)."""
-    assert found.klines.interval_ms == interval_ms
-    assert found.klines.end_ms <= now_ms
-
-
-# Bodies that are near an answer, by parts of one: every cell may be anything that JSON has.
-CELLS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just([]), st.just({}), st.just("1e3")
-)
-
-
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock(NOW_MS)
 
 
 @pytest.fixture
-def venue() -> Iterator[HeardVenue]:
-    with HeardVenue().running() as running:
-        assert isinstance(running, HeardVenue)
-        running.handler = serving(WALK)
-        yield running
+def venue(venue: Venue) -> Venue:
+    venue.handler = serving(WALK)
+    return venue
 
 
 @pytest.fixture
-def aside() -> Aside:
-    return Aside()
-
-
-@pytest.fixture
-def tiingo(venue: HeardVenue, clock: FakeClock, aside: Aside) -> Tiingo:
+def tiingo(venue: Venue, clock: FakeClock, aside: Aside) -> Tiingo:
     return Tiingo([venue.url], clock, aside, key=KEY)
 
 
@@ -122,7 +84,7 @@ def five(tiingo: Tiingo) -> Klines:
 # -- klines -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_long_range_is_asked_for_in_spans(venue: HeardVenue, tiingo: Tiingo) -> None:
+def test_a_long_range_is_asked_for_in_spans(venue: Venue, tiingo: Tiingo) -> None:
     klines = tiingo.klines("ETHUSDT", MINUTE_MS, START_MS + 1, END_MS)
     np.testing.assert_array_equal(klines.open_time_ms, WALK.open_time_ms[1:])
     for name in ("open", "high", "low", "close", "volume", "quote_volume", "trades"):
@@ -144,20 +106,20 @@ def test_a_long_range_is_asked_for_in_spans(venue: HeardVenue, tiingo: Tiingo) -
     ("interval_ms", "frequency"),
     [(5 * MINUTE_MS, "5min"), (HOUR_MS, "1hour"), (4 * HOUR_MS, "4hour"), (DAY_MS, "1day")],
 )
-def test_intervals_have_its_names(venue: HeardVenue, tiingo: Tiingo, interval_ms: int, frequency: str) -> None:
+def test_intervals_have_its_names(venue: Venue, tiingo: Tiingo, interval_ms: int, frequency: str) -> None:
     venue.handler = serving(WALK.resample(interval_ms))
     assert len(tiingo.klines("ETHUSD", interval_ms, START_MS, START_MS + 3 * DAY_MS)) == 3 * DAY_MS // interval_ms
     assert venue.requests[0][1]["resampleFreq"] == frequency
 
 
-def test_an_interval_that_it_lacks_is_an_error_of_the_configuration(venue: HeardVenue, tiingo: Tiingo) -> None:
+def test_an_interval_that_it_lacks_is_an_error_of_the_configuration(venue: Venue, tiingo: Tiingo) -> None:
     with pytest.raises(ConfigError, match="tiingo has no klines of 180000 ms: choose one of 1m, 5m"):
         tiingo.klines("ETHUSDT", 3 * MINUTE_MS, START_MS, NOW_MS)
     assert venue.requests == []
 
 
 @pytest.mark.parametrize("into_the_minute_ms", [0, 1, MINUTE_MS - 1])
-def test_the_bar_that_has_not_ended_is_dropped(venue: HeardVenue, aside: Aside, into_the_minute_ms: int) -> None:
+def test_the_bar_that_has_not_ended_is_dropped(venue: Venue, aside: Aside, into_the_minute_ms: int) -> None:
     rows = [row_of(WALK, row) for row in range(11)]
     rows[10]["high"] = 1.0  # nothing that an unfinished bar says counts
     venue.handler = lambda path, query: Answer(answer_of(rows))
@@ -166,7 +128,7 @@ def test_the_bar_that_has_not_ended_is_dropped(venue: HeardVenue, aside: Aside, 
     assert aside.counts == {}
 
 
-def test_gaps_stay_gaps_and_what_has_not_begun_is_not_asked_for(venue: HeardVenue, tiingo: Tiingo) -> None:
+def test_gaps_stay_gaps_and_what_has_not_begun_is_not_asked_for(venue: Venue, tiingo: Tiingo) -> None:
     venue.handler = serving(Klines.joined(MINUTE_MS, [WALK.between(0, START_MS + 3 * MINUTE_MS), WALK.tail(5)]))
     assert list(tiingo.klines("ETHUSDT", MINUTE_MS, START_MS, END_MS).gaps()) == [
         (START_MS + 3 * MINUTE_MS, END_MS - 5 * MINUTE_MS)
@@ -176,9 +138,7 @@ def test_gaps_stay_gaps_and_what_has_not_begun_is_not_asked_for(venue: HeardVenu
     assert len(venue.requests) == asked
 
 
-def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(
-    venue: HeardVenue, tiingo: Tiingo, aside: Aside
-) -> None:
+def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(venue: Venue, tiingo: Tiingo, aside: Aside) -> None:
     rows = [row_of(WALK, row) for row in range(100)]
     rows[7]["close"] = "much"
     rows[8]["volume"] = None
@@ -224,7 +184,7 @@ BAD = [
 
 @pytest.mark.parametrize(("body", "says"), BAD)
 def test_what_is_no_bars_is_refused(
-    venue: HeardVenue, tiingo: Tiingo, clock: FakeClock, body: bytes | str, says: str
+    venue: Venue, tiingo: Tiingo, clock: FakeClock, body: bytes | str, says: str
 ) -> None:
     venue.scripted = [Answer(body)]
     with pytest.raises(MalformedKlines, match=says) as caught:
@@ -234,7 +194,7 @@ def test_what_is_no_bars_is_refused(
     assert clock.slept_s == []
 
 
-def test_a_ticker_that_it_does_not_know_has_no_bars(venue: HeardVenue, tiingo: Tiingo) -> None:
+def test_a_ticker_that_it_does_not_know_has_no_bars(venue: Venue, tiingo: Tiingo) -> None:
     venue.scripted = [Answer("[]")]
     assert len(five(tiingo)) == 0
 
@@ -284,7 +244,7 @@ def test_any_bytes_are_bars_that_keep_the_rules_or_a_named_error(body: bytes | s
 # -- prices -----------------------------------------------------------------------------------------------------------
 
 
-def test_prices_carry_the_time_of_the_last_sale(venue: HeardVenue, tiingo: Tiingo) -> None:
+def test_prices_carry_the_time_of_the_last_sale(venue: Venue, tiingo: Tiingo) -> None:
     late = top(40000, "2190-01-01T00:00:00Z", "btcusd")["topOfBookData"][0] | {"lastSaleTimestamp": iso(NOW_MS + 900)}
     venue.scripted = [Answer(json.dumps([top(at=iso(NOW_MS - 1500)), {"ticker": "BTCUSD", "topOfBookData": [late]}]))]
     prices = tiingo.prices(["ETHUSDT", "BTCUSDT", "ETHUSDC"])
@@ -294,7 +254,7 @@ def test_prices_carry_the_time_of_the_last_sale(venue: HeardVenue, tiingo: Tiing
     assert venue.requests == [("/tiingo/crypto/top", {"tickers": "ethusd,btcusd"})]
 
 
-def test_no_symbols_have_no_prices(venue: HeardVenue, tiingo: Tiingo) -> None:
+def test_no_symbols_have_no_prices(venue: Venue, tiingo: Tiingo) -> None:
     assert tiingo.prices([]) == {}
     assert venue.requests == []
 
@@ -314,7 +274,7 @@ def test_no_symbols_have_no_prices(venue: HeardVenue, tiingo: Tiingo) -> None:
         pytest.param([top(at="2190-01-01T00:00:00Z")], "time in the past", id="a time to come"),
     ],
 )
-def test_what_is_no_price_is_refused(venue: HeardVenue, tiingo: Tiingo, answer: object, says: str) -> None:
+def test_what_is_no_price_is_refused(venue: Venue, tiingo: Tiingo, answer: object, says: str) -> None:
     venue.scripted = [Answer(json.dumps(answer))]
     with pytest.raises(MalformedKlines, match=says):
         tiingo.prices(["ETHUSDT"])
@@ -330,89 +290,7 @@ def test_any_bytes_are_a_price_in_the_past_or_a_named_error(body: bytes | str) -
     assert found["ethusd"].asof_ms <= NOW_MS
 
 
-# -- keys, names, limits ----------------------------------------------------------------------------------------------
-
-CALLS: list[Any] = [
-    pytest.param(lambda market: market.klines("ETHUSDT", HOUR_MS, START_MS, START_MS + DAY_MS), id="klines"),
-    pytest.param(lambda market: market.prices(["ETHUSDT"]), id="prices"),
-]
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("key", ["", "  \n"])
-def test_without_a_key_nothing_is_asked(
-    venue: HeardVenue, clock: FakeClock, aside: Aside, call: Callable[[Tiingo], object], key: str
-) -> None:
-    keyless = Tiingo([venue.url], clock, aside, key=key)
-    assert keyless.offer.key_missing
-    with pytest.raises(ConfigError, match="set TIINGO_API_KEY"):
-        call(keyless)
-    assert venue.requests == []
-
-
-@pytest.mark.parametrize("key", ["two\nlines of it", "schlüssel-schlüssel", "short", "with a blank in it"])
-def test_what_is_no_key_is_not_sent_and_not_told(venue: HeardVenue, clock: FakeClock, aside: Aside, key: str) -> None:
-    tiingo = Tiingo([venue.url], clock, aside, key=key)
-    assert not tiingo.offer.key_missing
-    with pytest.raises(ConfigError, match="TIINGO_API_KEY is no key") as caught:
-        five(tiingo)
-    assert key not in str(caught.value)
-    tiingo.hosts.answers("/", 5.0)
-    assert [head["Authorization"] for head in venue.heads] == [None]
-
-
-def test_a_key_is_taken_without_the_blanks_around_it(venue: HeardVenue, clock: FakeClock, aside: Aside) -> None:
-    assert len(five(Tiingo([venue.url], clock, aside, key=f" {KEY}\n"))) == 5
-    assert venue.heads[0]["Authorization"] == f"Token {KEY}"
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        pytest.param(Answer(f'{{"detail": "Invalid token {KEY}."}}', 401), ConfigError, id="401"),
-        pytest.param(Answer(f'{{"detail": "Please supply a token, not {KEY}"}}', 403), ConfigError, id="403"),
-        pytest.param(Answer(f"<html>{KEY} is barred</html>", 403), MarketUnavailable, id="a page with 403"),
-        pytest.param(Answer(f'{{"detail": "{KEY}: what?"}}', 400), MarketUnavailable, id="400"),
-        pytest.param(Answer(f'{{"detail": "{KEY}: gone"}}', 404), MarketUnavailable, id="404"),
-        pytest.param(
-            Answer(f'{{"detail": "{KEY}: slower"}}', 429, {"Retry-After": "900"}), MarketUnavailable, id="429"
-        ),
-        pytest.param(Answer(f"{KEY}: down", 500), MarketUnavailable, id="500"),
-        pytest.param(Answer(f"You have run over your limit, {KEY}"), MarketUnavailable, id="used up"),
-        pytest.param(Answer(KEY), MalformedKlines, id="an answer of it"),
-        pytest.param(Answer(json.dumps({"token": KEY})), MalformedKlines, id="an object of it"),
-        pytest.param(Answer("{}", 302, {"Location": "/elsewhere"}), MarketUnavailable, id="sent elsewhere"),
-        pytest.param(Answer(hang_up=True), MarketUnavailable, id="hung up"),
-    ],
-)
-def test_a_key_is_in_no_fault_no_log_and_no_url(
-    venue: HeardVenue,
-    clock: FakeClock,
-    aside: Aside,
-    call: Callable[[Tiingo], object],
-    answer: Answer,
-    error: type[WorkerError],
-) -> None:
-    tiingo = Tiingo([venue.url], clock, aside, key=KEY, patience_s=0)
-    venue.handler = lambda path, query: answer
-    with capture_logs() as lines, pytest.raises(error) as caught:
-        call(tiingo)
-    assert KEY not in str(caught.value)
-    assert KEY not in repr(caught.value)
-    assert KEY not in str(lines)
-    assert KEY not in repr(tiingo)
-    assert KEY not in str(venue.requests)
-    assert {path for path, _ in venue.requests} <= {"/tiingo/crypto/prices", "/tiingo/crypto/top"}
-    assert (error is ConfigError) == ("TIINGO_API_KEY" in str(caught.value))
-
-
-def test_not_even_a_part_of_a_key_is_quoted_from_an_answer(venue: HeardVenue, tiingo: Tiingo) -> None:
-    venue.scripted = [Answer(f"{'x' * 40}{KEY}")]  # a fault quotes the first 60 bytes
-    with pytest.raises(MalformedKlines, match=r"x{40}\*\*\*") as caught:
-        five(tiingo)
-    assert KEY[:4] not in str(caught.value)
-    assert [KEY[:4] in state.fault for state in tiingo.hosts.states] == [False]
+# -- names, limits -- ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -425,7 +303,7 @@ def test_the_base_of_a_symbol_in_dollars_is_known(tiingo: Tiingo, symbol: str, b
 
 
 @pytest.mark.parametrize("symbol", ["ETHBTC", "ETHEUR", "USDT", "USD", "", "ethusdt", "ETH-USD", "ETH/USDT", "ÄTHUSDT"])
-def test_another_symbol_is_an_error_of_the_configuration(venue: HeardVenue, tiingo: Tiingo, symbol: str) -> None:
+def test_another_symbol_is_an_error_of_the_configuration(venue: Venue, tiingo: Tiingo, symbol: str) -> None:
     for ask in (
         lambda: tiingo.name_of(symbol),
         lambda: tiingo.prices(["ETHUSDT", symbol]),
@@ -443,7 +321,7 @@ def test_another_symbol_is_an_error_of_the_configuration(venue: HeardVenue, tiin
         pytest.param('{"detail": "You have run over your 500 symbol look up for this month"}', id="an object"),
     ],
 )
-def test_a_used_up_allocation_is_told_though_the_status_is_200(venue: HeardVenue, tiingo: Tiingo, body: str) -> None:
+def test_a_used_up_allocation_is_told_though_the_status_is_200(venue: Venue, tiingo: Tiingo, body: str) -> None:
     venue.handler = lambda path, query: Answer(body)
     with pytest.raises(MarketUnavailable, match=r"used up: .*run over your") as caught:
         five(tiingo)
@@ -451,7 +329,7 @@ def test_a_used_up_allocation_is_told_though_the_status_is_200(venue: HeardVenue
     assert "\n" not in str(caught.value)
 
 
-def test_it_keeps_to_its_requests_a_minute(venue: HeardVenue, tiingo: Tiingo, clock: FakeClock) -> None:
+def test_it_keeps_to_its_requests_a_minute(venue: Venue, tiingo: Tiingo, clock: FakeClock) -> None:
     for _ in range(tiingo.offer.requests_a_minute + 1):
         five(tiingo)
     assert clock.slept_s == [60.0]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.message import Message
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
@@ -101,7 +102,7 @@ class Venue:
         self.series: dict[tuple[str, str], Klines] = {}
         self.prices: dict[str, str] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
-        self.agents: set[str] = set()
+        self.heads: list[Message] = []  # headers of the requests
         self.has_archives = self.knows_symbols = True
         self.page_rows = 1000
         self.scripted: list[Answer] = []
@@ -115,7 +116,7 @@ class Venue:
 
             def do_GET(self) -> None:
                 path, query = urlsplit(self.path).path, dict(parse_qsl(urlsplit(self.path).query))
-                venue.agents.add(self.headers["User-Agent"])
+                venue.heads.append(self.headers)
                 venue._send(self, venue._answer(path, query))
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's name)

@@ -1,0 +1,20 @@
+"""What the tests of venues begin with."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from market.quality import Aside
+from tests.market.venue import Venue
+
+
+@pytest.fixture
+def venue() -> Iterator[Venue]:
+    """A running venue that has nothing yet."""
+    with Venue().running() as running:
+        yield running
+
+
+@pytest.fixture
+def aside() -> Aside:
+    return Aside()
