@@ -65,7 +65,9 @@ KEY = tuple(column.name for column in answers.primary_key)
 QUESTION = ("market", "symbol", "target", "horizon_min")  # with other ones it was another question
 ROW = attrgetter(*(column.name for column in answers.c))
 MARKS = "(" + ", ".join("?" * len(answers.c)) + ")"  # a row's place in SQLite's INSERT
-ROWS_AT_ONCE = 64  # in one INSERT: after each the writing thread and the event loop contend for Python's lock
+# In one INSERT, as many as there are: after each the writing thread and the event loop contend for Python's lock. Only
+# these numbers, as SQLite keeps a prepared statement of each, of tens of kB: with any number they pile up over hours.
+ROWS_AT_ONCE = (64, 32, 16, 8, 4, 2, 1)
 
 
 class Ledger:
@@ -92,7 +94,8 @@ class Ledger:
         self._remembering = threading.Lock()  # held for a few dictionary operations, never while waiting
         self._engine = _open(url, clock)
         self._insert = _insert(self._engine.dialect.name)
-        self._sql = str(self._insert.compile(self._engine, column_keys=[column.name for column in answers.c]))
+        single = str(self._insert.compile(self._engine, column_keys=[column.name for column in answers.c]))
+        self._sql = {rows: single.replace(MARKS, ", ".join([MARKS] * rows), 1) for rows in ROWS_AT_ONCE}
         try:
             for topic in topics:
                 self._load(topic)
@@ -238,10 +241,11 @@ class Ledger:
             connection.execute(self._insert, [_row(answer) for answer in batch])
             return
         # SQLAlchemy would bind row by row, at four times the cost; under load that is a tenth of all there is.
-        for first in range(0, len(batch), ROWS_AT_ONCE):
-            some = batch[first : first + ROWS_AT_ONCE]
-            statement = self._sql.replace(MARKS, ", ".join([MARKS] * len(some)), 1)
-            connection.exec_driver_sql(statement, tuple(chain.from_iterable(map(ROW, some))))
+        first = 0
+        for rows, statement in self._sql.items():
+            while len(batch) - first >= rows:
+                some = batch[first : (first := first + rows)]
+                connection.exec_driver_sql(statement, tuple(chain.from_iterable(map(ROW, some))))
 
     def _count_failure(self, event: str, error: sa.exc.SQLAlchemyError, **more: object) -> None:
         self.failures += 1

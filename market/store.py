@@ -1,7 +1,6 @@
 """The kline store: Parquet files per series and month, one writing process, any number of reading ones."""
 
 import fcntl
-import io
 import json
 import os
 import re
@@ -14,16 +13,30 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import structlog
 
 from core.clock import DAY_MS, MINUTE_MS, iso
-from core.errors import ConfigError, MalformedKlines, WorkerError
+from core.errors import ConfigError
 from core.files import replace_file, replace_json, sweep_leftovers, sync_folder
-from market.klines import COLUMNS, INTERVALS, Ints, Klines, Span, interval_name, month_span, without
+from market.klines import INTERVALS, Ints, Klines, Span, interval_name, without
+from market.month_files import (
+    JOURNAL,
+    Damaged,
+    Stamp,
+    disk,
+    journal_of,
+    month_file,
+    month_of,
+    months_of,
+    not_in,
+    packed,
+    runs_of,
+    stamp_of,
+    stamps_of,
+    unpacked,
+)
 from market.tail import TAIL_ROWS, read_tail, write_tail
 
-SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
 # What the venue said it does not have is asked for again after a day: venues refill holes, and while the usual
 # host could not be reached a lesser one may have answered.
 ABSENT_FOR_MS = DAY_MS
@@ -40,16 +53,9 @@ SETTLED_S = 0.05
 KEPT_MONTHS = 2  # whatever a trim is asked for
 DAMAGED_FOR_MS = 30 * DAY_MS  # then what was set aside is of no more use to anybody
 
-_Stamp = tuple[int, int, int] | None  # (inode, time of change in ns, bytes) of a file; None when there is none
-
-_JOURNAL = ".new.parquet"
 TRIES = 5  # of reading a month while it changes
 
 _log = structlog.get_logger()
-
-
-class _Damaged(Exception):
-    """A month file that cannot be used, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +80,7 @@ class Gap:
 class _Month:
     """What a month held when its files were last looked into."""
 
-    stamps: tuple[_Stamp, _Stamp]
+    stamps: tuple[Stamp, Stamp]
     runs: Ints  # (runs, 2): first open time and end of each run without a hole
     looked_s: float
 
@@ -112,11 +118,11 @@ class KlineStore:
             if self._depth:
                 yield
                 return
-            with _disk(self.root):
+            with disk(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
                 lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                with _disk(self.root):
+                with disk(self.root):
                     try:
                         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
                     except BlockingIOError as error:
@@ -141,55 +147,55 @@ class KlineStore:
         folder = self._folder(symbol, klines.interval_ms)
         changed: list[Klines] = []
         with self.writing():
-            for start_ms, end_ms in _months(klines):
-                month = folder / _month_file(start_ms)
+            for start_ms, end_ms in months_of(klines):
+                month = folder / month_file(start_ms)
                 if len(fresh := self._put(month, klines.between(start_ms, end_ms))):
                     changed.append(fresh)
             if changed:
-                for journal in sorted(folder.glob(f"*{_JOURNAL}")):
-                    if journal.name[:7] < _month_file(changed[-1].end_ms - 1)[:7]:
-                        self._fold(_month_of(journal), klines.interval_ms)
+                for journal in sorted(folder.glob(f"*{JOURNAL}")):
+                    if journal.name[:7] < month_file(changed[-1].end_ms - 1)[:7]:
+                        self._fold(month_of(journal), klines.interval_ms)
                 self._keep_tail(symbol, Klines.joined(klines.interval_ms, changed))
         return sum(map(len, changed))
 
     def _put(self, month: Path, part: Klines) -> Klines:
         """Store klines of one month; returns those that were not there just so."""
         interval_ms = part.interval_ms
-        journal = _journal_of(month)
+        journal = journal_of(month)
         recent = self._load_or_set_aside(journal, interval_ms)
         whole = self._load_or_set_aside(month, interval_ms)
         span = int(part.open_time_ms[0]), part.end_ms
-        fresh = _not_in(whole.between(*span).merge(recent.between(*span)), part)
+        fresh = not_in(whole.between(*span).merge(recent.between(*span)), part)
         if not len(fresh):
             return fresh
         corrects = bool(np.isin(fresh.open_time_ms, recent.open_time_ms).any())
         recent = recent.merge(fresh)
         held = whole.merge(recent)
-        stamp = _stamp(month)
-        with _disk(month):
+        stamp = stamp_of(month)
+        with disk(month):
             if stamp is None or stamp[2] < self._small_bytes or len(recent) > self._journal_rows:
                 month.parent.mkdir(exist_ok=True)
                 if corrects:  # or after a kill between month and journal the old rows of the journal would count
-                    replace_file(journal, _packed(recent))
+                    replace_file(journal, packed(recent))
                 self._replace(month, held)
             else:
-                replace_file(journal, _packed(recent))
-        self._looked[month] = _Month(stamps=_stamps(month), runs=_runs(held), looked_s=time.monotonic())
+                replace_file(journal, packed(recent))
+        self._looked[month] = _Month(stamps=stamps_of(month), runs=runs_of(held), looked_s=time.monotonic())
         return fresh
 
     def _fold(self, month: Path, interval_ms: int) -> None:
         """Take a month's journal into it."""
-        recent = self._load_or_set_aside(_journal_of(month), interval_ms)
+        recent = self._load_or_set_aside(journal_of(month), interval_ms)
         if len(recent):
             whole = self._load_or_set_aside(month, interval_ms)
-            with _disk(month):
+            with disk(month):
                 self._replace(month, whole.merge(recent))
 
     @staticmethod
     def _replace(month: Path, held: Klines) -> None:
         """Write a month with all that its journal has. A kill in between leaves the journal: it says nothing new."""
-        replace_file(month, _packed(held))
-        journal = _journal_of(month)
+        replace_file(month, packed(held))
+        journal = journal_of(month)
         if journal.exists():
             journal.unlink()
             sync_folder(journal.parent)
@@ -213,7 +219,7 @@ class KlineStore:
     def _write_tail(self, symbol: str, interval_ms: int) -> None:
         end_ms = (self.latest(symbol, interval_ms) or 0) + interval_ms
         newest = self.read(symbol, interval_ms, end_ms - TAIL_ROWS * interval_ms, end_ms)
-        with _disk(self.root):
+        with disk(self.root):
             write_tail(self.root, symbol, newest)
 
     def latest(self, symbol: str, interval_ms: int) -> int | None:
@@ -286,7 +292,7 @@ class KlineStore:
                 for span in without([(start, end)], new)
             ]
             folder = self._folder(symbol, interval_ms)
-            with _disk(folder):
+            with disk(folder):
                 folder.mkdir(exist_ok=True)
                 replace_json(folder / "absent.json", sorted([*kept, *((start, end, now_ms) for start, end in new)]))
 
@@ -301,9 +307,9 @@ class KlineStore:
             for month in self._files(symbol, interval_ms):
                 if self._known(month) is None:
                     recent, whole = (
-                        self._load_or_set_aside(path, interval_ms, damaged) for path in (_journal_of(month), month)
+                        self._load_or_set_aside(path, interval_ms, damaged) for path in (journal_of(month), month)
                     )
-                    self._note(month, whole.merge(recent), _stamps(month))
+                    self._note(month, whole.merge(recent), stamps_of(month))
             return damaged
 
     def series(self) -> list[tuple[str, int]]:
@@ -316,11 +322,11 @@ class KlineStore:
         """Read every file of a series, whatever is known of it: whether it can be used, and why not."""
         found = []
         for month in self._files(symbol, interval_ms):
-            for path in (month, _journal_of(month)):
+            for path in (month, journal_of(month)):
                 if path.exists():
                     try:
-                        found.append(FileState(path=path, rows=len(_unpacked(path, interval_ms))))
-                    except _Damaged as error:
+                        found.append(FileState(path=path, rows=len(unpacked(path, interval_ms))))
+                    except Damaged as error:
                         self._looked.pop(month, None)
                         found.append(FileState(path=path, fault=str(error)))
         return found
@@ -336,7 +342,7 @@ class KlineStore:
         newest_ms = (latest or 0) + interval_ms
         held = self.read(symbol, interval_ms, max(newest_ms - TAIL_ROWS * interval_ms, 0), tail.end_ms)
         tail = tail.between(newest_ms - TAIL_ROWS * interval_ms, tail.end_ms)
-        if len(differing := _not_in(held, tail)):
+        if len(differing := not_in(held, tail)):
             return f"{len(differing)} rows are not as in the months, the first of {iso(int(differing.open_time_ms[0]))}"
         if len(held) > len(tail):
             return f"{len(held) - len(tail)} rows of the months are not in it"
@@ -352,7 +358,7 @@ class KlineStore:
         """
         with self.writing():
             if self.latest(symbol, interval_ms) is None:
-                with _disk(self.root):
+                with disk(self.root):
                     (self.root / "tails" / f"{self._folder(symbol, interval_ms).name}.npy").unlink(missing_ok=True)
             else:
                 self._write_tail(symbol, interval_ms)
@@ -370,15 +376,15 @@ class KlineStore:
         """
         folder = self._folder(symbol, interval_ms)
         deleted: list[Path] = []
-        with self.writing(), _disk(folder):
+        with self.writing(), disk(folder):
             latest = self.latest(symbol, interval_ms)
             months = self._files(symbol, interval_ms)
             if latest is not None:
                 oldest_ms = min(oldest_ms, latest + interval_ms - TAIL_ROWS * interval_ms)
-                first_kept = min([_month_file(max(oldest_ms, 0)), *(month.name for month in months[-KEPT_MONTHS:])])
+                first_kept = min([month_file(max(oldest_ms, 0)), *(month.name for month in months[-KEPT_MONTHS:])])
                 gone = [month for month in months if month.name < first_kept]
                 # The month before its journal: alone, a journal is a month with few rows, which a reader may see.
-                for path in (path for month in gone for path in (month, _journal_of(month))):
+                for path in (path for month in gone for path in (month, journal_of(month))):
                     if path.exists():
                         path.unlink()
                         deleted.append(path)
@@ -397,7 +403,7 @@ class KlineStore:
 
     def _forget_absent(self, symbol: str, interval_ms: int, first_month: str) -> None:
         known = self._absent(symbol, interval_ms)
-        kept = [one for one in known if _month_file(min(max(one[1] - 1, 0), END_OF_TIME_MS)) >= first_month]
+        kept = [one for one in known if month_file(min(max(one[1] - 1, 0), END_OF_TIME_MS)) >= first_month]
         if kept != known:
             replace_json(self._folder(symbol, interval_ms) / "absent.json", kept)
 
@@ -410,13 +416,13 @@ class KlineStore:
         """Month files, oldest first; of a month that has a journal alone, where its file would be."""
         folder = self._folder(symbol, interval_ms)
         month = "[0-9][0-9][0-9][0-9]-[01][0-9]"
-        found = [*folder.glob(f"{month}.parquet"), *map(_month_of, folder.glob(f"{month}{_JOURNAL}"))]
+        found = [*folder.glob(f"{month}.parquet"), *map(month_of, folder.glob(f"{month}{JOURNAL}"))]
         return sorted(set(found))
 
     @staticmethod
     def _between(months: Sequence[Path], start_ms: int, end_ms: int) -> list[Path]:
         """Those that may hold klines of the range."""
-        first, last = (_month_file(min(max(edge, 0), END_OF_TIME_MS)) for edge in (start_ms, end_ms - 1))
+        first, last = (month_file(min(max(edge, 0), END_OF_TIME_MS)) for edge in (start_ms, end_ms - 1))
         return [month for month in months if first <= month.name <= last]
 
     def _load(self, month: Path, interval_ms: int) -> tuple[Klines, bool]:
@@ -424,19 +430,19 @@ class KlineStore:
         for _ in range(TRIES):
             # The journal first: what leaves it is in the month by then. Should the journal have changed meanwhile, an
             # older row of it might hide a newer one of the month.
-            before = _stamp(_journal_of(month))
+            before = stamp_of(journal_of(month))
             (recent, first_sound), (whole, second_sound) = (
-                self._usable(path, interval_ms) for path in (_journal_of(month), month)
+                self._usable(path, interval_ms) for path in (journal_of(month), month)
             )
-            if _stamp(_journal_of(month)) == before:
+            if stamp_of(journal_of(month)) == before:
                 break
         return whole.merge(recent), first_sound and second_sound
 
     @staticmethod
     def _usable(path: Path, interval_ms: int) -> tuple[Klines, bool]:
         try:
-            return _unpacked(path, interval_ms), True
-        except _Damaged as error:
+            return unpacked(path, interval_ms), True
+        except Damaged as error:
             _log.warning("kline_file_skipped", file=str(path), why=str(error))
             return Klines.empty(interval_ms), False
 
@@ -444,32 +450,32 @@ class KlineStore:
         """``(runs, 2)`` of a month: read from its files only when they changed."""
         if (known := self._known(month)) is not None:
             return known
-        stamps = _stamps(month)
+        stamps = stamps_of(month)
         klines, sound = self._load(month, interval_ms)
         if sound:
             self._note(month, klines, stamps)
-        return _runs(klines)
+        return runs_of(klines)
 
     def _known(self, month: Path) -> Ints | None:
         known = self._looked.get(month)
-        if known is None or time.monotonic() - known.looked_s > TRUSTED_S or known.stamps != _stamps(month):
+        if known is None or time.monotonic() - known.looked_s > TRUSTED_S or known.stamps != stamps_of(month):
             return None
         return known.runs
 
-    def _note(self, month: Path, klines: Klines, stamps: tuple[_Stamp, _Stamp]) -> None:
+    def _note(self, month: Path, klines: Klines, stamps: tuple[Stamp, Stamp]) -> None:
         """Remember what files hold that had these stamps before they were read, unless they may still change."""
         newest_ns = max((stamp[1] for stamp in stamps if stamp), default=0)
-        if stamps == _stamps(month) and time.time_ns() - newest_ns > SETTLED_S * 1e9:
-            self._looked[month] = _Month(stamps=stamps, runs=_runs(klines), looked_s=time.monotonic())
+        if stamps == stamps_of(month) and time.time_ns() - newest_ns > SETTLED_S * 1e9:
+            self._looked[month] = _Month(stamps=stamps, runs=runs_of(klines), looked_s=time.monotonic())
 
     def _load_or_set_aside(self, path: Path, interval_ms: int, damaged: list[Path] | None = None) -> Klines:
         try:
-            return _unpacked(path, interval_ms)
-        except _Damaged as error:
+            return unpacked(path, interval_ms)
+        except Damaged as error:
             aside = path.with_name(f"{path.stem}.damaged-{time.time_ns() // 1_000_000}")
-            with _disk(path):
+            with disk(path):
                 path.replace(aside)
-            self._looked.pop(_month_of(path), None)
+            self._looked.pop(month_of(path), None)
             _log.warning("kline_file_set_aside", file=str(path), now=aside.name, why=str(error))
             if damaged is not None:
                 damaged.append(aside)
@@ -486,106 +492,3 @@ class KlineStore:
             # Only saves requests: what is forgotten is asked for once more and written anew.
             _log.warning("absent_file_skipped", file=str(path), why=str(error))
             return []
-
-
-def _months(klines: Klines) -> Iterator[Span]:
-    """The months that hold klines of this run, oldest first."""
-    row = 0
-    while row < len(klines):
-        span = month_span(int(klines.open_time_ms[row]))
-        yield span
-        row = int(np.searchsorted(klines.open_time_ms, span[1]))
-
-
-def _month_file(ms: int) -> str:
-    return f"{iso(ms)[:7]}.parquet"
-
-
-def _journal_of(month: Path) -> Path:
-    return month.with_name(f"{month.name[:7]}{_JOURNAL}")
-
-
-def _month_of(path: Path) -> Path:
-    """The month file of a journal, or itself."""
-    return path.with_name(f"{path.name[:7]}.parquet")
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        with _disk(path):
-            found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _stamps(month: Path) -> tuple[_Stamp, _Stamp]:
-    return _stamp(_journal_of(month)), _stamp(month)
-
-
-def _runs(klines: Klines) -> Ints:
-    """``(runs, 2)``: first open time and end of each run without a hole."""
-    times = klines.open_time_ms
-    if not len(times):
-        return np.empty((0, 2), np.int64)
-    after = np.flatnonzero(np.diff(times) != klines.interval_ms) + 1
-    first, last = np.append(0, after), np.append(after, len(times)) - 1
-    return np.stack([times[first], times[last] + klines.interval_ms], axis=1)
-
-
-def _not_in(old: Klines, new: Klines) -> Klines:
-    """The rows of ``new`` that ``old`` does not have just so."""
-    _, left, right = np.intersect1d(old.open_time_ms, new.open_time_ms, assume_unique=True, return_indices=True)
-    same = np.ones(len(left), dtype=np.bool_)
-    for name in COLUMNS:
-        a, b = getattr(old, name)[left], getattr(new, name)[right]
-        same &= (a == b) | (np.isnan(a) & np.isnan(b))
-    fresh = np.ones(len(new), dtype=np.bool_)
-    fresh[right[same]] = False
-    columns = {name: getattr(new, name)[fresh] for name in COLUMNS}
-    return Klines(interval_ms=new.interval_ms, open_time_ms=new.open_time_ms[fresh], **columns)
-
-
-def _packed(klines: Klines) -> bytes:
-    buffer = io.BytesIO()
-    frame = pl.DataFrame({name: getattr(klines, name) for name in SCHEMA}, schema=SCHEMA)
-    frame.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _unpacked(path: Path, interval_ms: int) -> Klines:
-    """Klines of one month file; none when there is no such file.
-
-    Raises:
-        _Damaged: it is torn, or holds something else.
-        WorkerError: it cannot be read.
-    """
-    try:
-        with _disk(path):
-            content = path.read_bytes()  # at once: the file may be replaced at any moment
-    except FileNotFoundError:
-        return Klines.empty(interval_ms)
-    try:
-        frame = pl.read_parquet(content)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _Damaged(f"not a Parquet file that can be read: {str(error)[:200]}") from error
-    if frame.schema != SCHEMA or any(column.null_count() for column in frame):
-        raise _Damaged(f"columns are {dict(frame.schema)}")
-    try:
-        klines = Klines(interval_ms=interval_ms, **{name: frame[name].to_numpy() for name in SCHEMA})
-    except MalformedKlines as error:
-        raise _Damaged(str(error)) from error
-    if len(klines) and {_month_file(int(edge))[:7] for edge in klines.open_time_ms[[0, -1]]} != {path.name[:7]}:
-        raise _Damaged("its klines are of another month")
-    return klines
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """The operating system's refusals as one line that names the file."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise WorkerError(f"{path}: {error.strerror}; check the space, owner and mode of DATA_DIR") from error

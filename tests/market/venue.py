@@ -16,6 +16,8 @@ from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
+import numpy as np
+
 from core.clock import DAY_MS
 from market.klines import COLUMNS, INTERVALS, Klines, month_span
 
@@ -84,6 +86,13 @@ def zip_of(*files: tuple[str, str | bytes]) -> bytes:
         for name, content in files:
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def assert_same(left: Klines, right: Klines) -> None:
+    """Equal as far as texts of eight decimals can tell."""
+    np.testing.assert_array_equal(left.open_time_ms, right.open_time_ms)
+    for name in COLUMNS:
+        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=0, atol=1e-8)
 
 
 class _Server(ThreadingHTTPServer):
