@@ -337,12 +337,17 @@ def frozen(klines: Klines, rows: int) -> Klines:
     return replace(klines, **changed)  # type: ignore[arg-type]
 
 
+def four_minutes_later(market: Failover, clock: FakeClock) -> Klines:
+    """What the market did until then, of which two hours were told."""
+    newest(market, rows=120)
+    clock.time_ms += 4 * MINUTE_MS
+    return walk(6 * 60 + 4)
+
+
 def test_a_frozen_venue_is_passed_over_where_another_one_trades(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
-    newest(market, rows=120)
-    clock.time_ms += 4 * MINUTE_MS
-    longer = walk(6 * 60 + 4)
+    longer = four_minutes_later(market, clock)
     first.series["ETHUSDT", "1m"] = frozen(longer, 4)
     second.series["ETHUSDT", "1m"] = at_level(longer, APART)
     klines = newest(market, end_ms=clock.time_ms)
@@ -353,9 +358,7 @@ def test_a_frozen_venue_is_passed_over_where_another_one_trades(
 def test_a_market_that_is_silent_everywhere_is_told_as_it_is(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
-    newest(market, rows=120)
-    clock.time_ms += 4 * MINUTE_MS
-    longer = walk(6 * 60 + 4)
+    longer = four_minutes_later(market, clock)
     first.series["ETHUSDT", "1m"] = frozen(longer, 4)
     second.series["ETHUSDT", "1m"] = frozen(at_level(longer, APART), 4)
     klines = newest(market, end_ms=clock.time_ms)
