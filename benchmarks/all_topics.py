@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import requests
 
-from core.clock import SystemClock
+from core.clock import CorrectedClock, SystemClock
 from core.config import topics_from_config
 from core.logs import configure_logging
 from core.settings import NoModelPolicy, Settings, load_settings
@@ -140,7 +140,7 @@ class Tails(LiveMarket):
     """A live market that stands still, so that the same candles can be forecast again and again."""
 
     def __init__(self, klines: dict[int, dict[str, Klines]], settings: Settings, topics: Sequence[Topic]) -> None:
-        clock = SystemClock()
+        clock = CorrectedClock(SystemClock())
         super().__init__(market_from(settings, clock, timeout_s=10.0, patience_s=0.0), rows_to_keep(topics), clock)
         self.tails = klines
 

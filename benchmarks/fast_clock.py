@@ -4,7 +4,8 @@ import sys
 import time
 
 from core.settings import load_settings
-from inference.__main__ import keep_heap_whole, serve
+from inference.__main__ import serve
+from inference.heap import keep_heap_whole
 
 
 class FastClock:

@@ -23,6 +23,26 @@ class SystemClock:
         time.sleep(seconds)
 
 
+class CorrectedClock:
+    """Another clock, less its error as far as that is known. Safe to use from several threads.
+
+    Args:
+        clock: the machine's.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.ahead_ms = 0  # what is added: how far the true time is ahead of the machine's
+
+    def now_ms(self) -> int:
+        """See the protocol."""
+        return self._clock.now_ms() + self.ahead_ms
+
+    def sleep(self, seconds: float) -> None:
+        """See the protocol."""
+        self._clock.sleep(seconds)
+
+
 SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS
 HOUR_MS = 60 * MINUTE_MS

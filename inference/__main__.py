@@ -1,6 +1,5 @@
 """``python -m inference``: answers the offchain node until SIGTERM or SIGINT."""
 
-import ctypes
 import errno
 import signal
 import socket
@@ -13,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from core.clock import HOUR_MS, SECOND_MS, Clock, SystemClock
+from core.clock import HOUR_MS, SECOND_MS, Clock, CorrectedClock, SystemClock
 from core.config import topics_from_config
 from core.errors import ConfigError
 from core.logs import configure_logging
@@ -21,6 +20,7 @@ from core.settings import Market, Settings, load_settings
 from core.topic import Target, Topic
 from inference.app import BACKLOG, GATHER_LINES_S, create_app, create_server, write_lines
 from inference.drain import Drain
+from inference.heap import keep_heap_whole
 from inference.ledger import Ledger
 from inference.metrics import Metrics
 from inference.outlook import Limits
@@ -39,9 +39,6 @@ LISTEN_PATIENCE_S = 6.0  # the process before this one may have been killed with
 VENUE_TIMEOUT_S = 3.0
 # A thread that computes lets the event loop in after this long; Python's own 5 ms is ten answers' time.
 SWITCH_S = 0.0005
-# From glibc's malloc.h: blocks above this many bytes are the system's again once they are free. By itself glibc raises
-# that limit to the largest block it has seen, and the tables of each candle and network break up the heap.
-M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 128 * 1024
 STOP_S = 0.3  # for each background thread; one that hangs in a request is left behind
 
 log = structlog.get_logger()
@@ -60,24 +57,18 @@ def main() -> int:
         return WRONG_CONFIG
 
 
-def keep_heap_whole() -> None:
-    """Let large blocks come from the system and go back to it; for months on a small machine. Nothing without glibc."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
-
-
-def serve(settings: Settings, clock: Clock) -> int:
+def serve(settings: Settings, machine: Clock) -> int:
     """Answer until told to end.
 
     Args:
-        clock: the machine's own, unless months are to pass in minutes.
+        machine: its own clock, unless months are to pass in minutes. From here on the time is the venue's.
     Raises:
         ConfigError: what the settings name is wrong or cannot be had.
     """
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
     configure_logging(settings.log_level, service="inference", simulated=settings.market is Market.SIMULATED)
+    clock = CorrectedClock(machine)
     topics = topics_from_config(*settings.config_files)
     rows = rows_to_keep(topics)
     venues = market_from(settings, clock, timeout_s=VENUE_TIMEOUT_S, patience_s=0, awaits_life=True)

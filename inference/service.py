@@ -13,6 +13,7 @@ from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.answer import Answer
 from inference.champions import NOTHING, Champions, Chosen
+from inference.heap import give_back_heap
 from inference.ledger import Ledger
 from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook
 from inference.question import Questions
@@ -324,6 +325,7 @@ class InferenceService:
                     self._run(version, forecaster)
             self._fall_back(interval_ms)
             self._look_out()
+        give_back_heap()
 
     def choose(self) -> None:
         """Put new champions to use, if there are any: their forecasts are made before anyone is told of them."""

@@ -92,7 +92,7 @@ class Binance(RestVenue):
         """
         interval = interval_name(interval_ms)
         # By the venue's clock as far as it is known, and before the request: what is closed now is so in the answer.
-        now_ms = self._clock.now_ms() + self._ahead_ms
+        now_ms = self._clock.now_ms()
         cursor = -(-start_ms // interval_ms) * interval_ms
         end_ms = min(end_ms, now_ms // interval_ms * interval_ms)
         pages: list[Klines] = []

@@ -45,7 +45,7 @@ class Coinbase(RestVenue):
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Closed klines of the range, page by page from the newest back; see the protocol."""
         self._check(interval_ms)
-        now_ms = self._clock.now_ms() + self._ahead_ms
+        now_ms = self._clock.now_ms()
         end_ms = min(-(-end_ms // interval_ms), now_ms // interval_ms) * interval_ms
         start_ms = -(-start_ms // interval_ms) * interval_ms
         path = f"/products/{self.name_of(symbol)}/candles"
@@ -74,7 +74,7 @@ class Coinbase(RestVenue):
                 symbol,
                 f"/products/{self.name_of(symbol)}/ticker",
                 {},
-                partial(ticker, symbol=symbol, clock=self._clock, ahead_ms=self._ahead_ms),
+                partial(ticker, symbol=symbol, clock=self._clock),
             )
             for symbol in dict.fromkeys(symbols)
         }
@@ -113,7 +113,7 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None =
     return sift_closed(interval_ms, opened_ms, cells, now_ms)
 
 
-def ticker(body: bytes, *, symbol: str, clock: Clock, ahead_ms: int) -> Price:
+def ticker(body: bytes, *, symbol: str, clock: Clock) -> Price:
     """The last trade.
 
     Raises:
@@ -122,7 +122,7 @@ def ticker(body: bytes, *, symbol: str, clock: Clock, ahead_ms: int) -> Price:
     answer = json_of(body)
     if not isinstance(answer, dict):
         raise MalformedKlines(f"no price of {symbol} in the answer {body[:80]!r}")
-    return aged_price(symbol, answer.get("price"), time_ms(answer.get("time")) - ahead_ms, clock.now_ms())
+    return aged_price(symbol, answer.get("price"), time_ms(answer.get("time")), clock.now_ms())
 
 
 def _rows(answer: Any) -> list[list[Any]]:

@@ -161,14 +161,17 @@ class Failover(MarketData):
         """See the protocol: of the first venue that is well and tells a time."""
         failures: Failures = []
         for venue in self._health.order(PRICES, "", failures):
+            if not venue.offer.tells_time:
+                continue
             try:
                 ahead_ms = venue.clock_ahead_ms()
             except WorkerError as error:
                 failures.append((venue, error))
-            else:
-                if venue.offer.tells_time:  # by the very question that is a sign of life
-                    self._health.proven(venue)
-                return ahead_ms
+                continue
+            self._health.proven(venue)  # by the very question that is a sign of life
+            return ahead_ms
+        if not any(venue.offer.tells_time for venue in self.venues):
+            return 0
         raise _failure(failures, "the time")
 
     def remember(self, symbol: str, klines: Klines) -> None:
@@ -323,8 +326,7 @@ class Failover(MarketData):
 
     def _is_silent(self, symbol: str, interval_ms: int, klines: Klines, end_ms: int) -> bool:
         """Whether a venue that was asked for the newest candles has none of them, or no trade in them."""
-        now_ms = self._clock.now_ms()
-        newest_ms = now_ms // interval_ms * interval_ms
+        newest_ms = self._clock.now_ms() // interval_ms * interval_ms
         if end_ms < newest_ms or len(self.venues) == 1:
             return False
         if klines.end_ms < newest_ms - SILENT_ROWS * interval_ms:

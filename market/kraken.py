@@ -59,7 +59,7 @@ class Kraken(RestVenue):
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Closed klines of the range, as far as the newest 720 reach back; see the protocol."""
         self._check(interval_ms)
-        now_ms = self._clock.now_ms() + self._ahead_ms
+        now_ms = self._clock.now_ms()
         end_ms = min(end_ms, now_ms // interval_ms * interval_ms)
         if start_ms >= end_ms:
             return Klines.empty(interval_ms)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import structlog
 
-from core.clock import MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
+from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, is_ahead, iso
 from core.errors import ConfigError, WorkerError
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.prices import UNKNOWN_SYMBOL_S, PriceFeed
@@ -29,6 +29,7 @@ VERIFY_SPREAD_MS = 300  # from one series to the next
 STRAGGLERS_MS = 1_500  # how long the candles that are there wait for the others of their interval
 FIRST_LOAD_MS = 10_000  # the same while some series have never been answered
 LONGEST_BACK_OFF_S = 1.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
+CLOCK_PATIENCE_S = 1.0  # how long the first candles wait for it to be known what time it is
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
 OVERLAP_ROWS = 10  # asked for again each time: what the venue has corrected since is taken over
 HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more, and asking costs a page a minute
@@ -67,7 +68,7 @@ class LiveMarket(StreamReader):
     Args:
         market: the venue.
         rows: how many klines to keep of each (symbol, interval_ms).
-        clock: whose time says which candles have closed.
+        clock: whose time says which candles have closed; the market's own. It is corrected by the venue's.
         stream: tells prices and candles as they happen; without one all is polled.
         tail: what is known of a series from an earlier run, old or empty as it may be.
     """
@@ -76,7 +77,7 @@ class LiveMarket(StreamReader):
         self,
         market: MarketData,
         rows: Mapping[Series, int],
-        clock: Clock,
+        clock: CorrectedClock,
         stream: MarketStream | None = None,
         tail: "Callable[[str, int], Klines] | None" = None,
     ) -> None:
@@ -175,7 +176,7 @@ class LiveMarket(StreamReader):
     @property
     def clock_ahead_ms(self) -> int:
         """How far the venue's clock is ahead of ours."""
-        return self._prices.clock_ahead_ms
+        return self._clock.ahead_ms
 
     def klines(self, symbol: str, interval_ms: int) -> Klines:
         """The newest closed klines of a series, holes and all; empty before the first answer."""
@@ -259,6 +260,7 @@ class LiveMarket(StreamReader):
         return tail(symbol, interval_ms).between(end_ms - rows * interval_ms, end_ms)
 
     def _poll_series(self) -> None:
+        self._prices.clock_looked_at.wait(CLOCK_PATIENCE_S)
         while (kept := self._next_due()) is not None:
             now_ms = self._clock.now_ms()
             try:

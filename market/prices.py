@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from core.clock import MINUTE_MS, SECOND_MS, Clock, is_ahead
+from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, CorrectedClock, is_ahead
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.anchors import Anchors
 from market.provider import MarketData, Price
@@ -19,6 +19,7 @@ CLOCK_EVERY_MS = 5 * MINUTE_MS
 CLOCK_AGAIN_MS = 10 * SECOND_MS
 SUSPECT_MS = 2 * SECOND_MS  # a trade that is so far from our now: it is late, or the clocks differ
 TELLING_MS = SECOND_MS  # clocks that differ by more are worth a word
+MOST_AHEAD_MS = DAY_MS  # no machine that can speak TLS is further off: it is the venue's answer that is wrong
 
 log = structlog.get_logger()
 
@@ -29,13 +30,13 @@ class PriceFeed:
     Args:
         market: the venue.
         symbols: whose prices are wanted.
-        clock: by which prices have an age.
+        clock: by which prices have an age, and the market too; it is corrected by the venue's.
     """
 
-    def __init__(self, market: MarketData, symbols: Sequence[str], clock: Clock) -> None:
+    def __init__(self, market: MarketData, symbols: Sequence[str], clock: CorrectedClock) -> None:
         self.anchors = Anchors()
         self.errors = 0  # requests that failed
-        self.clock_ahead_ms = 0  # the venue's clock less ours
+        self.clock_looked_at = threading.Event()  # set once it was tried
         self._market = market
         self._symbols = tuple(symbols)
         self._clock = clock
@@ -74,10 +75,9 @@ class PriceFeed:
     def traded(self, symbol: str, price: float, venue_ms: int) -> None:
         """A price that the stream tells."""
         now_ms = self._clock.now_ms()
-        asof_ms = venue_ms - self.clock_ahead_ms
-        if abs(now_ms - asof_ms) > SUSPECT_MS:
+        if abs(now_ms - venue_ms) > SUSPECT_MS:
             self._clock_suspect = True
-        told = Price(price=price, asof_ms=min(asof_ms, now_ms), venue=self._market.stream_venue)
+        told = Price(price=price, asof_ms=min(venue_ms, now_ms), venue=self._market.stream_venue)
         self.anchors.offer(symbol, told, now_ms)
 
     def _run(self) -> None:
@@ -175,9 +175,10 @@ class PriceFeed:
         return round(1000 * max(asked_for_s, min(LONGEST_BACK_OFF_S, POLL_S * 2.0 ** min(self._failures - 1, 10))))
 
     def _look_at_the_clock(self, now_ms: int) -> None:
-        """Compare our clock with the venue's from time to time, and when a trade's time looks odd.
+        """Correct our clock by the venue's from time to time, and when a trade's time looks odd.
 
-        A machine whose clock is half a minute fast would find every trade too old to answer with.
+        A machine whose clock is half a minute fast would find every trade too old to answer with, and take the running
+        candle for a closed one.
         """
         if self._clock_looked_ms is not None:
             pause_ms = CLOCK_AGAIN_MS if self._clock_suspect else CLOCK_EVERY_MS
@@ -185,17 +186,22 @@ class PriceFeed:
                 return
         self._clock_looked_ms, self._clock_suspect = now_ms, False
         try:
-            ahead_ms = self._market.clock_ahead_ms()
+            self._correct(self._clock.ahead_ms + self._market.clock_ahead_ms())
         except WorkerError as error:
             log.info("venue_clock_unknown", reason=str(error))
-            return
         except Exception:
             log.exception("venue_clock_fault")
+        self.clock_looked_at.set()
+
+    def _correct(self, ahead_ms: int) -> None:
+        if abs(ahead_ms) > MOST_AHEAD_MS:
+            log.error("clock_not_believed", venue_ahead_s=ahead_ms / 1000, remedy="set this machine's clock (NTP)")
             return
-        if abs(ahead_ms) > TELLING_MS and abs(ahead_ms - self.clock_ahead_ms) > TELLING_MS:
+        if abs(ahead_ms) > TELLING_MS and abs(ahead_ms - self._clock.ahead_ms) > TELLING_MS:
             log.warning(
                 "clock_differs",
                 venue_ahead_s=ahead_ms / 1000,
-                remedy="set this machine's clock (NTP); ages are corrected",
+                remedy="set this machine's clock (NTP); the venue's time is used until then",
             )
-        self.clock_ahead_ms = ahead_ms
+        self._clock.ahead_ms = ahead_ms
+        self._clock_looked_ms = self._clock.now_ms()

@@ -49,7 +49,6 @@ class RestVenue(Venue):
         setting = urls_setting(self._offer.name)
         self._clock = clock
         self._aside = aside
-        self._ahead_ms = 0
         self._hosts = Hosts(
             [url.rstrip("/") for url in urls],
             clock,
@@ -82,8 +81,7 @@ class RestVenue(Venue):
         venue_ms = self._hosts.ask(self._offer.ping, {}, self._time)
         took_ms = self._clock.now_ms() - asked_ms
         ahead_ms = venue_ms - asked_ms - took_ms // 2
-        self._ahead_ms = ahead_ms if abs(ahead_ms) > max(took_ms, LEAST_AHEAD_MS) else 0
-        return self._ahead_ms
+        return ahead_ms if abs(ahead_ms) > max(took_ms, LEAST_AHEAD_MS) else 0
 
     def _time(self, body: bytes) -> int:
         """The venue's time in an answer to the ping of its offer, in ms.

@@ -14,7 +14,7 @@ import onnx
 import requests
 from onnx import TensorProto, helper, numpy_helper
 
-from core.clock import HOUR_MS, Clock
+from core.clock import HOUR_MS, Clock, CorrectedClock
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.app import create_app, create_server
@@ -55,6 +55,19 @@ class RunningClock:
         """Let time pass at once."""
         with self._lock:
             self._ahead_ms += by_ms
+
+
+class Skewed:
+    """The machine's clock, some way from the exchange's."""
+
+    def __init__(self, clock: RunningClock, by_ms: int) -> None:
+        self._clock, self._by_ms = clock, by_ms
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms() + self._by_ms
+
+    def sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
 
 
 def topic(topic_id: int, token: str, horizon_min: int, target: Target = Target.PRICE) -> Topic:
@@ -168,7 +181,7 @@ def node(
     wait: bool = True,
 ) -> Iterator[Node]:
     """The parts as ``python -m inference`` puts them together, on a port of their own, by the test's clock."""
-    topics = tuple(topics)
+    topics, clock = tuple(topics), CorrectedClock(clock)
     ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", topics, "SIMULATED", clock)
     asked = venue([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
     live = LiveMarket(asked, rows_to_keep(topics), clock)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.clock import DAY_MS, MINUTE_MS
+from core.clock import DAY_MS, MINUTE_MS, CorrectedClock
 from core.errors import MalformedKlines, WorkerError
 from market.anchors import Anchors
 from market.binance import Binance
@@ -27,7 +27,7 @@ from market.stream import BinanceStream
 from market.stream_faults import Kind
 from market.tape import price_at
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
-from tests.inference.stand import RunningClock
+from tests.inference.stand import RunningClock, Skewed
 from tests.market.venue import NOT_FOUND, Answer, Venue, rest_rows, zip_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
@@ -258,7 +258,7 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     return OF[endpoint](market, clock)
 
 
-STREAM_FAULTS: list[tuple[str, Kind, dict[str, float]]] = [
+STREAM_FAULTS: list[tuple[str, Kind | None, dict[str, float]]] = [
     ("connection cut", "drop", {}),
     ("connection ended properly, as every 24 hours", "close", {}),
     ("new connections refused, HTTP 451", "refuse", {"seconds": 3, "status": 451}),
@@ -271,18 +271,23 @@ STREAM_FAULTS: list[tuple[str, Kind, dict[str, float]]] = [
     ("messages three seconds late", "lag", {"seconds": 5, "delay_s": 3}),
     ("closed candles not told", "lose_candles", {"count": 2}),
     ("closed candles told wrongly", "wrong_candles", {"count": 2}),
+    ("none; our clock fifty seconds ahead", None, {"ours_ahead_ms": 50_000}),
+    ("none; our clock fifty seconds behind", None, {"ours_ahead_ms": -50_000}),
+    ("none; our clock ten minutes ahead", None, {"ours_ahead_ms": 10 * MINUTE_MS}),
+    ("none; our clock ten minutes behind", None, {"ours_ahead_ms": -10 * MINUTE_MS}),
 ]
 WATCHED_S = 6.0
 FRESH_MS = 5_000
 STREAMS_AT_ONCE = 4
 
 
-def of_stream(kind: Kind, options: dict[str, float]) -> str:
+def of_stream(kind: Kind | None, options: dict[str, float]) -> str:
     """What becomes of a fault of the stream, REST being well. Every price and candle is compared with the true one."""
     clock = RunningClock()
+    ours = CorrectedClock(Skewed(clock, round(options.get("ours_ahead_ms", 0))))
     with SimulatedExchange(clock=clock, symbols=["BTCUSDT"]) as exchange:
         stream = BinanceStream([exchange.stream_url], [BTC], ping_after_s=0.7, silence_s=2.0)
-        live = LiveMarket(Binance([exchange.url], "", clock, timeout_s=2, patience_s=0), {BTC: ROWS}, clock, stream)
+        live = LiveMarket(Binance([exchange.url], "", ours, timeout_s=2, patience_s=0), {BTC: ROWS}, ours, stream)
         live.start(lambda _: None)
         try:
             eventually(lambda: bool(live.anchor("BTCUSDT") and len(live.klines(*BTC))), what="the start")
@@ -290,7 +295,8 @@ def of_stream(kind: Kind, options: dict[str, float]) -> str:
             clock.jump(55_000 - clock.now_ms() % MINUTE_MS)  # a candle closes while it is going on
             jumped_ms = clock.now_ms()
             eventually(lambda: bool((price := live.anchor("BTCUSDT")) and price.asof_ms > jumped_ms), what="a price")
-            exchange.fail_stream(kind, **options)  # type: ignore[arg-type]
+            if kind:
+                exchange.fail_stream(kind, **options)  # type: ignore[arg-type]
             if kind == "refuse":
                 exchange.fail_stream("drop")
             oldest_ms, until_s = 0, time.monotonic() + WATCHED_S
@@ -316,6 +322,7 @@ def of_stream(kind: Kind, options: dict[str, float]) -> str:
             "connected anew" if live.incidents["stream_ended"] else "connection kept",
             "doubted, not believed" if live.incidents["price_doubted"] else "",
             "REST has it otherwise, and counts" if wrong else "",
+            f"the venue's time is used, {ours.ahead_ms / 1000:+.0f} s" if ours.ahead_ms else "",
         ]
         return "; ".join(filter(None, parts))
 

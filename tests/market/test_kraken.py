@@ -122,8 +122,6 @@ def test_prices_and_the_clock(venue: Venue) -> None:
     assert len(venue.requests) == asked + 1
     assert market.prices([]) == {}
     assert market.clock_ahead_ms() == 30_000
-    # By the venue's clock the newest candle has closed.
-    assert market.klines("BTCUSDT", MINUTE_MS, START_MS, WALK.end_ms).end_ms == WALK.end_ms
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from core.clock import HOUR_MS, MINUTE_MS, Clock
+from core.clock import HOUR_MS, MINUTE_MS, Clock, CorrectedClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from market.binance import Binance
 from market.klines import Klines
@@ -22,6 +22,11 @@ ROWS = 30
 KLINES, TICKER = "/api/v3/klines", "/api/v3/ticker"
 
 
+def as_corrected(clock: Clock) -> CorrectedClock:
+    """The clock that the market shares, or one of its own where they agree anyway."""
+    return clock if isinstance(clock, CorrectedClock) else CorrectedClock(clock)
+
+
 class Feed:
     """A live market that runs, and the panels it has announced."""
 
@@ -29,7 +34,7 @@ class Feed:
         self, market: MarketData, rows: Mapping[Series, int], clock: Clock, stream: MarketStream | None = None
     ) -> None:
         self.closed: list[tuple[int, dict[str, int]]] = []  # interval -> end of each symbol's klines
-        self.live = LiveMarket(market, rows, clock, stream)
+        self.live = LiveMarket(market, rows, as_corrected(clock), stream)
 
     def note(self, interval_ms: int) -> None:
         ends = {symbol: klines.end_ms for symbol, klines in self.live.snapshot(interval_ms).items()}
@@ -201,7 +206,7 @@ def test_what_an_earlier_run_left_saves_asking_for_it(clock: RunningClock, behin
     market = Scripted(clock)
     left = market.tape.between(0, BASE_MS - behind * MINUTE_MS)
     closed: list[int] = []
-    live = LiveMarket(market, {BTC: ROWS}, clock, tail=lambda symbol, interval_ms: left)
+    live = LiveMarket(market, {BTC: ROWS}, CorrectedClock(clock), tail=lambda symbol, interval_ms: left)
     live.start(closed.append)
     try:
         eventually(lambda: closed == [MINUTE_MS], what="the candles handed on, also when none had to be fetched")

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
-from core.clock import MINUTE_MS, Clock
+from core.clock import DAY_MS, MINUTE_MS, Clock, CorrectedClock
 from market.binance import Binance
 from market.klines import COLUMNS, Klines
 from market.live import LiveMarket
@@ -15,7 +16,7 @@ from market.stream import BinanceStream
 from market.stream_faults import Kind
 from market.tape import price_at
 from tests.fakes import eventually, free_port
-from tests.inference.stand import BASE_MS, RunningClock
+from tests.inference.stand import BASE_MS, RunningClock, Skewed
 from tests.market.test_live import Feed, feeding, venue
 
 BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)
@@ -225,27 +226,24 @@ def test_a_symbol_that_falls_silent_alone_is_asked_for_alone(exchange: Simulated
         assert not feed.live.stream_fault
 
 
-class Skewed:
-    """The machine's clock, some way from the exchange's."""
-
-    def __init__(self, clock: RunningClock, by_ms: int) -> None:
-        self._clock, self._by_ms = clock, by_ms
-
-    def now_ms(self) -> int:
-        return self._clock.now_ms() + self._by_ms
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.sleep(seconds)
-
-
-@pytest.mark.parametrize("by_ms", [-40_000, -3_000, 0, 3_000, 40_000])
+@pytest.mark.parametrize("by_ms", [-600_000, -40_000, -3_000, 0, 3_000, 40_000, 600_000])
 def test_ages_are_right_although_the_clocks_differ(
     exchange: SimulatedExchange, clock: RunningClock, by_ms: int
 ) -> None:
-    ours = Skewed(clock, by_ms)
+    ours = CorrectedClock(Skewed(clock, by_ms))
     with streaming(exchange, ours) as feed:
         eventually(lambda: abs(feed.live.clock_ahead_ms + by_ms) < 500, what="the difference measured")
         renewed(feed.live, "BTCUSDT", 2)
         anchor = feed.live.anchor("BTCUSDT")
         assert anchor
         assert -500 < ours.now_ms() - anchor.asof_ms < FRESH_MS
+        assert abs(ours.now_ms() - clock.now_ms()) < 500
+
+
+def test_a_time_that_cannot_be_is_not_believed(exchange: SimulatedExchange, clock: RunningClock) -> None:
+    ours = CorrectedClock(Skewed(clock, -3 * DAY_MS))
+    with capture_logs() as lines:
+        market = Binance([exchange.url], exchange.url, ours, timeout_s=2, patience_s=0)
+        with feeding(market, {BTC: ROWS}, ours):
+            eventually(lambda: any(line["event"] == "clock_not_believed" for line in lines), what="the word")
+    assert ours.ahead_ms == 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.clock import MINUTE_MS
+from core.clock import MINUTE_MS, CorrectedClock
 from market.binance import Binance
 from market.failover import Failover
 from market.klines import PRICE_COLUMNS, Klines
@@ -39,13 +39,13 @@ class Dearer(Binance):
 
 @contextmanager
 def live_over(*exchanges: SimulatedExchange, clock: RunningClock) -> Iterator[tuple[LiveMarket, Failover]]:
-    aside = Aside()
+    aside, ours = Aside(), CorrectedClock(clock)
     venues = [
-        kind([exchange.url], "", clock, timeout_s=1, patience_s=0, aside=aside, name=name)
+        kind([exchange.url], "", ours, timeout_s=1, patience_s=0, aside=aside, name=name)
         for exchange, kind, name in zip(exchanges, (Binance, Dearer), ("binance", "binanceus"), strict=False)
     ]
-    market = Failover(venues, clock, aside)
-    live = LiveMarket(market, {BTC: ROWS}, clock)
+    market = Failover(venues, ours, aside)
+    live = LiveMarket(market, {BTC: ROWS}, ours)
     live.start(lambda _: None)
     try:
         eventually(lambda: bool(live.anchor("BTCUSDT") and len(live.klines(*BTC))), what="the start")
