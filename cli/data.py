@@ -84,7 +84,10 @@ def _stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Seque
     wanted = {_interval_ms(text) for text in intervals or ()}
     there = store.series()
     if not there:
-        raise ConfigError(f"{store.root}: no klines are stored there; run birnn data sync, or set DATA_DIR")
+        raise ConfigError(
+            f"{store.root}: no klines are stored there; run birnn data sync, or set DATA_DIR "
+            "(MARKET=simulated: those of the simulated exchange)"
+        )
     for symbol in symbols or ():
         if symbol not in {known for known, _ in there}:
             known = ", ".join(sorted({known for known, _ in there}))

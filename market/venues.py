@@ -2,14 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 
-from core.clock import Clock
+from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
 from core.files import replace_json
 from core.settings import Market, Settings, urls_setting
@@ -64,16 +64,30 @@ def market_from(
 
     With MARKET=simulated only those whose hosts are on this machine: the others know nothing of invented prices.
 
-    Raises: as ``venue_from``.
+    Raises:
+        ConfigError: as ``venue_from``; also when none of them can tell minutes, or each one that can lacks its key.
     """
     names = settings.venues
     if settings.market is Market.SIMULATED:
         names = tuple(name for name in names if all(map(is_loopback, settings.urls_of(name)))) or names[:1]
     aside = Aside(settings.klines_dir)
     venues = [venue_from(name, settings, clock, aside, timeout_s=timeout_s, patience_s=patience_s) for name in names]
+    _check_use(venues)
     failover = Failover(venues, clock, aside, awaits_life=awaits_life)
     _read_standing(settings.klines_dir, failover)
     return failover
+
+
+def _check_use(venues: Sequence[Venue]) -> None:
+    named = f"MARKET_VENUES={','.join(venue.offer.name for venue in venues)}"
+    telling = [venue.offer for venue in venues if MINUTE_MS in venue.offer.intervals_ms]
+    if not telling:
+        raise ConfigError(f"{named}: has no 1m klines, which every forecast begins with; put another venue before it")
+    keyless = [offer for offer in telling if offer.key_missing]
+    if len(keyless) == len(telling):
+        raise ConfigError(f"{named}: set {' or '.join(offer.key for offer in keyless)}, or name another venue")
+    for offer in keyless:
+        log.warning("venue_without_key", venue=offer.name, remedy=f"set {offer.key}, or take it out of MARKET_VENUES")
 
 
 STANDING = "venues.json"

@@ -9,11 +9,13 @@ from structlog.testing import capture_logs
 
 from core.clock import DAY_MS
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
+from core.settings import load_settings
 from market.atlas import Atlas
 from market.coingecko import CoinGecko
 from market.quality import Aside
 from market.rest_venue import KeyedVenue
 from market.tiingo import Tiingo
+from market.venues import market_from
 from tests.fakes import START_MS, FakeClock
 from tests.market.venue import Answer, Venue
 
@@ -163,3 +165,25 @@ def test_not_even_a_part_of_a_key_is_quoted_from_an_answer(
         klines(keyed)
     assert KEY[:4] not in str(caught.value)
     assert [KEY[:4] in state.fault for state in keyed.hosts.states] == [False]
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        pytest.param("tiingo", "MARKET_VENUES=tiingo: set TIINGO_API_KEY", id="none has its key"),
+        pytest.param("atlas,tiingo", "set ATLAS_API_KEY or TIINGO_API_KEY", id="nor the other"),
+        pytest.param("coingecko", "MARKET_VENUES=coingecko: has no 1m klines", id="no minutes"),
+        pytest.param("coingecko,tiingo", "set TIINGO_API_KEY", id="minutes with a key alone"),
+    ],
+)
+def test_a_market_that_can_tell_nothing_is_refused_at_the_start(named: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        market_from(load_settings(market="binance", market_venues=named), FakeClock(NOW_MS))
+
+
+def test_a_venue_without_its_key_is_named_and_the_others_serve() -> None:
+    settings = load_settings(market="binance", market_venues="atlas,kraken,tiingo", tiingo_api_key=KEY)
+    with capture_logs() as lines:
+        market = market_from(settings, FakeClock(NOW_MS))
+    assert [line["venue"] for line in lines if line["event"] == "venue_without_key"] == ["atlas"]
+    assert [venue.offer.name for venue in market.venues] == ["atlas", "kraken", "tiingo"]
