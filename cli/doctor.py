@@ -12,9 +12,9 @@ from rich.table import Table
 from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
 from core.settings import VENUES, Market, Settings
-from market.failover import level_ratio
 from market.hosts import HostState
 from market.klines import Klines
+from market.level import level_ratio
 from market.provider import Price, Venue
 from market.quality import Aside
 from market.venues import venue_from

@@ -225,7 +225,8 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
         raise MalformedKlines(
             f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(int(times[-1]))}"
         )
-    found = sift(interval_ms, times, {name: floats(name.replace("_", " "), columns[at]) for name, at in PLACES.items()})
+    cells = {name: floats(name.replace("_", " "), columns[at]) for name, at in PLACES.items()}
+    found = sift(interval_ms, times, cells, now_ms=now_ms + interval_ms)  # the running one may seem not to have begun
     unfinished = [row[0] for row in rows if row[6] >= now_ms]
     return replace(found, klines=found.klines.between(start_ms, min([end_ms, *unfinished])))
 

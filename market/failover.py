@@ -12,34 +12,24 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import structlog
 
-from core.clock import HOUR_MS, MINUTE_MS, Clock, iso
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.health import KLINES, PRICES, Failures, Health, NoLevel, VenueFault
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines, Span, interval_name, without
+from market.level import LEAST_COMMON, Scale, level_ratio
 from market.provider import MarketData, Price, Venue
-from market.quality import Aside, RefusedRow, doubts_of
+from market.quality import Aside, RefusedRow, doubts_of, extent_of, has_left, longest_quiet, quiet_rows
 
 OVERLAP_ROWS = 60  # asked of a venue before what is wanted, to measure its level by
-LEAST_COMMON = 10  # candles that two venues must share
-MOST_SPREAD = 0.005  # of ln(ratio) over them: beyond it the two do not move together
-MOST_APART = 0.05  # of ln(ratio): beyond it the two are not the same thing
 REMEMBERED_ROWS = 300
 # Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
 SILENT_ROWS = 3
 MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
 SCALE_GOOD_MS = HOUR_MS  # then it is measured anew before a price counts by it
+STILL_SEEN_MS = 10 * SECOND_MS  # a price that was not asked for in between may have been another one
 PRICE_SHARE = 0.5  # of what a venue may be asked: the other half is for candles and signs of life
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """What a venue's candles are multiplied by to be at the level of a series."""
-
-    price: float
-    flow: float  # its volumes; 1 where nobody traded
-    measured_ms: int = 0  # when
 
 
 @dataclass(slots=True)
@@ -54,12 +44,23 @@ class _Series:
 
 
 @dataclass(slots=True)
+class _Still:
+    """A price that a venue told again and again."""
+
+    price: float
+    since_ms: int
+    seen_ms: int
+    frozen: bool = False  # the venue's candles have left it
+
+
+@dataclass(slots=True)
 class _Book:
     """All that changes."""
 
     levels: dict[str, str] = field(default_factory=dict)  # symbol: the venue at whose level all its series are
     series: dict[tuple[str, int], _Series] = field(default_factory=dict)
     scales: dict[tuple[str, str], Scale] = field(default_factory=dict)  # by (venue, symbol)
+    stills: dict[tuple[str, str], _Still] = field(default_factory=dict)  # by (venue, symbol)
     holes: dict[tuple[str, int, int], int] = field(default_factory=dict)  # symbol, interval, start: asked for at
 
 
@@ -140,6 +141,9 @@ class Failover(MarketData):
             requests = 1 if venue.offer.prices_at_once else len(fit)
             pause_s = max(pause_s, 60 * requests / (PRICE_SHARE * venue.offer.requests_a_minute))
             for symbol, price in self._told(venue, fit, failures).items():
+                if (since_ms := self._still_since(venue, symbol, price.price)) is not None:
+                    failures.append((venue, self._health.frozen(venue, symbol, since_ms)))
+                    continue
                 try:
                     factor = self._factor(venue, symbol)
                     if factor is None:
@@ -333,8 +337,23 @@ class Failover(MarketData):
             return True
         recent = self._series(symbol, interval_ms).recent
         run = klines if recent is None else recent.merge(klines)
-        quiet = _quiet_rows(run)
-        return quiet >= max(SILENT_ROWS, 2 * _longest_quiet(run.between(0, run.end_ms - quiet * interval_ms)) + 1)
+        quiet = quiet_rows(run)
+        return quiet >= max(SILENT_ROWS, 2 * longest_quiet(run.between(0, run.end_ms - quiet * interval_ms)) + 1)
+
+    def _still_since(self, venue: Venue, symbol: str, price: float) -> int | None:
+        """Since when a venue tells a price that its own candles have left meanwhile; None where they have not."""
+        name, now_ms = venue.offer.name, self._clock.now_ms()
+        with self._lock:
+            still = self._book.stills.get((name, symbol))
+            again = still is not None and (still.frozen or 0 <= now_ms - still.seen_ms < STILL_SEEN_MS)
+            if still is None or still.price != price or not again:
+                self._book.stills[name, symbol] = _Still(price=price, since_ms=now_ms, seen_ms=now_ms)
+                return None
+            still.seen_ms = now_ms
+            if self._book.levels.get(symbol) == name:  # of the others' own candles none are kept
+                recents = [series.recent for (other, _), series in self._book.series.items() if other == symbol]
+                still.frozen = still.frozen or any(has_left(price, recent, still.since_ms) for recent in recents)
+            return still.since_ms if still.frozen else None
 
     def _taken(self, venue: Venue, symbol: str, klines: Klines, asked: Span) -> Klines:
         """Candles that a venue told, less those that are not believed; and what is known of the series after them.
@@ -419,7 +438,7 @@ class Failover(MarketData):
     def _has_second(self, first: Venue, symbol: str, klines: Klines, at_ms: int) -> bool:
         """Whether another venue has as large a move in the same candle."""
         interval_ms = klines.interval_ms
-        move = _extent(klines, at_ms)
+        move = extent_of(klines, at_ms)
         for venue in self._health.order(KLINES, symbol, []):
             if venue is first or not self._offers(venue, interval_ms, at_ms + interval_ms):
                 continue
@@ -429,7 +448,7 @@ class Failover(MarketData):
                 self._health.failed(venue, KLINES, symbol, error)
                 continue
             if len(told.between(at_ms, at_ms + interval_ms)):
-                return _extent(told, at_ms) >= move / 2
+                return extent_of(told, at_ms) >= move / 2
         return False
 
     def _told(self, venue: Venue, symbols: list[str], failures: Failures) -> dict[str, Price]:
@@ -457,26 +476,6 @@ def _no_level(venue: Venue, symbol: str, level: str) -> NoLevel:
     )
 
 
-def level_ratio(level: Klines, other: Klines) -> Scale | None:
-    """What another venue's candles are multiplied by to be at a series' level.
-
-    Args:
-        level: candles of the series; other: candles of the same interval.
-    Returns:
-        By the candles that both have; None where they share too few, do not move together, or are apart by more than
-        two venues of one asset can be.
-    """
-    _, left, right = np.intersect1d(level.open_time_ms, other.open_time_ms, assume_unique=True, return_indices=True)
-    if len(left) < LEAST_COMMON:
-        return None
-    apart = np.log(level.close[left] / other.close[right])
-    middle = float(np.median(apart))
-    if abs(middle) > MOST_APART or float(np.median(np.abs(apart - middle))) > MOST_SPREAD:
-        return None
-    mine, its = float(level.volume[left].sum()), float(other.volume[right].sum())
-    return Scale(price=float(np.exp(middle)), flow=mine / its if mine > 0 and its > 0 else 1.0)
-
-
 def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
     """Spans in order, with those that touch made one.
 
@@ -491,25 +490,6 @@ def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
         else:
             joined.append((start, end))
     return tuple(joined)
-
-
-def _quiet_rows(klines: Klines) -> int:
-    """How many candles without a trade end a run."""
-    traded = np.flatnonzero(klines.volume > 0)
-    return len(klines) - 1 - int(traded[-1]) if len(traded) else len(klines)
-
-
-def _longest_quiet(klines: Klines) -> int:
-    """The longest stretch of candles without a trade."""
-    edges = np.flatnonzero(np.concatenate([[True], klines.volume > 0, [True]]))
-    return int(np.diff(edges).max()) - 1
-
-
-def _extent(klines: Klines, at_ms: int) -> float:
-    """How far a candle goes, from the close before it or within it."""
-    pair = klines.between(at_ms - klines.interval_ms, at_ms + klines.interval_ms)
-    within = float(np.log(pair.high[-1] / pair.low[-1]))
-    return max(within, abs(float(np.log(pair.close[-1] / pair.close[0]))))
 
 
 def _row(klines: Klines, at_ms: int, reason: str) -> RefusedRow:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from core.clock import MINUTE_MS, SECOND_MS, Clock
+from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.hosts import PROBATION_MS, Blocked, Refused
 from market.provider import Venue
@@ -16,7 +16,7 @@ SILENCE_REST_MS = 2 * MINUTE_MS
 FIRST_REST_MS, LONGEST_REST_MS = SECOND_MS, MINUTE_MS  # of a venue that failed, doubling
 LONE_REST_MS = 2 * SECOND_MS
 # By state, the longest rest where no other venue can stand in; what is not here is waited out.
-LONGEST_ALONE_MS = dict.fromkeys(("unreachable", "malformed", "refused", "no level", "silent"), LONE_REST_MS)
+LONGEST_ALONE_MS = dict.fromkeys(("unreachable", "malformed", "refused", "no level", "silent", "frozen"), LONE_REST_MS)
 LONGEST_ALONE_MS["barred"] = 30 * SECOND_MS
 SIGN_OF_LIFE_S = 3.0  # how long one is waited for
 # Without a sign of life it is asked again after this all the same, where it has never given one: it may be well, and
@@ -37,7 +37,9 @@ class VenueFault:
     """Why a venue is left alone for a kind of question, or for one symbol of it."""
 
     reason: str
-    state: str  # barred, limited, unreachable, refused, key refused, malformed, unknown symbol, no level, silent
+    state: (
+        str  # barred, limited, unreachable, refused, key refused, malformed, unknown symbol, no level, silent, frozen
+    )
     since_ms: int
     last_ms: int
     until_ms: int  # not asked before
@@ -124,17 +126,28 @@ class Health:
 
     def silent(self, venue: Venue, symbol: str) -> None:
         """Leave a venue alone that has no trade of a symbol in its last candles, where another one has."""
+        # Its last price is no newer than its last trade.
+        why = f"{venue.offer.name} has no trade of {symbol} in its last candles, where another venue has"
+        self._stopped(venue, symbol, "silent", why, (KLINES, PRICES))
+
+    def frozen(self, venue: Venue, symbol: str, since_ms: int) -> WorkerError:
+        """Leave a venue's prices of a symbol alone: they stand still while its candles go on. Returns that in words."""
+        why = f"{venue.offer.name} tells the same price of {symbol} since {iso(since_ms)}, and its candles have others"
+        self._stopped(venue, symbol, "frozen", why, (PRICES,))
+        return MarketUnavailable(why)
+
+    def _stopped(self, venue: Venue, symbol: str, state: str, reason: str, kinds: Sequence[str]) -> None:
         now_ms, name = self._clock.now_ms(), venue.offer.name
         fault = VenueFault(
-            reason=f"{name} has no trade of {symbol} in its last candles, where another venue has",
-            state="silent",
+            reason=reason,
+            state=state,
             since_ms=now_ms,
             last_ms=now_ms,
             until_ms=now_ms + SILENCE_REST_MS,
         )
-        self._say_left(name, KLINES, symbol, fault.state, fault.reason)
+        self._say_left(name, kinds[0], symbol, state, reason)
         with self._lock:
-            for kind in (KLINES, PRICES):  # its last price is no newer than its last trade
+            for kind in kinds:
                 self._faults[name, kind, symbol] = fault
 
     def well(self, venue: Venue, kind: str, symbol: str) -> None:
@@ -143,7 +156,7 @@ class Health:
         with self._lock:
             gone = [self._faults.pop((name, kind, scope), None) for scope in ("", symbol)]
         for fault in gone:
-            if fault and fault.state != "silent":
+            if fault and fault.state not in {"silent", "frozen"}:
                 away_s = (self._clock.now_ms() - fault.since_ms) / 1000
                 said = {"asked_for": kind, "symbol": symbol, "away_s": away_s, "failures": fault.failures}
                 log.info("venue_back", venue=name, **said)

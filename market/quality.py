@@ -25,6 +25,7 @@ FILE = "refused.jsonl"
 LEAST_LEAP = 0.1
 LEAP_RANGES = 10.0  # in units of the usual candle's range
 USUAL_ROWS = 240
+ROUNDING = 1e-6  # of a price, between a venue's candles and its ticker
 STAYED_ROWS = 2  # candles at the new level that make a leap believable by themselves
 
 Bools = npt.NDArray[np.bool_]
@@ -247,3 +248,39 @@ def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
         spikes=tuple(run.open_time_ms[spike & new].tolist()),
         leap_ms=int(run.open_time_ms[late[0]]) if len(late) and new[late[0]] else None,
     )
+
+
+def traded_in(klines: Klines) -> Bools:
+    """``(T,)`` whether candles have a trade. One that repeats the one before, volume and all, has none."""
+    table = np.stack([getattr(klines, name) for name in (*PRICE_COLUMNS, "volume")], axis=1)
+    traded = klines.volume > 0
+    traded[1:] &= (table[1:] != table[:-1]).any(axis=1)
+    return traded
+
+
+def quiet_rows(klines: Klines) -> int:
+    """How many candles without a trade end a run."""
+    traded = np.flatnonzero(traded_in(klines))
+    return len(klines) - 1 - int(traded[-1]) if len(traded) else len(klines)
+
+
+def longest_quiet(klines: Klines) -> int:
+    """The longest stretch of candles without a trade."""
+    edges = np.flatnonzero(np.concatenate([[True], traded_in(klines), [True]]))
+    return int(np.diff(edges).max()) - 1
+
+
+def has_left(price: float, klines: Klines | None, since_ms: int) -> bool:
+    """Whether a candle that began at a moment or later has traded, and not at a price."""
+    if klines is None:
+        return False
+    later = klines.between(since_ms, klines.end_ms)
+    outside = (price < later.low * (1 - ROUNDING)) | (price > later.high * (1 + ROUNDING))
+    return bool(((later.volume > 0) & outside).any())
+
+
+def extent_of(klines: Klines, at_ms: int) -> float:
+    """How far a candle goes, from the close before it or within it."""
+    pair = klines.between(at_ms - klines.interval_ms, at_ms + klines.interval_ms)
+    within = float(np.log(pair.high[-1] / pair.low[-1]))
+    return max(within, abs(float(np.log(pair.close[-1] / pair.close[0]))))

@@ -11,9 +11,11 @@ from structlog.testing import capture_logs
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from market.binance import Binance
-from market.failover import LEAST_COMMON, PRICE_SHARE, SCALE_GOOD_MS, Failover, level_ratio
+from market.failover import PRICE_SHARE, SCALE_GOOD_MS, Failover
 from market.health import KLINES, LONE_REST_MS, PRICES, UNPROVEN_MS
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
+from market.level import LEAST_COMMON, level_ratio
+from market.provider import Price
 from market.quality import Aside
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
 from tests.market.venue import Answer, Venue
@@ -353,6 +355,58 @@ def test_a_frozen_venue_is_passed_over_where_another_one_trades(
     klines = newest(market, end_ms=clock.time_ms)
     assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
     np.testing.assert_allclose(klines.close[-1], longer.close[-1], rtol=1e-9)
+
+
+def test_candles_that_repeat_the_last_one_are_no_trades(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """A feed that is stuck may tell its last candle again and again, volume and all."""
+    longer = four_minutes_later(market, clock)
+    rows = np.minimum(np.arange(len(longer)), len(longer) - 5)
+    stuck = {name: getattr(longer, name)[rows] for name in COLUMNS}
+    first.series["ETHUSDT", "1m"] = Klines(interval_ms=MINUTE_MS, open_time_ms=longer.open_time_ms, **stuck)
+    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
+    assert_prices_equal(newest(market, end_ms=clock.time_ms), longer.tail(20))
+    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
+
+
+def ask_for_minutes(market: Failover, clock: FakeClock, minutes: int) -> Price:
+    """Ask for prices every five seconds and for candles every minute, as a node does; the last price."""
+    for step in range(12 * minutes):
+        clock.time_ms += 5 * SECOND_MS
+        price = market.prices(["ETHUSDT"])["ETHUSDT"]
+        if step % 12 == 11:
+            newest(market, end_ms=clock.time_ms // MINUTE_MS * MINUTE_MS)
+    return price
+
+
+def test_a_price_that_its_own_candles_have_left_is_passed_over(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """A ticker out of a cache that nobody renews has the time of the question, and is old all the same."""
+    longer = walk(6 * 60 + 10)
+    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
+    first.prices = {"ETHUSDT": str(float(longer.close[6 * 60 - 1]) * 1.002)}
+    newest(market, rows=120)
+    assert ask_for_minutes(market, clock, 1).venue == "binance"
+    price = ask_for_minutes(market, clock, 2)
+    assert price.venue == "binanceus"
+    assert price.price == pytest.approx(2000)
+    assert market.faults["binance", PRICES, "ETHUSDT"].state == "frozen"
+    assert ask_for_minutes(market, clock, 4).venue == "binanceus"  # also after its rest, as it is still the same
+    first.prices = {"ETHUSDT": "2001"}
+    assert ask_for_minutes(market, clock, 2).venue == "binance"
+
+
+def test_a_price_that_stands_still_with_its_candles_is_believed(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    longer = frozen(walk(6 * 60 + 10), 10)
+    longer = replace(longer, volume=np.linspace(1.0, 2.0, len(longer)))  # trades, at one price
+    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
+    first.prices = {"ETHUSDT": repr(float(longer.close[-1]))}
+    newest(market, rows=120)
+    assert ask_for_minutes(market, clock, 5).venue == "binance"
 
 
 def test_a_market_that_is_silent_everywhere_is_told_as_it_is(

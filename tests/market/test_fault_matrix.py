@@ -19,7 +19,7 @@ from core.errors import MalformedKlines, WorkerError
 from market.anchors import Anchors
 from market.binance import Binance
 from market.failover import Failover
-from market.klines import PRICE_COLUMNS, Klines
+from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.live import LiveMarket
 from market.quality import Aside
 from market.simulated import SimulatedExchange
@@ -31,7 +31,8 @@ from tests.inference.stand import RunningClock, Skewed
 from tests.market.venue import NOT_FOUND, Answer, Venue, rest_rows, zip_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
-WALK = random_walk_klines(2 * 1440)
+LONGER = random_walk_klines(2 * 1440 + 3)
+WALK = LONGER.between(START_MS, START_MS + 2 * DAY_MS)
 NOW_MS = WALK.end_ms
 ROWS = 40
 BTC = ("BTCUSDT", MINUTE_MS)
@@ -50,6 +51,7 @@ class Fault:
     price: str | None = None  # what a price says
     klines: Klines | None = None  # what it has in the place of the walk
     archive: Answer | None = None  # in the place of a file
+    still: bool = False  # its price is the same for three minutes, while its candles go on
 
 
 def cell(column: int, value: object, row: int = 5) -> Change:
@@ -89,6 +91,12 @@ def frozen() -> Klines:
     return replace(WALK, **columns)
 
 
+def stuck() -> Klines:
+    rows = np.minimum(np.arange(len(WALK)), len(WALK) - 6)
+    columns = {name: getattr(WALK, name)[rows] for name in COLUMNS}
+    return replace(WALK, **columns)
+
+
 BANNED = json.dumps({"code": -1003, "msg": f"Way too much request weight used; IP banned until {NOW_MS + 90_000}."})
 HOLE = WALK.between(0, NOW_MS - 20 * MINUTE_MS).merge(WALK.between(NOW_MS - 18 * MINUTE_MS, NOW_MS))
 FAULTS = [
@@ -122,12 +130,15 @@ FAULTS = [
     Fault(name="one volume below 0", rows=cell(5, "-1")),
     Fault(name="one time off the grid", rows=cell(0, NOW_MS - 30 * MINUTE_MS - 7)),
     Fault(name="two rows of one time, not alike", rows=twice),
+    Fault(name="one row of tomorrow", rows=lambda rows: [*rows, [NOW_MS + DAY_MS, *rows[-1][1:]]]),
     Fault(name="a hole of two minutes", klines=HOLE),
     Fault(name="a spike that no other venue has", klines=spiked(1.5)),
     Fault(name="a leap of the newest candle that no other venue has", klines=leapt()),
     Fault(name="frozen: no trade in five minutes, price still", klines=frozen()),
     Fault(name="nothing newer than ten minutes", klines=WALK.between(0, NOW_MS - 10 * MINUTE_MS)),
+    Fault(name="frozen: the last candle told five times over", klines=stuck()),
     Fault(name="a price 30 % away", price="2600"),
+    Fault(name="a price that stands still while candles go on", still=True),
 ]
 ENDPOINTS = ("candles", "price", "archive")
 
@@ -173,7 +184,7 @@ def applies(fault: Fault, endpoint: str) -> bool:
     if fault.answer is not None:
         return True
     if endpoint == "price":
-        return fault.price is not None or fault.name.startswith("frozen")
+        return fault.price is not None or fault.still or fault.name.startswith("frozen")
     if endpoint == "archive":
         in_day = fault.klines is not None and "spike" in fault.name
         return fault.archive is not None or fault.rows is not None or in_day
@@ -249,12 +260,19 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
         awaits_life=False,
     )
     first.handler = lambda path, query: None
-    first.add("ETHUSDT", WALK)
+    for venue in venues:
+        venue.add("ETHUSDT", LONGER if fault.still else WALK)
     first.prices = {"ETHUSDT": "2000"}
     market.klines("ETHUSDT", MINUTE_MS, NOW_MS - 300 * MINUTE_MS, NOW_MS - MINUTE_MS)
     spoil(first, fault)
     if fault.name.startswith("frozen") and endpoint == "price":
         of_candles(market, clock)  # which tell that nobody trades
+    if fault.still:
+        for step in range(36):
+            clock.time_ms += 5_000
+            market.prices(["ETHUSDT"])
+            if step % 12 == 11:
+                market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.now_ms() // MINUTE_MS * MINUTE_MS)
     return OF[endpoint](market, clock)
 
 
