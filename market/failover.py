@@ -60,6 +60,7 @@ class _Book:
     levels: dict[str, str] = field(default_factory=dict)  # symbol: the venue at whose level all its series are
     series: dict[tuple[str, int], _Series] = field(default_factory=dict)
     scales: dict[tuple[str, str], Scale] = field(default_factory=dict)  # by (venue, symbol)
+    tried: dict[tuple[str, str], int] = field(default_factory=dict)  # likewise: when the scale was last asked for
     stills: dict[tuple[str, str], _Still] = field(default_factory=dict)  # by (venue, symbol)
     holes: dict[tuple[str, int, int], int] = field(default_factory=dict)  # symbol, interval, start: asked for at
 
@@ -302,9 +303,14 @@ class Failover(MarketData):
         return found
 
     def _measured_anew(self, venue: Venue, symbol: str, recent: Klines) -> Scale | None:
-        """The scale by the newest candles of a series, which a venue is asked for."""
-        interval_ms = recent.interval_ms
+        """The scale by the newest candles of a series, which a venue is asked for: once a minute at the most."""
+        key, interval_ms, now_ms = (venue.offer.name, symbol), recent.interval_ms, self._clock.now_ms()
+        tried_ms = self._book.tried.get(key)
+        if tried_ms is not None and 0 <= now_ms - tried_ms < MINUTE_MS:
+            return None
         told = venue.klines(symbol, interval_ms, recent.end_ms - OVERLAP_ROWS * interval_ms, recent.end_ms)
+        with self._lock:
+            self._book.tried[key] = now_ms
         return self._measured(venue, symbol, recent, told)
 
     def _factor(self, venue: Venue, symbol: str, *, may_ask: bool = True) -> float | None:

@@ -16,7 +16,7 @@ SILENCE_REST_MS = 2 * MINUTE_MS
 FIRST_REST_MS, LONGEST_REST_MS = SECOND_MS, MINUTE_MS  # of a venue that failed, doubling
 LONE_REST_MS = 2 * SECOND_MS
 # By state, the longest rest where no other venue can stand in; what is not here is waited out.
-LONGEST_ALONE_MS = dict.fromkeys(("unreachable", "malformed", "refused", "no level", "silent", "frozen"), LONE_REST_MS)
+LONGEST_ALONE_MS = dict.fromkeys(("unreachable", "malformed", "refused", "silent", "frozen"), LONE_REST_MS)
 LONGEST_ALONE_MS["barred"] = 30 * SECOND_MS
 SIGN_OF_LIFE_S = 3.0  # how long one is waited for
 # Without a sign of life it is asked again after this all the same, where it has never given one: it may be well, and
@@ -235,7 +235,7 @@ _KINDS: tuple[tuple[type[WorkerError], str, bool, int | None], ...] = (
     (MalformedKlines, "malformed", True, None),
     (Refused, "refused", True, None),
     (Blocked, "barred", False, PROBATION_MS),
-    (NoLevel, "no level", True, FIRST_REST_MS),
+    (NoLevel, "no level", True, None),
 )
 
 

@@ -599,13 +599,16 @@ def test_a_level_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
 
 
 def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
-    first: Venue, second: Venue, market: Failover
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     newest(market)
     first.prices = {}
     second.series["ETHUSDT", "1m"] = random_walk_klines(6 * 60, seed=5, sigma=0.02)
-    with pytest.raises(MarketUnavailable, match=r"binanceus: .*its level is not known"):
-        market.prices(["ETHUSDT"])
+    for _ in range(300):
+        with pytest.raises(MarketUnavailable, match=r"binanceus: .*its level is not known"):
+            market.prices(["ETHUSDT"])
+        clock.time_ms += SECOND_MS
+    assert len(second.asked("/api/v3/klines")) <= 5  # in five minutes: a budget is not spent on it
 
 
 def test_prices_are_asked_for_as_often_as_a_venue_wants(first: Venue, market: Failover) -> None:
