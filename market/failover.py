@@ -269,8 +269,16 @@ class Failover(MarketData):
             level = ""  # of a venue that is not in use any more, and nothing is there to be at its level
             with self._lock:
                 self._book.levels.pop(symbol, None)
-        if level in {"", name}:
+        if level == name:
             return venue.klines(symbol, interval_ms, start_ms, end_ms)
+        if not level:
+            told = venue.klines(symbol, interval_ms, start_ms, end_ms)
+            if not len(told):
+                return told
+            self._begun(symbol, name)
+            if self.level(symbol) == name:
+                return told
+            return self._at_level(venue, symbol, interval_ms, start_ms, end_ms)  # another one was told meanwhile
         told, recent = venue.klines(symbol, interval_ms, start_ms - OVERLAP_ROWS * interval_ms, end_ms), series.recent
         scale = self._measured(venue, symbol, recent, told) or self._book.scales.get((name, symbol))
         if scale is None and recent is not None:

@@ -563,6 +563,24 @@ def test_a_level_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: Fak
     assert again.level("ETHUSDT") == "binance"
 
 
+def test_two_first_answers_at_once_have_one_level(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """A first sync asks for several months at a time, and a venue may fail for one of them."""
+    first.handler = broken(Answer("sorry", 500))
+
+    def meanwhile(path: str, query: dict[str, str]) -> Answer | None:
+        second.handler = lambda path, query: None
+        first.handler = lambda path, query: None
+        clock.time_ms += 2 * SECOND_MS
+        newest(market, rows=120)
+        return None
+
+    second.handler = meanwhile
+    assert_prices_equal(newest(market), WALK.tail(20))
+    assert market.level("ETHUSDT") == "binance"
+
+
 def test_a_level_is_a_median_of_what_both_have() -> None:
     other = at_level(WALK, APART)
     wild = with_row(with_row(other, LAST_MS, high=9e9), LAST_MS - MINUTE_MS, high=9e9)
