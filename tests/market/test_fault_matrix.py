@@ -296,7 +296,7 @@ STREAM_FAULTS: list[tuple[str, Kind | None, dict[str, float]]] = [
 ]
 WATCHED_S = 6.0
 FRESH_MS = 5_000
-STREAMS_AT_ONCE = 4
+STREAMS_AT_ONCE = 8
 
 
 def of_stream(kind: Kind | None, options: dict[str, float]) -> str:
