@@ -26,7 +26,7 @@ REMEMBERED_ROWS = 300
 SILENT_ROWS = 3
 MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
 SCALE_GOOD_MS = HOUR_MS  # then it is measured anew before a price counts by it
-STILL_SEEN_MS = 10 * SECOND_MS  # a price that was not asked for in between may have been another one
+STILL_SEEN_MS = 5 * SECOND_MS  # a price that was not asked for in between may have been another one
 PRICE_SHARE = 0.5  # of what a venue may be asked: the other half is for candles and signs of life
 
 log = structlog.get_logger()
@@ -359,14 +359,15 @@ class Failover(MarketData):
         name, now_ms = venue.offer.name, self._clock.now_ms()
         with self._lock:
             still = self._book.stills.get((name, symbol))
-            again = still is not None and (still.frozen or 0 <= now_ms - still.seen_ms < STILL_SEEN_MS)
+            soon_ms = max(STILL_SEEN_MS, 2 * SECOND_MS * self.price_pause_s)
+            again = still is not None and (still.frozen or 0 <= now_ms - still.seen_ms < soon_ms)
             if still is None or still.price != price or not again:
                 self._book.stills[name, symbol] = _Still(price=price, since_ms=now_ms, seen_ms=now_ms)
                 return None
             still.seen_ms = now_ms
             if self._book.levels.get(symbol) == name:  # of the others' own candles none are kept
                 recents = [series.recent for (other, _), series in self._book.series.items() if other == symbol]
-                still.frozen = still.frozen or any(has_left(price, recent, still.since_ms) for recent in recents)
+                still.frozen = any(has_left(price, recent, still.since_ms) for recent in recents)
             return still.since_ms if still.frozen else None
 
     def _taken(self, venue: Venue, symbol: str, klines: Klines, asked: Span) -> Klines:

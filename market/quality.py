@@ -271,12 +271,14 @@ def longest_quiet(klines: Klines) -> int:
 
 
 def has_left(price: float, klines: Klines | None, since_ms: int) -> bool:
-    """Whether a candle that began at a moment or later has traded, and not at a price."""
+    """Whether the newest candle with a trade, of those that began at a moment or later, has none at a price."""
     if klines is None:
         return False
     later = klines.between(since_ms, klines.end_ms)
-    outside = (price < later.low * (1 - ROUNDING)) | (price > later.high * (1 + ROUNDING))
-    return bool(((later.volume > 0) & outside).any())
+    traded = np.flatnonzero(later.volume > 0)
+    if not len(traded):
+        return False
+    return not later.low[traded[-1]] * (1 - ROUNDING) <= price <= later.high[traded[-1]] * (1 + ROUNDING)
 
 
 def extent_of(klines: Klines, at_ms: int) -> float:

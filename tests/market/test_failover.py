@@ -371,11 +371,11 @@ def test_candles_that_repeat_the_last_one_are_no_trades(
 
 
 def ask_for_minutes(market: Failover, clock: FakeClock, minutes: int) -> Price:
-    """Ask for prices every five seconds and for candles every minute, as a node does; the last price."""
-    for step in range(12 * minutes):
-        clock.time_ms += 5 * SECOND_MS
+    """Ask for prices every four seconds and for candles every minute, as a node does; the last price."""
+    for step in range(15 * minutes):
+        clock.time_ms += 4 * SECOND_MS
         price = market.prices(["ETHUSDT"])["ETHUSDT"]
-        if step % 12 == 11:
+        if step % 15 == 14:
             newest(market, end_ms=clock.time_ms // MINUTE_MS * MINUTE_MS)
     return price
 

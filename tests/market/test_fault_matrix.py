@@ -268,10 +268,10 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     if fault.name.startswith("frozen") and endpoint == "price":
         of_candles(market, clock)  # which tell that nobody trades
     if fault.still:
-        for step in range(36):
-            clock.time_ms += 5_000
+        for step in range(45):
+            clock.time_ms += 4_000
             market.prices(["ETHUSDT"])
-            if step % 12 == 11:
+            if step % 15 == 14:
                 market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.now_ms() // MINUTE_MS * MINUTE_MS)
     return OF[endpoint](market, clock)
 
