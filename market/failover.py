@@ -190,13 +190,11 @@ class Failover(MarketData):
             series.recent = klines.tail(REMEMBERED_ROWS) if known is None else klines.merge(known).tail(REMEMBERED_ROWS)
 
     def borrowed(self, symbol: str, interval_ms: int) -> Sequence[Span]:
-        """See the protocol; empty while the series' own venue is not to be asked."""
+        """See the protocol; empty while it is not the series' own venue that is asked first."""
         series = self._series(symbol, interval_ms)
         level = self.level(symbol)
-        home = next((venue for venue in self.venues if venue.offer.name == level), None)
-        if home is None or self._health.why_left(home, KLINES, symbol):
-            return ()
-        return series.borrowed
+        asked = next(self._health.order(KLINES, symbol, []), None)
+        return series.borrowed if asked is not None and asked.offer.name == level else ()
 
     def stream_factor(self, symbol: str) -> float | None:
         """See the protocol; the stream is the first venue's."""
@@ -304,6 +302,10 @@ class Failover(MarketData):
         """The scale by candles that the series and a venue share, remembered; None where they do not tell."""
         found = level_ratio(recent, told) if recent is not None else None
         if found is None:
+            # Where they share enough and do not agree, what was measured before is refuted.
+            if recent is not None and np.isin(told.open_time_ms, recent.open_time_ms).sum() >= LEAST_COMMON:
+                with self._lock:
+                    self._book.scales.pop((venue.offer.name, symbol), None)
             return None
         found = replace(found, measured_ms=self._clock.now_ms())
         with self._lock:

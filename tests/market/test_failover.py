@@ -629,6 +629,41 @@ def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
     assert len(second.asked("/api/v3/klines")) <= 5  # in five minutes: a budget is not spent on it
 
 
+def test_nothing_is_asked_for_again_while_another_venue_would_tell_it(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Begun at the second venue's level; from its return on the first one tells all, and the list would only grow."""
+    first.handler = broken(Answer("sorry", 500))
+    newest(market)
+    first.handler = lambda path, query: None
+    clock.time_ms += 2 * MINUTE_MS
+    first.series["ETHUSDT", "1m"] = LONG
+    newest(market, end_ms=clock.time_ms)
+    assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
+    assert not market.borrowed("ETHUSDT", MINUTE_MS)
+    first.handler = broken(Answer("sorry", 500))
+    newest(market, end_ms=clock.time_ms)
+    assert not market.borrowed("ETHUSDT", MINUTE_MS)  # the own venue has told them now
+
+
+def test_a_level_that_newer_candles_refute_is_not_used_any_more(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    newest(market)  # the second one stands in, at a level that fits
+    first.handler = lambda path, query: None
+    clock.time_ms += 2 * MINUTE_MS
+    first.series["ETHUSDT", "1m"] = LONG
+    newest(market, end_ms=clock.time_ms)
+    first.handler = broken(Answer("sorry", 500))
+    second.series["ETHUSDT", "1m"] = at_level(LONG, 1.08)  # apart by more than two venues of one asset can be
+    with pytest.raises(MarketUnavailable, match="its level is not known"):
+        newest(market, end_ms=clock.time_ms)
+    with pytest.raises(MarketUnavailable, match="its level is not known"):
+        market.prices(["ETHUSDT"])
+
+
 def test_prices_are_asked_for_as_often_as_a_venue_wants(first: Venue, market: Failover) -> None:
     market.venues[1]._offer = replace(market.venues[1].offer, prices_at_once=False, requests_a_minute=60)  # type: ignore[attr-defined]
     market.prices(["ETHUSDT", "BTCUSDT"])
