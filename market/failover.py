@@ -15,6 +15,7 @@ import structlog
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.health import KLINES, PRICES, Failures, Health, NoLevel, VenueFault
+from market.hosts import Refused
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines, Span, interval_name, without
 from market.level import LEAST_COMMON, Scale, level_ratio
 from market.provider import MarketData, Price, Venue
@@ -473,7 +474,7 @@ class Failover(MarketData):
         try:
             told = venue.prices(symbols)
         except WorkerError as error:
-            if len(symbols) > 1 and isinstance(error, ConfigError | MalformedKlines):
+            if len(symbols) > 1 and isinstance(error, ConfigError | MalformedKlines | Refused):
                 singles: dict[str, Price] = {}
                 for symbol in symbols:
                     singles |= self._told(venue, [symbol], failures)

@@ -299,7 +299,8 @@ class LiveMarket(StreamReader):
         if len(known):
             first_hole_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
             start_ms = max(oldest_ms, first_hole_ms - OVERLAP_ROWS * kept.interval_ms)
-            start_ms = min([start_ms, *(start for start, _ in self._market.borrowed(kept.symbol, kept.interval_ms))])
+            borrowed = self._market.borrowed(kept.symbol, kept.interval_ms)
+            start_ms = max(oldest_ms, min([start_ms, *(start for start, _ in borrowed)]))
         else:
             start_ms = oldest_ms
         return self._market.klines(kept.symbol, kept.interval_ms, start_ms, end_ms)
