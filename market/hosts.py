@@ -142,7 +142,8 @@ class Hosts:
             error = state.outcome.exception() if state.outcome else None
             limited = isinstance(error, MarketUnavailable) and error.retry_after_s is not None
             patience_s = self._patience_s if limited or not gave_up else 0.0
-            return (self._clock.now_ms() - started_ms) / 1000 + state.upcoming_sleep > patience_s
+            waited_s = (self._clock.now_ms() - started_ms) / 1000
+            return waited_s < 0 or waited_s + state.upcoming_sleep > patience_s  # below 0: the clock was set back
 
         retrying = tenacity.Retrying(
             sleep=self._clock.sleep,
