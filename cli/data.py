@@ -204,7 +204,7 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
     store = KlineStore(settings.klines_dir)
     for symbol, interval_ms, _ in wanted:
         store.latest(symbol, interval_ms)  # refuses what is no symbol before anything is fetched
-    market = market_from(settings, StoppableClock(SystemClock(), stop), patience_s=SYNC_PATIENCE_S)
+    market = market_from(settings, StoppableClock(SystemClock(), stop), patience_s=SYNC_PATIENCE_S, writes=True)
     with _interrupts(stop), only_updater(settings.data_dir), progress_of("sync") as show:
         try:
             return sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))

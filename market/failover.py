@@ -1,34 +1,34 @@
 """Several venues as one: each symbol from the first that can serve it, all at one level, and no row that is doubted.
 
-The first venue that told a symbol's candles sets its level. What another one tells is multiplied by the ratio of the
-two on candles that both have, so that a difference between venues (dollars against USDT) never becomes a return; where
-no ratio can be measured the other venue is not used.
+Levels are in ``market.level``, and who may be asked in ``market.health``.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import structlog
 
-from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
+from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
-from market.health import KLINES, PRICES, Failures, Health, NoLevel, VenueFault
+from market.health import KLINES, PRICES, Failures, Health, VenueFault
 from market.hosts import Refused
-from market.klines import COLUMNS, PRICE_COLUMNS, Klines, Span, interval_name, without
-from market.level import LEAST_COMMON, Scale, level_ratio
+from market.klines import COLUMNS, Klines, Span, interval_name, joined, without
+from market.level import Levels
 from market.provider import MarketData, Price, Venue
 from market.quality import Aside, RefusedRow, doubts_of, extent_of, has_left, longest_quiet, quiet_rows
 
-OVERLAP_ROWS = 60  # asked of a venue before what is wanted, to measure its level by
-REMEMBERED_ROWS = 300
 # Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
 SILENT_ROWS = 3
 MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
-SCALE_GOOD_MS = HOUR_MS  # then it is measured anew before a price counts by it
+LONGEST_VAIN_MS = 60 * MINUTE_MS  # between two offers of what may be asked for again
 STILL_SEEN_MS = 5 * SECOND_MS  # a price that was not asked for in between may have been another one
+OF_ONE_SYMBOL = (ConfigError, MalformedKlines, Refused)  # failures that may be about one symbol of several
 PRICE_SHARE = 0.5  # of what a venue may be asked: the other half is for candles and signs of life
+
+Standing = dict[str, dict[str, Any]]  # series, as "ETHUSDT-1m": {"level": venue, "borrowed": [[start_ms, end_ms], ...]}
 
 log = structlog.get_logger()
 
@@ -37,10 +37,12 @@ log = structlog.get_logger()
 class _Series:
     """What is known of one series; changed under the lock."""
 
-    recent: Klines | None = None  # its newest candles, of the venue at whose level it is alone
     source: str = ""  # who told its newest candle
     borrowed: tuple[Span, ...] = ()  # candles that another venue told and the series' own was not asked for since
     lent: int = 0  # answers of other venues
+    offered: bool = False  # whoever asks was told of those
+    in_vain: int = 0  # how often in a row the own venue then had nothing
+    again_ms: int = 0  # not offered before
     awaited_ms: int = 0  # open time of the last leap that was said to wait
 
 
@@ -51,17 +53,24 @@ class _Still:
     price: float
     since_ms: int
     seen_ms: int
+    known_ms: int  # end of the newest candle that was known then
     frozen: bool = False  # the venue's candles have left it
+
+
+@dataclass(slots=True)
+class _Prices:
+    """What a venue told when it was last asked for prices."""
+
+    at_ms: int
+    told: dict[str, Price]
 
 
 @dataclass(slots=True)
 class _Book:
     """All that changes."""
 
-    levels: dict[str, str] = field(default_factory=dict)  # symbol: the venue at whose level all its series are
     series: dict[tuple[str, int], _Series] = field(default_factory=dict)
-    scales: dict[tuple[str, str], Scale] = field(default_factory=dict)  # by (venue, symbol)
-    tried: dict[tuple[str, str], int] = field(default_factory=dict)  # likewise: when the scale was last asked for
+    prices: dict[str, _Prices] = field(default_factory=dict)  # by venue
     stills: dict[tuple[str, str], _Still] = field(default_factory=dict)  # by (venue, symbol)
     holes: dict[tuple[str, int, int], int] = field(default_factory=dict)  # symbol, interval, start: asked for at
 
@@ -74,6 +83,9 @@ class Failover(MarketData):
         clock: for rests and ages.
         aside: takes the rows that are doubted.
         awaits_life: as ``Health`` has it.
+    Attributes:
+        on_standing: called in the thread that asks when ``standing`` may have changed, before candles by which it has
+            are handed on; what it raises is raised.
     """
 
     def __init__(self, venues: Sequence[Venue], clock: Clock, aside: Aside, *, awaits_life: bool = True) -> None:
@@ -82,9 +94,10 @@ class Failover(MarketData):
         self.stream_venue = self.venues[0].offer.name
         self.switches = 0  # how often a series' candles came from another venue than before
         self.filled = 0  # candles that a venue lacked and another one had
-        self.price_pause_s = 0.0  # how long to leave between two questions for prices, as those asked last want it
+        self.on_standing: Callable[[], None] = _ignored
         self._clock = clock
         self._health = Health(self.venues, clock, awaits_life=awaits_life)
+        self._levels = Levels(self.venues, clock, self._health)
         self._lock = threading.RLock()
         self._book = _Book()
 
@@ -97,18 +110,19 @@ class Failover(MarketData):
         """
         failures: Failures = []
         silent: list[tuple[Venue, Klines]] = []
-        for venue in self._health.order(KLINES, symbol, failures):
-            if not self._offers(venue, interval_ms, end_ms):
-                continue
+        series = self._series(symbol, interval_ms)
+        for venue in self._health.order(KLINES, symbol, failures, self._having(interval_ms, end_ms)):
             try:
-                klines = self._at_level(venue, symbol, interval_ms, start_ms, end_ms)
+                klines = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
             except WorkerError as error:
                 self._health.failed(venue, KLINES, symbol, error)
                 failures.append((venue, error))
+                self._was_in_vain(venue, symbol, series)
                 continue
             self._health.well(venue, KLINES, symbol)
             if self._is_silent(symbol, interval_ms, klines, end_ms):
                 silent.append((venue, klines))
+                self._was_in_vain(venue, symbol, series)
                 continue
             for other, _ in silent:
                 self._health.silent(other, symbol)
@@ -125,7 +139,8 @@ class Failover(MarketData):
                 klines = venue.archive(symbol, interval_ms, day_ms, month=month)
                 if klines is None:
                     return None
-                self._begun(symbol, venue.offer.name)
+                self._levels.begin(symbol, venue.offer.name)
+                self.on_standing()
                 return self._believed(venue, symbol, klines)  # the holes are asked for over REST
         return None
 
@@ -133,32 +148,29 @@ class Failover(MarketData):
         """See the protocol. A symbol that no venue has a price of is left out, where there is one of another."""
         found: dict[str, Price] = {}
         failures: Failures = []
-        left, pause_s = list(dict.fromkeys(symbols)), 0.0
+        left = list(dict.fromkeys(symbols))
         for venue in self.venues:
-            whys = {symbol: self._health.why_left(venue, PRICES, symbol) for symbol in left}
-            fit = [symbol for symbol, why in whys.items() if why is None]
-            failures += [(venue, why) for why in whys.values() if why is not None][:1]
-            if not fit:
-                continue
-            requests = 1 if venue.offer.prices_at_once else len(fit)
-            pause_s = max(pause_s, 60 * requests / (PRICE_SHARE * venue.offer.requests_a_minute))
-            for symbol, price in self._told(venue, fit, failures).items():
-                if (since_ms := self._still_since(venue, symbol, price.price)) is not None:
-                    failures.append((venue, self._health.frozen(venue, symbol, since_ms)))
-                    continue
+            fit = []
+            for symbol in left:
+                why = self._why_no_price(venue, symbol)
+                if why is None:
+                    fit.append(symbol)
+                elif not failures or failures[-1][0] is not venue:  # one for each venue says enough
+                    failures.append((venue, why))
+            for symbol, price in (self._told(venue, fit, failures) if fit else {}).items():
                 try:
-                    factor = self._factor(venue, symbol)
+                    factor = self._levels.factor(venue, symbol)
                     if factor is None:
-                        raise _no_level(venue, symbol, self.level(symbol))
+                        raise self._levels.unknown(venue, symbol)
                 except WorkerError as error:
                     self._health.failed(venue, PRICES, symbol, error)
                     failures.append((venue, error))
                 else:
+                    self._health.well(venue, PRICES, symbol)
                     found[symbol] = replace(price, price=price.price * factor, venue=venue.offer.name)
             left = [symbol for symbol in left if symbol not in found]
             if not left:
                 break
-        self.price_pause_s = pause_s
         if not found:
             raise _failure(failures, f"prices of {', '.join(symbols)}")
         return found
@@ -182,24 +194,27 @@ class Failover(MarketData):
 
     def remember(self, symbol: str, klines: Klines) -> None:
         """See the protocol. Where nobody has told a candle yet, they are taken to be at the first venue's level."""
-        if not len(klines):
-            return
-        with self._lock:
-            self._begun(symbol, self.venues[0].offer.name)
-            series = self._series(symbol, klines.interval_ms)
-            known = series.recent
-            series.recent = klines.tail(REMEMBERED_ROWS) if known is None else klines.merge(known).tail(REMEMBERED_ROWS)
+        if len(klines):
+            self._levels.begin(symbol, self.venues[0].offer.name)
+            self._levels.learn(symbol, klines, older=True)
 
     def borrowed(self, symbol: str, interval_ms: int) -> Sequence[Span]:
-        """See the protocol; empty while it is not the series' own venue that is asked first."""
-        series = self._series(symbol, interval_ms)
-        level = self.level(symbol)
-        asked = next(self._health.order(KLINES, symbol, []), None)
-        return series.borrowed if asked is not None and asked.offer.name == level else ()
+        """See the protocol; empty while it is not the series' own venue that is asked first.
+
+        One that is back and fails again makes another venue tell all of them once more: so less and less often.
+        """
+        series, level, now_ms = self._series(symbol, interval_ms), self.level(symbol), self._clock.now_ms()
+        if 0 < series.again_ms - now_ms <= LONGEST_VAIN_MS:  # more: the clock was set back
+            return ()
+        asked = next(self._health.order(KLINES, symbol, [], self._having(interval_ms, self._clock.now_ms())), None)
+        if asked is None or asked.offer.name != level:
+            return ()
+        series.offered = bool(series.borrowed)
+        return series.borrowed
 
     def stream_factor(self, symbol: str) -> float | None:
         """See the protocol; the stream is the first venue's."""
-        return self._factor(self.venues[0], symbol, may_ask=False)
+        return self._levels.factor(self.venues[0], symbol, may_ask=False)
 
     def lent(self, symbol: str, interval_ms: int) -> int:
         """See the protocol."""
@@ -211,25 +226,25 @@ class Failover(MarketData):
 
     def level(self, symbol: str) -> str:
         """The venue at whose level a symbol's series are; empty before the first candle."""
-        return self._book.levels.get(symbol, "")
+        return self._levels.of(symbol)
 
     @property
-    def standing(self) -> dict[str, dict[str, str | list[list[int]]]]:
+    def standing(self) -> Standing:
         """What another process, or this one after its end, must know of each series: see ``market.venues``."""
         with self._lock:
             return {
                 f"{symbol}-{interval_name(interval_ms)}": {
-                    "level": self._book.levels[symbol],
+                    "level": self.level(symbol),
                     "borrowed": [list(span) for span in self._book.series[symbol, interval_ms].borrowed],
                 }
                 for symbol, interval_ms in sorted(self._book.series)
-                if symbol in self._book.levels
+                if self.level(symbol)
             }
 
     def stand(self, symbol: str, interval_ms: int, level: str, borrowed: Iterable[Span]) -> None:
         """Begin a series where an earlier process left it."""
         with self._lock:
-            self._begun(symbol, level)
+            self._levels.begin(symbol, level)
             self._book.series[symbol, interval_ms] = _Series(borrowed=tuple(borrowed))
 
     # What a person asks.
@@ -245,103 +260,37 @@ class Failover(MarketData):
 
     # Who is asked.
 
-    def _offers(self, venue: Venue, interval_ms: int, end_ms: int) -> bool:
-        rows = venue.offer.history_rows
-        reaches = rows is None or end_ms > self._clock.now_ms() - rows * interval_ms
-        return interval_ms in venue.offer.intervals_ms and reaches
+    def _having(self, interval_ms: int, end_ms: int) -> Callable[[Venue], bool]:
+        """Whether a venue has candles of an interval, as far back as they end."""
 
-    # At what level.
+        def has(venue: Venue) -> bool:
+            rows = venue.offer.history_rows
+            reaches = rows is None or end_ms > self._clock.now_ms() - rows * interval_ms
+            return interval_ms in venue.offer.intervals_ms and reaches
+
+        return has
+
+    def _why_no_price(self, venue: Venue, symbol: str) -> WorkerError | None:
+        """Why a venue is not asked for a price now; None when it is."""
+
+        def fits(one: Venue) -> bool:
+            return self._levels.can_tell(one, symbol)
+
+        if not fits(venue):
+            return self._levels.unknown(venue, symbol)
+        return self._health.why_left(venue, PRICES, symbol, fits)
 
     def _series(self, symbol: str, interval_ms: int) -> _Series:
         with self._lock:
             return self._book.series.setdefault((symbol, interval_ms), _Series())
 
-    def _begun(self, symbol: str, venue: str) -> None:
-        """A venue tells a symbol's first candles: all that come after are at its level."""
+    def _was_in_vain(self, venue: Venue, symbol: str, series: _Series) -> None:
+        """A venue had nothing; where that is the series' own, it is left alone with what it may be asked again for."""
         with self._lock:
-            self._book.levels.setdefault(symbol, venue)
-
-    def _at_level(self, venue: Venue, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """What a venue has, at the level of the series."""
-        series, name, level = self._series(symbol, interval_ms), venue.offer.name, self.level(symbol)
-        if series.recent is None and level not in {v.offer.name for v in self.venues}:
-            level = ""  # of a venue that is not in use any more, and nothing is there to be at its level
-            with self._lock:
-                self._book.levels.pop(symbol, None)
-        if level == name:
-            return venue.klines(symbol, interval_ms, start_ms, end_ms)
-        if not level:
-            told = venue.klines(symbol, interval_ms, start_ms, end_ms)
-            if not len(told):
-                return told
-            self._begun(symbol, name)
-            if self.level(symbol) == name:
-                return told
-            return self._at_level(venue, symbol, interval_ms, start_ms, end_ms)  # another one was told meanwhile
-        told, recent = venue.klines(symbol, interval_ms, start_ms - OVERLAP_ROWS * interval_ms, end_ms), series.recent
-        scale = self._measured(venue, symbol, recent, told) or self._book.scales.get((name, symbol))
-        if scale is None and recent is not None:
-            scale = self._measured_anew(venue, symbol, recent)
-        if scale is None:
-            raise _no_level(venue, symbol, level)
-        # What else flowed is counted differently everywhere; without a number a feature is neutral.
-        scaled = {column: getattr(told, column) * scale.price for column in PRICE_COLUMNS}
-        empty = np.full(len(told), np.nan)
-        others = dict.fromkeys((column for column in COLUMNS if column not in {*PRICE_COLUMNS, "volume"}), empty)
-        whole = Klines(
-            interval_ms=interval_ms,
-            open_time_ms=told.open_time_ms,
-            volume=told.volume * scale.flow,
-            **scaled,
-            **others,
-        )
-        if recent is not None:  # what the series' own venue told stays
-            whole = whole.merge(recent.between(start_ms, end_ms))
-        return whole.between(start_ms, end_ms)
-
-    def _measured(self, venue: Venue, symbol: str, recent: Klines | None, told: Klines) -> Scale | None:
-        """The scale by candles that the series and a venue share, remembered; None where they do not tell."""
-        found = level_ratio(recent, told) if recent is not None else None
-        if found is None:
-            # Where they share enough and do not agree, what was measured before is refuted.
-            if recent is not None and np.isin(told.open_time_ms, recent.open_time_ms).sum() >= LEAST_COMMON:
-                with self._lock:
-                    self._book.scales.pop((venue.offer.name, symbol), None)
-            return None
-        found = replace(found, measured_ms=self._clock.now_ms())
-        with self._lock:
-            self._book.scales[venue.offer.name, symbol] = found
-        return found
-
-    def _measured_anew(self, venue: Venue, symbol: str, recent: Klines) -> Scale | None:
-        """The scale by the newest candles of a series, which a venue is asked for: once a minute at the most."""
-        key, interval_ms, now_ms = (venue.offer.name, symbol), recent.interval_ms, self._clock.now_ms()
-        tried_ms = self._book.tried.get(key)
-        if tried_ms is not None and 0 <= now_ms - tried_ms < MINUTE_MS:
-            return None
-        told = venue.klines(symbol, interval_ms, recent.end_ms - OVERLAP_ROWS * interval_ms, recent.end_ms)
-        with self._lock:
-            self._book.tried[key] = now_ms
-        return self._measured(venue, symbol, recent, told)
-
-    def _factor(self, venue: Venue, symbol: str, *, may_ask: bool = True) -> float | None:
-        """What a price of a venue is multiplied by; None when that cannot be told.
-
-        Raises:
-            WorkerError: the venue was asked for candles to tell it, and failed.
-        """
-        name, now_ms = venue.offer.name, self._clock.now_ms()
-        if self.level(symbol) in {"", name}:
-            return 1.0
-        known = self._book.scales.get((name, symbol))
-        fresh = known is not None and 0 <= now_ms - known.measured_ms < SCALE_GOOD_MS
-        if may_ask and not fresh:
-            with self._lock:
-                recents = [series.recent for (other, _), series in self._book.series.items() if other == symbol]
-            usable = [one for one in recents if one is not None and one.interval_ms in venue.offer.intervals_ms]
-            if usable:
-                known = self._measured_anew(venue, symbol, min(usable, key=lambda one: one.interval_ms)) or known
-        return known.price if known else None
+            if series.offered and venue.offer.name == self.level(symbol):
+                pause_ms = min(MINUTE_MS * 2 ** min(series.in_vain, 10), LONGEST_VAIN_MS)
+                series.offered, series.in_vain = False, series.in_vain + 1
+                series.again_ms = self._clock.now_ms() + pause_ms
 
     # What is believed.
 
@@ -352,25 +301,32 @@ class Failover(MarketData):
             return False
         if klines.end_ms < newest_ms - SILENT_ROWS * interval_ms:
             return True
-        recent = self._series(symbol, interval_ms).recent
+        recent = self._levels.recent(symbol, interval_ms)
         run = klines if recent is None else recent.merge(klines)
         quiet = quiet_rows(run)
         return quiet >= max(SILENT_ROWS, 2 * longest_quiet(run.between(0, run.end_ms - quiet * interval_ms)) + 1)
 
-    def _still_since(self, venue: Venue, symbol: str, price: float) -> int | None:
-        """Since when a venue tells a price that its own candles have left meanwhile; None where they have not."""
-        name, now_ms = venue.offer.name, self._clock.now_ms()
+    def _still_since(self, venue: Venue, symbol: str, price: float, soon_ms: float) -> int | None:
+        """Since when a venue tells a price that its own candles have left meanwhile; None where they have not.
+
+        Args:
+            soon_ms: what was asked for again within this was not another price in between.
+        """
+        name, now_ms, recents = venue.offer.name, self._clock.now_ms(), self._levels.recents(symbol)
         with self._lock:
             still = self._book.stills.get((name, symbol))
-            soon_ms = max(STILL_SEEN_MS, 2 * SECOND_MS * self.price_pause_s)
             again = still is not None and (still.frozen or 0 <= now_ms - still.seen_ms < soon_ms)
             if still is None or still.price != price or not again:
-                self._book.stills[name, symbol] = _Still(price=price, since_ms=now_ms, seen_ms=now_ms)
+                known_ms = max((recent.end_ms for recent in recents), default=0)
+                self._book.stills[name, symbol] = _Still(
+                    price=price, since_ms=now_ms, seen_ms=now_ms, known_ms=known_ms
+                )
                 return None
             still.seen_ms = now_ms
-            if self._book.levels.get(symbol) == name:  # of the others' own candles none are kept
-                recents = [series.recent for (other, _), series in self._book.series.items() if other == symbol]
-                still.frozen = any(has_left(price, recent, still.since_ms) for recent in recents)
+            if self.level(symbol) == name:  # of the others' own candles none are kept
+                # Known before: the clock was set back since, and what looks later is not.
+                since_ms = max(still.since_ms, still.known_ms)
+                still.frozen = any(has_left(price, recent, since_ms) for recent in recents)
             return still.since_ms if still.frozen else None
 
     def _taken(self, venue: Venue, symbol: str, klines: Klines, asked: Span) -> Klines:
@@ -382,22 +338,24 @@ class Failover(MarketData):
         klines = self._believed(venue, symbol, klines)
         name = venue.offer.name
         series = self._series(symbol, klines.interval_ms)
+        if not len(klines):
+            return klines
+        self._levels.begin(symbol, name)
+        recent = self._levels.recent(symbol, klines.interval_ms)
         with self._lock:
-            if not len(klines):
-                return klines
             before, series.source = series.source, name
-            self._begun(symbol, name)
             if name == self.level(symbol):
-                known = series.recent
-                series.recent = (known.merge(klines) if known is not None else klines).tail(REMEMBERED_ROWS)
+                self._levels.learn(symbol, klines)
                 series.borrowed = tuple(without(series.borrowed, [asked]))  # what it lacks now it will not have
+                series.offered, series.in_vain, series.again_ms = False, 0, 0
             else:
                 series.lent += 1
-                own = series.recent.open_time_ms if series.recent is not None else ()
+                own = recent.open_time_ms if recent is not None else ()
                 foreign = np.setdiff1d(klines.open_time_ms, own, assume_unique=True)
                 if len(foreign):
                     span = (int(foreign[0]), int(foreign[-1]) + klines.interval_ms)
-                    series.borrowed = _joined([*series.borrowed, span])
+                    series.borrowed = joined([*series.borrowed, span])
+        self.on_standing()
         if before and before != name:
             self.switches += 1
             log.warning("market_venue_changed", symbol=symbol, venue=name, before=before)
@@ -415,14 +373,15 @@ class Failover(MarketData):
                 if len(self._book.holes) > REMEMBERED_HOLES:
                     self._book.holes.clear()
                 self._book.holes[hole] = now_ms
-            for other in self._health.order(KLINES, symbol, []):
-                if other is venue or not self._offers(other, interval_ms, end_ms):
+            for other in self._health.order(KLINES, symbol, [], self._having(interval_ms, end_ms)):
+                if other is venue:
                     continue
                 try:
-                    told = self._at_level(other, symbol, interval_ms, start_ms, end_ms)
+                    told = self._levels.klines(other, symbol, interval_ms, start_ms, end_ms)
                 except WorkerError as error:
                     self._health.failed(other, KLINES, symbol, error)
                     continue
+                told = self._believed(other, symbol, told, among=klines)
                 if len(told):
                     log.info("hole_filled", symbol=symbol, venue=other.offer.name, start=iso(start_ms), rows=len(told))
                     klines = klines.merge(told)
@@ -430,35 +389,43 @@ class Failover(MarketData):
                     break
         return klines
 
-    def _believed(self, venue: Venue, symbol: str, klines: Klines) -> Klines:
-        """Candles less those far from all others, unless a second venue has the like."""
-        series = self._series(symbol, klines.interval_ms)
-        doubts = doubts_of(klines, series.recent)
+    def _believed(self, venue: Venue, symbol: str, klines: Klines, among: Klines | None = None) -> Klines:
+        """Candles less those far from all others, unless a second venue has the like.
+
+        Args:
+            among: candles around them that are believed.
+        """
+        interval_ms = klines.interval_ms
+        series, recent = self._series(symbol, interval_ms), self._levels.recent(symbol, interval_ms)
+        run = klines if among is None else among.merge(klines)
+        doubts = doubts_of(run, recent)
         if not doubts:
             return klines
+        if recent is not None and len(run):  # the candle before the first says how far that one goes
+            run = recent.between(0, int(run.open_time_ms[0])).merge(run)
         refused = [
             _row(klines, at_ms, "far from its neighbours, and no second venue has the like")
             for at_ms in doubts.spikes
-            if not self._has_second(venue, symbol, klines, at_ms)
+            if at_ms in klines.open_time_ms and not self._has_second(venue, symbol, run, at_ms)
         ]
         keep = ~np.isin(klines.open_time_ms, [row.open_time_ms for row in refused])
         leap_ms = doubts.leap_ms
-        if leap_ms is not None and not self._has_second(venue, symbol, klines, leap_ms):
+        if leap_ms is not None and not self._has_second(venue, symbol, run, leap_ms):
             # It comes again with the next question, and is believed when it has stayed.
             keep &= klines.open_time_ms < leap_ms
             if series.awaited_ms != leap_ms:
                 series.awaited_ms = leap_ms
                 log.warning("leap_awaits_confirmation", venue=venue.offer.name, symbol=symbol, open=iso(leap_ms))
-        self.aside.put(venue.offer.name, symbol, klines.interval_ms, refused, self._clock.now_ms())
+        self.aside.put(venue.offer.name, symbol, interval_ms, refused, self._clock.now_ms())
         columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
-        return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
+        return Klines(interval_ms=interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
 
     def _has_second(self, first: Venue, symbol: str, klines: Klines, at_ms: int) -> bool:
         """Whether another venue has as large a move in the same candle."""
         interval_ms = klines.interval_ms
         move = extent_of(klines, at_ms)
-        for venue in self._health.order(KLINES, symbol, []):
-            if venue is first or not self._offers(venue, interval_ms, at_ms + interval_ms):
+        for venue in self._health.order(KLINES, symbol, [], self._having(interval_ms, at_ms + interval_ms)):
+            if venue is first:
                 continue
             try:
                 told = venue.klines(symbol, interval_ms, at_ms - interval_ms, at_ms + interval_ms)
@@ -470,44 +437,45 @@ class Failover(MarketData):
         return False
 
     def _told(self, venue: Venue, symbols: list[str], failures: Failures) -> dict[str, Price]:
-        """Prices of one venue; one symbol that it cannot tell does not spoil the others."""
+        """Prices of one venue, not asked for more often than a share of its budget allows: what it told then stands."""
+        name, now_ms = venue.offer.name, self._clock.now_ms()
+        requests = 1 if venue.offer.prices_at_once else len(symbols)
+        pause_ms = MINUTE_MS * requests / (PRICE_SHARE * venue.offer.requests_a_minute)
+        with self._lock:
+            last = self._book.prices.get(name)
+        if last is None or not 0 <= now_ms - last.at_ms < pause_ms:
+            last = _Prices(at_ms=now_ms, told={})
+        wanted = [symbol for symbol in symbols if symbol not in last.told]
+        told = self._asked(venue, wanted, failures) if wanted else {}
+        for symbol, price in list(told.items()):
+            since_ms = self._still_since(venue, symbol, price.price, max(STILL_SEEN_MS, 2 * pause_ms))
+            if since_ms is not None:
+                failures.append((venue, self._health.frozen(venue, symbol, since_ms)))
+                del told[symbol]
+        known = last.told | told
+        with self._lock:
+            self._book.prices[name] = _Prices(at_ms=last.at_ms, told=known)
+        return {symbol: known[symbol] for symbol in symbols if symbol in known}
+
+    def _asked(self, venue: Venue, symbols: list[str], failures: Failures) -> dict[str, Price]:
+        """Ask a venue for prices; one symbol that it cannot tell does not spoil the others."""
         try:
-            told = venue.prices(symbols)
+            return venue.prices(symbols)
         except WorkerError as error:
-            if len(symbols) > 1 and isinstance(error, ConfigError | MalformedKlines | Refused):
-                singles: dict[str, Price] = {}
-                for symbol in symbols:
-                    singles |= self._told(venue, [symbol], failures)
-                return singles
-            self._health.failed(venue, PRICES, symbols[0], error)
-            failures.append((venue, error))
-            return {}
-        for symbol in told:
-            self._health.well(venue, PRICES, symbol)
-        return told
+            if len(symbols) == 1 or not isinstance(error, OF_ONE_SYMBOL):
+                self._health.failed(venue, PRICES, symbols[0], error)
+                failures.append((venue, error))
+                return {}
+        singles: dict[str, Price] = {}
+        for symbol in symbols:
+            singles |= self._asked(venue, [symbol], failures)
+            if failures and failures[-1][0] is venue and not isinstance(failures[-1][1], OF_ONE_SYMBOL):
+                break  # it is not one symbol that ails it
+        return singles
 
 
-def _no_level(venue: Venue, symbol: str, level: str) -> NoLevel:
-    return NoLevel(
-        f"{venue.offer.name}: its candles of {symbol} share fewer than {LEAST_COMMON} with those of {level}, or do not "
-        "move with them: its level is not known"
-    )
-
-
-def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Spans in order, with those that touch made one.
-
-    >>> _joined([(20, 30), (0, 10), (10, 15)])
-    ((0, 15), (20, 30))
-    """
-    joined: list[Span] = []
-    for start, end in sorted(spans):
-        if joined and start <= joined[-1][1]:
-            first, last = joined.pop()
-            joined.append((first, max(last, end)))
-        else:
-            joined.append((start, end))
-    return tuple(joined)
+def _ignored() -> None:
+    """What is done about a changed standing where nobody keeps it."""
 
 
 def _row(klines: Klines, at_ms: int, reason: str) -> RefusedRow:

@@ -1,7 +1,7 @@
 """Which venue may be asked what: faults by kind of question and symbol, how long each is waited out, signs of life."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -19,9 +19,9 @@ LONE_REST_MS = 2 * SECOND_MS
 LONGEST_ALONE_MS = dict.fromkeys(("unreachable", "malformed", "refused", "silent", "frozen"), LONE_REST_MS)
 LONGEST_ALONE_MS["barred"] = 30 * SECOND_MS
 SIGN_OF_LIFE_S = 3.0  # how long one is waited for
-# Without a sign of life it is asked again after this all the same, where it has never given one: it may be well, and
-# only not know what we ask for as a sign.
-UNPROVEN_MS = MINUTE_MS
+# Without a sign of life it is asked again after this all the same, where it has never given one or no other venue is
+# left: it may be well, and only not know what we ask for as a sign. A proven one is, much later.
+UNPROVEN_MS, PROVEN_MS = MINUTE_MS, 15 * MINUTE_MS
 
 log = structlog.get_logger()
 
@@ -78,22 +78,31 @@ class Health:
         """End the threads that wait for signs of life."""
         self._stopping.set()
 
-    def order(self, kind: str, symbol: str, failures: Failures) -> Iterator[Venue]:
-        """The venues to ask, best first; those that are left alone add why to ``failures``."""
-        for venue in self._venues:
-            error = self.why_left(venue, kind, symbol)
+    def order(
+        self, kind: str, symbol: str, failures: Failures, fits: Callable[[Venue], bool] = lambda _: True
+    ) -> Iterator[Venue]:
+        """The venues to ask, best first; those that are left alone add why to ``failures``.
+
+        Args:
+            fits: whether a venue has what is asked for at all; where it has not, it cannot stand in either.
+        """
+        for venue in filter(fits, self._venues):
+            error = self.why_left(venue, kind, symbol, fits)
             if error is None:
                 yield venue
             else:
                 failures.append((venue, error))
 
-    def why_left(self, venue: Venue, kind: str, symbol: str) -> WorkerError | None:
+    def why_left(
+        self, venue: Venue, kind: str, symbol: str, fits: Callable[[Venue], bool] = lambda _: True
+    ) -> WorkerError | None:
         """Why a venue is not asked now; None when it is."""
         name, now_ms = venue.offer.name, self._clock.now_ms()
         if venue.offer.key_missing:
             return ConfigError(f"{name}: {venue.offer.key} is not set")
         with self._lock:
-            alone = all(self._is_left(other, kind, symbol, now_ms) for other in self._venues if other is not venue)
+            others = [other for other in filter(fits, self._venues) if other is not venue]
+            alone = all(self._is_left(other, kind, symbol, now_ms) for other in others)
             fault = self._fault_of(name, kind, symbol, now_ms, alone=alone)
         if fault is None:
             return None
@@ -189,7 +198,8 @@ class Health:
         if fault.last_ms > now_ms:  # the clock was set back
             return True
         if not fault.lives:
-            return key[0] not in self._proven and now_ms >= fault.last_ms + UNPROVEN_MS
+            proven = key[0] in self._proven and not alone
+            return now_ms >= fault.last_ms + (PROVEN_MS if proven else UNPROVEN_MS)
         longest_ms = LONGEST_ALONE_MS.get(fault.state) if alone else None
         return now_ms >= (fault.until_ms if longest_ms is None else min(fault.until_ms, fault.last_ms + longest_ms))
 

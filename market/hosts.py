@@ -28,6 +28,7 @@ BODY_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 2 MB zipped
 BODY_TIMEOUTS = 6  # a body may take six timeouts in all: a read timeout alone never ends one that drips
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 SHORTEST_BAN_S = 120.0  # a 418 that does not say when it ends; Binance's bans begin at two minutes
+LONGEST_BAN_S = 86_400.0  # of one answer; what says more is no time
 SHORTEST_KEY = 8  # what is shorter is a word, not a key
 USER_AGENT = "birnn-worker"
 
@@ -120,7 +121,7 @@ class Hosts:
         self._lock = threading.Lock()
         self._chosen = self.urls[0]
         self._chosen_ms = 0
-        self._rest_until_ms = 0
+        self._rest_set_ms = self._rest_until_ms = 0
         self._gave_up_ms: int | None = None
 
     def ask(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
@@ -163,17 +164,24 @@ class Hosts:
     def answers(self, path: str, timeout_s: float) -> Reach:
         """Ask every host at once for something cheap; the first that answers decides.
 
+        Rate limits and bars hold for this as for any request, and what is learnt of them here holds for the others.
+
         Args:
             path: what to ask for; any answer with status 200 that is JSON counts.
             timeout_s: how long to wait for it in all.
         """
         now_ms = self._clock.now_ms()
+        if (rests_s := (self.resting_until_ms - now_ms) / 1000) > 0:
+            return Reach(ok=False, detail=f"rate limited: left alone for {rests_s:.0f} s")
         with self._lock:
+            open_urls = [url for url in self.urls if not self._is_blocked(url, now_ms)]
             self._forget(now_ms)
-            self._asked_ms += [now_ms] * len(self.urls)  # they count as any other
+            self._asked_ms += [now_ms] * len(open_urls)  # they count as any other
+        if not open_urls:
+            return Reach(ok=False, detail="; ".join(f"{state.url}: {state.fault}" for state in self.states))
         probes = {
             url: Hosts([url], self._clock, timeout_s=timeout_s, patience_s=0, remedy="", headers=self._headers)
-            for url in self.urls
+            for url in open_urls
         }
         reasons: dict[str, str] = dict.fromkeys(probes, f"no answer within {timeout_s:g} s")
         pool = ThreadPoolExecutor(len(probes), thread_name_prefix="probe")
@@ -183,6 +191,10 @@ class Hosts:
                 error = answered.exception()
                 if error is None:
                     return Reach(ok=True, detail=asked[answered])
+                if isinstance(error, Blocked):
+                    self._note(asked[answered], error)
+                elif isinstance(error, MarketUnavailable) and error.retry_after_s is not None:
+                    self._rest(error.retry_after_s)
                 reasons[asked[answered]] = str(error).removeprefix(asked[answered]).strip(" :;")
         except TimeoutError:
             pass  # whoever has not answered keeps the reason it began with
@@ -199,7 +211,14 @@ class Hosts:
     @property
     def resting_until_ms(self) -> int:
         """End of the last rate limit or ban; in the past when there is none."""
-        return self._rest_until_ms
+        return self._rest_until_ms if self._clock.now_ms() >= self._rest_set_ms else 0  # else it was set back since
+
+    def _rest(self, seconds: float) -> None:
+        """Ask nobody for so long."""
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            self._rest_until_ms = max(self.resting_until_ms, now_ms + round(seconds * 1000))
+            self._rest_set_ms = now_ms
 
     @property
     def asked_last_minute(self) -> int:
@@ -245,7 +264,7 @@ class Hosts:
 
     def _pass(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
         """Ask each host once until one answers."""
-        resting_s = (self._rest_until_ms - self._clock.now_ms()) / 1000
+        resting_s = (self.resting_until_ms - self._clock.now_ms()) / 1000
         if resting_s > 0:
             raise MarketUnavailable(f"rate limited by {self.urls[0]}: left alone for {resting_s:.0f} s", resting_s)
         failures: list[MarketUnavailable | MalformedKlines] = []
@@ -259,9 +278,7 @@ class Hosts:
             except MarketUnavailable as error:
                 self._note(url, error)
                 if error.retry_after_s is not None:  # some say it with HTTP 200
-                    self._rest_until_ms = max(
-                        self._rest_until_ms, self._clock.now_ms() + round(error.retry_after_s * 1000)
-                    )
+                    self._rest(error.retry_after_s)
                 raise
             except MalformedKlines as error:
                 self._note(url, error)
@@ -336,9 +353,11 @@ class Hosts:
             order = list(self.urls)
             if now_ms - self._chosen_ms < PROBATION_MS:
                 order = [self._chosen, *(url for url in self.urls if url != self._chosen)]
-            # Longer than any block is none: the clock was set back.
-            blocked = {u for u in order if 0 < self._states[u].blocked_until_ms - now_ms <= PROBATION_MS}
-            return [url for url in order if url not in blocked] or order
+            return [url for url in order if not self._is_blocked(url, now_ms)] or order
+
+    def _is_blocked(self, url: str, now_ms: int) -> bool:
+        # Longer than any block is none: the clock was set back.
+        return 0 < self._states[url].blocked_until_ms - now_ms <= PROBATION_MS
 
     def _choose(self, url: str) -> None:
         with self._lock:
@@ -437,7 +456,7 @@ def _rest_s(retry_after: str | None, message: str, status: int, now_ms: int) -> 
     if until := re.search(r"banned until (\d{13})", message):
         waits.append((int(until[1]) - now_ms) / 1000)
     if waits:
-        return max([0.0, *waits])
+        return min(max([0.0, *waits]), LONGEST_BAN_S)
     return SHORTEST_BAN_S if status == 418 else None
 
 

@@ -1,6 +1,6 @@
 """Klines: what a venue says happened in each interval, in columns, and the rules they keep."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
@@ -204,6 +204,22 @@ class Klines:
             close=self.close[last],
             **sums,
         )
+
+
+def joined(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Spans in order, with those that touch made one.
+
+    >>> joined([(20, 30), (0, 10), (10, 15)])
+    ((0, 15), (20, 30))
+    """
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            first, last = found.pop()
+            found.append((first, max(last, end)))
+        else:
+            found.append((start, end))
+    return tuple(found)
 
 
 def without(spans: Sequence[Span], holes: Sequence[Span]) -> list[Span]:

@@ -33,6 +33,7 @@ CLOCK_PATIENCE_S = 1.0  # how long the first candles wait for it to be known wha
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
 OVERLAP_ROWS = 10  # asked for again each time: what the venue has corrected since is taken over
 HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more, and asking costs a page a minute
+LOOK_BACK_MS = 10 * MINUTE_MS  # between two questions for all that is kept, where there is less
 LONGEST_NAP_S = 0.25  # a clock that was set, or a machine that slept, is noticed this late
 
 log = structlog.get_logger()
@@ -52,6 +53,7 @@ class _Kept:
     tried: bool = False
     failures: int = 0  # in a row
     fault: str = ""
+    looked_back_ms: int = 0  # when all that is kept was last asked for
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,8 +97,6 @@ class LiveMarket(StreamReader):
             )
             for number, ((symbol, interval_ms), count) in enumerate(rows.items())
         }
-        for (symbol, _), kept in self._kept.items():
-            market.remember(symbol, kept.klines)
         self._batches = {interval_ms: _Batch() for _, interval_ms in self._kept}
         for (_, interval_ms), kept in self._kept.items():
             self._batches[interval_ms].series.append(kept)
@@ -256,8 +256,10 @@ class LiveMarket(StreamReader):
         """What an earlier run left, as far as it is of any use now."""
         if tail is None:
             return Klines.empty(interval_ms)
+        left = tail(symbol, interval_ms)
+        self._market.remember(symbol, left)  # what is too old to be kept tells the level all the same
         end_ms = self._clock.now_ms() // interval_ms * interval_ms
-        return tail(symbol, interval_ms).between(end_ms - rows * interval_ms, end_ms)
+        return left.between(end_ms - rows * interval_ms, end_ms)
 
     def _poll_series(self) -> None:
         self._prices.clock_looked_at.wait(CLOCK_PATIENCE_S)
@@ -296,13 +298,15 @@ class LiveMarket(StreamReader):
         end_ms = now_ms // kept.interval_ms * kept.interval_ms
         oldest_ms = end_ms - kept.rows * kept.interval_ms
         known = kept.klines.between(oldest_ms, end_ms)
-        if len(known):
-            first_hole_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
-            start_ms = max(oldest_ms, first_hole_ms - OVERLAP_ROWS * kept.interval_ms)
-            borrowed = self._market.borrowed(kept.symbol, kept.interval_ms)
-            start_ms = max(oldest_ms, min([start_ms, *(start for start, _ in borrowed)]))
-        else:
+        short = len(known) < kept.rows and not 0 <= now_ms - kept.looked_back_ms < LOOK_BACK_MS
+        if not len(known) or (short and kept.tried):  # a venue that reaches further may be back
+            kept.looked_back_ms = now_ms
             start_ms = oldest_ms
+        else:
+            first_hole_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
+            borrowed = self._market.borrowed(kept.symbol, kept.interval_ms)
+            wanted_ms = min([first_hole_ms - OVERLAP_ROWS * kept.interval_ms, *(start for start, _ in borrowed)])
+            start_ms = max(oldest_ms, wanted_ms)
         return self._market.klines(kept.symbol, kept.interval_ms, start_ms, end_ms)
 
     def _note_klines(self, kept: _Kept, fetched: Klines, asked_ms: int) -> None:

@@ -15,7 +15,7 @@ QUIET_MS = 1_500  # a symbol of which the stream has told nothing for so long is
 UNKNOWN_SYMBOL_S = 60.0  # until a symbol that the venue does not know is asked for again
 LONGEST_BACK_OFF_S = 1.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
 NAP_S = 0.25  # what the stream stops telling, and a clock that was set, is noticed this late
-CLOCK_EVERY_MS = 5 * MINUTE_MS
+CLOCK_EVERY_MS, CLOCK_UNKNOWN_MS = MINUTE_MS, 5 * MINUTE_MS  # the second where the venue did not tell it
 CLOCK_AGAIN_MS = 10 * SECOND_MS
 SUSPECT_MS = 2 * SECOND_MS  # a trade that is so far from our now: it is late, or the clocks differ
 TELLING_MS = SECOND_MS  # clocks that differ by more are worth a word
@@ -47,6 +47,8 @@ class PriceFeed:
         self._pause_ms = 0
         self._streaming = False
         self._clock_looked_ms: int | None = None
+        self._clock_pause_ms = CLOCK_EVERY_MS
+        self._looped_ms = 0
         self._clock_suspect = False
         self._wake = threading.Event()
         self._stopping = False
@@ -83,14 +85,14 @@ class PriceFeed:
     def _run(self) -> None:
         while not self._stopping:
             now_ms = self._clock.now_ms()
+            if now_ms < self._looped_ms:  # the clock was set back
+                self._clock_looked_ms = None
+            self._looped_ms = now_ms
             if self._asked_ms is None or not 0 <= now_ms - self._asked_ms < self._pause_ms:
                 wanted = [symbol for symbol in self._symbols if self._is_wanted(symbol, now_ms)]
                 if wanted:
                     self._asked_ms, self._pause_ms = now_ms, self._ask_and_note(wanted, now_ms)
-                    if not self._failures:
-                        self._look_at_the_clock(now_ms)
-                elif self._streaming:
-                    self._look_at_the_clock(now_ms)
+                self._look_at_the_clock(now_ms)  # also where prices fail: a wrong clock may be why
             self._wake.wait(NAP_S)
             self._wake.clear()
 
@@ -113,12 +115,14 @@ class PriceFeed:
         except Exception as error:
             log.exception("price_feed_fault")
             return self._note_failure(error, symbols)
+        if self._failures:
+            self._clock_looked_ms = None  # whoever is back may tell the time
         self._failures = 0
         self._faults = {symbol: fault for symbol, fault in self._faults.items() if symbol not in prices}
         now_ms = self._clock.now_ms()
         for symbol, price in prices.items():
             self.anchors.offer(symbol, price, now_ms)
-        return round(max(POLL_S, self._market.price_pause_s) * 1000)
+        return round(POLL_S * 1000)
 
     def _ask(self, symbols: list[str], now_ms: int) -> dict[str, Price]:
         try:
@@ -181,10 +185,10 @@ class PriceFeed:
         candle for a closed one.
         """
         if self._clock_looked_ms is not None:
-            pause_ms = CLOCK_AGAIN_MS if self._clock_suspect else CLOCK_EVERY_MS
+            pause_ms = min(self._clock_pause_ms, CLOCK_AGAIN_MS if self._clock_suspect else CLOCK_UNKNOWN_MS)
             if 0 <= now_ms - self._clock_looked_ms < pause_ms:
                 return
-        self._clock_looked_ms, self._clock_suspect = now_ms, False
+        self._clock_looked_ms, self._clock_suspect, self._clock_pause_ms = now_ms, False, CLOCK_UNKNOWN_MS
         try:
             self._correct(self._clock.ahead_ms + self._market.clock_ahead_ms())
         except WorkerError as error:
@@ -203,5 +207,6 @@ class PriceFeed:
                 venue_ahead_s=ahead_ms / 1000,
                 remedy="set this machine's clock (NTP); the venue's time is used until then",
             )
-        self._clock.ahead_ms = ahead_ms
+        self._clock.ahead_ms, self._clock_pause_ms = ahead_ms, CLOCK_EVERY_MS
+        self._looped_ms = 0  # a correction is no step back
         self._clock_looked_ms = self._clock.now_ms()

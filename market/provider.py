@@ -23,7 +23,6 @@ class MarketData(Protocol):
     """A venue. Implementations are safe to call from several threads."""
 
     stream_venue: str = ""  # whose prices the stream tells; empty where there is but one venue
-    price_pause_s: float = 0.0  # how long it wants to be left between two questions for prices like the last one
     filled: int = 0  # candles that a venue lacked and another one had
     switches: int = 0  # how often a series' candles came from another venue than before
 

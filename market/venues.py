@@ -2,9 +2,12 @@
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,9 +20,9 @@ from market.atlas import Atlas
 from market.binance import Binance
 from market.coinbase import Coinbase
 from market.coingecko import CoinGecko
-from market.failover import Failover
+from market.failover import Failover, Standing
 from market.hosts import is_loopback
-from market.klines import INTERVALS
+from market.klines import INTERVALS, joined
 from market.kraken import Kraken
 from market.provider import Venue
 from market.quality import Aside
@@ -59,11 +62,14 @@ def market_from(
     timeout_s: float = 10.0,
     patience_s: float = 60.0,
     awaits_life: bool = False,
+    writes: bool = False,
 ) -> Failover:
     """All venues of MARKET_VENUES as one.
 
     With MARKET=simulated only those whose hosts are on this machine: the others know nothing of invented prices.
 
+    Args:
+        writes: keep at whose level each stored series is: for whoever alone writes the kline store.
     Raises:
         ConfigError: as ``venue_from``; also when none of them can tell minutes, or each one that can lacks its key.
     """
@@ -75,6 +81,8 @@ def market_from(
     _check_use(venues)
     failover = Failover(venues, clock, aside, awaits_life=awaits_life)
     _read_standing(settings.klines_dir, failover)
+    if writes:
+        failover.on_standing = partial(_write_ahead, settings.klines_dir, failover, threading.Lock())
     return failover
 
 
@@ -95,19 +103,44 @@ _INTERVALS_MS = {name: ms for ms, name in INTERVALS.items()}
 
 
 def write_standing(folder: Path, failover: Failover) -> None:
-    """Keep at whose level each stored series is, and since when it has candles of another venue.
+    """Keep at whose level each stored series is, and since when it has candles of another venue; after they are stored.
 
     Raises:
         WorkerError: it cannot be written.
     """
+    _write(folder, failover.standing)
+
+
+def _write_ahead(folder: Path, failover: Failover, writing: threading.Lock) -> None:
+    """The same before candles are stored: what they took off the list stays on it, should they not arrive there."""
+    with writing:
+        ahead = failover.standing
+        for key, said in _standing_in(folder).items():
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # no longer a series, or damaged
+                if said["level"] == ahead[key]["level"]:
+                    spans = [(int(start), int(end)) for start, end in (*said["borrowed"], *ahead[key]["borrowed"])]
+                    ahead[key]["borrowed"] = [list(span) for span in joined(spans)]
+        _write(folder, ahead)
+
+
+def _write(folder: Path, standing: Standing) -> None:
+    if _standing_in(folder) == standing:
+        return
     path = folder / STANDING
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads(path.read_bytes()) == failover.standing:
-            return
     try:
-        replace_json(path, failover.standing)
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_json(path, standing)
     except OSError as error:
         raise WorkerError(f"{path}: {error.strerror}; check the space, owner and mode of DATA_DIR") from error
+
+
+def _standing_in(folder: Path) -> dict[str, Any]:
+    """What the file says; nothing where it is no such file, which is written anew then."""
+    with contextlib.suppress(OSError, ValueError):
+        said = json.loads((folder / STANDING).read_bytes())
+        if isinstance(said, dict):
+            return said
+    return {}
 
 
 def _read_standing(folder: Path, failover: Failover) -> None:

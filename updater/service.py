@@ -331,7 +331,7 @@ def open_updater(
     read_settings(training_file)
     clock = SystemClock()
     plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
-    market = market_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S)
+    market = market_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S, writes=True)
     with only_updater(settings.data_dir):
         for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry sweep theirs when they write
             leftover.unlink(missing_ok=True)

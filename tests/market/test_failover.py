@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from market.binance import Binance
-from market.failover import PRICE_SHARE, SCALE_GOOD_MS, Failover
+from market.failover import PRICE_SHARE, Failover
 from market.health import KLINES, LONE_REST_MS, PRICES, UNPROVEN_MS
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
-from market.level import LEAST_COMMON, level_ratio
+from market.level import GOOD_MS, LEAST_COMMON, level_ratio
 from market.provider import Price
 from market.quality import Aside
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
@@ -510,7 +510,7 @@ def test_standing_survives_a_restart(first: Venue, second: Venue, market: Failov
     newest(market, end_ms=clock.time_ms)
     (said,) = market.standing.values()
     again = two(first, second, clock)
-    again.stand("ETHUSDT", MINUTE_MS, str(said["level"]), [tuple(span) for span in said["borrowed"]])  # type: ignore[misc]
+    again.stand("ETHUSDT", MINUTE_MS, str(said["level"]), [tuple(span) for span in said["borrowed"]])
     again.remember("ETHUSDT", kept)
     told = again.klines("ETHUSDT", MINUTE_MS, clock.time_ms - 5 * MINUTE_MS, clock.time_ms)
     assert_prices_equal(told, walk(6 * 60 + 1).tail(5))
@@ -610,7 +610,7 @@ def test_a_level_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
     assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
     second.prices = {"ETHUSDT": str(2000 * 1.01)}
     second.series["ETHUSDT", "1m"] = at_level(LONG, 1.01)
-    clock.time_ms += SCALE_GOOD_MS
+    clock.time_ms += GOOD_MS + MINUTE_MS
     first.series["ETHUSDT", "1m"] = LONG
     newest(market, rows=90, end_ms=clock.time_ms)
     assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
@@ -664,13 +664,20 @@ def test_a_level_that_newer_candles_refute_is_not_used_any_more(
         market.prices(["ETHUSDT"])
 
 
-def test_prices_are_asked_for_as_often_as_a_venue_wants(first: Venue, market: Failover) -> None:
+def test_prices_are_asked_for_as_often_as_a_venue_wants(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
     market.venues[1]._offer = replace(market.venues[1].offer, prices_at_once=False, requests_a_minute=60)  # type: ignore[attr-defined]
-    market.prices(["ETHUSDT", "BTCUSDT"])
-    assert market.price_pause_s < 1
-    first.prices = {}
-    market.prices(["ETHUSDT", "SOLUSDT"])
-    assert market.price_pause_s == 60 * 2 / (PRICE_SHARE * 60)
+    first.prices = {"BTCUSDT": "41000"}
+    for _ in range(60):  # as a node asks, and with a symbol that nobody has
+        assert set(market.prices(["ETHUSDT", "SOLUSDT", "NONEUSDT"])) == {"ETHUSDT", "SOLUSDT"}
+        assert market.prices(["BTCUSDT"])["BTCUSDT"].venue == "binance"  # the pace is a venue's own
+        clock.time_ms += SECOND_MS
+    asked = second.asked("/api/v3/ticker/price")
+    named = [name for query in asked for name in json.loads(query.get("symbols", "[]")) or [query["symbol"]]]
+    for symbol in ("ETHUSDT", "SOLUSDT"):
+        assert 5 <= named.count(symbol) <= PRICE_SHARE * 60 / 2 + 2  # the first list was asked for one by one as well
+    assert named.count("NONEUSDT") <= 3  # then it is left alone for ten minutes
 
 
 def test_a_venue_that_knows_no_sign_of_life_is_asked_again_all_the_same(first: Venue, second: Venue) -> None:
