@@ -1,112 +1,42 @@
-"""Several venues as one: who is asked, at what level, and what is believed. The venues are servers on loopback."""
+"""Several venues as one: who is asked, and what is believed. The venues are servers on loopback."""
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
-from market.binance import Binance
 from market.failover import PRICE_SHARE, Failover
-from market.health import KLINES, LONE_REST_MS, PRICES, UNPROVEN_MS
+from market.health import KLINES, PRICES
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
-from market.level import GOOD_MS, LEAST_COMMON, level_ratio
 from market.provider import Price
-from market.quality import Aside
-from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
+from tests.fakes import START_MS, FakeClock
+from tests.market.pair import (
+    APART,
+    LAST_MS,
+    LONG,
+    NOW_MS,
+    WALK,
+    alone,
+    assert_prices_equal,
+    at_level,
+    broken,
+    leapt,
+    newest,
+    two,
+    walk,
+    with_row,
+    works,
+)
 from tests.market.venue import Answer, Venue
-
-NOW_MS = START_MS + 6 * HOUR_MS
-LONG = random_walk_klines(8 * 60)
-
-
-def walk(rows: int) -> Klines:
-    """The first candles of one and the same market."""
-    return LONG.between(0, START_MS + rows * MINUTE_MS)
-
-
-WALK = walk(6 * 60)
-APART = 1.002  # second over first
-LAST_MS = int(WALK.open_time_ms[-1])
-
-
-def at_level(klines: Klines, factor: float) -> Klines:
-    """The same market at a venue whose prices are higher and which trades a third as much."""
-    changed = {name: getattr(klines, name) * factor for name in PRICE_COLUMNS}
-    return replace(klines, volume=klines.volume / 3, **changed)
-
-
-def with_row(klines: Klines, at_ms: int, **cells: float) -> Klines:
-    """One candle with other numbers in it."""
-    columns = {name: getattr(klines, name).copy() for name in cells}
-    row = int(np.searchsorted(klines.open_time_ms, at_ms))
-    for name, cell in cells.items():
-        columns[name][row] = cell
-    return replace(klines, **columns)
-
-
-def leapt(klines: Klines, from_ms: int, factor: float) -> Klines:
-    """All prices from one candle on at another level: that candle opens at the old one and closes at the new."""
-    after = klines.open_time_ms >= from_ms
-    changed = {name: getattr(klines, name) * np.where(after, factor, 1.0) for name in PRICE_COLUMNS}
-    row = int(np.searchsorted(klines.open_time_ms, from_ms))
-    changed["open"][row] = klines.open[row]
-    changed["low"][row] = min(changed["low"][row], klines.open[row])
-    changed["high"][row] = max(changed["high"][row], klines.open[row])
-    return replace(klines, **changed)
 
 
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock(NOW_MS)
-
-
-@pytest.fixture
-def first() -> Iterator[Venue]:
-    with Venue().running() as running:
-        running.add("ETHUSDT", WALK)
-        running.prices = {"ETHUSDT": "2000", "BTCUSDT": "40000"}
-        yield running
-
-
-@pytest.fixture
-def second() -> Iterator[Venue]:
-    with Venue().running() as running:
-        running.add("ETHUSDT", at_level(WALK, APART))
-        running.prices = {"ETHUSDT": str(2000 * APART), "SOLUSDT": "50"}
-        yield running
-
-
-@pytest.fixture
-def market(first: Venue, second: Venue, clock: FakeClock) -> Failover:
-    return two(first, second, clock)
-
-
-def two(first: Venue, second: Venue, clock: FakeClock | SystemClock, *, awaits_life: bool = False) -> Failover:
-    aside = Aside()
-    venues = [
-        Binance([first.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside),
-        Binance([second.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside, name="binanceus"),
-    ]
-    return Failover(venues, clock, aside, awaits_life=awaits_life)
-
-
-def newest(market: Failover, rows: int = 20, end_ms: int = NOW_MS) -> Klines:
-    return market.klines("ETHUSDT", MINUTE_MS, end_ms - rows * MINUTE_MS, end_ms)
-
-
-def assert_prices_equal(left: Klines, right: Klines) -> None:
-    np.testing.assert_array_equal(left.open_time_ms, right.open_time_ms)
-    for name in PRICE_COLUMNS:
-        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=1e-9)
-
-
-def broken(answer: Answer) -> Callable[[str, dict[str, str]], Answer | None]:
-    return lambda path, query: answer
 
 
 FAULTS = [
@@ -151,89 +81,6 @@ def test_the_next_venue_stands_in_at_the_level_of_the_first(
     np.testing.assert_array_equal(before.tail(19).close, klines.between(0, NOW_MS).close)
 
 
-def test_what_the_first_told_is_never_told_otherwise(first: Venue, second: Venue, market: Failover) -> None:
-    before = newest(market, rows=30)
-    second.series["ETHUSDT", "1m"] = with_row(
-        at_level(WALK, APART), LAST_MS, close=float(WALK.close[-1]) * 1.004, high=float(WALK.high[-1]) * 1.01
-    )
-    first.handler = broken(Answer("sorry", 500))
-    after = newest(market, rows=30)
-    for name in COLUMNS:
-        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
-
-
-def test_no_return_has_the_difference_of_two_venues_in_it(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """There and back: what a reader has merged is the market's own path throughout."""
-    whole = walk(7 * 60)
-    kept = newest(market, rows=100)
-    second.series["ETHUSDT", "1m"] = at_level(whole, APART)
-    first.handler = broken(Answer("sorry", 500))
-    for minute in range(1, 40):
-        clock.time_ms = NOW_MS + minute * MINUTE_MS
-        kept = kept.merge(market.klines("ETHUSDT", MINUTE_MS, kept.end_ms - 10 * MINUTE_MS, clock.time_ms))
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()  # the first is not to be asked
-    first.series["ETHUSDT", "1m"] = whole
-    first.handler = lambda path, query: None
-    clock.time_ms += MINUTE_MS
-    ((since_ms, until_ms),) = market.borrowed("ETHUSDT", MINUTE_MS)
-    assert (since_ms, until_ms) == (NOW_MS, NOW_MS + 39 * MINUTE_MS)
-    assert_prices_equal(kept, whole.between(int(kept.open_time_ms[0]), kept.end_ms))
-    back = market.klines("ETHUSDT", MINUTE_MS, since_ms, clock.time_ms)
-    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()
-    np.testing.assert_allclose(back.close, whole.between(since_ms, clock.time_ms).close, rtol=1e-11)
-
-
-def test_flows_that_are_counted_otherwise_are_left_out_and_volume_is_brought_to_size(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    newest(market, rows=120)
-    first.handler = broken(Answer("sorry", 500))
-    clock.time_ms += MINUTE_MS
-    longer = walk(6 * 60 + 1)
-    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
-    told = newest(market, end_ms=NOW_MS + MINUTE_MS).tail(1)
-    assert np.isnan(told.trades).all()
-    assert np.isnan(told.taker_buy_base).all()
-    np.testing.assert_allclose(told.volume, longer.tail(1).volume, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        pytest.param(at_level(WALK, 1.2), id="another level altogether"),
-        pytest.param(random_walk_klines(6 * 60, seed=5, sigma=0.02), id="another asset"),
-        pytest.param(at_level(WALK, APART).tail(LEAST_COMMON - 1), id="too few in common"),
-    ],
-)
-def test_a_venue_whose_level_cannot_be_told_is_not_used(
-    first: Venue, second: Venue, market: Failover, other: Klines
-) -> None:
-    newest(market)
-    second.series["ETHUSDT", "1m"] = other
-    first.handler = broken(Answer("sorry", 500))
-    with pytest.raises(
-        MarketUnavailable, match=r"no venue has 1m klines of ETHUSDT: binance: .*500.*binanceus: .*level"
-    ):
-        newest(market)
-
-
-def test_whoever_tells_first_sets_the_level(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
-    first.handler = broken(Answer("barred", 451))
-    klines = newest(market)
-    np.testing.assert_allclose(klines.close, WALK.tail(20).close * APART)
-    assert market.level("ETHUSDT") == "binanceus"
-    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000 * APART)
-    first.handler = lambda path, query: None
-    clock.time_ms += 11 * 60 * SECOND_MS  # the hosts' own memory of being barred
-    first.series["ETHUSDT", "1m"] = longer = walk(6 * 60 + 11)
-    klines = newest(market, end_ms=clock.time_ms)
-    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
-    np.testing.assert_allclose(klines.close[-1], longer.close[-1] * APART)
-
-
 def test_prices_come_from_whoever_has_them(market: Failover) -> None:
     found = market.prices(["ETHUSDT", "SOLUSDT", "BTCUSDT", "NOSUCHUSDT"])
     assert {symbol: price.venue for symbol, price in found.items()} == {
@@ -243,77 +90,6 @@ def test_prices_come_from_whoever_has_them(market: Failover) -> None:
     }
     with pytest.raises(ConfigError, match=r"no venue has prices of NOSUCHUSDT: binance: unknown symbol.*binanceus: "):
         market.prices(["NOSUCHUSDT"])
-
-
-def test_a_rate_limit_is_waited_out_and_the_venue_is_back(first: Venue, market: Failover, clock: FakeClock) -> None:
-    newest(market)
-    first.scripted = [Answer("{}", 429, {"Retry-After": "30"})]
-    newest(market)
-    asked = len(first.requests)
-    clock.time_ms += 29 * SECOND_MS
-    newest(market)
-    assert len(first.requests) == asked
-    clock.time_ms += 2 * SECOND_MS
-    newest(market)
-    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
-    assert not market.faults
-
-
-def test_rests_grow_while_another_venue_stands_in(first: Venue, market: Failover, clock: FakeClock) -> None:
-    newest(market)
-    first.handler = broken(Answer("sorry", 500))
-    asked_ms = []
-    for _ in range(600):
-        before = len(first.requests)
-        newest(market)
-        if len(first.requests) > before:
-            asked_ms.append(clock.time_ms - NOW_MS)
-        clock.time_ms += SECOND_MS
-    rests = np.diff(asked_ms) / 1000
-    assert list(rests[:6]) == [1, 2, 4, 8, 16, 32]
-    assert set(rests[6:]) == {60}
-
-
-def test_when_all_are_gone_each_is_tried_again_soon(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    newest(market)
-    first.handler = second.handler = broken(Answer("sorry", 500))
-    for _ in range(60):
-        with pytest.raises(MarketUnavailable, match="no venue has"):
-            newest(market)
-        clock.time_ms += SECOND_MS
-    first.handler = lambda path, query: None
-    clock.time_ms += LONE_REST_MS
-    assert len(newest(market)) == 20
-
-
-def test_a_venue_that_hangs_holds_nobody_up(first: Venue, second: Venue) -> None:
-    """With signs of life awaited: after the first time no question waits for it, and it is back when it answers."""
-    clock = SystemClock()
-    now_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
-    live = random_walk_klines(300, start_ms=now_ms - 300 * MINUTE_MS)
-    first.add("ETHUSDT", live)
-    second.add("ETHUSDT", at_level(live, APART))
-    market = two(first, second, clock, awaits_life=True)
-    try:
-        newest(market, end_ms=now_ms)
-        first.handler = broken(Answer("sorry", 503))
-        newest(market, end_ms=now_ms)
-        asked = len([path for path, _ in first.requests if path == "/api/v3/klines"])
-        for _ in range(20):
-            newest(market, end_ms=now_ms)
-        assert len([path for path, _ in first.requests if path == "/api/v3/klines"]) == asked
-        eventually(lambda: any(path == "/api/v3/time" for path, _ in first.requests), what="a look for a sign of life")
-        first.handler = lambda path, query: None
-
-        def is_back() -> bool:
-            newest(market, end_ms=now_ms)
-            return market.source("ETHUSDT", MINUTE_MS) == "binance"
-
-        eventually(is_back, timeout_s=5, what="the first venue's return")
-    finally:
-        market.stop()
 
 
 def test_a_venue_without_the_last_candles_is_passed_over(
@@ -447,13 +223,13 @@ def test_a_leap_is_believed_when_a_second_venue_has_it(
 
 def test_a_leap_that_stays_is_believed_in_the_end(first: Venue, clock: FakeClock) -> None:
     """Alone there is nobody to ask: two more candles at the new level say it."""
-    alone = Failover([Binance([first.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    lone = alone(first, clock)
     whole = leapt(walk(6 * 60 + 3), NOW_MS, 0.7)
     first.series["ETHUSDT", "1m"] = whole
     ends = []
     for minute in range(1, 4):
         clock.time_ms = NOW_MS + minute * MINUTE_MS
-        ends.append((newest(alone, end_ms=clock.time_ms).end_ms - NOW_MS) // MINUTE_MS)
+        ends.append((newest(lone, end_ms=clock.time_ms).end_ms - NOW_MS) // MINUTE_MS)
     assert ends == [0, 0, 3]
 
 
@@ -496,10 +272,10 @@ def test_a_venue_that_has_only_the_newest_is_not_asked_for_the_old(
 
 
 def test_one_venue_alone_speaks_for_itself(first: Venue, clock: FakeClock) -> None:
-    alone = Failover([Binance([first.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    lone = alone(first, clock)
     first.handler = broken(Answer(json.dumps({"msg": "maintenance"})))
     with pytest.raises(MalformedKlines, match="must be a list"):
-        newest(alone)
+        newest(lone)
 
 
 def test_standing_survives_a_restart(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
@@ -514,7 +290,7 @@ def test_standing_survives_a_restart(first: Venue, second: Venue, market: Failov
     again.remember("ETHUSDT", kept)
     told = again.klines("ETHUSDT", MINUTE_MS, clock.time_ms - 5 * MINUTE_MS, clock.time_ms)
     assert_prices_equal(told, walk(6 * 60 + 1).tail(5))
-    first.handler = lambda path, query: None
+    first.handler = works
     clock.time_ms += 2 * MINUTE_MS
     assert again.borrowed("ETHUSDT", MINUTE_MS) == ((NOW_MS, NOW_MS + MINUTE_MS),)
 
@@ -530,7 +306,7 @@ def test_what_the_own_venue_lacks_is_asked_for_again_once(
     clock.time_ms += 5 * MINUTE_MS
     newest(market, end_ms=clock.time_ms)
     first.series["ETHUSDT", "1m"] = WALK.merge(whole.tail(5))
-    first.handler = lambda path, query: None
+    first.handler = works
     clock.time_ms += 5 * MINUTE_MS
     ((start_ms, _),) = market.borrowed("ETHUSDT", MINUTE_MS)
     told = market.klines("ETHUSDT", MINUTE_MS, start_ms, clock.time_ms)
@@ -546,122 +322,9 @@ def test_old_candles_from_another_venue_are_asked_for_again_and_no_others(
     first.handler = broken(Answer("sorry", 500))
     span = (START_MS + 10 * MINUTE_MS, START_MS + 30 * MINUTE_MS)
     assert len(market.klines("ETHUSDT", MINUTE_MS, *span)) == 20
-    first.handler = lambda path, query: None
+    first.handler = works
     clock.time_ms += MINUTE_MS
     assert market.borrowed("ETHUSDT", MINUTE_MS) == (span,)
-
-
-def test_a_level_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: FakeClock) -> None:
-    """Where candles at that level are there, the new venue's are brought to it; where none are, it begins anew."""
-    alone = Failover([Binance([first.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
-    alone.stand("ETHUSDT", MINUTE_MS, "kraken", [])
-    alone.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
-    np.testing.assert_allclose(newest(alone).close, WALK.tail(20).close * APART, rtol=1e-9)
-    again = Failover([Binance([first.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
-    again.stand("ETHUSDT", MINUTE_MS, "kraken", [])
-    assert_prices_equal(newest(again), WALK.tail(20))
-    assert again.level("ETHUSDT") == "binance"
-
-
-def test_two_first_answers_at_once_have_one_level(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """A first sync asks for several months at a time, and a venue may fail for one of them."""
-    first.handler = broken(Answer("sorry", 500))
-
-    def meanwhile(path: str, query: dict[str, str]) -> Answer | None:
-        second.handler = lambda path, query: None
-        first.handler = lambda path, query: None
-        clock.time_ms += 2 * SECOND_MS
-        newest(market, rows=120)
-        return None
-
-    second.handler = meanwhile
-    assert_prices_equal(newest(market), WALK.tail(20))
-    assert market.level("ETHUSDT") == "binance"
-
-
-def test_a_level_is_a_median_of_what_both_have() -> None:
-    other = at_level(WALK, APART)
-    wild = with_row(with_row(other, LAST_MS, high=9e9), LAST_MS - MINUTE_MS, high=9e9)
-    scale = level_ratio(WALK.tail(60), wild)
-    assert scale
-    assert scale.price == pytest.approx(1 / APART)
-    assert scale.flow == pytest.approx(3.0)
-
-
-def test_volume_is_brought_to_size_long_after_the_venues_shared_a_candle(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    newest(market, rows=120)
-    first.handler = broken(Answer("sorry", 500))
-    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
-    for minute in (1, 90):
-        clock.time_ms = NOW_MS + minute * MINUTE_MS
-        told = newest(market, end_ms=clock.time_ms).tail(1)
-        np.testing.assert_allclose(told.volume, walk(6 * 60 + minute).tail(1).volume, rtol=1e-6)
-
-
-def test_a_level_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    newest(market, rows=120)
-    first.prices = {}
-    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
-    second.prices = {"ETHUSDT": str(2000 * 1.01)}
-    second.series["ETHUSDT", "1m"] = at_level(LONG, 1.01)
-    clock.time_ms += GOOD_MS + MINUTE_MS
-    first.series["ETHUSDT", "1m"] = LONG
-    newest(market, rows=90, end_ms=clock.time_ms)
-    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
-
-
-def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    newest(market)
-    first.prices = {}
-    second.series["ETHUSDT", "1m"] = random_walk_klines(6 * 60, seed=5, sigma=0.02)
-    for _ in range(300):
-        with pytest.raises(MarketUnavailable, match=r"binanceus: .*its level is not known"):
-            market.prices(["ETHUSDT"])
-        clock.time_ms += SECOND_MS
-    assert len(second.asked("/api/v3/klines")) <= 5  # in five minutes: a budget is not spent on it
-
-
-def test_nothing_is_asked_for_again_while_another_venue_would_tell_it(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """Begun at the second venue's level; from its return on the first one tells all, and the list would only grow."""
-    first.handler = broken(Answer("sorry", 500))
-    newest(market)
-    first.handler = lambda path, query: None
-    clock.time_ms += 2 * MINUTE_MS
-    first.series["ETHUSDT", "1m"] = LONG
-    newest(market, end_ms=clock.time_ms)
-    assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
-    assert not market.borrowed("ETHUSDT", MINUTE_MS)
-    first.handler = broken(Answer("sorry", 500))
-    newest(market, end_ms=clock.time_ms)
-    assert not market.borrowed("ETHUSDT", MINUTE_MS)  # the own venue has told them now
-
-
-def test_a_level_that_newer_candles_refute_is_not_used_any_more(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    newest(market)
-    first.handler = broken(Answer("sorry", 500))
-    newest(market)  # the second one stands in, at a level that fits
-    first.handler = lambda path, query: None
-    clock.time_ms += 2 * MINUTE_MS
-    first.series["ETHUSDT", "1m"] = LONG
-    newest(market, end_ms=clock.time_ms)
-    first.handler = broken(Answer("sorry", 500))
-    second.series["ETHUSDT", "1m"] = at_level(LONG, 1.08)  # apart by more than two venues of one asset can be
-    with pytest.raises(MarketUnavailable, match="its level is not known"):
-        newest(market, end_ms=clock.time_ms)
-    with pytest.raises(MarketUnavailable, match="its level is not known"):
-        market.prices(["ETHUSDT"])
 
 
 def test_prices_are_asked_for_as_often_as_a_venue_wants(
@@ -680,46 +343,82 @@ def test_prices_are_asked_for_as_often_as_a_venue_wants(
     assert named.count("NONEUSDT") <= 3  # then it is left alone for ten minutes
 
 
-def test_a_venue_that_knows_no_sign_of_life_is_asked_again_all_the_same(first: Venue, second: Venue) -> None:
-    """A mirror may serve candles and nothing else."""
-    clock = FakeClock(NOW_MS)
-    market = two(first, second, clock, awaits_life=True)
-    try:
-        newest(market)
-        first.handler = lambda path, query: Answer("sorry", 404 if path == "/api/v3/time" else 503)
-        newest(market)
-        first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
-        clock.time_ms += UNPROVEN_MS - 1
-        newest(market)
-        assert market.faults
-        clock.time_ms += 1
-        newest(market)
-        assert not market.faults
-    finally:
-        market.stop()
-
-
-def test_a_venue_that_has_given_signs_of_life_is_waited_for(first: Venue, second: Venue) -> None:
-    clock = FakeClock(NOW_MS)
-    market = two(first, second, clock, awaits_life=True)
-    try:
-        newest(market)
-        market.clock_ahead_ms()
-        first.handler = broken(Answer("sorry", 503))
-        newest(market)
-        asked = len(first.asked("/api/v3/klines"))
-        for _ in range(10):
-            clock.time_ms += UNPROVEN_MS
-            newest(market)
-        assert len(first.asked("/api/v3/klines")) == asked
-    finally:
-        market.stop()
-
-
 def test_a_leap_that_waits_is_said_once(first: Venue, clock: FakeClock) -> None:
-    alone = Failover([Binance([first.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    lone = alone(first, clock)
     first.series["ETHUSDT", "1m"] = leapt(WALK, LAST_MS, 1.3)
     with capture_logs() as lines:
         for _ in range(5):
-            newest(alone)
+            newest(lone)
     assert [line["event"] for line in lines].count("leap_awaits_confirmation") == 1
+
+
+def test_a_leap_in_the_first_row_that_a_second_venue_lacks_is_not_confirmed(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Between two candles: within itself that one goes no further than any."""
+    longer = walk(6 * 60 + 1)
+    gone = WALK.merge(at_level(longer.tail(1), 0.7))
+    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = gone, at_level(longer, APART)
+    newest(market, rows=120)
+    clock.time_ms += MINUTE_MS
+    assert not len(market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.time_ms))
+    second.series["ETHUSDT", "1m"] = at_level(gone, APART)
+    assert len(market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.time_ms)) == 1
+
+
+def test_what_fills_a_hole_is_doubted_as_any(first: Venue, second: Venue, market: Failover) -> None:
+    hole = (LAST_MS - 8 * MINUTE_MS, LAST_MS - 5 * MINUTE_MS)
+    first.series["ETHUSDT", "1m"] = WALK.between(0, hole[0]).merge(WALK.between(hole[1], NOW_MS))
+    at_ms = hole[0] + MINUTE_MS
+    price = float(WALK.between(at_ms, NOW_MS).close[0])
+    second.series["ETHUSDT", "1m"] = at_level(with_row(WALK, at_ms, close=price * 1.5, high=price * 1.6), APART)
+    told = newest(market)
+    assert_prices_equal(told, WALK.tail(20).between(0, at_ms).merge(WALK.between(at_ms + MINUTE_MS, NOW_MS)))
+    ((key, _),) = market.aside.counts.items()
+    assert key[:2] == ("binanceus", "ETHUSDT")
+
+
+def test_a_clock_that_is_set_back_makes_no_healthy_price_frozen(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Candles that were told before look as if they came after the price, and have others."""
+    longer = walk(6 * 60 + 5)
+    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
+    clock.time_ms += 5 * MINUTE_MS
+    newest(market, rows=120, end_ms=clock.time_ms)
+    first.prices = {"ETHUSDT": repr(float(longer.high[-1]) * 1.01)}
+    clock.time_ms -= 4 * MINUTE_MS
+    for _ in range(40):
+        assert market.prices(["ETHUSDT"])["ETHUSDT"].venue == "binance"
+        clock.time_ms += 4 * SECOND_MS
+    assert not market.faults
+
+
+def test_what_may_be_asked_for_again_is_offered_less_and_less_often_while_it_is_not_to_be_had(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """A venue whose times of day work and whose candles do not: each offer makes another one tell all of them anew."""
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
+    clock.time_ms += 5 * MINUTE_MS
+    newest(market, end_ms=clock.time_ms)
+    offers = 0
+    for _ in range(90):
+        clock.time_ms += MINUTE_MS + SECOND_MS
+        offers += bool(market.borrowed("ETHUSDT", MINUTE_MS))
+        newest(market, end_ms=clock.time_ms // MINUTE_MS * MINUTE_MS)
+    assert 2 <= offers <= 8
+    first.series["ETHUSDT", "1m"], first.handler = LONG, works
+    clock.time_ms += HOUR_MS
+    assert market.borrowed("ETHUSDT", MINUTE_MS)
+
+
+def test_a_standing_is_told_before_the_candles_by_which_it_changed(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    said = []
+    market.on_standing = lambda: said.append(market.standing)
+    first.handler = broken(Answer("sorry", 500))
+    newest(market)
+    assert said[-1] == {"ETHUSDT-1m": {"level": "binanceus", "borrowed": []}}

@@ -1,0 +1,84 @@
+"""Two venues of one market that are a little apart, as servers on loopback, and a Failover over them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from core.clock import HOUR_MS, MINUTE_MS, SystemClock
+from market.binance import Binance
+from market.failover import Failover
+from market.klines import PRICE_COLUMNS, Klines
+from market.quality import Aside
+from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.market.venue import Answer, Venue
+
+NOW_MS = START_MS + 6 * HOUR_MS
+LONG = random_walk_klines(8 * 60)
+
+
+def walk(rows: int) -> Klines:
+    """The first candles of one and the same market."""
+    return LONG.between(0, START_MS + rows * MINUTE_MS)
+
+
+WALK = walk(6 * 60)
+APART = 1.002  # second over first
+LAST_MS = int(WALK.open_time_ms[-1])
+
+
+def at_level(klines: Klines, factor: float) -> Klines:
+    """The same market at a venue whose prices are higher and which trades a third as much."""
+    changed = {name: getattr(klines, name) * factor for name in PRICE_COLUMNS}
+    return replace(klines, volume=klines.volume / 3, **changed)
+
+
+def with_row(klines: Klines, at_ms: int, **cells: float) -> Klines:
+    """One candle with other numbers in it."""
+    columns = {name: getattr(klines, name).copy() for name in cells}
+    row = int(np.searchsorted(klines.open_time_ms, at_ms))
+    for name, cell in cells.items():
+        columns[name][row] = cell
+    return replace(klines, **columns)
+
+
+def leapt(klines: Klines, from_ms: int, factor: float) -> Klines:
+    """All prices from one candle on at another level: that candle opens at the old one and closes at the new."""
+    after = klines.open_time_ms >= from_ms
+    changed = {name: getattr(klines, name) * np.where(after, factor, 1.0) for name in PRICE_COLUMNS}
+    row = int(np.searchsorted(klines.open_time_ms, from_ms))
+    changed["open"][row] = klines.open[row]
+    changed["low"][row] = min(changed["low"][row], klines.open[row])
+    changed["high"][row] = max(changed["high"][row], klines.open[row])
+    return replace(klines, **changed)
+
+
+def two(first: Venue, second: Venue, clock: FakeClock | SystemClock, *, awaits_life: bool = False) -> Failover:
+    aside = Aside()
+    venues = [
+        Binance([first.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside),
+        Binance([second.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside, name="binanceus"),
+    ]
+    return Failover(venues, clock, aside, awaits_life=awaits_life)
+
+
+def alone(venue: Venue, clock: FakeClock) -> Failover:
+    return Failover([Binance([venue.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+
+
+def newest(market: Failover, rows: int = 20, end_ms: int = NOW_MS) -> Klines:
+    return market.klines("ETHUSDT", MINUTE_MS, end_ms - rows * MINUTE_MS, end_ms)
+
+
+def assert_prices_equal(left: Klines, right: Klines) -> None:
+    np.testing.assert_array_equal(left.open_time_ms, right.open_time_ms)
+    for name in PRICE_COLUMNS:
+        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=1e-9)
+
+
+def broken(answer: Answer) -> Callable[[str, dict[str, str]], Answer | None]:
+    return lambda path, query: answer
+
+
+def works(path: str, query: dict[str, str]) -> Answer | None:
+    """The handler of a venue that is well."""

@@ -1,0 +1,226 @@
+"""How long a venue that fails is left alone, and what brings it back."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
+from core.errors import MarketUnavailable
+from market.failover import Failover
+from market.health import LONE_REST_MS, PROVEN_MS, UNPROVEN_MS
+from market.hosts import Hosts
+from tests.fakes import FakeClock, eventually, random_walk_klines
+from tests.market.pair import (
+    APART,
+    NOW_MS,
+    at_level,
+    broken,
+    newest,
+    two,
+    works,
+)
+from tests.market.venue import Answer, Venue
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW_MS)
+
+
+def test_a_rate_limit_is_waited_out_and_the_venue_is_back(first: Venue, market: Failover, clock: FakeClock) -> None:
+    newest(market)
+    first.scripted = [Answer("{}", 429, {"Retry-After": "30"})]
+    newest(market)
+    asked = len(first.requests)
+    clock.time_ms += 29 * SECOND_MS
+    newest(market)
+    assert len(first.requests) == asked
+    clock.time_ms += 2 * SECOND_MS
+    newest(market)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    assert not market.faults
+
+
+def test_rests_grow_while_another_venue_stands_in(first: Venue, market: Failover, clock: FakeClock) -> None:
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    asked_ms = []
+    for _ in range(600):
+        before = len(first.requests)
+        newest(market)
+        if len(first.requests) > before:
+            asked_ms.append(clock.time_ms - NOW_MS)
+        clock.time_ms += SECOND_MS
+    rests = np.diff(asked_ms) / 1000
+    assert list(rests[:6]) == [1, 2, 4, 8, 16, 32]
+    assert set(rests[6:]) == {60}
+
+
+def test_when_all_are_gone_each_is_tried_again_soon(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market)
+    first.handler = second.handler = broken(Answer("sorry", 500))
+    for _ in range(60):
+        with pytest.raises(MarketUnavailable, match="no venue has"):
+            newest(market)
+        clock.time_ms += SECOND_MS
+    first.handler = works
+    clock.time_ms += LONE_REST_MS
+    assert len(newest(market)) == 20
+
+
+def test_a_venue_that_hangs_holds_nobody_up(first: Venue, second: Venue) -> None:
+    """With signs of life awaited: after the first time no question waits for it, and it is back when it answers."""
+    clock = SystemClock()
+    now_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
+    live = random_walk_klines(300, start_ms=now_ms - 300 * MINUTE_MS)
+    first.add("ETHUSDT", live)
+    second.add("ETHUSDT", at_level(live, APART))
+    market = two(first, second, clock, awaits_life=True)
+    try:
+        newest(market, end_ms=now_ms)
+        first.handler = broken(Answer("sorry", 503))
+        newest(market, end_ms=now_ms)
+        asked = len([path for path, _ in first.requests if path == "/api/v3/klines"])
+        for _ in range(20):
+            newest(market, end_ms=now_ms)
+        assert len([path for path, _ in first.requests if path == "/api/v3/klines"]) == asked
+        eventually(lambda: any(path == "/api/v3/time" for path, _ in first.requests), what="a look for a sign of life")
+        first.handler = works
+
+        def is_back() -> bool:
+            newest(market, end_ms=now_ms)
+            return market.source("ETHUSDT", MINUTE_MS) == "binance"
+
+        eventually(is_back, timeout_s=5, what="the first venue's return")
+    finally:
+        market.stop()
+
+
+def test_a_venue_that_knows_no_sign_of_life_is_asked_again_all_the_same(first: Venue, second: Venue) -> None:
+    """A mirror may serve candles and nothing else."""
+    clock = FakeClock(NOW_MS)
+    market = two(first, second, clock, awaits_life=True)
+    try:
+        newest(market)
+        first.handler = lambda path, query: Answer("sorry", 404 if path == "/api/v3/time" else 503)
+        newest(market)
+        first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
+        clock.time_ms += UNPROVEN_MS - 1
+        newest(market)
+        assert market.faults
+        clock.time_ms += 1
+        newest(market)
+        assert not market.faults
+    finally:
+        market.stop()
+
+
+def test_a_venue_that_has_given_signs_of_life_is_waited_for(first: Venue, second: Venue) -> None:
+    clock = FakeClock(NOW_MS)
+    market = two(first, second, clock, awaits_life=True)
+    try:
+        newest(market)
+        market.clock_ahead_ms()
+        first.handler = broken(Answer("sorry", 503))
+        newest(market)
+        asked = len(first.asked("/api/v3/klines"))
+        for _ in range(10):
+            clock.time_ms += UNPROVEN_MS
+            newest(market)
+        assert len(first.asked("/api/v3/klines")) == asked
+    finally:
+        market.stop()
+
+
+@pytest.mark.parametrize("how", ["with another to stand in", "alone"])
+def test_a_proven_venue_that_gives_no_sign_of_life_any_more_is_asked_again_some_day(
+    first: Venue, second: Venue, how: str
+) -> None:
+    """It may be well, and only its path for signs of life gone."""
+    clock = FakeClock(NOW_MS)
+    market = two(first, second, clock, awaits_life=True)
+    try:
+        newest(market)
+        market.clock_ahead_ms()
+        first.handler = broken(Answer("sorry", 503))
+        newest(market)
+        if how == "alone":
+            second.handler = broken(Answer("sorry", 503))
+        first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
+        clock.time_ms += (UNPROVEN_MS if how == "alone" else PROVEN_MS) - 1
+        if how == "alone":
+            with pytest.raises(MarketUnavailable):
+                newest(market)
+        else:
+            newest(market)
+            assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
+        clock.time_ms += 1
+        newest(market)
+        assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    finally:
+        market.stop()
+
+
+def test_a_venue_that_has_no_such_candles_stands_in_for_nobody(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """CoinGecko has no minutes: beside it alone the first venue is asked again as soon as one alone is."""
+    market.venues[1]._offer = replace(market.venues[1].offer, intervals_ms=frozenset({HOUR_MS}))  # type: ignore[attr-defined]
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    for _ in range(10):
+        asked = len(first.requests)
+        with pytest.raises(MarketUnavailable):
+            newest(market)
+        assert len(first.requests) > asked
+        clock.time_ms += LONE_REST_MS
+
+
+def hosts_of(venue: Venue, clock: FakeClock) -> Hosts:
+    return Hosts([venue.url], clock, timeout_s=1, patience_s=0, remedy="")
+
+
+def test_a_rest_does_not_outlast_a_clock_that_is_set_back(venue: Venue, clock: FakeClock) -> None:
+    hosts = hosts_of(venue, clock)
+    venue.scripted = [Answer("{}", 429, {"Retry-After": "30"})]
+    with pytest.raises(MarketUnavailable, match="429"):
+        hosts.ask("/api/v3/time", {}, len)
+    with pytest.raises(MarketUnavailable, match="left alone for 30 s"):
+        hosts.ask("/api/v3/time", {}, len)
+    clock.time_ms -= HOUR_MS
+    assert hosts.ask("/api/v3/time", {}, len)
+
+
+@pytest.mark.parametrize("asked_for", ["Wed, 15 Nov 2028 06:00:00 GMT", "999999999"])
+def test_no_answer_makes_us_rest_for_more_than_a_day(venue: Venue, clock: FakeClock, asked_for: str) -> None:
+    hosts = hosts_of(venue, clock)
+    venue.scripted = [Answer("{}", 429, {"Retry-After": asked_for})]
+    with pytest.raises(MarketUnavailable, match="429"):
+        hosts.ask("/api/v3/time", {}, len)
+    assert hosts.resting_until_ms == clock.time_ms + 24 * HOUR_MS
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        pytest.param(Answer("{}", 429, {"Retry-After": "30"}), "rate limited", id="limited"),
+        pytest.param(Answer("no", 451), "HTTP 451", id="barred"),
+    ],
+)
+def test_a_sign_of_life_is_not_looked_for_where_we_may_not_ask(
+    venue: Venue, clock: FakeClock, answer: Answer, says: str
+) -> None:
+    """And one that is refused so tells the questions to stay away as well."""
+    hosts = hosts_of(venue, clock)
+    venue.scripted = [answer]
+    assert not hosts.answers("/api/v3/time", 1)
+    for _ in range(5):
+        found = hosts.answers("/api/v3/time", 1)
+        assert says in found.detail
+    assert len(venue.requests) == 1
+    assert hosts.asked_last_minute == 1
+    clock.time_ms += 11 * MINUTE_MS
+    assert hosts.answers("/api/v3/time", 1)

@@ -1,0 +1,309 @@
+"""At what level a symbol's series are, and what another venue's candles and prices are multiplied by."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
+from core.errors import MarketUnavailable
+from market.failover import Failover
+from market.klines import COLUMNS, PRICE_COLUMNS, Klines
+from market.level import GOOD_MS, LEAST_COMMON, level_ratio
+from tests.fakes import FakeClock, random_walk_klines
+from tests.market.pair import (
+    APART,
+    LAST_MS,
+    LONG,
+    NOW_MS,
+    WALK,
+    alone,
+    assert_prices_equal,
+    at_level,
+    broken,
+    newest,
+    walk,
+    with_row,
+    works,
+)
+from tests.market.venue import Answer, Venue
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW_MS)
+
+
+def test_what_the_first_told_is_never_told_otherwise(first: Venue, second: Venue, market: Failover) -> None:
+    before = newest(market, rows=30)
+    second.series["ETHUSDT", "1m"] = with_row(
+        at_level(WALK, APART), LAST_MS, close=float(WALK.close[-1]) * 1.004, high=float(WALK.high[-1]) * 1.01
+    )
+    first.handler = broken(Answer("sorry", 500))
+    after = newest(market, rows=30)
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+
+
+def test_no_return_has_the_difference_of_two_venues_in_it(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """There and back: what a reader has merged is the market's own path throughout."""
+    whole = walk(7 * 60)
+    kept = newest(market, rows=100)
+    second.series["ETHUSDT", "1m"] = at_level(whole, APART)
+    first.handler = broken(Answer("sorry", 500))
+    for minute in range(1, 40):
+        clock.time_ms = NOW_MS + minute * MINUTE_MS
+        kept = kept.merge(market.klines("ETHUSDT", MINUTE_MS, kept.end_ms - 10 * MINUTE_MS, clock.time_ms))
+    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()  # the first is not to be asked
+    first.series["ETHUSDT", "1m"] = whole
+    first.handler = works
+    clock.time_ms += MINUTE_MS
+    ((since_ms, until_ms),) = market.borrowed("ETHUSDT", MINUTE_MS)
+    assert (since_ms, until_ms) == (NOW_MS, NOW_MS + 39 * MINUTE_MS)
+    assert_prices_equal(kept, whole.between(int(kept.open_time_ms[0]), kept.end_ms))
+    back = market.klines("ETHUSDT", MINUTE_MS, since_ms, clock.time_ms)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()
+    np.testing.assert_allclose(back.close, whole.between(since_ms, clock.time_ms).close, rtol=1e-11)
+
+
+def test_flows_that_are_counted_otherwise_are_left_out_and_volume_is_brought_to_size(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market, rows=120)
+    first.handler = broken(Answer("sorry", 500))
+    clock.time_ms += MINUTE_MS
+    longer = walk(6 * 60 + 1)
+    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
+    told = newest(market, end_ms=NOW_MS + MINUTE_MS).tail(1)
+    assert np.isnan(told.trades).all()
+    assert np.isnan(told.taker_buy_base).all()
+    np.testing.assert_allclose(told.volume, longer.tail(1).volume, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(at_level(WALK, 1.2), id="another level altogether"),
+        pytest.param(random_walk_klines(6 * 60, seed=5, sigma=0.02), id="another asset"),
+        pytest.param(at_level(WALK, APART).tail(LEAST_COMMON - 1), id="too few in common"),
+    ],
+)
+def test_a_venue_whose_level_cannot_be_told_is_not_used(
+    first: Venue, second: Venue, market: Failover, other: Klines
+) -> None:
+    newest(market)
+    second.series["ETHUSDT", "1m"] = other
+    first.handler = broken(Answer("sorry", 500))
+    with pytest.raises(
+        MarketUnavailable, match=r"no venue has 1m klines of ETHUSDT: binance: .*500.*binanceus: .*level"
+    ):
+        newest(market)
+
+
+def test_whoever_tells_first_sets_the_level(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
+    first.handler = broken(Answer("barred", 451))
+    klines = newest(market)
+    np.testing.assert_allclose(klines.close, WALK.tail(20).close * APART)
+    assert market.level("ETHUSDT") == "binanceus"
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000 * APART)
+    first.handler = works
+    clock.time_ms += 11 * 60 * SECOND_MS  # the hosts' own memory of being barred
+    first.series["ETHUSDT", "1m"] = longer = walk(6 * 60 + 11)
+    klines = newest(market, end_ms=clock.time_ms)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    np.testing.assert_allclose(klines.close[-1], longer.close[-1] * APART)
+
+
+def test_a_level_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: FakeClock) -> None:
+    """Where candles at that level are there, the new venue's are brought to it; where none are, it begins anew."""
+    lone = alone(first, clock)
+    lone.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    lone.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
+    np.testing.assert_allclose(newest(lone).close, WALK.tail(20).close * APART, rtol=1e-9)
+    again = alone(first, clock)
+    again.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    assert_prices_equal(newest(again), WALK.tail(20))
+    assert again.level("ETHUSDT") == "binance"
+
+
+def test_two_first_answers_at_once_have_one_level(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """A first sync asks for several months at a time, and a venue may fail for one of them."""
+    first.handler = broken(Answer("sorry", 500))
+
+    def meanwhile(path: str, query: dict[str, str]) -> Answer | None:
+        second.handler = works
+        first.handler = works
+        clock.time_ms += 2 * SECOND_MS
+        newest(market, rows=120)
+        return None
+
+    second.handler = meanwhile
+    assert_prices_equal(newest(market), WALK.tail(20))
+    assert market.level("ETHUSDT") == "binance"
+
+
+def test_a_level_is_a_median_of_what_both_have() -> None:
+    other = at_level(WALK, APART)
+    wild = with_row(with_row(other, LAST_MS, high=9e9), LAST_MS - MINUTE_MS, high=9e9)
+    scale = level_ratio(WALK.tail(60), wild)
+    assert scale
+    assert scale.price == pytest.approx(1 / APART)
+    assert scale.flow == pytest.approx(3.0)
+
+
+def test_volume_is_brought_to_size_long_after_the_venues_shared_a_candle(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market, rows=120)
+    first.handler = broken(Answer("sorry", 500))
+    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
+    for minute in (1, 90):
+        clock.time_ms = NOW_MS + minute * MINUTE_MS
+        told = newest(market, end_ms=clock.time_ms).tail(1)
+        np.testing.assert_allclose(told.volume, walk(6 * 60 + minute).tail(1).volume, rtol=1e-6)
+
+
+def test_a_level_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market, rows=120)
+    first.prices = {}
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
+    second.prices = {"ETHUSDT": str(2000 * 1.01)}
+    second.series["ETHUSDT", "1m"] = at_level(LONG, 1.01)
+    clock.time_ms += GOOD_MS + MINUTE_MS
+    first.series["ETHUSDT", "1m"] = LONG
+    newest(market, rows=90, end_ms=clock.time_ms)
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
+
+
+def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market)
+    first.prices = {}
+    second.series["ETHUSDT", "1m"] = random_walk_klines(6 * 60, seed=5, sigma=0.02)
+    for _ in range(300):
+        with pytest.raises(MarketUnavailable, match=r"binanceus: .*its level is not known"):
+            market.prices(["ETHUSDT"])
+        clock.time_ms += SECOND_MS
+    assert len(second.asked("/api/v3/klines")) <= 5  # in five minutes: a budget is not spent on it
+
+
+def test_nothing_is_asked_for_again_while_another_venue_would_tell_it(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Begun at the second venue's level; from its return on the first one tells all, and the list would only grow."""
+    first.handler = broken(Answer("sorry", 500))
+    newest(market)
+    first.handler = works
+    clock.time_ms += 2 * MINUTE_MS
+    first.series["ETHUSDT", "1m"] = LONG
+    newest(market, end_ms=clock.time_ms)
+    assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
+    assert not market.borrowed("ETHUSDT", MINUTE_MS)
+    first.handler = broken(Answer("sorry", 500))
+    newest(market, end_ms=clock.time_ms)
+    assert not market.borrowed("ETHUSDT", MINUTE_MS)  # the own venue has told them now
+
+
+def test_a_level_that_newer_candles_refute_is_not_used_any_more(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    newest(market)  # the second one stands in, at a level that fits
+    first.handler = works
+    clock.time_ms += 2 * MINUTE_MS
+    first.series["ETHUSDT", "1m"] = LONG
+    newest(market, end_ms=clock.time_ms)
+    first.handler = broken(Answer("sorry", 500))
+    second.series["ETHUSDT", "1m"] = at_level(LONG, 1.08)  # apart by more than two venues of one asset can be
+    with pytest.raises(MarketUnavailable, match="its level is not known"):
+        newest(market, end_ms=clock.time_ms)
+    with pytest.raises(MarketUnavailable, match="its level is not known"):
+        market.prices(["ETHUSDT"])
+
+
+def drifted(klines: Klines, from_ms: int, factor: float) -> Klines:
+    """The second venue's candles, which from a moment on are apart by another factor."""
+    factors = np.where(klines.open_time_ms < from_ms, APART, factor)
+    return replace(klines, **{name: getattr(klines, name) * factors for name in PRICE_COLUMNS})  # type: ignore[arg-type]
+
+
+def test_a_level_of_the_second_venue_moves_with_it_while_the_first_tells_the_series(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    whole = random_walk_klines(14 * 60)
+    first.series["ETHUSDT", "1m"] = whole
+    second.series["ETHUSDT", "1m"] = drifted(whole, NOW_MS + HOUR_MS, 1.004)
+    first.handler = broken(Answer("sorry", 500))
+    newest(market)
+    first.handler = works
+    asked, hours = len(second.asked("/api/v3/klines")), 6
+    for minute in range(1, hours * 60):
+        clock.time_ms = NOW_MS + minute * MINUTE_MS
+        told = newest(market, end_ms=clock.time_ms)
+    assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
+    assert told.close[-1] == pytest.approx(whole.between(0, clock.time_ms).close[-1] * 1.004, rel=1e-9)
+    assert len(second.asked("/api/v3/klines")) - asked <= hours + 1  # it is not asked for more than that needs
+
+
+def test_a_level_is_measured_by_each_interval_and_a_price_counts_by_the_shortest(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """In a long outage sixty hours say another ratio than the last hour."""
+    hours = random_walk_klines(200, interval_ms=HOUR_MS, start_ms=NOW_MS - 200 * HOUR_MS)
+    first.add("ETHUSDT", hours)
+    second.add("ETHUSDT", at_level(hours, 1.006))
+    newest(market, rows=120)
+    market.klines("ETHUSDT", HOUR_MS, NOW_MS - 50 * HOUR_MS, NOW_MS)
+    first.handler = broken(Answer("sorry", 500))
+    first.prices = {}
+    newest(market)
+    told = market.klines("ETHUSDT", HOUR_MS, NOW_MS - 60 * HOUR_MS, NOW_MS)
+    np.testing.assert_allclose(told.close, hours.tail(60).close, rtol=1e-9)
+    clock.time_ms += MINUTE_MS
+    second.series["ETHUSDT", "1m"] = at_level(walk(6 * 60 + 1), APART)
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000)
+    assert_prices_equal(newest(market, end_ms=clock.time_ms), walk(6 * 60 + 1).tail(20))
+
+
+def test_a_venue_out_of_use_leaves_its_level_to_all_intervals_of_a_symbol(first: Venue, clock: FakeClock) -> None:
+    """Candles of one interval are enough to bring the other to it."""
+    hours = random_walk_klines(200, interval_ms=HOUR_MS, start_ms=NOW_MS - 200 * HOUR_MS)
+    first.add("ETHUSDT", hours)
+    again = alone(first, clock)
+    for interval_ms in (HOUR_MS, MINUTE_MS):
+        again.stand("ETHUSDT", interval_ms, "kraken", [])
+    again.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
+    with pytest.raises(MarketUnavailable, match="its level is not known"):
+        again.klines("ETHUSDT", HOUR_MS, NOW_MS - 20 * HOUR_MS, NOW_MS)
+    assert again.level("ETHUSDT") == "kraken"
+    clock.time_ms += 2 * SECOND_MS
+    np.testing.assert_allclose(newest(again).close, WALK.tail(20).close * APART, rtol=1e-9)
+    told = again.klines("ETHUSDT", HOUR_MS, NOW_MS - 20 * HOUR_MS, NOW_MS)
+    np.testing.assert_allclose(told.close, hours.tail(20).close * APART, rtol=1e-9)
+
+
+def test_a_ratio_is_used_while_the_venue_cannot_tell_a_newer_one(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Its candles fail and its prices do not: they are neither thrown away nor is it asked for candles each time."""
+    newest(market, rows=120)
+    first.prices = {}
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].venue == "binanceus"
+    first.series["ETHUSDT", "1m"] = LONG
+    clock.time_ms += GOOD_MS + MINUTE_MS
+    newest(market, rows=90, end_ms=clock.time_ms)
+    second.handler = lambda path, query: Answer("sorry", 500) if path == "/api/v3/klines" else None
+    asked = len(second.asked("/api/v3/klines"))
+    for _ in range(120):
+        assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000)
+        clock.time_ms += SECOND_MS
+    assert len(second.asked("/api/v3/klines")) - asked <= 3
