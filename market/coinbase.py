@@ -79,6 +79,10 @@ class Coinbase(RestVenue):
             for symbol in dict.fromkeys(symbols)
         }
 
+    def clock_ahead_ms(self) -> int:
+        """See the protocol."""
+        return self._ahead_ms(self._time)
+
     def _time(self, body: bytes) -> int:
         answer = json_of(body)
         at_ms = time_ms(answer.get("iso")) if isinstance(answer, dict) else 0

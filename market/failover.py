@@ -139,6 +139,7 @@ class Failover(MarketData):
                 klines = venue.archive(symbol, interval_ms, day_ms, month=month)
                 if klines is None:
                     return None
+                self._series(symbol, interval_ms)
                 self._levels.begin(symbol, venue.offer.name)
                 self.on_standing()
                 return self._believed(venue, symbol, klines)  # the holes are asked for over REST

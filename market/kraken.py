@@ -83,6 +83,10 @@ class Kraken(RestVenue):
         found = self._of_pair(", ".join(names), "/0/public/Ticker", params, partial(last_trades, pairs=pairs))
         return {symbol: Price(price=found[name], asof_ms=asof_ms) for symbol, name in names.items()}
 
+    def clock_ahead_ms(self) -> int:
+        """See the protocol."""
+        return self._ahead_ms(self._time)
+
     def _time(self, body: bytes) -> int:
         at_s = _result(body).get("unixtime")
         if type(at_s) is not int or not 0 <= at_s < 10**11:

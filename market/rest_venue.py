@@ -73,23 +73,17 @@ class RestVenue(Venue):
         """None: there are no archive files."""
         return None
 
-    def clock_ahead_ms(self) -> int:
-        """See the protocol. The answer is taken to be of the middle between question and answer."""
-        if not self._offer.tells_time:
-            return 0
+    def _ahead_ms(self, time_of: Callable[[bytes], int]) -> int:
+        """How far a venue is ahead whose ping tells its time; that is taken to be of the middle between both ways.
+
+        Args:
+            time_of: reads that answer, in ms; raises MalformedKlines where it is none.
+        """
         asked_ms = self._clock.now_ms()
-        venue_ms = self._hosts.ask(self._offer.ping, {}, self._time)
+        venue_ms = self._hosts.ask(self._offer.ping, {}, time_of)
         took_ms = self._clock.now_ms() - asked_ms
         ahead_ms = venue_ms - asked_ms - took_ms // 2
         return ahead_ms if abs(ahead_ms) > max(took_ms, LEAST_AHEAD_MS) else 0
-
-    def _time(self, body: bytes) -> int:
-        """The venue's time in an answer to the ping of its offer, in ms.
-
-        Raises:
-            MalformedKlines: it is none.
-        """
-        raise NotImplementedError(f"{self._offer.name} is said to tell its time")
 
     def _check(self, interval_ms: int) -> None:
         """Raises ConfigError when the venue has no klines of that interval."""

@@ -21,7 +21,8 @@ from tests.market.venue import Answer, Venue
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 NOW_MS = START_MS + 2 * DAY_MS
-VENUES = [pytest.param(kind, id=kind.OFFER.name) for kind in (Tiingo, Atlas, CoinGecko)]
+KINDS: tuple[type[KeyedVenue], ...] = (Tiingo, Atlas, CoinGecko)
+VENUES = [pytest.param(kind, id=kind.OFFER.name) for kind in KINDS]
 Call = Callable[[KeyedVenue], object]
 
 
@@ -110,49 +111,31 @@ OF_ONE = [
 ]
 
 
-def assert_tells_no_key(
-    keyed: KeyedVenue, venue: Venue, call: Call, answer: Answer, error: type[WorkerError], says: str
+CASES = [
+    *(pytest.param(kind, *case.values, id=f"{kind.OFFER.name}: {case.id}") for kind in KINDS for case in OF_ANY),
+    *(pytest.param(*case, id=f"{case[0].OFFER.name}: {case[1].status} {case[1].body!r:.30}") for case in OF_ONE),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("kind", "answer", "error", "says"), CASES)
+def test_a_refusal_says_what_to_do_and_a_key_is_in_no_fault_no_log_and_no_url(
+    venue: Venue,
+    clock: FakeClock,
+    aside: Aside,
+    kind: type[KeyedVenue],
+    call: Call,
+    answer: Answer,
+    error: type[WorkerError],
+    says: str,
 ) -> None:
+    keyed = kind([venue.url], clock, aside, key=KEY, patience_s=0)
     venue.handler = lambda path, query: answer
     with capture_logs() as lines, pytest.raises(error, match=says) as caught:
         call(keyed)
-    assert {path for path, _ in venue.requests} == {venue.requests[0][0]}  # nowhere else
     for told in (str(caught.value), repr(caught.value), str(lines), repr(keyed), str(venue.requests)):
         assert KEY not in told
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("answer", "error", "says"), OF_ANY)
-@pytest.mark.parametrize("kind", VENUES)
-def test_a_key_is_in_no_fault_no_log_and_no_url(
-    venue: Venue,
-    clock: FakeClock,
-    aside: Aside,
-    kind: type[KeyedVenue],
-    call: Call,
-    answer: Answer,
-    error: type[WorkerError],
-    says: str,
-) -> None:
-    keyed = kind([venue.url], clock, aside, key=KEY, patience_s=0)
-    assert_tells_no_key(keyed, venue, call, answer, error, says)
-
-
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize(("kind", "answer", "error", "says"), OF_ONE)
-def test_a_refusal_says_what_to_do(
-    venue: Venue,
-    clock: FakeClock,
-    aside: Aside,
-    kind: type[KeyedVenue],
-    call: Call,
-    answer: Answer,
-    error: type[WorkerError],
-    says: str,
-) -> None:
-    keyed = kind([venue.url], clock, aside, key=KEY, patience_s=0)
-    assert_tells_no_key(keyed, venue, call, answer, error, says)
-    assert len(venue.requests) == 1
+    assert len(venue.requests) == 1 + answer.hang_up  # a connection that was closed is opened anew, once
 
 
 @pytest.mark.parametrize("kind", VENUES)

@@ -233,7 +233,7 @@ def test_a_level_that_newer_candles_refute_is_not_used_any_more(
 def drifted(klines: Klines, from_ms: int, factor: float) -> Klines:
     """The second venue's candles, which from a moment on are apart by another factor."""
     factors = np.where(klines.open_time_ms < from_ms, APART, factor)
-    return replace(klines, **{name: getattr(klines, name) * factors for name in PRICE_COLUMNS})  # type: ignore[arg-type]
+    return replace(klines, **{name: getattr(klines, name) * factors for name in PRICE_COLUMNS})
 
 
 def test_a_level_of_the_second_venue_moves_with_it_while_the_first_tells_the_series(

@@ -15,7 +15,7 @@ from market.live import OVERLAP_ROWS, LiveMarket, Series
 from market.provider import MarketData, MarketStream, Price
 from market.simulated import SimulatedExchange
 from tests.fakes import eventually, random_walk_klines
-from tests.inference.stand import BASE_MS, RunningClock
+from tests.inference.stand import BASE_MS, RunningClock, Skewed
 
 BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)
 ROWS = 30
@@ -325,3 +325,63 @@ def test_a_clock_that_is_set_back_lengthens_no_pause(clock: RunningClock) -> Non
         market.unlisted = ""
         clock.jump(-HOUR_MS)
         eventually(lambda: feed.live.anchor("ETHUSDT") is not None, what="the price")
+
+
+class Timed(Scripted):
+    """A venue that goes by its own time: it tells that, and refuses prices by a clock that is far from it."""
+
+    def __init__(self, ours: CorrectedClock, its: RunningClock) -> None:
+        super().__init__(its)
+        self.ours = ours
+        self.looks = 0
+
+    def clock_ahead_ms(self) -> int:
+        self.looks += 1
+        return self.clock.now_ms() - self.ours.now_ms()
+
+    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+        if abs(self.clock.now_ms() - self.ours.now_ms()) > MINUTE_MS:
+            raise MalformedKlines("the time of its trade is in the future")
+        return super().prices(symbols)
+
+
+def test_a_wrong_clock_is_seen_though_it_is_what_makes_prices_fail(clock: RunningClock) -> None:
+    ours = CorrectedClock(Skewed(clock, -2 * HOUR_MS))
+    market = Timed(ours, clock)
+    with feeding(market, {BTC: ROWS}, ours) as feed:
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price by the venue's time")
+        assert abs(ours.ahead_ms - 2 * HOUR_MS) < MINUTE_MS
+
+
+def test_the_venues_time_is_asked_for_again_at_once_when_the_clock_went_back_or_the_venue_is_back(
+    clock: RunningClock,
+) -> None:
+    machine = RunningClock()
+    ours = CorrectedClock(machine)
+    market = Timed(ours, clock)
+    with feeding(market, {BTC: ROWS}, ours) as feed:
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price")
+        machine.jump(-HOUR_MS)
+        eventually(lambda: abs(ours.ahead_ms - HOUR_MS) < MINUTE_MS, what="the venue's time instead")
+        market.fault = MarketUnavailable("gone")
+        eventually(lambda: feed.live.price_fault("BTCUSDT") == "gone", what="an outage")
+        looks, market.fault = market.looks, None
+        eventually(lambda: market.looks > looks, what="another look")
+
+
+def test_a_venue_of_little_history_is_not_all_there_is(clock: RunningClock) -> None:
+    """Another one that reaches further back may have returned: all that is kept is asked for again now and then."""
+    market = Scripted(clock)
+    whole, market.tape = market.tape, market.tape.between(BASE_MS - 5 * MINUTE_MS, 2**62)
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(feed.has(BTC, rows=5), what="what it has")
+        market.tape = whole
+        for _ in range(2):
+            clock.jump(6 * MINUTE_MS)
+            asked = len(market.asked_ms)
+            eventually(lambda asked=asked: len(market.asked_ms) > asked, what="the next candles")  # type: ignore[misc]
+        eventually(feed.has(BTC), what="all that is wanted")
+        asked = len(market.asked_ms)
+        clock.jump(12 * MINUTE_MS)
+        eventually(lambda: len(market.asked_ms) > asked, what="the next candles")
+        assert min(market.asked_ms[asked:]) > BASE_MS - 20 * MINUTE_MS  # it has all now

@@ -38,14 +38,23 @@ class Dearer(Binance):
 
 
 @contextmanager
-def live_over(*exchanges: SimulatedExchange, clock: RunningClock) -> Iterator[tuple[LiveMarket, Failover]]:
+def live_over(
+    *exchanges: SimulatedExchange, clock: RunningClock, left: Klines | None = None
+) -> Iterator[tuple[LiveMarket, Failover]]:
+    """Both run until the end.
+
+    Args:
+        left: what an earlier run kept of the series, at the first venue's level.
+    """
     aside, ours = Aside(), CorrectedClock(clock)
     venues = [
         kind([exchange.url], "", ours, timeout_s=1, patience_s=0, aside=aside, name=name)
         for exchange, kind, name in zip(exchanges, (Binance, Dearer), ("binance", "binanceus"), strict=False)
     ]
     market = Failover(venues, ours, aside)
-    live = LiveMarket(market, {BTC: ROWS}, ours)
+    if left is not None:
+        market.stand(*BTC, "binance", [])
+    live = LiveMarket(market, {BTC: ROWS}, ours, tail=None if left is None else lambda symbol, interval_ms: left)
     live.start(lambda _: None)
     try:
         eventually(lambda: bool(live.anchor("BTCUSDT") and len(live.klines(*BTC))), what="the start")
@@ -65,7 +74,8 @@ def is_true(live: LiveMarket, exchange: SimulatedExchange, clock: RunningClock) 
     """Whether the anchor is a price of the last seconds, at the first venue's level."""
     anchor = live.anchor("BTCUSDT")
     assert anchor
-    moments = range(anchor.asof_ms - 1000, clock.now_ms() + 1, 250)
+    now_ms = clock.now_ms()
+    moments = (*range(anchor.asof_ms - 1000, now_ms, 250), now_ms)  # the tape moves every quarter second
     told = [price_at(exchange.tape, "BTCUSDT", at) for at in moments]
     return any(price is not None and abs(price / anchor.price - 1) < 1e-6 for price in told)
 
@@ -123,3 +133,17 @@ def test_a_venue_that_hangs_leaves_the_price_to_the_next(
                 break
         assert clock.now_ms() - live.anchor("BTCUSDT").asof_ms < 3_000  # type: ignore[union-attr]
         exchange.clear_faults()
+
+
+def test_after_a_long_time_off_the_level_is_told_by_what_is_too_old_to_be_kept(
+    exchange: SimulatedExchange, second: SimulatedExchange, clock: RunningClock
+) -> None:
+    end_ms = BASE_MS - 2 * ROWS * MINUTE_MS
+    left = exchange.tape.klines("BTCUSDT", MINUTE_MS, end_ms - ROWS * MINUTE_MS, end_ms)
+    exchange.outage(3600)
+    with live_over(exchange, second, clock=clock, left=left) as (live, market):
+        eventually(lambda: live.source(*BTC) == "binanceus", what="the other venue")
+        assert market.level("BTCUSDT") == "binance"
+        true = second.tape.klines("BTCUSDT", MINUTE_MS, BASE_MS - ROWS * MINUTE_MS, BASE_MS)
+        np.testing.assert_allclose(live.klines(*BTC).close, true.close, rtol=1e-6)
+        eventually(lambda: is_true(live, second, clock), what="its price")
