@@ -26,6 +26,7 @@ MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of o
 LONGEST_VAIN_MS = 60 * MINUTE_MS  # between two offers of what may be asked for again
 STILL_SEEN_MS = 5 * SECOND_MS  # a price that was not asked for in between may have been another one
 OF_ONE_SYMBOL = (ConfigError, MalformedKlines, Refused)  # failures that may be about one symbol of several
+OLD_PRICE_MS = 10 * SECOND_MS  # of a trade: then the next venue is asked whether it has had one since
 PRICE_SHARE = 0.5  # of what a venue may be asked: the other half is for candles and signs of life
 
 Standing = dict[str, dict[str, Any]]  # series, as "ETHUSDT-1m": {"level": venue, "borrowed": [[start_ms, end_ms], ...]}
@@ -146,7 +147,10 @@ class Failover(MarketData):
         return None
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """See the protocol. A symbol that no venue has a price of is left out, where there is one of another."""
+        """See the protocol. A symbol that no venue has a price of is left out, where there is one of another.
+
+        A symbol that has long not been traded at one venue is asked for at the next, and the newest price counts.
+        """
         found: dict[str, Price] = {}
         failures: Failures = []
         left = list(dict.fromkeys(symbols))
@@ -168,8 +172,10 @@ class Failover(MarketData):
                     failures.append((venue, error))
                 else:
                     self._health.well(venue, PRICES, symbol)
-                    found[symbol] = replace(price, price=price.price * factor, venue=venue.offer.name)
-            left = [symbol for symbol in left if symbol not in found]
+                    if symbol not in found or price.asof_ms > found[symbol].asof_ms:
+                        found[symbol] = replace(price, price=price.price * factor, venue=venue.offer.name)
+            old_ms = self._clock.now_ms() - OLD_PRICE_MS
+            left = [symbol for symbol in left if symbol not in found or found[symbol].asof_ms < old_ms]
             if not left:
                 break
         if not found:

@@ -1,6 +1,7 @@
 """The newest price of every symbol: from the stream while that tells it, else asked for over REST once a second."""
 
 import threading
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -17,6 +18,7 @@ LONGEST_BACK_OFF_S = 1.0  # a venue that is back is noticed this soon; what it a
 NAP_S = 0.25  # what the stream stops telling, and a clock that was set, is noticed this late
 CLOCK_EVERY_MS, CLOCK_UNKNOWN_MS = MINUTE_MS, 5 * MINUTE_MS  # the second where the venue did not tell it
 CLOCK_AGAIN_MS = 10 * SECOND_MS
+STEP_MS = 5 * SECOND_MS  # by which a clock and the time that has passed differ when it was set, or the machine slept
 SUSPECT_MS = 2 * SECOND_MS  # a trade that is so far from our now: it is late, or the clocks differ
 TELLING_MS = SECOND_MS  # clocks that differ by more are worth a word
 MOST_AHEAD_MS = DAY_MS  # no machine that can speak TLS is further off: it is the venue's answer that is wrong
@@ -48,7 +50,7 @@ class PriceFeed:
         self._streaming = False
         self._clock_looked_ms: int | None = None
         self._clock_pause_ms = CLOCK_EVERY_MS
-        self._looped_ms = 0
+        self._looped: tuple[int, float] | None = None  # by our clock, and by one that nobody sets
         self._clock_suspect = False
         self._wake = threading.Event()
         self._stopping = False
@@ -85,16 +87,23 @@ class PriceFeed:
     def _run(self) -> None:
         while not self._stopping:
             now_ms = self._clock.now_ms()
-            if now_ms < self._looped_ms:  # the clock was set back
+            if self._has_stepped(now_ms):
                 self._clock_looked_ms = None
-            self._looped_ms = now_ms
             if self._asked_ms is None or not 0 <= now_ms - self._asked_ms < self._pause_ms:
                 wanted = [symbol for symbol in self._symbols if self._is_wanted(symbol, now_ms)]
                 if wanted:
                     self._asked_ms, self._pause_ms = now_ms, self._ask_and_note(wanted, now_ms)
-                self._look_at_the_clock(now_ms)  # also where prices fail: a wrong clock may be why
+            self._look_at_the_clock(now_ms)  # also where prices fail: a wrong clock may be why
             self._wake.wait(NAP_S)
             self._wake.clear()
+
+    def _has_stepped(self, now_ms: int) -> bool:
+        """Whether our clock was set since this was asked last."""
+        before, self._looped = self._looped, (now_ms, time.monotonic())
+        if before is None:
+            return False
+        passed_ms, by_ms = 1000 * (self._looped[1] - before[1]), now_ms - before[0]
+        return by_ms < 0 or by_ms - passed_ms > STEP_MS
 
     def _is_wanted(self, symbol: str, now_ms: int) -> bool:
         """Whether to ask for a symbol now."""
@@ -208,5 +217,5 @@ class PriceFeed:
                 remedy="set this machine's clock (NTP); the venue's time is used until then",
             )
         self._clock.ahead_ms, self._clock_pause_ms = ahead_ms, CLOCK_EVERY_MS
-        self._looped_ms = 0  # a correction is no step back
+        self._looped = None  # a correction is no step
         self._clock_looked_ms = self._clock.now_ms()

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
-from market.failover import PRICE_SHARE, Failover
+from market.binance import Binance
+from market.coinbase import Coinbase
+from market.failover import OLD_PRICE_MS, PRICE_SHARE, Failover
 from market.health import KLINES, PRICES
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.provider import Price
+from market.quality import Aside
 from tests.fakes import START_MS, FakeClock
 from tests.market.pair import (
     APART,
@@ -422,3 +425,31 @@ def test_a_standing_is_told_before_the_candles_by_which_it_changed(
     first.handler = broken(Answer("sorry", 500))
     newest(market)
     assert said[-1] == {"ETHUSDT-1m": {"level": "binanceus", "borrowed": []}}
+
+
+def test_a_price_of_long_ago_is_asked_for_elsewhere_and_the_newest_counts(
+    first: Venue, second: Venue, clock: FakeClock
+) -> None:
+    """Coinbase tells when a trade was: one of long ago says little where another venue has traded since."""
+    traded_ms = clock.time_ms
+
+    def told(path: str, query: dict[str, str]) -> Answer | None:
+        return Answer(json.dumps({"price": "1990", "time": iso(traded_ms)})) if path.endswith("/ticker") else None
+
+    first.handler = told
+    second.series["ETHUSDT", "1m"] = WALK
+    venues = [
+        Coinbase([first.url], clock, Aside(), patience_s=0),
+        Binance([second.url], "", clock, patience_s=0, name="binanceus"),
+    ]
+    market = Failover(venues, clock, Aside(), awaits_life=False)
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].venue == "coinbase"
+    assert not second.requests
+    clock.time_ms += OLD_PRICE_MS + SECOND_MS
+    assert market.prices(["ETHUSDT"])["ETHUSDT"] == Price(price=2000 * APART, asof_ms=clock.time_ms, venue="binanceus")
+    second.prices = {}
+    clock.time_ms += SECOND_MS
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].asof_ms == traded_ms  # better than none
+    traded_ms = clock.time_ms
+    clock.time_ms += 2 * SECOND_MS
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].asof_ms == traded_ms

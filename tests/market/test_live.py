@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from core.clock import HOUR_MS, MINUTE_MS, Clock, CorrectedClock
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, CorrectedClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from market.binance import Binance
 from market.klines import Klines
@@ -353,7 +353,7 @@ def test_a_wrong_clock_is_seen_though_it_is_what_makes_prices_fail(clock: Runnin
         assert abs(ours.ahead_ms - 2 * HOUR_MS) < MINUTE_MS
 
 
-def test_the_venues_time_is_asked_for_again_at_once_when_the_clock_went_back_or_the_venue_is_back(
+def test_the_venues_time_is_asked_for_again_at_once_when_the_clock_was_set_or_the_venue_is_back(
     clock: RunningClock,
 ) -> None:
     machine = RunningClock()
@@ -362,7 +362,9 @@ def test_the_venues_time_is_asked_for_again_at_once_when_the_clock_went_back_or_
     with feeding(market, {BTC: ROWS}, ours) as feed:
         eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price")
         machine.jump(-HOUR_MS)
-        eventually(lambda: abs(ours.ahead_ms - HOUR_MS) < MINUTE_MS, what="the venue's time instead")
+        eventually(lambda: abs(ours.now_ms() - clock.now_ms()) < SECOND_MS, what="the venue's time instead")
+        machine.jump(30 * SECOND_MS)  # by which a running candle may seem to have closed
+        eventually(lambda: abs(ours.now_ms() - clock.now_ms()) < SECOND_MS, what="the venue's time once more")
         market.fault = MarketUnavailable("gone")
         eventually(lambda: feed.live.price_fault("BTCUSDT") == "gone", what="an outage")
         looks, market.fault = market.looks, None
