@@ -50,7 +50,7 @@ class PriceFeed:
         self._streaming = False
         self._clock_looked_ms: int | None = None
         self._clock_pause_ms = CLOCK_EVERY_MS
-        self._looped: tuple[int, float] | None = None  # by our clock, and by one that nobody sets
+        self._looped = (clock.now_ms(), time.monotonic())  # by our clock, and by one that nobody sets
         self._clock_suspect = False
         self._wake = threading.Event()
         self._stopping = False
@@ -100,8 +100,6 @@ class PriceFeed:
     def _has_stepped(self, now_ms: int) -> bool:
         """Whether our clock was set since this was asked last."""
         before, self._looped = self._looped, (now_ms, time.monotonic())
-        if before is None:
-            return False
         passed_ms, by_ms = 1000 * (self._looped[1] - before[1]), now_ms - before[0]
         return by_ms < 0 or by_ms - passed_ms > STEP_MS
 
@@ -217,5 +215,5 @@ class PriceFeed:
                 remedy="set this machine's clock (NTP); the venue's time is used until then",
             )
         self._clock.ahead_ms, self._clock_pause_ms = ahead_ms, CLOCK_EVERY_MS
-        self._looped = None  # a correction is no step
+        self._looped = (self._clock.now_ms(), time.monotonic())  # a correction is no step
         self._clock_looked_ms = self._clock.now_ms()

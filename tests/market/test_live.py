@@ -363,6 +363,8 @@ def test_the_venues_time_is_asked_for_again_at_once_when_the_clock_was_set_or_th
         eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price")
         machine.jump(-HOUR_MS)
         eventually(lambda: abs(ours.now_ms() - clock.now_ms()) < SECOND_MS, what="the venue's time instead")
+        looks = market.looks
+        eventually(lambda: market.looks > looks and not feed.live.price_fault("BTCUSDT"), what="prices by it")
         machine.jump(30 * SECOND_MS)  # by which a running candle may seem to have closed
         eventually(lambda: abs(ours.now_ms() - clock.now_ms()) < SECOND_MS, what="the venue's time once more")
         market.fault = MarketUnavailable("gone")
