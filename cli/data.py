@@ -204,12 +204,12 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
     store = KlineStore(settings.klines_dir)
     for symbol, interval_ms, _ in wanted:
         store.latest(symbol, interval_ms)  # refuses what is no symbol before anything is fetched
-    market = market_from(settings, StoppableClock(SystemClock(), stop), patience_s=SYNC_PATIENCE_S, writes=True)
     with _interrupts(stop), only_updater(settings.data_dir), progress_of("sync") as show:
-        try:
-            return sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
-        finally:
-            write_standing(settings.klines_dir, market)  # whose klines they are, for the next sync to know
+        # Here, and not before: an updater may have said at whose level candles are until it ended.
+        market = market_from(settings, StoppableClock(SystemClock(), stop), patience_s=SYNC_PATIENCE_S, writes=True)
+        reports = sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
+        write_standing(settings.klines_dir, market, reports)
+        return reports
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -71,6 +70,8 @@ def serve(settings: Settings, machine: Clock) -> int:
     clock = CorrectedClock(machine)
     topics = topics_from_config(*settings.config_files)
     rows = rows_to_keep(topics)
+    # The updater says at whose level candles are before it stores them: so first the candles are read, and then that.
+    tails = {series: read_tail(settings.klines_dir, *series) for series in rows}
     venues = market_from(settings, clock, timeout_s=VENUE_TIMEOUT_S, patience_s=0, awaits_life=True)
     stream = stream_from(settings, rows)
     try:
@@ -90,7 +91,7 @@ def serve(settings: Settings, machine: Clock) -> int:
             policy=settings.no_model_policy,
         )
         truth = _truth_from(settings, topics, venues, clock)
-        live = LiveMarket(venues, rows, clock, stream, partial(read_tail, settings.klines_dir))
+        live = LiveMarket(venues, rows, clock, stream, tails)
         registry = Registry(settings.data_dir)
         service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market=market, truth=truth)
         journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)

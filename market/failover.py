@@ -18,7 +18,7 @@ from market.hosts import Refused
 from market.klines import COLUMNS, Klines, Span, interval_name, joined, without
 from market.level import Levels
 from market.provider import MarketData, Price, Venue
-from market.quality import Aside, RefusedRow, doubts_of, extent_of, has_left, longest_quiet, quiet_rows
+from market.quality import ROUNDING, Aside, RefusedRow, doubts_of, extent_of, has_left, longest_quiet, quiet_rows
 
 # Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
 SILENT_ROWS = 3
@@ -58,12 +58,12 @@ class _Still:
     frozen: bool = False  # the venue's candles have left it
 
 
-@dataclass(slots=True)
-class _Prices:
-    """What a venue told when it was last asked for prices."""
+@dataclass(frozen=True, slots=True)
+class _Quote:
+    """A price that a venue told when it was asked last."""
 
     at_ms: int
-    told: dict[str, Price]
+    price: Price
 
 
 @dataclass(slots=True)
@@ -71,9 +71,11 @@ class _Book:
     """All that changes."""
 
     series: dict[tuple[str, int], _Series] = field(default_factory=dict)
-    prices: dict[str, _Prices] = field(default_factory=dict)  # by venue
+    quotes: dict[str, dict[str, _Quote]] = field(default_factory=dict)  # by venue, symbol
     stills: dict[tuple[str, str], _Still] = field(default_factory=dict)  # by (venue, symbol)
     holes: dict[tuple[str, int, int], int] = field(default_factory=dict)  # symbol, interval, start: asked for at
+    # By venue, symbol, interval, open time of a spike: when a second venue was asked, and whether it has the like.
+    verdicts: dict[tuple[str, str, int, int], tuple[int, bool]] = field(default_factory=dict)
 
 
 class Failover(MarketData):
@@ -101,6 +103,7 @@ class Failover(MarketData):
         self._levels = Levels(self.venues, clock, self._health)
         self._lock = threading.RLock()
         self._book = _Book()
+        self._rank = {venue.offer.name: number for number, venue in enumerate(self.venues)}
 
     # What the rest of the project asks.
 
@@ -121,7 +124,7 @@ class Failover(MarketData):
                 self._was_in_vain(venue, symbol, series)
                 continue
             self._health.well(venue, KLINES, symbol)
-            if self._is_silent(symbol, interval_ms, klines, end_ms):
+            if self._is_silent(symbol, klines, (start_ms, end_ms)):
                 silent.append((venue, klines))
                 self._was_in_vain(venue, symbol, series)
                 continue
@@ -143,7 +146,9 @@ class Failover(MarketData):
                 self._series(symbol, interval_ms)
                 self._levels.begin(symbol, venue.offer.name)
                 self.on_standing()
-                return self._believed(venue, symbol, klines)  # the holes are asked for over REST
+                klines = self._believed(venue, symbol, klines)  # the holes are asked for over REST
+                self._levels.learn(symbol, klines, own=True, older=True)
+                return klines
         return None
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
@@ -162,18 +167,15 @@ class Failover(MarketData):
                     fit.append(symbol)
                 elif not failures or failures[-1][0] is not venue:  # one for each venue says enough
                     failures.append((venue, why))
-            for symbol, price in (self._told(venue, fit, failures) if fit else {}).items():
+            for symbol, told in (self._told(venue, fit, failures) if fit else {}).items():
                 try:
-                    factor = self._levels.factor(venue, symbol)
-                    if factor is None:
-                        raise self._levels.unknown(venue, symbol)
+                    price = self._at_level(venue, symbol, told)
                 except WorkerError as error:
-                    self._health.failed(venue, PRICES, symbol, error)
                     failures.append((venue, error))
-                else:
-                    self._health.well(venue, PRICES, symbol)
-                    if symbol not in found or price.asof_ms > found[symbol].asof_ms:
-                        found[symbol] = replace(price, price=price.price * factor, venue=venue.offer.name)
+                    continue
+                self._health.well(venue, PRICES, symbol)
+                if symbol not in found or price.asof_ms > found[symbol].asof_ms:
+                    found[symbol] = price
             old_ms = self._clock.now_ms() - OLD_PRICE_MS
             left = [symbol for symbol in left if symbol not in found or found[symbol].asof_ms < old_ms]
             if not left:
@@ -203,7 +205,7 @@ class Failover(MarketData):
         """See the protocol. Where nobody has told a candle yet, they are taken to be at the first venue's level."""
         if len(klines):
             self._levels.begin(symbol, self.venues[0].offer.name)
-            self._levels.learn(symbol, klines, older=True)
+            self._levels.learn(symbol, klines, own=True, older=True)
 
     def borrowed(self, symbol: str, interval_ms: int) -> Sequence[Span]:
         """See the protocol; empty while it is not the series' own venue that is asked first.
@@ -254,6 +256,12 @@ class Failover(MarketData):
             self._levels.begin(symbol, level)
             self._book.series[symbol, interval_ms] = _Series(borrowed=tuple(borrowed))
 
+    def owe(self, symbol: str, interval_ms: int, borrowed: Iterable[Span]) -> None:
+        """Candles of another venue's were to be replaced and could not be kept: they are to be asked for once more."""
+        series = self._series(symbol, interval_ms)
+        with self._lock:
+            series.borrowed = tuple(joined([*series.borrowed, *borrowed]))
+
     # What a person asks.
 
     @property
@@ -301,39 +309,55 @@ class Failover(MarketData):
 
     # What is believed.
 
-    def _is_silent(self, symbol: str, interval_ms: int, klines: Klines, end_ms: int) -> bool:
+    def _is_silent(self, symbol: str, klines: Klines, asked: Span) -> bool:
         """Whether a venue that was asked for the newest candles has none of them, or no trade in them."""
+        interval_ms, (start_ms, end_ms) = klines.interval_ms, asked
         newest_ms = self._clock.now_ms() // interval_ms * interval_ms
         if end_ms < newest_ms or len(self.venues) == 1:
             return False
-        if klines.end_ms < newest_ms - SILENT_ROWS * interval_ms:
-            return True
         recent = self._levels.recent(symbol, interval_ms)
-        run = klines if recent is None else recent.merge(klines)
-        quiet = quiet_rows(run)
-        return quiet >= max(SILENT_ROWS, 2 * longest_quiet(run.between(0, run.end_ms - quiet * interval_ms)) + 1)
+        run = klines if recent is None else recent.between(0, start_ms).merge(klines)
+        # The newest one may not be published yet.
+        quiet = quiet_rows(run, max(klines.end_ms, newest_ms - interval_ms))
+        return quiet >= max(SILENT_ROWS, 2 * longest_quiet(run) + 1)
 
-    def _still_since(self, venue: Venue, symbol: str, price: float, soon_ms: float) -> int | None:
-        """Since when a venue tells a price that its own candles have left meanwhile; None where they have not.
+    def _at_level(self, venue: Venue, symbol: str, price: Price) -> Price:
+        """A venue's price at the level of the symbol's series.
 
-        Args:
-            soon_ms: what was asked for again within this was not another price in between.
+        Raises:
+            WorkerError: that cannot be told, or the price stands still while the market does not; it is noted.
         """
+        try:
+            factor = self._levels.factor(venue, symbol)
+            if factor is None:
+                raise self._levels.unknown(venue, symbol)
+        except WorkerError as error:
+            self._health.failed(venue, PRICES, symbol, error)
+            raise
+        price = replace(price, price=price.price * factor, venue=venue.offer.name)
+        since_ms = self._still_since(venue, symbol, price)
+        if since_ms is not None:
+            raise self._health.frozen(venue, symbol, since_ms)
+        return price
+
+    def _still_since(self, venue: Venue, symbol: str, told: Price) -> int | None:
+        """Since when a venue tells a price that the candles of its symbol have left meanwhile; None where not."""
+        price = told.price
         name, now_ms, recents = venue.offer.name, self._clock.now_ms(), self._levels.recents(symbol)
         with self._lock:
             still = self._book.stills.get((name, symbol))
-            again = still is not None and (still.frozen or 0 <= now_ms - still.seen_ms < soon_ms)
-            if still is None or still.price != price or not again:
+            again = still is not None and (still.frozen or 0 <= now_ms - still.seen_ms < STILL_SEEN_MS)
+            # At another level it is a little another number.
+            if still is None or not again or abs(still.price / price - 1) > ROUNDING:
                 known_ms = max((recent.end_ms for recent in recents), default=0)
                 self._book.stills[name, symbol] = _Still(
                     price=price, since_ms=now_ms, seen_ms=now_ms, known_ms=known_ms
                 )
                 return None
             still.seen_ms = now_ms
-            if self.level(symbol) == name:  # of the others' own candles none are kept
-                # Known before: the clock was set back since, and what looks later is not.
-                since_ms = max(still.since_ms, still.known_ms)
-                still.frozen = any(has_left(price, recent, since_ms) for recent in recents)
+            # Known before: the clock was set back since, and what looks later is not.
+            since_ms = max(still.since_ms, still.known_ms)
+            still.frozen = any(has_left(price, recent, since_ms) for recent in recents)
             return still.since_ms if still.frozen else None
 
     def _taken(self, venue: Venue, symbol: str, klines: Klines, asked: Span) -> Klines:
@@ -348,18 +372,19 @@ class Failover(MarketData):
         if not len(klines):
             return klines
         self._levels.begin(symbol, name)
-        recent = self._levels.recent(symbol, klines.interval_ms)
+        own = self._levels.own(symbol, klines.interval_ms)
         with self._lock:
             before, series.source = series.source, name
-            if name == self.level(symbol):
-                self._levels.learn(symbol, klines)
+            level = self.level(symbol)
+            self._levels.learn(symbol, klines, own=name == level)
+            if name == level:
                 series.borrowed = tuple(without(series.borrowed, [asked]))  # what it lacks now it will not have
                 series.offered, series.in_vain, series.again_ms = False, 0, 0
             else:
                 series.lent += 1
-                own = recent.open_time_ms if recent is not None else ()
-                foreign = np.setdiff1d(klines.open_time_ms, own, assume_unique=True)
-                if len(foreign):
+                foreign = np.setdiff1d(klines.open_time_ms, own.open_time_ms, assume_unique=True)
+                # What a better venue told stays, as does all where the own one is not in use any more.
+                if len(foreign) and self._rank[name] > self._rank.get(level, len(self._rank)):
                     span = (int(foreign[0]), int(foreign[-1]) + klines.interval_ms)
                     series.borrowed = joined([*series.borrowed, span])
         self.on_standing()
@@ -413,7 +438,7 @@ class Failover(MarketData):
         refused = [
             _row(klines, at_ms, "far from its neighbours, and no second venue has the like")
             for at_ms in doubts.spikes
-            if at_ms in klines.open_time_ms and not self._has_second(venue, symbol, run, at_ms)
+            if at_ms in klines.open_time_ms and not self._is_shared(venue, symbol, run, at_ms)
         ]
         keep = ~np.isin(klines.open_time_ms, [row.open_time_ms for row in refused])
         leap_ms = doubts.leap_ms
@@ -426,6 +451,20 @@ class Failover(MarketData):
         self.aside.put(venue.offer.name, symbol, interval_ms, refused, self._clock.now_ms())
         columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
         return Klines(interval_ms=interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
+
+    def _is_shared(self, venue: Venue, symbol: str, klines: Klines, at_ms: int) -> bool:
+        """Whether another venue has a spike as well; it is asked about it now and then, for it stays in the window."""
+        key, now_ms = (venue.offer.name, symbol, klines.interval_ms, at_ms), self._clock.now_ms()
+        with self._lock:
+            known = self._book.verdicts.get(key)
+        if known is not None and 0 <= now_ms - known[0] < HOLE_AGAIN_MS:
+            return known[1]
+        verdict = self._has_second(venue, symbol, klines, at_ms)
+        with self._lock:
+            if len(self._book.verdicts) > REMEMBERED_HOLES:
+                self._book.verdicts.clear()
+            self._book.verdicts[key] = (now_ms, verdict)
+        return verdict
 
     def _has_second(self, first: Venue, symbol: str, klines: Klines, at_ms: int) -> bool:
         """Whether another venue has as large a move in the same candle."""
@@ -446,23 +485,21 @@ class Failover(MarketData):
     def _told(self, venue: Venue, symbols: list[str], failures: Failures) -> dict[str, Price]:
         """Prices of one venue, not asked for more often than a share of its budget allows: what it told then stands."""
         name, now_ms = venue.offer.name, self._clock.now_ms()
-        requests = 1 if venue.offer.prices_at_once else len(symbols)
+        with self._lock:
+            quotes = self._book.quotes.setdefault(name, {})
+            for symbol, quote in list(quotes.items()):
+                if not 0 <= now_ms - quote.at_ms < MINUTE_MS:
+                    del quotes[symbol]
+            lately = dict(quotes)
+        # Whoever asks for some only must not make the others due: what counts is what was asked for within a minute.
+        everything = list(dict.fromkeys([*symbols, *lately]))
+        requests = 1 if venue.offer.prices_at_once else len(everything)
         pause_ms = MINUTE_MS * requests / (PRICE_SHARE * venue.offer.requests_a_minute)
+        due = [symbol for symbol in symbols if symbol not in lately or now_ms - lately[symbol].at_ms >= pause_ms]
+        told = self._asked(venue, due, failures) if due else {}
         with self._lock:
-            last = self._book.prices.get(name)
-        if last is None or not 0 <= now_ms - last.at_ms < pause_ms:
-            last = _Prices(at_ms=now_ms, told={})
-        wanted = [symbol for symbol in symbols if symbol not in last.told]
-        told = self._asked(venue, wanted, failures) if wanted else {}
-        for symbol, price in list(told.items()):
-            since_ms = self._still_since(venue, symbol, price.price, max(STILL_SEEN_MS, 2 * pause_ms))
-            if since_ms is not None:
-                failures.append((venue, self._health.frozen(venue, symbol, since_ms)))
-                del told[symbol]
-        known = last.told | told
-        with self._lock:
-            self._book.prices[name] = _Prices(at_ms=last.at_ms, told=known)
-        return {symbol: known[symbol] for symbol in symbols if symbol in known}
+            quotes.update({symbol: _Quote(at_ms=now_ms, price=price) for symbol, price in told.items()})
+        return told | {symbol: lately[symbol].price for symbol in symbols if symbol not in due}
 
     def _asked(self, venue: Venue, symbols: list[str], failures: Failures) -> dict[str, Price]:
         """Ask a venue for prices; one symbol that it cannot tell does not spoil the others."""

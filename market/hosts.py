@@ -111,6 +111,7 @@ class Hosts:
         self.urls = tuple(urls)
         self.requests_a_minute = requests_a_minute
         self._headers = dict(headers or {})
+        self._keys = _keys_in(self._headers)
         self._asked_ms: deque[int] = deque()  # requests of the last minute
         self._states = {url: HostState(url=url) for url in self.urls}
         self._clock = clock
@@ -299,14 +300,14 @@ class Hosts:
         """Body of one host's answer with status 200; raises by what the status says."""
         try:
             with self._open(url + path, params) as response:
-                body = _read(response, BODY_TIMEOUTS * self._timeout[1])
+                body = self._without_keys(_read(response, BODY_TIMEOUTS * self._timeout[1]))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise Unreached(self._without_keys(f"{url}: {_reason(error)}")) from error
+            raise Unreached(f"{url}: {_reason(error)}") from error
         status = response.status_code
         if status == 200:
             return body
         code, message = _error_of(body)
-        what = self._without_keys(f"{url} answered HTTP {status} to {path}: {message}")
+        what = f"{url} answered HTTP {status} to {path}: {message}"
         if status in {418, 429}:
             raise MarketUnavailable(
                 what, _rest_s(response.headers.get("Retry-After"), message, status, self._clock.now_ms())
@@ -317,13 +318,9 @@ class Hosts:
             raise Unreached(what)
         raise Refused(what if status == 400 else f"{what}; {self._remedy}", status=status, code=code)
 
-    def _without_keys(self, text: str) -> str:
-        """A venue may say a key back in its refusal."""
-        for said in self._headers.values():
-            for part in said.split():
-                if len(part) >= SHORTEST_KEY:
-                    text = text.replace(part, "***")
-        return text
+    def _without_keys(self, body: bytes) -> bytes:
+        """A venue may tell a key back; here, before a fault quotes a part of what it said."""
+        return self._keys.sub(b"***", body) if self._keys else body
 
     def _open(self, url: str, params: Mapping[str, str | int]) -> requests.Response:
         session: requests.Session | None = getattr(self._local, "session", None)
@@ -366,6 +363,17 @@ class Hosts:
                 _log.warning("market_host_changed", host=url, before=self._chosen)
             if url != self._chosen or now_ms - self._chosen_ms >= PROBATION_MS:
                 self._chosen, self._chosen_ms = url, now_ms
+
+
+def _keys_in(headers: Mapping[str, str]) -> re.Pattern[bytes] | None:
+    """What finds the keys of request headers in a body, each letter as it is or as JSON or HTML may escape it."""
+    keys = [part for said in headers.values() for part in said.split() if len(part) >= SHORTEST_KEY]
+
+    def forms(letter: str) -> str:
+        return rf"(?:{re.escape(letter)}|\\u00{ord(letter):02x}|&#{ord(letter)};|&#x{ord(letter):x};)"
+
+    found = "|".join("".join(map(forms, key)) for key in keys)
+    return re.compile(found.encode(), re.IGNORECASE) if found else None
 
 
 def _any_json(body: bytes) -> bool:

@@ -14,12 +14,13 @@ import numpy as np
 from core.clock import HOUR_MS, MINUTE_MS, Clock
 from core.errors import WorkerError
 from market.health import KLINES, Health, NoLevel
-from market.klines import COLUMNS, PRICE_COLUMNS, Klines
+from market.klines import COLUMNS, PRICE_COLUMNS, Ints, Klines
 from market.provider import Venue
+from market.quality import traded_in
 
-OVERLAP_ROWS = 60  # asked of a venue before what is wanted, to measure its level by
+OVERLAP_ROWS = 240  # asked of a venue before what is wanted, to measure its level by
 REMEMBERED_ROWS = 300
-LEAST_COMMON = 10  # candles that two venues must share
+LEAST_COMMON, MOST_COMMON = 10, 60  # candles with a trade at both venues: what must be there, and the newest count
 MOST_SPREAD = 0.005  # of ln(ratio) over them: beyond it the two do not move together
 MOST_APART = 0.05  # of ln(ratio): beyond it the two are not the same thing
 GOOD_MS = HOUR_MS  # a ratio that could be measured by candles newer than its own by so much is measured anew
@@ -33,6 +34,14 @@ class Scale:
     price: float
     flow: float  # its volumes; 1 where nobody traded
     by_ms: int  # end of the newest candle that it was measured by
+    rows: int  # candles that it was measured by
+
+
+def _shared(level: Klines, other: Klines) -> tuple[Ints, Ints]:
+    """Rows of the newest candles that both have, with a trade in each: a candle without one has a price of before."""
+    _, left, right = np.intersect1d(level.open_time_ms, other.open_time_ms, assume_unique=True, return_indices=True)
+    both = traded_in(level)[left] & traded_in(other)[right]
+    return left[both][-MOST_COMMON:], right[both][-MOST_COMMON:]
 
 
 def level_ratio(level: Klines, other: Klines) -> Scale | None:
@@ -41,39 +50,38 @@ def level_ratio(level: Klines, other: Klines) -> Scale | None:
     Args:
         level: candles of the series; other: candles of the same interval.
     Returns:
-        By the candles that both have; None where they share too few, do not move together, or are apart by more than
-        two venues of one asset can be.
+        By the newest candles that both have a trade in; None where they share too few, do not move together, or are
+        apart by more than two venues of one asset can be.
     """
-    common, left, right = np.intersect1d(
-        level.open_time_ms, other.open_time_ms, assume_unique=True, return_indices=True
-    )
+    left, right = _shared(level, other)
     if len(left) < LEAST_COMMON:
         return None
     apart = np.log(level.close[left] / other.close[right])
     middle = float(np.median(apart))
     if abs(middle) > MOST_APART or float(np.median(np.abs(apart - middle))) > MOST_SPREAD:
         return None
-    mine, its = float(level.volume[left].sum()), float(other.volume[right].sum())
-    flow = mine / its if mine > 0 and its > 0 else 1.0
-    return Scale(price=float(np.exp(middle)), flow=flow, by_ms=int(common[-1]) + level.interval_ms)
+    flow = float(level.volume[left].sum() / other.volume[right].sum())
+    by_ms = int(level.open_time_ms[left[-1]]) + level.interval_ms
+    return Scale(price=float(np.exp(middle)), flow=flow, by_ms=by_ms, rows=len(left))
 
 
 class Levels:
-    """The level of every symbol, and the newest candles that its own venue told. Safe to use from several threads.
+    """The level of every symbol, and the newest candles of its series. Safe to use from several threads.
 
     Args:
         venues: all that are used.
-        clock: for how old candles are.
+        clock: for how often a venue is asked for candles to measure by.
         health: says who may be asked.
     """
 
     def __init__(self, venues: Sequence[Venue], clock: Clock, health: Health) -> None:
-        self._venues = {venue.offer.name: venue for venue in venues}
+        self._names = {venue.offer.name for venue in venues}
         self._clock = clock
         self._health = health
         self._lock = threading.RLock()
         self._levels: dict[str, str] = {}  # symbol: the venue at whose level all its series are
-        self._recents: dict[tuple[str, int], Klines] = {}  # by (symbol, interval): candles of that venue alone
+        self._recents: dict[tuple[str, int], Klines] = {}  # by (symbol, interval): whoever told them, at that level
+        self._own: dict[tuple[str, int], Klines] = {}  # of those the ones that the level's own venue told
         self._scales: dict[tuple[str, str, int], Scale] = {}  # by (venue, symbol, interval)
         self._tried: dict[tuple[str, str, int], int] = {}  # likewise: when a venue was asked for candles to measure by
 
@@ -87,27 +95,30 @@ class Levels:
             self._levels.setdefault(symbol, venue)
 
     def recent(self, symbol: str, interval_ms: int) -> Klines | None:
-        """The newest candles of a series that its own venue told; None before the first."""
+        """The newest candles of a series, at its level; None before the first."""
         return self._recents.get((symbol, interval_ms))
+
+    def own(self, symbol: str, interval_ms: int) -> Klines:
+        """Those of them that the level's own venue told."""
+        return self._own.get((symbol, interval_ms), Klines.empty(interval_ms))
 
     def recents(self, symbol: str) -> list[Klines]:
         """Those of all series of a symbol, the shortest interval first."""
         with self._lock:
             return [recent for (other, _), recent in sorted(self._recents.items(), key=_by_key) if other == symbol]
 
-    def learn(self, symbol: str, klines: Klines, *, older: bool = False) -> None:
-        """Take note of candles of the level's own venue.
+    def learn(self, symbol: str, klines: Klines, *, own: bool, older: bool = False) -> None:
+        """Take note of candles of a series.
 
         Args:
+            own: the level's own venue told them.
             older: what is known already counts before them.
         """
         key = (symbol, klines.interval_ms)
         with self._lock:
-            known = self._recents.get(key)
-            if known is not None:
-                klines = klines.merge(known) if older else known.merge(klines)
-            if len(klines):
-                self._recents[key] = klines.tail(REMEMBERED_ROWS)
+            for kept in (self._recents, self._own) if own else (self._recents,):
+                known = kept.get(key, Klines.empty(klines.interval_ms))
+                kept[key] = (klines.merge(known) if older else known.merge(klines)).tail(REMEMBERED_ROWS)
 
     def klines(self, venue: Venue, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """What a venue has, at the level of the series; what the level's own venue told of it stays.
@@ -127,7 +138,6 @@ class Levels:
                 return told
             return self.klines(venue, symbol, interval_ms, start_ms, end_ms)  # another one was told meanwhile
         told = venue.klines(symbol, interval_ms, start_ms - OVERLAP_ROWS * interval_ms, end_ms)
-        self._renew(symbol, interval_ms)
         scale = self._measured(venue, symbol, told) or self._known(name, symbol, interval_ms)
         if scale is None:
             scale = self._measured_anew(venue, symbol, interval_ms)
@@ -144,10 +154,7 @@ class Levels:
             **scaled,
             **others,
         )
-        own = self.recent(symbol, interval_ms)
-        if own is not None:
-            whole = whole.merge(own.between(start_ms, end_ms))
-        return whole.between(start_ms, end_ms)
+        return whole.merge(self.own(symbol, interval_ms)).between(start_ms, end_ms)
 
     def can_tell(self, venue: Venue, symbol: str) -> bool:
         """Whether a venue's prices can ever be brought to a symbol's level."""
@@ -180,15 +187,15 @@ class Levels:
     def unknown(self, venue: Venue, symbol: str) -> NoLevel:
         """What is said of a venue whose level is not known."""
         return NoLevel(
-            f"{venue.offer.name}: its candles of {symbol} share fewer than {LEAST_COMMON} with those of "
-            f"{self.of(symbol)}, or do not move with them: its level is not known"
+            f"{venue.offer.name}: its candles of {symbol} share fewer than {LEAST_COMMON} that have a trade with those "
+            f"at the level of {self.of(symbol)}, or do not move with them: its level is not known"
         )
 
     def _in_use(self, symbol: str) -> str:
         """The level; none where its venue is not used any more, and nothing is known to be at it."""
         with self._lock:
             level = self._levels.get(symbol, "")
-            if level and level not in self._venues and not self.recents(symbol):
+            if level and level not in self._names and not self.recents(symbol):
                 del self._levels[symbol]
                 self._drop(lambda key: key[1] == symbol)
                 return ""
@@ -204,17 +211,23 @@ class Levels:
             return self._scales[keys[0]] if keys else None
 
     def _measured(self, venue: Venue, symbol: str, told: Klines) -> Scale | None:
-        """The scale by candles that the series and a venue share, remembered; None where they do not tell."""
-        name, recent = venue.offer.name, self.recent(symbol, told.interval_ms)
+        """The scale by candles that the series and a venue share, remembered; None where they do not tell.
+
+        Fewer or older candles than a scale was measured by do not change it.
+        """
+        key, recent = (venue.offer.name, symbol, told.interval_ms), self.recent(symbol, told.interval_ms)
         if recent is None:
             return None
         found = level_ratio(recent, told)
         with self._lock:
-            if found is not None:
-                self._scales[name, symbol, told.interval_ms] = found
-            elif np.isin(told.open_time_ms, recent.open_time_ms).sum() >= LEAST_COMMON:
-                self._drop(lambda key: key[:2] == (name, symbol))  # refuted: they share enough, and do not agree
-        return found
+            if found is None:
+                if len(_shared(recent, told)[0]) >= LEAST_COMMON:  # refuted: they share enough, and do not agree
+                    self._drop(lambda other: other[:2] == key[:2])
+                return None
+            known = self._scales.get(key)
+            if known is None or (found.by_ms, found.rows) >= (known.by_ms, known.rows):
+                self._scales[key] = found
+            return self._scales[key]
 
     def _measured_anew(self, venue: Venue, symbol: str, interval_ms: int) -> Scale | None:
         """The scale by the newest candles of a series, which a venue is asked for."""
@@ -223,21 +236,6 @@ class Levels:
             return None
         told = venue.klines(symbol, interval_ms, recent.end_ms - OVERLAP_ROWS * interval_ms, recent.end_ms)
         return self._measured(venue, symbol, told)
-
-    def _renew(self, symbol: str, interval_ms: int) -> None:
-        """Ask the level's own venue for its newest candles, where another one tells the series and they are old."""
-        home, recent = self._venues.get(self.of(symbol)), self.recent(symbol, interval_ms)
-        newest_ms = self._clock.now_ms() // interval_ms * interval_ms
-        if home is None or recent is None or newest_ms - recent.end_ms < max(GOOD_MS, LEAST_COMMON * interval_ms):
-            return
-        if not self._may_try(home, symbol, interval_ms):
-            return
-        try:
-            told = home.klines(symbol, interval_ms, newest_ms - OVERLAP_ROWS * interval_ms, newest_ms)
-        except WorkerError as error:
-            self._health.failed(home, KLINES, symbol, error)
-        else:
-            self.learn(symbol, told)
 
     def _may_try(self, venue: Venue, symbol: str, interval_ms: int) -> bool:
         """Whether to ask a venue for candles to measure by; once a minute at the most."""

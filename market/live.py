@@ -33,6 +33,7 @@ CLOCK_PATIENCE_S = 1.0  # how long the first candles wait for it to be known wha
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
 OVERLAP_ROWS = 10  # asked for again each time: what the venue has corrected since is taken over
 HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more, and asking costs a page a minute
+HEAL_MS = MINUTE_MS - SECOND_MS  # between two questions for what holes lack: with each candle, and once
 LOOK_BACK_MS = 10 * MINUTE_MS  # between two questions for all that is kept, where there is less
 LONGEST_NAP_S = 0.25  # a clock that was set, or a machine that slept, is noticed this late
 
@@ -54,6 +55,7 @@ class _Kept:
     failures: int = 0  # in a row
     fault: str = ""
     looked_back_ms: int = 0  # when all that is kept was last asked for
+    healed_ms: int = 0  # when its holes were last asked for
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class LiveMarket(StreamReader):
         rows: how many klines to keep of each (symbol, interval_ms).
         clock: whose time says which candles have closed; the market's own. It is corrected by the venue's.
         stream: tells prices and candles as they happen; without one all is polled.
-        tail: what is known of a series from an earlier run, old or empty as it may be.
+        tails: what is known of the series from an earlier run, old or empty as it may be.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class LiveMarket(StreamReader):
         rows: Mapping[Series, int],
         clock: CorrectedClock,
         stream: MarketStream | None = None,
-        tail: "Callable[[str, int], Klines] | None" = None,
+        tails: Mapping[Series, Klines] | None = None,
     ) -> None:
         self._market = market
         self._clock = clock
@@ -93,7 +95,7 @@ class LiveMarket(StreamReader):
                 interval_ms=interval_ms,
                 rows=count,
                 number=number,
-                klines=self._remembered(symbol, interval_ms, count, tail),
+                klines=self._remembered(symbol, interval_ms, count, tails or {}),
             )
             for number, ((symbol, interval_ms), count) in enumerate(rows.items())
         }
@@ -250,13 +252,9 @@ class LiveMarket(StreamReader):
 
     # Klines over REST: each series is asked for when it is due, by the next free thread.
 
-    def _remembered(
-        self, symbol: str, interval_ms: int, rows: int, tail: "Callable[[str, int], Klines] | None"
-    ) -> Klines:
+    def _remembered(self, symbol: str, interval_ms: int, rows: int, tails: Mapping[Series, Klines]) -> Klines:
         """What an earlier run left, as far as it is of any use now."""
-        if tail is None:
-            return Klines.empty(interval_ms)
-        left = tail(symbol, interval_ms)
+        left = tails.get((symbol, interval_ms), Klines.empty(interval_ms))
         self._market.remember(symbol, left)  # what is too old to be kept tells the level all the same
         end_ms = self._clock.now_ms() // interval_ms * interval_ms
         return left.between(end_ms - rows * interval_ms, end_ms)
@@ -264,7 +262,7 @@ class LiveMarket(StreamReader):
     def _poll_series(self) -> None:
         self._prices.clock_looked_at.wait(CLOCK_PATIENCE_S)
         while (kept := self._next_due()) is not None:
-            now_ms = self._clock.now_ms()
+            now_ms, lent = self._clock.now_ms(), self._market.lent(kept.symbol, kept.interval_ms)
             try:
                 fetched = self._ask_klines(kept, now_ms)
             except WorkerError as error:
@@ -273,7 +271,8 @@ class LiveMarket(StreamReader):
                 log.exception("kline_feed_fault", symbol=kept.symbol, interval_ms=kept.interval_ms)
                 self._note_kline_failure(kept, error)
             else:
-                self._note_klines(kept, fetched, now_ms)
+                is_lent = self._market.lent(kept.symbol, kept.interval_ms) > lent
+                self._note_klines(kept, fetched, now_ms, is_lent=is_lent)
 
     def _next_due(self) -> _Kept | None:
         """Wait for a series that is due and take it; None when it is time to stop."""
@@ -303,13 +302,21 @@ class LiveMarket(StreamReader):
             kept.looked_back_ms = now_ms
             start_ms = oldest_ms
         else:
-            first_hole_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
+            since_ms = known.end_ms
+            if not 0 <= now_ms - kept.healed_ms < HEAL_MS:  # not with each question for a candle that is late
+                kept.healed_ms = now_ms
+                since_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
             borrowed = self._market.borrowed(kept.symbol, kept.interval_ms)
-            wanted_ms = min([first_hole_ms - OVERLAP_ROWS * kept.interval_ms, *(start for start, _ in borrowed)])
-            start_ms = max(oldest_ms, wanted_ms)
+            again_ms = [start for start, end in borrowed if end > oldest_ms]
+            start_ms = max(oldest_ms, min([since_ms - OVERLAP_ROWS * kept.interval_ms, *again_ms]))
         return self._market.klines(kept.symbol, kept.interval_ms, start_ms, end_ms)
 
-    def _note_klines(self, kept: _Kept, fetched: Klines, asked_ms: int) -> None:
+    def _note_klines(self, kept: _Kept, fetched: Klines, asked_ms: int, *, is_lent: bool) -> None:
+        """Take over what was asked for.
+
+        Args:
+            is_lent: another venue than the series' own told it: only what is new of it, and the newest, is taken.
+        """
         now_ms = self._clock.now_ms()
         complete_ms = asked_ms // kept.interval_ms * kept.interval_ms
         with self._changed:
@@ -319,6 +326,8 @@ class LiveMarket(StreamReader):
             # was set back, what is not yet is forgotten.
             latest_ms = now_ms // kept.interval_ms * kept.interval_ms + (kept.interval_ms if self._stream else 0)
             known = kept.klines.between(complete_ms - kept.rows * kept.interval_ms, latest_ms)
+            if is_lent:
+                fetched = fetched.merge(known.between(0, known.end_ms - OVERLAP_ROWS * kept.interval_ms))
             klines = known.merge(fetched).tail(kept.rows)
             if kept.failures:
                 log.info("klines_back", symbol=kept.symbol, interval_ms=kept.interval_ms, failures=kept.failures)
@@ -403,11 +412,9 @@ def _late_pause_ms(late_ms: int) -> int:
     """How soon to ask again for a candle that closed ``late_ms`` ago and is not there yet.
 
     >>> [_late_pause_ms(ms) for ms in (200, 3_000, 60_000)]
-    [300, 1000, 5000]
+    [300, 1000, 15000]
     """
-    if late_ms < SECOND_MS:
-        return 300
-    return 1_000 if late_ms < 15 * SECOND_MS else 5_000
+    return min(max(300, late_ms // 3), 15 * SECOND_MS)  # a venue may have none for a minute without a trade
 
 
 def _first_difference(known: Klines, fetched: Klines) -> int | None:

@@ -258,16 +258,16 @@ def traded_in(klines: Klines) -> Bools:
     return traded
 
 
-def quiet_rows(klines: Klines) -> int:
-    """How many candles without a trade end a run."""
-    traded = np.flatnonzero(traded_in(klines))
-    return len(klines) - 1 - int(traded[-1]) if len(traded) else len(klines)
+def quiet_rows(klines: Klines, end_ms: int) -> float:
+    """How many candles before a moment have no trade, missing ones among them; infinitely many without any trade."""
+    traded_ms = klines.open_time_ms[traded_in(klines)]
+    return (end_ms - int(traded_ms[-1])) // klines.interval_ms - 1 if len(traded_ms) else float("inf")
 
 
 def longest_quiet(klines: Klines) -> int:
-    """The longest stretch of candles without a trade."""
-    edges = np.flatnonzero(np.concatenate([[True], traded_in(klines), [True]]))
-    return int(np.diff(edges).max()) - 1
+    """The longest stretch without a trade between two candles that have one, missing candles among it."""
+    traded_ms = klines.open_time_ms[traded_in(klines)]
+    return int(np.diff(traded_ms).max()) // klines.interval_ms - 1 if len(traded_ms) > 1 else 0
 
 
 def has_left(price: float, klines: Klines | None, since_ms: int) -> bool:

@@ -188,12 +188,9 @@ class KeyedVenue(RestVenue):
             raise ConfigError(f"{name} wants a key: set {self.KEY}, or leave {name} out of MARKET_VENUES")
         if self._key and not self._is_key:
             raise ConfigError(f"{self.KEY} is no key: it must be 8 or more letters, digits and signs without blanks")
-        # A venue may tell the key back, in an answer that a fault then quotes or in the text of a refusal.
-        secret = self._key or "\0"
         try:
-            return self._hosts.ask(path, params, lambda body: parse(body.replace(secret.encode(), b"***")))
+            return self._hosts.ask(path, params, parse)
         except WorkerError as error:
-            error.args = (str(error).replace(secret, "***"),)
             status = error.status if isinstance(error, Refused) else 0
             if isinstance(error, Blocked) and ABOUT_A_KEY.search(str(error)):
                 status = 403

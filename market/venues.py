@@ -3,7 +3,7 @@
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,10 +22,11 @@ from market.coinbase import Coinbase
 from market.coingecko import CoinGecko
 from market.failover import Failover, Standing
 from market.hosts import is_loopback
-from market.klines import INTERVALS, joined
+from market.klines import INTERVALS, Span, interval_name, joined
 from market.kraken import Kraken
 from market.provider import Venue
 from market.quality import Aside
+from market.sync import SyncReport
 from market.tiingo import Tiingo
 
 log = structlog.get_logger()
@@ -102,12 +103,19 @@ STANDING = "venues.json"
 _INTERVALS_MS = {name: ms for ms, name in INTERVALS.items()}
 
 
-def write_standing(folder: Path, failover: Failover) -> None:
+def write_standing(folder: Path, failover: Failover, reports: Sequence[SyncReport]) -> None:
     """Keep at whose level each stored series is, and since when it has candles of another venue; after they are stored.
 
+    Args:
+        reports: of the sync. Where one has a failure, candles may have come and not been stored: what the file said of
+            them before stays.
     Raises:
         WorkerError: it cannot be written.
     """
+    failed = {(report.symbol, report.interval_ms) for report in reports if report.failure}
+    for symbol, interval_ms, level, borrowed in _series_in(_standing_in(folder)):
+        if (symbol, interval_ms) in failed and level == failover.level(symbol):
+            failover.owe(symbol, interval_ms, borrowed)
     _write(folder, failover.standing)
 
 
@@ -115,11 +123,11 @@ def _write_ahead(folder: Path, failover: Failover, writing: threading.Lock) -> N
     """The same before candles are stored: what they took off the list stays on it, should they not arrive there."""
     with writing:
         ahead = failover.standing
-        for key, said in _standing_in(folder).items():
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # no longer a series, or damaged
-                if said["level"] == ahead[key]["level"]:
-                    spans = [(int(start), int(end)) for start, end in (*said["borrowed"], *ahead[key]["borrowed"])]
-                    ahead[key]["borrowed"] = [list(span) for span in joined(spans)]
+        for symbol, interval_ms, level, borrowed in _series_in(_standing_in(folder)):
+            now = ahead.get(f"{symbol}-{interval_name(interval_ms)}")
+            if now and now["level"] == level:
+                spans = joined([*borrowed, *((start, end) for start, end in now["borrowed"])])
+                now["borrowed"] = [list(span) for span in spans]
         _write(folder, ahead)
 
 
@@ -141,6 +149,15 @@ def _standing_in(folder: Path) -> dict[str, Any]:
         if isinstance(said, dict):
             return said
     return {}
+
+
+def _series_in(said: Mapping[str, Any]) -> Iterator[tuple[str, int, str, list[Span]]]:
+    """Symbol, interval, level and borrowed spans of each series; what is damaged is left out."""
+    for key, series in said.items():
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            symbol, _, interval = key.rpartition("-")
+            borrowed = [(int(start), int(end)) for start, end in series["borrowed"]]
+            yield symbol, _INTERVALS_MS[interval], str(series["level"]), borrowed
 
 
 def _read_standing(folder: Path, failover: Failover) -> None:

@@ -90,7 +90,7 @@ class Updater:
             reports = sync_all(self.store, self.market, wanted, now_ms, progress=progress)
         try:
             if isinstance(self.market, Failover):
-                write_standing(self.store.root, self.market)
+                write_standing(self.store.root, self.market, reports)
             self._trim(now_ms)
         except WorkerError as error:  # the disk: the series that could not be written have said so as well
             log.error("not_kept", reason=str(error))
@@ -331,8 +331,9 @@ def open_updater(
     read_settings(training_file)
     clock = SystemClock()
     plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
-    market = market_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S, writes=True)
     with only_updater(settings.data_dir):
+        # Here, and not before: another updater may have said at whose level candles are until it ended.
+        market = market_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S, writes=True)
         for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry sweep theirs when they write
             leftover.unlink(missing_ok=True)
         yield Updater(

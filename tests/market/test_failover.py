@@ -1,6 +1,7 @@
 """Several venues as one: who is asked, and what is believed. The venues are servers on loopback."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from market.binance import Binance
 from market.coinbase import Coinbase
-from market.failover import OLD_PRICE_MS, PRICE_SHARE, Failover
+from market.failover import HOLE_AGAIN_MS, OLD_PRICE_MS, PRICE_SHARE, Failover
 from market.health import KLINES, PRICES
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.provider import Price
@@ -149,10 +150,12 @@ def test_candles_that_repeat_the_last_one_are_no_trades(
     assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
 
 
-def ask_for_minutes(market: Failover, clock: FakeClock, minutes: int) -> Price:
+def ask_for_minutes(market: Failover, clock: FakeClock, minutes: int, second: Venue) -> Price:
     """Ask for prices every four seconds and for candles every minute, as a node does; the last price."""
     for step in range(15 * minutes):
         clock.time_ms += 4 * SECOND_MS
+        ended = second.series["ETHUSDT", "1m"].between(0, clock.time_ms - MINUTE_MS + 1)
+        second.prices = {"ETHUSDT": repr(float(ended.close[-1]))}
         price = market.prices(["ETHUSDT"])["ETHUSDT"]
         if step % 15 == 14:
             newest(market, end_ms=clock.time_ms // MINUTE_MS * MINUTE_MS)
@@ -167,14 +170,14 @@ def test_a_price_that_its_own_candles_have_left_is_passed_over(
     first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
     first.prices = {"ETHUSDT": str(float(longer.close[6 * 60 - 1]) * 1.002)}
     newest(market, rows=120)
-    assert ask_for_minutes(market, clock, 1).venue == "binance"
-    price = ask_for_minutes(market, clock, 2)
+    assert ask_for_minutes(market, clock, 1, second).venue == "binance"
+    price = ask_for_minutes(market, clock, 2, second)
     assert price.venue == "binanceus"
-    assert price.price == pytest.approx(2000)
+    assert price.price == pytest.approx(longer.close[6 * 60 + 2])
     assert market.faults["binance", PRICES, "ETHUSDT"].state == "frozen"
-    assert ask_for_minutes(market, clock, 4).venue == "binanceus"  # also after its rest, as it is still the same
+    assert ask_for_minutes(market, clock, 4, second).venue == "binanceus"  # also after its rest: it is the same
     first.prices = {"ETHUSDT": "2001"}
-    assert ask_for_minutes(market, clock, 2).venue == "binance"
+    assert ask_for_minutes(market, clock, 2, second).venue == "binance"
 
 
 def test_a_price_that_stands_still_with_its_candles_is_believed(
@@ -185,7 +188,7 @@ def test_a_price_that_stands_still_with_its_candles_is_believed(
     first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
     first.prices = {"ETHUSDT": repr(float(longer.close[-1]))}
     newest(market, rows=120)
-    assert ask_for_minutes(market, clock, 5).venue == "binance"
+    assert ask_for_minutes(market, clock, 5, second).venue == "binance"
 
 
 def test_a_market_that_is_silent_everywhere_is_told_as_it_is(
@@ -236,7 +239,7 @@ def test_a_leap_that_stays_is_believed_in_the_end(first: Venue, clock: FakeClock
     assert ends == [0, 0, 3]
 
 
-def test_a_spike_is_set_aside_with_its_reason(first: Venue, second: Venue, market: Failover) -> None:
+def test_a_spike_is_set_aside_with_its_reason(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
     at_ms = LAST_MS - 5 * MINUTE_MS
     price = float(WALK.close[-6])
     first.series["ETHUSDT", "1m"] = with_row(WALK, at_ms, close=price * 1.5, high=price * 1.6)
@@ -247,6 +250,10 @@ def test_a_spike_is_set_aside_with_its_reason(first: Venue, second: Venue, marke
     assert "no second venue" in key[2]
     assert count == 1
     second.series["ETHUSDT", "1m"] = at_level(first.series["ETHUSDT", "1m"], APART)
+    asked = len(second.requests)
+    newest(market)
+    assert len(second.requests) == asked  # it stays in the window: the verdict counts for a while
+    clock.time_ms += HOLE_AGAIN_MS
     assert_prices_equal(newest(market), first.series["ETHUSDT", "1m"].tail(20))
 
 
@@ -453,3 +460,79 @@ def test_a_price_of_long_ago_is_asked_for_elsewhere_and_the_newest_counts(
     traded_ms = clock.time_ms
     clock.time_ms += 2 * SECOND_MS
     assert market.prices(["ETHUSDT"])["ETHUSDT"].asof_ms == traded_ms
+
+
+def test_a_price_that_stands_still_at_a_venue_that_stands_in_is_told_from_one_that_moves(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Its candles, brought to the level, have left it as its own venue's would have."""
+    longer = walk(6 * 60 + 10)
+    newest(market, rows=120)
+    first.handler = broken(Answer("sorry", 500))
+    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
+    second.prices = {"ETHUSDT": str(float(longer.close[6 * 60 - 1]) * 1.004)}
+    for _ in range(3):
+        for _ in range(15):
+            with suppress(MarketUnavailable):
+                market.prices(["ETHUSDT"])
+            clock.time_ms += 4 * SECOND_MS
+        newest(market, end_ms=clock.time_ms)
+    with pytest.raises(MarketUnavailable, match="binanceus tells the same price of ETHUSDT since"):
+        market.prices(["ETHUSDT"])
+    assert market.faults["binanceus", PRICES, "ETHUSDT"].state == "frozen"
+
+
+def test_minutes_without_a_candle_are_a_symbol_s_way_and_no_halt(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Coinbase has no candle where nobody traded: seven minutes without one are usual there for some symbols."""
+    whole = walk(8 * 60)
+    usual = np.arange(len(whole)) % 8 == 0
+    first.series["ETHUSDT", "1m"] = Klines(
+        interval_ms=MINUTE_MS,
+        open_time_ms=whole.open_time_ms[usual],
+        **{name: getattr(whole, name)[usual] for name in COLUMNS},
+    )
+    second.series["ETHUSDT", "1m"] = at_level(whole, APART)
+    newest(market, rows=200)
+    for _ in range(60):
+        clock.time_ms += MINUTE_MS
+        newest(market, end_ms=clock.time_ms)
+        assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    first.series["ETHUSDT", "1m"] = first.series["ETHUSDT", "1m"].between(0, clock.time_ms - 8 * MINUTE_MS)
+    clock.time_ms += 20 * MINUTE_MS
+    newest(market, end_ms=clock.time_ms)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"  # that is longer than its way
+
+
+def test_lists_of_changing_length_do_not_ask_more_often(second: Venue, clock: FakeClock) -> None:
+    """While the stream tells most symbols, the list of those that are asked for is another one each second."""
+    names = [f"S{number}USDT" for number in range(10)]
+    second.prices = dict.fromkeys(names, "5")
+    venue = Binance([second.url], "", clock, patience_s=0, name="binanceus")
+    venue._offer = replace(venue.offer, prices_at_once=False, requests_a_minute=300)
+    second.knows_symbols = False  # no form for several
+    market = Failover([venue], clock, Aside(), awaits_life=False)
+    rng = np.random.default_rng(3)
+    for _ in range(120):
+        chosen = [name for name in names if rng.random() < 0.3] or names
+        assert set(market.prices(chosen)) == set(chosen)
+        clock.time_ms += SECOND_MS
+    assert len(second.requests) <= 2 * PRICE_SHARE * 300 + len(names)
+
+
+def test_what_a_better_venue_told_is_not_asked_for_again(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Begun at the second venue's level and told by the first ever since; then that is away for a moment."""
+    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
+    first.handler = broken(Answer("sorry", 500))
+    newest(market)
+    first.handler, first.series["ETHUSDT", "1m"] = works, LONG
+    for _ in range(60):
+        clock.time_ms += MINUTE_MS
+        newest(market, end_ms=clock.time_ms)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    first.handler = broken(Answer("sorry", 500))
+    newest(market, end_ms=clock.time_ms)
+    assert not market.borrowed("ETHUSDT", MINUTE_MS)

@@ -230,28 +230,78 @@ def test_a_level_that_newer_candles_refute_is_not_used_any_more(
         market.prices(["ETHUSDT"])
 
 
-def drifted(klines: Klines, from_ms: int, factor: float) -> Klines:
-    """The second venue's candles, which from a moment on are apart by another factor."""
-    factors = np.where(klines.open_time_ms < from_ms, APART, factor)
-    return replace(klines, **{name: getattr(klines, name) * factors for name in PRICE_COLUMNS})
-
-
-def test_a_level_of_the_second_venue_moves_with_it_while_the_first_tells_the_series(
+def test_a_series_that_another_venue_began_is_the_first_ones_path_at_one_ratio(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
+    """Whatever the venue that began it does meanwhile, a halt or a spike of its own: it is not asked any more."""
     whole = random_walk_klines(14 * 60)
     first.series["ETHUSDT", "1m"] = whole
-    second.series["ETHUSDT", "1m"] = drifted(whole, NOW_MS + HOUR_MS, 1.004)
+    second.series["ETHUSDT", "1m"] = at_level(whole, APART)
     first.handler = broken(Answer("sorry", 500))
     newest(market)
     first.handler = works
-    asked, hours = len(second.asked("/api/v3/klines")), 6
-    for minute in range(1, hours * 60):
+    asked = len(second.requests)
+    for minute in range(1, 6 * 60):
         clock.time_ms = NOW_MS + minute * MINUTE_MS
         told = newest(market, end_ms=clock.time_ms)
+        np.testing.assert_allclose(told.close, whole.between(0, clock.time_ms).tail(20).close * APART, rtol=1e-9)
     assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
-    assert told.close[-1] == pytest.approx(whole.between(0, clock.time_ms).close[-1] * 1.004, rel=1e-9)
-    assert len(second.asked("/api/v3/klines")) - asked <= hours + 1  # it is not asked for more than that needs
+    assert len(second.requests) == asked
+
+
+def quiet_but(klines: Klines, every: int) -> Klines:
+    """With a trade in every so manieth candle; the others are flat at the price before, without volume."""
+    last = np.arange(len(klines)) // every * every
+    trades = last == np.arange(len(klines))
+    flat = {name: np.where(trades, getattr(klines, name), klines.close[last]) for name in PRICE_COLUMNS}
+    return replace(klines, volume=np.where(trades, klines.volume, 0.0), **flat)  # type: ignore[arg-type]
+
+
+def test_a_level_is_measured_by_trades_alone(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
+    """In a market that moves one way, candles without a trade are always behind it."""
+    shocks = np.full(8 * 60, 0.5)
+    rising = random_walk_klines(8 * 60, shocks=shocks)
+    first.series["ETHUSDT", "1m"] = rising
+    second.series["ETHUSDT", "1m"] = at_level(quiet_but(rising, 15), APART)
+    newest(market, rows=200)
+    first.handler = broken(Answer("sorry", 500))
+    for minute in (1, 16, 61):
+        clock.time_ms = NOW_MS + minute * MINUTE_MS
+        told = newest(market, rows=2, end_ms=clock.time_ms)
+        assert told.close[-1] == pytest.approx(rising.between(0, clock.time_ms).close[-1], rel=1e-9)
+
+
+def test_a_ratio_does_not_change_while_nothing_new_is_known(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """In an outage fewer and fewer candles of before are among those asked for: the last ones may have been odd."""
+    odd = at_level(LONG, APART)
+    at_ms = LAST_MS - 9 * MINUTE_MS
+    factor = np.where((odd.open_time_ms >= at_ms) & (odd.open_time_ms <= LAST_MS), 1.004, 1.0)
+    second.series["ETHUSDT", "1m"] = replace(odd, **{n: getattr(odd, n) * factor for n in PRICE_COLUMNS})
+    newest(market, rows=200)
+    first.handler = broken(Answer("sorry", 500))
+    for minute in range(1, 110):
+        clock.time_ms = NOW_MS + minute * MINUTE_MS
+        told = newest(market, end_ms=clock.time_ms)
+        assert told.close[-1] == pytest.approx(LONG.between(0, clock.time_ms).close[-1], rel=1e-4)
+
+
+def test_a_level_of_a_venue_out_of_use_outlasts_the_candles_that_it_told(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """What is told since at that level is what others are measured by."""
+    market.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    market.remember("ETHUSDT", at_level(WALK, 1.01))
+    longer = random_walk_klines(20 * 60)
+    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
+    for _ in range(7 * 60):
+        clock.time_ms += MINUTE_MS
+        newest(market, rows=5, end_ms=clock.time_ms)
+    first.handler = broken(Answer("sorry", 500))
+    told = newest(market, rows=5, end_ms=clock.time_ms)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
+    np.testing.assert_allclose(told.close, longer.between(0, clock.time_ms).tail(5).close * 1.01, rtol=1e-9)
 
 
 def test_a_level_is_measured_by_each_interval_and_a_price_counts_by_the_shortest(

@@ -206,7 +206,7 @@ def test_what_an_earlier_run_left_saves_asking_for_it(clock: RunningClock, behin
     market = Scripted(clock)
     left = market.tape.between(0, BASE_MS - behind * MINUTE_MS)
     closed: list[int] = []
-    live = LiveMarket(market, {BTC: ROWS}, CorrectedClock(clock), tail=lambda symbol, interval_ms: left)
+    live = LiveMarket(market, {BTC: ROWS}, CorrectedClock(clock), tails={BTC: left})
     live.start(closed.append)
     try:
         eventually(lambda: closed == [MINUTE_MS], what="the candles handed on, also when none had to be fetched")

@@ -54,7 +54,7 @@ def live_over(
     market = Failover(venues, ours, aside)
     if left is not None:
         market.stand(*BTC, "binance", [])
-    live = LiveMarket(market, {BTC: ROWS}, ours, tail=None if left is None else lambda symbol, interval_ms: left)
+    live = LiveMarket(market, {BTC: ROWS}, ours, tails=None if left is None else {BTC: left})
     live.start(lambda _: None)
     try:
         eventually(lambda: bool(live.anchor("BTCUSDT") and len(live.klines(*BTC))), what="the start")
