@@ -13,19 +13,35 @@ import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
+from market.anchors import MOST_LIMIT
 from market.health import KLINES, PRICES, Failures, Health, VenueFault
 from market.hosts import Refused
 from market.klines import COLUMNS, Klines, Span, interval_name, joined, without
 from market.level import Levels
 from market.provider import MarketData, Price, Venue
-from market.quality import ROUNDING, Aside, RefusedRow, doubts_of, extent_of, has_left, longest_quiet, quiet_rows
+from market.quality import (
+    MOST_LEAP,
+    ROUNDING,
+    STAYED_ROWS,
+    Aside,
+    RefusedRow,
+    doubts_of,
+    extent_of,
+    has_left,
+    longest_quiet,
+    quiet_rows,
+    step_of,
+)
 
 # Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
-SILENT_ROWS = 3
+SILENT_ROWS = 2
+PUBLISHED_MS = 20 * SECOND_MS  # by then a venue has told a candle that it has
 MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
 LONGEST_VAIN_MS = 60 * MINUTE_MS  # between two offers of what may be asked for again
 STILL_SEEN_MS = 5 * SECOND_MS  # a price that was not asked for in between may have been another one
 OF_ONE_SYMBOL = (ConfigError, MalformedKlines, Refused)  # failures that may be about one symbol of several
+FAR_WITHIN_MS = 10 * MINUTE_MS  # of the newest candle: after that a price may be anywhere
+ODD_AHEAD_MS = 2 * SECOND_MS  # a venue's time so far from ours wants a second opinion
 OLD_PRICE_MS = 10 * SECOND_MS  # of a trade: then the next venue is asked whether it has had one since
 PRICE_SHARE = 0.5  # of what a venue may be asked: the other half is for candles and signs of life
 
@@ -76,6 +92,8 @@ class _Book:
     holes: dict[tuple[str, int, int], int] = field(default_factory=dict)  # symbol, interval, start: asked for at
     # By venue, symbol, interval, open time of a spike: when a second venue was asked, and whether it has the like.
     verdicts: dict[tuple[str, str, int, int], tuple[int, bool]] = field(default_factory=dict)
+    # Likewise of a leap: when, who was found to have the candles, and how far they go there.
+    steps: dict[tuple[str, str, int, int], tuple[int, str, float]] = field(default_factory=dict)
 
 
 class Failover(MarketData):
@@ -118,6 +136,7 @@ class Failover(MarketData):
         for venue in self._health.order(KLINES, symbol, failures, self._having(interval_ms, end_ms)):
             try:
                 klines = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
+                self._check_leaps(venue, symbol, klines)
             except WorkerError as error:
                 self._health.failed(venue, KLINES, symbol, error)
                 failures.append((venue, error))
@@ -143,6 +162,7 @@ class Failover(MarketData):
                 klines = venue.archive(symbol, interval_ms, day_ms, month=month)
                 if klines is None:
                     return None
+                self._check_leaps(venue, symbol, klines)
                 self._series(symbol, interval_ms)
                 self._levels.begin(symbol, venue.offer.name)
                 self.on_standing()
@@ -158,6 +178,7 @@ class Failover(MarketData):
         """
         found: dict[str, Price] = {}
         failures: Failures = []
+        far: dict[str, tuple[Venue, Price]] = {}  # prices that the candles say nothing of
         left = list(dict.fromkeys(symbols))
         for venue in self.venues:
             fit = []
@@ -168,10 +189,14 @@ class Failover(MarketData):
                 elif not failures or failures[-1][0] is not venue:  # one for each venue says enough
                     failures.append((venue, why))
             for symbol, told in (self._told(venue, fit, failures) if fit else {}).items():
+                price: Price | None
                 try:
                     price = self._at_level(venue, symbol, told)
                 except WorkerError as error:
                     failures.append((venue, error))
+                    continue
+                price = self._agreed(venue, symbol, price, far)
+                if price is None:
                     continue
                 self._health.well(venue, PRICES, symbol)
                 if symbol not in found or price.asof_ms > found[symbol].asof_ms:
@@ -180,6 +205,8 @@ class Failover(MarketData):
             left = [symbol for symbol in left if symbol not in found or found[symbol].asof_ms < old_ms]
             if not left:
                 break
+        for symbol, (_, price) in far.items():  # nobody has another: whoever reads it asks for confirmation
+            found.setdefault(symbol, price)
         if not found:
             raise _failure(failures, f"prices of {', '.join(symbols)}")
         return found
@@ -187,16 +214,22 @@ class Failover(MarketData):
     def clock_ahead_ms(self) -> int:
         """See the protocol: of the first venue that is well and tells a time."""
         failures: Failures = []
+        told: list[int] = []
         for venue in self._health.order(PRICES, "", failures):
             if not venue.offer.tells_time:
                 continue
             try:
-                ahead_ms = venue.clock_ahead_ms()
+                told.append(venue.clock_ahead_ms())
             except WorkerError as error:
                 failures.append((venue, error))
                 continue
             self._health.proven(venue)  # by the very question that is a sign of life
-            return ahead_ms
+            if len(told) == 2 or abs(told[0]) < ODD_AHEAD_MS:
+                break
+        if len(told) == 2:  # the first one's time is odd: of both and our own the one in the middle
+            return sorted([*told, 0])[1]
+        if told:
+            return told[0]
         if not any(venue.offer.tells_time for venue in self.venues):
             return 0
         raise _failure(failures, "the time")
@@ -317,8 +350,8 @@ class Failover(MarketData):
             return False
         recent = self._levels.recent(symbol, interval_ms)
         run = klines if recent is None else recent.between(0, start_ms).merge(klines)
-        # The newest one may not be published yet.
-        quiet = quiet_rows(run, max(klines.end_ms, newest_ms - interval_ms))
+        awaited = self._clock.now_ms() - newest_ms < PUBLISHED_MS
+        quiet = quiet_rows(run, max(klines.end_ms, newest_ms - interval_ms) if awaited else newest_ms)
         return quiet >= max(SILENT_ROWS, 2 * longest_quiet(run) + 1)
 
     def _at_level(self, venue: Venue, symbol: str, price: Price) -> Price:
@@ -339,6 +372,29 @@ class Failover(MarketData):
         if since_ms is not None:
             raise self._health.frozen(venue, symbol, since_ms)
         return price
+
+    def _agreed(self, venue: Venue, symbol: str, price: Price, far: dict[str, tuple[Venue, Price]]) -> Price | None:
+        """A price that goes with the candles, or with another venue's; None where the next venue is to be asked.
+
+        Args:
+            far: by symbol, the first price that did not, and who told it.
+        """
+        if self._is_far(symbol, price):
+            doubted = far.setdefault(symbol, (venue, price))[1]
+            alone = doubted is price or abs(np.log(price.price / doubted.price)) > MOST_LIMIT / 2
+            return None if alone else doubted  # two agree: it is the market that moved
+        if symbol in far:
+            first = far.pop(symbol)[0]
+            why = f"its price of {symbol} is far from the candles, and that of {venue.offer.name} is not"
+            self._health.failed(first, PRICES, symbol, MalformedKlines(f"{first.offer.name}: {why}"))
+        return price
+
+    def _is_far(self, symbol: str, price: Price) -> bool:
+        """Whether a price is further from the newest candle than a price that is believed at once."""
+        recents = self._levels.recents(symbol)
+        if not recents or price.asof_ms - recents[0].end_ms > FAR_WITHIN_MS:
+            return False
+        return abs(float(np.log(price.price / recents[0].close[-1]))) > MOST_LIMIT
 
     def _still_since(self, venue: Venue, symbol: str, told: Price) -> int | None:
         """Since when a venue tells a price that the candles of its symbol have left meanwhile; None where not."""
@@ -451,6 +507,57 @@ class Failover(MarketData):
         self.aside.put(venue.offer.name, symbol, interval_ms, refused, self._clock.now_ms())
         columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
         return Klines(interval_ms=interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
+
+    def _check_leaps(self, venue: Venue, symbol: str, klines: Klines) -> None:
+        """Refuse candles whose level leaps where a second venue's does not, or too far to be believed of one alone.
+
+        Raises:
+            MalformedKlines: so it is: another unit, or another asset.
+        """
+        interval_ms, recent = klines.interval_ms, self._levels.recent(symbol, klines.interval_ms)
+        for at_ms in doubts_of(klines, recent).leaps:
+            run = klines if recent is None else recent.between(0, int(klines.open_time_ms[0])).merge(klines)
+            known = None if recent is None else recent.between(at_ms, at_ms + interval_ms)
+            if known and abs(float(known.close[0]) / float(run.between(at_ms, run.end_ms).close[0]) - 1) < ROUNDING:
+                continue  # it was believed
+            step, key = step_of(run, at_ms), (venue.offer.name, symbol, interval_ms, at_ms)
+            other, its = self._step_elsewhere(venue, symbol, interval_ms, at_ms, key)
+            said = f"{symbol} leaps by {100 * (np.exp(step) - 1):+.0f} % at {iso(at_ms)}"
+            if other and its / step < 1 / 2:
+                raise MalformedKlines(f"{said}, and {other} has no such move")
+            if not other and abs(step) > MOST_LEAP:
+                raise MalformedKlines(
+                    f"{said}, and no second venue has it: another unit or asset? If it is so indeed, begin anew: "
+                    "stop the node, delete DATA_DIR/klines, start it"
+                )
+
+    def _step_elsewhere(
+        self, first: Venue, symbol: str, interval_ms: int, at_ms: int, key: tuple[str, str, int, int]
+    ) -> tuple[str, float]:
+        """Which other venue has those candles, and how far they go there; remembered for a while. Empty: none has."""
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            known = self._book.steps.get(key)
+        if known is not None and 0 <= now_ms - known[0] < HOLE_AGAIN_MS:
+            return known[1:]
+        found = ("", 0.0)
+        span = (at_ms - interval_ms, at_ms + (STAYED_ROWS + 1) * interval_ms)
+        for venue in self._health.order(KLINES, symbol, [], self._having(interval_ms, span[1])):
+            if venue is first:
+                continue
+            try:
+                told = venue.klines(symbol, interval_ms, *span)
+            except WorkerError as error:
+                self._health.failed(venue, KLINES, symbol, error)
+                continue
+            if len(told) > STAYED_ROWS:
+                found = (venue.offer.name, step_of(told, at_ms))
+                break
+        with self._lock:
+            if len(self._book.steps) > REMEMBERED_HOLES:
+                self._book.steps.clear()
+            self._book.steps[key] = (now_ms, *found)
+        return found
 
     def _is_shared(self, venue: Venue, symbol: str, klines: Klines, at_ms: int) -> bool:
         """Whether another venue has a spike as well; it is asked about it now and then, for it stays in the window."""

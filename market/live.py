@@ -332,13 +332,13 @@ class LiveMarket(StreamReader):
             if kept.failures:
                 log.info("klines_back", symbol=kept.symbol, interval_ms=kept.interval_ms, failures=kept.failures)
             corrected = _first_difference(known, fetched)
-            if corrected is not None:
-                self._corrected += 1
-                log.info("candle_corrected", symbol=kept.symbol, interval_ms=kept.interval_ms, open=iso(corrected))
             # Fewer rows: old ones left. What an earlier run left counts once the venue has been asked about it.
             news = klines.end_ms != kept.klines.end_ms or len(klines) > len(kept.klines) or corrected is not None
             news = news or (not kept.tried and len(klines) > 0)
             kept.klines, kept.fault, kept.failures, kept.tried, kept.polling = klines, "", 0, True, False
+            if corrected is not None:
+                self._corrected += 1
+                log.info("candle_corrected", symbol=kept.symbol, interval_ms=kept.interval_ms, open=iso(corrected))
             patience_ms = STREAM_PATIENCE_MS if self._stream_host else AFTER_CLOSE_MS
             kept.due_ms = min(complete_ms, now_ms) + kept.interval_ms + patience_ms  # now: the clock may go back
             if klines.end_ms < complete_ms:

@@ -17,6 +17,7 @@ from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Kl
 
 # More of a batch than this, and than one row: it is not rows that are wrong but the batch, with other columns or units.
 MOST_REFUSED = 0.05
+STEP_ROWS = 20  # of another interval are not taken for minutes with holes
 REMEMBERED = 100_000  # rows, so that one that is sent again and again counts once
 KEPT_BYTES = 1 << 20  # of rows kept aside; the file before it is kept as well
 FILE = "refused.jsonl"
@@ -26,6 +27,7 @@ LEAST_LEAP = 0.1
 LEAP_RANGES = 10.0  # in units of the usual candle's range
 USUAL_ROWS = 240
 ROUNDING = 1e-6  # of a price, between a venue's candles and its ticker
+MOST_LEAP = float(np.log(2))  # beyond it candles that follow do not make one believable: it is another unit or asset
 STAYED_ROWS = 2  # candles at the new level that make a leap believable by themselves
 
 Bools = npt.NDArray[np.bool_]
@@ -78,6 +80,7 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
         clash[1:] = twice & ~alike
         clash[:-1] |= twice & ~alike
         clash |= np.isin(times, times[clash])
+    _check_step(interval_ms, times)
     reasons = _reasons(interval_ms, times, table, now_ms)
     reasons.insert(0, ("two different rows of one time", clash))
     bad = np.zeros(rows, np.bool_)
@@ -97,6 +100,17 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
     good = ~bad & ~same
     klines = Klines(interval_ms=interval_ms, open_time_ms=times[good], **_columns(table[good]))
     return Sifted(klines=klines, refused=tuple(refused))
+
+
+def _check_step(interval_ms: int, times: Ints) -> None:
+    """Raises MalformedKlines where rows lie on the grid of a longer interval; a few may by chance."""
+    if len(times) >= STEP_ROWS:
+        step_ms = int(np.gcd.reduce(np.diff(times)))
+        if step_ms > interval_ms and step_ms % interval_ms == 0:
+            raise MalformedKlines(
+                f"rows must be {interval_ms // 1000} s apart, and all {len(times)} are multiples of "
+                f"{step_ms // 1000} s apart: another interval"
+            )
 
 
 def sift_closed(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], now_ms: int) -> Sifted:
@@ -208,12 +222,12 @@ class Doubts:
     """Rows of a batch that keep the rules and are hard to believe all the same."""
 
     spikes: tuple[int, ...] = ()  # open times of candles far from both neighbours, or with a wick as long
-    leap_ms: int | None = (
-        None  # open time of a candle far from the one before, when too few follow to say that it stays
-    )
+    # Open times of candles far from the one before: that others followed at the new level, and one that too few follow.
+    leaps: tuple[int, ...] = ()
+    leap_ms: int | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.spikes) or self.leap_ms is not None
+        return bool(self.spikes or self.leaps) or self.leap_ms is not None
 
 
 def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
@@ -242,10 +256,11 @@ def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
     top, bottom = np.maximum(run.open, run.close), np.minimum(run.open, run.close)
     spike |= np.maximum(np.log(run.high / top), np.log(bottom / run.low)) > 2 * bound
     leaps = np.flatnonzero(far & ~spike[1:] & ~spike[:-1]) + 1
-    late = leaps[leaps >= len(run) - STAYED_ROWS]
+    late, stayed = leaps[leaps >= len(run) - STAYED_ROWS], leaps[leaps < len(run) - STAYED_ROWS]
     new = run.open_time_ms >= klines.open_time_ms[0]
     return Doubts(
         spikes=tuple(run.open_time_ms[spike & new].tolist()),
+        leaps=tuple(run.open_time_ms[stayed[new[stayed]]].tolist()),
         leap_ms=int(run.open_time_ms[late[0]]) if len(late) and new[late[0]] else None,
     )
 
@@ -279,6 +294,12 @@ def has_left(price: float, klines: Klines | None, since_ms: int) -> bool:
     if not len(traded):
         return False
     return not later.low[traded[-1]] * (1 - ROUNDING) <= price <= later.high[traded[-1]] * (1 + ROUNDING)
+
+
+def step_of(klines: Klines, at_ms: int) -> float:
+    """How far the closes go from before a candle to the last by which a leap has stayed, as ln of the ratio."""
+    around = klines.between(at_ms - klines.interval_ms, at_ms + (STAYED_ROWS + 1) * klines.interval_ms)
+    return float(np.log(around.close[-1] / around.close[0])) if len(around) else 0.0
 
 
 def extent_of(klines: Klines, at_ms: int) -> float:

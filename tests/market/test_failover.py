@@ -487,7 +487,7 @@ def test_minutes_without_a_candle_are_a_symbol_s_way_and_no_halt(
 ) -> None:
     """Coinbase has no candle where nobody traded: seven minutes without one are usual there for some symbols."""
     whole = walk(8 * 60)
-    usual = np.arange(len(whole)) % 8 == 0
+    usual = np.arange(len(whole)) % 8 < 1 + np.arange(len(whole)) % 3 % 2
     first.series["ETHUSDT", "1m"] = Klines(
         interval_ms=MINUTE_MS,
         open_time_ms=whole.open_time_ms[usual],
@@ -536,3 +536,75 @@ def test_what_a_better_venue_told_is_not_asked_for_again(
     first.handler = broken(Answer("sorry", 500))
     newest(market, end_ms=clock.time_ms)
     assert not market.borrowed("ETHUSDT", MINUTE_MS)
+
+
+@pytest.mark.parametrize("factor", [100.0, 1.3, 0.01])
+def test_a_venue_that_changes_its_unit_is_left_for_the_one_that_does_not(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock, factor: float
+) -> None:
+    """It stays at the new level, candles and ticker: that does not make it true while another venue says otherwise."""
+    newest(market, rows=120)
+    gone = np.where(LONG.open_time_ms >= NOW_MS, factor, 1.0)
+    first.series["ETHUSDT", "1m"] = replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
+    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
+    for _ in range(40):
+        clock.time_ms += MINUTE_MS + SECOND_MS
+        end_ms = clock.time_ms // MINUTE_MS * MINUTE_MS
+        ended = LONG.between(0, end_ms)
+        first.prices = {"ETHUSDT": repr(float(ended.close[-1]) * factor)}
+        second.prices = {"ETHUSDT": repr(float(ended.close[-1]) * APART)}
+        told = newest(market, end_ms=end_ms)
+        true = LONG.between(int(told.open_time_ms[0]), told.end_ms)
+        np.testing.assert_allclose(told.close, true.close, rtol=1e-9)
+        assert told.end_ms >= end_ms - 2 * MINUTE_MS
+        price = market.prices(["ETHUSDT"])["ETHUSDT"]
+        assert price.price == pytest.approx(float(ended.close[-1]), rel=1e-9)
+        assert price.venue == "binanceus"
+
+
+def test_a_leap_that_two_venues_have_is_the_market_s(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market, rows=120)
+    gone = leapt(LONG, NOW_MS, 0.7)
+    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = gone, at_level(gone, APART)
+    first.prices = {"ETHUSDT": repr(float(gone.between(NOW_MS, 2**62).close[0]))}
+    second.prices = {"ETHUSDT": repr(float(gone.between(NOW_MS, 2**62).close[0]) * APART)}
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(float(first.prices["ETHUSDT"]))
+    for _ in range(5):
+        clock.time_ms += MINUTE_MS
+        assert_prices_equal(newest(market, end_ms=clock.time_ms), gone.between(0, clock.time_ms).tail(20))
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+
+
+@pytest.mark.parametrize("rows", [slice(100, 200), slice(250, None)])
+def test_candles_of_another_unit_are_not_believed_of_one_venue_alone(
+    first: Venue, clock: FakeClock, rows: slice
+) -> None:
+    lone = alone(first, clock)
+    factor = np.ones(len(WALK))
+    factor[rows] = 100.0
+    first.series["ETHUSDT", "1m"] = replace(WALK, **{n: getattr(WALK, n) * factor for n in PRICE_COLUMNS})
+    with pytest.raises(MalformedKlines, match=r"ETHUSDT leaps by \+99\d\d % .*another unit or asset\? .* begin anew"):
+        newest(lone, rows=300)
+
+
+def test_minutes_that_are_five_minutes_apart_are_another_interval(first: Venue, clock: FakeClock) -> None:
+    lone = alone(first, clock)
+    first.series["ETHUSDT", "1m"] = replace(WALK.resample(5 * MINUTE_MS), interval_ms=MINUTE_MS)
+    with pytest.raises(MalformedKlines, match="must be 60 s apart, and all 60 are multiples of 300 s apart"):
+        newest(lone, rows=300)
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "second_ms", "ahead_ms"),
+    [(7_200_000, 0, 0), (50_000, 50_000, 50_000), (-40_000, -40_300, -40_000), (300, 9_000, 300), (-60_000, 20_000, 0)],
+)
+def test_a_time_that_is_far_off_wants_a_second_venue_that_says_so(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock, first_ms: int, second_ms: int, ahead_ms: int
+) -> None:
+    for venue, its_ms in ((first, first_ms), (second, second_ms)):
+        answer = Answer(json.dumps({"serverTime": clock.time_ms + its_ms}))
+        venue.handler = broken(answer)
+    assert market.clock_ahead_ms() == pytest.approx(ahead_ms, abs=500)
+    assert bool(second.requests) is (abs(first_ms) > SECOND_MS)

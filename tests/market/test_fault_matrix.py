@@ -221,9 +221,11 @@ def at_the_price(klines: Klines) -> Klines:
 def of_price(market: Failover, clock: FakeClock) -> str:
     price = market.prices(["ETHUSDT"])["ETHUSDT"]
     anchors = Anchors()
-    anchors.learn("ETHUSDT", at_the_price(WALK))
+    moved = clock.now_ms() >= LONGER.end_ms  # the market went on
+    anchors.learn("ETHUSDT", LONGER if moved else at_the_price(WALK))
     believed = "believed" if anchors.offer("ETHUSDT", price, clock.now_ms()) else "doubted until confirmed"
-    assert (price.price == 2000) == (believed == "believed")
+    true = float(LONGER.close[-1]) if moved else 2000.0
+    assert (price.price == pytest.approx(true)) == (believed == "believed")
     return f"{'first' if price.venue == 'binance' else 'next venue'}, {believed}; {state(market, 'price')}"
 
 
@@ -262,7 +264,7 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     first.handler = lambda path, query: None
     for venue in venues:
         venue.add("ETHUSDT", LONGER if fault.still else WALK)
-    first.prices = {"ETHUSDT": "2000"}
+    first.prices = {"ETHUSDT": repr(float(WALK.close[-1])) if fault.still else "2000"}
     market.klines("ETHUSDT", MINUTE_MS, NOW_MS - 300 * MINUTE_MS, NOW_MS - MINUTE_MS)
     spoil(first, fault)
     if fault.name.startswith("frozen") and endpoint == "price":
@@ -270,6 +272,8 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     if fault.still:
         for step in range(45):
             clock.time_ms += 4_000
+            ended = LONGER.between(0, clock.time_ms - MINUTE_MS + 1)
+            venues[1].prices = {"ETHUSDT": repr(float(ended.close[-1]))}  # there it goes on
             market.prices(["ETHUSDT"])
             if step % 15 == 14:
                 market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.now_ms() // MINUTE_MS * MINUTE_MS)

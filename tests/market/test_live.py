@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -389,3 +390,49 @@ def test_a_venue_of_little_history_is_not_all_there_is(clock: RunningClock) -> N
         clock.jump(12 * MINUTE_MS)
         eventually(lambda: len(market.asked_ms) > asked, what="the next candles")
         assert min(market.asked_ms[asked:]) > BASE_MS - 20 * MINUTE_MS  # it has all now
+
+
+class Lending(Scripted):
+    """A venue that is away from a moment on, so that another one tells its candles a little otherwise."""
+
+    lends = False
+    answers = 0
+    spans: tuple[tuple[int, int], ...] = ()
+
+    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        told = super().klines(symbol, interval_ms, start_ms, end_ms)
+        self.answers += self.lends
+        return replace(told, close=told.low) if self.lends else told
+
+    def lent(self, symbol: str, interval_ms: int) -> int:
+        return self.answers
+
+    def borrowed(self, symbol: str, interval_ms: int) -> tuple[tuple[int, int], ...]:
+        return self.spans
+
+
+def test_what_is_lent_replaces_nothing_but_the_newest(clock: RunningClock) -> None:
+    """Also where all that is kept is asked for, as it is while there is a hole in it."""
+    market = Lending(clock)
+    market.missing = {BASE_MS - 25 * MINUTE_MS}
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(feed.has(BTC, rows=ROWS - 1), what="the first load")
+        own = feed.live.klines(*BTC)
+        market.lends = True
+        clock.jump(11 * MINUTE_MS)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 11 * MINUTE_MS, what="candles of another")
+        assert min(market.asked_ms[1:]) == BASE_MS - (ROWS - 11) * MINUTE_MS  # it was asked for all
+        known = feed.live.klines(*BTC).between(0, BASE_MS - OVERLAP_ROWS * MINUTE_MS)
+        expected = own.between(int(known.open_time_ms[0]), known.end_ms)
+        np.testing.assert_array_equal(known.close, expected.close)
+
+
+def test_what_was_lent_longer_ago_than_is_kept_is_not_asked_for(clock: RunningClock) -> None:
+    market = Lending(clock)
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(feed.has(BTC), what="the first load")
+        market.spans = ((BASE_MS - 500 * MINUTE_MS, BASE_MS - ROWS * MINUTE_MS),)
+        asked = len(market.asked_ms)
+        clock.jump(MINUTE_MS)
+        eventually(lambda: len(market.asked_ms) > asked, what="the next candle")
+        assert market.asked_ms[asked] == BASE_MS - OVERLAP_ROWS * MINUTE_MS
