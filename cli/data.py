@@ -195,7 +195,7 @@ def _wanted(
 def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int) -> "list[SyncReport]":
     """Sync, as the only updater of the folder."""
     from market.store import KlineStore  # noqa: PLC0415
-    from market.sync import sync_all  # noqa: PLC0415
+    from market.sync import failed_in, sync_all  # noqa: PLC0415
     from market.venues import market_from, write_standing  # noqa: PLC0415
     from updater.progress import progress_of  # noqa: PLC0415
     from updater.service import SYNC_PATIENCE_S, StoppableClock, only_updater  # noqa: PLC0415
@@ -208,7 +208,7 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
         # Here, and not before: an updater may have said at whose level candles are until it ended.
         market = market_from(settings, StoppableClock(SystemClock(), stop), patience_s=SYNC_PATIENCE_S, writes=True)
         reports = sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
-        write_standing(settings.klines_dir, market, reports)
+        write_standing(settings.klines_dir, market, failed_in(reports))
         return reports
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 
 from core.clock import DAY_MS, MINUTE_MS, iso
-from core.errors import ConfigError
+from core.errors import ConfigError, WorkerError
 from core.files import replace_file, replace_json, sweep_leftovers, sync_folder
 from market.klines import INTERVALS, Ints, Klines, Span, interval_name, without
 from market.month_files import (
@@ -492,3 +492,7 @@ class KlineStore:
             # Only saves requests: what is forgotten is asked for once more and written anew.
             _log.warning("absent_file_skipped", file=str(path), why=str(error))
             return []
+        except OSError as error:
+            raise WorkerError(
+                f"{path}: cannot be read: {error.strerror}; check the owner and mode of its folder"
+            ) from error

@@ -42,6 +42,11 @@ class SyncReport:
     failure: WorkerError | None = None  # the venue's, or the store's
 
 
+def failed_in(reports: Sequence[SyncReport]) -> set[tuple[str, int]]:
+    """Symbol and interval of the series that not all was fetched or stored of."""
+    return {(report.symbol, report.interval_ms) for report in reports if report.failure}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     """One download: an archive file ("month", "day") or a range by REST ("rest")."""

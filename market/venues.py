@@ -3,7 +3,7 @@
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,7 +26,6 @@ from market.klines import INTERVALS, Span, interval_name, joined
 from market.kraken import Kraken
 from market.provider import Venue
 from market.quality import Aside
-from market.sync import SyncReport
 from market.tiingo import Tiingo
 
 log = structlog.get_logger()
@@ -103,16 +102,15 @@ STANDING = "venues.json"
 _INTERVALS_MS = {name: ms for ms, name in INTERVALS.items()}
 
 
-def write_standing(folder: Path, failover: Failover, reports: Sequence[SyncReport]) -> None:
+def write_standing(folder: Path, failover: Failover, failed: Collection[tuple[str, int]]) -> None:
     """Keep at whose level each stored series is, and since when it has candles of another venue; after they are stored.
 
     Args:
-        reports: of the sync. Where one has a failure, candles may have come and not been stored: what the file said of
-            them before stays.
+        failed: symbol and interval of each series whose sync has a failure: candles may have come and not been stored,
+            and what the file said of them before stays.
     Raises:
         WorkerError: it cannot be written.
     """
-    failed = {(report.symbol, report.interval_ms) for report in reports if report.failure}
     for symbol, interval_ms, level, borrowed in _series_in(_standing_in(folder)):
         if (symbol, interval_ms) in failed and level == failover.level(symbol):
             failover.owe(symbol, interval_ms, borrowed)

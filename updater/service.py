@@ -21,7 +21,7 @@ from market.failover import Failover
 from market.klines import interval_name
 from market.provider import MarketData
 from market.store import KlineStore
-from market.sync import sync_all
+from market.sync import failed_in, sync_all
 from market.venues import market_from, write_standing
 from model.forecaster import BiRNNForecaster
 from model.heads import LEADER, PANELS, PanelPlan, head_of, klines_kept_from_ms, panels_for, training_start_ms
@@ -90,7 +90,7 @@ class Updater:
             reports = sync_all(self.store, self.market, wanted, now_ms, progress=progress)
         try:
             if isinstance(self.market, Failover):
-                write_standing(self.store.root, self.market, reports)
+                write_standing(self.store.root, self.market, failed_in(reports))
             self._trim(now_ms)
         except WorkerError as error:  # the disk: the series that could not be written have said so as well
             log.error("not_kept", reason=str(error))

@@ -100,6 +100,13 @@ def test_a_row_that_says_it_closes_later_is_unfinished(venue: Venue, binance: Bi
     assert len(five(binance)) == 3
 
 
+def test_an_absurd_close_time_in_the_middle_drops_nothing(venue: Venue, binance: Binance) -> None:
+    rows = rest_rows(WALK.tail(20))
+    rows[5][6] = 10**13
+    venue.handler = lambda path, query: Answer(json.dumps(rows))
+    assert len(binance.klines("ETHUSDT", MINUTE_MS, int(WALK.tail(20).open_time_ms[0]), WALK.end_ms)) == 20
+
+
 def test_rows_after_the_range_are_dropped(venue: Venue, binance: Binance) -> None:
     venue.scripted = [Answer(json.dumps(rest_rows(WALK.between(0, START_MS + 8 * MINUTE_MS))))]
     assert_same(five(binance), WALK.between(0, START_MS + 5 * MINUTE_MS))

@@ -759,3 +759,11 @@ def test_kills_at_any_moment_lose_nothing_that_was_stored(store: KlineStore, lim
         assert not list(store.root.rglob(".tmp-*"))
     assert store.append("ETHUSDT", WALK) == 3000 - len(seen)
     assert_same(everything(store), WALK)
+
+
+def test_a_file_that_cannot_be_read_is_named(store: KlineStore) -> None:
+    store.append("ETHUSDT", random_walk_klines(10))
+    path = store.root / "ETHUSDT-1m" / "absent.json"
+    path.mkdir()
+    with pytest.raises(WorkerError, match=r"absent\.json: cannot be read: Is a directory; check the owner and mode"):
+        store.gaps("ETHUSDT", MINUTE_MS)

@@ -13,7 +13,7 @@ from core.errors import WorkerError
 from core.settings import Settings, load_settings
 from market.failover import Failover
 from market.store import KlineStore
-from market.sync import SyncReport, sync_series
+from market.sync import SyncReport, failed_in, sync_series
 from market.venues import STANDING, market_from, write_standing
 from tests.fakes import FakeClock, random_walk_klines
 from tests.market.pair import APART, NOW_MS, at_level, broken, newest, works
@@ -92,11 +92,11 @@ def test_what_was_borrowed_stays_on_the_list_until_its_own_candles_are_stored(
     assert said_in(settings) == {"ETHUSDT-1m": lent}  # a kill now would lose them
     assert updater(settings, clock).borrowed("ETHUSDT", MINUTE_MS) == ((NOW_MS, NOW_MS + 10 * MINUTE_MS),)
     failed = SyncReport(symbol="ETHUSDT", interval_ms=MINUTE_MS, failure=WorkerError("the disk is full"))
-    write_standing(settings.klines_dir, market, [failed])
+    write_standing(settings.klines_dir, market, failed_in([failed]))
     assert said_in(settings) == {"ETHUSDT-1m": lent}
     assert market.borrowed("ETHUSDT", MINUTE_MS)  # they are asked for once more
     newest(market, end_ms=clock.time_ms)
-    write_standing(settings.klines_dir, market, [replace(failed, failure=None)])  # they are stored
+    write_standing(settings.klines_dir, market, failed_in([replace(failed, failure=None)]))  # they are stored
     assert said_in(settings) == {"ETHUSDT-1m": {"level": "binance", "borrowed": []}}
 
 
