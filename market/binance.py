@@ -18,7 +18,7 @@ from market.hosts import PROBATION_MS, Hosts, Reach, Refused
 from market.klines import FLOW_COLUMNS, INTERVALS, PRICE_COLUMNS, Klines, interval_name, month_span
 from market.provider import Offer, Price
 from market.quality import Aside, Sifted, sift
-from market.reading import floats, json_of, price_of
+from market.reading import json_of, number, price_of
 from market.rest_venue import RestVenue
 
 T = TypeVar("T")
@@ -214,22 +214,22 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     rows = json_of(body)
     if not isinstance(rows, list):
         raise MalformedKlines(f"klines must be a list, was {str(rows)[:80]}")
-    for number, row in enumerate(rows):
+    for place, row in enumerate(rows):
         if not isinstance(row, list) or len(row) < COLUMNS:
-            raise MalformedKlines(f"row {number} must be a list of {COLUMNS} columns or more, was {str(row)[:80]}")
+            raise MalformedKlines(f"row {place} must be a list of {COLUMNS} columns or more, was {str(row)[:80]}")
         if type(row[0]) is not int or type(row[6]) is not int or not 0 <= row[0] < 10**14:
-            raise MalformedKlines(f"row {number} must have times in milliseconds, was {str(row)[:80]}")
+            raise MalformedKlines(f"row {place} must have times in milliseconds, was {str(row)[:80]}")
     if not rows:
         return Sifted(klines=Klines.empty(interval_ms))
     columns = list(zip(*(row[:COLUMNS] for row in rows), strict=True))
     times = np.array(columns[0], dtype=np.int64)
-    if (np.diff(times) <= 0).any():
-        raise MalformedKlines("open_time_ms must rise strictly: the rows are in another order, or one is there twice")
+    if (np.diff(times) < 0).any():
+        raise MalformedKlines("open_time_ms must rise: the rows are in another order")
     if times[-1] < start_ms:
         raise MalformedKlines(
             f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(int(times[-1]))}"
         )
-    cells = {name: floats(name.replace("_", " "), columns[at]) for name, at in PLACES.items()}
+    cells = {name: np.array([number(cell) for cell in columns[at]]) for name, at in PLACES.items()}
     found = sift(interval_ms, times, cells, now_ms=now_ms + interval_ms)  # the running one may seem not to have begun
     # The newest alone: that an old one ends some day to come is a slip, and costs no other its place.
     unfinished = [row[0] for row in rows[-2:] if row[6] >= now_ms]

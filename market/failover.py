@@ -92,8 +92,8 @@ class _Book:
     holes: dict[tuple[str, int, int], int] = field(default_factory=dict)  # symbol, interval, start: asked for at
     # By venue, symbol, interval, open time of a spike: when a second venue was asked, and whether it has the like.
     verdicts: dict[tuple[str, str, int, int], tuple[int, bool]] = field(default_factory=dict)
-    # Likewise of a leap: when, who was found to have the candles, and how far they go there.
-    steps: dict[tuple[str, str, int, int], tuple[int, str, float]] = field(default_factory=dict)
+    # Likewise of a leap, and how many candles say so: when, who was found to have them, how far they go there.
+    steps: dict[tuple[str, str, int, int, int], tuple[int, str, float]] = field(default_factory=dict)
 
 
 class Failover(MarketData):
@@ -515,24 +515,30 @@ class Failover(MarketData):
             MalformedKlines: so it is: another unit, or another asset.
         """
         interval_ms, recent = klines.interval_ms, self._levels.recent(symbol, klines.interval_ms)
-        for at_ms in doubts_of(klines, recent).leaps:
+        doubts = doubts_of(klines, recent)
+        late = () if doubts.leap_ms is None else (doubts.leap_ms,)
+        for at_ms in (*doubts.leaps, *late):
             run = klines if recent is None else recent.between(0, int(klines.open_time_ms[0])).merge(klines)
             known = None if recent is None else recent.between(at_ms, at_ms + interval_ms)
             if known and abs(float(known.close[0]) / float(run.between(at_ms, run.end_ms).close[0]) - 1) < ROUNDING:
                 continue  # it was believed
-            step, key = step_of(run, at_ms), (venue.offer.name, symbol, interval_ms, at_ms)
+            step = step_of(run, at_ms)
+            if at_ms in late and abs(step) <= MOST_LEAP:
+                continue  # it waits for others to follow
+            rows = len(run.between(at_ms - interval_ms, at_ms + (STAYED_ROWS + 1) * interval_ms))
+            key = (venue.offer.name, symbol, interval_ms, at_ms, rows)
             other, its = self._step_elsewhere(venue, symbol, interval_ms, at_ms, key)
             said = f"{symbol} leaps by {100 * (np.exp(step) - 1):+.0f} % at {iso(at_ms)}"
             if other and its / step < 1 / 2:
                 raise MalformedKlines(f"{said}, and {other} has no such move")
-            if not other and abs(step) > MOST_LEAP:
+            if not other and abs(step) > MOST_LEAP and at_ms not in late:
                 raise MalformedKlines(
                     f"{said}, and no second venue has it: another unit or asset? If it is so indeed, begin anew: "
                     "stop the node, delete DATA_DIR/klines, start it"
                 )
 
     def _step_elsewhere(
-        self, first: Venue, symbol: str, interval_ms: int, at_ms: int, key: tuple[str, str, int, int]
+        self, first: Venue, symbol: str, interval_ms: int, at_ms: int, key: tuple[str, str, int, int, int]
     ) -> tuple[str, float]:
         """Which other venue has those candles, and how far they go there; remembered for a while. Empty: none has."""
         now_ms = self._clock.now_ms()
@@ -550,7 +556,7 @@ class Failover(MarketData):
             except WorkerError as error:
                 self._health.failed(venue, KLINES, symbol, error)
                 continue
-            if len(told) > STAYED_ROWS:
+            if len(told) >= key[-1]:
                 found = (venue.offer.name, step_of(told, at_ms))
                 break
         with self._lock:

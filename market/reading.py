@@ -10,7 +10,7 @@ import numpy as np
 
 from core.clock import HOUR_MS, SECOND_MS
 from core.errors import MalformedKlines
-from market.klines import Floats, Ints
+from market.klines import Ints
 from market.provider import Price
 from market.quality import EARLIEST_MS, Sifted, sift_closed
 
@@ -29,18 +29,6 @@ def json_of(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise MalformedKlines(f"the answer is not JSON but {body[:60]!r}") from error
-
-
-def floats(name: str, cells: Iterable[Any]) -> Floats:
-    """A column, numbers or texts of numbers.
-
-    Raises:
-        MalformedKlines: a cell is neither; names the column.
-    """
-    try:
-        return np.array([float(cell) for cell in cells], np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise MalformedKlines(f"a cell of column {name} is no number: {error}") from error
 
 
 def price_of(symbol: str, value: object) -> float:
