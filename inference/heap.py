@@ -5,16 +5,13 @@ import ctypes
 # From glibc's malloc.h: blocks above this many bytes are the system's again once they are free. By itself glibc raises
 # that limit to the largest block it has seen, and the tables of each candle and network break up the heap.
 M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 128 * 1024
-# By itself glibc gives threads up to sixteen heaps on two cores, and each breaks up by itself: a megabyte in an hour.
-M_ARENA_MAX, ARENAS = -8, 2
 
 
 def keep_heap_whole() -> None:
-    """Let large blocks come from the system, and threads share their heaps; to be called before there are any."""
+    """Let large blocks come from the system; to be called before there are any."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
-        mallopt(M_ARENA_MAX, ARENAS)
 
 
 def give_back_heap() -> None:
