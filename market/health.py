@@ -9,6 +9,7 @@ import structlog
 from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.hosts import PROBATION_MS, Blocked, Refused
+from market.klines import Klines, Span
 from market.provider import Venue
 
 KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may be well for one and not for the other
@@ -26,6 +27,7 @@ UNPROVEN_MS, PROVEN_MS = MINUTE_MS, 15 * MINUTE_MS
 log = structlog.get_logger()
 
 Failures = list[tuple[Venue, WorkerError]]
+Ask = Callable[[Venue, str, int, int, int], Klines]
 
 
 class NoLevel(MarketUnavailable):
@@ -92,6 +94,34 @@ class Health:
                 yield venue
             else:
                 failures.append((venue, error))
+
+    def having(self, interval_ms: int, end_ms: int) -> Callable[[Venue], bool]:
+        """Whether a venue has candles of an interval, as far back as they end."""
+
+        def has(venue: Venue) -> bool:
+            rows = venue.offer.history_rows
+            reaches = rows is None or end_ms > self._clock.now_ms() - rows * interval_ms
+            return interval_ms in venue.offer.intervals_ms and reaches
+
+        return has
+
+    def others(
+        self, first: Venue, symbol: str, interval_ms: int, span: Span, ask: Ask | None = None
+    ) -> Iterator[tuple[Venue, Klines]]:
+        """What the other venues have of a range, best first; those that fail are left alone.
+
+        Args:
+            ask: asks one of them, as ``Venue.klines`` has it; None takes their candles as they are.
+        """
+        for venue in self.order(KLINES, symbol, [], self.having(interval_ms, span[1])):
+            if venue is first:
+                continue
+            try:
+                told = ask(venue, symbol, interval_ms, *span) if ask else venue.klines(symbol, interval_ms, *span)
+            except WorkerError as error:
+                self.failed(venue, KLINES, symbol, error)
+            else:
+                yield venue, told
 
     def why_left(
         self, venue: Venue, kind: str, symbol: str, fits: Callable[[Venue], bool] = lambda _: True
@@ -259,3 +289,17 @@ def _sorted_out(venue: Venue, symbol: str, error: WorkerError) -> tuple[str, str
     if isinstance(error, MarketUnavailable) and error.retry_after_s is not None:
         return "limited", "", round(error.retry_after_s * 1000)
     return "unreachable", "", None
+
+
+def failure_of(failures: Failures, what: str) -> WorkerError:
+    """One error for all venues that were to be asked: of the kind that says what to do next."""
+    if len(failures) == 1:
+        return failures[0][1]
+    told = "; ".join(f"{venue.offer.name}: {error}" for venue, error in failures)
+    errors = [error for _, error in failures]
+    message = f"no venue has {what}: {told}" if failures else f"no venue of MARKET_VENUES has {what}"
+    if all(isinstance(error, ConfigError) for error in errors):
+        return ConfigError(message)
+    waits = [error.retry_after_s if isinstance(error, MarketUnavailable) else None for error in errors]
+    known = [wait_s for wait_s in waits if wait_s is not None]
+    return MarketUnavailable(message, min(known) if len(known) == len(waits) else None)

@@ -296,12 +296,6 @@ def has_left(price: float, klines: Klines | None, since_ms: int) -> bool:
     return not later.low[traded[-1]] * (1 - ROUNDING) <= price <= later.high[traded[-1]] * (1 + ROUNDING)
 
 
-def step_of(klines: Klines, at_ms: int) -> float:
-    """How far the closes go from before a candle to the last by which a leap has stayed, as ln of the ratio."""
-    around = klines.between(at_ms - klines.interval_ms, at_ms + (STAYED_ROWS + 1) * klines.interval_ms)
-    return float(np.log(around.close[-1] / around.close[0])) if len(around) else 0.0
-
-
 def extent_of(klines: Klines, at_ms: int) -> float:
     """How far a candle goes, from the close before it or within it."""
     pair = klines.between(at_ms - klines.interval_ms, at_ms + klines.interval_ms)

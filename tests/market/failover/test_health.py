@@ -11,7 +11,7 @@ from market.failover import Failover
 from market.health import LONE_REST_MS, PROVEN_MS, UNPROVEN_MS
 from market.hosts import Hosts
 from tests.fakes import FakeClock, eventually, random_walk_klines
-from tests.market.pair import (
+from tests.market.failover.pair import (
     APART,
     NOW_MS,
     at_level,
@@ -21,11 +21,6 @@ from tests.market.pair import (
     works,
 )
 from tests.market.venue import Answer, Venue
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(NOW_MS)
 
 
 def test_a_rate_limit_is_waited_out_and_the_venue_is_back(first: Venue, market: Failover, clock: FakeClock) -> None:
@@ -99,69 +94,58 @@ def test_a_venue_that_hangs_holds_nobody_up(first: Venue, second: Venue) -> None
         market.stop()
 
 
-def test_a_venue_that_knows_no_sign_of_life_is_asked_again_all_the_same(first: Venue, second: Venue) -> None:
+def test_a_venue_that_knows_no_sign_of_life_is_asked_again_all_the_same(
+    first: Venue, second: Venue, watched: Failover, clock: FakeClock
+) -> None:
     """A mirror may serve candles and nothing else."""
-    clock = FakeClock(NOW_MS)
-    market = two(first, second, clock, awaits_life=True)
-    try:
-        newest(market)
-        first.handler = lambda path, query: Answer("sorry", 404 if path == "/api/v3/time" else 503)
-        newest(market)
-        first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
-        clock.time_ms += UNPROVEN_MS - 1
-        newest(market)
-        assert market.faults
-        clock.time_ms += 1
-        newest(market)
-        assert not market.faults
-    finally:
-        market.stop()
+    newest(watched)
+    first.handler = lambda path, query: Answer("sorry", 404 if path == "/api/v3/time" else 503)
+    newest(watched)
+    first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
+    clock.time_ms += UNPROVEN_MS - 1
+    newest(watched)
+    assert watched.faults
+    clock.time_ms += 1
+    newest(watched)
+    assert not watched.faults
 
 
-def test_a_venue_that_has_given_signs_of_life_is_waited_for(first: Venue, second: Venue) -> None:
-    clock = FakeClock(NOW_MS)
-    market = two(first, second, clock, awaits_life=True)
-    try:
-        newest(market)
-        market.clock_ahead_ms()
-        first.handler = broken(Answer("sorry", 503))
-        newest(market)
-        asked = len(first.asked("/api/v3/klines"))
-        for _ in range(10):
-            clock.time_ms += UNPROVEN_MS
-            newest(market)
-        assert len(first.asked("/api/v3/klines")) == asked
-    finally:
-        market.stop()
+def test_a_venue_that_has_given_signs_of_life_is_waited_for(
+    first: Venue, second: Venue, watched: Failover, clock: FakeClock
+) -> None:
+    newest(watched)
+    watched.clock_ahead_ms()
+    first.handler = broken(Answer("sorry", 503))
+    newest(watched)
+    asked = len(first.asked("/api/v3/klines"))
+    for _ in range(10):
+        clock.time_ms += UNPROVEN_MS
+        newest(watched)
+    assert len(first.asked("/api/v3/klines")) == asked
 
 
 @pytest.mark.parametrize("how", ["with another to stand in", "alone"])
 def test_a_proven_venue_that_gives_no_sign_of_life_any_more_is_asked_again_some_day(
-    first: Venue, second: Venue, how: str
+    first: Venue, second: Venue, watched: Failover, clock: FakeClock, how: str
 ) -> None:
     """It may be well, and only its path for signs of life gone."""
-    clock = FakeClock(NOW_MS)
-    market = two(first, second, clock, awaits_life=True)
-    try:
-        newest(market)
-        market.clock_ahead_ms()
-        first.handler = broken(Answer("sorry", 503))
-        newest(market)
-        if how == "alone":
-            second.handler = broken(Answer("sorry", 503))
-        first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
-        clock.time_ms += (UNPROVEN_MS if how == "alone" else PROVEN_MS) - 1
-        if how == "alone":
-            with pytest.raises(MarketUnavailable):
-                newest(market)
-        else:
-            newest(market)
-            assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
-        clock.time_ms += 1
-        newest(market)
-        assert market.source("ETHUSDT", MINUTE_MS) == "binance"
-    finally:
-        market.stop()
+    newest(watched)
+    watched.clock_ahead_ms()
+    first.handler = broken(Answer("sorry", 503))
+    newest(watched)
+    if how == "alone":
+        second.handler = broken(Answer("sorry", 503))
+    first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
+    clock.time_ms += (UNPROVEN_MS if how == "alone" else PROVEN_MS) - 1
+    if how == "alone":
+        with pytest.raises(MarketUnavailable):
+            newest(watched)
+    else:
+        newest(watched)
+        assert watched.source("ETHUSDT", MINUTE_MS) == "binanceus"
+    clock.time_ms += 1
+    newest(watched)
+    assert watched.source("ETHUSDT", MINUTE_MS) == "binance"
 
 
 def test_a_venue_that_has_no_such_candles_stands_in_for_nobody(

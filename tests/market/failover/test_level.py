@@ -11,7 +11,7 @@ from market.failover import Failover
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.level import GOOD_MS, LEAST_COMMON, level_ratio
 from tests.fakes import FakeClock, random_walk_klines
-from tests.market.pair import (
+from tests.market.failover.pair import (
     APART,
     LAST_MS,
     LONG,
@@ -27,11 +27,6 @@ from tests.market.pair import (
     works,
 )
 from tests.market.venue import Answer, Venue
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(NOW_MS)
 
 
 def test_what_the_first_told_is_never_told_otherwise(first: Venue, second: Venue, market: Failover) -> None:

@@ -53,6 +53,15 @@ def leapt(klines: Klines, from_ms: int, factor: float) -> Klines:
     return replace(klines, **changed)
 
 
+def frozen(klines: Klines, rows: int) -> Klines:
+    """The last candles without a trade, at the price before them."""
+    flat = np.arange(len(klines)) >= len(klines) - rows
+    price = float(klines.close[-rows - 1])
+    changed = {name: np.where(flat, price, getattr(klines, name)) for name in PRICE_COLUMNS}
+    changed["volume"] = np.where(flat, 0.0, klines.volume)
+    return replace(klines, **changed)  # type: ignore[arg-type]
+
+
 def two(first: Venue, second: Venue, clock: FakeClock | SystemClock, *, awaits_life: bool = False) -> Failover:
     aside = Aside()
     venues = [

@@ -16,16 +16,11 @@ from market.store import KlineStore
 from market.sync import SyncReport, failed_in, sync_series
 from market.venues import STANDING, market_from, write_standing
 from tests.fakes import FakeClock, random_walk_klines
-from tests.market.pair import APART, NOW_MS, at_level, broken, newest, works
+from tests.market.failover.pair import APART, NOW_MS, at_level, broken, newest, works
 from tests.market.venue import Answer, Venue
 
 DAYS = 40
 WHOLE = random_walk_klines(DAYS * 24 * 60 + 60, start_ms=NOW_MS - DAYS * DAY_MS)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(NOW_MS)
 
 
 @pytest.fixture

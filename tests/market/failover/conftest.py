@@ -1,0 +1,47 @@
+"""Two venues of one market, and both as one."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from market.failover import Failover
+from tests.fakes import FakeClock
+from tests.market.failover.pair import APART, NOW_MS, WALK, at_level, two
+from tests.market.venue import Venue
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW_MS)
+
+
+@pytest.fixture
+def first() -> Iterator[Venue]:
+    """The better of two venues of one market."""
+    with Venue().running() as running:
+        running.add("ETHUSDT", WALK)
+        running.prices = {"ETHUSDT": "2000", "BTCUSDT": "40000"}
+        yield running
+
+
+@pytest.fixture
+def second() -> Iterator[Venue]:
+    """The other one, where all is a little dearer."""
+    with Venue().running() as running:
+        running.add("ETHUSDT", at_level(WALK, APART))
+        running.prices = {"ETHUSDT": str(2000 * APART), "SOLUSDT": "50"}
+        yield running
+
+
+@pytest.fixture
+def market(first: Venue, second: Venue, clock: FakeClock) -> Failover:
+    """Both as one."""
+    return two(first, second, clock)
+
+
+@pytest.fixture
+def watched(first: Venue, second: Venue, clock: FakeClock) -> Iterator[Failover]:
+    """The same, where a thread looks for signs of life of a venue that fails."""
+    market = two(first, second, clock, awaits_life=True)
+    yield market
+    market.stop()

@@ -1,0 +1,165 @@
+"""Which candles are believed, and what a second venue has to say of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from core.clock import MINUTE_MS, SECOND_MS
+from core.errors import MalformedKlines
+from market.belief import AGAIN_MS
+from market.failover import Failover
+from market.klines import PRICE_COLUMNS
+from tests.fakes import FakeClock
+from tests.market.failover.pair import (
+    APART,
+    LAST_MS,
+    LONG,
+    NOW_MS,
+    WALK,
+    alone,
+    assert_prices_equal,
+    at_level,
+    leapt,
+    newest,
+    walk,
+    with_row,
+)
+from tests.market.venue import Venue
+
+
+@pytest.mark.parametrize("has_it", [pytest.param(True, id="confirmed"), pytest.param(False, id="contradicted")])
+@pytest.mark.parametrize("factor", [pytest.param(1.3, id="up"), pytest.param(0.7, id="down")])
+def test_a_leap_is_believed_when_a_second_venue_has_it(
+    first: Venue, second: Venue, market: Failover, factor: float, has_it: bool
+) -> None:
+    moved = leapt(WALK, LAST_MS, factor)
+    first.series["ETHUSDT", "1m"] = moved
+    second.series["ETHUSDT", "1m"] = at_level(moved if has_it else WALK, APART)
+    klines = newest(market)
+    assert klines.end_ms == (NOW_MS if has_it else NOW_MS - MINUTE_MS)
+
+
+def test_a_leap_that_stays_is_believed_in_the_end(first: Venue, clock: FakeClock) -> None:
+    """Alone there is nobody to ask: two more candles at the new level say it."""
+    lone = alone(first, clock)
+    whole = leapt(walk(6 * 60 + 3), NOW_MS, 0.7)
+    first.series["ETHUSDT", "1m"] = whole
+    ends = []
+    for minute in range(1, 4):
+        clock.time_ms = NOW_MS + minute * MINUTE_MS
+        ends.append((newest(lone, end_ms=clock.time_ms).end_ms - NOW_MS) // MINUTE_MS)
+    assert ends == [0, 0, 3]
+
+
+def test_a_leap_that_waits_is_said_once(first: Venue, clock: FakeClock) -> None:
+    lone = alone(first, clock)
+    first.series["ETHUSDT", "1m"] = leapt(WALK, LAST_MS, 1.3)
+    with capture_logs() as lines:
+        for _ in range(5):
+            newest(lone)
+    assert [line["event"] for line in lines].count("leap_awaits_confirmation") == 1
+
+
+def test_a_leap_in_the_first_row_that_a_second_venue_lacks_is_not_confirmed(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Between two candles: within itself that one goes no further than any."""
+    longer = walk(6 * 60 + 1)
+    gone = WALK.merge(at_level(longer.tail(1), 0.7))
+    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = gone, at_level(longer, APART)
+    newest(market, rows=120)
+    clock.time_ms += MINUTE_MS
+    assert not len(market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.time_ms))
+    second.series["ETHUSDT", "1m"] = at_level(gone, APART)
+    assert len(market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.time_ms)) == 1
+
+
+def test_a_spike_is_set_aside_with_its_reason(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
+    at_ms = LAST_MS - 5 * MINUTE_MS
+    price = float(WALK.close[-6])
+    first.series["ETHUSDT", "1m"] = with_row(WALK, at_ms, close=price * 1.5, high=price * 1.6)
+    klines = newest(market)
+    assert_prices_equal(klines, WALK.tail(20))  # the second venue has that candle
+    ((key, count),) = market.aside.counts.items()
+    assert key[:2] == ("binance", "ETHUSDT")
+    assert "no second venue" in key[2]
+    assert count == 1
+    second.series["ETHUSDT", "1m"] = at_level(first.series["ETHUSDT", "1m"], APART)
+    asked = len(second.requests)
+    newest(market)
+    assert len(second.requests) == asked  # it stays in the window: the verdict counts for a while
+    clock.time_ms += AGAIN_MS
+    assert_prices_equal(newest(market), first.series["ETHUSDT", "1m"].tail(20))
+
+
+def test_what_fills_a_hole_is_doubted_as_any(first: Venue, second: Venue, market: Failover) -> None:
+    hole = (LAST_MS - 8 * MINUTE_MS, LAST_MS - 5 * MINUTE_MS)
+    first.series["ETHUSDT", "1m"] = WALK.between(0, hole[0]).merge(WALK.between(hole[1], NOW_MS))
+    at_ms = hole[0] + MINUTE_MS
+    price = float(WALK.between(at_ms, NOW_MS).close[0])
+    second.series["ETHUSDT", "1m"] = at_level(with_row(WALK, at_ms, close=price * 1.5, high=price * 1.6), APART)
+    told = newest(market)
+    assert_prices_equal(told, WALK.tail(20).between(0, at_ms).merge(WALK.between(at_ms + MINUTE_MS, NOW_MS)))
+    ((key, _),) = market.aside.counts.items()
+    assert key[:2] == ("binanceus", "ETHUSDT")
+
+
+@pytest.mark.parametrize("factor", [100.0, 1.3, 0.01])
+def test_a_venue_that_changes_its_unit_is_left_for_the_one_that_does_not(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock, factor: float
+) -> None:
+    """It stays at the new level, candles and ticker: that does not make it true while another venue says otherwise."""
+    newest(market, rows=120)
+    gone = np.where(LONG.open_time_ms >= NOW_MS, factor, 1.0)
+    first.series["ETHUSDT", "1m"] = replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
+    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
+    for _ in range(40):
+        clock.time_ms += MINUTE_MS + SECOND_MS
+        end_ms = clock.time_ms // MINUTE_MS * MINUTE_MS
+        ended = LONG.between(0, end_ms)
+        first.prices = {"ETHUSDT": repr(float(ended.close[-1]) * factor)}
+        second.prices = {"ETHUSDT": repr(float(ended.close[-1]) * APART)}
+        told = newest(market, end_ms=end_ms)
+        true = LONG.between(int(told.open_time_ms[0]), told.end_ms)
+        np.testing.assert_allclose(told.close, true.close, rtol=1e-9)
+        assert told.end_ms == end_ms or factor == 1.3  # beyond twofold nothing is waited for
+        assert told.end_ms >= end_ms - 2 * MINUTE_MS
+        price = market.prices(["ETHUSDT"])["ETHUSDT"]
+        assert price.price == pytest.approx(float(ended.close[-1]), rel=1e-9)
+        assert price.venue == "binanceus"
+
+
+def test_a_leap_that_two_venues_have_is_the_market_s(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market, rows=120)
+    gone = leapt(LONG, NOW_MS, 0.7)
+    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = gone, at_level(gone, APART)
+    first.prices = {"ETHUSDT": repr(float(gone.between(NOW_MS, 2**62).close[0]))}
+    second.prices = {"ETHUSDT": repr(float(gone.between(NOW_MS, 2**62).close[0]) * APART)}
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(float(first.prices["ETHUSDT"]))
+    for _ in range(5):
+        clock.time_ms += MINUTE_MS
+        assert_prices_equal(newest(market, end_ms=clock.time_ms), gone.between(0, clock.time_ms).tail(20))
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+
+
+@pytest.mark.parametrize("rows", [slice(100, 102), slice(100, 200), slice(250, None)])
+def test_candles_of_another_unit_are_not_believed_of_one_venue_alone(
+    first: Venue, clock: FakeClock, rows: slice
+) -> None:
+    lone = alone(first, clock)
+    factor = np.ones(len(WALK))
+    factor[rows] = 100.0
+    first.series["ETHUSDT", "1m"] = replace(WALK, **{n: getattr(WALK, n) * factor for n in PRICE_COLUMNS})
+    with pytest.raises(MalformedKlines, match=r"ETHUSDT leaps by \+99\d\d % .*another unit or asset\? .* begin anew"):
+        newest(lone, rows=300)
+
+
+def test_minutes_that_are_five_minutes_apart_are_another_interval(first: Venue, clock: FakeClock) -> None:
+    lone = alone(first, clock)
+    first.series["ETHUSDT", "1m"] = replace(WALK.resample(5 * MINUTE_MS), interval_ms=MINUTE_MS)
+    with pytest.raises(MalformedKlines, match="must be 60 s apart, and all 60 are multiples of 300 s apart"):
+        newest(lone, rows=300)

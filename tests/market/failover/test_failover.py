@@ -1,0 +1,305 @@
+"""Several venues as one: who is asked, and what is kept of it. The venues are servers on loopback."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
+from core.errors import MalformedKlines, MarketUnavailable
+from market.failover import Failover
+from market.health import KLINES, PRICES
+from market.klines import COLUMNS, Klines
+from tests.fakes import START_MS, FakeClock
+from tests.market.failover.pair import (
+    APART,
+    LAST_MS,
+    LONG,
+    NOW_MS,
+    WALK,
+    alone,
+    assert_prices_equal,
+    at_level,
+    broken,
+    frozen,
+    newest,
+    two,
+    walk,
+    works,
+)
+from tests.market.venue import Answer, Venue
+
+FAULTS = [
+    pytest.param(Answer('{"code":0,"msg":"restricted location"}', 451), "barred", id="451"),
+    pytest.param(Answer("<html>no</html>", 403), "barred", id="403 in HTML"),
+    pytest.param(Answer("{}", 429, {"Retry-After": "7"}), "limited", id="429"),
+    pytest.param(
+        Answer(json.dumps({"code": -1003, "msg": f"banned until {NOW_MS + 120_000}."}), 418), "limited", id="418"
+    ),
+    pytest.param(Answer("sorry", 500), "unreachable", id="500"),
+    pytest.param(Answer("<html>maintenance</html>", 503), "unreachable", id="maintenance"),
+    pytest.param(Answer(hang_up=True), "unreachable", id="hung up"),
+    pytest.param(Answer("[]", cut=True), "unreachable", id="cut off"),
+    pytest.param(Answer("<html>busy</html>"), "malformed", id="HTML with 200"),
+    pytest.param(Answer('[[1, "2"'), "malformed", id="cut JSON"),
+    pytest.param(Answer('{"rows":[]}'), "malformed", id="wrong schema"),
+    pytest.param(Answer('{"code":-1121,"msg":"Invalid symbol."}', 400), "unknown symbol", id="unknown or delisted"),
+]
+
+
+@pytest.mark.parametrize(("answer", "state"), FAULTS)
+def test_the_next_venue_stands_in_at_the_level_of_the_first(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock, answer: Answer, state: str
+) -> None:
+    before = newest(market)
+    first.handler = broken(answer)
+    first.prices = {}
+    clock.time_ms += MINUTE_MS
+    second.series["ETHUSDT", "1m"] = at_level(walk(6 * 60 + 1), APART)
+    klines = newest(market, end_ms=NOW_MS + MINUTE_MS)
+    assert_prices_equal(klines, walk(6 * 60 + 1).tail(20))
+    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
+    assert market.level("ETHUSDT") == "binance"
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
+    assert market.prices(["ETHUSDT"])["ETHUSDT"].venue == "binanceus"
+    faults = {key: fault.state for key, fault in market.faults.items()}
+    assert {faults.get(("binance", KLINES, "")), faults.get(("binance", KLINES, "ETHUSDT"))} >= {state}
+    asked = len(first.requests)
+    newest(market, end_ms=NOW_MS + MINUTE_MS)
+    market.prices(["ETHUSDT"])
+    assert len(first.requests) == asked  # left alone
+    np.testing.assert_array_equal(before.tail(19).close, klines.between(0, NOW_MS).close)
+
+
+def test_a_venue_without_the_last_candles_is_passed_over(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Empty answers are no error of HTTP: a halted market says nothing, politely."""
+    newest(market)
+    clock.time_ms += 5 * MINUTE_MS
+    longer = walk(6 * 60 + 5)
+    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
+    klines = newest(market, end_ms=clock.time_ms)
+    assert_prices_equal(klines, longer.tail(20))
+    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
+    assert market.faults["binance", PRICES, "ETHUSDT"].state == "silent"
+
+
+def four_minutes_later(market: Failover, clock: FakeClock) -> Klines:
+    """What the market did until then, of which two hours were told."""
+    newest(market, rows=120)
+    clock.time_ms += 4 * MINUTE_MS
+    return walk(6 * 60 + 4)
+
+
+def test_a_frozen_venue_is_passed_over_where_another_one_trades(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    longer = four_minutes_later(market, clock)
+    first.series["ETHUSDT", "1m"] = frozen(longer, 4)
+    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
+    klines = newest(market, end_ms=clock.time_ms)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
+    np.testing.assert_allclose(klines.close[-1], longer.close[-1], rtol=1e-9)
+
+
+def test_candles_that_repeat_the_last_one_are_no_trades(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """A feed that is stuck may tell its last candle again and again, volume and all."""
+    longer = four_minutes_later(market, clock)
+    rows = np.minimum(np.arange(len(longer)), len(longer) - 5)
+    stuck = {name: getattr(longer, name)[rows] for name in COLUMNS}
+    first.series["ETHUSDT", "1m"] = Klines(interval_ms=MINUTE_MS, open_time_ms=longer.open_time_ms, **stuck)
+    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
+    assert_prices_equal(newest(market, end_ms=clock.time_ms), longer.tail(20))
+    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
+
+
+def test_a_market_that_is_silent_everywhere_is_told_as_it_is(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    longer = four_minutes_later(market, clock)
+    first.series["ETHUSDT", "1m"] = frozen(longer, 4)
+    second.series["ETHUSDT", "1m"] = frozen(at_level(longer, APART), 4)
+    klines = newest(market, end_ms=clock.time_ms)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    assert (klines.volume[-4:] == 0).all()
+    assert len(klines) == 20
+
+
+def test_a_symbol_that_seldom_trades_is_not_taken_for_frozen(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    seldom = replace(WALK, volume=np.where(np.arange(len(WALK)) % 8 == 0, WALK.volume, 0.0))
+    first.series["ETHUSDT", "1m"] = seldom
+    second.series["ETHUSDT", "1m"] = at_level(WALK, APART)
+    newest(market, rows=200)
+    newest(market)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    assert second.asked("/api/v3/klines") == []
+
+
+def test_a_hole_is_filled_by_whoever_has_it_and_asked_for_once(first: Venue, second: Venue, market: Failover) -> None:
+    hole = (LAST_MS - 8 * MINUTE_MS, LAST_MS - 5 * MINUTE_MS)
+    first.series["ETHUSDT", "1m"] = WALK.between(0, hole[0]).merge(WALK.between(hole[1], NOW_MS))
+    assert_prices_equal(newest(market), WALK.tail(20))
+    assert market.filled == 3
+    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()  # the series' own venue has none: it is not asked again
+    asked = len(second.requests)
+    second.handler = broken(Answer("[]"))
+    first.series["ETHUSDT", "1m"] = first.series["ETHUSDT", "1m"].tail(100)
+    newest(market)
+    assert len(second.requests) == asked
+
+
+def test_a_venue_that_has_only_the_newest_is_not_asked_for_the_old(
+    first: Venue, second: Venue, market: Failover
+) -> None:
+    market.venues[1]._offer = replace(market.venues[1].offer, history_rows=30)  # type: ignore[attr-defined]
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    with pytest.raises(MarketUnavailable):
+        market.klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + 60 * MINUTE_MS)
+    assert second.asked("/api/v3/klines") == []
+
+
+def test_one_venue_alone_speaks_for_itself(first: Venue, clock: FakeClock) -> None:
+    lone = alone(first, clock)
+    first.handler = broken(Answer(json.dumps({"msg": "maintenance"})))
+    with pytest.raises(MalformedKlines, match="must be a list"):
+        newest(lone)
+
+
+def test_standing_survives_a_restart(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
+    kept = newest(market, rows=120)
+    first.handler = broken(Answer("sorry", 500))
+    clock.time_ms += MINUTE_MS
+    second.series["ETHUSDT", "1m"] = at_level(walk(6 * 60 + 1), APART)
+    newest(market, end_ms=clock.time_ms)
+    (said,) = market.standing.values()
+    again = two(first, second, clock)
+    again.stand("ETHUSDT", MINUTE_MS, str(said["level"]), [tuple(span) for span in said["borrowed"]])
+    again.remember("ETHUSDT", kept)
+    told = again.klines("ETHUSDT", MINUTE_MS, clock.time_ms - 5 * MINUTE_MS, clock.time_ms)
+    assert_prices_equal(told, walk(6 * 60 + 1).tail(5))
+    first.handler = works
+    clock.time_ms += 2 * MINUTE_MS
+    assert again.borrowed("ETHUSDT", MINUTE_MS) == ((NOW_MS, NOW_MS + MINUTE_MS),)
+
+
+def test_what_the_own_venue_lacks_is_asked_for_again_once(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """It stood still while it was gone: there is nothing to be had, and the other's candles stay."""
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    whole = walk(6 * 60 + 10)
+    second.series["ETHUSDT", "1m"] = at_level(whole, APART)
+    clock.time_ms += 5 * MINUTE_MS
+    newest(market, end_ms=clock.time_ms)
+    first.series["ETHUSDT", "1m"] = WALK.merge(whole.tail(5))
+    first.handler = works
+    clock.time_ms += 5 * MINUTE_MS
+    ((start_ms, _),) = market.borrowed("ETHUSDT", MINUTE_MS)
+    told = market.klines("ETHUSDT", MINUTE_MS, start_ms, clock.time_ms)
+    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()
+    assert told.end_ms == clock.time_ms
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+
+
+def test_old_candles_from_another_venue_are_asked_for_again_and_no_others(
+    first: Venue, market: Failover, clock: FakeClock
+) -> None:
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    span = (START_MS + 10 * MINUTE_MS, START_MS + 30 * MINUTE_MS)
+    assert len(market.klines("ETHUSDT", MINUTE_MS, *span)) == 20
+    first.handler = works
+    clock.time_ms += MINUTE_MS
+    assert market.borrowed("ETHUSDT", MINUTE_MS) == (span,)
+
+
+def test_what_may_be_asked_for_again_is_offered_less_and_less_often_while_it_is_not_to_be_had(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """A venue whose times of day work and whose candles do not: each offer makes another one tell all of them anew."""
+    newest(market)
+    first.handler = broken(Answer("sorry", 500))
+    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
+    clock.time_ms += 5 * MINUTE_MS
+    newest(market, end_ms=clock.time_ms)
+    offers = 0
+    for _ in range(90):
+        clock.time_ms += MINUTE_MS + SECOND_MS
+        offers += bool(market.borrowed("ETHUSDT", MINUTE_MS))
+        newest(market, end_ms=clock.time_ms // MINUTE_MS * MINUTE_MS)
+    assert 2 <= offers <= 8
+    first.series["ETHUSDT", "1m"], first.handler = LONG, works
+    clock.time_ms += HOUR_MS
+    assert market.borrowed("ETHUSDT", MINUTE_MS)
+
+
+def test_a_standing_is_told_before_the_candles_by_which_it_changed(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    said = []
+    market.on_standing = lambda: said.append(market.standing)
+    first.handler = broken(Answer("sorry", 500))
+    newest(market)
+    assert said[-1] == {"ETHUSDT-1m": {"level": "binanceus", "borrowed": []}}
+
+
+def test_minutes_without_a_candle_are_a_symbol_s_way_and_no_halt(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Coinbase has no candle where nobody traded: seven minutes without one are usual there for some symbols."""
+    whole = walk(8 * 60)
+    usual = np.arange(len(whole)) % 8 < 1 + np.arange(len(whole)) % 3 % 2
+    first.series["ETHUSDT", "1m"] = Klines(
+        interval_ms=MINUTE_MS,
+        open_time_ms=whole.open_time_ms[usual],
+        **{name: getattr(whole, name)[usual] for name in COLUMNS},
+    )
+    second.series["ETHUSDT", "1m"] = at_level(whole, APART)
+    newest(market, rows=200)
+    for _ in range(60):
+        clock.time_ms += MINUTE_MS
+        newest(market, end_ms=clock.time_ms)
+        assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    first.series["ETHUSDT", "1m"] = first.series["ETHUSDT", "1m"].between(0, clock.time_ms - 8 * MINUTE_MS)
+    clock.time_ms += 20 * MINUTE_MS
+    newest(market, end_ms=clock.time_ms)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"  # that is longer than its way
+
+
+def test_what_a_better_venue_told_is_not_asked_for_again(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
+    """Begun at the second venue's level and told by the first ever since; then that is away for a moment."""
+    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
+    first.handler = broken(Answer("sorry", 500))
+    newest(market)
+    first.handler, first.series["ETHUSDT", "1m"] = works, LONG
+    for _ in range(60):
+        clock.time_ms += MINUTE_MS
+        newest(market, end_ms=clock.time_ms)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    first.handler = broken(Answer("sorry", 500))
+    newest(market, end_ms=clock.time_ms)
+    assert not market.borrowed("ETHUSDT", MINUTE_MS)
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "second_ms", "ahead_ms"),
+    [(7_200_000, 0, 0), (50_000, 50_000, 50_000), (-40_000, -40_300, -40_000), (300, 9_000, 300), (-60_000, 20_000, 0)],
+)
+def test_a_time_that_is_far_off_wants_a_second_venue_that_says_so(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock, first_ms: int, second_ms: int, ahead_ms: int
+) -> None:
+    for venue, its_ms in ((first, first_ms), (second, second_ms)):
+        answer = Answer(json.dumps({"serverTime": clock.time_ms + its_ms}))
+        venue.handler = broken(answer)
+    assert market.clock_ahead_ms() == pytest.approx(ahead_ms, abs=500)
+    assert bool(second.requests) is (abs(first_ms) > SECOND_MS)
