@@ -232,7 +232,7 @@ def _line_of(report: "SyncReport") -> str:
     rows = sum(end - start for start, end in report.gaps) // report.interval_ms if report.gaps else 0
     parts = [
         f"{report.symbol}-{INTERVALS.get(report.interval_ms, report.interval_ms)}: {report.fetched} rows fetched",
-        f"{rows} missing in {len(report.gaps)} gaps" if report.gaps else "no gaps",
+        *([f"{rows} missing in {len(report.gaps)} gaps"] if report.gaps else [] if report.failure else ["no gaps"]),
     ]
     parts += [f"{path.name} was damaged and set aside" for path in report.set_aside]
     if report.failure:

@@ -203,7 +203,8 @@ def unserved(findings: Sequence[Finding], settings: Settings) -> list[str]:
             remedy = (
                 f"add {' or '.join(others)} to MARKET_VENUES"
                 if others
-                else "start `birnn run --market simulated` to try without a market"
+                else "by the states above check the network and its proxy, wait for the end of a ban, or name "
+                "others in MARKET_VENUES (`birnn run --market simulated` works without any)"
                 if settings.market is not Market.SIMULATED
                 else "is the simulated exchange running?"
             )

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from cli.market import child_command
 
 TICK_S = 0.1
 STOP_PATIENCE_S = 3.5  # of the five seconds in which everything must have ended, this process too
+LAST_PATIENCE_S = 0.5  # of those for the exchange, which ends after all who ask it
 LONGEST_PAUSE_S = 30.0
 HEALTHY_AFTER_S = 60.0
 CONFIG_EXIT = 2
@@ -127,21 +128,24 @@ class Supervisor:
         return False
 
     def _stop_all(self) -> None:
-        """End the children, and ``must_live`` with them: one deadline for all, since they end side by side."""
+        """End the children side by side, and then ``must_live``, which they ask until their end."""
         children = [child.process for child in self.children if child.process is not None]
-        running: list[subprocess.Popen[Any]] = [*children, *([self.must_live] if self.must_live else [])]
+        deadline_s = time.monotonic() + STOP_PATIENCE_S
+        self._stop(children, deadline_s - LAST_PATIENCE_S)
+        self._stop([self.must_live] if self.must_live else [], deadline_s)
+        for child in children:
+            _close(child)
+
+    def _stop(self, running: "Sequence[subprocess.Popen[Any]]", deadline_s: float) -> None:
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + STOP_PATIENCE_S
         for process in running:
             try:
-                process.wait(timeout=max(0.0, deadline - time.monotonic()))
+                process.wait(timeout=max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self.log.warning("process did not end in time; it is killed", pid=process.pid)
                 process.kill()
                 process.wait()
-        for child in children:
-            _close(child)
 
 
 def _came(signals: "queue.SimpleQueue[int]") -> bool:

@@ -24,8 +24,9 @@ children = [Child(module=name) for name in sys.argv[1:] if not name.startswith("
 if "--hanging-probe" in sys.argv:
     children.append(Child(module="sleeper", may_start=lambda: time.sleep(600) or True))
 exchange = None
-if "--stubborn-exchange" in sys.argv:
-    exchange = subprocess.Popen(child_command("stubborn"), stdin=subprocess.PIPE, text=True)
+for kind in ("stubborn", "timed"):
+    if f"--{kind}-exchange" in sys.argv:
+        exchange = subprocess.Popen(child_command(kind), stdin=subprocess.PIPE, text=True)
 code = Supervisor(children, {}, exchange).run()
 print(json.dumps({"event": "returned", "exchange": exchange and exchange.poll()}))
 sys.exit(code)
@@ -49,6 +50,15 @@ MODULES = {
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); say('up')\n"
         "while signal.SIGTERM not in signal.sigpending(): time.sleep(0.01)\n"
         "signal.sigwait([signal.SIGTERM]); say('told')"
+    ),
+    # Ask the exchange until their end, and the exchange, each with the time of it.
+    "asker": (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); say('up'); signal.sigwait([signal.SIGTERM])\n"
+        "time.sleep(0.3); say(str(time.monotonic_ns()))"
+    ),
+    "timed": (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); say('up'); signal.sigwait([signal.SIGTERM])\n"
+        "say(str(time.monotonic_ns()))"
     ),
     "refusing": "say('up'); sys.exit(2)",
     # Fails, then finds its configuration half edited, then goes on.
@@ -157,3 +167,11 @@ def test_the_exchange_must_live(stand: Stand) -> None:
     exchange = next(child for child in process.children() if "stubborn" in child.cmdline())
     exchange.kill()
     assert process.wait(5) == 1
+
+
+def test_the_exchange_ends_after_those_who_ask_it(stand: Stand) -> None:
+    process = stand.run("asker", "--timed-exchange")
+    eventually(up(stand, "asker", "timed"), what="both")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 0
+    assert int(stand.said("asker")[1]) < int(stand.said("timed")[1])
