@@ -87,6 +87,9 @@ class Failover(MarketData):
         silent: list[tuple[Venue, Klines]] = []
         series = self._series_of(symbol, interval_ms)
         for venue in self._health.order(KLINES, symbol, failures, self._health.having(interval_ms, end_ms)):
+            if (why := self._quotes.needs(venue)) is not None:
+                failures.append((venue, why))
+                continue
             try:
                 told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
                 klines = self._belief.believed(venue, symbol, told)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock
-from core.errors import ConfigError, MalformedKlines, WorkerError
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from market.anchors import MOST_LIMIT
 from market.health import PRICES, Failures, Health, failure_of
 from market.hosts import Refused
@@ -20,6 +20,7 @@ OF_ONE_SYMBOL = (ConfigError, MalformedKlines, Refused)  # failures that may be 
 FAR_WITHIN_MS = 10 * MINUTE_MS  # of the newest candle: after that a price may be anywhere
 OLD_PRICE_MS = 10 * SECOND_MS  # of a trade: then the next venue is asked whether it has had one since
 PRICE_SHARE = 0.5  # of what a venue may be asked: the other half is for candles and signs of life
+RESERVED_S = 2.0  # until candles are asked for again where that share is all that is left
 
 
 @dataclass(slots=True)
@@ -58,6 +59,7 @@ class Quotes:
         self._clock = clock
         self._lock = threading.Lock()
         self._quotes: dict[str, dict[str, _Quote]] = {}  # by venue, symbol
+        self._asked_ms: dict[str, list[int]] = {}  # by venue: requests of the last minute
         self._stills: dict[tuple[str, str], _Still] = {}  # by (venue, symbol)
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
@@ -99,6 +101,23 @@ class Quotes:
         if not found:
             raise failure_of(failures, f"prices of {', '.join(symbols)}")
         return found
+
+    def needs(self, venue: Venue) -> WorkerError | None:
+        """Why a venue is not asked for candles now: what is left of its budget is the part of prices."""
+        name, asked = venue.offer.name, self._spent(venue, 0)
+        budget = venue.offer.requests_a_minute
+        left = budget - venue.hosts.asked_last_minute
+        if not asked or left > PRICE_SHARE * budget - asked:
+            return None
+        return MarketUnavailable(f"{name}: the last {left} requests of this minute are for prices", RESERVED_S)
+
+    def _spent(self, venue: Venue, requests: int) -> int:
+        """How many requests of the last minute were for prices of a venue, with some more now."""
+        name, now_ms = venue.offer.name, self._clock.now_ms()
+        with self._lock:
+            asked_ms = [at_ms for at_ms in self._asked_ms.get(name, ()) if 0 <= now_ms - at_ms < MINUTE_MS]
+            self._asked_ms[name] = [*asked_ms, *[now_ms] * requests]
+            return len(self._asked_ms[name])
 
     def _why_no_price(self, venue: Venue, symbol: str) -> WorkerError | None:
         """Why a venue is not asked for a price now; None when it is."""
@@ -194,6 +213,7 @@ class Quotes:
 
     def _asked(self, venue: Venue, symbols: list[str], failures: Failures) -> dict[str, Price]:
         """Ask a venue for prices; one symbol that it cannot tell does not spoil the others."""
+        self._spent(venue, 1 if venue.offer.prices_at_once else len(symbols))
         try:
             return venue.prices(symbols)
         except WorkerError as error:

@@ -175,3 +175,32 @@ def test_lists_of_changing_length_do_not_ask_more_often(second: Venue, clock: Fa
         assert set(market.prices(chosen)) == set(chosen)
         clock.time_ms += SECOND_MS
     assert len(second.requests) <= 2 * PRICE_SHARE * 300 + len(names)
+
+
+def test_candles_leave_prices_their_part_of_a_budget(first: Venue, clock: FakeClock) -> None:
+    """Where a venue is always late, its candles are asked for again and again."""
+    venue = Binance([first.url], "", clock, patience_s=0)
+    venue._offer, venue.hosts.requests_a_minute = replace(venue.offer, requests_a_minute=60), 60
+    market = Failover([venue], clock, Aside(), awaits_life=False)
+    said = []
+    for _ in range(180):
+        assert market.prices(["ETHUSDT"])
+        for _ in range(3):
+            try:
+                newest(market)
+            except MarketUnavailable as error:
+                said.append(str(error))
+        clock.time_ms += SECOND_MS
+    assert said
+    assert all("requests of this minute are for prices" in one for one in said)
+    assert len(first.asked("/api/v3/klines")) >= 3 * 15  # they have their part as well
+
+
+def test_where_nobody_asks_for_prices_all_of_a_budget_is_for_candles(first: Venue, clock: FakeClock) -> None:
+    venue = Binance([first.url], "", clock, patience_s=0)
+    venue._offer, venue.hosts.requests_a_minute = replace(venue.offer, requests_a_minute=20), 20
+    market = Failover([venue], clock, Aside(), awaits_life=False)
+    for _ in range(20):
+        newest(market)
+    with pytest.raises(MarketUnavailable, match="20 requests went out within a minute"):
+        newest(market)
