@@ -1,8 +1,10 @@
 """Files of a month of klines: their names, what is in them, and what tells that one has changed."""
 
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from market.klines import COLUMNS, Ints, Klines, Span, month_span
 
 SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
 JOURNAL = ".new.parquet"
+CHECKSUM = "birnn_crc32"  # in the metadata of a month file, of the columns as they were written
 Stamp = tuple[int, int, int] | None  # (inode, time of change in ns, bytes) of a file; None when there is none
 
 
@@ -87,8 +90,14 @@ def packed(klines: Klines) -> bytes:
     """A month file."""
     buffer = io.BytesIO()
     frame = pl.DataFrame({name: getattr(klines, name) for name in SCHEMA}, schema=SCHEMA)
-    frame.write_parquet(buffer, compression="zstd")
+    frame.write_parquet(buffer, compression="zstd", metadata={CHECKSUM: _checksum(klines)})
     return buffer.getvalue()
+
+
+def _checksum(klines: Klines) -> str:
+    """Of all columns: what is compressed can be damaged and read all the same."""
+    sums = (getattr(klines, name) for name in SCHEMA)
+    return f"{reduce(lambda known, column: zlib.crc32(np.ascontiguousarray(column).data, known), sums, 0):08x}"
 
 
 def unpacked(path: Path, interval_ms: int) -> Klines:
@@ -104,7 +113,7 @@ def unpacked(path: Path, interval_ms: int) -> Klines:
     except FileNotFoundError:
         return Klines.empty(interval_ms)
     try:
-        frame = pl.read_parquet(content)
+        frame, said = pl.read_parquet(content), pl.read_parquet_metadata(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise Damaged(f"not a Parquet file that can be read: {str(error)[:200]}") from error
     if frame.schema != SCHEMA or any(column.null_count() for column in frame):
@@ -113,6 +122,8 @@ def unpacked(path: Path, interval_ms: int) -> Klines:
         klines = Klines(interval_ms=interval_ms, **{name: frame[name].to_numpy() for name in SCHEMA})
     except MalformedKlines as error:
         raise Damaged(str(error)) from error
+    if CHECKSUM in said and said[CHECKSUM] != _checksum(klines):  # a file of an older release has none
+        raise Damaged("its klines are not those that were written: the checksum is another")
     if len(klines) and {month_file(int(edge))[:7] for edge in klines.open_time_ms[[0, -1]]} != {path.name[:7]}:
         raise Damaged("its klines are of another month")
     return klines

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
 from market.klines import COLUMNS, Klines, Span, without
+from market.month_files import Damaged, unpacked
 from market.store import ABSENT_FOR_MS, DAMAGED_FOR_MS, TAIL_BEHIND_MS, Gap, KlineStore
 from market.tail import TAIL_ROWS, read_tail
 from tests.fakes import START_MS, random_walk_klines
@@ -767,3 +768,32 @@ def test_a_file_that_cannot_be_read_is_named(store: KlineStore) -> None:
     path.mkdir()
     with pytest.raises(WorkerError, match=r"absent\.json: cannot be read: Is a directory; check the owner and mode"):
         store.gaps("ETHUSDT", MINUTE_MS)
+
+
+def test_no_damage_to_a_month_goes_unnoticed(store: KlineStore) -> None:
+    """Wherever a byte is another one: the file is refused, or what is read is what was written."""
+    store.append("ETHUSDT", WALK)
+    path = sorted(store.root.rglob("2*.parquet"))[0]
+    content, written = path.read_bytes(), unpacked(path, MINUTE_MS)
+    rng = np.random.default_rng(1)
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(content)
+        at = int(rng.integers(len(content)))
+        damaged[at : at + int(rng.integers(1, 64))] = rng.bytes(1)
+        path.write_bytes(damaged)
+        try:
+            found = unpacked(path, MINUTE_MS)
+        except Damaged:
+            refused += 1
+        else:
+            assert_same(found, written)
+    assert refused > 300
+
+
+def test_a_month_of_before_there_were_checksums_is_read(store: KlineStore) -> None:
+    store.append("ETHUSDT", WALK)
+    path = sorted(store.root.rglob("2*.parquet"))[0]
+    written = unpacked(path, MINUTE_MS)
+    pl.read_parquet(path).write_parquet(path)
+    assert_same(unpacked(path, MINUTE_MS), written)
