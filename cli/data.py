@@ -18,7 +18,7 @@ from cli.market import choose_market, local_environment, simulated_exchange, tap
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
-from core.errors import ConfigError
+from core.errors import ConfigError, MalformedKlines
 from core.logs import configure_logging
 from core.settings import Market, Settings, load_settings
 from market.klines import INTERVALS, interval_name
@@ -356,7 +356,7 @@ def import_files(
 ) -> None:
     """Take klines of files into the store, over what it has of the same minutes; refuses rows that break a rule."""
     from market.exchange_files import ending_of, read_klines  # noqa: PLC0415
-    from market.quality import Aside  # noqa: PLC0415
+    from market.quality import Aside, check_unit  # noqa: PLC0415
 
     store, interval_ms, now_ms = _store(data_dir), _interval_ms(interval), SystemClock().now_ms()
     for path in files:
@@ -367,6 +367,10 @@ def import_files(
         for path in files:
             found = read_klines(path, interval_ms, now_ms)
             klines = found.klines.closed(now_ms)
+            try:
+                check_unit(klines, store.beside(symbol, klines))
+            except MalformedKlines as error:
+                raise MalformedKlines(f"{path}: {error}") from error
             changed = store.append(symbol, klines)
             parts = [f"{path}: {len(klines):,} rows of {symbol} in {interval}, {changed:,} of them new or different"]
             if len(klines) < len(found.klines):

@@ -265,6 +265,28 @@ def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
     )
 
 
+def check_unit(klines: Klines, beside: Klines) -> None:
+    """Refuse candles of another unit or asset, which nobody else is there to ask about.
+
+    Args:
+        beside: believed ones before and after.
+    Raises:
+        MalformedKlines: closes leap beyond ``MOST_LEAP`` within a minute, as much more over longer candles or a hole as
+            a random walk goes; names the first.
+    """
+    run = beside.merge(klines)
+    rows = np.diff(run.open_time_ms) / run.interval_ms
+    bound = MOST_LEAP * (run.interval_ms / MINUTE_MS) ** 0.25 * np.sqrt(rows)
+    mine = np.isin(run.open_time_ms, klines.open_time_ms)
+    far = np.flatnonzero((np.abs(np.diff(np.log(run.close))) > bound) & (mine[1:] | mine[:-1]))
+    if len(far):
+        ratio = run.close[far[0] + 1] / run.close[far[0]]
+        raise MalformedKlines(
+            f"the close of {iso(int(run.open_time_ms[far[0] + 1]))} is {ratio:.3g} times the one before: another unit "
+            "or asset? Where it is the stored ones that are wrong, delete that symbol's folder in DATA_DIR/klines"
+        )
+
+
 def traded_in(klines: Klines) -> Bools:
     """``(T,)`` whether candles have a trade. One that repeats the one before, volume and all, has none."""
     table = np.stack([getattr(klines, name) for name in (*PRICE_COLUMNS, "volume")], axis=1)

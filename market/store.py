@@ -50,6 +50,7 @@ TAIL_BEHIND_MS = 90 * MINUTE_MS
 TRUSTED_S = DAY_MS / 1000  # a file that did not change is looked into again after this: disks rot
 # Times of files are as coarse as the kernel's tick: a file this new may change once more and show the same time.
 SETTLED_S = 0.05
+BESIDE_ROWS = 5
 KEPT_MONTHS = 2  # whatever a trim is asked for
 DAMAGED_FOR_MS = 30 * DAY_MS  # then what was set aside is of no more use to anybody
 
@@ -243,6 +244,15 @@ class KlineStore:
         months = self._between(self._files(symbol, interval_ms), start_ms, end_ms)
         held = [self._load(month, interval_ms)[0].between(start_ms, end_ms) for month in months]
         return Klines.joined(interval_ms, held)
+
+    def beside(self, symbol: str, klines: Klines) -> Klines:
+        """The few klines before and after a run of them."""
+        interval_ms, rows_ms = klines.interval_ms, BESIDE_ROWS * klines.interval_ms
+        if not len(klines):
+            return klines
+        start_ms, end_ms = int(klines.open_time_ms[0]), klines.end_ms
+        before = self.read(symbol, interval_ms, start_ms - rows_ms, start_ms)
+        return before.merge(self.read(symbol, interval_ms, end_ms, end_ms + rows_ms))
 
     def missing(
         self, symbol: str, interval_ms: int, start_ms: int, end_ms: int, *, now_ms: int | None = None

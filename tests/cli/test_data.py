@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from market.exchange_files import read_klines, write_klines
-from market.klines import COLUMNS, Klines
+from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.simulated import SimulatedExchange
 from market.store import KlineStore
 from model.heads import BACKTEST_DAYS, MINUTE, training_start_ms
@@ -158,6 +159,25 @@ def test_rows_that_are_none_are_counted_and_kept_aside(tmp_path: Path) -> None:
     )
     assert "a price is not finite and above 0" in shown
     assert len((tmp_path / "klines" / "refused.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("rows", [slice(50, 51), slice(50, 80), slice(0, 100)])
+def test_candles_of_another_unit_are_not_imported(tmp_path: Path, rows: slice) -> None:
+    """Among themselves, or beside those that are there: the last ones are all of another unit."""
+    path, walk = tmp_path / "some.csv", random_walk_klines(200)
+    series = ["--symbol", "ETHUSDT", "--interval", "1m"]
+    write_klines(path, "ETHUSDT", walk.tail(100))
+    assert data(tmp_path, "import", str(path), *series)[0] == 0
+    factor = np.ones(100)
+    factor[rows] = 100.0
+    first = walk.between(0, int(walk.open_time_ms[100]))
+    changed = {name: getattr(first, name) * factor for name in PRICE_COLUMNS}
+    write_klines(path, "ETHUSDT", replace(first, **changed))
+    code, _, said = data(tmp_path, "import", str(path), *series)
+    assert code == 1
+    assert "some.csv: the close of 2023-11-15T0" in said
+    assert "times the one before: another unit or asset?" in said
+    assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 100
 
 
 def test_a_candle_that_has_not_closed_is_left_out(tmp_path: Path) -> None:
