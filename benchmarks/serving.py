@@ -5,8 +5,8 @@
 Everything runs on loopback and on the same cores: the simulated exchange with its streams, ``python -m inference`` on a
 published network, the empty route, a worker that does everything per request, and wrk, which asks (on Debian and
 Ubuntu: ``apt-get install wrk``). The servers are asked in turn, some seconds each, and of the rounds the median is
-shown. Each question has a height of its own, so that each answer is made and kept, except in the line that says
-otherwise. Any answer that is not 200 ends the run.
+shown, of the ratios too. Each question has a height of its own, so that each answer is made and kept, except in the
+line that says otherwise. Any answer that is not 200 ends the run.
 """
 
 import argparse
@@ -97,22 +97,25 @@ def turn(asked: Asked, connections: int, seconds: int, lua: Path) -> Turn:
 
 
 def compare(what: str, servers: Sequence[Asked], connections: int, seconds: int, rounds: int, lua: Path) -> None:
-    """Ask the servers in turn and print the medians; the last server is what the others are measured by."""
+    """Ask the servers in turn and print the medians; the last server is what the others are measured by.
+
+    A ratio is taken within a round, of two turns next to each other: the machine's own pace changes between rounds.
+    """
     turns: dict[str, list[Turn]] = {asked.name: [] for asked in servers}
     for _ in range(rounds):
         for asked in servers:
             turns[asked.name].append(turn(asked, connections, seconds, lua))
-
-    def median(name: str, read: Callable[[Turn], float]) -> float:
-        return statistics.median(read(one) for one in turns[name])
-
-    base = servers[-1].name
+    bases = turns[servers[-1].name]
     for asked in servers:
-        per_s, middle = median(asked.name, lambda t: t.per_s), median(asked.name, lambda t: t.median_ms)
-        ratios = f"{middle / median(base, lambda t: t.median_ms):>9.2f}{per_s / median(base, lambda t: t.per_s):>9.2f}"
-        tail = median(asked.name, lambda t: t.tail_ms)
+        own = turns[asked.name]
+        middle = statistics.median(one.median_ms for one in own)
+        per_s, tail = statistics.median(one.per_s for one in own), statistics.median(one.tail_ms for one in own)
+        pairs = list(zip(own, bases, strict=True))
+        slower = statistics.median(one.median_ms / base.median_ms for one, base in pairs)
+        share = statistics.median(one.per_s / base.per_s for one, base in pairs)
         print(
-            f"{what:<26}{asked.name:<16}{connections:>6}{per_s:>10.0f}{middle:>10.3f}{tail:>9.2f}{ratios}", flush=True
+            f"{what:<26}{asked.name:<16}{connections:>6}{per_s:>10.0f}{middle:>10.3f}{tail:>9.2f}{slower:>9.2f}{share:>9.2f}",
+            flush=True,
         )
 
 

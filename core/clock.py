@@ -49,6 +49,7 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
 
+@lru_cache(maxsize=256)  # each answer says three moments, and most answers the same ones
 def iso(ms: int) -> str:
     """UTC time as people and logs read it.
 
@@ -56,12 +57,7 @@ def iso(ms: int) -> str:
     '2023-11-14T22:13:20.000Z'
     """
     seconds, millis = divmod(ms, 1_000)
-    return f"{_iso_second(seconds)}.{millis:03d}Z"
-
-
-@lru_cache(maxsize=256)  # each answer says three moments, and most answers the same ones
-def _iso_second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{millis:03d}Z"
 
 
 SLACK_MS = 5 * SECOND_MS  # a clock that is being corrected goes back less far

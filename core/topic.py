@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -61,6 +61,15 @@ class Volatility(StrEnum):
         return float({"": 1, "horizon": horizon_min, "annual": MINUTES_A_YEAR}[unit] ** 0.5)
 
 
+def topic_key(network: str | None, topic_id: int) -> str:
+    """Name that no other topic of a deployment has; an id alone is unique within its network.
+
+    >>> topic_key("net-1", 64), topic_key(None, 64)
+    ('net-1/64', '64')
+    """
+    return f"{network}/{topic_id}" if network else str(topic_id)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
     """One question the network asks. Source: ``worker[].topicId`` and ``.parameters`` of config.json."""
@@ -76,6 +85,7 @@ class Topic:
     epoch_length_blocks: int | None = None  # from the catalogue; None for a topic it does not know
     endpoint: str = ""  # InferenceEndpoint with the node's placeholders in it
     parameters: tuple[tuple[str, str], ...] = ()  # the node's own replacement table, in file order
+    key: str = field(init=False, compare=False, repr=False)  # a name that no other topic of a deployment has
 
     def __post_init__(self) -> None:
         if self.topic_id <= 0:
@@ -84,17 +94,7 @@ class Topic:
             raise ConfigError(
                 f"topic {self.topic_id}: Horizon must be between 1m and 7d, was {self.horizon_min} minutes"
             )
-
-    @property
-    def key(self) -> str:
-        """Name that no other topic of a deployment has; an id alone is unique within its network.
-
-        >>> Topic(topic_id=64, token="BTC", symbol="BTCUSDT", target=Target.PRICE, horizon_min=8, network="net-1").key
-        'net-1/64'
-        >>> Topic(topic_id=64, token="BTC", symbol="BTCUSDT", target=Target.PRICE, horizon_min=8).key
-        '64'
-        """
-        return f"{self.network}/{self.topic_id}" if self.network else str(self.topic_id)
+        object.__setattr__(self, "key", topic_key(self.network, self.topic_id))
 
     @property
     def unit(self) -> float:

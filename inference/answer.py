@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from core.clock import iso
-from core.topic import Topic
+from core.topic import Topic, topic_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Answer:
     @property
     def key(self) -> str:
         """``Topic.key`` of the topic it answers."""
-        return f"{self.network}/{self.topic_id}" if self.network else str(self.topic_id)
+        return topic_key(self.network, self.topic_id)
 
     def anchor_age_ms(self, now_ms: int) -> int:
         """How old the anchor is."""
@@ -39,22 +39,22 @@ class Answer:
         """How long ago the window ended that the forecast was made from."""
         return max(0, now_ms - self.asof_ms)
 
-    def headers(self, now_ms: int) -> list[tuple[bytes, str]]:
+    def headers(self, now_ms: int) -> list[tuple[bytes, bytes]]:
         """What is said beside the value when it is said at ``now_ms``, the first time or again."""
         said = [
-            (b"x-topic", str(self.topic_id)),
-            (b"x-model-version", self.version),
-            (b"x-anchor-age-ms", str(self.anchor_age_ms(now_ms))),
-            (b"x-forecast-age-ms", str(self.forecast_age_ms(now_ms))),
-            (b"x-as-of", iso(self.asof_ms)),
-            (b"x-answered", iso(self.answered_ms)),
+            (b"x-topic", b"%d" % self.topic_id),
+            (b"x-model-version", self.version.encode("latin-1")),
+            (b"x-anchor-age-ms", b"%d" % self.anchor_age_ms(now_ms)),
+            (b"x-forecast-age-ms", b"%d" % self.forecast_age_ms(now_ms)),
+            (b"x-as-of", iso(self.asof_ms).encode()),
+            (b"x-answered", iso(self.answered_ms).encode()),
         ]
         if self.venue:
-            said.append((b"x-venue", self.venue))
+            said.append((b"x-venue", self.venue.encode("latin-1")))
         if self.truth_ratio != 1.0:
-            said.append((b"x-truth-ratio", f"{self.truth_ratio:.6f}"))
+            said.append((b"x-truth-ratio", b"%.6f" % self.truth_ratio))
         if self.network:
-            said.append((b"x-network", self.network))
+            said.append((b"x-network", self.network.encode("latin-1")))
         return said
 
     def answers(self, topic: Topic, market: str) -> bool:

@@ -90,7 +90,7 @@ class Application(FastAPI):
         body = text.encode()
         headers = [PLAIN, (b"content-length", b"%d" % len(body)), (b"x-asked", iso(asked_ms).encode())]
         if answer:
-            headers += [(name, said.encode("latin-1")) for name, said in answer.headers(asked_ms)]
+            headers += answer.headers(asked_ms)
         took_ns = perf_counter_ns() - began_ns
         self._metrics.answered(topic, answer, status, took_ns / 1e9, asked_ms)
         line = {

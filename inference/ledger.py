@@ -32,7 +32,7 @@ READ_S = 1.0  # for the database to say what was answered before; the node waits
 READS_WAITING = 1_000  # questions about the past that may wait for the database: about what it answers in READ_S
 # An answer is committed this much later, with those that came in the meantime. Each commit takes the event loop's core
 # and Python's lock for a while: under load two hundred a second cost a tenth of all answers.
-GATHER_S, BUSY_GATHER_S = 0.005, 0.05
+GATHER_S, BUSY_GATHER_S = 0.005, 0.1
 CACHE_KB = 256  # of pages, a connection
 BUSY_S = 2.0  # how long SQLite waits for another process's write
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
@@ -66,8 +66,8 @@ QUESTION = ("market", "symbol", "target", "horizon_min")  # with other ones it w
 ROW = attrgetter(*(column.name for column in answers.c))
 MARKS = "(" + ", ".join("?" * len(answers.c)) + ")"  # a row's place in SQLite's INSERT
 # In one INSERT, as many as there are: after each the writing thread and the event loop contend for Python's lock. Only
-# these numbers, as SQLite keeps a prepared statement of each, of tens of kB: with any number they pile up over hours.
-ROWS_AT_ONCE = (64, 32, 16, 8, 4, 2, 1)
+# these numbers, as SQLite keeps a prepared statement of each, of up to 600 kB: with any number they pile up over hours.
+ROWS_AT_ONCE = (256, 64, 16, 4, 1)
 
 
 class Ledger:
@@ -166,7 +166,7 @@ class Ledger:
             return
         if row and (answer := _answer(row)).answers(topic, self._market):
             with self._remembering:
-                self._remember(answer, height)
+                self._remember(answer, (topic.key, height))
 
     def keep(self, answer: Answer) -> Answer:
         """Record an answer, unless its question has one already.
@@ -178,7 +178,7 @@ class Ledger:
             return answer
         key = (answer.key, answer.height)
         with self._remembering:
-            standing = self._remember(answer, answer.height)
+            standing = self._remember(answer, key)
             if standing is not answer:
                 return standing
             self._unwritten[key] = answer
@@ -199,15 +199,16 @@ class Ledger:
             log.error("ledger_closed_early", answers_lost=left)
         self._engine.dispose()
 
-    def _remember(self, answer: Answer, height: int) -> Answer:
-        known = self._recent.setdefault(answer.key, {})
-        standing = known.get(height) or self._unwritten.get((answer.key, height))
+    def _remember(self, answer: Answer, key: tuple[str, int]) -> Answer:
+        topic, height = key
+        known = self._recent.setdefault(topic, {})
+        standing = known.get(height) or self._unwritten.get(key)
         if standing and _same_question(standing, answer):
             return standing
         known[height] = answer
         if len(known) > self._capacity:
             oldest = next(iter(known))
-            self._elsewhere[answer.key] = max(oldest, self._elsewhere.get(answer.key, -1))
+            self._elsewhere[topic] = max(oldest, self._elsewhere.get(topic, -1))
             del known[oldest]
         return answer
 
