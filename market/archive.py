@@ -1,5 +1,6 @@
 """Kline archive files: a zip with one CSV and a checksum beside it, as data.binance.vision publishes them."""
 
+import csv
 import hashlib
 import io
 import re
@@ -12,6 +13,7 @@ import numpy as np
 from core.errors import MalformedKlines
 from market.klines import Ints
 from market.quality import Sifted, sift
+from market.reading import number
 
 CSV_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 6 MB; anything near this is no kline file
 MICROSECONDS_FROM = 10**14  # as milliseconds this is the year 5138
@@ -42,7 +44,7 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> S
 
     Args:
         body: a zip with one CSV of 12 columns, a header row or none, times in milliseconds or (2025 on)
-            microseconds, told apart in each row.
+            microseconds, told apart in each row. A row that cannot be read costs no other its place.
         interval_ms: what the file should hold.
         start_ms, end_ms: what the file is about; rows outside are dropped.
     Raises:
@@ -50,8 +52,6 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> S
     """
     table = _table(unzipped(body))
     times = _milliseconds(table[:, 0])
-    if (np.diff(times) <= 0).any():
-        raise MalformedKlines("open_time_ms must rise strictly: the rows are in another order, or one is there twice")
     found = sift(interval_ms, times, {name: table[:, column] for column, name in enumerate(NAMES, start=1)})
     inside = found.klines.between(start_ms, end_ms)
     if not len(inside):
@@ -79,26 +79,36 @@ def unzipped(body: bytes, limit_bytes: int = CSV_LIMIT_BYTES) -> bytes:
     return csv
 
 
-def _table(csv: bytes) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    """``(rows, 10)`` numbers of the used columns."""
-    has_header = csv[:1].isalpha()
-    start = csv.find(b"\n") + 1 if has_header else 0
-    if not csv[start:].strip():
+def _table(content: bytes) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    """``(rows, 10)`` numbers of the used columns; NaN where there is none."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    first, _, others = content.partition(b"\n")
+    if np.isnan(number(first.split(b",", 1)[0].strip(b'" \t\r'))):  # a header
+        content = others
+    if not content.strip():
         raise MalformedKlines("the CSV has no rows")
     try:
-        return np.loadtxt(
-            io.BytesIO(csv), delimiter=",", usecols=USED_COLUMNS, skiprows=int(has_header), ndmin=2, comments=None
-        )
-    except ValueError as error:
-        raise MalformedKlines(f"the CSV holds something else than 12 columns of numbers: {error}") from error
+        return np.loadtxt(io.BytesIO(content), delimiter=",", usecols=USED_COLUMNS, ndmin=2, comments=None)
+    except ValueError:  # row by row, which takes ten times as long
+        return _rows(content)
+
+
+def _rows(content: bytes) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    try:
+        rows = [row for row in csv.reader(io.StringIO(content.decode(errors="replace"), newline="")) if row]
+    except csv.Error as error:
+        raise MalformedKlines(f"the CSV cannot be read: {error}") from error
+    whole = [row for row in rows if len(row) > max(USED_COLUMNS)]
+    if not whole:
+        raise MalformedKlines(f"the CSV holds something else than 12 columns of numbers: {','.join(rows[0])[:80]!r}")
+    missing = [""] * (max(USED_COLUMNS) + 1)
+    return np.array([[number((row + missing)[column]) for column in USED_COLUMNS] for row in rows])
 
 
 def _milliseconds(times: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Ints:
-    """``(T,)`` times of either unit in milliseconds; a double holds both exactly."""
-    if not (np.isfinite(times) & (times >= 0) & (times < 10**17) & (times % 1 == 0)).all():
-        raise MalformedKlines("an open time is not a whole number of milliseconds or microseconds")
-    whole = times.astype(np.int64)
+    """``(T,)`` times of either unit in milliseconds, a double holds both exactly; -1, on no grid, where it is none."""
+    known = np.isfinite(times) & (times >= 0) & (times < 10**17) & (times % 1 == 0)
+    whole = np.where(known, times, -1).astype(np.int64)
     micro = whole >= MICROSECONDS_FROM
-    if (whole[micro] % 1000 != 0).any():
-        raise MalformedKlines("an open time in microseconds is not a whole millisecond")
-    return np.where(micro, whole // 1000, whole)
+    whole[micro & (whole % 1000 != 0)] = -1
+    return np.where(micro & (whole >= 0), whole // 1000, whole)

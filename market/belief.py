@@ -41,22 +41,26 @@ class Belief:
         self._said: dict[_Key, tuple[int, float]] = {}  # when a second venue was asked, and how far it goes there
         self._awaited: dict[tuple[str, int], int] = {}  # by series: open time of the last leap that was said to wait
 
-    def believed(self, venue: Venue, symbol: str, klines: Klines, among: Klines | None = None) -> Klines:
+    def believed(
+        self, venue: Venue, symbol: str, klines: Klines, among: Klines | None = None, *, alone: bool = False
+    ) -> Klines:
         """Candles less those far from all others, unless a second venue has the like.
 
         Args:
             among: candles around them that are believed.
+            alone: what is known of the series does not count.
         Raises:
             MalformedKlines: their level leaps where a second venue's does not, or too far to be believed of one alone.
         """
-        interval_ms, recent = klines.interval_ms, self._levels.recent(symbol, klines.interval_ms)
+        interval_ms = klines.interval_ms
+        recent = None if alone else self._levels.recent(symbol, interval_ms)
         run = klines if among is None else among.merge(klines)
         doubts = doubts_of(run, recent)
         if not doubts:
             return klines
         if recent is not None:  # the candle before the first says how far that one goes
             run = recent.between(0, int(run.open_time_ms[0])).merge(run)
-        self._refuse_leaps(venue, symbol, run, doubts)
+        self._refuse_leaps(venue, symbol, run, doubts, recent)
         refused = [
             _row(klines, at_ms, "far from its neighbours, and no second venue has the like")
             for at_ms in doubts.spikes
@@ -74,9 +78,8 @@ class Belief:
         columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
         return Klines(interval_ms=interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
 
-    def _refuse_leaps(self, venue: Venue, symbol: str, run: Klines, doubts: Doubts) -> None:
+    def _refuse_leaps(self, venue: Venue, symbol: str, run: Klines, doubts: Doubts, recent: Klines | None) -> None:
         """Raises MalformedKlines where a leap is another unit, or another asset."""
-        recent = self._levels.recent(symbol, run.interval_ms)
         for at_ms in (*doubts.leaps, *(() if doubts.leap_ms is None else (doubts.leap_ms,))):
             row, late = int(np.searchsorted(run.open_time_ms, at_ms)), at_ms == doubts.leap_ms
             step = float(np.log(run.close[row] / run.close[row - 1]))

@@ -118,11 +118,12 @@ class Failover(MarketData):
                 klines = venue.archive(symbol, interval_ms, day_ms, month=month)
                 if klines is None:
                     return None
-                klines = self._belief.believed(venue, symbol, klines)  # the holes are asked for over REST
+                # Files come in any order: beside each other ``market.units`` looks at them, and then the caller
+                # lets them be remembered. Holes are asked for over REST.
+                klines = self._belief.believed(venue, symbol, klines, alone=True)
                 self._series_of(symbol, interval_ms)
                 self._levels.begin(symbol, venue.offer.name)
                 self.on_standing()
-                self._levels.learn(symbol, klines, own=True, older=True)
                 return klines
         return None
 
@@ -158,6 +159,10 @@ class Failover(MarketData):
         if len(klines):
             self._levels.begin(symbol, self.venues[0].offer.name)
             self._levels.learn(symbol, klines, own=True, older=True)
+
+    def forget(self, symbol: str, interval_ms: int, span: Span) -> None:
+        """See the protocol: nothing is measured by them any more."""
+        self._levels.forget(symbol, interval_ms, span)
 
     def borrowed(self, symbol: str, interval_ms: int) -> Sequence[Span]:
         """See the protocol; empty while it is not the series' own venue that is asked first.

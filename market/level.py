@@ -14,7 +14,7 @@ import numpy as np
 from core.clock import HOUR_MS, MINUTE_MS, Clock
 from core.errors import WorkerError
 from market.health import KLINES, Health, NoLevel
-from market.klines import COLUMNS, PRICE_COLUMNS, Ints, Klines
+from market.klines import COLUMNS, PRICE_COLUMNS, Ints, Klines, Span
 from market.provider import Venue
 from market.quality import traded_in
 
@@ -119,6 +119,14 @@ class Levels:
             for kept in (self._recents, self._own) if own else (self._recents,):
                 known = kept.get(key, Klines.empty(klines.interval_ms))
                 kept[key] = (klines.merge(known) if older else known.merge(klines)).tail(REMEMBERED_ROWS)
+
+    def forget(self, symbol: str, interval_ms: int, span: Span) -> None:
+        """Know no candles of a span any more."""
+        key = (symbol, interval_ms)
+        with self._lock:
+            for kept in (self._recents, self._own):
+                if (known := kept.get(key)) is not None:
+                    kept[key] = known.between(0, span[0]).merge(known.between(span[1], known.end_ms))
 
     def klines(self, venue: Venue, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """What a venue has, at the level of the series; what the level's own venue told of it stays.

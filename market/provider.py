@@ -61,6 +61,10 @@ class MarketData(Protocol):
         """Take note of candles that the caller has, by which the level of what it asks for is told."""
         return None
 
+    def forget(self, symbol: str, interval_ms: int, span: Span) -> None:
+        """The caller has given up candles that it was told."""
+        return None
+
     def borrowed(self, symbol: str, interval_ms: int) -> Sequence[Span]:
         """Spans that were told lately by another venue than the series' own, to be asked for again."""
         return ()

@@ -28,6 +28,7 @@ LEAP_RANGES = 10.0  # in units of the usual candle's range
 USUAL_ROWS = 240
 ROUNDING = 1e-6  # of a price, between a venue's candles and its ticker
 MOST_LEAP = float(np.log(2))  # beyond it candles that follow do not make one believable: it is another unit or asset
+WIDEST_LEAP = float(np.log(20))  # likewise over any hole: units are a hundredfold apart
 STAYED_ROWS = 2  # candles at the new level that make a leap believable by themselves
 
 Bools = npt.NDArray[np.bool_]
@@ -80,9 +81,8 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
         clash[1:] = twice & ~alike
         clash[:-1] |= twice & ~alike
         clash |= np.isin(times, times[clash])
-    _check_step(interval_ms, times)
-    reasons = _reasons(interval_ms, times, table, now_ms)
-    reasons.insert(0, ("two different rows of one time", clash))
+    _check_step(interval_ms, times[times % interval_ms == 0])
+    reasons = [*_reasons(interval_ms, times, table, now_ms), ("two different rows of one time", clash)]
     bad = np.zeros(rows, np.bool_)
     refused: list[RefusedRow] = []
     for reason, broken in reasons:
@@ -272,19 +272,24 @@ def check_unit(klines: Klines, beside: Klines) -> None:
         beside: believed ones before and after.
     Raises:
         MalformedKlines: closes leap beyond ``MOST_LEAP`` within a minute, as much more over longer candles or a hole as
-            a random walk goes; names the first.
+            a random walk goes, at most ``WIDEST_LEAP``; names the first.
     """
     run = beside.merge(klines)
-    rows = np.diff(run.open_time_ms) / run.interval_ms
-    bound = MOST_LEAP * (run.interval_ms / MINUTE_MS) ** 0.25 * np.sqrt(rows)
     mine = np.isin(run.open_time_ms, klines.open_time_ms)
-    far = np.flatnonzero((np.abs(np.diff(np.log(run.close))) > bound) & (mine[1:] | mine[:-1]))
-    if len(far):
-        ratio = run.close[far[0] + 1] / run.close[far[0]]
+    far = [row for row in unit_leaps(run) if mine[row] or mine[row - 1]]
+    if far:
+        ratio = run.close[far[0]] / run.close[far[0] - 1]
         raise MalformedKlines(
-            f"the close of {iso(int(run.open_time_ms[far[0] + 1]))} is {ratio:.3g} times the one before: another unit "
+            f"the close of {iso(int(run.open_time_ms[far[0]]))} is {ratio:.3g} times the one before: another unit "
             "or asset? Where it is the stored ones that are wrong, delete that symbol's folder in DATA_DIR/klines"
         )
+
+
+def unit_leaps(klines: Klines) -> list[int]:
+    """The rows whose close is so far from the one before that one of the two is of another unit or asset."""
+    rows = np.diff(klines.open_time_ms) / klines.interval_ms
+    bound = np.minimum(MOST_LEAP * (klines.interval_ms / MINUTE_MS) ** 0.25 * np.sqrt(rows), WIDEST_LEAP)
+    return (np.flatnonzero(np.abs(np.diff(np.log(klines.close))) > bound) + 1).tolist()
 
 
 def traded_in(klines: Klines) -> Bools:

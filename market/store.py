@@ -35,6 +35,7 @@ from market.month_files import (
     stamps_of,
     unpacked,
 )
+from market.quality import unit_leaps
 from market.tail import TAIL_ROWS, read_tail, write_tail
 
 # What the venue said it does not have is asked for again after a day: venues refill holes, and while the usual
@@ -83,7 +84,20 @@ class _Month:
 
     stamps: tuple[Stamp, Stamp]
     runs: Ints  # (runs, 2): first open time and end of each run without a hole
+    edges: Klines  # the first and the last
+    leaps: tuple[Span, ...]  # see ``KlineStore.leaps``
     looked_s: float
+
+    @classmethod
+    def of(cls, klines: Klines, stamps: tuple[Stamp, Stamp]) -> "_Month":
+        """What is remembered of a month."""
+        return cls(
+            stamps=stamps,
+            runs=runs_of(klines),
+            edges=klines.rows(0, 1).merge(klines.tail(1)),
+            leaps=_leaps_in(klines),
+            looked_s=time.monotonic(),
+        )
 
 
 class KlineStore:
@@ -181,7 +195,7 @@ class KlineStore:
                 self._replace(month, held)
             else:
                 replace_file(journal, packed(recent))
-        self._looked[month] = _Month(stamps=stamps_of(month), runs=runs_of(held), looked_s=time.monotonic())
+        self._looked[month] = _Month.of(held, stamps_of(month))
         return fresh
 
     def _fold(self, month: Path, interval_ms: int) -> None:
@@ -226,7 +240,7 @@ class KlineStore:
     def latest(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the newest kline, or None when there is none."""
         for month in reversed(self._files(symbol, interval_ms)):
-            runs = self._runs_of(month, interval_ms)
+            runs = self._look(month, interval_ms).runs
             if len(runs):
                 return int(runs[-1, 1]) - interval_ms
         return None
@@ -234,7 +248,7 @@ class KlineStore:
     def first(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the oldest kline, or None when there is none."""
         for month in self._files(symbol, interval_ms):
-            runs = self._runs_of(month, interval_ms)
+            runs = self._look(month, interval_ms).runs
             if len(runs):
                 return int(runs[0, 0])
         return None
@@ -265,7 +279,7 @@ class KlineStore:
         if first >= last:
             return []
         months = self._between(self._files(symbol, interval_ms), first, last)
-        runs = np.concatenate([np.empty((0, 2), np.int64), *(self._runs_of(month, interval_ms) for month in months)])
+        runs = np.concatenate([np.empty((0, 2), np.int64), *(self._look(month, interval_ms).runs for month in months)])
         runs = np.clip(runs[(runs[:, 1] > first) & (runs[:, 0] < last)], first, last)
         ends, starts = np.append(first, runs[:, 1]), np.append(runs[:, 0], last)
         rows = np.flatnonzero(starts > ends)
@@ -279,7 +293,7 @@ class KlineStore:
 
     def gaps(self, symbol: str, interval_ms: int) -> list[Gap]:
         """The holes between the first and the last kline, oldest first, and what the venue said of them."""
-        runs = [self._runs_of(month, interval_ms) for month in self._files(symbol, interval_ms)]
+        runs = [self._look(month, interval_ms).runs for month in self._files(symbol, interval_ms)]
         spans = [span for run in runs for span in run.tolist()]
         holes = [(a[1], b[0]) for a, b in pairwise(spans) if a[1] < b[0]]
         found: list[Gap] = []
@@ -288,6 +302,40 @@ class KlineStore:
             found += [Gap(start_ms=a, end_ms=b, absent_ms=asked_ms) for a, b in known]
             holes = without(holes, known)
         return sorted([*found, *(Gap(start_ms=a, end_ms=b) for a, b in holes)], key=lambda gap: gap.start_ms)
+
+    def leaps(self, symbol: str, interval_ms: int) -> list[Span]:
+        """Open times of neighbours so far apart that one of them is of another unit or asset, oldest first."""
+        months = [self._look(month, interval_ms) for month in self._files(symbol, interval_ms)]
+        months = [month for month in months if len(month.edges)]
+        between = [_leaps_in(a.edges.tail(1).merge(b.edges.rows(0, 1))) for a, b in pairwise(months)]
+        return sorted(leap for some in (*between, *(month.leaps for month in months)) for leap in some)
+
+    def remove(self, symbol: str, interval_ms: int, span: Span) -> int:
+        """Take klines out that are not to be believed; they are missing from then on. Returns how many.
+
+        Raises:
+            ConfigError, WorkerError: as ``writing``.
+        """
+        removed = 0
+        with self.writing():
+            for month in self._between(self._files(symbol, interval_ms), *span):
+                held = self._load(month, interval_ms)[0]
+                kept = held.between(0, span[0]).merge(held.between(span[1], held.end_ms))
+                if len(kept) == len(held):
+                    continue
+                removed += len(held) - len(kept)
+                with disk(month):
+                    # The month before its journal, as in ``trim``: what a kill leaves in that is found once more.
+                    if len(kept):
+                        replace_file(month, packed(kept))
+                    else:
+                        month.unlink(missing_ok=True)
+                    journal_of(month).unlink(missing_ok=True)
+                    sync_folder(month.parent)
+                self._looked.pop(month, None)
+            if removed:
+                self.repair_tail(symbol, interval_ms)
+        return removed
 
     def remember_absent(self, symbol: str, interval_ms: int, spans: Iterable[Span], now_ms: int) -> None:
         """Remember ranges that the venue was asked for at ``now_ms`` and does not have."""
@@ -456,27 +504,27 @@ class KlineStore:
             _log.warning("kline_file_skipped", file=str(path), why=str(error))
             return Klines.empty(interval_ms), False
 
-    def _runs_of(self, month: Path, interval_ms: int) -> Ints:
-        """``(runs, 2)`` of a month: read from its files only when they changed."""
+    def _look(self, month: Path, interval_ms: int) -> _Month:
+        """What there is in a month: read from its files only when they changed."""
         if (known := self._known(month)) is not None:
             return known
         stamps = stamps_of(month)
         klines, sound = self._load(month, interval_ms)
         if sound:
             self._note(month, klines, stamps)
-        return runs_of(klines)
+        return _Month.of(klines, stamps)
 
-    def _known(self, month: Path) -> Ints | None:
+    def _known(self, month: Path) -> _Month | None:
         known = self._looked.get(month)
         if known is None or time.monotonic() - known.looked_s > TRUSTED_S or known.stamps != stamps_of(month):
             return None
-        return known.runs
+        return known
 
     def _note(self, month: Path, klines: Klines, stamps: tuple[Stamp, Stamp]) -> None:
         """Remember what files hold that had these stamps before they were read, unless they may still change."""
         newest_ns = max((stamp[1] for stamp in stamps if stamp), default=0)
         if stamps == stamps_of(month) and time.time_ns() - newest_ns > SETTLED_S * 1e9:
-            self._looked[month] = _Month(stamps=stamps, runs=runs_of(klines), looked_s=time.monotonic())
+            self._looked[month] = _Month.of(klines, stamps)
 
     def _load_or_set_aside(self, path: Path, interval_ms: int, damaged: list[Path] | None = None) -> Klines:
         try:
@@ -506,3 +554,8 @@ class KlineStore:
             raise WorkerError(
                 f"{path}: cannot be read: {error.strerror}; check the owner and mode of its folder"
             ) from error
+
+
+def _leaps_in(klines: Klines) -> tuple[Span, ...]:
+    times = klines.open_time_ms
+    return tuple((int(times[row - 1]), int(times[row])) for row in unit_leaps(klines))

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import structlog
 
-from core.clock import DAY_MS, HOUR_MS
+from core.clock import DAY_MS, HOUR_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable, WorkerError
 from market.klines import Klines, Span, month_span, without
 from market.provider import MarketData
 from market.store import KlineStore
 from market.tail import read_tail
+from market.units import odd_stretches
 
 THREADS = 4
 ARCHIVE_ROWS = 1000  # a REST request brings so many: an archive file (two requests) is not used for fewer
@@ -159,19 +160,38 @@ class _Run:
     def _fetch(self, pool: ThreadPoolExecutor) -> None:
         if not self.wanted:
             return
-        self._archives(pool, least_rows=ARCHIVE_ROWS)
+        self._check_units(self._archives(pool, least_rows=ARCHIVE_ROWS))
         if not self._rest(pool):
-            self._archives(pool, least_rows=1)
+            self._check_units(self._archives(pool, least_rows=1))
 
-    def _archives(self, pool: ThreadPoolExecutor, *, least_rows: int) -> None:
-        """Fetch files of months, then of days, that hold at least so many missing rows."""
+    def _check_units(self, got: Sequence[Span]) -> None:
+        """Give up what is of another unit or asset than the rest; REST or the next sync fetch it again."""
+        odd = odd_stretches(self._store, self._market, self._symbol, self._interval_ms, got, self._now_ms)
+        for span in odd:
+            rows = self._store.remove(self._symbol, self._interval_ms, span)
+            self._market.forget(self._symbol, self._interval_ms, span)
+            _log.warning(
+                "other_unit_removed",
+                symbol=self._symbol,
+                interval_ms=self._interval_ms,
+                start=iso(span[0]),
+                end=iso(span[1]),
+                rows=rows,
+            )
+        if odd or got:
+            self._market.remember(self._symbol, _known(self._store, self._symbol, self._interval_ms))
+        if odd:
+            self._done = max(0, self.wanted - self._rows(self._missing()))
+
+    def _archives(self, pool: ThreadPoolExecutor, *, least_rows: int) -> list[Span]:
+        """Fetch files of months, then of days, that hold at least so many missing rows; returns what they cover."""
         missing = self._missing()
         months = [job for job in self._files("month", missing) if job.rows >= least_rows]
         if least_rows > 1:  # of a month of which we have a part, the missing days are the smaller download
             months = [job for job in months if job.rows == self._rows([job.span])]
         got = self._files_got(pool, months)
         days = [job for job in self._files("day", without(missing, got)) if job.rows >= least_rows]
-        self._files_got(pool, days)
+        return [*got, *self._files_got(pool, days)]
 
     def _files(self, source: str, missing: Sequence[Span]) -> list[_Job]:
         """Archive files whose time is over and that should hold missing rows, newest first."""

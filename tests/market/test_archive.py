@@ -1,6 +1,7 @@
 """Archive files of Binance: their forms, checksums, and what is no archive."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import MalformedKlines, MarketUnavailable
 from market.archive import read_archive
 from market.binance import Binance
+from market.quality import Aside
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.market.venue import NOT_FOUND, Answer, Venue, assert_same, csv_of, zip_of
 
@@ -50,6 +52,11 @@ def test_a_day_and_a_month_come_from_their_files(venue: Venue, binance: Binance)
 ONE_DAY = WALK.between(START_MS, START_MS + DAY_MS)
 
 
+def quoted(text: str) -> str:
+    """The same with every cell in quotes."""
+    return "".join(",".join(f'"{cell}"' for cell in line.split(",")) + "\n" for line in text.splitlines())
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -57,6 +64,11 @@ ONE_DAY = WALK.between(START_MS, START_MS + DAY_MS)
         pytest.param(csv_of(ONE_DAY, factor=1000), id="microseconds"),
         pytest.param(csv_of(ONE_DAY, header=True), id="header"),
         pytest.param(csv_of(ONE_DAY, factor=1000, header=True), id="microseconds with header"),
+        pytest.param("\ufeff" + csv_of(ONE_DAY, header=True), id="a byte order mark and a header"),
+        pytest.param("\ufeff" + csv_of(ONE_DAY), id="a byte order mark"),
+        pytest.param(quoted(csv_of(ONE_DAY, header=True)), id="quotes around every cell"),
+        pytest.param(csv_of(ONE_DAY) * 2, id="rows twice"),
+        pytest.param("".join(csv_of(ONE_DAY).splitlines(keepends=True)[::-1]), id="newest first"),
         pytest.param(csv_of(ONE_DAY).replace("\n", "\r\n"), id="lines end as on Windows"),
         pytest.param(csv_of(ONE_DAY) + "\n\n", id="empty lines at the end"),
         pytest.param(
@@ -94,14 +106,11 @@ TORN = TORN[:5000] + bytes(100) + TORN[5100:]
         pytest.param(zip_of(("a.csv", "")), "no rows", id="an empty CSV"),
         pytest.param(zip_of(("a.csv", "open_time,open\n")), "no rows", id="only a header"),
         pytest.param(zip_of(("a.csv", "1,2,3\n")), "12 columns", id="three columns"),
-        pytest.param(zip_of(("a.csv", GOOD.replace(".", ";", 1))), "12 columns", id="a cell that is no number"),
-        pytest.param(zip_of(("a.csv", b"\xff\xfe\x00\x01")), "12 columns", id="no text"),
-        pytest.param(
-            zip_of(("a.csv", GOOD.replace(f"\n{START_MS + MINUTE_MS}", "\nnan", 1))), "open time", id="no time"
-        ),
-        pytest.param(zip_of(("a.csv", GOOD.replace(str(START_MS), "1e300", 1))), "open time", id="a huge time"),
-        pytest.param(zip_of(("a.csv", GOOD.replace(str(START_MS), f"{START_MS}.5", 1))), "open time", id="half a time"),
-        pytest.param(zip_of(("a.csv", GOOD + GOOD)), "rise strictly", id="rows twice"),
+        pytest.param(zip_of(("a.csv", b"\xff\xfe\x00\x01")), "no rows", id="no text"),
+        pytest.param(zip_of(("a.csv", b"1,\xff\xfe\n\x00,2\n")), "12 columns", id="no text in lines"),
+        pytest.param(zip_of(("a.csv", GOOD.replace(".", ";"))), "open must be finite", id="no cell a number"),
+        pytest.param(zip_of(("a.csv", GOOD.replace(",", ";"))), "12 columns", id="other separators"),
+        pytest.param(zip_of(("a.csv", GOOD.replace("\n", ".5\n").replace("000,", "000.5,"))), "grid", id="half times"),
         pytest.param(zip_of(("a.csv", csv_of(WALK.tail(1440)))), "file's name", id="another day"),
     ],
 )
@@ -110,6 +119,35 @@ def test_a_file_that_is_no_kline_archive_is_refused(venue: Venue, binance: Binan
     with pytest.raises(MalformedKlines, match=says) as caught:
         binance.archive("ETHUSDT", MINUTE_MS, START_MS)
     assert "ETHUSDT-1m-2023-11-15.zip" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(lambda row: ",".join([row.split(",")[0], "", *row.split(",")[2:]]), "a price", id="an empty cell"),
+        pytest.param(lambda row: row.replace(".", ";", 1), "a price", id="a cell that is no number"),
+        pytest.param(lambda row: row[:30], "a price", id="cut off"),
+        pytest.param(lambda row: "nan" + row[13:], "grid", id="no time"),
+        pytest.param(lambda row: "1e300" + row[13:], "grid", id="a huge time"),
+        pytest.param(lambda row: row[:13] + ".5" + row[13:], "grid", id="half a time"),
+        pytest.param(lambda row: row[:13] + "500" + row[13:], "grid", id="a time in microseconds between two of ms"),
+    ],
+)
+def test_one_bad_row_of_a_file_costs_no_other_its_place(
+    venue: Venue, clock: FakeClock, spoil: Callable[[str], str], says: str
+) -> None:
+    aside = Aside()
+    binance = Binance([venue.url], venue.url, clock, aside=aside)
+    lines = csv_of(ONE_DAY).splitlines()
+    lines[700] = spoil(lines[700])
+    body = zip_of(("a.csv", "\n".join(lines)))
+    venue.scripted = [Answer(body), Answer(hashlib.sha256(body).hexdigest())]
+    day = binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+    assert day is not None
+    at_ms = START_MS + 700 * MINUTE_MS
+    assert_same(day, ONE_DAY.between(0, at_ms).merge(ONE_DAY.between(at_ms + MINUTE_MS, START_MS + DAY_MS)))
+    ((_, _, reason),) = aside.counts
+    assert says in reason
 
 
 def test_a_zip_bomb_is_not_unpacked(venue: Venue, binance: Binance) -> None:
