@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.clock import HOUR_MS
+from core.clock import DAY_MS, HOUR_MS
 from market.klines import COLUMNS, Klines
 from model.features import (
     FEATURES,
@@ -163,3 +163,12 @@ def test_no_klines_give_no_rows() -> None:
     none = Klines.empty(MINUTE.interval_ms)
     assert compute(none, LEADER_WALK, MINUTE).x.shape == (0, len(FEATURES))
     assert not compute(WALK, none, MINUTE).usable.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "period_ms"), [("day", DAY_MS), ("half_day", DAY_MS // 2), ("hour", HOUR_MS), ("week", 7 * DAY_MS)]
+)
+def test_the_calendar_is_the_place_in_each_period_from_the_epoch(name: str, period_ms: int) -> None:
+    phase = 2 * np.pi * (WALK.open_time_ms % period_ms) / period_ms
+    for kind, expected in (("sin", np.sin(phase)), ("cos", np.cos(phase))):
+        np.testing.assert_array_equal(TABLE.x[:, FEATURES.index(f"{name}_{kind}")], expected.astype(np.float32))
