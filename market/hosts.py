@@ -5,7 +5,6 @@ import email.utils
 import json
 import re
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,12 +19,12 @@ import urllib3
 
 from core.clock import MINUTE_MS, Clock
 from core.errors import MalformedKlines, MarketUnavailable
+from market.timed_http import TimedAdapter
 
 T = TypeVar("T")
 
 PROBATION_MS = 10 * MINUTE_MS  # how long a later host that worked stays first, and one that bars us is left out
 BODY_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 2 MB zipped
-BODY_TIMEOUTS = 6  # a body may take six timeouts in all: a read timeout alone never ends one that drips
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 SHORTEST_BAN_S = 120.0  # a 418 that does not say when it ends; Binance's bans begin at two minutes
 LONGEST_BAN_S = 86_400.0  # of one answer; what says more is no time
@@ -90,7 +89,8 @@ class Hosts:
     Args:
         urls: hosts without a trailing slash, best first.
         clock: for waiting, and for the times in rate limits.
-        timeout_s: limit of one answer's first byte and of the pause between two pieces of it.
+        timeout_s: limit of one answer's first byte and of the pause between two pieces of it; all of it may take
+            ``market.timed_http.TIMEOUTS`` times as long.
         patience_s: how long one call may wait in all before it gives up; 0 is one pass over the hosts.
         remedy: ends the message of a failure.
         requests_a_minute: how often it lets itself be asked, whoever asks; None is without limit.
@@ -300,7 +300,7 @@ class Hosts:
         """Body of one host's answer with status 200; raises by what the status says."""
         try:
             with self._open(url + path, params) as response:
-                body = self._without_keys(_read(response, BODY_TIMEOUTS * self._timeout[1]))
+                body = self._without_keys(_read(response))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise Unreached(f"{url}: {_reason(error)}") from error
         status = response.status_code
@@ -326,6 +326,8 @@ class Hosts:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, TimedAdapter())
             session.headers.update({"User-Agent": USER_AGENT} | self._headers)
         proxies = {"http": "", "https": ""} if is_loopback(url) else None  # a proxy cannot reach our loopback
         for second in (False, True):
@@ -397,9 +399,8 @@ def _wait_s(state: tenacity.RetryCallState) -> float:
     return min(FIRST_WAIT_S * 2.0 ** (state.attempt_number - 1), LONGEST_WAIT_S)
 
 
-def _read(response: requests.Response, limit_s: float) -> bytes:
-    """The whole body, piece by piece so that its size and time are limited."""
-    deadline = time.monotonic() + limit_s
+def _read(response: requests.Response) -> bytes:
+    """The whole body, piece by piece so that its size is limited."""
     pieces: list[bytes] = []
     size = 0
     while piece := response.raw.read1(1 << 16, decode_content=True):
@@ -407,8 +408,6 @@ def _read(response: requests.Response, limit_s: float) -> bytes:
         size += len(piece)
         if size > BODY_LIMIT_BYTES:
             raise requests.RequestException(f"a body of more than {BODY_LIMIT_BYTES >> 20} MB")
-        if time.monotonic() > deadline:
-            raise requests.RequestException(f"a body that had not ended after {limit_s:.0f} s")
     return b"".join(pieces)
 
 

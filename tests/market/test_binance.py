@@ -4,6 +4,8 @@ import gzip
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -259,11 +261,29 @@ def test_a_host_that_does_not_answer_in_time_is_passed_over(venue: Venue, second
     enough.set()
 
 
-def test_a_host_whose_answer_never_ends_is_passed_over(venue: Venue, second: Venue, clock: FakeClock) -> None:
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Answer(" " * 1000 + "[]"), id="its body"),
+        pytest.param(Answer(raw=b"HTTP/1.1 200 " + b"O" * 1000), id="its status"),
+        pytest.param(Answer(raw=HEAD + b"X: " + b"a" * 1000), id="one line of its head"),
+        pytest.param(Answer(raw=HEAD + b"X:a\r\n" * 200), id="lines of its head"),
+        pytest.param(Answer(raw=HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 1000), id="the size of a chunk"),
+    ],
+)
+def test_a_host_whose_answer_never_ends_is_passed_over(
+    venue: Venue, second: Venue, clock: FakeClock, answer: Answer
+) -> None:
     enough = threading.Event()
-    venue.handler = lambda path, query: Answer(" " * 1000 + "[]", drip_until=enough)
-    assert len(five(Binance([venue.url, second.url], venue.url, clock, timeout_s=0.2))) == 5
-    enough.set()
+    venue.handler = lambda path, query: replace(answer, drip_until=enough)
+    asked = ThreadPoolExecutor(1).submit(five, Binance([venue.url, second.url], venue.url, clock, timeout_s=0.2))
+    try:
+        assert len(asked.result(timeout=10)) == 5
+    finally:
+        enough.set()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ class Answer:
     chunked: bool = False
     hang_up: bool = False
     wait_for: threading.Event | None = None  # nothing is sent before it is set
-    drip_until: threading.Event | None = None  # the body comes byte by byte, with pauses until it is set
+    drip_until: threading.Event | None = None  # what is sent comes byte by byte, with pauses until it is set
+    raw: bytes = b""  # sent in the place of head and body
 
     @property
     def content(self) -> bytes:
@@ -102,6 +103,15 @@ class _Server(ThreadingHTTPServer):
         """Clients may leave before their answer is there; anything else is a bug of this file."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+def _drip(request: BaseHTTPRequestHandler, content: bytes, until: threading.Event | None) -> None:
+    """Send all at once, or byte by byte until an event is set."""
+    for byte in content if until else b"":
+        request.wfile.write(bytes([byte]))
+        request.wfile.flush()
+        until.wait(0.05)  # type: ignore[union-attr]
+    request.wfile.write(b"" if until else content)
 
 
 class Venue:
@@ -209,6 +219,10 @@ class Venue:
             request.close_connection = True
             request.connection.shutdown(socket.SHUT_RDWR)
             return
+        if answer.raw:
+            _drip(request, answer.raw, answer.drip_until)
+            request.close_connection = True
+            return
         request.send_response(answer.status)
         for name, value in answer.headers.items():
             request.send_header(name, value)
@@ -220,9 +234,5 @@ class Venue:
         else:
             request.send_header("Content-Length", str(len(answer.content) + (10 if answer.cut else 0)))
             request.end_headers()
-            for byte in answer.content if answer.drip_until else b"":
-                request.wfile.write(bytes([byte]))
-                request.wfile.flush()
-                answer.drip_until.wait(0.05)  # type: ignore[union-attr]
-            request.wfile.write(b"" if answer.drip_until else answer.content)
+            _drip(request, answer.content, answer.drip_until)
         request.close_connection = answer.cut
