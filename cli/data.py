@@ -6,8 +6,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE
@@ -37,11 +38,19 @@ INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 
 Series = tuple[str, int]  # (symbol, interval_ms)
 
-SymbolsOption = Annotated[list[str] | None, typer.Option("--symbol", help="Only this symbol; repeat it.")]
+
+def _upper(given: Any) -> Any:
+    """Symbols as Binance writes them, however a person does."""
+    return given.upper() if isinstance(given, str) else [one.upper() for one in given] if given else given
+
+
+SymbolsOption = Annotated[
+    list[str] | None, typer.Option("--symbol", help="Only this symbol; repeat it.", callback=_upper)
+]
 IntervalsOption = Annotated[
     list[str] | None, typer.Option("--interval", help="Only this interval, such as 1m or 1h; repeat it.")
 ]
-SymbolOption = Annotated[str, typer.Option("--symbol", help="Such as ETHUSDT.")]
+SymbolOption = Annotated[str, typer.Option("--symbol", help="Such as ETHUSDT.", callback=_upper)]
 IntervalOption = Annotated[str, typer.Option("--interval", help="Such as 1m or 1h.")]
 
 
@@ -296,8 +305,10 @@ def gaps(data_dir: DataOption = None, symbol: SymbolsOption = None, interval: In
     """Holes between the first and the newest stored kline, and whether the venue said that it has none."""
     store = _store(data_dir)
     table = _table("series", "from", "to", "rows", "venue has none")
-    count = 0
+    count, empty = 0, []
     for one in _stored(store, symbol, interval):
+        if store.latest(*one) is None:
+            empty.append(_name(one))
         for gap in store.gaps(*one):
             count += 1
             said = "not said" if gap.absent_ms is None else f"said so {_moment(gap.absent_ms)}"
@@ -305,7 +316,9 @@ def gaps(data_dir: DataOption = None, symbol: SymbolsOption = None, interval: In
             table.add_row(_name(one), *edges, f"{(gap.end_ms - gap.start_ms) // one[1]:,}", said)
     if count:
         _show(table)
-    else:
+    if empty:
+        print(f"no klines at all: {', '.join(empty)}; run birnn data sync")
+    elif not count:
         print("no gaps")
 
 
@@ -354,8 +367,12 @@ def import_files(
     interval: IntervalOption,
     data_dir: DataOption = None,
 ) -> None:
-    """Take klines of files into the store, over what it has of the same minutes; refuses rows that break a rule."""
+    """Take klines of files into the store, over what it has of the same minutes; refuses rows that break a rule.
+
+    Where one of the files cannot be used, none is taken.
+    """
     from market.exchange_files import ending_of, read_klines  # noqa: PLC0415
+    from market.klines import Klines  # noqa: PLC0415
     from market.quality import Aside, check_unit  # noqa: PLC0415
 
     store, interval_ms, now_ms = _store(data_dir), _interval_ms(interval), SystemClock().now_ms()
@@ -364,13 +381,15 @@ def import_files(
     store.latest(symbol, interval_ms)  # refuses what is no symbol
     aside = Aside(store.root)
     with store.writing():
-        for path in files:
-            found = read_klines(path, interval_ms, now_ms)
-            klines = found.klines.closed(now_ms)
+        read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
+        together = reduce(Klines.merge, (found.klines for _, found in read), Klines.empty(interval_ms))
+        for path, found in read:
             try:
-                check_unit(klines, store.beside(symbol, klines))
+                check_unit(found.klines, store.beside(symbol, found.klines).merge(together))
             except MalformedKlines as error:
                 raise MalformedKlines(f"{path}: {error}") from error
+        for path, found in read:
+            klines = found.klines.closed(now_ms)
             changed = store.append(symbol, klines)
             parts = [f"{path}: {len(klines):,} rows of {symbol} in {interval}, {changed:,} of them new or different"]
             if len(klines) < len(found.klines):

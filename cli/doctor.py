@@ -21,6 +21,7 @@ from market.venues import venue_from
 
 TIMEOUT_S = 5.0
 TABLE_WIDTH = 180
+CUT = "..."
 MINUTES = 60  # of candles asked of each, to compare levels by
 
 
@@ -116,14 +117,14 @@ def _compared(findings: Sequence[Finding], first: str) -> Iterator[Finding]:
 
 def _host(host: HostState) -> str:
     name = host.url.partition("//")[2]
-    how = "barred" if host.blocked_until_ms else "failed" if host.fault else "well" if host.asked else "not asked"
+    how = "barred" if host.blocked_until_ms else "failed" if host.fault else "answers" if host.asked else "not asked"
     return f"{name} {how}"
 
 
 def _short(text: str) -> str:
     """The gist of a failure: its first clause, without the host that it begins with."""
     clause = re.sub(r"^https?://\S+?(: | )", "", text.partition("; ")[0])
-    return clause if len(clause) <= 60 else f"{clause[:57]}..."
+    return clause if len(clause) <= 60 else f"{clause[:57]}{CUT}"
 
 
 def table_of(findings: Sequence[Finding], now_ms: int) -> Table:
@@ -159,6 +160,14 @@ def table_of(findings: Sequence[Finding], now_ms: int) -> Table:
             finding.hosts,
         )
     return table
+
+
+def reasons(findings: Sequence[Finding]) -> list[str]:
+    """In full what is wrong with the venues in use, where the table cuts it short."""
+    lines = {
+        f"{f.venue}: {f.price_fault or f.klines_fault}": None for f in findings if f.role and f.state.endswith(CUT)
+    }
+    return list(lines)
 
 
 def report_of(findings: Sequence[Finding], now_ms: int) -> list[dict[str, Any]]:

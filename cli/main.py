@@ -298,7 +298,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """What is well and what is not, asked now; exit 1 when a symbol cannot be served."""
-    from cli.doctor import TABLE_WIDTH, examine, report_of, table_of, unserved  # noqa: PLC0415
+    from cli.doctor import TABLE_WIDTH, examine, reasons, report_of, table_of, unserved  # noqa: PLC0415
 
     if not market:
         raise ConfigError("say what to look at: birnn doctor --market")
@@ -307,6 +307,8 @@ def doctor(
         settings = or_example(settings)
         symbol = list(dict.fromkeys(topic.symbol for topic in topics_from_config(*settings.config_files)))
     clock = SystemClock()
+    if not as_json:
+        print(f"asking each venue for {', '.join(symbol)} ...", file=sys.stderr, flush=True)
     findings = examine(settings, symbol, clock)
     lacking = unserved(findings, settings)
     if as_json:
@@ -314,7 +316,7 @@ def doctor(
     else:
         console = Console()
         Console(width=max(console.width, TABLE_WIDTH)).print(table_of(findings, clock.now_ms()), highlight=False)
-        for line in lacking:
+        for line in (*reasons(findings), *lacking):
             print(line)
     raise typer.Exit(1 if lacking else 0)
 

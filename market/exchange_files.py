@@ -15,6 +15,7 @@ from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines, interval
 from market.quality import Sifted, sift
 
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: archives count in microseconds from here on
+MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138
 LIMIT_BYTES = 4 << 30  # of a CSV in a zip: years of minutes are 100 MB each
 DECIMALS = 8  # Binance's
 # Of a file without a header, as Binance orders them; one of n columns has the first n.
@@ -66,7 +67,9 @@ def write_klines(path: Path, symbol: str, klines: Klines) -> None:
         series = f"{symbol}-{interval_name(klines.interval_ms)}"
         replace_file(path, write(klines, path.stem if path.stem.startswith(series) else f"{series}-{path.stem}"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; name a file in a folder that can be written") from error
+        raise ConfigError(
+            f"{path}: {error.strerror}; name a file in a folder that can be written and has room"
+        ) from error
 
 
 def read_klines(path: Path, interval_ms: int, now_ms: int) -> Sifted:
@@ -90,10 +93,17 @@ def read_klines(path: Path, interval_ms: int, now_ms: int) -> Sifted:
         columns = read(content)
         missing = [name for name in ("open_time", *NEEDED) if name not in columns]
         if missing:
-            raise MalformedKlines(f"has no column {', '.join(missing)}, only {', '.join(columns)[:200]}")
+            only = ", ".join(columns)
+            hint = "; separate columns by commas" if len(columns) == 1 and {";", "\t", "|"} & set(only) else ""
+            raise MalformedKlines(f"has no column {', '.join(missing)}, only {only[:200]}{hint}")
         times = _milliseconds(columns["open_time"])
         if not len(times):
             raise MalformedKlines("has no rows")
+        if 0 < times.max() < MILLISECONDS_FROM:
+            raise MalformedKlines(
+                f"open times must be in milliseconds or microseconds, was {times.max()}; seconds are to be multiplied "
+                "by 1000"
+            )
         numbers = {name: _numbers(columns[name]) for name in COLUMNS if name in columns}
         return sift(interval_ms, times, numbers, now_ms=now_ms)
     except MalformedKlines as error:

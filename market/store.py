@@ -52,6 +52,7 @@ TRUSTED_S = DAY_MS / 1000  # a file that did not change is looked into again aft
 # Times of files are as coarse as the kernel's tick: a file this new may change once more and show the same time.
 SETTLED_S = 0.05
 BESIDE_ROWS = 5
+MONTH = re.compile(rf"[0-9]{{4}}-[01][0-9](\.parquet|{re.escape(JOURNAL)})")
 KEPT_MONTHS = 2  # whatever a trim is asked for
 DAMAGED_FOR_MS = 30 * DAY_MS  # then what was set aside is of no more use to anybody
 
@@ -473,9 +474,12 @@ class KlineStore:
     def _files(self, symbol: str, interval_ms: int) -> list[Path]:
         """Month files, oldest first; of a month that has a journal alone, where its file would be."""
         folder = self._folder(symbol, interval_ms)
-        month = "[0-9][0-9][0-9][0-9]-[01][0-9]"
-        found = [*folder.glob(f"{month}.parquet"), *map(month_of, folder.glob(f"{month}{JOURNAL}"))]
-        return sorted(set(found))
+        try:
+            with disk(folder):  # one that may not be read is not empty
+                found = list(folder.iterdir())
+        except FileNotFoundError:
+            return []
+        return sorted({month_of(path) for path in found if MONTH.fullmatch(path.name)})
 
     @staticmethod
     def _between(months: Sequence[Path], start_ms: int, end_ms: int) -> list[Path]:

@@ -197,6 +197,42 @@ def test_files_with_other_names_for_columns_and_of_several_kinds_go_in_together(
     assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 4000
 
 
+def test_where_one_file_cannot_be_used_none_is_taken(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    write_klines(good, "ETHUSDT", WALK.between(0, at(2000)))
+    later = WALK.between(at(2000), 2**62)
+    write_klines(bad, "ETHUSDT", replace(later, **{name: getattr(later, name) * 100 for name in PRICE_COLUMNS}))
+    code, _, said = data(tmp_path, "import", str(good), str(bad), *ETH)
+    assert code == 1
+    assert "another unit or asset?" in said
+    assert KlineStore(tmp_path / "klines").latest("ETHUSDT", MINUTE_MS) is None
+
+
+def test_a_symbol_may_be_in_small_letters(tmp_path: Path, store: KlineStore) -> None:
+    path = tmp_path / "some.csv"
+    code, shown, _ = data(tmp_path, "export", "--symbol", "ethusdt", "--interval", "1m", "--out", str(path))
+    assert (code, "rows of ETHUSDT" in shown) == (0, True)
+    assert data(tmp_path, "import", str(path), "--symbol", "ethusdt", "--interval", "1m")[0] == 0
+    assert data(tmp_path, "verify", "--symbol", "ethusdt")[0] == 0
+    assert store.series() == [("BTCUSDT", HOUR_MS), ("ETHUSDT", MINUTE_MS)]
+
+
+def test_a_series_without_klines_is_not_called_whole(tmp_path: Path, store: KlineStore) -> None:
+    (store.root / "SOLUSDT-1m").mkdir()
+    shown = data(tmp_path, "gaps", "--symbol", "SOLUSDT")[1]
+    assert shown == "no klines at all: SOLUSDT-1m; run birnn data sync\n"
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_empty(tmp_path: Path, store: KlineStore) -> None:
+    """A file in its place, for tests may be run by one who may read everything."""
+    (tmp_path / "klines" / "SOLUSDT-1m").write_text("")
+    code, _, said = data(
+        tmp_path, "export", "--symbol", "SOLUSDT", "--interval", "1m", "--out", str(tmp_path / "x.csv")
+    )
+    assert code == 1
+    assert "SOLUSDT-1m: Not a directory; check the space, owner and mode of DATA_DIR" in said
+
+
 def test_while_another_process_writes_nothing_is_imported(tmp_path: Path, store: KlineStore) -> None:
     path = tmp_path / "some.csv"
     write_klines(path, "SOLUSDT", WALK)
@@ -384,6 +420,22 @@ def test_a_file_of_something_else_is_one_line_and_status_1(tmp_path: Path, store
     code, _, said = data(tmp_path, "import", str(path), *ETH)
     assert code == 1
     assert said == f"birnn: {path}: has no column open_time, open, high, low, close, volume, only name, value\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param("open_time;open;high;low;close;volume\n1;2;3;4;5;6\n", "separate columns by commas", id="header"),
+        pytest.param("1;2;3;4;5;6\n", "separate them by commas", id="no header"),
+        pytest.param("1700000040,2,3,1,2,6\n", "seconds are to be multiplied by 1000", id="seconds"),
+    ],
+)
+def test_what_to_do_about_a_file_is_said(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text(text)
+    code, _, said = data(tmp_path, "import", str(path), *ETH)
+    assert (code, len(said.splitlines())) == (1, 1)
+    assert says in said
 
 
 def test_an_empty_store_is_told(tmp_path: Path) -> None:

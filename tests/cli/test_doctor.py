@@ -86,6 +86,8 @@ def test_a_barred_host_is_told_from_a_dead_one(tmp_path: Path, server: Venue) ->
     binance = json.loads(ran.stdout)["venues"][0]
     assert "451" in binance["state"]
     assert "restricted location" in binance["price_fault"]
+    shown = doctor(tmp_path, server, "--market", "--symbol", "ETHUSDT").stdout
+    assert "restricted location; check the network, or set BINANCE_REST_URLS" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(
