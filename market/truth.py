@@ -8,6 +8,9 @@ that the networks are trained on.
 Within a candle the price is that of a Brownian bridge from open to close. On 90 days of BTC and ETH in five-minute
 candles, against the minutes inside them, the errors are 0.97 to 1.12 times what ``sd`` says (root mean square; the
 tests hold it). Klines are of any interval that the horizon is a multiple of; scoring hands in minutes.
+
+A candle without a trade (a halt, or a thin market) repeats the last price and proves nothing of the market's: the price
+has then gone on as a random walk from the last trade, as wide as the candles with a trade before it were.
 """
 
 import math
@@ -23,6 +26,7 @@ from market.klines import Floats, Klines
 PARKINSON = 4 * math.log(2)  # mean square of ln(high / low) over the variance of a random walk; J. Business 53(1), 1980
 EDGE = 3.0  # mean square distance between one end of a gap and a price anywhere in it: a third of the gap's square
 EDGE_ROWS = 60  # candles whose edges say how wide the newest one's is, which nothing follows yet
+TRADED_ROWS = 240  # candles whose ranges say how far a market goes in one without a trade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,8 @@ def price_at(klines: Klines, at_ms: int, source: str) -> Truth:
 
     On an edge it is the close of the candle that ends there, and the open of the next one says how wide the edge is:
     the bounds are the two, and ``sd`` is the gap over the square root of 3. Where no next one is known there are no
-    bounds, and ``sd`` is that of the edges before. Within a candle the value is on the straight line from open to
+    bounds, and ``sd`` is that of the edges before. A candle without a trade has no bounds, and its ``sd`` is that of a
+    random walk since the last trade. Within another candle the value is on the straight line from open to
     close, the bounds are low and high, and ``sd`` is the bridge's: ``sqrt(f (1 - f))`` times the deviation that the
     candle's range tells (Parkinson), which is 0.3 of the range at most.
 
@@ -198,6 +203,10 @@ def _moment(klines: Klines, at_ms: int, source: str) -> _Moment:
     row = _row_of(klines, at_ms, source)
     opened, close = float(klines.open[row]), float(klines.close[row])
     share = (at_ms - int(klines.open_time_ms[row])) / klines.interval_ms
+    if klines.volume[row] == 0:
+        return _Moment(
+            row=row, share=share, price=close, low=None, high=None, variance=_untraded_variance(klines, row, share)
+        )
     if share < 1:
         on_line = opened + share * (close - opened)
         return _Moment(
@@ -251,6 +260,21 @@ def _follows(klines: Klines, row: int) -> bool:
 def _bridge_variance(klines: Klines, row: int, share: float) -> float:
     """Of ln(price) so far into a candle, given its open and close."""
     return share * (1 - share) * math.log(klines.high[row] / klines.low[row]) ** 2 / PARKINSON
+
+
+def _untraded_variance(klines: Klines, row: int, share: float) -> float:
+    """Of ln(price) so far into a candle without a trade: of a random walk since the end of the last one with a trade.
+
+    Where none is known before it, the candles after it say how far the market goes, and the first is taken as its end.
+    """
+    traded = np.flatnonzero(klines.volume > 0)
+    before = traded[traded < row][-TRADED_ROWS:]
+    known = before if len(before) else traded[:TRADED_ROWS]
+    if not len(known):
+        return 0.0  # nobody has ever traded it
+    ended_ms = int(klines.open_time_ms[before[-1]]) + klines.interval_ms if len(before) else klines.open_time_ms[0]
+    candles = (int(klines.open_time_ms[row]) - ended_ms) / klines.interval_ms + share
+    return float(np.mean(np.log(klines.high[known] / klines.low[known]) ** 2)) / PARKINSON * candles
 
 
 def _edge_variance(klines: Klines, row: int) -> float:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.clock import HOUR_MS, MINUTE_MS, iso
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, StaleKlines
 from core.topic import Target, Topic, Volatility
-from market.klines import COLUMNS, Floats, Klines
+from market.klines import COLUMNS, PRICE_COLUMNS, Floats, Klines
 from market.recording import load_recording
 from market.truth import Truth, log_return, price_at, truth_of, volatility
 from model.heads import HOUR, MINUTE, Panel, head_of
@@ -24,6 +24,7 @@ KLINES = random_walk_klines(400)
 HOURS = random_walk_klines(100, HOUR_MS, seed=3)
 COARSE_MS = 5 * MINUTE_MS
 VENUE = "kraken"
+HALT_MS = 1_679_616_000_000  # 2023-03-24
 
 
 def without(klines: Klines, *rows: int) -> Klines:
@@ -208,6 +209,49 @@ def test_a_volatility_within_minutes_is_finite_and_near_both_neighbours(
     assert 0 < truth.sd < 2 * truth.value
     unit = measure.factor(count)
     assert 0.1 * 6e-4 < truth.value / unit < 4 * 6e-4
+
+
+def quiet(klines: Klines, first: int, last: int) -> Klines:
+    """Without a trade from one row to before another; afterwards as it was."""
+    rows = np.arange(len(klines))
+    still = (rows >= first) & (rows < last)
+    price = float(klines.close[first - 1])
+    columns = {name: np.where(still, price, getattr(klines, name)) for name in PRICE_COLUMNS}
+    return replace(klines, volume=np.where(still, 0.0, klines.volume), **columns)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("length", [1, 5, 45])
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_without_a_trade_a_price_is_as_unsure_as_a_walk_since_the_last_one(length: int, share: float) -> None:
+    """What the market did meanwhile is known here: the walk that the quiet was put over."""
+    squares, said = [], []
+    for first in range(100, 340, 3):
+        klines, row = quiet(KLINES, first, first + length), first + length - 1
+        at_ms = int(klines.open_time_ms[row]) + round(share * MINUTE_MS)
+        truth, true = price_at(klines, at_ms, VENUE), price_at(KLINES, at_ms, VENUE)
+        assert (truth.value, truth.low, truth.high) == (klines.close[first - 1], None, None)
+        squares.append(math.log(true.value / truth.value) ** 2 + (true.sd / true.value) ** 2)
+        said.append((truth.sd / truth.value) ** 2)
+    assert 0.7 < math.sqrt(np.mean(squares) / np.mean(said)) < 1.4
+    after = int(klines.open_time_ms[first + length]) + MINUTE_MS
+    assert price_at(klines, after, VENUE) == price_at(KLINES, after, VENUE)
+    unsure = price_at(klines, at_ms, VENUE)
+    assert log_return(klines, at_ms, after, VENUE).sd >= (1 - 1e-9) * unsure.sd / unsure.value
+
+
+def test_the_genuine_halt_leaves_its_prices_open(shared_data: Path) -> None:
+    """Binance, 2023-03-24: minutes without a trade before none was told at all."""
+    klines = load_recording(shared_data / "spot", ["BTCUSDT"])["BTCUSDT", MINUTE_MS].between(HALT_MS, HALT_MS + DAY_MS)
+    still = np.flatnonzero(klines.volume == 0)
+    assert len(still)
+    for row in still.tolist():
+        truth = price_at(klines, int(klines.open_time_ms[row]) + MINUTE_MS // 2, VENUE)
+        assert truth.sd > 1e-4 * truth.value
+
+
+def test_where_nothing_was_ever_traded_nothing_is_made_up() -> None:
+    still = quiet(KLINES, 1, len(KLINES)).between(int(KLINES.open_time_ms[1]), 2**62)
+    assert price_at(still, still.end_ms - 7_000, VENUE).sd == 0
 
 
 @pytest.mark.parametrize("count", [2, 3, 15])
