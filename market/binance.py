@@ -221,6 +221,9 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
             raise MalformedKlines(f"row {place} must have times in milliseconds, was {str(row)[:80]}")
     if not rows:
         return Sifted(klines=Klines.empty(interval_ms))
+    lengths = {row[6] - row[0] + 1 for row in rows}
+    if interval_ms not in lengths and lengths <= INTERVALS.keys():
+        raise MalformedKlines(f"rows must be {interval_ms // 1000} s long, all are {min(lengths) // 1000} s or longer")
     columns = list(zip(*(row[:COLUMNS] for row in rows), strict=True))
     times = np.array(columns[0], dtype=np.int64)
     if (np.diff(times) < 0).any():

@@ -92,6 +92,8 @@ class Failover(MarketData):
                 continue
             try:
                 told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
+                if self._is_silent(symbol, told, (start_ms, end_ms)) and venue.hosts.doubt("tells no new candle"):
+                    told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
                 klines = self._belief.believed(venue, symbol, told)
             except WorkerError as error:
                 self._health.failed(venue, KLINES, symbol, error)
@@ -250,7 +252,7 @@ class Failover(MarketData):
         """Whether a venue that was asked for the newest candles has none of them, or no trade in them."""
         interval_ms, (start_ms, end_ms) = klines.interval_ms, asked
         newest_ms = self._clock.now_ms() // interval_ms * interval_ms
-        if end_ms < newest_ms or len(self.venues) == 1:
+        if end_ms < newest_ms:
             return False
         recent = self._levels.recent(symbol, interval_ms)
         run = klines if recent is None else recent.between(0, start_ms).merge(klines)

@@ -209,6 +209,22 @@ class Hosts:
         with self._lock:
             return tuple(self._states.values())
 
+    def doubt(self, why: str) -> bool:
+        """The host that answers is well and tells nothing new: the others come before it for ten minutes.
+
+        Returns:
+            Whether there is another one that is not left out.
+        """
+        first, *others = self._order()
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            if not any(not self._is_blocked(url, now_ms) for url in others):
+                return False
+            state = self._states[first]
+            self._states[first] = replace(state, fault=why, blocked_until_ms=now_ms + PROBATION_MS)
+        _log.warning("market_host_doubted", host=first, why=why)
+        return True
+
     @property
     def resting_until_ms(self) -> int:
         """End of the last rate limit or ban; in the past when there is none."""

@@ -109,6 +109,14 @@ def test_an_absurd_close_time_in_the_middle_drops_nothing(venue: Venue, binance:
     assert len(binance.klines("ETHUSDT", MINUTE_MS, int(WALK.tail(20).open_time_ms[0]), WALK.end_ms)) == 20
 
 
+@pytest.mark.parametrize("rows", [1, 3, 15])
+def test_rows_of_another_interval_are_refused_however_few(
+    venue: Venue, second: Venue, clock: FakeClock, rows: int
+) -> None:
+    venue.scripted = [Answer(json.dumps(rest_rows(WALK.resample(5 * MINUTE_MS).rows(0, rows))))]
+    assert len(five(Binance([venue.url, second.url], venue.url, clock))) == 5
+
+
 def test_rows_after_the_range_are_dropped(venue: Venue, binance: Binance) -> None:
     venue.scripted = [Answer(json.dumps(rest_rows(WALK.between(0, START_MS + 8 * MINUTE_MS))))]
     assert_same(five(binance), WALK.between(0, START_MS + 5 * MINUTE_MS))

@@ -7,9 +7,11 @@ import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.errors import MarketUnavailable
+from market.binance import Binance
 from market.failover import Failover
 from market.health import LONE_REST_MS, PROVEN_MS, UNPROVEN_MS
 from market.hosts import Hosts
+from market.quality import Aside
 from tests.fakes import FakeClock, eventually, random_walk_klines
 from tests.market.failover.pair import (
     APART,
@@ -208,3 +210,28 @@ def test_a_sign_of_life_is_not_looked_for_where_we_may_not_ask(
     assert hosts.asked_last_minute == 1
     clock.time_ms += 11 * MINUTE_MS
     assert hosts.answers("/api/v3/time", 1)
+
+
+def test_of_a_venue_alone_a_host_that_tells_nothing_new_is_passed_over(
+    first: Venue, second: Venue, clock: FakeClock
+) -> None:
+    whole = first.series["ETHUSDT", "1m"]
+    second.add("ETHUSDT", whole)
+    market = Failover([Binance([first.url, second.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    newest(market)
+    assert not second.requests
+    first.add("ETHUSDT", whole.between(0, NOW_MS - 10 * MINUTE_MS))
+    assert newest(market).end_ms == NOW_MS
+    asked = len(first.requests)
+    assert newest(market).end_ms == NOW_MS
+    assert len(first.requests) == asked
+
+
+def test_where_no_host_tells_anything_new_each_is_asked_once(first: Venue, second: Venue, clock: FakeClock) -> None:
+    old = first.series["ETHUSDT", "1m"].between(0, NOW_MS - 10 * MINUTE_MS)
+    for venue in (first, second):
+        venue.add("ETHUSDT", old)
+    market = Failover([Binance([first.url, second.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    for _ in range(30):
+        assert newest(market).end_ms == old.end_ms
+    assert len(first.requests) == len(second.requests) / 30  # a question is two requests: what comes after is asked for
