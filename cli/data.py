@@ -207,7 +207,7 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
     from market.sync import failed_in, sync_all  # noqa: PLC0415
     from market.venues import market_from, write_standing  # noqa: PLC0415
     from updater.progress import progress_of  # noqa: PLC0415
-    from updater.service import SYNC_PATIENCE_S, StoppableClock, only_updater  # noqa: PLC0415
+    from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew, only_updater  # noqa: PLC0415
 
     stop = threading.Event()  # ends the waits of requests that are under way, so that Ctrl-C need not wait for them
     store = KlineStore(settings.klines_dir)
@@ -216,6 +216,7 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
     with _interrupts(stop), only_updater(settings.data_dir), progress_of("sync") as show:
         # Here, and not before: an updater may have said at whose level candles are until it ended.
         market = market_from(settings, StoppableClock(SystemClock(), stop), patience_s=SYNC_PATIENCE_S, writes=True)
+        begin_anew(store, market, [(symbol, interval_ms) for symbol, interval_ms, _ in wanted])
         reports = sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
         write_standing(settings.klines_dir, market, failed_in(reports))
         return reports

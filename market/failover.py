@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
+from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import WorkerError
 from market.belief import Belief
 from market.health import KLINES, PRICES, Failures, Health, VenueFault, failure_of
@@ -27,6 +27,7 @@ SILENT_ROWS = 2
 PUBLISHED_MS = 20 * SECOND_MS  # by then a venue has told a candle that it has
 MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
 LONGEST_VAIN_MS = 60 * MINUTE_MS  # between two offers of what may be asked for again
+NEWEST_ROWS, ARCHIVED_MS = 5, 3 * DAY_MS  # what a venue must have to be asked for a series from its beginning
 ODD_AHEAD_MS = 2 * SECOND_MS  # a venue's time so far from ours wants a second opinion
 
 Standing = dict[str, dict[str, Any]]  # series, as "ETHUSDT-1m": {"level": venue, "borrowed": [[start_ms, end_ms], ...]}
@@ -214,6 +215,28 @@ class Failover(MarketData):
         with self._lock:
             self._levels.begin(symbol, level)
             self._series[symbol, interval_ms] = _Series(borrowed=tuple(borrowed))
+
+    def is_stood_in_for(self, symbol: str, interval_ms: int) -> bool:
+        """Whether a series was begun by another venue and the first one could tell all of it now, which is asked."""
+        first, end_ms = self.venues[0], self._clock.now_ms() // interval_ms * interval_ms
+        if self.level(symbol) in {"", first.offer.name} or not first.offer.archives:
+            return False
+        if self._health.why_left(first, KLINES, symbol):
+            return False
+        try:
+            newest = first.klines(symbol, interval_ms, end_ms - NEWEST_ROWS * interval_ms, end_ms)
+            return bool(len(newest)) and first.archive(symbol, interval_ms, end_ms - ARCHIVED_MS) is not None
+        except WorkerError:
+            return False
+
+    def begin_anew(self, symbol: str) -> None:
+        """Whoever tells a symbol's next candles tells them at its own level; the caller has none any more."""
+        with self._lock:
+            self._levels.end(symbol)
+            for key in [key for key in self._series if key[0] == symbol]:
+                self._series[key] = _Series()
+            for hole in [hole for hole in self._holes if hole[0] == symbol]:
+                del self._holes[hole]
 
     def owe(self, symbol: str, interval_ms: int, borrowed: Iterable[Span]) -> None:
         """Candles of another venue's were to be replaced and could not be kept: they are to be asked for once more."""

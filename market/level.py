@@ -120,6 +120,15 @@ class Levels:
                 known = kept.get(key, Klines.empty(klines.interval_ms))
                 kept[key] = (klines.merge(known) if older else known.merge(klines)).tail(REMEMBERED_ROWS)
 
+    def end(self, symbol: str) -> None:
+        """Know nothing of a symbol any more."""
+        with self._lock:
+            self._levels.pop(symbol, None)
+            for kept in (self._recents, self._own):
+                for key in [key for key in kept if key[0] == symbol]:
+                    del kept[key]
+            self._drop(lambda key: key[1] == symbol)
+
     def forget(self, symbol: str, interval_ms: int, span: Span) -> None:
         """Know no candles of a span any more."""
         key = (symbol, interval_ms)

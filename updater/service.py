@@ -4,7 +4,7 @@ import fcntl
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from core.topic import Topic
 from market.failover import Failover
 from market.klines import interval_name
 from market.provider import MarketData
-from market.store import KlineStore
+from market.store import END_OF_TIME_MS, KlineStore
 from market.sync import failed_in, sync_all
 from market.venues import market_from, write_standing
 from model.forecaster import BiRNNForecaster
@@ -54,6 +54,36 @@ class StoppableClock:
             raise Stopped
 
 
+def begin_anew(store: KlineStore, market: Failover, series: Iterable[tuple[str, int]]) -> list[str]:
+    """Give up what is stored of symbols that another venue began while the first one was away, where that is back.
+
+    Their level would stay what it was on that day, and they would lack the first one's flow columns for good. What is
+    stored goes before what is known of it: after a kill in between the same is done once more.
+
+    Args:
+        series: symbol and interval of those that are about to be synced.
+    Returns:
+        the symbols.
+    """
+    found = [symbol for symbol, interval_ms in dict(series).items() if market.is_stood_in_for(symbol, interval_ms)]
+    for symbol in found:
+        before = market.level(symbol)
+        for other, interval_ms in store.series():
+            if other == symbol:
+                store.remove(symbol, interval_ms, (0, END_OF_TIME_MS))
+        market.begin_anew(symbol)
+        log.warning(
+            "series_begun_anew",
+            symbol=symbol,
+            venue=market.venues[0].offer.name,
+            before=before,
+            remedy="nothing; inference follows with its next start",
+        )
+    if found:
+        write_standing(store.root, market, ())
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Updater:
     """Everything one round needs. Its methods are called by one thread at a time: whoever schedules sees to that."""
@@ -71,6 +101,7 @@ class Updater:
     time_limit_s: float = TIME_LIMIT_S
     least_free_mb: int = LEAST_FREE_MB
     trimmed_ms: list[int] = field(default_factory=list)  # when klines were trimmed last; empty before the first time
+    anew_ms: list[int] = field(default_factory=list)  # likewise: when it was looked whether series are to begin anew
 
     def sync(self) -> None:
         """Fetch what is new, and what is missing, of every series that any panel needs; failures are noted."""
@@ -81,6 +112,8 @@ class Updater:
             for plan in self.plans.values()
             for symbol in plan.symbols
         ]
+        if isinstance(self.market, Failover) and self._is_due(self.anew_ms, now_ms, HOUR_MS):
+            begin_anew(self.store, self.market, [(symbol, interval_ms) for symbol, interval_ms, _ in wanted])
         with progress_of("sync") as show:
 
             def progress(done: int, rows: int) -> None:
@@ -110,15 +143,22 @@ class Updater:
 
     def _trim(self, now_ms: int) -> None:
         """Once a day, delete months of klines that nothing reads any more."""
-        if self.trimmed_ms and 0 <= now_ms - self.trimmed_ms[-1] < DAY_MS:
+        if not self._is_due(self.trimmed_ms, now_ms, DAY_MS):
             return
-        self.trimmed_ms[:] = [now_ms]
         panels = {panel.interval_ms: panel for panel in PANELS.values()}
         for symbol, interval_ms in self.store.series():
             if interval_ms in panels:
                 oldest_ms = klines_kept_from_ms(panels[interval_ms], self.settings.training_days, now_ms)
                 if gone := self.store.trim(symbol, interval_ms, oldest_ms):
                     log.info("klines_trimmed", symbol=symbol, interval_ms=interval_ms, files=[p.name for p in gone])
+
+    @staticmethod
+    def _is_due(done_ms: list[int], now_ms: int, every_ms: int) -> bool:
+        """Whether so much time is over since it was so last, of which is taken note."""
+        if done_ms and 0 <= now_ms - done_ms[-1] < every_ms:
+            return False
+        done_ms[:] = [now_ms]
+        return True
 
     def _look_at_the_disk(self) -> None:
         """Raise the alarm before the disk is full: then nothing that is learnt can be kept, and no answer."""
