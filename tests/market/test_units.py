@@ -94,9 +94,7 @@ def assert_holds(store: KlineStore, missing: Sequence[Span]) -> None:
 
 
 ODD = {
-    "a day": [day(26)],
-    "two days": [day(25), day(26)],
-    "two days apart": [day(24), day(26)],
+    "a day and two": [day(24), day(26), day(27)],
     "the oldest": [day(23)],
     "the newest": [day(30)],
 }
