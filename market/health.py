@@ -18,7 +18,7 @@ FIRST_REST_MS, LONGEST_REST_MS = SECOND_MS, MINUTE_MS  # of a venue that failed,
 LONE_REST_MS = 2 * SECOND_MS
 # By state, the longest rest where no other venue can stand in; what is not here is waited out.
 LONGEST_ALONE_MS = dict.fromkeys(("unreachable", "malformed", "refused", "silent", "frozen"), LONE_REST_MS)
-LONGEST_ALONE_MS["barred"] = 30 * SECOND_MS
+LONGEST_ALONE_MS["barred"] = 3 * SECOND_MS  # a filter of one host for all may have been passing as well
 SIGN_OF_LIFE_S = 3.0  # how long one is waited for
 # Without a sign of life it is asked again after this all the same, where it has never given one or no other venue is
 # left: it may be well, and only not know what we ask for as a sign. A proven one is, much later.
