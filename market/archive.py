@@ -1,11 +1,13 @@
 """Kline archive files: a zip with one CSV and a checksum beside it, as data.binance.vision publishes them."""
 
-import csv
+import contextlib
 import hashlib
 import io
+import lzma
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +15,13 @@ import numpy as np
 from core.errors import MalformedKlines
 from market.klines import Ints
 from market.quality import Sifted, sift
-from market.reading import number
 
 CSV_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 6 MB; anything near this is no kline file
 MICROSECONDS_FROM = 10**14  # as milliseconds this is the year 5138
 # open_time, prices, volume, then quote_volume, trades and the taker columns; close_time and the last are not read
+COLUMNS = 12
 USED_COLUMNS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 10)
+NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 NAMES = ("open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote")
 
 
@@ -72,7 +75,16 @@ def unzipped(body: bytes, limit_bytes: int = CSV_LIMIT_BYTES) -> bytes:
                 raise MalformedKlines(f"the zip must hold one CSV, holds {len(names)}")
             with archive.open(names[0]) as handle:
                 csv = handle.read(limit_bytes + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+        ValueError,
+    ) as error:
         raise MalformedKlines(f"not a zip that can be read: {error}") from error
     if len(csv) > limit_bytes:
         raise MalformedKlines(f"the CSV is larger than {limit_bytes >> 20} MB")
@@ -81,28 +93,34 @@ def unzipped(body: bytes, limit_bytes: int = CSV_LIMIT_BYTES) -> bytes:
 
 def _table(content: bytes) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
     """``(rows, 10)`` numbers of the used columns; NaN where there is none."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    first, _, others = content.partition(b"\n")
-    if np.isnan(number(first.split(b",", 1)[0].strip(b'" \t\r'))):  # a header
-        content = others
-    if not content.strip():
+    lines = [line for line in content.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
+    if lines and np.isnan(_number(lines[0].split(b",", 1)[0])):  # a header
+        del lines[0]
+    if not lines:
         raise MalformedKlines("the CSV has no rows")
-    try:
-        return np.loadtxt(io.BytesIO(content), delimiter=",", usecols=USED_COLUMNS, ndmin=2, comments=None)
-    except ValueError:  # row by row, which takes ten times as long
-        return _rows(content)
+    if all(line.count(b",") == COLUMNS - 1 for line in lines):
+        with contextlib.suppress(ValueError):
+            whole = io.BytesIO(b"\n".join(lines))
+            return np.loadtxt(whole, delimiter=",", usecols=USED_COLUMNS, ndmin=2, comments=None)
+    return _rows(lines)  # which takes ten times as long
 
 
-def _rows(content: bytes) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    try:
-        rows = [row for row in csv.reader(io.StringIO(content.decode(errors="replace"), newline="")) if row]
-    except csv.Error as error:
-        raise MalformedKlines(f"the CSV cannot be read: {error}") from error
-    whole = [row for row in rows if len(row) > max(USED_COLUMNS)]
-    if not whole:
-        raise MalformedKlines(f"the CSV holds something else than 12 columns of numbers: {','.join(rows[0])[:80]!r}")
-    missing = [""] * (max(USED_COLUMNS) + 1)
-    return np.array([[number((row + missing)[column]) for column in USED_COLUMNS] for row in rows])
+def _rows(lines: Sequence[bytes]) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    """Line by line: one that cannot be read is a row without numbers, and takes no other with it."""
+    rows = [line.split(b",") for line in lines]
+    if not any(len(row) == COLUMNS for row in rows):
+        raise MalformedKlines(f"the CSV holds something else than {COLUMNS} columns of numbers: {lines[0][:80]!r}")
+    nothing = [np.nan] * len(USED_COLUMNS)
+    read = [[_number(row[column]) for column in USED_COLUMNS] if len(row) == COLUMNS else nothing for row in rows]
+    return np.array(read)
+
+
+def _number(cell: bytes) -> float:
+    """What a cell holds, with or without quotes; NaN where that is no number as machines write them."""
+    cell = cell.strip()
+    if cell[:1] == cell[-1:] == b'"':
+        cell = cell[1:-1]
+    return float(cell) if NUMBER.fullmatch(cell) else np.nan
 
 
 def _milliseconds(times: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Ints:

@@ -354,7 +354,8 @@ class Hosts:
                     timeout=self._timeout,
                     stream=True,
                     proxies=proxies,
-                    allow_redirects=not self._headers,  # or a key would go wherever the answer points
+                    # A key would go wherever the answer points, and its end would be nobody's to see to.
+                    allow_redirects=False,
                 )
             except requests.ConnectionError as error:
                 # A connection kept from an earlier call may have been closed while this request went out.

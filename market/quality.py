@@ -75,7 +75,7 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
     same = np.zeros(rows, np.bool_)  # as the row before
     clash = np.zeros(rows, np.bool_)
     if rows > 1:
-        twice = times[1:] == times[:-1]
+        twice = (times[1:] == times[:-1]) & (times[1:] >= 0)  # below 0 is none at all
         alike = ((table[1:] == table[:-1]) | (np.isnan(table[1:]) & np.isnan(table[:-1]))).all(axis=1)
         same[1:] = twice & alike
         clash[1:] = twice & ~alike

@@ -139,7 +139,7 @@ class _Run:
                 gaps = self._missing()
             except WorkerError as error:
                 self._failure = error
-            progress(self.wanted - self._rows(gaps), self.wanted)
+            progress(max(0, self.wanted - self._rows(gaps)), self.wanted)
         _log.info(
             "synced",
             symbol=self._symbol,

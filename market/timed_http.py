@@ -67,5 +67,6 @@ class TimedAdapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **named: Any) -> urllib3.ProxyManager:
         manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **named)
-        manager.pool_classes_by_scheme = {"http": _TimedPool, "https": _TimedSecurePool}
+        if not proxy.lower().startswith("socks"):  # those have pools of their own
+            manager.pool_classes_by_scheme = {"http": _TimedPool, "https": _TimedSecurePool}
         return manager

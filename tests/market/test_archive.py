@@ -1,6 +1,8 @@
 """Archive files of Binance: their forms, checksums, and what is no archive."""
 
 import hashlib
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +97,18 @@ TORN = zip_of(("a.csv", GOOD))
 TORN = TORN[:5000] + bytes(100) + TORN[5100:]
 
 
+def lzma_torn() -> bytes:
+    """A zip of another kind of compression, torn."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.csv", GOOD)
+    content = buffer.getvalue()
+    return content[:200] + bytes(100) + content[300:]
+
+
+LZMA = lzma_torn()
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -111,6 +125,12 @@ TORN = TORN[:5000] + bytes(100) + TORN[5100:]
         pytest.param(zip_of(("a.csv", GOOD.replace(".", ";"))), "open must be finite", id="no cell a number"),
         pytest.param(zip_of(("a.csv", GOOD.replace(",", ";"))), "12 columns", id="other separators"),
         pytest.param(zip_of(("a.csv", GOOD.replace("\n", ".5\n").replace("000,", "000.5,"))), "grid", id="half times"),
+        pytest.param(
+            zip_of(("a.csv", "".join(f"{line}\n" if n % 9 else "x\n" for n, line in enumerate(GOOD.splitlines(), 1)))),
+            "grid",
+            id="many lines of nothing",
+        ),
+        pytest.param(LZMA, "not a zip", id="torn within"),
         pytest.param(zip_of(("a.csv", csv_of(WALK.tail(1440)))), "file's name", id="another day"),
     ],
 )
@@ -126,7 +146,11 @@ def test_a_file_that_is_no_kline_archive_is_refused(venue: Venue, binance: Binan
     [
         pytest.param(lambda row: ",".join([row.split(",")[0], "", *row.split(",")[2:]]), "a price", id="an empty cell"),
         pytest.param(lambda row: row.replace(".", ";", 1), "a price", id="a cell that is no number"),
-        pytest.param(lambda row: row[:30], "a price", id="cut off"),
+        pytest.param(lambda row: row[:30], "grid", id="cut off"),
+        pytest.param(lambda row: row.rsplit(",", 2)[0], "grid", id="cut off near its end"),
+        pytest.param(lambda row: f"{row},7", "grid", id="a column more"),
+        pytest.param(lambda row: row.replace(".", "_", 1), "a price", id="a number as programs write it"),
+        pytest.param(lambda row: row.replace(",", ',"', 1), "a price", id="a quote that does not end"),
         pytest.param(lambda row: "nan" + row[13:], "grid", id="no time"),
         pytest.param(lambda row: "1e300" + row[13:], "grid", id="a huge time"),
         pytest.param(lambda row: row[:13] + ".5" + row[13:], "grid", id="half a time"),
