@@ -163,6 +163,17 @@ class Failover(MarketData):
             self._levels.begin(symbol, self.venues[0].offer.name)
             self._levels.learn(symbol, klines, own=True, older=True)
 
+    def retold(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        """See the protocol; where the own venue cannot be asked, the first other one whose level is known."""
+        level, failures = self.level(symbol), Failures()
+        for venue in sorted(self.venues, key=lambda venue: venue.offer.name != level):
+            if interval_ms in venue.offer.intervals_ms and self._health.why_left(venue, KLINES, symbol) is None:
+                try:
+                    return self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
+                except WorkerError as error:
+                    failures.append((venue, error))
+        raise failure_of(failures, f"{interval_name(interval_ms)} klines of {symbol}")
+
     def forget(self, symbol: str, interval_ms: int, span: Span) -> None:
         """See the protocol: nothing is measured by them any more."""
         self._levels.forget(symbol, interval_ms, span)

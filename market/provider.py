@@ -61,6 +61,10 @@ class MarketData(Protocol):
         """Take note of candles that the caller has, by which the level of what it asks for is told."""
         return None
 
+    def retold(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        """``klines`` of the series' own venue where it can be asked, whatever is thought of them; no fault is noted."""
+        return self.klines(symbol, interval_ms, start_ms, end_ms)
+
     def forget(self, symbol: str, interval_ms: int, span: Span) -> None:
         """The caller has given up candles that it was told."""
         return None

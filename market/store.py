@@ -121,6 +121,7 @@ class KlineStore:
         self._writer = threading.RLock()
         self._depth = 0
         self._looked: dict[Path, _Month] = {}
+        self._genuine: set[tuple[str, int, Span]] = set()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -304,12 +305,17 @@ class KlineStore:
             holes = without(holes, known)
         return sorted([*found, *(Gap(start_ms=a, end_ms=b) for a, b in holes)], key=lambda gap: gap.start_ms)
 
+    def believe(self, symbol: str, interval_ms: int, leap: Span) -> None:
+        """A leap is genuine; remembered by this object alone."""
+        self._genuine.add((symbol, interval_ms, leap))
+
     def leaps(self, symbol: str, interval_ms: int) -> list[Span]:
         """Open times of neighbours so far apart that one of them is of another unit or asset, oldest first."""
         months = [self._look(month, interval_ms) for month in self._files(symbol, interval_ms)]
         months = [month for month in months if len(month.edges)]
         between = [_leaps_in(a.edges.tail(1).merge(b.edges.rows(0, 1))) for a, b in pairwise(months)]
-        return sorted(leap for some in (*between, *(month.leaps for month in months)) for leap in some)
+        found = {leap for some in (*between, *(month.leaps for month in months)) for leap in some}
+        return sorted(leap for leap in found if (symbol, interval_ms, leap) not in self._genuine)
 
     def remove(self, symbol: str, interval_ms: int, span: Span) -> int:
         """Take klines out that are not to be believed; they are missing from then on. Returns how many.

@@ -24,6 +24,7 @@ OVERLAP_ROWS = 60  # an hour of minutes, in the same request as what is new
 REST_ROWS = 10_000  # asked for in one go, so that little is lost to a kill and little is held in memory
 KNOWN_ROWS = 300  # read of a series whose tail is missing
 MISSES = 7  # archive files in a row that are not to be had: the venue has no archive, or not of this time
+UNIT_ROUNDS = 3  # behind a stretch that was given up there may be another
 SETTLED_MS = HOUR_MS  # what a venue still lacks after this it will not have soon
 
 Progress = Callable[[int, int], None]  # (rows settled, rows wanted)
@@ -121,6 +122,7 @@ class _Run:
         self._done = self._fetched = 0
         self._failure: WorkerError | None = None
         self._set_aside: list[Path] = []
+        self._refuted: set[Span] = set()  # archive files that were found to be of another unit
         self.wanted = 0
         try:
             self._set_aside = store.repair(symbol, interval_ms)
@@ -165,23 +167,28 @@ class _Run:
             self._check_units(self._archives(pool, least_rows=1))
 
     def _check_units(self, got: Sequence[Span]) -> None:
-        """Give up what is of another unit or asset than the rest; REST or the next sync fetch it again."""
-        odd = odd_stretches(self._store, self._market, self._symbol, self._interval_ms, got, self._now_ms)
-        for span in odd:
-            rows = self._store.remove(self._symbol, self._interval_ms, span)
-            self._market.forget(self._symbol, self._interval_ms, span)
-            _log.warning(
-                "other_unit_removed",
-                symbol=self._symbol,
-                interval_ms=self._interval_ms,
-                start=iso(span[0]),
-                end=iso(span[1]),
-                rows=rows,
+        """Give up what is of another unit or asset than the rest; days of a month, REST or the next sync bring it."""
+        for _ in range(UNIT_ROUNDS):
+            odd = odd_stretches(
+                self._store, self._market, self._symbol, self._interval_ms, got, self._start_ms, self._now_ms
             )
-        if odd or got:
-            self._market.remember(self._symbol, _known(self._store, self._symbol, self._interval_ms))
-        if odd:
+            for span in odd:
+                rows = self._store.remove(self._symbol, self._interval_ms, span)
+                self._market.forget(self._symbol, self._interval_ms, span)
+                self._refuted |= {of for of in got if of[0] < span[1] and span[0] < of[1]}
+                _log.warning(
+                    "other_unit_removed",
+                    symbol=self._symbol,
+                    interval_ms=self._interval_ms,
+                    start=iso(span[0]),
+                    end=iso(span[1]),
+                    rows=rows,
+                )
+            if not odd:
+                break
             self._done = max(0, self.wanted - self._rows(self._missing()))
+        if got or self._refuted:
+            self._market.remember(self._symbol, _known(self._store, self._symbol, self._interval_ms))
 
     def _archives(self, pool: ThreadPoolExecutor, *, least_rows: int) -> list[Span]:
         """Fetch files of months, then of days, that hold at least so many missing rows; returns what they cover."""
@@ -202,7 +209,7 @@ class _Run:
             while at < end:
                 day_ms = at // DAY_MS * DAY_MS
                 span = month_span(at) if source == "month" else (day_ms, day_ms + DAY_MS)
-                if span[1] <= self._now_ms:
+                if span[1] <= self._now_ms and span not in self._refuted:
                     jobs.append(self._job(source, span, missing))
                 at = span[1]
         return jobs[::-1]

@@ -11,7 +11,7 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from market.binance import Binance
 from market.failover import Failover
-from market.klines import COLUMNS, PRICE_COLUMNS, Klines, Span
+from market.klines import COLUMNS, PRICE_COLUMNS, Klines, Span, month_span
 from market.provider import MarketData
 from market.quality import Aside
 from market.store import KlineStore
@@ -55,11 +55,8 @@ def market(request: pytest.FixtureRequest, venue: Venue, clock: FakeClock) -> It
     with Venue().running() as other:
         other.add("ETHUSDT", at_level(WALK, APART))
         second = Binance([other.url], "", clock, patience_s=0, aside=aside, name="binanceus")
-        if request.param == "a venue":
-            yield first
-        else:
-            venues = [first, second] if request.param == "two of many" else [first]
-            yield Failover(venues, clock, aside, awaits_life=False)
+        venues = [first, second] if request.param == "two of many" else [first]
+        yield Failover(venues, clock, aside, awaits_life=False)
 
 
 @pytest.fixture
@@ -77,8 +74,8 @@ def archived(venue: Venue, klines: Klines, *, rest: bool) -> None:
     venue.handler = handle
 
 
-def minutes(store: KlineStore, market: MarketData) -> SyncReport:
-    return sync_series(store, market, "ETHUSDT", MINUTE_MS, START_MS, NOW_MS)
+def minutes(store: KlineStore, market: MarketData, start_ms: int = START_MS) -> SyncReport:
+    return sync_series(store, market, "ETHUSDT", MINUTE_MS, start_ms, NOW_MS)
 
 
 def assert_holds(store: KlineStore, missing: Sequence[Span]) -> None:
@@ -149,14 +146,63 @@ def test_most_of_the_days_in_another_unit_come_by_rest(venue: Venue, store: Klin
     assert_holds(store, [])
 
 
-@pytest.mark.parametrize("market", ["a venue"], indirect=True)  # to a Failover of one it would be another asset
-def test_a_move_that_rest_has_as_well_stays(venue: Venue, store: KlineStore, market: MarketData) -> None:
-    fallen = times(WALK, 0.4, (day(26)[0], 2**62))
-    venue.add("ETHUSDT", fallen)
+@pytest.mark.parametrize("of", ["every day", "yesterday alone"])
+def test_where_all_there_is_is_of_another_unit_rest_says_so(
+    venue: Venue, store: KlineStore, market: MarketData, of: str
+) -> None:
+    """Nothing leaps then."""
+    start_ms = START_MS if of == "every day" else day(30)[0]
+    archived(venue, times(WALK, 100, (0, 2**62)), rest=True)
     for _ in range(2):
-        assert minutes(store, market).gaps == ()
-        found = store.read("ETHUSDT", MINUTE_MS, START_MS, END_MS)
-        np.testing.assert_allclose(found.close, fallen.between(START_MS, END_MS).close, rtol=0, atol=1e-8)
+        assert minutes(store, market, start_ms).gaps == ()
+    assert_holds(store, [(0, start_ms)])
+
+
+def test_a_fall_that_rest_repeats_stays_and_stops_nothing(
+    venue: Venue, store: KlineStore, market: MarketData, clock: FakeClock
+) -> None:
+    """At the edge of a file; within one nobody but a second venue could make it believable."""
+    fallen = times(WALK, 0.3, (day(26)[0], 2**62))
+    venue.add("ETHUSDT", fallen)
+    for later_ms in (0, 5 * MINUTE_MS, HOUR_MS):
+        report = sync_series(store, market, "ETHUSDT", MINUTE_MS, START_MS, clock.now_ms())
+        assert (report.gaps, report.failure) == ((), None)
+        found = store.read("ETHUSDT", MINUTE_MS, START_MS, 2**62)
+        end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
+        np.testing.assert_allclose(found.close, fallen.between(START_MS, end_ms).close, rtol=0, atol=1e-8)
+        assert market.source("ETHUSDT", MINUTE_MS) in {"", "binance"}
+        venue.requests.clear()
+        clock.time_ms = NOW_MS + later_ms
+    assert not venue.asked("/data/")
+
+
+def test_beside_a_hole_only_the_file_goes(venue: Venue, store: KlineStore, market: MarketData) -> None:
+    """Over it a leap may be as far as tenfold; what was stored before, and would not be fetched again, stays."""
+    hole = day(25)[1] - 15 * MINUTE_MS, day(25)[1]
+    true = WALK.between(0, hole[0]).merge(WALK.between(hole[1], 2**62))
+    store.append("ETHUSDT", true.between(0, day(26)[0]))
+    archived(venue, times(true, 10, day(26)), rest=True)
+    sync_series(store, market, "ETHUSDT", MINUTE_MS, day(26)[0], NOW_MS)
+    found, end_ms = store.read("ETHUSDT", MINUTE_MS, 0, 2**62), NOW_MS // MINUTE_MS * MINUTE_MS
+    np.testing.assert_allclose(found.close, true.between(0, end_ms).close, rtol=0, atol=1e-8)
+
+
+def test_the_days_of_a_month_in_another_unit_are_tried(
+    venue: Venue, store: KlineStore, market: MarketData, clock: FakeClock
+) -> None:
+    clock.time_ms = FIRST_MS + 33 * DAY_MS
+    whole = random_walk_klines(33 * 1440, start_ms=FIRST_MS)
+    odd = times(whole, 100, (0, day(32)[0]))
+
+    def handle(path: str, query: dict[str, str]) -> Answer | None:
+        venue.series["ETHUSDT", "1m"] = odd if "/monthly/" in path else whole
+        few = int(query.get("endTime", 0)) - int(query.get("startTime", 0)) < 30 * MINUTE_MS
+        return None if few or not path.startswith("/api/") else Answer("busy", 503)
+
+    venue.handler = handle
+    sync_series(store, market, "ETHUSDT", MINUTE_MS, FIRST_MS, clock.now_ms())
+    found = store.read("ETHUSDT", MINUTE_MS, *month_span(FIRST_MS))
+    np.testing.assert_allclose(found.close, whole.between(*month_span(FIRST_MS)).close, rtol=0, atol=1e-8)
 
 
 def test_what_a_kill_left_unlooked_at_is_found_by_the_next_sync(
