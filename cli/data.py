@@ -41,7 +41,9 @@ Series = tuple[str, int]  # (symbol, interval_ms)
 
 def _upper(given: Any) -> Any:
     """Symbols as Binance writes them, however a person does."""
-    return given.upper() if isinstance(given, str) else [one.upper() for one in given] if given else given
+    if isinstance(given, str):
+        return given.upper() if given.isascii() else given
+    return [_upper(one) for one in given] if given else given
 
 
 SymbolsOption = Annotated[

@@ -21,7 +21,6 @@ from market.venues import venue_from
 
 TIMEOUT_S = 5.0
 TABLE_WIDTH = 180
-CUT = "..."
 MINUTES = 60  # of candles asked of each, to compare levels by
 
 
@@ -124,7 +123,7 @@ def _host(host: HostState) -> str:
 def _short(text: str) -> str:
     """The gist of a failure: its first clause, without the host that it begins with."""
     clause = re.sub(r"^https?://\S+?(: | )", "", text.partition("; ")[0])
-    return clause if len(clause) <= 60 else f"{clause[:57]}{CUT}"
+    return clause if len(clause) <= 60 else f"{clause[:57]}..."
 
 
 def table_of(findings: Sequence[Finding], now_ms: int) -> Table:
@@ -164,10 +163,8 @@ def table_of(findings: Sequence[Finding], now_ms: int) -> Table:
 
 def reasons(findings: Sequence[Finding]) -> list[str]:
     """In full what is wrong with the venues in use, where the table cuts it short."""
-    lines = {
-        f"{f.venue}: {f.price_fault or f.klines_fault}": None for f in findings if f.role and f.state.endswith(CUT)
-    }
-    return list(lines)
+    faults = ((f, f.price_fault or f.klines_fault) for f in findings if f.role and f.state != "well")
+    return list(dict.fromkeys(f"{f.venue}: {fault}" for f, fault in faults if fault not in {"", f.state}))
 
 
 def report_of(findings: Sequence[Finding], now_ms: int) -> list[dict[str, Any]]:

@@ -51,7 +51,6 @@ TAIL_BEHIND_MS = 90 * MINUTE_MS
 TRUSTED_S = DAY_MS / 1000  # a file that did not change is looked into again after this: disks rot
 # Times of files are as coarse as the kernel's tick: a file this new may change once more and show the same time.
 SETTLED_S = 0.05
-BESIDE_ROWS = 5
 MONTH = re.compile(rf"[0-9]{{4}}-[01][0-9](\.parquet|{re.escape(JOURNAL)})")
 KEPT_MONTHS = 2  # whatever a trim is asked for
 DAMAGED_FOR_MS = 30 * DAY_MS  # then what was set aside is of no more use to anybody
@@ -262,13 +261,18 @@ class KlineStore:
         return Klines.joined(interval_ms, held)
 
     def beside(self, symbol: str, klines: Klines) -> Klines:
-        """The few klines before and after a run of them."""
-        interval_ms, rows_ms = klines.interval_ms, BESIDE_ROWS * klines.interval_ms
+        """The klines that a run of them would come to lie among: those of its time, and the nearest on either side."""
+        interval_ms = klines.interval_ms
         if not len(klines):
             return klines
         start_ms, end_ms = int(klines.open_time_ms[0]), klines.end_ms
-        before = self.read(symbol, interval_ms, start_ms - rows_ms, start_ms)
-        return before.merge(self.read(symbol, interval_ms, end_ms, end_ms + rows_ms))
+        runs = [
+            run for month in self._files(symbol, interval_ms) for run in self._look(month, interval_ms).runs.tolist()
+        ]
+        before = [min(end, start_ms) for start, end in runs if start < start_ms]
+        after = [max(start, end_ms) for start, end in runs if end > end_ms]
+        first_ms = before[-1] - interval_ms if before else start_ms
+        return self.read(symbol, interval_ms, first_ms, after[0] + interval_ms if after else end_ms)
 
     def missing(
         self, symbol: str, interval_ms: int, start_ms: int, end_ms: int, *, now_ms: int | None = None

@@ -50,6 +50,15 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Walk:
+    """How the market may have gone on without a trade."""
+
+    since_ms: int  # end of the last candle with a trade
+    candles: float  # from there to the beginning of this one
+    a_candle: float  # variance of ln(price) in one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Moment:
     """A price at a moment."""
 
@@ -59,6 +68,7 @@ class _Moment:
     low: float | None
     high: float | None
     variance: float  # of ln(price)
+    walk: _Walk | None = None  # of a candle without a trade
 
 
 def price_at(klines: Klines, at_ms: int, source: str) -> Truth:
@@ -104,7 +114,9 @@ def log_return(klines: Klines, start_ms: int, end_ms: int, source: str) -> Truth
     _require_order(start_ms, end_ms)
     start, end = (_moment(klines, at_ms, source) for at_ms in (start_ms, end_ms))
     variance = start.variance + end.variance
-    if start.row == end.row:  # two moments of one bridge err together
+    if start.walk and end.walk and start.walk.since_ms == end.walk.since_ms:  # one path until the first
+        variance = end.variance - start.variance
+    elif start.row == end.row:  # two moments of one bridge err together
         between = end.share - start.share
         variance += _bridge_variance(klines, start.row, between) - sum(
             _bridge_variance(klines, start.row, moment.share) for moment in (start, end)
@@ -203,10 +215,9 @@ def _moment(klines: Klines, at_ms: int, source: str) -> _Moment:
     row = _row_of(klines, at_ms, source)
     opened, close = float(klines.open[row]), float(klines.close[row])
     share = (at_ms - int(klines.open_time_ms[row])) / klines.interval_ms
-    if klines.volume[row] == 0:
-        return _Moment(
-            row=row, share=share, price=close, low=None, high=None, variance=_untraded_variance(klines, row, share)
-        )
+    if (walk := _untraded(klines, row)) is not None:
+        variance = walk.a_candle * (walk.candles + share)
+        return _Moment(row=row, share=share, price=close, low=None, high=None, variance=variance, walk=walk)
     if share < 1:
         on_line = opened + share * (close - opened)
         return _Moment(
@@ -262,19 +273,24 @@ def _bridge_variance(klines: Klines, row: int, share: float) -> float:
     return share * (1 - share) * math.log(klines.high[row] / klines.low[row]) ** 2 / PARKINSON
 
 
-def _untraded_variance(klines: Klines, row: int, share: float) -> float:
-    """Of ln(price) so far into a candle without a trade: of a random walk since the end of the last one with a trade.
+def _untraded(klines: Klines, row: int) -> _Walk | None:
+    """Of a candle without a trade, the walk since the end of the last one with a trade; None of any other candle.
 
     Where none is known before it, the candles after it say how far the market goes, and the first is taken as its end.
+    A venue that tells no volume of any candle says nothing by it.
     """
+    still = klines.volume[row] == 0 and klines.low[row] == klines.high[row]
     traded = np.flatnonzero(klines.volume > 0)
+    if not still or not len(traded):
+        return None
     before = traded[traded < row][-TRADED_ROWS:]
     known = before if len(before) else traded[:TRADED_ROWS]
-    if not len(known):
-        return 0.0  # nobody has ever traded it
     ended_ms = int(klines.open_time_ms[before[-1]]) + klines.interval_ms if len(before) else klines.open_time_ms[0]
-    candles = (int(klines.open_time_ms[row]) - ended_ms) / klines.interval_ms + share
-    return float(np.mean(np.log(klines.high[known] / klines.low[known]) ** 2)) / PARKINSON * candles
+    return _Walk(
+        since_ms=int(ended_ms),
+        candles=(int(klines.open_time_ms[row]) - int(ended_ms)) / klines.interval_ms,
+        a_candle=float(np.mean(np.log(klines.high[known] / klines.low[known]) ** 2)) / PARKINSON,
+    )
 
 
 def _edge_variance(klines: Klines, row: int) -> float:

@@ -180,6 +180,21 @@ def test_candles_of_another_unit_are_not_imported(tmp_path: Path, rows: slice) -
     assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 100
 
 
+@pytest.mark.parametrize(("first", "last"), [(80, 120), (100, 200)])
+def test_candles_of_another_unit_are_not_imported_around_stored_ones_or_an_hour_away(
+    tmp_path: Path, first: int, last: int
+) -> None:
+    path, walk = tmp_path / "some.csv", random_walk_klines(300)
+    there = walk.rows(first, last)
+    KlineStore(tmp_path / "klines").append("ETHUSDT", there)
+    around = walk.rows(0, first - 30).merge(walk.rows(last + 60, 300))
+    changed = {name: getattr(around, name) * 100 for name in PRICE_COLUMNS}
+    write_klines(path, "ETHUSDT", replace(around, **changed))
+    code, _, said = data(tmp_path, "import", str(path), *ETH)
+    assert (code, "another unit or asset?" in said) == (1, True)
+    assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == last - first
+
+
 def test_a_candle_that_has_not_closed_is_left_out(tmp_path: Path) -> None:
     now_ms = SystemClock().now_ms()
     path = tmp_path / "new.csv"

@@ -90,6 +90,14 @@ def test_a_barred_host_is_told_from_a_dead_one(tmp_path: Path, server: Venue) ->
     assert "restricted location; check the network, or set BINANCE_REST_URLS" in " ".join(shown.split())
 
 
+def test_each_host_that_fails_is_named_with_what_to_do(tmp_path: Path, server: Venue) -> None:
+    server.handler = lambda path, query: Answer("down", 500)
+    gone = f"http://127.0.0.1:{free_port()}"
+    ran = doctor(tmp_path, server, "--market", "--symbol", "ETHUSDT", BINANCE_REST_URLS=f"{gone},{server.url}")
+    shown = " ".join(ran.stdout.split())
+    assert f"binance: {gone}: connection failed; {server.url} answered HTTP 500" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "says"),
     [

@@ -239,6 +239,22 @@ def test_without_a_trade_a_price_is_as_unsure_as_a_walk_since_the_last_one(lengt
     assert log_return(klines, at_ms, after, VENUE).sd >= (1 - 1e-9) * unsure.sd / unsure.value
 
 
+def test_two_moments_without_a_trade_between_go_together_until_the_first() -> None:
+    klines = quiet(KLINES, 100, 140)
+    start_ms, end_ms = (int(klines.open_time_ms[row]) + MINUTE_MS // 4 for row in (110, 119))
+    once, later = (price_at(klines, at_ms, VENUE) for at_ms in (start_ms, end_ms))
+    between = log_return(klines, start_ms, end_ms, VENUE)
+    assert between.value == 0
+    assert between.sd**2 == pytest.approx((later.sd**2 - once.sd**2) / once.value**2)
+
+
+def test_a_venue_that_tells_no_volume_says_nothing_by_it() -> None:
+    """CoinGecko's candles have none."""
+    silent = replace(KLINES, volume=np.zeros(len(KLINES)))
+    for at_ms in (int(KLINES.open_time_ms[200]) + MINUTE_MS // 3, int(KLINES.open_time_ms[200])):
+        assert price_at(silent, at_ms, VENUE) == price_at(KLINES, at_ms, VENUE)
+
+
 def test_the_genuine_halt_leaves_its_prices_open(shared_data: Path) -> None:
     """Binance, 2023-03-24: minutes without a trade before none was told at all."""
     klines = load_recording(shared_data / "spot", ["BTCUSDT"])["BTCUSDT", MINUTE_MS].between(HALT_MS, HALT_MS + DAY_MS)
