@@ -253,13 +253,27 @@ class Health:
         pause_s = max(FIRST_REST_MS / 1000, 120 * len(venue.hosts.urls) / venue.offer.requests_a_minute)
         try:
             while not self._stopping.is_set():
-                if venue.hosts.answers(venue.offer.ping, SIGN_OF_LIFE_S):
+                reach = venue.hosts.answers(venue.offer.ping, SIGN_OF_LIFE_S)
+                if reach:
                     self.proven(venue)
+                if reach.barred:
+                    self._bars(venue.offer.name, reach.detail)
+                if reach or reach.barred:
                     break
                 self._stopping.wait(pause_s)
         except Exception:
             log.exception("sign_of_life_fault", venue=venue.offer.name)
         self._lives(venue.offer.name)
+
+    def _bars(self, name: str, why: str) -> None:
+        """A venue that could not be reached bars us now: that has an end, and no sign of life is to be had before."""
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            for key, fault in self._faults.items():
+                if key[0] == name and fault.state == "unreachable":
+                    self._faults[key] = replace(
+                        fault, state="barred", reason=why, last_ms=now_ms, until_ms=now_ms + PROBATION_MS
+                    )
 
     def _lives(self, name: str) -> None:
         with self._lock:

@@ -63,6 +63,7 @@ class Reach:
 
     ok: bool
     detail: str  # the host that answered, or why none did
+    barred: bool = False  # every host bars us: nothing is asked of them for a while
 
     def __bool__(self) -> bool:
         return self.ok
@@ -179,7 +180,8 @@ class Hosts:
             self._forget(now_ms)
             self._asked_ms += [now_ms] * len(open_urls)  # they count as any other
         if not open_urls:
-            return Reach(ok=False, detail="; ".join(f"{state.url}: {state.fault}" for state in self.states))
+            said = "; ".join(f"{state.url}: {state.fault}" for state in self.states)
+            return Reach(ok=False, detail=said, barred=True)
         probes = {
             url: Hosts([url], self._clock, timeout_s=timeout_s, patience_s=0, remedy="", headers=self._headers)
             for url in open_urls
@@ -201,7 +203,8 @@ class Hosts:
             pass  # whoever has not answered keeps the reason it began with
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        return Reach(ok=False, detail="; ".join(f"{url}: {reason}" for url, reason in reasons.items()))
+        said = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
+        return Reach(ok=False, detail=said, barred=all(self._is_blocked(url, now_ms) for url in self.urls))
 
     @property
     def states(self) -> tuple[HostState, ...]:

@@ -1,5 +1,6 @@
 """How long a venue that fails is left alone, and what brings it back."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -210,6 +211,33 @@ def test_a_sign_of_life_is_not_looked_for_where_we_may_not_ask(
     assert hosts.asked_last_minute == 1
     clock.time_ms += 11 * MINUTE_MS
     assert hosts.answers("/api/v3/time", 1)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_venue_that_bars_its_signs_of_life_is_barred_and_not_gone(
+    first: Venue, second: Venue, clock: FakeClock, alone: bool
+) -> None:
+    """Where nobody stands in it is asked again soon: it may be back, and a sign of life is not looked for meanwhile."""
+    aside = Aside()
+    venues = [
+        Binance([venue.url], "", clock, patience_s=0, aside=aside, name=name)
+        for venue, name in ((first, "binance"), (second, "binanceus"))
+    ]
+    market = Failover(venues[:1] if alone else venues, clock, aside)
+    newest(market)
+    first.handler = lambda path, query: Answer("sorry", 500) if "klines" in path else Answer("no", 403)
+    with contextlib.suppress(MarketUnavailable):
+        newest(market)
+    eventually(lambda: {fault.state for fault in market.faults.values()} == {"barred"})
+    first.handler = works
+    asked = len(first.requests)
+    for _ in range(4):
+        clock.time_ms += SECOND_MS
+        with contextlib.suppress(MarketUnavailable):
+            newest(market)
+    assert (len(first.requests) > asked) is alone
+    assert market.source("ETHUSDT", MINUTE_MS) == ("binance" if alone else "binanceus")
+    market.stop()
 
 
 def test_of_a_venue_alone_a_host_that_tells_nothing_new_is_passed_over(
