@@ -80,7 +80,8 @@ def test_the_first_sync_takes_months_then_days_then_rest(venue: Venue, store: Kl
     assert zips(venue)[0] == "2023-10.zip"
     assert sorted(zips(venue)) == sorted(["2023-10.zip", *days])
     spans = sorted((int(query["startTime"]), int(query["endTime"]) + 1) for query in venue.asked("/api/v3/klines"))
-    assert spans == [(START_MS, utc("2023-09-29")), (utc("2023-11-04 23:00"), END_MS)]
+    newest = utc("2023-11-04 23:57"), utc("2023-11-05 00:02")  # whether archives and REST are of the same unit
+    assert spans == [(START_MS, utc("2023-09-29")), (utc("2023-11-04 23:00"), END_MS), newest]
 
 
 def test_later_syncs_fetch_only_what_is_new(
@@ -124,7 +125,8 @@ def test_a_lost_month_and_a_hole_are_fetched_again(venue: Venue, store: KlineSto
     report = minutes(store, binance)
     assert [path.name.split(".")[0] for path in report.set_aside] == ["2023-10"]
     assert zips(venue) == ["2023-10.zip"]
-    assert [int(query["startTime"]) for query in venue.asked("/api/v3/klines")] == [hole[0]]
+    newest = END_MS - 3 * MINUTE_MS  # after archives: whether they are of the same unit
+    assert [int(query["startTime"]) for query in venue.asked("/api/v3/klines")] == [newest, hole[0]]
     assert_holds(store, WALK.between(START_MS, END_MS))
 
 
