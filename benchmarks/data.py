@@ -184,9 +184,12 @@ def appends(folder: Path, times: int) -> dict[str, float]:
 
 
 def reading(folder: Path, days: int) -> dict[str, float]:
-    """Seconds of reading a symbol's klines and of computing its features; the best of three, as files are then warm."""
+    """Seconds of reading a symbol's klines and of computing its features.
+
+    The best of seven: files are warm then, and the kernel has large pages again after all that was written before.
+    """
     store, best = KlineStore(folder), {"read_s": 1e9, "compute_s": 1e9}
-    for _ in range(3):
+    for _ in range(7):
         began_s = time.perf_counter()
         klines = store.read("BTCUSDT", MINUTE_MS, NOW_MS - days * DAY_MS, NOW_MS)
         read_s = time.perf_counter() - began_s
