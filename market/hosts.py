@@ -78,6 +78,7 @@ class HostState:
     failed: int = 0
     fault: str = ""  # of the last request; empty when it was answered
     blocked_until_ms: int = 0  # not asked before, while another host will do
+    doubted_until_ms: int = 0  # asked last before
 
 
 class Hosts:
@@ -216,15 +217,15 @@ class Hosts:
         """The host that answers is well and tells nothing new: the others come before it for ten minutes.
 
         Returns:
-            Whether there is another one that is not left out.
+            Whether there is another one that is not doubted.
         """
         first, *others = self._order()
         now_ms = self._clock.now_ms()
         with self._lock:
-            if not any(not self._is_blocked(url, now_ms) for url in others):
+            if all(self._is_doubted(url, now_ms) for url in others):
                 return False
             state = self._states[first]
-            self._states[first] = replace(state, fault=why, blocked_until_ms=now_ms + PROBATION_MS)
+            self._states[first] = replace(state, fault=why, doubted_until_ms=now_ms + PROBATION_MS)
         _log.warning("market_host_doubted", host=first, why=why)
         return True
 
@@ -372,11 +373,15 @@ class Hosts:
             order = list(self.urls)
             if now_ms - self._chosen_ms < PROBATION_MS:
                 order = [self._chosen, *(url for url in self.urls if url != self._chosen)]
+            order.sort(key=lambda url: self._is_doubted(url, now_ms))
             return [url for url in order if not self._is_blocked(url, now_ms)] or order
 
     def _is_blocked(self, url: str, now_ms: int) -> bool:
         # Longer than any block is none: the clock was set back.
         return 0 < self._states[url].blocked_until_ms - now_ms <= PROBATION_MS
+
+    def _is_doubted(self, url: str, now_ms: int) -> bool:
+        return 0 < self._states[url].doubted_until_ms - now_ms <= PROBATION_MS
 
     def _choose(self, url: str) -> None:
         with self._lock:

@@ -253,6 +253,8 @@ def test_of_a_venue_alone_a_host_that_tells_nothing_new_is_passed_over(
     asked = len(first.requests)
     assert newest(market).end_ms == NOW_MS
     assert len(first.requests) == asked
+    second.handler = broken(Answer("sorry", 500))
+    assert newest(market).end_ms == NOW_MS - 10 * MINUTE_MS  # what it has is better than nothing
 
 
 def test_where_no_host_tells_anything_new_each_is_asked_once(first: Venue, second: Venue, clock: FakeClock) -> None:
