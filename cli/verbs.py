@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from core.errors import ConfigError, WorkerError
-from core.settings import Settings, load_settings
+from core.settings import Settings, load_settings, settings_warnings
 
 EXAMPLE_CONFIG = Path("config.example.json")
 NOT_FOR_SERVING = (
@@ -61,7 +61,15 @@ def settings_from(*, config: str | None = None, data_dir: Path | None = None, **
         ConfigError: as ``load_settings``.
     """
     given = {"config_file": config, "data_dir": data_dir, **others}
-    return load_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    _warn_once()
+    return settings
+
+
+@functools.cache
+def _warn_once() -> None:
+    for warning in settings_warnings():
+        print(f"birnn: warning: {warning}", file=sys.stderr, flush=True)
 
 
 def or_example(settings: Settings) -> Settings:
