@@ -24,9 +24,7 @@ class Answer:
     answered_ms: int
     market: str  # BINANCE or SIMULATED
     venue: str = ""  # who told the anchor
-    forecast: str = (
-        ""  # "network", or "naive" where the number is the naive forecast's; empty: an older release's answer
-    )
+    forecast: str = ""  # "network", or "naive" for the naive forecast's number; empty: an older release did not say
     truth_ratio: float = 1.0  # of the truth venue's prices to those of the anchor's level; what a price started from
 
     @property

@@ -58,7 +58,7 @@ class HeadForecast:
 
     @property
     def is_naive(self) -> bool:
-        """True if the number is the naive forecast's: no network answers, or one whose edge calibration or the gate took."""
+        """True if the number is the naive forecast's: no network made it, or calibration or gate took the edge out."""
         return self.version == PERSISTENCE or self.log_return == 0.0
 
 

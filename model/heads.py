@@ -269,7 +269,7 @@ def realised_volatility(klines: Klines, steps: int, kind: Kind = Kind.VOLATILITY
 
 
 def _squares_about(mean: Floats, values: Floats, rows: int) -> Floats:
-    """Sum of the squared distances of each row and the ``rows - 1`` before it from the row's ``mean``; NaN at the start.
+    """Sum of the squared distances of each row and the ``rows - 1`` before it from ``mean``; NaN at the start.
 
     The mean square less the squared mean would be cheaper, and wrong in the tenth digit where all moves are alike.
     """
