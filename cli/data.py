@@ -85,8 +85,12 @@ def _store(data_dir: Path | None) -> "KlineStore":
     place = place_of(settings_from(data_dir=data_dir))
     # What is wrong with a file, the verbs say.
     configure_logging("error", service="birnn", simulated=place.market is Market.SIMULATED)
-    print(place.sentence, flush=True)
     return KlineStore(place.folder / "klines")
+
+
+def _say_where(store: "KlineStore") -> None:
+    """The line that ends what a verb says: which folder it was about."""
+    print(f"klines: {store.root}")
 
 
 def _stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
@@ -289,6 +293,7 @@ def verify(
     _show(table)
     for note in notes:
         print(note)
+    _say_where(store)
     if faults and repair:
         print("birnn data sync fetches what is missing now")
     elif faults:
@@ -317,6 +322,7 @@ def gaps(data_dir: DataOption = None, symbol: SymbolsOption = None, interval: In
         print(f"no klines at all: {', '.join(empty)}; run birnn data sync")
     elif not count:
         print("no gaps")
+    _say_where(store)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -354,6 +360,7 @@ def export(
     holes = sum(1 for _ in klines.gaps())
     span = f"{_moment(int(klines.open_time_ms[0]))} to {_moment(klines.end_ms)} UTC"
     print(f"{out}: {len(klines):,} rows of {symbol} in {interval}, {span}, {holes} gaps")
+    _say_where(store)
 
 
 @data_app.command(name="import")
@@ -397,6 +404,7 @@ def import_files(
                 at = iso(first.open_time_ms) if 0 <= first.open_time_ms < 253_402_300_800_000 else first.open_time_ms
                 parts.append(f"{len(found.refused)} refused, the first (row of {at}): {first.reason}")
             print("; ".join(parts))
+    _say_where(store)
 
 
 # -- trimming ---------------------------------------------------------------------------------------------------------
@@ -425,6 +433,7 @@ def trim(
                 print(f"{_name(one)}: deleted {', '.join(path.name for path in gone)}")
     if not deleted:
         print("nothing is old enough to be deleted")
+    _say_where(store)
 
 
 def _oldest_ms(interval_ms: int, training_days: int, keep_days: int | None, now_ms: int) -> int | None:

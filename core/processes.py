@@ -120,5 +120,6 @@ def _status(pid: int, field: int) -> str:
 
 
 def _shortened(words: Sequence[str]) -> str:
-    """A command line without the folders of its programs and files, and not longer than a message can take."""
-    return " ".join(word.rpartition("/")[2] if word.startswith("/") else word for word in words)[:_LONGEST_COMMAND]
+    """A command in one line, without the folders of its programs and files, not longer than a message can take."""
+    short = " ".join(word.rpartition("/")[2] if word.startswith("/") else word for word in words)
+    return " ".join(short.split())[:_LONGEST_COMMAND]
