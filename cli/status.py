@@ -81,7 +81,7 @@ def status_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
             table.add_row(*asked, by, value, "yes" if topic["ready"] else f"no: {topic['reason']}")
         yield table
     if not report["folders"]:
-        yield f"no updater has run here yet: {report['place']}; scripts/run starts everything"
+        yield f"no updater has run here yet: {report.get('place', '')}; scripts/run starts everything"
     for folder in report["folders"]:
         yield from _folder_tables(folder)
 

@@ -38,7 +38,8 @@ def only_updater(data_dir: Path, patience_s: float = ENDING_PATIENCE_S) -> Itera
         deadline = time.monotonic() + patience_s
         while not try_lock(lock):
             pid, holder = lock_holder(lock)
-            if not (pid is None or is_ending(pid)) or time.monotonic() > deadline:
+            unknown = pid in {None, os.getpid()}  # our own number: that of another container's process
+            if not (unknown or is_ending(pid or 0)) or time.monotonic() > deadline:
                 raise ConfigError(f"DATA_DIR={data_dir}: {holder} works on this folder; end it, or give another folder")
             time.sleep(POLL_S)
         yield
