@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.config import OUR_KEYS, topics_from_config
+from core.config import topics_from_config
 from core.errors import ConfigError
+from core.node_rules import OUR_KEYS
 from core.topic import Target, Topic, Volatility
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.json"
