@@ -144,7 +144,7 @@ def sync(
 
     intervals = [_interval_ms(text) for text in interval or ()]
     settings = or_example(settings_from(config=config, data_dir=data_dir, market=market))
-    plans = list(panels_for(topics_from_config(*settings.config_files)).values())
+    plans = list(panels_for(topics_from_config(*settings.config_files, node_version=settings.node_version)).values())
     choice = choose_market(settings)
     print(choice.sentence, flush=True)
     with ExitStack() as stack:

@@ -117,8 +117,6 @@ def _topic(entry: _Node, network: str | None) -> Topic:
     if not isinstance(entry.value, JsonObject):
         entry.wrong(f"each entry is an object with topicId and parameters, as in {EXAMPLE}", kind=True)
     topic_id = entry.field("topicId")
-    if type(topic_id.value) is not int or not 0 < topic_id.value < 2**63:  # a bool is an int too
-        topic_id.wrong("it must be a whole number above 0, without quotes")
     parameters = entry.field("parameters")
     if not isinstance(parameters.value, JsonObject):
         parameters.wrong(f"it must be an object with Token and InferenceEndpoint, as in {EXAMPLE}", kind=True)

@@ -273,7 +273,8 @@ class _Rules:
         self.wallet = root.field("wallet")
         said = {field.name.casefold() for field in self.wallet.fields()}
         # A wallet that names the network alone is part of a list of topics for this worker, which no node reads.
-        self.is_for_a_node = self.node.is_named or bool(said - {"chainid", "noderpc", "noderpcs", "nodegrpcs"})
+        keys = {name.casefold() for name in WALLET.keys() - {"chainId", "nodeRpc", "nodeRpcs", "nodegRpcs"}}
+        self.is_for_a_node = self.node.is_named or bool(said & keys)
 
     def all(self) -> Iterator[Finding]:
         yield from self._struct(self.root, TOP)
@@ -444,6 +445,10 @@ class _Rules:
         if not isinstance(entry.value, JsonObject):
             return
         yield from self._struct(entry, WORKER)
+        topic_id = entry.field("topicId")
+        if type(topic_id.value) is not int or not 0 < topic_id.value < 2**63:  # a bool is an int too
+            yield _error(topic_id, "it must be a whole number above 0, without quotes")
+            return
         yield from self._entrypoint(entry.field("inferenceEntrypointName"))
         parameters = entry.field("parameters")
         if not isinstance(parameters.value, JsonObject):
@@ -454,8 +459,8 @@ class _Rules:
             yield _warning(loop, 'the node asks without a pause; write "loopSeconds": 5')
         table = {field.name: field.value for field in parameters.fields() if isinstance(field.value, str)}
         yield from self._unanswered(entry, parameters)
-        if isinstance(topic_id := entry.field("topicId").value, int) and "InferenceEndpoint" in table:
-            yield from self._endpoint(parameters.at("InferenceEndpoint"), topic_id, table)
+        if "InferenceEndpoint" in table:
+            yield from self._endpoint(parameters.at("InferenceEndpoint"), topic_id.value, table)
 
     def _entrypoint(self, name: JsonNode) -> Iterator[Finding]:
         old = self.node.last < V0_7
@@ -543,7 +548,7 @@ class _Rules:
         if parts.scheme == "https":
             yield _error(node, "inference speaks http without TLS; write http://")
         yield from self._address(node, host, port)
-        if unquote(parts.path) != f"/inference/{table.get('Token', '')}":
+        if "Token" in table and unquote(parts.path) != f"/inference/{table['Token']}":
             yield _error(node, f"inference answers /inference/{{Token}} and not {parts.path or '/'}; write that path")
         yield from self._query(node, parts.query)
 

@@ -105,6 +105,15 @@ class Offer:
     key_missing: bool = False  # it wants one and has none: it is not asked
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a venue's own list says of a symbol."""
+
+    base: str  # "ETH"
+    quote: str  # "USDT"
+    trades: bool  # False while it is halted, and for good once it is delisted
+
+
 class Venue(MarketData, Protocol):
     """A venue that says what it has. Its columns, units, names and errors are known in its own file alone."""
 
@@ -120,6 +129,13 @@ class Venue(MarketData, Protocol):
 
         Raises:
             ConfigError: it cannot have a name there.
+        """
+
+    def listing(self, symbol: str) -> Listing | None:
+        """What the venue's own list says of a symbol; None where it knows the symbol and has no such list.
+
+        Raises:
+            UnknownSymbol: it does not know the symbol. Others: as ``klines``.
         """
 
 

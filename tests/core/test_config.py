@@ -164,8 +164,8 @@ def test_a_volatility_topic_may_say_what_it_means(read: Read, word: str) -> None
     ("asked", "symbol", "proxy"),
     [
         pytest.param(entry(60, Token="XAU"), "PAXGUSDT", "PAXG stands for XAU", id="gold"),
-        pytest.param(entry(60, Token="xau", Symbol="PAXGUSDC"), "PAXGUSDC", "PAXGUSDC stands for XAU", id="in dollars"),
-        pytest.param(entry(60, Token="XAU", Symbol="XAUTUSDT"), "XAUTUSDT", "", id="the operator's"),
+        pytest.param(entry(60, Token="xau", Symbol="PAXGUSDC"), "PAXGUSDC", "PAXG stands for XAU", id="in USDC"),
+        pytest.param(entry(60, Token="XAU", Symbol="XAUTUSDT"), "XAUTUSDT", "XAUT stands for XAU", id="the other one"),
         pytest.param(entry(70, Token="NEAR"), "NEARUSDT", "", id="NEAR"),
         pytest.param(entry(81, Token="XRP"), "XRPUSDT", "", id="XRP"),
         pytest.param(entry(56, Token="BERA"), "BERAUSDT", "", id="BERA"),
@@ -264,7 +264,7 @@ def without(key: str) -> dict[str, Any]:
         pytest.param(
             config(entry(Volatility="std")), ['Volatility was "std"', "Target is price", "remove"], id="of a price"
         ),
-        pytest.param(config(entry(Symbol="PAXGUSDT")), ["pair of XAU", "Token is ETH"], id="Symbol of gold"),
+        pytest.param(config(entry(Symbol="PAXGUSDT")), ["pair of PAXG", "Token is ETH"], id="Symbol of gold"),
         pytest.param(
             config(entry(9999, Target="price", Horizon="250m")),
             ['Horizon was "250m"', "whole hours"],
