@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cli.data import data_app
 from cli.freshness import Watch, status_line
@@ -36,7 +36,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(data_app, name="data")
 
 ALL_READY_PATIENCE_S = 120.0
-LISTING_PATIENCE_S = 3.0  # for the venues' own lists, when topics are shown
+LISTING_PATIENCE_S = 2.0  # for the venues' own lists, when topics are shown
 _begun_s = time.monotonic()
 MarketOption = Annotated[
     Market | None, typer.Option(help="auto: Binance if it answers within three seconds, else the simulated exchange.")
@@ -334,9 +334,8 @@ def topics(
     known: Annotated[bool, typer.Option("--catalogue", help="The network's topics instead of the configured.")] = False,
 ) -> None:
     """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
-    table = Table(
-        "topic", "token", "symbol", "target", "horizon", "loss", "network", "epoch", box=SIMPLE, pad_edge=False
-    )
+    columns = (Column("topic", justify="right"), "token", "symbol", "target", "horizon", "loss", "network", "epoch")
+    table = Table(*columns, box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))  # fits 80 columns
     if known:
         for (network, topic_id), entry in sorted(catalogue().items()):
             symbol = default_symbol(entry.asset) if entry.target != CLASSIFICATION else "none"

@@ -402,7 +402,10 @@ class _Rules:
             yield _error(fees, "no transaction can be paid with it; write 50000000")
         if wallet.field("maxRetries").value in (None, 0) and self.node.within(V0_9):
             yield _warning(wallet.field("maxRetries"), 'a transaction is tried once; write "maxRetries": 5')
-        yield from self._gas_prices(wallet.field("gasPrices"))
+        price = wallet.field("gasPrices")
+        if price.value in (None, "") and self.node.within(V0_7):
+            yield _warning(price, 'the node has no default for it; write "gasPrices": "auto"')
+        yield from self._gas_prices(price)
         backend = wallet.field("keyringBackend")
         if isinstance(backend.value, str) and backend.value and backend.value not in KEYRINGS:
             yield _error(backend, f"it must be one of {', '.join(KEYRINGS)}; scripts/init makes a key for test")
