@@ -80,9 +80,8 @@ def named_version(text: str) -> NodeVersions | None:
         return None
     major, minor, patch = int(found[1]), int(found[2]), found[3]
     first, last = (int(patch), int(patch)) if patch else (0, 999_999)
-    return NodeVersions(
-        first=(major, minor, first), last=(major, minor, last), said=f"node v{tag.removeprefix('v')}", is_named=True
-    )
+    oldest = (max(V0_5_0, (major, minor, at)) for at in (first, last))  # config.json began with v0.5.0
+    return NodeVersions(first=next(oldest), last=next(oldest), said=f"node v{tag.removeprefix('v')}", is_named=True)
 
 
 def told_version(root: JsonNode) -> NodeVersions:
@@ -376,7 +375,8 @@ class _Rules:
                 if not span.needed or not self.node.within(span.since, span.until):
                     continue
                 zero = span.least is not None and field.value == 0
-                if field.value is None or field.value in ("", []) or zero:
+                empty = field.value in ("", []) or (_is_strings(field.value) and not any(field.value))
+                if field.value is None or empty or zero:
                     yield _error(field, f'{self.node.said} needs it; write "{name}": {span.needed}')
 
     # What the node can submit with.
@@ -439,8 +439,8 @@ class _Rules:
                 yield _warning(item, "without https:// the node speaks plain HTTP to it; write https://host")
         for item in (*entries, *([single] if isinstance(single.value, str) else [])):
             for word, network in PUBLIC_NETWORKS.items():
-                if chain in PUBLIC_NETWORKS.values() and chain != network and f".{word}.allora.network" in item.value:
-                    yield _error(item, f"that is a host of {network} and chainId is {chain}; correct one of them")
+                if isinstance(chain, str) and chain not in ("", network) and f".{word}.allora.network" in item.value:
+                    yield _error(item, f"that is a host of {network} and chainId is another; correct one of them")
 
     # What the node asks us.
 
