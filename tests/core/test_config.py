@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.config import topics_from_config
 from core.errors import ConfigError
 from core.node_rules import OUR_KEYS
-from core.topic import Target, Topic, Volatility
+from core.topic import DOLLARS, Target, Topic, Volatility, default_symbol, split_symbol
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.json"
 Read = Callable[[object], tuple[Topic, ...]]
@@ -174,6 +174,55 @@ def test_a_volatility_topic_may_say_what_it_means(read: Read, word: str) -> None
 def test_each_asset_has_a_pair_and_a_proxy_is_named(read: Read, asked: dict[str, Any], symbol: str, proxy: str) -> None:
     (topic,) = read(config(asked))
     assert (topic.symbol, topic.proxy) == (symbol, proxy)
+
+
+@pytest.mark.parametrize("quote", DOLLARS)
+@pytest.mark.parametrize(
+    ("topic_id", "token", "base"), [(1, "ETH", "ETH"), (60, "XAU", "PAXG"), (9999, "DOGE", "DOGE")]
+)
+def test_a_pair_of_the_token_in_any_dollar_is_taken(
+    read: Read, topic_id: int, token: str, base: str, quote: str
+) -> None:
+    asked = {} if topic_id < 9999 else {"Target": "price", "Horizon": "10m"}
+    (topic,) = read(config(entry(topic_id, Token=token, Symbol=base + quote, **asked)))
+    assert split_symbol(topic.symbol) == (base, quote)
+
+
+@pytest.mark.parametrize(
+    ("token", "symbol"),
+    [
+        ("ETH", "ETHBTC"),
+        ("ETH", "ETHEUR"),
+        ("ETH", "ETHTRY"),
+        ("ETH", "ETHBNB"),
+        ("ETH", "ETHFIUSDT"),
+        ("ETH", "ETHWUSDT"),
+        ("ETH", "WETHUSDT"),
+        ("ETH", "STETHETH"),
+        ("ETH", "USDTETH"),
+        ("ETH", "USDT"),
+        ("ETH", "ETH"),
+        ("ETH", "ETHUSDTUSDT"),
+        ("ETH", "ETHUSDCUSDT"),
+        ("BTC", "WBTCUSDT"),
+        ("BTC", "BTCDOMUSDT"),
+        ("BTC", "BTCSTUSDT"),
+        ("BTC", "XBTUSD"),
+        ("SOL", "SOLVUSDT"),
+        ("XAU", "PAXGBTC"),
+        ("XAU", "PAXUSDT"),
+        ("DOGE", "DOGEBTC"),
+        ("DOGE", "1000DOGEUSDT"),
+    ],
+)
+def test_a_pair_of_something_else_or_in_something_else_is_refused(read: Read, token: str, symbol: str) -> None:
+    known = {"ETH": 1, "BTC": 14, "SOL": 37, "XAU": 60}.get(token)
+    asked = {} if known else {"Target": "log_return", "Horizon": "1h"}
+    with pytest.raises(ConfigError) as caught:
+        read(config(entry(known or 9999, Token=token, Symbol=symbol, **asked)))
+    assert f'Symbol was "{symbol}"' in str(caught.value)
+    assert f"Token is {token}" in str(caught.value)
+    assert f"such as {default_symbol(token)}" in str(caught.value)
 
 
 def test_a_price_topic_may_have_a_loss_for_returns(read: Read) -> None:
