@@ -391,7 +391,7 @@ class _Rules:
             if (secret and field.value) or is_mnemonic(field.value):
                 yield _warning(
                     field,
-                    "whoever reads this file can take the wallet; make the key with scripts/init --restore and leave "
+                    "anybody who can read this file can take the wallet; make the key with scripts/init --restore and leave "
                     "addressRestoreMnemonic empty",
                     kind=True,
                 )

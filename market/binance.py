@@ -61,7 +61,7 @@ class Binance(RestVenue):
     ) -> None:
         offer = Offer(
             name=name,
-            quote="USDT",
+            quote="",
             intervals_ms=frozenset(INTERVALS),
             flow=frozenset(FLOW_COLUMNS[1:]),
             archives=bool(archive_url),

@@ -91,7 +91,7 @@ class Offer:
     """What a venue declares to have."""
 
     name: str  # as MARKET_VENUES names it: "coinbase"
-    quote: str  # currency that its prices are in: "USDT", "USD"
+    quote: str  # currency that its prices are in: "USD"; empty where it is the symbol's own
     intervals_ms: frozenset[int]  # klines it has; empty where it has prices alone
     history_rows: int | None = None  # klines further back than so many are not to be had; None is all of them
     flow: frozenset[str] = frozenset()  # flow columns it has; NaN stands in the others (volume: always there)
