@@ -391,8 +391,8 @@ class _Rules:
             if (secret and field.value) or is_mnemonic(field.value):
                 yield _warning(
                     field,
-                    "anybody who can read this file can take the wallet; make the key with scripts/init --restore and leave "
-                    "addressRestoreMnemonic empty",
+                    "anybody who can read this file can take the wallet; make the key with scripts/init --restore and "
+                    "leave addressRestoreMnemonic empty",
                     kind=True,
                 )
         fees = wallet.field("maxFees")

@@ -56,8 +56,8 @@ def old(name: str = "api-worker-reputer", *, worker: Json | None = None, **walle
     return {"wallet": kept | wallet, "worker": [entry | (worker or {})]}
 
 
-FEES = {"gasPrices": 10, "maxFees": 25_000_000}
-WINDOW = {"blockDurationEstimated": 5, "windowCorrectionFactor": 0.8}
+FEES: Json = {"gasPrices": 10, "maxFees": 25_000_000}
+WINDOW: Json = {"blockDurationEstimated": 5, "windowCorrectionFactor": 0.8}
 V05 = old(worker={"loopSeconds": 5})
 V06 = old(**FEES, **WINDOW)
 V07 = old("apiAdapter", **FEES | {"gasPrices": "auto"}, gasPriceUpdateInterval=60, **WINDOW)
