@@ -162,8 +162,8 @@ def _symbol(node: _Node, token: str) -> str:
     if not re.fullmatch(r"[A-Z0-9]{2,32}", symbol):
         node.wrong("give the exchange's name of the pair, capital letters and digits alone, such as ETHUSDT")
     bases = (token.upper(), *PROXIES.get(token.upper(), ()))
-    if not any(symbol == base + quote for base in bases for quote in DOLLARS):
-        base, quote = split_symbol(symbol)
+    base, quote = split_symbol(symbol)
+    if not quote or base not in bases:
         what = f"a pair of {base} in {quote}" if quote else "not a pair in dollars"
         node.wrong(
             f"that is {what} and Token is {token}; its prices would be submitted as {token}'s in dollars: write "

@@ -540,6 +540,8 @@ class _Rules:
             return
         port = port or (443 if parts.scheme == "https" else 80)
         if self._is_foreign(url):
+            if _nearest(host, (COMPOSE_HOST,)):
+                yield _error(node, f"no service is called {host}; write http://{COMPOSE_HOST}:{COMPOSE_PORT}")
             yield _warning(
                 node,
                 f"{host}:{port} is no address of this worker; right only where a proxy of yours hands the question on, "

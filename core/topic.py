@@ -119,10 +119,8 @@ class Topic:
         >>> Topic(topic_id=60, token="XAU", symbol="PAXGUSDT", target=Target.LOG_RETURN, horizon_min=1440).proxy
         'PAXG stands for XAU'
         """
-        token = self.token.upper()
-        if any(self.symbol == token + quote for quote in DOLLARS):
-            return ""
-        return f"{split_symbol(self.symbol)[0]} stands for {token}"
+        token, (base, _) = self.token.upper(), split_symbol(self.symbol)
+        return "" if base == token else f"{base} stands for {token}"
 
     @property
     def horizon_ms(self) -> int:

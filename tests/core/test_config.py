@@ -213,6 +213,7 @@ def test_a_pair_of_the_token_in_any_dollar_is_taken(
         ("XAU", "PAXUSDT"),
         ("DOGE", "DOGEBTC"),
         ("DOGE", "1000DOGEUSDT"),
+        ("BTCB", "BTCBUSD"),
     ],
 )
 def test_a_pair_of_something_else_or_in_something_else_is_refused(read: Read, token: str, symbol: str) -> None:

@@ -189,6 +189,7 @@ ERRORS = [
     (parameters(LabeledInferenceEndpoint="http://inference:8000/x"), ["LabeledInferenceEndpoint was", "no route"]),
     (at(ENDPOINT.replace("8000", "8001")), ["InferenceEndpoint was", "listens on 8000"]),
     (at(ENDPOINT.replace(":8000", "")), ["InferenceEndpoint was", "listens on 8000"]),
+    (at(ENDPOINT.replace("//inference", "//inferense")), ["InferenceEndpoint was", "no service is called inferense"]),
     (at(ENDPOINT.replace("http:", "https:")), ["InferenceEndpoint was", "without TLS"]),
     (at(ENDPOINT.replace("/inference/{", "/inferences/{")), ["InferenceEndpoint was", "/inferences/ETH"]),
     (at(ENDPOINT.replace("?", "/?")), ["InferenceEndpoint was", "and not /inference/ETH/"]),
