@@ -151,7 +151,7 @@ def sync(
 
     intervals = [_interval_ms(text) for text in interval or ()]
     with market_for_once(settings_from(config=config, data_dir=data_dir, market=market)) as local:
-        plans = list(panels_for(topics_from_config(*local.config_files)).values())
+        plans = list(panels_for(topics_from_config(*local.config_files, node_version=local.node_version)).values())
         quiet = sys.stderr.isatty() and local.log_level == "info"  # a bar is shown in the place of the lines
         simulated = local.market is Market.SIMULATED
         configure_logging("warning" if quiet else local.log_level, service="birnn", simulated=simulated)

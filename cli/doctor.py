@@ -12,6 +12,7 @@ from rich.table import Table
 from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
 from core.settings import VENUES, Market, Settings
+from core.topic import split_symbol
 from market.hosts import HostState
 from market.klines import Klines
 from market.level import level_ratio
@@ -73,7 +74,7 @@ def _look(settings: Settings, name: str, symbol: str, clock: Clock) -> Finding:
         if offer.key
         else "not needed"
     )
-    finding = replace(finding, quote=offer.quote, budget=offer.requests_a_minute, key=key)
+    finding = replace(finding, quote=offer.quote or split_symbol(symbol)[1], budget=offer.requests_a_minute, key=key)
     if offer.key_missing:
         return replace(finding, state=f"needs {offer.key}")
     try:

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cli.data import data_app
 from cli.freshness import Watch, status_line
@@ -23,18 +24,21 @@ from cli.status import status_report, status_tables
 from cli.supervisor import Child, Supervisor
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
-from core.config import topics_from_config
+from core.config import read_config, topics_from_config
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
-from core.settings import Market
-from core.topic import PROXIES, catalogue
+from core.settings import Market, Settings
+from core.topic import CLASSIFICATION, PROXIES, Topic, catalogue, default_symbol
 from inference.listen import listen, url_of
 from inference.probe import look, some_ready
+from market.listings import doubts, remedy
+from market.venues import market_from
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(data_app, name="data")
 
 ALL_READY_PATIENCE_S = 120.0
+LISTING_PATIENCE_S = 2.0  # for the venues' own lists, when topics are shown
 _begun_s = time.monotonic()
 MarketOption = Annotated[
     Market | None, typer.Option(help="auto: Binance if it answers within three seconds, else the simulated exchange.")
@@ -65,7 +69,8 @@ def run(
     notes: list[str] = []
     settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
     settings = or_example(replaying(settings, replay), notes.append)
-    topics_from_config(*settings.config_files)
+    warnings = read_config(*settings.config_files, node_version=settings.node_version).warnings
+    notes += [f"warning: {line}" for line in warnings]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
         # What can be wrong on this machine is tried before any venue is asked. The socket stays ours until the end:
@@ -126,7 +131,7 @@ def train(
 
     with market_for_once(settings_from(config=config, data_dir=data_dir, market=market), replay) as local:
         configure_logging(local.log_level, service="birnn", simulated=local.market is Market.SIMULATED)
-        topics = topics_from_config(*local.config_files)
+        topics = topics_from_config(*local.config_files, node_version=local.node_version)
         outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
@@ -170,7 +175,7 @@ def backtest(
     print(place.sentence, flush=True)
     configured = None
     if config or not topic:
-        configured = topics_from_config(*or_example(settings).config_files)
+        configured = topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
     asked = Asked(
         topics=chosen_topics(network, topic or (), configured),
         data_dir=place.folder,
@@ -240,7 +245,7 @@ def tune(
     print(place.sentence, flush=True)
     configured = None
     if config or not topic:
-        configured = topics_from_config(*or_example(settings).config_files)
+        configured = topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
     asked = Asked(
         topics=chosen_topics(network, topic or (), configured),
         data_dir=place.folder,
@@ -306,7 +311,8 @@ def doctor(
     settings = settings_from(config=config)
     if not symbol:
         settings = or_example(settings)
-        symbol = list(dict.fromkeys(topic.symbol for topic in topics_from_config(*settings.config_files)))
+        configured = topics_from_config(*settings.config_files, node_version=settings.node_version)
+        symbol = list(dict.fromkeys(topic.symbol for topic in configured))
     clock = SystemClock()
     if not as_json:
         print(f"asking each venue for {', '.join(symbol)} ...", file=sys.stderr, flush=True)
@@ -329,21 +335,45 @@ def topics(
     known: Annotated[bool, typer.Option("--catalogue", help="The network's topics instead of the configured.")] = False,
 ) -> None:
     """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
-    table = Table("topic", "token", "target", "horizon", "loss", "network", "epoch", box=SIMPLE, pad_edge=False)
+    columns = (Column("topic", justify="right"), "token", "symbol", "target", "horizon", "loss", "network", "epoch")
+    table = Table(*columns, box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))  # fits 80 columns
     if known:
         for (network, topic_id), entry in sorted(catalogue().items()):
-            row = (topic_id, entry.asset, entry.target, entry.horizon, entry.loss, network, entry.epoch_length_blocks)
-            table.add_row(*(str(cell) for cell in row))
-        notes = {f"{asset} is no pair of the exchange: {pair} stands for it" for asset, pair in PROXIES.items()}
-    else:
-        configured = topics_from_config(*or_example(settings_from(config=config)).config_files)
-        for topic in configured:
-            said = (topic.network or "not said", str(topic.epoch_length_blocks or "not said"))
-            table.add_row(str(topic.topic_id), topic.token, topic.target, topic.horizon, topic.loss, *said)
-        notes = {f"{topic.proxy}: prices of {topic.symbol}" for topic in configured if topic.proxy}
+            symbol = default_symbol(entry.asset) if entry.target != CLASSIFICATION else "none"
+            row = (topic_id, entry.asset, symbol, entry.target, entry.horizon, entry.loss, network)
+            table.add_row(*(str(cell) for cell in (*row, entry.epoch_length_blocks)))
+        notes = {
+            f"{asset} is no pair of the exchange: {default_symbol(asset)} stands for it (or {', '.join(others)} in "
+            "dollars)"
+            for asset, (_, *others) in PROXIES.items()
+        }
+        Console().print(table)
+        for note in sorted(notes):
+            print(note)
+        return
+    settings = settings_from(config=config)
+    settings = or_example(settings)
+    read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
+    for topic in read.topics:
+        said = (topic.network or "not said", str(topic.epoch_length_blocks or "not said"))
+        table.add_row(str(topic.topic_id), topic.token, topic.symbol, topic.target, topic.horizon, topic.loss, *said)
     Console().print(table)
-    for note in sorted(notes):
+    for note in sorted({f"{topic.proxy}: prices of {topic.symbol}" for topic in read.topics if topic.proxy}):
         print(note)
+    for line in read.warnings:
+        print(f"warning: {line}", flush=True)
+    for symbol, why in _listing_doubts(settings, read.topics).items():
+        print(f"warning: {symbol}: {why}; {remedy(symbol)}")
+
+
+def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> dict[str, str]:
+    """What the venues' own lists say against configured symbols; nothing where no venue can be asked from here."""
+    try:
+        venues = market_from(settings, SystemClock(), timeout_s=LISTING_PATIENCE_S, patience_s=0).venues
+    except ConfigError as error:  # such as MARKET=simulated without the exchange: the start says it, this is a list
+        print(f"symbols were not looked up: {error}")
+        return {}
+    return doubts(venues, configured, LISTING_PATIENCE_S)
 
 
 if __name__ == "__main__":

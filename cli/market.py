@@ -165,7 +165,7 @@ def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[
     """
     notes: list[str] = []
     settings = or_example(replaying(settings, replay), notes.append)
-    topics_from_config(*settings.config_files)
+    topics_from_config(*settings.config_files, node_version=settings.node_version)
     place = place_of(settings) if replay is None else None
     if place and place.last:
         settings = settings.model_copy(update={"market": place.market, "seed": place.last.seed})

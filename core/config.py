@@ -1,21 +1,23 @@
-"""config.json of the offchain node, read as the node itself reads it.
+"""config.json of the offchain node: the topics in it, and what is wrong or unwise.
 
-Go's decoder ignores unknown keys and the case of the keys it knows; ``parameters`` is a map, so its keys keep their
-case and its values must be strings. What the node would not say (or only long after the start), is said here, in one
-line that names file, key, value and remedy.
+What the node itself can read is in ``core.node_rules``; here is what its entries mean to this worker. What the node
+would not say (or only long after the start), is one line that names file, key, value and remedy.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from core.errors import ConfigError
+from core.json_node import EXAMPLE, JsonObject, read_json
+from core.json_node import JsonNode as _Node
+from core.node_rules import PUBLIC_NETWORKS, Severity, findings, named_version
 from core.topic import (
     CLASSIFICATION,
+    DOLLARS,
     LONGEST_MINUTE_HORIZON_MIN,
     LOSS_NAMES,
     PROXIES,
@@ -28,153 +30,80 @@ from core.topic import (
     fill_placeholders,
     horizon_text,
     parse_horizon,
+    split_symbol,
 )
 
-OUR_KEYS = ("InferenceEndpoint", "Token", "Target", "Horizon", "Loss", "Symbol", "Volatility")
 SIGNED_LOSSES = frozenset({"ztae", "zptae", "czar"})  # in units of the standard deviation of past returns
-ENTRYPOINT, OLD_ENTRYPOINT = "apiAdapter", "api-worker-reputer"
-NETWORKS = {"testnet": "allora-testnet-1", "mainnet": "allora-mainnet-1"}
-EXAMPLE = "config.example.json"
 _ASKED = re.compile(r".*/inference/([^/]*)")  # the path of an endpoint of ours, up to the token
 
 
-def topics_from_config(*paths: Path) -> tuple[Topic, ...]:
-    """The topics of a config.json or of several, in their order; the shipped catalogue fills in what is left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the files say: the topics, and what is legal in them and unwise."""
+
+    topics: tuple[Topic, ...]
+    warnings: tuple[str, ...]  # a line each
+
+
+def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | None = None) -> Config:
+    """A config.json or several, as one; the shipped catalogue fills in what is left out of a topic.
 
     Args:
         paths: files in any schema of the offchain node, v0.5 to the newest; each is of one wallet and network.
+        node_version: NODE_VERSION, the node that reads the files; where it is empty, each file's own keys tell.
+        own: host and port that inference listens on; None where questions do not come by the files' addresses.
     Raises:
         ConfigError: the first mistake in them, or a topic that inference could not tell from another.
     """
-    entries = [entry for path in paths for entry in _entries(path)]
+    warnings: list[str] = []
+    if node_version and named_version(node_version) is None:
+        warnings.append(
+            f"NODE_VERSION was {node_version[:80]!a}: it names no version such as v0.12.0, 0.9.1 or latest; each "
+            "file is checked for the version that its own keys tell"
+        )
+    entries = [entry for path in paths for entry in _entries(path, node_version, own, warnings)]
     for place, entry in enumerate(entries):
         for earlier in entries[:place]:
             _check_twins(earlier, entry)
     topics = tuple(topic for _, topic in entries)
     for node, topic in entries:
         _check_question(node, topic, topics)
-    return topics
+    return Config(topics=topics, warnings=tuple(dict.fromkeys(warnings)))
 
 
-def _entries(path: Path) -> "list[tuple[_Node, Topic]]":
-    """Each entry of one file, and the topic it stands for."""
-    root = _Node(path, "", _read(path))
-    if not isinstance(root.value, _Object):
+def topics_from_config(*paths: Path, node_version: str = "") -> tuple[Topic, ...]:
+    """The topics of a config.json or of several, in their order; see ``read_config``."""
+    return read_config(*paths, node_version=node_version).topics
+
+
+def _entries(
+    path: Path, node_version: str, own: tuple[str, int] | None, warnings: list[str]
+) -> "list[tuple[_Node, Topic]]":
+    """Each entry of one file, and the topic it stands for; adds to ``warnings``."""
+    root = read_json(path)
+    if not isinstance(root.value, JsonObject):
         root.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)
+    found = findings(root, node_version, own)
+    for finding in found:
+        if finding.severity is Severity.ERROR:
+            raise ConfigError(finding.line)
     entries = root.field("worker")
-    if entries.value is not None and not isinstance(entries.value, list):
-        entries.wrong("it must be a list with one entry for each topic", kind=True)
     if not entries.value:
         entries.wrong(f"give one entry for each topic, as in {EXAMPLE}", kind=True)
-    wallet = _Wallet.of(root.field("wallet"))
-    nodes = [_Node(path, f"worker[{index}]", value) for index, value in enumerate(entries.value)]
-    return [(node, _topic(node, wallet)) for node in nodes]
+    network = _network(root.field("wallet"))
+    read = [(node, _topic(node, network)) for node in entries.items()]
+    warnings += [finding.line for finding in found]
+    return read
 
 
-@dataclass(frozen=True, slots=True)
-class _Object:
-    """A JSON object with every pair it has, also where a key stands twice."""
-
-    pairs: tuple[tuple[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A JSON value, and where it stands. None is absent: Go's decoder takes null for that."""
-
-    file: Path
-    key: str
-    value: Any
-
-    def wrong(self, remedy: str, *, kind: bool = False) -> NoReturn:
-        """Raise the one line; with ``kind`` it says what sort of value it was and not which."""
-        shown = "is missing or null" if self.value is None else f"was {_shown(self.value, kind=kind)}"
-        line = f"{self.file}: {self.key or 'top level'} {shown}: {remedy}"
-        # Keys and values come from the file: whatever is in them, it stays one line.
-        raise ConfigError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
-
-    def field(self, name: str) -> "_Node":
-        """A key of a Go struct: found in any case."""
-        return self._child(name, [pair for pair in self.value.pairs if pair[0].casefold() == name.casefold()])
-
-    def at(self, name: str) -> "_Node":
-        """A key of a Go map: found in its own case alone."""
-        return self._child(name, [pair for pair in self.value.pairs if pair[0] == name])
-
-    def _child(self, name: str, found: list[tuple[str, Any]]) -> "_Node":
-        child = _Node(self.file, f"{self.key}.{name}" if self.key else name, found[-1][1] if found else None)
-        if len(found) > 1:
-            child.wrong(f"it is given {len(found)} times and the node takes the last; keep one", kind=True)
-        return child
-
-    def text(self, remedy: str) -> str | None:
-        """The value if it is a string or absent."""
-        if self.value is not None and not isinstance(self.value, str):
-            self.wrong(remedy)
-        return self.value
-
-
-def _shown(value: Any, *, kind: bool = False) -> str:
-    """A value for an error message: ASCII, on one line, not long; containers by their kind."""
-    kinds = {_Object: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number"}
-    if kind or isinstance(value, _Object | list):
-        return kinds.get(type(value), "a number")
-    text = json.dumps(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _read(path: Path) -> Any:
-    """The JSON value in ``path``, its objects as ``_Object``."""
-
-    def refuse_constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not JSON")
-
-    try:
-        if path.exists() and not path.is_file():  # what Docker makes of a mounted file that is missing
-            raise ConfigError(f"{path}: not a file: remove it, then cp {EXAMPLE} config.json")
-        text = path.read_bytes().decode("utf-8")
-        return json.loads(text, object_pairs_hook=lambda pairs: _Object(tuple(pairs)), parse_constant=refuse_constant)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file: cp {EXAMPLE} config.json, or set CONFIG_FILE") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}): check its owner and mode") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8") from error
-    except json.JSONDecodeError as error:
-        if text.startswith("\ufeff"):
-            raise ConfigError(
-                f"{path}: line 1 column 1: begins with a byte order mark: save it as UTF-8 without BOM"
-            ) from error
-        where = f"line {error.lineno} column {error.colno}"
-        raise ConfigError(f"{path}: {where}: not JSON ({error.msg}): correct it, or compare with {EXAMPLE}") from error
-    except (ValueError, RecursionError) as error:  # a constant, a number of thousands of digits, endless brackets
-        raise ConfigError(f"{path}: not JSON ({error}): compare with {EXAMPLE}") from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wallet:
-    """What the wallet says about the network and the node's version."""
-
-    network: str | None = None
-    since_v09: bool = False  # nodeRpcs is given and nodeRpc, which v0.9 dropped, is not
-
-    @classmethod
-    def of(cls, node: _Node) -> "_Wallet":
-        if node.value is None:
-            return cls()
-        if not isinstance(node.value, _Object):
-            node.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)  # it may hold a mnemonic: never shown
-        chain_id = node.field("chainId").text('it must be a string such as "allora-testnet-1"')
-        if chain_id and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", chain_id):  # it goes into URLs, headers and labels
-            node.field("chainId").wrong('it is letters, digits, dots and dashes, such as "allora-testnet-1"')
-        old = node.field("nodeRpc").text("it must be one URL in quotes")
-        several = node.field("nodeRpcs")
-        new = [] if several.value is None else several.value
-        if not isinstance(new, list) or not all(isinstance(url, str) for url in new):
-            several.wrong("it must be a list of URLs in quotes", kind=True)
-        hosts = [_host(url) for url in (*new, old or "")]
-        named = {network for word, network in NETWORKS.items() if any(word in host for host in hosts)}
-        return cls(network=chain_id or (named.pop() if len(named) == 1 else None), since_v09=bool(new) and not old)
+def _network(wallet: _Node) -> str | None:
+    """The chain id that a wallet names, or that its hosts do."""
+    chain_id = wallet.field("chainId").value
+    if chain_id and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", chain_id):  # it goes into URLs, headers and labels
+        wallet.field("chainId").wrong('it is letters, digits, dots and dashes, such as "allora-testnet-1"')
+    hosts = [_host(url) for url in (*(wallet.field("nodeRpcs").value or ()), wallet.field("nodeRpc").value or "")]
+    named = {network for word, network in PUBLIC_NETWORKS.items() if any(word in host for host in hosts)}
+    return chain_id or (named.pop() if len(named) == 1 else None)
 
 
 def _host(url: str) -> str:
@@ -184,15 +113,14 @@ def _host(url: str) -> str:
         return ""
 
 
-def _topic(entry: _Node, wallet: _Wallet) -> Topic:
-    if not isinstance(entry.value, _Object):
+def _topic(entry: _Node, network: str | None) -> Topic:
+    if not isinstance(entry.value, JsonObject):
         entry.wrong(f"each entry is an object with topicId and parameters, as in {EXAMPLE}", kind=True)
     topic_id = entry.field("topicId")
-    if type(topic_id.value) is not int or not 0 < topic_id.value < 2**63:  # a bool is an int too
-        topic_id.wrong("it must be a whole number above 0, without quotes")
-    _check_entrypoint(entry.field("inferenceEntrypointName"), wallet)
-    parameters = _parameters(entry.field("parameters"))
-    known = catalogue().get((wallet.network or "", topic_id.value))
+    parameters = entry.field("parameters")
+    if not isinstance(parameters.value, JsonObject):
+        parameters.wrong(f"it must be an object with Token and InferenceEndpoint, as in {EXAMPLE}", kind=True)
+    known = catalogue().get((network or "", topic_id.value))
     if known and known.target == CLASSIFICATION:
         topic_id.wrong(
             f"{known.asset} {known.horizon} on {known.network} is a classification topic, "
@@ -200,7 +128,7 @@ def _topic(entry: _Node, wallet: _Wallet) -> Topic:
         )
 
     token = _token(parameters.at("Token"), known)
-    target = _target(parameters.at("Target"), known, topic_id.value, wallet.network)
+    target = _target(parameters.at("Target"), known, topic_id.value, network)
     endpoint = parameters.at("InferenceEndpoint")
     table = dict(parameters.value.pairs)
     _check_endpoint(endpoint, topic_id.value, table)
@@ -209,36 +137,14 @@ def _topic(entry: _Node, wallet: _Wallet) -> Topic:
         token=token,
         symbol=_symbol(parameters.at("Symbol"), token),
         target=target,
-        horizon_min=_horizon_min(parameters.at("Horizon"), known, target, topic_id.value, wallet.network),
+        horizon_min=_horizon_min(parameters.at("Horizon"), known, target, topic_id.value, network),
         loss=_loss(parameters.at("Loss"), known, target),
         volatility=_volatility(parameters.at("Volatility"), known, target),
-        network=wallet.network,
+        network=network,
         epoch_length_blocks=known.epoch_length_blocks if known else None,
         endpoint=endpoint.value,
         parameters=tuple(table.items()),
     )
-
-
-def _check_entrypoint(name: _Node, wallet: _Wallet) -> None:
-    if name.value not in (ENTRYPOINT, OLD_ENTRYPOINT):
-        name.wrong(f'it must be "{ENTRYPOINT}" (node v0.7 and later) or "{OLD_ENTRYPOINT}" (before)')
-    if name.value == OLD_ENTRYPOINT and wallet.since_v09:
-        name.wrong(f'a node that reads wallet.nodeRpcs (v0.9 and later) does not know it; write "{ENTRYPOINT}"')
-
-
-def _parameters(node: _Node) -> _Node:
-    """``parameters``, with every key once, every value a string and ours spelt right."""
-    if not isinstance(node.value, _Object):
-        node.wrong(f"it must be an object with Token and InferenceEndpoint, as in {EXAMPLE}", kind=True)
-    keys = [key for key, _ in node.value.pairs]
-    for key in keys:
-        child = node.at(key)
-        if not isinstance(child.value, str):
-            child.wrong("every value in parameters must be a string in quotes, or the node does not start")
-        right = next((ours for ours in OUR_KEYS if ours.casefold() == key.casefold()), key)
-        if right not in keys:
-            child.wrong(f"keys in parameters are case-sensitive; write {right}")
-    return node
 
 
 def _token(node: _Node, known: CatalogueTopic | None) -> str:
@@ -255,11 +161,14 @@ def _symbol(node: _Node, token: str) -> str:
     symbol = node.value if node.value is not None else default_symbol(token)
     if not re.fullmatch(r"[A-Z0-9]{2,32}", symbol):
         node.wrong("give the exchange's name of the pair, capital letters and digits alone, such as ETHUSDT")
-    known = {entry.asset: entry.asset for entry in catalogue().values()}
-    known |= {pair.removesuffix("USDT"): asset for asset, pair in PROXIES.items()}
-    for base, other in sorted(known.items()):
-        if symbol.startswith(base) and other != token.upper() and not symbol.startswith(token.upper()):
-            node.wrong(f"that is a pair of {other} but Token is {token}; its prices would be submitted as {token}'s")
+    bases = (token.upper(), *PROXIES.get(token.upper(), ()))
+    base, quote = split_symbol(symbol)
+    if not quote or base not in bases:
+        what = f"a pair of {base} in {quote}" if quote else "not a pair in dollars"
+        node.wrong(
+            f"that is {what} and Token is {token}; its prices would be submitted as {token}'s in dollars: write "
+            f"{' or '.join(bases)} followed by a dollar ({', '.join(DOLLARS)}), such as {default_symbol(token)}"
+        )
     return str(symbol)
 
 
@@ -334,7 +243,9 @@ def _contradiction(node: _Node, known: CatalogueTopic, right: str) -> NoReturn:
 def _check_endpoint(node: _Node, topic_id: int, parameters: Mapping[str, str]) -> None:
     template = node.value
     if template is None:
-        node.wrong(f'add "http://inference:8000/inference/{{Token}}?topic={{TopicId}}", as in {EXAMPLE}')
+        node.wrong(
+            f'add "http://inference:8000/inference/{{Token}}?topic={{TopicId}}&height={{BlockHeight}}", as in {EXAMPLE}'
+        )
     known = ["TopicId", "BlockHeight", *(key for key in parameters if key != "InferenceEndpoint")]
     rest = template
     for key in known:

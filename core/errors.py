@@ -2,6 +2,7 @@
 
 WorkerError
 +- ConfigError           the file or the environment is wrong: do not start
+|  +- UnknownSymbol      a venue does not trade the pair: another venue may
 +- MarketUnavailable     ask again later (``retry_after_s``); the only one that is retried
 +- MalformedKlines       the venue answered, but not with klines: keep the last good data
 +- StaleKlines           the market in memory is older than allowed: answer 503, not an old number
@@ -17,6 +18,10 @@ class WorkerError(Exception):
 
 class ConfigError(WorkerError):
     """A file or a setting is wrong; the process must not start."""
+
+
+class UnknownSymbol(ConfigError):
+    """A venue does not trade the pair that the configuration names."""
 
 
 class MarketUnavailable(WorkerError):

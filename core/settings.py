@@ -109,6 +109,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
 
     config_file: Files = "config.json"
+    node_version: str = ""  # of the official node that reads the files; empty: told by their keys
     data_dir: Annotated[Path, AfterValidator(_at_home)] = Path("data")
     market: Annotated[Market, AnyCase] = Market.BINANCE
     # All of one market: api.binance.us is another one with thin candles of its own, and is not among them.
@@ -156,6 +157,11 @@ class Settings(BaseSettings):
     def config_files(self) -> tuple[Path, ...]:
         """The files that hold the topics: one, or one for each network or wallet."""
         return tuple(Path(name.strip()) for name in self.config_file.split(","))
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port that inference listens on; None where any free port will do."""
+        return (self.host, self.port) if self.port else None
 
     @property
     def venues(self) -> tuple[str, ...]:

@@ -23,9 +23,13 @@ LOSS_NAMES: Mapping[str, str] = MappingProxyType(
     | {"sqe": "mse", "se": "mse", "abse": "mae", "ae": "mae"}
 )
 
-# Assets that the spot market does not trade, and the pair that stands for each: one PAXG is one fine troy ounce of
-# gold in a vault. Source: paxos.com/paxgold.
-PROXIES: Mapping[str, str] = MappingProxyType({"XAU": "PAXGUSDT"})
+# Assets that the spot market does not trade, and what stands for each, the default first: one PAXG or XAUT is one fine
+# troy ounce of gold in a vault. Source: paxos.com/paxgold, gold.tether.to.
+PROXIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"XAU": ("PAXG", "XAUT")})
+
+# What counts as a dollar in a symbol: the dollar and the tokens that are redeemed for one. A name that ends with
+# another's comes before it, so that BTCFDUSD is BTC in FDUSD and not BTCFD in USD.
+DOLLARS = ("FDUSD", "PYUSD", "BUSD", "TUSD", "USD", "USDT", "USDC", "USDP", "USD1", "DAI")
 
 
 class Target(StrEnum):
@@ -123,8 +127,8 @@ class Topic:
         >>> Topic(topic_id=60, token="XAU", symbol="PAXGUSDT", target=Target.LOG_RETURN, horizon_min=1440).proxy
         'PAXG stands for XAU'
         """
-        token = self.token.upper()
-        return "" if self.symbol.startswith(token) else f"{self.symbol.removesuffix('USDT')} stands for {token}"
+        token, (base, _) = self.token.upper(), split_symbol(self.symbol)
+        return "" if base == token else f"{base} stands for {token}"
 
     @property
     def horizon_ms(self) -> int:
@@ -184,7 +188,20 @@ def default_symbol(token: str) -> str:
     >>> default_symbol("eth"), default_symbol("XAU")
     ('ETHUSDT', 'PAXGUSDT')
     """
-    return PROXIES.get(token.upper(), f"{token.upper()}USDT")
+    base, *_ = PROXIES.get(token.upper(), (token.upper(),))
+    return f"{base}USDT"
+
+
+def split_symbol(symbol: str) -> tuple[str, str]:
+    """Base and quote of a pair in dollars; the whole symbol and an empty quote where its quote is no dollar.
+
+    >>> split_symbol("ETHUSDT"), split_symbol("BTCFDUSD"), split_symbol("USDCUSDT"), split_symbol("ETHBTC")
+    (('ETH', 'USDT'), ('BTC', 'FDUSD'), ('USDC', 'USDT'), ('ETHBTC', ''))
+    """
+    for quote in DOLLARS:
+        if symbol.endswith(quote) and symbol != quote:
+            return symbol.removesuffix(quote), quote
+    return symbol, ""
 
 
 def parse_horizon(text: str) -> int:

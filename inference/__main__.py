@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from core.clock import HOUR_MS, SECOND_MS, Clock, CorrectedClock, SystemClock
-from core.config import topics_from_config
+from core.config import Config, read_config
 from core.errors import ConfigError
 from core.logs import configure_logging
 from core.settings import Market, Settings, load_settings
@@ -25,6 +25,7 @@ from inference.metrics import Metrics
 from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
 from market.failover import Failover
+from market.listings import log_doubts
 from market.live import LiveMarket
 from market.stream import stream_from
 from market.tail import read_tail
@@ -71,7 +72,8 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
     configure_logging(settings.log_level, service="inference", simulated=settings.market is Market.SIMULATED)
     clock = CorrectedClock(machine)
-    topics = topics_from_config(*settings.config_files)
+    config = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
+    topics = config.topics
     rows = rows_to_keep(topics)
     # The updater says at whose level candles are before it stores them: so first the candles are read, and then that.
     tails = {series: read_tail(settings.klines_dir, *series) for series in rows}
@@ -109,12 +111,12 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         try:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
-            for note in sorted({topic.proxy for topic in topics if topic.proxy}):
-                log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
+            _log_notes(config)
             service.start()
             live.start(service.candles_closed)
             if truth:
                 truth.start()
+            log_doubts(venues.venues, topics)
             server.run(sockets=[listener])
         finally:
             ledger.close()
@@ -126,6 +128,13 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             journal.close(STOP_S)
         log.info("ended")
     return 0
+
+
+def _log_notes(config: Config) -> None:
+    for warning in config.warnings:
+        log.warning("config_unwise", reason=warning)
+    for note in sorted({topic.proxy for topic in config.topics if topic.proxy}):
+        log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
 
 
 def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, clock: Clock) -> TruthFeed | None:

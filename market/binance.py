@@ -16,7 +16,7 @@ from core.errors import MalformedKlines
 from market.archive import check, read_archive
 from market.hosts import PROBATION_MS, Hosts, Reach, Refused
 from market.klines import FLOW_COLUMNS, INTERVALS, PRICE_COLUMNS, Klines, interval_name, month_span
-from market.provider import Offer, Price
+from market.provider import Listing, Offer, Price
 from market.quality import Aside, Sifted, sift
 from market.reading import json_of, number, price_of
 from market.rest_venue import RestVenue
@@ -61,7 +61,7 @@ class Binance(RestVenue):
     ) -> None:
         offer = Offer(
             name=name,
-            quote="USDT",
+            quote="",
             intervals_ms=frozenset(INTERVALS),
             flow=frozenset(FLOW_COLUMNS[1:]),
             archives=bool(archive_url),
@@ -127,6 +127,10 @@ class Binance(RestVenue):
             _log.info("ticker_one_by_one", why="the server does not know /api/v3/ticker/price?symbols=")
             self._one_by_one_until_ms = self._clock.now_ms() + PROBATION_MS  # it may have been a passing fault
         return prices
+
+    def listing(self, symbol: str) -> Listing | None:
+        """See the protocol."""
+        return self._ask(symbol, "/api/v3/exchangeInfo", {"symbol": symbol}, partial(_listing, symbol=symbol))
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         """One daily or monthly archive file, checked against its checksum file; see the protocol."""
@@ -237,6 +241,21 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     # The newest alone: that an old one ends some day to come is a slip, and costs no other its place.
     unfinished = [row[0] for row in rows[-2:] if row[6] >= now_ms]
     return replace(found, klines=found.klines.between(start_ms, min([end_ms, *unfinished])))
+
+
+def _listing(body: bytes, symbol: str) -> Listing:
+    """The entry of a symbol in ``exchangeInfo``.
+
+    Raises:
+        MalformedKlines: it has none.
+    """
+    answer = json_of(body)
+    entries = answer.get("symbols") if isinstance(answer, dict) else None
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and entry.get("symbol") == symbol:
+            base, quote = str(entry.get("baseAsset")), str(entry.get("quoteAsset"))
+            return Listing(base=base, quote=quote, trades=entry.get("status") == "TRADING")
+    raise MalformedKlines(f"no entry of {symbol} in the answer {body[:80]!r}")
 
 
 def _tickers(body: bytes, wanted: Sequence[str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from core.errors import ConfigError, MalformedKlines
+from core.errors import MalformedKlines, UnknownSymbol
 from market.klines import PRICE_COLUMNS, Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift
@@ -74,9 +74,9 @@ class CoinGecko(KeyedVenue):
         """See the protocol; "ethereum" for ETHUSDT."""
         base = usd_base("coingecko", symbol)
         if base not in COINS:
-            raise ConfigError(
+            raise UnknownSymbol(
                 f"no CoinGecko id is known for {base} of {symbol!r}: leave coingecko out of MARKET_VENUES, or set "
-                f"parameters.Symbol of this worker in config.json to one of {', '.join(COINS)} in USDT"
+                f"parameters.Symbol of this worker in config.json to one of {', '.join(COINS)} in dollars"
             )
         return COINS[base]
 

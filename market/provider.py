@@ -91,7 +91,7 @@ class Offer:
     """What a venue declares to have."""
 
     name: str  # as MARKET_VENUES names it: "coinbase"
-    quote: str  # currency that its prices are in: "USDT", "USD"
+    quote: str  # currency that its prices are in: "USD"; empty where it is the symbol's own
     intervals_ms: frozenset[int]  # klines it has; empty where it has prices alone
     history_rows: int | None = None  # klines further back than so many are not to be had; None is all of them
     flow: frozenset[str] = frozenset()  # flow columns it has; NaN stands in the others (volume: always there)
@@ -103,6 +103,15 @@ class Offer:
     requests_a_minute: int  # how often it lets itself be asked, all symbols together
     key: str = ""  # environment variable of the key it wants; empty where it wants none
     key_missing: bool = False  # it wants one and has none: it is not asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a venue's own list says of a symbol."""
+
+    base: str  # "ETH"
+    quote: str  # "USDT"
+    trades: bool  # False while it is halted, and for good once it is delisted
 
 
 class Venue(MarketData, Protocol):
@@ -120,6 +129,13 @@ class Venue(MarketData, Protocol):
 
         Raises:
             ConfigError: it cannot have a name there.
+        """
+
+    def listing(self, symbol: str) -> Listing | None:
+        """What the venue's own list says of a symbol; None where it knows the symbol and has no such list.
+
+        Raises:
+            UnknownSymbol: it does not know the symbol. Others: as ``klines``.
         """
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 from core.clock import Clock
-from core.errors import ConfigError, WorkerError
+from core.errors import ConfigError, UnknownSymbol, WorkerError
 from core.settings import urls_setting
+from core.topic import split_symbol
 from market.hosts import Blocked, Hosts, Refused
 from market.klines import INTERVALS, Klines
-from market.provider import Offer, Price, Venue
+from market.provider import Listing, Offer, Price, Venue
 from market.quality import Aside, Sifted
 
 T = TypeVar("T")
@@ -73,6 +74,11 @@ class RestVenue(Venue):
         """None: there are no archive files."""
         return None
 
+    def listing(self, symbol: str) -> Listing | None:
+        """None, after a price of the symbol was told; see the protocol."""
+        self.prices([symbol])
+        return None
+
     def _ahead_ms(self, time_of: Callable[[bytes], int]) -> int:
         """How far a venue is ahead whose ping tells its time; that is taken to be of the middle between both ways.
 
@@ -93,9 +99,9 @@ class RestVenue(Venue):
                 f"{self._offer.name} has no klines of {interval_ms} ms: choose one of {has}, or another venue"
             )
 
-    def _unknown(self, symbol: str, error: WorkerError) -> ConfigError:
+    def _unknown(self, symbol: str, error: WorkerError) -> UnknownSymbol:
         name = self._offer.name
-        return ConfigError(
+        return UnknownSymbol(
             f"unknown symbol {symbol!r}: {error}; set parameters.Symbol of this worker in config.json to a symbol that "
             f"{name} trades, or leave {name} out of MARKET_VENUES"
         )
@@ -203,15 +209,15 @@ def usd_base(venue: str, symbol: str) -> str:
     """The base asset of a symbol in dollars or in a dollar token, as a venue that quotes in USD has it.
 
     Raises:
-        ConfigError: its prices are in something else, or it is no symbol.
+        UnknownSymbol: its prices are in something else, or it is not a symbol.
 
-    >>> usd_base("tiingo", "ETHUSDT"), usd_base("tiingo", "USDCUSD")
-    ('ETH', 'USDC')
+    >>> usd_base("tiingo", "ETHUSDT"), usd_base("tiingo", "USDCUSD"), usd_base("tiingo", "BTCFDUSD")
+    ('ETH', 'USDC', 'BTC')
     """
-    found = re.fullmatch(r"([A-Z0-9]+)(USDT|USDC|USD)", symbol)
-    if not found:
-        raise ConfigError(
+    base, quote = split_symbol(symbol)
+    if not quote or not re.fullmatch(r"[A-Z0-9]+", base):
+        raise UnknownSymbol(
             f"{venue} has prices in USD, and {symbol!r} is not a symbol in USDT, USDC or USD: set parameters.Symbol of "
             f'this worker in config.json to one such as "ETHUSDT", or leave {venue} out of MARKET_VENUES'
         )
-    return found[1]
+    return base

@@ -26,6 +26,7 @@ from fastapi import FastAPI, Request, Response
 from core.clock import Clock, SystemClock
 from core.errors import ConfigError
 from core.logs import configure_logging
+from core.topic import split_symbol
 from market.faults import Fault, Faults, Outage
 from market.replay import ReplayTape
 from market.simulated_streams import LIFETIME_S, PING_EVERY_S, PONG_WITHIN_S, StreamProtocol, Streams
@@ -231,6 +232,7 @@ class SimulatedExchange:
         app.add_exception_handler(Refused, _refuse)
         app.get("/api/v3/ping")(lambda: {})
         app.get("/api/v3/time")(lambda: {"serverTime": self._clock.now_ms()})
+        app.get("/api/v3/exchangeInfo")(self._exchange_info)
         app.get("/api/v3/klines")(self._klines)
         app.get("/api/v3/ticker/price")(self._ticker)
         app.get(_ARCHIVE)(self._file)
@@ -250,6 +252,17 @@ class SimulatedExchange:
     def _post_outage(self, outage: Outage) -> None:
         self._faults.begin(outage)  # first, so that whoever is cut off finds nobody
         self._streams.add(StreamFault(kind="drop"))
+
+    def _exchange_info(self, request: Request) -> Response:
+        tape = self.tape
+        given = _parameters(request, ("symbol",))
+        listed = [_symbol(given["symbol"], tape)] if "symbol" in given else tape.symbols
+        entries = []
+        for symbol in listed:
+            base, quote = split_symbol(symbol)
+            entries.append({"symbol": symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote})
+        content = {"timezone": "UTC", "serverTime": self._clock.now_ms(), "symbols": entries}
+        return Response(json.dumps(content, separators=(",", ":")), media_type="application/json")
 
     def _klines(self, request: Request) -> Response:
         given = _parameters(request, ("symbol", "interval", "startTime", "endTime", "limit"))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from core.topic import split_symbol
 from research.metrics import FORGE, FORGE_BELOW
 from research.plots import direction_plot, forecast_and_truth, loss_over_time, reliability_plot
 from research.scores import NEWEST, SERVED, Scored
@@ -351,7 +352,7 @@ def _name(of_topic: Mapping[str, Any]) -> str:
 
 
 def _short(symbol: str) -> str:
-    return symbol.removesuffix("USDT")
+    return split_symbol(symbol)[0]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:

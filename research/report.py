@@ -12,6 +12,7 @@ from rich.table import Table
 
 from core.clock import iso
 from core.files import replace_file
+from core.topic import split_symbol
 from research.backtest import fingerprint
 from research.baselines import BASELINES
 from research.data import Recording, span_text
@@ -125,7 +126,7 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
         ratios = one["ratio_to_naive"]
         table.add_row(
             one["topic"].rpartition("/")[2] if not one["unseen"] else "unseen",
-            f"{one['symbol'].removesuffix('USDT')} {SHORT.get(one['target'], one['target'])} {one['horizon']}",
+            f"{split_symbol(one['symbol'])[0]} {SHORT.get(one['target'], one['target'])} {one['horizon']}",
             one["loss"],
             f"{one['rows']:,}",
             ratio_text(ratios[SERVED]),
@@ -141,7 +142,7 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
     ]
     for group in report["pooled_directions"]:
         top = group["most_confident_fifth"]
-        symbols = ", ".join(symbol.removesuffix("USDT") for symbol in group["symbols"])
+        symbols = ", ".join(split_symbol(symbol)[0] for symbol in group["symbols"])
         said.append(
             f"direction {'/'.join(group['horizons'])} of {symbols}, most confident fifth: {100 * top['rate']:.2f} % "
             f"right in {top['rows']:,} rows worth {top['effective']:,.0f}, p {p_text(top['p'])}"

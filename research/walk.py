@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from core.clock import DAY_MS, iso
 from core.errors import ConfigError
-from core.topic import CLASSIFICATION, LOSS_NAMES, Target, Topic, catalogue, default_symbol, parse_horizon
+from core.topic import CLASSIFICATION, LOSS_NAMES, Target, Topic, catalogue, default_symbol, parse_horizon, split_symbol
 from market.klines import interval_name
 from model.heads import LEADER, Panel, PanelPlan, panels_for, training_start_ms
 from research.data import Recording, span_text
@@ -118,7 +118,7 @@ def with_unseen(topics: Sequence[Topic], unseen: Sequence[str]) -> tuple[Topic, 
         if any(topic.symbol == symbol for topic in topics):
             continue
         for topic in questions.values():
-            token = symbol.removesuffix("USDT")
+            token, _ = split_symbol(symbol)
             stand_in = replace(topic, topic_id=STAND_IN_IDS + len(asked), token=token, symbol=symbol)
             asked.append(replace(stand_in, network=None, epoch_length_blocks=None))
     return tuple(asked)

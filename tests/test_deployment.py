@@ -39,6 +39,7 @@ FIXED = {
     "HOST": "0.0.0.0",  # noqa: S104 -- inside the container; published on 127.0.0.1 alone
     "PORT": "8000",
 }
+HANDED = {"NODE_VERSION": "${NODE_IMAGE_TAG:-v0.12.0}"}  # under another name, with the default of the node's image
 
 
 def env_example() -> dict[str, str]:
@@ -139,10 +140,12 @@ def test_docker_compose_cannot_be_made_to_use_invented_prices(
 
 
 def test_docker_compose_hands_every_setting_over_as_written(docker_compose: list[str], tmp_path: Path) -> None:
-    example = {name: value for name, value in env_example().items() if name in SETTINGS - FIXED.keys()}
+    example = {name: value for name, value in env_example().items() if name in SETTINGS - FIXED.keys() - HANDED.keys()}
     dotenv = "".join(f"{name}={value}\n" for name, value in example.items())
     for name in ("inference", "updater"):
-        assert resolve(docker_compose, tmp_path, dotenv)[name]["environment"] == example | FIXED
+        assert resolve(docker_compose, tmp_path, dotenv)[name]["environment"] == example | FIXED | {
+            "NODE_VERSION": "v0.12.0"
+        }
 
 
 @pytest.mark.parametrize(
@@ -160,6 +163,11 @@ def test_docker_compose_hands_every_setting_over_as_written(docker_compose: list
 )
 def test_the_nodes_image_is_configurable(docker_compose: list[str], tmp_path: Path, dotenv: str, image: str) -> None:
     assert resolve(docker_compose, tmp_path, dotenv)["node"]["image"] == image
+
+
+def test_the_files_are_checked_for_the_version_of_the_image(docker_compose: list[str], tmp_path: Path) -> None:
+    services = resolve(docker_compose, tmp_path, "NODE_IMAGE_TAG=v0.9.1\n")
+    assert {services[name]["environment"]["NODE_VERSION"] for name in ("inference", "updater")} == {"v0.9.1"}
 
 
 def test_a_second_network_gets_a_node_and_the_same_inference(docker_compose: list[str], tmp_path: Path) -> None:
@@ -189,7 +197,7 @@ def test_our_services_get_every_setting_and_a_market_that_is_real(name: str) -> 
     assert {key: value for key, value in environment.items() if key in FIXED} == FIXED
     assert {key: value for key, value in environment.items() if key not in FIXED} == {
         key: f"${{{key}:-}}" for key in SETTINGS - FIXED.keys()
-    }
+    } | HANDED
     assert "env_file" not in SERVICES[name]
 
 

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if base_url is not None and not re.fullmatch(r"https?://[^/?#\s]+/?", base_url):
             raise ConfigError(f"--base-url was {base_url!r}: it must be like http://127.0.0.1:8000")
         settings = load_settings()
-        topics = topics_from_config(*settings.config_files)
+        topics = topics_from_config(*settings.config_files, node_version=settings.node_version)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.config import OUR_KEYS, topics_from_config
+from core.config import topics_from_config
 from core.errors import ConfigError
-from core.topic import Target, Topic, Volatility, catalogue
+from core.node_rules import OUR_KEYS
+from core.topic import DOLLARS, Target, Topic, Volatility, catalogue, default_symbol, split_symbol
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.json"
 Read = Callable[[object], tuple[Topic, ...]]
@@ -175,8 +176,8 @@ def test_the_definition_of_a_catalogue_topic_may_be_repeated(read: Read) -> None
     ("asked", "symbol", "proxy"),
     [
         pytest.param(entry(60, Token="XAU"), "PAXGUSDT", "PAXG stands for XAU", id="gold"),
-        pytest.param(entry(60, Token="xau", Symbol="PAXGUSDC"), "PAXGUSDC", "PAXGUSDC stands for XAU", id="in dollars"),
-        pytest.param(entry(60, Token="XAU", Symbol="XAUTUSDT"), "XAUTUSDT", "", id="the operator's"),
+        pytest.param(entry(60, Token="xau", Symbol="PAXGUSDC"), "PAXGUSDC", "PAXG stands for XAU", id="in USDC"),
+        pytest.param(entry(60, Token="XAU", Symbol="XAUTUSDT"), "XAUTUSDT", "XAUT stands for XAU", id="the other one"),
         pytest.param(entry(70, Token="NEAR"), "NEARUSDT", "", id="NEAR"),
         pytest.param(entry(81, Token="XRP"), "XRPUSDT", "", id="XRP"),
         pytest.param(entry(56, Token="BERA"), "BERAUSDT", "", id="BERA"),
@@ -185,6 +186,56 @@ def test_the_definition_of_a_catalogue_topic_may_be_repeated(read: Read) -> None
 def test_each_asset_has_a_pair_and_a_proxy_is_named(read: Read, asked: dict[str, Any], symbol: str, proxy: str) -> None:
     (topic,) = read(config(asked))
     assert (topic.symbol, topic.proxy) == (symbol, proxy)
+
+
+@pytest.mark.parametrize("quote", DOLLARS)
+@pytest.mark.parametrize(
+    ("topic_id", "token", "base"), [(1, "ETH", "ETH"), (60, "XAU", "PAXG"), (9999, "DOGE", "DOGE")]
+)
+def test_a_pair_of_the_token_in_any_dollar_is_taken(
+    read: Read, topic_id: int, token: str, base: str, quote: str
+) -> None:
+    asked = {} if topic_id < 9999 else {"Target": "price", "Horizon": "10m"}
+    (topic,) = read(config(entry(topic_id, Token=token, Symbol=base + quote, **asked)))
+    assert split_symbol(topic.symbol) == (base, quote)
+
+
+@pytest.mark.parametrize(
+    ("token", "symbol"),
+    [
+        ("ETH", "ETHBTC"),
+        ("ETH", "ETHEUR"),
+        ("ETH", "ETHTRY"),
+        ("ETH", "ETHBNB"),
+        ("ETH", "ETHFIUSDT"),
+        ("ETH", "ETHWUSDT"),
+        ("ETH", "WETHUSDT"),
+        ("ETH", "STETHETH"),
+        ("ETH", "USDTETH"),
+        ("ETH", "USDT"),
+        ("ETH", "ETH"),
+        ("ETH", "ETHUSDTUSDT"),
+        ("ETH", "ETHUSDCUSDT"),
+        ("BTC", "WBTCUSDT"),
+        ("BTC", "BTCDOMUSDT"),
+        ("BTC", "BTCSTUSDT"),
+        ("BTC", "XBTUSD"),
+        ("SOL", "SOLVUSDT"),
+        ("XAU", "PAXGBTC"),
+        ("XAU", "PAXUSDT"),
+        ("DOGE", "DOGEBTC"),
+        ("DOGE", "1000DOGEUSDT"),
+        ("BTCB", "BTCBUSD"),
+    ],
+)
+def test_a_pair_of_something_else_or_in_something_else_is_refused(read: Read, token: str, symbol: str) -> None:
+    known = {"ETH": 1, "BTC": 14, "SOL": 37, "XAU": 60}.get(token)
+    asked = {} if known else {"Target": "log_return", "Horizon": "1h"}
+    with pytest.raises(ConfigError) as caught:
+        read(config(entry(known or 9999, Token=token, Symbol=symbol, **asked)))
+    assert f'Symbol was "{symbol}"' in str(caught.value)
+    assert f"Token is {token}" in str(caught.value)
+    assert f"such as {default_symbol(token)}" in str(caught.value)
 
 
 def test_a_price_topic_may_have_a_loss_for_returns(read: Read) -> None:
@@ -284,7 +335,7 @@ def without(key: str) -> dict[str, Any]:
             for word in Volatility
             if word is not Volatility.STD_HORIZON
         ),
-        pytest.param(config(entry(Symbol="PAXGUSDT")), ["pair of XAU", "Token is ETH"], id="Symbol of gold"),
+        pytest.param(config(entry(Symbol="PAXGUSDT")), ["pair of PAXG", "Token is ETH"], id="Symbol of gold"),
         pytest.param(
             config(entry(9999, Target="price", Horizon="250m")),
             ['Horizon was "250m"', "whole hours"],

@@ -1,0 +1,102 @@
+"""A file that is legal and unwise, with a symbol that nobody lists: each process says so once, and starts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from market.simulated import SimulatedExchange
+from tests.fakes import eventually, free_port, simulated_environment
+
+ROOT = Path(__file__).parents[2]
+ENDPOINT = "http://inference:8000/inference/{Token}?topic={TopicId}"
+QUESTION = {"Target": "price", "Horizon": "10m"}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    content = json.loads((ROOT / "config.example.json").read_text())
+    parameters = {"InferenceEndpoint": ENDPOINT, "Token": "DOGE", **QUESTION}
+    content["worker"] = [{"topicId": 9999, "inferenceEntrypointName": "apiAdapter", "parameters": parameters}]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[SimulatedExchange]:
+    with SimulatedExchange() as exchange:
+        yield exchange
+
+
+def events(log: Path, event: str) -> list[dict[str, str]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+@pytest.mark.parametrize("module", ["inference", "updater"])
+def test_a_service_says_it_once_in_its_log(
+    tmp_path: Path, config: Path, exchange: SimulatedExchange, module: str
+) -> None:
+    more = {"CONFIG_FILE": str(config), "NODE_VERSION": "nonsense", "MARKET_VENUES": "binance"}
+    given = simulated_environment(exchange, tmp_path / "data", free_port(), **more)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module], env=given, stdout=output, stderr=output, cwd=tmp_path
+        )
+    try:
+        eventually(lambda: bool(events(log, "symbol_doubted")), 60, "the word of the venue")
+        eventually(lambda: len(events(log, "config_unwise")) == 2, 10, "the warnings")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    reasons = [line["reason"] for line in events(log, "config_unwise")]
+    assert sum("NODE_VERSION was 'nonsense'" in reason for reason in reasons) == 1
+    assert sum("height={BlockHeight}" in reason for reason in reasons) == 1
+    (line,) = events(log, "symbol_doubted")
+    assert (line["symbol"], line["reason"], line["level"]) == ("DOGEUSDT", "binance does not list it", "warning")
+    assert "config.json" in line["remedy"]
+
+
+def test_birnn_topics_says_it_below_the_table(tmp_path: Path, config: Path, exchange: SimulatedExchange) -> None:
+    given = simulated_environment(exchange, tmp_path / "data", free_port(), MARKET_VENUES="binance")
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "topics", "--config", str(config)],
+        env=given,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 2
+    assert "height={BlockHeight}" in warnings[0]
+    assert "DOGEUSDT: binance does not list it; correct Token or Symbol" in warnings[1]
+    assert "DOGEUSDT" in done.stdout.partition("warning")[0]
+
+
+def test_birnn_run_prints_it_once_and_starts(tmp_path: Path, config: Path) -> None:
+    arguments = ["run", "--config", str(config), "--market", "simulated", "--port", str(free_port())]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", *arguments, "--data-dir", str(tmp_path / "data")],
+            env={**os.environ, "MARKET_VENUES": "binance"},
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+        )
+    try:
+        eventually(lambda: b"symbol_doubted" in log.read_bytes(), 90, "the word of the venue")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    assert sum(line.startswith("warning: ") for line in log.read_text().splitlines()) == 1
