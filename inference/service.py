@@ -186,7 +186,8 @@ class InferenceService:
         """
         outlook = self._outlooks.get(topic.key)
         if outlook is None:
-            raise StaleKlines(f"topic {topic.key}: starting: {self._missing_market(topic)}")
+            fault = self._kline_fault(topic)
+            raise StaleKlines(f"topic {topic.key}: {fault or f'starting: {self._missing_market(topic)}'}")
         anchor = self._anchor(outlook, now_ms)
         forecast, reason = self._forecast(outlook, now_ms)
         # Of a return nothing is carried.
@@ -311,8 +312,10 @@ class InferenceService:
 
     def _missing_market(self, topic: Topic) -> str:
         interval_ms = panel_of(topic.horizon_min).interval_ms
-        fault = self._live.kline_fault(topic.symbol, interval_ms)
-        return fault or f"no fresh {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
+        return self._kline_fault(topic) or f"no fresh {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
+
+    def _kline_fault(self, topic: Topic) -> str:
+        return self._live.kline_fault(topic.symbol, panel_of(topic.horizon_min).interval_ms)
 
     # In the background.
 

@@ -79,6 +79,7 @@ class Atlas(KeyedVenue):
         }
         klines = Klines.empty(interval_ms)
         refused: list[RefusedRow] = []
+        marked: list[RefusedRow] = []
         asked: list[Mapping[str, str | int]] = []
         while query is not None:
             if query in asked or len(asked) == MOST_PAGES:
@@ -88,8 +89,9 @@ class Atlas(KeyedVenue):
             got = self._ask("/api/rows/", {**query, **fixed}, partial(page, interval_ms=interval_ms, now_ms=now_ms))
             klines = klines.merge(got.sifted.klines)  # pages come oldest or newest first
             refused += got.sifted.refused
+            marked += got.sifted.marked
             query = got.following
-        return Sifted(klines=klines, refused=tuple(refused))
+        return Sifted(klines=klines, refused=tuple(refused), marked=tuple(marked))
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return {

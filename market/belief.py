@@ -10,11 +10,10 @@ import structlog
 from core.clock import MINUTE_MS, Clock, iso
 from core.errors import MalformedKlines
 from market.health import Health
-from market.klines import COLUMNS, Klines
+from market.klines import COLUMNS, MOST_LEAP, Klines, unit_leaps
 from market.level import Levels
 from market.provider import Venue
 from market.quality import (
-    MOST_LEAP,
     ROUNDING,
     STAYED_ROWS,
     Aside,
@@ -22,7 +21,6 @@ from market.quality import (
     RefusedRow,
     doubts_of,
     extent_of,
-    unit_leaps,
 )
 
 AGAIN_MS, REMEMBERED = 10 * MINUTE_MS, 10_000  # how long what a second venue said counts: a doubt stays in the window
@@ -120,7 +118,7 @@ class Belief:
         if recent is not None and len(run):  # the candle before the first says how far that one goes
             run = recent.between(0, int(run.open_time_ms[0])).merge(run)
         if not doubts and not unit_leaps(run):
-            if not alone:
+            if not alone and among is None:
                 self._held.pop((symbol, interval_ms), None)
             return klines
         sorted_out = self._levels_of(venue, symbol, run, doubts, recent)
@@ -138,7 +136,7 @@ class Belief:
             held_ms = leap_ms if held_ms is None else min(held_ms, leap_ms)
         if held_ms is not None:  # it comes again with the next question, and is believed when it has stayed
             keep &= klines.open_time_ms < held_ms
-        if not alone:
+        if not alone and among is None:
             self._hold(venue, symbol, run, held_ms)
         self._aside.put(venue.offer.name, symbol, interval_ms, refused, self._clock.now_ms())
         marked = [at_ms for at_ms in sorted_out.marked if at_ms in klines.open_time_ms[keep]]
@@ -201,7 +199,7 @@ class Belief:
             if is_right[number] is False:
                 odd.append(number)
             elif is_right[number] or level is None or _alike(run.close[first], level):
-                marked += [first] if number else []
+                marked += [] if level is None or _alike(run.close[first], level) else [first]
                 level = float(run.close[ends[number] - 1])
             else:  # nobody says, and it is a new level
                 back = [

@@ -193,8 +193,8 @@ class LiveMarket(StreamReader):
         return self._prices.anchors.get(symbol)
 
     def kline_fault(self, symbol: str, interval_ms: int) -> str:
-        """Why the last request for a series failed; empty when it did not."""
-        return self._kept[symbol, interval_ms].fault
+        """Why the last request for a series failed, or brought no new candle; empty where there is nothing to say."""
+        return self._kept[symbol, interval_ms].fault or self._market.remark(symbol, interval_ms)
 
     def price_fault(self, symbol: str) -> str:
         """Why the last request for a symbol's price failed; empty when it did not."""

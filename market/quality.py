@@ -14,7 +14,7 @@ import structlog
 from core.clock import MINUTE_MS, iso
 from core.errors import MalformedKlines
 from core.seldom import Seldom
-from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
+from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines, unit_leaps
 
 # More of a batch than this: it is not rows that are wrong but the batch, with other columns or units.
 MOST_REFUSED = 0.5
@@ -29,8 +29,6 @@ LEAST_LEAP = 0.1
 LEAP_RANGES = 10.0  # in units of the usual candle's range
 USUAL_ROWS = 240
 ROUNDING = 1e-6  # of a price, between a venue's candles and its ticker
-MOST_LEAP = float(np.log(2))  # beyond it candles that follow do not make one believable: it is another unit or asset
-WIDEST_LEAP = float(np.log(20))  # likewise over any hole: units are a hundredfold apart
 STAYED_ROWS = 2  # candles at the new level that make a leap believable by themselves
 
 Bools = npt.NDArray[np.bool_]
@@ -351,13 +349,6 @@ def check_unit(klines: Klines, beside: Klines) -> None:
             f"the close of {iso(int(run.open_time_ms[far[0]]))} is {ratio:.3g} times the one before: another unit "
             "or asset? Where it is the stored ones that are wrong, delete that symbol's folder in DATA_DIR/klines"
         )
-
-
-def unit_leaps(klines: Klines) -> list[int]:
-    """The rows whose close is so far from the one before that one of the two is of another unit or asset."""
-    rows = np.diff(klines.open_time_ms) / klines.interval_ms
-    bound = np.minimum(MOST_LEAP * (klines.interval_ms / MINUTE_MS) ** 0.25 * np.sqrt(rows), WIDEST_LEAP)
-    return (np.flatnonzero(np.abs(np.diff(np.log(klines.close))) > bound) + 1).tolist()
 
 
 def traded_in(klines: Klines) -> Bools:

@@ -144,8 +144,11 @@ class BiRNNForecaster:
         if len(tail) < needed:
             return f"{symbol} has {len(tail)} klines, a forecast needs {needed}"
         if tail.run_length()[-1] < unbroken_needed(self.panel):
-            start_ms, end_ms = list(tail.gaps())[-1]
-            return f"klines of {symbol} are missing between {iso(start_ms)} and {iso(end_ms)}"
+            began_ms = int(tail.open_time_ms[-tail.run_length()[-1]])
+            holes = [hole for hole in tail.gaps() if hole[1] == began_ms]
+            if not holes:
+                return f"{symbol} leapt more than twofold at {iso(began_ms)}: what was before tells nothing of what is"
+            return f"klines of {symbol} are missing between {iso(holes[0][0])} and {iso(holes[0][1])}"
         return None
 
     def _run(self, x_NLF: Floats32) -> Floats32:
