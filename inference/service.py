@@ -9,6 +9,7 @@ import structlog
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
 from core.decimals import decimal_text
 from core.errors import StaleKlines, UnusableForecast, WorkerError
+from core.seldom import Seldom
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.answer import Answer
@@ -111,6 +112,7 @@ class InferenceService:
         self._last: dict[str, Answer] = {}  # by Topic.key
         self._forecasting = threading.Lock()  # candles against champions; a request never takes it
         self._stopping = threading.Event()
+        self._seldom = Seldom()
         self._looking = threading.Thread(target=self._look_for_champions, name="champions", daemon=True)
 
     @property
@@ -363,7 +365,8 @@ class InferenceService:
         try:
             forecasts, reasons = forecaster.forecast(self._windows.get(forecaster.panel.interval_ms, {}))
         except Exception as error:
-            log.exception("forecast_failed", version=version)
+            if count := self._seldom.due("forecast_failed", version):
+                log.exception("forecast_failed", version=version, count=count)
             forecasts, reasons = {}, dict.fromkeys((topic.symbol for topic in self.topics), f"{version}: {error!r}")
         self._forecasts[version] = ({**before, **forecasts}, reasons)
 
@@ -416,5 +419,6 @@ class InferenceService:
             try:
                 self.choose()
             except Exception:
-                log.exception("champions_not_read", remedy="the ones in use stay")
+                if count := self._seldom.due("champions_not_read"):
+                    log.exception("champions_not_read", remedy="the ones in use stay", count=count)
             self._stopping.wait(LOOK_S)

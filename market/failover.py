@@ -392,7 +392,9 @@ class Failover(MarketData):
                 self._holes[hole] = now_ms
             for other, told in self._health.others(venue, symbol, interval_ms, (start_ms, end_ms), fitting):
                 if len(told):
-                    log.info("hole_filled", symbol=symbol, venue=other.offer.name, start=iso(start_ms), rows=len(told))
+                    if count := self._seldom.due("hole_filled", symbol, other.offer.name, count=len(told)):
+                        said = {"symbol": symbol, "venue": other.offer.name, "start": iso(start_ms), "rows": count}
+                        log.info("hole_filled", **said)
                     klines = klines.merge(told)
                     self.filled += len(told)
                     break

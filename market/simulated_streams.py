@@ -21,7 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from core.clock import SECOND_MS, Clock
 from market.faults import refusal
-from market.stream_faults import Kind, Payload, StreamFault, StreamFaults, another, as_json, broken, with_prices
+from market.stream_faults import FLOOD, Kind, Payload, StreamFault, StreamFaults, another, as_json, broken, with_prices
 from market.tape import INTERVALS_MS, Tape, unfinished
 from market.wire import kline_events
 
@@ -302,6 +302,11 @@ class Streams:
             factor = outlier.fault.factor or 1.1
             payload = with_prices(payload, lambda price: f"{float(price) * factor:.8f}")
         text: str | bytes = as_json(payload)
+        if self._faults.find("flood", symbol):
+            for _ in range(FLOOD):
+                self._tell(_Message(name=event.name, text=broken(payload, self._garbage)))
+                self._garbage += 1
+            return
         if self._faults.find("garbage", symbol):
             text = broken(payload, self._garbage)
             self._garbage += 1
