@@ -389,9 +389,8 @@ class Hosts:
     def _choose(self, url: str) -> None:
         with self._lock:
             now_ms = self._clock.now_ms()
-            if url != self._chosen:
-                if count := self._seldom.due("market_host_changed"):
-                    _log.warning("market_host_changed", host=url, before=self._chosen, count=count)
+            if url != self._chosen and (count := self._seldom.due("market_host_changed")):
+                _log.warning("market_host_changed", host=url, before=self._chosen, count=count)
             if url != self._chosen or now_ms - self._chosen_ms >= PROBATION_MS:
                 self._chosen, self._chosen_ms = url, now_ms
 

@@ -336,10 +336,9 @@ class LiveMarket(StreamReader):
             if is_lent:
                 fetched = fetched.merge(known.between(0, known.end_ms - OVERLAP_ROWS * kept.interval_ms))
             klines = known.merge(fetched).tail(kept.rows)
-            if kept.failures:
-                if count := self._seldom.due("klines_back", kept.symbol, kept.interval_ms):
-                    said = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "failures": kept.failures}
-                    log.info("klines_back", **said, count=count)
+            if kept.failures and (count := self._seldom.due("klines_back", kept.symbol, kept.interval_ms)):
+                said = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "failures": kept.failures}
+                log.info("klines_back", **said, count=count)
             corrected = _first_difference(known, fetched)
             # Fewer rows: old ones left. What an earlier run left counts once the venue has been asked about it.
             news = klines.end_ms != kept.klines.end_ms or len(klines) > len(kept.klines) or corrected is not None

@@ -291,7 +291,7 @@ class Streams:
     def _pass_on(self, event: _Event) -> None:
         """Tell it, as the faults will have it."""
         symbol, payload = event.symbol, event.payload
-        if self._faults.find("mute", symbol):
+        if self._faults.find("mute", symbol) or self._floods(event):
             return
         if event.closes:
             if self._faults.find("lose_candles", symbol):
@@ -302,11 +302,6 @@ class Streams:
             factor = outlier.fault.factor or 1.1
             payload = with_prices(payload, lambda price: f"{float(price) * factor:.8f}")
         text: str | bytes = as_json(payload)
-        if self._faults.find("flood", symbol):
-            for _ in range(FLOOD):
-                self._tell(_Message(name=event.name, text=broken(payload, self._garbage)))
-                self._garbage += 1
-            return
         if self._faults.find("garbage", symbol):
             text = broken(payload, self._garbage)
             self._garbage += 1
@@ -325,6 +320,15 @@ class Streams:
                 self._late.append((due_s, message))
             else:
                 self._tell(message)
+
+    def _floods(self, event: _Event) -> bool:
+        """Whether nonsense was told in its place."""
+        if not self._faults.find("flood", event.symbol):
+            return False
+        for _ in range(FLOOD):
+            self._tell(_Message(name=event.name, text=broken(event.payload, self._garbage)))
+            self._garbage += 1
+        return True
 
     def _tell_late(self, now_s: float) -> None:
         while self._late and self._late[0][0] <= now_s:

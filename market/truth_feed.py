@@ -106,9 +106,9 @@ class TruthFeed:
         else:
             if symbol not in self._ratios:
                 fault = f"{self.name} and the serving venue share too few minutes of {symbol}, or do not move together"
-        if fault != self._faults.get(symbol, "") and fault:
-            if count := self._seldom.due("truth_ratio_unknown", symbol):
-                log.warning("truth_ratio_unknown", symbol=symbol, venue=self.name, reason=fault, count=count)
+        news = fault and fault != self._faults.get(symbol, "")
+        if news and (count := self._seldom.due("truth_ratio_unknown", symbol)):
+            log.warning("truth_ratio_unknown", symbol=symbol, venue=self.name, reason=fault, count=count)
         self._faults = {**self._faults, symbol: fault}
 
     def _pause_s(self, began_ms: int) -> float:
