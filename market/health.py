@@ -27,6 +27,8 @@ UNPROVEN_MS, PROVEN_MS = MINUTE_MS, 15 * MINUTE_MS
 
 log = structlog.get_logger()
 
+ASKED_AGAIN = "it is asked again within seconds; a second venue in MARKET_VENUES would stand in meanwhile"
+
 Failures = list[tuple[Venue, WorkerError]]
 Ask = Callable[[Venue, str, int, int, int], Klines]
 
@@ -312,7 +314,10 @@ def _sorted_out(venue: Venue, symbol: str, error: WorkerError) -> tuple[str, str
 def failure_of(failures: Failures, what: str) -> WorkerError:
     """One error for all venues that were to be asked: of the kind that says what to do next."""
     if len(failures) == 1:
-        return failures[0][1]
+        error = failures[0][1]
+        if isinstance(error, MalformedKlines):
+            return MalformedKlines(f"{error}; {ASKED_AGAIN}")
+        return error
     told = "; ".join(f"{venue.offer.name}: {error}" for venue, error in failures)
     errors = [error for _, error in failures]
     message = f"no venue has {what}: {told}" if failures else f"no venue of MARKET_VENUES has {what}"
