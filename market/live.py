@@ -161,9 +161,10 @@ class LiveMarket(StreamReader):
 
     @property
     def incidents(self) -> dict[str, int]:
-        """How often so far a stream ended, a price was doubted, and REST had a candle otherwise than it was known."""
+        """How often so far each thing went wrong that the feed made good by itself."""
         return {
             "stream_ended": self._stream_ends,
+            "stream_message_refused": self._stream.malformed if self._stream else 0,
             "price_doubted": self._prices.anchors.refused,
             "candle_corrected": self._corrected,
             "venue_changed": self._market.switches,

@@ -146,6 +146,8 @@ class StreamReader(Protocol):
 class MarketStream(Protocol):
     """What a venue tells without being asked, kept up by a thread of its own."""
 
+    malformed: int  # messages so far that could not be read
+
     def start(self, reader: StreamReader) -> None:
         """Begin to listen; returns at once."""
 

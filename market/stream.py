@@ -10,8 +10,9 @@ import json
 import math
 import random
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -140,6 +141,7 @@ class BinanceStream(MarketStream):
         series: symbols and the intervals of their candles.
         ping_after_s: how long a connection may be silent before it is asked whether it is still there.
         silence_s: how long it may be silent although it is.
+        seconds: by which log lines come once a minute.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class BinanceStream(MarketStream):
         *,
         ping_after_s: float = PING_AFTER_S,
         silence_s: float = SILENCE_S,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self.urls = tuple(urls)
         self._ping_after_s, self._silence_s = ping_after_s, silence_s
@@ -161,7 +164,7 @@ class BinanceStream(MarketStream):
         self._symbols = frozenset(symbols)
         self.malformed = 0  # messages that could not be read
         self._kinds: Counter[str] = Counter()  # of those since the last line about them
-        self._seldom = Seldom()
+        self._seldom = Seldom(seconds)
         self._is_told_down = True  # the log's last word is that nothing comes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None

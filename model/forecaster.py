@@ -173,14 +173,19 @@ class Naive:
         needed = panel.steps(head) + 1 if head.kind.is_volatility else 1
         tail = klines.tail(max(WARMUP, needed))
         have = int(tail.run_length()[-1]) if len(tail) else 0
-        if have < needed:
-            raise StaleKlines(f"{symbol} has {have} klines without a hole, the naive {head.key} needs {needed}")
-        if have >= WARMUP:
-            scale = present_scale(tail)
-        else:  # soon after a hole the sanity band is drawn around what there is
-            returns = candle_returns(tail.tail(have))[1:]
-            scale = float(np.sqrt(np.mean(returns**2) + FLAT**2)) if have > 1 else FLAT
-        return _forecast(symbol, head, PERSISTENCE, tail.end_ms, float(naive(tail, panel, head)[-1]), scale)
+        returns = candle_returns(tail.between(tail.end_ms - len(tail) * tail.interval_ms, tail.end_ms))
+        known = returns[np.isfinite(returns)]  # some are missing soon after a hole
+        scale = present_scale(tail) if have >= WARMUP else float(np.sqrt(np.mean([*known**2, 0.0]) + FLAT**2))
+        if have >= needed:
+            number = float(naive(tail, panel, head)[-1])
+        else:
+            window = known[-(needed - 1) :]
+            if 2 * len(window) < needed - 1 or len(window) < LEAST_RETURNS:
+                raise StaleKlines(
+                    f"{symbol} has {len(window)} of the last {needed - 1} returns, the naive {head.key} needs half of them"
+                )
+            number = volatility_of(window, panel.interval_ms, head.kind)
+        return _forecast(symbol, head, PERSISTENCE, tail.end_ms, number, scale)
 
 
 def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) -> HeadForecast:
