@@ -391,6 +391,7 @@ class InferenceService:
                 panel=panel,
                 klines_end_ms=klines.end_ms,
                 close=float(klines.close[-1]),
+                newest=self._newest(topic.symbol),
                 champion=forecaster.version if forecaster else "",
                 created_ms=forecaster.manifest.created_ms if forecaster else 0,
                 forecast=forecast,
@@ -400,6 +401,12 @@ class InferenceService:
                 fallback_fault=fallback_fault,
             )
         self._outlooks = outlooks
+
+    def _newest(self, symbol: str) -> Price:
+        """The close of a symbol's newest candle: within an hour a price may go far from an hour's last one."""
+        windows = [window[symbol] for window in self._windows.values() if len(window.get(symbol, ()))]
+        klines = max(windows, key=lambda window: window.end_ms)
+        return Price(price=float(klines.close[-1]), asof_ms=klines.end_ms)
 
     def _fall_back(self, interval_ms: int) -> None:
         """The naive forecast of every question that is answered from an interval's candles, each once."""

@@ -32,9 +32,23 @@ from model.features import (
     rows_needed,
     unbroken_needed,
 )
-from model.heads import LEADER, MINUTE, PANELS, Head, Kind, Panel, candle_returns, decode, head_of, naive, panel_of
+from model.heads import (
+    LEADER,
+    MINUTE,
+    PANELS,
+    Head,
+    Kind,
+    Panel,
+    candle_returns,
+    decode,
+    head_of,
+    naive,
+    panel_of,
+    volatility_of,
+)
 
 PERSISTENCE = "persistence"  # the version of the naive forecast
+LEAST_RETURNS = 2  # that a naive volatility is made of
 MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
 MOST_TIMES = 50.0  # so is a volatility that many times above or below the present one
 # Weight of a minute's squared return in what is expected of a variance, as measured (docs/decisions/0005).
@@ -164,26 +178,31 @@ class Naive:
         """The naive forecast at the last of ``klines``.
 
         Args:
-            klines: closed klines of the head's panel; one for a return, the horizon and one more without a hole for
-                a volatility.
+            klines: closed klines of the head's panel; one for a return, and for a volatility the horizon and one more.
+                Of the horizon's returns half may be missing: one odd candle costs no answer.
         Raises:
             StaleKlines: there are fewer; says how many.
         """
         panel = panel_of(head.horizon_min)
         needed = panel.steps(head) + 1 if head.kind.is_volatility else 1
         tail = klines.tail(max(WARMUP, needed))
-        have = int(tail.run_length()[-1]) if len(tail) else 0
-        returns = candle_returns(tail.between(tail.end_ms - len(tail) * tail.interval_ms, tail.end_ms))
-        known = returns[np.isfinite(returns)]  # some are missing soon after a hole
-        scale = present_scale(tail) if have >= WARMUP else float(np.sqrt(np.mean([*known**2, 0.0]) + FLAT**2))
+        if not len(tail):
+            raise StaleKlines(f"{symbol} has no klines, the naive {head.key} needs {needed}")
+        have = int(tail.run_length()[-1])
+        returns = candle_returns(tail)
+        if have >= WARMUP:
+            scale = present_scale(tail)
+        else:  # soon after a hole the sanity band is drawn around what there is
+            known = returns[np.isfinite(returns)]
+            scale = float(np.sqrt(np.mean(known**2) + FLAT**2)) if len(known) else FLAT
         if have >= needed:
             number = float(naive(tail, panel, head)[-1])
         else:
-            window = known[-(needed - 1) :]
-            if 2 * len(window) < needed - 1 or len(window) < LEAST_RETURNS:
-                raise StaleKlines(
-                    f"{symbol} has {len(window)} of the last {needed - 1} returns, the naive {head.key} needs half of them"
-                )
+            window = returns[tail.open_time_ms >= tail.end_ms - (needed - 1) * tail.interval_ms]
+            window = window[np.isfinite(window)]
+            if len(window) < max(LEAST_RETURNS, (needed - 1) / 2):
+                have_of = f"{symbol} has {len(window)} of the last {needed - 1} returns"
+                raise StaleKlines(f"{have_of}, the naive {head.key} needs half of them")
             number = volatility_of(window, panel.interval_ms, head.kind)
         return _forecast(symbol, head, PERSISTENCE, tail.end_ms, number, scale)
 

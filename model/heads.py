@@ -265,6 +265,12 @@ def realised_volatility(klines: Klines, steps: int, kind: Kind = Kind.VOLATILITY
     return deviation
 
 
+def volatility_of(returns: Floats, interval_ms: int, kind: Kind) -> float:
+    """``realised_volatility`` of the returns that are known of a window, two or more; per minute."""
+    deviation = np.std(returns, ddof=1) if kind is Kind.VOLATILITY else np.sqrt(np.mean(returns**2))
+    return float(deviation * (interval_ms / MINUTE_MS) ** -0.5)
+
+
 def truth(klines: Klines, panel: Panel, head: Head) -> Floats:
     """What came true after each row, in the head's unit.
 
