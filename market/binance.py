@@ -24,6 +24,7 @@ from market.rest_venue import RestVenue
 T = TypeVar("T")
 
 PAGE_ROWS = 1000  # the most that one klines request may ask for
+LAST_ROWS = 2  # of a range, on a page of their own: that they are odd does not make the pages before them so
 # Of a row: open time, four prices, volume, close time, and the other flows; more are unused.
 PLACES = dict(zip(PRICE_COLUMNS + FLOW_COLUMNS, (1, 2, 3, 4, 5, 7, 8, 9, 10), strict=True))
 COLUMNS = 11
@@ -98,6 +99,7 @@ class Binance(RestVenue):
         end_ms = min(end_ms, now_ms // interval_ms * interval_ms)
         pages: list[Klines] = []
         while cursor < end_ms:
+            few = LAST_ROWS if pages else 0
             page = self._ask(
                 symbol,
                 "/api/v3/klines",
@@ -108,7 +110,7 @@ class Binance(RestVenue):
                     "endTime": end_ms - 1,
                     "limit": PAGE_ROWS,
                 },
-                partial(_page, interval_ms=interval_ms, start_ms=cursor, end_ms=end_ms, now_ms=now_ms),
+                partial(_page, interval_ms=interval_ms, start_ms=cursor, end_ms=end_ms, now_ms=now_ms, few=few),
             )
             self._aside.take(self.offer.name, symbol, interval_ms, page, now_ms)
             if not len(page.klines):
@@ -206,7 +208,7 @@ class Binance(RestVenue):
             raise
 
 
-def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
+def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int, few: int) -> Sifted:
     """The rows of one answer that lie in ``[start_ms, end_ms)`` and have closed, and those that are no klines.
 
     Raises:
@@ -228,7 +230,9 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     if (newest_ms := int(times.max())) < start_ms:
         raise MalformedKlines(f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(newest_ms)}")
     cells = {name: np.array([number(cell) for cell in columns[at]]) for name, at in PLACES.items()}
-    found = sift(interval_ms, times, cells, now_ms=now_ms + interval_ms)  # the running one may seem not to have begun
+    found = sift(
+        interval_ms, times, cells, now_ms=now_ms + interval_ms, few=few
+    )  # the running one may seem not to have begun
     # The newest alone: that an old one ends some day to come is a slip, and costs no other its place.
     newest = sorted(rows, key=lambda row: int(row[0]))[-2:]
     unfinished = [row[0] // interval_ms * interval_ms for row in newest if row[6] >= now_ms]

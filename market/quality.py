@@ -54,7 +54,9 @@ class Sifted:
     marked: tuple[RefusedRow, ...] = ()  # rows that are odd, and used
 
 
-def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *, now_ms: int | None = None) -> Sifted:
+def sift(
+    interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *, now_ms: int | None = None, few: int = 0
+) -> Sifted:
     """The rows of one answer that are klines, oldest first, in whatever order they came.
 
     Args:
@@ -62,6 +64,7 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
         columns: ``(T,)`` each, by the names of ``COLUMNS``; the four prices and ``volume`` must be there, the other
             flow columns count as NaN where they are not.
         now_ms: rows that open later are of the future; None does not ask.
+        few: so many refused rows say nothing of the batch, which is part of one.
     Returns:
         The klines, and the rows that break a rule. Equal rows of one time are one row. Where most rows lie equally far
         off the grid, each is taken for the minute that it began in, and marked.
@@ -94,7 +97,7 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
             for row in np.flatnonzero(broken & ~bad & ~same)
         ]
         bad |= broken
-    if len(refused) > MOST_REFUSED * rows:
+    if len(refused) > max(few, MOST_REFUSED * rows):
         raise MalformedKlines(
             f"{len(refused)} of {rows} rows are no klines: {_said(interval_ms, times, table, refused)}"
         )
