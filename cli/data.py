@@ -247,6 +247,8 @@ def _line_of(report: "SyncReport") -> str:
     parts += [f"{path.name} was damaged and set aside" for path in report.set_aside]
     if report.failure:
         parts.append(f"FAILED: {report.failure}")
+    if report.remark:
+        parts.append(report.remark)
     return "; ".join(parts)
 
 
@@ -403,6 +405,8 @@ def import_files(
                 first = found.refused[0]
                 at = iso(first.open_time_ms) if 0 <= first.open_time_ms < 253_402_300_800_000 else first.open_time_ms
                 parts.append(f"{len(found.refused)} refused, the first (row of {at}): {first.reason}")
+            if found.marked:
+                parts.append(f"{len(found.marked)} used, and odd: {found.marked[0].reason}")
             print("; ".join(parts))
     _say_where(store)
 

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from core.seldom import Seldom
+
 Item = TypeVar("Item")
 
 MANY = 8
@@ -47,6 +49,7 @@ class Drain(Generic[Item]):
         self._waiting: deque[Item] = deque()
         self._work = threading.Event()
         self._closing = threading.Event()
+        self._seldom = Seldom()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -96,7 +99,8 @@ class Drain(Generic[Item]):
         try:
             left = self._take(batch)
         except Exception:
-            log.exception("background_work_failed", thread=self._thread.name, items=len(batch))
+            if count := self._seldom.due("background_work_failed"):
+                log.exception("background_work_failed", thread=self._thread.name, items=len(batch), count=count)
             return True
         self._waiting.extendleft(reversed(left))
         return not left

@@ -21,6 +21,7 @@ from sqlalchemy.dialects import sqlite
 
 from core.clock import Clock
 from core.errors import ConfigError, WorkerError
+from core.seldom import Seldom
 from core.topic import Topic
 from inference.answer import Answer
 from inference.drain import Drain
@@ -99,6 +100,7 @@ class Ledger:
         self._elsewhere: dict[str, int] = {}  # Topic.key -> greatest height that only the database may know
         self._unwritten: dict[tuple[str, int], Answer] = {}  # queued for the database
         self.failures = 0  # writes and reads that failed
+        self._seldom = Seldom()
         self.dropped = 0  # answers that could not be queued for writing
         self._remembering = threading.Lock()  # held for a few dictionary operations, never while waiting
         self._engine = _open(url, clock)
@@ -259,7 +261,9 @@ class Ledger:
 
     def _count_failure(self, event: str, error: sa.exc.SQLAlchemyError, **more: object) -> None:
         self.failures += 1
-        log.error(event, reason=_one_line(error), remedy="look at the disk of DATA_DIR; answers go on", **more)
+        if count := self._seldom.due(event):
+            said = {"reason": _one_line(error), "remedy": "look at the disk of DATA_DIR; answers go on"}
+            log.error(event, **said, count=count, **more)
 
 
 def silent(topic: Topic, height: int) -> WorkerError:

@@ -208,7 +208,10 @@ def _of_venues(venues: Failover) -> Iterable[Metric]:
     refused = CounterMetricFamily("birnn_rows_refused", "Candles not believed", labels=["venue", "symbol", "reason"])
     for labels, count in sorted(venues.aside.counts.items()):
         refused.add_metric(labels, count)
-    return left, asked, most, refused
+    marked = CounterMetricFamily("birnn_rows_marked", "Odd candles that are used", labels=["venue", "symbol", "reason"])
+    for labels, count in sorted(venues.aside.marks.items()):
+        marked.add_metric(labels, count)
+    return left, asked, most, refused, marked
 
 
 def _labels(topic: Topic) -> tuple[str, str]:

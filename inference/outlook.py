@@ -42,6 +42,7 @@ class Outlook:
     panel: Panel
     klines_end_ms: int  # close of the newest kline
     close: float  # of the newest kline
+    newest: Price  # close of the symbol's newest kline of any interval
     champion: str  # version in use; empty without one
     created_ms: int  # when that version was trained
     forecast: HeadForecast | None  # the champion's
@@ -53,13 +54,13 @@ class Outlook:
     def why_no_anchor(self, anchor: Price) -> str:
         """Why a price cannot be of this market, going by its newest candle; empty when it can."""
         known = self.forecast or self.fallback
-        candles = max(0, anchor.asof_ms - self.klines_end_ms) / self.panel.interval_ms + 1
+        candles = max(0, anchor.asof_ms - self.newest.asof_ms) / self.panel.interval_ms + 1
         most = max(SURE_JUMP, SURE_SIGMAS * (known.scale if known else 0.0) * candles**0.5)
-        if abs(math.log(anchor.price / self.close)) <= most:
+        if abs(math.log(anchor.price / self.newest.price)) <= most:
             return ""
         return (
-            f"newest price of {self.topic.symbol} is {anchor.price}, its candle of {iso(self.klines_end_ms)} closed at "
-            f"{self.close}: more than {most:.1%} away, the next candle decides"
+            f"newest price of {self.topic.symbol} is {anchor.price}, its candle of {iso(self.newest.asof_ms)} closed "
+            f"at {self.newest.price}: more than {most:.1%} away, the next candle decides"
         )
 
     def why_no_champion(self, now_ms: int, limits: Limits) -> str:

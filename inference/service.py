@@ -9,6 +9,7 @@ import structlog
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
 from core.decimals import decimal_text
 from core.errors import StaleKlines, UnusableForecast, WorkerError
+from core.seldom import Seldom
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.answer import Answer
@@ -123,6 +124,7 @@ class InferenceService:
         self._last: dict[str, Answer] = {}  # by Topic.key
         self._forecasting = threading.Lock()  # candles against champions; a request never takes it
         self._stopping = threading.Event()
+        self._seldom = Seldom()
         self._looking = threading.Thread(target=self._look_for_champions, name="champions", daemon=True)
 
     @property
@@ -199,7 +201,8 @@ class InferenceService:
         """
         outlook = self._outlooks.get(topic.key)
         if outlook is None:
-            raise StaleKlines(f"topic {topic.key}: starting: {self._missing_market(topic)}")
+            fault = self._kline_fault(topic)
+            raise StaleKlines(f"topic {topic.key}: {fault or f'starting: {self._missing_market(topic)}'}")
         anchor = self._anchor(outlook, now_ms)
         forecast, reason = self._forecast(outlook, now_ms)
         # Of a return nothing is carried.
@@ -332,8 +335,10 @@ class InferenceService:
 
     def _missing_market(self, topic: Topic) -> str:
         interval_ms = panel_of(topic.horizon_min).interval_ms
-        fault = self._live.kline_fault(topic.symbol, interval_ms)
-        return fault or f"no fresh {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
+        return self._kline_fault(topic) or f"no fresh {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
+
+    def _kline_fault(self, topic: Topic) -> str:
+        return self._live.kline_fault(topic.symbol, panel_of(topic.horizon_min).interval_ms)
 
     # In the background.
 
@@ -381,7 +386,8 @@ class InferenceService:
         try:
             forecasts, reasons = forecaster.forecast(self._windows.get(forecaster.panel.interval_ms, {}))
         except Exception as error:
-            log.exception("forecast_failed", version=version)
+            if count := self._seldom.due("forecast_failed", version):
+                log.exception("forecast_failed", version=version, count=count)
             forecasts, reasons = {}, dict.fromkeys((topic.symbol for topic in self.topics), f"{version}: {error!r}")
         self._forecasts[version] = ({**before, **forecasts}, reasons)
 
@@ -406,6 +412,7 @@ class InferenceService:
                 panel=panel,
                 klines_end_ms=klines.end_ms,
                 close=float(klines.close[-1]),
+                newest=self._newest(topic.symbol),
                 champion=forecaster.version if forecaster else "",
                 created_ms=forecaster.manifest.created_ms if forecaster else 0,
                 forecast=forecast,
@@ -415,6 +422,12 @@ class InferenceService:
                 fallback_fault=fallback_fault,
             )
         self._outlooks = outlooks
+
+    def _newest(self, symbol: str) -> Price:
+        """The close of a symbol's newest candle: within an hour a price may go far from an hour's last one."""
+        windows = [window[symbol] for window in self._windows.values() if len(window.get(symbol, ()))]
+        klines = max(windows, key=lambda window: window.end_ms)
+        return Price(price=float(klines.close[-1]), asof_ms=klines.end_ms)
 
     def _fall_back(self, interval_ms: int) -> None:
         """The naive forecast of every question that is answered from an interval's candles, each once."""
@@ -434,5 +447,6 @@ class InferenceService:
             try:
                 self.choose()
             except Exception:
-                log.exception("champions_not_read", remedy="the ones in use stay")
+                if count := self._seldom.due("champions_not_read"):
+                    log.exception("champions_not_read", remedy="the ones in use stay", count=count)
             self._stopping.wait(LOOK_S)

@@ -8,6 +8,7 @@ import numpy as np
 import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, is_ahead, iso
+from core.seldom import Seldom
 from market.klines import Klines
 from market.provider import Price
 
@@ -18,7 +19,6 @@ LEAST_LIMIT, MOST_LIMIT = 0.002, 0.05  # of the price
 RANGE_ROWS = 30
 CONFIRMATIONS = 3  # prices in agreement, the first doubted one among them
 CONFIRMED_AFTER_MS = SECOND_MS  # and not all at once: a burst of trades through an empty book is one event
-SAY_EVERY_MS = MINUTE_MS
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class Anchors:
         self._believed: dict[str, Price] = {}
         self._usual: dict[str, _Usual] = {}
         self._doubts: dict[str, _Doubt] = {}
-        self._said_ms: dict[str, int] = {}
+        self._seldom = Seldom()
         self._offering = threading.Lock()
         self.refused = 0  # offers that were doubted
 
@@ -88,12 +88,10 @@ class Anchors:
                 self._believed[symbol] = price
                 return True
             self.refused += 1
-            if not 0 <= now_ms - self._said_ms.get(symbol, -SAY_EVERY_MS) < SAY_EVERY_MS:
-                self._said_ms[symbol] = now_ms
+            if count := self._seldom.due(symbol):
                 last = known or self._usual[symbol].price
-                log.warning(
-                    "price_doubted", symbol=symbol, price=price.price, last=last.price, last_asof=iso(last.asof_ms)
-                )
+                line = {"price": price.price, "last": last.price, "last_asof": iso(last.asof_ms)}
+                log.warning("price_doubted", symbol=symbol, count=count, **line)
             return False
 
     def is_usual(self, symbol: str, price: Price) -> bool:

@@ -10,7 +10,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from market.klines import PRICE_COLUMNS, Klines
 from market.provider import Offer, Price
-from market.quality import RefusedRow, Sifted
+from market.quality import MOST_REFUSED, RefusedRow, Sifted
 from market.reading import Row, aged_price, json_of, rows_in, sifted_rows, time_ms
 from market.rest_venue import KeyedVenue, usd_base
 
@@ -79,6 +79,7 @@ class Atlas(KeyedVenue):
         }
         klines = Klines.empty(interval_ms)
         refused: list[RefusedRow] = []
+        marked: list[RefusedRow] = []
         asked: list[Mapping[str, str | int]] = []
         while query is not None:
             if query in asked or len(asked) == MOST_PAGES:
@@ -88,8 +89,9 @@ class Atlas(KeyedVenue):
             got = self._ask("/api/rows/", {**query, **fixed}, partial(page, interval_ms=interval_ms, now_ms=now_ms))
             klines = klines.merge(got.sifted.klines)  # pages come oldest or newest first
             refused += got.sifted.refused
+            marked += got.sifted.marked
             query = got.following
-        return Sifted(klines=klines, refused=tuple(refused))
+        return Sifted(klines=klines, refused=tuple(refused), marked=tuple(marked))
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return {
@@ -113,10 +115,15 @@ def page(body: bytes, *, interval_ms: int, now_ms: int) -> Page:
     if interval_ms == MINUTE_MS:
         rows = [_flat(row) for row in rows]
     else:
-        for row in rows:
-            if type(row.get("count")) is not int:
-                raise MalformedKlines(f"a row must have the count of its minutes, was {str(row)[:80]}")
-        rows = [row for row in rows if row["count"] >= interval_ms // MINUTE_MS]
+        counted = [type(row.get("count")) is int for row in rows]
+        if counted.count(False) > MOST_REFUSED * len(rows):
+            odd = rows[counted.index(False)]
+            raise MalformedKlines(f"a row must have the count of its minutes, was {str(odd)[:80]}")
+        rows = [
+            row if known else {}  # which sifting refuses
+            for row, known in zip(rows, counted, strict=True)
+            if not known or row["count"] >= interval_ms // MINUTE_MS
+        ]
     columns = RAW_COLUMNS if interval_ms == MINUTE_MS else COLUMNS
     following = answer.get("next")
     if following is not None and not isinstance(following, str):

@@ -17,16 +17,18 @@ from market.archive import check, read_archive
 from market.hosts import PROBATION_MS, Hosts, Reach, Refused
 from market.klines import FLOW_COLUMNS, INTERVALS, PRICE_COLUMNS, Klines, interval_name, month_span
 from market.provider import Listing, Offer, Price
-from market.quality import Aside, Sifted, sift
-from market.reading import json_of, number, price_of
+from market.quality import UNREADABLE_MS, Aside, Sifted, sift
+from market.reading import json_of, number, price_of, whole_rows
 from market.rest_venue import RestVenue
 
 T = TypeVar("T")
 
 PAGE_ROWS = 1000  # the most that one klines request may ask for
+LAST_ROWS = 2  # of a range, on a page of their own: that they are odd does not make the pages before them so
 # Of a row: open time, four prices, volume, close time, and the other flows; more are unused.
 PLACES = dict(zip(PRICE_COLUMNS + FLOW_COLUMNS, (1, 2, 3, 4, 5, 7, 8, 9, 10), strict=True))
 COLUMNS = 11
+ROW_RULE = f"a row must be a list of {COLUMNS} columns or more with times in milliseconds"
 BAD_SYMBOL_CODES = {-1100, -1121}  # illegal characters in a parameter (the symbol is the only text); invalid symbol
 # REST serves what an archive file does not: a broken archive host is not worth waiting for.
 ARCHIVE_PATIENCE_S = 5.0
@@ -97,6 +99,7 @@ class Binance(RestVenue):
         end_ms = min(end_ms, now_ms // interval_ms * interval_ms)
         pages: list[Klines] = []
         while cursor < end_ms:
+            few = LAST_ROWS if pages else 0
             page = self._ask(
                 symbol,
                 "/api/v3/klines",
@@ -107,9 +110,9 @@ class Binance(RestVenue):
                     "endTime": end_ms - 1,
                     "limit": PAGE_ROWS,
                 },
-                partial(_page, interval_ms=interval_ms, start_ms=cursor, end_ms=end_ms, now_ms=now_ms),
+                partial(_page, interval_ms=interval_ms, start_ms=cursor, end_ms=end_ms, now_ms=now_ms, few=few),
             )
-            self._aside.put(self.offer.name, symbol, interval_ms, page.refused, now_ms)
+            self._aside.take(self.offer.name, symbol, interval_ms, page, now_ms)
             if not len(page.klines):
                 break
             pages.append(page.klines)
@@ -155,7 +158,7 @@ class Binance(RestVenue):
         except MalformedKlines as error:
             raise MalformedKlines(f"{self._files.urls[0]}{path}: {error}") from error
         now_ms = self._clock.now_ms()
-        self._aside.put(self.offer.name, symbol, interval_ms, found.refused, now_ms)
+        self._aside.take(self.offer.name, symbol, interval_ms, found, now_ms)
         return found.klines.closed(now_ms)
 
     def answers(self, timeout_s: float) -> Reach:
@@ -209,7 +212,7 @@ class Binance(RestVenue):
             raise
 
 
-def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
+def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int, few: int) -> Sifted:
     """The rows of one answer that lie in ``[start_ms, end_ms)`` and have closed, and those that are no klines.
 
     Raises:
@@ -218,29 +221,34 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     rows = json_of(body)
     if not isinstance(rows, list):
         raise MalformedKlines(f"klines must be a list, was {str(rows)[:80]}")
-    for place, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) < COLUMNS:
-            raise MalformedKlines(f"row {place} must be a list of {COLUMNS} columns or more, was {str(row)[:80]}")
-        if type(row[0]) is not int or type(row[6]) is not int or not 0 <= row[0] < 10**14:
-            raise MalformedKlines(f"row {place} must have times in milliseconds, was {str(row)[:80]}")
+    rows = whole_rows(rows, _is_row, COLUMNS, ROW_RULE)
     if not rows:
         return Sifted(klines=Klines.empty(interval_ms))
-    lengths = {row[6] - row[0] + 1 for row in rows}
+    lengths = {row[6] - row[0] + 1 for row in rows if row[0] != UNREADABLE_MS}
     if interval_ms not in lengths and lengths <= INTERVALS.keys():
         raise MalformedKlines(f"rows must be {interval_ms // 1000} s long, all are {min(lengths) // 1000} s or longer")
     columns = list(zip(*(row[:COLUMNS] for row in rows), strict=True))
     times = np.array(columns[0], dtype=np.int64)
-    if (np.diff(times) < 0).any():
+    if 2 * int((np.diff(times) < 0).sum()) > len(times):  # of a page newest first, older rows may have been cut off
         raise MalformedKlines("open_time_ms must rise: the rows are in another order")
-    if times[-1] < start_ms:
-        raise MalformedKlines(
-            f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(int(times[-1]))}"
-        )
+    if (newest_ms := int(times.max())) < start_ms:
+        raise MalformedKlines(f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(newest_ms)}")
     cells = {name: np.array([number(cell) for cell in columns[at]]) for name, at in PLACES.items()}
-    found = sift(interval_ms, times, cells, now_ms=now_ms + interval_ms)  # the running one may seem not to have begun
+    found = sift(
+        interval_ms, times, cells, now_ms=now_ms + interval_ms, few=few
+    )  # the running one may seem not to have begun
     # The newest alone: that an old one ends some day to come is a slip, and costs no other its place.
-    unfinished = [row[0] for row in rows[-2:] if row[6] >= now_ms]
-    return replace(found, klines=found.klines.between(start_ms, min([end_ms, *unfinished])))
+    newest = sorted(rows, key=lambda row: int(row[0]))[-2:]
+    unfinished = [row[0] // interval_ms * interval_ms for row in newest if row[6] >= now_ms]
+    klines = found.klines.between(start_ms, min([end_ms, *unfinished]))
+    return replace(found, klines=klines)
+
+
+def _is_row(row: list[Any]) -> bool:
+    """Whether a row has all columns, and times in milliseconds."""
+    if len(row) < COLUMNS:
+        return False
+    return type(row[0]) is int and type(row[6]) is int and 0 <= row[0] < 10**14
 
 
 def _listing(body: bytes, symbol: str) -> Listing:

@@ -12,7 +12,7 @@ from market.hosts import Refused
 from market.klines import Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift_closed
-from market.reading import aged_price, json_of, number, time_ms, whole_seconds_ms
+from market.reading import aged_price, json_of, number, time_ms, whole_rows, whole_seconds_ms
 from market.rest_venue import RestVenue, usd_base
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Coinbase(RestVenue):
             }
             read = partial(candles, interval_ms=interval_ms, now_ms=now_ms, last_ms=end_ms)
             page = self._of_product(symbol, path, params, read)
-            self._aside.put(self.OFFER.name, symbol, interval_ms, page.refused, now_ms)
+            self._aside.take(self.OFFER.name, symbol, interval_ms, page, now_ms)
             run = page.klines.between(first_ms, end_ms)
             silent = 0 if len(run) else silent + 1
             runs.append(run)
@@ -132,6 +132,7 @@ def ticker(body: bytes, *, symbol: str, clock: Clock) -> Price:
 def _rows(answer: Any) -> list[list[Any]]:
     if isinstance(answer, dict) and isinstance(answer.get("candles"), list):
         answer = [[row.get(name) for name in ADVANCED] if isinstance(row, dict) else None for row in answer["candles"]]
-    if not isinstance(answer, list) or not all(isinstance(row, list) and len(row) == len(COLUMNS) for row in answer):
-        raise MalformedKlines(f"candles must be a list of rows of {len(COLUMNS)}, was {str(answer)[:80]}")
-    return answer
+    rule = f"candles must be a list of rows of {len(COLUMNS)}"
+    if not isinstance(answer, list):
+        raise MalformedKlines(f"{rule}, was {str(answer)[:80]}")
+    return whole_rows(answer, lambda row: len(row) == len(COLUMNS), len(COLUMNS), rule)

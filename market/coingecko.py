@@ -12,7 +12,7 @@ from core.errors import MalformedKlines, UnknownSymbol
 from market.klines import PRICE_COLUMNS, Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift
-from market.reading import aged_price, json_of, number
+from market.reading import aged_price, json_of, number, whole_rows
 from market.rest_venue import KeyedVenue, usd_base
 
 COINS = {
@@ -113,8 +113,9 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
         MalformedKlines: they are no candles, or of another length.
     """
     rows = json_of(body)
-    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) >= 5 for row in rows):
+    if not isinstance(rows, list):
         raise MalformedKlines(f"candles must be a list of lists of 5 columns, was {body[:80]!r}")
+    rows = whole_rows(rows, lambda row: len(row) >= 5, 5, "candles must be a list of lists of 5 columns")
     ends = np.array([row[0] if type(row[0]) is int and 0 < row[0] < 10**14 else 0 for row in rows], np.int64)
     whole = ends % interval_ms == 0
     kept = whole | ((ends != ends.min(initial=2**62)) & (ends != ends.max(initial=0)))

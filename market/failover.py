@@ -13,8 +13,10 @@ import numpy as np
 import structlog
 
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock, iso
-from core.errors import WorkerError
+from core.errors import MalformedKlines, WorkerError
+from core.seldom import Seldom
 from market.belief import Belief
+from market.endings import Endings
 from market.health import KLINES, PRICES, Failures, Health, VenueFault, failure_of
 from market.klines import Klines, Span, interval_name, joined, without
 from market.level import Levels
@@ -25,6 +27,7 @@ from market.quotes import Quotes
 # Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
 SILENT_ROWS = 2
 PUBLISHED_MS = 20 * SECOND_MS  # by then a venue has told a candle that it has
+PART_ROWS = 1_000  # a page of most venues
 MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
 LONGEST_VAIN_MS = 60 * MINUTE_MS  # between two offers of what may be asked for again
 NEWEST_ROWS, ARCHIVED_MS = 5, 3 * DAY_MS  # what a venue must have to be asked for a series from its beginning
@@ -72,6 +75,8 @@ class Failover(MarketData):
         self._levels = Levels(self.venues, clock, self._health)
         self._lock = threading.RLock()
         self._belief = Belief(self._levels, self._health, aside, clock)
+        self._endings = Endings(clock)
+        self._seldom = Seldom()
         self._quotes = Quotes(self.venues, self._levels, self._health, clock)
         self._series: dict[tuple[str, int], _Series] = {}  # by (symbol, interval)
         self._holes: dict[tuple[str, int, int], int] = {}  # by symbol, interval, start: when another venue was asked
@@ -92,10 +97,7 @@ class Failover(MarketData):
                 failures.append((venue, why))
                 continue
             try:
-                told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
-                if self._is_silent(symbol, told, (start_ms, end_ms)) and venue.hosts.doubt("tells no new candle"):
-                    told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
-                klines = self._belief.believed(venue, symbol, told)
+                told, klines = self._told(venue, symbol, interval_ms, (start_ms, end_ms))
             except WorkerError as error:
                 self._health.failed(venue, KLINES, symbol, error)
                 failures.append((venue, error))
@@ -106,13 +108,58 @@ class Failover(MarketData):
                 silent.append((venue, klines))
                 self._was_in_vain(venue, symbol, series)
                 continue
+            self._endings.went_on(symbol, (start_ms, end_ms))
             for other, _ in silent:
                 self._health.silent(other, symbol)
             return self._filled(venue, symbol, self._taken(venue, symbol, klines, (start_ms, end_ms)))
         if silent:  # whoever has the newest; it is the market that is silent
             venue, klines = max(silent, key=lambda one: one[1].end_ms)
+            self._endings.look(
+                symbol, interval_ms, [one for one, _ in silent], max(klines.end_ms, self._known_end_ms(symbol))
+            )
             return self._taken(venue, symbol, klines, (start_ms, end_ms))
         raise failure_of(failures, f"{interval_name(interval_ms)} klines of {symbol}")
+
+    def _told(self, venue: Venue, symbol: str, interval_ms: int, asked: Span) -> tuple[Klines, Klines]:
+        """What a venue has of a range, and what is believed of it.
+
+        Where the whole is not to be used, each part of ``PART_ROWS`` is asked for by itself, the newest first: some odd
+        hours must not cost the others their place. What stays out is missing.
+
+        Raises:
+            WorkerError: as the venue does; MalformedKlines where the newest part is not to be used either.
+        """
+
+        def ask(start_ms: int, end_ms: int) -> tuple[Klines, Klines]:
+            told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
+            if self._is_silent(symbol, told, (start_ms, end_ms)) and venue.hosts.doubt("tells no new candle"):
+                told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
+            return told, self._belief.believed(venue, symbol, told)
+
+        start_ms, end_ms = asked
+        part_ms = PART_ROWS * interval_ms
+        try:
+            return ask(start_ms, end_ms)
+        except MalformedKlines:
+            if end_ms - start_ms <= part_ms:
+                raise
+        told, klines = ask(end_ms - part_ms, end_ms)
+        for part_end_ms in range(end_ms - part_ms, start_ms, -part_ms):
+            try:
+                older = ask(max(start_ms, part_end_ms - part_ms), part_end_ms)
+            except MalformedKlines as error:
+                if count := self._seldom.due("part_refused", symbol, interval_ms):
+                    log.warning("part_refused", symbol=symbol, interval_ms=interval_ms, reason=str(error), parts=count)
+                continue
+            told, klines = older[0].merge(told), older[1].merge(klines)
+        return told, klines
+
+    def remark(self, symbol: str, interval_ms: int) -> str:
+        """See the protocol."""
+        return self._belief.why_held(symbol, interval_ms) or self._endings.of(symbol)
+
+    def _known_end_ms(self, symbol: str) -> int:
+        return max((recent.end_ms for recent in self._levels.recents(symbol)), default=0)
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         """See the protocol: the series' own venue's archives, or where it has none yet of the first that has any."""
@@ -323,7 +370,8 @@ class Failover(MarketData):
         self.on_standing()
         if before and before != name:
             self.switches += 1
-            log.warning("market_venue_changed", symbol=symbol, venue=name, before=before)
+            if count := self._seldom.due("market_venue_changed", symbol):
+                log.warning("market_venue_changed", symbol=symbol, venue=name, before=before, times=count)
         return klines
 
     def _filled(self, venue: Venue, symbol: str, klines: Klines) -> Klines:
@@ -344,7 +392,9 @@ class Failover(MarketData):
                 self._holes[hole] = now_ms
             for other, told in self._health.others(venue, symbol, interval_ms, (start_ms, end_ms), fitting):
                 if len(told):
-                    log.info("hole_filled", symbol=symbol, venue=other.offer.name, start=iso(start_ms), rows=len(told))
+                    if count := self._seldom.due("hole_filled", symbol, other.offer.name, count=len(told)):
+                        said = {"symbol": symbol, "venue": other.offer.name, "start": iso(start_ms), "rows": count}
+                        log.info("hole_filled", **said)
                     klines = klines.merge(told)
                     self.filled += len(told)
                     break

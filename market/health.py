@@ -8,6 +8,7 @@ import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
+from core.seldom import Seldom
 from market.hosts import PROBATION_MS, Blocked, Refused
 from market.klines import Klines, Span
 from market.provider import Venue
@@ -25,6 +26,8 @@ SIGN_OF_LIFE_S = 3.0  # how long one is waited for
 UNPROVEN_MS, PROVEN_MS = MINUTE_MS, 15 * MINUTE_MS
 
 log = structlog.get_logger()
+
+ASKED_AGAIN = "it is asked again within seconds; a second venue in MARKET_VENUES would stand in meanwhile"
 
 Failures = list[tuple[Venue, WorkerError]]
 Ask = Callable[[Venue, str, int, int, int], Klines]
@@ -68,6 +71,7 @@ class Health:
         self._watched: set[str] = set()  # venues whose sign of life is awaited
         self._proven: set[str] = set()  # venues that have given one
         self._stopping = threading.Event()
+        self._seldom = Seldom()
 
     @property
     def faults(self) -> dict[tuple[str, str, str], VenueFault]:
@@ -198,16 +202,18 @@ class Health:
             if fault and fault.state not in {"silent", "frozen"}:
                 away_s = (self._clock.now_ms() - fault.since_ms) / 1000
                 said = {"asked_for": kind, "symbol": symbol, "away_s": away_s, "failures": fault.failures}
-                log.info("venue_back", venue=name, **said)
+                if count := self._seldom.due("venue_back", name, kind, symbol):
+                    log.info("venue_back", venue=name, **said, count=count)
 
     def proven(self, venue: Venue) -> None:
         """A venue has answered what is asked of it as a sign of life."""
         with self._lock:
             self._proven.add(venue.offer.name)
 
-    @staticmethod
-    def _say_left(name: str, kind: str, symbol: str, state: str, reason: str) -> None:
-        log.warning("venue_left", venue=name, asked_for=kind, symbol=symbol, state=state, reason=reason)
+    def _say_left(self, name: str, kind: str, symbol: str, state: str, reason: str) -> None:
+        if count := self._seldom.due("venue_left", name, kind, symbol, state):
+            said = {"asked_for": kind, "symbol": symbol, "state": state, "reason": reason}
+            log.warning("venue_left", venue=name, **said, count=count)
 
     def _is_left(self, venue: Venue, kind: str, symbol: str, now_ms: int) -> bool:
         return venue.offer.key_missing or self._fault_of(venue.offer.name, kind, symbol, now_ms) is not None
@@ -308,7 +314,10 @@ def _sorted_out(venue: Venue, symbol: str, error: WorkerError) -> tuple[str, str
 def failure_of(failures: Failures, what: str) -> WorkerError:
     """One error for all venues that were to be asked: of the kind that says what to do next."""
     if len(failures) == 1:
-        return failures[0][1]
+        error = failures[0][1]
+        if isinstance(error, MalformedKlines):
+            return MalformedKlines(f"{error}; {ASKED_AGAIN}")
+        return error
     told = "; ".join(f"{venue.offer.name}: {error}" for venue, error in failures)
     errors = [error for _, error in failures]
     message = f"no venue has {what}: {told}" if failures else f"no venue of MARKET_VENUES has {what}"

@@ -19,6 +19,7 @@ import urllib3
 
 from core.clock import MINUTE_MS, Clock
 from core.errors import MalformedKlines, MarketUnavailable
+from core.seldom import Seldom
 from market.timed_http import TimedAdapter
 
 T = TypeVar("T")
@@ -122,6 +123,7 @@ class Hosts:
         self._remedy = remedy
         self._local = threading.local()  # requests does not promise that a Session may be shared
         self._lock = threading.Lock()
+        self._seldom = Seldom()
         self._chosen = self.urls[0]
         self._chosen_ms = 0
         self._rest_set_ms = self._rest_until_ms = 0
@@ -226,7 +228,8 @@ class Hosts:
                 return False
             state = self._states[first]
             self._states[first] = replace(state, fault=why, doubted_until_ms=now_ms + PROBATION_MS)
-        _log.warning("market_host_doubted", host=first, why=why)
+        if count := self._seldom.due("market_host_doubted", first):
+            _log.warning("market_host_doubted", host=first, why=why, count=count)
         return True
 
     @property
@@ -386,8 +389,8 @@ class Hosts:
     def _choose(self, url: str) -> None:
         with self._lock:
             now_ms = self._clock.now_ms()
-            if url != self._chosen:
-                _log.warning("market_host_changed", host=url, before=self._chosen)
+            if url != self._chosen and (count := self._seldom.due("market_host_changed")):
+                _log.warning("market_host_changed", host=url, before=self._chosen, count=count)
             if url != self._chosen or now_ms - self._chosen_ms >= PROBATION_MS:
                 self._chosen, self._chosen_ms = url, now_ms
 

@@ -19,6 +19,9 @@ PRICE_COLUMNS = ("open", "high", "low", "close")
 FLOW_COLUMNS = ("volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote")
 COLUMNS = PRICE_COLUMNS + FLOW_COLUMNS
 
+MOST_LEAP = float(np.log(2))  # of ln(close) within a minute, as much more over longer ones as a random walk goes
+WIDEST_LEAP = float(np.log(20))  # likewise over any hole: units are a hundredfold apart
+
 # Intervals whose grid begins at the epoch, as Binance writes them.
 INTERVALS = {n * MINUTE_MS: f"{n}m" for n in (1, 3, 5, 15, 30)} | {n * HOUR_MS: f"{n}h" for n in (1, 2, 4, 6, 8, 12)}
 INTERVALS[DAY_MS] = "1d"
@@ -172,8 +175,10 @@ class Klines:
             yield int(self.open_time_ms[row]) + self.interval_ms, int(self.open_time_ms[row + 1])
 
     def run_length(self) -> Ints:
-        """``(T,)`` how many klines without a hole end at each row, itself included."""
-        starts = np.flatnonzero(np.diff(self.open_time_ms, prepend=-(2**62)) != self.interval_ms)
+        """``(T,)`` how many klines without a hole or a leap of ``unit_leaps`` end at each row, itself included."""
+        begins = np.diff(self.open_time_ms, prepend=-(2**62)) != self.interval_ms
+        begins[unit_leaps(self)] = True
+        starts = np.flatnonzero(begins)
         rows = np.arange(len(self))
         return rows - starts[np.searchsorted(starts, rows, side="right") - 1] + 1 if len(self) else rows
 
@@ -204,6 +209,17 @@ class Klines:
             close=self.close[last],
             **sums,
         )
+
+
+def unit_leaps(klines: Klines) -> list[int]:
+    """The rows whose close is so far from the one before that no return may be made of the two.
+
+    One of them is of another unit or asset, or the pair was listed, halted or redenominated: none of it is a move that
+    anybody could have forecast.
+    """
+    rows = np.diff(klines.open_time_ms) / klines.interval_ms
+    bound = np.minimum(MOST_LEAP * (klines.interval_ms / MINUTE_MS) ** 0.25 * np.sqrt(rows), WIDEST_LEAP)
+    return (np.flatnonzero(np.abs(np.diff(np.log(klines.close))) > bound) + 1).tolist()
 
 
 def joined(spans: Iterable[Span]) -> tuple[Span, ...]:

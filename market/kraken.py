@@ -12,7 +12,7 @@ from market.hosts import Refused, Unreached
 from market.klines import Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift_closed
-from market.reading import json_of, number, price_of, whole_seconds_ms
+from market.reading import json_of, number, price_of, whole_rows, whole_seconds_ms
 from market.rest_venue import RestVenue, usd_base
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Kraken(RestVenue):
             "since": max(0, start_ms // SECOND_MS - 1),  # it tells what is after that
         }
         page = self._of_pair(symbol, "/0/public/OHLC", params, partial(candles, interval_ms=interval_ms, now_ms=now_ms))
-        self._aside.put(self.OFFER.name, symbol, interval_ms, page.refused, now_ms)
+        self._aside.take(self.OFFER.name, symbol, interval_ms, page, now_ms)
         return page.klines.between(start_ms, end_ms)
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
@@ -111,8 +111,10 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
         MalformedKlines: they are none. UnknownPair, MarketUnavailable: Kraken says so.
     """
     rows = _of_one_pair(body)
-    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) >= ROW for row in rows):
-        raise MalformedKlines(f"candles must be a list of rows of {ROW}, was {str(rows)[:80]}")
+    rule = f"candles must be a list of rows of {ROW}"
+    if not isinstance(rows, list):
+        raise MalformedKlines(f"{rule}, was {str(rows)[:80]}")
+    rows = whole_rows(rows, lambda row: len(row) >= ROW, ROW, rule)
     opened_ms = whole_seconds_ms(row[0] for row in rows)
     opened, high, low, close, mean, volume, count = (
         np.array([number(row[at]) for row in rows], np.float64) for at in range(1, ROW)

@@ -14,6 +14,7 @@ import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, is_ahead, iso
 from core.errors import ConfigError, WorkerError
+from core.seldom import Seldom
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.prices import UNKNOWN_SYMBOL_S, PriceFeed
 from market.provider import MarketData, MarketStream, Price, StreamReader
@@ -25,6 +26,7 @@ AFTER_CLOSE_MS = 200  # a venue needs a moment to publish a candle that has just
 # to see whether it is what REST has.
 STREAM_PATIENCE_MS = 1_000
 VERIFY_AFTER_MS = 2_000
+SAY_AGAIN_MS = SECOND_MS  # between two questions about candles of the stream that are not believed
 VERIFY_SPREAD_MS = 300  # from one series to the next
 STRAGGLERS_MS = 1_500  # how long the candles that are there wait for the others of their interval
 FIRST_LOAD_MS = 10_000  # the same while some series have never been answered
@@ -56,6 +58,7 @@ class _Kept:
     fault: str = ""
     looked_back_ms: int = 0  # when all that is kept was last asked for
     healed_ms: int = 0  # when its holes were last asked for
+    asked_ms: int = 0  # when it was last asked for
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,6 +112,7 @@ class LiveMarket(StreamReader):
         self._corrected = 0
         self._stream_host, self._stream_fault, self._stream_ends = "", "", 0
         self._looked_ms = 0
+        self._seldom = Seldom()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._threads = [
@@ -157,9 +161,10 @@ class LiveMarket(StreamReader):
 
     @property
     def incidents(self) -> dict[str, int]:
-        """How often so far a stream ended, a price was doubted, and REST had a candle otherwise than it was known."""
+        """How often so far each thing went wrong that the feed made good by itself."""
         return {
             "stream_ended": self._stream_ends,
+            "stream_message_refused": self._stream.malformed if self._stream else 0,
             "price_doubted": self._prices.anchors.refused,
             "candle_corrected": self._corrected,
             "venue_changed": self._market.switches,
@@ -193,8 +198,8 @@ class LiveMarket(StreamReader):
         return self._prices.anchors.get(symbol)
 
     def kline_fault(self, symbol: str, interval_ms: int) -> str:
-        """Why the last request for a series failed; empty when it did not."""
-        return self._kept[symbol, interval_ms].fault
+        """Why the last request for a series failed, or brought no new candle; empty where there is nothing to say."""
+        return self._kept[symbol, interval_ms].fault or self._market.remark(symbol, interval_ms)
 
     def price_fault(self, symbol: str) -> str:
         """Why the last request for a symbol's price failed; empty when it did not."""
@@ -234,7 +239,8 @@ class LiveMarket(StreamReader):
                 for name in PRICE_COLUMNS
             )
             if not len(known) or not believable or self._market.stream_factor(symbol) != 1.0:
-                kept.due_ms = min(kept.due_ms, now_ms)  # let REST say
+                # Let REST say; a stream that tells such candles without end does not make it be asked without end.
+                kept.due_ms = min(kept.due_ms, max(now_ms, kept.asked_ms + SAY_AGAIN_MS))
             else:
                 follows = closed_ms == known.end_ms + kept.interval_ms
                 kept.klines = known.merge(kline).tail(kept.rows)
@@ -268,7 +274,8 @@ class LiveMarket(StreamReader):
             except WorkerError as error:
                 self._note_kline_failure(kept, error)
             except Exception as error:
-                log.exception("kline_feed_fault", symbol=kept.symbol, interval_ms=kept.interval_ms)
+                if count := self._seldom.due("kline_feed_fault", kept.symbol, kept.interval_ms):
+                    log.exception("kline_feed_fault", symbol=kept.symbol, interval_ms=kept.interval_ms, count=count)
                 self._note_kline_failure(kept, error)
             else:
                 is_lent = self._market.lent(kept.symbol, kept.interval_ms) > lent
@@ -282,12 +289,13 @@ class LiveMarket(StreamReader):
                 self._looked_ms = now_ms
                 if now_ms < before_ms - SECOND_MS:  # the clock was set back: what was due is not due in its time
                     for series in self._kept.values():
+                        series.asked_ms = min(series.asked_ms, now_ms)
                         series.due_ms = min(series.due_ms, now_ms)
                 free = [kept for kept in self._kept.values() if not kept.polling]
                 kept = min(free, key=lambda k: k.due_ms, default=None)
                 wait_ms = kept.due_ms - now_ms if kept else SECOND_MS
                 if kept and wait_ms <= 0:
-                    kept.polling = True
+                    kept.polling, kept.asked_ms = True, now_ms
                     return kept
                 self._changed.wait(min(LONGEST_NAP_S, wait_ms / 1000))
         return None
@@ -329,8 +337,9 @@ class LiveMarket(StreamReader):
             if is_lent:
                 fetched = fetched.merge(known.between(0, known.end_ms - OVERLAP_ROWS * kept.interval_ms))
             klines = known.merge(fetched).tail(kept.rows)
-            if kept.failures:
-                log.info("klines_back", symbol=kept.symbol, interval_ms=kept.interval_ms, failures=kept.failures)
+            if kept.failures and (count := self._seldom.due("klines_back", kept.symbol, kept.interval_ms)):
+                said = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "failures": kept.failures}
+                log.info("klines_back", **said, count=count)
             corrected = _first_difference(known, fetched)
             # Fewer rows: old ones left. What an earlier run left counts once the venue has been asked about it.
             news = klines.end_ms != kept.klines.end_ms or len(klines) > len(kept.klines) or corrected is not None
@@ -364,8 +373,10 @@ class LiveMarket(StreamReader):
             min(LONGEST_BACK_OFF_S, 2.0 ** min(kept.failures, 10)),
         )
         with self._changed:
-            if kept.fault != str(error):
-                log.warning("klines_unavailable", symbol=kept.symbol, interval_ms=kept.interval_ms, reason=str(error))
+            news = kept.fault != str(error)
+            if news and (count := self._seldom.due("klines_unavailable", kept.symbol, kept.interval_ms)):
+                said = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "reason": str(error)}
+                log.warning("klines_unavailable", **said, count=count)
             self._kline_errors += 1
             kept.failures += 1
             kept.fault, kept.tried, kept.polling = str(error), True, False
@@ -387,7 +398,8 @@ class LiveMarket(StreamReader):
             try:
                 self._on_candles(ready)
             except Exception:
-                log.exception("candles_not_handled", interval_ms=ready)
+                if count := self._seldom.due("candles_not_handled", ready):
+                    log.exception("candles_not_handled", interval_ms=ready, count=count)
 
 
 def _ignore(_: int) -> None:

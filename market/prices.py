@@ -8,6 +8,7 @@ import structlog
 
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, CorrectedClock, is_ahead
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
+from core.seldom import Seldom
 from market.anchors import Anchors
 from market.provider import MarketData, Price
 
@@ -52,6 +53,7 @@ class PriceFeed:
         self._clock_pause_ms = CLOCK_EVERY_MS
         self._looped = (clock.now_ms(), time.monotonic())  # by our clock, and by one that nobody sets
         self._clock_suspect = False
+        self._seldom = Seldom()
         self._wake = threading.Event()
         self._stopping = False
         self.thread = threading.Thread(target=self._run, name="live-prices", daemon=True)
@@ -120,7 +122,8 @@ class PriceFeed:
         except WorkerError as error:
             return self._note_failure(error, symbols)
         except Exception as error:
-            log.exception("price_feed_fault")
+            if count := self._seldom.due("price_feed_fault"):
+                log.exception("price_feed_fault", count=count)
             return self._note_failure(error, symbols)
         if self._failures:
             self._clock_looked_ms = None  # whoever is back may tell the time
@@ -169,8 +172,8 @@ class PriceFeed:
 
     def _pause(self, symbol: str, error: ConfigError, now_ms: int) -> None:
         self.errors += 1
-        if self._faults.get(symbol) != str(error):
-            log.error("symbol_refused", symbol=symbol, reason=str(error))
+        if self._faults.get(symbol) != str(error) and (count := self._seldom.due("symbol_refused", symbol)):
+            log.error("symbol_refused", symbol=symbol, reason=str(error), count=count)
         self._faults = {**self._faults, symbol: str(error)}
         self._pause_until_ms[symbol] = now_ms + round(UNKNOWN_SYMBOL_S * 1000)
 
@@ -178,8 +181,8 @@ class PriceFeed:
         """Remember and log the failure; milliseconds from the question to the next one."""
         self.errors += 1
         self._failures += 1
-        if self._failures == 1:
-            log.warning("prices_unavailable", reason=str(error))
+        if self._failures == 1 and (count := self._seldom.due("prices_unavailable")):
+            log.warning("prices_unavailable", reason=str(error), count=count)
         paused = {s: self._faults[s] for s in self._pause_until_ms if s in self._faults}
         self._faults = {**self._faults, **dict.fromkeys(symbols, str(error)), **paused}
         asked_for_s = getattr(error, "retry_after_s", None) or 0.0
@@ -201,7 +204,8 @@ class PriceFeed:
         except WorkerError as error:
             log.info("venue_clock_unknown", reason=str(error))
         except Exception:
-            log.exception("venue_clock_fault")
+            if count := self._seldom.due("venue_clock_fault"):
+                log.exception("venue_clock_fault", count=count)
         self.clock_looked_at.set()
 
     def _correct(self, ahead_ms: int) -> None:

@@ -81,6 +81,10 @@ class MarketData(Protocol):
         """The venue that told the newest candle of a series; empty where there is but one."""
         return ""
 
+    def remark(self, symbol: str, interval_ms: int) -> str:
+        """Why the newest candles of a series are not told although venues answer; empty where they are."""
+        return ""
+
     def stream_factor(self, symbol: str) -> float | None:
         """What a price of the stream is multiplied by to be at the level of the symbol's series; None: not known."""
         return 1.0
@@ -157,6 +161,8 @@ class StreamReader(Protocol):
 
 class MarketStream(Protocol):
     """What a venue tells without being asked, kept up by a thread of its own."""
+
+    malformed: int  # messages so far that could not be read
 
     def start(self, reader: StreamReader) -> None:
         """Begin to listen; returns at once."""

@@ -13,10 +13,12 @@ import structlog
 
 from core.clock import MINUTE_MS, iso
 from core.errors import MalformedKlines
-from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
+from core.seldom import Seldom
+from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines, unit_leaps
 
-# More of a batch than this, and than one row: it is not rows that are wrong but the batch, with other columns or units.
-MOST_REFUSED = 0.05
+# More of a batch than this: it is not rows that are wrong but the batch, with other columns or units.
+MOST_REFUSED = 0.5
+SHIFTED_ROWS = 3  # by chance rows do not lie equally far off the grid
 STEP_ROWS = 20  # of another interval are not taken for minutes with holes
 REMEMBERED = 100_000  # rows, so that one that is sent again and again counts once
 KEPT_BYTES = 1 << 20  # of rows kept aside; the file before it is kept as well
@@ -27,8 +29,6 @@ LEAST_LEAP = 0.1
 LEAP_RANGES = 10.0  # in units of the usual candle's range
 USUAL_ROWS = 240
 ROUNDING = 1e-6  # of a price, between a venue's candles and its ticker
-MOST_LEAP = float(np.log(2))  # beyond it candles that follow do not make one believable: it is another unit or asset
-WIDEST_LEAP = float(np.log(20))  # likewise over any hole: units are a hundredfold apart
 STAYED_ROWS = 2  # candles at the new level that make a leap believable by themselves
 
 Bools = npt.NDArray[np.bool_]
@@ -51,9 +51,12 @@ class Sifted:
 
     klines: Klines
     refused: tuple[RefusedRow, ...] = ()
+    marked: tuple[RefusedRow, ...] = ()  # rows that are odd, and used
 
 
-def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *, now_ms: int | None = None) -> Sifted:
+def sift(
+    interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *, now_ms: int | None = None, few: int = 0
+) -> Sifted:
     """The rows of one answer that are klines, oldest first, in whatever order they came.
 
     Args:
@@ -61,10 +64,12 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
         columns: ``(T,)`` each, by the names of ``COLUMNS``; the four prices and ``volume`` must be there, the other
             flow columns count as NaN where they are not.
         now_ms: rows that open later are of the future; None does not ask.
+        few: so many refused rows say nothing of the batch, which is part of one.
     Returns:
-        The klines, and the rows that break a rule. Equal rows of one time are one row.
+        The klines, and the rows that break a rule. Equal rows of one time are one row. Where most rows lie equally far
+        off the grid, each is taken for the minute that it began in, and marked.
     Raises:
-        MalformedKlines: so many rows break a rule that the batch is something else; names the first.
+        MalformedKlines: most rows break a rule, so the batch is something else; says how many, and names the first.
     """
     rows = len(open_time_ms)
     if not rows:
@@ -72,6 +77,7 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
     table = np.stack([np.asarray(columns.get(name, np.full(rows, np.nan)), np.float64) for name in COLUMNS], axis=1)
     order = np.argsort(open_time_ms, kind="stable")
     times, table = open_time_ms[order], table[order]
+    times, shifted, shift_ms = _on_the_grid(interval_ms, times)
     same = np.zeros(rows, np.bool_)  # as the row before
     clash = np.zeros(rows, np.bool_)
     if rows > 1:
@@ -91,15 +97,42 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
             for row in np.flatnonzero(broken & ~bad & ~same)
         ]
         bad |= broken
-    if len(refused) > max(1, MOST_REFUSED * rows) or len(refused) == rows:
-        Klines(interval_ms=interval_ms, open_time_ms=times, **_columns(table))  # says best what is wrong, where it does
-        first = refused[0]
+    if len(refused) > max(few, MOST_REFUSED * rows):
         raise MalformedKlines(
-            f"{len(refused)} of {rows} rows are no klines: {first.reason}: row of {_time(first.open_time_ms)}"
+            f"{len(refused)} of {rows} rows are no klines: {_said(interval_ms, times, table, refused)}"
         )
     good = ~bad & ~same
     klines = Klines(interval_ms=interval_ms, open_time_ms=times[good], **_columns(table[good]))
-    return Sifted(klines=klines, refused=tuple(refused))
+    reason = f"open time is {shift_ms} ms off the grid: taken for the minute that it lies in"
+    marked = [
+        RefusedRow(open_time_ms=int(times[row]) + shift_ms, reason=reason, row=tuple(table[row].tolist()))
+        for row in np.flatnonzero(shifted & good)
+    ]
+    return Sifted(klines=klines, refused=tuple(refused), marked=tuple(marked))
+
+
+def _said(interval_ms: int, times: Ints, table: Floats, refused: Sequence[RefusedRow]) -> str:
+    """What is wrong with a batch: the first row's cells where a rule of ``Klines`` names them."""
+    try:
+        Klines(interval_ms=interval_ms, open_time_ms=times, **_columns(table))
+    except MalformedKlines as error:
+        return str(error)
+    return f"{refused[0].reason}: row of {_time(refused[0].open_time_ms)}"
+
+
+def _on_the_grid(interval_ms: int, times: Ints) -> tuple[Ints, Bools, int]:
+    """Open times without what most of them are off the grid by, which of them were, and by how many ms.
+
+    A venue whose minutes begin at another second, or whose clock is off, tells minutes all the same: each return is one
+    of a minute. Taken down to the grid, a row is never older than its time says.
+    """
+    off = times % interval_ms
+    found, counts = np.unique(off[times >= EARLIEST_MS], return_counts=True)
+    most = int(np.argmax(counts)) if len(counts) else 0
+    if not len(counts) or not found[most] or counts[most] < max(SHIFTED_ROWS, len(times) // 2 + 1):
+        return times, np.zeros(len(times), np.bool_), 0
+    shifted = (off == found[most]) & (times >= EARLIEST_MS)
+    return np.where(shifted, times - off, times), shifted, int(found[most])
 
 
 def _check_step(interval_ms: int, times: Ints) -> None:
@@ -146,10 +179,13 @@ def _reasons(interval_ms: int, times: Ints, table: Floats, now_ms: int | None) -
     return found
 
 
+UNREADABLE_MS = 0  # in the place of an open time that cannot be read
 EARLIEST_MS = 1_230_768_000_000  # 2009-01-01, before the first bitcoin: a time in seconds, or none at all
 
 
 def _time(ms: int) -> str:
+    if ms == UNREADABLE_MS:
+        return "no time"
     return iso(ms) if 0 <= ms < 253_402_300_800_000 else str(ms)
 
 
@@ -164,7 +200,9 @@ class Aside:
         self._folder = folder
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._marks: Counter[tuple[str, str, str]] = Counter()
         self._seen: set[tuple[str, str, int, int, str]] = set()
+        self._seldom = Seldom()
 
     @property
     def counts(self) -> dict[tuple[str, str, str], int]:
@@ -172,32 +210,63 @@ class Aside:
         with self._lock:
             return dict(self._counts)
 
+    @property
+    def marks(self) -> dict[tuple[str, str, str], int]:
+        """How many odd rows were used so far, by (venue, symbol, what is odd)."""
+        with self._lock:
+            return dict(self._marks)
+
+    def take(self, venue: str, symbol: str, interval_ms: int, sifted: Sifted, now_ms: int) -> None:
+        """``put`` the refused rows of a batch and ``mark`` the odd ones."""
+        self.put(venue, symbol, interval_ms, sifted.refused, now_ms)
+        self.mark(venue, symbol, interval_ms, sifted.marked)
+
     def put(self, venue: str, symbol: str, interval_ms: int, refused: Sequence[RefusedRow], now_ms: int) -> None:
         """Count and keep rows; one that was refused before, for the same reason, is not kept again."""
+        fresh = self._unseen(venue, symbol, interval_ms, refused, self._counts)
+        if not fresh:
+            return
+        self._say("rows_refused", venue, symbol, interval_ms, fresh)
+        if self._folder is not None:
+            said = {"refused": iso(now_ms), "venue": venue, "symbol": symbol, "interval_ms": interval_ms}
+            _keep(self._folder / FILE, [json.dumps(said | _as_json(row)) for row in fresh])
+
+    def mark(self, venue: str, symbol: str, interval_ms: int, odd: Sequence[RefusedRow]) -> None:
+        """Count odd rows that are used; one that was marked before, for the same reason, does not count again."""
+        if fresh := self._unseen(venue, symbol, interval_ms, odd, self._marks):
+            self._say("rows_marked", venue, symbol, interval_ms, fresh)
+
+    def _unseen(
+        self,
+        venue: str,
+        symbol: str,
+        interval_ms: int,
+        rows: Sequence[RefusedRow],
+        counts: "Counter[tuple[str, str, str]]",
+    ) -> list[RefusedRow]:
         fresh = []
         with self._lock:
             if len(self._seen) > REMEMBERED:
                 self._seen.clear()
-            for row in refused:
+            for row in rows:
                 seen = (venue, symbol, interval_ms, row.open_time_ms, row.reason)
                 if seen not in self._seen:
                     self._seen.add(seen)
-                    self._counts[venue, symbol, row.reason] += 1
+                    counts[venue, symbol, row.reason] += 1
                     fresh.append(row)
-        if not fresh:
-            return
-        log.warning(
-            "rows_refused",
-            venue=venue,
-            symbol=symbol,
-            interval_ms=interval_ms,
-            rows=len(fresh),
-            reason=fresh[0].reason,
-            first=_time(fresh[0].open_time_ms),
-        )
-        if self._folder is not None:
-            said = {"refused": iso(now_ms), "venue": venue, "symbol": symbol, "interval_ms": interval_ms}
-            _keep(self._folder / FILE, [json.dumps(said | _as_json(row)) for row in fresh])
+        return fresh
+
+    def _say(self, event: str, venue: str, symbol: str, interval_ms: int, rows: Sequence[RefusedRow]) -> None:
+        if count := self._seldom.due(event, venue, symbol, interval_ms, count=len(rows)):
+            log.warning(
+                event,
+                venue=venue,
+                symbol=symbol,
+                interval_ms=interval_ms,
+                rows=count,
+                reason=rows[0].reason,
+                first=_time(rows[0].open_time_ms),
+            )
 
 
 def _keep(path: Path, lines: Sequence[str]) -> None:
@@ -283,13 +352,6 @@ def check_unit(klines: Klines, beside: Klines) -> None:
             f"the close of {iso(int(run.open_time_ms[far[0]]))} is {ratio:.3g} times the one before: another unit "
             "or asset? Where it is the stored ones that are wrong, delete that symbol's folder in DATA_DIR/klines"
         )
-
-
-def unit_leaps(klines: Klines) -> list[int]:
-    """The rows whose close is so far from the one before that one of the two is of another unit or asset."""
-    rows = np.diff(klines.open_time_ms) / klines.interval_ms
-    bound = np.minimum(MOST_LEAP * (klines.interval_ms / MINUTE_MS) ** 0.25 * np.sqrt(rows), WIDEST_LEAP)
-    return (np.flatnonzero(np.abs(np.diff(np.log(klines.close))) > bound) + 1).tolist()
 
 
 def traded_in(klines: Klines) -> Bools:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from core.clock import HOUR_MS, SECOND_MS
 from core.errors import MalformedKlines
 from market.klines import Ints
 from market.provider import Price
-from market.quality import EARLIEST_MS, Sifted, sift_closed
+from market.quality import EARLIEST_MS, MOST_REFUSED, UNREADABLE_MS, Sifted, sift_closed
 
 Row = dict[str, Any]
 
@@ -65,15 +65,34 @@ def number(cell: object) -> float:
 
 
 def whole_seconds_ms(cells: Iterable[Any]) -> Ints:
-    """A column of open times in whole seconds, in ms.
+    """A column of open times in whole seconds, in ms; ``UNREADABLE_MS`` where a cell is none.
 
     Raises:
-        MalformedKlines: a cell is none; milliseconds are none either.
+        MalformedKlines: most are none; milliseconds are none either.
     """
-    times = np.array([number(cell) for cell in cells])
-    if not ((times >= 0) & (times < 10**11) & (np.floor(times) == times)).all():
+    times = np.array([number(cell) for cell in cells], np.float64)
+    known = (times >= 0) & (times < 10**11) & (np.floor(times) == times)
+    if int((~known).sum()) > MOST_REFUSED * len(times):
         raise MalformedKlines("a candle must have a time in whole seconds")
-    return times.astype(np.int64) * SECOND_MS
+    return np.where(known, times, 0).astype(np.int64) * SECOND_MS
+
+
+def whole_rows(rows: Sequence[Any], is_row: Callable[[list[Any]], bool], width: int, rule: str) -> list[list[Any]]:
+    """Rows in lists, with one that tells nothing, not even its time, in the place of each that is no row.
+
+    Args:
+        is_row: whether a list is a row.
+        width: columns of a row.
+        rule: what a row must be, for the message.
+    Raises:
+        MalformedKlines: most are no rows; names the first.
+    """
+    nothing: list[Any] = [UNREADABLE_MS] * width
+    whole = [row if isinstance(row, list) and is_row(row) else nothing for row in rows]
+    odd = [place for place, row in enumerate(whole) if row is nothing]
+    if len(odd) > MOST_REFUSED * len(rows):
+        raise MalformedKlines(f"{rule}; {len(odd)} of {len(rows)} are not, row {odd[0]} was {str(rows[odd[0]])[:80]}")
+    return whole
 
 
 def aged_price(name: str, value: object, at_ms: int, now_ms: int) -> Price:
@@ -88,14 +107,15 @@ def aged_price(name: str, value: object, at_ms: int, now_ms: int) -> Price:
 
 
 def rows_in(value: object, what: str) -> list[Row]:
-    """A list of objects.
+    """A list of objects; one without names stands in the place of each that is no object.
 
     Raises:
-        MalformedKlines: it is something else.
+        MalformedKlines: it is no list, or most are no objects.
     """
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+    whole = [row if isinstance(row, dict) else {} for row in value] if isinstance(value, list) else []
+    if not isinstance(value, list) or sum(isinstance(row, dict) for row in value) < (1 - MOST_REFUSED) * len(value):
         raise MalformedKlines(f"{what} must be a list of objects, was {str(value)[:80]}")
-    return value
+    return whole
 
 
 def sifted_rows(interval_ms: int, rows: Sequence[Row], time: str, names: Mapping[str, str], now_ms: int) -> Sifted:

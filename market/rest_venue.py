@@ -159,7 +159,7 @@ class KeyedVenue(RestVenue):
         for first_ms in range(-(-start_ms // interval_ms) * interval_ms, end_ms, self._span_ms(interval_ms)):
             last_ms = min(first_ms + self._span_ms(interval_ms), end_ms)
             sifted = self._span(name, interval_ms, first_ms, last_ms, now_ms)
-            self._aside.put(self.offer.name, symbol, interval_ms, sifted.refused, now_ms)
+            self._aside.take(self.offer.name, symbol, interval_ms, sifted, now_ms)
             runs.append(sifted.klines.between(first_ms, last_ms))
         return Klines.joined(interval_ms, runs)
 

@@ -21,7 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from core.clock import SECOND_MS, Clock
 from market.faults import refusal
-from market.stream_faults import Kind, Payload, StreamFault, StreamFaults, another, as_json, broken, with_prices
+from market.stream_faults import FLOOD, Kind, Payload, StreamFault, StreamFaults, another, as_json, broken, with_prices
 from market.tape import INTERVALS_MS, Tape, unfinished
 from market.wire import kline_events
 
@@ -291,7 +291,7 @@ class Streams:
     def _pass_on(self, event: _Event) -> None:
         """Tell it, as the faults will have it."""
         symbol, payload = event.symbol, event.payload
-        if self._faults.find("mute", symbol):
+        if self._faults.find("mute", symbol) or self._floods(event):
             return
         if event.closes:
             if self._faults.find("lose_candles", symbol):
@@ -320,6 +320,15 @@ class Streams:
                 self._late.append((due_s, message))
             else:
                 self._tell(message)
+
+    def _floods(self, event: _Event) -> bool:
+        """Whether nonsense was told in its place."""
+        if not self._faults.find("flood", event.symbol):
+            return False
+        for _ in range(FLOOD):
+            self._tell(_Message(name=event.name, text=broken(event.payload, self._garbage)))
+            self._garbage += 1
+        return True
 
     def _tell_late(self, now_s: float) -> None:
         while self._late and self._late[0][0] <= now_s:

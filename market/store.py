@@ -18,7 +18,7 @@ from core.clock import DAY_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
 from core.files import replace_file, replace_json, sweep_leftovers, sync_folder
 from core.processes import lock_holder, try_lock
-from market.klines import INTERVALS, Ints, Klines, Span, interval_name, without
+from market.klines import INTERVALS, Ints, Klines, Span, interval_name, unit_leaps, without
 from market.month_files import (
     JOURNAL,
     Damaged,
@@ -35,7 +35,6 @@ from market.month_files import (
     stamps_of,
     unpacked,
 )
-from market.quality import unit_leaps
 from market.tail import TAIL_ROWS, read_tail, write_tail
 
 # What the venue said it does not have is asked for again after a day: venues refill holes, and while the usual

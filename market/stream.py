@@ -10,7 +10,9 @@ import json
 import math
 import random
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from core.errors import ConfigError, MalformedKlines
+from core.seldom import Seldom
 from core.settings import Market, Settings
 from market.hosts import USER_AGENT, is_loopback
 from market.klines import INTERVALS, Klines, interval_name
@@ -138,6 +141,7 @@ class BinanceStream(MarketStream):
         series: symbols and the intervals of their candles.
         ping_after_s: how long a connection may be silent before it is asked whether it is still there.
         silence_s: how long it may be silent although it is.
+        seconds: by which log lines come once a minute.
     """
 
     def __init__(
@@ -147,6 +151,7 @@ class BinanceStream(MarketStream):
         *,
         ping_after_s: float = PING_AFTER_S,
         silence_s: float = SILENCE_S,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self.urls = tuple(urls)
         self._ping_after_s, self._silence_s = ping_after_s, silence_s
@@ -158,7 +163,9 @@ class BinanceStream(MarketStream):
         self._wanted = frozenset(wanted)
         self._symbols = frozenset(symbols)
         self.malformed = 0  # messages that could not be read
-        self._said = ""
+        self._kinds: Counter[str] = Counter()  # of those since the last line about them
+        self._seldom = Seldom(seconds)
+        self._is_told_down = True  # the log's last word is that nothing comes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = threading.Event()
@@ -191,7 +198,8 @@ class BinanceStream(MarketStream):
             try:
                 reason = await self._listen(url, reader)
             except Exception as error:
-                log.exception("stream_fault", host=url)
+                if count := self._seldom.due("stream_fault"):
+                    log.exception("stream_fault", host=url, count=count)
                 reason = f"{url}: {type(error).__name__}: {error}"
             reader.stream_down(reason)
             if self._loop.time() - began_s >= HEALTHY_S:
@@ -200,9 +208,10 @@ class BinanceStream(MarketStream):
                 host, failures = (host + 1) % len(self.urls), failures + 1
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
             pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 -- so that many nodes do not come back all at once
-            if reason != self._said:
-                self._said = reason
-                log.warning("stream_down", reason=reason, in_s=round(pause_s, 1), meanwhile="polling over REST")
+            if count := self._seldom.due("stream_down", reason):
+                self._is_told_down = True
+                line = {"reason": reason, "in_s": round(pause_s, 1), "meanwhile": "polling over REST"}
+                log.warning("stream_down", **line, count=count)
             await asyncio.sleep(pause_s)
 
     async def _listen(self, url: str, reader: StreamReader) -> str:
@@ -244,8 +253,7 @@ class BinanceStream(MarketStream):
             except MalformedKlines as error:
                 self.malformed += 1
                 bad += 1
-                if bad == 1:
-                    log.warning("stream_message_refused", host=url, reason=str(error))
+                self._say_refused(url, error)
                 if bad == BAD_IN_A_ROW:
                     return f"{BAD_IN_A_ROW} messages in a row could not be read"
                 continue
@@ -253,13 +261,23 @@ class BinanceStream(MarketStream):
             if event is None or event.symbol not in self._symbols:
                 continue
             if not up:
-                up, self._said = True, ""
-                log.info("stream_up", host=url)
+                up = True
+                if self._is_told_down:
+                    self._is_told_down = False
+                    log.info("stream_up", host=url)
                 reader.stream_up(url)
             if isinstance(event, Trade):
                 reader.traded(event.symbol, event.price, event.venue_ms)
             elif (event.symbol, event.kline.interval_ms) in self._wanted:
                 reader.candle_closed(event.symbol, event.kline)
+
+    def _say_refused(self, url: str, error: MalformedKlines) -> None:
+        """One line a minute for all of them: how many of what kind, and the newest in words."""
+        self._kinds[type(error.__cause__ or error).__name__] += 1
+        if count := self._seldom.due("stream_message_refused"):
+            kinds = dict(sorted(self._kinds.items()))
+            self._kinds.clear()
+            log.warning("stream_message_refused", host=url, count=count, kinds=kinds, reason=str(error))
 
     async def _watch(self, connection: ClientConnection, heard: _Heard) -> str:
         """Cut a connection that has fallen silent; says why it did.

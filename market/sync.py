@@ -42,6 +42,7 @@ class SyncReport:
     gaps: tuple[Span, ...] = ()  # asked for and not got; the next sync asks again
     set_aside: tuple[Path, ...] = ()  # damaged files of the store
     failure: WorkerError | None = None  # the venue's, or the store's
+    remark: str = ""  # why the newest klines are not to be had although venues answer
 
 
 def failed_in(reports: Sequence[SyncReport]) -> set[tuple[str, int]]:
@@ -150,6 +151,9 @@ class _Run:
             missing=self._rows(gaps),
             failure=None if self._failure is None else str(self._failure),
         )
+        remark = "" if self._failure else self._market.remark(self._symbol, self._interval_ms)
+        if remark and gaps:
+            _log.warning("nothing_new", symbol=self._symbol, interval_ms=self._interval_ms, reason=remark)
         return SyncReport(
             symbol=self._symbol,
             interval_ms=self._interval_ms,
@@ -157,6 +161,7 @@ class _Run:
             gaps=tuple(gaps),
             set_aside=tuple(self._set_aside),
             failure=self._failure,
+            remark=remark if gaps else "",
         )
 
     def _fetch(self, pool: ThreadPoolExecutor) -> None:

@@ -7,6 +7,7 @@ import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock
 from core.errors import WorkerError
+from core.seldom import Seldom
 from market.basis import MOST_AGE_MS, Basis, Ratio
 from market.provider import MarketData, Venue
 
@@ -37,6 +38,7 @@ class TruthFeed:
         self._basis = Basis()
         self._ratios: dict[str, Ratio] = {}  # replaced, never changed
         self._faults: dict[str, str] = {}
+        self._seldom = Seldom()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="truth", daemon=True)
 
@@ -98,13 +100,15 @@ class TruthFeed:
         except WorkerError as error:
             fault = str(error)
         except Exception as error:
-            log.exception("truth_fault", symbol=symbol)
+            if count := self._seldom.due("truth_fault", symbol):
+                log.exception("truth_fault", symbol=symbol, count=count)
             fault = repr(error)
         else:
             if symbol not in self._ratios:
                 fault = f"{self.name} and the serving venue share too few minutes of {symbol}, or do not move together"
-        if fault != self._faults.get(symbol, "") and fault:
-            log.warning("truth_ratio_unknown", symbol=symbol, venue=self.name, reason=fault)
+        news = fault and fault != self._faults.get(symbol, "")
+        if news and (count := self._seldom.due("truth_ratio_unknown", symbol)):
+            log.warning("truth_ratio_unknown", symbol=symbol, venue=self.name, reason=fault, count=count)
         self._faults = {**self._faults, symbol: fault}
 
     def _pause_s(self, began_ms: int) -> float:

@@ -12,9 +12,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from core.errors import WorkerError
-from market.klines import Klines, Span, joined, without
+from market.klines import MOST_LEAP, Klines, Span, joined, without
 from market.provider import MarketData
-from market.quality import MOST_LEAP
 from market.store import KlineStore
 
 NEAR_ROWS = 300  # neighbours within so many are asked for in one go

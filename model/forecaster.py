@@ -32,11 +32,25 @@ from model.features import (
     rows_needed,
     unbroken_needed,
 )
-from model.heads import LEADER, MINUTE, PANELS, Head, Kind, Panel, candle_returns, decode, head_of, naive, panel_of
+from model.heads import (
+    LEADER,
+    MINUTE,
+    PANELS,
+    Head,
+    Kind,
+    Panel,
+    candle_returns,
+    decode,
+    head_of,
+    naive,
+    panel_of,
+    volatility_of,
+)
 
 PERSISTENCE = "persistence"  # the version of the naive forecast
 NETWORK, NAIVE = "network", "naive"  # what an answer's number comes from
 ADDS_NOTHING = "the network adds nothing"
+LEAST_RETURNS = 2  # that a naive volatility is made of
 MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
 MOST_TIMES = 50.0  # so is a volatility that many times above or below the present one
 # Weight of a minute's squared return in what is expected of a variance, as measured (docs/decisions/0005).
@@ -151,8 +165,11 @@ class BiRNNForecaster:
         if len(tail) < needed:
             return f"{symbol} has {len(tail)} klines, a forecast needs {needed}"
         if tail.run_length()[-1] < unbroken_needed(self.panel):
-            start_ms, end_ms = list(tail.gaps())[-1]
-            return f"klines of {symbol} are missing between {iso(start_ms)} and {iso(end_ms)}"
+            began_ms = int(tail.open_time_ms[-tail.run_length()[-1]])
+            holes = [hole for hole in tail.gaps() if hole[1] == began_ms]
+            if not holes:
+                return f"{symbol} leapt more than twofold at {iso(began_ms)}: what was before tells nothing of what is"
+            return f"klines of {symbol} are missing between {iso(holes[0][0])} and {iso(holes[0][1])}"
         return None
 
     def _run(self, x_NLF: Floats32) -> Floats32:
@@ -168,23 +185,33 @@ class Naive:
         """The naive forecast at the last of ``klines``.
 
         Args:
-            klines: closed klines of the head's panel; one for a return, the horizon and one more without a hole for
-                a volatility.
+            klines: closed klines of the head's panel; one for a return, and for a volatility the horizon and one more.
+                Of the horizon's returns half may be missing: one odd candle costs no answer.
         Raises:
             StaleKlines: there are fewer; says how many.
         """
         panel = panel_of(head.horizon_min)
         needed = panel.steps(head) + 1 if head.kind.is_volatility else 1
         tail = klines.tail(max(WARMUP, needed))
-        have = int(tail.run_length()[-1]) if len(tail) else 0
-        if have < needed:
-            raise StaleKlines(f"{symbol} has {have} klines without a hole, the naive {head.key} needs {needed}")
+        if not len(tail):
+            raise StaleKlines(f"{symbol} has no klines, the naive {head.key} needs {needed}")
+        have = int(tail.run_length()[-1])
+        returns = candle_returns(tail)
         if have >= WARMUP:
             scale = present_scale(tail)
         else:  # soon after a hole the sanity band is drawn around what there is
-            returns = candle_returns(tail.tail(have))[1:]
-            scale = float(np.sqrt(np.mean(returns**2) + FLAT**2)) if have > 1 else FLAT
-        return _forecast(symbol, head, PERSISTENCE, tail.end_ms, float(naive(tail, panel, head)[-1]), scale)
+            known = returns[np.isfinite(returns)]
+            scale = float(np.sqrt(np.mean(known**2) + FLAT**2)) if len(known) else FLAT
+        if have >= needed:
+            number = float(naive(tail, panel, head)[-1])
+        else:
+            window = returns[tail.open_time_ms >= tail.end_ms - (needed - 1) * tail.interval_ms]
+            window = window[np.isfinite(window)]
+            if len(window) < max(LEAST_RETURNS, (needed - 1) / 2):
+                have_of = f"{symbol} has {len(window)} of the last {needed - 1} returns"
+                raise StaleKlines(f"{have_of}, the naive {head.key} needs half of them")
+            number = volatility_of(window, panel.interval_ms, head.kind)
+        return _forecast(symbol, head, PERSISTENCE, tail.end_ms, number, scale)
 
 
 def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) -> HeadForecast:

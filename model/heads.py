@@ -283,6 +283,12 @@ def _squares_about(mean: Floats, values: Floats, rows: int) -> Floats:
     return total
 
 
+def volatility_of(returns: Floats, interval_ms: int, kind: Kind) -> float:
+    """``realised_volatility`` of the returns that are known of a window, two or more; per minute."""
+    deviation = np.std(returns, ddof=1) if kind is Kind.VOLATILITY else np.sqrt(np.mean(returns**2))
+    return float(deviation * (interval_ms / MINUTE_MS) ** -0.5)
+
+
 def truth(klines: Klines, panel: Panel, head: Head) -> Floats:
     """What came true after each row, in the head's unit.
 

@@ -132,7 +132,7 @@ class Updater:
                     fetched_rows=report.fetched,
                     newest_ms=self.store.latest(report.symbol, report.interval_ms),
                     gaps=len(report.gaps),
-                    reason=str(report.failure or ""),
+                    reason=str(report.failure or report.remark),
                 )
                 for report in reports
             }

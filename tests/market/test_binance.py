@@ -153,12 +153,9 @@ def changed(row: int, column: int, value: object) -> str:
         pytest.param("[[]]", "11 columns", id="an empty row"),
         pytest.param("[5]", "11 columns", id="a number for a row"),
         pytest.param(json.dumps([row[:6] for row in PAGE]), "11 columns", id="six columns"),
-        pytest.param(changed(2, 0, str(START_MS)), "row 2 must have times", id="a time in quotes"),
-        pytest.param(changed(1, 0, START_MS * 1000), "row 1 must have times", id="a time in microseconds"),
-        pytest.param(changed(1, 0, True), "row 1 must have times", id="a time that is true"),
-        pytest.param(changed(1, 6, None), "row 1 must have times", id="no close time"),
+        pytest.param(json.dumps([[row[0] * 1000, *row[1:]] for row in PAGE]), "with times", id="microseconds"),  # type: ignore[operator]
         pytest.param(json.dumps(PAGE[::-1]), "must rise", id="newest first"),
-        pytest.param(json.dumps([[0, *PAGE[0][1:]]]), "got only older ones", id="another time"),
+        pytest.param(json.dumps([[60_000, *PAGE[0][1:]]]), "got only older ones", id="another time"),
     ],
 )
 def test_what_is_not_klines_is_refused(
@@ -176,6 +173,13 @@ def test_what_is_not_klines_is_refused(
     ("body", "says"),
     [
         pytest.param(changed(1, 0, START_MS + 61_000), "grid", id="off the grid"),
+        pytest.param(changed(1, 0, str(START_MS)), "before 2009", id="a time in quotes"),
+        pytest.param(changed(1, 0, START_MS * 1000), "before 2009", id="a time in microseconds"),
+        pytest.param(changed(1, 0, True), "before 2009", id="a time that is true"),
+        pytest.param(changed(1, 6, None), "before 2009", id="no close time"),
+        pytest.param(json.dumps([PAGE[0], {"open": 1}, *PAGE[2:]]), "before 2009", id="no list"),
+        pytest.param(json.dumps([PAGE[0], PAGE[1][:6], *PAGE[2:]]), "before 2009", id="six columns"),
+        pytest.param(json.dumps([PAGE[0], None, PAGE[3], PAGE[2], PAGE[4]]), "before 2009", id="in disorder"),
         pytest.param(changed(1, 4, "NaN"), "not finite and above 0", id="a price that is no number"),
         pytest.param(changed(1, 4, "much"), "not finite and above 0", id="a price in words"),
         pytest.param(changed(1, 4, None), "not finite and above 0", id="no price"),
@@ -213,7 +217,7 @@ def test_a_count_that_is_none_and_a_row_that_is_there_twice_cost_nothing(
     ],
 )
 def test_of_many_such_rows_none_is_used(venue: Venue, binance: Binance, cell: str, says: str) -> None:
-    rows = [[*row[:4], cell, *row[5:]] if number in {1, 3} else row for number, row in enumerate(PAGE)]
+    rows = [[*row[:4], cell, *row[5:]] if number in {1, 3, 4} else row for number, row in enumerate(PAGE)]
     venue.scripted = [Answer(json.dumps(rows))]
     with pytest.raises(MalformedKlines, match=says):
         five(binance)

@@ -1,6 +1,7 @@
 """The live market over the simulated exchange's stream: fresh through every fault, never a wrong price or candle."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -26,11 +27,17 @@ FRESH_MS = 2_500  # between two looks of a test; a second is usual
 
 @contextmanager
 def streaming(
-    exchange: SimulatedExchange, clock: Clock, *urls: str, ping_after_s: float = 0.7, silence_s: float = 2.0
+    exchange: SimulatedExchange,
+    clock: Clock,
+    *urls: str,
+    ping_after_s: float = 0.7,
+    silence_s: float = 2.0,
+    seconds: Callable[[], float] = time.monotonic,
 ) -> Iterator[Feed]:
     """A live market whose first candles are in and whose stream is up."""
     series = {BTC: ROWS, ETH: ROWS}
-    stream = BinanceStream(urls or (exchange.stream_url,), series, ping_after_s=ping_after_s, silence_s=silence_s)
+    hosts = urls or (exchange.stream_url,)
+    stream = BinanceStream(hosts, series, ping_after_s=ping_after_s, silence_s=silence_s, seconds=seconds)
     with feeding(
         Binance([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0), series, clock, stream
     ) as feed:
@@ -193,6 +200,39 @@ def test_broken_messages_cost_nothing(exchange: SimulatedExchange, clock: Runnin
             assert clock.now_ms() < BASE_MS + 2 * MINUTE_MS
         assert not feed.live.stream_fault
         assert same(feed.live.klines(*BTC), rest(exchange, clock, feed.live, "BTCUSDT"))
+
+
+@pytest.mark.parametrize(
+    "symbol", [pytest.param(None, id="nothing else is told"), pytest.param("BTCUSDT", id="the other symbol is told")]
+)
+def test_a_flood_of_refused_messages_is_one_line_a_minute_and_rest_tells_what_is_lacking(
+    exchange: SimulatedExchange, clock: RunningClock, symbol: str | None
+) -> None:
+    now_s = [0.0]
+    with capture_logs() as lines, streaming(exchange, clock, seconds=lambda: now_s[0]) as feed:
+        exchange.fail_stream("flood", seconds=600.0, symbol=symbol)
+
+        def refused() -> int:
+            return feed.live.incidents["stream_message_refused"]
+
+        clock.jump(BASE_MS + MINUTE_MS - 1_300 - clock.now_ms())
+        newest = (MINUTE_MS, {"BTCUSDT": BASE_MS + MINUTE_MS, "ETHUSDT": BASE_MS + MINUTE_MS})
+        eventually(lambda: feed.closed[-1] == newest, what="the candle of the flooded symbol")
+        before = asked(exchange, "/api/v3/ticker")
+        renewed(feed.live, "BTCUSDT", 3)
+        assert asked(exchange, "/api/v3/ticker") > before
+        assert age_ms(feed.live, "BTCUSDT", clock) < FRESH_MS
+        eventually(lambda: refused() > 500, what="a flood")
+        said = [line for line in lines if line["event"] == "stream_message_refused"]
+        assert [line["count"] for line in said] == [1]
+        now_s[0] += 60.0
+        eventually(lambda: sum(line["event"] == "stream_message_refused" for line in lines) == 2, what="the next line")
+        last = [line for line in lines if line["event"] == "stream_message_refused"][-1]
+        assert last["count"] == sum(last["kinds"].values()) > 500
+        assert len(last["kinds"]) > 1
+        assert sum(line["event"] == "stream_down" for line in lines) <= 2
+        exchange.clear_faults()
+        eventually(lambda: not feed.live.stream_fault, what="the stream again")
 
 
 def test_an_outlier_is_never_the_anchor(exchange: SimulatedExchange, clock: RunningClock) -> None:

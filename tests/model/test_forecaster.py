@@ -316,13 +316,37 @@ def test_the_naive_volatility_is_the_last_window_s(head: Head, panel: object) ->
     ("klines", "head"),
     [
         pytest.param(Klines.empty(MINUTE_MS), RETURN_10M, id="none at all"),
-        pytest.param(ETH.tail(15), VOLATILITY_15M, id="too few"),
-        pytest.param(without_row(ETH, -10), VOLATILITY_15M, id="hole"),
+        pytest.param(ETH.tail(8), VOLATILITY_15M, id="too few"),
+        pytest.param(ETH.rows(0, len(ETH) - 10).merge(ETH.tail(2)), VOLATILITY_15M, id="a long hole"),
     ],
 )
 def test_a_naive_forecast_without_klines_is_refused(klines: Klines, head: Head) -> None:
-    with pytest.raises(StaleKlines, match=r"ETHUSDT has \d+ klines without a hole"):
+    with pytest.raises(StaleKlines, match=r"ETHUSDT has \d+ of the last 15 returns|ETHUSDT has no klines"):
         Naive.forecast(klines, "ETHUSDT", head)
+
+
+def leapt(klines: Klines, row: int, factor: float) -> Klines:
+    level = np.where(np.arange(len(klines)) >= len(klines) + row, factor, 1.0)
+    return replace(klines, **{name: getattr(klines, name) * level for name in ("open", "high", "low", "close")})
+
+
+@pytest.mark.parametrize(
+    "klines",
+    [
+        pytest.param(without_row(ETH, -10), id="one candle is missing"),
+        pytest.param(leapt(ETH, -10, 100.0), id="a leap to another level"),
+        pytest.param(ETH.tail(12), id="some are there"),
+    ],
+)
+def test_one_odd_candle_costs_no_naive_volatility(klines: Klines) -> None:
+    odd, whole = Naive.forecast(klines, "ETHUSDT", VOLATILITY_15M), Naive.forecast(ETH, "ETHUSDT", VOLATILITY_15M)
+    assert odd.volatility == pytest.approx(whole.volatility, rel=0.5)
+    assert odd.scale == pytest.approx(whole.scale, rel=1.0)
+
+
+def test_no_window_is_cut_across_a_leap(forecaster: BiRNNForecaster) -> None:
+    _, reasons = forecaster.forecast({"BTCUSDT": BTC, "ETHUSDT": leapt(ETH, -20, 3.0)})
+    assert "ETHUSDT leapt more than twofold at" in reasons["ETHUSDT"]
 
 
 def test_a_hole_silences_only_what_reads_across_it(forecaster: BiRNNForecaster) -> None:
@@ -332,7 +356,7 @@ def test_a_hole_silences_only_what_reads_across_it(forecaster: BiRNNForecaster) 
     assert ("ETHUSDT", VOLATILITY_15M) in results
     near = without_row(ETH, -20)
     assert "ETHUSDT are missing" in forecaster.forecast({"BTCUSDT": BTC, "ETHUSDT": near})[1]["ETHUSDT"]
-    naive_forecast = Naive.forecast(near, "ETHUSDT", VOLATILITY_15M)
+    naive_forecast = Naive.forecast(near, "ETHUSDT", VOLATILITY_15M)  # further back than it reads
     whole = Naive.forecast(ETH, "ETHUSDT", VOLATILITY_15M)
     assert naive_forecast.volatility == pytest.approx(whole.volatility)
     assert naive_forecast.scale == pytest.approx(whole.scale, rel=1.0)

@@ -1,5 +1,6 @@
 """Which candles are believed, and what a second venue has to say of them."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,10 @@ from structlog.testing import capture_logs
 
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines
-from market.belief import AGAIN_MS
+from market.belief import AGAIN_MS, BELIEVED_AFTER_MS
 from market.failover import Failover
-from market.klines import PRICE_COLUMNS
-from tests.fakes import FakeClock
+from market.klines import PRICE_COLUMNS, Klines
+from tests.fakes import FakeClock, random_walk_klines
 from tests.market.failover.pair import (
     APART,
     LAST_MS,
@@ -26,7 +27,7 @@ from tests.market.failover.pair import (
     walk,
     with_row,
 )
-from tests.market.venue import Venue
+from tests.market.venue import Answer, Venue, rest_rows
 
 
 @pytest.mark.parametrize("has_it", [pytest.param(True, id="confirmed"), pytest.param(False, id="contradicted")])
@@ -146,16 +147,91 @@ def test_a_leap_that_two_venues_have_is_the_market_s(
     assert market.source("ETHUSDT", MINUTE_MS) == "binance"
 
 
-@pytest.mark.parametrize("rows", [slice(100, 102), slice(100, 200), slice(250, None)])
-def test_candles_of_another_unit_are_not_believed_of_one_venue_alone(
-    first: Venue, clock: FakeClock, rows: slice
-) -> None:
-    lone = alone(first, clock)
+def in_another_unit(rows: slice) -> Klines:
     factor = np.ones(len(WALK))
     factor[rows] = 100.0
-    first.series["ETHUSDT", "1m"] = replace(WALK, **{n: getattr(WALK, n) * factor for n in PRICE_COLUMNS})
-    with pytest.raises(MalformedKlines, match=r"ETHUSDT leaps by \+99\d\d % .*another unit or asset\? .* begin anew"):
-        newest(lone, rows=300)
+    return replace(WALK, **{name: getattr(WALK, name) * factor for name in PRICE_COLUMNS})
+
+
+@pytest.mark.parametrize("rows", [slice(100, 101), slice(100, 102), slice(100, 200), slice(345, 357)])
+def test_candles_of_another_unit_are_set_aside_where_the_level_comes_back(
+    first: Venue, clock: FakeClock, rows: slice
+) -> None:
+    """Of one venue alone, and the others keep their place."""
+    lone = alone(first, clock)
+    first.series["ETHUSDT", "1m"] = in_another_unit(rows)
+    odd = WALK.open_time_ms[rows]
+    true = WALK.tail(300)
+    klines = newest(lone, rows=300)
+    np.testing.assert_array_equal(klines.open_time_ms, np.setdiff1d(true.open_time_ms, odd))
+    np.testing.assert_allclose(klines.close, true.close[~np.isin(true.open_time_ms, odd)], rtol=1e-9)
+    assert sum(lone.aside.counts.values()) == len(odd)
+    assert not lone.aside.marks
+
+
+@pytest.mark.parametrize("factor", [100.0, 0.01, 2.5], ids=["another unit", "a hundredth", "a listing"])
+def test_a_level_that_nobody_confirms_is_used_when_it_has_stayed(first: Venue, clock: FakeClock, factor: float) -> None:
+    """Nothing of it within ten minutes, all of it after; meanwhile it is told what is waited for."""
+    lone = alone(first, clock)
+    newest(lone)
+    gone = np.where(LONG.open_time_ms >= NOW_MS, factor, 1.0)
+    whole = replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
+    first.series["ETHUSDT", "1m"] = whole
+    rows = BELIEVED_AFTER_MS // MINUTE_MS
+    for minute in range(1, rows + 3):
+        clock.time_ms = NOW_MS + minute * MINUTE_MS
+        told = newest(lone, end_ms=clock.time_ms)
+        assert told.end_ms == (NOW_MS if minute <= rows else clock.time_ms)
+        assert ("used when 10 more candles have stayed" in lone.remark("ETHUSDT", MINUTE_MS)) == (minute <= rows)
+    assert_prices_equal(told, whole.between(0, clock.time_ms).tail(20))
+    assert list(lone.aside.marks.values()) == [1]
+
+
+def test_a_unit_that_is_set_right_within_ten_minutes_leaves_a_hole_and_no_doubt(first: Venue, clock: FakeClock) -> None:
+    lone = alone(first, clock)
+    newest(lone)
+    gone = np.where((LONG.open_time_ms >= NOW_MS) & (LONG.open_time_ms < NOW_MS + 7 * MINUTE_MS), 100.0, 1.0)
+    first.series["ETHUSDT", "1m"] = replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
+    clock.time_ms = NOW_MS + 8 * MINUTE_MS
+    told = newest(lone, end_ms=clock.time_ms)
+    assert told.end_ms == clock.time_ms
+    assert list(told.gaps()) == [(NOW_MS, NOW_MS + 7 * MINUTE_MS)]
+    assert lone.remark("ETHUSDT", MINUTE_MS) == ""
+
+
+@pytest.mark.parametrize("factor", [100.0, 1.3], ids=["another unit", "a third more"])
+def test_candles_that_were_believed_wrongly_do_not_keep_the_right_ones_out(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock, factor: float
+) -> None:
+    """Stored while there was nobody to ask. When the venue tells its old level again, a second venue is at it."""
+    market.remember("ETHUSDT", at_level(WALK.tail(120), factor))
+    clock.time_ms = NOW_MS + 4 * MINUTE_MS
+    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = LONG, at_level(LONG, APART)
+    told = newest(market, rows=4, end_ms=clock.time_ms)
+    assert_prices_equal(told, LONG.between(NOW_MS, clock.time_ms))
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+
+
+def test_some_odd_hours_do_not_cost_the_others_their_place(first: Venue, clock: FakeClock) -> None:
+    """More of a page is wrong than right; the pages beside it are used, the newest first."""
+    lone = alone(first, clock)
+    rows = 3 * 1000
+    whole = random_walk_klines(rows, start_ms=NOW_MS - rows * MINUTE_MS)
+
+    def handle(path: str, query: dict[str, str]) -> Answer | None:
+        if path != "/api/v3/klines":
+            return None
+        start_ms, end_ms = int(query["startTime"]), int(query["endTime"]) + 1
+        told = rest_rows(whole.between(start_ms, end_ms).rows(0, min(1000, (end_ms - start_ms) // MINUTE_MS)))
+        bad = (NOW_MS - 1900 * MINUTE_MS, NOW_MS - 1100 * MINUTE_MS)
+        return Answer(
+            json.dumps([[*r[:4], "NaN" if bad[0] <= int(str(r[0])) < bad[1] else r[4], *r[5:]] for r in told])
+        )
+
+    first.handler = handle
+    told = lone.klines("ETHUSDT", MINUTE_MS, NOW_MS - rows * MINUTE_MS, NOW_MS)
+    assert len(told) == 2000
+    assert told.end_ms == NOW_MS
 
 
 def test_minutes_that_are_five_minutes_apart_are_another_interval(first: Venue, clock: FakeClock) -> None:

@@ -1,0 +1,220 @@
+"""What one odd value costs between a venue and the store, for how long, and who lifts it (docs/decisions/0008)."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from cli.data import _line_of
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from core.errors import MalformedKlines
+from market.belief import BELIEVED_AFTER_MS, LEAPT
+from market.binance import Binance
+from market.failover import Failover
+from market.klines import PRICE_COLUMNS, Klines
+from market.quality import Aside
+from market.store import KlineStore
+from market.sync import SyncReport, sync_series
+from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.market.venue import Answer, Venue, rest_rows
+
+NOW_MS = START_MS + 2 * DAY_MS + 617 * MINUTE_MS + 30_000
+END_MS = NOW_MS // MINUTE_MS * MINUTE_MS
+ROWS = 1240
+WALK = random_walk_klines(ROWS, start_ms=END_MS - ROWS * MINUTE_MS)
+Rows = list[list[object]]
+
+
+def listed(walk: Klines) -> Klines:
+    """The same with the first closes of a new listing."""
+    level = np.ones(len(walk))
+    level[:3] = np.array([0.098, 0.73, 1.95]) / 4.4
+    return replace(walk, **{name: getattr(walk, name) * level for name in PRICE_COLUMNS})
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW_MS)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> KlineStore:
+    return KlineStore(tmp_path / "klines")
+
+
+@pytest.fixture
+def market(venue: Venue, clock: FakeClock) -> Failover:
+    """Binance alone, archives and REST."""
+    aside = Aside()
+    return Failover(
+        [Binance([venue.url], venue.url, clock, patience_s=0, aside=aside)], clock, aside, awaits_life=False
+    )
+
+
+def synced(store: KlineStore, market: Failover, clock: FakeClock, days: int = 2) -> SyncReport:
+    return sync_series(store, market, "ETHUSDT", MINUTE_MS, clock.now_ms() - days * DAY_MS, clock.now_ms())
+
+
+def stored(store: KlineStore) -> Klines:
+    return store.read("ETHUSDT", MINUTE_MS, 0, 2**62)
+
+
+def spoil(venue: Venue, change: Callable[[Rows], Rows]) -> None:
+    """Let REST tell the walk's rows otherwise; archives have none of them."""
+    venue.has_archives = False
+
+    def handle(path: str, query: dict[str, str]) -> Answer | None:
+        if path != "/api/v3/klines":
+            return None
+        start_ms, end_ms = int(query["startTime"]), int(query["endTime"])
+        rows = [row for row in change(rest_rows(WALK)) if start_ms <= int(str(row[0])) <= end_ms]
+        return Answer(json.dumps(rows[:1000]))
+
+    venue.handler = handle
+
+
+@pytest.mark.parametrize("archives", [pytest.param(True, id="archives"), pytest.param(False, id="REST")])
+@pytest.mark.parametrize("age", [pytest.param(600, id="hours ago"), pytest.param(3 * 1440, id="days ago")])
+def test_a_new_listing_is_stored_and_marked(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock, age: int, *, archives: bool
+) -> None:
+    whole = listed(random_walk_klines(age, start_ms=END_MS - age * MINUTE_MS, first=4.4))
+    venue.add("ETHUSDT", whole)
+    venue.has_archives = archives
+    for _ in range(2):
+        assert synced(store, market, clock, days=5).failure is None
+        np.testing.assert_allclose(stored(store).close, whole.close, rtol=0, atol=1e-8)
+        clock.time_ms += MINUTE_MS // 2
+    assert {reason: count for (_, _, reason), count in market.aside.marks.items()} == {LEAPT: 3}
+    assert not market.aside.counts
+
+
+def test_a_listing_of_just_now_is_stored_ten_minutes_later(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock
+) -> None:
+    whole = listed(random_walk_klines(30, start_ms=END_MS - 4 * MINUTE_MS, first=4.4))
+    venue.add("ETHUSDT", whole)
+    venue.has_archives = False
+    report = synced(store, market, clock)
+    assert len(stored(store)) == 1
+    assert "used when 10 more candles have stayed there, or a second venue has it" in _line_of(report)
+    clock.time_ms += BELIEVED_AFTER_MS
+    assert synced(store, market, clock).remark == ""
+    np.testing.assert_allclose(stored(store).close, whole.close[: 4 + BELIEVED_AFTER_MS // MINUTE_MS], atol=1e-8)
+
+
+def test_minutes_off_the_grid_are_stored_as_the_minutes_that_they_lie_in(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock
+) -> None:
+    spoil(venue, lambda rows: [[int(str(r[0])) + 14_789, *r[1:6], int(str(r[6])) + 14_789, *r[7:]] for r in rows])
+    with capture_logs() as lines:
+        assert synced(store, market, clock).failure is None
+    # The last one ends 14,789 ms after the minute, which is over by now.
+    np.testing.assert_array_equal(stored(store).open_time_ms, WALK.open_time_ms)
+    np.testing.assert_allclose(stored(store).close, WALK.close, rtol=0, atol=1e-8)
+    (said,) = [line for line in lines if line["event"] == "rows_marked"]
+    assert "14789 ms off the grid" in said["reason"]
+    assert sum(market.aside.marks.values()) == ROWS
+
+
+def test_an_unfinished_minute_off_the_grid_is_not_stored(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock
+) -> None:
+    spoil(venue, lambda rows: [[int(str(r[0])) + 40_000, *r[1:6], int(str(r[6])) + 40_000, *r[7:]] for r in rows])
+    synced(store, market, clock)
+    np.testing.assert_array_equal(stored(store).open_time_ms, WALK.open_time_ms[:-1])
+
+
+ODD_ROWS: dict[str, Callable[[list[object]], object]] = {
+    "no row": lambda row: None,
+    "an object": lambda row: {"open": row[1]},
+    "too few columns": lambda row: row[:5],
+    "a time in words": lambda row: ["soon", *row[1:]],
+    "a time in seconds": lambda row: [int(str(row[0])) // 1000, *row[1:]],
+    "a time in microseconds": lambda row: [int(str(row[0])) * 1000, *row[1:]],
+    "a time below 0": lambda row: [-1, *row[1:]],
+    "off the grid": lambda row: [int(str(row[0])) + 14_789, *row[1:]],
+    "of tomorrow": lambda row: [int(str(row[0])) + 2 * DAY_MS, *row[1:]],
+    "no close time": lambda row: [*row[:6], None, *row[7:]],
+    "a price in words": lambda row: [*row[:4], "much", *row[5:]],
+    "a price of zero": lambda row: [row[0], "0", *row[2:]],
+    "an infinite price": lambda row: [*row[:2], "inf", *row[3:]],
+    "high below low": lambda row: [*row[:2], "1", *row[3:]],
+    "a volume below 0": lambda row: [*row[:5], "-1", *row[6:]],
+    "a hundredfold close": lambda row: [*row[:2], "250000", row[3], "200000", *row[5:]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD_ROWS.values(), ids=ODD_ROWS.keys())
+@pytest.mark.parametrize("place", [0, 600, ROWS - 2])
+def test_one_odd_row_costs_itself_and_is_stored_when_it_is_right(
+    venue: Venue,
+    store: KlineStore,
+    market: Failover,
+    clock: FakeClock,
+    odd: Callable[[list[object]], object],
+    place: int,
+) -> None:
+    """Also where it is the newest but one, so that serving goes on."""
+
+    def change(rows: Rows) -> Rows:
+        return [*rows[:place], odd(rows[place]), *rows[place + 1 :]]  # type: ignore[list-item]
+
+    venue.has_archives = False
+
+    def handle(path: str, query: dict[str, str]) -> Answer | None:
+        if path != "/api/v3/klines":
+            return None
+        start_ms, end_ms = int(query["startTime"]), int(query["endTime"])
+        inside = [number for number, at_ms in enumerate(WALK.open_time_ms) if start_ms <= at_ms <= end_ms][:1000]
+        told = change(rest_rows(WALK))
+        return Answer(json.dumps([told[number] for number in inside]))
+
+    venue.handler = handle
+    assert synced(store, market, clock).failure is None
+    missing = np.setdiff1d(WALK.open_time_ms, stored(store).open_time_ms)
+    assert set(missing.tolist()) <= {int(WALK.open_time_ms[place])}
+    venue.handler = lambda path, query: None
+    venue.add("ETHUSDT", WALK)
+    clock.time_ms += DAY_MS  # a hole is asked for again after a day
+    synced(store, market, clock, days=3)
+    np.testing.assert_allclose(stored(store).close, WALK.close, rtol=0, atol=1e-8)
+
+
+def test_where_most_rows_are_wrong_the_message_says_how_many_and_right_ones_are_stored_at_once(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock
+) -> None:
+    spoil(venue, lambda rows: [[r[0], r[3], r[1], r[2], *r[4:]] for r in rows])
+    failure = synced(store, market, clock).failure
+    assert isinstance(failure, MalformedKlines)
+    assert "of 1000 rows are no klines" in str(failure) or "of 240 rows are no klines" in str(failure)
+    assert "asked again within seconds; a second venue in MARKET_VENUES would stand in" in str(failure)
+    assert not len(stored(store))
+    venue.handler = lambda path, query: None
+    venue.add("ETHUSDT", WALK)
+    clock.time_ms += 2_000
+    assert synced(store, market, clock).failure is None
+    np.testing.assert_array_equal(stored(store).open_time_ms, WALK.open_time_ms)
+
+
+def test_a_pair_whose_candles_ended_is_told_by_a_sync(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock
+) -> None:
+    ended = random_walk_klines(600, start_ms=END_MS - 30 * HOUR_MS - 600 * MINUTE_MS)
+    venue.add("ETHUSDT", ended)
+    venue.add("BTCUSDT", random_walk_klines(600, start_ms=END_MS - 600 * MINUTE_MS))
+    venue.has_archives = False
+    sync_series(store, market, "BTCUSDT", MINUTE_MS, END_MS - 600 * MINUTE_MS, NOW_MS)
+    with capture_logs() as lines:
+        report = synced(store, market, clock)
+    assert (report.fetched, report.failure) == (600, None)
+    assert "newest candle of ETHUSDT closed 2023-" in _line_of(report)
+    assert "delisted or renamed? Set parameters.Symbol" in _line_of(report)
+    assert [line["reason"] for line in lines if line["event"] == "nothing_new"] == [report.remark]
+    more = random_walk_klines(600 + 30 * 60, start_ms=int(ended.open_time_ms[0]))
+    venue.add("ETHUSDT", more)
+    assert synced(store, market, clock).remark == ""
