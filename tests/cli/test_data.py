@@ -63,6 +63,12 @@ def store(tmp_path: Path) -> KlineStore:
     return store
 
 
+def in_another_unit(klines: Klines, factor: "float | np.ndarray[tuple[int], np.dtype[np.float64]]" = 100.0) -> Klines:
+    """Prices, and what was paid, so many times as large."""
+    names = (*PRICE_COLUMNS, "quote_volume", "taker_buy_quote")
+    return replace(klines, **{name: getattr(klines, name) * factor for name in names})
+
+
 def row_of(shown: str, name: str) -> list[str]:
     (line,) = [line for line in shown.splitlines() if line.strip().startswith(name)]
     return re.split(r"\s{2,}", line.strip())
@@ -127,9 +133,9 @@ def test_what_is_exported_is_imported_just_so(tmp_path: Path, store: KlineStore,
         0,
         f"{out}: 3,990 rows of ETHUSDT in 1m, 2023-11-15 00:00 to 2023-11-17 18:40 UTC, 1 gaps\n",
     )
-    for changed in ("3,990", "0"):
+    for counts in ("3,990 new, 0 replaced, 0 the same", "0 new, 0 replaced, 3,990 the same"):
         code, shown, _ = data(other, "import", str(out), "--symbol", "ETHUSDT", "--interval", "1m")
-        assert (code, shown) == (0, f"{out}: 3,990 rows of ETHUSDT in 1m, {changed} of them new or different\n")
+        assert (code, shown.splitlines()[0]) == (0, f"{out}: 3,990 rows of ETHUSDT in 1m, {counts}")
     found, told = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
     for name in ("open_time_ms", *COLUMNS):
         np.testing.assert_array_equal(getattr(found, name), getattr(told, name))
@@ -154,10 +160,8 @@ def test_rows_that_are_none_are_counted_and_kept_aside(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     code, shown, _ = data(tmp_path, "import", str(path), "--symbol", "ETHUSDT", "--interval", "1m")
     assert code == 0
-    assert (
-        "98 rows of ETHUSDT in 1m, 98 of them new or different; 2 refused, the first (row of 2023-11-15T00:29" in shown
-    )
-    assert "a price is not finite and above 0" in shown
+    assert "98 rows of ETHUSDT in 1m, 98 new, 0 replaced, 0 the same; 2 refused, the first: line 31: " in shown
+    assert "column close '-1' must be a number above 0" in shown
     assert len((tmp_path / "klines" / "refused.jsonl").read_text().splitlines()) == 2
 
 
@@ -171,8 +175,7 @@ def test_candles_of_another_unit_are_not_imported(tmp_path: Path, rows: slice) -
     factor = np.ones(100)
     factor[rows] = 100.0
     first = walk.between(0, int(walk.open_time_ms[100]))
-    changed = {name: getattr(first, name) * factor for name in PRICE_COLUMNS}
-    write_klines(path, "ETHUSDT", replace(first, **changed))
+    write_klines(path, "ETHUSDT", in_another_unit(first, factor))
     code, _, said = data(tmp_path, "import", str(path), *series)
     assert code == 1
     assert "some.csv: the close of 2023-11-15T0" in said
@@ -188,8 +191,7 @@ def test_candles_of_another_unit_are_not_imported_around_stored_ones_or_an_hour_
     there = walk.rows(first, last)
     KlineStore(tmp_path / "klines").append("ETHUSDT", there)
     around = walk.rows(0, first - 30).merge(walk.rows(last + 60, 300))
-    changed = {name: getattr(around, name) * 100 for name in PRICE_COLUMNS}
-    write_klines(path, "ETHUSDT", replace(around, **changed))
+    write_klines(path, "ETHUSDT", in_another_unit(around))
     code, _, said = data(tmp_path, "import", str(path), *ETH)
     assert (code, "another unit or asset?" in said) == (1, True)
     assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == last - first
@@ -215,8 +217,7 @@ def test_files_with_other_names_for_columns_and_of_several_kinds_go_in_together(
 def test_where_one_file_cannot_be_used_none_is_taken(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
     write_klines(good, "ETHUSDT", WALK.between(0, at(2000)))
-    later = WALK.between(at(2000), 2**62)
-    write_klines(bad, "ETHUSDT", replace(later, **{name: getattr(later, name) * 100 for name in PRICE_COLUMNS}))
+    write_klines(bad, "ETHUSDT", in_another_unit(WALK.between(at(2000), 2**62)))
     code, _, said = data(tmp_path, "import", str(good), str(bad), *ETH)
     assert code == 1
     assert "another unit or asset?" in said
