@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
 
     from market.comparison import Heard, Tally
     from market.exchange_files import KlineFile
-    from market.klines import Klines
+    from market.klines import Klines, Span
     from market.provider import Venue
     from market.store import KlineStore
     from market.sync import SyncReport
@@ -268,10 +268,19 @@ def verify(
     symbol: SymbolsOption = None,
     interval: IntervalsOption = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Set damaged files aside, for sync to fetch anew; write tails anew.")
+        bool,
+        typer.Option(
+            "--repair",
+            help="Set damaged files aside and take out days of something else, for sync to fetch anew; write tails "
+            "anew.",
+        ),
     ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not compare the days with a venue's.")] = False,
 ) -> None:
-    """Read every stored file; status 1 when one is damaged, or a tail is not as its months say."""
+    """Read every stored file and compare each day with a venue's, where one answers.
+
+    Status 1 when a file is damaged, a tail is not as its months say, or a day is of something else.
+    """
     store = _store(data_dir)
     table = _table("series", "files", "rows", "first", "newest", "damaged", "tail")
     notes, faults = [], 0
@@ -298,14 +307,43 @@ def verify(
                 ends = _moment(first), _moment(latest)
             said = "differs" if tail else "agrees"
             table.add_row(_name(one), str(len(files)), f"{rows:,}", *ends, str(len(damaged)), said)
+        if not offline:
+            odd, said_of_days = _compare_days(settings_from(data_dir=data_dir), store, _stored(store, symbol, interval))
+            notes += said_of_days
+            faults += len(odd)
+            for one, spans in odd if repair else ():
+                taken = sum(store.remove(*one, span) for span in spans)
+                notes.append(f"taken out: {taken:,} klines of {_name(one)} in {len(spans)} days")
     _show(table)
     for note in notes:
         print(note)
     if faults and repair:
         print("birnn data sync fetches what is missing now")
     elif faults:
-        print("birnn data verify --repair sets damaged files aside and writes tails anew")
+        print("birnn data verify --repair sets damaged files aside, takes out those days and writes tails anew")
         raise typer.Exit(1)
+
+
+def _compare_days(
+    settings: Settings, store: "KlineStore", wanted: Sequence[Series]
+) -> tuple[list[tuple[Series, "Sequence[Span]"]], list[str]]:
+    """The days of each series that are of something else than a venue's, and what is said of all."""
+    from market.comparison import days_say  # noqa: PLC0415
+
+    def ask(venues: "Sequence[Venue]", _: str) -> "Iterator[Heard]":
+        return (days_say(venues, one[0], store.read(*one, 0, 2**62)) for one in wanted)
+
+    heard = _answers_in_time(settings, wanted[0][0], ask)
+    said = [f"days of {_name(one)}: {found.fault}" for one, found in zip(wanted, heard, strict=False) if found.fault]
+    others: dict[str, list[str]] = {}
+    for one, found in zip(wanted, heard, strict=False):
+        if not found.fault:
+            others.setdefault(found.said, []).append(_name(one))
+    said += [f"days of {', '.join(names)}: {words}" for words, names in others.items()]
+    if len(heard) < len(wanted):
+        names = ", ".join(map(_name, wanted[len(heard) :]))
+        said.append(f"days of {names}: not compared with a venue: no answer within {VENUE_WAIT_S:.0f} s")
+    return [(one, found.spans) for one, found in zip(wanted, heard, strict=False) if found.fault], said
 
 
 @data_app.command()
@@ -497,7 +535,7 @@ def _answers_in_time(
                 settings = load_settings(**{name.lower(): value for name, value in environment.items()})
             market = market_from(settings, SystemClock(), timeout_s=VENUE_TIMEOUT_S, patience_s=0)
         except WorkerError as error:
-            return [Heard(said=f"not compared with a venue: {error}")]
+            return [Heard(said=f"not compared with a venue: {error}")]  # of the first, which tells it for all
         own = market.level(symbol) or market.venues[0].offer.name
         venues = sorted(market.venues, key=lambda venue: venue.offer.name != own)
         # Left behind when it is not done in time: nothing waits for it, nor does the end of the process.

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
-from market.klines import COLUMNS, FLOW_COLUMNS, INTERVALS, PRICE_COLUMNS, Klines, interval_name, month_span
+from market.klines import COLUMNS, FLOW_COLUMNS, INTERVALS, PRICE_COLUMNS, Klines, Span, interval_name, month_span
 from market.provider import Venue
 
 SAME = 1e-6  # numbers this close are one number written twice, with six digits or 32 bits
-OTHER_VENUE = 0.02  # two venues' prices of one asset are closer than this
+OTHER_VENUE, OTHER_DAY = 0.02, 0.05  # two venues' prices of one asset are closer than this, and those of a day
 LEAST_OF_MONTH = 20  # rows in common that make a month of a file count by itself
 SHIFTS_MS = DAY_MS  # times of files are off by time zones and days at most
 SHIFT_ROWS, SHIFT_LEAST, SHIFT_SHARE = 2000, 20, 0.9  # rows looked at, needed in common, and equal, to name a shift
@@ -136,7 +136,7 @@ def overlap_fault(klines: Klines, known: Klines) -> str:
             one = differing[len(differing) // 2]
             said = (
                 f"{len(differing):,} of {rows.sum():,} rows that are stored already{when} differ, such as "
-                f"{_both(klines, known, int(mine[one]), int(theirs[one]), 'stored')}"
+                f"{_both(klines, known, int(mine[one]), int(theirs[one]), 'in the file', 'stored')}"
             )
             break
     if not said and len(mine) and alike.mean() > SHIFT_SHARE:
@@ -208,16 +208,14 @@ def _close(
     return alike
 
 
-def _both(left: Klines, right: Klines, mine: int, theirs: int, where: str) -> str:
-    """The number in which two candles differ most, with both values."""
-    names = (*reversed(PRICE_COLUMNS), "volume")
-    ratios = [
-        abs(getattr(left, name)[mine] - getattr(right, name)[theirs]) / (abs(getattr(right, name)[theirs]) or 1.0)
-        for name in names
-    ]
-    name = next((name for name, ratio in zip(names, ratios, strict=True) if ratio > SAME), names[0])
+def _both(left: Klines, right: Klines, mine: int, theirs: int, here: str, there: str, tolerance: float = SAME) -> str:
+    """The first number in which two candles differ, with both values."""
+    for name in (*reversed(PRICE_COLUMNS), "volume"):
+        one, other = float(getattr(left, name)[mine]), float(getattr(right, name)[theirs])
+        if abs(one - other) > tolerance * max(abs(one), abs(other)):
+            break
     said = iso(int(left.open_time_ms[mine]))[:16].replace("T", " ")
-    return f"{said}: {name} {getattr(left, name)[mine]:.8g} in the file, {getattr(right, name)[theirs]:.8g} {where}"
+    return f"{said}: {name} {one:.8g} {here}, {other:.8g} {there}"
 
 
 # -- what a venue says ------------------------------------------------------------------------------------------------
@@ -229,6 +227,7 @@ class Heard:
 
     fault: str = ""  # why they are not believed; empty where nothing speaks against them
     said: str = ""  # in words: how many were compared with whom, or why none
+    spans: tuple[Span, ...] = ()  # where the candles are that are not believed
 
 
 def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, rows_asked: int) -> Heard:
@@ -242,37 +241,74 @@ def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, r
     """
     chosen = np.unique(np.linspace(0, len(klines) - 1, rows_asked).round().astype(int))
     rows = Klines.joined(klines.interval_ms, [klines.rows(int(row), int(row) + 1) for row in chosen])
+    name, told = _first_told(venues, symbol, klines.interval_ms, [(at, at + klines.interval_ms) for at in _times(rows)])
+    if not len(told):
+        return Heard(said=f"not compared with a venue: {name}")
+    mine, theirs = _common(rows, told)
+    if name == own:
+        alike = _close(rows, told, mine, theirs, SAME)
+    else:
+        alike = np.abs(rows.close[mine] / told.close[theirs] - 1) <= OTHER_VENUE
+    differing = np.flatnonzero(~alike)
+    if len(differing) * 2 > len(mine):
+        one = differing[-1]
+        both = _both(rows, told, int(mine[one]), int(theirs[one]), "in the file", f"at {name}")
+        return Heard(fault=f"{len(differing)} of {len(mine)} rows compared with {name} differ, such as {both}")
+    return Heard(said=f"{int(alike.sum())} of {len(mine)} rows compared are as {name} has them")
+
+
+def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Heard:
+    """Hold every whole day of candles against the daily candles of the first venue that has them, in one request.
+
+    That finds another symbol's candles among them, not single odd ones: prices of venues differ by less.
+    """
+    days = klines if klines.interval_ms == DAY_MS else klines.resample(DAY_MS)
+    if not len(days):
+        return Heard(said="no whole day to compare with a venue")
+    name, told = _first_told(venues, symbol, DAY_MS, [(int(days.open_time_ms[0]), days.end_ms)])
+    if not len(told):
+        return Heard(said=f"not compared with a venue: {name}")
+    mine, theirs = _common(days, told)
+    far = np.zeros(len(mine), np.bool_)
+    for column in PRICE_COLUMNS:
+        far |= np.abs(getattr(days, column)[mine] / getattr(told, column)[theirs] - 1) > OTHER_DAY
+    differing = np.flatnonzero(far)
+    if not len(differing):
+        return Heard(said=f"{len(mine):,} days compared are as {name} has them")
+    both = _both(days, told, int(mine[differing[0]]), int(theirs[differing[0]]), "stored", f"at {name}", OTHER_DAY)
+    starts = days.open_time_ms[mine[differing]].tolist()
+    return Heard(
+        fault=f"{len(differing):,} of {len(mine):,} days compared with {name} are of something else, the first {both}",
+        spans=tuple((start, start + DAY_MS) for start in starts),
+    )
+
+
+def _times(klines: Klines) -> list[int]:
+    times: list[int] = klines.open_time_ms.tolist()
+    return times
+
+
+def _first_told(venues: Sequence[Venue], symbol: str, interval_ms: int, spans: Sequence[Span]) -> tuple[str, Klines]:
+    """Name and candles of the first venue that has some; without candles, why no venue has."""
     reasons = []
     for venue in venues:
-        name = venue.offer.name
-        if klines.interval_ms not in venue.offer.intervals_ms or venue.offer.key_missing:
+        name, told = venue.offer.name, Klines.empty(interval_ms)
+        if interval_ms not in venue.offer.intervals_ms or venue.offer.key_missing:
             continue
         try:
-            told = Klines.empty(klines.interval_ms)
-            for at in rows.open_time_ms[::-1].tolist():
-                told = told.merge(venue.klines(symbol, klines.interval_ms, at, at + klines.interval_ms))
+            for span in reversed(spans):  # the newest first: some venues have only those
+                told = told.merge(venue.klines(symbol, interval_ms, *span))
         except ConfigError:
             reasons.append(f"{name} does not list {symbol}")
             continue
         except WorkerError as error:
-            reasons.append(f"{name} did not answer ({_short(error)})")
-            continue
-        mine, theirs = _common(rows, told)
-        if not len(mine):
-            reasons.append(f"{name} has none of these candles")
-            continue
-        if name == own:
-            alike = _close(rows, told, mine, theirs, SAME)
-        else:
-            alike = np.abs(rows.close[mine] / told.close[theirs] - 1) <= OTHER_VENUE
-        said = f"{int(alike.sum())} of {len(mine)} rows compared are as {name} has them"
-        differing = np.flatnonzero(~alike)
-        if len(differing) * 2 > len(mine):
-            one = differing[-1]
-            both = _both(rows, told, int(mine[one]), int(theirs[one]), f"at {name}")
-            return Heard(fault=f"{len(differing)} of {len(mine)} rows compared with {name} differ, such as {both}")
-        return Heard(said=said)
-    return Heard(said=f"not compared with a venue: {'; '.join(reasons) or 'none has this interval'}")
+            if not len(told):
+                reasons.append(f"{name} did not answer ({_short(error)})")
+                continue
+        if len(told):
+            return name, told
+        reasons.append(f"{name} has none of these candles")
+    return "; ".join(reasons) or "none has this interval", Klines.empty(interval_ms)
 
 
 def _short(error: WorkerError) -> str:

@@ -31,6 +31,7 @@ ROUNDING = 1e-6  # of a price, between a venue's candles and its ticker
 # with all volumes the largest excess is 4e-16, so none breaks a rule (docs/operating.md).
 VOLUME_ROUNDING = 1e-5
 LEAST_VOLUME = 1e-8  # the last of the eight decimals that venues write
+CONTRADICTING = ("quote_volume", "taker_buy_base", "taker_buy_quote")  # not known where they break such a rule
 MOST_LEAP = float(np.log(2))  # beyond it candles that follow do not make one believable: it is another unit or asset
 WIDEST_LEAP = float(np.log(20))  # likewise over any hole: units are a hundredfold apart
 STAYED_ROWS = 2  # candles at the new level that make a leap believable by themselves
@@ -67,26 +68,38 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
             flow columns count as NaN where they are not.
         now_ms: rows that open later are of the future; None does not ask.
     Returns:
-        The klines, and the rows that break a rule. Equal rows of one time are one row.
+        The klines, and the rows that break a rule. Equal rows of one time are one row. A row whose prices keep the
+        rules and whose volumes contradict each other is in both: its candle without its quote and taker volumes.
     Raises:
         MalformedKlines: so many rows break a rule that the batch is something else; names the first.
     """
     found = sorted_out(interval_ms, open_time_ms, columns, now_ms=now_ms)
-    rows, refused = len(open_time_ms), found.refused
-    if refused and (len(refused) > max(1, MOST_REFUSED * rows) or not len(found.klines)):
-        times, table = open_time_ms, _table(columns, rows)
-        told = np.argsort(times, kind="stable")[np.sort(times) >= 0]
-        Klines(interval_ms=interval_ms, open_time_ms=times[told], **_columns(table[told]))  # says best what is wrong
+    rows = len(open_time_ms)
+    lost = [row for row in found.refused if row.open_time_ms not in found.klines.open_time_ms]
+    if lost and (len(lost) > max(1, MOST_REFUSED * rows) or not len(found.klines)):
+        order = np.argsort(open_time_ms, kind="stable")
+        told = order[open_time_ms[order] >= 0]
+        table = _table(columns, rows)[told]
+        Klines(interval_ms=interval_ms, open_time_ms=open_time_ms[told], **_columns(table))  # says best what is wrong
         raise MalformedKlines(
-            f"{len(refused)} of {rows} rows are no klines: {refused[0].reason}: row of {_time(refused[0].open_time_ms)}"
+            f"{len(lost)} of {rows} rows are no klines: {lost[0].reason}: row of {_time(lost[0].open_time_ms)}"
         )
     return found
 
 
 def sorted_out(
-    interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *, now_ms: int | None = None
+    interval_ms: int,
+    open_time_ms: Ints,
+    columns: Mapping[str, Floats],
+    *,
+    now_ms: int | None = None,
+    strict: bool = False,
 ) -> Sifted:
-    """``sift`` however many rows break a rule; raises MalformedKlines for another interval alone."""
+    """``sift`` however many rows break a rule; raises MalformedKlines for another interval alone.
+
+    Args:
+        strict: a row whose volumes contradict each other is no kline.
+    """
     rows = len(open_time_ms)
     if not rows:
         return Sifted(klines=Klines.empty(interval_ms))
@@ -104,17 +117,27 @@ def sorted_out(
         clash |= np.isin(times, times[clash])
     _check_step(interval_ms, times[times % interval_ms == 0])
     reasons = [*_reasons(interval_ms, times, table, now_ms), ("two different rows of one time", clash)]
-    bad = np.zeros(rows, np.bool_)
+    bad, odd = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
     refused: list[RefusedRow] = []
-    for reason, broken in reasons:
-        refused += [
+
+    def refuse(reason: str, which: Bools) -> None:
+        refused.extend(
             RefusedRow(
                 open_time_ms=int(times[row]), reason=reason, row=tuple(table[row].tolist()), place=int(order[row])
             )
-            for row in np.flatnonzero(broken & ~bad & ~same)
-        ]
+            for row in np.flatnonzero(which & ~same)
+        )
+
+    for reason, broken in reasons:
+        refuse(reason, broken & ~bad)
         bad |= broken
+    for reason, broken in _contradictions(table):
+        refuse(reason, broken & ~bad & ~odd)
+        odd |= broken & ~bad
+    if strict:
+        bad |= odd
     good = ~bad & ~same
+    table = np.where(odd[:, None] & np.isin(COLUMNS, CONTRADICTING), np.nan, table)
     klines = Klines(interval_ms=interval_ms, open_time_ms=times[good], **_columns(table[good]))
     return Sifted(klines=klines, refused=tuple(refused))
 
@@ -152,11 +175,7 @@ def _reasons(interval_ms: int, times: Ints, table: Floats, now_ms: int | None) -
     opened, high, low, close = (table[:, COLUMNS.index(name)] for name in PRICE_COLUMNS)
     prices = table[:, : len(PRICE_COLUMNS)]
     flow = table[:, len(PRICE_COLUMNS) :]
-    volume, quote, _, taker, taker_quote = flow.T  # NaN, which breaks none of their rules, where a venue has none
-    above, below = 1 + VOLUME_ROUNDING, 1 - VOLUME_ROUNDING
-    with np.errstate(invalid="ignore", over="ignore"):
-        most_quote = high * (volume + LEAST_VOLUME) * above + LEAST_VOLUME
-        least_quote = low * (volume - LEAST_VOLUME) * below - LEAST_VOLUME
+    with np.errstate(invalid="ignore"):
         found = [
             ("open time is not on the grid", times % interval_ms != 0),
             ("open time before 2009", times < EARLIEST_MS),
@@ -165,13 +184,25 @@ def _reasons(interval_ms: int, times: Ints, table: Floats, now_ms: int | None) -
             ("high is below open or close", np.maximum(opened, close) > high),
             ("volume is not finite", ~np.isfinite(flow[:, FLOW_COLUMNS.index("volume")])),
             ("a flow is below 0 or infinite", ((flow < 0) | np.isinf(flow)).any(axis=1)),
-            ("quote volume is not between low and high times volume", (quote > most_quote) | (quote < least_quote)),
-            ("taker volume is above volume", taker > volume * above + LEAST_VOLUME),
-            ("taker quote volume is above quote volume", taker_quote > quote * above + LEAST_VOLUME),
         ]
     if now_ms is not None:
         found.append(("open time is in the future", times > now_ms))
     return found
+
+
+def _contradictions(table: Floats) -> list[tuple[str, Bools]]:
+    """Each rule that volumes keep among themselves, in words, and the rows that break it; NaN breaks none."""
+    high, low = table[:, COLUMNS.index("high")], table[:, COLUMNS.index("low")]
+    volume, quote, taker, taker_quote = (table[:, COLUMNS.index(name)] for name in ("volume", *CONTRADICTING))
+    above, below = 1 + VOLUME_ROUNDING, 1 - VOLUME_ROUNDING
+    with np.errstate(invalid="ignore", over="ignore"):
+        most_quote = high * (volume + LEAST_VOLUME) * above + LEAST_VOLUME
+        least_quote = low * (volume - LEAST_VOLUME) * below - LEAST_VOLUME
+        return [
+            ("quote volume is not between low and high times volume", (quote > most_quote) | (quote < least_quote)),
+            ("taker volume is above volume", taker > volume * above + LEAST_VOLUME),
+            ("taker quote volume is above quote volume", taker_quote > quote * above + LEAST_VOLUME),
+        ]
 
 
 EARLIEST_MS = 1_230_768_000_000  # 2009-01-01, before the first bitcoin: a time in seconds, or none at all
