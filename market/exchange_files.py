@@ -17,7 +17,7 @@ from core.errors import ConfigError, MalformedKlines
 from core.files import replace_file
 from market.archive import MICROSECONDS_FROM, csv_in_zip
 from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines, interval_name
-from market.quality import MOST_REFUSED, RefusedRow, sorted_out
+from market.quality import EARLIEST_MS, MOST_REFUSED, RefusedRow, sorted_out
 
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: archives count in microseconds from here on
 MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138
@@ -56,7 +56,6 @@ TIME_FORMS = "must be milliseconds or microseconds since 1970 (13 or 16 digits),
 # What a row that breaks a rule of market.quality is told with: the columns to look at, and what they must be.
 EXPECTED = {
     "open time is not on the grid": (("open_time",), "must be where a candle of {interval} opens, in UTC"),
-    "open time before 2009": (("open_time",), TIME_FORMS),
     "open time is in the future": (("open_time",), "must be in the past, in UTC"),
     "two different rows of one time": (("open_time",), "must be in one row, and other rows have it with other numbers"),
     "low is above open or close": (("low", "open", "close"), "the low must be the lowest"),
@@ -168,10 +167,12 @@ def _klines_of(table: _Table, interval_ms: int, now_ms: int) -> KlineFile:
     found = {name: _numbers(table.columns[name]) for name in COLUMNS if name in table.columns}
     numbers = {name: column for name, (column, _) in found.items()}
     wrong = {name: unread for name, (_, unread) in found.items()}
+    # What is in no cell must break a rule: infinity where there is something else than a number.
+    sifted = sorted_out(
+        interval_ms, times, {n: np.where(wrong[n], np.inf, numbers[n]) for n in numbers}, now_ms=now_ms, strict=True
+    )
     if table.titles["open_time"] == "column 1":
         _check_layout(table, interval_ms, times, numbers)
-    # What is in no cell must break a rule: infinity where there is something else than a number.
-    sifted = sorted_out(interval_ms, times, {n: np.where(wrong[n], np.inf, numbers[n]) for n in numbers}, now_ms=now_ms)
     refused = tuple(
         replace(one, row=tuple(float(numbers[n][one.place]) if n in numbers else np.nan for n in COLUMNS))
         for one in sifted.refused
@@ -179,7 +180,7 @@ def _klines_of(table: _Table, interval_ms: int, now_ms: int) -> KlineFile:
     fault = ""
     if refused:
         first = min(refused, key=lambda one: one.place)
-        fault = _fault(table, first, bool(times[first.place] < 0), wrong, interval_ms)
+        fault = _fault(table, first, bool(times[first.place] < EARLIEST_MS), wrong, interval_ms)
         if len(refused) > max(1, MOST_REFUSED * len(times)) or not len(sifted.klines):
             raise MalformedKlines(f"{len(refused)} of {len(times)} rows are no klines, the first: {fault}")
     notes = [*table.notes, *(["times without an offset are read as UTC"] if dated else [])]
@@ -215,7 +216,7 @@ def _check_layout(table: _Table, interval_ms: int, times: Ints, numbers: Mapping
             _ends(ends, times + interval_ms),
             f"must be the end of its candle of {interval_name(interval_ms)}",
         ),
-        ("trades", (trades % 1 == 0) & ((trades > 0) == (volume > 0)) | np.isnan(trades), "must count trades"),
+        ("trades", _counts(trades, volume), "must count trades"),
     ]
     for name, fits, expected in checks:
         odd = np.flatnonzero(~fits & (times >= 0)).tolist()
@@ -226,8 +227,15 @@ def _check_layout(table: _Table, interval_ms: int, times: Ints, numbers: Mapping
             )
 
 
+def _counts(trades: Floats, volume: Floats) -> Bools:
+    """Which numbers of trades are such, as far as they are known."""
+    fits: Bools = np.isnan(trades) | (trades % 1 == 0) & ((trades > 0) == (volume > 0))
+    return fits
+
+
 def _ends(cells: Floats, end_ms: Ints) -> Bools:
-    return np.isin(cells - end_ms, [-1.0]) | np.isin(cells - end_ms * 1000, [-1.0])
+    fits: Bools = (cells == end_ms - 1) | (cells == end_ms * 1000 - 1)
+    return fits
 
 
 def _fault(table: _Table, refused: RefusedRow, untimed: bool, wrong: Mapping[str, Bools], interval_ms: int) -> str:
@@ -250,7 +258,7 @@ def _fault(table: _Table, refused: RefusedRow, untimed: bool, wrong: Mapping[str
             return f"{place}{table.cell(name, row)} must be a number not below 0, or nothing"
     names, expected = EXPECTED[refused.reason]
     cells = ", ".join(table.cell(name, row) for name in names)
-    return f"{place}{cells}: {expected.format(interval=interval_name(interval_ms))}"
+    return f"{place}{cells}{':' if len(names) > 1 else ''} {expected.format(interval=interval_name(interval_ms))}"
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -274,7 +282,7 @@ def _csv(klines: Klines, _: str) -> bytes:
 def _zip(klines: Klines, name: str) -> bytes:
     times, closes = klines.open_time_ms, klines.open_time_ms + klines.interval_ms
     micro = times >= MICROSECONDS_FROM_MS
-    counted = bool((np.isnan(klines.trades) | (klines.trades % 1 == 0)).all())
+    counted = bool(_counts(klines.trades, klines.volume).all())
     frame = _frame(klines).with_columns(pl.col(FLOW_COLUMNS).fill_nan(None))
     frame = frame.with_columns(
         open_time=np.where(micro, times * 1000, times),
@@ -282,7 +290,7 @@ def _zip(klines: Klines, name: str) -> bytes:
         trades=pl.col("trades").cast(pl.Int64) if counted else pl.col("trades"),
         ignore=pl.lit(0),
     ).select(POSITIONS)
-    # Without a header a number of trades must be whole.
+    # Without a header, what is in the column of trades must look like that.
     text = frame.write_csv(include_header=not counted, float_precision=DECIMALS).encode()
     told = _from_csv(text).columns
     if any(not np.array_equal(_numbers(told[n])[0], getattr(klines, n), equal_nan=True) for n in COLUMNS):
