@@ -75,7 +75,8 @@ def sift(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *,
     """
     found = sorted_out(interval_ms, open_time_ms, columns, now_ms=now_ms)
     rows = len(open_time_ms)
-    lost = [row for row in found.refused if row.open_time_ms not in found.klines.open_time_ms]
+    used = np.isin([row.open_time_ms for row in found.refused], found.klines.open_time_ms)
+    lost = [row for row, is_used in zip(found.refused, used.tolist(), strict=True) if not is_used]
     if lost and (len(lost) > max(1, MOST_REFUSED * rows) or not len(found.klines)):
         order = np.argsort(open_time_ms, kind="stable")
         told = order[open_time_ms[order] >= 0]
