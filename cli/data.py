@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import reduce
@@ -15,13 +15,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from cli.market import market_for_once
+from cli.market import market_for_once, market_of
 from cli.place import place_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
 from core.data_folder import only_updater
-from core.errors import ConfigError, MalformedKlines
+from core.errors import ConfigError, MalformedKlines, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, Settings
 from market.klines import INTERVALS, interval_name
@@ -29,6 +29,10 @@ from market.klines import INTERVALS, interval_name
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from types import FrameType
 
+    from market.comparison import Heard, Tally
+    from market.exchange_files import KlineFile
+    from market.klines import Klines, Span
+    from market.provider import Venue
     from market.store import KlineStore
     from market.sync import SyncReport
     from model.heads import PanelPlan
@@ -36,6 +40,8 @@ if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
 data_app = typer.Typer(no_args_is_help=True, help="The stored klines: sync, verify, gaps, export, import, trim.")
 
 TABLE_WIDTH = 100
+VENUE_TIMEOUT_S = 3.0  # of one answer
+VENUE_WAIT_S = 8.0  # for all that a venue says of an import, or of what is stored
 INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 
 Series = tuple[str, int]  # (symbol, interval_ms)
@@ -262,10 +268,19 @@ def verify(
     symbol: SymbolsOption = None,
     interval: IntervalsOption = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Set damaged files aside, for sync to fetch anew; write tails anew.")
+        bool,
+        typer.Option(
+            "--repair",
+            help="Set damaged files aside and take out days of something else, for sync to fetch anew; write tails "
+            "anew.",
+        ),
     ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not compare the days with a venue's.")] = False,
 ) -> None:
-    """Read every stored file; status 1 when one is damaged, or a tail is not as its months say."""
+    """Read every stored file and compare each day with a venue's, where one answers.
+
+    Status 1 when a file is damaged, a tail is not as its months say, or a day is of something else.
+    """
     store = _store(data_dir)
     table = _table("series", "files", "rows", "first", "newest", "damaged", "tail")
     notes, faults = [], 0
@@ -292,6 +307,13 @@ def verify(
                 ends = _moment(first), _moment(latest)
             said = "differs" if tail else "agrees"
             table.add_row(_name(one), str(len(files)), f"{rows:,}", *ends, str(len(damaged)), said)
+        if not offline:
+            odd, said_of_days = _compare_days(data_dir, store, _stored(store, symbol, interval))
+            notes += said_of_days
+            faults += len(odd)
+            for one, spans in odd if repair else ():
+                taken = sum(store.remove(*one, span) for span in spans)
+                notes.append(f"taken out: {taken:,} klines of {_name(one)} in {len(spans)} days")
     _show(table)
     for note in notes:
         print(note)
@@ -299,8 +321,30 @@ def verify(
     if faults and repair:
         print("birnn data sync fetches what is missing now")
     elif faults:
-        print("birnn data verify --repair sets damaged files aside and writes tails anew")
+        print("birnn data verify --repair sets damaged files aside, takes out those days and writes tails anew")
         raise typer.Exit(1)
+
+
+def _compare_days(
+    data_dir: Path | None, store: "KlineStore", wanted: Sequence[Series]
+) -> tuple[list[tuple[Series, "Sequence[Span]"]], list[str]]:
+    """The days of each series that are of something else than a venue's, and what is said of all."""
+    from market.comparison import days_say  # noqa: PLC0415
+
+    def ask(venues: "Sequence[Venue]", _: str) -> "Iterator[Heard]":
+        return (days_say(venues, one[0], store.read(*one, 0, 2**62)) for one in wanted)
+
+    heard = _answers_in_time(data_dir, wanted[0][0], ask)
+    said = [f"days of {_name(one)}: {found.fault}" for one, found in zip(wanted, heard, strict=False) if found.fault]
+    others: dict[str, list[str]] = {}
+    for one, found in zip(wanted, heard, strict=False):
+        if not found.fault:
+            others.setdefault(found.said, []).append(_name(one))
+    said += [f"days of {', '.join(names)}: {words}" for words, names in others.items()]
+    if len(heard) < len(wanted):
+        names = ", ".join(map(_name, wanted[len(heard) :]))
+        said.append(f"days of {names}: not compared with a venue: no answer within {VENUE_WAIT_S:.0f} s")
+    return [(one, found.spans) for one, found in zip(wanted, heard, strict=False) if found.fault], said
 
 
 @data_app.command()
@@ -372,11 +416,16 @@ def import_files(
     symbol: SymbolOption,
     interval: IntervalOption,
     data_dir: DataOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take them whatever their names, stored klines or a venue say.")
+    ] = False,
 ) -> None:
     """Take klines of files into the store, over what it has of the same minutes; refuses rows that break a rule.
 
-    Where one of the files cannot be used, none is taken.
+    Refused is a file whose name says another symbol or interval, or of whose rows most differ from those that are
+    stored or that a venue has. Where one of the files cannot be used, none is taken.
     """
+    from market.comparison import Tally, completed, overlap_fault, tally  # noqa: PLC0415
     from market.exchange_files import ending_of, read_klines  # noqa: PLC0415
     from market.klines import Klines  # noqa: PLC0415
     from market.quality import Aside, check_unit  # noqa: PLC0415
@@ -390,25 +439,111 @@ def import_files(
         read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
         together = reduce(Klines.merge, (found.klines for _, found in read), Klines.empty(interval_ms))
         for path, found in read:
-            try:
-                check_unit(found.klines, store.beside(symbol, found.klines).merge(together))
-            except MalformedKlines as error:
-                raise MalformedKlines(f"{path}: {error}") from error
+            if not force:
+                _check_names(path, found, symbol, interval_ms)
+        taken: list[tuple[Path, Klines, Tally]] = []
+        known = Klines.empty(interval_ms)  # of the files before
         for path, found in read:
             klines = found.klines.closed(now_ms)
-            changed = store.append(symbol, klines)
-            parts = [f"{path}: {len(klines):,} rows of {symbol} in {interval}, {changed:,} of them new or different"]
+            start_ms = int(found.klines.open_time_ms[0])
+            known = store.read(symbol, interval_ms, start_ms - DAY_MS, found.klines.end_ms + DAY_MS).merge(known)
+            if not force:
+                if fault := overlap_fault(klines, known):
+                    raise MalformedKlines(f"{path}: {fault}; {FORCE}")
+                try:
+                    check_unit(found.klines, store.beside(symbol, found.klines).merge(together))
+                except MalformedKlines as error:
+                    raise MalformedKlines(f"{path}: {error}; {FORCE}") from error
+            klines = completed(klines, known)
+            taken.append((path, klines, tally(klines, known)))
+            known = known.merge(klines)
+        heard = [] if force else _ask_about(data_dir, store, symbol, taken)
+        for (path, klines, counts), (_, found) in zip(taken, read, strict=True):
+            store.append(symbol, klines)
+            parts = [f"{path}: {len(klines):,} rows of {symbol} in {interval}, {counts}"]
             if len(klines) < len(found.klines):
                 parts.append("the newest has not closed and is left out")
             if found.refused:
                 aside.put("import", symbol, interval_ms, found.refused, now_ms)
-                first = found.refused[0]
-                at = iso(first.open_time_ms) if 0 <= first.open_time_ms < 253_402_300_800_000 else first.open_time_ms
-                parts.append(f"{len(found.refused)} refused, the first (row of {at}): {first.reason}")
-            if found.marked:
-                parts.append(f"{len(found.marked)} used, and odd: {found.marked[0].reason}")
-            print("; ".join(parts))
+                parts.append(f"{len(found.refused)} refused, the first: {found.fault}")
+            print("; ".join([*parts, *found.notes]))
+    if len(taken) > 1:
+        sums = (sum(getattr(counts, name) for _, _, counts in taken) for name in ("new", "replaced", "same"))
+        print(f"together: {Tally(**dict(zip(('new', 'replaced', 'same'), sums, strict=True)))}")
+    for said in dict.fromkeys(heard):
+        print(said)
     _say_where(store)
+
+
+FORCE = "--force takes the file all the same"
+
+
+def _check_names(path: Path, found: "KlineFile", symbol: str, interval_ms: int) -> None:
+    """Raises ConfigError where a file plainly says that it holds another series."""
+    from market.comparison import column_fault, name_fault  # noqa: PLC0415
+
+    asked = f"{symbol} in {interval_name(interval_ms)}"
+    for what, name in ((str(path), path.name), (f"{path}: {found.member} in it", found.member)):
+        if fault := name_fault(name, symbol, interval_ms):
+            raise ConfigError(f"{what}: the name {fault}, asked for was {asked}; name that, or {FORCE}")
+    if fault := column_fault(found.symbols, symbol):
+        raise ConfigError(f"{path}: {fault}, asked for was {asked}; name that, or {FORCE}")
+
+
+def _ask_about(
+    data_dir: Path | None, store: "KlineStore", symbol: str, taken: "Sequence[tuple[Path, Klines, Tally]]"
+) -> list[str]:
+    """What a venue says of the rows that would change the store.
+
+    Raises:
+        MalformedKlines: it has others.
+    """
+    from market.comparison import ASKED_ROWS, LEAST_ASKED_ROWS, Heard, venues_say  # noqa: PLC0415
+    from market.month_files import not_in  # noqa: PLC0415
+
+    rows = max(LEAST_ASKED_ROWS, ASKED_ROWS // len(taken))
+    asked = []
+    for path, klines, _ in taken:
+        stored = store.read(symbol, klines.interval_ms, 0, klines.end_ms)
+        if len(changing := not_in(stored, klines)):
+            asked.append((path, changing))
+
+    def ask(venues: "Sequence[Venue]", own: str) -> Iterator[Heard]:
+        return (venues_say(venues, symbol, klines, own, rows) for _, klines in asked)
+
+    heard = _answers_in_time(data_dir, symbol, ask) if asked else []
+    for (path, _), one in zip(asked, heard, strict=False):
+        if one.fault:
+            raise MalformedKlines(f"{path}: {one.fault}; {FORCE}")
+    said = [
+        one.said if len(taken) == 1 else f"{path}: {one.said}" for (path, _), one in zip(asked, heard, strict=False)
+    ]
+    if len(heard) < len(asked):
+        said.append(f"{len(asked) - len(heard)} files not compared with a venue: no answer within {VENUE_WAIT_S:.0f} s")
+    return said
+
+
+def _answers_in_time(
+    data_dir: Path | None, symbol: str, ask: "Callable[[Sequence[Venue], str], Iterator[Heard]]"
+) -> "list[Heard]":
+    """As many answers of the folder's market, real or simulated, as come within ``VENUE_WAIT_S``."""
+    from market.comparison import Heard  # noqa: PLC0415
+    from market.venues import market_from  # noqa: PLC0415
+
+    heard: list[Heard] = []
+    with ExitStack() as stack:
+        try:
+            settings = stack.enter_context(market_of(place_of(settings_from(data_dir=data_dir))))
+            market = market_from(settings, SystemClock(), timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+        except WorkerError as error:
+            return [Heard(said=f"not compared with a venue: {error}")]  # of the first, which tells it for all
+        own = market.level(symbol) or market.venues[0].offer.name
+        venues = sorted(market.venues, key=lambda venue: venue.offer.name != own)
+        # Left behind when it is not done in time: nothing waits for it, nor does the end of the process.
+        asking = threading.Thread(target=lambda: heard.extend(ask(venues, own)), daemon=True, name="venues")
+        asking.start()
+        asking.join(VENUE_WAIT_S)
+    return list(heard)
 
 
 # -- trimming ---------------------------------------------------------------------------------------------------------

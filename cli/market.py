@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from cli.place import place_of, said_market, tape_folder, try_folders
+from cli.place import Place, place_of, said_market, tape_folder, try_folders
 from cli.verbs import or_example
 from core.clock import SystemClock
 from core.config import topics_from_config
@@ -183,6 +183,28 @@ def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[
         if not (place and place.last):
             print(f"data: {environment['DATA_DIR']}", flush=True)
         yield load_settings(seed=settings.seed, **{name.lower(): value for name, value in environment.items()})
+
+
+@contextmanager
+def market_of(place: Place) -> Iterator[Settings]:
+    """The settings by which the market of a verb's folder is asked, while the block runs.
+
+    Raises:
+        MarketUnavailable: the simulated exchange did not come up, or nothing says which klines it replayed.
+    """
+    settings = load_settings()
+    if place.market is Market.BINANCE:
+        yield settings.model_copy(update={"data_dir": place.folder})
+        return
+    seed, replay = place.folder.name.removeprefix("seed-"), place.last.replay if place.last else None
+    if not seed.isdecimal() and replay is None:
+        raise MarketUnavailable(f"{place.folder}: nothing says which klines were replayed there")
+    changes = {"data_dir": place.folder.parents[1], "seed": int(seed) if seed.isdecimal() else settings.seed}
+    settings = settings.model_copy(update=changes)
+    with simulated_exchange(settings, replay) as (url, _):
+        yield load_settings(
+            **{name.lower(): value for name, value in local_environment(settings, url, place.folder).items()}
+        )
 
 
 def _pass_on(lines: TextIO) -> None:

@@ -18,6 +18,7 @@ from market.quality import Sifted, sift
 
 CSV_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 6 MB; anything near this is no kline file
 MICROSECONDS_FROM = 10**14  # as milliseconds this is the year 5138
+LOCKED = 1  # bit of a zip member's flags
 # open_time, prices, volume, then quote_volume, trades and the taker columns; close_time and the last are not read
 COLUMNS = 12
 USED_COLUMNS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 10)
@@ -63,17 +64,26 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> S
 
 
 def unzipped(body: bytes, limit_bytes: int = CSV_LIMIT_BYTES) -> bytes:
-    """The one CSV of a zip.
+    """The one CSV of a zip; raises as ``csv_in_zip``."""
+    return csv_in_zip(body, limit_bytes)[1]
+
+
+def csv_in_zip(body: bytes, limit_bytes: int) -> tuple[str, bytes]:
+    """The one CSV of a zip, its name first; what macOS adds to a zip is passed over.
 
     Raises:
-        MalformedKlines: it is no zip, holds something else, or more than ``limit_bytes``.
+        MalformedKlines: it is no zip, is locked, holds something else, or more than ``limit_bytes``.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            names = [name for name in archive.namelist() if name.lower().endswith(".csv")]
-            if len(names) != 1:
-                raise MalformedKlines(f"the zip must hold one CSV, holds {len(names)}")
-            with archive.open(names[0]) as handle:
+            members = [one for one in archive.infolist() if not one.is_dir() and not _of_macos(one.filename)]
+            found = [one for one in members if one.filename.lower().endswith(".csv")]
+            if len(found) != 1:
+                there = ", ".join(one.filename for one in members[:5]) or "nothing"
+                raise MalformedKlines(f"the zip must hold one CSV, holds {len(found)}: {there}")
+            if found[0].flag_bits & LOCKED:
+                raise MalformedKlines(f"{found[0].filename} in the zip is locked by a password: unpack it first")
+            with archive.open(found[0]) as handle:
                 csv = handle.read(limit_bytes + 1)
     except (
         zipfile.BadZipFile,
@@ -88,7 +98,11 @@ def unzipped(body: bytes, limit_bytes: int = CSV_LIMIT_BYTES) -> bytes:
         raise MalformedKlines(f"not a zip that can be read: {error}") from error
     if len(csv) > limit_bytes:
         raise MalformedKlines(f"the CSV is larger than {limit_bytes >> 20} MB")
-    return csv
+    return found[0].filename.rsplit("/", 1)[-1], csv
+
+
+def _of_macos(name: str) -> bool:
+    return name.startswith("__MACOSX/") or name.rsplit("/", 1)[-1].startswith("._")
 
 
 def _table(content: bytes) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":

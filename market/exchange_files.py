@@ -1,33 +1,42 @@
 """Klines in files for other programs, and from them: CSV, Parquet, and zips as Binance's archive has them."""
 
+import csv
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from core.clock import DAY_MS
 from core.errors import ConfigError, MalformedKlines
 from core.files import replace_file
-from market.archive import MICROSECONDS_FROM, unzipped
-from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines, interval_name
-from market.quality import Sifted, sift
+from market.archive import MICROSECONDS_FROM, csv_in_zip
+from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines, interval_name
+from market.quality import EARLIEST_MS, MOST_REFUSED, RefusedRow, sorted_out
 
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: archives count in microseconds from here on
 MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138
+NANOSECONDS_FROM = 10**17  # as microseconds this is the year 5138
+SPREADSHEET_DAYS = 10**6  # days since 1900, as spreadsheets count them, stay below
 LIMIT_BYTES = 4 << 30  # of a CSV in a zip: years of minutes are 100 MB each
 DECIMALS = 8  # Binance's
-# Of a file without a header, as Binance orders them; one of n columns has the first n.
-POSITIONS = ("open_time", *PRICE_COLUMNS, "volume", "close_time", *FLOW_COLUMNS[1:], "ignore")
-LEAST_COLUMNS = 6
-NEEDED = (*PRICE_COLUMNS, "volume")
+MOST_MISFITS = 0.05  # of the rows of a file without a header, by which its columns are known
+NEEDED = ("open_time", *PRICE_COLUMNS, "volume")
+# The two orders that are read without a header: the needed columns, or Binance's.
+POSITIONS = (*NEEDED, "close_time", *FLOW_COLUMNS[1:], "ignore")
 # Other names for the columns: of our own files, and of the headers that Binance and programs around it write.
 ALIASES = {
     "open_time_ms": "open_time",
     "opentime": "open_time",
     "timestamp": "open_time",
     "time": "open_time",
+    "date": "open_time",
+    "datetime": "open_time",
     "quote_asset_volume": "quote_volume",
     "quote_vol": "quote_volume",
     "count": "trades",
@@ -39,7 +48,62 @@ ALIASES = {
     "taker_buy_vol": "taker_buy_base",
     "taker_buy_quote_volume": "taker_buy_quote",
     "taker_buy_quote_asset_volume": "taker_buy_quote",
+    "pair": "symbol",
+    "ticker": "symbol",
 }
+UNREAD = {"close_time", "ignore", "symbol"}  # known names that hold nothing of a kline
+NOTHING = {"", "null", "nan", "none", "na", "n/a"}  # an empty cell, as programs write it
+TIME_FORMS = "must be milliseconds or microseconds since 1970 (13 or 16 digits), or a date such as 2024-03-01T00:00:00Z"
+# What a row that breaks a rule of market.quality is told with: the columns to look at, and what they must be.
+EXPECTED = {
+    "open time is not on the grid": (("open_time",), "must be where a candle of {interval} opens, in UTC"),
+    "open time is in the future": (("open_time",), "must be in the past, in UTC"),
+    "two different rows of one time": (("open_time",), "must be in one row, and other rows have it with other numbers"),
+    "low is above open or close": (("low", "open", "close"), "the low must be the lowest"),
+    "high is below open or close": (("high", "open", "close"), "the high must be the highest"),
+    "quote volume is not between low and high times volume": (
+        ("quote_volume", "volume", "low", "high"),
+        "quote volume must be between low times volume and high times volume",
+    ),
+    "taker volume is above volume": (("taker_buy_base", "volume"), "takers cannot buy more than the volume"),
+    "taker quote volume is above quote volume": (
+        ("taker_buy_quote", "quote_volume"),
+        "takers cannot buy for more than the quote volume",
+    ),
+}
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KlineFile:
+    """What a file holds."""
+
+    klines: Klines
+    refused: tuple[RefusedRow, ...] = ()
+    fault: str = ""  # of the first refused row: where it is, its cells, and what they must be
+    member: str = ""  # name of the CSV in a zip
+    symbols: tuple[str, ...] = ()  # that a column for symbols names
+    notes: tuple[str, ...] = ()  # what was left out, or taken for granted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """Columns of a file as it has them."""
+
+    columns: Mapping[str, pl.Series]  # by our names
+    titles: Mapping[str, str]  # by our names: as the file calls them
+    lines: Sequence[int] | None = None  # of each row in its file; None where rows are no lines
+    torn: Mapping[int, str] = field(default_factory=dict)  # rows that have too many or few cells, and in words how many
+    member: str = ""
+    notes: tuple[str, ...] = ()
+
+    def cell(self, name: str, row: int) -> str:
+        found = self.columns[name][row]
+        return f"{self.titles[name]} {('' if found is None else str(found))[:40]!r}"
+
+    def place(self, row: int) -> str:
+        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
 
 
 def ending_of(path: Path) -> str:
@@ -72,17 +136,18 @@ def write_klines(path: Path, symbol: str, klines: Klines) -> None:
         ) from error
 
 
-def read_klines(path: Path, interval_ms: int, now_ms: int) -> Sifted:
+def read_klines(path: Path, interval_ms: int, now_ms: int) -> KlineFile:
     """Klines of a file in the form its ending says, and the rows that break a rule.
 
-    Times are in milliseconds or microseconds, told apart in each row. A CSV has a header or, without one, 6 to 12
-    columns in Binance's order; Parquet has our columns or those names. Flow columns may be missing.
+    Columns are told by the exact names of a header (or of Parquet). A CSV without one has open time, prices and volume,
+    or Binance's 12 columns, and must look like that. Times are milliseconds, microseconds or ISO dates, told apart in
+    each row. All columns but time, prices and volume may be missing.
 
     Args:
         now_ms: rows that open later are refused.
     Raises:
         ConfigError: the ending is another, or the file cannot be read.
-        MalformedKlines: it holds no klines, or too many rows that are none.
+        MalformedKlines: it holds no klines, or too many rows that are none; names the first such row and its cells.
     """
     read = _READERS[ending_of(path)]
     try:
@@ -90,24 +155,113 @@ def read_klines(path: Path, interval_ms: int, now_ms: int) -> Sifted:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name a file that can be read") from error
     try:
-        columns = read(content)
-        missing = [name for name in ("open_time", *NEEDED) if name not in columns]
-        if missing:
-            only = ", ".join(columns)
-            hint = "; separate columns by commas" if len(columns) == 1 and {";", "\t", "|"} & set(only) else ""
-            raise MalformedKlines(f"has no column {', '.join(missing)}, only {only[:200]}{hint}")
-        times = _milliseconds(columns["open_time"])
-        if not len(times):
-            raise MalformedKlines("has no rows")
-        if 0 < times.max() < MILLISECONDS_FROM:
-            raise MalformedKlines(
-                f"open times must be in milliseconds or microseconds, was {times.max()}; seconds are to be multiplied "
-                "by 1000"
-            )
-        numbers = {name: _numbers(columns[name]) for name in COLUMNS if name in columns}
-        return sift(interval_ms, times, numbers, now_ms=now_ms)
+        return _klines_of(read(content), interval_ms, now_ms)
     except MalformedKlines as error:
         raise MalformedKlines(f"{path}: {error}") from error
+
+
+def _klines_of(table: _Table, interval_ms: int, now_ms: int) -> KlineFile:
+    times, dated = _milliseconds(table.columns["open_time"])
+    if not len(times):
+        raise MalformedKlines("has no rows")
+    _check_unit_of_time(table, times)
+    found = {name: _numbers(table.columns[name]) for name in COLUMNS if name in table.columns}
+    numbers = {name: column for name, (column, _) in found.items()}
+    wrong = {name: unread for name, (_, unread) in found.items()}
+    # What is in no cell must break a rule: infinity where there is something else than a number.
+    sifted = sorted_out(
+        interval_ms, times, {n: np.where(wrong[n], np.inf, numbers[n]) for n in numbers}, now_ms=now_ms, strict=True
+    )
+    if table.titles["open_time"] == "column 1":
+        _check_layout(table, interval_ms, times, numbers)
+    refused = tuple(
+        replace(one, row=tuple(float(numbers[n][one.place]) if n in numbers else np.nan for n in COLUMNS))
+        for one in sifted.refused
+    )
+    fault = ""
+    if refused:
+        first = min(refused, key=lambda one: one.place)
+        fault = _fault(table, first, bool(times[first.place] < EARLIEST_MS), wrong, interval_ms)
+        if len(refused) > max(1, MOST_REFUSED * len(times)) or not len(sifted.klines):
+            raise MalformedKlines(f"{len(refused)} of {len(times)} rows are no klines, the first: {fault}")
+    notes = [*table.notes, *(["times without an offset are read as UTC"] if dated else [])]
+    if sifted.marked:
+        notes.append(f"{len(sifted.marked):,} rows used, and odd: {sifted.marked[0].reason}")
+    symbols: tuple[str, ...] = ()
+    if "symbol" in table.columns:
+        symbols = tuple(str(one) for one in table.columns["symbol"].drop_nulls().unique().sort().to_list())
+    return KlineFile(
+        klines=sifted.klines, refused=refused, fault=fault, member=table.member, symbols=symbols, notes=tuple(notes)
+    )
+
+
+def _check_unit_of_time(table: _Table, times: Ints) -> None:
+    """Times that are all in another unit are told as that."""
+    row = int(times.argmax())
+    newest, first = int(times[row]), table.cell("open_time", row)
+    if 0 < newest < SPREADSHEET_DAYS:
+        raise MalformedKlines(f"{table.place(row)}: {first} {TIME_FORMS}; a spreadsheet counts days")
+    if 0 < newest < MILLISECONDS_FROM:
+        raise MalformedKlines(f"{table.place(row)}: {first} {TIME_FORMS}; seconds are to be multiplied by 1000")
+    if times.min() >= NANOSECONDS_FROM // 1000:
+        raise MalformedKlines(f"{table.place(row)}: {first} {TIME_FORMS}; nanoseconds are to be divided by 1,000,000")
+
+
+def _check_layout(table: _Table, interval_ms: int, times: Ints, numbers: Mapping[str, Floats]) -> None:
+    """A file without a header has Binance's columns if its close times and numbers of trades are such."""
+    if "close_time" not in table.columns:
+        return
+    ends, _ = _numbers(table.columns["close_time"])
+    trades, volume = numbers["trades"], numbers["volume"]
+    checks = [
+        (
+            "close_time",
+            _ends(ends, times + interval_ms),
+            f"must be the end of its candle of {interval_name(interval_ms)}",
+        ),
+        ("trades", _counts(trades, volume), "must count trades"),
+    ]
+    for name, fits, expected in checks:
+        odd = np.flatnonzero(~fits & (times >= 0)).tolist()
+        if len(odd) > MOST_MISFITS * len(times):
+            raise MalformedKlines(
+                f"{table.place(odd[0])}: {table.cell(name, odd[0])} {expected}, as in Binance's 12 columns; "
+                "a file with others needs a header with their names"
+            )
+
+
+def _counts(trades: Floats, volume: Floats) -> Bools:
+    """Which numbers of trades are such, as far as they are known."""
+    fits: Bools = np.isnan(trades) | (trades % 1 == 0) & ((trades > 0) == (volume > 0))
+    return fits
+
+
+def _ends(cells: Floats, end_ms: Ints) -> Bools:
+    fits: Bools = (cells == end_ms - 1) | (cells == end_ms * 1000 - 1)
+    return fits
+
+
+def _fault(table: _Table, refused: RefusedRow, untimed: bool, wrong: Mapping[str, Bools], interval_ms: int) -> str:
+    """Where a refused row is, its cells, and what they must be."""
+    row = refused.place
+    if row in table.torn:
+        return f"{table.place(row)} {table.torn[row]}"
+    place = f"{table.place(row)}: "
+    if untimed:
+        return f"{place}{table.cell('open_time', row)} {TIME_FORMS}"
+    for name in wrong:
+        if wrong[name][row]:
+            return f"{place}{table.cell(name, row)} must be a number such as 0.5"
+    at = dict(zip(COLUMNS, refused.row, strict=True))
+    for name in (*PRICE_COLUMNS, "volume"):
+        if not np.isfinite(at[name]) or at[name] < 0 or (name != "volume" and at[name] == 0):
+            return f"{place}{table.cell(name, row)} must be a number {'not below 0' if name == 'volume' else 'above 0'}"
+    for name in FLOW_COLUMNS:
+        if at[name] < 0 or np.isinf(at[name]):
+            return f"{place}{table.cell(name, row)} must be a number not below 0, or nothing"
+    names, expected = EXPECTED[refused.reason]
+    cells = ", ".join(table.cell(name, row) for name in names)
+    return f"{place}{cells}{':' if len(names) > 1 else ''} {expected.format(interval=interval_name(interval_ms))}"
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -131,7 +285,7 @@ def _csv(klines: Klines, _: str) -> bytes:
 def _zip(klines: Klines, name: str) -> bytes:
     times, closes = klines.open_time_ms, klines.open_time_ms + klines.interval_ms
     micro = times >= MICROSECONDS_FROM_MS
-    counted = bool((np.isnan(klines.trades) | (klines.trades % 1 == 0)).all())
+    counted = bool(_counts(klines.trades, klines.volume).all())
     frame = _frame(klines).with_columns(pl.col(FLOW_COLUMNS).fill_nan(None))
     frame = frame.with_columns(
         open_time=np.where(micro, times * 1000, times),
@@ -139,10 +293,11 @@ def _zip(klines: Klines, name: str) -> bytes:
         trades=pl.col("trades").cast(pl.Int64) if counted else pl.col("trades"),
         ignore=pl.lit(0),
     ).select(POSITIONS)
-    text = frame.write_csv(include_header=False, float_precision=DECIMALS).encode()
-    told = _from_csv(text)
-    if any(not np.array_equal(_numbers(told[n]), getattr(klines, n), equal_nan=True) for n in COLUMNS):
-        text = frame.write_csv(include_header=False).encode()
+    # Without a header, what is in the column of trades must look like that.
+    text = frame.write_csv(include_header=not counted, float_precision=DECIMALS).encode()
+    told = _from_csv(text).columns
+    if any(not np.array_equal(_numbers(told[n])[0], getattr(klines, n), equal_nan=True) for n in COLUMNS):
+        text = frame.write_csv(include_header=not counted).encode()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(zipfile.ZipInfo(f"{name}.csv"), text, zipfile.ZIP_DEFLATED)
@@ -152,82 +307,180 @@ def _zip(klines: Klines, name: str) -> bytes:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _from_zip(content: bytes) -> Mapping[str, pl.Series]:
-    return _from_csv(unzipped(content, LIMIT_BYTES))
+def _from_zip(content: bytes) -> _Table:
+    member, text = csv_in_zip(content, LIMIT_BYTES)
+    return replace(_from_csv(text), member=member)
 
 
-def _from_csv(content: bytes) -> Mapping[str, pl.Series]:
-    """Columns by our names, as texts."""
-    content = content.removeprefix(b"\xef\xbb\xbf").strip()
-    first = content.split(b"\n", 1)[0]
-    has_header = first[:1].isalpha() or first[:1] in {b'"', b"_"}
-    if not content:
+def _from_csv(content: bytes) -> _Table:
+    lines = _text(content).splitlines()
+    comments = sum(1 for line in lines if line.lstrip().startswith("#"))
+    kept = [number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
+    if not kept:
         raise MalformedKlines("is empty")
+    first = _cells(lines[kept[0]])
+    named = not first[0][:1].isdigit()  # or it is a row, whatever separates its cells
+    headed = named and not any(_is_number(cell) or _iso_ms(cell) is not None for cell in first)
+    if headed:
+        places, titles, notes = _named(first)
+        del kept[0]
+    else:
+        if len(first) not in {len(NEEDED), len(POSITIONS)}:
+            raise MalformedKlines(
+                f"without a header a row has {len(NEEDED)} or {len(POSITIONS)} columns, was {len(first)} in line "
+                f"{kept[0] + 1}: {lines[kept[0]][:80]!r}; separate them by commas, and write a header with their names "
+                f"where they are others than {', '.join(NEEDED)} (or Binance's 12)"
+            )
+        places = {name: number for number, name in enumerate(POSITIONS[: len(first)])}
+        titles, notes = {name: f"column {number + 1}" for name, number in places.items()}, []
+    torn, blank = {}, "," * (len(first) - 1)
+    rows = []
+    for row, number in enumerate(kept):
+        line = lines[number]
+        count = line.count(",") + 1 if '"' not in line else len(_cells(line))
+        if count != len(first):
+            torn[row] = f"has {count} cells, must have {len(first)}: {line[:80]!r}"
+        rows.append(blank if row in torn else line)
+    text = "\n".join([",".join(map(str, range(len(first)))), *rows])
     try:
-        frame = pl.read_csv(content, has_header=has_header, infer_schema=False, raise_if_empty=False)
+        frame = pl.read_csv(text.encode(), infer_schema=False, raise_if_empty=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise MalformedKlines(f"is no CSV that can be read: {str(error).splitlines()[0]}") from error
-    if has_header:
-        return _named(frame)
-    if not LEAST_COLUMNS <= frame.width <= len(POSITIONS):
-        raise MalformedKlines(
-            f"without a header a row has {LEAST_COLUMNS} to {len(POSITIONS)} columns, was {frame.width}; "
-            "separate them by commas, or write a header with their names"
-        )
-    return dict(zip(POSITIONS, frame.get_columns(), strict=False))
+    if len(frame) != len(rows):
+        raise MalformedKlines("is no CSV that can be read: a quote is not closed in its line")
+    return _Table(
+        columns={name: frame.to_series(number) for name, number in places.items()},
+        titles=titles,
+        lines=[number + 1 for number in kept],
+        torn=torn,
+        notes=(*notes, *([f"{comments} comment lines left out"] if comments else [])),
+    )
 
 
-def _from_parquet(content: bytes) -> Mapping[str, pl.Series]:
+def _text(content: bytes) -> str:
+    """The text of a CSV, whatever byte order mark it has."""
+    for magic, said in ((b"PK\x03\x04", "a zip: let its name end in .zip"), (b"PAR1", "Parquet: let its name end so")):
+        if content.startswith(magic):
+            raise MalformedKlines(f"is {said}")
+    if content.startswith(b"\x1f\x8b"):
+        raise MalformedKlines("is compressed by gzip: unpack it first")
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
-        return _named(pl.read_parquet(content))
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise MalformedKlines(
+            f"line {line} holds the byte 0x{content[error.start]:02x}, which is no text: save the file as UTF-8"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise MalformedKlines(f"line {line} holds the byte 0x00, which is no text: save the file as UTF-8")
+    return text
+
+
+def _cells(line: str) -> list[str]:
+    return next(csv.reader([line], skipinitialspace=True), [])
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return cell.strip().lower() not in NOTHING
+
+
+def _from_parquet(content: bytes) -> _Table:
+    try:
+        frame = pl.read_parquet(content)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise MalformedKlines(f"is no Parquet file that can be read: {str(error).splitlines()[0]}") from error
+    places, titles, notes = _named(frame.columns)
+    columns = {name: frame.to_series(number) for name, number in places.items()}
+    for name, column in columns.items():
+        numeric = column.dtype.is_numeric() or column.dtype in {pl.String, pl.Null}
+        if name not in UNREAD and not numeric and not (name == "open_time" and column.dtype.is_temporal()):
+            wanted = "milliseconds or microseconds" if name == "open_time" else "numbers"
+            raise MalformedKlines(f"column {titles[name]} holds {column.dtype}, must be {wanted}")
+    return _Table(columns=columns, titles=titles, notes=tuple(notes))
 
 
-def _named(frame: pl.DataFrame) -> Mapping[str, pl.Series]:
-    columns: dict[str, pl.Series] = {}
-    for name, column in zip(frame.columns, frame.get_columns(), strict=True):
+def _named(names: Sequence[str]) -> tuple[dict[str, int], dict[str, str], list[str]]:
+    """Of each column that is known by its name: where it is, and as the file calls it; and what is said of the others.
+
+    Raises:
+        MalformedKlines: a needed column is missing, or one is there twice.
+    """
+    places: dict[str, int] = {}
+    unknown = []
+    for number, name in enumerate(names):
         plain = name.strip().lower().replace(" ", "_")
-        columns.setdefault(ALIASES.get(plain, plain), column)
-    return columns
+        ours = ALIASES.get(plain, plain)
+        if ours not in {*POSITIONS, *UNREAD}:
+            unknown.append(name.strip() or f"number {number + 1} without a name")
+        elif ours in places:
+            raise MalformedKlines(
+                f"has the column {ours} twice: {names[places[ours]].strip()!r} is column {places[ours] + 1} and "
+                f"{name.strip()!r} column {number + 1}; rename the one that it is not"
+            )
+        else:
+            places[ours] = number
+    if missing := [name for name in NEEDED if name not in places]:
+        only = ", ".join(name.strip() for name in names)
+        hint = "; separate columns by commas" if len(names) == 1 and {";", "\t", "|"} & set(only) else ""
+        raise MalformedKlines(f"has no column {', '.join(missing)}, only {only[:200]}{hint}")
+    titles = {ours: f"column {names[number].strip()}" for ours, number in places.items()}
+    return places, titles, [f"columns not read: {', '.join(unknown)[:200]}"] if unknown else []
 
 
-def _numbers(column: pl.Series) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """``(T,)``; NaN where there is nothing, infinite, which no rule allows, where there is something else."""
-    if column.dtype == pl.String:
-        texts = column.str.strip_chars()
-        found = texts.cast(pl.Float64, strict=False)
-        empty = texts.is_null() | (texts == "") | (texts.str.to_lowercase() == "nan")
-        wrong = (found.is_null() & ~empty).fill_null(value=False).to_numpy()
-    else:
-        if not (column.dtype.is_numeric() or column.dtype == pl.Null):
-            raise MalformedKlines(f"column {column.name} holds {column.dtype}, must be numbers")
-        found, wrong = column.cast(pl.Float64), np.zeros(len(column), np.bool_)
+def _numbers(column: pl.Series) -> tuple[Floats, Bools]:
+    """``(T,)`` numbers, NaN where there is none, and where there is something else."""
+    if column.dtype != pl.String:
+        return np.array(column.cast(pl.Float64).fill_null(np.nan).to_numpy()), np.zeros(len(column), np.bool_)
+    texts = column.str.strip_chars()
+    found = texts.cast(pl.Float64, strict=False)
+    empty = texts.is_null() | texts.str.to_lowercase().is_in(list(NOTHING))
     numbers = np.array(found.fill_null(np.nan).to_numpy(), np.float64)
-    numbers[wrong] = np.inf
-    return numbers
+    return numbers, (found.is_null() & ~empty).fill_null(value=False).to_numpy()
 
 
-def _milliseconds(column: pl.Series) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """``(T,)``; -1, which is on no grid, where there is no whole number of milliseconds or microseconds."""
-    if column.dtype == pl.Datetime:
-        column = column.dt.epoch("us")
-    elif column.dtype == pl.String:
-        column = column.str.strip_chars()
-    elif not column.dtype.is_numeric():
-        raise MalformedKlines(f"column {column.name} holds {column.dtype}, must be milliseconds or microseconds")
-    number = column.cast(pl.Float64, strict=False)  # holds both units exactly
+def _milliseconds(column: pl.Series) -> tuple[Ints, bool]:
+    """``(T,)`` times, below 0, which is on no grid, where there is none; and if some are dates without an offset."""
+    if column.dtype.is_temporal():
+        column = column.cast(pl.Datetime("us")).dt.epoch("us")
+    texts = column.str.strip_chars() if column.dtype == pl.String else None
+    number = (column if texts is None else texts).cast(pl.Float64, strict=False)  # holds both units exactly
     whole = number.cast(pl.Int64, strict=False)
     whole = whole.set(whole.cast(pl.Float64) != number, None)
     times = np.array(whole.fill_null(-1).to_numpy(), np.int64)
     micro = times >= MICROSECONDS_FROM
     times[micro & (times % 1000 != 0)] = -1
-    return np.where(micro & (times >= 0), times // 1000, times)
+    times = np.where(micro & (times >= 0), times // 1000, times)
+    dated = False
+    if texts is not None:
+        for row in np.flatnonzero(number.is_null().to_numpy()).tolist():
+            at = _iso_ms(texts[row] or "")
+            if at is not None:
+                times[row], dated = at[0], dated or not at[1]
+    return times, dated
+
+
+def _iso_ms(text: str) -> tuple[int, bool] | None:
+    """A date or moment as a time, and whether it names its offset; None where it is none, or not of whole ms."""
+    text = text.strip()
+    if len(text) < len("2024-03-01") or text[4] != "-":
+        return None
+    text = f"{text[:-3].strip()}Z" if text.upper().endswith("UTC") else text
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    told = at.tzinfo is not None
+    since = (at if told else at.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    if since.microseconds % 1000:
+        return None
+    return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000, told
 
 
 _WRITERS: dict[str, Callable[[Klines, str], bytes]] = {".csv": _csv, ".parquet": _parquet, ".zip": _zip}
-_READERS: dict[str, Callable[[bytes], Mapping[str, pl.Series]]] = {
-    ".csv": _from_csv,
-    ".parquet": _from_parquet,
-    ".zip": _from_zip,
-}
+_READERS: dict[str, Callable[[bytes], _Table]] = {".csv": _from_csv, ".parquet": _from_parquet, ".zip": _from_zip}

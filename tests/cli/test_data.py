@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,8 @@ from market.store import KlineStore
 from model.heads import BACKTEST_DAYS, MINUTE, training_start_ms
 from research.walk import SPAN_DAYS
 from tests.fakes import START_MS, eventually, random_walk_klines
+from tests.market.venue import Answer
+from tests.market.venue import Venue as LoopbackVenue
 
 ROOT = Path(__file__).parents[2]
 WALK = random_walk_klines(4000)
@@ -61,6 +64,12 @@ def store(tmp_path: Path) -> KlineStore:
     store.append("ETHUSDT", WALK.between(0, at(1000)).merge(WALK.between(at(1010), 2**62)))
     store.append("BTCUSDT", random_walk_klines(300, HOUR_MS))
     return store
+
+
+def in_another_unit(klines: Klines, factor: "float | np.ndarray[tuple[int], np.dtype[np.float64]]" = 100.0) -> Klines:
+    """Prices, and what was paid, so many times as large."""
+    names = (*PRICE_COLUMNS, "quote_volume", "taker_buy_quote")
+    return replace(klines, **{name: getattr(klines, name) * factor for name in names})
 
 
 def row_of(shown: str, name: str) -> list[str]:
@@ -127,10 +136,11 @@ def test_what_is_exported_is_imported_just_so(tmp_path: Path, store: KlineStore,
         0,
         f"{out}: 3,990 rows of ETHUSDT in 1m, 2023-11-15 00:00 to 2023-11-17 18:40 UTC, 1 gaps\nklines: {store.root}\n",
     )
-    for changed in ("3,990", "0"):
+    for counts in ("3,990 new, 0 replaced, 0 the same", "0 new, 0 replaced, 3,990 the same"):
         code, shown, _ = data(other, "import", str(out), "--symbol", "ETHUSDT", "--interval", "1m")
-        told = f"{out}: 3,990 rows of ETHUSDT in 1m, {changed} of them new or different"
-        assert (code, shown.splitlines()) == (0, [told, f"klines: {other / 'klines'}"])
+        told = f"{out}: 3,990 rows of ETHUSDT in 1m, {counts}"
+        assert (code, shown.splitlines()[0]) == (0, told)
+        assert shown.splitlines()[-1] == f"klines: {other / 'klines'}"
     found, told = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
     for name in ("open_time_ms", *COLUMNS):
         np.testing.assert_array_equal(getattr(found, name), getattr(told, name))
@@ -155,10 +165,8 @@ def test_rows_that_are_none_are_counted_and_kept_aside(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     code, shown, _ = data(tmp_path, "import", str(path), "--symbol", "ETHUSDT", "--interval", "1m")
     assert code == 0
-    assert (
-        "98 rows of ETHUSDT in 1m, 98 of them new or different; 2 refused, the first (row of 2023-11-15T00:29" in shown
-    )
-    assert "a price is not finite and above 0" in shown
+    assert "98 rows of ETHUSDT in 1m, 98 new, 0 replaced, 0 the same; 2 refused, the first: line 31: " in shown
+    assert "column close '-1' must be a number above 0" in shown
     assert len((tmp_path / "klines" / "refused.jsonl").read_text().splitlines()) == 2
 
 
@@ -172,8 +180,7 @@ def test_candles_of_another_unit_are_not_imported(tmp_path: Path, rows: slice) -
     factor = np.ones(100)
     factor[rows] = 100.0
     first = walk.between(0, int(walk.open_time_ms[100]))
-    changed = {name: getattr(first, name) * factor for name in PRICE_COLUMNS}
-    write_klines(path, "ETHUSDT", replace(first, **changed))
+    write_klines(path, "ETHUSDT", in_another_unit(first, factor))
     code, _, said = data(tmp_path, "import", str(path), *series)
     assert code == 1
     assert "some.csv: the close of 2023-11-15T0" in said
@@ -189,8 +196,7 @@ def test_candles_of_another_unit_are_not_imported_around_stored_ones_or_an_hour_
     there = walk.rows(first, last)
     KlineStore(tmp_path / "klines").append("ETHUSDT", there)
     around = walk.rows(0, first - 30).merge(walk.rows(last + 60, 300))
-    changed = {name: getattr(around, name) * 100 for name in PRICE_COLUMNS}
-    write_klines(path, "ETHUSDT", replace(around, **changed))
+    write_klines(path, "ETHUSDT", in_another_unit(around))
     code, _, said = data(tmp_path, "import", str(path), *ETH)
     assert (code, "another unit or asset?" in said) == (1, True)
     assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == last - first
@@ -216,8 +222,7 @@ def test_files_with_other_names_for_columns_and_of_several_kinds_go_in_together(
 def test_where_one_file_cannot_be_used_none_is_taken(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
     write_klines(good, "ETHUSDT", WALK.between(0, at(2000)))
-    later = WALK.between(at(2000), 2**62)
-    write_klines(bad, "ETHUSDT", replace(later, **{name: getattr(later, name) * 100 for name in PRICE_COLUMNS}))
+    write_klines(bad, "ETHUSDT", in_another_unit(WALK.between(at(2000), 2**62)))
     code, _, said = data(tmp_path, "import", str(good), str(bad), *ETH)
     assert code == 1
     assert "another unit or asset?" in said
@@ -262,6 +267,246 @@ def test_while_another_process_writes_nothing_is_imported(tmp_path: Path, store:
             assert code == 2
             assert said.startswith("birnn: another process is writing")
     assert store.latest("SOLUSDT", MINUTE_MS) is None
+
+
+# -- what an import is held against -----------------------------------------------------------------------------------
+
+MONTH = random_walk_klines(9000)  # six days of minutes
+OTHER = random_walk_klines(9000, seed=5)
+
+
+def stored_minutes(data_dir: Path, symbol: str = "ETHUSDT") -> Klines:
+    return KlineStore(data_dir / "klines").read(symbol, MINUTE_MS, 0, 2**62)
+
+
+def moved(klines: Klines, minutes: int) -> Klines:
+    return replace(klines, open_time_ms=klines.open_time_ms + minutes * MINUTE_MS)
+
+
+@pytest.mark.parametrize(
+    ("name", "interval", "says"),
+    [
+        pytest.param("TK0USDT-1m.zip", "1m", "the name says TK0USDT, asked for was TK1USDT in 1m", id="Binance's"),
+        pytest.param("TK0USDT-1m-2024-03-14.zip", "1m", "says TK0USDT", id="with a day"),
+        pytest.param("tk0usdt_1m.csv", "1m", "says TK0USDT", id="small letters"),
+        pytest.param("TK0-USDT.csv", "1m", "says TK0USDT", id="in two words"),
+        pytest.param("TK0_USDT-1m.parquet", "1m", "says TK0USDT", id="another program's"),
+        pytest.param("TK1BTC-1m.csv", "1m", "says TK1BTC", id="another quote"),
+        pytest.param("TK1USDC.csv", "1m", "says TK1USDC", id="another dollar"),
+        pytest.param("TK1USDT-1h-2024-03.zip", "1m", "says 1h", id="another interval"),
+        pytest.param("TK1USDT_5min.csv", "1m", "says 5m", id="an interval in letters"),
+        pytest.param("klines 1d.csv", "1m", "says 1d", id="an interval alone"),
+        pytest.param("TK1USDT-1m-2024-03.zip", "1m", "", id="right"),
+        pytest.param("tk1_usdt 60m.csv", "1h", "", id="right in other words"),
+        pytest.param("eth.csv", "1m", "", id="nothing said"),
+        pytest.param("last 90d of my backtest.csv", "1m", "", id="a span"),
+        pytest.param("old_eth.csv", "1m", "", id="words"),
+        pytest.param("2024-03.csv", "1m", "", id="a month"),
+    ],
+)
+def test_a_name_that_says_another_series_is_refused(tmp_path: Path, name: str, interval: str, says: str) -> None:
+    path = tmp_path / name
+    write_klines(path, "TK1USDT", random_walk_klines(100, {"1m": MINUTE_MS, "1h": HOUR_MS}[interval]))
+    series = ["--symbol", "TK1USDT", "--interval", interval]
+    code, shown, said = data(tmp_path, "import", str(path), *series)
+    if not says:
+        assert (code, "100 new, 0 replaced, 0 the same" in shown) == (0, True), said
+        return
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert str(path) in said
+    assert says in said
+    assert not len(stored_minutes(tmp_path, "TK1USDT"))
+    code, shown, _ = data(tmp_path, "import", str(path), *series, "--force")
+    assert (code, "100 new, 0 replaced, 0 the same" in shown) == (0, True)
+
+
+def test_the_name_in_a_zip_and_a_column_for_symbols_are_looked_at(tmp_path: Path) -> None:
+    write_klines(tmp_path / "TK0USDT-1m.zip", "TK0USDT", MONTH)
+    (tmp_path / "TK0USDT-1m.zip").rename(tmp_path / "mine.zip")
+    code, _, said = data(tmp_path, "import", str(tmp_path / "mine.zip"), *ETH)
+    assert (code, "mine.zip: TK0USDT-1m.csv in it: the name says TK0USDT" in said) == (2, True)
+    write_klines(tmp_path / "mine.csv", "TK0USDT", WALK)
+    lines = (tmp_path / "mine.csv").read_text().splitlines()
+    lines = [f"{lines[0]},Symbol", *(f"{line},TK0/USDT" for line in lines[1:])]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    code, _, said = data(tmp_path, "import", str(tmp_path / "mine.csv"), *ETH)
+    assert (code, "mine.csv: has rows of TK0/USDT, asked for was ETHUSDT in 1m" in said) == (2, True)
+
+
+def test_the_candles_of_another_symbol_do_not_replace_right_ones(tmp_path: Path) -> None:
+    """The very case: 8,640 minutes of one token in the place of another's, whose prices are near each other."""
+    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH)
+    path = tmp_path / "mine.csv"
+    write_klines(path, "BTCUSDT", OTHER.rows(100, 8740))
+    code, shown, said = data(tmp_path, "import", str(path), *ETH)
+    assert (code, shown, len(said.splitlines())) == (1, "", 1)
+    assert "8,640 of 8,640 rows that are stored already differ, such as 2023-11-1" in said
+    assert re.search(r"close [0-9.]+ in the file, [0-9.]+ stored; no shift of time makes them fit; --force takes", said)
+    np.testing.assert_array_equal(stored_minutes(tmp_path).close, MONTH.close)
+    code, shown, _ = data(tmp_path, "import", str(path), *ETH, "--force")
+    assert (code, "8,640 rows of ETHUSDT in 1m, 0 new, 8,640 replaced, 0 the same" in shown) == (0, True)
+    np.testing.assert_array_equal(stored_minutes(tmp_path).close[100:8740], OTHER.close[100:8740])
+
+
+@pytest.mark.parametrize("minutes", [-1, 1, 60, -480, 330, 840])
+def test_the_shift_that_would_fit_is_named(tmp_path: Path, minutes: int) -> None:
+    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH)
+    path = tmp_path / "mine.parquet"
+    write_klines(path, "ETHUSDT", moved(MONTH.rows(1500, 4500), minutes))
+    code, _, said = data(tmp_path, "import", str(path), *ETH)
+    assert code == 1
+    assert f"they fit those that are stored when moved by {-minutes:+d} minutes: is the file in UTC?" in said
+
+
+def test_a_shift_is_named_where_no_row_lies_over_a_stored_one(tmp_path: Path) -> None:
+    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH)
+    path = tmp_path / "mine.csv"
+    write_klines(path, "ETHUSDT", moved(MONTH.tail(400), 480))
+    code, _, said = data(tmp_path, "import", str(path), *ETH)
+    assert (code, "when moved by -480 minutes" in said) == (1, True)
+
+
+def test_hours_of_another_zone_are_told(tmp_path: Path) -> None:
+    hours = random_walk_klines(300, HOUR_MS)
+    KlineStore(tmp_path / "klines").append("ETHUSDT", hours)
+    path = tmp_path / "mine.csv"
+    write_klines(path, "ETHUSDT", moved(hours.rows(50, 250), 9 * 60))
+    code, _, said = data(tmp_path, "import", str(path), "--symbol", "ETHUSDT", "--interval", "1h")
+    assert (code, "when moved by -540 minutes" in said) == (1, True)
+
+
+def test_a_month_of_something_else_among_right_ones_is_refused(tmp_path: Path) -> None:
+    """Three days of a month that is over, in a file of which most is right."""
+    long, other = random_walk_klines(30_000), random_walk_klines(30_000, seed=9)
+    KlineStore(tmp_path / "klines").append("ETHUSDT", long)
+    turn = int(np.searchsorted(long.open_time_ms, START_MS // DAY_MS * DAY_MS + 16 * DAY_MS))  # 2023-12-01
+    path = tmp_path / "mine.parquet"
+    write_klines(path, "ETHUSDT", long.rows(0, turn).merge(other.rows(turn, 30_000)))
+    code, _, said = data(tmp_path, "import", str(path), *ETH)
+    assert (code, "rows that are stored already of 2023-12 differ" in said) == (1, True)
+
+
+def test_a_correction_is_taken_and_counted(tmp_path: Path) -> None:
+    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH.rows(0, 8000))
+    corrected = MONTH.rows(7000, 9000)
+    close = corrected.close.copy()
+    close[10:110] = (corrected.low * 0.4 + corrected.high * 0.6)[10:110]
+    path, more = tmp_path / "mine.parquet", tmp_path / "more.csv"
+    write_klines(path, "ETHUSDT", replace(corrected, close=close))
+    write_klines(more, "ETHUSDT", MONTH.rows(6900, 7005))
+    code, shown, _ = data(tmp_path, "import", str(path), str(more), *ETH)
+    assert code == 0
+    lines = shown.splitlines()
+    assert lines[0] == f"{path}: 2,000 rows of ETHUSDT in 1m, 1,000 new, 100 replaced, 900 the same"
+    assert lines[1] == f"{more}: 105 rows of ETHUSDT in 1m, 0 new, 0 replaced, 105 the same"
+    assert lines[2] == "together: 1,000 new, 100 replaced, 1,005 the same"
+
+
+def test_a_file_without_flows_leaves_those_that_are_stored(tmp_path: Path) -> None:
+    KlineStore(tmp_path / "klines").append("ETHUSDT", WALK)
+    path = tmp_path / "mine.csv"
+    columns = ("open_time_ms", *PRICE_COLUMNS, "volume")
+    rows = zip(*(getattr(WALK, name).tolist() for name in columns), strict=True)
+    path.write_text("\n".join(",".join(map(repr, row)) for row in rows))
+    code, shown, _ = data(tmp_path, "import", str(path), *ETH)
+    assert (code, "0 new, 0 replaced, 4,000 the same" in shown) == (0, True)
+    np.testing.assert_array_equal(stored_minutes(tmp_path).taker_buy_base, WALK.taker_buy_base)
+
+
+def test_files_are_held_against_each_other(tmp_path: Path) -> None:
+    write_klines(tmp_path / "one.csv", "ETHUSDT", MONTH)
+    write_klines(tmp_path / "two.csv", "ETHUSDT", OTHER)
+    code, _, said = data(tmp_path, "import", str(tmp_path / "one.csv"), str(tmp_path / "two.csv"), *ETH)
+    assert (code, "two.csv: 9,000 of 9,000 rows" in said) == (1, True)
+    assert not len(stored_minutes(tmp_path))
+
+
+@pytest.fixture
+def listed() -> Iterator[LoopbackVenue]:
+    """A venue that has the six days of minutes, and their days."""
+    with LoopbackVenue().running() as venue:
+        venue.series["ETHUSDT", "1m"] = as_told(MONTH)
+        venue.series["ETHUSDT", "1d"] = as_told(MONTH.resample(DAY_MS))
+        yield venue
+
+
+def as_told(klines: Klines) -> Klines:
+    """With the eight decimals of a venue."""
+    return replace(klines, **{name: np.round(getattr(klines, name), 8) for name in COLUMNS})
+
+
+def at_venue(venue: LoopbackVenue) -> dict[str, str]:
+    return {"MARKET": "binance", "BINANCE_REST_URLS": venue.url, "BINANCE_ARCHIVE_URL": "", "MARKET_VENUES": "binance"}
+
+
+def test_a_venue_that_has_other_candles_stops_an_import(tmp_path: Path, listed: LoopbackVenue) -> None:
+    path = tmp_path / "mine.csv"
+    write_klines(path, "BTCUSDT", OTHER)
+    code, _, said = data(tmp_path, "import", str(path), *ETH, **at_venue(listed))
+    assert (code, len(said.splitlines())) == (1, 1)
+    assert re.search(
+        r"mine\.csv: 8 of 8 rows compared with binance differ, such as 2023-11-.*: close [0-9.]+ in the", said
+    )
+    assert re.search(r"in the file, [0-9.]+ at binance; --force takes", said)
+    assert not len(stored_minutes(tmp_path))
+    assert data(tmp_path, "import", str(path), *ETH, "--force", **at_venue(listed))[0] == 0
+
+
+def test_a_venue_that_has_the_same_is_said(tmp_path: Path, listed: LoopbackVenue) -> None:
+    path = tmp_path / "mine.csv"
+    write_klines(path, "ETHUSDT", MONTH)
+    code, shown, _ = data(tmp_path, "import", str(path), *ETH, **at_venue(listed))
+    assert (code, shown.splitlines()[-1]) == (0, "8 of 8 rows compared are as binance has them")
+    asked = len(listed.requests)
+    code, shown, _ = data(tmp_path, "import", str(path), *ETH, **at_venue(listed))
+    assert (code, "0 new, 0 replaced, 9,000 the same\n" in shown) == (0, True)
+    assert len(listed.requests) == asked  # nothing would change, so there is nothing to ask about
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["candles of other times alone", "another symbol alone"])
+def test_a_venue_without_these_candles_is_no_hindrance(tmp_path: Path, listed: LoopbackVenue, lists: bool) -> None:
+    path = tmp_path / "mine.csv"
+    write_klines(path, "X", moved(MONTH, -60 * 24 * 60))
+    series = ["--symbol", "ETHUSDT" if lists else "OLDUSDT", "--interval", "1m"]
+    code, shown, _ = data(tmp_path, "import", str(path), *series, **at_venue(listed))
+    assert (code, "9,000 new" in shown) == (0, True)
+    assert "not compared with a venue: binance " in shown
+
+
+def test_a_venue_that_does_not_answer_is_no_hindrance(tmp_path: Path, listed: LoopbackVenue) -> None:
+    never = threading.Event()
+    listed.handler = lambda *_: Answer(wait_for=never)
+    path = tmp_path / "mine.csv"
+    write_klines(path, "ETHUSDT", MONTH)
+    try:
+        code, shown, _ = data(tmp_path, "import", str(path), *ETH, **at_venue(listed))
+    finally:
+        never.set()
+    assert (code, "9,000 new" in shown) == (0, True)
+    assert "not compared with a venue: " in shown
+    assert len(stored_minutes(tmp_path)) == 9000
+
+
+def test_days_of_another_symbol_are_found_and_fetched_anew(tmp_path: Path, listed: LoopbackVenue) -> None:
+    """What the very case left behind, before imports were held against anything."""
+    store = KlineStore(tmp_path / "klines")
+    store.append("ETHUSDT", MONTH)
+    first = START_MS // DAY_MS * DAY_MS + 2 * DAY_MS
+    wrong = random_walk_klines(1440, seed=3, start_ms=first, first=1000.0)
+    code, shown, _ = data(tmp_path, "verify", **at_venue(listed))
+    assert (code, "days of ETHUSDT-1m: 6 days compared are as binance has them" in shown) == (0, True)
+    store.append("ETHUSDT", wrong)
+    assert data(tmp_path, "verify", "--offline", **at_venue(listed))[0] == 0
+    code, shown, _ = data(tmp_path, "verify", **at_venue(listed))
+    assert code == 1
+    assert "days of ETHUSDT-1m: 1 of 6 days compared with binance are of something else, the first 2023-11-17" in shown
+    assert "--repair" in shown
+    code, shown, _ = data(tmp_path, "verify", "--repair", **at_venue(listed))
+    assert (code, "taken out: 1,440 klines of ETHUSDT-1m in 1 days" in shown) == (0, True)
+    np.testing.assert_array_equal(
+        stored_minutes(tmp_path).open_time_ms, np.setdiff1d(MONTH.open_time_ms, wrong.open_time_ms)
+    )
+    assert data(tmp_path, "verify", **at_venue(listed))[0] == 0
 
 
 # -- trim -------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from core.errors import MalformedKlines, WorkerError
 from market.anchors import Anchors
 from market.binance import Binance
 from market.failover import Failover
-from market.klines import COLUMNS, PRICE_COLUMNS, Klines
+from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
 from market.live import LiveMarket
 from market.quality import Aside
 from market.simulated import SimulatedExchange
@@ -87,7 +87,8 @@ def leapt() -> Klines:
 def frozen() -> Klines:
     flat = np.arange(len(WALK)) >= len(WALK) - 5
     columns = {name: np.where(flat, WALK.close[-6], getattr(WALK, name)) for name in PRICE_COLUMNS}
-    columns["volume"] = np.where(flat, 0.0, WALK.volume)
+    for name in FLOW_COLUMNS:  # no trade, no volume of any kind
+        columns[name] = np.where(flat, 0.0, getattr(WALK, name))
     return replace(WALK, **columns)
 
 

@@ -1,7 +1,9 @@
 """Which rows of a batch are klines, and which of them are believed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,12 +13,13 @@ from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS
 from core.errors import MalformedKlines
-from market.klines import COLUMNS, Klines
-from market.quality import FILE, MOST_REFUSED, Aside, RefusedRow, doubts_of, sift
+from market.klines import COLUMNS, INTERVALS, PRICE_COLUMNS, Klines
+from market.quality import CONTRADICTING, FILE, MOST_REFUSED, Aside, RefusedRow, doubts_of, sift, sorted_out
 from tests.fakes import START_MS, random_walk_klines
 
 ROWS = 200
 WALK = random_walk_klines(ROWS)
+INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 COLUMNS_OF = {name: getattr(WALK, name) for name in COLUMNS}
 
 
@@ -50,6 +53,85 @@ def test_one_bad_row_is_set_aside_and_the_others_are_used(cells: dict[str, float
     assert row.open_time_ms == WALK.open_time_ms[5]
     assert len(found.klines) == ROWS - 1
     assert WALK.open_time_ms[5] not in found.klines.open_time_ms
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        pytest.param({"taker_buy_base": WALK.volume[5] * 1.001}, "taker volume is above volume", id="takers"),
+        pytest.param(
+            {"taker_buy_quote": WALK.quote_volume[5] * 1.001}, "taker quote volume is above", id="takers' quote volume"
+        ),
+        pytest.param(
+            {"quote_volume": WALK.high[5] * WALK.volume[5] * 1.0001}, "between low and high times", id="quote above"
+        ),
+        pytest.param(
+            {"quote_volume": WALK.low[5] * WALK.volume[5] * 0.9999, "taker_buy_quote": 1.0},
+            "between low and high times",
+            id="quote below",
+        ),
+        pytest.param({"volume": WALK.volume[5] * 2}, "between low and high times", id="volume"),
+        pytest.param({"volume": 0.0}, "between low and high times", id="quote volume without volume"),
+    ],
+)
+def test_volumes_that_contradict_each_other_are_not_known_and_the_candle_is_used(
+    cells: dict[str, float], reason: str
+) -> None:
+    found = sift(MINUTE_MS, WALK.open_time_ms, changed(**cells))
+    (row,) = found.marked
+    assert reason in row.reason
+    assert (row.open_time_ms, row.place) == (WALK.open_time_ms[5], 5)
+    np.testing.assert_array_equal(found.klines.open_time_ms, WALK.open_time_ms)
+    np.testing.assert_array_equal(found.klines.close, WALK.close)
+    for name in CONTRADICTING:
+        np.testing.assert_array_equal(np.isnan(getattr(found.klines, name)), np.arange(ROWS) == 5)
+    strict = sorted_out(MINUTE_MS, WALK.open_time_ms, changed(**cells), strict=True)
+    assert strict.refused == found.marked
+    assert len(strict.klines) == ROWS - 1
+
+
+def test_a_venue_whose_volumes_all_contradict_each_other_still_tells_prices() -> None:
+    found = sift(MINUTE_MS, WALK.open_time_ms, COLUMNS_OF | {"taker_buy_base": WALK.volume * 2})
+    assert len(found.marked) == ROWS
+    np.testing.assert_array_equal(found.klines.close, WALK.close)
+    assert np.isnan(found.klines.taker_buy_base).all()
+
+
+@pytest.mark.parametrize("digits", [np.float32, lambda column: np.array([float(f"{cell:.6g}") for cell in column])])
+def test_rounding_contradicts_nothing(digits: Callable[..., Any]) -> None:
+    """Numbers of 32 bits, and texts of six digits."""
+    flat = {name: np.full(ROWS, 1234.5678) for name in PRICE_COLUMNS}
+    volumes = {"volume": WALK.volume, "taker_buy_base": WALK.volume}
+    quotes = dict.fromkeys(("quote_volume", "taker_buy_quote"), WALK.volume * 1234.5678)
+    columns = {name: np.float64(digits(column)) for name, column in (flat | volumes | quotes).items()}
+    found = sift(MINUTE_MS, WALK.open_time_ms, columns)
+    assert not found.refused
+    assert not found.marked
+
+
+def test_no_real_candle_contradicts_itself(shared_data: Path) -> None:
+    """Of 1,556,056 spot candles and 43,198 of futures, all that there are here."""
+    rows = 0
+    for file in sorted(shared_data.glob("*/*.parquet")):
+        frame = pl.read_parquet(file)
+        interval_ms = INTERVALS_MS[file.name.split("-")[1]]
+        columns = {name: frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in COLUMNS}
+        found = sift(interval_ms, frame["open_time"].to_numpy(), columns)
+        assert not found.refused
+        assert not found.marked
+        rows += len(frame)
+    assert rows == 1_599_254
+
+
+def test_a_time_that_cannot_be_read_is_told_in_words(tmp_path: Path) -> None:
+    times = WALK.open_time_ms.copy()
+    times[:110] = -1
+    with pytest.raises(MalformedKlines, match=r"110 of 200 rows are no klines.*row of a time that cannot be read"):
+        sift(MINUTE_MS, times, COLUMNS_OF)
+    times[1:110] = WALK.open_time_ms[1:110]
+    aside = Aside(tmp_path)
+    aside.put("binance", "ETHUSDT", MINUTE_MS, sift(MINUTE_MS, times, COLUMNS_OF).refused, START_MS)
+    assert json.loads((tmp_path / FILE).read_text())["open_time_ms"] is None
 
 
 @pytest.mark.parametrize(

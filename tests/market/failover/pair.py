@@ -30,7 +30,9 @@ LAST_MS = int(WALK.open_time_ms[-1])
 def at_level(klines: Klines, factor: float) -> Klines:
     """The same market at a venue whose prices are higher and which trades a third as much."""
     changed = {name: getattr(klines, name) * factor for name in PRICE_COLUMNS}
-    return replace(klines, volume=klines.volume / 3, **changed)
+    changed |= {name: getattr(klines, name) / 3 for name in ("volume", "taker_buy_base")}
+    changed |= {name: getattr(klines, name) * factor / 3 for name in ("quote_volume", "taker_buy_quote")}
+    return replace(klines, **changed)
 
 
 def with_row(klines: Klines, at_ms: int, **cells: float) -> Klines:
