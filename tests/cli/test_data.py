@@ -129,8 +129,8 @@ def test_what_is_exported_is_imported_just_so(tmp_path: Path, store: KlineStore,
     )
     for changed in ("3,990", "0"):
         code, shown, _ = data(other, "import", str(out), "--symbol", "ETHUSDT", "--interval", "1m")
-        told = f"{out}: 3,990 rows of ETHUSDT in 1m, {changed} of them new or different"
-        assert (code, shown.splitlines()) == (0, [told, f"klines: {other / 'klines'}"])
+        said = f"{out}: 3,990 rows of ETHUSDT in 1m, {changed} of them new or different"
+        assert (code, shown.splitlines()) == (0, [said, f"klines: {other / 'klines'}"])
     found, told = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
     for name in ("open_time_ms", *COLUMNS):
         np.testing.assert_array_equal(getattr(found, name), getattr(told, name))
