@@ -144,7 +144,7 @@ def _show(table: Table) -> None:
 def sync(
     config: ConfigOption = None,
     data_dir: DataOption = None,
-    market: Annotated[Market | None, typer.Option(help="As for birnn train.")] = None,
+    market: Annotated[Market | None, typer.Option(help="As for birnn train.", case_sensitive=False)] = None,
     symbol: SymbolsOption = None,
     interval: IntervalsOption = None,
     days: Annotated[

@@ -41,7 +41,10 @@ ALL_READY_PATIENCE_S = 120.0
 LISTING_PATIENCE_S = 2.0  # for the venues' own lists, when topics are shown
 _begun_s = time.monotonic()
 MarketOption = Annotated[
-    Market | None, typer.Option(help="auto: Binance if it answers within three seconds, else the simulated exchange.")
+    Market | None,
+    typer.Option(
+        help="auto: Binance if it answers within three seconds, else the simulated exchange.", case_sensitive=False
+    ),
 ]
 TopicOption = Annotated[
     list[int] | None, typer.Option(help="Topic id, of --network or, with --config, of the config; repeat it.")

@@ -31,8 +31,8 @@ SIX = {1: "ETH", 14: "BTC", 2: "ETH", 64: "BTC", 82: "SOL", 79: "BTC"}
 class Node:
     """A running ``birnn run`` and what it printed."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.port = free_port()
+    def __init__(self, data_dir: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {
             **os.environ,
@@ -100,8 +100,8 @@ def scheduled(data_dir: Path) -> bool:
 
 
 @contextmanager
-def running(data_dir: Path) -> Iterator[Node]:
-    node = Node(data_dir)
+def running(data_dir: Path, port: int | None = None) -> Iterator[Node]:
+    node = Node(data_dir, port)
     try:
         yield node
     except AssertionError:
@@ -164,3 +164,27 @@ def test_kill_9_at_any_moment_leaves_a_node_that_starts(tmp_path: Path) -> None:
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz after the kills")
         eventually(lambda: "persistence" not in node.versions(), 150, "a published BiRNN after the kills")
+
+
+def test_a_second_run_names_the_first_and_a_question_outlives_a_killed_inference(tmp_path: Path) -> None:
+    with running(tmp_path) as node:
+        eventually(node.ready, 60, "/readyz")
+        eventually(lambda: bool(node.events("updater")), 60, "the updater, which holds the folder")
+        for port in (node.port, free_port()):  # the same port; or another one on the same folder
+            environment = {**os.environ, "MARKET": "simulated", "DATA_DIR": str(tmp_path), "PORT": str(port)}
+            second = subprocess.run(
+                [sys.executable, "-m", "cli.main", "run", "--config", str(EXAMPLE)],
+                env=environment, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert (second.returncode, second.stdout) == (2, "")
+            (line,) = second.stderr.splitlines()
+            assert f"pid {node.process.pid} (" in line
+        (inference,) = [p for p in node.family() if "inference" in p.cmdline()]
+        inference.kill()
+        inference.wait(5)
+        asked = requests.get(f"{node.url}/healthz", timeout=60)
+        assert (asked.status_code, asked.text.strip()) == (200, "ok")
+        node.process.send_signal(signal.SIGTERM)  # and at once the next one, which waits for the port and the folder
+        with running(tmp_path, node.port) as following:
+            eventually(following.ready, 60, "/readyz of the one that follows")
+            assert node.process.wait(10) == 0

@@ -38,7 +38,8 @@ def listed(minutes: int) -> Klines:
     walk = series(minutes, 4.4)
     level = np.ones(len(walk))
     level[:3] = np.array([0.098, 0.73, 1.95]) / 4.4
-    return replace(walk, **{name: getattr(walk, name) * level for name in PRICE_COLUMNS})
+    told = (*PRICE_COLUMNS, "quote_volume", "taker_buy_quote")
+    return replace(walk, **{name: getattr(walk, name) * level for name in told})
 
 
 @pytest.fixture

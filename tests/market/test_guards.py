@@ -33,9 +33,8 @@ def listed(walk: Klines) -> Klines:
     """The same with the first closes of a new listing."""
     level = np.ones(len(walk))
     level[:3] = np.array([0.098, 0.73, 1.95]) / 4.4
-    return replace(
-        walk, **{name: getattr(walk, name) * level for name in (*PRICE_COLUMNS, "quote_volume", "taker_buy_quote")}
-    )
+    told = (*PRICE_COLUMNS, "quote_volume", "taker_buy_quote")
+    return replace(walk, **{name: getattr(walk, name) * level for name in told})
 
 
 @pytest.fixture
