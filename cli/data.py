@@ -504,8 +504,9 @@ def _ask_about(
     rows = max(LEAST_ASKED_ROWS, ASKED_ROWS // len(taken))
     asked = []
     for path, klines, _ in taken:
-        stored = store.read(symbol, klines.interval_ms, 0, klines.end_ms)
-        if len(changing := not_in(stored, klines)):
+        first_ms = int(klines.open_time_ms[0]) if len(klines) else 0
+        changing = not_in(store.read(symbol, klines.interval_ms, first_ms, klines.end_ms), klines)
+        if len(changing):
             asked.append((path, changing))
 
     def ask(venues: "Sequence[Venue]", own: str) -> Iterator[Heard]:
@@ -539,8 +540,13 @@ def _answers_in_time(
             return [Heard(said=f"not compared with a venue: {error}")]  # of the first, which tells it for all
         own = market.level(symbol) or market.venues[0].offer.name
         venues = sorted(market.venues, key=lambda venue: venue.offer.name != own)
+
+        def listen() -> None:
+            for one in ask(venues, own):
+                heard.append(one)  # noqa: PERF402  (each as it comes: what has come in time counts)
+
         # Left behind when it is not done in time: nothing waits for it, nor does the end of the process.
-        asking = threading.Thread(target=lambda: heard.extend(ask(venues, own)), daemon=True, name="venues")
+        asking = threading.Thread(target=listen, daemon=True, name="venues")
         asking.start()
         asking.join(VENUE_WAIT_S)
     return list(heard)

@@ -103,7 +103,7 @@ def test_rounding_contradicts_nothing(digits: Callable[..., Any]) -> None:
     flat = {name: np.full(ROWS, 1234.5678) for name in PRICE_COLUMNS}
     volumes = {"volume": WALK.volume, "taker_buy_base": WALK.volume}
     quotes = dict.fromkeys(("quote_volume", "taker_buy_quote"), WALK.volume * 1234.5678)
-    columns = {name: np.float64(digits(column)) for name, column in (flat | volumes | quotes).items()}
+    columns = {name: np.array(digits(column), np.float64) for name, column in (flat | volumes | quotes).items()}
     found = sift(MINUTE_MS, WALK.open_time_ms, columns)
     assert not found.refused
     assert not found.marked
