@@ -323,7 +323,7 @@ class Streams:
 
     def _floods(self, event: _Event) -> bool:
         """Whether nonsense was told in its place."""
-        if not self._faults.find("flood", event.symbol):
+        if not self._faults.find("garbage_flood", event.symbol):
             return False
         for _ in range(FLOOD):
             self._tell(_Message(name=event.name, text=broken(event.payload, self._garbage)))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, S
 Payload = dict[str, Any]
 
 Kind = Literal[
-    "drop", "close", "refuse", "silence", "half_open", "garbage", "flood", "duplicate", "reorder", "outlier", "lag",
+    "drop", "close", "refuse", "silence", "half_open", "garbage", "garbage_flood", "duplicate", "reorder", "outlier", "lag",
     "mute", "lose_candles", "wrong_candles",
 ]  # fmt: skip
 
@@ -29,7 +29,7 @@ _FIELDS: Mapping[Kind, tuple[set[str], set[str]]] = {
     "mute": ({"seconds", "symbol"}, set()),
     "lag": ({"seconds", "delay_s"}, set()),
     "garbage": (set(), {"seconds", "count", "symbol"}),
-    "flood": (set(), {"seconds", "count", "symbol"}),
+    "garbage_flood": (set(), {"seconds", "count", "symbol"}),
     "duplicate": (set(), {"seconds", "count", "symbol"}),
     "reorder": ({"count"}, set()),
     "outlier": (set(), {"seconds", "count", "symbol", "factor"}),
@@ -44,7 +44,7 @@ class StreamFault(BaseModel):
     ``drop`` cuts every open connection, ``close`` ends it properly, ``half_open`` leaves it there without a word
     ever again. ``refuse`` answers handshakes with ``status``. ``silence`` tells nothing, ``mute`` nothing of one
     symbol. ``garbage``, ``duplicate`` and ``reorder`` are about messages, ``outlier`` about prices (times
-    ``factor``), ``lose_candles`` and ``wrong_candles`` about closed candles; ``flood`` tells ``FLOOD`` messages
+    ``factor``), ``lose_candles`` and ``wrong_candles`` about closed candles; ``garbage_flood`` tells ``FLOOD`` messages
     that cannot be read in the place of each; with ``lag`` messages come ``delay_s`` late. A message is one for all
     connections. Where neither ``seconds`` nor ``count`` is given, ``count`` is 1.
     """

@@ -1,7 +1,7 @@
 """Which forecast answers, by the state of the market and of the models; no network, no threads."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,14 +15,14 @@ from core.topic import Target, Topic
 from inference.ledger import Ledger
 from inference.service import InferenceService, rows_to_keep
 from market.basis import Ratio
-from market.klines import Klines
+from market.klines import PRICE_COLUMNS, Klines
 from market.provider import Price
 from model.features import rows_needed
 from model.forecaster import carried
 from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Panel
 from model.registry import Champion, Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.inference.stand import BTC_8H, ETH_10M, SOL_15M, TOPICS, limits, publish, topic
+from tests.inference.stand import BTC_8H, ETH_10M, ETH_24H, SOL_15M, TOPICS, limits, publish, topic
 
 LOG_RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)
 ASKED = (ETH_10M, LOG_RETURN_10M, SOL_15M, BTC_8H)
@@ -69,15 +69,17 @@ class Scored:
 class Bench:
     """A service over a market that stands still. Its thread is not started: the test says when it looks."""
 
-    def __init__(self, folder: Path, policy: NoModelPolicy, registry: type[Registry] = Registry) -> None:
+    def __init__(
+        self, folder: Path, policy: NoModelPolicy, registry: type[Registry] = Registry, asked: Sequence[Topic] = ASKED
+    ) -> None:
         self.rows = {key[1]: count for key, count in rows_to_keep(TOPICS).items()}
         self.clock = FakeClock(START_MS + 30 * MINUTE_MS + 10_000)
         self.registry = registry(folder)
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", ASKED, "BINANCE", self.clock)
+        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", asked, "BINANCE", self.clock)
         self.market = Still()
         self.truth = Scored()
         self.service = InferenceService(
-            ASKED,
+            asked,
             self.market,
             self.registry,
             self.ledger,
@@ -207,6 +209,24 @@ def test_a_price_far_from_its_candles_is_not_answered_until_a_candle_says_so(ben
         bench.service.infer(1, "ETH", 5)
     bench.price(close * 1.01)
     assert bench.service.infer(1, "ETH", 5).anchor == close * 1.01
+
+
+def test_within_a_fast_hour_a_price_is_held_against_the_newest_minute(tmp_path: Path) -> None:
+    """A topic of a day is forecast from hours; where the minutes have gone 20 % since, so has its price."""
+    with closing(Bench(tmp_path, NoModelPolicy.PERSISTENCE, asked=(ETH_10M, ETH_24H))) as bench:
+        bench.service.choose()
+        close = 1.2 * float(bench.market.series[HOUR_MS]["ETHUSDT"].close[-1])
+
+        def gone(klines: Klines) -> Klines:
+            factor = close / klines.close[-1]
+            return replace(klines, **{name: getattr(klines, name) * factor for name in PRICE_COLUMNS})
+
+        bench.cut("ETHUSDT", gone)
+        bench.price(close * 1.01)
+        assert bench.service.infer(2, "ETH", None).anchor == close * 1.01
+        bench.price(close / 1.2)
+        with pytest.raises(UnusableForecast, match="the next candle decides"):
+            bench.service.infer(2, "ETH", None)
 
 
 def test_a_price_is_told_at_the_level_it_is_scored_at_and_nothing_else_is(bench: Bench) -> None:

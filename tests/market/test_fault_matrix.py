@@ -288,7 +288,7 @@ STREAM_FAULTS: list[tuple[str, Kind | None, dict[str, float]]] = [
     ("silence, pings answered", "silence", {"seconds": 5}),
     ("half-open: nobody is there", "half_open", {}),
     ("messages that cannot be read", "garbage", {"count": 20}),
-    ("hundreds of messages a second that cannot be read, and no others", "flood", {"seconds": 5}),
+    ("hundreds of messages a second that cannot be read, and no others", "garbage_flood", {"seconds": 5}),
     ("messages twice", "duplicate", {"count": 20}),
     ("messages in another order", "reorder", {"count": 3}),
     ("a price 40 % away", "outlier", {"count": 2, "factor": 1.4}),

@@ -210,7 +210,7 @@ def test_a_flood_of_refused_messages_is_one_line_a_minute_and_rest_tells_what_is
 ) -> None:
     now_s = [0.0]
     with capture_logs() as lines, streaming(exchange, clock, seconds=lambda: now_s[0]) as feed:
-        exchange.fail_stream("flood", seconds=600.0, symbol=symbol)
+        exchange.fail_stream("garbage_flood", seconds=600.0, symbol=symbol)
 
         def refused() -> int:
             return feed.live.incidents["stream_message_refused"]
