@@ -43,6 +43,12 @@ class Calibration:
             return known
         return 0.0 if head.kind is Kind.RETURN else self.factors.get(POOLED, {}).get(head.key, 1.0)
 
+    def most(self, head: Head) -> float:
+        """How far a head's outputs are trusted at most: the largest ``lambda``; 1 for volatility."""
+        if head.kind is not Kind.RETURN:
+            return 1.0
+        return max((heads.get(head.key, 0.0) for heads in self.factors.values()), default=0.0)
+
     def apply(self, decoded: Floats, symbol: str, head: Head) -> Floats:
         """A decoded output of the network as the forecast to serve, in the head's unit."""
         return decoded * self.factor(symbol, head)

@@ -25,6 +25,7 @@ FLAT = 1e-6  # per candle: the least volatility a market is taken to have
 BLOCK = 16_384  # rows worked on at once: their doubles stay in the processor's cache, and no page is new to it
 WEEK_MS = 7 * DAY_MS
 LIMIT = 8.0  # features are clipped here: what lies beyond is news, whatever its size
+LEAST_SPREAD = 0.05  # standard deviation below which a feature does not vary; of real markets the least is 0.099
 
 _OWN = (
     "return",
@@ -145,6 +146,18 @@ def _fill(x_TF: Floats32, columns: list[Floats]) -> None:
     np.clip(table, -LIMIT, LIMIT, out=table)
     table[np.isnan(table)] = 0.0
     x_TF[:] = table.T
+
+
+def varying(x_NF: Floats | Floats32) -> Bools:
+    """``(F,)``: True for features that vary over some rows; the others are constant there, or rounding noise.
+
+    Nothing can be learnt of what those do, and a weight that is fitted to noise of 1e-10 makes 1e10 of a feature that
+    begins to move.
+    """
+    if not len(x_NF):
+        return np.zeros(x_NF.shape[1], np.bool_)
+    spread: Bools = np.std(x_NF, axis=0, dtype=np.float64) >= LEAST_SPREAD
+    return spread
 
 
 def present_scale(klines: Klines) -> float:

@@ -23,6 +23,7 @@ from model.features import (
     FEATURE_VERSION,
     FEATURES,
     FLAT,
+    LIMIT,
     WARMUP,
     Described,
     Floats32,
@@ -39,6 +40,9 @@ MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizo
 MOST_TIMES = 50.0  # so is a volatility that many times above or below the present one
 # Weight of a minute's squared return in what is expected of a variance, as measured (docs/decisions/0005).
 MOST_MINUTES = 5.0  # without a new candle; measured up to three, and then it is stale
+# How far one feature that goes to its limit may move an answer: a return, in standard deviations of its horizon; a
+# volatility, in its logarithm, so e^3 is twentyfold. Networks of three months of minutes: 0.3 and 1.9 at most.
+MOST_MOVED = 3.0
 NEWS_WEIGHT, NEWS_HORIZON_MIN, NEWS_FADES = 0.05, 15, 2 / 3
 
 
@@ -84,6 +88,33 @@ class BiRNNForecaster:
                 raise IncompatibleModel(
                     f"version {self.version}: the network answers {windows} windows of zeros with shape {y_NO.shape}, "
                     f"{int(np.isfinite(y_NO).sum())} numbers finite; must be ({windows}, {len(self.heads)}), all finite"
+                )
+        self.check_jumps(np.zeros((1, self.panel.lookback, len(FEATURES)), np.float32))
+
+    def check_jumps(self, x_NLF: Floats32) -> None:
+        """Refuse the network if a single feature can throw an answer, in the newest candle or in the whole window.
+
+        Args:
+            x_NLF: ``(N, L, F)`` windows in which each feature is put to its limits, one after the other.
+        Raises:
+            IncompatibleModel: an answer moves by more than MOST_MOVED; names head, feature and how far.
+        """
+        said_NO = self._run(x_NLF)
+        trusted_O = np.array([self.calibration.most(head) for head in self.heads])
+        for feature, name in enumerate(FEATURES):
+            jumped_4NLF = np.repeat(x_NLF[None], 4, axis=0)
+            jumped_4NLF[0, :, -1, feature] = jumped_4NLF[1, :, :, feature] = LIMIT
+            jumped_4NLF[2, :, -1, feature] = jumped_4NLF[3, :, :, feature] = -LIMIT
+            jumped_4NO = self._run(jumped_4NLF.reshape(-1, *x_NLF.shape[1:])).reshape(4, *said_NO.shape)
+            finite = np.isfinite(jumped_4NO) & np.isfinite(said_NO)  # what is not is never answered
+            moved_4NO = np.abs(np.where(finite, jumped_4NO, 0.0) - np.where(finite, said_NO, 0.0))
+            moved_O = trusted_O * moved_4NO.max(axis=(0, 1), initial=0.0)
+            if (moved_O > MOST_MOVED).any():
+                head = int(np.argmax(moved_O))
+                raise IncompatibleModel(
+                    f"{f'version {self.version}' if self.version else 'the new network'}: {self.heads[head].key} moves "
+                    f"by {moved_O[head]:.3g} when {name} alone goes to {LIMIT:g}, at most {MOST_MOVED:g} is allowed: "
+                    "train with more TRAINING_DAYS, or lower learning_rate"
                 )
 
     @classmethod
