@@ -167,6 +167,12 @@ def present_scale(klines: Klines) -> float:
     return float(np.sqrt(blend + FLAT**2))
 
 
+def stands_still(klines: Klines, candles: int) -> bool:
+    """True if at least half of the last candles moved by FLAT or less: a volatility of 0 may follow."""
+    moves = np.abs(candle_returns(klines.tail(candles + 1))[1:])
+    return bool(len(moves)) and float(np.mean(moves <= FLAT)) >= 0.5
+
+
 Described = tuple[dict[str, Floats], Floats]
 
 

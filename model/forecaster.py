@@ -31,13 +31,14 @@ from model.features import (
     describe,
     present_scale,
     rows_needed,
+    stands_still,
     unbroken_needed,
 )
 from model.heads import LEADER, MINUTE, PANELS, Head, Kind, Panel, candle_returns, decode, head_of, naive, panel_of
 
 PERSISTENCE = "persistence"  # the version of the naive forecast
 MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
-MOST_TIMES = 50.0  # so is a volatility that many times above or below the present one
+MOST_TIMES = 50.0  # so is a volatility that many times above the present one, or below it in a market that moves
 # Weight of a minute's squared return in what is expected of a variance, as measured (docs/decisions/0005).
 MOST_MINUTES = 5.0  # without a new candle; measured up to three, and then it is stale
 # How far one feature that goes to its limit may move an answer: a return, in standard deviations of its horizon; a
@@ -54,6 +55,7 @@ class HeadForecast:
     head: Head
     version: str  # PERSISTENCE, or the registry's id
     asof_ms: int  # close of the window's last kline; whether that is too old is the caller's to say
+    may_be_zero: bool = False  # True if a volatility of 0 is sane: see ``stands_still``; the naive one is what it is
     log_return: float | None = None  # ln(price at the horizon / price now)
     volatility: float | None = None  # per minute
     scale: float  # present volatility of one candle of the head's panel
@@ -164,7 +166,8 @@ class BiRNNForecaster:
             decoded_N = decode(y_NO[:, column], scale_N, self.panel, head)
             for row, (symbol, (_, scale, asof_ms)) in enumerate(windows.items()):
                 number = self.calibration.apply(decoded_N[row : row + 1], symbol, head).item()
-                results[symbol, head] = _forecast(symbol, head, self.version, asof_ms, number, scale)
+                still = head.kind.is_volatility and stands_still(klines[symbol], self.panel.steps(head))
+                results[symbol, head] = _forecast(symbol, head, self.version, asof_ms, number, scale, still)
         return results, reasons
 
     def _fault(self, symbol: str, tail: Klines) -> str | None:
@@ -208,7 +211,8 @@ class Naive:
         else:  # soon after a hole the sanity band is drawn around what there is
             returns = candle_returns(tail.tail(have))[1:]
             scale = float(np.sqrt(np.mean(returns**2) + FLAT**2)) if have > 1 else FLAT
-        return _forecast(symbol, head, PERSISTENCE, tail.end_ms, float(naive(tail, panel, head)[-1]), scale)
+        number = float(naive(tail, panel, head)[-1])
+        return _forecast(symbol, head, PERSISTENCE, tail.end_ms, number, scale, may_be_zero=True)
 
 
 def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) -> HeadForecast:
@@ -255,7 +259,8 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
     panel = panel_of(topic.horizon_min)
     if topic.target is Target.VOLATILITY:
         number, present = forecast.volatility, forecast.scale * panel.per_minute
-        low, high = max(present / MOST_TIMES, sys.float_info.min), present * MOST_TIMES
+        low = 0.0 if forecast.may_be_zero else max(present / MOST_TIMES, sys.float_info.min)
+        high = present * MOST_TIMES
     else:
         number = forecast.log_return
         high = MOST_SIGMAS * forecast.scale * panel.steps(forecast.head) ** 0.5
@@ -276,13 +281,16 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
     return price
 
 
-def _forecast(symbol: str, head: Head, version: str, asof_ms: int, number: float, scale: float) -> HeadForecast:
+def _forecast(
+    symbol: str, head: Head, version: str, asof_ms: int, number: float, scale: float, may_be_zero: bool
+) -> HeadForecast:
     number += 0.0  # of no skill and a fall comes -0.0, which reads badly in an answer
     return HeadForecast(
         symbol=symbol,
         head=head,
         version=version,
         asof_ms=asof_ms,
+        may_be_zero=may_be_zero,
         log_return=number if head.kind is Kind.RETURN else None,
         volatility=number if head.kind.is_volatility else None,
         scale=scale,
