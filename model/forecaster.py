@@ -23,18 +23,19 @@ from model.features import (
     FEATURE_VERSION,
     FEATURES,
     FLAT,
-    LIMIT,
+    LIMITS,
     WARMUP,
     Described,
     Floats32,
     compute,
+    decoded,
     describe,
     present_scale,
     rows_needed,
     stands_still,
     unbroken_needed,
 )
-from model.heads import LEADER, MINUTE, PANELS, Head, Kind, Panel, candle_returns, decode, head_of, naive, panel_of
+from model.heads import LEADER, MINUTE, PANELS, Head, Kind, Panel, candle_returns, head_of, naive, panel_of
 
 PERSISTENCE = "persistence"  # the version of the naive forecast
 MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
@@ -103,10 +104,10 @@ class BiRNNForecaster:
         """
         said_NO = self._run(x_NLF)
         trusted_O = np.array([self.calibration.most(head) for head in self.heads])
-        for feature, name in enumerate(FEATURES):
+        for feature, (name, most) in enumerate(zip(FEATURES, LIMITS, strict=True)):
             jumped_4NLF = np.repeat(x_NLF[None], 4, axis=0)
-            jumped_4NLF[0, :, -1, feature] = jumped_4NLF[1, :, :, feature] = LIMIT
-            jumped_4NLF[2, :, -1, feature] = jumped_4NLF[3, :, :, feature] = -LIMIT
+            jumped_4NLF[0, :, -1, feature] = jumped_4NLF[1, :, :, feature] = most
+            jumped_4NLF[2, :, -1, feature] = jumped_4NLF[3, :, :, feature] = -most
             jumped_4NO = self._run(jumped_4NLF.reshape(-1, *x_NLF.shape[1:])).reshape(4, *said_NO.shape)
             finite = np.isfinite(jumped_4NO) & np.isfinite(said_NO)  # what is not is never answered
             moved_4NO = np.abs(np.where(finite, jumped_4NO, 0.0) - np.where(finite, said_NO, 0.0))
@@ -115,7 +116,7 @@ class BiRNNForecaster:
                 head = int(np.argmax(moved_O))
                 raise IncompatibleModel(
                     f"{f'version {self.version}' if self.version else 'the new network'}: {self.heads[head].key} moves "
-                    f"by {moved_O[head]:.3g} when {name} alone goes to {LIMIT:g}, at most {MOST_MOVED:g} is allowed: "
+                    f"by {moved_O[head]:.3g} when {name} alone goes to {most:.3g}, at most {MOST_MOVED:g} is allowed: "
                     "train with more TRAINING_DAYS, or lower learning_rate"
                 )
 
@@ -163,9 +164,9 @@ class BiRNNForecaster:
         scale_N = np.array([scale for _, scale, _ in windows.values()])
         results: Forecasts = {}
         for column, head in enumerate(self.heads):
-            decoded_N = decode(y_NO[:, column], scale_N, self.panel, head)
+            number_N = decoded(y_NO[:, column], scale_N, self.panel, head)
             for row, (symbol, (_, scale, asof_ms)) in enumerate(windows.items()):
-                number = self.calibration.apply(decoded_N[row : row + 1], symbol, head).item()
+                number = self.calibration.apply(number_N[row : row + 1], symbol, head).item()
                 still = head.kind.is_volatility and stands_still(klines[symbol], self.panel.steps(head))
                 results[symbol, head] = _forecast(symbol, head, self.version, asof_ms, number, scale, still)
         return results, reasons
