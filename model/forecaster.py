@@ -92,16 +92,18 @@ class BiRNNForecaster:
                     f"version {self.version}: the network answers {windows} windows of zeros with shape {y_NO.shape}, "
                     f"{int(np.isfinite(y_NO).sum())} numbers finite; must be ({windows}, {len(self.heads)}), all finite"
                 )
-        self.check_jumps(np.zeros((1, self.panel.lookback, len(FEATURES)), np.float32))
 
-    def check_jumps(self, x_NLF: Floats32) -> None:
+    def check_jumps(self, x_NLF: Floats32 | None = None) -> None:
         """Refuse the network if a single feature can throw an answer, in the newest candle or in the whole window.
 
         Args:
-            x_NLF: ``(N, L, F)`` windows in which each feature is put to its limits, one after the other.
+            x_NLF: ``(N, L, F)`` windows in which each feature is put to its limits, one after the other, beside a
+                window of zeros.
         Raises:
             IncompatibleModel: an answer moves by more than MOST_MOVED; names head, feature and how far.
         """
+        nothing_1LF = np.zeros((1, self.panel.lookback, len(FEATURES)), np.float32)
+        x_NLF = nothing_1LF if x_NLF is None else np.concatenate([nothing_1LF, x_NLF])
         said_NO = self._run(x_NLF)
         trusted_O = np.array([self.calibration.most(head) for head in self.heads])
         for feature, (name, most) in enumerate(zip(FEATURES, LIMITS, strict=True)):
@@ -125,9 +127,12 @@ class BiRNNForecaster:
         """The version in ``folder``, run from the very bytes whose digests were checked.
 
         Raises:
-            IncompatibleModel: torn, altered, foreign, or made for other code; names the file or the difference.
+            IncompatibleModel: torn, altered, foreign, made for other code, or thrown by a single feature; names the
+                file or the difference.
         """
-        return cls(read_artefact(folder, manifest_sha256))
+        forecaster = cls(read_artefact(folder, manifest_sha256))
+        forecaster.check_jumps()
+        return forecaster
 
     def forecast(self, klines: Mapping[str, Klines]) -> tuple[Forecasts, Reasons]:
         """Every head of every symbol, in one pass.

@@ -92,14 +92,14 @@ class _Hearing:
         own = self.windows.reading(artefact.manifest.lookback)
         rows = own.rows(start_ms, end_ms)
         forecaster = BiRNNForecaster(artefact)
-        if len(rows):
-            forecaster.check_jumps(own.gather(rows[:: max(1, len(rows) // JUMPED_WINDOWS)]))
+        output = outputs(onnx_network(artefact.onnx), own, rows)
+        forecaster.check_jumps(own.gather(rows[:: max(1, len(rows) // JUMPED_WINDOWS)]))
         return _Heard(
             artefact=artefact,
             forecaster=forecaster,
             windows=self.windows,
             rows=rows,
-            output=outputs(onnx_network(artefact.onnx), own, rows),
+            output=output,
         )
 
     def published(self, version: str, manifest_sha256: str | None = None) -> _Heard | None:
