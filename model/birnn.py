@@ -42,6 +42,17 @@ class BiRNNModel(nn.Module):
         )
         self.linear = nn.Linear(2 * hidden_layer_size, output_size)
 
+    def leave_out(self, features_F: Tensor) -> None:
+        """Take the weights of some features away, so that whatever they come to be changes no output.
+
+        Args:
+            features_F: True for those to leave out.
+        """
+        with torch.no_grad():
+            for name, weight in self.rnn.named_parameters():
+                if name in {"weight_ih_l0", "weight_ih_l0_reverse"}:
+                    weight[:, features_F] = 0.0
+
     def forward(self, x_BLF: Tensor) -> Tensor:
         """Features ``(B, L, F)`` to ``(B, O)`` targets in units of each window's scale; 0 is the present state."""
         out_BL2H, _ = self.rnn(x_BLF)  # no h0: torch starts both directions at zero

@@ -14,9 +14,9 @@ import numpy as np
 
 from core.errors import ConfigError, IncompatibleModel
 from market.klines import Floats, Ints
-from model.features import FLAT, Floats32
+from model.features import FLAT, Floats32, decoded
 from model.hac import mean_over_time
-from model.heads import Head, Kind, decode
+from model.heads import Head, Kind
 from model.losses import loss
 from model.windows import Rows, Windows
 
@@ -43,9 +43,15 @@ class Calibration:
             return known
         return 0.0 if head.kind is Kind.RETURN else self.factors.get(POOLED, {}).get(head.key, 1.0)
 
-    def apply(self, decoded: Floats, symbol: str, head: Head) -> Floats:
+    def most(self, head: Head) -> float:
+        """How far a head's outputs are trusted at most: the largest ``lambda``; 1 for volatility."""
+        if head.kind is not Kind.RETURN:
+            return 1.0
+        return max((heads.get(head.key, 0.0) for heads in self.factors.values()), default=0.0)
+
+    def apply(self, number: Floats, symbol: str, head: Head) -> Floats:
         """A decoded output of the network as the forecast to serve, in the head's unit."""
-        return decoded * self.factor(symbol, head)
+        return number * self.factor(symbol, head)
 
     def to_json(self) -> dict[str, dict[str, dict[str, float]]]:
         """For the manifest: ``{"ETHUSDT": {"return-10m": {"lambda": 0.0}, "volatility-15m": {"bias": 0.97}}}``."""
@@ -122,7 +128,7 @@ def _heard(windows: Windows, evidence: Evidence, column: int) -> tuple[Rows, Flo
     known = np.isfinite(windows.truth[evidence.rows, column]) & np.isfinite(evidence.output[:, column])
     rows = evidence.rows[known]
     said = evidence.output[known, column].astype(np.float64)
-    return rows, windows.truth[rows, column], decode(said, windows.scale[rows], windows.plan.panel, head)
+    return rows, windows.truth[rows, column], decoded(said, windows.scale[rows], windows.plan.panel, head)
 
 
 def shares(windows: Windows, evidence: Evidence, column: int) -> dict[str, float]:

@@ -10,8 +10,8 @@ from core.errors import UnusableForecast
 from core.topic import Target, Topic
 from market.klines import Floats, Ints
 from model.calibration import Calibration
-from model.features import FLAT, Bools, Floats32
-from model.heads import Head, decode, head_of
+from model.features import FLAT, Bools, Floats32, decoded
+from model.heads import Head, head_of
 from model.losses import OF_STANDARDISED_RETURNS, loss
 from model.windows import Rows, Windows
 
@@ -136,7 +136,7 @@ def forecasts(
         mine, came_true, naive = _of_topic(windows, rows, topic)
         if not mine.any():
             continue
-        decoded = decode(
+        number = decoded(
             output[mine, heads.index(head_of(topic))].astype(np.float64),
             windows.scale[rows[mine]],
             windows.plan.panel,
@@ -147,7 +147,7 @@ def forecasts(
                 topic=topic,
                 open_time_ms=windows.open_time_ms[rows[mine]],
                 came_true=came_true,
-                forecast=calibration.apply(decoded, topic.symbol, head_of(topic)),
+                forecast=calibration.apply(number, topic.symbol, head_of(topic)),
                 naive=naive,
                 close=windows.close[rows[mine]],
                 std=_past_std(windows, rows, topic),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from market.klines import Floats, Ints, Klines
-from model.heads import Panel, candle_returns, rolling_sum
+from model.heads import Head, Panel, candle_returns, decode, rolling_sum
 
 FEATURE_VERSION = 2
 SPANS = (5, 15, 60, 240)  # candles
@@ -25,6 +25,7 @@ FLAT = 1e-6  # per candle: the least volatility a market is taken to have
 BLOCK = 16_384  # rows worked on at once: their doubles stay in the processor's cache, and no page is new to it
 WEEK_MS = 7 * DAY_MS
 LIMIT = 8.0  # features are clipped here: what lies beyond is news, whatever its size
+LEAST_SPREAD = 0.05  # standard deviation below which a feature does not vary; of real markets the least is 0.099
 
 _OWN = (
     "return",
@@ -55,6 +56,15 @@ FEATURES: tuple[str, ...] = (*_OWN, *(f"leader_{name}" for name in _LEADER), *_C
 SIGNED = tuple(
     name for name in FEATURES if any(part in name for part in ("return", "move", "taker", "close_place"))
 )  # those that change their sign, and nothing else, where rises become falls and buyers sellers
+
+
+def _limit(name: str) -> float:
+    if name in _CALENDAR or name in {"close_place", "taker_share"}:
+        return 1.0
+    return float(name.rpartition("_")[2]) ** 0.5 if "taker_" in name else LIMIT
+
+
+LIMITS: tuple[float, ...] = tuple(_limit(name) for name in FEATURES)  # in size, that each feature can be
 
 Floats32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -140,11 +150,23 @@ def _described(klines: Klines, first: int, last: int, memory: int) -> "Described
 
 
 def _fill(x_TF: Floats32, columns: list[Floats]) -> None:
-    """Clipped, and 0 where there is no number."""
-    table = np.array(columns)
-    np.clip(table, -LIMIT, LIMIT, out=table)
+    """Clipped to LIMITS, and 0 where there is no number."""
+    table, limits_F1 = np.array(columns), np.array(LIMITS)[:, None]
+    np.clip(table, -limits_F1, limits_F1, out=table)
     table[np.isnan(table)] = 0.0
     x_TF[:] = table.T
+
+
+def varying(x_NF: Floats | Floats32) -> Bools:
+    """``(F,)``: True for features that vary over some rows; the others are constant there, or rounding noise.
+
+    Nothing can be learnt of what those do, and a weight that is fitted to noise of 1e-10 makes 1e10 of a feature that
+    begins to move.
+    """
+    if not len(x_NF):
+        return np.zeros(x_NF.shape[1], np.bool_)
+    spread: Bools = np.std(x_NF, axis=0, dtype=np.float64) >= LEAST_SPREAD
+    return spread
 
 
 def present_scale(klines: Klines) -> float:
@@ -152,6 +174,18 @@ def present_scale(klines: Klines) -> float:
     squares = candle_returns(klines.tail(WARMUP))[1:] ** 2
     blend = float(np.mean([squares[-15:].mean(), squares[-60:].mean(), squares[-240:].mean()]))
     return float(np.sqrt(blend + FLAT**2))
+
+
+def decoded(output: Floats, scale: Floats, panel: Panel, head: Head) -> Floats:
+    """``decode``; but a volatility is 0 where no candle that its scale reads has moved, for FLAT is no market's."""
+    value = decode(output, scale, panel, head)
+    return np.where(scale > FLAT * (1 + 1e-6), value, 0.0) if head.kind.is_volatility else value
+
+
+def stands_still(klines: Klines, candles: int) -> bool:
+    """True if at least half of the last candles moved by FLAT or less: a volatility of 0 may follow."""
+    moves = np.abs(candle_returns(klines.tail(candles + 1))[1:])
+    return bool(len(moves)) and float(np.mean(moves <= FLAT)) >= 0.5
 
 
 Described = tuple[dict[str, Floats], Floats]

@@ -23,13 +23,16 @@ from model.features import (
     FEATURE_VERSION,
     FEATURES,
     FLAT,
+    LIMITS,
     WARMUP,
     Described,
     Floats32,
     compute,
+    decoded,
     describe,
     present_scale,
     rows_needed,
+    stands_still,
     unbroken_needed,
 )
 from model.heads import (
@@ -40,7 +43,6 @@ from model.heads import (
     Kind,
     Panel,
     candle_returns,
-    decode,
     head_of,
     naive,
     panel_of,
@@ -52,9 +54,12 @@ NETWORK, NAIVE = "network", "naive"  # what an answer's number comes from
 ADDS_NOTHING = "the network adds nothing"
 LEAST_RETURNS = 2  # that a naive volatility is made of
 MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
-MOST_TIMES = 50.0  # so is a volatility that many times above or below the present one
+MOST_TIMES = 50.0  # so is a volatility that many times above the present one, or below it in a market that moves
 # Weight of a minute's squared return in what is expected of a variance, as measured (docs/decisions/0005).
 MOST_MINUTES = 5.0  # without a new candle; measured up to three, and then it is stale
+# How far one feature that goes to its limit may move an answer: a return, in standard deviations of its horizon; a
+# volatility, in its logarithm, so e^3 is twentyfold. Networks of three months of minutes: 0.3 and 1.9 at most.
+MOST_MOVED = 3.0
 NEWS_WEIGHT, NEWS_HORIZON_MIN, NEWS_FADES = 0.05, 15, 2 / 3
 
 
@@ -66,14 +71,18 @@ class HeadForecast:
     head: Head
     version: str  # PERSISTENCE, or the registry's id
     asof_ms: int  # close of the window's last kline; whether that is too old is the caller's to say
+    may_be_zero: bool = False  # True if a volatility of 0 is sane: see ``stands_still``; the naive one is what it is
     log_return: float | None = None  # ln(price at the horizon / price now)
     volatility: float | None = None  # per minute
     scale: float  # present volatility of one candle of the head's panel
 
     @property
     def is_naive(self) -> bool:
-        """True if the number is the naive forecast's: no network made it, or calibration or gate took the edge out."""
-        return self.version == PERSISTENCE or self.log_return == 0.0
+        """True if the number is the naive forecast's.
+
+        No network made it, calibration or gate took the edge out, or the market stands still and both say 0.
+        """
+        return self.version == PERSISTENCE or 0.0 in (self.log_return, self.volatility)
 
 
 Forecasts = dict[tuple[str, Head], HeadForecast]
@@ -107,14 +116,46 @@ class BiRNNForecaster:
                     f"{int(np.isfinite(y_NO).sum())} numbers finite; must be ({windows}, {len(self.heads)}), all finite"
                 )
 
+    def check_jumps(self, x_NLF: Floats32 | None = None) -> None:
+        """Refuse the network if a single feature can throw an answer, in the newest candle or in the whole window.
+
+        Args:
+            x_NLF: ``(N, L, F)`` windows in which each feature is put to its limits, one after the other, beside a
+                window of zeros.
+        Raises:
+            IncompatibleModel: an answer moves by more than MOST_MOVED; names head, feature and how far.
+        """
+        nothing_1LF = np.zeros((1, self.panel.lookback, len(FEATURES)), np.float32)
+        x_NLF = nothing_1LF if x_NLF is None else np.concatenate([nothing_1LF, x_NLF])
+        said_NO = self._run(x_NLF)
+        trusted_O = np.array([self.calibration.most(head) for head in self.heads])
+        for feature, (name, most) in enumerate(zip(FEATURES, LIMITS, strict=True)):
+            jumped_4NLF = np.repeat(x_NLF[None], 4, axis=0)
+            jumped_4NLF[0, :, -1, feature] = jumped_4NLF[1, :, :, feature] = most
+            jumped_4NLF[2, :, -1, feature] = jumped_4NLF[3, :, :, feature] = -most
+            jumped_4NO = self._run(jumped_4NLF.reshape(-1, *x_NLF.shape[1:])).reshape(4, *said_NO.shape)
+            finite = np.isfinite(jumped_4NO) & np.isfinite(said_NO)  # what is not is never answered
+            moved_4NO = np.abs(np.where(finite, jumped_4NO, 0.0) - np.where(finite, said_NO, 0.0))
+            moved_O = trusted_O * moved_4NO.max(axis=(0, 1), initial=0.0)
+            if (moved_O > MOST_MOVED).any():
+                head = int(np.argmax(moved_O))
+                raise IncompatibleModel(
+                    f"{f'version {self.version}' if self.version else 'the new network'}: {self.heads[head].key} moves "
+                    f"by {moved_O[head]:.3g} when {name} alone goes to {most:.3g}, at most {MOST_MOVED:g} is allowed: "
+                    "train with more TRAINING_DAYS, or lower learning_rate"
+                )
+
     @classmethod
     def load(cls, folder: Path, manifest_sha256: str | None = None) -> Self:
         """The version in ``folder``, run from the very bytes whose digests were checked.
 
         Raises:
-            IncompatibleModel: torn, altered, foreign, or made for other code; names the file or the difference.
+            IncompatibleModel: torn, altered, foreign, made for other code, or thrown by a single feature; names the
+                file or the difference.
         """
-        return cls(read_artefact(folder, manifest_sha256))
+        forecaster = cls(read_artefact(folder, manifest_sha256))
+        forecaster.check_jumps()
+        return forecaster
 
     def forecast(self, klines: Mapping[str, Klines]) -> tuple[Forecasts, Reasons]:
         """Every head of every symbol, in one pass.
@@ -151,10 +192,11 @@ class BiRNNForecaster:
         scale_N = np.array([scale for _, scale, _ in windows.values()])
         results: Forecasts = {}
         for column, head in enumerate(self.heads):
-            decoded_N = decode(y_NO[:, column], scale_N, self.panel, head)
+            number_N = decoded(y_NO[:, column], scale_N, self.panel, head)
             for row, (symbol, (_, scale, asof_ms)) in enumerate(windows.items()):
-                number = self.calibration.apply(decoded_N[row : row + 1], symbol, head).item()
-                results[symbol, head] = _forecast(symbol, head, self.version, asof_ms, number, scale)
+                number = self.calibration.apply(number_N[row : row + 1], symbol, head).item()
+                still = head.kind.is_volatility and stands_still(klines[symbol], self.panel.steps(head))
+                results[symbol, head] = _forecast(symbol, head, self.version, asof_ms, number, scale, still)
         return results, reasons
 
     def _fault(self, symbol: str, tail: Klines) -> str | None:
@@ -211,7 +253,7 @@ class Naive:
                 have_of = f"{symbol} has {len(window)} of the last {needed - 1} returns"
                 raise StaleKlines(f"{have_of}, the naive {head.key} needs half of them")
             number = volatility_of(window, panel.interval_ms, head.kind)
-        return _forecast(symbol, head, PERSISTENCE, tail.end_ms, number, scale)
+        return _forecast(symbol, head, PERSISTENCE, tail.end_ms, number, scale, may_be_zero=True)
 
 
 def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) -> HeadForecast:
@@ -258,7 +300,8 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
     panel = panel_of(topic.horizon_min)
     if topic.target is Target.VOLATILITY:
         number, present = forecast.volatility, forecast.scale * panel.per_minute
-        low, high = max(present / MOST_TIMES, sys.float_info.min), present * MOST_TIMES
+        low = 0.0 if forecast.may_be_zero else max(present / MOST_TIMES, sys.float_info.min)
+        high = present * MOST_TIMES
     else:
         number = forecast.log_return
         high = MOST_SIGMAS * forecast.scale * panel.steps(forecast.head) ** 0.5
@@ -279,13 +322,16 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
     return price
 
 
-def _forecast(symbol: str, head: Head, version: str, asof_ms: int, number: float, scale: float) -> HeadForecast:
+def _forecast(
+    symbol: str, head: Head, version: str, asof_ms: int, number: float, scale: float, may_be_zero: bool
+) -> HeadForecast:
     number += 0.0  # of no skill and a fall comes -0.0, which reads badly in an answer
     return HeadForecast(
         symbol=symbol,
         head=head,
         version=version,
         asof_ms=asof_ms,
+        may_be_zero=may_be_zero,
         log_return=number if head.kind is Kind.RETURN else None,
         volatility=number if head.kind.is_volatility else None,
         scale=scale,

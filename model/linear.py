@@ -13,7 +13,7 @@ import numpy as np
 
 from core.clock import MINUTE_MS
 from market.klines import Floats, Ints
-from model.features import FEATURES, SIGNED
+from model.features import FEATURES, LIMIT, SIGNED, varying
 from model.heads import Kind
 from model.windows import LEAST_ROWS, Rows, Split, Windows
 
@@ -21,6 +21,7 @@ PENALTY = 1.0  # on squared weights, in units of the features' mean square
 FOLDS, FIRST = 8, 2  # equal stretches of the training part; the first of them that is forecast by a line of the others
 STRIDE = 3  # every third candle: neighbours say nearly the same
 TARGET_LIMIT = 3.0  # standard deviations of the horizon: a crash must not steer the line
+MOST_SAID = 1.0  # likewise, by one feature at its limit; of three months of minutes it is 0.3 (docs/decisions/0003)
 
 _SIGNED = np.array([FEATURES.index(name) for name in SIGNED])
 
@@ -84,10 +85,14 @@ def _fit_horizon(
 
 
 def _ridge(x_NS: Floats, target: Floats) -> Floats:
-    """Weights whose forecasts are as large as a line without penalty would make them if features were unrelated."""
-    size = np.sqrt(np.mean(x_NS**2, axis=0)) + 1e-9 if len(x_NS) else np.ones(x_NS.shape[1])
-    scaled = x_NS / size
+    """Weights whose forecasts are as large as a line without penalty would make them if features were unrelated.
+
+    A feature that does not vary has none, and a feature at its limit says no more than MOST_SAID.
+    """
+    weights, used = np.zeros(x_NS.shape[1]), varying(x_NS)
+    size = np.sqrt(np.mean(x_NS[:, used] ** 2, axis=0))
+    scaled = x_NS[:, used] / size
     power = scaled.T @ scaled + PENALTY * len(scaled) * np.eye(len(size)) + np.eye(len(size)) * 1e-9
     slopes = np.linalg.solve(power, scaled.T @ np.clip(target, -TARGET_LIMIT, TARGET_LIMIT))
-    weights: Floats = (1 + PENALTY) * slopes / size
+    weights[used] = np.clip((1 + PENALTY) * slopes / size, -MOST_SAID / LIMIT, MOST_SAID / LIMIT)
     return weights

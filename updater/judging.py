@@ -31,6 +31,8 @@ from updater.state import Verdict
 
 NOTHING_TO_JUDGE = Decision(promoted=False, reason="no row to judge on, or a loss that is not finite")
 
+JUMPED_WINDOWS = 8  # about, in which each feature is put to its limits
+
 log = structlog.get_logger()
 
 
@@ -82,19 +84,22 @@ class _Hearing:
         label reaches over. It reads windows of its own length.
 
         Raises:
-            IncompatibleModel, UnusableForecast: it cannot answer.
+            IncompatibleModel, UnusableForecast: it cannot answer, or not within bounds.
         """
         plan, end_ms = self.windows.plan, self.split.judge_end_ms
         looked_at_ms = end_ms - SCORED_TICKS * plan.panel.interval_ms - plan.gap_ms
         start_ms = max(artefact.manifest.split.judge_start_ms, min(self.split.judge_start_ms, looked_at_ms))
         own = self.windows.reading(artefact.manifest.lookback)
         rows = own.rows(start_ms, end_ms)
+        forecaster = BiRNNForecaster(artefact)
+        output = outputs(onnx_network(artefact.onnx), own, rows)
+        forecaster.check_jumps(own.gather(rows[:: max(1, len(rows) // JUMPED_WINDOWS)]))
         return _Heard(
             artefact=artefact,
-            forecaster=BiRNNForecaster(artefact),
+            forecaster=forecaster,
             windows=self.windows,
             rows=rows,
-            output=outputs(onnx_network(artefact.onnx), own, rows),
+            output=output,
         )
 
     def published(self, version: str, manifest_sha256: str | None = None) -> _Heard | None:

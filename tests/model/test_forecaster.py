@@ -18,11 +18,11 @@ from onnx import TensorProto, helper, numpy_helper
 from core.clock import HOUR_MS, MINUTE_MS
 from core.errors import IncompatibleModel, StaleKlines, UnusableForecast
 from core.topic import Target, Topic, Volatility
-from market.klines import COLUMNS, Klines
+from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from model.artefact import Artefact, Manifest
 from model.evaluation import onnx_network, outputs
-from model.features import FEATURE_VERSION, FEATURES, WARMUP, compute, rows_needed
-from model.forecaster import MOST_MINUTES, PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value
+from model.features import FEATURE_VERSION, FEATURES, FLAT, LIMIT, WARMUP, compute, decoded, rows_needed, stands_still
+from model.forecaster import MOST_MINUTES, MOST_MOVED, PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value
 from model.heads import HOUR, MINUTE, Head, Kind, PanelPlan, decode, head_of, naive
 from model.registry import Registry, check
 from model.windows import Split, build
@@ -45,13 +45,16 @@ def network(
     features: int = len(FEATURES),
     outputs: int = len(HEADS),
     weight: float | None = None,
+    weights: "np.ndarray[tuple[int, int], np.dtype[np.float32]] | None" = None,
     kind: int = TensorProto.FLOAT,
 ) -> bytes:
-    """A linear readout of a window's last row, as an ONNX file; ``weight`` in place of random ones."""
+    """A linear readout of a window's last row, as an ONNX file; ``weight`` or ``weights`` in place of random ones."""
     dtype = helper.tensor_dtype_to_np_dtype(kind)
     w_FO = np.random.default_rng(0).normal(0, 0.05, (features, outputs)).astype(dtype)
     if weight is not None:
         w_FO[:] = weight
+    if weights is not None:
+        w_FO = weights
     graph = helper.make_graph(
         [
             helper.make_node("Gather", ["x", "last"], ["row"], axis=1),
@@ -265,6 +268,36 @@ def test_a_version_made_for_other_code_is_refused(torn: Artefact, reason: str) -
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("head", "trusted", "move", "refused"),
+    [
+        pytest.param(0, 1.0, 1.01, True, id="a return"),
+        pytest.param(0, 0.5, 2.02, True, id="a return that is half trusted"),
+        pytest.param(0, 0.5, 1.98, False, id="a return that is too little trusted to matter"),
+        pytest.param(0, 0.0, 100.0, False, id="a return that is not trusted"),
+        pytest.param(0, 1.0, 0.99, False, id="a return within bounds"),
+        pytest.param(1, 0.0, -1.01, True, id="a volatility"),
+        pytest.param(1, 0.0, 0.99, False, id="a volatility within bounds"),
+    ],
+)
+def test_a_network_that_one_feature_throws_is_not_loaded(
+    tmp_path: Path, head: int, trusted: float, move: float, refused: bool
+) -> None:
+    """``move``: of the output when the move of five minutes alone goes to its limit, over what an answer may."""
+    weights_FO = np.zeros((len(FEATURES), len(HEADS)), np.float32)
+    weights_FO[FEATURES.index("move_5"), head] = move * MOST_MOVED / LIMIT
+    calibration = {"ETHUSDT": {"return-10m": {"lambda": trusted}, "volatility-15m": {"bias": BIAS}}}
+    made = replace(artefact(network(weights=weights_FO), calibration=calibration), weights=b"weights")
+    registry = Registry(tmp_path)
+    folder = registry.path(registry.publish(made))
+    if not refused:
+        BiRNNForecaster.load(folder)
+        return
+    reason = rf"{HEADS[head].key} moves by 3.03 when move_5 alone goes to 8, at most 3 is allowed: .*TRAINING_DAYS"
+    with pytest.raises(IncompatibleModel, match=reason):
+        BiRNNForecaster.load(folder)
+
+
 def test_the_committed_model_still_loads_and_gives_its_golden_numbers() -> None:
     registry = Registry(tiny.FOLDER)
     champions = registry.champions()
@@ -361,6 +394,67 @@ def test_a_hole_silences_only_what_reads_across_it(forecaster: BiRNNForecaster) 
     assert naive_forecast.volatility == pytest.approx(whole.volatility)
     assert naive_forecast.scale == pytest.approx(whole.scale, rel=1.0)
     value(topic(Target.VOLATILITY, horizon_min=15), naive_forecast, 2000.0)
+
+
+def standing_still(klines: Klines, candles: int) -> Klines:
+    """The last candles stay at the close before them."""
+    there = np.arange(len(klines)) >= len(klines) - candles
+    price = klines.close[-candles - 1]
+    return replace(klines, **{name: np.where(there, price, getattr(klines, name)) for name in PRICE_COLUMNS})
+
+
+@pytest.mark.parametrize("head", [VOLATILITY_15M, Head(Kind.RMS, 15), Head(Kind.VOLATILITY, 240)], ids=lambda h: h.key)
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "logcosh", "zptae"])
+@pytest.mark.parametrize("candles", [15, 240, ROWS])
+def test_the_naive_volatility_of_a_market_that_stands_still_is_0_and_an_answer(
+    head: Head, loss: str, candles: int
+) -> None:
+    volatility = Volatility.RMS if head.kind is Kind.RMS else Volatility.STD
+    asked = replace(topic(Target.VOLATILITY, head.horizon_min), loss=loss, volatility=volatility)
+    result = Naive.forecast(standing_still(ETH, candles), "ETHUSDT", head_of(asked))
+    answer = value(asked, result, 2000.0)
+    assert (answer == 0.0) == (candles >= head.horizon_min)
+
+
+@pytest.mark.parametrize(
+    ("candles", "weight", "answer"),
+    [
+        pytest.param(0, -1.0, "sane is", id="a moving market is not said to stop"),
+        pytest.param(7, -1.0, "sane is", id="nor after a lull"),
+        pytest.param(8, -1.0, "0.0", id="one that stands still may stay so"),
+        pytest.param(ROWS, -1.0, "0.0", id="one that never moved"),
+        pytest.param(ROWS, 1.0, "0.0", id="of which a network knows nothing"),
+    ],
+)
+def test_a_network_may_say_0_of_a_market_that_stands_still(candles: int, weight: float, answer: str) -> None:
+    weights_FO = np.zeros((len(FEATURES), len(HEADS)), np.float32)
+    weights_FO[[FEATURES.index("day_cos"), FEATURES.index("week_cos")], 1] = 4 * weight
+    still = standing_still(ETH, candles) if candles else ETH
+    results, _ = BiRNNForecaster(artefact(network(weights=weights_FO))).forecast({"BTCUSDT": BTC, "ETHUSDT": still})
+    asked = topic(Target.VOLATILITY, 15)
+    try:
+        said = str(value(asked, results["ETHUSDT", VOLATILITY_15M], 2000.0))
+    except UnusableForecast as refusal:
+        said = str(refusal)
+    assert answer in said
+
+
+@pytest.mark.parametrize(
+    ("last", "candles", "still"),
+    [(0, 15, False), (7, 15, False), (8, 15, True), (15, 15, True), (15, 31, False), (1, 2, True), (ROWS, 240, True)],
+)
+def test_a_market_stands_still_where_half_of_its_candles_do(last: int, candles: int, still: bool) -> None:
+    assert stands_still(standing_still(ETH, last) if last else ETH, candles) is still
+
+
+@given(output=st.floats(-5, 5), scale=st.floats(FLAT, 0.05))
+def test_a_volatility_is_decoded_where_anything_moves(output: float, scale: float) -> None:
+    said, scales = np.array([output]), np.array([scale])
+    moved = scale > 1.001 * FLAT
+    if moved or scale == FLAT:
+        plain = decode(said, scales, MINUTE, VOLATILITY_15M)
+        np.testing.assert_array_equal(decoded(said, scales, MINUTE, VOLATILITY_15M), plain if moved else [0.0])
+    np.testing.assert_array_equal(decoded(said, scales, MINUTE, RETURN_10M), decode(said, scales, MINUTE, RETURN_10M))
 
 
 @given(sigmas=st.floats(-7.99, 7.99), scale=st.floats(1e-6, 0.05), anchor=st.floats(1e-8, 1e8))

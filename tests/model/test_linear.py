@@ -1,5 +1,7 @@
 """The linear path: finds what falls back, mirrors a mirrored market, and is told nothing of what comes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from core.clock import MINUTE_MS
 from core.topic import Target, Topic
 from market.klines import Floats, Klines
 from model import linear
-from model.features import FEATURES, SIGNED
+from model.features import FEATURES, LEAST_SPREAD, LIMIT, SIGNED
 from model.heads import LEADER, MINUTE, Kind, panels_for
 from model.windows import Split, Windows, build, purged_split
 from tests.fakes import START_MS, random_walk_klines
@@ -123,6 +125,34 @@ def test_a_line_of_the_past_is_not_moved_by_what_comes_after_its_rows(share: flo
         mine = (time_ms >= start_ms) & (time_ms < min(until_ms, cut_ms))
         if start_ms <= cut_ms and mine.any():
             np.testing.assert_array_equal(path.unseen[mine], again.unseen[mine])
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-10, 1e-5, 0.5 * LEAST_SPREAD])
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_a_feature_that_is_rounding_noise_gets_no_weight(size: float, level: float) -> None:
+    """However well its noise happens to fit; the others' weights are what they would be without it."""
+    windows = build(PLAN, market(5, fall_back=0.4))
+    split, column, noisy = purged_split(windows), 0, FEATURES.index("taker_share")
+    told = np.where(windows.usable, np.nan_to_num(windows.target[:, column].astype(np.float64)), 0.0)
+    known = replace(windows, x=windows.x.copy())
+    known.x[:, noisy] = level + size * told / told.std()
+    without = replace(windows, x=windows.x.copy())
+    without.x[:, noisy] = 0.0
+    path, plain = linear.fit(known, split), linear.fit(without, split)
+    assert not path.weights[:, noisy].any()
+    np.testing.assert_array_equal(path.weights, plain.weights)
+
+
+@pytest.mark.parametrize("size", [1.01 * LEAST_SPREAD, 0.2, 1.0])
+def test_a_feature_at_its_limit_says_no_more_than_it_may(size: float) -> None:
+    """Even one that knows what comes."""
+    windows = build(PLAN, market(5, fall_back=0.4))
+    split, column, knowing = purged_split(windows), 0, FEATURES.index("taker_share")
+    told = np.where(windows.usable, np.nan_to_num(windows.target[:, column].astype(np.float64)), 0.0)
+    windows.x[:, knowing] = size * told / told.std()
+    path = linear.fit(windows, split)
+    assert path.weights[column, knowing] * LIMIT == pytest.approx(linear.MOST_SAID)
+    assert np.abs(path.weights * LIMIT).max() <= linear.MOST_SAID
 
 
 def test_heads_of_volatility_have_no_path() -> None:

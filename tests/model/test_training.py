@@ -201,12 +201,43 @@ def test_the_exported_network_is_the_trained_one(trained: TrainedPanel) -> None:
         np.testing.assert_allclose(served(real[:batch]), torch_network(trained.model)(real[:batch]), atol=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_the_members_do_not_read_what_does_not_vary(cell: Any) -> None:
+    """A venue without the takers' side, and one whose takers buy half but for rounding; both have equal trades."""
+    for taker in (np.nan, 0.5 + 1e-10 * np.random.default_rng(0).standard_normal(2500)):
+        bare = {
+            symbol: replace(walk, taker_buy_base=walk.volume * taker, trades=np.full(2500, 7.0))
+            for symbol, walk in SHORT.items()
+        }
+        made = train_panel(PLAN, bare, replace(TINY, epochs=1, cell=cell, num_layers=1, seeds=2), seed=0)
+        silent = {name for name in FEATURES if "taker" in name or name == "trades"}
+        for name, weight in made.model.named_weights().items():
+            if "weight_ih_l0" in name:
+                unread = {FEATURES[place] for place in np.flatnonzero(weight.abs().sum(0).numpy() == 0)}
+                assert silent <= unread <= silent | {"week_sin"}, "which hardly moves in two days"
+        assert not made.model.path[:, [FEATURES.index(name) for name in silent]].any()
+
+
+def test_large_outputs_may_differ_by_as_many_digits() -> None:
+    """Single precision has seven of them, whatever the size."""
+
+    class Far(PanelNetwork):
+        def forward(self, x_BLF: Tensor) -> Tensor:
+            return 1e4 * super().forward(x_BLF)
+
+    real = np.random.default_rng(1).normal(0, 1, (50, 8, 3)).astype(np.float32)
+    torch.manual_seed(0)
+    export_onnx(Far([BiRNNModel(3, 32, 1, 2, 0.0)]).eval(), 8, real)
+
+
 def test_an_export_that_says_something_else_is_an_error() -> None:
     class CountsItsBatch(PanelNetwork):
         def forward(self, x_BLF: Tensor) -> Tensor:
             return super().forward(x_BLF) + (len(x_BLF) - 1)  # tracing freezes the length it sees
 
-    with pytest.raises(TrainingFailed, match="differs from torch's by 6"):
+    with pytest.raises(
+        TrainingFailed, match=r"differs from torch's by 6: output 0 of random window \d is .* torch says"
+    ):
         export_onnx(CountsItsBatch([BiRNNModel(3, 4, 1, 1, 0.0)]), 8, np.zeros((0, 8, 3), np.float32))
 
 
