@@ -61,12 +61,10 @@ def run(
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
     settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
-    choice = choose_market(settings)
+    choice = choose_market(settings, replay)
     print(choice.sentence, flush=True)
     settings = or_example(settings)
     topics_from_config(*settings.config_files)
-    if replay is not None and choice.market is not Market.SIMULATED:
-        raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
         show = stack.enter_context(status_line())
@@ -114,7 +112,7 @@ def train(
     from updater.service import train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
     settings = settings_from(config=config, data_dir=data_dir, market=market)
-    choice = choose_market(settings)
+    choice = choose_market(settings, replay)
     print(choice.sentence, flush=True)
     settings = or_example(settings)
     with ExitStack() as stack:

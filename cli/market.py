@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,17 +28,34 @@ class MarketChoice:
     sentence: str
 
 
-def choose_market(settings: Settings) -> MarketChoice:
-    """Resolve ``MARKET``; not set at all, it counts as ``auto`` here."""
+def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoice:
+    """Resolve ``MARKET``; not set at all, it counts as ``auto`` here.
+
+    Args:
+        replay: folder that the simulated exchange is to play.
+    Raises:
+        ConfigError: a replay is asked for and the market is a real one, or there is nothing in its folder.
+    """
+    choice = _chosen(settings, lambda: "prices are invented" if replay is None else _replayed(replay))
+    if replay is not None and choice.market is not Market.SIMULATED:
+        raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
+    return choice
+
+
+def _replayed(folder: Path) -> str:
+    from market.recording import recorded_days  # noqa: PLC0415 -- polars, for a replay alone
+
+    return f"replayed: real klines of {recorded_days(folder)} from {folder}, moved to now"
+
+
+def _chosen(settings: Settings, simulated: Callable[[], str]) -> MarketChoice:
     wanted = settings.market if "market" in settings.model_fields_set else Market.AUTO
     if wanted is Market.BINANCE:
         return MarketChoice(
             market=Market.BINANCE, sentence=f"market: real prices (MARKET=binance; {settings.market_venues})"
         )
     if wanted is Market.SIMULATED:
-        return MarketChoice(
-            market=Market.SIMULATED, sentence="market: SIMULATED (MARKET=simulated); prices are invented"
-        )
+        return MarketChoice(market=Market.SIMULATED, sentence=f"market: SIMULATED (MARKET=simulated); {simulated()}")
     venues = market_from(settings.model_copy(update={"market": Market.BINANCE}), SystemClock()).venues
     pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
     asked = {pool.submit(venue.hosts.answers, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
@@ -50,13 +67,13 @@ def choose_market(settings: Settings) -> MarketChoice:
         reasons.append(f"{asked[answered]}: {reach.detail}")
     return MarketChoice(
         market=Market.SIMULATED,
-        sentence=f"market: SIMULATED, prices are invented; no venue of MARKET_VENUES answered within "
+        sentence=f"market: SIMULATED, {simulated()}; no venue of MARKET_VENUES answered within "
         f"{VENUE_PATIENCE_S:.0f} s ({'; '.join(reasons)})",
     )
 
 
 def tape_folder(settings: Settings, replay: Path | None) -> Path:
-    """Where everything of one invented tape is kept: never beside real prices, nor beside another tape."""
+    """Where all of one tape, invented or replayed, is kept: never beside real prices, nor beside another tape."""
     tape = f"seed-{settings.seed}" if replay is None else f"replay-{replay.resolve().name}"
     return settings.data_dir / "simulated" / tape
 

@@ -64,7 +64,7 @@ def page(report: Mapping[str, Any], scored: Sequence[Scored]) -> str:
     title = f"Backtest, {report['span']['words']}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        '<p class="simulated">SIMULATED: these prices are invented</p>' if report["simulated"] else "",
+        f'<p class="simulated">{escape(report["prices"])}</p>' if report["simulated"] else "",
         _introduction(report),
         "<h2>All topics</h2>",
         _summary(report),

@@ -60,7 +60,8 @@ def _report(
         "schema_version": 1,
         "span": {"start": iso(walk.start_ms), "end": iso(walk.end_ms), "words": span_text(walk.start_ms, walk.end_ms)},
         "source": recording.source,
-        "simulated": recording.simulated,
+        "simulated": bool(recording.simulated),
+        "prices": recording.simulated,
         "quick": walk.quick,
         "fingerprint": dict(fingerprint(walk, recording)),
         "baselines": {name: BASELINES[name].about for name in walk.baselines},
@@ -135,7 +136,7 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
             f"{one['forge'][SERVED]['count']}/7",
         )
     said: list[Table | str] = [
-        *(["SIMULATED: these prices are invented"] if report["simulated"] else []),
+        *([report["prices"]] if report["simulated"] else []),
         f"{report['span']['words']}; loss over the naive forecast's on the same rows, below 1 is better",
         table,
     ]

@@ -1,6 +1,27 @@
 """How tables and pictures write things."""
 
+from pathlib import Path
+
+SIMULATED_FOLDER, REPLAY = "simulated", "replay-"  # where the simulated exchange's klines lie, and how a replay's begin
 LABELS = {"newest": "newest network", "har": "HAR", "lightgbm": "LightGBM"}
+
+
+def simulated_words(folder: Path) -> str:
+    """Where the klines of a folder below the simulated exchange's come from; empty for a real market's.
+
+    >>> simulated_words(Path("data/simulated/seed-0/klines"))
+    'SIMULATED: these prices are invented'
+    >>> simulated_words(Path("data/simulated/replay-spot/klines"))
+    'SIMULATED: replayed, real klines moved to another time'
+    >>> simulated_words(Path("data/klines"))
+    ''
+    """
+    parts = folder.resolve().parts
+    if SIMULATED_FOLDER not in parts:
+        return ""
+    below = parts[parts.index(SIMULATED_FOLDER) + 1 :]
+    replayed = bool(below) and below[0].startswith(REPLAY)
+    return f"SIMULATED: {'replayed, real klines moved to another time' if replayed else 'these prices are invented'}"
 
 
 def label(name: str) -> str:

@@ -71,6 +71,24 @@ def test_a_named_market_is_not_questioned() -> None:
     assert choose_market(load_settings(market="simulated")).market is Market.SIMULATED
 
 
+def test_a_replay_is_told_by_its_days_and_not_called_invented(shared_data: Path) -> None:
+    choice = choose_market(load_settings(market="simulated"), shared_data / "spot")
+    assert choice.sentence.startswith("market: SIMULATED")
+    assert "replayed: real klines of 2022-11-06 to 2024-03-31 from " in choice.sentence
+    assert "invented" not in choice.sentence
+    assert "prices are invented" in choose_market(load_settings(market="simulated")).sentence
+    settings = load_settings(market_venues="binance", binance_rest_urls=nobody())
+    assert "replayed: real klines" in choose_market(settings, shared_data / "spot").sentence, "auto"
+
+
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_a_replay_of_nothing_is_refused_before_anything_starts(verb: str, tmp_path: Path) -> None:
+    code, said = birnn(verb, "--market", "simulated", "--replay", str(tmp_path), "--data-dir", str(tmp_path / "data"))
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"folder {tmp_path}: no klines; needs files SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet" in said
+    assert not (tmp_path / "data").exists()
+
+
 def test_invented_prices_never_share_a_folder_or_a_ledger(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path, database_url="postgresql://ledger", seed=3)
     folders = {settings.data_dir, tape_folder(settings, None), tape_folder(settings, tmp_path / "spot")}
@@ -161,6 +179,7 @@ def test_status_of_nothing_is_no_failure(tmp_path: Path) -> None:
         pytest.param(["run"], {"PORT": "abc"}, "PORT='abc'", id="PORT"),
         pytest.param(["run"], {"NO_MODEL_POLICY": "maybe"}, "NO_MODEL_POLICY='maybe'", id="policy"),
         pytest.param(["run", "--market", "binance", "--replay", "x"], {}, "--market simulated", id="replay of Binance"),
+        pytest.param(["train", "--market", "binance", "--replay", "x"], {}, "--market simulated", id="train"),
         pytest.param(["train", "--market", "simulated", "--panel", "second"], {}, "'second'", id="no such panel"),
         pytest.param(["train", "--market", "simulated", "--config-json", "/no.json"], {}, "/no.json", id="no settings"),
     ],
