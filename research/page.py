@@ -420,7 +420,7 @@ def _difference(number: float) -> str:
 def _figure(svg: str, caption: str) -> str:
     """A picture that a click enlarges, and another one makes small again."""
     return (
-        f'<figure><label><input type="checkbox" aria-label="enlarge">{svg}</label>'
+        f'<figure><label><input type="checkbox" aria-label="enlarge"/>{svg}</label>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -67,7 +67,7 @@ def loss_words(loss: str) -> str:
 def percent_text(share: float) -> str:
     """A share that is not negative, in per cent, to two digits where it is small.
 
-    >>> percent_text(0.3513), percent_text(0.0246), percent_text(0.000845), percent_text(12.5)
+    >>> percent_text(0.3513), percent_text(0.0246), percent_text(0.00084), percent_text(12.5)
     ('35 %', '2.5 %', '0.084 %', '1,250 %')
     """
     return f"{100 * share:,.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
