@@ -215,7 +215,7 @@ def test_a_naive_trial_stands_beside_others() -> None:
     (ratios,) = [line.split() for line in lines if line.startswith("loss / naive")]
     assert ratios[3:] == ["1.0200", "naive", "0.9700", "1.1052", "1.1052", "1.1052"]
     assert not any("adds nothing" in line for line in lines)
-    assert max(len(line) for line in lines if "  " in line) <= 80, "the tables"
+    assert max(len(line) for line in lines[:-1] if "  " in line) <= 80, "the tables"
 
 
 def birnn_tune(folder: Path, *arguments: str) -> psutil.Popen:
