@@ -8,7 +8,6 @@ afterwards; ends everything it started. CPU is that of all its processes togethe
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,12 +31,12 @@ PATIENCE_S = 1800.0
 
 
 @contextmanager
-def running(data_dir: Path, port: int) -> Iterator[psutil.Process]:
+def running(data_dir: Path, port: int) -> Iterator[psutil.Popen]:
     """``birnn run`` in a folder of its own while the block lasts."""
     environment = {**os.environ, "DATA_DIR": str(data_dir), "CONFIG_FILE": str(CONFIG), "PORT": str(port)}
     log = data_dir / "log"
     with log.open("w") as output:
-        process = subprocess.Popen(
+        process = psutil.Popen(
             [sys.executable, "-m", "cli.main", "run", "--market", "simulated"],
             env=environment,
             stdout=output,
@@ -45,18 +44,20 @@ def running(data_dir: Path, port: int) -> Iterator[psutil.Process]:
             cwd=ROOT,
         )
     try:
-        yield psutil.Process(process.pid)
+        yield process
     except TimeoutError:
-        raise SystemExit(f"nothing within {PATIENCE_S / 60:.0f} minutes:\n{log.read_text()[-2000:]}") from None
+        raise SystemExit(f"it ended, or took over {PATIENCE_S / 60:.0f} minutes:\n{log.read_text()[-2000:]}") from None
     finally:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=15)
-        process.kill()
-        process.wait()
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with suppress(psutil.TimeoutExpired):
+                process.wait(timeout=15)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
-def cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: psutil.Popen) -> float:
     """CPU seconds of a process and all below it, those that have ended included."""
     found = 0.0
     for one in (process, *process.children(recursive=True)):
@@ -101,7 +102,7 @@ def main() -> None:
         with running(data_dir, port) as process:
             while awaited:
                 passed_s = time.monotonic() - began_s
-                if passed_s > PATIENCE_S or not process.is_running():
+                if passed_s > PATIENCE_S or process.poll() is not None:
                     raise TimeoutError
                 for what in [what for what, is_there in awaited.items() if is_there()]:
                     del awaited[what]
