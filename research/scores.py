@@ -96,8 +96,10 @@ class Scored:
 
 def scored_topics(walk: Walk, folder: Folder, records: Sequence[StepRecord]) -> list[Scored]:
     """Every topic that has rows, in the walk's order."""
+    found: list[Scored] = []
+    if not any(record.rows for record in records):
+        return found
     frames = pl.concat([folder.rows(record) for record in records if record.rows])
-    found = []
     for topic in walk.topics:
         rows = frames.filter(pl.col("topic") == topic.key).sort("open_time_ms")
         if len(rows):

@@ -23,6 +23,7 @@ from research.command import folder_of, introduction, walk_and_report, walk_of
 from research.folder import Folder
 from research.page import page
 from research.plots import forecast_and_truth, loss_over_time
+from research.report import tables, write_report
 from research.scores import Scored, scored_topics, topic_report
 from research.words import p_text
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
@@ -356,6 +357,31 @@ def test_a_topic_without_rows_is_named(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_bytes())
     assert [one["topic"] for one in report["topics"]] == [BTC.key]
     assert any(str(part).startswith("note: topic 9003 (SOLUSDT volatility 15m) has no row") for part in parts)
+
+
+def test_a_report_of_no_row_at_all_says_so(tmp_path: Path) -> None:
+    tape(tmp_path / "tape", "BTCUSDT", days=6)
+    what = asked(tmp_path, BTC, out=tmp_path / "out")
+    walk, recording = walk_of(what)
+    folder = Folder(tmp_path / "out")
+    records = [record.model_copy(update={"rows": 0}) for record in run(walk, recording, folder, lambda *_: None)]
+    report = write_report(walk, recording, folder, records, command="birnn backtest", made_ms=0)
+    assert report["topics"] == []
+    assert [note[:12] for note in report["notes"]] == [f"topic {BTC.key} ("]
+    assert report["notes"][0].replace("'", "") in (tmp_path / "out" / "report.html").read_text()
+    assert any(isinstance(part, str) and part.startswith("note: topic") for part in tables(report, folder.root))
+
+
+def test_one_step_without_baselines_is_a_whole_report(tmp_path: Path) -> None:
+    tape(tmp_path / "tape", "BTCUSDT", days=6)
+    what = replace(asked(tmp_path, BTC, baselines=(), out=tmp_path / "out"), every_days=9)
+    walk, recording = walk_of(what)
+    parts = walk_and_report(what, walk, recording, Folder(tmp_path / "out"), lambda *_: None)
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert len(report["steps"]) == 1
+    assert f"topic {BTC.key}: {report['topics'][0]['verdict']['words']}" in parts
+    assert not any("beside the baselines" in str(part) for part in parts)
+    assert "One training, on" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
