@@ -71,14 +71,16 @@ def test_a_named_market_is_not_questioned() -> None:
     assert choose_market(load_settings(market="simulated")).market is Market.SIMULATED
 
 
-def test_a_replay_is_told_by_its_days_and_not_called_invented(shared_data: Path) -> None:
-    choice = choose_market(load_settings(market="simulated"), shared_data / "spot")
+def test_a_replay_is_told_by_its_days_and_not_called_invented(tmp_path: Path) -> None:
+    for name in ("BTCUSDT-1m-20230901-20240229", "ETHUSDT-1m-20221106-20221112", "ETHUSDT-1d-20170817-20240331"):
+        (tmp_path / f"{name}.parquet").touch()
+    choice = choose_market(load_settings(market="simulated"), tmp_path)
     assert choice.sentence.startswith("market: SIMULATED")
-    assert "replayed: real klines of 2022-11-06 to 2024-03-31 from " in choice.sentence
+    assert f"replayed: real klines of 2022-11-06 to 2024-02-29 from {tmp_path}" in choice.sentence, "those of minutes"
     assert "invented" not in choice.sentence
     assert "prices are invented" in choose_market(load_settings(market="simulated")).sentence
     settings = load_settings(market_venues="binance", binance_rest_urls=nobody())
-    assert "replayed: real klines" in choose_market(settings, shared_data / "spot").sentence, "auto"
+    assert "replayed: real klines" in choose_market(settings, tmp_path).sentence, "auto"
 
 
 @pytest.mark.parametrize("verb", ["run", "train"])
