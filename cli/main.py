@@ -85,7 +85,7 @@ def run(
             raise
         except WorkerError as error:  # the disk: answers need none
             notes.append(f"warning: {error}")
-        choice = choose_market(settings)
+        choice = choose_market(settings, replay)
         print("\n".join([choice.sentence, *notes]), flush=True)
         note_run(settings, choice.market, replay)
         show = stack.enter_context(status_line())
@@ -170,7 +170,6 @@ def backtest(
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
     from research.command import Asked, chosen_topics, folder_of, introduction, walk_and_report, walk_of  # noqa: PLC0415
-    from research.report import TABLE_WIDTH  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
@@ -210,7 +209,6 @@ def backtest(
         print("stopped; the same command goes on after the last finished step", file=sys.stderr)
         raise typer.Exit(130) from None
     console = Console()
-    console = Console(width=max(console.width, TABLE_WIDTH))
     for part in parts:
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
 

@@ -32,8 +32,14 @@ class MarketChoice:
     sentence: str
 
 
-def choose_market(settings: Settings) -> MarketChoice:
-    """Resolve ``MARKET``; not set at all, it counts as ``auto`` here."""
+def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoice:
+    """Resolve ``MARKET``; not set at all, it counts as ``auto`` here.
+
+    Args:
+        replay: folder that the simulated exchange is to play, with MARKET=simulated.
+    Raises:
+        ConfigError: there is nothing to replay in the folder.
+    """
     wanted = said_market(settings)
     if wanted is Market.BINANCE:
         return MarketChoice(
@@ -41,7 +47,7 @@ def choose_market(settings: Settings) -> MarketChoice:
         )
     if wanted is Market.SIMULATED:
         return MarketChoice(
-            market=Market.SIMULATED, sentence="market: SIMULATED (MARKET=simulated); prices are invented"
+            market=Market.SIMULATED, sentence=f"market: SIMULATED (MARKET=simulated); {_prices(replay)}"
         )
     from market.venues import market_from  # noqa: PLC0415  (the line that refuses a second run is not to wait for it)
 
@@ -59,6 +65,14 @@ def choose_market(settings: Settings) -> MarketChoice:
         sentence=f"market: SIMULATED, prices are invented; no venue of MARKET_VENUES answered within "
         f"{VENUE_PATIENCE_S:.0f} s ({'; '.join(reasons)})",
     )
+
+
+def _prices(replay: Path | None) -> str:
+    if replay is None:
+        return "prices are invented"
+    from market.recording import recorded_days  # noqa: PLC0415 -- polars, for a replay alone
+
+    return f"replayed: real klines of {recorded_days(replay)} from {replay}, moved to now"
 
 
 def local_environment(settings: Settings, exchange_url: str | None, data_dir: Path) -> dict[str, str]:
@@ -172,7 +186,7 @@ def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[
         replay = place.last.replay
         notes.append(place.sentence)
     try_folders(settings, replay)
-    choice = choose_market(settings)
+    choice = choose_market(settings, replay)
     print("\n".join([choice.sentence, *notes]), flush=True)
     with ExitStack() as stack:
         url, folder = None, settings.data_dir

@@ -48,7 +48,7 @@ class Place:
 
 
 def tape_folder(settings: Settings, replay: Path | None) -> Path:
-    """Where everything of one invented tape is kept: never beside real prices, nor beside another tape."""
+    """Where all of one tape, invented or replayed, is kept: never beside real prices, nor beside another tape."""
     tape = f"seed-{settings.seed}" if replay is None else f"replay-{replay.resolve().name}"
     return settings.data_dir / SIMULATED_FOLDER / tape
 
@@ -102,13 +102,13 @@ def try_folders(settings: Settings, replay: Path | None) -> None:
     """Try whether the folder can be written and nobody works on it; where the market is not known yet, both folders.
 
     Raises:
-        ConfigError: it cannot be made, somebody works on it, or real prices would come among invented ones.
+        ConfigError: it cannot be made, somebody works on it, or real prices would come among those of a tape.
         WorkerError: the disk is full or read-only.
     """
     said, tape = said_market(settings), tape_folder(settings, replay)
     if is_tape(settings.data_dir.absolute()):
         raise ConfigError(
-            f"DATA_DIR={settings.data_dir} holds invented prices of the simulated exchange and nothing else; "
+            f"DATA_DIR={settings.data_dir} holds prices of the simulated exchange and nothing else; "
             f"set DATA_DIR={settings.data_dir.parents[1]}, and MARKET=simulated if those are meant"
         )
     folders = [] if said is Market.SIMULATED else [settings.data_dir]

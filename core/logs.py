@@ -1,4 +1,4 @@
-"""One JSON object per line; while prices are invented, every line says so.
+"""One JSON object per line; while prices are the simulated exchange's, every line says so.
 
 Our lines go to stdout, those of libraries to stderr. A line that cannot be written is dropped.
 """

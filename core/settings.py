@@ -26,7 +26,7 @@ ENV_FILE = Path(".env")
 
 
 class Market(StrEnum):
-    """Where prices come from. SIMULATED is invented and never reaches the chain."""
+    """Where prices come from. SIMULATED prices are invented or replayed, and never reach the chain."""
 
     BINANCE = "binance"
     SIMULATED = "simulated"

@@ -29,7 +29,7 @@ from inference.drain import Drain
 from inference.ledger import READ_S, Ledger, silent
 from inference.listen import BACKLOG
 from inference.metrics import Metrics
-from inference.question import BadQuestion, network_name, whole_number
+from inference.question import BadQuestion, asker, network_name, whole_number
 from inference.service import InferenceService
 from model.forecaster import NAIVE, NETWORK
 
@@ -62,11 +62,11 @@ class Application(FastAPI):
         if scope["type"] == "http" and scope["method"] == "GET":
             path: str = scope["path"]
             if path.startswith(PREFIX) and len(path) > len(PREFIX) and "/" not in path[len(PREFIX) :]:
-                await self._answer(path[len(PREFIX) :], scope["query_string"], send)
+                await self._answer(path[len(PREFIX) :], scope["query_string"], asker(scope["headers"]), send)
                 return
         await super().__call__(scope, receive, send)
 
-    async def _answer(self, token: str, query: bytes, send: Send) -> None:
+    async def _answer(self, token: str, query: bytes, asked_by: str, send: Send) -> None:
         """One question, answered, counted and logged."""
         began_ns, asked_ms = perf_counter_ns(), self._service.now_ms()
         answer: Answer | None = None
@@ -78,7 +78,7 @@ class Application(FastAPI):
             topic_id = topic.topic_id
             if height is not None and self._service.ledger.may_be_elsewhere(topic, height):
                 await _recall(self._service.ledger, topic, height)
-            answer = self._service.answer(topic, height)
+            answer = self._service.answer(topic, height, asked_by)
         except BadQuestion as error:
             status, text = error.status, str(error)
         except WorkerError as error:
@@ -93,13 +93,14 @@ class Application(FastAPI):
         if answer:
             headers += answer.headers(asked_ms)
         took_ns = perf_counter_ns() - began_ns
-        self._metrics.answered(topic, answer, status, took_ns / 1e9, asked_ms)
+        self._metrics.answered(topic, answer, status, took_ns / 1e9, asked_ms, asked_by)
         line = {
             "topic_id": topic_id,
             "network": topic.network if topic else None,
             "token": token,
             "height": height,
             "status": status,
+            "asker": asked_by,
             "asked_ms": asked_ms,
             "took_ms": took_ns / 1e6,
         }

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from core.topic import Topic
 from inference.answer import Answer
+from inference.question import NODE
 from inference.service import InferenceService
 from market.failover import Failover
 from market.live import LiveMarket
@@ -21,7 +22,7 @@ ANCHOR_AGE_S = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 FORECAST_AGE_S = (1.0, 5.0, 15.0, 30.0, 60.0, 90.0, 120.0, 180.0, 600.0, 1800.0, 3600.0, 3720.0)
 
 
-_Key = tuple[str | None, int, str, int]  # network, topic id (0: no topic), version, status
+_Key = tuple[str, str | None, int, str, int]  # asker, network, topic id (0: no topic), version, status
 
 
 class Metrics:
@@ -38,8 +39,8 @@ class Metrics:
         self._service = service
         self._answers = Counter(
             "birnn_answers",
-            "Questions by what was answered",
-            ("network", "topic", "version", "status"),
+            "Questions by who asked (node, or hand) and what was answered",
+            ("asker", "network", "topic", "version", "status"),
             registry=self._registry,
         )
         self._counters: dict[_Key, Counter] = {}  # Counter.labels takes as long as all the rest
@@ -51,13 +52,13 @@ class Metrics:
         )
         self._anchor_age = Histogram(
             "birnn_answer_anchor_age_seconds",
-            "Age of the price that an answer starts from when it is made",
+            "Age of the price that an answer to the node starts from when it is made",
             buckets=ANCHOR_AGE_S,
             registry=self._registry,
         )
         self._forecast_age = Histogram(
             "birnn_answer_forecast_age_seconds",
-            "Time since the last candle closed that an answer's forecast has read, when it is made",
+            "Time since the last candle closed that the forecast of an answer to the node has read, when it is made",
             buckets=FORECAST_AGE_S,
             registry=self._registry,
         )
@@ -67,24 +68,28 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._registry.register(_State(service, live, venues, data_dir))
 
-    def answered(self, topic: Topic | None, answer: Answer | None, status: int, took_s: float, asked_ms: int) -> None:
+    def answered(
+        self, topic: Topic | None, answer: Answer | None, status: int, took_s: float, asked_ms: int, asker: str
+    ) -> None:
         """Count one question; ``topic`` is None where it named none that is configured.
 
         A new series ends those of versions that answer no more, or months would pile them up.
 
         Args:
-            answer: None where there is none. Ages are counted of answers that were made for this question and not
-                recalled.
+            answer: None where there is none. Ages are counted of answers that were made for this question of the
+                node's and not recalled.
+            asker: NODE or HAND.
         """
         version = answer.version if answer else ""
-        key = (topic.network, topic.topic_id, version, status) if topic else (None, 0, version, status)
+        network, topic_id = (topic.network, topic.topic_id) if topic else (None, 0)
+        key = (asker, network, topic_id, version, status)
         counter = self._counters.get(key)
         if counter is None:
             self._forget_the_replaced()
             counter = self._counters[key] = self._answers.labels(*_series(key))
         counter.inc()
         self._latency.observe(took_s)
-        if answer and answer.answered_ms >= asked_ms:
+        if answer and asker == NODE and answer.answered_ms >= asked_ms:
             self._anchor_age.observe(answer.anchor_age_ms(asked_ms) / 1000)
             self._forecast_age.observe(answer.forecast_age_ms(asked_ms) / 1000)
 
@@ -99,7 +104,7 @@ class Metrics:
 
     def _forget_the_replaced(self) -> None:
         current = {"", *self._service.versions()}
-        for key in [key for key in self._counters if key[2] not in current]:
+        for key in [key for key in self._counters if key[3] not in current]:
             del self._counters[key]
             self._answers.remove(*_series(key))
 
@@ -218,7 +223,7 @@ def _labels(topic: Topic) -> tuple[str, str]:
     return topic.network or "", str(topic.topic_id)
 
 
-def _series(key: _Key) -> tuple[str, str, str, str]:
+def _series(key: _Key) -> tuple[str, str, str, str, str]:
     """The labels of a count of answers."""
-    network, topic_id, version, status = key
-    return network or "", str(topic_id or ""), version, str(status)
+    asker, network, topic_id, version, status = key
+    return asker, network or "", str(topic_id or ""), version, str(status)

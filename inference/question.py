@@ -7,6 +7,8 @@ from core.topic import Topic
 
 LARGEST_NUMBER = 2**63 - 1  # block heights are int64 on the chain
 LONGEST_ECHO = 60
+NODE, HAND = "node", "hand"  # who asks
+NODES = (b"go-http-client/", b"birnn-dry-run/")  # how the User-Agent of the official node, and of ours, begins
 
 
 class BadQuestion(WorkerError):
@@ -20,6 +22,24 @@ class BadQuestion(WorkerError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def asker(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Who asks, told by the User-Agent: NODE, or HAND for curl, a browser and whatever else is not the node.
+
+    A node of another make is known by "allora" in its name; a question without a name counts as the node's.
+
+    Args:
+        headers: names in lower case.
+
+    >>> asker([(b"host", b"x"), (b"user-agent", b"curl/8.5.0")]), asker([(b"user-agent", b"Go-http-client/1.1")])
+    ('hand', 'node')
+    """
+    for name, value in headers:
+        if name == b"user-agent":
+            agent = value.lower()
+            return NODE if not agent or agent.startswith(NODES) or b"allora" in agent else HAND
+    return NODE
 
 
 def whole_number(name: str, texts: Sequence[str]) -> int | None:

@@ -17,7 +17,7 @@ from inference.champions import NOTHING, Champions, Chosen
 from inference.heap import give_back_heap
 from inference.ledger import Ledger
 from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook
-from inference.question import Questions
+from inference.question import NODE, Questions
 from market.basis import Ratio
 from market.klines import Klines
 from market.provider import Price
@@ -159,8 +159,12 @@ class InferenceService:
         """
         return self.answer(self.questions.topic(token, topic_id, network), height)
 
-    def answer(self, topic: Topic, height: int | None) -> Answer:
-        """``infer`` for a topic that is already known."""
+    def answer(self, topic: Topic, height: int | None, asker: str = NODE) -> Answer:
+        """``infer`` for a topic that is already known.
+
+        Args:
+            asker: NODE or HAND. The answer is the same; one that was asked for by hand is not ``last``.
+        """
         now_ms = self._clock.now_ms()
         if height is not None and (known := self.ledger.recall(topic, height)):
             if now_ms - known.answered_ms > RECALL_MS or is_ahead(known.answered_ms, now_ms):
@@ -169,6 +173,7 @@ class InferenceService:
                     f"last {RECALL_MS // HOUR_MS} h, and gets no second answer; if the chain began anew, "
                     "move the ledger away"
                 )
+            self._told(known, asker)
             return known
         made = self.make(topic, now_ms)
         answer = Answer(
@@ -190,8 +195,12 @@ class InferenceService:
             truth_ratio=made.truth_ratio,
         )
         standing = self.ledger.keep(answer)
-        self._last[topic.key] = standing
+        self._told(standing, asker)
         return standing
+
+    def _told(self, answer: Answer, asker: str) -> None:
+        if asker == NODE:
+            self._last[answer.key] = answer
 
     def make(self, topic: Topic, now_ms: int) -> Made:
         """The number for a topic as of now, without giving it as an answer.
@@ -272,7 +281,7 @@ class InferenceService:
         return self._live.stream_fault
 
     def last(self, topic: Topic) -> Answer | None:
-        """The answer given last."""
+        """The answer that the node was given last; those asked for by hand do not count."""
         return self._last.get(topic.key)
 
     def versions(self) -> set[str]:

@@ -11,7 +11,7 @@ from market.klines import COLUMNS, INTERVALS, Klines
 
 INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 
-_FILE = re.compile(r"(?P<symbol>[A-Z0-9]+)-(?P<interval>[0-9]+[mhd])-[0-9]{8}-[0-9]{8}\.parquet")
+_FILE = re.compile(r"(?P<symbol>[A-Z0-9]+)-(?P<interval>[0-9]+[mhd])-(?P<first>[0-9]{8})-(?P<last>[0-9]{8})\.parquet")
 
 
 def load_recording(folder: Path, symbols: Iterable[str] | None = None) -> dict[tuple[str, int], Klines]:
@@ -34,8 +34,29 @@ def load_recording(folder: Path, symbols: Iterable[str] | None = None) -> dict[t
     missing = (wanted or frozenset()) - {symbol for symbol, _ in series}
     if missing or not series:
         what = f"klines of {','.join(sorted(missing))}" if missing else "klines"
-        raise ConfigError(f"folder {folder}: no {what}; needs files SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet")
+        raise _nothing_in(folder, what)
     return series
+
+
+def recorded_days(folder: Path) -> str:
+    """The days that a folder's files of minutes name, such as ``2023-09-01 to 2024-03-31``; of hours where there are
+    no minutes.
+
+    Raises:
+        ConfigError: it has no such file.
+    """
+    found: dict[int, list[str]] = {}
+    for path in folder.glob("*.parquet"):
+        if (match := _FILE.fullmatch(path.name)) and match["interval"] in INTERVALS_MS:
+            found.setdefault(INTERVALS_MS[match["interval"]], []).extend((match["first"], match["last"]))
+    if not found:
+        raise _nothing_in(folder, "klines")
+    days = found[min(found)]
+    return " to ".join(f"{day[:4]}-{day[4:6]}-{day[6:]}" for day in (min(days), max(days)))
+
+
+def _nothing_in(folder: Path, what: str) -> ConfigError:
+    return ConfigError(f"folder {folder}: no {what}; needs files SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet")
 
 
 def _read_parquet(path: Path, interval_ms: int) -> Klines:

@@ -11,7 +11,7 @@ from core.clock import DAY_MS, iso
 from core.errors import ConfigError
 from core.files import replace_json
 from market.klines import Klines
-from market.recording import load_recording
+from market.recording import load_recording, recorded_days
 
 WEEK_MS = 7 * DAY_MS
 
@@ -53,7 +53,8 @@ class ReplayTape:
 
     @property
     def name(self) -> str:
-        return f"replay of {self.folder.name}, shifted by {self.shift_ms // WEEK_MS} weeks"
+        days = recorded_days(self.folder)
+        return f"replay of real klines of {days} ({self.folder.name}), shifted by {self.shift_ms // WEEK_MS} weeks"
 
     @property
     def end_ms(self) -> int:

@@ -355,7 +355,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="python -m market.simulated", description="A simulated exchange on 127.0.0.1.")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
     parser.add_argument("--seed", type=int, default=0, help="of the invented prices")
-    parser.add_argument("--replay", type=Path, help="folder of Parquet klines to play instead of invented prices")
+    parser.add_argument("--replay", type=Path, help="folder of Parquet klines to play; then none is invented")
     parser.add_argument("--state", type=Path, help="file that keeps where a replay is")
     parser.add_argument("--symbols", type=lambda text: text.split(","), help="comma-separated; default all")
     arguments = parser.parse_args(argv)

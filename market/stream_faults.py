@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, S
 Payload = dict[str, Any]
 
 Kind = Literal[
-    "drop", "close", "refuse", "silence", "half_open", "garbage", "garbage_flood", "duplicate", "reorder", "outlier", "lag",
-    "mute", "lose_candles", "wrong_candles",
+    "drop", "close", "refuse", "silence", "half_open", "garbage", "garbage_flood", "duplicate", "reorder", "outlier",
+    "lag", "mute", "lose_candles", "wrong_candles",
 ]  # fmt: skip
 
 FLOOD = 50  # a symbol that trades four times a second becomes hundreds of messages

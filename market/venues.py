@@ -66,7 +66,7 @@ def market_from(
 ) -> Failover:
     """All venues of MARKET_VENUES as one.
 
-    With MARKET=simulated only those whose hosts are on this machine: the others know nothing of invented prices.
+    With MARKET=simulated only those whose hosts are on this machine: the others do not know its prices.
 
     Args:
         writes: keep at whose level each stored series is: for whoever alone writes the kline store.

@@ -152,7 +152,7 @@ def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
     apart = f", {counted(walk.every_days, 'day')} apart" if len(walk.dates) > 1 else ""
     baselines = ", ".join(walk.baselines) or "no baselines"
     lines = [
-        *(["SIMULATED: these prices are invented"] if recording.simulated else []),
+        *([recording.simulated] if recording.simulated else []),
         f"{counted(len(walk.topics), 'topic')} from {span_text(walk.start_ms, walk.end_ms)}; "
         f"{counted(len(walk.dates), 'training')} of the {panels} panel{apart}; {baselines}",
         *(f"note: {sentence}" for sentence in short_history(recording, walk)),

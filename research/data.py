@@ -11,8 +11,8 @@ from market.klines import COLUMNS, Klines, interval_name
 from market.recording import load_recording
 from market.store import KlineStore
 from model.heads import PanelPlan
+from research.words import simulated_words
 
-SIMULATED_FOLDER = "simulated"  # whatever the simulated exchange filled lies below a folder of this name
 _END_OF_TIME_MS = 2**62
 
 
@@ -21,7 +21,7 @@ class Recording:
     """What the market did, in memory."""
 
     source: str  # in words: which folder
-    simulated: bool  # prices are invented
+    simulated: str  # in words, where the simulated exchange's klines come from; empty for a real market's
     series: Mapping[tuple[str, int], Klines]  # (symbol, interval_ms), none of them empty
 
     def span(self, symbols: Iterable[str], interval_ms: int) -> tuple[int, int]:
@@ -71,8 +71,7 @@ def recording_of(plans: Sequence[PanelPlan], data: Path | None, data_dir: Path) 
                 f"{folder}: no klines of {symbol} in {interval_name(interval_ms)}, nor shorter ones to make them of; "
                 f"add them, or leave out the topics of {symbol}"
             )
-    simulated = SIMULATED_FOLDER in folder.resolve().parts
-    return Recording(source=str(folder), simulated=simulated, series=found)
+    return Recording(source=str(folder), simulated=simulated_words(folder), series=found)
 
 
 def _from_store(folder: Path, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Klines]:

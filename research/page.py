@@ -7,7 +7,7 @@ from typing import Any
 from core.topic import split_symbol
 from research.metrics import FORGE, FORGE_BELOW
 from research.plots import direction_plot, forecast_and_truth, loss_over_time, reliability_plot
-from research.scores import NEWEST, SERVED, Scored
+from research.scores import NEWEST, SERVED, SURE, Scored
 from research.words import label, p_text, ratio_text
 
 _STYLE = """
@@ -30,9 +30,15 @@ th:first-child, td:first-child { position: sticky; left: 0; background: var(--pa
   td.l:first-child { white-space: normal } }
 td.why { white-space: normal; min-width: 16rem; text-align: left }
 .good { color: var(--good) } .bad { color: var(--bad) } .strong { font-weight: 650 }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17.5rem), 1fr)); gap: .8rem }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: .8rem }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: .6rem .6rem .4rem }
 figure svg { width: 100%; height: auto; display: block; overflow: hidden }
+figure label { cursor: zoom-in; display: block; position: relative } figure input { position: absolute; opacity: 0 }
+figure:focus-within { outline: 1px solid var(--line) }
+figure:has(:checked) { position: fixed; inset: 1rem; z-index: 2; overflow: auto; border: 1px solid var(--faint) }
+figure:has(:checked) label { cursor: zoom-out } figure:has(:checked) svg { height: calc(100vh - 8rem) }
+.verdicts { list-style: none; padding: 0; font-size: 1.05rem; margin: .8rem 0 }
+.verdicts li { margin: .25rem 0 } .plain { color: var(--faint) }
 figure svg text { font-family: system-ui, sans-serif }
 .simulated { background: var(--bad); color: var(--paper); padding: .5rem .8rem; border-radius: 8px; font-weight: 650 }
 details { margin: .4rem 0 } summary { cursor: pointer; color: var(--faint); font-size: .92rem }
@@ -42,7 +48,7 @@ code { background: var(--card); padding: .1rem .3rem; border-radius: 4px; overfl
 
 NOTHING_GAINED = 0.99995  # a ratio from here on reads 1.0000
 
-_MARKS = {"promoted": "promoted", "kept": "kept", "demoted": "demoted", "naive": "naive stays"}
+_KINDS = {"better": "good", "worse": "bad"}  # a verdict's colour
 
 _FORGE_WORDS = {
     "directional_accuracy": "share of right directions",
@@ -65,7 +71,8 @@ def page(report: Mapping[str, Any], scored: Sequence[Scored]) -> str:
     title = f"Backtest, {report['span']['words']}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        '<p class="simulated">SIMULATED: these prices are invented</p>' if report["simulated"] else "",
+        f'<p class="simulated">{escape(report["prices"])}</p>' if report["simulated"] else "",
+        _verdicts(report),
         _introduction(report),
         "<h2>All topics</h2>",
         _summary(report),
@@ -84,6 +91,16 @@ def page(report: Mapping[str, Any], scored: Sequence[Scored]) -> str:
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
+
+
+def _verdicts(report: Mapping[str, Any]) -> str:
+    lines = (f"<li><b>{escape(_name(one))}</b>: {_verdict(one)}</li>" for one in report["topics"])
+    return f'<ul class="verdicts">{"".join(lines)}</ul>'
+
+
+def _verdict(of_topic: Mapping[str, Any]) -> str:
+    verdict = of_topic["verdict"]
+    return f'<span class="{_KINDS.get(verdict["found"], "plain")}">{escape(verdict["words"])}</span>'
 
 
 def _introduction(report: Mapping[str, Any]) -> str:
@@ -110,11 +127,11 @@ def _summary(report: Mapping[str, Any]) -> str:
                 _cell(_name(one), "l"),
                 _cell(one["loss"], "l"),
                 _cell(f"{one['rows']:,}"),
-                _ratio(ratios[SERVED], against["naive"]["dm_p"], strong=True),
-                _p(against["naive"]["dm_p"]),
-                _ratio(ratios[NEWEST], one["against"][NEWEST]["naive"]["dm_p"]),
+                _ratio(one, SERVED, strong=True),
+                _p(None if SERVED in one["equal_to_naive"] else against["naive"]["dm_p"]),
+                _ratio(one, NEWEST),
                 *(
-                    _cell(ratio_text(ratios.get(name)), "strong" if ratios.get(name) == best < NOTHING_GAINED else "")
+                    _cell(_ratio_words(one, name), "strong" if ratios.get(name) == best < NOTHING_GAINED else "")
                     for name in baselines
                 ),
                 *(
@@ -130,8 +147,8 @@ def _summary(report: Mapping[str, Any]) -> str:
     about = "; ".join(f"{label(name)}: {words}" for name, words in report["baselines"].items())
     return _table(heads, rows, left=2) + _how(
         "served, newest and each baseline: mean loss over that of the naive forecast on the same rows, in the topic's "
-        "own loss; below 1 is better. Green: better than naive, red: worse, and luck alone would not do it (p below "
-        "0.05 or above 0.95).",
+        "own loss; below 1 is better; naive: the same forecast as naive, which adds nothing. Green: better than naive, "
+        "red: worse, and luck alone would not do it (p below 0.05 or above 0.95).",
         "served: what the gate let through, naive where it let nothing through. newest: the newest network whatever "
         "the gate said.",
         "p: chance that luck alone gives served such a lead over naive or, where one is named, over that baseline "
@@ -187,7 +204,7 @@ def _gate(report: Mapping[str, Any]) -> str:
         for time_ms in dates:
             one = by_place.get((of_topic["topic"], time_ms))
             cells.append(
-                f'<td class="{one["decision"]}" title="{escape(_why(one))}">{_mark(one)}</td>' if one else _cell("")
+                f'<td class="{_decision(one)}" title="{escape(_why(one))}">{_mark(one)}</td>' if one else _cell("")
             )
         rows.append(cells)
         reasons += [
@@ -205,7 +222,8 @@ def _gate(report: Mapping[str, Any]) -> str:
         _table(["topic", *(name[5:] for name in names)], rows, left=1)
         + _how(
             "At each date: promoted, the new network serves from here on; kept, the one before it goes on; demoted, it "
-            "was worse than naive and an earlier one or naive serves again; naive stays, no network has the topic."
+            "was worse than naive and an earlier one or naive serves again; naive, no network has the topic, or its "
+            "network adds nothing."
         )
         + "<details><summary>Each decision with its reason</summary>"
         + _table(["topic", "date", "", "reason", "p", "worth", "blocks won"], reasons, left=4)
@@ -219,8 +237,13 @@ def _gate(report: Mapping[str, Any]) -> str:
 
 
 def _mark(decision: Mapping[str, Any]) -> str:
-    mark = _MARKS[decision["decision"]]
-    return f"demoted, {mark}" if decision["demoted"] and decision["decision"] != "demoted" else mark
+    mark = _decision(decision)
+    return f"demoted, {mark}" if decision["demoted"] and mark != "demoted" else mark
+
+
+def _decision(decision: Mapping[str, Any]) -> str:
+    """As the page calls it: what adds nothing to the naive forecast is not promoted in green."""
+    return "naive" if decision["naive"] else str(decision["decision"])
 
 
 def _why(decision: Mapping[str, Any]) -> str:
@@ -237,6 +260,7 @@ def _test(verdict: Mapping[str, Any]) -> list[str]:
 
 
 def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) -> str:
+    is_naive = SERVED in of_topic["equal_to_naive"]
     figures = [
         _figure(
             loss_over_time(of_topic),
@@ -244,8 +268,12 @@ def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) 
             "the picture ends stands in the legend",
         ),
         _figure(
-            forecast_and_truth(one),
-            "What the network says against what came true, a sample" if one.is_return else "The last two days",
+            forecast_and_truth(one, is_naive),
+            "The last two days"
+            if not one.is_return
+            else "What is served, which is no move, and what the network said against what came true, a sample"
+            if is_naive
+            else "What the network says against what came true, a sample",
         ),
         _figure(
             reliability_plot(of_topic),
@@ -260,12 +288,19 @@ def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) 
         figures.append(
             _figure(direction_plot(deciles, of_topic["topic"]), "Direction by confidence; band: 95 of 100 coins")
         )
+    aside = ""
+    if one.is_return and is_naive:  # drawn large, the noise that calibration took out would look like skill
+        figures, unused = figures[:2], figures[2:]
+        aside = (
+            "<details><summary>The network before calibration, which answers nothing here</summary>"
+            f'<div class="figures">{"".join(unused)}</div></details>'
+        )
     ratios, against = of_topic["ratio_to_naive"], of_topic["against"]
     rows = [
         [
             _cell(label(name), "l"),
             _cell(f"{of_topic['losses'][name]:.4g}"),
-            _cell(ratio_text(ratios[name])),
+            _cell(_ratio_words(of_topic, name)),
             *(
                 part
                 for ours in (SERVED, NEWEST)
@@ -281,8 +316,8 @@ def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) 
     heads = ["", f"mean {of_topic['loss']}", "over naive", "served less it", "p", "newest less it", "p"]
     unseen = " <span class='faint'>(a symbol that was in no training)</span>" if of_topic["unseen"] else ""
     return (
-        f"<h3>{escape(_name(of_topic))}{unseen}</h3>"
-        f'<div class="figures">{"".join(figures)}</div>'
+        f"<h3>{escape(_name(of_topic))}{unseen}</h3><p>{_verdict(of_topic)}</p>"
+        f'<div class="figures">{"".join(figures)}</div>{aside}'
         f"<details><summary>Losses, tests and the Forge metrics</summary>{_table(heads, rows, left=1)}"
         f"{_forge(of_topic)}</details>"
     )
@@ -365,9 +400,14 @@ def _cell(text: str, kind: str = "") -> str:
     return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
 
 
-def _ratio(ratio: float | None, p: float | None, *, strong: bool = False) -> str:
-    kind = "" if ratio is None or p is None else "good" if p < 0.05 else "bad" if p > 0.95 else ""
-    return _cell(ratio_text(ratio), f"{kind} strong".strip() if strong else kind)
+def _ratio(of_topic: Mapping[str, Any], ours: str, *, strong: bool = False) -> str:
+    p = None if ours in of_topic["equal_to_naive"] else of_topic["against"][ours]["naive"]["dm_p"]
+    kind = "" if p is None else "good" if p < SURE else "bad" if p > 1 - SURE else ""
+    return _cell(_ratio_words(of_topic, ours), f"{kind} strong".strip() if strong and p is not None else kind)
+
+
+def _ratio_words(of_topic: Mapping[str, Any], name: str) -> str:
+    return ratio_text(of_topic["ratio_to_naive"].get(name), is_naive=name in of_topic["equal_to_naive"])
 
 
 def _p(p: float | None) -> str:
@@ -379,7 +419,11 @@ def _difference(number: float) -> str:
 
 
 def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    """A picture that a click enlarges, and another one makes small again."""
+    return (
+        f'<figure><label><input type="checkbox" aria-label="enlarge"/>{svg}</label>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def _how(*sentences: str) -> str:

@@ -31,6 +31,7 @@ COLOURS = {
     "guide": "#d946ef",
     "example": "#a16207",
 }
+LEAST_PERCENT = 1.0  # of the naive loss: what the picture of a naive forecast shows at least, above and below
 FAR_OFF = 3.0  # times the others' range: a line beyond leaves the picture, its end stands in the legend
 DAYS_SHOWN, POINTS_SHOWN = 2, 500
 _STYLE = {
@@ -56,9 +57,10 @@ def loss_over_time(report: Mapping[str, Any]) -> str:
     """Sum of loss less naive loss: a line that falls gains on the naive forecast, its end is the whole difference."""
     curves = report["curves"]
     times = _dates(curves["time_ms"])
-    names = [name for name in curves if name != "time_ms"]
-    same = curves[SERVED] == curves[NEWEST]
-    names = [name for name in names if not (same and name == NEWEST)]
+    naive = [name for name in curves if name in report["equal_to_naive"]]
+    names = [name for name in curves if name != "time_ms" and name not in naive]
+    if SERVED in names and NEWEST in names and curves[SERVED] == curves[NEWEST]:
+        names.remove(NEWEST)
     ends = {name: curves[name][-1] for name in names}
     near = 0.2 + max((abs(end) for end in sorted(ends.values(), key=abs)[: max(2, len(ends) // 2 + 1)]), default=0.0)
     inside = [name for name in names if abs(ends[name]) <= FAR_OFF * near]
@@ -74,35 +76,49 @@ def loss_over_time(report: Mapping[str, Any]) -> str:
                 zorder=5 if ours else 3,
                 label=f"{label(name)} {_percent_text(ends[name])}",
             )
-        axes.axhline(0, color=INK, lw=1)
-        low, high = (edge(edge(curves[name]) for name in inside) for edge in (min, max))
+        if naive:
+            said = f"naive: {', '.join(map(label, naive))}"
+            axes.axhline(0, color=_colour(SERVED if SERVED in naive else NAIVE), lw=2.2, zorder=6, label=said)
+        else:
+            axes.axhline(0, color=INK, lw=1)
+        least = LEAST_PERCENT if SERVED in naive else 0.0
+        low = min([-least, 0.0, *(min(curves[name]) for name in inside)])
+        high = max([least, 0.0, *(max(curves[name]) for name in inside)])
         room = 0.08 * (high - low) or 0.1
-        axes.set_ylim(min(low, 0) - room, max(high, 0) + room)
+        axes.set_ylim(low - room, high + room)
         axes.set_ylabel("loss less naive loss, %")
         _time_axis(axes)
         _legend(figure)
         return _svg(figure)
 
 
-def forecast_and_truth(one: Scored) -> str:
-    """Volatility: the last days of the span. Returns: the network's opinion against what came true."""
+def forecast_and_truth(one: Scored, is_naive: bool) -> str:
+    """Volatility: the last days of the span. Returns: the network's opinion against what came true.
+
+    Args:
+        is_naive: True if what is served is the naive forecast: a return is then drawn on equal scales.
+    """
     with _figure(one.topic.key) as (figure, axes):
         if one.is_return:
             at = np.unique(np.linspace(0, len(one.rows) - 1, POINTS_SHOWN).astype(int))
-            axes.scatter(
-                _percent(one, "raw")[at], _percent(one, "truth")[at], s=6, color=_colour(NEWEST), alpha=0.5, lw=0
-            )
+            said, true = _percent(one, "raw")[at], _percent(one, "truth")[at]
+            axes.scatter(said, true, s=8, color=_colour(NAIVE if is_naive else NEWEST), alpha=0.5, lw=0)
             axes.axhline(0, color=INK, lw=0.8)
             axes.axvline(0, color=INK, lw=0.8)
+            if is_naive:
+                axes.axvline(0, color=_colour(SERVED), lw=2.2, label="naive: what is served")
+                axes.set_xlim(*_room(np.concatenate([said, true])))
+                _legend(figure)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
             axes.set_xlabel("network before calibration, %")
             axes.set_ylabel("came true, %")
             return _svg(figure)
         last = one.rows.filter(pl.col("open_time_ms") >= int(one.rows["open_time_ms"][-1]) - DAYS_SHOWN * DAY_MS)
         times = _dates(last["open_time_ms"].to_list())
-        for name, said, colour, width in (("truth", "came true", INK, 0.8), (SERVED, "served", _colour(SERVED), 1.6)):
+        served = "naive: what is served" if is_naive else "served"
+        for name, words, colour, width in (("truth", "came true", INK, 0.8), (SERVED, served, _colour(SERVED), 1.6)):
             values = 100 * last[name].cast(pl.Float64).to_numpy()
-            axes.plot(times, values, color=colour, lw=width, alpha=0.6 if name == "truth" else 1.0, label=said)
+            axes.plot(times, values, color=colour, lw=width, alpha=0.6 if name == "truth" else 1.0, label=words)
         axes.set_ylabel("volatility per minute, %")
         _time_axis(axes)
         _legend(figure)
@@ -146,7 +162,7 @@ def _figure(name: str) -> Iterator[tuple[Figure, Axes]]:
     """A figure in the report's style while the block runs."""
     style: Any = {**_STYLE, "svg.hashsalt": f"backtest {name}"}
     with mpl.rc_context(style):
-        figure = Figure(figsize=(3.7, 2.8), layout="constrained")
+        figure = Figure(figsize=(5.6, 3.6), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)

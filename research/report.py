@@ -20,11 +20,10 @@ from research.folder import Folder, StepRecord
 from research.page import page
 from research.scores import NEWEST, SERVED, Scored, decisions, pooled_directions, scored_topics, topic_report
 from research.walk import Walk
-from research.words import label, p_text, ratio_text
+from research.words import label, p_text, ratio_text, topic_words
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 SHORT = {"volatility": "vol", "log_return": "return"}
-TABLE_WIDTH = 132  # columns; a narrower terminal breaks lines, and loses no figure
 
 
 def write_report(
@@ -61,13 +60,14 @@ def _report(
         "schema_version": 1,
         "span": {"start": iso(walk.start_ms), "end": iso(walk.end_ms), "words": span_text(walk.start_ms, walk.end_ms)},
         "source": recording.source,
-        "simulated": recording.simulated,
+        "simulated": bool(recording.simulated),
+        "prices": recording.simulated,
         "quick": walk.quick,
         "fingerprint": dict(fingerprint(walk, recording)),
         "baselines": {name: BASELINES[name].about for name in walk.baselines},
         "topics": [topic_report(one) for one in scored],
         "pooled_directions": pooled_directions(scored),
-        "decisions": decisions(records, walk),
+        "decisions": decisions(records, walk, scored),
         "steps": [
             {
                 "panel": record.panel,
@@ -84,12 +84,12 @@ def _report(
 
 
 def _decided(decisions: Sequence[Mapping[str, Any]]) -> str:
-    """Counts in words."""
-    counts = Counter(one["decision"] for one in decisions)
+    """Counts in words; what is equal to the naive forecast is not counted as promoted or kept."""
+    counts = Counter("naive" if one["naive"] else one["decision"] for one in decisions)
     demoted = sum(bool(one["demoted"]) for one in decisions)
     return (
-        f"{len(decisions)} decisions; {counts['promoted']} promoted, {counts['kept']} kept, {counts['naive']} left to "
-        f"the naive forecast; {demoted} champions demoted"
+        f"{len(decisions)} decisions; {counts['promoted']} promoted, {counts['kept']} kept, {counts['naive']} naive; "
+        f"{demoted} champions demoted"
     )
 
 
@@ -117,29 +117,30 @@ def _plain(value: Any) -> Any:
 def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
     """What the terminal shows, part by part."""
     baselines = list(report["baselines"])
-    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
-    for heading in ("topic", "question", "loss", "rows"):
-        table.add_column(heading, justify="right" if heading == "rows" else "left", no_wrap=True)
-    for heading in ("served", "DM p", "newest", *(label(name) for name in baselines), "Forge"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table("loss", "rows", "served", "DM p", "newest", "Forge")
+    beside = _table("served", *(label(name) for name in baselines))
     for one in report["topics"]:
-        ratios = one["ratio_to_naive"]
-        table.add_row(
+        asked = (
             one["topic"].rpartition("/")[2] if not one["unseen"] else "unseen",
             f"{split_symbol(one['symbol'])[0]} {SHORT.get(one['target'], one['target'])} {one['horizon']}",
-            one["loss"],
-            f"{one['rows']:,}",
-            ratio_text(ratios[SERVED]),
-            p_text(one["against"][SERVED]["naive"]["dm_p"]),
-            ratio_text(ratios[NEWEST]),
-            *(ratio_text(ratios.get(name)) for name in baselines),
-            f"{one['forge'][SERVED]['count']}/7",
         )
+        ratios = {
+            name: ratio_text(ratio, is_naive=name in one["equal_to_naive"])
+            for name, ratio in one["ratio_to_naive"].items()
+        }
+        p = p_text(one["against"][SERVED]["naive"]["dm_p"]) if SERVED not in one["equal_to_naive"] else ""
+        forge = f"{one['forge'][SERVED]['count']}/7"
+        table.add_row(*asked, one["loss"], f"{one['rows']:,}", ratios[SERVED], p, ratios[NEWEST], forge)
+        beside.add_row(*asked, ratios[SERVED], *(ratios.get(name, "") for name in baselines))
     said: list[Table | str] = [
-        *(["SIMULATED: these prices are invented"] if report["simulated"] else []),
-        f"{report['span']['words']}; loss over the naive forecast's on the same rows, below 1 is better",
+        *([report["prices"]] if report["simulated"] else []),
+        report["span"]["words"],
+        *(f"{topic_words(one)}: {one['verdict']['words']}" for one in report["topics"]),
+        "\nloss over the naive forecast's on the same rows, below 1 is better",
         table,
     ]
+    if baselines:
+        said += ["the same beside the baselines", beside]
     for group in report["pooled_directions"]:
         top = group["most_confident_fifth"]
         symbols = ", ".join(split_symbol(symbol)[0] for symbol in group["symbols"])
@@ -152,3 +153,11 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
     said += [f"note: {note}" for note in report["notes"]]
     said.append(f"report: {folder / HTML_FILE} and {JSON_FILE} beside it; docs/backtest.md says how to read them")
     return said
+
+
+def _table(*figures: str) -> Table:
+    """A table of topics that fits 80 columns."""
+    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
+    for heading in ("topic", "question", *figures):
+        table.add_column(heading, justify="left" if heading in ("topic", "question", "loss") else "right", no_wrap=True)
+    return table

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from core.topic import Topic
 from market.klines import Floats, Ints
@@ -16,11 +17,14 @@ from model.heads import Kind, head_of, panel_of
 from research.folder import Folder, StepRecord
 from research.metrics import Bin, Hits, by_decile, forge, forge_passed, hits, reliability
 from research.walk import Walk
+from research.words import NAIVE_WORDS, loss_words, p_text, percent_text
 
 SERVED, NEWEST, NAIVE = "served", "newest", "naive"
 TOP_SHARE = 0.2  # the most confident fifth
 SHORT_MIN = (5, 20)  # horizons that are pooled for the question of direction, in minutes
 CURVE_POINTS = 240
+BLOCKS = 5  # of time, in each of which a verdict asks who was ahead
+SURE = 0.05  # below it a lead is no luck, and above 1 less it no lead is
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +50,14 @@ class Scored:
     def steps(self) -> int:
         """The horizon in candles."""
         return panel_of(self.topic.horizon_min).steps(head_of(self.topic))
+
+    def naive_rows(self, name: str) -> NDArray[np.bool_]:
+        """``(N,)`` where a contender says what naive says; rows are kept as 32-bit numbers."""
+        return np.isclose(self.column(name), self.column(NAIVE), rtol=1e-6, atol=1e-12)
+
+    def is_naive(self, name: str) -> bool:
+        """Whether a contender is the naive forecast in each row."""
+        return bool(self.naive_rows(name).all())
 
     @property
     def is_return(self) -> bool:
@@ -84,8 +96,10 @@ class Scored:
 
 def scored_topics(walk: Walk, folder: Folder, records: Sequence[StepRecord]) -> list[Scored]:
     """Every topic that has rows, in the walk's order."""
+    found: list[Scored] = []
+    if not any(record.rows for record in records):
+        return found
     frames = pl.concat([folder.rows(record) for record in records if record.rows])
-    found = []
     for topic in walk.topics:
         rows = frames.filter(pl.col("topic") == topic.key).sort("open_time_ms")
         if len(rows):
@@ -106,6 +120,8 @@ def topic_report(one: Scored) -> dict[str, Any]:
         "loss": one.topic.loss,
         "unseen": one.unseen,
         "rows": len(one.rows),
+        "verdict": _verdict(one),
+        "equal_to_naive": [name for name in (SERVED, NEWEST, *one.baselines) if one.is_naive(name)],
         "losses": losses,
         "ratio_to_naive": {name: _ratio(loss, losses[NAIVE]) for name, loss in losses.items()},
         "against": {
@@ -121,6 +137,34 @@ def topic_report(one: Scored) -> dict[str, Any]:
             "most_confident_fifth": _hits_json(most_confident([one])),
         }
     return about
+
+
+def _verdict(one: Scored) -> dict[str, Any]:
+    """What was served beside the naive forecast, in one sentence, and what it rests on.
+
+    ``found`` is better, worse, unclear or naive; ``blocks`` is 0 where a block would be shorter than a horizon.
+    """
+    naive_share = float(one.naive_rows(SERVED).mean())
+    if one.is_naive(SERVED):
+        more = "" if one.is_naive(NEWEST) else " that the gate believes"
+        return {"found": "naive", "words": NAIVE_WORDS + more, "blocks": 0, "won": 0, "naive_share": 1.0}
+    test, lead = _against(one, SERVED, NAIVE), one.losses[SERVED] - one.losses[NAIVE]
+    blocks = BLOCKS if int(one.ticks[-1] - one.ticks[0]) >= BLOCKS * one.steps else 0
+    won = sum(float(part.mean()) < 0 for part in np.array_split(lead, blocks)) if blocks else 0
+    p, ratio = test["dm_p"], test["ratio"]
+    side = "better" if float(lead.mean()) < 0 else "worse"
+    found = "unclear" if p is None or SURE <= p <= 1 - SURE else side
+    lead_words = ", which never errs" if ratio is None else f" by {percent_text(abs(ratio - 1))}"
+    words = f"{side} than naive{lead_words} in {loss_words(one.topic.loss)}"
+    if found == "unclear":
+        words += ", too little time to tell" if p is None else ", which may be luck"
+    if p is not None:
+        words += f", p {p_text(p).replace('<', 'below ')}"
+    if blocks:
+        words += ", in all five blocks" if won == blocks else f", in {won} of {blocks} blocks"
+    if round(100 * naive_share):
+        words += f"; naive in {percent_text(naive_share)} of the rows"
+    return {"found": found, "words": words, "blocks": blocks, "won": won, "naive_share": naive_share}
 
 
 def _ratio(loss: float, naive: float) -> float | None:
@@ -214,13 +258,16 @@ def pooled_directions(scored: Sequence[Scored]) -> list[dict[str, Any]]:
     ]
 
 
-def decisions(records: Sequence[StepRecord], walk: Walk) -> list[dict[str, Any]]:
+def decisions(records: Sequence[StepRecord], walk: Walk, scored: Sequence[Scored]) -> list[dict[str, Any]]:
     """The gate's decisions in time order: promoted, kept, demoted or none, and its reason.
+
+    ``naive`` says whether what answered from there on was equal to the naive forecast.
 
     ``demoted`` says which champion had to go at that date and why, also where the challenger then took its place; the
     figures of the test are in ``verdict``.
     """
     found = []
+    rows_of = {one.topic.key: one for one in scored}
     for record in records:
         verdicts = {str(verdict["topic"]): verdict for verdict in record.verdicts}
         for topic in walk.topics:
@@ -233,12 +280,24 @@ def decisions(records: Sequence[StepRecord], walk: Walk) -> list[dict[str, Any]]
                     "topic": topic.key,
                     "decision": _decision(before, after, record.version),
                     "serves": after,
+                    "naive": after is None or _answered_naively(rows_of.get(topic.key), record, verdict, after),
                     "reason": verdict["reason"],
                     "demoted": verdict["demoted"],
                     "verdict": verdict,
                 }
             )
     return found
+
+
+def _answered_naively(one: Scored | None, record: StepRecord, verdict: Mapping[str, Any], after: str) -> bool:
+    """By the rows of the step, or where it has none by those that the gate judged on."""
+    if one is not None:
+        opened_ms = one.rows["open_time_ms"].to_numpy() + panel_of(one.topic.horizon_min).interval_ms
+        of_step = (opened_ms >= record.from_ms) & (opened_ms < record.to_ms)
+        if of_step.any():
+            return bool(one.naive_rows(SERVED)[of_step].all())
+    judged = verdict["challenger"] if after == record.version else verdict["champion"]
+    return judged is not None and judged == verdict["naive"]
 
 
 def _decision(before: str | None, after: str | None, challenger: str) -> str:

@@ -123,7 +123,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
     plans = plans_of(asked)
     recording = recording_of(plans, asked.data, asked.data_dir)
     if recording.simulated:
-        say("SIMULATED: these prices are invented")
+        say(recording.simulated)
     storage = asked.study or asked.data_dir / STUDY_FILE
     with only_tuner(storage):
         for place, plan in enumerate(plans):

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 
-from optuna.trial import FrozenTrial
 from rich.box import SIMPLE
 from rich.table import Table
 
@@ -12,9 +11,10 @@ from research.data import span_text
 from research.search import LAST_TRIALS
 from research.trials import searched
 from research.tune import LEVEL, Found
-from research.words import counted, p_text, ratio_text
+from research.words import NAIVE_WORDS, counted, p_text, ratio_text
 
 SHOWN = 5
+EXACT = 1e-12  # of a score, the logarithm of a ratio: what rounding makes of none
 
 
 def tables(found: Found) -> Iterator[Table | str]:
@@ -23,12 +23,14 @@ def tables(found: Found) -> Iterator[Table | str]:
     names = [str(trial.user_attrs.get("what") or f"trial {trial.number}") for trial in shown]
     trials = _table("", *names)
     yield f"\n{found.panel} panel: mean loss / naive of {counted(found.topics, 'topic')} on the rows searched on"
-    trials.add_row("loss / naive", *map(_ratio, shown))
+    trials.add_row("loss / naive", *(_ratio(trial.value or 0.0) for trial in shown))
     trials.add_row("to the default", *(_percent((trial.value or 0.0) - (default.value or 0.0)) for trial in shown))
     trials.add_row("CPU seconds", *(f"{trial.user_attrs['cpu_s']:.0f}" for trial in shown))
     for knob in searched(CONFIGS[found.panel]):
         trials.add_row(knob, *(f"{trial.params[knob]:.3g}" for trial in shown))
     yield trials
+    if all(_is_naive(trial.value or 0.0) for trial in shown):
+        yield f"{NAIVE_WORDS}, {'whatever the settings' if len(shown) > 1 else 'with these settings'}"
     if found.tried:
         yield f"{counted(found.tried, 'trial')}, {len(found.best)} to the end; the others were given up on the way"
     if found.importances:
@@ -37,7 +39,7 @@ def tables(found: Found) -> Iterator[Table | str]:
     for what, pairs in found.pairs.items():
         confirmation = _table("judged in the newest part of", "seed", "trial", what, "difference")
         for pair in pairs:
-            ours, theirs = (ratio_text(math.exp(score)) for score in (pair.ours, pair.theirs))
+            ours, theirs = (_ratio(score) for score in (pair.ours, pair.theirs))
             span = span_text(pair.fold.start_ms, pair.fold.end_ms)
             confirmation.add_row(span, str(pair.seed), ours, theirs, _percent(pair.ours - pair.theirs))
         yield f"trial {found.best[0].number} and the {what} settings on rows that no trial saw"
@@ -53,6 +55,8 @@ def _conclusion(found: Found) -> str:
             f"{counted(needed, 'minute')} here: give this panel several times that with --minutes"
         )
     best = found.best[0]
+    if _is_naive(best.value or 0.0) and all(_is_naive(trial.value or 0.0) for trial in found.references):
+        return "nothing is adopted: no settings make more of these topics than the naive forecast"
     if not found.pairs:
         return "nothing is adopted: no trial was better than what it is compared with; the same command tries more"
     chances = " and ".join(f"{p_text(chance)} against the {what}" for what, chance in found.chances.items())
@@ -69,16 +73,21 @@ def _conclusion(found: Found) -> str:
     )
 
 
-def _ratio(trial: FrozenTrial) -> str:
-    return ratio_text(math.exp(trial.value or 0.0))
+def _is_naive(score: float) -> bool:
+    """True if every topic came to the naive forecast's loss."""
+    return abs(score) < EXACT
+
+
+def _ratio(score: float) -> str:
+    return ratio_text(math.exp(score), is_naive=_is_naive(score))
 
 
 def _percent(logarithm: float) -> str:
-    return f"{100 * math.expm1(logarithm):+.2f} %"
+    return "same" if abs(logarithm) < EXACT else f"{100 * math.expm1(logarithm):+.2f} %"
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE, pad_edge=False)
+    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -51,7 +51,7 @@ class Job(Record):
     start_ms: int  # klines before this are not trained on
     seed: int
     oldest_champion_ms: int  # a champion made before this may not answer any more, so it defends nothing
-    simulated: bool  # the klines are invented: say so in each log line
+    simulated: bool  # the klines are the simulated exchange's: say so in each log line
     training_file: Path | None  # settings that differ from the defaults; None when there is no such file
     fallback: dict[str, JsonValue] | None  # trained with when the file is wrong; None: the training fails then
 

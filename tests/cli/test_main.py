@@ -72,6 +72,26 @@ def test_a_named_market_is_not_questioned() -> None:
     assert choose_market(load_settings(market="simulated")).market is Market.SIMULATED
 
 
+def test_a_replay_is_told_by_its_days_and_not_called_invented(tmp_path: Path) -> None:
+    for name in ("BTCUSDT-1m-20230901-20240229", "ETHUSDT-1m-20221106-20221112", "ETHUSDT-1d-20170817-20240331"):
+        (tmp_path / f"{name}.parquet").touch()
+    choice = choose_market(load_settings(market="simulated"), tmp_path)
+    assert choice.sentence.startswith("market: SIMULATED")
+    assert f"replayed: real klines of 2022-11-06 to 2024-02-29 from {tmp_path}" in choice.sentence, "those of minutes"
+    assert "invented" not in choice.sentence
+    assert "prices are invented" in choose_market(load_settings(market="simulated")).sentence
+    settings = load_settings(market_venues="binance", binance_rest_urls=nobody())
+    assert "replayed: real klines" in choose_market(settings, tmp_path).sentence, "auto"
+
+
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_a_replay_of_nothing_is_refused_before_anything_starts(verb: str, tmp_path: Path) -> None:
+    code, said = birnn(verb, "--market", "simulated", "--replay", str(tmp_path), "--data-dir", str(tmp_path / "data"))
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"folder {tmp_path}: no klines; needs files SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet" in said
+    assert not (tmp_path / "data").exists()
+
+
 def test_invented_prices_never_share_a_folder_or_a_ledger(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path, database_url="postgresql://ledger", seed=3)
     folders = {settings.data_dir, tape_folder(settings, None), tape_folder(settings, tmp_path / "spot")}
@@ -162,6 +182,7 @@ def test_status_of_nothing_is_no_failure(tmp_path: Path) -> None:
         pytest.param(["run"], {"PORT": "abc"}, "PORT='abc'", id="PORT"),
         pytest.param(["run"], {"NO_MODEL_POLICY": "maybe"}, "NO_MODEL_POLICY='maybe'", id="policy"),
         pytest.param(["run", "--market", "binance", "--replay", "x"], {}, "--market simulated", id="replay of Binance"),
+        pytest.param(["train", "--market", "binance", "--replay", "x"], {}, "--market simulated", id="train"),
         pytest.param(["train", "--market", "simulated", "--panel", "second"], {}, "'second'", id="no such panel"),
         pytest.param(["train", "--market", "simulated", "--config-json", "/no.json"], {}, "/no.json", id="no settings"),
     ],

@@ -104,7 +104,7 @@ def test_a_tape_is_looked_into_and_never_filled_with_real_prices(tmp_path: Path)
     assert is_tape(tape)
     assert place_of(settings).folder == tape
     assert place_of(settings).market is Market.SIMULATED
-    with pytest.raises(ConfigError, match=f"holds invented prices.*set DATA_DIR={tmp_path},"):
+    with pytest.raises(ConfigError, match=f"holds prices of the simulated exchange.*set DATA_DIR={tmp_path},"):
         try_folders(settings, None)
 
 

@@ -1,10 +1,12 @@
 """scripts/setup with an interpreter that records what it is told and installs nothing."""
 
 import os
+import pty
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,7 @@ elif arguments[:2] == ["-m", "venv"]:
     if os.environ.get("FAULT"):
         sys.exit("ensurepip is not available")
 elif "install" in arguments:
+    print("a bar" if sys.stdout.isatty() else "no bar")
     while "HOLD" in os.environ and not Path(os.environ["HOLD"]).exists():
         time.sleep(0.01)
 """
@@ -54,17 +57,24 @@ class Bench:
         self.python.write_text(PYTHON)
         self.python.chmod(0o755)
 
-    def begin(self, **environment: str) -> "subprocess.Popen[str]":
+    def begin(
+        self, environment: dict[str, str] | None = None, stderr: int = subprocess.PIPE
+    ) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [self.root / "scripts" / "setup", "run"],
             cwd=self.elsewhere,
-            env={"PATH": os.environ["PATH"], "PYTHON": str(self.python), "RECORD": str(self.record), **environment},
-            stderr=subprocess.PIPE,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHON": str(self.python),
+                "RECORD": str(self.record),
+                **(environment or {}),
+            },
+            stderr=stderr,
             text=True,
         )
 
     def run(self, **environment: str) -> tuple[int, str]:
-        process = self.begin(**environment)
+        process = self.begin(environment)
         _, error = process.communicate(timeout=20)
         return process.returncode, error
 
@@ -85,13 +95,50 @@ def test_it_says_what_it_does_and_a_second_run_has_nothing_to_do(bench: Bench) -
     status, said = bench.run()
     assert status == 0
     assert "320 MB" in said
-    assert [line[:3] for line in said.splitlines()[1:]] == ["1/3", "2/3", "3/3"]
+    assert [line[:3] for line in said.splitlines()[1:] if line != "no bar"] == ["1/3", "2/3", "3/3"]
+    assert all("--quiet" in line for line in bench.told("install"))
     assert bench.is_complete()
     assert len(bench.told("install")) == 2, "torch, and the rest"
     assert not list(bench.elsewhere.iterdir())
     bench.record.unlink()
     assert bench.run() == (0, "")
     assert not bench.record.exists()
+
+
+def test_on_a_terminal_pip_shows_its_bars(bench: Bench) -> None:
+    ours, terminal = pty.openpty()
+    process = bench.begin(stderr=terminal)
+    os.close(terminal)
+    said = b""
+    with suppress(OSError):  # the end of a terminal
+        while part := os.read(ours, 4096):
+            said += part
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert said.count(b"a bar") == 2, "torch, and the rest"
+    assert not any("--quiet" in line for line in bench.told("install"))
+
+
+def test_elsewhere_a_line_now_and_then_says_that_it_goes_on(bench: Bench, tmp_path: Path) -> None:
+    process = bench.begin({"HOLD": str(tmp_path / "go"), "SETUP_TICK_S": "0.05"})
+    assert process.stderr is not None
+    lines: list[str] = []
+    while lines.count(lines[-1] if lines else "") < 2 or "goes on" not in lines[-1]:
+        lines.append(process.stderr.readline())
+    assert lines[-1].startswith("2/3 goes on: ")
+    (tmp_path / "go").touch()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_cut_off_it_leaves_nothing_that_talks_on(bench: Bench, tmp_path: Path) -> None:
+    process = bench.begin({"HOLD": str(tmp_path / "go"), "SETUP_TICK_S": "0.05"})
+    eventually(lambda: bool(bench.told("install")), what="its installing")
+    process.kill()
+    process.wait(20)
+    (tmp_path / "go").touch()
+    process.communicate(timeout=20)  # ends only when nobody holds its standard error
+    assert bench.run()[0] == 0, "nor is the lock held"
 
 
 def no_pip(venv: Path) -> None:
@@ -126,7 +173,7 @@ def test_without_ensurepip_it_names_the_remedy_and_works_after_it(bench: Bench) 
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="without flock nobody waits")
 def test_of_two_at_once_the_second_waits_and_finds_it_done(bench: Bench, tmp_path: Path) -> None:
-    first = bench.begin(HOLD=str(tmp_path / "go"))
+    first = bench.begin({"HOLD": str(tmp_path / "go")})
     eventually(lambda: bool(bench.told("install")), what="the first's installing")
     second = bench.begin()
     assert second.stderr is not None

@@ -157,8 +157,9 @@ class Node:
     ledger: Ledger
     lines: list[dict[str, Any]]  # what was logged of each question
 
-    def get(self, path: str) -> requests.Response:
-        return requests.get(f"{self.url}{path}", timeout=5)
+    def get(self, path: str, agent: str = "Go-http-client/1.1") -> requests.Response:
+        """Ask as the official node does, or by another User-Agent."""
+        return requests.get(f"{self.url}{path}", headers={"User-Agent": agent}, timeout=5)
 
     def ready(self) -> bool:
         return self.get("/readyz").status_code == 200

@@ -1,5 +1,6 @@
 """The HTTP contract with the offchain node, asked over a socket."""
 
+import itertools
 import json
 import math
 import re
@@ -44,9 +45,11 @@ from tests.inference.stand import (
     publish,
     topic,
 )
+from worker.dry_run import ask as ask_as_node
 
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 QUESTIONS = [(ETH_10M, "/inference/ETH?topic=1"), (ETH_24H, "/inference/ETH?topic=2"), (BTC_8H, "/inference/BTC")]
+HEIGHTS = itertools.count(50_000)
 QUESTIONS.append((SOL_15M, "/inference/SOL?topic=82"))
 
 
@@ -164,7 +167,7 @@ def test_one_log_line_per_question(served: Node) -> None:
     given = next(line for line in served.lines if line["height"] == 42)
     assert set(given) == {
         "topic_id", "network", "token", "height", "status", "took_ms", "version", "asof_ms", "anchor_age_ms", "value",
-        "asked_ms", "answered_ms", "forecast_age_ms", "venue", "truth_ratio", "forecast",
+        "asked_ms", "answered_ms", "forecast_age_ms", "venue", "truth_ratio", "forecast", "asker",
     }  # fmt: skip
     assert (given["topic_id"], given["token"], given["status"], given["asof_ms"]) == (82, "SOL", 200, BASE_MS)
     assert given["asked_ms"] - given["forecast_age_ms"] == given["asof_ms"]
@@ -233,13 +236,57 @@ def test_pages_for_people_and_machines(served: Node) -> None:
     assert (sol["forecast"], sol["naive_because"], sol["volatility"]) == ("naive", "no champion yet", "std_horizon")
     assert sol["last_answer"]["height"] == 77
     scraped = served.get("/metrics").text
-    assert 'birnn_answers_total{network="allora-testnet-1",status="200",topic="82",version="persistence"}' in scraped
+    assert 'birnn_answers_total{asker="node",network="allora-testnet-1",status="200",topic="82",' in scraped
     assert 'birnn_topic_persistence{network="allora-testnet-1",topic="82"} 1.0' in scraped
     assert 'birnn_topic_naive{network="allora-testnet-1",topic="82"} 1.0' in scraped
     assert 'birnn_anchor_age_seconds{symbol="SOLUSDT"}' in scraped
     assert 'birnn_market_info{market="SIMULATED"} 1.0' in scraped
     served.get("/inference/ETH?topic=123456")
     assert "123456" not in served.get("/metrics").text, "a stranger's numbers are no labels"
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        pytest.param("curl/8.14.1", id="curl"),
+        pytest.param("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", id="browser"),
+        pytest.param("Wget/1.21.3", id="wget"),
+        pytest.param("HTTPie/3.2.4", id="httpie"),
+        pytest.param("python-requests/2.32.5", id="python"),
+    ],
+)
+def test_what_is_asked_by_hand_gets_the_answer_and_is_not_counted_as_the_node_s(served: Node, agent: str) -> None:
+    def counts() -> tuple[dict[str, float], list[str]]:
+        scraped = served.get("/metrics").text
+        asked = dict.fromkeys(("node", "hand"), 0.0)
+        of_topic = r'^birnn_answers_total{asker="(\w+)",.*topic="82",.*} (.*)$'
+        for who, count in re.findall(of_topic, scraped, re.MULTILINE):
+            asked[who] += float(count)
+        return asked, re.findall(r"^birnn_answer_(?:anchor|forecast)_age_seconds_count (.*)$", scraped, re.MULTILINE)
+
+    height = next(HEIGHTS)
+    own = served.get(f"/inference/SOL?height={height}")
+    before, ages = counts()
+    by_hand = served.get(f"/inference/SOL?height={height + 1_000}", agent)
+    assert by_hand.status_code == 200
+    assert counts() == ({"node": before["node"], "hand": before["hand"] + 1}, ages)
+    (sol,) = [state for state in served.get("/topics").json() if state["topic_id"] == 82]
+    assert (sol["last_answer"]["height"], sol["last_answer"]["value"]) == (height, own.text)
+    eventually(lambda: any(line["height"] == height + 1_000 for line in served.lines), what="its line")
+    assert {line["asker"] for line in served.lines if line["height"] == height} == {"node"}
+    assert {line["asker"] for line in served.lines if line["height"] == height + 1_000} == {"hand"}
+
+    again = served.get(f"/inference/SOL?height={height + 1_000}")
+    assert (again.text, again.headers["X-Answered"]) == (by_hand.text, by_hand.headers["X-Answered"])
+    (sol,) = [state for state in served.get("/topics").json() if state["topic_id"] == 82]
+    assert sol["last_answer"]["height"] == height + 1_000, "now the node has it as well"
+
+
+def test_the_dry_run_node_is_counted_as_the_node(served: Node) -> None:
+    reply = ask_as_node(f"{served.url}/inference/SOL?height=60000", 5.0)
+    assert reply.status == 200
+    eventually(lambda: any(line["height"] == 60_000 for line in served.lines), what="its line")
+    assert {line["asker"] for line in served.lines if line["height"] == 60_000} == {"node"}
 
 
 def test_a_repeated_question_gets_the_same_answer_also_after_a_restart(

@@ -69,4 +69,7 @@ def test_pages_tell_the_networks_apart(served: Node) -> None:
     scraped = served.get("/metrics").text
     for network in ("allora-testnet-1", "allora-mainnet-1"):
         assert f'birnn_topic_ready{{network="{network}",topic="1"}} 1.0' in scraped
-    assert 'birnn_answers_total{network="allora-mainnet-1",status="200",topic="1",version="persistence"}' in scraped
+    assert (
+        'birnn_answers_total{asker="node",network="allora-mainnet-1",status="200",topic="1",version="persistence"}'
+        in scraped
+    )

@@ -326,6 +326,7 @@ def test_a_replay_is_served_and_says_when_it_has_run_out(
     with SimulatedExchange(replay=shared_data / "spot", clock=clock, symbols=["SOLUSDT"]) as exchange:
         tape = exchange.tape
         assert isinstance(tape, ReplayTape)
+        assert tape.name.startswith("replay of real klines of 2022-11-06 to 2024-03-31 (spot), shifted by ")
         newest = rows(exchange, "SOLUSDT", limit=2)[0]
         recorded = tape.series["SOLUSDT", MINUTE_MS].between(newest[0] - tape.shift_ms, newest[0] - tape.shift_ms + 1)
         assert json.loads(rest_rows(recorded))[0][1:6] == newest[1:6]

@@ -23,7 +23,7 @@ from research.backtest import FORECAST_COLUMNS, run
 from research.baselines import BASELINES
 from research.command import Asked, folder_of, walk_of
 from research.folder import Folder, StepRecord
-from research.scores import decisions
+from research.scores import decisions, scored_topics
 from tests.fakes import eventually
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
 from updater.refresh import KEEP_VERSIONS
@@ -240,7 +240,7 @@ def test_a_step_cut_off_after_its_demotion_demotes_again(home: Path, tmp_path: P
     assert [one.model_copy(update={"took_s": 0}) for one in resumed] == [
         one.model_copy(update={"took_s": 0}) for one in straight
     ]
-    report = decisions(resumed, walk)[-1]
+    report = decisions(resumed, walk, scored_topics(walk, folder, resumed))[-1]
     assert (report["topic"], report["demoted"].partition(" ")[0]) == (BTC.key, bad)
     assert report["decision"] in {"demoted", "promoted"}
     assert bad not in folder.registry.versions(), "once the step is finished nobody needs it"

@@ -22,7 +22,7 @@ WALK = random_walk_klines(LONGEST_DAYS * 24, interval_ms=HOUR_MS, seed=3, sigma=
 
 def recording(days: int) -> Recording:
     walk = WALK.between(0, START_MS + days * DAY_MS)
-    return Recording(source="a walk", simulated=True, series={("BTCUSDT", HOUR_MS): walk})
+    return Recording(source="a walk", simulated="", series={("BTCUSDT", HOUR_MS): walk})
 
 
 def split_of(fold: Fold, days: int, plan: PanelPlan = PLAN) -> Split:

@@ -22,7 +22,9 @@ from research.backtest import run
 from research.command import folder_of, introduction, walk_and_report, walk_of
 from research.folder import Folder
 from research.page import page
-from research.scores import scored_topics
+from research.plots import forecast_and_truth, loss_over_time
+from research.report import tables, write_report
+from research.scores import Scored, scored_topics, topic_report
 from research.words import p_text
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
 
@@ -172,6 +174,7 @@ def test_the_page_is_whole_and_needs_nothing_else(home: Path, report: dict[str, 
     for verdict in tested:
         assert f"{verdict['won']} of {verdict['blocks']}" in text, "the gate's tests are told with their figures"
         assert p_text(verdict["p"]) in text
+    assert text.index(report["topics"][0]["verdict"]["words"]) < text.index("All topics"), "the verdicts come first"
     for words in ("SIMULATED: these prices are invented", "unseen · SOL volatility 15m", "9006 · BTC log-return 10m"):
         assert words in text
 
@@ -182,11 +185,14 @@ def test_a_demotion_is_told_beside_what_became_of_the_challenger(home: Path, rep
     folder = Folder(home / "out")
     scored = scored_topics(walk, folder, run(walk, recording, folder, lambda *_: None))
     told = deepcopy(report)
-    told["decisions"][0] |= {"decision": "promoted", "demoted": "v1 was worse", "reason": "no worse than v0"}
-    told["decisions"][1] |= {"decision": "demoted", "demoted": "v2 was worse", "reason": "may be chance"}
+    as_network = {"decision": "promoted", "naive": False}
+    told["decisions"][0] |= as_network | {"demoted": "v1 was worse", "reason": "no worse than v0"}
+    told["decisions"][1] |= as_network | {"decision": "demoted", "demoted": "v2 was worse", "reason": "may be chance"}
+    told["decisions"][2] |= {"decision": "promoted", "naive": True, "demoted": "v3 was worse"}
     shown = page(told, scored)
     for words in (
         ">demoted, promoted<",
+        ">demoted, naive<",
         "v1 was worse; challenger: no worse than v0",
         "v2 was worse; challenger: may be",
     ):
@@ -197,11 +203,133 @@ def test_the_terminal_says_the_same(shown: str, report: dict[str, Any]) -> None:
     assert "SIMULATED: these prices are invented" in shown
     assert "note: topic" not in shown
     for one in report["topics"]:
-        assert f"{one['ratio_to_naive']['served']:.4f}" in shown
-        assert f"{one['ratio_to_naive']['lightgbm']:.4f}" in shown
+        for name in ("served", "lightgbm"):
+            assert name in one["equal_to_naive"] or f"{one['ratio_to_naive'][name]:.4f}" in shown
+        begins = "unseen SOLUSDT volatility 15m" if one["unseen"] else f"topic {one['topic']}"
+        assert f"\n{begins}: {one['verdict']['words']}\n" in shown
     assert "most confident fifth" in shown
     assert "the gate: 6 decisions; " in shown
     assert "report.html" in shown
+
+
+def test_its_tables_fit_80_columns(shown: str) -> None:
+    tables = [line.rstrip() for line in shown.splitlines() if line.startswith(" ")]
+    assert len(tables) > 10
+    assert max(map(len, tables)) <= 80
+
+
+def test_what_is_equal_to_naive_is_called_so_and_never_promoted_in_green(
+    home: Path, shown: str, report: dict[str, Any]
+) -> None:
+    """The returns of these klines cannot be known: the network's edge is taken out, and the gate lets that through."""
+    naive = [one for one in report["topics"] if "served" in one["equal_to_naive"]]
+    returns = [one for one in naive if "direction" in one]
+    assert {one["topic"] for one in returns} == {ETH.key, CZAR.key}
+    raw = (home / "out" / "report.html").read_text()
+    for one in naive:
+        assert f"topic {one['topic']}: naive: the network adds nothing" in shown
+        assert all(decision["naive"] for decision in report["decisions"] if decision["topic"] == one["topic"])
+        (line, _) = [line for line in shown.splitlines() if line.startswith(f" {one['topic']} ")]
+        assert " naive " in line
+        assert "1.0000" not in line
+    promoted = [one for one in report["decisions"] if one["decision"] == "promoted"]
+    assert any(one["naive"] for one in promoted), "the gate lets through what changes nothing"
+    assert raw.count('class="promoted"') == sum(not one["naive"] for one in promoted)
+    assert raw.count("The network before calibration, which answers nothing here") == len(returns)
+    assert raw.count("naive: what is served") == len(naive)
+
+
+ROWS = 600
+MINUTE_ROWS = np.arange(ROWS) * 60_000 + 1_700_000_000_000
+
+
+def scored(**columns: float | list[float] | np.ndarray[Any, Any]) -> Scored:
+    """Rows of a ten-minute log-return; what is not given is naive's 0."""
+    rng = np.random.default_rng(7)
+    given: dict[str, Any] = dict.fromkeys(("naive", "served", "newest", "raw"), 0.0) | {"scale": 1.0, "std": 1.0}
+    given |= {"close": 1.0, "truth": rng.normal(0, 0.01, ROWS), "open_time_ms": MINUTE_ROWS} | columns
+    count = len(given["truth"])
+    rows = {name: np.broadcast_to(np.asarray(values), (count,)) for name, values in given.items()}
+    topic = replace(CZAR, loss="mse")
+    return Scored(topic=topic, unseen=False, rows=pl.DataFrame({**rows, "topic": topic.key}), baselines=())
+
+
+TRUTH = np.random.default_rng(7).normal(0, 0.01, ROWS)
+LATE = np.where(np.arange(ROWS) < ROWS // 2, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "found", "words"),
+    [
+        pytest.param({}, "naive", "naive: the network adds nothing$", id="naive"),
+        pytest.param(
+            {"newest": 0.001}, "naive", "the network adds nothing that the gate believes$", id="left by the gate"
+        ),
+        pytest.param(
+            {"served": TRUTH / 2},
+            "better",
+            "^better than naive by 75 % in squared error, p below 0.001, in all five blocks$",
+            id="better",
+        ),
+        pytest.param(
+            {"served": -TRUTH},
+            "worse",
+            "^worse than naive by 300 % in squared error, p 1.000, in 0 of 5 blocks$",
+            id="worse",
+        ),
+        pytest.param(
+            {"served": np.roll(TRUTH, 300) / 100},
+            "unclear",
+            "than naive by [0-9.]+ % in squared error, which may be luck, p 0.[0-9]+, in [0-5] of 5 blocks$",
+            id="luck",
+        ),
+        pytest.param(
+            {"served": TRUTH / 2 * LATE},
+            "better",
+            "in 3 of 5 blocks; naive in 50 % of the rows$",
+            id="half of the time",
+        ),
+        pytest.param(
+            {"truth": TRUTH[:3], "served": TRUTH[:3] / 2, "open_time_ms": MINUTE_ROWS[:3]},
+            "unclear",
+            "^better than naive by 75 % in squared error, too little time to tell$",
+            id="three rows",
+        ),
+        pytest.param(
+            {"truth": TRUTH[:1], "served": TRUTH[:1], "open_time_ms": MINUTE_ROWS[:1]},
+            "unclear",
+            "^better than naive by 100 % in squared error, too little time to tell$",
+            id="one row",
+        ),
+        pytest.param(
+            {"truth": 0 * TRUTH, "served": 0.001},
+            "worse",
+            "^worse than naive, which never errs in squared error",
+            id="calm",
+        ),
+    ],
+)
+def test_a_verdict_is_one_sentence(columns: dict[str, Any], found: str, words: str) -> None:
+    told = topic_report(scored(**columns))
+    assert told["verdict"]["found"] == found
+    assert re.search(words, told["verdict"]["words"]), told["verdict"]["words"]
+
+
+def heights(svg: str) -> list[float]:
+    """The numbers that an axis of a picture is labelled with."""
+    return [float(text) for text in re.findall(r">(-?[0-9.]+)</text>", svg)]
+
+
+def test_a_naive_forecast_is_drawn_as_a_flat_line_and_its_axis_does_not_blow_it_up() -> None:
+    naive = scored(raw=1e-6 * TRUTH)
+    curves = loss_over_time(topic_report(naive))
+    assert "naive: served, newest network" in curves
+    assert max(heights(curves)) >= 1.0, "a whole per cent of the naive loss above and below"
+    moves = forecast_and_truth(naive, is_naive=True)
+    assert "naive: what is served" in moves
+    assert len([one for one in heights(moves) if one >= 1]) >= 2, "both axes reach as far as the moves do"
+    better = scored(served=TRUTH / 2, newest=TRUTH / 2)
+    assert "naive" not in re.sub("loss less naive loss", "", loss_over_time(topic_report(better)))
 
 
 def test_it_is_made_again_from_what_is_kept(home: Path, shown: str) -> None:
@@ -229,6 +357,31 @@ def test_a_topic_without_rows_is_named(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_bytes())
     assert [one["topic"] for one in report["topics"]] == [BTC.key]
     assert any(str(part).startswith("note: topic 9003 (SOLUSDT volatility 15m) has no row") for part in parts)
+
+
+def test_a_report_of_no_row_at_all_says_so(tmp_path: Path) -> None:
+    tape(tmp_path / "tape", "BTCUSDT", days=6)
+    what = asked(tmp_path, BTC, out=tmp_path / "out")
+    walk, recording = walk_of(what)
+    folder = Folder(tmp_path / "out")
+    records = [record.model_copy(update={"rows": 0}) for record in run(walk, recording, folder, lambda *_: None)]
+    report = write_report(walk, recording, folder, records, command="birnn backtest", made_ms=0)
+    assert report["topics"] == []
+    assert [note[:12] for note in report["notes"]] == [f"topic {BTC.key} ("]
+    assert report["notes"][0].replace("'", "") in (tmp_path / "out" / "report.html").read_text()
+    assert any(isinstance(part, str) and part.startswith("note: topic") for part in tables(report, folder.root))
+
+
+def test_one_step_without_baselines_is_a_whole_report(tmp_path: Path) -> None:
+    tape(tmp_path / "tape", "BTCUSDT", days=6)
+    what = replace(asked(tmp_path, BTC, baselines=(), out=tmp_path / "out"), every_days=9)
+    walk, recording = walk_of(what)
+    parts = walk_and_report(what, walk, recording, Folder(tmp_path / "out"), lambda *_: None)
+    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert len(report["steps"]) == 1
+    assert f"topic {BTC.key}: {report['topics'][0]['verdict']['words']}" in parts
+    assert not any("beside the baselines" in str(part) for part in parts)
+    assert "One training, on" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

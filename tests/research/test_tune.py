@@ -1,6 +1,8 @@
 """Tuning: trial 0 is the default, any end can be gone on from, and what is adopted is what the updater trains with."""
 
+import io
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -18,6 +20,7 @@ import optuna
 import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 
 from core.clock import DAY_MS, HOUR_MS
 from core.config import topics_from_config
@@ -167,6 +170,52 @@ def test_on_a_walk_without_memory_nothing_is_adopted(data_dir: Path) -> None:
     assert found.adopted is None
     assert not (data_dir / "training.json").exists()
     assert "nothing is adopted" in str(list(tables(found))[-1])
+
+
+def trial(score: float, number: int, what: str = "") -> FrozenTrial:
+    attrs = {"cpu_s": 12.0, "wall_s": 13.0} | ({"what": what} if what else {})
+    made = optuna.trial.create_trial(
+        params=searched(DEFAULT),
+        distributions={name: optuna.distributions.FloatDistribution(0, 1e4) for name in searched(DEFAULT)},
+        value=score,
+        user_attrs=attrs,
+    )
+    made.number = number
+    return made
+
+
+def shown(*scores: float) -> list[str]:
+    """What the terminal shows, 80 columns wide, of the default and some trials, by their scores."""
+    references, best = (
+        (trial(scores[0], 0, "default"),),
+        [trial(score, 12 + place) for place, score in enumerate(scores[1:])],
+    )
+    fold = Fold(start_ms=START_MS, end_ms=START_MS + DAY_MS)
+    pairs = {"default": tuple(Pair(fold=fold, seed=seed, ours=scores[-1], theirs=scores[0]) for seed in range(4))}
+    found = Found(
+        panel="hour", topics=2, references=references, best=tuple(best), tried=len(best), importances={}, pairs=pairs
+    )
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in tables(found):
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+    return [line.strip() for line in console.export_text().splitlines()]
+
+
+def test_what_comes_to_the_naive_forecast_is_called_so() -> None:
+    lines = shown(0.0, 0.0, 1e-17)
+    (ratios,) = [line.split() for line in lines if line.startswith("loss / naive")]
+    assert ratios[3:] == ["naive"] * 3
+    assert "naive: the network adds nothing, whatever the settings" in lines
+    assert lines[-1] == "nothing is adopted: no settings make more of these topics than the naive forecast"
+    assert not any("1.0000" in line or "0.00 %" in line for line in lines)
+
+
+def test_a_naive_trial_stands_beside_others() -> None:
+    lines = shown(math.log(1.02), 0.0, math.log(0.97), *[0.1] * 3)
+    (ratios,) = [line.split() for line in lines if line.startswith("loss / naive")]
+    assert ratios[3:] == ["1.0200", "naive", "0.9700", "1.1052", "1.1052", "1.1052"]
+    assert not any("adds nothing" in line for line in lines)
+    assert max(len(line) for line in lines[:-1] if "  " in line) <= 80, "the tables"
 
 
 def birnn_tune(folder: Path, *arguments: str) -> psutil.Popen:

@@ -10,8 +10,9 @@ from core.errors import ConfigError
 from core.topic import CLASSIFICATION, Target, Topic, catalogue
 from market.store import KlineStore
 from model.heads import panels_for
-from research.command import chosen_topics, walk_of
+from research.command import chosen_topics, introduction, walk_of
 from research.data import recording_of
+from research.folder import Folder
 from research.walk import catalogue_topics, short_history, with_unseen
 from tests.fakes import START_MS, random_walk_klines
 from tests.research.tape import BTC, ETH, HISTORY_DAYS, SOL, after, asked, clustered, tape, write_klines
@@ -165,4 +166,12 @@ def test_invented_prices_are_known_by_their_folder(tmp_path: Path) -> None:
     home = tmp_path / "simulated" / "seed-0"
     KlineStore(home / "klines").append("BTCUSDT", clustered(7, 1))
     _, recording = walk_of(asked(tmp_path, BTC, data=None, data_dir=home))
-    assert recording.simulated
+    assert recording.simulated == "SIMULATED: these prices are invented"
+
+
+def test_replayed_klines_are_not_called_invented(tmp_path: Path) -> None:
+    home = tmp_path / "simulated" / "replay-spot"
+    KlineStore(home / "klines").append("BTCUSDT", clustered(7, 1))
+    walk, recording = walk_of(asked(tmp_path, BTC, data=None, data_dir=home))
+    (first, *_) = introduction(walk, recording, Folder(tmp_path / "out"))
+    assert first == recording.simulated == "SIMULATED: replayed, real klines moved to another time"
