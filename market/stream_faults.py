@@ -44,9 +44,9 @@ class StreamFault(BaseModel):
     ``drop`` cuts every open connection, ``close`` ends it properly, ``half_open`` leaves it there without a word
     ever again. ``refuse`` answers handshakes with ``status``. ``silence`` tells nothing, ``mute`` nothing of one
     symbol. ``garbage``, ``duplicate`` and ``reorder`` are about messages, ``outlier`` about prices (times
-    ``factor``), ``lose_candles`` and ``wrong_candles`` about closed candles; ``garbage_flood`` tells ``FLOOD`` messages
-    that cannot be read in the place of each; with ``lag`` messages come ``delay_s`` late. A message is one for all
-    connections. Where neither ``seconds`` nor ``count`` is given, ``count`` is 1.
+    ``factor``), ``lose_candles`` and ``wrong_candles`` about closed candles; ``garbage_flood`` tells ``FLOOD``
+    messages that cannot be read in the place of each; with ``lag`` messages come ``delay_s`` late. A message is one
+    for all connections. Where neither ``seconds`` nor ``count`` is given, ``count`` is 1.
     """
 
     model_config = ConfigDict(extra="forbid")
