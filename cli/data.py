@@ -82,7 +82,8 @@ def _store(data_dir: Path | None) -> "KlineStore":
 
     settings = settings_from(data_dir=data_dir)
     simulated = settings.market is Market.SIMULATED
-    configure_logging("error", service="birnn", simulated=simulated)  # what is wrong with a file, the verbs say
+    # What is wrong with a file, the verbs say.
+    configure_logging("error", service="birnn", simulated=simulated, form=settings.log_format)
     return KlineStore((tape_folder(settings, None) if simulated else settings.data_dir) / "klines")
 
 
@@ -156,7 +157,8 @@ def sync(
         local = load_settings(**{name.lower(): value for name, value in environment.items()})
         quiet = sys.stderr.isatty() and local.log_level == "info"  # a bar is shown in the place of the lines
         simulated = choice.market is Market.SIMULATED
-        configure_logging("warning" if quiet else local.log_level, service="birnn", simulated=simulated)
+        level = "warning" if quiet else local.log_level
+        configure_logging(level, service="birnn", simulated=simulated, form=local.log_format)
         now_ms = SystemClock().now_ms()
         wanted = _wanted(plans, symbol, intervals, days, local.training_days, now_ms)
         try:

@@ -69,13 +69,15 @@ def run(
         raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
-        show = stack.enter_context(status_line())
-        configure_logging(settings.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
+        show = stack.enter_context(status_line(settings.log_format))
+        form = "json" if show else settings.log_format  # what the status line makes readable of it, if it is to be
+        simulated = choice.market is Market.SIMULATED
+        configure_logging(settings.log_level, service="birnn", simulated=simulated, form=form)
         url, exchange, folder = None, None, settings.data_dir
         if choice.market is Market.SIMULATED:
             url, exchange = stack.enter_context(simulated_exchange(settings, replay))
             folder = tape_folder(settings, replay)
-        environment = local_environment(settings, url, folder)
+        environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
         base_url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
         children = [
             Child(module="inference"),
@@ -124,7 +126,8 @@ def train(
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder)
         local = load_settings(**{name.lower(): value for name, value in environment.items()})
-        configure_logging(local.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
+        simulated = choice.market is Market.SIMULATED
+        configure_logging(local.log_level, service="birnn", simulated=simulated, form=local.log_format)
         topics = topics_from_config(*local.config_files)
         outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
@@ -187,7 +190,8 @@ def backtest(
         quick=quick,
         command=shlex.join(["birnn", *sys.argv[1:]]),
     )
-    configure_logging(settings.log_level, service="birnn", simulated=settings.market is Market.SIMULATED)
+    simulated = settings.market is Market.SIMULATED
+    configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         walk, recording = walk_of(asked)
@@ -256,7 +260,8 @@ def tune(
         adopt=adopt,
         anew=new,
     )
-    configure_logging(settings.log_level, service="birnn", simulated=settings.market is Market.SIMULATED)
+    simulated = settings.market is Market.SIMULATED
+    configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     try:

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from core.clock import SystemClock
 from core.errors import ConfigError, MarketUnavailable
+from core.logs import readable
 from core.settings import Market, Settings
 from market.venues import market_from
 
@@ -141,5 +142,5 @@ def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tupl
 def _pass_on(lines: TextIO) -> None:
     with lines:
         for line in lines:
-            sys.stdout.write(line)
+            sys.stdout.write(readable(line.rstrip("\n")) + "\n")
             sys.stdout.flush()

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationEr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigError
+from core.logs import LogFormat
 
 
 class Market(StrEnum):
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
     no_model_policy: NoModelPolicy = NoModelPolicy.PERSISTENCE
     database_url: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: LogFormat = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property

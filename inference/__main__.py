@@ -66,7 +66,12 @@ def serve(settings: Settings, machine: Clock) -> int:
     """
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
-    configure_logging(settings.log_level, service="inference", simulated=settings.market is Market.SIMULATED)
+    configure_logging(
+        settings.log_level,
+        service="inference",
+        simulated=settings.market is Market.SIMULATED,
+        form=settings.log_format,
+    )
     clock = CorrectedClock(machine)
     topics = topics_from_config(*settings.config_files)
     rows = rows_to_keep(topics)
