@@ -18,7 +18,7 @@ from rich.table import Table
 from cli.data import data_app
 from cli.freshness import Watch, status_line
 from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
-from cli.status import status_report, status_tables
+from cli.screen import JsonOption, json_alone, screen
 from cli.supervisor import Child, Supervisor
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
@@ -279,16 +279,19 @@ def tune(
 @one_line_errors
 def status(
     data_dir: DataOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """What is served, how good it is, what the updater did last and does next."""
+    from cli.status import status_report, status_tables  # noqa: PLC0415
+
     settings = settings_from(data_dir=data_dir)
-    report = status_report(settings)
-    if as_json:
-        print(json.dumps(report, indent=1))
-        return
-    console = Console()
-    for part in status_tables(report):
+    with json_alone(as_json) as write:
+        report = status_report(settings)
+        if as_json:
+            write(report)
+            return
+    console = screen()
+    for part in status_tables(report, console.width):
         console.print(part)
 
 
