@@ -7,19 +7,17 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from cli.data import data_app
-from cli.freshness import Watch, status_line
 from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
-from cli.screen import JsonOption, json_alone, screen
-from cli.supervisor import Child, Supervisor
+from cli.screen import Column, JsonOption, asking, print_json, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
 from core.config import topics_from_config
@@ -29,7 +27,8 @@ from core.settings import Market, load_settings
 from core.topic import PROXIES, catalogue
 from inference.probe import look, some_ready
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+# Verbs import what they need themselves: a shell that completes a word waits for the imports of this file.
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 
 ALL_READY_PATIENCE_S = 120.0
@@ -50,6 +49,23 @@ ReplayOption = Annotated[
 ]
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"birnn {installed_version('birnn-worker')}")
+        except PackageNotFoundError:
+            print("birnn, run from a folder where it is not installed")
+        raise typer.Exit
+
+
+@app.callback(help=__doc__)
+def birnn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None: ...
+
+
 @app.command()
 @one_line_errors
 def run(
@@ -60,6 +76,9 @@ def run(
     replay: ReplayOption = None,
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
+    from cli.freshness import Watch, status_line  # noqa: PLC0415
+    from cli.supervisor import Child, Supervisor  # noqa: PLC0415
+
     settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
     choice = choose_market(settings)
     print(choice.sentence, flush=True)
@@ -161,10 +180,18 @@ def backtest(
     baseline: Annotated[list[str] | None, typer.Option(help="Only this baseline; repeat it.")] = None,
     baselines: Annotated[bool, typer.Option(help="Whether to fit the baselines as well.")] = True,
     quick: Annotated[bool, typer.Option("--quick", help="Two months, fewer trainings, smaller baselines.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
-    from research.command import Asked, chosen_topics, folder_of, introduction, walk_and_report, walk_of  # noqa: PLC0415
-    from research.report import TABLE_WIDTH  # noqa: PLC0415
+    from research.command import (  # noqa: PLC0415
+        Asked,
+        chosen_topics,
+        folder_of,
+        introduction,
+        walk_and_report,
+        walk_of,
+    )
+    from research.report import JSON_FILE  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
@@ -193,21 +220,23 @@ def backtest(
     simulated = settings.market is Market.SIMULATED
     configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = screen()
     try:
         walk, recording = walk_of(asked)
         folder = folder_of(asked, walk, recording)
         for line in introduction(walk, recording, folder):
             print(line, flush=True)
         with progress_of("backtest") as show:
-            parts = walk_and_report(asked, walk, recording, folder, show)
+            parts = walk_and_report(asked, walk, recording, folder, show, console.width)
     except KeyboardInterrupt:
         show_cursor_again()
         print("stopped; the same command goes on after the last finished step", file=sys.stderr)
         raise typer.Exit(130) from None
-    console = Console()
-    console = Console(width=max(console.width, TABLE_WIDTH))
+    if as_json:
+        print_json(json.loads((folder.root / JSON_FILE).read_bytes()))
+        return
     for part in parts:
-        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 @app.command()
@@ -231,11 +260,12 @@ def tune(
     out: Annotated[Path | None, typer.Option(help="What is adopted goes here; DATA_DIR/training.json.")] = None,
     adopt: Annotated[bool, typer.Option(help="Whether to write what is better.")] = True,
     new: Annotated[bool, typer.Option("--new", help="Forget the earlier trials of this very study.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Search for better training settings on past klines; the updater reads what is adopted. Resumable."""
     from research.command import chosen_topics, moment_of  # noqa: PLC0415
     from research.tune import Asked, tuned  # noqa: PLC0415
-    from research.tune_tables import tables  # noqa: PLC0415
+    from research.tune_tables import as_plain, tables  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
@@ -263,16 +293,19 @@ def tune(
     simulated = settings.market is Market.SIMULATED
     configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console()
+    console, panels = screen(), []
     try:
         with progress_of("tune") as show:
             for found in tuned(asked, show, functools.partial(print, flush=True)):
-                for part in tables(found):
-                    console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+                panels.append(as_plain(found))
+                for part in tables(found, console.width) if not as_json else ():
+                    console.print(part, soft_wrap=isinstance(part, str))
     except KeyboardInterrupt:
         show_cursor_again()
         print("stopped; the same command goes on, and repeats the trial that was cut off", file=sys.stderr)
         raise typer.Exit(130) from None
+    if as_json:
+        print_json({"panels": panels})
 
 
 @app.command()
@@ -285,11 +318,10 @@ def status(
     from cli.status import status_report, status_tables  # noqa: PLC0415
 
     settings = settings_from(data_dir=data_dir)
-    with json_alone(as_json) as write:
-        report = status_report(settings)
-        if as_json:
-            write(report)
-            return
+    report = status_report(settings)
+    if as_json:
+        print_json(report)
+        return
     console = screen()
     for part in status_tables(report, console.width):
         console.print(part)
@@ -298,35 +330,55 @@ def status(
 @app.command()
 @one_line_errors
 def doctor(
-    market: Annotated[bool, typer.Option("--market", help="Every venue's state, asked now.")] = False,
+    market: Annotated[bool, typer.Option("--market", help="The venues alone, each one's state.")] = False,
     symbol: Annotated[
         list[str] | None, typer.Option(help="As Binance writes it; the configured topics' when not given. Repeat it.")
     ] = None,
     config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    data_dir: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """What is well and what is not, asked now; exit 1 when a symbol cannot be served."""
-    from cli.doctor import TABLE_WIDTH, examine, reasons, report_of, table_of, unserved  # noqa: PLC0415
+    """What is well and what is not, asked now; exit 1 when something is wrong."""
+    from cli.checks import Check, Subject, all_checks, checks_table, verdict  # noqa: PLC0415
+    from cli.doctor import examine, reasons, report_of, unserved, venues_table  # noqa: PLC0415
 
-    if not market:
-        raise ConfigError("say what to look at: birnn doctor --market")
-    settings = settings_from(config=config)
-    if not symbol:
-        settings = or_example(settings)
-        symbol = list(dict.fromkeys(topic.symbol for topic in topics_from_config(*settings.config_files)))
-    clock = SystemClock()
-    if not as_json:
-        print(f"asking each venue for {', '.join(symbol)} ...", file=sys.stderr, flush=True)
-    findings = examine(settings, symbol, clock)
-    lacking = unserved(findings, settings)
-    if as_json:
-        print(json.dumps({"venues": report_of(findings, clock.now_ms()), "unserved": lacking}, indent=1))
+    console, clock = screen(), SystemClock()
+    checks: list[Check] = []
+    try:
+        settings = settings_from(config=config, data_dir=data_dir)
+    except ConfigError as error:
+        if market or symbol:
+            raise
+        checks.append(
+            Check(name="settings", state="wrong", line=str(error), remedy="nothing starts before it is mended")
+        )
+        findings = []
     else:
-        console = Console()
-        Console(width=max(console.width, TABLE_WIDTH)).print(table_of(findings, clock.now_ms()), highlight=False)
-        for line in (*reasons(findings), *lacking):
-            print(line)
-    raise typer.Exit(1 if lacking else 0)
+        if market or symbol:
+            if not symbol:
+                settings = or_example(settings)
+                symbol = list(dict.fromkeys(topic.symbol for topic in topics_from_config(*settings.config_files)))
+            with asking(f"asking each venue for {', '.join(symbol)}"):
+                findings = examine(settings, symbol, clock)
+        else:
+            subject = Subject(settings=settings, clock=clock)
+            with asking("looking at everything, and asking each venue") as told:
+                checks = all_checks(subject, told)
+            findings = subject.findings
+    lacking = unserved(findings, settings) if market or symbol else []
+    well = not lacking and all(check.state != "wrong" for check in checks)
+    if as_json:
+        found = {"well": well, "checks": [asdict(check) for check in checks]} if not (market or symbol) else {}
+        print_json(found | {"venues": report_of(findings, clock.now_ms()), "unserved": lacking})
+        raise typer.Exit(0 if well else 1)
+    if checks:
+        console.print(verdict(checks), style="bold")
+        console.print(checks_table(checks, console.width))
+    if findings:
+        console.print(venues_table(findings, clock.now_ms(), console.width))
+    for line in (*reasons(findings), *lacking):
+        print(line)
+    raise typer.Exit(0 if well else 1)
 
 
 @app.command()
@@ -334,21 +386,29 @@ def doctor(
 def topics(
     config: ConfigOption = None,
     known: Annotated[bool, typer.Option("--catalogue", help="The network's topics instead of the configured.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
-    table = Table("topic", "token", "target", "horizon", "loss", "network", "epoch", box=SIMPLE, pad_edge=False)
+    columns = [Column(heading=name) for name in ("topic", "token", "target", "horizon", "loss")]
+    columns += [Column(heading="network", wraps=True), Column(heading="epoch")]
+    rows: list[tuple[int | str, ...]] = []
     if known:
         for (network, topic_id), entry in sorted(catalogue().items()):
-            row = (topic_id, entry.asset, entry.target, entry.horizon, entry.loss, network, entry.epoch_length_blocks)
-            table.add_row(*(str(cell) for cell in row))
+            asked = (topic_id, entry.asset, entry.target, entry.horizon, entry.loss)
+            rows.append((*asked, network, entry.epoch_length_blocks))
         notes = {f"{asset} is no pair of the exchange: {pair} stands for it" for asset, pair in PROXIES.items()}
     else:
         configured = topics_from_config(*or_example(settings_from(config=config)).config_files)
         for topic in configured:
-            said = (topic.network or "not said", str(topic.epoch_length_blocks or "not said"))
-            table.add_row(str(topic.topic_id), topic.token, topic.target, topic.horizon, topic.loss, *said)
+            said = (topic.network or "not said", topic.epoch_length_blocks or "not said")
+            rows.append((topic.topic_id, topic.token, topic.target, topic.horizon, topic.loss, *said))
         notes = {f"{topic.proxy}: prices of {topic.symbol}" for topic in configured if topic.proxy}
-    Console().print(table)
+    if as_json:
+        named = [dict(zip((column.heading for column in columns), row, strict=True)) for row in rows]
+        print_json({"topics": named, "notes": sorted(notes)})
+        return
+    console = screen()
+    console.print(table_of(columns, [[str(cell) for cell in row] for row in rows], console.width))
     for note in sorted(notes):
         print(note)
 

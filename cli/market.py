@@ -15,7 +15,6 @@ from core.clock import SystemClock
 from core.errors import ConfigError, MarketUnavailable
 from core.logs import readable
 from core.settings import Market, Settings
-from market.venues import market_from
 
 VENUE_PATIENCE_S = 3.0
 EXCHANGE_PATIENCE_S = 30.0
@@ -40,6 +39,8 @@ def choose_market(settings: Settings) -> MarketChoice:
         return MarketChoice(
             market=Market.SIMULATED, sentence="market: SIMULATED (MARKET=simulated); prices are invented"
         )
+    from market.venues import market_from  # noqa: PLC0415 - a second of imports, and a named market asks nobody
+
     venues = market_from(settings.model_copy(update={"market": Market.BINANCE}), SystemClock()).venues
     pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
     asked = {pool.submit(venue.hosts.answers, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}

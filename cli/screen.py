@@ -3,10 +3,11 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, TextIO
 
 import typer
 from rich.box import SIMPLE
@@ -20,29 +21,25 @@ ROOMY = 100  # columns from which on tables have wider gaps
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and nothing else on standard output.")]
 
 
-class Print(Protocol):
-    """Called once, with what the verb found."""
-
-    def __call__(self, found: Any) -> None: ...
+_answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # standard output, while it is kept
 
 
 @contextmanager
-def json_alone(wanted: bool = True) -> Iterator[Print]:
-    """Keep standard output for one JSON document: what anything else of this process prints goes to standard error.
+def json_alone() -> Iterator[None]:
+    """Keep standard output for ``print_json``: what else this process prints goes to standard error."""
+    token = _answers.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _answers.reset(token)
 
-    Args:
-        wanted: False changes nothing.
-    Yields:
-        What writes the document.
-    """
-    stdout = sys.stdout
 
-    def write(found: Any) -> None:
-        stdout.write(json.dumps(found, indent=1) + "\n")
-        stdout.flush()
-
-    with redirect_stdout(sys.stderr) if wanted else nullcontext():
-        yield write
+def print_json(found: object) -> None:
+    """Write what a verb with ``--json`` found to standard output, as one document."""
+    stdout = _answers.get() or sys.stdout
+    stdout.write(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    stdout.flush()
 
 
 def screen() -> Console:
@@ -50,6 +47,22 @@ def screen() -> Console:
     console = Console(highlight=False)
     seen = os.environ.get("COLUMNS") or any(os.isatty(fd) for fd in (0, 1, 2))
     return console if seen else Console(highlight=False, width=UNBOUNDED)
+
+
+@contextmanager
+def asking(what: str) -> Iterator[Callable[[str], None]]:
+    """Say on standard error that something takes a while, on a terminal for as long as it does.
+
+    Yields:
+        What is called with the name of each part that begins.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(f"{what} ...", file=sys.stderr, flush=True)
+        yield lambda _: None
+        return
+    with console.status(f"{what} ...") as status:
+        yield lambda part: status.update(f"{what}: {part} ...")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

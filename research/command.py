@@ -16,7 +16,7 @@ from research.backtest import fingerprint, run
 from research.baselines import BASELINES
 from research.data import Recording, recording_of, span_text
 from research.folder import Folder
-from research.report import tables, write_report
+from research.report import TABLE_WIDTH, tables, write_report
 from research.settings_in_use import settings_in_use
 from research.walk import (
     EVERY_DAYS,
@@ -161,8 +161,10 @@ def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
     return lines
 
 
-def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show) -> list["Table | str"]:
-    """Do it; returns what the terminal shows at the end."""
+def walk_and_report(
+    asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show, width: int = TABLE_WIDTH
+) -> list["Table | str"]:
+    """Do it; returns what the terminal, of a width in columns, shows at the end."""
     records = run(walk, recording, folder, show)
     show(1, 1, "report")
     report = write_report(
@@ -174,4 +176,4 @@ def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Fold
         made_ms=SystemClock().now_ms(),
         notes=short_history(recording, walk),
     )
-    return tables(report, folder.root)
+    return tables(report, folder.root, width)

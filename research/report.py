@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -23,7 +23,7 @@ from research.words import label, p_text, ratio_text
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 SHORT = {"volatility": "vol", "log_return": "return"}
-TABLE_WIDTH = 132  # columns; a narrower terminal breaks lines, and loses no figure
+TABLE_WIDTH = 132  # columns of the table with everything
 
 
 def write_report(
@@ -113,31 +113,38 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
-    """What the terminal shows, part by part."""
+def tables(report: Mapping[str, Any], folder: Path, width: int = TABLE_WIDTH) -> list[Table | str]:
+    """What the terminal shows, part by part.
+
+    Args:
+        width: of the screen, in columns; below TABLE_WIDTH the baselines are a table of their own.
+    """
     baselines = list(report["baselines"])
-    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
-    for heading in ("topic", "question", "loss", "rows"):
-        table.add_column(heading, justify="right" if heading == "rows" else "left", no_wrap=True)
-    for heading in ("served", "DM p", "newest", *(label(name) for name in baselines), "Forge"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    asked = ("topic", "question", "loss", "rows")
+    ours, forge = ("served", "DM p", "newest"), ("Forge",)
+    rows = []
     for one in report["topics"]:
         ratios = one["ratio_to_naive"]
-        table.add_row(
-            one["topic"].rpartition("/")[2] if not one["unseen"] else "unseen",
-            f"{one['symbol'].removesuffix('USDT')} {SHORT.get(one['target'], one['target'])} {one['horizon']}",
-            one["loss"],
-            f"{one['rows']:,}",
-            ratio_text(ratios[SERVED]),
-            p_text(one["against"][SERVED]["naive"]["dm_p"]),
-            ratio_text(ratios[NEWEST]),
-            *(ratio_text(ratios.get(name)) for name in baselines),
-            f"{one['forge'][SERVED]['count']}/7",
-        )
+        cells = {
+            "topic": one["topic"].rpartition("/")[2] if not one["unseen"] else "unseen",
+            "question": f"{one['symbol'].removesuffix('USDT')} {SHORT.get(one['target'], one['target'])} "
+            f"{one['horizon']}",
+            "loss": one["loss"],
+            "rows": f"{one['rows']:,}",
+            "served": ratio_text(ratios[SERVED]),
+            "DM p": p_text(one["against"][SERVED]["naive"]["dm_p"]),
+            "newest": ratio_text(ratios[NEWEST]),
+            "Forge": f"{one['forge'][SERVED]['count']}/7",
+        }
+        rows.append(cells | {name: ratio_text(ratios.get(name)) for name in baselines})
+    if width >= TABLE_WIDTH or not baselines:
+        shown = [_columns(rows, (*asked, *ours, *baselines, *forge))]
+    else:
+        shown = [_columns(rows, (*asked, *ours, *forge)), _columns(rows, ("topic", "question", *baselines))]
     said: list[Table | str] = [
         *(["SIMULATED: these prices are invented"] if report["simulated"] else []),
         f"{report['span']['words']}; loss over the naive forecast's on the same rows, below 1 is better",
-        table,
+        *shown,
     ]
     for group in report["pooled_directions"]:
         top = group["most_confident_fifth"]
@@ -151,3 +158,13 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
     said += [f"note: {note}" for note in report["notes"]]
     said.append(f"report: {folder / HTML_FILE} and {JSON_FILE} beside it; docs/backtest.md says how to read them")
     return said
+
+
+def _columns(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> Table:
+    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
+    for name in names:
+        justify: Literal["left", "right"] = "left" if name in {"topic", "question", "loss"} else "right"
+        table.add_column(label(name) if name != "newest" else name, justify=justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
+    return table
