@@ -114,15 +114,19 @@ def _venues(subject: Subject) -> Iterator[Check]:
         return
     subject.findings = examine(settings, symbols, subject.clock)
     lacking = unserved(subject.findings, settings)
+    of_what: dict[str, list[str]] = {}
     for line in lacking:
-        said, _, remedy = line.partition("; ")
-        yield Check(name="venues", state="wrong", line=said, remedy=remedy)
+        symbol, _, what = line.partition(": ")
+        of_what.setdefault(what, []).append(symbol)
+    for what, those in of_what.items():
+        said, _, remedy = what.partition("; ")
+        yield Check(name="venues", state="wrong", line=f"{', '.join(those)}: {said}", remedy=remedy)
     used = [finding for finding in subject.findings if finding.role]
     failing = list(dict.fromkeys(finding.venue for finding in used if finding.state != "well"))
-    if failing:
-        remedy = "the others stand in; the table below says why"
-        yield Check(name="venues", state="warning", line=f"not well: {', '.join(failing)}", remedy=remedy)
-    elif not lacking:
+    if failing and not lacking:
+        line = f"not well: {', '.join(failing)}; the others stand in, and the table below says why"
+        yield Check(name="venues", state="warning", line=line)
+    elif not failing and not lacking:
         line = f"{', '.join(dict.fromkeys(finding.venue for finding in used))} answer for {', '.join(symbols)}"
         yield Check(name="venues", state="well", line=line)
 

@@ -252,6 +252,7 @@ class Updater:
             training_file=settings_file(self.settings.data_dir, self.training_file),
             fallback=None if self.strict else self.state.panel(name).training,
         )
+        self.state.update_panel(name, progress="preparing the training")
         pace = Pace()
         with progress_of(f"train {name}") as show_task:
 
