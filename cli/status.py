@@ -265,7 +265,8 @@ def _verdict_words(verdict: Mapping[str, Any], width: int) -> Text:
     """Why a network serves or does not. One that is equal to the naive forecast is called naive, promoted or not."""
     reason = verdict["reason"]
     if reason.startswith("equal to the naive forecast"):
-        return Text(f"{NAIVE} ({reason})" if width >= WHOLE_IDS else NAIVE)
+        words = NAIVE if verdict["promoted"] else f"{NAIVE}; the champion stays"
+        return Text(f"{words} ({reason})" if width >= WHOLE_IDS else words)
     if verdict["promoted"]:
         return Text(f"promoted: {reason}", style=GOOD)
     return Text(f"not promoted: {reason}")
