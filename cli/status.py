@@ -93,8 +93,9 @@ def headline(endpoint: Mapping[str, Any]) -> str:
 
 def _forecast_of(topic: Mapping[str, Any]) -> str:
     """ "network", "naive", or empty before there is a forecast."""
-    told = topic.get("forecast")
-    return told if told else "naive" if topic["persistence"] else "network" if topic["champion"] else ""
+    if "forecast" in topic:
+        return topic["forecast"] or ""
+    return "naive" if topic["persistence"] else "network" if topic["champion"] else ""  # an endpoint of before it told
 
 
 def _in_order(topics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
