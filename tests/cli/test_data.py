@@ -1,5 +1,6 @@
 """``birnn data``: its verbs as processes, on a store and against the simulated exchange."""
 
+import json
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from market.store import KlineStore
 from model.heads import BACKTEST_DAYS, MINUTE, training_start_ms
 from research.walk import SPAN_DAYS
 from tests.fakes import START_MS, eventually, random_walk_klines
+from tests.terminal import on_terminal
 
 ROOT = Path(__file__).parents[2]
 WALK = random_walk_klines(4000)
@@ -322,6 +324,30 @@ def test_sync_fetches_what_the_topics_need_and_then_only_what_is_new(tmp_path: P
     assert data(tmp_path, "verify")[0] == 0
     again = data(tmp_path, "sync", **of(venue), TRAINING_DAYS="3")[1]
     assert all(int(line.split()[1]) < 70 for line in again.splitlines() if "rows fetched" in line)
+
+
+def test_what_is_asked_for_as_json_is_alone_on_standard_output(tmp_path: Path, venue: SimulatedExchange) -> None:
+    series = ("--symbol", "ETHUSDT", "--interval", "1h", "--days", "2")
+    code, shown, said = data(tmp_path, "sync", *series, "--json", **{**of(venue), "LOG_LEVEL": "info"})
+    (report,) = json.loads(shown)
+    assert (code, report["symbol"], report["interval"], report["gaps"]) == (0, "ETHUSDT", "1h", [])
+    assert report["fetched"] >= 24
+    assert "market: " in said, "what else is said goes to standard error"
+    (verified,) = json.loads(data(tmp_path, "verify", "--json", **of(venue))[1])["series"]
+    assert (verified["series"], verified["rows"], verified["damaged"]) == ("ETHUSDT-1h", report["fetched"], 0)
+    assert json.loads(data(tmp_path, "gaps", "--json", **of(venue))[1]) == {"gaps": [], "empty": []}
+
+
+def test_tables_fit_80_columns(tmp_path: Path, store: KlineStore) -> None:
+    store.append("1000BONKUSDT", WALK)
+    for verb in ("verify", "gaps"):
+        command = [sys.executable, "-m", "cli.main", "data", verb]
+        given = {name: value for name, value in environment(tmp_path).items() if name != "COLUMNS"}
+        with on_terminal(command, 80, given, str(ROOT)) as (terminal, process):
+            assert process.wait(60) == 0
+        assert max(map(len, terminal.lines)) <= 80
+        shown = " ".join(terminal.lines).split()
+        assert {"ETHUSDT-1m", "2023-11-15", "16:40" if verb == "gaps" else "3,990"} <= set(shown)
 
 
 def test_sync_of_named_series(tmp_path: Path, venue: SimulatedExchange) -> None:
