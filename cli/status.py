@@ -13,13 +13,14 @@ from core.clock import SystemClock, iso
 from core.errors import WorkerError
 from core.logs import short_version
 from core.settings import Settings
+from model.forecaster import ADDS_NOTHING
 from model.registry import Registry
 from research.words import p_text
 from updater.state import read_state
 
 ALIVE_WITHIN_MS = 60_000
 WHOLE_IDS = 140  # columns of a screen that has room for a version's whole id
-NAIVE = "naive: the network adds nothing"
+NAIVE = f"naive: {ADDS_NOTHING}"
 
 GOOD, BAD, DIM = "green", "red", "dim"
 
@@ -70,7 +71,7 @@ def _folder(folder: Path) -> dict[str, Any]:
 def headline(endpoint: Mapping[str, Any]) -> str:
     """What the endpoint answers, in one sentence.
 
-    >>> topic = {"ready": True, "network": "n", "champion": "v", "persistence": "", "forecast": "naive"}
+    >>> topic = {"ready": True, "network": "n", "forecast": "naive"}
     >>> rest = [topic | {"topic_id": 2, "forecast": "network"}, topic | {"topic_id": 3, "ready": False}]
     >>> headline({"answers": True, "topics": [topic | {"topic_id": 1}, *rest]})
     '2 of 3 answered: 1 by a network with skill, 1 naive; not answered: 3'
@@ -93,9 +94,7 @@ def headline(endpoint: Mapping[str, Any]) -> str:
 
 def _forecast_of(topic: Mapping[str, Any]) -> str:
     """ "network", "naive", or empty before there is a forecast."""
-    if "forecast" in topic:
-        return topic["forecast"] or ""
-    return "naive" if topic["persistence"] else "network" if topic["champion"] else ""  # an endpoint of before it told
+    return topic["forecast"] or ""
 
 
 def _in_order(topics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -156,8 +155,7 @@ def _answered_by(topic: Mapping[str, Any], width: int) -> Text:
     if kind == "network":
         return Text(f"network {_version(topic['champion'], width)}", style=GOOD)
     if kind == "naive":
-        why = topic.get("naive_because") or topic["persistence"]
-        return Text(f"naive: {why}" if why else NAIVE)
+        return Text(f"naive: {topic['naive_because']}")
     return Text("no forecast yet", style=DIM)
 
 
@@ -263,11 +261,12 @@ def _verdicts_table(judged: Sequence[Mapping[str, Any]], several: bool, width: i
 
 
 def _verdict_words(verdict: Mapping[str, Any], width: int) -> Text:
-    """Why a network serves or does not. One that is equal to the naive forecast is called naive, promoted or not."""
+    """Why a network serves or does not. One with the naive forecast's very losses is called naive, promoted or not."""
     reason = verdict["reason"]
-    if reason.startswith("equal to the naive forecast"):
+    if verdict["challenger"] is not None and verdict["challenger"] == verdict["naive"]:
         words = NAIVE if verdict["promoted"] else f"{NAIVE}; the champion stays"
-        return Text(f"{words} ({reason})" if width >= WHOLE_IDS else words)
+        more = reason.removeprefix(f"{NAIVE}: ").removeprefix(NAIVE)
+        return Text(f"{words} ({more.strip(', ')})" if more and width >= WHOLE_IDS else words)
     if verdict["promoted"]:
         return Text(f"promoted: {reason}", style=GOOD)
     return Text(f"not promoted: {reason}")

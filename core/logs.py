@@ -24,7 +24,6 @@ LONGEST_TEXT = 160  # characters of a value on the console; JSON has it whole
 DIM, BOLD, CYAN, MAGENTA, RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[35;1m", "\x1b[0m"
 LEVEL_COLOURS = {"debug": DIM, "info": "\x1b[32m", "warning": "\x1b[33;1m", "error": "\x1b[31;1m"}
 SHORT_LEVELS = {"warning": "warn"}
-NAIVE = "persistence"  # the version of the naive forecast
 
 
 class _Lines:
@@ -106,7 +105,7 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     'topic 1 ETH 503 no candles yet 0.1ms'
     """
     version = str(event.get("version") or event.get("model_version") or "")
-    naive = version == NAIVE or event.get("forecast") == "naive"
+    naive = event.get("forecast") == "naive"
     age_ms, value = event.get("anchor_age_ms"), event.get("value")
     answered = event["status"] == 200 and value is not None
     told = [_number_in_short(value), "naive" if naive else short_version(version)] if answered else []

@@ -20,7 +20,7 @@ from updater.state import Outcome, SeriesState, StateFile, Verdict
 
 NETWORK = "allora-testnet-1"
 VERSION = "minute-20261122T084500Z-1a2b3c"
-EQUAL = "equal to the naive forecast: an edge was taken out (better than the naive forecast, but that may be chance)"
+EQUAL = "naive: the network adds nothing: an edge was taken out (no better than the naive forecast)"
 
 
 def topic(topic_id: int, token: str, target: str, horizon: str, forecast: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def topic(topic_id: int, token: str, target: str, horizon: str, forecast: str) -
         "champion": VERSION if forecast != "none" else None,
         "persistence": "" if forecast != "none" else "no champion yet",
         "forecast": {"none": "naive"}.get(forecast, forecast),
-        "naive_because": "the network adds nothing" if forecast == "naive" else "",
+        "naive_because": {"naive": "the network adds nothing", "none": "no champion yet"}.get(forecast, ""),
         "anchor_age_ms": 412,
         "forecast_age_ms": 12_345,
         "stream": "",
@@ -86,7 +86,7 @@ def endpoint(topics: list[dict[str, Any]]) -> Iterator[int]:
 
 
 def verdict(topic_id: int, head: str, reason: str, *, promoted: bool) -> Verdict:
-    losses = {"challenger": 0.9, "naive": 1.0, "p": 0.0123} if not reason.startswith("equal") else {}
+    losses = {"challenger": 0.9, "naive": 1.0, "p": 0.0123} if not reason.startswith("naive") else {}
     return Verdict.model_validate(
         {"challenger": 1.0, "naive": 1.0, "topic": f"{NETWORK}/{topic_id}", "symbol": "ETHUSDT", "head": head}
         | {"loss": "mse", "rows": 12_960, "promoted": promoted, "reason": reason}
@@ -189,5 +189,5 @@ def test_what_is_shortened_is_whole_in_json_and_nothing_else_is_said(folder: Pat
 
 
 def test_topics_that_are_not_forecast_yet_count_as_that() -> None:
-    starting = [topic | {"forecast": None, "champion": None, "persistence": ""} for topic in SIX[:1]]
+    starting = [topic | {"forecast": None} for topic in SIX[:1]]
     assert headline({"answers": True, "topics": starting}) == "1 of 1 answered: 1 not forecast yet"

@@ -148,6 +148,7 @@ ANSWER = {
     "asked_ms": 1_796_000_000_000,
     "took_ms": 0.0912,
     "version": "minute-20261122T084500Z-1a2b3c",
+    "forecast": "network",
     "anchor_age_ms": 412,
     "value": "101018.30123456789",
 }
@@ -157,7 +158,11 @@ ANSWER = {
     ("changes", "shown"),
     [
         pytest.param({}, "info inference topic 79 BTC 101018.3 minute-1a2b3c 0.4s 0.1ms", id="of a network"),
-        pytest.param({"version": "persistence"}, "info inference topic 79 BTC 101018.3 naive 0.4s 0.1ms", id="naive"),
+        pytest.param(
+            {"version": "persistence", "forecast": "naive"},
+            "info inference topic 79 BTC 101018.3 naive 0.4s 0.1ms",
+            id="naive",
+        ),
         pytest.param({"forecast": "naive"}, "info inference topic 79 BTC 101018.3 naive 0.4s 0.1ms", id="as good as"),
         pytest.param(
             {"status": 503, "reason": "no candles yet", "level": "warning"},

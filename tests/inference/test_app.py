@@ -206,7 +206,7 @@ def test_a_batch_of_lines_is_logged_line_by_line(level: str, topic_ids: list[int
 
 
 def test_a_batch_of_lines_is_readable_where_the_console_is_meant() -> None:
-    took = LOGGED.replace('"status"', '"took_ms": 0.12, "token": "ETH", "version": "persistence", "status"')
+    took = LOGGED.replace('"status"', '"took_ms": 0.12, "token": "ETH", "forecast": "naive", "status"')
     ran = subprocess.run([sys.executable, "-c", took, "info", "console"], capture_output=True, text=True, check=True)
     assert [line[9:] for line in ran.stdout.splitlines()] == [
         "SIMULATED info inference topic 1 ETH 1.5 naive 0.1ms",
