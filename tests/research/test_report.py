@@ -22,8 +22,9 @@ from research.backtest import run
 from research.command import folder_of, introduction, walk_and_report, walk_of
 from research.folder import Folder
 from research.page import page
+from research.report import tables
 from research.scores import scored_topics
-from research.words import p_text
+from research.words import p_text, ratio_text
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
 
 CZAR = Topic(topic_id=9006, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=10, loss="czar")
@@ -63,6 +64,18 @@ def shown(home: Path) -> str:
 def report(home: Path, shown: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((home / "out" / "report.json").read_bytes(), parse_constant=refuse)
     return content
+
+
+def test_the_tables_fit_80_columns_and_lose_no_figure(home: Path, report: dict[str, Any]) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in tables(report, home / "out", 80):
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+    lines = [line for line in console.export_text().splitlines() if re.match(r" ?(9\d{3}|unseen|topic) ", line)]
+    assert len(lines) == 2 * (1 + len(report["topics"])), "ours, and the baselines'"
+    assert max(map(len, lines)) <= 80
+    shown = " ".join(lines).split()
+    for one in report["topics"]:
+        assert {ratio_text(ratio) for name, ratio in one["ratio_to_naive"].items() if name != "naive"} <= {*shown, ""}
 
 
 def test_the_ratios_are_those_of_the_rows(home: Path, report: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import optuna
 import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 
 from core.clock import DAY_MS, HOUR_MS
 from core.config import topics_from_config
@@ -30,7 +32,7 @@ from research.folds import Fold
 from research.search import held_back, only_tuner
 from research.trials import KNOBS, searched
 from research.tune import LEVEL, Asked, Found, Pair, luck, tuned
-from research.tune_tables import tables
+from research.tune_tables import as_plain, tables
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
 from tests.updater.folder import updater_on, write_config
 
@@ -121,6 +123,17 @@ def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> 
     assert (third.tried, len(trials_of(data_dir))) == (0, 1), "only the default is measured, whatever the time"
     shown = "\n".join(str(part) for part in tables(second))
     assert "2 trials" in shown
+    screen = Console(width=80, record=True, file=StringIO())
+    for part in tables(second, 80):
+        screen.print(part, highlight=False)
+    lines = screen.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(any(line.strip().startswith(f"{knob} ") for line in lines) for knob in searched(DEFAULT)), (
+        "none is broken"
+    )
+    plain = json.loads(json.dumps(as_plain(second), allow_nan=False))
+    assert [trial["settings"] for trial in plain["references"]] == [searched(DEFAULT)]
+    assert plain["conclusion"].startswith("nothing is adopted")
 
 
 def test_a_better_configuration_is_adopted_and_the_updater_trains_with_it(tmp_path: Path) -> None:
