@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, TextIO
@@ -26,13 +26,33 @@ _answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # sta
 
 @contextmanager
 def json_alone() -> Iterator[None]:
-    """Keep standard output for ``print_json``: what else this process prints goes to standard error."""
-    token = _answers.set(sys.stdout)
+    """Keep standard output for ``print_json``: all else goes to standard error, that of libraries and children too."""
+    with ExitStack() as undo:
+        stdout = undo.enter_context(_descriptor_kept()) if _is_descriptor_1(sys.stdout) else sys.stdout
+        token = _answers.set(stdout)
+        undo.callback(_answers.reset, token)
+        undo.enter_context(redirect_stdout(sys.stderr))
+        yield
+
+
+@contextmanager
+def _descriptor_kept() -> Iterator[TextIO]:
+    """File descriptor 1 leads to standard error while the block runs; yields what still leads to standard output."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as kept:
+        os.dup2(2, 1)
+        try:
+            yield kept
+        finally:
+            kept.flush()
+            os.dup2(kept.fileno(), 1)
+
+
+def _is_descriptor_1(stream: TextIO) -> bool:
     try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        _answers.reset(token)
+        return stream.fileno() == 1
+    except (OSError, ValueError, AttributeError):  # a stream in memory, or none
+        return False
 
 
 def print_json(found: object) -> None:

@@ -230,5 +230,4 @@ def _own_stdout() -> TextIO:
     """Stdout once more: what it could not write ends with it, and in ``sys.stdout`` would spoil the exit status."""
     if sys.stdout is None:  # started with it closed
         return Path(os.devnull).open("w", encoding="utf-8")
-    fd = 2 if sys.stdout is sys.stderr else 1  # a verb with --json keeps stdout for its one answer
-    return os.fdopen(fd, "w", encoding="utf-8", closefd=False)
+    return os.fdopen(1, "w", encoding="utf-8", closefd=False)

@@ -236,6 +236,24 @@ def test_json_is_alone_on_standard_output(tmp_path: Path, arguments: list[str], 
     assert ("config.example.json" in ran.stderr) == (arguments == ["topics"])
 
 
+ALONE = """
+import os, subprocess, sys
+from cli.screen import json_alone, print_json
+with json_alone():
+    print("a verb's own")
+    os.write(1, b"a library's\\n")
+    subprocess.run([sys.executable, "-c", "print('a child')"], check=True)
+    print_json({"found": 1})
+print("after it")
+"""
+
+
+def test_what_libraries_and_children_print_does_not_come_between() -> None:
+    ran = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == '{\n "found": 1\n}\nafter it\n'
+    assert ran.stderr.splitlines() == ["a verb's own", "a library's", "a child"]
+
+
 def test_the_topics_as_json_are_those_of_the_table() -> None:
     found = json.loads(process("topics", "--json").stdout)["topics"]
     assert [topic["topic"] for topic in found] == [1, 14, 2, 64, 82, 79]
