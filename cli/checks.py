@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cli.doctor import TIMEOUT_S, Finding, examine, unserved
 from cli.screen import Column, table_of
-from cli.status import headline, status_report
+from cli.status import endpoint_report, headline, status_report
 from cli.verbs import EXAMPLE_CONFIG
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
 from core.config import topics_from_config
@@ -55,9 +55,8 @@ class Subject:
 
     @property
     def folder(self) -> dict[str, Any] | None:
-        """The folder whose updater was alive last; None if no updater has run."""
-        known = [folder for folder in self.report["folders"] if folder["updater"]]
-        return max(known, key=lambda folder: folder["updater"]["heartbeat_ms"], default=None)
+        """The data folder in use; None if no updater has run on it."""
+        return next((folder for folder in self.report["folders"] if folder["updater"]), None)
 
     @property
     def invented(self) -> bool:
@@ -170,7 +169,7 @@ def _inference(subject: Subject) -> Iterator[Check]:
 def _updater(subject: Subject) -> Iterator[Check]:
     folder = subject.folder
     if folder is None:
-        line = f"no updater has run on {subject.settings.data_dir.absolute()}"
+        line = f"no updater has run here yet: {subject.report['place']}"
         yield Check(name="updater", state="wrong", line=line, remedy=START)
         return
     state = folder["updater"]
@@ -231,8 +230,13 @@ def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
         told: is called with each check's name before it is looked at.
     """
     told("state")
-    subject.report = status_report(subject.settings)
     found: list[Check] = []
+    try:
+        subject.report = status_report(subject.settings)
+    except WorkerError as error:  # the folder of the last run is gone
+        found.append(Check(name="data folder", state="wrong", line=str(error)))
+        url = f"http://{subject.settings.host}:{subject.settings.port}"
+        subject.report = {"endpoint": endpoint_report(url), "place": str(subject.settings.data_dir), "folders": []}
     for name, check in CHECKS:
         told(name)
         found += check(subject)

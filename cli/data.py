@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
+from cli.market import market_for_once
+from cli.place import place_of
 from cli.screen import Column, JsonOption, print_json, screen, table_of
-from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
+from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
+from core.data_folder import only_updater
 from core.errors import ConfigError, MalformedKlines
 from core.logs import configure_logging
-from core.settings import Market, Settings, load_settings
+from core.settings import Market, Settings
 from market.klines import INTERVALS, interval_name
 
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
@@ -79,10 +81,16 @@ def _store(data_dir: Path | None) -> "KlineStore":
     from market.store import KlineStore  # noqa: PLC0415
 
     settings = settings_from(data_dir=data_dir)
-    simulated = settings.market is Market.SIMULATED
+    place = place_of(settings)
+    simulated = place.market is Market.SIMULATED
     # What is wrong with a file, the verbs say.
     configure_logging("error", service="birnn", simulated=simulated, form=settings.log_format)
-    return KlineStore((tape_folder(settings, None) if simulated else settings.data_dir) / "klines")
+    return KlineStore(place.folder / "klines")
+
+
+def _say_where(store: "KlineStore") -> None:
+    """The line that ends what a verb says: which folder it was about."""
+    print(f"klines: {store.root}")
 
 
 def _stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
@@ -147,19 +155,10 @@ def sync(
     from updater.progress import show_cursor_again  # noqa: PLC0415
 
     intervals = [_interval_ms(text) for text in interval or ()]
-    settings = or_example(settings_from(config=config, data_dir=data_dir, market=market))
-    plans = list(panels_for(topics_from_config(*settings.config_files)).values())
-    choice = choose_market(settings)
-    print(choice.sentence, flush=True)
-    with ExitStack() as stack:
-        url, folder = None, settings.data_dir
-        if choice.market is Market.SIMULATED:
-            url, _ = stack.enter_context(simulated_exchange(settings, None))
-            folder = tape_folder(settings, None)
-        environment = local_environment(settings, url, folder)
-        local = load_settings(**{name.lower(): value for name, value in environment.items()})
+    with market_for_once(settings_from(config=config, data_dir=data_dir, market=market)) as local:
+        plans = list(panels_for(topics_from_config(*local.config_files)).values())
         quiet = sys.stderr.isatty() and local.log_level == "info"  # a bar is shown in the place of the lines
-        simulated = choice.market is Market.SIMULATED
+        simulated = local.market is Market.SIMULATED
         level = "warning" if quiet else local.log_level
         configure_logging(level, service="birnn", simulated=simulated, form=local.log_format)
         now_ms = SystemClock().now_ms()
@@ -228,7 +227,7 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
     from market.sync import failed_in, sync_all  # noqa: PLC0415
     from market.venues import market_from, write_standing  # noqa: PLC0415
     from updater.progress import progress_of  # noqa: PLC0415
-    from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew, only_updater  # noqa: PLC0415
+    from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew  # noqa: PLC0415
 
     stop = threading.Event()  # ends the waits of requests that are under way, so that Ctrl-C need not wait for them
     store = KlineStore(settings.klines_dir)
@@ -319,6 +318,7 @@ def verify(
     _show(table)
     for note in notes:
         print(note)
+    _say_where(store)
     if faults and repair:
         print("birnn data sync fetches what is missing now")
     elif faults:
@@ -355,6 +355,7 @@ def gaps(
         print(f"no klines at all: {', '.join(empty)}; run birnn data sync")
     elif not table:
         print("no gaps")
+    _say_where(store)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -392,6 +393,7 @@ def export(
     holes = sum(1 for _ in klines.gaps())
     span = f"{_moment(int(klines.open_time_ms[0]))} to {_moment(klines.end_ms)} UTC"
     print(f"{out}: {len(klines):,} rows of {symbol} in {interval}, {span}, {holes} gaps")
+    _say_where(store)
 
 
 @data_app.command(name="import")
@@ -435,6 +437,7 @@ def import_files(
                 at = iso(first.open_time_ms) if 0 <= first.open_time_ms < 253_402_300_800_000 else first.open_time_ms
                 parts.append(f"{len(found.refused)} refused, the first (row of {at}): {first.reason}")
             print("; ".join(parts))
+    _say_where(store)
 
 
 # -- trimming ---------------------------------------------------------------------------------------------------------
@@ -463,6 +466,7 @@ def trim(
                 print(f"{_name(one)}: deleted {', '.join(path.name for path in gone)}")
     if not deleted:
         print("nothing is old enough to be deleted")
+    _say_where(store)
 
 
 def _oldest_ms(interval_ms: int, training_days: int, keep_days: int | None, now_ms: int) -> int | None:

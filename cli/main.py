@@ -16,15 +16,17 @@ from typing import Annotated
 import typer
 
 from cli.data import data_app
-from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
+from cli.market import choose_market, local_environment, market_for_once, replaying, simulated_exchange
+from cli.place import note_run, place_of, tape_folder, try_folders
 from cli.screen import Column, JsonOption, asking, print_json, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
 from core.config import topics_from_config
-from core.errors import ConfigError
+from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
-from core.settings import Market, load_settings
+from core.settings import Market
 from core.topic import PROXIES, catalogue
+from inference.listen import listen, url_of
 from inference.probe import look, some_ready
 
 # Verbs import what they need themselves: a shell that completes a word waits for the imports of this file.
@@ -79,15 +81,24 @@ def run(
     from cli.freshness import Watch, status_line  # noqa: PLC0415
     from cli.supervisor import Child, Supervisor  # noqa: PLC0415
 
+    notes: list[str] = []
     settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
-    choice = choose_market(settings)
-    print(choice.sentence, flush=True)
-    settings = or_example(settings)
+    settings = or_example(replaying(settings, replay), notes.append)
     topics_from_config(*settings.config_files)
-    if replay is not None and choice.market is not Market.SIMULATED:
-        raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
+        # What can be wrong on this machine is tried before any venue is asked. The socket stays ours until the end:
+        # questions find it while inference is started again, and no other instance can come to be asked in its place.
+        listener = stack.enter_context(listen(settings.host, settings.port))
+        try:
+            try_folders(settings, replay)
+        except ConfigError:
+            raise
+        except WorkerError as error:  # the disk: answers need none
+            notes.append(f"warning: {error}")
+        choice = choose_market(settings)
+        print("\n".join([choice.sentence, *notes]), flush=True)
+        note_run(settings, choice.market, replay)
         show = stack.enter_context(status_line(settings.log_format))
         form = "json" if show else settings.log_format  # what the status line makes readable of it, if it is to be
         simulated = choice.market is Market.SIMULATED
@@ -97,9 +108,9 @@ def run(
             url, exchange = stack.enter_context(simulated_exchange(settings, replay))
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
-        base_url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
+        base_url, fd = url_of(listener), listener.fileno()
         children = [
-            Child(module="inference"),
+            Child(module="inference", arguments=("--socket", str(fd)), sockets=(fd,)),
             Child(module="updater"),
             Child(module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url)),
         ]
@@ -134,18 +145,8 @@ def train(
     """One round now: sync the klines, train, judge, publish what wins."""
     from updater.service import train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
-    settings = settings_from(config=config, data_dir=data_dir, market=market)
-    choice = choose_market(settings)
-    print(choice.sentence, flush=True)
-    settings = or_example(settings)
-    with ExitStack() as stack:
-        url, folder = None, settings.data_dir
-        if choice.market is Market.SIMULATED:
-            url, _ = stack.enter_context(simulated_exchange(settings, replay))
-            folder = tape_folder(settings, replay)
-        environment = local_environment(settings, url, folder)
-        local = load_settings(**{name.lower(): value for name, value in environment.items()})
-        simulated = choice.market is Market.SIMULATED
+    with market_for_once(settings_from(config=config, data_dir=data_dir, market=market), replay) as local:
+        simulated = local.market is Market.SIMULATED
         configure_logging(local.log_level, service="birnn", simulated=simulated, form=local.log_format)
         topics = topics_from_config(*local.config_files)
         outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
@@ -195,14 +196,14 @@ def backtest(
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
-    if settings.market is Market.SIMULATED:
-        settings = settings.model_copy(update={"data_dir": tape_folder(settings, None)})
+    place = place_of(settings_from(data_dir=data_dir))
+    print(place.sentence, flush=True)
     configured = None
     if config or not topic:
         configured = topics_from_config(*or_example(settings).config_files)
     asked = Asked(
         topics=chosen_topics(network, topic or (), configured),
-        data_dir=settings.data_dir,
+        data_dir=place.folder,
         data=data,
         start=start,
         end=end,
@@ -217,7 +218,7 @@ def backtest(
         quick=quick,
         command=shlex.join(["birnn", *sys.argv[1:]]),
     )
-    simulated = settings.market is Market.SIMULATED
+    simulated = place.market is Market.SIMULATED
     configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = screen()
@@ -269,14 +270,14 @@ def tune(
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
-    if settings.market is Market.SIMULATED:
-        settings = settings.model_copy(update={"data_dir": tape_folder(settings, None)})
+    place = place_of(settings_from(data_dir=data_dir))
+    print(place.sentence, flush=True)
     configured = None
     if config or not topic:
         configured = topics_from_config(*or_example(settings).config_files)
     asked = Asked(
         topics=chosen_topics(network, topic or (), configured),
-        data_dir=settings.data_dir,
+        data_dir=place.folder,
         data=data,
         end_ms=moment_of(end, "--end"),
         panels=panel or (),
@@ -290,7 +291,7 @@ def tune(
         adopt=adopt,
         anew=new,
     )
-    simulated = settings.market is Market.SIMULATED
+    simulated = place.market is Market.SIMULATED
     configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console, panels = screen(), []

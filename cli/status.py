@@ -8,6 +8,7 @@ import requests
 from rich.console import RenderableType
 from rich.text import Text
 
+from cli.place import place_of
 from cli.screen import Column, table_of
 from core.clock import SystemClock, iso
 from core.errors import WorkerError
@@ -26,11 +27,12 @@ GOOD, BAD, DIM = "green", "red", "dim"
 
 
 def status_report(settings: Settings) -> dict[str, Any]:
-    """Everything as JSON: a part per data folder in use (the simulated exchange has its own), and the endpoint."""
-    folders = [("BINANCE", settings.data_dir)]
-    folders += [("SIMULATED", folder) for folder in sorted((settings.data_dir / "simulated").glob("*"))]
+    """Everything as JSON: the endpoint, and the data folder in use unless no updater has run on it."""
+    place = place_of(settings)
+    folders = [(place.market.value.upper(), place.folder)]
     return {
-        "endpoint": _endpoint(f"http://{settings.host}:{settings.port}"),
+        "place": place.sentence,
+        "endpoint": endpoint_report(f"http://{settings.host}:{settings.port}"),
         "retrain_cron": settings.retrain_cron,
         "folders": [
             {"folder": str(folder), "market": market, **_folder(folder)}
@@ -40,7 +42,8 @@ def status_report(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _endpoint(url: str) -> dict[str, Any]:
+def endpoint_report(url: str) -> dict[str, Any]:
+    """What ``/topics`` of an endpoint says, or why it does not."""
     try:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment does not lead to this machine
@@ -116,7 +119,7 @@ def status_tables(report: dict[str, Any], width: int = 80) -> Iterator[Renderabl
     if endpoint["answers"]:
         yield _topics_table(endpoint["topics"], width)
     if not folders:
-        yield "no updater has run on this data folder yet: scripts/run starts everything"
+        yield f"no updater has run here yet: {report.get('place', '')}; scripts/run starts everything"
     for folder in folders:
         yield from _folder_tables(folder, report.get("retrain_cron", ""), width)
 

@@ -115,7 +115,7 @@ def test_gaps_are_told_with_what_the_venue_said(tmp_path: Path, store: KlineStor
     store.remember_absent("ETHUSDT", MINUTE_MS, [(at(1000), at(1010))], now_ms=START_MS + DAY_MS)
     _, shown, _ = data(tmp_path, "gaps", "--interval", "1m")
     assert row_of(shown, "ETHUSDT-1m")[-1] == "said so 2023-11-16 00:00"
-    assert data(tmp_path, "gaps", "--symbol", "BTCUSDT")[1] == "no gaps\n"
+    assert data(tmp_path, "gaps", "--symbol", "BTCUSDT")[1] == f"no gaps\nklines: {store.root}\n"
 
 
 # -- export and import ------------------------------------------------------------------------------------------------
@@ -127,11 +127,12 @@ def test_what_is_exported_is_imported_just_so(tmp_path: Path, store: KlineStore,
     code, shown, _ = data(tmp_path, "export", "--symbol", "ETHUSDT", "--interval", "1m", "--out", str(out))
     assert (code, shown) == (
         0,
-        f"{out}: 3,990 rows of ETHUSDT in 1m, 2023-11-15 00:00 to 2023-11-17 18:40 UTC, 1 gaps\n",
+        f"{out}: 3,990 rows of ETHUSDT in 1m, 2023-11-15 00:00 to 2023-11-17 18:40 UTC, 1 gaps\nklines: {store.root}\n",
     )
     for changed in ("3,990", "0"):
         code, shown, _ = data(other, "import", str(out), "--symbol", "ETHUSDT", "--interval", "1m")
-        assert (code, shown) == (0, f"{out}: 3,990 rows of ETHUSDT in 1m, {changed} of them new or different\n")
+        told = f"{out}: 3,990 rows of ETHUSDT in 1m, {changed} of them new or different"
+        assert (code, shown.splitlines()) == (0, [told, f"klines: {other / 'klines'}"])
     found, told = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
     for name in ("open_time_ms", *COLUMNS):
         np.testing.assert_array_equal(getattr(found, name), getattr(told, name))
