@@ -16,7 +16,7 @@ from cli.verbs import EXAMPLE_CONFIG
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
 from core.config import topics_from_config
 from core.errors import ConfigError, WorkerError
-from core.settings import Market, Settings
+from core.settings import Market, Settings, settings_warnings
 from core.topic import Topic
 from inference.probe import look
 from market.klines import INTERVALS
@@ -85,6 +85,8 @@ def _config(subject: Subject) -> Iterator[Check]:
 
 
 def _settings(subject: Subject) -> Iterator[Check]:
+    for warning in settings_warnings():
+        yield Check(name="settings", state="warning", line=warning)
     given = sorted(name.upper() for name in subject.settings.model_fields_set)
     line = f"set: {', '.join(given)}; the rest at their defaults" if given else "all at their defaults"
     yield Check(name="settings", state="well", line=line)

@@ -133,9 +133,9 @@ def test_what_is_exported_is_imported_just_so(tmp_path: Path, store: KlineStore,
         code, shown, _ = data(other, "import", str(out), "--symbol", "ETHUSDT", "--interval", "1m")
         told = f"{out}: 3,990 rows of ETHUSDT in 1m, {changed} of them new or different"
         assert (code, shown.splitlines()) == (0, [told, f"klines: {other / 'klines'}"])
-    found, told = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
+    found, taken = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
     for name in ("open_time_ms", *COLUMNS):
-        np.testing.assert_array_equal(getattr(found, name), getattr(told, name))
+        np.testing.assert_array_equal(getattr(found, name), getattr(taken, name))
 
 
 def test_some_days_are_exported(tmp_path: Path, store: KlineStore) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
-from core.settings import VENUES
+from core.settings import VENUES, urls_setting
 from tests.cli.test_status import SIX, endpoint
 from tests.fakes import FakeClock, free_port, random_walk_klines
 from tests.market.venue import Answer, Venue
@@ -36,7 +36,7 @@ def server() -> Iterator[Venue]:
 def doctor(folder: Path, server: Venue, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run it where every venue's hosts are on this machine, and only Binance's answer."""
     gone = f"http://127.0.0.1:{free_port()}"
-    urls = {f"{name.upper()}_REST_URLS": gone for name in VENUES} | {"BINANCE_US_REST_URLS": gone}
+    urls = {urls_setting(name): gone for name in VENUES}
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("BINANCE")},
         **urls,
@@ -221,7 +221,7 @@ def test_it_fits_the_terminal_leads_with_a_sentence_and_says_that_it_asks(
     tmp_path: Path, server: Venue, whole: dict[str, str], columns: int
 ) -> None:
     gone = f"http://127.0.0.1:{free_port()}"
-    urls = {f"{name.upper()}_REST_URLS": gone for name in VENUES} | {"BINANCE_US_REST_URLS": gone}
+    urls = {urls_setting(name): gone for name in VENUES}
     given = {**urls, "BINANCE_REST_URLS": server.url, "DATA_DIR": str(tmp_path), **whole}
     with on_terminal([sys.executable, "-m", "cli.main", "doctor"], columns, given) as (terminal, process):
         assert process.wait(60) == 0

@@ -18,7 +18,7 @@ from cli.market import choose_market, local_environment
 from cli.place import tape_folder
 from cli.status import status_tables
 from core.clock import SystemClock
-from core.settings import VENUES, Market, load_settings
+from core.settings import VENUES, Market, load_settings, urls_setting
 from market.simulated import SimulatedExchange
 from model.registry import Registry
 from tests.fakes import free_port
@@ -231,7 +231,7 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_json_is_alone_on_standard_output(tmp_path: Path, arguments: list[str], key: str) -> None:
     """No config is named: the sentence that says which one is used goes elsewhere."""
     gone = nobody()
-    urls = {f"{name.upper()}_REST_URLS": gone for name in VENUES} | {"BINANCE_US_REST_URLS": gone}
+    urls = {urls_setting(name): gone for name in VENUES}
     ran = process(*arguments, "--json", DATA_DIR=str(tmp_path), PORT=str(free_port()), CONFIG_FILE="", **urls)
     assert json.loads(ran.stdout)[key]
     assert ("config.example.json" in ran.stderr) == (arguments == ["topics"])
