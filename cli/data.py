@@ -1,5 +1,6 @@
 """``birnn data VERB``: fetch klines, look whether the stored ones are whole, hand them out and take them in."""
 
+import re
 import signal
 import sys
 import threading
@@ -11,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from cli.market import market_for_once, market_of
 from cli.place import place_of
+from cli.screen import Column, JsonOption, print_json, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
@@ -39,7 +38,6 @@ if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
 
 data_app = typer.Typer(no_args_is_help=True, help="The stored klines: sync, verify, gaps, export, import, trim.")
 
-TABLE_WIDTH = 100
 VENUE_TIMEOUT_S = 3.0  # of one answer
 VENUE_WAIT_S = 8.0  # for all that a venue says of an import, or of what is stored
 INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
@@ -88,9 +86,11 @@ def _store(data_dir: Path | None) -> "KlineStore":
     """The store of the market in use."""
     from market.store import KlineStore  # noqa: PLC0415
 
-    place = place_of(settings_from(data_dir=data_dir))
+    settings = settings_from(data_dir=data_dir)
+    place = place_of(settings)
+    simulated = place.market is Market.SIMULATED
     # What is wrong with a file, the verbs say.
-    configure_logging("error", service="birnn", simulated=place.market is Market.SIMULATED)
+    configure_logging("error", service="birnn", simulated=simulated, form=settings.log_format)
     return KlineStore(place.folder / "klines")
 
 
@@ -127,13 +127,17 @@ def _name(series: Series) -> str:
     return f"{series[0]}-{interval_name(series[1])}"
 
 
-def _table(*columns: str) -> Table:
-    return Table(*columns, box=SIMPLE, pad_edge=False)
+def _show(found: Sequence[dict[str, str | int]]) -> None:
+    """A table of what ``--json`` has, moments to the minute."""
+    console = screen()
+    columns = [Column(heading=heading, wraps=number > 0) for number, heading in enumerate(found[0])]
+    console.print(table_of(columns, [[_cell(value) for value in one.values()] for one in found], console.width))
 
 
-def _show(table: Table) -> None:
-    console = Console()
-    Console(width=max(console.width, TABLE_WIDTH)).print(table, highlight=False)
+def _cell(value: str | int) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return value[:16].replace("T", " ") if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", value) else value
 
 
 # -- sync -------------------------------------------------------------------------------------------------------------
@@ -150,6 +154,7 @@ def sync(
     days: Annotated[
         int | None, typer.Option(help="So many days back; what a training reads when not given.", min=1, max=3650)
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring the stored klines up to now: those of the configured topics, as the updater does."""
     from model.heads import panels_for  # noqa: PLC0415
@@ -160,7 +165,8 @@ def sync(
         plans = list(panels_for(topics_from_config(*local.config_files, node_version=local.node_version)).values())
         quiet = sys.stderr.isatty() and local.log_level == "info"  # a bar is shown in the place of the lines
         simulated = local.market is Market.SIMULATED
-        configure_logging("warning" if quiet else local.log_level, service="birnn", simulated=simulated)
+        level = "warning" if quiet else local.log_level
+        configure_logging(level, service="birnn", simulated=simulated, form=local.log_format)
         now_ms = SystemClock().now_ms()
         wanted = _wanted(plans, symbol, intervals, days, local.training_days, now_ms)
         try:
@@ -171,6 +177,20 @@ def sync(
             raise typer.Exit(130) from None
     for report in reports:
         print(_line_of(report))
+    if as_json:
+        print_json(
+            [
+                {
+                    "symbol": report.symbol,
+                    "interval": INTERVALS.get(report.interval_ms, str(report.interval_ms)),
+                    "fetched": report.fetched,
+                    "gaps": [{"from": iso(start_ms), "to": iso(end_ms)} for start_ms, end_ms in report.gaps],
+                    "set_aside": [str(path) for path in report.set_aside],
+                    "failure": str(report.failure or ""),
+                }
+                for report in reports
+            ]
+        )
     if any(report.failure for report in reports):
         raise typer.Exit(1)
 
@@ -276,13 +296,14 @@ def verify(
         ),
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Do not compare the days with a venue's.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Read every stored file and compare each day with a venue's, where one answers.
 
     Status 1 when a file is damaged, a tail is not as its months say, or a day is of something else.
     """
     store = _store(data_dir)
-    table = _table("series", "files", "rows", "first", "newest", "damaged", "tail")
+    table: list[dict[str, str | int]] = []
     notes, faults = [], 0
     with ExitStack() as stack:
         if repair:
@@ -304,9 +325,10 @@ def verify(
             if latest is not None and first is not None:
                 lost = sum(gap.end_ms - gap.start_ms for gap in store.gaps(*one))
                 rows = (latest + one[1] - first - lost) // one[1]
-                ends = _moment(first), _moment(latest)
-            said = "differs" if tail else "agrees"
-            table.add_row(_name(one), str(len(files)), f"{rows:,}", *ends, str(len(damaged)), said)
+                ends = iso(first), iso(latest)
+            counts: dict[str, str | int] = {"series": _name(one), "files": len(files), "rows": rows}
+            state = {"damaged": len(damaged), "tail": "differs" if tail else "agrees"}
+            table.append(counts | dict(zip(("first", "newest"), ends, strict=True)) | state)
         if not offline:
             odd, said_of_days = _compare_days(data_dir, store, _stored(store, symbol, interval))
             notes += said_of_days
@@ -314,6 +336,9 @@ def verify(
             for one, spans in odd if repair else ():
                 taken = sum(store.remove(*one, span) for span in spans)
                 notes.append(f"taken out: {taken:,} klines of {_name(one)} in {len(spans)} days")
+    if as_json:
+        print_json({"series": table, "notes": notes})
+        raise typer.Exit(1 if faults and not repair else 0)
     _show(table)
     for note in notes:
         print(note)
@@ -349,24 +374,32 @@ def _compare_days(
 
 @data_app.command()
 @one_line_errors
-def gaps(data_dir: DataOption = None, symbol: SymbolsOption = None, interval: IntervalsOption = None) -> None:
+def gaps(
+    data_dir: DataOption = None,
+    symbol: SymbolsOption = None,
+    interval: IntervalsOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Holes between the first and the newest stored kline, and whether the venue said that it has none."""
     store = _store(data_dir)
-    table = _table("series", "from", "to", "rows", "venue has none")
-    count, empty = 0, []
+    table: list[dict[str, str | int]] = []
+    empty = []
     for one in _stored(store, symbol, interval):
         if store.latest(*one) is None:
             empty.append(_name(one))
         for gap in store.gaps(*one):
-            count += 1
-            said = "not said" if gap.absent_ms is None else f"said so {_moment(gap.absent_ms)}"
-            edges = _moment(gap.start_ms), _moment(gap.end_ms)
-            table.add_row(_name(one), *edges, f"{(gap.end_ms - gap.start_ms) // one[1]:,}", said)
-    if count:
+            row: dict[str, str | int] = {"series": _name(one), "from": iso(gap.start_ms), "to": iso(gap.end_ms)}
+            row["rows"] = (gap.end_ms - gap.start_ms) // one[1]
+            row["venue has none"] = "not said" if gap.absent_ms is None else f"said so {_moment(gap.absent_ms)}"
+            table.append(row)
+    if as_json:
+        print_json({"gaps": table, "empty": empty})
+        return
+    if table:
         _show(table)
     if empty:
         print(f"no klines at all: {', '.join(empty)}; run birnn data sync")
-    elif not count:
+    elif not table:
         print("no gaps")
     _say_where(store)
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.table import Table
 
+from cli.screen import ROOMY, Column, table_of
 from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
 from core.settings import VENUES, Market, Settings
@@ -21,7 +21,6 @@ from market.quality import Aside
 from market.venues import venue_from
 
 TIMEOUT_S = 5.0
-TABLE_WIDTH = 180
 MINUTES = 60  # of candles asked of each, to compare levels by
 
 
@@ -127,39 +126,45 @@ def _short(text: str) -> str:
     return clause if len(clause) <= 60 else f"{clause[:57]}..."
 
 
-def table_of(findings: Sequence[Finding], now_ms: int) -> Table:
-    """The findings for people."""
-    table = Table(
-        "venue",
-        "used",
-        "symbol",
-        "state",
-        "price",
-        "age",
-        "candles",
-        "level",
-        "a minute",
-        "key",
-        "hosts",
-        box=SIMPLE,
-        pad_edge=False,
+def venues_table(findings: Sequence[Finding], now_ms: int, width: int) -> Table:
+    """The findings for people.
+
+    Args:
+        width: of the screen, in columns.
+    """
+    columns = (
+        Column(heading="venue"),
+        Column(heading="used", wraps=width < ROOMY),
+        Column(heading="symbol"),
+        Column(heading="state", wraps=True),
+        Column(heading="price"),
+        Column(heading="age", least_width=ROOMY),
+        Column(heading="candles"),
+        Column(heading="level"),
+        Column(heading="a minute", least_width=150),
+        Column(heading="key", least_width=130),
+        Column(heading="hosts", least_width=150, wraps=True),
     )
+    rows = []
     for finding in findings:
         price, klines = finding.price, finding.klines
-        table.add_row(
-            finding.venue,
-            finding.role or "no",
-            finding.name or finding.symbol,
-            finding.state,
-            f"{price.price:.8g} {finding.quote}" if price else "none",
-            f"{(now_ms - price.asof_ms) / 1000:.1f} s" if price else "",
-            f"{len(klines)} of {MINUTES}" if klines is not None else "none",
-            f"{finding.ratio - 1:+.3%}" if finding.ratio else "",
-            str(finding.budget or ""),
-            finding.key,
-            finding.hosts,
+        quote = f" {finding.quote}" if width >= ROOMY else ""
+        rows.append(
+            (
+                finding.venue,
+                finding.role or "no",
+                finding.name or finding.symbol,
+                finding.state,
+                f"{price.price:.8g}{quote}" if price else "none",
+                f"{(now_ms - price.asof_ms) / 1000:.1f} s" if price else "",
+                f"{len(klines)} of {MINUTES}" if klines is not None else "none",
+                f"{finding.ratio - 1:+.3%}" if finding.ratio else "",
+                str(finding.budget or ""),
+                finding.key,
+                finding.hosts,
+            )
         )
-    return table
+    return table_of(columns, rows, width, title="venues")
 
 
 def reasons(findings: Sequence[Finding]) -> list[str]:

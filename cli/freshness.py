@@ -1,7 +1,6 @@
 """``birnn run``: how old the prices behind the answers are, on one line that stays below the log."""
 
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,22 +10,30 @@ from typing import Any
 import requests
 import structlog
 
+from core.logs import LogFormat, console_lines, readable
+
 LOOK_S = 1.0
 LOG_EVERY_S = 30.0  # where there is no terminal to keep a line on
 TIMEOUT_S = 2.0
 CLEAR = b"\r\x1b[K"
+USUAL_WIDTH = 80  # columns of a terminal that does not say
 
 log = structlog.get_logger()
 
-Show = Callable[[str], None]
+Topics = Sequence[dict[str, Any]]  # what /topics says
+Show = Callable[[Callable[[int], str]], None]
+"""Called with what makes the line of a terminal's width."""
 
 
 @contextmanager
-def status_line() -> Iterator[Show | None]:
+def status_line(form: LogFormat = "auto") -> Iterator[Show | None]:
     """Keep a line at the bottom of the terminal while the block runs, whoever of this process's family writes above it.
 
-    Standard output and error go through a pipe meanwhile, which the children inherit.
+    Standard output and error go through a pipe meanwhile, which the children inherit: they write JSON into it, and it
+    becomes readable here.
 
+    Args:
+        form: LOG_FORMAT.
     Yields:
         What sets the line; None where standard output is no terminal.
     """
@@ -41,7 +48,7 @@ def status_line() -> Iterator[Show | None]:
     for fd in piped:
         os.dup2(sink, fd)
     os.close(sink)
-    bottom = _Bottom(terminals[1])
+    bottom = _Bottom(terminals[1], form)
     thread = threading.Thread(target=bottom.pass_on, args=(source,), name="terminal", daemon=True)
     thread.start()
     try:
@@ -52,7 +59,7 @@ def status_line() -> Iterator[Show | None]:
         for fd, terminal in terminals.items():
             os.dup2(terminal, fd)
         thread.join(timeout=1.0)  # a child that outlives us may hold the pipe open
-        bottom.show("")
+        bottom.show(lambda _: "")
         for terminal in terminals.values():
             os.close(terminal)
 
@@ -60,24 +67,33 @@ def status_line() -> Iterator[Show | None]:
 class _Bottom:
     """Writes lines and the status below them, one at a time."""
 
-    def __init__(self, terminal: int) -> None:
+    def __init__(self, terminal: int, form: LogFormat) -> None:
         self._terminal = terminal
-        self._text = b""
+        self._render = console_lines(terminal, form)
+        self._line: Callable[[int], str] = lambda _: ""
+        self._shown = 0  # characters of the line on the screen
         self._writing = threading.Lock()
 
-    def show(self, text: str) -> None:
-        width = shutil.get_terminal_size().columns - 1
+    def show(self, line: Callable[[int], str]) -> None:
         with self._writing:
-            self._text = text[:width].encode(errors="replace")
-            self._write(CLEAR + self._text)
+            self._line = line
+            self._write(b"")
 
     def pass_on(self, source: int) -> None:
         with os.fdopen(source, "rb") as lines:
             for line in lines:
+                text = line.decode(errors="replace").rstrip("\n")
                 with self._writing:
-                    self._write(CLEAR + line + self._text)
+                    self._write((readable(text, self._render) if self._render else text).encode() + b"\n")
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, above: bytes) -> None:
+        """Write whole lines in the place of the status, and the status anew, to the width that the terminal has now."""
+        width = _width(self._terminal)
+        text = self._line(width - 1)[: width - 1]
+        folded = max(0, self._shown - 1) // width  # a terminal that became narrower broke the line into rows
+        up = b"\x1b[%dA\r\x1b[J" % folded if folded else CLEAR
+        self._shown = len(text)
+        content = up + above + text.encode(errors="replace")
         try:
             while content:
                 content = content[os.write(self._terminal, content) :]
@@ -85,31 +101,89 @@ class _Bottom:
             pass  # the terminal is gone; whoever runs us will hear of it otherwise
 
 
-def freshness(topics: Sequence[dict[str, Any]]) -> str:
+def _width(terminal: int) -> int:
+    try:
+        columns = os.get_terminal_size(terminal).columns
+    except OSError:
+        columns = 0
+    given = os.environ.get("COLUMNS", "")
+    return columns or (int(given) if given.isdecimal() else 0) or USUAL_WIDTH
+
+
+def freshness(topics: Topics, width: int | None = None) -> str:
     """What ``/topics`` says about age, in one line.
 
-    >>> freshness([{"symbol": "ETHUSDT", "anchor_age_ms": 412, "forecast_age_ms": 12_345, "ready": True,
-    ...             "market": "SIMULATED", "stream": ""}])
+    Args:
+        width: characters that it may have; parts become shorter, the least important first, until it fits. None: any.
+
+    >>> topic = {"symbol": "ETHUSDT", "anchor_age_ms": 412, "forecast_age_ms": 12_345, "ready": True,
+    ...          "market": "SIMULATED", "stream": ""}
+    >>> freshness([topic])
     'SIMULATED | price age: ETHUSDT 0.4 s | forecasts 12 s old | stream up | 1 of 1 topics ready'
+    >>> freshness([topic], 60)
+    'SIMULATED | price age: ETHUSDT 0.4 s | 1 of 1 topics ready'
     """
     if not topics:
         return "no topics"
+    parts = [
+        (topics[0]["market"],),
+        _price_forms(topics),
+        _forecast_forms(topics),
+        _stream_forms(topics[0]["stream"]),
+        _ready_forms(topics),
+    ]
+    chosen = [0] * len(parts)
+
+    def line() -> str:
+        return " | ".join(text for forms, which in zip(parts, chosen, strict=True) if (text := forms[which]))
+
+    if width is None:
+        return line()
+    for which in SHORTENING:
+        if len(line()) > width:
+            chosen[which] = min(chosen[which] + 1, len(parts[which]) - 1)
+    for which in reversed(SHORTENING):  # one of the last steps may have made room for more than it had to
+        if chosen[which]:
+            chosen[which] -= 1
+            chosen[which] += len(line()) > width
+    return line()[:width]
+
+
+PRICE, FORECAST, STREAM, READY = 1, 2, 3, 4  # parts of the line
+SHORTENING = (FORECAST, READY, PRICE, STREAM, PRICE, READY, PRICE, STREAM)  # each one step, the least important first
+
+
+def _ready_forms(topics: Topics) -> tuple[str, ...]:
+    ready, by = sum(topic["ready"] for topic in topics), [topic.get("forecast") for topic in topics]
+    counted = f"{ready} of {len(topics)} topics ready"
+    networks, naive = by.count("network"), by.count("naive")
+    who = f": {networks} by a network, {naive} naive" if networks + naive else ""
+    return f"{counted}{who}", counted, f"{ready}/{len(topics)} ready"
+
+
+def _price_forms(topics: Topics) -> tuple[str, ...]:
     ages = {topic["symbol"]: topic["anchor_age_ms"] for topic in topics}
-    prices = "  ".join(
-        f"{symbol} {'none yet' if age is None else f'{age / 1000:.1f} s'}" for symbol, age in ages.items()
+    told = {symbol: "none yet" if age is None else f"{age / 1000:.1f} s" for symbol, age in ages.items()}
+    tokens = ", ".join(f"{symbol.removesuffix('USDT')} {text}" for symbol, text in told.items())
+    known = [age for age in ages.values() if age is not None]
+    missing = len(ages) - len(known)
+    oldest = f"{max(known) / 1000:.1f} s" if known else ""
+    short = f"{missing} of {len(ages)} without" if missing else oldest if len(ages) == 1 else f"at most {oldest}"
+    return (
+        f"price age: {'  '.join(f'{symbol} {text}' for symbol, text in told.items())}",
+        f"price age: {tokens}",
+        f"price age: {short}",
+        f"price {short.removeprefix('at most ')}",
     )
-    forecasts = [topic["forecast_age_ms"] for topic in topics if topic["forecast_age_ms"] is not None]
-    ready = sum(topic["ready"] for topic in topics)
-    fault = topics[0]["stream"]
-    return " | ".join(
-        (
-            topics[0]["market"],
-            f"price age: {prices}",
-            f"forecasts {min(forecasts) // 1000} s old" if forecasts else "no forecasts yet",
-            "stream up" if not fault else f"polling ({fault})",
-            f"{ready} of {len(topics)} topics ready",
-        )
-    )
+
+
+def _stream_forms(fault: str) -> tuple[str, ...]:
+    return (f"polling ({fault})", "polling", "") if fault else ("stream up", "")
+
+
+def _forecast_forms(topics: Topics) -> tuple[str, ...]:
+    ages = [topic["forecast_age_ms"] for topic in topics if topic["forecast_age_ms"] is not None]
+    return (f"forecasts {min(ages) // 1000} s old" if ages else "no forecasts yet", "")
 
 
 class Watch:
@@ -139,17 +213,21 @@ class Watch:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment does not lead to this machine
             while not self._stopping.wait(pause_s):
-                text = self._look(session)
+                line = self._look(session)
                 if self._show:
-                    self._show(text)
-                elif text:
+                    self._show(line)
+                elif text := line(None):
                     log.info("freshness", said=text)
                     pause_s = LOG_EVERY_S
 
-    def _look(self, session: requests.Session) -> str:
+    def _look(self, session: requests.Session) -> Callable[[int | None], str]:
+        """What makes the line, of a width or of any."""
         try:
             answer = session.get(self._url, timeout=TIMEOUT_S)
             answer.raise_for_status()
-            return freshness(answer.json())
+            topics = answer.json()
+            freshness(topics)  # what cannot be read is no answer
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-            return "" if self._show is None else f"inference at {self._url}: no answer yet ({type(error).__name__})"
+            said = "" if self._show is None else f"inference at {self._url}: no answer yet ({type(error).__name__})"
+            return lambda _: said
+        return lambda width: freshness(topics, width)

@@ -8,20 +8,18 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Column, Table
 
 from cli.data import data_app
-from cli.freshness import Watch, status_line
 from cli.market import choose_market, local_environment, market_for_once, replaying, simulated_exchange
 from cli.place import note_run, place_of, tape_folder, try_folders
-from cli.status import status_report, status_tables
-from cli.supervisor import Child, Supervisor
+from cli.screen import Column, JsonOption, asking, print_json, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
 from core.config import read_config, topics_from_config
@@ -34,7 +32,8 @@ from inference.probe import look, some_ready
 from market.listings import doubts, remedy
 from market.venues import market_from
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+# Verbs import what they need themselves: a shell that completes a word waits for the imports of this file.
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 
 ALL_READY_PATIENCE_S = 120.0
@@ -59,6 +58,23 @@ ReplayOption = Annotated[
 ]
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"birnn {installed_version('birnn-worker')}")
+        except PackageNotFoundError:
+            print("birnn, run from a folder where it is not installed")
+        raise typer.Exit
+
+
+@app.callback(help=__doc__)
+def birnn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None: ...
+
+
 @app.command()
 @one_line_errors
 def run(
@@ -69,6 +85,9 @@ def run(
     replay: ReplayOption = None,
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
+    from cli.freshness import Watch, status_line  # noqa: PLC0415
+    from cli.supervisor import Child, Supervisor  # noqa: PLC0415
+
     notes: list[str] = []
     settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
     settings = or_example(replaying(settings, replay), notes.append)
@@ -88,13 +107,15 @@ def run(
         choice = choose_market(settings, replay)
         print("\n".join([choice.sentence, *notes]), flush=True)
         note_run(settings, choice.market, replay)
-        show = stack.enter_context(status_line())
-        configure_logging(settings.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
+        show = stack.enter_context(status_line(settings.log_format))
+        form = "json" if show else settings.log_format  # what the status line makes readable of it, if it is to be
+        simulated = choice.market is Market.SIMULATED
+        configure_logging(settings.log_level, service="birnn", simulated=simulated, form=form)
         url, exchange, folder = None, None, settings.data_dir
         if choice.market is Market.SIMULATED:
             url, exchange = stack.enter_context(simulated_exchange(settings, replay))
             folder = tape_folder(settings, replay)
-        environment = local_environment(settings, url, folder)
+        environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
         base_url, fd = url_of(listener), listener.fileno()
         children = [
             Child(module="inference", arguments=("--socket", str(fd)), sockets=(fd,)),
@@ -133,7 +154,8 @@ def train(
     from updater.service import train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
     with market_for_once(settings_from(config=config, data_dir=data_dir, market=market), replay) as local:
-        configure_logging(local.log_level, service="birnn", simulated=local.market is Market.SIMULATED)
+        simulated = local.market is Market.SIMULATED
+        configure_logging(local.log_level, service="birnn", simulated=simulated, form=local.log_format)
         topics = topics_from_config(*local.config_files, node_version=local.node_version)
         outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
@@ -167,9 +189,18 @@ def backtest(
     baseline: Annotated[list[str] | None, typer.Option(help="Only this baseline; repeat it.")] = None,
     baselines: Annotated[bool, typer.Option(help="Whether to fit the baselines as well.")] = True,
     quick: Annotated[bool, typer.Option("--quick", help="Two months, fewer trainings, smaller baselines.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
-    from research.command import Asked, chosen_topics, folder_of, introduction, walk_and_report, walk_of  # noqa: PLC0415
+    from research.command import (  # noqa: PLC0415
+        Asked,
+        chosen_topics,
+        folder_of,
+        introduction,
+        walk_and_report,
+        walk_of,
+    )
+    from research.report import JSON_FILE  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
@@ -195,8 +226,10 @@ def backtest(
         quick=quick,
         command=shlex.join(["birnn", *sys.argv[1:]]),
     )
-    configure_logging(settings.log_level, service="birnn", simulated=place.market is Market.SIMULATED)
+    simulated = place.market is Market.SIMULATED
+    configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = screen()
     try:
         walk, recording = walk_of(asked)
         folder = folder_of(asked, walk, recording)
@@ -208,9 +241,11 @@ def backtest(
         show_cursor_again()
         print("stopped; the same command goes on after the last finished step", file=sys.stderr)
         raise typer.Exit(130) from None
-    console = Console()
+    if as_json:
+        print_json(json.loads((folder.root / JSON_FILE).read_bytes()))
+        return
     for part in parts:
-        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 @app.command()
@@ -234,11 +269,12 @@ def tune(
     out: Annotated[Path | None, typer.Option(help="What is adopted goes here; DATA_DIR/training.json.")] = None,
     adopt: Annotated[bool, typer.Option(help="Whether to write what is better.")] = True,
     new: Annotated[bool, typer.Option("--new", help="Forget the earlier trials of this very study.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Search for better training settings on past klines; the updater reads what is adopted. Resumable."""
     from research.command import chosen_topics, moment_of  # noqa: PLC0415
     from research.tune import Asked, tuned  # noqa: PLC0415
-    from research.tune_tables import tables  # noqa: PLC0415
+    from research.tune_tables import as_plain, tables  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
@@ -263,70 +299,95 @@ def tune(
         adopt=adopt,
         anew=new,
     )
-    configure_logging(settings.log_level, service="birnn", simulated=place.market is Market.SIMULATED)
+    simulated = place.market is Market.SIMULATED
+    configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console()
+    console, panels = screen(), []
     try:
         with progress_of("tune") as show:
             for found in tuned(asked, show, functools.partial(print, flush=True)):
-                for part in tables(found):
-                    console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+                panels.append(as_plain(found))
+                for part in tables(found, console.width) if not as_json else ():
+                    console.print(part, soft_wrap=isinstance(part, str))
     except KeyboardInterrupt:
         show_cursor_again()
         print("stopped; the same command goes on, and repeats the trial that was cut off", file=sys.stderr)
         raise typer.Exit(130) from None
+    if as_json:
+        print_json({"panels": panels})
 
 
 @app.command()
 @one_line_errors
 def status(
     data_dir: DataOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """What is served, how good it is, what the updater did last and does next."""
+    from cli.status import status_report, status_tables  # noqa: PLC0415
+
     settings = settings_from(data_dir=data_dir)
     report = status_report(settings)
     if as_json:
-        print(json.dumps(report, indent=1))
+        print_json(report)
         return
-    console = Console()
-    for part in status_tables(report):
+    console = screen()
+    for part in status_tables(report, console.width):
         console.print(part)
 
 
 @app.command()
 @one_line_errors
 def doctor(
-    market: Annotated[bool, typer.Option("--market", help="Every venue's state, asked now.")] = False,
+    market: Annotated[bool, typer.Option("--market", help="The venues alone, each one's state.")] = False,
     symbol: Annotated[
         list[str] | None, typer.Option(help="As Binance writes it; the configured topics' when not given. Repeat it.")
     ] = None,
     config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    data_dir: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """What is well and what is not, asked now; exit 1 when a symbol cannot be served."""
-    from cli.doctor import TABLE_WIDTH, examine, reasons, report_of, table_of, unserved  # noqa: PLC0415
+    """What is well and what is not, asked now; exit 1 when something is wrong."""
+    from cli.checks import Check, Subject, all_checks, checks_table, verdict  # noqa: PLC0415
+    from cli.doctor import examine, reasons, report_of, unserved, venues_table  # noqa: PLC0415
 
-    if not market:
-        raise ConfigError("say what to look at: birnn doctor --market")
-    settings = settings_from(config=config)
-    if not symbol:
-        settings = or_example(settings)
-        configured = topics_from_config(*settings.config_files, node_version=settings.node_version)
-        symbol = list(dict.fromkeys(topic.symbol for topic in configured))
-    clock = SystemClock()
-    if not as_json:
-        print(f"asking each venue for {', '.join(symbol)} ...", file=sys.stderr, flush=True)
-    findings = examine(settings, symbol, clock)
-    lacking = unserved(findings, settings)
-    if as_json:
-        print(json.dumps({"venues": report_of(findings, clock.now_ms()), "unserved": lacking}, indent=1))
+    console, clock = screen(), SystemClock()
+    checks: list[Check] = []
+    try:
+        settings = settings_from(config=config, data_dir=data_dir)
+    except ConfigError as error:
+        if market or symbol:
+            raise
+        checks.append(
+            Check(name="settings", state="wrong", line=str(error), remedy="nothing starts before it is mended")
+        )
+        findings = []
     else:
-        console = Console()
-        Console(width=max(console.width, TABLE_WIDTH)).print(table_of(findings, clock.now_ms()), highlight=False)
-        for line in (*reasons(findings), *lacking):
-            print(line)
-    raise typer.Exit(1 if lacking else 0)
+        if market or symbol:
+            if not symbol:
+                settings = or_example(settings)
+                symbol = list(dict.fromkeys(topic.symbol for topic in topics_from_config(*settings.config_files)))
+            with asking(f"asking each venue for {', '.join(symbol)}"):
+                findings = examine(settings, symbol, clock)
+        else:
+            subject = Subject(settings=settings, clock=clock)
+            with asking("looking at everything, and asking each venue") as told:
+                checks = all_checks(subject, told)
+            findings = subject.findings
+    lacking = unserved(findings, settings) if market or symbol else []
+    well = not lacking and all(check.state != "wrong" for check in checks)
+    if as_json:
+        found = {"well": well, "checks": [asdict(check) for check in checks]} if not (market or symbol) else {}
+        print_json(found | {"venues": report_of(findings, clock.now_ms()), "unserved": lacking})
+        raise typer.Exit(0 if well else 1)
+    if checks:
+        console.print(verdict(checks), style="bold")
+        console.print(checks_table(checks, console.width))
+    if findings:
+        console.print(venues_table(findings, clock.now_ms(), console.width))
+    for line in (*reasons(findings), *lacking):
+        print(line)
+    raise typer.Exit(0 if well else 1)
 
 
 @app.command()
@@ -334,47 +395,55 @@ def doctor(
 def topics(
     config: ConfigOption = None,
     known: Annotated[bool, typer.Option("--catalogue", help="The network's topics instead of the configured.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
-    columns = (Column("topic", justify="right"), "token", "symbol", "target", "horizon", "loss", "network", "epoch")
-    table = Table(*columns, box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))  # fits 80 columns
+    columns = [Column(heading="topic")]
+    columns += [Column(heading=name) for name in ("token", "symbol", "target", "horizon", "loss")]
+    columns += [Column(heading="network", wraps=True), Column(heading="epoch")]
+    rows: list[tuple[int | str, ...]] = []
+    warnings: list[str] = []
     if known:
         for (network, topic_id), entry in sorted(catalogue().items()):
             symbol = default_symbol(entry.asset) if entry.target != CLASSIFICATION else "none"
-            row = (topic_id, entry.asset, symbol, entry.target, entry.horizon, entry.loss, network)
-            table.add_row(*(str(cell) for cell in (*row, entry.epoch_length_blocks)))
+            asked = (topic_id, entry.asset, symbol, entry.target, entry.horizon, entry.loss)
+            rows.append((*asked, network, entry.epoch_length_blocks))
         notes = {
             f"{asset} is no pair of the exchange: {default_symbol(asset)} stands for it (or {', '.join(others)} in "
             "dollars)"
             for asset, (_, *others) in PROXIES.items()
         }
-        Console().print(table)
-        for note in sorted(notes):
-            print(note)
+    else:
+        settings = or_example(settings_from(config=config))
+        read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
+        for topic in read.topics:
+            asked = (topic.topic_id, topic.token, topic.symbol, topic.target, topic.horizon, topic.loss)
+            rows.append((*asked, topic.network or "not said", topic.epoch_length_blocks or "not said"))
+        notes = {f"{topic.proxy}: prices of {topic.symbol}" for topic in read.topics if topic.proxy}
+        warnings = list(read.warnings)
+    if as_json:
+        warnings += [] if known else _listing_doubts(settings, read.topics)
+        named = [dict(zip((column.heading for column in columns), row, strict=True)) for row in rows]
+        print_json({"topics": named, "notes": sorted(notes), "warnings": warnings})
         return
-    settings = settings_from(config=config)
-    settings = or_example(settings)
-    read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
-    for topic in read.topics:
-        said = (topic.network or "not said", str(topic.epoch_length_blocks or "not said"))
-        table.add_row(str(topic.topic_id), topic.token, topic.symbol, topic.target, topic.horizon, topic.loss, *said)
-    Console().print(table)
-    for note in sorted({f"{topic.proxy}: prices of {topic.symbol}" for topic in read.topics if topic.proxy}):
+    console = screen()
+    console.print(table_of(columns, [[str(cell) for cell in row] for row in rows], console.width))
+    for note in sorted(notes):
         print(note)
-    for line in read.warnings:
+    for line in warnings:
         print(f"warning: {line}", flush=True)
-    for symbol, why in _listing_doubts(settings, read.topics).items():
-        print(f"warning: {symbol}: {why}; {remedy(symbol)}")
+    for line in [] if known else _listing_doubts(settings, read.topics):  # what is above need not wait for it
+        print(f"warning: {line}")
 
 
-def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> dict[str, str]:
+def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> list[str]:
     """What the venues' own lists say against configured symbols; nothing where no venue can be asked from here."""
     try:
         venues = market_from(settings, SystemClock(), timeout_s=LISTING_PATIENCE_S, patience_s=0).venues
     except ConfigError as error:  # such as MARKET=simulated without the exchange: the start says it, this is a list
-        print(f"symbols were not looked up: {error}")
-        return {}
-    return doubts(venues, configured, LISTING_PATIENCE_S)
+        return [f"symbols were not looked up: {error}"]
+    found = doubts(venues, configured, LISTING_PATIENCE_S)
+    return [f"{symbol}: {why}; {remedy(symbol)}" for symbol, why in found.items()]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from cli.verbs import or_example
 from core.clock import SystemClock
 from core.config import topics_from_config
 from core.errors import ConfigError, MarketUnavailable
+from core.logs import readable
 from core.processes import CHILD
 from core.settings import Market, Settings, load_settings
 
@@ -224,5 +225,5 @@ def market_of(place: Place) -> Iterator[Settings]:
 def _pass_on(lines: TextIO) -> None:
     with lines:
         for line in lines:
-            sys.stdout.write(line)
+            sys.stdout.write(readable(line.rstrip("\n")) + "\n")
             sys.stdout.flush()

@@ -1,24 +1,29 @@
 """What ``birnn status`` shows: the updater's state file, the champions, and the running endpoint's own view."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import requests
-from rich.box import SIMPLE
 from rich.console import RenderableType
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from cli.place import place_of
+from cli.screen import Column, table_of
 from core.clock import SystemClock, iso
 from core.errors import WorkerError
+from core.logs import short_version
 from core.settings import Settings
+from model.forecaster import ADDS_NOTHING
 from model.registry import Registry
 from research.words import p_text
 from updater.state import read_state
 
 ALIVE_WITHIN_MS = 60_000
+WHOLE_IDS = 140  # columns of a screen that has room for a version's whole id
+NAIVE = f"naive: {ADDS_NOTHING}"
+
+GOOD, BAD, DIM = "green", "red", "dim"
 
 
 def status_report(settings: Settings) -> dict[str, Any]:
@@ -27,7 +32,8 @@ def status_report(settings: Settings) -> dict[str, Any]:
     folders = [(place.market.value.upper(), place.folder)]
     return {
         "place": place.sentence,
-        "endpoint": _endpoint(f"http://{settings.host}:{settings.port}"),
+        "endpoint": endpoint_report(f"http://{settings.host}:{settings.port}"),
+        "retrain_cron": settings.retrain_cron,
         "folders": [
             {"folder": str(folder), "market": market, **_folder(folder)}
             for market, folder in folders
@@ -36,7 +42,8 @@ def status_report(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _endpoint(url: str) -> dict[str, Any]:
+def endpoint_report(url: str) -> dict[str, Any]:
+    """What ``/topics`` of an endpoint says, or why it does not."""
     try:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment does not lead to this machine
@@ -64,106 +71,275 @@ def _folder(folder: Path) -> dict[str, Any]:
     return report
 
 
-def status_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
-    """The report as people read it."""
-    endpoint = report["endpoint"]
+def headline(endpoint: Mapping[str, Any]) -> str:
+    """What the endpoint answers, in one sentence.
+
+    >>> topic = {"ready": True, "network": "n", "forecast": "naive"}
+    >>> rest = [topic | {"topic_id": 2, "forecast": "network"}, topic | {"topic_id": 3, "ready": False}]
+    >>> headline({"answers": True, "topics": [topic | {"topic_id": 1}, *rest]})
+    '2 of 3 answered: 1 by a network with skill, 1 naive; not answered: 3'
+    """
     if not endpoint["answers"]:
-        yield f"inference at {endpoint['url']}: no answer ({endpoint['reason']})"
-    else:
-        table = _table("inference", "topic", "token", "target", "horizon", "answered by", "last value", "ready")
-        several = len({topic["network"] for topic in endpoint["topics"]}) > 1
-        for topic in endpoint["topics"]:
-            name = f"{topic['network']}/{topic['topic_id']}" if several else str(topic["topic_id"])
-            token = f"{topic['token']} ({topic['proxy']})" if topic.get("proxy") else topic["token"]
-            asked = (name, token, topic["target"], topic["horizon"])
-            by = topic["champion"] if not topic["persistence"] else f"persistence: {topic['persistence']}"
-            value = (topic["last_answer"] or {}).get("value", "")
-            table.add_row(*asked, by, value, "yes" if topic["ready"] else f"no: {topic['reason']}")
-        yield table
-    if not report["folders"]:
+        return f"inference at {endpoint['url']}: no answer ({endpoint['reason']}); scripts/run starts everything"
+    topics = _in_order(endpoint["topics"])
+    ready = [topic for topic in topics if topic["ready"]]
+    by = [_forecast_of(topic) for topic in ready]
+    counts = (
+        ("network", "by a network with skill"),
+        ("naive", "naive"),
+        ("", "not forecast yet"),
+    )
+    parts = [f"{by.count(kind)} {words}" for kind, words in counts if by.count(kind)]
+    sentence = f"{len(ready)} of {len(topics)} answered" + (f": {', '.join(parts)}" if parts else "")
+    missing = [str(topic["topic_id"]) for topic in topics if not topic["ready"]]
+    return sentence + (f"; not answered: {', '.join(missing)}" if missing else "")
+
+
+def _forecast_of(topic: Mapping[str, Any]) -> str:
+    """ "network", "naive", or empty before there is a forecast."""
+    return topic["forecast"] or ""
+
+
+def _in_order(topics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(topics, key=lambda topic: (topic["network"], topic["topic_id"]))
+
+
+def status_tables(report: dict[str, Any], width: int = 80) -> Iterator[RenderableType]:
+    """The report as people read it.
+
+    Args:
+        width: of the screen, in columns.
+    """
+    endpoint = report["endpoint"]
+    yield Text(headline(endpoint), style="bold")
+    folders = report["folders"]
+    if folders:
+        where = "; ".join(f"{folder['folder']} ({folder['market']})" for folder in folders)
+        yield Text(f"data in {where}")
+    if endpoint["answers"]:
+        yield _topics_table(endpoint["topics"], width)
+    if not folders:
         yield f"no updater has run here yet: {report.get('place', '')}; scripts/run starts everything"
-    for folder in report["folders"]:
-        yield from _folder_tables(folder)
+    for folder in folders:
+        yield from _folder_tables(folder, report.get("retrain_cron", ""), width)
 
 
-def _folder_tables(folder: dict[str, Any]) -> Iterator[RenderableType]:
-    yield f"{folder['market']} data in {folder['folder']}"
+def _topics_table(topics: Sequence[dict[str, Any]], width: int) -> RenderableType:
+    several = len({topic["network"] for topic in topics}) > 1
+    columns = (
+        Column(heading="topic"),
+        Column(heading="asks", wraps=True),
+        Column(heading="loss", least_width=100),
+        Column(heading="answered by", wraps=True),
+        Column(heading="last value", right=True),
+        Column(heading="price age", least_width=100, right=True),
+    )
+    rows = []
+    for topic in _in_order(topics):
+        token = f"{topic['token']} ({topic['proxy']})" if topic.get("proxy") else topic["token"]
+        age_ms = topic.get("anchor_age_ms")
+        rows.append(
+            (
+                f"{topic['network']}/{topic['topic_id']}" if several else str(topic["topic_id"]),
+                f"{token} {topic['target']} {topic['horizon']}",
+                topic.get("loss", ""),
+                _answered_by(topic, width),
+                _value((topic["last_answer"] or {}).get("value", "")),
+                "" if age_ms is None else f"{age_ms / 1000:.1f} s",
+            )
+        )
+    return table_of(columns, rows, width, title="answers")
+
+
+def _answered_by(topic: Mapping[str, Any], width: int) -> Text:
+    if not topic["ready"]:
+        return Text(f"not answered: {topic.get('reason') or 'it is starting'}", style=BAD)
+    kind = _forecast_of(topic)
+    if kind == "network":
+        return Text(f"network {_version(topic['champion'], width)}", style=GOOD)
+    if kind == "naive":
+        return Text(f"naive: {topic['naive_because']}")
+    return Text("no forecast yet", style=DIM)
+
+
+def _folder_tables(folder: dict[str, Any], cron: str, width: int) -> Iterator[RenderableType]:
+    yield Text(f"\n{folder['market']} data in {folder['folder']}", style="bold")
     if "champions_refused" in folder:
-        yield f"champions refused: {folder['champions_refused']}"
+        yield Text(f"champions refused: {folder['champions_refused']}", style=BAD)
     state = folder["updater"]
     if state is None:
-        yield "updater: no readable state"
+        yield Text("updater: no readable state", style=BAD)
         return
-    seen = _when(state["heartbeat_ms"])
-    yield f"updater: {'alive' if folder['updater_alive'] else 'not running'}, last seen {seen}"
-    panels = _table("training", "panel", "now", "last round", "version", "failures", "next")
-    scores = _table("judged", "topic", "forecasts", "loss", "rows", "/ naive", "p", "/ champion", "serves")
-    notes: list[str] = []
-    judged = [
-        verdict["topic"]
-        for panel in state["panels"].values()
-        for verdict in (panel["outcome"] or {}).get("verdicts", ())
-    ]
-    several = len({key.rpartition("/")[0] for key in judged}) > 1
+    alive, seen = folder["updater_alive"], _when(state["heartbeat_ms"])
+    yield (
+        f"updater alive, last seen {seen}"
+        if alive
+        else Text(
+            f"the updater does not run (last seen {seen}): nothing is trained; scripts/run starts everything", style=BAD
+        )
+    )
     for name, panel in state["panels"].items():
-        outcome = panel["outcome"] or {}
-        ended = (
-            "none yet"
-            if not outcome
-            else f"{'ok' if outcome['ok'] else outcome['reason']} {_when(outcome['finished_ms'])}"
-        )
-        upcoming = panel["next_try_ms"] or panel["next_run_ms"]
-        panels.add_row(
-            name,
-            panel["progress"] or ("training" if panel["running_since_ms"] else "idle"),
-            ended,
-            outcome.get("version") or "",
-            str(panel["failures"]),
-            _when(upcoming) if upcoming else "",
-        )
-        if panel["training"]:
-            knobs = ", ".join(f"{knob} {value}" for knob, value in sorted(panel["training"].items()))
-            notes.append(escape(f"{name} panel: trained with {knobs}; other settings at their defaults"))
-        if outcome.get("training_fault"):
-            notes.append(escape(f"{name} panel: training settings not heeded: {outcome['training_fault']}"))
-        for verdict in outcome.get("verdicts", ()):
-            scores.add_row(
-                verdict["topic"] if several else verdict["topic"].rpartition("/")[2],
-                f"{verdict['symbol']} {verdict['head']}",
-                verdict["loss"],
-                str(verdict["rows"]),
-                _ratio(verdict["challenger"], verdict["naive"]),
-                p_text(verdict["p"]),
-                _ratio(verdict["challenger"], verdict["champion"]),
-                "yes" if verdict["promoted"] else f"no: {verdict['reason']}",
-            )
-    yield panels
-    yield from notes
-    yield scores
+        yield from (Text(line) for line in _panel_lines(name, panel, alive, cron))
+    judged = [verdict for panel in state["panels"].values() for verdict in (panel["outcome"] or {}).get("verdicts", ())]
+    several = len({verdict["topic"].rpartition("/")[0] for verdict in judged}) > 1
+    if judged:
+        yield _verdicts_table(judged, several, width)
     if folder["demotions"]:
-        gone = _table("last demotion", "topic", "version", "when", "gave way to", "why")
-        for key, demotions in sorted(folder["demotions"].items()):
-            last = demotions[-1]
-            gone.add_row(
-                key if several else key.rpartition("/")[2],
-                last["champion"]["version"],
-                _when(last["demoted_ms"]),
-                last["successor"] or "the naive forecast",
-                escape(last["reason"]),
-            )
-        yield gone
-    series = _table("kline store", "series", "newest kline", "gaps", "last sync", "failure")
-    for name, entry in state["series"].items():
-        newest = _when(entry["newest_ms"]) if entry["newest_ms"] else "none"
-        series.add_row(name, newest, str(entry["gaps"]), _when(entry["synced_ms"]), entry["reason"])
-    yield series
+        yield _demotions_table(folder["demotions"], several, width)
+    if state["series"]:
+        yield _series_table(state["series"], width)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")  # a version's id is only of use whole
-    return table
+def _panel_lines(name: str, panel: Mapping[str, Any], alive: bool, cron: str) -> Iterator[str]:
+    """What a panel does now, did last and does next, and why."""
+    outcome = panel["outcome"] or {}
+    now = "idle"
+    if panel["running_since_ms"]:
+        now = f"training ({panel['progress']})" if panel["progress"] else "training"
+        if panel.get("per_cent") is not None:
+            left_s = panel.get("left_s")
+            left = "" if left_s is None else f", about {_duration(left_s)} left"
+            now = f"training, {panel['per_cent']:.0f} %{left} ({panel['progress']})"
+    last = "no training has ended yet"
+    if outcome:
+        at, took = _when(outcome["finished_ms"]), _duration(outcome.get("took_s") or 0)
+        last = f"last trained {at} in {took}" if outcome["ok"] else f"the last training failed at {at}"
+        last += f": {short_version(outcome['version'])}" if outcome.get("version") else ""
+        last += f": {outcome['reason']}" if outcome.get("reason") else ""
+    yield f"{name} panel: {now}; {last}"
+    if outcome.get("missing"):
+        yield f"  left out: {'; '.join(f'{symbol} ({why})' for symbol, why in outcome['missing'].items())}"
+    yield f"  next: {_next(panel, alive, cron)}"
+    if panel["training"]:
+        knobs = ", ".join(f"{knob} {value}" for knob, value in sorted(panel["training"].items()))
+        yield f"  {name} panel: trained with {knobs}; other settings at their defaults"
+    if outcome.get("training_fault"):
+        yield f"  {name} panel: training settings not heeded: {outcome['training_fault']}"
+
+
+def _next(panel: Mapping[str, Any], alive: bool, cron: str) -> str:
+    if panel.get("due") and alive:
+        return f"at once, after the panel before it, because {panel['due']}"
+    if panel["next_try_ms"]:
+        failures = panel["failures"]
+        why = f"{failures} failures in a row" if failures > 1 else "the last training failed or left a symbol out"
+        when, why = _when(panel["next_try_ms"]), f"a new try, because {why}"
+    elif panel["next_run_ms"]:
+        when, why = _when(panel["next_run_ms"]), f"by RETRAIN_CRON{f' ({cron})' if cron else ''}"
+    else:
+        return "as soon as the updater runs" if not alive else "not planned yet"
+    return f"{when}, {why}" if alive else f"as soon as the updater runs (it was {when}, {why})"
+
+
+def _verdicts_table(judged: Sequence[Mapping[str, Any]], several: bool, width: int) -> RenderableType:
+    columns = (
+        Column(heading="topic"),
+        Column(heading="forecast"),
+        Column(heading="loss", least_width=100),
+        Column(heading="rows", least_width=100, right=True),
+        Column(heading="/ naive", right=True),
+        Column(heading="p", right=True),
+        Column(heading="/ champion", least_width=100, right=True),
+        Column(heading="verdict", wraps=True),
+    )
+
+    def by_topic(verdict: Mapping[str, Any]) -> tuple[str, int]:
+        network, _, topic_id = verdict["topic"].rpartition("/")
+        return network, int(topic_id) if topic_id.isdecimal() else 0
+
+    rows = [
+        (
+            verdict["topic"] if several else verdict["topic"].rpartition("/")[2],
+            f"{verdict['symbol']} {verdict['head']}",
+            verdict["loss"],
+            str(verdict["rows"]),
+            _ratio(verdict["challenger"], verdict["naive"]),
+            p_text(verdict["p"]),
+            _ratio(verdict["challenger"], verdict["champion"]),
+            _verdict_words(verdict, width),
+        )
+        for verdict in sorted(judged, key=by_topic)
+    ]
+    return table_of(columns, rows, width, title="judged in the last training")
+
+
+def _verdict_words(verdict: Mapping[str, Any], width: int) -> Text:
+    """Why a network serves or does not. One with the naive forecast's very losses is called naive, promoted or not."""
+    reason = verdict["reason"]
+    if verdict["challenger"] is not None and verdict["challenger"] == verdict["naive"]:
+        words = NAIVE if verdict["promoted"] else f"{NAIVE}; the champion stays"
+        more = reason.removeprefix(f"{NAIVE}: ").removeprefix(NAIVE)
+        return Text(f"{words} ({more.strip(', ')})" if more and width >= WHOLE_IDS else words)
+    if verdict["promoted"]:
+        return Text(f"promoted: {reason}", style=GOOD)
+    return Text(f"not promoted: {reason}")
+
+
+def _demotions_table(demotions: Mapping[str, Any], several: bool, width: int) -> RenderableType:
+    columns = (
+        Column(heading="topic"),
+        Column(heading="version"),
+        Column(heading="when"),
+        Column(heading="gave way to", wraps=width < WHOLE_IDS),
+        Column(heading="why", wraps=True),
+    )
+    rows = [
+        (
+            key if several else key.rpartition("/")[2],
+            _version(last["champion"]["version"], width),
+            _when(last["demoted_ms"]),
+            _version(last["successor"], width) if last["successor"] else "the naive forecast",
+            last["reason"],
+        )
+        for key, last in ((key, several_of_it[-1]) for key, several_of_it in sorted(demotions.items()))
+    ]
+    return table_of(columns, rows, width, title="last demotion")
+
+
+def _series_table(series: Mapping[str, Any], width: int) -> RenderableType:
+    columns = (
+        Column(heading="series"),
+        Column(heading="newest kline"),
+        Column(heading="gaps", right=True),
+        Column(heading="last sync"),
+        Column(heading="failure", wraps=True),
+    )
+    rows = [
+        (
+            name,
+            _when(entry["newest_ms"]) if entry["newest_ms"] else "none",
+            str(entry["gaps"]),
+            _when(entry["synced_ms"]),
+            Text(entry["reason"], style=BAD),
+        )
+        for name, entry in series.items()
+    ]
+    return table_of(columns, rows, width, title="kline store")
+
+
+def _version(version: str, width: int) -> str:
+    """A version's id, whole where there is room; --json has it whole."""
+    return version if width >= WHOLE_IDS else short_version(version)
+
+
+def _value(text: str) -> str:
+    """A forecast for a table: no more digits than help.
+
+    >>> _value("2780.25123456789"), _value("0.0004743215678901234"), _value("")
+    ('2780.25123', '0.000474321568', '')
+    """
+    return f"{float(text):.9g}" if text else ""
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(42.4), _duration(200), _duration(7300)
+    ('42 s', '3 min', '2 h 2 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _when(ms: int) -> str:

@@ -3,11 +3,13 @@
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from cli.screen import json_alone
 from core.errors import ConfigError, WorkerError
 from core.settings import Settings, load_settings, settings_warnings
 
@@ -33,12 +35,13 @@ def _fail(error: WorkerError) -> NoReturn:
 
 
 def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
-    """A failure we name is one line and an exit code, never a traceback."""
+    """A failure we name is one line and an exit code, never a traceback; with ``--json`` nothing else is on stdout."""
 
     @functools.wraps(verb)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            verb(*args, **kwargs)
+            with json_alone() if kwargs.get("as_json") else nullcontext():
+                verb(*args, **kwargs)
         except WorkerError as error:
             _fail(error)
         except OSError as error:

@@ -1,6 +1,7 @@
-"""One JSON object per line; while prices are the simulated exchange's, every line says so.
+"""One JSON object per line for programs, one short line for people; both say SIMULATED while prices are not live.
 
-Our lines go to stdout, those of libraries to stderr. A line that cannot be written is dropped.
+Our lines go to stdout, those of libraries to stderr. A line that cannot be written is dropped. A process whose output
+goes through a pipe writes JSON, and the process at the terminal makes it readable: it alone knows colours and width.
 """
 
 import json
@@ -8,12 +9,21 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
+
+LogFormat = Literal["auto", "console", "json"]  # auto: console on a terminal, else json
+
+LONGEST_TEXT = 160  # characters of a value on the console; JSON has it whole
+DIM, BOLD, CYAN, MAGENTA, RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[35;1m", "\x1b[0m"
+LEVEL_COLOURS = {"debug": DIM, "info": "\x1b[32m", "warning": "\x1b[33;1m", "error": "\x1b[31;1m"}
+SHORT_LEVELS = {"warning": "warn"}
 
 
 class _Lines:
@@ -34,13 +44,147 @@ class _Lines:
     debug = info = warning = error = critical = exception = msg  # by these names structlog calls it
 
 
-def configure_logging(level: str, *, service: str, simulated: bool) -> None:
-    """Send this process's log lines to stdout as JSON, and what libraries warn of to stderr in the same form.
+class ConsoleLines:
+    """Renders an event as one line for people: structlog's console form with short times, levels and values."""
+
+    def __init__(self, *, colours: bool) -> None:
+        dim, bold, cyan, magenta, reset = (DIM, BOLD, CYAN, MAGENTA, RESET) if colours else ("", "", "", "", "")
+
+        def level(key: str, value: object) -> str:
+            name = str(value)
+            colour = LEVEL_COLOURS.get(name, LEVEL_COLOURS["error"]) if colours else ""
+            return f"{colour}{SHORT_LEVELS.get(name, name):4}{reset}"
+
+        def without_key(style: str, width: int = 0) -> KeyValueColumnFormatter:
+            return KeyValueColumnFormatter(None, style, reset, value_repr=str, width=width)
+
+        self._render = ConsoleRenderer(
+            columns=[
+                Column("at", without_key(dim)),
+                Column("market", without_key(magenta)),
+                Column("level", level),
+                Column("service", without_key(cyan, width=9)),
+                Column("event", without_key(bold)),
+                Column("", KeyValueColumnFormatter(dim, "", reset, value_repr=str)),
+            ]
+        )
+
+    def __call__(self, logger: Any, name: str, event: Mapping[str, Any]) -> str:
+        shown = _answer_in_short(event) if {"topic_id", "status", "took_ms"} <= event.keys() else dict(event)
+        exception = {"exception": _printable(shown.pop("exception"))} if "exception" in shown else {}
+        values = {key: text for key, value in shown.items() if (text := _value_in_short(value))}
+        at = {"at": str(event["at"])[11:19]} if "at" in event else {}
+        return self._render(logger, name, values | at | exception)
+
+
+def readable(line: str, render: Any = None) -> str:
+    """A line of another process's output, in this process's form of log; what is no line of log stays as it is.
+
+    Args:
+        line: without its newline.
+        render: what renders it; this process's own when not given.
+    """
+    render = render or structlog.get_config()["processors"][-1]
+    if not isinstance(render, ConsoleLines) or not line.startswith("{"):
+        return line
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return line
+    return render(None, "", event) if {"at", "event", "level"} <= event.keys() else line
+
+
+def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Topic, value, which network, age of the price, time taken; or the status and the reason.
+
+    >>> answer = {"event": "answer", "topic_id": 1, "token": "ETH", "status": 200, "value": "2000.51234567",
+    ...           "version": "minute-20261122T084500Z-1a2b3c", "anchor_age_ms": 412, "took_ms": 0.0871}
+    >>> _answer_in_short(answer)["event"]
+    'topic 1 ETH 2000.512 minute-1a2b3c 0.4s 0.1ms'
+    >>> _answer_in_short(answer | {"status": 503, "reason": "no candles yet"})["event"]
+    'topic 1 ETH 503 no candles yet 0.1ms'
+    """
+    version = str(event.get("version") or event.get("model_version") or "")
+    naive = event.get("forecast") == "naive"
+    age_ms, value = event.get("anchor_age_ms"), event.get("value")
+    answered = event["status"] == 200 and value is not None
+    told = [_number_in_short(value), "naive" if naive else short_version(version)] if answered else []
+    told += [f"{age_ms / 1000:.1f}s"] if answered and age_ms is not None else []
+    told += [] if answered else [str(event["status"] or ""), str(event.get("reason") or "")]
+    topic = ["topic", str(event["topic_id"] or "?"), str(event.get("token") or "")]
+    said = [] if event["event"] == "answer" else [str(event["event"])]
+    frame = {name: event[name] for name in ("market", "level", "service", "exception") if name in event}
+    parts = [*said, *topic, *told, f"{event['took_ms']:.1f}ms"]
+    return frame | {"event": " ".join(part for part in parts if part)}
+
+
+def short_version(version: str) -> str:
+    """A version's panel and the end of its id, by which people tell it from others; other names stay as they are.
+
+    >>> short_version("minute-20261122T084500Z-1a2b3c"), short_version("persistence")
+    ('minute-1a2b3c', 'persistence')
+    """
+    panel, _, rest = version.partition("-")
+    made, _, fingerprint = rest.partition("-")
+    return f"{panel}-{fingerprint}" if made[:1].isdigit() and fingerprint else version
+
+
+def _number_in_short(text: object) -> str:
+    """
+    >>> _number_in_short("61234.5678912"), _number_in_short("0.000012345678912"), _number_in_short("n/a")
+    ('61234.57', '1.234568e-05', 'n/a')
+    """
+    try:
+        return f"{float(str(text)):.7g}"
+    except ValueError:
+        return str(text)
+
+
+def _value_in_short(value: object) -> str:
+    """Empty for what says nothing: None, an empty text or list."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{key} {_value_in_short(part)}" for key, part in value.items())
+    elif isinstance(value, list | tuple):
+        plain = not any(isinstance(part, Mapping | list | tuple) for part in value)
+        text = ", ".join(map(_value_in_short, value)) if plain else f"{len(value)} items"
+    else:
+        text = str(value)
+    text = _printable(text.replace("\n", " "))
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 3]}..."
+
+
+def _printable(text: object) -> str:
+    """Without what would move the cursor or change colours: a token in a URL is anybody's text."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in str(text)
+    )
+
+
+def console_lines(stream: TextIO | int, form: LogFormat) -> ConsoleLines | None:
+    """What makes lines readable on a stream; None if they stay JSON.
+
+    Args:
+        stream: where the lines go, or its file descriptor. Colours are for terminals alone, and not where NO_COLOR is
+            set or TERM is dumb.
+    """
+    terminal = os.isatty(stream) if isinstance(stream, int) else stream.isatty()
+    if form == "json" or (form == "auto" and not terminal):
+        return None
+    return ConsoleLines(colours=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
+
+
+def configure_logging(level: str, *, service: str, simulated: bool, form: LogFormat = "auto") -> None:
+    """Send this process's log lines to stdout, and what libraries warn of to stderr in the same form.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         service: written in each line's ``service``.
         simulated: adds ``"market": "SIMULATED"`` to each line.
+        form: LOG_FORMAT.
     """
     numeric = logging.getLevelNamesMapping()[level.upper()]
     fixed: dict[str, Any] = {"service": service} | ({"market": "SIMULATED"} if simulated else {})
@@ -54,15 +198,17 @@ def configure_logging(level: str, *, service: str, simulated: bool) -> None:
         add_fixed,
         structlog.processors.format_exc_info,
     ]
-    rendered = structlog.processors.JSONRenderer(lambda event, **_: _json(event))
-    lines = _Lines(_own_stdout())
+    as_json = structlog.processors.JSONRenderer(lambda event, **_: _json(event))
+    stdout = _own_stdout()
+    lines = _Lines(stdout)
     structlog.configure(
-        processors=[*described, rendered],
+        processors=[*described, console_lines(stdout, form) or as_json],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     others = logging.StreamHandler(sys.stderr)
+    rendered = (sys.stderr and console_lines(sys.stderr, form)) or as_json
     others.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *described],

@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 from core.env_file import RETIRED, nearest, read_env_file
 from core.errors import ConfigError
+from core.logs import LogFormat
 
 ENV_FILE = Path(".env")
 
@@ -137,6 +138,7 @@ class Settings(BaseSettings):
     no_model_policy: Annotated[NoModelPolicy, AnyCase] = NoModelPolicy.PERSISTENCE
     database_url: str = ""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
+    log_format: Annotated[LogFormat, AnyCase] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @classmethod

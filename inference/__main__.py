@@ -70,7 +70,12 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     """
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
-    configure_logging(settings.log_level, service="inference", simulated=settings.market is Market.SIMULATED)
+    configure_logging(
+        settings.log_level,
+        service="inference",
+        simulated=settings.market is Market.SIMULATED,
+        form=settings.log_format,
+    )
     clock = CorrectedClock(machine)
     config = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
     topics = config.topics

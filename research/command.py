@@ -162,7 +162,7 @@ def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
 
 
 def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show) -> list["Table | str"]:
-    """Do it; returns what the terminal shows at the end."""
+    """Do it; returns what the terminal, of a width in columns, shows at the end."""
     records = run(walk, recording, folder, show)
     show(1, 1, "report")
     report = write_report(

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator
 
+from optuna.trial import FrozenTrial
+from pydantic import JsonValue
 from rich.box import SIMPLE
 from rich.table import Table
 
@@ -13,13 +15,19 @@ from research.trials import searched
 from research.tune import LEVEL, Found
 from research.words import NAIVE_WORDS, counted, p_text, ratio_text
 
-SHOWN = 5
+SHOWN = 5  # trials beside what they are compared with
+NAMES_WIDTH, TRIAL_WIDTH = 22, 11  # columns of the settings' names and of a trial, with the gap beside them
 EXACT = 1e-12  # of a score, the logarithm of a ratio: what rounding makes of none
 
 
-def tables(found: Found) -> Iterator[Table | str]:
-    """One panel's outcome as people read it."""
-    default, shown = found.references[0], (*found.references, *found.best[:SHOWN])
+def tables(found: Found, width: int = 132) -> Iterator[Table | str]:
+    """One panel's outcome as people read it.
+
+    Args:
+        width: of the screen, in columns; a narrow one shows fewer trials.
+    """
+    room = (width - NAMES_WIDTH) // TRIAL_WIDTH - len(found.references)
+    default, shown = found.references[0], (*found.references, *found.best[: max(1, min(SHOWN, room))])
     names = [str(trial.user_attrs.get("what") or f"trial {trial.number}") for trial in shown]
     trials = _table("", *names)
     yield f"\n{found.panel} panel: mean loss / naive of {counted(found.topics, 'topic')} on the rows searched on"
@@ -45,6 +53,40 @@ def tables(found: Found) -> Iterator[Table | str]:
         yield f"trial {found.best[0].number} and the {what} settings on rows that no trial saw"
         yield confirmation
     yield _conclusion(found)
+
+
+def as_plain(found: Found) -> dict[str, JsonValue]:
+    """One panel's outcome for programs; ratios are loss over the naive forecast's."""
+
+    def plain(trial: FrozenTrial) -> dict[str, JsonValue]:
+        ratio = None if trial.value is None else math.exp(trial.value)
+        name = trial.user_attrs.get("what")
+        return {"trial": trial.number, "name": name, "ratio_to_naive": ratio, "settings": dict(trial.params)}
+
+    return {
+        "panel": found.panel,
+        "topics": found.topics,
+        "tried": found.tried,
+        "references": [plain(trial) for trial in found.references],
+        "best": [plain(trial) for trial in found.best],
+        "importances": dict(found.importances),
+        "confirmations": {
+            what: [
+                {
+                    "from_ms": pair.fold.start_ms,
+                    "to_ms": pair.fold.end_ms,
+                    "seed": pair.seed,
+                    "trial": math.exp(pair.ours),
+                    "beside": math.exp(pair.theirs),
+                }
+                for pair in pairs
+            ]
+            for what, pairs in found.pairs.items()
+        },
+        "chances": dict(found.chances),
+        "adopted": None if found.adopted is None else str(found.adopted),
+        "conclusion": _conclusion(found),
+    }
 
 
 def _conclusion(found: Found) -> str:

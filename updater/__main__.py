@@ -57,7 +57,12 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
     settings = load_settings()
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for birnn run alone; set binance, or simulated with the exchange's URLs")
-    configure_logging(settings.log_level, service="updater", simulated=settings.market is Market.SIMULATED)
+    configure_logging(
+        settings.log_level,
+        service="updater",
+        simulated=settings.market is Market.SIMULATED,
+        form=settings.log_format,
+    )
     config = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
     topics = config.topics
     trigger = cron_trigger(settings.retrain_cron)

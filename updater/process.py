@@ -24,6 +24,7 @@ import structlog
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from core.errors import ConfigError, TrainingFailed
+from core.logs import readable
 from core.topic import Topic
 from model.registry import Registry
 from updater.state import Outcome, Record
@@ -170,7 +171,7 @@ def _read_messages(stdout: IO[bytes], outcomes: deque[Outcome], show: Callable[[
 def _forward(stderr: IO[bytes], last: deque[str]) -> None:
     for line in stderr:
         text = line.decode(errors="replace")
-        sys.stderr.write(text)
+        sys.stderr.write(readable(text.rstrip("\n")) + "\n")
         if text.strip():
             last.append(text.strip())
 

@@ -50,6 +50,30 @@ def _logged(task: str) -> Show:
     return show
 
 
+class Pace:
+    """How long a task will still take, by the steps that were done and the time they took."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[int, float] | None = None  # steps done and seconds, when it was first asked
+
+    def left_s(self, done: int, wanted: int) -> float | None:
+        """Seconds until the last step; None before there are two moments to tell by, and after the last step.
+
+        >>> moments = iter([10.0, 40.0, 70.0])
+        >>> pace = Pace(lambda: next(moments))
+        >>> pace.left_s(1, 31), pace.left_s(11, 31), pace.left_s(31, 31)
+        (None, 60.0, None)
+        """
+        now_s = self._clock()
+        if self._first is None:
+            self._first = done, now_s
+        first_done, first_s = self._first
+        if done <= first_done or done >= wanted:
+            return None
+        return (now_s - first_s) / (done - first_done) * (wanted - done)
+
+
 def show_cursor_again() -> None:
     """Undo what a bar that was cut off did to the terminal."""
     if sys.stderr.isatty():

@@ -180,6 +180,8 @@ class Schedule:
 
     def _start(self) -> None:
         due = self._rounds.due()
+        for panel in due:
+            self._state.update_panel(panel, due=due[panel])
         for panel in self._panels:
             if panel in due:
                 log.info("training_due", panel=panel, reason=due[panel])

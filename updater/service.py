@@ -25,9 +25,9 @@ from model.forecaster import BiRNNForecaster
 from model.heads import LEADER, PANELS, PanelPlan, head_of, klines_kept_from_ms, panels_for, training_start_ms
 from model.registry import Champion, Registry, check
 from updater.process import TIME_LIMIT_S, Job, Stopped, run_training
-from updater.progress import progress_of
+from updater.progress import Pace, progress_of
 from updater.settings_file import read_settings, settings_file
-from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Verdict
+from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFile, Verdict
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
 LEAST_FREE_MB = 256  # two trainings' networks and a month of everybody's klines
@@ -179,7 +179,8 @@ class Updater:
         plan = self.plans[panel]
         last = self.state.panel(panel).outcome
         started_ms = self.clock.now_ms()
-        self.state.update_panel(panel, running_since_ms=started_ms, progress="syncing klines", next_try_ms=None)
+        begun = IDLE | {"running_since_ms": started_ms, "progress": "syncing klines"}
+        self.state.update_panel(panel, **begun, next_try_ms=None)
         try:
             self.sync()
             missing = self._missing(plan)
@@ -188,7 +189,7 @@ class Updater:
             else:
                 outcome = self._train(plan, missing)
         except (Stopped, KeyboardInterrupt):
-            self.state.update_panel(panel, running_since_ms=None, progress="")
+            self.state.update_panel(panel, **IDLE)
             raise
         except Exception as error:  # a round's failure, even a bug, ends here
             if not isinstance(error, WorkerError):
@@ -248,12 +249,16 @@ class Updater:
             training_file=settings_file(self.settings.data_dir, self.training_file),
             fallback=None if self.strict else self.state.panel(name).training,
         )
+        self.state.update_panel(name, progress="preparing the training")
+        pace = Pace()
         with progress_of(f"train {name}") as show_task:
 
             def show(done: int, wanted: int, note: str) -> None:
                 show_task(done, wanted, note)
-                if note != self.state.panel(name).progress:
-                    self.state.update_panel(name, progress=note)
+                left_s, trains = pace.left_s(done, wanted), done < wanted
+                self.state.update_panel(
+                    name, progress=note, per_cent=100 * done / wanted if trains else None, left_s=left_s
+                )
 
             outcome = run_training(job, stop=self.stop, show=show, time_limit_s=self.time_limit_s)
         return outcome.model_copy(update={"missing": dict(missing)})

@@ -95,12 +95,25 @@ class PanelState(Record):
     """One panel's past, present and future."""
 
     running_since_ms: int | None = None
+    due: str = ""  # why it is trained as soon as the panel before it is done; empty if it is not
     progress: str = ""
+    per_cent: float | None = None  # of the training's steps; None before the first and after the last
+    left_s: float | None = None  # until the last step at the pace so far; a training that stops early needs less
     outcome: Outcome | None = None
     training: dict[str, JsonValue] = Field(default_factory=dict)  # settings of the last round that went well
     failures: int = 0  # in a row
     next_try_ms: int | None = None  # after a failure
     next_run_ms: int | None = None  # by RETRAIN_CRON
+
+
+IDLE: dict[str, Any] = {
+    "running_since_ms": None,
+    "due": "",
+    "progress": "",
+    "per_cent": None,
+    "left_s": None,
+}
+"""Fields of a panel that trains nothing."""
 
 
 class UpdaterState(Record):
@@ -156,7 +169,7 @@ class StateFile:
         now_ms = clock.now_ms()
         taken = {
             name: old.panels.get(name, PanelState()).model_copy(
-                update={"running_since_ms": None, "progress": "", "next_try_ms": None, "next_run_ms": None}
+                update={**IDLE, "next_try_ms": None, "next_run_ms": None}
             )
             for name in panels
         }
@@ -193,8 +206,7 @@ class StateFile:
         before = self.panel(outcome.panel)
         self.update_panel(
             outcome.panel,
-            running_since_ms=None,
-            progress="",
+            **IDLE,
             outcome=outcome,
             training=outcome.training if outcome.ok else before.training,
             failures=0 if outcome.complete else before.failures + 1,

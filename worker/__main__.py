@@ -46,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    configure_logging(settings.log_level, service="node", simulated=settings.market is Market.SIMULATED)
+    configure_logging(
+        settings.log_level,
+        service="node",
+        simulated=settings.market is Market.SIMULATED,
+        form=settings.log_format,
+    )
     stopped = threading.Event()
     node = DryRunNode(topics, _WakingClock(stopped), stopped, base_url=base_url)
     structlog.get_logger().info("dry run", topics=[topic.key for topic in topics], base_url=base_url)

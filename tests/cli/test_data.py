@@ -1,5 +1,6 @@
 """``birnn data``: its verbs as processes, on a store and against the simulated exchange."""
 
+import json
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from research.walk import SPAN_DAYS
 from tests.fakes import START_MS, eventually, random_walk_klines
 from tests.market.venue import Answer
 from tests.market.venue import Venue as LoopbackVenue
+from tests.terminal import on_terminal
 
 ROOT = Path(__file__).parents[2]
 WALK = random_walk_klines(4000)
@@ -138,12 +140,12 @@ def test_what_is_exported_is_imported_just_so(tmp_path: Path, store: KlineStore,
     )
     for counts in ("3,990 new, 0 replaced, 0 the same", "0 new, 0 replaced, 3,990 the same"):
         code, shown, _ = data(other, "import", str(out), "--symbol", "ETHUSDT", "--interval", "1m")
-        told = f"{out}: 3,990 rows of ETHUSDT in 1m, {counts}"
-        assert (code, shown.splitlines()[0]) == (0, told)
+        said = f"{out}: 3,990 rows of ETHUSDT in 1m, {counts}"
+        assert (code, shown.splitlines()[0]) == (0, said)
         assert shown.splitlines()[-1] == f"klines: {other / 'klines'}"
-    found, told = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
+    found, taken = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
     for name in ("open_time_ms", *COLUMNS):
-        np.testing.assert_array_equal(getattr(found, name), getattr(told, name))
+        np.testing.assert_array_equal(getattr(found, name), getattr(taken, name))
 
 
 def test_some_days_are_exported(tmp_path: Path, store: KlineStore) -> None:
@@ -568,6 +570,30 @@ def test_sync_fetches_what_the_topics_need_and_then_only_what_is_new(tmp_path: P
     assert data(tmp_path, "verify")[0] == 0
     again = data(tmp_path, "sync", **of(venue), TRAINING_DAYS="3")[1]
     assert all(int(line.split()[1]) < 70 for line in again.splitlines() if "rows fetched" in line)
+
+
+def test_what_is_asked_for_as_json_is_alone_on_standard_output(tmp_path: Path, venue: SimulatedExchange) -> None:
+    series = ("--symbol", "ETHUSDT", "--interval", "1h", "--days", "2")
+    code, shown, said = data(tmp_path, "sync", *series, "--json", **{**of(venue), "LOG_LEVEL": "info"})
+    (report,) = json.loads(shown)
+    assert (code, report["symbol"], report["interval"], report["gaps"]) == (0, "ETHUSDT", "1h", [])
+    assert report["fetched"] >= 24
+    assert "market: " in said, "what else is said goes to standard error"
+    (verified,) = json.loads(data(tmp_path, "verify", "--json", **of(venue))[1])["series"]
+    assert (verified["series"], verified["rows"], verified["damaged"]) == ("ETHUSDT-1h", report["fetched"], 0)
+    assert json.loads(data(tmp_path, "gaps", "--json", **of(venue))[1]) == {"gaps": [], "empty": []}
+
+
+def test_tables_fit_80_columns(tmp_path: Path, store: KlineStore) -> None:
+    store.append("1000BONKUSDT", WALK)
+    for verb in ("verify", "gaps"):
+        command = [sys.executable, "-m", "cli.main", "data", verb]
+        given = {name: value for name, value in environment(tmp_path).items() if name != "COLUMNS"}
+        with on_terminal(command, 80, given, str(ROOT)) as (terminal, process):
+            assert process.wait(60) == 0
+        assert max(map(len, terminal.lines)) <= 80
+        shown = " ".join(terminal.lines).split()
+        assert {"ETHUSDT-1m", "2023-11-15", "16:40" if verb == "gaps" else "3,990"} <= set(shown)
 
 
 def test_sync_of_named_series(tmp_path: Path, venue: SimulatedExchange) -> None:

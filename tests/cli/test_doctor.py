@@ -1,4 +1,4 @@
-"""``birnn doctor --market`` against servers on loopback: one table, and what to do."""
+"""``birnn doctor`` against servers on loopback: every check in one table, the venues in another, and what to do."""
 
 import json
 import os
@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from core.clock import MINUTE_MS, SystemClock
-from core.settings import VENUES
-from tests.fakes import free_port, random_walk_klines
+from core.clock import DAY_MS, MINUTE_MS, SystemClock
+from core.settings import VENUES, urls_setting
+from tests.cli.test_status import SIX, endpoint
+from tests.fakes import FakeClock, free_port, random_walk_klines
 from tests.market.venue import Answer, Venue
+from tests.terminal import on_terminal
+from updater.state import SeriesState, StateFile
 
 KEY = "not-a-real-key-0123"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = str(ROOT / "config.example.json")
+ALL = ("settings", "config", "data folder", "inference", "updater", "klines", "clock", "venues")
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def server() -> Iterator[Venue]:
 def doctor(folder: Path, server: Venue, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run it where every venue's hosts are on this machine, and only Binance's answer."""
     gone = f"http://127.0.0.1:{free_port()}"
-    urls = {f"{name.upper()}_REST_URLS": gone for name in VENUES} | {"BINANCE_US_REST_URLS": gone}
+    urls = {urls_setting(name): gone for name in VENUES}
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("BINANCE")},
         **urls,
@@ -101,7 +107,6 @@ def test_each_host_that_fails_is_named_with_what_to_do(tmp_path: Path, server: V
 @pytest.mark.parametrize(
     ("arguments", "settings", "says"),
     [
-        pytest.param((), {}, "birnn doctor --market", id="nothing asked"),
         pytest.param(
             ("--market",), {"MARKET_VENUES": "binance,ftx"}, "MARKET_VENUES='binance,ftx'", id="unknown venue"
         ),
@@ -117,3 +122,114 @@ def test_bad_input_is_one_line(
     assert ran.returncode == 2
     assert says in ran.stderr
     assert len(ran.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def whole(tmp_path: Path, server: Venue) -> Iterator[dict[str, str]]:
+    """Settings of a node with which all is well: an endpoint, an updater that is alive, fresh klines, a venue."""
+    clock = SystemClock()
+    for token in ("BTC", "SOL"):
+        server.add(
+            f"{token}USDT", random_walk_klines(120, start_ms=clock.now_ms() // MINUTE_MS * MINUTE_MS - 110 * MINUTE_MS)
+        )
+    server.prices = {f"{token}USDT": "2000.5" for token in ("ETH", "BTC", "SOL")}
+    server.handler = lambda path, _: Answer(f'{{"serverTime": {clock.now_ms()}}}') if path.endswith("/time") else None
+    state = StateFile(tmp_path, clock, ["minute"])
+    newest_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS - MINUTE_MS
+    series = SeriesState(synced_ms=clock.now_ms(), fetched_rows=3, gaps=0, newest_ms=newest_ms)
+    state.replace_series({"ETHUSDT-1m": series})
+    with endpoint([topic | {"market": "BINANCE"} for topic in SIX]) as port:
+        yield {"HOST": "127.0.0.1", "PORT": str(port), "CONFIG_FILE": EXAMPLE, "MARKET_VENUES": "binance"}
+
+
+def checked(ran: "subprocess.CompletedProcess[str]") -> dict[str, list[dict[str, str]]]:
+    """The checks of ``birnn doctor --json`` by name."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for check in json.loads(ran.stdout)["checks"]:
+        found.setdefault(check["name"], []).append(check)
+    return found
+
+
+def test_without_a_flag_it_looks_at_everything(tmp_path: Path, server: Venue, whole: dict[str, str]) -> None:
+    ran = doctor(tmp_path, server, "--json", **whole)
+    found = checked(ran)
+    assert set(found) == set(ALL)
+    assert {check["state"] for checks in found.values() for check in checks} == {"well"}, found
+    assert ran.returncode == 0
+    assert json.loads(ran.stdout)["well"] is True
+    assert "6 of 6 answered: 2 by a network with skill, 4 naive" in found["inference"][0]["line"]
+    assert {venue["venue"] for venue in json.loads(ran.stdout)["venues"]} == set(VENUES)
+
+
+@pytest.mark.parametrize(
+    ("check", "settings", "says"),
+    [
+        pytest.param("settings", {"PORT": "abc"}, "PORT='abc'", id="a setting"),
+        pytest.param("config", {"CONFIG_FILE": "/no/such.json"}, "/no/such.json", id="the config"),
+        pytest.param("inference", {"PORT": "1"}, "no answer", id="nothing answers"),
+        pytest.param("data folder", {"DATA_DIR": f"{EXAMPLE}/data"}, "cannot be written to", id="the folder"),
+        pytest.param("updater", {"DATA_DIR": str(ROOT / "none-ran-here")}, "no updater has run", id="no updater"),
+        pytest.param("venues", {"MARKET_VENUES": "kraken"}, "no venue in use has its price", id="no venue"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_to_do_and_the_status_is_1(
+    tmp_path: Path, server: Venue, whole: dict[str, str], check: str, settings: dict[str, str], says: str
+) -> None:
+    ran = doctor(tmp_path, server, "--json", **{**whole, **settings})
+    assert ran.returncode == 1, ran.stderr
+    (wrong,) = [one for one in checked(ran)[check] if one["state"] == "wrong"]
+    assert says in wrong["line"]
+    assert wrong["remedy"]
+    assert json.loads(ran.stdout)["well"] is False
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "state", "says"),
+    [
+        (30, "warning", "behind binance's"),
+        (-30, "warning", "ahead of binance's"),
+        (86_400, "wrong", "behind binance's"),
+    ],
+)
+def test_a_clock_that_differs_is_told(
+    tmp_path: Path, server: Venue, whole: dict[str, str], ahead_s: int, state: str, says: str
+) -> None:
+    server.handler = lambda path, _: (
+        Answer(f'{{"serverTime": {SystemClock().now_ms() + 1000 * ahead_s}}}') if path.endswith("/time") else None
+    )
+    ran = doctor(tmp_path, server, "--json", **whole)
+    (clock,) = checked(ran)["clock"]
+    assert (clock["state"], says in clock["line"], "NTP" in clock["remedy"]) == (state, True, True)
+    assert ran.returncode == (1 if state == "wrong" else 0)
+
+
+def test_an_updater_that_is_gone_and_klines_of_yesterday_are_wrong(tmp_path: Path, server: Venue) -> None:
+    state = StateFile(tmp_path, FakeClock(SystemClock().now_ms() - 2 * DAY_MS), ["minute"])
+    newest_ms = state.current.heartbeat_ms // MINUTE_MS * MINUTE_MS
+    series = SeriesState(synced_ms=newest_ms, fetched_rows=3, gaps=0, newest_ms=newest_ms, reason="HTTP 451")
+    state.replace_series({"ETHUSDT-1m": series})
+    ran = doctor(tmp_path, server, "--json", CONFIG_FILE=EXAMPLE, PORT="1")
+    found = checked(ran)
+    assert ran.returncode == 1
+    assert "does not run" in found["updater"][0]["line"]
+    assert found["klines"][0]["state"] == "wrong"
+    assert "HTTP 451" in found["klines"][0]["line"]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_it_fits_the_terminal_leads_with_a_sentence_and_says_that_it_asks(
+    tmp_path: Path, server: Venue, whole: dict[str, str], columns: int
+) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    urls = {urls_setting(name): gone for name in VENUES}
+    given = {**urls, "BINANCE_REST_URLS": server.url, "DATA_DIR": str(tmp_path), **whole}
+    with on_terminal([sys.executable, "-m", "cli.main", "doctor"], columns, given) as (terminal, process):
+        assert process.wait(60) == 0
+    assert "asking each venue" in terminal.written
+    lines = [line for line in terminal.lines if line.strip() and "asking each venue" not in line]
+    assert lines[0].startswith("all is well: settings, config, data folder")
+    assert max(map(len, lines)) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert "6 of 6 answered: 2 by a network with skill, 4 naive" in text
+    assert "needs TIINGO_API_KEY" in text
+    assert "2000.5" in text

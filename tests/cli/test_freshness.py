@@ -1,12 +1,10 @@
 """``birnn run`` tells how old the prices are: on a line of the terminal, or in the log where there is none."""
 
 import json
-import os
-import pty
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 
 from cli.freshness import freshness
 from tests.fakes import eventually
+from tests.terminal import on_terminal
 
 STATE: dict[str, Any] = {
     "symbol": "ETHUSDT",
@@ -24,14 +23,19 @@ STATE: dict[str, Any] = {
     "market": "SIMULATED",
     "stream": "",
 }
+SIX = [{**STATE, "symbol": f"{token}USDT"} for token in ("ETH", "BTC", "ETH", "BTC", "SOL", "BTC")]
 WATCHING = """
 import subprocess, sys, time
 from cli.freshness import Watch, status_line
 from core.logs import configure_logging
-with status_line() as show:
-    configure_logging("info", service="birnn", simulated=True)
+form = sys.argv[2] if len(sys.argv) > 2 else "auto"
+with status_line(form) as show:
+    configure_logging("info", service="birnn", simulated=True, form="json" if show else form)
     with Watch(sys.argv[1], show):
         subprocess.run([sys.executable, "-c", "print('a line of a child')"], check=True)
+        child = "import structlog; from core.logs import configure_logging as begin; "
+        child += "begin('info', service='child', simulated=True); structlog.get_logger().info('told', by='it')"
+        subprocess.run([sys.executable, "-c", child], check=True)
         print("a line of our own", flush=True)
         sys.stdin.readline()
 print("over", flush=True)
@@ -39,12 +43,12 @@ print("over", flush=True)
 
 
 @contextmanager
-def endpoint(status: int = 200) -> Iterator[str]:
-    """Answers ``/topics`` with one topic's state."""
+def endpoint(status: int = 200, topics: Sequence[dict[str, Any]] = (STATE,)) -> Iterator[str]:
+    """Answers ``/topics`` with these topics' states."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps([STATE]).encode()
+            body = json.dumps(topics).encode()
             self.send_response(status if self.path == "/topics" else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -83,42 +87,67 @@ def test_the_line_says_what_is_fresh(topics: list[dict[str, Any]], said: str) ->
     assert freshness(topics) == said
 
 
-@pytest.mark.parametrize(("status", "shown"), [(200, b"price age: ETHUSDT 0.4 s"), (503, b"no answer yet (HTTPError)")])
-def test_on_a_terminal_it_stays_below_the_log(status: int, shown: bytes) -> None:
-    ours, theirs = pty.openpty()
-    with endpoint(status) as url:
-        process = subprocess.Popen(
-            [sys.executable, "-c", WATCHING, url],
-            stdin=subprocess.PIPE,
-            stdout=theirs,
-            stderr=theirs,
-            env={**os.environ, "COLUMNS": "200"},
+def watched(url: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", WATCHING, url, *arguments]
+
+
+@pytest.mark.parametrize(("status", "shown"), [(200, "price age: ETHUSDT 0.4 s"), (503, "no answer yet (HTTPError)")])
+def test_on_a_terminal_it_stays_below_the_log(status: int, shown: str) -> None:
+    with endpoint(status) as url, on_terminal(watched(url), 0, {"COLUMNS": "200"}) as (terminal, process):
+        eventually(lambda: shown in terminal.written, what="the line")
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(10) == 0
+    for text in ("a line of a child", "a line of our own", "over"):
+        assert text in terminal.lines, "what is written is a line of its own"
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_the_line_fits_the_terminal_with_six_topics_ready_and_all(columns: int) -> None:
+    with endpoint(topics=SIX) as url, on_terminal(watched(url), columns, {"COLUMNS": "33"}) as (terminal, process):
+        eventually(lambda: "topics ready" in terminal.lines[-1], what="the line")
+        line = terminal.lines[-1]
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(10) == 0
+    assert line.endswith("6 of 6 topics ready")
+    assert line.startswith("SIMULATED | price age: ETH")
+    assert ("stream up" in line) == (columns > 80)
+    assert ("forecasts 12 s old" in line) == (columns > 120)
+    assert len(line) < columns
+
+
+def test_the_line_follows_the_terminals_width() -> None:
+    with endpoint(topics=SIX) as url, on_terminal(watched(url), 200) as (terminal, process):
+        eventually(lambda: "forecasts" in terminal.lines[-1], what="the long line")
+        long = len(terminal.lines[-1])
+        terminal.resize(60)
+        eventually(lambda: 0 < len(terminal.lines[-1]) < 60, what="the short line")
+        assert f"\x1b[{(long - 1) // 60}A" in terminal.written, (
+            "the rows that the narrow terminal made of it are erased"
         )
-        os.close(theirs)
-        screen = bytearray()
+        terminal.resize(120)
+        eventually(lambda: "stream up" in terminal.lines[-1], what="the longer line")
+        process.kill()
 
-        def read() -> None:
-            try:
-                while part := os.read(ours, 4096):
-                    screen.extend(part)
-            except OSError:
-                pass  # the other end is closed
 
-        reader = threading.Thread(target=read)
-        reader.start()
-        try:
-            eventually(lambda: shown in bytes(screen), what="the line")
-            assert process.stdin
-            process.stdin.close()
-            assert process.wait(10) == 0
-        finally:
-            process.kill()
-            process.wait()
-            reader.join(10)
-            os.close(ours)
-    lines = [line.rpartition(b"\x1b[K")[2].strip() for line in bytes(screen).split(b"\n")]
-    for text in (b"a line of a child", b"a line of our own", b"over"):
-        assert text in lines, "what is written is a line of its own"
+@pytest.mark.parametrize(
+    ("form", "shown"), [("auto", "SIMULATED info child     told by=it"), ("json", '"service":"child"')]
+)
+def test_the_log_of_a_child_is_readable_unless_json_is_wanted(form: str, shown: str) -> None:
+    with endpoint() as url, on_terminal(watched(url, form), 120, {"NO_COLOR": "1"}) as (terminal, process):
+        eventually(lambda: any(shown in line for line in terminal.lines), what="the child's line")
+        process.kill()
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+@pytest.mark.parametrize("fault", ["", "connection refused by wss://stream.example:9443 after 3 attempts"])
+def test_the_line_is_never_longer_than_it_may_be(count: int, fault: str) -> None:
+    topics = [{**STATE, "symbol": f"TOKEN{number}USDT", "stream": fault} for number in range(count)]
+    for width in range(1, 250):
+        line = freshness(topics, width)
+        assert len(line) <= width
+        assert width < 80 or f"{count} of {count} topics ready" in line
 
 
 def test_without_a_terminal_it_is_a_line_of_the_log() -> None:

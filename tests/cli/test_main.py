@@ -1,8 +1,10 @@
 """``birnn``: which market a command uses, its tables, and its one-line refusals."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from cli.market import choose_market, local_environment
 from cli.place import tape_folder
 from cli.status import status_tables
 from core.clock import SystemClock
-from core.settings import Market, load_settings
+from core.settings import VENUES, Market, load_settings, urls_setting
 from market.simulated import SimulatedExchange
 from model.registry import Registry
 from tests.fakes import free_port
 from tests.model.test_registry import ETH_10M, artefact
+from tests.terminal import on_terminal
 from updater.state import Outcome, StateFile, Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +128,7 @@ def test_a_pair_that_stands_for_another_is_named(tmp_path: Path) -> None:
 
 def test_status_names_the_network_where_there_are_two() -> None:
     topic: dict[str, Any] = {"token": "SOL", "proxy": "PAXG stands for SOL"}
-    topic |= {"target": "price", "horizon": "8h", "champion": "v1", "persistence": "", "ready": True}
+    topic |= {"target": "price", "horizon": "8h", "champion": "v1", "forecast": "network", "ready": True}
     topics = [topic | {"network": network, "topic_id": 3, "last_answer": None} for network in ("net-1", "net-2")]
     for count, shown in ((1, " 3 "), (2, "net-2/3")):
         report = {"endpoint": {"url": "http://h", "answers": True, "topics": topics[:count]}, "folders": []}
@@ -215,3 +218,95 @@ def test_a_package_that_only_a_checkout_has_is_named(verb: str, package: str) ->
     assert result.returncode == 2
     assert f"{verb} needs the package {package}" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def process(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        env={"CONFIG_FILE": EXAMPLE, "PATH": "/usr/bin:/bin", **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    ran = process("--version")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (ran.returncode, ran.stdout) == (0, f"birnn {project['version']}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["status"], "endpoint"),
+        (["doctor", "--market", "--symbol", "ETHUSDT"], "venues"),
+        (["doctor"], "checks"),
+        (["topics"], "topics"),
+        (["topics", "--catalogue"], "topics"),
+    ],
+    ids=["status", "doctor of the market", "doctor", "topics", "catalogue"],
+)
+def test_json_is_alone_on_standard_output(tmp_path: Path, arguments: list[str], key: str) -> None:
+    """No config is named: the sentence that says which one is used goes elsewhere."""
+    gone = nobody()
+    urls = {urls_setting(name): gone for name in VENUES}
+    ran = process(*arguments, "--json", DATA_DIR=str(tmp_path), PORT=str(free_port()), CONFIG_FILE="", **urls)
+    assert json.loads(ran.stdout)[key]
+    assert ("config.example.json" in ran.stderr) == (arguments == ["topics"])
+
+
+ALONE = """
+import os, subprocess, sys
+from cli.screen import json_alone, print_json
+with json_alone():
+    print("a verb's own")
+    os.write(1, b"a library's\\n")
+    subprocess.run([sys.executable, "-c", "print('a child')"], check=True)
+    print_json({"found": 1})
+print("after it")
+"""
+
+
+def test_what_libraries_and_children_print_does_not_come_between() -> None:
+    ran = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == '{\n "found": 1\n}\nafter it\n'
+    assert ran.stderr.splitlines() == ["a verb's own", "a library's", "a child"]
+
+
+def test_the_topics_as_json_are_those_of_the_table() -> None:
+    found = json.loads(process("topics", "--json").stdout)["topics"]
+    assert [topic["topic"] for topic in found] == [1, 14, 2, 64, 82, 79]
+    assert {"token": "ETH", "target": "price", "horizon": "10m", "loss": "mse"}.items() <= found[0].items()
+
+
+@pytest.mark.parametrize("arguments", [["topics"], ["topics", "--catalogue"]], ids=" ".join)
+def test_topics_fit_80_columns(arguments: list[str]) -> None:
+    given = {"CONFIG_FILE": EXAMPLE}
+    with on_terminal([sys.executable, "-m", "cli.main", *arguments], 80, given, str(ROOT)) as (terminal, running):
+        assert running.wait(60) == 0
+    rows = [line for line in terminal.lines if "allora-testnet-1" in line]
+    assert rows
+    assert all(re.match(r" ?\d+ +[A-Z0-9_/.-]+ +\S+ +\d+[mhd] ", row) for row in rows), "no row is broken"
+    assert max(map(len, terminal.lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "index", "offered"),
+    [("birnn st", 1, {"status"}), ("birnn data ver", 2, {"verify"}), ("birnn status --js", 2, {"--json"})],
+)
+def test_a_shell_completes_verbs_and_options_without_loading_what_they_need(
+    words: str, index: int, offered: set[str]
+) -> None:
+    heavy = ("torch", "onnxruntime", "polars", "requests", "fastapi", "optuna", "matplotlib")
+    code = (
+        "import sys, cli.main\n"
+        "try: cli.main.app(prog_name='birnn')\n"
+        f"finally: sys.stderr.write(' '.join(set({heavy!r}) & set(sys.modules)))"
+    )
+    given = {"_BIRNN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(index), "PATH": "/usr/bin:/bin"}
+    ran = subprocess.run([sys.executable, "-c", code], env=given, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert set(ran.stdout.split()) == offered
+    assert ran.stderr == "", "these are slow to load"

@@ -181,7 +181,7 @@ LOGGED = """
 import sys
 from core.logs import configure_logging
 from inference.app import write_lines
-configure_logging(sys.argv[1], service="inference", simulated=True)
+configure_logging(sys.argv[1], service="inference", simulated=True, form=sys.argv[2])
 write_lines([{"topic_id": 1, "status": 200, "value": "1.5"}, {"topic_id": 2, "status": 503, "reason": "stale"}])
 write_lines([{"topic_id": 3, "status": 200, "value": "2"}])
 """
@@ -189,7 +189,7 @@ write_lines([{"topic_id": 3, "status": 200, "value": "2"}])
 
 @pytest.mark.parametrize(("level", "topic_ids"), [("info", [1, 2, 3]), ("warning", [2]), ("error", [])])
 def test_a_batch_of_lines_is_logged_line_by_line(level: str, topic_ids: list[int]) -> None:
-    command = [sys.executable, "-c", LOGGED, level]
+    command = [sys.executable, "-c", LOGGED, level, "json"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [line.pop("topic_id") for line in lines] == topic_ids
@@ -206,6 +206,16 @@ def test_a_batch_of_lines_is_logged_line_by_line(level: str, topic_ids: list[int
             **said,
         }
     assert ran.stderr == ""
+
+
+def test_a_batch_of_lines_is_readable_where_the_console_is_meant() -> None:
+    took = LOGGED.replace('"status"', '"took_ms": 0.12, "token": "ETH", "forecast": "naive", "status"')
+    ran = subprocess.run([sys.executable, "-c", took, "info", "console"], capture_output=True, text=True, check=True)
+    assert [line[9:] for line in ran.stdout.splitlines()] == [
+        "SIMULATED info inference topic 1 ETH 1.5 naive 0.1ms",
+        "SIMULATED warn inference topic 2 ETH 503 stale 0.1ms",
+        "SIMULATED info inference topic 3 ETH 2 naive 0.1ms",
+    ]
 
 
 def test_the_ages_behind_an_answer_are_counted_when_it_is_made_and_not_when_it_is_told_again(served: Node) -> None:

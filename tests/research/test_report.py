@@ -25,7 +25,7 @@ from research.page import page
 from research.plots import forecast_and_truth, loss_over_time
 from research.report import tables, write_report
 from research.scores import Scored, scored_topics, topic_report
-from research.words import p_text
+from research.words import p_text, ratio_text
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
 
 CZAR = Topic(topic_id=9006, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=10, loss="czar")
@@ -65,6 +65,23 @@ def shown(home: Path) -> str:
 def report(home: Path, shown: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((home / "out" / "report.json").read_bytes(), parse_constant=refuse)
     return content
+
+
+def test_the_tables_fit_80_columns_and_lose_no_figure(home: Path, report: dict[str, Any]) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in tables(report, home / "out"):
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
+    lines = [line for line in console.export_text().splitlines() if re.match(r" ?(9\d{3}|unseen|topic) ", line)]
+    assert len(lines) == 2 * (1 + len(report["topics"])), "ours, and the baselines'"
+    assert max(map(len, lines)) <= 80
+    shown = " ".join(lines).split()
+    for one in report["topics"]:
+        ratios = {
+            ratio_text(ratio, is_naive=name in one["equal_to_naive"])
+            for name, ratio in one["ratio_to_naive"].items()
+            if name != "naive"
+        }
+        assert ratios <= {*shown, ""}
 
 
 def test_the_ratios_are_those_of_the_rows(home: Path, report: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from research.folds import Fold
 from research.search import held_back, only_tuner
 from research.trials import KNOBS, searched
 from research.tune import LEVEL, Asked, Found, Pair, luck, tuned
-from research.tune_tables import tables
+from research.tune_tables import as_plain, tables
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
 from tests.updater.folder import updater_on, write_config
 
@@ -124,6 +125,37 @@ def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> 
     assert (third.tried, len(trials_of(data_dir))) == (0, 1), "only the default is measured, whatever the time"
     shown = "\n".join(str(part) for part in tables(second))
     assert "2 trials" in shown
+
+
+def measured(number: int, params: dict[str, float], what: str = "") -> FrozenTrial:
+    """A trial that ran to its end."""
+    trial = optuna.create_trial(
+        params=params,
+        distributions={name: optuna.distributions.FloatDistribution(0, 1e6) for name in params},
+        value=-0.1 / (1 + number),
+        user_attrs={"what": what, "cpu_s": 1234.5, "wall_s": 1300.0},
+    )
+    trial.number = number
+    return trial
+
+
+@pytest.mark.parametrize(("width", "trials"), [(80, 3), (132, 5)])
+def test_the_table_of_trials_fits_the_screen_and_json_has_all(width: int, trials: int) -> None:
+    settings = searched(DEFAULT)
+    references = (measured(0, settings, "default"), measured(1, settings, "in use"))
+    best = tuple(measured(number, settings | {"learning_rate": 1.234e-5}) for number in range(10, 17))
+    found = Found(panel="hour", topics=2, references=references, best=best, tried=9, importances={"dropout": 0.5})
+    screen = Console(width=width, record=True, file=StringIO())
+    for part in tables(found, width):
+        screen.print(part, highlight=False, soft_wrap=isinstance(part, str))
+    rows = [line for line in screen.export_text().splitlines() if line.strip().startswith((*settings, "loss /"))]
+    assert len(rows) == len(settings) + 1, "no name is broken"
+    assert max(map(len, rows)) <= width
+    assert {len(row.split()) for row in rows if row.strip().startswith("learning_rate")} == {1 + 2 + trials}
+    plain = json.loads(json.dumps(as_plain(found), allow_nan=False))
+    assert [trial["trial"] for trial in plain["best"]] == list(range(10, 17))
+    assert plain["references"][0]["settings"] == settings
+    assert plain["conclusion"].startswith("nothing is adopted")
 
 
 def test_a_better_configuration_is_adopted_and_the_updater_trains_with_it(tmp_path: Path) -> None:

@@ -128,10 +128,17 @@ def test_the_first_start_trains_and_the_second_only_what_failed(start: Start) ->
 def test_sigterm_ends_it_within_five_seconds_while_it_trains(start: Start) -> None:
     node = start(ETH, epochs=100_000, patience=100_000)
     eventually(lambda: "epoch" in node.state().panels["minute"].progress if node.state().panels else False, 40)
+    eventually(lambda: node.state().panels["minute"].left_s is not None, 40, "a time that is left")
+    panel = node.state().panels["minute"]
+    assert panel.per_cent is not None
+    assert panel.left_s is not None
+    assert 0 < panel.per_cent < 1, "of 100,000 epochs"
+    assert panel.left_s > 60
     child = node.child()
     node.end()
     assert not lives(child)
-    assert node.state().panels["minute"].running_since_ms is None
+    ended = node.state().panels["minute"]
+    assert (ended.running_since_ms, ended.per_cent, ended.left_s) == (None, None, None)
     assert not node.log("round"), "it is no failure to be told to end"
 
 

@@ -95,6 +95,7 @@ def test_jobs_never_overlap_and_do_not_pile_up(tmp_path: Path) -> None:
     schedule.start()
     try:
         eventually(lambda: rounds.calls == ["minute"], what="the first training")
+        assert (state.panel("hour").due, state.panel("hour").running_since_ms) == ("no champion", None), "it waits"
         queued_ms = state.panel("hour").next_run_ms
         assert queued_ms is not None
         eventually(lambda: SystemClock().now_ms() > queued_ms + 2_000, what="two more runs by the clock")

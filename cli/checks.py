@@ -1,0 +1,281 @@
+"""What ``birnn doctor`` looks at, one check after the other, and what it says of each."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from cli.doctor import TIMEOUT_S, Finding, examine, unserved
+from cli.screen import Column, table_of
+from cli.status import endpoint_report, headline, status_report
+from cli.verbs import EXAMPLE_CONFIG
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
+from core.config import read_config
+from core.errors import ConfigError, WorkerError
+from core.settings import Market, Settings, settings_warnings
+from core.topic import Topic
+from inference.probe import look
+from market.klines import INTERVALS
+from market.quality import Aside
+from market.venues import venue_from
+from updater.service import LEAST_FREE_MB
+
+State = Literal["well", "warning", "wrong", "not looked at"]
+
+COMFORTABLE_MB = 2048  # a year of two symbols' klines, a ledger and ten networks fit into it
+LATE_MS = 15 * MINUTE_MS  # three of the updater's syncs
+TELLING_MS = 1000  # a clock that is off by less is corrected in silence
+WRONG_CLOCK_MS = 10 * MINUTE_MS  # more than that no process corrects
+START = "scripts/run starts everything (with Docker: docker compose up -d)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding."""
+
+    name: str
+    state: State
+    line: str
+    remedy: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Subject:
+    """What is looked at, and what earlier checks found of it."""
+
+    settings: Settings
+    clock: Clock
+    topics: tuple[Topic, ...] = ()
+    findings: list[Finding] = field(default_factory=list)  # of the venues
+    report: dict[str, Any] = field(default_factory=dict)  # as birnn status has it
+
+    @property
+    def folder(self) -> dict[str, Any] | None:
+        """The data folder in use; None if no updater has run on it."""
+        return next((folder for folder in self.report["folders"] if folder["updater"]), None)
+
+    @property
+    def invented(self) -> bool:
+        """True if what runs here, or is to run, asks no venue."""
+        topics = self.report["endpoint"].get("topics") or [{}]
+        return self.settings.market is Market.SIMULATED or topics[0].get("market") == "SIMULATED"
+
+
+def _config(subject: Subject) -> Iterator[Check]:
+    files = subject.settings.config_files
+    if "config_file" not in subject.settings.model_fields_set and not files[0].exists() and EXAMPLE_CONFIG.exists():
+        files = (EXAMPLE_CONFIG,)
+        yield Check(
+            name="config",
+            state="warning",
+            line=f"there is no config.json here; {EXAMPLE_CONFIG} stands for it",
+            remedy=f"cp {EXAMPLE_CONFIG} config.json, and choose your topics there",
+        )
+    names = ", ".join(map(str, files))
+    try:
+        read = read_config(*files, node_version=subject.settings.node_version, own=subject.settings.address)
+    except ConfigError as error:
+        yield Check(name="config", state="wrong", line=str(error), remedy="nothing starts before that is mended")
+        return
+    subject.topics = read.topics
+    for warning in read.warnings:
+        yield Check(name="config", state="warning", line=warning)
+    yield Check(name="config", state="well", line=f"{names}: {len(subject.topics)} topics")
+
+
+def _settings(subject: Subject) -> Iterator[Check]:
+    for warning in settings_warnings():
+        yield Check(name="settings", state="warning", line=warning)
+    given = sorted(name.upper() for name in subject.settings.model_fields_set)
+    line = f"set: {', '.join(given)}; the rest at their defaults" if given else "all at their defaults"
+    yield Check(name="settings", state="well", line=line)
+
+
+def _folder(subject: Subject) -> Iterator[Check]:
+    folder = subject.settings.data_dir.absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        remedy = "choose another DATA_DIR, or give this user the right to write there"
+        yield Check(name="data folder", state="wrong", line=f"{there}: cannot be written to", remedy=remedy)
+        return
+    words = str(folder) if folder == there else f"{folder} (is made by the first start)"
+    free_mb = shutil.disk_usage(there).free >> 20
+    state: State = "wrong" if free_mb < LEAST_FREE_MB else "warning" if free_mb < COMFORTABLE_MB else "well"
+    remedy = "" if state == "well" else f"make room: below {LEAST_FREE_MB} MB trainings and the ledger stop"
+    yield Check(name="data folder", state=state, line=f"{words}: {free_mb:,} MB free", remedy=remedy)
+
+
+def _venues(subject: Subject) -> Iterator[Check]:
+    settings = subject.settings
+    symbols = list(dict.fromkeys(topic.symbol for topic in subject.topics))
+    if not symbols or subject.invented:
+        why = "prices are simulated: no venue is asked" if subject.invented else "there are no topics to ask for"
+        yield Check(name="venues", state="not looked at", line=why)
+        return
+    subject.findings = examine(settings, symbols, subject.clock)
+    lacking = unserved(subject.findings, settings)
+    of_what: dict[str, list[str]] = {}
+    for line in lacking:
+        symbol, _, what = line.partition(": ")
+        of_what.setdefault(what, []).append(symbol)
+    for what, those in of_what.items():
+        said, _, remedy = what.partition("; ")
+        yield Check(name="venues", state="wrong", line=f"{', '.join(those)}: {said}", remedy=remedy)
+    used = [finding for finding in subject.findings if finding.role]
+    failing = list(dict.fromkeys(finding.venue for finding in used if finding.state != "well"))
+    if failing and not lacking:
+        line = f"not well: {', '.join(failing)}; the others stand in, and the table below says why"
+        yield Check(name="venues", state="warning", line=line)
+    elif not failing and not lacking:
+        line = f"{', '.join(dict.fromkeys(finding.venue for finding in used))} answer for {', '.join(symbols)}"
+        yield Check(name="venues", state="well", line=line)
+
+
+def _clock(subject: Subject) -> Iterator[Check]:
+    if subject.invented:
+        yield Check(name="clock", state="not looked at", line="prices are simulated: no venue tells the time")
+        return
+    for name in subject.settings.venues:
+        try:
+            venue = venue_from(name, subject.settings, subject.clock, Aside(), timeout_s=TIMEOUT_S, patience_s=0)
+            if not venue.offer.tells_time:
+                continue
+            ahead_ms = venue.clock_ahead_ms()
+        except WorkerError:
+            continue
+        off_ms = abs(ahead_ms)
+        state: State = "wrong" if off_ms > WRONG_CLOCK_MS else "warning" if off_ms > TELLING_MS else "well"
+        side = "behind" if ahead_ms > 0 else "ahead of"
+        words = f"{off_ms / 1000:.1f} s {side} {name}'s"
+        remedy = "" if state == "well" else "set this machine's clock (NTP)"
+        yield Check(name="clock", state=state, line=words, remedy=remedy)
+        return
+    yield Check(name="clock", state="not looked at", line="no venue in use told the time")
+
+
+def _inference(subject: Subject) -> Iterator[Check]:
+    endpoint = subject.report["endpoint"]
+    if not endpoint["answers"]:
+        line = f"{endpoint['url']}: no answer ({endpoint['reason']})"
+        yield Check(name="inference", state="wrong", line=line, remedy=START)
+        return
+    ready, said = look(f"{endpoint['url']}/readyz")
+    line = f"{endpoint['url']}: {headline(endpoint)}"
+    if ready:
+        yield Check(name="inference", state="well", line=line)
+    else:
+        yield Check(name="inference", state="wrong", line=f"{line}; {said}", remedy="birnn status says more")
+
+
+def _updater(subject: Subject) -> Iterator[Check]:
+    folder = subject.folder
+    if folder is None:
+        line = f"no updater has run here yet: {subject.report['place']}"
+        yield Check(name="updater", state="wrong", line=line, remedy=START)
+        return
+    state = folder["updater"]
+    seen = f"{folder['folder']}: last seen {iso(state['heartbeat_ms'])[:19].replace('T', ' ')}Z"
+    if not folder["updater_alive"]:
+        yield Check(name="updater", state="wrong", line=f"does not run; {seen}", remedy=START)
+    else:
+        yield Check(name="updater", state="well", line=f"alive; {seen}")
+    for name, panel in state["panels"].items():
+        outcome = panel["outcome"] or {}
+        if panel["failures"]:
+            reason = outcome.get("reason") or f"left out: {', '.join(outcome.get('missing', ()))}"
+            line = f"{name} panel: {panel['failures']} failures in a row: {reason}"
+            yield Check(name="updater", state="warning", line=line, remedy="birnn status says when it tries again")
+
+
+def _klines(subject: Subject) -> Iterator[Check]:
+    folder = subject.folder
+    series = folder["updater"]["series"] if folder else {}
+    if not series:
+        yield Check(name="klines", state="not looked at", line="no series has been synced yet")
+        return
+    intervals = {name: interval_ms for interval_ms, name in INTERVALS.items()}
+    late = 0
+    for name, entry in series.items():
+        interval_ms, newest_ms = intervals.get(name.rpartition("-")[2], HOUR_MS), entry["newest_ms"]
+        age_ms = None if newest_ms is None else subject.clock.now_ms() - newest_ms - interval_ms
+        if age_ms is not None and age_ms <= interval_ms + LATE_MS:
+            continue
+        late += 1
+        words = "no klines" if newest_ms is None else f"newest kline is of {iso(newest_ms)[:16].replace('T', ' ')}Z"
+        why = f": {entry['reason']}" if entry["reason"] else ""
+        state: State = "wrong" if age_ms is None or age_ms > DAY_MS else "warning"
+        remedy = "birnn data sync fetches what is missing, where no updater runs"
+        yield Check(name="klines", state=state, line=f"{name}: {words}{why}", remedy=remedy)
+    if not late:
+        gaps = sum(entry["gaps"] for entry in series.values())
+        yield Check(name="klines", state="well", line=f"{len(series)} series are up to date; {gaps} gaps")
+
+
+CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
+    ("settings", _settings),
+    ("config", _config),
+    ("data folder", _folder),
+    ("inference", _inference),
+    ("updater", _updater),
+    ("klines", _klines),
+    ("clock", _clock),
+    ("venues", _venues),
+)
+"""In the order in which they are looked at: later ones read what earlier ones found."""
+
+
+def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
+    """Look at everything.
+
+    Args:
+        told: is called with each check's name before it is looked at.
+    """
+    told("state")
+    found: list[Check] = []
+    try:
+        subject.report = status_report(subject.settings)
+    except WorkerError as error:  # the folder of the last run is gone
+        found.append(Check(name="data folder", state="wrong", line=str(error)))
+        url = f"http://{subject.settings.host}:{subject.settings.port}"
+        subject.report = {"endpoint": endpoint_report(url), "place": str(subject.settings.data_dir), "folders": []}
+    for name, check in CHECKS:
+        told(name)
+        found += check(subject)
+    return found
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """What the checks come to, in one sentence.
+
+    >>> well = Check(name="clock", state="well", line="")
+    >>> verdict([well]), verdict([well, Check(name="updater", state="wrong", line="does not run")])
+    ('all is well: clock', 'wrong: updater; 1 other check is well')
+    """
+    states: tuple[State, ...] = ("wrong", "warning", "well")
+    names = {state: list(dict.fromkeys(check.name for check in checks if check.state == state)) for state in states}
+    labels: tuple[tuple[State, str], ...] = (("wrong", "wrong"), ("warning", "to heed"))
+    bad = [f"{label}: {', '.join(names[state])}" for state, label in labels if names[state]]
+    well = [name for name in names["well"] if name not in names["wrong"] + names["warning"]]
+    if not bad:
+        return f"all is well: {', '.join(well)}"
+    others = "other check is well" if len(well) == 1 else "other checks are well"
+    return f"{'; '.join(bad)}; {len(well)} {others}"
+
+
+def checks_table(checks: Sequence[Check], width: int) -> RenderableType:
+    """The checks for people."""
+    styles = {"well": "green", "warning": "yellow", "wrong": "bold red", "not looked at": "dim"}
+    columns = (Column(heading="check"), Column(heading="state"), Column(heading="finding", wraps=True))
+    rows = [
+        (
+            check.name,
+            Text(check.state, style=styles[check.state]),
+            f"{check.line}\nTo do: {check.remedy}" if check.remedy else check.line,
+        )
+        for check in checks
+    ]
+    return table_of(columns, rows, width)

@@ -1,0 +1,193 @@
+"""``birnn status`` on terminals of 80, 120 and 200 columns: a sentence, tables that fit, and the same whole in JSON."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.status import headline
+from core.clock import MINUTE_MS, SystemClock
+from tests.terminal import on_terminal
+from updater.state import Outcome, SeriesState, StateFile, Verdict
+
+NETWORK = "allora-testnet-1"
+VERSION = "minute-20261122T084500Z-1a2b3c"
+EQUAL = "naive: the network adds nothing: an edge was taken out (no better than the naive forecast)"
+
+
+def topic(topic_id: int, token: str, target: str, horizon: str, forecast: str) -> dict[str, Any]:
+    """One topic as ``/topics`` has it."""
+    return {
+        "topic_id": topic_id,
+        "token": token,
+        "symbol": f"{token}USDT",
+        "proxy": None,
+        "target": target,
+        "horizon": horizon,
+        "loss": "mse",
+        "network": NETWORK,
+        "market": "SIMULATED",
+        "ready": True,
+        "reason": "",
+        "champion": VERSION if forecast != "none" else None,
+        "persistence": "" if forecast != "none" else "no champion yet",
+        "forecast": {"none": "naive"}.get(forecast, forecast),
+        "naive_because": {"naive": "the network adds nothing", "none": "no champion yet"}.get(forecast, ""),
+        "anchor_age_ms": 412,
+        "forecast_age_ms": 12_345,
+        "stream": "",
+        "last_answer": {"value": "101018.30123456789"},
+    }
+
+
+SIX = [
+    topic(79, "BTC", "volatility", "15m", "network"),
+    topic(1, "ETH", "price", "10m", "naive"),
+    topic(14, "BTC", "price", "5m", "naive"),
+    topic(2, "ETH", "price", "24h", "none"),
+    topic(64, "BTC", "log_return", "8h", "naive"),
+    topic(82, "SOL", "volatility", "15m", "network"),
+]
+
+
+@contextmanager
+def endpoint(topics: list[dict[str, Any]]) -> Iterator[int]:
+    """Answers ``/topics`` and ``/readyz``; yields its port."""
+    ready = all(topic["ready"] for topic in topics)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = {"/topics": (200, json.dumps(topics)), "/readyz": (200, "ready") if ready else (503, "not yet")}
+            status, text = known.get(self.path, (404, ""))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def verdict(topic_id: int, head: str, reason: str, *, promoted: bool) -> Verdict:
+    losses = {"challenger": 0.9, "naive": 1.0, "p": 0.0123} if not reason.startswith("naive") else {}
+    return Verdict.model_validate(
+        {"challenger": 1.0, "naive": 1.0, "topic": f"{NETWORK}/{topic_id}", "symbol": "ETHUSDT", "head": head}
+        | {"loss": "mse", "rows": 12_960, "promoted": promoted, "reason": reason}
+        | losses
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of an updater that is alive, trains one panel, waits with another and tries a third again."""
+    now_ms = SystemClock().now_ms()
+    state = StateFile(tmp_path, SystemClock(), ["minute", "hour", "other"])
+    verdicts = (
+        verdict(14, "return-5m", EQUAL, promoted=True),
+        verdict(2, "return-24h", "better than the naive forecast in only 3 of 8 blocks of time", promoted=False),
+        verdict(1, "return-10m", "better than the naive forecast; there was no champion", promoted=True),
+    )
+    done = {"ok": True, "finished_ms": now_ms, "took_s": 93.0}
+    state.finish(Outcome.model_validate({"panel": "minute", "version": VERSION, "verdicts": verdicts} | done))
+    state.update_panel(
+        "minute", running_since_ms=now_ms, progress="epoch 5 of 12, loss 0.71", per_cent=41.6, left_s=200.0
+    )
+    state.update_panel("hour", next_run_ms=now_ms + 60 * MINUTE_MS)
+    state.finish(Outcome(panel="other", ok=False, reason="TrainingFailed: no klines", finished_ms=now_ms, took_s=1.0))
+    newest_ms = now_ms // MINUTE_MS * MINUTE_MS - MINUTE_MS
+    known = {"synced_ms": now_ms, "fetched_rows": 3, "gaps": 0, "newest_ms": newest_ms}
+    state.replace_series({"1000BONKUSDT-1m": SeriesState.model_validate(known)})
+    return tmp_path
+
+
+def shown(folder: Path, port: int, columns: int) -> list[str]:
+    environment = {"DATA_DIR": str(folder), "PORT": str(port), "HOST": "127.0.0.1", "NO_COLOR": "1"}
+    with on_terminal([sys.executable, "-m", "cli.main", "status"], columns, environment) as (terminal, process):
+        assert process.wait(60) == 0
+    return terminal.lines
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_it_fits_the_terminal_and_says_first_what_matters(folder: Path, columns: int) -> None:
+    with endpoint(SIX) as port:
+        lines = shown(folder, port, columns)
+    assert lines[0] == "6 of 6 answered: 2 by a network with skill, 4 naive"
+    assert str(folder) in "".join(lines[1:4])
+    assert max(map(len, lines)) <= columns
+    answers = [line.split() for line in lines if re.match(r" ?\d+ +[A-Z]{3} (price|log_return|volatility)", line)]
+    assert [int(cells[0]) for cells in answers] == [1, 2, 14, 64, 79, 82]
+    text = " ".join(" ".join(lines).split())
+    version = VERSION if columns >= 140 else "minute-1a2b3c"
+    for words in (
+        "naive: the network adds nothing",
+        "naive: no champion yet",
+        f"network {version}",
+        "training, 42 %, about 3 min left (epoch 5 of 12, loss 0.71)",
+        "by RETRAIN_CRON (17 */6 * * *)",
+        "the last training failed at",
+        "TrainingFailed: no klines",
+        "a new try, because the last training failed or left a symbol out",
+        "1000BONKUSDT-1m",
+    ):
+        assert words in text, words
+
+
+def test_a_network_that_adds_nothing_is_called_naive_and_not_green(folder: Path) -> None:
+    with endpoint(SIX) as port:
+        environment = {"DATA_DIR": str(folder), "PORT": str(port), "HOST": "127.0.0.1"}
+        with on_terminal([sys.executable, "-m", "cli.main", "status"], 120, environment) as (terminal, process):
+            assert process.wait(60) == 0
+    green = re.findall(r"\x1b\[32m([^\x1b]*)\x1b", terminal.written)
+    assert [text.strip() for text in green[:2]] == ["network minute-1a2b3c"] * 2
+    said = " ".join(" ".join(green[2:]).split())
+    assert said == "promoted: better than the naive forecast; there was no champion", "and nothing else is green"
+    judged = next(line for line in terminal.lines if "return-5m" in line)
+    assert "naive: the network adds nothing" in judged
+    assert "promoted" not in judged
+
+
+def test_no_cell_of_a_table_is_broken_inside_a_word(folder: Path) -> None:
+    topics = [topic | {"ready": False, "reason": "no fresh 1m candles of ETHUSDT yet"} for topic in SIX]
+    with endpoint(topics) as port:
+        lines = shown(folder, port, 80)
+    words = set(" ".join(lines).split())
+    for reason in (
+        "no fresh 1m candles of ETHUSDT yet",
+        "better than the naive forecast in only 3 of 8 blocks of time",
+    ):
+        assert set(reason.split()) <= words
+    assert lines[0] == "0 of 6 answered; not answered: 1, 2, 14, 64, 79, 82"
+
+
+def test_what_is_shortened_is_whole_in_json_and_nothing_else_is_said(folder: Path) -> None:
+    with endpoint(SIX) as port:
+        command = [sys.executable, "-m", "cli.main", "status", "--json", "--data-dir", str(folder)]
+        given = {"PORT": str(port), "HOST": "127.0.0.1", "PATH": "/usr/bin:/bin"}
+        ended = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=True)
+    report = json.loads(ended.stdout)
+    assert [topic["topic_id"] for topic in report["endpoint"]["topics"]] == [topic["topic_id"] for topic in SIX]
+    panels = report["folders"][0]["updater"]["panels"]
+    assert panels["minute"]["outcome"]["version"] == VERSION
+    assert (panels["minute"]["per_cent"], panels["minute"]["left_s"]) == (41.6, 200.0)
+
+
+def test_topics_that_are_not_forecast_yet_count_as_that() -> None:
+    starting = [topic | {"forecast": None} for topic in SIX[:1]]
+    assert headline({"answers": True, "topics": starting}) == "1 of 1 answered: 1 not forecast yet"
