@@ -17,7 +17,6 @@ from research.baselines import BASELINES
 from research.data import Recording, recording_of, span_text
 from research.folder import Folder
 from research.report import tables, write_report
-from research.settings_in_use import settings_in_use
 from research.walk import (
     EVERY_DAYS,
     QUICK_EVERY_DAYS,
@@ -32,7 +31,7 @@ from research.walk import (
 )
 from research.words import counted
 from updater.progress import Show
-from updater.settings_file import settings_file
+from updater.settings_file import settings_file, settings_in_use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,16 +21,14 @@ from core.clock import DAY_MS
 from core.errors import ConfigError
 from core.topic import Topic
 from model.heads import LONGEST_LOOKBACK, PanelPlan, panels_for
-from model.training import CONFIGS
+from model.training_config import CONFIGS
 from research.data import Recording, recording_of, span_text
 from research.folds import SEARCHED, Fold, folds_of
 from research.search import Limits, Task, count, finished, only_tuner, opened, prepare, reference, search
-from research.settings_in_use import settings_in_use
 from research.trials import KNOBS, Told, measure, told_progress
 from research.words import counted
 from updater.progress import Show
-from updater.refresh import training_config
-from updater.settings_file import FILE, Knobs, write_settings
+from updater.settings_file import FILE, Knobs, settings_in_use, training_config, write_settings
 
 STUDY_FILE = "tuning.sqlite3"
 CONFIRM_SEEDS = 2  # on each of the stretches to confirm on: four pairs of trainings in all
