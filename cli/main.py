@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.box import SIMPLE
@@ -17,7 +18,14 @@ from rich.table import Table
 
 from cli.data import data_app
 from cli.freshness import Watch, status_line
-from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
+from cli.market import (
+    EXCHANGE,
+    choose_market,
+    exchange_arguments,
+    local_environment,
+    simulated_exchange,
+    tape_folder,
+)
 from cli.status import status_report, status_tables
 from cli.supervisor import Child, Supervisor
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
@@ -73,7 +81,9 @@ def run(
         configure_logging(settings.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
         url, exchange, folder = None, None, settings.data_dir
         if choice.market is Market.SIMULATED:
-            url, exchange = stack.enter_context(simulated_exchange(settings, replay))
+            url, process = stack.enter_context(simulated_exchange(settings, replay))
+            again = (*exchange_arguments(settings, replay), "--port", str(urlsplit(url).port))
+            exchange = Child(module=EXCHANGE, arguments=again, process=process, starts=1)
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder)
         base_url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
@@ -111,12 +121,15 @@ def train(
     ] = None,
 ) -> None:
     """One round now: sync the klines, train, judge, publish what wins."""
-    from updater.service import train_once  # noqa: PLC0415  (polars and the scheduler load only here)
+    from updater.service import checked_plans, train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
-    settings = settings_from(config=config, data_dir=data_dir, market=market)
+    settings = or_example(settings_from(config=config, data_dir=data_dir, market=market))
+    topics = topics_from_config(*settings.config_files)
+    checked_plans(topics, panel or (), config_json)
     choice = choose_market(settings)
     print(choice.sentence, flush=True)
-    settings = or_example(settings)
+    if replay is not None and choice.market is not Market.SIMULATED:
+        raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     with ExitStack() as stack:
         url, folder = None, settings.data_dir
         if choice.market is Market.SIMULATED:
@@ -125,7 +138,6 @@ def train(
         environment = local_environment(settings, url, folder)
         local = load_settings(**{name.lower(): value for name, value in environment.items()})
         configure_logging(local.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
-        topics = topics_from_config(*local.config_files)
         outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 

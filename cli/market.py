@@ -18,6 +18,7 @@ from market.venues import market_from
 
 VENUE_PATIENCE_S = 3.0
 EXCHANGE_PATIENCE_S = 30.0
+EXCHANGE = "market.simulated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,16 @@ def child_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "cli.child", module, *arguments]
 
 
+def exchange_arguments(settings: Settings, replay: Path | None) -> tuple[str, ...]:
+    """What makes the simulated exchange play one tape, and go on with it after a restart."""
+    tape = ("--seed", str(settings.seed))
+    return (
+        tape
+        if replay is None
+        else (*tape, "--replay", str(replay), "--state", str(tape_folder(settings, replay) / "tape.json"))
+    )
+
+
 @contextmanager
 def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """The simulated exchange as a process of its own, while the block runs.
@@ -101,13 +112,9 @@ def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tupl
         MarketUnavailable: it did not come up.
         ConfigError: it refused its arguments.
     """
-    folder = tape_folder(settings, replay)
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = ["--seed", str(settings.seed)]
-    if replay is not None:  # the state file keeps a restart on the same tape
-        arguments += ["--replay", str(replay), "--state", str(folder / "tape.json")]
+    tape_folder(settings, replay).mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        child_command("market.simulated", *arguments),
+        child_command(EXCHANGE, *exchange_arguments(settings, replay)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -8,7 +8,6 @@ from core.errors import ConfigError
 from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK
 
 Cell = Literal["rnn", "gru", "lstm"]
-CELLS: tuple[Cell, ...] = get_args(Cell)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +59,8 @@ class TrainingConfig:
             raise ConfigError(f"training: dropout must be in [0, 1), was {self.dropout}")
         if not 0 <= self.weight_decay < inf:
             raise ConfigError(f"training: weight_decay must be 0 or more and finite, was {self.weight_decay}")
-        if self.cell not in CELLS:
-            raise ConfigError(f"training: cell must be {', '.join(CELLS)}, was {self.cell!r}")
+        if self.cell not in get_args(Cell):
+            raise ConfigError(f"training: cell must be {', '.join(get_args(Cell))}, was {self.cell!r}")
         if self.optimizer not in {"adamw", "adam"}:
             raise ConfigError(f"training: optimizer must be adamw or adam, was {self.optimizer!r}")
 

@@ -96,14 +96,15 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
         baselines=known if asked.baselines is None else tuple(name for name in known if name in asked.baselines),
         quick=asked.quick,
     )
+    start_ms, end_ms = moment_of(asked.start, "--start"), moment_of(asked.end, "--end")
     panels = [plan.panel.name for plan in walk.plans()]
     training = settings_in_use(settings_file(asked.data_dir, asked.training_file), panels)
     recording = recording_of(walk.plans(), asked.data, asked.data_dir)
     start_ms, end_ms = span_of(
         recording,
         walk.plans(),
-        start_ms=moment_of(asked.start, "--start"),
-        end_ms=moment_of(asked.end, "--end"),
+        start_ms=start_ms,
+        end_ms=end_ms,
         training_days=asked.training_days,
         span_days=QUICK_SPAN_DAYS if asked.quick else SPAN_DAYS,
     )

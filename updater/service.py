@@ -28,7 +28,7 @@ from model.heads import LEADER, PANELS, PanelPlan, head_of, klines_kept_from_ms,
 from model.registry import Champion, Registry, check
 from updater.process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.progress import progress_of
-from updater.settings_file import read_settings, settings_file
+from updater.settings_file import settings_file, settings_in_use
 from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Verdict
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
@@ -350,6 +350,23 @@ def _locked(handle: IO[str]) -> bool:
     return True
 
 
+def checked_plans(topics: Sequence[Topic], panels: Collection[str], training_file: Path | None) -> dict[str, PanelPlan]:
+    """What there is to train, by panel name, once all that was given is known to be right.
+
+    Args:
+        panels: names of those to train; empty for all that the topics need.
+        training_file: of training settings, if one was given.
+    Raises:
+        ConfigError: no topic needs a panel of that name, or the file is wrong.
+    """
+    plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
+    for panel in panels:
+        if panel not in plans:
+            raise ConfigError(f"no topic needs the panel {panel!r}; there are {', '.join(plans)}")
+    settings_in_use(training_file, panels or plans)
+    return plans
+
+
 @contextmanager
 def open_updater(
     settings: Settings,
@@ -366,11 +383,10 @@ def open_updater(
         stop: set from another thread to make sync and training end with ``Stopped``.
     Raises:
         ConfigError: another updater works on this DATA_DIR, a setting or topic cannot be served, or the file that was
-            given cannot be read; once running, such a file is no reason to stop.
+            given is wrong; once running, such a file is no reason to stop.
     """
-    read_settings(training_file)
+    plans = checked_plans(topics, (), training_file)
     clock = SystemClock()
-    plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
     with only_updater(settings.data_dir):
         # Here, and not before: another updater may have said at whose level candles are until it ended.
         market = market_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S, writes=True)
@@ -404,13 +420,10 @@ def train_once(
         training_file: of training settings, in the place of the one in the data folder. Whoever names one is there to
             put it right: a wrong one fails the round.
     Raises:
-        ConfigError: an updater works on this DATA_DIR, no topic needs a panel of that name, or the file that was
-            given cannot be read.
+        ConfigError: an updater works on this DATA_DIR, or as ``checked_plans``.
     """
+    checked_plans(topics, panels, training_file)
     strict = training_file is not None
     with open_updater(settings, topics, training_file, threading.Event(), strict=strict) as updater:
-        for panel in panels:
-            if panel not in updater.plans:
-                raise ConfigError(f"no topic needs the panel {panel!r}; there are {', '.join(updater.plans)}")
         states = [updater.train(panel) for panel in panels or updater.plans]
     return tuple(state.outcome for state in states if state.outcome)

@@ -45,6 +45,21 @@ def exchange() -> Iterator[SimulatedExchange]:
         yield exchange
 
 
+def traced(strace: psutil.Process) -> psutil.Process:
+    """Python under strace, which has children of its own for a moment, to find out what the kernel can do."""
+    found: list[psutil.Process] = []
+
+    def there() -> bool:
+        for child in strace.children():
+            with suppress(psutil.NoSuchProcess):
+                if "cli.main" in child.cmdline() and child.name() != "strace":
+                    found.append(child)
+        return bool(found)
+
+    eventually(there, 20, "the process under strace")
+    return found[0]
+
+
 @contextmanager
 def running(watch: Watch, *arguments: str, **environment: str) -> Iterator[tuple[psutil.Process, list[str]]]:
     """Python with these arguments, watched, and its lines so far; ended with SIGTERM, for strace lets none through."""
@@ -61,9 +76,7 @@ def running(watch: Watch, *arguments: str, **environment: str) -> Iterator[tuple
     reader = threading.Thread(target=lines.extend, args=(process.stdout,), daemon=True)
     reader.start()
     outer = psutil.Process(process.pid)
-    if STRACE:
-        eventually(lambda: bool(outer.children()), 10, "the process under strace")
-    inner = outer.children()[0] if STRACE else outer
+    inner = traced(outer) if STRACE else outer
     try:
         yield inner, lines
     except AssertionError:

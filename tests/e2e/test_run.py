@@ -116,6 +116,52 @@ def running(data_dir: Path) -> Iterator[Node]:
         node.reader.join(timeout=10)
 
 
+def child_of(node: Node, module: str) -> psutil.Process | None:
+    """The child of ``birnn run`` that runs this module, or the training below its updater; None while there is none."""
+    for process in node.family()[1:]:
+        try:
+            if module in process.cmdline() and alive(process):
+                return process
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def price(node: Node) -> float:
+    """What the exchange of this node says ETH costs now."""
+    asker = child_of(node, "inference")
+    assert asker
+    url = asker.environ()["BINANCE_REST_URLS"]
+    return float(requests.get(f"{url}/api/v3/ticker/price?symbol=ETHUSDT", timeout=2).json()["price"])
+
+
+@pytest.mark.timeout(300)
+def test_kill_9_of_any_child_is_survived(tmp_path: Path) -> None:
+    with running(tmp_path) as node:
+        eventually(node.ready, 60, "/readyz")
+        eventually(lambda: child_of(node, "updater.child") is not None, 60, "a training")
+        before = price(node)
+        for module in ("updater.child", "market.simulated", "inference", "worker", "updater"):
+            eventually(lambda module=module: child_of(node, module) is not None, 90, module)  # type: ignore[misc]
+            killed = child_of(node, module)
+            assert killed
+            killed.kill()
+
+            def is_back(module: str = module, killed: psutil.Process = killed) -> bool:
+                again = child_of(node, module)
+                return again is not None and again.pid != killed.pid
+
+            eventually(is_back, 120, f"the return of {module}")
+            eventually(node.ready, 60, f"/readyz after the end of {module}")
+            assert node.process.poll() is None
+        assert price(node) == pytest.approx(before, rel=0.05), "the same tape goes on, at the same place"
+        asked = len([event for event in node.events("node") if "value" in event])
+        assert asked
+        eventually(lambda: "persistence" not in node.versions(), 150, "a network behind each topic all the same")
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(timeout=10) == 0
+
+
 def test_an_operators_first_evening(tmp_path: Path) -> None:
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz")
