@@ -333,7 +333,7 @@ def show_pipeline(markets: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 verdicts = judge(made, one, Registry(Path(folder)), now_ms)
             for verdict in verdicts:
-                equal = verdict.reason.startswith("equal to the naive forecast")
+                equal = verdict.adds_nothing
                 counts[name]["equal" if equal else "promoted" if verdict.promoted else "refused"] += 1
     print(
         f"\nTrained networks: {markets} random-walk markets of {days} days, {len(topics)} return topics each, one epoch"

@@ -211,7 +211,7 @@ def _topic(entry: _Node, wallet: _Wallet) -> Topic:
         target=target,
         horizon_min=_horizon_min(parameters.at("Horizon"), known, target, topic_id.value, wallet.network),
         loss=_loss(parameters.at("Loss"), known, target),
-        volatility=_volatility(parameters.at("Volatility"), target),
+        volatility=_volatility(parameters.at("Volatility"), known, target),
         network=wallet.network,
         epoch_length_blocks=known.epoch_length_blocks if known else None,
         endpoint=endpoint.value,
@@ -306,13 +306,16 @@ def _loss(node: _Node, known: CatalogueTopic | None, target: Target) -> str:
     return loss
 
 
-def _volatility(node: _Node, target: Target) -> Volatility:
+def _volatility(node: _Node, known: CatalogueTopic | None, target: Target) -> Volatility:
+    right = Volatility(known.volatility) if known and known.volatility else Volatility.STD_HORIZON
     if node.value is None:
-        return Volatility.STD
+        return right
     if target is not Target.VOLATILITY:
         node.wrong(f"it says what a volatility topic means and Target is {target}; remove it")
     if node.value not in list(Volatility):
         node.wrong(f"it must be one of {', '.join(Volatility)}")
+    if known and node.value != right:
+        _contradiction(node, known, right)
     return Volatility(node.value)
 
 

@@ -40,16 +40,22 @@ class Volatility(StrEnum):
     """What a volatility topic means by the word: a measure of the horizon's log-returns, and its unit."""
 
     STD = "std"  # sample standard deviation (about the mean, n - 1), per minute
-    STD_HORIZON = "std_horizon"  # the same over the horizon: times the square root of its minutes
+    # The same over the horizon, times the square root of its minutes: the network's own definition, and the default.
+    STD_HORIZON = "std_horizon"
     STD_ANNUAL = "std_annual"  # the same a year: times the square root of 525,600
     RMS = "rms"  # square root of the mean square, per minute
     RMS_HORIZON = "rms_horizon"  # the same over the horizon: the square root of the sum of the squares
     RMS_ANNUAL = "rms_annual"  # the same a year
 
     @property
+    def measure(self) -> str:
+        """What is measured, without its unit: ``std`` or ``rms``."""
+        return self.partition("_")[0]
+
+    @property
     def about_zero(self) -> bool:
-        """Whether it measures the returns themselves and not their distance from the mean."""
-        return self.startswith("rms")
+        """True if the returns themselves are measured and not their distance from the mean."""
+        return self.measure == "rms"
 
     def factor(self, horizon_min: int) -> float:
         """What a volatility per minute is multiplied by.
@@ -79,7 +85,7 @@ class Topic:
     symbol: str  # as the exchange writes it: "ETHUSDT"
     target: Target
     horizon_min: int  # from the moment of asking to the moment forecast
-    volatility: Volatility = Volatility.STD  # of a volatility topic alone
+    volatility: Volatility = Volatility.STD_HORIZON  # of a volatility topic alone
     loss: str = "mse"  # the topic's loss on the network, one of the values of LOSS_NAMES
     network: str | None = None  # chain id; None when the config does not say
     epoch_length_blocks: int | None = None  # from the catalogue; None for a topic it does not know
@@ -103,10 +109,12 @@ class Topic:
 
     @property
     def asked(self) -> str:
-        """The target, and of a volatility its definition where that is not the default."""
-        if self.target is not Target.VOLATILITY or self.volatility is Volatility.STD:
-            return self.target.value
-        return f"{self.target.value} {self.volatility.value}"
+        """The target, and of a volatility its definition.
+
+        >>> Topic(topic_id=79, token="BTC", symbol="BTCUSDT", target=Target.VOLATILITY, horizon_min=15).asked
+        'volatility std_horizon'
+        """
+        return f"{self.target} {self.volatility}" if self.target is Target.VOLATILITY else self.target.value
 
     @property
     def proxy(self) -> str:
@@ -140,6 +148,7 @@ class CatalogueTopic:
     target: str  # a Target, or CLASSIFICATION
     loss: str
     epoch_length_blocks: int
+    volatility: str | None  # a Volatility; None where the target is not volatility
 
 
 @cache

@@ -24,6 +24,7 @@ class Answer:
     answered_ms: int
     market: str  # BINANCE or SIMULATED
     venue: str = ""  # who told the anchor
+    forecast: str = ""  # "network", or "naive" for the naive forecast's number; empty: an older release did not say
     truth_ratio: float = 1.0  # of the truth venue's prices to those of the anchor's level; what a price started from
 
     @property
@@ -49,6 +50,8 @@ class Answer:
             (b"x-as-of", iso(self.asof_ms).encode()),
             (b"x-answered", iso(self.answered_ms).encode()),
         ]
+        if self.forecast:
+            said.append((b"x-forecast", self.forecast.encode("latin-1")))
         if self.venue:
             said.append((b"x-venue", self.venue.encode("latin-1")))
         if self.truth_ratio != 1.0:

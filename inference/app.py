@@ -30,6 +30,7 @@ from inference.ledger import READ_S, Ledger, silent
 from inference.metrics import Metrics
 from inference.question import BadQuestion, network_name, whole_number
 from inference.service import InferenceService
+from model.forecaster import NAIVE, NETWORK
 
 GATHER_LINES_S = 0.1  # log lines are written in batches, so that a burst of questions is not slowed by each line
 KEEP_ALIVE_S = 75
@@ -235,6 +236,7 @@ def _read(raw: bytes) -> tuple[int | None, int | None, str | None]:
 def _of(answer: Answer, now_ms: int) -> dict[str, Any]:
     return {
         "version": answer.version,
+        "forecast": answer.forecast,
         "asof_ms": answer.asof_ms,
         "anchor_age_ms": answer.anchor_age_ms(now_ms),
         "forecast_age_ms": answer.forecast_age_ms(now_ms),
@@ -248,7 +250,7 @@ def _of(answer: Answer, now_ms: int) -> dict[str, Any]:
 def _state(service: InferenceService, topic: Topic, reason: str) -> dict[str, Any]:
     """One topic as ``/topics`` shows it."""
     outlook, price, last, now_ms = service.outlook(topic), service.anchor(topic), service.last(topic), service.now_ms()
-    instead = service.instead_of_champion(topic)
+    instead, naive = service.instead_of_champion(topic), service.why_naive(topic)
     given = last and {"height": last.height, "answered": iso(last.answered_ms), **_of(last, last.answered_ms)}
     return {
         "topic_id": topic.topic_id,
@@ -265,6 +267,8 @@ def _state(service: InferenceService, topic: Topic, reason: str) -> dict[str, An
         "reason": reason,
         "champion": (outlook.champion or None) if outlook else None,
         "persistence": instead,
+        "forecast": None if naive is None else NAIVE if naive else NETWORK,
+        "naive_because": naive or "",
         "fault": outlook.fault if outlook else "",
         "anchor": price.price if price else None,
         "venue": (price.venue or None) if price else None,

@@ -6,7 +6,7 @@ of its own, within milliseconds, and read only at start and for questions older 
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import fields
@@ -24,8 +24,9 @@ from core.errors import ConfigError, WorkerError
 from core.topic import Topic
 from inference.answer import Answer
 from inference.drain import Drain
+from model.forecaster import NAIVE, PERSISTENCE
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
 READS_CLOSE_S = 0.2  # nobody waits for an answer any more when the ledger is closed
 READ_S = 1.0  # for the database to say what was answered before; the node waits without end, so we must not
@@ -59,8 +60,16 @@ answers = sa.Table(
     sa.Column("market", sa.String, nullable=False),
     sa.Column("venue", sa.String, nullable=False, server_default=""),
     sa.Column("truth_ratio", sa.Float, nullable=False, server_default="1"),
+    sa.Column("forecast", sa.String, nullable=False, server_default=""),  # network, naive, or empty: not known
 )
-ADDED_IN_2 = ("venue", "truth_ratio")  # columns; what schema 1 wrote has their defaults
+# What each schema brought: columns, whose defaults the rows of before get, and what those rows meant by their values.
+ADDED: Mapping[int, tuple[str, ...]] = {2: ("venue", "truth_ratio"), 3: ("forecast",)}
+REWRITTEN: Mapping[int, tuple[sa.Update, ...]] = {
+    3: (
+        answers.update().where(answers.c.target == "volatility").values(target="volatility std"),
+        answers.update().where(answers.c.version == PERSISTENCE).values(forecast=NAIVE),
+    )
+}
 KEY = tuple(column.name for column in answers.primary_key)
 QUESTION = ("market", "symbol", "target", "horizon_min")  # with other ones it was another question
 ROW = attrgetter(*(column.name for column in answers.c))
@@ -344,10 +353,13 @@ def _prepare(engine: sa.Engine) -> None:
         found = connection.execute(sa.select(sa.func.max(schema.c.version))).scalar_one()
         if found is None:
             connection.execute(schema.insert().values(version=SCHEMA_VERSION))
-        elif found == 1:
-            for column in (answers.c[name] for name in ADDED_IN_2):
-                definition = sa.schema.CreateColumn(column).compile(dialect=engine.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {answers.name} ADD COLUMN {definition}")
+        elif 1 <= found < SCHEMA_VERSION:
+            for version in range(found + 1, SCHEMA_VERSION + 1):
+                for column in (answers.c[name] for name in ADDED[version]):
+                    definition = sa.schema.CreateColumn(column).compile(dialect=engine.dialect)
+                    connection.exec_driver_sql(f"ALTER TABLE {answers.name} ADD COLUMN {definition}")
+                for statement in REWRITTEN.get(version, ()):
+                    connection.execute(statement)
             connection.execute(schema.insert().values(version=SCHEMA_VERSION))
         elif found != SCHEMA_VERSION:
             raise ConfigError(

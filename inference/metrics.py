@@ -121,6 +121,11 @@ class _State(Collector):
         persistence = GaugeMetricFamily(
             "birnn_topic_persistence", "1 when the naive forecast answers in a champion's place", labels=TOPIC_LABELS
         )
+        naive = GaugeMetricFamily(
+            "birnn_topic_naive",
+            "1 when the forecast is the naive one: no champion answers, or the network adds nothing",
+            labels=TOPIC_LABELS,
+        )
         anchor = GaugeMetricFamily("birnn_anchor_age_seconds", "Age of the newest trade price", labels=["symbol"])
         klines = GaugeMetricFamily(
             "birnn_kline_age_seconds", "Since the newest closed kline ended", labels=["symbol", "panel"]
@@ -131,6 +136,8 @@ class _State(Collector):
         for topic in service.topics:
             ready.add_metric(_labels(topic), float(topic.key not in not_ready))
             persistence.add_metric(_labels(topic), float(bool(service.instead_of_champion(topic))))
+            if (why := service.why_naive(topic)) is not None:
+                naive.add_metric(_labels(topic), float(bool(why)))
             price, outlook = service.anchor(topic), service.outlook(topic)
             if price and topic.symbol not in symbols:
                 symbols.add(topic.symbol)
@@ -183,7 +190,7 @@ class _State(Collector):
             free.add_metric([], shutil.disk_usage(self._data_dir).free)
         of_venues = (*of_venues, free)
         of_feed = (feed, incidents, stream, ahead, *of_venues)
-        return ready, persistence, anchor, klines, model, *of_feed, failures, dropped, unwritten
+        return ready, persistence, naive, anchor, klines, model, *of_feed, failures, dropped, unwritten
 
 
 def _of_venues(venues: Failover) -> Iterable[Metric]:

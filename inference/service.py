@@ -21,7 +21,19 @@ from market.basis import Ratio
 from market.klines import Klines
 from market.provider import Price
 from model.features import rows_needed
-from model.forecaster import PERSISTENCE, BiRNNForecaster, Forecasts, HeadForecast, Naive, Reasons, carried, value
+from model.forecaster import (
+    ADDS_NOTHING,
+    NAIVE,
+    NETWORK,
+    PERSISTENCE,
+    BiRNNForecaster,
+    Forecasts,
+    HeadForecast,
+    Naive,
+    Reasons,
+    carried,
+    value,
+)
 from model.heads import LONGEST_LOOKBACK, Head, head_of, panel_of, panels_for
 from model.registry import Registry
 
@@ -163,6 +175,7 @@ class InferenceService:
             network=topic.network or "",
             value=decimal_text(made.number),
             version=made.forecast.version,
+            forecast=NAIVE if made.forecast.is_naive else NETWORK,
             symbol=topic.symbol,
             target=self._asked[topic.key],
             horizon_min=topic.horizon_min,
@@ -233,6 +246,14 @@ class InferenceService:
         """Why the naive forecast would answer a topic now; empty when the champion does."""
         outlook = self._outlooks.get(topic.key)
         return outlook.why_no_champion(self._clock.now_ms(), self.limits) if outlook else ""
+
+    def why_naive(self, topic: Topic) -> str | None:
+        """Why a topic's answer would be the naive forecast now; empty if a network makes it, None before any candle."""
+        outlook = self._outlooks.get(topic.key)
+        if outlook is None:
+            return None
+        instead = self.instead_of_champion(topic)
+        return instead or (ADDS_NOTHING if outlook.forecast and outlook.forecast.is_naive else "")
 
     def anchor(self, topic: Topic) -> Price | None:
         """The newest trade price of the topic's symbol."""

@@ -35,6 +35,8 @@ from model.features import (
 from model.heads import LEADER, MINUTE, PANELS, Head, Kind, Panel, candle_returns, decode, head_of, naive, panel_of
 
 PERSISTENCE = "persistence"  # the version of the naive forecast
+NETWORK, NAIVE = "network", "naive"  # what an answer's number comes from
+ADDS_NOTHING = "the network adds nothing"
 MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
 MOST_TIMES = 50.0  # so is a volatility that many times above or below the present one
 # Weight of a minute's squared return in what is expected of a variance, as measured (docs/decisions/0005).
@@ -53,6 +55,11 @@ class HeadForecast:
     log_return: float | None = None  # ln(price at the horizon / price now)
     volatility: float | None = None  # per minute
     scale: float  # present volatility of one candle of the head's panel
+
+    @property
+    def is_naive(self) -> bool:
+        """True if the number is the naive forecast's: no network made it, or calibration or gate took the edge out."""
+        return self.version == PERSISTENCE or self.log_return == 0.0
 
 
 Forecasts = dict[tuple[str, Head], HeadForecast]

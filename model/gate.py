@@ -12,6 +12,7 @@ import numpy as np
 
 from market.klines import Floats, Ints
 from model.evaluation import TopicForecasts
+from model.forecaster import ADDS_NOTHING
 from model.hac import mean_over_time
 from model.heads import Head, head_of
 
@@ -168,21 +169,19 @@ def decide(contest: Contest) -> Decision:
     >>> decide(Contest(naive=against(0.7))).reason
     'no better than the naive forecast'
     >>> decide(Contest(naive=against(0.7), is_naive=True)).reason
-    'equal to the naive forecast: it changes nothing and claims no skill'
+    'naive: the network adds nothing'
     >>> decide(Contest(naive=against(1.0), champion=against(0.6))).reason
     'better than the naive forecast, but worse than the champion'
     """
     if not contest.naive.sound:
         return Decision(promoted=False, reason="no row to judge on, or a loss that is not finite")
     if contest.is_naive:
-        promoted, reason = _beside_champion(
-            contest, "equal to the naive forecast", ": it changes nothing and claims no skill"
-        )
+        promoted, reason = _beside_champion(contest, f"naive: {ADDS_NOTHING}")
         return Decision(promoted=promoted, reason=reason)
     found = _against_naive(contest)
     if not found.promoted:
         return found
-    promoted, reason = _beside_champion(contest, found.reason, "")
+    promoted, reason = _beside_champion(contest, found.reason)
     return replace(found, promoted=promoted, reason=reason)
 
 
@@ -224,13 +223,13 @@ def _against_naive(contest: Contest) -> Decision:
     return say("better than the naive forecast", promoted=True)
 
 
-def _beside_champion(contest: Contest, merit: str, more: str) -> tuple[bool, str]:
-    """Whether a challenger of some merit takes a champion's place, and why; ``more`` is said where nobody is in it."""
+def _beside_champion(contest: Contest, merit: str) -> tuple[bool, str]:
+    """True if a challenger of some merit takes a champion's place, and why."""
     champion = contest.champion
     if champion is None or not champion.sound:
-        return True, f"{merit}{more}" + ("" if more else "; there was no champion")
+        return True, merit if contest.is_naive else f"{merit}; there was no champion"
     if contest.champion_is_naive:
-        return True, f"{merit}{more}" + ("" if more else ", which the champion is equal to")
+        return True, merit if contest.is_naive else f"{merit}, which the champion is equal to"
     if champion.no_higher:
         return True, f"{merit}, and no worse than the champion"
     age = f"the champion is {contest.champion_age_h:.0f} h old"

@@ -33,7 +33,9 @@ from model.heads import head_of
 
 TEMPORARY = ".tmp-"
 
-Question = tuple[str | None, str, str, Target, Volatility, int]  # what a champion was chosen for
+# What a champion was chosen for. Of a volatility only its measure: a network forecasts it per minute, and an answer is
+# brought to the unit that its topic asks for.
+Question = tuple[str | None, str, str, Target, str, int]
 
 
 class Champion(StrictModel):
@@ -48,7 +50,7 @@ class Champion(StrictModel):
     symbol: str
     target: Target
     horizon_min: PositiveInt
-    volatility: Volatility = Volatility.STD
+    volatility: Volatility = Volatility.STD  # what a file of before this field meant
 
     def serves(self, topic: Topic) -> bool:
         """Whether it was chosen for this very question."""
@@ -56,8 +58,8 @@ class Champion(StrictModel):
 
     @property
     def question(self) -> Question:
-        """Network, token, symbol, target, definition of volatility and horizon it was chosen for."""
-        return (self.network, self.token, self.symbol, self.target, self.volatility, self.horizon_min)
+        """Network, token, symbol, target, measure of volatility and horizon it was chosen for."""
+        return (self.network, self.token, self.symbol, self.target, self.volatility.measure, self.horizon_min)
 
 
 class Demotion(StrictModel):
@@ -320,12 +322,12 @@ def check(topic: Topic, champion: Champion) -> None:
 
 
 def _question(topic: Topic) -> Question:
-    return (topic.network, topic.token, topic.symbol, topic.target, topic.volatility, topic.horizon_min)
+    return (topic.network, topic.token, topic.symbol, topic.target, topic.volatility.measure, topic.horizon_min)
 
 
 def _words(question: Question) -> str:
-    network, token, symbol, target, volatility, horizon_min = question
-    what = f"{target} ({volatility})" if target is Target.VOLATILITY else target
+    network, token, symbol, target, measure, horizon_min = question
+    what = f"{target} ({measure})" if target is Target.VOLATILITY else target
     return f"{token} {what} {horizon_text(horizon_min)} of {symbol} on {network or 'a network not given'}"
 
 

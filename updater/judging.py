@@ -21,7 +21,7 @@ from model.artefact import Artefact
 from model.calibration import Calibration
 from model.evaluation import TopicForecasts, forecasts, onnx_network, outputs
 from model.features import Floats32
-from model.forecaster import BiRNNForecaster
+from model.forecaster import ADDS_NOTHING, BiRNNForecaster
 from model.gate import SCORED_TICKS, Decision, compare, judge_topics, scored_from, why_demoted
 from model.heads import Head, Kind, head_of
 from model.registry import Champion, Registry, check
@@ -214,7 +214,7 @@ def without_unproven(challenger: Artefact, verdicts: Sequence[Verdict]) -> tuple
                 update={
                     "promoted": unproven(verdict),
                     "challenger": verdict.naive,
-                    "reason": f"equal to the naive forecast: an edge was taken out ({verdict.reason})",
+                    "reason": f"naive: {ADDS_NOTHING}: an edge was taken out ({verdict.reason})",
                 }
             )
             if (verdict.symbol, verdict.head) in silenced

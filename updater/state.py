@@ -54,6 +54,11 @@ class Verdict(Record):
     pooled: bool = False  # the test is the one over all symbols of the head
     demoted: str = ""  # which champion had to go before the challenger was judged, and why; empty if none
 
+    @property
+    def adds_nothing(self) -> bool:
+        """True if the network's forecasts are the naive forecast's on every judge row: equal losses say so."""
+        return self.challenger is not None and self.challenger == self.naive
+
 
 class Outcome(Record):
     """The end of one training round of one panel."""

@@ -54,6 +54,7 @@ class Reply:
     status: int | None = None  # None: nothing did, and ``failure`` says why
     body: bytes = b""  # its first BODY_LIMIT bytes
     model_version: str | None = None
+    forecast: str | None = None  # "network" or "naive", as the endpoint says it
     anchor_age_ms: int | None = None  # as the endpoint says it, None where it does not
     forecast_age_ms: int | None = None
     failure: str = ""
@@ -81,6 +82,7 @@ def ask(url: str, timeout_s: float) -> Reply:
                     status=response.status_code,
                     body=bytes(body),
                     model_version=response.headers.get("X-Model-Version"),
+                    forecast=response.headers.get("X-Forecast"),
                     anchor_age_ms=_age_ms(response.headers.get("X-Anchor-Age-Ms")),
                     forecast_age_ms=_age_ms(response.headers.get("X-Forecast-Age-Ms")),
                 )
@@ -181,6 +183,7 @@ class DryRunNode:
             status=reply.status,
             body=reply.body[:SHOWN_BODY].decode("utf-8", "replace"),
             model_version=reply.model_version,
+            forecast=reply.forecast,
             anchor_age_ms=reply.anchor_age_ms,
             forecast_age_ms=reply.forecast_age_ms,
             took_ms=took_ms,

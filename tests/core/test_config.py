@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.config import OUR_KEYS, topics_from_config
 from core.errors import ConfigError
-from core.topic import Target, Topic, Volatility
+from core.topic import Target, Topic, Volatility, catalogue
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.json"
 Read = Callable[[object], tuple[Topic, ...]]
@@ -153,10 +153,22 @@ def test_the_catalogue_may_be_repeated_in_other_words(read: Read) -> None:
 
 
 @pytest.mark.parametrize("word", list(Volatility))
-def test_a_volatility_topic_may_say_what_it_means(read: Read, word: str) -> None:
-    said, silent = read(config(entry(82, Token="SOL", Volatility=word), entry(79, Token="BTC")))
-    assert (said.volatility, silent.volatility) == (word, Volatility.STD)
+def test_a_volatility_topic_that_the_catalogue_does_not_know_may_say_what_it_means(read: Read, word: str) -> None:
+    asked = entry(9999, Token="SOL", Target="volatility", Horizon="15m", Volatility=word)
+    said, silent = read(config(asked, entry(9998, Token="SOL", Target="volatility", Horizon="15m")))
+    assert (said.volatility, silent.volatility) == (word, Volatility.STD_HORIZON)
     assert said.unit == Volatility(word).factor(15)
+
+
+def test_every_volatility_topic_of_the_catalogue_has_the_network_s_definition() -> None:
+    definitions = {(topic.target == "volatility", topic.volatility) for topic in catalogue().values()}
+    assert definitions == {(True, "std_horizon"), (False, None)}
+
+
+def test_the_definition_of_a_catalogue_topic_may_be_repeated(read: Read) -> None:
+    said, silent = read(config(entry(82, Token="SOL", Volatility="std_horizon"), entry(79, Token="BTC")))
+    assert said.volatility is silent.volatility is Volatility.STD_HORIZON
+    assert said.unit == 15**0.5
 
 
 @pytest.mark.parametrize(
@@ -262,6 +274,15 @@ def without(key: str) -> dict[str, Any]:
         ),
         pytest.param(
             config(entry(Volatility="std")), ['Volatility was "std"', "Target is price", "remove"], id="of a price"
+        ),
+        *(
+            pytest.param(
+                config(entry(82, Token="SOL", Volatility=word)),
+                [f'Volatility was "{word}"', 'topic 82 of allora-testnet-1 has Volatility "std_horizon"', "write that"],
+                id=f"{word} of a catalogue topic",
+            )
+            for word in Volatility
+            if word is not Volatility.STD_HORIZON
         ),
         pytest.param(config(entry(Symbol="PAXGUSDT")), ["pair of XAU", "Token is ETH"], id="Symbol of gold"),
         pytest.param(

@@ -14,7 +14,10 @@ from core.topic import CLASSIFICATION, LOSS_NAMES, Target, Topic, catalogue, hor
 
 def test_the_catalogue_is_the_networks_list(shared_data: Path) -> None:
     listed = json.loads((shared_data / "topics.json").read_text("utf-8"))["topics"]
-    assert [asdict(topic) for topic in catalogue().values()] == listed
+    ours = [asdict(topic) for topic in catalogue().values()]
+    for topic in ours:
+        del topic["volatility"]  # the list does not say it
+    assert ours == listed
 
 
 def test_every_catalogue_topic_can_become_a_topic() -> None:

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import requests
 
 from core.clock import HOUR_MS, MINUTE_MS, iso
 from core.settings import NoModelPolicy
-from core.topic import Target, Topic
+from core.topic import Target, Topic, Volatility
 from inference.ledger import RECENT
 from market.binance import Binance
 from market.klines import Klines
@@ -65,7 +67,7 @@ def test_an_answer_is_the_bare_decimal_and_its_headers_say_what_it_rests_on(
     assert DECIMAL.fullmatch(answer.text)
     assert answer.headers["Content-Type"].startswith("text/plain")
     assert answer.headers["X-Topic"] == str(asked.topic_id)
-    assert answer.headers["X-Model-Version"] == "persistence"
+    assert (answer.headers["X-Model-Version"], answer.headers["X-Forecast"]) == ("persistence", "naive")
     assert answer.headers["X-As-Of"] in {iso(BASE_MS), iso(BASE_MS // HOUR_MS * HOUR_MS)}
     assert 0 <= int(answer.headers["X-Anchor-Age-Ms"]) < 30_000
     asked_ms, answered_ms = (moment_ms(answer.headers[name]) for name in ("X-Asked", "X-Answered"))
@@ -162,7 +164,7 @@ def test_one_log_line_per_question(served: Node) -> None:
     given = next(line for line in served.lines if line["height"] == 42)
     assert set(given) == {
         "topic_id", "network", "token", "height", "status", "took_ms", "version", "asof_ms", "anchor_age_ms", "value",
-        "asked_ms", "answered_ms", "forecast_age_ms", "venue", "truth_ratio",
+        "asked_ms", "answered_ms", "forecast_age_ms", "venue", "truth_ratio", "forecast",
     }  # fmt: skip
     assert (given["topic_id"], given["token"], given["status"], given["asof_ms"]) == (82, "SOL", 200, BASE_MS)
     assert given["asked_ms"] - given["forecast_age_ms"] == given["asof_ms"]
@@ -228,10 +230,12 @@ def test_pages_for_people_and_machines(served: Node) -> None:
     sol = states[82]
     assert (sol["token"], sol["symbol"], sol["target"], sol["horizon"]) == ("SOL", "SOLUSDT", "volatility", "15m")
     assert (sol["ready"], sol["champion"], sol["persistence"]) == (True, None, "no champion yet")
+    assert (sol["forecast"], sol["naive_because"], sol["volatility"]) == ("naive", "no champion yet", "std_horizon")
     assert sol["last_answer"]["height"] == 77
     scraped = served.get("/metrics").text
     assert 'birnn_answers_total{network="allora-testnet-1",status="200",topic="82",version="persistence"}' in scraped
     assert 'birnn_topic_persistence{network="allora-testnet-1",topic="82"} 1.0' in scraped
+    assert 'birnn_topic_naive{network="allora-testnet-1",topic="82"} 1.0' in scraped
     assert 'birnn_anchor_age_seconds{symbol="SOLUSDT"}' in scraped
     assert 'birnn_market_info{market="SIMULATED"} 1.0' in scraped
     served.get("/inference/ETH?topic=123456")
@@ -442,8 +446,55 @@ def test_a_champion_answers_by_its_target_and_each_panel_has_its_own(
                 assert expected != 0
                 if asked.target is Target.PRICE:
                     expected = kept.anchor * math.exp(expected)
-            assert float(answer.text) == pytest.approx(expected, rel=1e-12)
+            assert expected
+            assert float(answer.text) == pytest.approx(expected * asked.unit, rel=1e-12)
+            assert (answer.headers["X-Forecast"], kept.forecast) == ("network", "network")
         assert versions == {1: minute, 82: minute, 2: hour, 64: hour}
+
+
+def test_a_network_that_adds_nothing_is_called_naive_wherever_its_answer_is_told_of(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    registry = Registry(tmp_path)
+    version = publish(registry, 0.0, clock.now_ms())  # a return of nothing, and the present volatility
+    registry.promote([ETH_10M, SOL_15M], version, clock.now_ms())
+    with node(tmp_path, exchange, clock, topics=[ETH_10M, SOL_15M]) as running:
+        eth, sol = running.get("/inference/ETH?height=5"), running.get("/inference/SOL?height=5")
+        assert (eth.headers["X-Model-Version"], eth.headers["X-Forecast"]) == (version, "naive")
+        assert (sol.headers["X-Model-Version"], sol.headers["X-Forecast"]) == (version, "network")
+        states = {state["topic_id"]: state for state in running.get("/topics").json()}
+        assert (states[1]["forecast"], states[1]["naive_because"]) == ("naive", "the network adds nothing")
+        assert (states[82]["forecast"], states[82]["naive_because"]) == ("network", "")
+        assert states[1]["last_answer"]["forecast"] == "naive"
+        scraped = running.get("/metrics").text
+        assert 'birnn_topic_naive{network="allora-testnet-1",topic="1"} 1.0' in scraped
+        assert 'birnn_topic_persistence{network="allora-testnet-1",topic="1"} 0.0' in scraped
+        assert 'birnn_topic_naive{network="allora-testnet-1",topic="82"} 0.0' in scraped
+        eventually(lambda: len(running.lines) == 2, what="the log lines")
+        assert {line["topic_id"]: line["forecast"] for line in running.lines} == {1: "naive", 82: "network"}
+        eventually(lambda: not running.ledger.unwritten, what="the ledger")
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
+        rows = connection.execute("SELECT topic_id, target, forecast FROM answers ORDER BY topic_id").fetchall()
+    assert rows == [(1, "price", "naive"), (82, "volatility std_horizon", "network")]
+
+
+def test_a_champion_that_was_chosen_for_a_volatility_per_minute_answers_in_the_network_s_unit(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    registry = Registry(tmp_path)
+    version = publish(registry, 0.25, clock.now_ms())
+    registry.promote([replace(SOL_15M, volatility=Volatility.STD)], version, clock.now_ms())
+    with node(tmp_path, exchange, clock, topics=[SOL_15M]) as running:
+        answer = running.get("/inference/SOL")
+        outlook, kept = running.service.outlook(SOL_15M), running.service.last(SOL_15M)
+        assert answer.headers["X-Model-Version"] == version
+        assert outlook
+        assert outlook.forecast
+        assert kept
+        since_ms = kept.anchor_asof_ms - outlook.klines_end_ms
+        per_minute = carried(outlook.forecast, outlook.close, kept.anchor, since_ms).volatility
+        assert per_minute
+        assert float(answer.text) == pytest.approx(per_minute * 15**0.5, rel=1e-12)
 
 
 def test_a_swap_under_load_never_gives_a_mixed_or_missing_answer(

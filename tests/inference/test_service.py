@@ -458,4 +458,5 @@ def test_a_forecast_that_is_older_than_the_newest_candle_is_carried_from_its_own
     bench.market.prices = {"SOLUSDT": Price(price=close * 1.002, asof_ms=now_ms - 500)}
     expected = carried(before.forecast, close, close * 1.002, now_ms - 500 - asof_ms)
     assert expected.volatility != before.forecast.volatility
-    assert bench.service.make(SOL_15M, now_ms).number == expected.volatility
+    assert expected.volatility
+    assert bench.service.make(SOL_15M, now_ms).number == expected.volatility * SOL_15M.unit

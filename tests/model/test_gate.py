@@ -70,7 +70,7 @@ def beside(champion: Comparison, **more: bool | float) -> Contest:
         pytest.param(first(NOT_SURELY_WORSE, BETTER), False, "worse than the naive", id="what helps others harms here"),
         pytest.param(first(BY_CHANCE, replace(BETTER, won=2)), False, "2 of 5 blocks", id="blocks of the pooled test"),
         pytest.param(first(BETTER, UNSOUND), True, "better than the naive", id="pooled without a figure"),
-        pytest.param(replace(first(EQUAL), is_naive=True), True, "claims no skill", id="naive itself"),
+        pytest.param(replace(first(EQUAL), is_naive=True), True, "naive: the network adds nothing", id="naive itself"),
         pytest.param(replace(first(UNSOUND), is_naive=True), False, "not finite", id="naive is not finite"),
         pytest.param(beside(BETTER), True, "no worse than the champion", id="champion beaten"),
         pytest.param(beside(EQUAL), True, "no worse than the champion", id="champion equalled"),
@@ -93,19 +93,19 @@ def beside(champion: Comparison, **more: bool | float) -> Contest:
         pytest.param(
             replace(first(EQUAL), is_naive=True, champion=BY_CHANCE),
             True,
-            "equal to the naive forecast, and no worse than the champion",
+            "naive: the network adds nothing, and no worse than the champion",
             id="naive beats the champion",
         ),
         pytest.param(
             replace(first(EQUAL), is_naive=True, champion=WORSE),
             False,
-            "equal to the naive forecast, but worse than the champion",
+            "naive: the network adds nothing, but worse than the champion",
             id="the champion beats naive",
         ),
         pytest.param(
             replace(first(EQUAL), is_naive=True, champion=EQUAL, champion_is_naive=True),
             True,
-            "claims no skill",
+            "naive: the network adds nothing",
             id="naive after naive",
         ),
     ],
@@ -253,7 +253,7 @@ def test_a_challenger_equal_to_naive_claims_nothing_whatever_was_evident() -> No
     evidence = [said(topic(1), 0.9 * came_true[:1500], came_true[:1500])]
     decision = judge_topics([said(topic(1), np.zeros(500), came_true[1500:], 1500)], {}, MINUTE_MS, evidence)["1"]
     assert decision.promoted
-    assert "claims no skill" in decision.reason
+    assert "naive: the network adds nothing" in decision.reason
 
 
 @pytest.mark.parametrize("noise", list(Noise))

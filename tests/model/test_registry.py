@@ -320,20 +320,28 @@ def test_a_champion_of_another_question_is_refused_and_then_forgotten(registry: 
     assert registry.champions()[other.key].previous is None
 
 
-@pytest.mark.parametrize("volatility", [Volatility.STD_ANNUAL, Volatility.RMS])
-def test_another_definition_of_volatility_is_another_question(registry: Registry, volatility: Volatility) -> None:
+def test_another_measure_of_volatility_is_another_question(registry: Registry) -> None:
     asked = replace(ETH_10M, target=Target.VOLATILITY)
     heads = tuple(Head(kind, 10).key for kind in (Kind.VOLATILITY, Kind.RMS))
     made = artefact()
     version = registry.publish(replace(made, manifest=made.manifest.model_copy(update={"heads": heads})))
     registry.promote([asked], version, now_ms=1)
     check(asked, registry.champions()[asked.key])
-    other = replace(asked, volatility=volatility)
-    words = rf"chosen for ETH volatility \(std\) 10m .* asks for ETH volatility \({volatility}\) 10m"
+    other = replace(asked, volatility=Volatility.RMS_HORIZON)
+    words = r"chosen for ETH volatility \(std\) 10m .* asks for ETH volatility \(rms\) 10m"
     with pytest.raises(IncompatibleModel, match=words):
         check(other, registry.champions()[other.key])
     registry.promote([other], version, now_ms=2)
     check(other, registry.champions()[other.key])
+
+
+@pytest.mark.parametrize("before", [Volatility.STD, Volatility.STD_ANNUAL])
+def test_another_unit_of_volatility_keeps_its_champion(registry: Registry, before: Volatility) -> None:
+    asked = replace(ETH_10M, target=Target.VOLATILITY, volatility=before)
+    made = artefact()
+    manifest = made.manifest.model_copy(update={"heads": (Head(Kind.VOLATILITY, 10).key,)})
+    registry.promote([asked], registry.publish(replace(made, manifest=manifest)), now_ms=1)
+    check(replace(asked, volatility=Volatility.STD_HORIZON), registry.champions()[asked.key])
 
 
 def test_a_loss_that_changed_keeps_its_champion(registry: Registry) -> None:

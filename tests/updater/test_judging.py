@@ -146,7 +146,7 @@ def test_skill_is_promoted_and_the_figures_are_told(registry: Registry) -> None:
     assert skill.challenger < skill.naive
     assert (price.promoted, price.reason) == (
         True,
-        "equal to the naive forecast: it changes nothing and claims no skill",
+        "naive: the network adds nothing",
     )
     assert (price.p, price.challenger) == (None, price.naive)
     assert not any(verdict.demoted for verdict in verdicts.values())
@@ -333,7 +333,7 @@ def test_an_edge_that_was_not_let_through_is_taken_out_where_nobody_else_serves(
     )
     assert lambdas(published) == {"BTCUSDT": 0.5, "ETHUSDT": 0.0}
     assert (price.promoted, price.challenger, price.p) == (True, price.naive, 0.3)
-    assert price.reason.startswith("equal to the naive forecast: an edge was taken out (better than")
+    assert price.reason.startswith("naive: the network adds nothing: an edge was taken out (better than")
     assert not volatility.promoted, "the last window's volatility is no forecast that a factor could make"
     assert Calibration.from_json(published.manifest.calibration).factor("BTCUSDT", head_of(BTC)) == GOOD
 

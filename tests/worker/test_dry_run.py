@@ -113,7 +113,7 @@ def heights(endpoint: Endpoint) -> list[int]:
 
 
 def test_an_answer_is_logged_as_it_would_be_submitted(endpoint: Endpoint) -> None:
-    endpoint.headers = {"X-Anchor-Age-Ms": "320", "X-Forecast-Age-Ms": "12400"}
+    endpoint.headers = {"X-Anchor-Age-Ms": "320", "X-Forecast-Age-Ms": "12400", "X-Forecast": "naive"}
     with capture_logs() as lines:
         value = node(endpoint, FakeClock()).answer(topic(), 340_000_080, opened_ms=START_MS - 700, closes_ms=START_MS)
     assert value == Decimal("2650.25")
@@ -133,6 +133,7 @@ def test_an_answer_is_logged_as_it_would_be_submitted(endpoint: Endpoint) -> Non
         "body": "2650.25",
         "value": "2650.25",
         "model_version": "v7",
+        "forecast": "naive",
         "anchor_age_ms": 320,
         "forecast_age_ms": 12_400,
         "window_ms": 700,
