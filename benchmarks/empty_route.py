@@ -9,7 +9,8 @@ import sys
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
-from inference.app import BACKLOG, create_server
+from inference.app import create_server
+from inference.listen import BACKLOG
 
 
 def empty_app() -> FastAPI:

@@ -1,5 +1,7 @@
 """Runs one of our modules as a child that does not outlive ``birnn run``, however that ends.
 
+Arguments: pid of the run, module, the module's own. By the pid ``core.processes`` tells children from others.
+
 The parent holds the other end of this process's standard input. When the parent is gone, killed included,
 reading gives end of file and the module is asked to stop: no orphan keeps the port or writes beside the next start.
 """
@@ -27,5 +29,5 @@ if __name__ == "__main__":
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     threading.Thread(target=_stop_with_parent, daemon=True, name="parent-watch").start()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    sys.argv = sys.argv[1:]
+    sys.argv = sys.argv[2:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -15,13 +15,15 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from cli.market import choose_market, local_environment, simulated_exchange, tape_folder
-from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
+from cli.market import market_for_once
+from cli.place import place_of
+from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
+from core.data_folder import only_updater
 from core.errors import ConfigError, MalformedKlines
 from core.logs import configure_logging
-from core.settings import Market, Settings, load_settings
+from core.settings import Market, Settings
 from market.klines import INTERVALS, interval_name
 
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
@@ -80,10 +82,11 @@ def _store(data_dir: Path | None) -> "KlineStore":
     """The store of the market in use."""
     from market.store import KlineStore  # noqa: PLC0415
 
-    settings = settings_from(data_dir=data_dir)
-    simulated = settings.market is Market.SIMULATED
-    configure_logging("error", service="birnn", simulated=simulated)  # what is wrong with a file, the verbs say
-    return KlineStore((tape_folder(settings, None) if simulated else settings.data_dir) / "klines")
+    place = place_of(settings_from(data_dir=data_dir))
+    # What is wrong with a file, the verbs say.
+    configure_logging("error", service="birnn", simulated=place.market is Market.SIMULATED)
+    print(place.sentence, flush=True)
+    return KlineStore(place.folder / "klines")
 
 
 def _stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
@@ -143,19 +146,10 @@ def sync(
     from updater.progress import show_cursor_again  # noqa: PLC0415
 
     intervals = [_interval_ms(text) for text in interval or ()]
-    settings = or_example(settings_from(config=config, data_dir=data_dir, market=market))
-    plans = list(panels_for(topics_from_config(*settings.config_files)).values())
-    choice = choose_market(settings)
-    print(choice.sentence, flush=True)
-    with ExitStack() as stack:
-        url, folder = None, settings.data_dir
-        if choice.market is Market.SIMULATED:
-            url, _ = stack.enter_context(simulated_exchange(settings, None))
-            folder = tape_folder(settings, None)
-        environment = local_environment(settings, url, folder)
-        local = load_settings(**{name.lower(): value for name, value in environment.items()})
+    with market_for_once(settings_from(config=config, data_dir=data_dir, market=market)) as local:
+        plans = list(panels_for(topics_from_config(*local.config_files)).values())
         quiet = sys.stderr.isatty() and local.log_level == "info"  # a bar is shown in the place of the lines
-        simulated = choice.market is Market.SIMULATED
+        simulated = local.market is Market.SIMULATED
         configure_logging("warning" if quiet else local.log_level, service="birnn", simulated=simulated)
         now_ms = SystemClock().now_ms()
         wanted = _wanted(plans, symbol, intervals, days, local.training_days, now_ms)
@@ -209,7 +203,7 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
     from market.sync import failed_in, sync_all  # noqa: PLC0415
     from market.venues import market_from, write_standing  # noqa: PLC0415
     from updater.progress import progress_of  # noqa: PLC0415
-    from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew, only_updater  # noqa: PLC0415
+    from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew  # noqa: PLC0415
 
     stop = threading.Event()  # ends the waits of requests that are under way, so that Ctrl-C need not wait for them
     store = KlineStore(settings.klines_dir)

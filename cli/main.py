@@ -23,18 +23,21 @@ from cli.market import (
     choose_market,
     exchange_arguments,
     local_environment,
+    market_for_once,
+    replaying,
     simulated_exchange,
-    tape_folder,
 )
+from cli.place import note_run, place_of, tape_folder, try_folders
 from cli.status import status_report, status_tables
 from cli.supervisor import Child, Supervisor
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
 from core.config import topics_from_config
-from core.errors import ConfigError
+from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
-from core.settings import Market, load_settings
+from core.settings import Market
 from core.topic import PROXIES, catalogue
+from inference.listen import listen, url_of
 from inference.probe import look, some_ready
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -68,15 +71,24 @@ def run(
     replay: ReplayOption = None,
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
+    notes: list[str] = []
     settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
-    choice = choose_market(settings)
-    print(choice.sentence, flush=True)
-    settings = or_example(settings)
+    settings = or_example(replaying(settings, replay), notes.append)
     topics_from_config(*settings.config_files)
-    if replay is not None and choice.market is not Market.SIMULATED:
-        raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
+        # What can be wrong on this machine is tried before any venue is asked. The socket stays ours until the end:
+        # questions find it while inference is started again, and no other instance can come to be asked in its place.
+        listener = stack.enter_context(listen(settings.host, settings.port))
+        try:
+            try_folders(settings, replay)
+        except ConfigError:
+            raise
+        except WorkerError as error:  # the disk: answers need none
+            notes.append(f"warning: {error}")
+        choice = choose_market(settings)
+        print("\n".join([choice.sentence, *notes]), flush=True)
+        note_run(settings, choice.market, replay)
         show = stack.enter_context(status_line())
         configure_logging(settings.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
         url, exchange, folder = None, None, settings.data_dir
@@ -86,9 +98,9 @@ def run(
             exchange = Child(module=EXCHANGE, arguments=again, process=process, starts=1)
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder)
-        base_url = f"http://{'127.0.0.1' if settings.host == '0.0.0.0' else settings.host}:{settings.port}"  # noqa: S104
+        base_url, fd = url_of(listener), listener.fileno()
         children = [
-            Child(module="inference"),
+            Child(module="inference", arguments=("--socket", str(fd)), sockets=(fd,)),
             Child(module="updater"),
             Child(module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url)),
         ]
@@ -123,21 +135,11 @@ def train(
     """One round now: sync the klines, train, judge, publish what wins."""
     from updater.service import checked_plans, train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
-    settings = or_example(settings_from(config=config, data_dir=data_dir, market=market))
-    topics = topics_from_config(*settings.config_files)
+    settings = settings_from(config=config, data_dir=data_dir, market=market)
+    topics = topics_from_config(*or_example(settings, lambda _: None).config_files)
     checked_plans(topics, panel or (), config_json)
-    choice = choose_market(settings)
-    print(choice.sentence, flush=True)
-    if replay is not None and choice.market is not Market.SIMULATED:
-        raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
-    with ExitStack() as stack:
-        url, folder = None, settings.data_dir
-        if choice.market is Market.SIMULATED:
-            url, _ = stack.enter_context(simulated_exchange(settings, replay))
-            folder = tape_folder(settings, replay)
-        environment = local_environment(settings, url, folder)
-        local = load_settings(**{name.lower(): value for name, value in environment.items()})
-        configure_logging(local.log_level, service="birnn", simulated=choice.market is Market.SIMULATED)
+    with market_for_once(settings, replay) as local:
+        configure_logging(local.log_level, service="birnn", simulated=local.market is Market.SIMULATED)
         outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
@@ -177,14 +179,14 @@ def backtest(
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
-    if settings.market is Market.SIMULATED:
-        settings = settings.model_copy(update={"data_dir": tape_folder(settings, None)})
+    place = place_of(settings_from(data_dir=data_dir))
+    print(place.sentence, flush=True)
     configured = None
     if config or not topic:
         configured = topics_from_config(*or_example(settings).config_files)
     asked = Asked(
         topics=chosen_topics(network, topic or (), configured),
-        data_dir=settings.data_dir,
+        data_dir=place.folder,
         data=data,
         start=start,
         end=end,
@@ -199,7 +201,7 @@ def backtest(
         quick=quick,
         command=shlex.join(["birnn", *sys.argv[1:]]),
     )
-    configure_logging(settings.log_level, service="birnn", simulated=settings.market is Market.SIMULATED)
+    configure_logging(settings.log_level, service="birnn", simulated=place.market is Market.SIMULATED)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         walk, recording = walk_of(asked)
@@ -247,14 +249,14 @@ def tune(
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
-    if settings.market is Market.SIMULATED:
-        settings = settings.model_copy(update={"data_dir": tape_folder(settings, None)})
+    place = place_of(settings_from(data_dir=data_dir))
+    print(place.sentence, flush=True)
     configured = None
     if config or not topic:
         configured = topics_from_config(*or_example(settings).config_files)
     asked = Asked(
         topics=chosen_topics(network, topic or (), configured),
-        data_dir=settings.data_dir,
+        data_dir=place.folder,
         data=data,
         end_ms=moment_of(end, "--end"),
         panels=panel or (),
@@ -268,7 +270,7 @@ def tune(
         adopt=adopt,
         anew=new,
     )
-    configure_logging(settings.log_level, service="birnn", simulated=settings.market is Market.SIMULATED)
+    configure_logging(settings.log_level, service="birnn", simulated=place.market is Market.SIMULATED)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     try:

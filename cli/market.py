@@ -1,20 +1,24 @@
 """Which market a command on this machine uses, and the settings its processes get for it."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from cli.place import place_of, said_market, tape_folder, try_folders
+from cli.verbs import or_example
 from core.clock import SystemClock
+from core.config import topics_from_config
 from core.errors import ConfigError, MarketUnavailable
-from core.settings import Market, Settings
-from market.venues import market_from
+from core.processes import CHILD
+from core.settings import Market, Settings, load_settings
 
 VENUE_PATIENCE_S = 3.0
 EXCHANGE_PATIENCE_S = 30.0
@@ -31,7 +35,7 @@ class MarketChoice:
 
 def choose_market(settings: Settings) -> MarketChoice:
     """Resolve ``MARKET``; not set at all, it counts as ``auto`` here."""
-    wanted = settings.market if "market" in settings.model_fields_set else Market.AUTO
+    wanted = said_market(settings)
     if wanted is Market.BINANCE:
         return MarketChoice(
             market=Market.BINANCE, sentence=f"market: real prices (MARKET=binance; {settings.market_venues})"
@@ -40,6 +44,8 @@ def choose_market(settings: Settings) -> MarketChoice:
         return MarketChoice(
             market=Market.SIMULATED, sentence="market: SIMULATED (MARKET=simulated); prices are invented"
         )
+    from market.venues import market_from  # noqa: PLC0415  (the line that refuses a second run is not to wait for it)
+
     venues = market_from(settings.model_copy(update={"market": Market.BINANCE}), SystemClock()).venues
     pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
     asked = {pool.submit(venue.hosts.answers, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
@@ -54,12 +60,6 @@ def choose_market(settings: Settings) -> MarketChoice:
         sentence=f"market: SIMULATED, prices are invented; no venue of MARKET_VENUES answered within "
         f"{VENUE_PATIENCE_S:.0f} s ({'; '.join(reasons)})",
     )
-
-
-def tape_folder(settings: Settings, replay: Path | None) -> Path:
-    """Where everything of one invented tape is kept: never beside real prices, nor beside another tape."""
-    tape = f"seed-{settings.seed}" if replay is None else f"replay-{replay.resolve().name}"
-    return settings.data_dir / "simulated" / tape
 
 
 def local_environment(settings: Settings, exchange_url: str | None, data_dir: Path) -> dict[str, str]:
@@ -89,7 +89,7 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
 
 def child_command(module: str, *arguments: str) -> list[str]:
     """The command of one of our modules, tied to this process's life."""
-    return [sys.executable, "-m", "cli.child", module, *arguments]
+    return [sys.executable, "-m", CHILD, str(os.getpid()), module, *arguments]
 
 
 def exchange_arguments(settings: Settings, replay: Path | None) -> tuple[str, ...]:
@@ -143,6 +143,53 @@ def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tupl
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def replaying(settings: Settings, replay: Path | None) -> Settings:
+    """The settings with the market that a replay needs.
+
+    Raises:
+        ConfigError: MARKET is a real one, or there is no such folder.
+    """
+    if replay is None:
+        return settings
+    if said_market(settings) is Market.BINANCE:
+        raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
+    if not replay.is_dir():
+        raise ConfigError(f"--replay {replay}: no such folder; name one of Parquet klines")
+    return settings.model_copy(update={"market": Market.SIMULATED})
+
+
+@contextmanager
+def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[Settings]:
+    """The settings of a verb that asks the market and ends, while the block runs: with config file, folder and hosts.
+
+    The market is MARKET's, else that of the last run, else a real one if it answers. Everything else is tried first.
+
+    Raises:
+        ConfigError: the configuration is wrong, or another process works on the folder.
+        WorkerError: the disk is full or read-only, or the simulated exchange did not come up.
+    """
+    notes: list[str] = []
+    settings = or_example(replaying(settings, replay), notes.append)
+    topics_from_config(*settings.config_files)
+    place = place_of(settings) if replay is None else None
+    if place and place.last:
+        settings = settings.model_copy(update={"market": place.market, "seed": place.last.seed})
+        replay = place.last.replay
+        notes.append(place.sentence)
+    try_folders(settings, replay)
+    choice = choose_market(settings)
+    print("\n".join([choice.sentence, *notes]), flush=True)
+    with ExitStack() as stack:
+        url, folder = None, settings.data_dir
+        if choice.market is Market.SIMULATED:
+            url, _ = stack.enter_context(simulated_exchange(settings, replay))
+            folder = tape_folder(settings, replay)
+        environment = local_environment(settings, url, folder)
+        if not (place and place.last):
+            print(f"data: {environment['DATA_DIR']}", flush=True)
+        yield load_settings(seed=settings.seed, **{name.lower(): value for name, value in environment.items()})
 
 
 def _pass_on(lines: TextIO) -> None:

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from cli.place import place_of
 from core.clock import SystemClock, iso
 from core.errors import WorkerError
 from core.settings import Settings
@@ -21,10 +22,11 @@ ALIVE_WITHIN_MS = 60_000
 
 
 def status_report(settings: Settings) -> dict[str, Any]:
-    """Everything as JSON: a part per data folder in use (the simulated exchange has its own), and the endpoint."""
-    folders = [("BINANCE", settings.data_dir)]
-    folders += [("SIMULATED", folder) for folder in sorted((settings.data_dir / "simulated").glob("*"))]
+    """Everything as JSON: the endpoint, and the data folder in use unless no updater has run on it."""
+    place = place_of(settings)
+    folders = [(place.market.value.upper(), place.folder)]
     return {
+        "place": place.sentence,
         "endpoint": _endpoint(f"http://{settings.host}:{settings.port}"),
         "folders": [
             {"folder": str(folder), "market": market, **_folder(folder)}
@@ -79,7 +81,7 @@ def status_tables(report: dict[str, Any]) -> Iterator[RenderableType]:
             table.add_row(*asked, by, value, "yes" if topic["ready"] else f"no: {topic['reason']}")
         yield table
     if not report["folders"]:
-        yield "no updater has run on this data folder yet: scripts/run starts everything"
+        yield f"no updater has run here yet: {report['place']}; scripts/run starts everything"
     for folder in report["folders"]:
         yield from _folder_tables(folder)
 

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from cli.market import child_command
+from core.processes import say_ending
 
 TICK_S = 0.1
 STOP_PATIENCE_S = 3.5  # of the five seconds in which everything must have ended, this process too
@@ -37,6 +38,7 @@ class Child:
 
     module: str
     arguments: tuple[str, ...] = ()
+    sockets: tuple[int, ...] = ()  # file descriptors that it gets, by the numbers that they have here
     may_start: Callable[[], bool] = lambda: True
     process: "subprocess.Popen[Any] | None" = None
     starts: int = 0
@@ -64,6 +66,7 @@ class Child:
             child_command(self.module, *self.arguments),
             stdin=subprocess.PIPE,
             env={**os.environ, **environment},
+            pass_fds=self.sockets,
             start_new_session=True,  # Ctrl-C reaches only us; we tell the children
         )
         self.starts += 1
@@ -96,6 +99,7 @@ class Supervisor:
                     self.log.error("a process refused its configuration", process=refused[0].module)
                     return CONFIG_EXIT
         finally:
+            say_ending()
             self._stop_all()
         return 0
 

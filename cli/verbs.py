@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from core.errors import ConfigError, WorkerError
-from core.settings import Settings, load_settings
+from core.settings import Settings, load_settings, settings_warnings
 
 EXAMPLE_CONFIG = Path("config.example.json")
 NOT_FOR_SERVING = (
@@ -41,6 +41,10 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
             verb(*args, **kwargs)
         except WorkerError as error:
             _fail(error)
+        except OSError as error:
+            if error.filename is None:  # no file's: a bug, or a connection
+                raise
+            _fail(WorkerError(f"{error.filename}: {error.strerror}"))
         except ModuleNotFoundError as error:
             if error.name not in NOT_FOR_SERVING:
                 raise
@@ -61,13 +65,29 @@ def settings_from(*, config: str | None = None, data_dir: Path | None = None, **
         ConfigError: as ``load_settings``.
     """
     given = {"config_file": config, "data_dir": data_dir, **others}
-    return load_settings(**{name: value for name, value in given.items() if value is not None})
-
-
-def or_example(settings: Settings) -> Settings:
-    """A first run needs no config.json; one that was named must be there."""
-    given = "config_file" in settings.model_fields_set or settings.config_files[0].exists()
-    if not given and EXAMPLE_CONFIG.exists():
-        print("no config.json here: using config.example.json (copy it to config.json to choose your own topics)")
-        return settings.model_copy(update={"config_file": str(EXAMPLE_CONFIG)})
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    _warn_once()
     return settings
+
+
+@functools.cache
+def _warn_once() -> None:
+    for warning in settings_warnings():
+        print(f"birnn: warning: {warning}", file=sys.stderr, flush=True)
+
+
+def or_example(settings: Settings, tell: Callable[[str], None] = print) -> Settings:
+    """A first run needs no config.json; one that was named must be there.
+
+    Raises:
+        ConfigError: neither is in the working folder.
+    """
+    if "config_file" in settings.model_fields_set or settings.config_files[0].exists():
+        return settings
+    if not EXAMPLE_CONFIG.exists():
+        raise ConfigError(
+            f"{Path.cwd() / settings.config_file}: no such file, nor {EXAMPLE_CONFIG} beside it; "
+            "change to the folder of the checkout, or name the file with --config or CONFIG_FILE"
+        )
+    tell("no config.json here: using config.example.json (copy it to config.json to choose your own topics)")
+    return settings.model_copy(update={"config_file": str(EXAMPLE_CONFIG)})

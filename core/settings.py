@@ -3,16 +3,26 @@
 The names are the field names in upper case; ``.env.example`` has a line for each (a test compares them).
 """
 
+import os
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveInt, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from core.env_file import RETIRED, nearest, read_env_file
 from core.errors import ConfigError
+
+ENV_FILE = Path(".env")
 
 
 class Market(StrEnum):
@@ -54,17 +64,30 @@ def _urls(text: str) -> str:
     return text
 
 
+def _at_home(path: Path) -> Path:
+    """With ``~`` and ``~NAME`` in the place of which a shell would have put a home, had it seen them."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path.parts[0]} is the home of nobody here; write the whole path") from error
+
+
 def _files(text: str) -> str:
-    if not all(name.strip() for name in text.split(",")):
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
         raise ValueError("each file, between commas, must have a name")
-    return text
+    return ",".join(str(_at_home(Path(name))) for name in names)
+
+
+def _lower(given: object) -> object:
+    return given.strip().lower() if isinstance(given, str) else given
 
 
 def _venues(text: str) -> str:
     names = [name.strip() for name in text.split(",")]
     if not all(name in VENUES for name in names) or len(set(names)) < len(names):
         raise ValueError(f"each of {', '.join(VENUES)} at most once, comma-separated, the first one first")
-    return text
+    return ",".join(names)
 
 
 def _truth(text: str) -> str:
@@ -73,8 +96,9 @@ def _truth(text: str) -> str:
     return text
 
 
-Venues = Annotated[str, AfterValidator(_venues)]
-TruthVenue = Annotated[str, AfterValidator(_truth)]
+AnyCase = BeforeValidator(_lower)  # for settings whose values are words
+Venues = Annotated[str, AnyCase, AfterValidator(_venues)]
+TruthVenue = Annotated[str, AnyCase, AfterValidator(_truth)]
 Urls = Annotated[str, AfterValidator(_urls)]
 Files = Annotated[str, AfterValidator(_files)]
 
@@ -82,11 +106,11 @@ Files = Annotated[str, AfterValidator(_files)]
 class Settings(BaseSettings):
     """Every knob of the deployment. Units sit in the names."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
 
     config_file: Files = "config.json"
-    data_dir: Path = Path("data")
-    market: Market = Market.BINANCE
+    data_dir: Annotated[Path, AfterValidator(_at_home)] = Path("data")
+    market: Annotated[Market, AnyCase] = Market.BINANCE
     # All of one market: api.binance.us is another one with thin candles of its own, and is not among them.
     binance_rest_urls: Urls = "https://api.binance.com,https://api1.binance.com,https://data-api.binance.vision"
     binance_ws_urls: Urls = "wss://stream.binance.com:9443,wss://data-stream.binance.vision"
@@ -109,10 +133,24 @@ class Settings(BaseSettings):
     max_anchor_age_s: PositiveInt = 30
     max_kline_age_s: PositiveInt = 180
     max_model_age_h: PositiveInt = 168
-    no_model_policy: NoModelPolicy = NoModelPolicy.PERSISTENCE
+    no_model_policy: Annotated[NoModelPolicy, AnyCase] = NoModelPolicy.PERSISTENCE
     database_url: str = ""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line, environment, ``.env``: pydantic's own reader passes over what it does not understand."""
+        lines = read_env_file(ENV_FILE, setting_names())
+        ours = {name.lower(): lines[name].value for name in setting_names() if name in lines and lines[name].value}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, ours)
 
     @property
     def config_files(self) -> tuple[Path, ...]:
@@ -150,19 +188,63 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'ledger.sqlite3'}"
 
 
+def setting_names() -> tuple[str, ...]:
+    """The names as environment and ``.env`` write them."""
+    return tuple(name.upper() for name in Settings.model_fields)
+
+
 def load_settings(**overrides: object) -> Settings:
     """The settings of this process.
 
     Args:
         overrides: field values that win over the environment (command line flags).
     Raises:
-        ConfigError: names the variable, its value and what it must be.
+        ConfigError: names the variable, its value, where it is set and what it must be.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]).upper()
+        name = str(first["loc"][0]).upper()
+        value = _without_secrets(repr(first.get("input")))
         raise ConfigError(
-            f"environment (or .env): {name}={first.get('input')!r}: {first['msg']}; see .env.example"
-        ) from error
+            f"{_where(name, overrides)}: {name}={value}: {_without_secrets(first['msg'])}; see .env.example"
+        ) from None
+
+
+def _where(name: str, overrides: Mapping[str, object]) -> str:
+    if name.lower() in overrides:
+        return "command line"
+    if any(value for variable, value in os.environ.items() if variable.upper() == name):
+        return "environment"
+    return f"{ENV_FILE} line {read_env_file(ENV_FILE, setting_names())[name].number}"
+
+
+def _without_secrets(text: str) -> str:
+    """Without what a URL has before its @ and after its question mark."""
+    return re.sub(r"\?[^\s,'\"]+", "?...", re.sub(r"//[^/\s,'\"]*@", "//...@", text))
+
+
+# Names that other programs use as well, or names like them.
+_COMMON = {"CONFIG_FILE", "DATA_DIR", "MARKET", "HOST", "PORT", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT", "SEED"}
+
+
+def settings_warnings() -> list[str]:
+    """What is set and does nothing: retired names, and names of the environment that are nearly ours.
+
+    The environment is everybody's, so only names like those that nobody else uses are told. The same in ``.env`` is
+    an error.
+
+    Raises:
+        ConfigError: ``.env`` is wrong.
+    """
+    names = setting_names()
+    lines = read_env_file(ENV_FILE, names)
+    retired = [(f"{ENV_FILE} line {lines[name].number}", name) for name in lines if name in RETIRED]
+    retired += [("environment", name) for name in os.environ if name in RETIRED]
+    ours = [name for name in names if name not in _COMMON and not name.endswith("_KEY")]
+    others = [name for name in os.environ if name.upper() not in names]
+    near = {name: meant for name in others if (meant := nearest(name, ours, cutoff=0.93))}
+    return [f"{where}: {name} is not read any more; {RETIRED[name]}" for where, name in retired] + [
+        f"environment: {name} is no setting and does nothing; did you mean {meant}?" for name, meant in near.items()
+    ]

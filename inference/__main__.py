@@ -1,10 +1,9 @@
 """``python -m inference``: answers the offchain node until SIGTERM or SIGINT."""
 
-import errno
+import argparse
 import signal
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -17,10 +16,11 @@ from core.errors import ConfigError
 from core.logs import configure_logging
 from core.settings import Market, Settings, load_settings
 from core.topic import Target, Topic
-from inference.app import BACKLOG, GATHER_LINES_S, create_app, create_server, write_lines
+from inference.app import GATHER_LINES_S, create_app, create_server, write_lines
 from inference.drain import Drain
 from inference.heap import keep_heap_whole
 from inference.ledger import Ledger
+from inference.listen import listen
 from inference.metrics import Metrics
 from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
@@ -33,7 +33,6 @@ from market.venues import market_from, venue_from
 from model.registry import Registry
 
 WRONG_CONFIG = 2  # exit status
-LISTEN_PATIENCE_S = 6.0  # the process before this one may have been killed with its parent and be about to end
 # Fresh data soon or not at all: a request that hangs is given up, and the next one is a second away.
 VENUE_TIMEOUT_S = 3.0
 # A thread that computes lets the event loop in after this long; Python's own 5 ms is ten answers' time.
@@ -43,24 +42,28 @@ STOP_S = 0.3  # for each background thread; one that hangs in a request is left 
 log = structlog.get_logger()
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Run until told to end; 2 with one line on stderr when the configuration is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m inference", description="answers the offchain node")
+    parser.add_argument("--socket", type=int, metavar="FD", help="a socket that listens, in the place of HOST and PORT")
+    fd = parser.parse_args(arguments).socket
     keep_heap_whole()
     # Before there is a server to stop, ending is leaving.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        return serve(load_settings(), SystemClock())
+        return serve(load_settings(), SystemClock(), None if fd is None else socket.socket(fileno=fd))
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_CONFIG
 
 
-def serve(settings: Settings, machine: Clock) -> int:
+def serve(settings: Settings, machine: Clock, given: socket.socket | None = None) -> int:
     """Answer until told to end.
 
     Args:
         machine: its own clock, unless months are to pass in minutes. From here on the time is the venue's.
+        given: the socket to answer on, which another process holds open as well; None is HOST and PORT.
     Raises:
         ConfigError: what the settings name is wrong or cannot be had.
     """
@@ -80,8 +83,7 @@ def serve(settings: Settings, machine: Clock) -> int:
         raise ConfigError(
             f"DATA_DIR={settings.data_dir}: cannot be made: {error.strerror}; name a folder that may be written to"
         ) from error
-    listener = _listen(settings.host, settings.port)
-    with listener:
+    with given or listen(settings.host, settings.port) as listener:
         market = settings.market.value.upper()
         ledger = Ledger(settings.ledger_url, topics, market, clock)
         limits = Limits(
@@ -142,36 +144,9 @@ def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, c
     return TruthFeed(truth, venues, symbols, clock)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """The socket to answer on, bound before anything else is begun.
-
-    Raises:
-        ConfigError: it cannot be had.
-    """
-    deadline = time.monotonic() + LISTEN_PATIENCE_S
-    while True:
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(BACKLOG)
-            break
-        except OSError as error:
-            listener.close()
-            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-                time.sleep(0.2)
-                continue
-            reason = error.strerror or str(error)
-            raise ConfigError(
-                f"HOST={host} PORT={port}: cannot listen there: {reason}; stop what does, choose another PORT, "
-                "or a HOST of this machine"
-            ) from error
-    return listener
-
-
 def _leave(_: int, __: FrameType | None) -> None:
     raise SystemExit(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -27,6 +27,7 @@ from core.topic import Target, Topic
 from inference.answer import Answer
 from inference.drain import Drain
 from inference.ledger import READ_S, Ledger, silent
+from inference.listen import BACKLOG
 from inference.metrics import Metrics
 from inference.question import BadQuestion, network_name, whole_number
 from inference.service import InferenceService
@@ -34,7 +35,6 @@ from model.forecaster import NAIVE, NETWORK
 
 GATHER_LINES_S = 0.1  # log lines are written in batches, so that a burst of questions is not slowed by each line
 KEEP_ALIVE_S = 75
-BACKLOG = 2048
 PREFIX = "/inference/"
 PLAIN = (b"content-type", b"text/plain; charset=utf-8")
 USUAL_QUERY = re.compile(rb"topic=([0-9]{1,18})(?:&height=([0-9]{1,18}))?")

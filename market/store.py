@@ -1,6 +1,5 @@
 """The kline store: Parquet files per series and month, one writing process, any number of reading ones."""
 
-import fcntl
 import json
 import os
 import re
@@ -18,6 +17,7 @@ import structlog
 from core.clock import DAY_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
 from core.files import replace_file, replace_json, sweep_leftovers, sync_folder
+from core.processes import lock_holder, try_lock
 from market.klines import INTERVALS, Ints, Klines, Span, interval_name, without
 from market.month_files import (
     JOURNAL,
@@ -139,12 +139,11 @@ class KlineStore:
                 lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 with disk(self.root):
-                    try:
-                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, however it ends
-                    except BlockingIOError as error:
+                    if not try_lock(lock):
                         raise ConfigError(
-                            f"another process is writing {self.root}: stop it, or set another DATA_DIR"
-                        ) from error
+                            f"another process is writing {self.root}: {lock_holder(lock)[1]}; stop it, or set "
+                            "another DATA_DIR"
+                        )
                     sweep_leftovers(self.root)
                 self._depth = 1
                 yield

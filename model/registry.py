@@ -4,7 +4,6 @@
 read; one at a time writes, and a writer killed at any moment leaves only ``.tmp-*``, which the next one sweeps.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 from core.clock import iso
 from core.errors import ConfigError, IncompatibleModel
 from core.files import replace_json, sync_folder
+from core.processes import lock_holder, try_lock
 from core.topic import Target, Topic, Volatility, horizon_text
 from model.artefact import (
     Artefact,
@@ -165,12 +165,11 @@ class Registry:
         self._versions.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.root / ".registry.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not try_lock(lock):
                 raise ConfigError(
-                    f"{self.root}: another updater is writing here; stop it, or give this one its own DATA_DIR"
-                ) from error
+                    f"{self.root}: another updater is writing here: {lock_holder(lock)[1]}; stop it, or give this one "
+                    "its own DATA_DIR"
+                )
             self._holds_lock = True
             self._sweep()
             yield

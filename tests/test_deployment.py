@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from core.env_file import DOCKER_NAMES
 from core.settings import Settings
 from tests.fakes import free_port
 
@@ -345,6 +346,11 @@ def test_env_example_has_every_variable_of_compose_and_init_with_its_default() -
     assert {name: value for name, value in example.items() if name not in SETTINGS} == used | {
         "NODE_IMAGE_DIGEST": "",
     }
+
+
+def test_the_names_that_docker_alone_reads_pass_in_dotenv() -> None:
+    read = {*re.findall(r"\$\{([A-Z_]+)[:}]", COMPOSE.read_text() + TWO_NETWORKS.read_text()), *init_variables()}
+    assert read - SETTINGS == DOCKER_NAMES
 
 
 # --- the Dockerfile --------------------------------------------------------------------------------------------------

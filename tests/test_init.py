@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from core.env_file import read_env_file
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "init"
 PHRASE = "this is not a real phrase and opens nothing"
 ADDRESS = "allo1notarealaddress"
@@ -85,6 +87,7 @@ class Bench:
         (self.root / "scripts").mkdir(parents=True)
         self.bin.mkdir()
         shutil.copy(SCRIPT, self.root / "scripts")
+        shutil.copy(SCRIPT.parents[1] / ".env.example", self.root)
         for name in TOOLS:
             found = shutil.which(name)
             assert found, f"{name} is needed by scripts/init"
@@ -259,6 +262,51 @@ def test_an_image_that_is_not_here_is_pulled_as_configured(bench: Bench) -> None
     assert bench.run(CHAIN_IMAGE_TAG="v8").calls[0]["arguments"] == [
         "image", "inspect", "alloranetwork/allora-chain:v8@sha256:00",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "tag"),
+    [
+        pytest.param(b"CHAIN_IMAGE_TAG=v9\n", "v9", id="plain"),
+        pytest.param(b"CHAIN_IMAGE_TAG=v9\r\nNODE_UID=7\r\n", "v9", id="CRLF"),
+        pytest.param(b"\xef\xbb\xbfCHAIN_IMAGE_TAG=v9\n", "v9", id="UTF-8 with its mark"),
+        pytest.param(b"export CHAIN_IMAGE_TAG=v9\n", "v9", id="export"),
+        pytest.param(b"  CHAIN_IMAGE_TAG = v9 # newer\n", "v9", id="blanks and a remark"),
+        pytest.param(b"CHAIN_IMAGE_TAG='v9'# newer\r\n", "v9", id="single quotes and a remark"),
+        pytest.param(b'CHAIN_IMAGE_TAG="v9" # "newer"\n', "v9", id="double quotes and a remark"),
+        pytest.param(b"CHAIN_IMAGE_TAG='v9 # 8'\n", "v9 # 8", id="a # in quotes"),
+        pytest.param(b"CHAIN_IMAGE_TAG=v9#8\n", "v9#8", id="a # in the value"),
+    ],
+)
+def test_dotenv_is_read_as_python_reads_it(bench: Bench, dotenv: bytes, tag: str) -> None:
+    (bench.root / ".env").write_bytes(dotenv)
+    assert read_env_file(bench.root / ".env", ())["CHAIN_IMAGE_TAG"].value == tag
+    assert f"docker pull alloranetwork/allora-chain:{tag}\n" in bench.run("--dry-run").out.replace("\\", "").replace(
+        " \n", "\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "message"),
+    [
+        pytest.param("NODE_UID=7\n".encode("utf-16"), "UTF-16", id="UTF-16"),
+        pytest.param("NODE_UID=7\n".encode("utf-16-le"), "UTF-16", id="UTF-16 without its mark"),
+        pytest.param(b"\n# x\nNODE_UDI=7\n", ".env line 3: 'NODE_UDI' is no setting", id="misspelt"),
+        pytest.param(None, ".env is a folder", id="folder"),
+    ],
+)
+def test_a_dotenv_that_would_be_passed_over_is_refused(bench: Bench, dotenv: bytes | None, message: str) -> None:
+    path = bench.root / ".env"
+    path.mkdir() if dotenv is None else path.write_bytes(dotenv)
+    ran = bench.run()
+    assert (ran.status, ran.calls) == (2, [])
+    (line,) = ran.error.splitlines()
+    assert message in line
+
+
+def test_names_of_compose_and_of_proxies_pass(bench: Bench) -> None:
+    (bench.root / ".env").write_text("COMPOSE_FILE=a:b\nDOCKER_HOST=x\nhttp_proxy=y\nTRAINING_DAYS=30\n")
+    assert bench.run("--dry-run").status == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import structlog
 
 from core.clock import Clock
 from core.config import topics_from_config
-from core.errors import ConfigError
+from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, load_settings
 from updater.progress import show_cursor_again
@@ -46,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda received, _: signals.put(received))
     try:
         return _run(options.config_json, signals)
-    except ConfigError as error:
+    except WorkerError as error:
         sys.stderr.write(f"{error}\n")
-        return WRONG_CONFIG
+        return WRONG_CONFIG if isinstance(error, ConfigError) else START_ANEW
 
 
 def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:

@@ -1,19 +1,17 @@
 """The updater's work: keep the store fresh, find out which panels need training, run a round. No schedule here."""
 
-import fcntl
 import shutil
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import structlog
 from pydantic import ValidationError
 
 from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock, iso
+from core.data_folder import only_updater
 from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
 from core.settings import Market, Settings
 from core.topic import Topic
@@ -32,7 +30,6 @@ from updater.settings_file import settings_file, settings_in_use
 from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Verdict
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
-ORPHAN_PATIENCE_S = 6.0  # the children of a killed ``birnn run`` end within four seconds (cli.child)
 LEAST_FREE_MB = 256  # two trainings' networks and a month of everybody's klines
 SYNC_PATIENCE_S = 20.0  # of one request: the next sync comes in minutes, and there are many series to go
 
@@ -317,37 +314,6 @@ def _nothing(_: Topic) -> bool:
 
 def _series(symbol: str, interval_ms: int) -> str:
     return f"{symbol}-{interval_name(interval_ms)}"
-
-
-@contextmanager
-def only_updater(data_dir: Path, patience_s: float = ORPHAN_PATIENCE_S) -> Iterator[None]:
-    """Be the only updater on this folder; the kernel lets go of the lock when the process dies, however it does.
-
-    Raises:
-        ConfigError: another one is still at work after ``patience_s``, or the folder cannot be written.
-    """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        handle = (data_dir / ".updater.lock").open("a")
-    except OSError as error:
-        raise ConfigError(f"DATA_DIR={data_dir}: {error.strerror}; give a folder that can be written") from error
-    with handle:
-        deadline = time.monotonic() + patience_s
-        while not _locked(handle):
-            if time.monotonic() > deadline:
-                raise ConfigError(
-                    f"DATA_DIR={data_dir}: another updater is at work on it; end that one, or give another folder"
-                )
-            time.sleep(0.1)
-        yield
-
-
-def _locked(handle: IO[str]) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def checked_plans(topics: Sequence[Topic], panels: Collection[str], training_file: Path | None) -> dict[str, PanelPlan]:

@@ -12,7 +12,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.market import choose_market, local_environment, tape_folder
+from cli.market import choose_market, local_environment
+from cli.place import tape_folder
 from cli.status import status_tables
 from core.clock import SystemClock
 from core.settings import Market, load_settings

@@ -15,12 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.data_folder import only_updater
 from core.topic import Topic
 from market.simulated import SimulatedExchange
 from model.registry import Registry
 from tests.fakes import eventually
 from tests.updater.folder import BTC, DAYS, ETH, ETH_8H, TINY, write_config
-from updater.service import only_updater
 from updater.state import UpdaterState, read_state
 
 SOL_8H = replace(ETH_8H, token="SOL", symbol="SOLUSDT")

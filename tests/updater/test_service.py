@@ -1,8 +1,6 @@
 """What is due, what happens while the venue is away, one updater per folder."""
 
-import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from core.topic import Topic
 from tests.fakes import FakeClock, random_walk_klines
 from tests.updater.folder import BTC, ETH, ETH_8H, TINY, updater_on, walk
 from updater.process import Stopped
-from updater.service import StoppableClock, Updater, only_updater, train_once
+from updater.service import StoppableClock, Updater, train_once
 from updater.settings_file import FILE, write_settings
 from updater.state import Outcome
 
@@ -181,32 +179,6 @@ def test_once_told_to_end_nothing_is_begun(published: Path) -> None:
     assert updater.state.panel("minute").running_since_ms is None
     with pytest.raises(Stopped):
         StoppableClock(SystemClock(), updater.stop).sleep(3600)
-
-
-def test_one_updater_per_folder(tmp_path: Path) -> None:
-    with (
-        only_updater(tmp_path),
-        pytest.raises(ConfigError, match="another updater is at work"),
-        only_updater(tmp_path, patience_s=0.2),
-    ):
-        pass
-    with only_updater(tmp_path, patience_s=0.0):
-        pass
-
-
-def test_an_orphan_of_a_killed_node_is_given_time_to_end(tmp_path: Path) -> None:
-    with ExitStack() as orphan:
-        orphan.enter_context(only_updater(tmp_path))
-        ending = threading.Timer(0.3, orphan.pop_all().close)
-        ending.start()
-        with only_updater(tmp_path):
-            ending.join()
-
-
-def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="DATA_DIR="), only_updater(tmp_path / "file" / "data"):
-        pass
 
 
 def test_a_panel_that_no_topic_needs_is_refused(tmp_path: Path) -> None:

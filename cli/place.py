@@ -1,0 +1,135 @@
+"""Where a verb finds its data, by one rule: MARKET if it is set, else what the last ``birnn run`` used, else DATA_DIR.
+
+``DATA_DIR/last-run.json`` says what the last run used. Prices of each simulated tape are in a folder of their own.
+"""
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core.data_folder import only_updater
+from core.errors import ConfigError
+from core.files import replace_json
+from core.settings import Market, Settings
+
+LAST_RUN = "last-run.json"
+SIMULATED_FOLDER = "simulated"
+
+
+class LastRun(BaseModel):
+    """What ``birnn run`` used; its folder is told from DATA_DIR, so that both may be moved together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    market: Market
+    folder: Path
+    seed: int
+    replay: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The folder that a verb works on, and whose prices are in it."""
+
+    folder: Path
+    market: Market  # never AUTO
+    because: str
+    last: LastRun | None = None  # the run that used it, where that decided
+    decided: bool = True  # False: neither MARKET nor a run says which market is meant
+
+    @property
+    def sentence(self) -> str:
+        """The line in which a verb names the folder."""
+        invented = ", SIMULATED" if self.market is Market.SIMULATED else ""
+        return f"data: {self.folder} ({self.because}{invented})"
+
+
+def tape_folder(settings: Settings, replay: Path | None) -> Path:
+    """Where everything of one invented tape is kept: never beside real prices, nor beside another tape."""
+    tape = f"seed-{settings.seed}" if replay is None else f"replay-{replay.resolve().name}"
+    return settings.data_dir / SIMULATED_FOLDER / tape
+
+
+def said_market(settings: Settings) -> Market:
+    """MARKET; AUTO where it is not set."""
+    return settings.market if "market" in settings.model_fields_set else Market.AUTO
+
+
+def place_of(settings: Settings) -> Place:
+    """The place of every verb but ``run``.
+
+    Raises:
+        ConfigError: the last run's folder is gone, or what it left cannot be read.
+    """
+    base, said = settings.data_dir.absolute(), said_market(settings)
+    if is_tape(base) and said is not Market.BINANCE:
+        return Place(folder=base, market=Market.SIMULATED, because="DATA_DIR")
+    last = None if said is Market.BINANCE else _last_run(base)
+    other_seed = last and "seed" in settings.model_fields_set and settings.seed != last.seed
+    if last and (said is Market.AUTO or (last.market is Market.SIMULATED and not other_seed)):
+        folder = (base / last.folder).absolute()
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder}: the last birnn run kept its data there, and the folder is gone; start scripts/run again, "
+                f"set MARKET, or delete {base / LAST_RUN}"
+            )
+        return Place(folder=folder, market=last.market, because="what the last birnn run used", last=last)
+    if said is Market.SIMULATED:
+        folder = tape_folder(settings, None).absolute()
+        return Place(folder=folder, market=Market.SIMULATED, because="MARKET=simulated")
+    because = "MARKET=binance" if said is Market.BINANCE else "DATA_DIR; no birnn run yet"
+    return Place(folder=base, market=Market.BINANCE, because=because, decided=said is Market.BINANCE)
+
+
+def note_run(settings: Settings, market: Market, replay: Path | None) -> None:
+    """Let the other verbs know what a run uses; a full disk keeps nobody from running."""
+    folder = tape_folder(settings, replay) if market is Market.SIMULATED else settings.data_dir
+    last = LastRun(
+        market=market,
+        folder=folder.relative_to(settings.data_dir),
+        seed=settings.seed,
+        replay=replay and replay.absolute(),
+    )
+    with contextlib.suppress(OSError):
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        replace_json(settings.data_dir / LAST_RUN, last.model_dump(mode="json"))
+
+
+def try_folders(settings: Settings, replay: Path | None) -> None:
+    """Try whether the folder can be written and nobody works on it; where the market is not known yet, both folders.
+
+    Raises:
+        ConfigError: it cannot be made, somebody works on it, or real prices would come among invented ones.
+        WorkerError: the disk is full or read-only.
+    """
+    said, tape = said_market(settings), tape_folder(settings, replay)
+    if is_tape(settings.data_dir.absolute()):
+        raise ConfigError(
+            f"DATA_DIR={settings.data_dir} holds invented prices of the simulated exchange and nothing else; "
+            f"set DATA_DIR={settings.data_dir.parents[1]}, and MARKET=simulated if those are meant"
+        )
+    folders = [] if said is Market.SIMULATED else [settings.data_dir]
+    folders += [tape] if said is Market.SIMULATED or (said is Market.AUTO and tape.exists()) else []
+    for folder in folders:
+        with only_updater(folder):
+            pass
+
+
+def is_tape(folder: Path) -> bool:
+    """True if the folder is one in which the prices of a simulated tape are kept."""
+    return folder.parent.name == SIMULATED_FOLDER and folder.name.startswith(("seed-", "replay-"))
+
+
+def _last_run(base: Path) -> LastRun | None:
+    path = base / LAST_RUN
+    try:
+        return LastRun.model_validate(json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; check its owner and mode") from error
+    except (ValueError, ValidationError) as error:
+        raise ConfigError(f"{path}: is not what birnn run writes; delete it, or start scripts/run again") from error

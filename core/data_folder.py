@@ -1,0 +1,46 @@
+"""One process at a time keeps klines and trains in a data folder: a lock file in it says which."""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.errors import ConfigError, WorkerError
+from core.processes import is_ending, lock_holder, try_lock
+
+ENDING_PATIENCE_S = 6.0  # a run that is told to end, and the children of a killed one, end within five seconds
+POLL_S = 0.1
+LOCK = ".updater.lock"
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # may pass; all else is a wrong setting
+
+
+@contextmanager
+def only_updater(data_dir: Path, patience_s: float = ENDING_PATIENCE_S) -> Iterator[None]:
+    """Be the only updater on this folder; the kernel lets go of the lock when the process dies, however it does.
+
+    Args:
+        patience_s: how long a process that is about to end is waited for.
+    Raises:
+        ConfigError: another one works on it, or the folder cannot be made or written.
+        WorkerError: the disk is full, read-only or broken.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno in _OF_THE_DISK and data_dir.is_dir():
+            raise WorkerError(f"DATA_DIR={data_dir}: {error.strerror}; make room, or mount it writable") from error
+        reason = "is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigError(f"DATA_DIR={data_dir}: {reason}; give a folder that can be made and written") from error
+    try:
+        deadline = time.monotonic() + patience_s
+        while not try_lock(lock):
+            pid, holder = lock_holder(lock)
+            if not (pid is None or is_ending(pid)) or time.monotonic() > deadline:
+                raise ConfigError(f"DATA_DIR={data_dir}: {holder} works on this folder; end it, or give another folder")
+            time.sleep(POLL_S)
+        yield
+    finally:
+        os.close(lock)
