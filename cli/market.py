@@ -1,5 +1,6 @@
 """Which market a command on this machine uses, and the settings its processes get for it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -112,7 +113,8 @@ def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tupl
         MarketUnavailable: it did not come up.
         ConfigError: it refused its arguments.
     """
-    tape_folder(settings, replay).mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # a disk that refuses was told of, and keeps nobody from answering
+        tape_folder(settings, replay).mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         child_command(EXCHANGE, *exchange_arguments(settings, replay)),
         stdin=subprocess.PIPE,

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock, iso
 from core.data_folder import only_updater
 from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
+from core.files import disk_refusal
 from core.settings import Market, Settings
 from core.topic import Topic
 from market.failover import Failover
@@ -31,6 +32,7 @@ from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Ver
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
 LEAST_FREE_MB = 256  # two trainings' networks and a month of everybody's klines
+LEAST_FREE_BYTES = 1 << 20  # without them nothing is begun: a network has about as many
 SYNC_PATIENCE_S = 20.0  # of one request: the next sync comes in minutes, and there are many series to go
 
 log = structlog.get_logger()
@@ -103,6 +105,9 @@ class Updater:
     def sync(self) -> None:
         """Fetch what is new, and what is missing, of every series that any panel needs; failures are noted."""
         self._go_on()
+        if refusal := self._disk_refusal():
+            log.error("disk_refuses", reason=refusal, meanwhile="nothing is fetched or trained; answers go on")
+            return
         now_ms = self.clock.now_ms()
         wanted = [
             (symbol, plan.panel.interval_ms, training_start_ms(plan.panel, self.settings.training_days, now_ms))
@@ -157,6 +162,12 @@ class Updater:
         done_ms[:] = [now_ms]
         return True
 
+    def _disk_refusal(self) -> str:
+        """Why nothing that is fetched or learnt could be kept, and what to do; empty if it can be."""
+        folder = self.settings.data_dir
+        reason = disk_refusal(folder, LEAST_FREE_BYTES)
+        return f"DATA_DIR={folder}: {reason}; make room, or mount it writable" if reason else ""
+
     def _look_at_the_disk(self) -> None:
         """Raise the alarm before the disk is full: then nothing that is learnt can be kept, and no answer."""
         free_mb = shutil.disk_usage(self.settings.data_dir).free >> 20
@@ -181,6 +192,8 @@ class Updater:
         started_ms = self.clock.now_ms()
         self.state.update_panel(panel, running_since_ms=started_ms, progress="syncing klines", next_try_ms=None)
         try:
+            if refusal := self._disk_refusal():
+                raise TrainingFailed(refusal)
             self.sync()
             missing = self._missing(plan)
             if again and last and last.ok and missing.keys() >= last.missing.keys() > set():

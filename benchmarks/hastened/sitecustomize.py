@@ -8,13 +8,12 @@ from core import clock
 _base_ms, _began_s, _speed = map(float, os.environ["FAST_CLOCK"].split())
 
 
-def _now_ms(_: clock.SystemClock) -> int:
-    return round(_base_ms + (time.monotonic() - _began_s) * _speed * 1000)
+class _Hastened(clock.SystemClock):
+    def now_ms(self) -> int:
+        return round(_base_ms + (time.monotonic() - _began_s) * _speed * 1000)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds / _speed)
 
 
-def _sleep(_: clock.SystemClock, seconds: float) -> None:
-    time.sleep(seconds / _speed)
-
-
-clock.SystemClock.now_ms = _now_ms  # type: ignore[method-assign]
-clock.SystemClock.sleep = _sleep  # type: ignore[method-assign]
+clock.SystemClock = _Hastened  # type: ignore[misc]
