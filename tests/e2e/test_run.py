@@ -19,11 +19,13 @@ import requests
 
 from core.config import topics_from_config
 from model.registry import Registry
+from tests.disk import Disk, disk
 from tests.fakes import eventually, free_port
 from tests.updater.folder import TINY
 from updater.state import read_state
 from worker.node import parse_decimal
 
+__all__ = ["disk"]
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.json"
 SIX = {1: "ETH", 14: "BTC", 2: "ETH", 64: "BTC", 82: "SOL", 79: "BTC"}
@@ -212,3 +214,21 @@ def test_kill_9_at_any_moment_leaves_a_node_that_starts(tmp_path: Path) -> None:
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz after the kills")
         eventually(lambda: "persistence" not in node.versions(), 150, "a published BiRNN after the kills")
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("full", "No space left on device"), ("read-only", "Read-only file system")]
+)
+def test_a_full_or_read_only_disk_keeps_nobody_from_answering(disk: Disk, how: str, reason: str) -> None:
+    disk.refuse(how)
+    with running(disk.folder) as node:
+        eventually(node.ready, 90, "/readyz")
+        assert node.ask("ETH", 1).status_code == 200
+        told = [line for line in node.lines if reason in line and str(disk.folder) in line and "make room" in line]
+        assert any('"service":"inference"' in line for line in told)
+        eventually(
+            lambda: any(line.startswith("DATA_DIR=") or '"event":"disk_refuses"' in line for line in node.lines),
+            60,
+            "the updater's word",
+        )
+        assert node.process.poll() is None

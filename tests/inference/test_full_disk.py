@@ -1,11 +1,7 @@
 """``python -m inference`` started on a disk that is full or read-only: a real one, of a megabyte, in memory."""
 
 import json
-import os
-import shutil
 import sqlite3
-import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -14,50 +10,12 @@ import pytest
 import requests
 
 from market.simulated import SimulatedExchange
+from tests.disk import Disk, disk
 from tests.fakes import eventually
 from tests.inference.test_main import environment, exchange, running
 
-__all__ = ["exchange"]
-MOUNT, UMOUNT = (shutil.which(name) or name for name in ("mount", "umount"))
+__all__ = ["disk", "exchange"]
 ASKED = "/inference/ETH?topic=1&height={}"
-
-
-class Disk:
-    """A file system of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        if (
-            os.geteuid()
-            or subprocess.run([MOUNT, "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False).returncode
-        ):
-            pytest.skip("needs to mount a file system, which is root's to do")
-
-    def refuse(self, how: str) -> None:
-        if how == "read-only":
-            self._remount("ro")
-            return
-        fill = os.open(self.folder / "fill", os.O_CREAT | os.O_WRONLY)
-        try:
-            while os.write(fill, bytes(512)):
-                pass
-        except OSError:
-            os.close(fill)
-
-    def give_way(self) -> None:
-        self._remount("rw")
-        (self.folder / "fill").unlink(missing_ok=True)
-
-    def _remount(self, how: str) -> None:
-        subprocess.run([MOUNT, "-o", f"remount,{how}", str(self.folder)], check=True)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    disk = Disk(tmp_path / "disk")
-    yield disk
-    subprocess.run([UMOUNT, "--lazy", str(disk.folder)], check=True)
 
 
 def stored(ledger: Path) -> dict[int, str]:
