@@ -94,12 +94,12 @@ def running(watch: Watch, *arguments: str, **environment: str) -> Iterator[tuple
         process.stdout.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_node_that_answers_and_trains(watch: Watch) -> None:
     port = str(free_port())
     with running(watch, "-m", "cli.main", "run", PORT=port, MARKET="binance", **CONFIG, **EXCHANGE) as (_, lines):
         eventually(lambda: any('"event":"would submit"' in line for line in lines), 60, "a dry submission")
-        eventually(lambda: any('"event":"champion_in_use"' in line for line in lines), 200, "an answering network")
+        eventually(lambda: any('"event":"champion_in_use"' in line for line in lines), 400, "an answering network")
     assert Registry(watch.data).versions()
     assert watch.hosts() == HOSTS
     assert watch.files() == set()
@@ -120,7 +120,7 @@ def test_verbs_that_train_and_report(watch: Watch) -> None:
     for verb, arguments in verbs.items():
         environment = {"MARKET": "binance", **CONFIG, **EXCHANGE}
         with running(watch, "-m", "cli.main", verb, *arguments, **environment) as (process, lines):
-            eventually(lambda process=process: not alive(process), 200, f"the end of {verb}")  # type: ignore[misc]
+            eventually(lambda process=process: not alive(process), 400, f"the end of {verb}")  # type: ignore[misc]
         assert not any("Traceback" in line for line in lines)
     assert list(watch.data.glob("backtests/*/report.html"))
     assert (watch.data / "tuning.sqlite3").exists()
