@@ -1,7 +1,6 @@
 """The knobs of a training and their defaults; without torch, so that a file of them is checked before it is loaded."""
 
 from dataclasses import dataclass
-from math import inf
 from typing import Literal, get_args
 
 from core.errors import ConfigError
@@ -53,12 +52,12 @@ class TrainingConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"training: {name} must be 1 or more, was {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm", "return_weight"):
-            if not 0 < getattr(self, name) < inf:
-                raise ConfigError(f"training: {name} must be above 0 and finite, was {getattr(self, name)}")
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"training: {name} must be above 0, was {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"training: dropout must be in [0, 1), was {self.dropout}")
-        if not 0 <= self.weight_decay < inf:
-            raise ConfigError(f"training: weight_decay must be 0 or more and finite, was {self.weight_decay}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"training: weight_decay must be 0 or more, was {self.weight_decay}")
         if self.cell not in get_args(Cell):
             raise ConfigError(f"training: cell must be {', '.join(get_args(Cell))}, was {self.cell!r}")
         if self.optimizer not in {"adamw", "adam"}:

@@ -7,6 +7,7 @@ panels. ``birnn tune`` writes it, people may, and ``--config-json FILE`` names a
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
 
@@ -81,6 +82,9 @@ def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingC
         raise ConfigError(
             f"training: {name}={differing[name]!r}: there is no such setting; choose among {', '.join(known)}"
         )
+    for name, value in differing.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise ConfigError(f"training: {name} must be a finite number, was {value}")
     try:
         return TypeAdapter(TrainingConfig).validate_python(known | dict(differing))
     except ValidationError as error:
