@@ -7,6 +7,7 @@ ARG PYTHON_IMAGE_DIGEST=
 FROM ${PYTHON_IMAGE}:${PYTHON_IMAGE_TAG}${PYTHON_IMAGE_DIGEST:+@${PYTHON_IMAGE_DIGEST}} AS base
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     PATH=/venv/bin:$PATH
 
 # --- builders: each leaves a /venv that has neither pip nor anything else that builds ---------------------------------

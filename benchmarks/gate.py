@@ -43,7 +43,8 @@ from model.training import train_panel
 from tests.fakes import random_walk_klines
 from tests.noise import SIZES, Noise, Size, ahead, noise_forecasts, promotions, returns
 from updater.judging import judge
-from updater.refresh import artefact_of, training_config
+from updater.refresh import artefact_of
+from updater.settings_file import training_config
 
 FAST = (SIZES[1], SIZES[3], SIZES[4])
 

@@ -26,7 +26,8 @@ from core.topic import Target, Topic
 from market.klines import FLOW_COLUMNS, PRICE_COLUMNS, Klines
 from model.evaluation import onnx_network, outputs, score
 from model.heads import MINUTE, PanelPlan, head_of, panels_for, training_start_ms
-from model.training import CONFIGS, TrainedPanel, export_onnx, train_panel
+from model.training import TrainedPanel, export_onnx, train_panel
+from model.training_config import CONFIGS
 from model.windows import build
 
 EXAMPLE = (  # the topics of config.example.json

@@ -13,11 +13,20 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from cli.data import data_app
-from cli.market import choose_market, local_environment, market_for_once, replaying, simulated_exchange
+from cli.market import (
+    EXCHANGE,
+    choose_market,
+    exchange_arguments,
+    local_environment,
+    market_for_once,
+    replaying,
+    simulated_exchange,
+)
 from cli.place import note_run, place_of, tape_folder, try_folders
 from cli.screen import Column, JsonOption, asking, print_json, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
@@ -113,7 +122,9 @@ def run(
         configure_logging(settings.log_level, service="birnn", simulated=simulated, form=form)
         url, exchange, folder = None, None, settings.data_dir
         if choice.market is Market.SIMULATED:
-            url, exchange = stack.enter_context(simulated_exchange(settings, replay))
+            url, process = stack.enter_context(simulated_exchange(settings, replay))
+            again = (*exchange_arguments(settings, replay), "--port", str(urlsplit(url).port))
+            exchange = Child(module=EXCHANGE, arguments=again, process=process, starts=1)
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
         base_url, fd = url_of(listener), listener.fileno()
@@ -151,12 +162,15 @@ def train(
     ] = None,
 ) -> None:
     """One round now: sync the klines, train, judge, publish what wins."""
-    from updater.service import train_once  # noqa: PLC0415  (polars and the scheduler load only here)
+    from updater.service import checked_plans, train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
-    with market_for_once(settings_from(config=config, data_dir=data_dir, market=market), replay) as local:
+    settings = settings_from(config=config, data_dir=data_dir, market=market)
+    files = or_example(settings, lambda _: None).config_files
+    topics = topics_from_config(*files, node_version=settings.node_version)
+    checked_plans(topics, panel or (), config_json)
+    with market_for_once(settings, replay) as local:
         simulated = local.market is Market.SIMULATED
         configure_logging(local.log_level, service="birnn", simulated=simulated, form=local.log_format)
-        topics = topics_from_config(*local.config_files, node_version=local.node_version)
         outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 

@@ -1,5 +1,6 @@
 """Which market a command on this machine uses, and the settings its processes get for it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from core.settings import Market, Settings, load_settings
 
 VENUE_PATIENCE_S = 3.0
 EXCHANGE_PATIENCE_S = 30.0
+EXCHANGE = "market.simulated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,16 @@ def child_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", CHILD, str(os.getpid()), module, *arguments]
 
 
+def exchange_arguments(settings: Settings, replay: Path | None) -> tuple[str, ...]:
+    """What makes the simulated exchange play one tape, and go on with it after a restart."""
+    tape = ("--seed", str(settings.seed))
+    return (
+        tape
+        if replay is None
+        else (*tape, "--replay", str(replay), "--state", str(tape_folder(settings, replay) / "tape.json"))
+    )
+
+
 @contextmanager
 def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """The simulated exchange as a process of its own, while the block runs.
@@ -116,13 +128,10 @@ def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tupl
         MarketUnavailable: it did not come up.
         ConfigError: it refused its arguments.
     """
-    folder = tape_folder(settings, replay)
-    folder.mkdir(parents=True, exist_ok=True)
-    arguments = ["--seed", str(settings.seed)]
-    if replay is not None:  # the state file keeps a restart on the same tape
-        arguments += ["--replay", str(replay), "--state", str(folder / "tape.json")]
+    with contextlib.suppress(OSError):  # a disk that refuses was told of, and keeps nobody from answering
+        tape_folder(settings, replay).mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        child_command("market.simulated", *arguments),
+        child_command(EXCHANGE, *exchange_arguments(settings, replay)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

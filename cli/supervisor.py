@@ -40,7 +40,7 @@ class Child:
     arguments: tuple[str, ...] = ()
     sockets: tuple[int, ...] = ()  # file descriptors that it gets, by the numbers that they have here
     may_start: Callable[[], bool] = lambda: True
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "subprocess.Popen[Any] | None" = None
     starts: int = 0
     started_s: float = 0.0
     ended_in_a_row: int = 0
@@ -74,31 +74,27 @@ class Child:
 
 
 class Supervisor:
-    """Runs children until a signal, a configuration refused at the first start, or the end of ``must_live``."""
+    """Runs children until a signal, or a configuration refused at the first start.
 
-    def __init__(
-        self,
-        children: list[Child],
-        environment: Mapping[str, str],
-        must_live: "subprocess.Popen[str] | None" = None,
-    ) -> None:
+    Args:
+        exchange: the simulated one, already running; it ends after the children, which ask it until their end.
+    """
+
+    def __init__(self, children: list[Child], environment: Mapping[str, str], exchange: Child | None = None) -> None:
         self.children = children
         self.environment = environment
-        self.must_live = must_live
+        self.exchange = exchange
         self.log = structlog.get_logger()
 
     def run(self) -> int:
-        """Returns the exit code: 0 after a signal, 2 when a child refused its configuration, else 1."""
+        """Returns the exit code: 0 after a signal, 2 when a child refused its configuration."""
         # A handler may run in the middle of anything; putting into a SimpleQueue is the thing it may safely do.
         signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _: signals.put(received))
         try:
             while not _came(signals):
-                if self.must_live is not None and self.must_live.poll() is not None:
-                    self.log.error("the simulated exchange ended", exit_code=self.must_live.returncode)
-                    return 1
-                refused = [child for child in self.children if self._tend(child)]
+                refused = [child for child in self._all() if self._tend(child)]
                 if refused:
                     self.log.error("a process refused its configuration", process=refused[0].module)
                     return CONFIG_EXIT
@@ -106,6 +102,9 @@ class Supervisor:
             say_ending()
             self._stop_all()
         return 0
+
+    def _all(self) -> list[Child]:
+        return [*([self.exchange] if self.exchange else []), *self.children]
 
     def _tend(self, child: Child) -> bool:
         """Start or restart ``child`` when it is time; True when it refused its configuration at its first start.
@@ -132,13 +131,14 @@ class Supervisor:
         return False
 
     def _stop_all(self) -> None:
-        """End the children side by side, and then ``must_live``, which they ask until their end."""
+        """End the children side by side, and then the exchange."""
         children = [child.process for child in self.children if child.process is not None]
+        exchange = [self.exchange.process] if self.exchange and self.exchange.process else []
         deadline_s = time.monotonic() + STOP_PATIENCE_S
         self._stop(children, deadline_s - LAST_PATIENCE_S)
-        self._stop([self.must_live] if self.must_live else [], deadline_s)
-        for child in children:
-            _close(child)
+        self._stop(exchange, deadline_s)
+        for process in (*children, *exchange):
+            _close(process)
 
     def _stop(self, running: "Sequence[subprocess.Popen[Any]]", deadline_s: float) -> None:
         for process in running:
@@ -160,6 +160,6 @@ def _came(signals: "queue.SimpleQueue[int]") -> bool:
     return True
 
 
-def _close(process: "subprocess.Popen[bytes]") -> None:
+def _close(process: "subprocess.Popen[Any]") -> None:
     if process.stdin is not None:
         process.stdin.close()

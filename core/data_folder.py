@@ -1,6 +1,5 @@
 """One process at a time keeps klines and trains in a data folder: a lock file in it says which."""
 
-import errno
 import os
 import time
 from collections.abc import Iterator
@@ -8,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import ConfigError, WorkerError
+from core.files import DISK_REFUSES
 from core.processes import is_ending, lock_holder, try_lock
 
 ENDING_PATIENCE_S = 6.0  # a run that is told to end, and the children of a killed one, end within five seconds
 POLL_S = 0.1
 LOCK = ".updater.lock"
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # may pass; all else is a wrong setting
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def only_updater(data_dir: Path, patience_s: float = ENDING_PATIENCE_S) -> Itera
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        if error.errno in _OF_THE_DISK and data_dir.is_dir():
+        if error.errno in DISK_REFUSES:
             raise WorkerError(f"DATA_DIR={data_dir}: {error.strerror}; make room, or mount it writable") from error
         reason = "is a file" if isinstance(error, FileExistsError) else error.strerror
         raise ConfigError(f"DATA_DIR={data_dir}: {reason}; give a folder that can be made and written") from error

@@ -1,10 +1,30 @@
 """Files that are either the old one or the new one, whatever is killed in between."""
 
+import errno
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})  # may pass; all else is a wrong setting
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+
+
+def disk_refusal(folder: Path, size: int) -> str:
+    """Why the disk does not take a new file of ``size`` bytes; empty if it does, or if the folder is what is wrong."""
+    try:
+        with tempfile.TemporaryFile(dir=existing(folder)) as probe:
+            probe.write(bytes(size))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno in DISK_REFUSES else ""
+    return ""
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:

@@ -13,6 +13,7 @@ import structlog
 from core.clock import HOUR_MS, SECOND_MS, Clock, CorrectedClock, SystemClock
 from core.config import Config, read_config
 from core.errors import ConfigError
+from core.files import DISK_REFUSES
 from core.logs import configure_logging
 from core.settings import Market, Settings, load_settings
 from core.topic import Target, Topic
@@ -87,9 +88,10 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"DATA_DIR={settings.data_dir}: cannot be made: {error.strerror}; name a folder that may be written to"
-        ) from error
+        if error.errno not in DISK_REFUSES:  # of those the ledger tells; answers need no disk
+            raise ConfigError(
+                f"DATA_DIR={settings.data_dir}: cannot be made: {error.strerror}; name a folder that may be written to"
+            ) from error
     with given or listen(settings.host, settings.port) as listener:
         market = settings.market.value.upper()
         ledger = Ledger(settings.ledger_url, topics, market, clock)

@@ -1,12 +1,14 @@
 """The answers that were given, so that a question asked again gets the same one, after a restart too.
 
 The first answer to (network, topic, height) wins. Asking is a look into memory; the database is written by a thread
-of its own, within milliseconds, and read only at start and for questions older than what memory holds.
+of its own, within milliseconds, and read only at start and for questions older than what memory holds. While the disk
+is full or read-only, at the start as well as later, answers are kept in memory and written once it takes them.
 """
 
+import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import fields
@@ -21,6 +23,7 @@ from sqlalchemy.dialects import sqlite
 
 from core.clock import Clock
 from core.errors import ConfigError, WorkerError
+from core.files import disk_refusal
 from core.seldom import Seldom
 from core.topic import Topic
 from inference.answer import Answer
@@ -38,6 +41,9 @@ GATHER_S, BUSY_GATHER_S = 0.005, 0.1
 CACHE_KB = 256  # of pages, a connection
 BUSY_S = 2.0  # how long SQLite waits for another process's write
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
+ROOM_BYTES = (
+    1 << 18
+)  # what a new SQLite file needs on the disk, with its index of shared memory and its write-ahead log
 
 log = structlog.get_logger()
 
@@ -90,7 +96,8 @@ class Ledger:
         clock: for the name of a damaged file set aside.
         recent: answers per topic held in memory.
     Raises:
-        ConfigError: the database cannot be used; one line with its name and the remedy.
+        ConfigError: the database cannot be used, and no full or read-only disk is to blame; one line with its name and
+            the remedy.
     """
 
     def __init__(self, url: str, topics: Iterable[Topic], market: str, clock: Clock, *, recent: int = RECENT) -> None:
@@ -103,16 +110,22 @@ class Ledger:
         self._seldom = Seldom()
         self.dropped = 0  # answers that could not be queued for writing
         self._remembering = threading.Lock()  # held for a few dictionary operations, never while waiting
-        self._engine = _open(url, clock)
+        self._topics = tuple(topics)
+        self._clock = clock
+        self._engine = _open(url)
         self._insert = _insert(self._engine.dialect.name)
         single = str(self._insert.compile(self._engine, column_keys=[column.name for column in answers.c]))
         self._sql = {rows: single.replace(MARKS, ", ".join([MARKS] * rows), 1) for rows in ROWS_AT_ONCE}
+        self._begun = False  # whether the tables are there and memory has the newest of what they hold
+        self._refusal = _disk_refusal(self._engine.url)
+        if self._refusal:
+            self._count_failure("ledger_not_written", self._refusal)
         try:
-            for topic in topics:
-                self._load(topic)
-        except sa.exc.SQLAlchemyError as error:
-            self._engine.dispose()
-            raise _unusable(self._engine.url, error) from error
+            self._begin()
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            if not self._refusal:
+                raise _unusable(self._engine.url, error) from error
+            self._load_unwritable()
         self._drain = Drain[Answer]("ledger", self._write, gather_s=GATHER_S, busy_gather_s=BUSY_GATHER_S)
         self._reading_since_s: float | None = None  # when the read began that is under way
         self._reads = Drain[tuple[Topic, int, Future[None]]]("ledger-reads", self._look_up, capacity=READS_WAITING)
@@ -173,7 +186,7 @@ class Ledger:
             with self._engine.connect() as connection:
                 row = connection.execute(sa.select(answers).where(*where)).mappings().first()
         except sa.exc.SQLAlchemyError as error:
-            self._count_failure("ledger_not_read", error)
+            self._count_failure("ledger_not_read", _one_line(error))
             return
         if row and (answer := _answer(row)).answers(topic, self._market):
             with self._remembering:
@@ -223,26 +236,64 @@ class Ledger:
             del known[oldest]
         return answer
 
-    def _load(self, topic: Topic) -> None:
+    def _begin(self) -> None:
+        """Make the database ready; later again where the disk refused at the start."""
+        database = self._engine.url.database
+        try:
+            if self._refusal and database:
+                Path(database).parent.mkdir(parents=True, exist_ok=True)
+            _make_ready(self._engine, self._clock)
+            for topic in self._topics:
+                self._load(topic, self._engine)
+        except BaseException:
+            self._engine.dispose()
+            raise
+        self._begun = True
+
+    def _load_unwritable(self) -> None:
+        """Read what was answered before without writing beside the file, as SQLite usually does."""
+        known = 0
+        for engine in _readers(self._engine.url):
+            try:
+                for topic in self._topics:
+                    self._load(topic, engine)
+                known = sum(map(len, self._recent.values()))
+                break
+            except sa.exc.SQLAlchemyError:
+                continue
+            finally:
+                engine.dispose()
+        log.warning(
+            "ledger_waits",
+            answers_known=known,
+            meanwhile="answers are kept in memory; after a restart before they are written, a question may get another",
+        )
+
+    def _load(self, topic: Topic, engine: sa.Engine) -> None:
         newest = (
             sa.select(answers)
             .where(answers.c.network == (topic.network or ""), answers.c.topic_id == topic.topic_id)
             .order_by(answers.c.height.desc())
             .limit(self._capacity)
         )
-        with self._engine.connect() as connection:
+        with engine.connect() as connection:
             rows = connection.execute(newest).mappings().all()
-        found = [_answer(row) for row in reversed(rows)]
-        self._recent[topic.key] = {a.height: a for a in found if a.height is not None}
-        if len(found) == self._capacity:
-            self._elsewhere[topic.key] = min(self._recent[topic.key]) - 1
+        found = {a.height: a for a in map(_answer, reversed(rows)) if a.height is not None}
+        with self._remembering:
+            # Before what this process answered since its start, while the database could not be read.
+            self._recent[topic.key] = found | self._recent.get(topic.key, {})
+            if len(found) == self._capacity:
+                self._elsewhere[topic.key] = max(min(found) - 1, self._elsewhere.get(topic.key, -1))
 
     def _write(self, batch: Sequence[Answer]) -> Sequence[Answer]:
         try:
+            if not self._begun:
+                self._begin()
             with self._engine.begin() as connection:
                 self._put(connection, batch)
-        except sa.exc.SQLAlchemyError as error:
-            self._count_failure("ledger_not_written", error, answers=len(batch))
+        except (sa.exc.SQLAlchemyError, OSError, ConfigError) as error:
+            self._count_failure("ledger_not_written", _one_line(error), answers=len(batch))
+            self._engine.dispose()  # what was opened on a read-only disk stays read-only
             return batch
         for answer in batch:
             self._unwritten.pop((answer.key, answer.height or 0), None)
@@ -259,11 +310,10 @@ class Ledger:
                 some = batch[first : (first := first + rows)]
                 connection.exec_driver_sql(statement, tuple(chain.from_iterable(map(ROW, some))))
 
-    def _count_failure(self, event: str, error: sa.exc.SQLAlchemyError, **more: object) -> None:
+    def _count_failure(self, event: str, reason: str, **more: object) -> None:
         self.failures += 1
         if count := self._seldom.due(event):
-            said = {"reason": _one_line(error), "remedy": "look at the disk of DATA_DIR; answers go on"}
-            log.error(event, **said, count=count, **more)
+            log.error(event, reason=reason, count=count, **_remedy(self._engine.url), **more)
 
 
 def silent(topic: Topic, height: int) -> WorkerError:
@@ -299,7 +349,37 @@ def _insert(dialect: str) -> sa.Insert:
     return guarded
 
 
-def _open(url: str, clock: Clock) -> sa.Engine:
+def _remedy(url: sa.URL) -> dict[str, str]:
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return {"database": _shown(url), "remedy": "look at the database; answers go on, and are written then"}
+    folder = Path(url.database).parent
+    return {
+        "folder": str(folder),
+        "remedy": f"make room in {folder}, or mount it writable; answers go on, and are written then",
+    }
+
+
+def _disk_refusal(url: sa.URL) -> str:
+    """Why the disk of an SQLite file takes nothing; empty if it does."""
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return ""
+    return disk_refusal(Path(url.database).parent, ROOM_BYTES)
+
+
+def _readers(url: sa.URL) -> Iterator[sa.Engine]:
+    """Ways to read an SQLite file beside which nothing can be written: after a kill, and after an end in order."""
+    path = Path(url.database or "").absolute()
+    yield _reader(f"{path.as_uri()}?mode=ro")  # the files that it needs beside it are still there
+    log_file = path.with_name(f"{path.name}-wal")
+    if not (log_file.exists() and log_file.stat().st_size):
+        yield _reader(f"{path.as_uri()}?immutable=1")
+
+
+def _reader(uri: str) -> sa.Engine:
+    return sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=sa.pool.NullPool)
+
+
+def _open(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         dialect = parsed.get_backend_name()
@@ -312,23 +392,19 @@ def _open(url: str, clock: Clock) -> sa.Engine:
         raise ConfigError("DATABASE_URL is no database URL; give one like sqlite:////data/ledger.sqlite3") from error
     except ModuleNotFoundError as error:
         raise ConfigError(f"DATABASE_URL={_shown(parsed)}: its driver {error.name} is not installed") from error
+    return engine
+
+
+def _make_ready(engine: sa.Engine, clock: Clock) -> None:
+    """Check the database and its tables; a damaged SQLite file is set aside and a new one begun."""
     try:
         _prepare(engine)
     except sa.exc.SQLAlchemyError as error:
+        if not _is_damaged(error) or not engine.url.database:
+            raise
         engine.dispose()
-        if not _is_damaged(error) or not parsed.database:
-            raise _unusable(parsed, error) from error
-        _set_aside(Path(parsed.database), clock.now_ms(), _one_line(error))
-        engine = _engine(parsed)
-        try:
-            _prepare(engine)
-        except sa.exc.SQLAlchemyError as again:
-            engine.dispose()
-            raise _unusable(parsed, again) from again
-    except BaseException:
-        engine.dispose()
-        raise
-    return engine
+        _set_aside(Path(engine.url.database), clock.now_ms(), _one_line(error))
+        _prepare(engine)
 
 
 def _engine(url: sa.URL) -> sa.Engine:
@@ -393,7 +469,7 @@ def _set_aside(path: Path, now_ms: int, reason: str) -> None:
     log.error("ledger_damaged", file=str(path), set_aside=str(aside), reason=reason, remedy="a new one is begun")
 
 
-def _unusable(url: sa.URL, error: sa.exc.SQLAlchemyError) -> ConfigError:
+def _unusable(url: sa.URL, error: Exception) -> ConfigError:
     return ConfigError(
         f"DATABASE_URL={_shown(url)}: cannot be used: {_one_line(error)}; check that it is there and may be written"
     )
@@ -403,5 +479,5 @@ def _shown(url: sa.URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def _one_line(error: sa.exc.SQLAlchemyError) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(getattr(error, "orig", None) or error).split())

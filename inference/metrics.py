@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Proce
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from core.files import existing
 from core.topic import Topic
 from inference.answer import Answer
 from inference.question import NODE
@@ -192,7 +193,7 @@ class _State(Collector):
         unwritten = GaugeMetricFamily("birnn_ledger_unwritten", "Answers queued for writing", value=ledger.unwritten)
         free = GaugeMetricFamily("birnn_data_free_bytes", "Free on the disk of DATA_DIR")
         if self._data_dir:
-            free.add_metric([], shutil.disk_usage(self._data_dir).free)
+            free.add_metric([], shutil.disk_usage(existing(self._data_dir)).free)
         of_venues = (*of_venues, free)
         of_feed = (feed, incidents, stream, ahead, *of_venues)
         return ready, persistence, naive, anchor, klines, model, *of_feed, failures, dropped, unwritten

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.clock import DAY_MS, iso
 from core.errors import ConfigError
-from core.files import replace_json
+from core.files import disk_refusal, replace_json
 from market.klines import Klines
 from market.recording import load_recording, recorded_days
 
@@ -102,9 +102,10 @@ class ReplayTape:
             try:
                 replace_json(self.state, {"folder": str(self.folder), "shift_ms": tape.shift_ms})
             except OSError as error:
-                raise ConfigError(
-                    f"state file {self.state}: cannot be written ({error.strerror}); name one in another folder"
-                ) from error
+                fault = f"state file {self.state}: cannot be written ({error.strerror})"
+                if not disk_refusal(self.state.parent, 1):
+                    raise ConfigError(f"{fault}; name one in another folder") from error
+                tape = replace(tape, note=f"{tape.note}; {fault}: after a restart it may go on elsewhere")
         return tape
 
     def _sentence(self, why: str) -> str:

@@ -1,12 +1,12 @@
 """The network of the guide this project descends from; what a panel publishes: several of them and a linear path."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Cell = Literal["rnn", "gru", "lstm"]
+from model.training_config import Cell
+
 CELLS: dict[str, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 

@@ -35,7 +35,8 @@ from research.folder import Fingerprint, Folder, StepRecord
 from research.stage import Stage
 from research.walk import Walk
 from updater.progress import Show
-from updater.refresh import KEEP_VERSIONS, run_round, training_config
+from updater.refresh import KEEP_VERSIONS, run_round
+from updater.settings_file import training_config
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "lightgbm")
 SOURCES = (  # what a forecast depends on; a folder begun with other code is not gone on with

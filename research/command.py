@@ -17,7 +17,6 @@ from research.baselines import BASELINES
 from research.data import Recording, recording_of, span_text
 from research.folder import Folder
 from research.report import tables, write_report
-from research.settings_in_use import settings_in_use
 from research.walk import (
     EVERY_DAYS,
     QUICK_EVERY_DAYS,
@@ -32,7 +31,7 @@ from research.walk import (
 )
 from research.words import counted
 from updater.progress import Show
-from updater.settings_file import settings_file
+from updater.settings_file import settings_file, settings_in_use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +96,15 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
         baselines=known if asked.baselines is None else tuple(name for name in known if name in asked.baselines),
         quick=asked.quick,
     )
+    start_ms, end_ms = moment_of(asked.start, "--start"), moment_of(asked.end, "--end")
     panels = [plan.panel.name for plan in walk.plans()]
     training = settings_in_use(settings_file(asked.data_dir, asked.training_file), panels)
     recording = recording_of(walk.plans(), asked.data, asked.data_dir)
     start_ms, end_ms = span_of(
         recording,
         walk.plans(),
-        start_ms=moment_of(asked.start, "--start"),
-        end_ms=moment_of(asked.end, "--end"),
+        start_ms=start_ms,
+        end_ms=end_ms,
         training_days=asked.training_days,
         span_days=QUICK_SPAN_DAYS if asked.quick else SPAN_DAYS,
     )

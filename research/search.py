@@ -27,8 +27,7 @@ from model.heads import PanelPlan
 from research.data import Recording
 from research.folds import Fold
 from research.trials import Told, measure, searched, suggested, told_progress
-from updater.refresh import training_config
-from updater.settings_file import Knobs
+from updater.settings_file import Knobs, training_config
 
 DEFAULT, IN_USE = "default", "in use"  # trials that the others are compared with
 SLOWEST = 4.0  # times the default's CPU time; a trial that takes longer is given up

@@ -10,7 +10,8 @@ import optuna
 from core.errors import TrainingFailed
 from model.evaluation import onnx_network, outputs, score
 from model.heads import LONGEST_LOOKBACK, SHORTEST_LOOKBACK, PanelPlan
-from model.training import Progress, TrainingConfig, Validated, export_onnx, train_panel
+from model.training import Progress, Validated, export_onnx, train_panel
+from model.training_config import TrainingConfig
 from research.data import Recording
 from research.folds import Fold
 from updater.settings_file import Knobs

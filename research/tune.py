@@ -7,6 +7,7 @@ settings in use where they differ, on rows that no trial saw and with other seed
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,16 +22,14 @@ from core.clock import DAY_MS
 from core.errors import ConfigError
 from core.topic import Topic
 from model.heads import LONGEST_LOOKBACK, PanelPlan, panels_for
-from model.training import CONFIGS
+from model.training_config import CONFIGS
 from research.data import Recording, recording_of, span_text
 from research.folds import SEARCHED, Fold, folds_of
 from research.search import Limits, Task, count, finished, only_tuner, opened, prepare, reference, search
-from research.settings_in_use import settings_in_use
 from research.trials import KNOBS, Told, measure, told_progress
 from research.words import counted
 from updater.progress import Show
-from updater.refresh import training_config
-from updater.settings_file import FILE, Knobs, write_settings
+from updater.settings_file import FILE, Knobs, settings_in_use, training_config, write_settings
 
 STUDY_FILE = "tuning.sqlite3"
 CONFIRM_SEEDS = 2  # on each of the stretches to confirm on: four pairs of trainings in all
@@ -121,6 +120,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
             default configuration cannot be trained or judged.
     """
     plans = plans_of(asked)
+    in_use = _checked_file(asked, plans)
     recording = recording_of(plans, asked.data, asked.data_dir)
     if recording.simulated:
         say(recording.simulated)
@@ -133,7 +133,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
             def told(note: str, plan: PanelPlan = plan, begun_s: float = begun_s, minutes: float = minutes) -> None:
                 show(round(time.time() - begun_s), round(60 * minutes), f"{plan.panel.name}: {note}")
 
-            task = _task(asked, plan, recording, storage)
+            task = _task(asked, plan, in_use[plan.panel.name], recording, storage)
             with opened(task, anew=asked.anew) as study:
                 folds = _folds(study, asked, task)
                 prepare(study, task)
@@ -144,10 +144,21 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
                 yield _concluded(study, asked, replace(task, folds=folds[SEARCHED:]), told)
 
 
-def _task(asked: Asked, plan: PanelPlan, recording: Recording, storage: Path) -> Task:
+def _checked_file(asked: Asked, plans: Sequence[PanelPlan]) -> dict[str, Knobs]:
+    """The settings in use, by panel; before hours are spent on what could not be written at last.
+
+    Raises:
+        ConfigError: the file of training settings is wrong, or cannot be written although it is to be.
+    """
+    file = asked.settings_file
+    if asked.adopt and not (file.parent.is_dir() and os.access(file.parent, os.W_OK)) and asked.out:
+        raise ConfigError(f"--out {file}: {file.parent} is no folder that can be written; give another file")
+    return settings_in_use(file if file.exists() else None, [plan.panel.name for plan in plans])
+
+
+def _task(asked: Asked, plan: PanelPlan, in_use: Knobs, recording: Recording, storage: Path) -> Task:
     """The search as asked, its folds still to come."""
-    panel, file = plan.panel.name, asked.settings_file
-    in_use = settings_in_use(file if file.exists() else None, [panel])[panel]
+    panel = plan.panel.name
     searched = {knob.name for knob in KNOBS}
     base = {name: value for name, value in in_use.items() if name not in searched}
     went_in = {

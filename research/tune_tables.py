@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from rich.box import SIMPLE
 from rich.table import Table
 
-from model.training import CONFIGS
+from model.training_config import CONFIGS
 from research.data import span_text
 from research.search import LAST_TRIALS
 from research.trials import searched

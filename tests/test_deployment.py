@@ -373,6 +373,10 @@ def test_an_image_runs_what_its_service_runs_and_not_as_root(target: str) -> Non
     assert re.findall(r"^(?:COPY|ADD) .*$", stage(target), re.MULTILINE) == [f"COPY --from=build-{target} /venv /venv"]
 
 
+def test_no_program_in_an_image_reports_to_the_maker_of_onnxruntime() -> None:
+    assert re.search(r"^ +ORT_DISABLE_TELEMETRY=1\b", stage("base"), re.MULTILINE)
+
+
 def test_the_inference_image_gets_no_torch() -> None:
     assert not re.search(r"torch|\btrain\b", stage("build-inference"))
     assert not re.search(r"torch|safetensors|\bonnx\b", " ".join(PYPROJECT["project"]["dependencies"]))

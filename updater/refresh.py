@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 import structlog
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue
 
 from core.clock import Clock
 from core.errors import ConfigError, IncompatibleModel
@@ -16,19 +16,12 @@ from model.artefact import Artefact, Manifest, Origin
 from model.features import FEATURE_VERSION, FEATURES
 from model.heads import PANELS, PanelPlan, head_of, panels_for
 from model.registry import Registry
-from model.training import (
-    CONFIGS,
-    Progress,
-    TrainedPanel,
-    TrainingConfig,
-    export_onnx,
-    train_panel,
-    weights_bytes,
-)
+from model.training import Progress, TrainedPanel, export_onnx, train_panel, weights_bytes
+from model.training_config import TrainingConfig
 from updater.judging import judge, without_unproven
 from updater.process import Job
 from updater.progress import Show
-from updater.settings_file import Knobs, read_settings
+from updater.settings_file import Knobs, settings_in_use, training_config
 from updater.state import Outcome
 
 KEEP_VERSIONS = 5  # of each panel, beside the champions
@@ -39,25 +32,6 @@ VOLATILITY = (
 )
 
 log = structlog.get_logger()
-
-
-def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingConfig:
-    """The panel's configuration, with some fields changed.
-
-    Raises:
-        ConfigError: there is no such field, or its value is wrong.
-    """
-    known = asdict(CONFIGS[panel])
-    for name in differing.keys() - known.keys():
-        raise ConfigError(
-            f"training: {name}={differing[name]!r}: there is no such setting; choose among {', '.join(known)}"
-        )
-    try:
-        return TypeAdapter(TrainingConfig).validate_python(known | dict(differing))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        name = ".".join(str(part) for part in fault["loc"])
-        raise ConfigError(f"training: {name}={fault['input']!r}: {fault['msg']}; see TrainingConfig") from error
 
 
 def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Outcome:
@@ -93,8 +67,8 @@ def _configured(job: Job) -> tuple[TrainingConfig, Knobs, str]:
     """
     fault = ""
     try:
-        wanted = read_settings(job.training_file)[job.panel]
-        return _named(job, wanted), wanted, fault
+        wanted = settings_in_use(job.training_file, [job.panel])[job.panel]
+        return training_config(job.panel, wanted), wanted, fault
     except ConfigError as error:
         if job.fallback is None:
             raise
@@ -105,13 +79,6 @@ def _configured(job: Job) -> tuple[TrainingConfig, Knobs, str]:
         config, differing = training_config(job.panel, {}), {}
     log.error("training_settings_not_heeded", panel=job.panel, reason=fault, trains_with=differing or "the defaults")
     return config, differing, fault
-
-
-def _named(job: Job, wanted: Knobs) -> TrainingConfig:
-    try:
-        return training_config(job.panel, wanted)
-    except ConfigError as error:
-        raise ConfigError(f"{job.training_file}: panel {job.panel}: {str(error).removeprefix('training: ')}") from error
 
 
 def run_round(

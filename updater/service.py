@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock, iso
 from core.data_folder import only_updater
 from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
+from core.files import disk_refusal
 from core.settings import Market, Settings
 from core.topic import Topic
 from market.failover import Failover
@@ -26,11 +27,12 @@ from model.heads import LEADER, PANELS, PanelPlan, head_of, klines_kept_from_ms,
 from model.registry import Champion, Registry, check
 from updater.process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.progress import Pace, progress_of
-from updater.settings_file import read_settings, settings_file
+from updater.settings_file import settings_file, settings_in_use
 from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFile, Verdict
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
 LEAST_FREE_MB = 256  # two trainings' networks and a month of everybody's klines
+LEAST_FREE_BYTES = 1 << 20  # without them nothing is begun: a network has about as many
 SYNC_PATIENCE_S = 20.0  # of one request: the next sync comes in minutes, and there are many series to go
 
 log = structlog.get_logger()
@@ -103,6 +105,9 @@ class Updater:
     def sync(self) -> None:
         """Fetch what is new, and what is missing, of every series that any panel needs; failures are noted."""
         self._go_on()
+        if refusal := self._disk_refusal():
+            log.error("disk_refuses", reason=refusal, meanwhile="nothing is fetched or trained; answers go on")
+            return
         now_ms = self.clock.now_ms()
         wanted = [
             (symbol, plan.panel.interval_ms, training_start_ms(plan.panel, self.settings.training_days, now_ms))
@@ -157,6 +162,12 @@ class Updater:
         done_ms[:] = [now_ms]
         return True
 
+    def _disk_refusal(self) -> str:
+        """Why nothing that is fetched or learnt could be kept, and what to do; empty if it can be."""
+        folder = self.settings.data_dir
+        reason = disk_refusal(folder, LEAST_FREE_BYTES)
+        return f"DATA_DIR={folder}: {reason}; make room, or mount it writable" if reason else ""
+
     def _look_at_the_disk(self) -> None:
         """Raise the alarm before the disk is full: then nothing that is learnt can be kept, and no answer."""
         free_mb = shutil.disk_usage(self.settings.data_dir).free >> 20
@@ -182,6 +193,8 @@ class Updater:
         begun = IDLE | {"running_since_ms": started_ms, "progress": "syncing klines"}
         self.state.update_panel(panel, **begun, next_try_ms=None)
         try:
+            if refusal := self._disk_refusal():
+                raise TrainingFailed(refusal)
             self.sync()
             missing = self._missing(plan)
             if again and last and last.ok and missing.keys() >= last.missing.keys() > set():
@@ -321,6 +334,23 @@ def _series(symbol: str, interval_ms: int) -> str:
     return f"{symbol}-{interval_name(interval_ms)}"
 
 
+def checked_plans(topics: Sequence[Topic], panels: Collection[str], training_file: Path | None) -> dict[str, PanelPlan]:
+    """What there is to train, by panel name, once all that was given is known to be right.
+
+    Args:
+        panels: names of those to train; empty for all that the topics need.
+        training_file: of training settings, if one was given.
+    Raises:
+        ConfigError: no topic needs a panel of that name, or the file is wrong.
+    """
+    plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
+    for panel in panels:
+        if panel not in plans:
+            raise ConfigError(f"no topic needs the panel {panel!r}; there are {', '.join(plans)}")
+    settings_in_use(training_file, panels or plans)
+    return plans
+
+
 @contextmanager
 def open_updater(
     settings: Settings,
@@ -337,11 +367,10 @@ def open_updater(
         stop: set from another thread to make sync and training end with ``Stopped``.
     Raises:
         ConfigError: another updater works on this DATA_DIR, a setting or topic cannot be served, or the file that was
-            given cannot be read; once running, such a file is no reason to stop.
+            given is wrong; once running, such a file is no reason to stop.
     """
-    read_settings(training_file)
+    plans = checked_plans(topics, (), training_file)
     clock = SystemClock()
-    plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
     with only_updater(settings.data_dir):
         # Here, and not before: another updater may have said at whose level candles are until it ended.
         market = market_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S, writes=True)
@@ -375,13 +404,10 @@ def train_once(
         training_file: of training settings, in the place of the one in the data folder. Whoever names one is there to
             put it right: a wrong one fails the round.
     Raises:
-        ConfigError: an updater works on this DATA_DIR, no topic needs a panel of that name, or the file that was
-            given cannot be read.
+        ConfigError: an updater works on this DATA_DIR, or as ``checked_plans``.
     """
+    checked_plans(topics, panels, training_file)
     strict = training_file is not None
     with open_updater(settings, topics, training_file, threading.Event(), strict=strict) as updater:
-        for panel in panels:
-            if panel not in updater.plans:
-                raise ConfigError(f"no topic needs the panel {panel!r}; there are {', '.join(updater.plans)}")
         states = [updater.train(panel) for panel in panels or updater.plans]
     return tuple(state.outcome for state in states if state.outcome)

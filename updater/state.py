@@ -165,6 +165,7 @@ class StateFile:
         self._path = data_dir / FILE
         self._clock = clock
         self._lock = threading.Lock()
+        self._fault = ""  # why it could not be written last
         old = read_state(data_dir) or UpdaterState()
         now_ms = clock.now_ms()
         taken = {
@@ -225,7 +226,11 @@ class StateFile:
 
     def _write_locked(self, changes: Mapping[str, Any]) -> None:
         self._state = self._state.model_copy(update={"heartbeat_ms": self._clock.now_ms(), **changes})
+        fault = ""
         try:
             replace_json(self._path, self._state.model_dump(mode="json"))
         except OSError as error:
-            log.error("state_not_written", file=str(self._path), reason=str(error))
+            fault = error.strerror or str(error)
+            if fault != self._fault:  # each heartbeat would say so anew
+                log.error("state_not_written", file=str(self._path), reason=fault)
+        self._fault = fault

@@ -21,7 +21,7 @@ from core.clock import SystemClock
 from core.settings import VENUES, Market, load_settings, urls_setting
 from market.simulated import SimulatedExchange
 from model.registry import Registry
-from tests.fakes import free_port
+from tests.fakes import free_port, simulated_environment
 from tests.model.test_registry import ETH_10M, artefact
 from tests.terminal import on_terminal
 from updater.state import Outcome, StateFile, Verdict
@@ -205,6 +205,54 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert says in line
+
+
+TRAIN = ["cli.main", "train", "--config-json"]
+MISSPELT = '{"hour": {"epoch": 3}}', "panel hour: epoch=3: there is no such setting"
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "says"),
+    [
+        pytest.param(TRAIN, "{", "is no JSON", id="no JSON"),
+        pytest.param(TRAIN, "[" * 100_000, "is no JSON", id="nested without end"),
+        pytest.param(TRAIN, '{"minute": {"epochs": 0}}', "panel minute: epochs must be 1 or more, was 0", id="range"),
+        pytest.param(TRAIN, '{"dropout": "much"}', "dropout='much'", id="no number"),
+        pytest.param(TRAIN, '{"clip_norm": Infinity}', "clip_norm must be a finite number, was inf", id="infinite"),
+        pytest.param(TRAIN, '{"minuet": {"epochs": 3}}', "there is no panel minuet", id="no such panel"),
+        pytest.param(TRAIN, *MISSPELT, id="misspelt"),
+        pytest.param(["updater", "--config-json"], *MISSPELT, id="updater"),
+        pytest.param(["cli.main", "backtest", "--training-json"], *MISSPELT, id="backtest"),
+        pytest.param(["cli.main", "tune", "--out"], *MISSPELT, id="tune"),
+    ],
+)
+def test_training_settings_are_read_before_the_market_is_asked_or_anything_kept(
+    tmp_path: Path, command: list[str], content: str, says: str
+) -> None:
+    file = tmp_path / "settings.json"
+    file.write_text(content)
+    with SimulatedExchange() as exchange:
+        done = subprocess.run(
+            [sys.executable, "-m", *command, str(file)],
+            env=simulated_environment(exchange, tmp_path / "data", free_port(), CONFIG_FILE=EXAMPLE, MARKET="binance"),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert exchange.requests == []
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"{file}: " in line
+    assert says in line
+    assert not (tmp_path / "data").exists()
+
+
+def test_tuning_begins_nothing_that_it_could_not_write(tmp_path: Path) -> None:
+    code, said = birnn("tune", "--topic", "1", "--out", str(tmp_path / "none" / "file.json"), DATA_DIR=str(tmp_path))
+    assert code == 2
+    assert f"{tmp_path / 'none'} is no folder" in said.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

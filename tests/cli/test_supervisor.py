@@ -26,9 +26,10 @@ if "--hanging-probe" in sys.argv:
 exchange = None
 for kind in ("stubborn", "timed"):
     if f"--{kind}-exchange" in sys.argv:
-        exchange = subprocess.Popen(child_command(kind), stdin=subprocess.PIPE, text=True)
+        process = subprocess.Popen(child_command(kind), stdin=subprocess.PIPE, text=True)
+        exchange = Child(module=kind, arguments=("--port", "1"), process=process, starts=1)
 code = Supervisor(children, {}, exchange).run()
-print(json.dumps({"event": "returned", "exchange": exchange and exchange.poll()}))
+print(json.dumps({"event": "returned", "exchange": exchange and exchange.process.poll()}))
 sys.exit(code)
 """
 SAY = """
@@ -161,12 +162,18 @@ def test_children_do_not_outlive_a_killed_supervisor(stand: Stand) -> None:
     assert stand.said("waiter") == ["up", "told"], "it was asked to end first"
 
 
-def test_the_exchange_must_live(stand: Stand) -> None:
-    process = stand.run("sleeper", "--stubborn-exchange")
-    eventually(up(stand, "sleeper", "stubborn"), what="both")
-    exchange = next(child for child in process.children() if "stubborn" in child.cmdline())
-    exchange.kill()
-    assert process.wait(5) == 1
+def test_a_killed_exchange_comes_back_where_it_was_while_the_others_go_on(stand: Stand) -> None:
+    process = stand.run("waiter", "--timed-exchange")
+    eventually(up(stand, "waiter", "timed"), what="both")
+    next(child for child in process.children() if "timed" in child.cmdline()).kill()
+    eventually(lambda: stand.said("timed") == ["up", "up"], what="its second start")
+    exchange = next(child for child in process.children() if "timed" in child.cmdline())
+    assert exchange.cmdline()[-3:] == ["timed", "--port", "1"]
+    assert stand.said("waiter") == ["up"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 0
+    assert not exchange.is_running()
+    assert len(stand.said("timed")) == 3, "it was asked to end, and did"
 
 
 def test_the_exchange_ends_after_those_who_ask_it(stand: Stand) -> None:

@@ -10,7 +10,8 @@ from model.registry import Registry
 from tests.catalogue import scalar_topics, write_configs
 from tests.inference.stand import RunningClock, node
 from tests.updater.folder import TINY
-from updater.refresh import run_round, training_config
+from updater.refresh import run_round
+from updater.settings_file import training_config
 from worker.node import inference_url, parse_decimal
 
 MINUTE_DAYS, HOUR_DAYS = 4, 50  # a window reads one day and 22; the longest horizon, twice in a split, 4 h and 7 days

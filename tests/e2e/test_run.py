@@ -19,10 +19,13 @@ import requests
 
 from core.config import topics_from_config
 from model.registry import Registry
+from tests.disk import Disk, disk
 from tests.fakes import eventually, free_port
+from tests.updater.folder import TINY
 from updater.state import read_state
 from worker.node import parse_decimal
 
+__all__ = ["disk"]
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.json"
 SIX = {1: "ETH", 14: "BTC", 2: "ETH", 64: "BTC", 82: "SOL", 79: "BTC"}
@@ -116,6 +119,53 @@ def running(data_dir: Path, port: int | None = None) -> Iterator[Node]:
         node.reader.join(timeout=10)
 
 
+def child_of(node: Node, module: str) -> psutil.Process | None:
+    """The child of ``birnn run`` that runs this module, or the training below its updater; None while there is none."""
+    for process in node.family()[1:]:
+        try:
+            if module in process.cmdline() and alive(process):
+                return process
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def price(node: Node) -> float:
+    """What the exchange of this node says ETH costs now."""
+    asker = child_of(node, "inference")
+    assert asker
+    url = asker.environ()["BINANCE_REST_URLS"]
+    return float(requests.get(f"{url}/api/v3/ticker/price?symbol=ETHUSDT", timeout=2).json()["price"])
+
+
+@pytest.mark.timeout(600)
+def test_kill_9_of_any_child_is_survived(tmp_path: Path) -> None:
+    folder = tmp_path / "simulated" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "training.json").write_text(json.dumps(TINY))
+    with running(tmp_path) as node:
+        eventually(node.ready, 60, "/readyz")
+        eventually(lambda: child_of(node, "updater.child") is not None, 60, "a training")
+        before = price(node)
+        for module in ("updater.child", "market.simulated", "inference", "worker", "updater"):
+            eventually(lambda module=module: child_of(node, module) is not None, 90, module)  # type: ignore[misc]
+            killed = child_of(node, module)
+            assert killed
+            killed.kill()
+
+            def is_back(module: str = module, killed: psutil.Process = killed) -> bool:
+                again = child_of(node, module)
+                return again is not None and again.pid != killed.pid
+
+            eventually(is_back, 120, f"the return of {module}")
+            eventually(node.ready, 60, f"/readyz after the end of {module}")
+            assert node.process.poll() is None
+        assert price(node) == pytest.approx(before, rel=0.05), "the same tape goes on, at the same place"
+        eventually(lambda: bool(Registry(folder).versions()), 300, "a published network all the same")
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(timeout=10) == 0
+
+
 def test_an_operators_first_evening(tmp_path: Path) -> None:
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz")
@@ -188,3 +238,21 @@ def test_a_second_run_names_the_first_and_a_question_outlives_a_killed_inference
         with running(tmp_path, node.port) as following:
             eventually(following.ready, 60, "/readyz of the one that follows")
             assert node.process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("full", "No space left on device"), ("read-only", "Read-only file system")]
+)
+def test_a_full_or_read_only_disk_keeps_nobody_from_answering(disk: Disk, how: str, reason: str) -> None:
+    disk.refuse(how)
+    with running(disk.folder) as node:
+        eventually(node.ready, 90, "/readyz")
+        assert node.ask("ETH", 1).status_code == 200
+        told = [line for line in node.lines if reason in line and str(disk.folder) in line and "make room" in line]
+        assert any('"service":"inference"' in line for line in told)
+        eventually(
+            lambda: any(line.startswith("DATA_DIR=") or '"event":"disk_refuses"' in line for line in node.lines),
+            60,
+            "the updater's word",
+        )
+        assert node.process.poll() is None

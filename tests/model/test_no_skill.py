@@ -17,7 +17,8 @@ from model.forecaster import BiRNNForecaster, Forecasts
 from model.heads import HOUR, LEADER, MINUTE, Head, Kind, Panel, head_of, truth
 from model.losses import loss
 from model.registry import Registry
-from model.training import TrainedPanel, TrainingConfig, torch_network, train_panel
+from model.training import TrainedPanel, torch_network, train_panel
+from model.training_config import TrainingConfig
 from model.windows import build
 from tests.fakes import FakeClock, random_walk_klines
 from tests.model.leaks import SYMBOLS, Market, plan_of

@@ -20,12 +20,12 @@ from model.losses import loss
 from model.training import (
     Objective,
     TrainedPanel,
-    TrainingConfig,
     export_onnx,
     torch_network,
     train_panel,
     weights_bytes,
 )
+from model.training_config import TrainingConfig
 from model.windows import build, purged_split
 from tests.fakes import random_walk_klines
 

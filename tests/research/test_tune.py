@@ -29,7 +29,7 @@ from core.errors import ConfigError
 from core.topic import Target, Topic
 from market.klines import Klines
 from market.store import KlineStore
-from model.training import CONFIGS
+from model.training_config import CONFIGS
 from research.folds import Fold
 from research.search import held_back, only_tuner
 from research.trials import KNOBS, searched

@@ -6,7 +6,7 @@ from pathlib import Path
 from core.topic import Target, Topic
 from model.heads import MINUTE, panels_for
 from model.registry import Registry
-from model.training import TrainingConfig
+from model.training_config import TrainingConfig
 from tests.fakes import FakeClock, random_walk_klines
 from updater.refresh import run_round
 

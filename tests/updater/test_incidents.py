@@ -28,7 +28,8 @@ from model.heads import MINUTE, panels_for
 from model.registry import Registry
 from tests.fakes import FakeClock
 from tests.market.venue import Venue
-from updater.refresh import run_round, training_config
+from updater.refresh import run_round
+from updater.settings_file import training_config
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 TOPICS = tuple(

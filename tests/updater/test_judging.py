@@ -29,7 +29,8 @@ from model.training import OPSET, TrainedPanel, train_panel
 from model.windows import Split
 from tests.fakes import START_MS, random_walk_klines
 from updater.judging import judge, without_unproven
-from updater.refresh import artefact_of, run_round, training_config
+from updater.refresh import artefact_of, run_round
+from updater.settings_file import training_config
 from updater.state import Verdict
 
 ETH, BTC = (

@@ -20,7 +20,8 @@ from model.forecaster import MOST_MOVED, BiRNNForecaster, Naive, value
 from model.heads import LEADER, MINUTE, head_of, panels_for
 from model.registry import Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
-from updater.refresh import run_round, training_config
+from updater.refresh import run_round
+from updater.settings_file import training_config
 from updater.state import Outcome
 
 DAYS = 5

@@ -12,8 +12,8 @@ from core.errors import ConfigError
 from core.topic import Topic
 from model.registry import Registry
 from tests.updater.folder import BTC, ETH, TINY, job_on
-from updater.refresh import refresh_panel, training_config
-from updater.settings_file import FILE
+from updater.refresh import refresh_panel
+from updater.settings_file import FILE, training_config
 from updater.state import Outcome, Verdict
 
 

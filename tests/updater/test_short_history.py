@@ -15,7 +15,8 @@ from model.heads import MINUTE, Head, Kind, panels_for
 from model.registry import Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.updater.folder import TINY
-from updater.refresh import run_round, training_config
+from updater.refresh import run_round
+from updater.settings_file import training_config
 from updater.state import Verdict
 
 DAYS = 30  # the judge part is 3.6 of them
