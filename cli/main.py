@@ -38,8 +38,6 @@ from core.settings import Market, Settings
 from core.topic import CLASSIFICATION, PROXIES, Topic, catalogue, default_symbol
 from inference.listen import listen, url_of
 from inference.probe import look, some_ready
-from market.listings import doubts, remedy
-from market.venues import market_from
 
 # Verbs import what they need themselves: a shell that completes a word waits for the imports of this file.
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -219,7 +217,6 @@ def backtest(
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     place = place_of(settings_from(data_dir=data_dir))
-    print(place.sentence, flush=True)
     configured = None
     if config or not topic:
         configured = topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
@@ -247,7 +244,7 @@ def backtest(
     try:
         walk, recording = walk_of(asked)
         folder = folder_of(asked, walk, recording)
-        for line in introduction(walk, recording, folder):
+        for line in (place.sentence, *introduction(walk, recording, folder)):
             print(line, flush=True)
         with progress_of("backtest") as show:
             parts = walk_and_report(asked, walk, recording, folder, show)
@@ -452,6 +449,9 @@ def topics(
 
 def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> list[str]:
     """What the venues' own lists say against configured symbols; nothing where no venue can be asked from here."""
+    from market.listings import doubts, remedy  # noqa: PLC0415
+    from market.venues import market_from  # noqa: PLC0415
+
     try:
         venues = market_from(settings, SystemClock(), timeout_s=LISTING_PATIENCE_S, patience_s=0).venues
     except ConfigError as error:  # such as MARKET=simulated without the exchange: the start says it, this is a list

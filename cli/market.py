@@ -65,7 +65,7 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
         reasons.append(f"{asked[answered]}: {reach.detail}")
     return MarketChoice(
         market=Market.SIMULATED,
-        sentence=f"market: SIMULATED, prices are invented; no venue of MARKET_VENUES answered within "
+        sentence=f"market: SIMULATED, {_prices(replay)}; no venue of MARKET_VENUES answered within "
         f"{VENUE_PATIENCE_S:.0f} s ({'; '.join(reasons)})",
     )
 
@@ -166,7 +166,7 @@ def replaying(settings: Settings, replay: Path | None) -> Settings:
     """The settings with the market that a replay needs.
 
     Raises:
-        ConfigError: MARKET is a real one, or there is no such folder.
+        ConfigError: MARKET is a real one, or there is no such folder or nothing in it to replay.
     """
     if replay is None:
         return settings
@@ -174,6 +174,7 @@ def replaying(settings: Settings, replay: Path | None) -> Settings:
         raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     if not replay.is_dir():
         raise ConfigError(f"--replay {replay}: no such folder; name one of Parquet klines")
+    _prices(replay)  # there is something to replay
     return settings.model_copy(update={"market": Market.SIMULATED})
 
 

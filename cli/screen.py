@@ -107,6 +107,7 @@ def table_of(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], wi
         title_justify="left",
         box=SIMPLE,
         pad_edge=False,
+        show_edge=width >= ROOMY,
         padding=(0, 1) if width >= ROOMY else (0, 1, 0, 0),
     )
     shown = [number for number, column in enumerate(columns) if width >= column.least_width]

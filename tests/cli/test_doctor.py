@@ -43,6 +43,7 @@ def doctor(folder: Path, server: Venue, *arguments: str, **settings: str) -> "su
         "BINANCE_REST_URLS": server.url,
         "BINANCE_ARCHIVE_URL": server.url,
         "DATA_DIR": str(folder),
+        "COLUMNS": "180",
         **settings,
     }
     command = [sys.executable, "-m", "cli.main", "doctor", *arguments]

@@ -158,7 +158,8 @@ def test_without_a_terminal_it_is_a_line_of_the_log() -> None:
         assert process.stdin
         assert process.stdout
         try:
-            said = next(json.loads(line) for line in process.stdout if line.startswith("{"))
+            logged = (json.loads(line) for line in process.stdout if line.startswith("{"))
+            said = next(line for line in logged if line["service"] == "birnn")
         finally:
             process.communicate(timeout=10)
     assert (said["event"], said["market"]) == ("freshness", "SIMULATED")

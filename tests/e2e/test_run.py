@@ -43,7 +43,7 @@ class Node:
             "DATA_DIR": str(data_dir),
             "CONFIG_FILE": str(EXAMPLE),
             "PORT": str(self.port),
-            "TRAINING_DAYS": "6",
+            "TRAINING_DAYS": "12",  # rows enough for the gate to be sure on any day's tape
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cli.main", "run"],

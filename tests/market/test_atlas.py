@@ -210,7 +210,7 @@ def changed(**cells: object) -> str:
         pytest.param(page_of([], 7), "next must be an address", id="a number for the next page"),
         pytest.param(page_of([], "http://[/"), "next is no address", id="nonsense for the next page"),
         pytest.param(page_of([{"timestamp": iso(START_MS)}]), "finite and above 0", id="no values"),
-        pytest.param(page_of([{"values": row_of(WALK, 0)["values"]}]), "row of no time", id="no time"),
+        pytest.param(page_of([{"values": row_of(WALK, 0)["values"]}]), "a time that cannot be read", id="no time"),
         pytest.param(changed(close="NaN"), "finite and above 0", id="prices that are no number"),
         pytest.param(changed(open=0), "finite and above 0", id="prices of zero"),
         pytest.param(changed(low=9e9), "low .*above", id="low above high"),

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
-from core.errors import ConfigError, MalformedKlines, MarketUnavailable
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable, UnknownSymbol
 from market.binance import Binance
 from market.klines import COLUMNS, Klines, month_span
 from market.provider import MarketData, Price
@@ -251,7 +251,13 @@ def test_one_series_that_fails_stops_no_other(venue: Venue, store: KlineStore, b
     ]
     reports = sync_all(store, binance, wanted, NOW_MS)
     assert [(report.symbol, report.interval_ms) for report in reports] == [series[:2] for series in wanted]
-    assert [type(report.failure) for report in reports] == [ConfigError] * 3 + [type(None)] * 2
+    assert [type(report.failure) for report in reports] == [
+        UnknownSymbol,
+        ConfigError,
+        ConfigError,
+        type(None),
+        type(None),
+    ]
     for symbol in ("ETHUSDT", "BTCUSDT"):
         assert_holds(store, WALK.between(END_MS - DAY_MS, END_MS), symbol)
 

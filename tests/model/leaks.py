@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from core.topic import Target, Topic, Volatility
-from market.klines import COLUMNS, Ints, Klines
+from market.klines import COLUMNS, PRICE_COLUMNS, Ints, Klines
 from model.evaluation import TopicForecasts
 from model.features import FEATURES, Bools, rows_needed
 from model.heads import LEADER, Kind, Panel, PanelPlan, panels_for
@@ -100,9 +100,17 @@ def spliced(past: Klines, future: Klines, cut_ms: int) -> Klines:
 
 
 def another(klines: Klines, cut_ms: int, seed: int) -> Klines:
-    """The same klines up to ``cut_ms``, another and wilder market after it, at another price and volume."""
+    """The same klines up to ``cut_ms``, another and wilder market after it, at another price and volume.
+
+    The price is half as high again: more than twofold would be a break of the series, across which nothing is measured.
+    """
     start_ms = int(klines.open_time_ms[0])
-    wild = random_walk_klines(len(klines), klines.interval_ms, seed, start_ms, sigma=9e-3, first=7.0)
+    wild = random_walk_klines(len(klines), klines.interval_ms, seed, start_ms, sigma=9e-3)
+    past, later = klines.between(0, cut_ms), wild.between(cut_ms, 2**62)
+    if len(past) and len(later):
+        level = 1.5 * past.close[-1] / later.open[0]
+        told = (*PRICE_COLUMNS, "quote_volume", "taker_buy_quote")
+        wild = replace(wild, **{name: getattr(wild, name) * level for name in told})
     return spliced(klines, wild, cut_ms)
 
 
