@@ -130,7 +130,7 @@ def test_status_names_the_network_where_there_are_two() -> None:
     topic: dict[str, Any] = {"token": "SOL", "proxy": "PAXG stands for SOL"}
     topic |= {"target": "price", "horizon": "8h", "champion": "v1", "forecast": "network", "ready": True}
     topics = [topic | {"network": network, "topic_id": 3, "last_answer": None} for network in ("net-1", "net-2")]
-    for count, shown in ((1, " 3 "), (2, "net-2/3")):
+    for count, shown in ((1, "\n3 "), (2, "net-2/3")):
         report = {"endpoint": {"url": "http://h", "answers": True, "topics": topics[:count]}, "folders": []}
         console = Console(width=200, record=True, file=StringIO())
         for part in status_tables(report):

@@ -71,9 +71,8 @@ def test_the_tables_fit_80_columns_and_lose_no_figure(home: Path, report: dict[s
     console = Console(width=80, record=True, file=io.StringIO())
     for part in tables(report, home / "out"):
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
-    lines = [
-        line for line in console.export_text().splitlines() if re.match(r" ?(9\d{3}|unseen|topic) (?!9\d{3}:)", line)
-    ]
+    rows = re.compile(r" (9\d{3}|unseen|topic) ")
+    lines = [line for line in console.export_text().splitlines() if rows.match(line)]
     assert len(lines) == 2 * (1 + len(report["topics"])), "ours, and the baselines'"
     assert max(map(len, lines)) <= 80
     shown = " ".join(lines).split()
