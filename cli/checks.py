@@ -187,7 +187,8 @@ def _updater(subject: Subject) -> Iterator[Check]:
         outcome = panel["outcome"] or {}
         if panel["failures"]:
             reason = outcome.get("reason") or f"left out: {', '.join(outcome.get('missing', ()))}"
-            line = f"{name} panel: {panel['failures']} failures in a row: {reason}"
+            count = f"{panel['failures']} failures in a row" if panel["failures"] > 1 else "the last training failed"
+            line = f"{name} panel: {count}: {reason}"
             yield Check(name="updater", state="warning", line=line, remedy="birnn status says when it tries again")
 
 

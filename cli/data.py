@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
@@ -15,7 +16,7 @@ import typer
 
 from cli.market import market_for_once, market_of
 from cli.place import place_of
-from cli.screen import Column, JsonOption, print_json, screen, table_of
+from cli.screen import ROOMY, Column, JsonOption, print_json, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
@@ -130,7 +131,10 @@ def _name(series: Series) -> str:
 def _show(found: Sequence[dict[str, str | int]]) -> None:
     """A table of what ``--json`` has, moments to the minute."""
     console = screen()
-    columns = [Column(heading=heading, wraps=number > 0) for number, heading in enumerate(found[0])]
+    columns = [
+        Column(heading=heading, wraps=number > 0, least_width=ROOMY if heading == "files" else 0)
+        for number, heading in enumerate(found[0])
+    ]
     console.print(table_of(columns, [[_cell(value) for value in one.values()] for one in found], console.width))
 
 
@@ -148,7 +152,12 @@ def _cell(value: str | int) -> str:
 def sync(
     config: ConfigOption = None,
     data_dir: DataOption = None,
-    market: Annotated[Market | None, typer.Option(help="As for birnn train.", case_sensitive=False)] = None,
+    market: Annotated[
+        Market | None,
+        typer.Option(
+            help="auto: Binance if it answers within three seconds, else the simulated exchange.", case_sensitive=False
+        ),
+    ] = None,
     symbol: SymbolsOption = None,
     interval: IntervalsOption = None,
     days: Annotated[
@@ -268,7 +277,13 @@ def _line_of(report: "SyncReport") -> str:
     rows = sum(end - start for start, end in report.gaps) // report.interval_ms if report.gaps else 0
     parts = [
         f"{report.symbol}-{INTERVALS.get(report.interval_ms, report.interval_ms)}: {report.fetched} rows fetched",
-        *([f"{rows} missing in {len(report.gaps)} gaps"] if report.gaps else [] if report.failure else ["no gaps"]),
+        *(
+            [f"{rows:,} missing in {len(report.gaps)} gap{'s' if len(report.gaps) > 1 else ''}"]
+            if report.gaps
+            else []
+            if report.failure
+            else ["no gaps"]
+        ),
     ]
     parts += [f"{path.name} was damaged and set aside" for path in report.set_aside]
     if report.failure:
@@ -455,8 +470,9 @@ def import_files(
 ) -> None:
     """Take klines of files into the store, over what it has of the same minutes; refuses rows that break a rule.
 
-    Refused is a file whose name says another symbol or interval, or of whose rows most differ from those that are
-    stored or that a venue has. Where one of the files cannot be used, none is taken.
+    Refused is a file whose name says another symbol or interval, or whose rows mostly differ from known ones.
+
+    Known is what is stored and what a venue has. Where one of the files cannot be used, none is taken.
     """
     from market.comparison import Tally, completed, overlap_fault, tally  # noqa: PLC0415
     from market.exchange_files import ending_of, read_klines  # noqa: PLC0415
@@ -572,6 +588,7 @@ def _answers_in_time(
         except WorkerError as error:
             return [Heard(said=f"not compared with a venue: {error}")]  # of the first, which tells it for all
         own = market.level(symbol) or market.venues[0].offer.name
+        simulated = settings.market is Market.SIMULATED  # the exchange plays the first venue, and is not that venue
         venues = sorted(market.venues, key=lambda venue: venue.offer.name != own)
 
         def listen() -> None:
@@ -582,6 +599,8 @@ def _answers_in_time(
         asking = threading.Thread(target=listen, daemon=True, name="venues")
         asking.start()
         asking.join(VENUE_WAIT_S)
+    if simulated:
+        return [replace(one, said=one.said.replace(f"as {own} has", "as the simulated exchange has")) for one in heard]
     return list(heard)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import requests
 import structlog
 
+from cli.screen import folded
 from core.logs import LogFormat, console_lines, readable
 
 LOOK_S = 1.0
@@ -83,8 +84,10 @@ class _Bottom:
         with os.fdopen(source, "rb") as lines:
             for line in lines:
                 text = line.decode(errors="replace").rstrip("\n")
+                if self._render:
+                    text = folded(readable(text, self._render), _width(self._terminal))
                 with self._writing:
-                    self._write((readable(text, self._render) if self._render else text).encode() + b"\n")
+                    self._write(text.encode() + b"\n")
 
     def _write(self, above: bytes) -> None:
         """Write whole lines in the place of the status, and the status anew, to the width that the terminal has now."""

@@ -1,4 +1,4 @@
-"""``birnn VERB``: run everything on one machine, train once, look at the state and at the topics."""
+"""The worker node's command line: run it, look at it, train, backtest, tune, and keep its klines."""
 
 import functools
 import json
@@ -28,7 +28,7 @@ from cli.market import (
     simulated_exchange,
 )
 from cli.place import note_run, place_of, tape_folder, try_folders
-from cli.screen import Column, JsonOption, asking, print_json, screen, table_of
+from cli.screen import ROOMY, Column, JsonOption, asking, print_json, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
 from core.config import read_config, topics_from_config
@@ -156,7 +156,7 @@ def train(
     replay: ReplayOption = None,
     panel: Annotated[list[str] | None, typer.Option(help="minute or hour; both when not given.")] = None,
     config_json: Annotated[
-        Path | None, typer.Option(help="JSON of training settings, in the place of DATA_DIR/training.json.")
+        Path | None, typer.Option(help="JSON of training settings, instead of training.json in DATA_DIR.")
     ] = None,
 ) -> None:
     """One round now: sync the klines, train, judge, publish what wins."""
@@ -193,7 +193,7 @@ def backtest(
         Path | None, typer.Option(help="Where it is kept; a folder of its own in DATA_DIR/backtests.")
     ] = None,
     training_json: Annotated[
-        Path | None, typer.Option(help="JSON of training settings, in the place of DATA_DIR/training.json.")
+        Path | None, typer.Option(help="JSON of training settings, instead of training.json in DATA_DIR.")
     ] = None,
     unseen: Annotated[
         list[str] | None, typer.Option(help="Symbol that no training may see, such as ARBUSDT; repeat it.")
@@ -382,7 +382,8 @@ def doctor(
                 findings = examine(settings, symbol, clock)
         else:
             subject = Subject(settings=settings, clock=clock)
-            with asking("looking at everything, and asking each venue") as told:
+            simulated = place_of(settings).market is Market.SIMULATED
+            with asking("looking at everything" + ("" if simulated else ", and asking each venue")) as told:
                 checks = all_checks(subject, told)
             findings = subject.findings
     lacking = unserved(findings, settings) if market or symbol else []
@@ -411,7 +412,7 @@ def topics(
     """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
     columns = [Column(heading="topic")]
     columns += [Column(heading=name) for name in ("token", "symbol", "target", "horizon", "loss")]
-    columns += [Column(heading="network", wraps=True), Column(heading="epoch")]
+    columns += [Column(heading="network", wraps=True), Column(heading="epoch", least_width=ROOMY if known else 0)]
     rows: list[tuple[int | str, ...]] = []
     warnings: list[str] = []
     if known:

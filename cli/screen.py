@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -16,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 UNBOUNDED = 180  # columns where there is no screen: in a file, in a pipe
+INDENT = "    "  # of the rows that go on with a line
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ROOMY = 100  # columns from which on tables have wider gaps
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and nothing else on standard output.")]
@@ -67,6 +70,27 @@ def screen() -> Console:
     console = Console(highlight=False)
     seen = os.environ.get("COLUMNS") or any(os.isatty(fd) for fd in (0, 1, 2))
     return console if seen else Console(highlight=False, width=UNBOUNDED)
+
+
+def folded(line: str, width: int) -> str:
+    """A line in rows of at most ``width`` columns, broken between words; colours take no room, indented text stays.
+
+    >>> folded("12:00:00 synced fetched=4 symbol=BTCUSDT", 27)
+    '12:00:00 synced fetched=4\\n    symbol=BTCUSDT'
+    """
+    first, *words = line.split(" ")
+    if not first:
+        return line
+    rows, used = [first], len(COLOUR.sub("", first))
+    for word in words:
+        length = len(COLOUR.sub("", word))
+        if used + 1 + length > width and length:
+            rows.append(f"{INDENT}{word}")
+            used = len(INDENT) + length
+        else:
+            rows[-1] += f" {word}"
+            used += 1 + length
+    return "\n".join(rows)
 
 
 @contextmanager

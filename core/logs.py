@@ -70,7 +70,11 @@ class ConsoleLines:
         )
 
     def __call__(self, logger: Any, name: str, event: Mapping[str, Any]) -> str:
-        shown = _answer_in_short(event) if {"topic_id", "status", "took_ms"} <= event.keys() else dict(event)
+        shown = dict(event)
+        if {"topic_id", "status", "took_ms"} <= event.keys():
+            shown = _answer_in_short(event)
+        elif event.get("event") == "progress" and {"task", "done", "wanted", "note"} <= event.keys():
+            shown = _progress_in_short(event)
         exception = {"exception": _printable(shown.pop("exception"))} if "exception" in shown else {}
         values = {key: text for key, value in shown.items() if (text := _value_in_short(value))}
         at = {"at": str(event["at"])[11:19]} if "at" in event else {}
@@ -94,8 +98,20 @@ def readable(line: str, render: Any = None) -> str:
     return render(None, "", event) if {"at", "event", "level"} <= event.keys() else line
 
 
+def _progress_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    >>> _progress_in_short({"event": "progress", "task": "train hour", "done": 3, "wanted": 12, "note": "epoch 2"})
+    {'event': 'train hour 25 %, epoch 2'}
+    """
+    part = f"{100 * event['done'] // event['wanted']} %" if event["wanted"] else str(event["done"])
+    rest = {key: value for key, value in event.items() if key not in {"task", "done", "wanted", "note"}}
+    return rest | {"event": f"{event['task']} {part}, {event['note']}"}
+
+
 def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     """Topic, value, which network, age of the price, time taken; or the status and the reason.
+
+    Of what the node would submit the value alone: the endpoint's line for the same answer has the rest.
 
     >>> answer = {"event": "answer", "topic_id": 1, "token": "ETH", "status": 200, "value": "2000.51234567",
     ...           "version": "minute-20261122T084500Z-1a2b3c", "anchor_age_ms": 412, "took_ms": 0.0871}
@@ -103,17 +119,23 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     'topic 1 ETH 2000.512 minute-1a2b3c 0.4s 0.1ms'
     >>> _answer_in_short(answer | {"status": 503, "reason": "no candles yet"})["event"]
     'topic 1 ETH 503 no candles yet 0.1ms'
+    >>> _answer_in_short(answer | {"event": "would submit", "forecast": "network"})["event"]
+    'would submit topic 1 ETH 2000.512 network'
     """
     version = str(event.get("version") or event.get("model_version") or "")
     naive = event.get("forecast") == "naive"
     age_ms, value = event.get("anchor_age_ms"), event.get("value")
     answered = event["status"] == 200 and value is not None
+    frame = {name: event[name] for name in ("market", "level", "service", "exception") if name in event}
+    topic = ["topic", str(event["topic_id"] or "?"), str(event.get("token") or "")]
+    if answered and event["event"] == "would submit":
+        return frame | {
+            "event": " ".join(["would submit", *topic, _number_in_short(value), "naive" if naive else "network"])
+        }
     told = [_number_in_short(value), "naive" if naive else short_version(version)] if answered else []
     told += [f"{age_ms / 1000:.1f}s"] if answered and age_ms is not None else []
     told += [] if answered else [str(event["status"] or ""), str(event.get("reason") or "")]
-    topic = ["topic", str(event["topic_id"] or "?"), str(event.get("token") or "")]
     said = [] if event["event"] == "answer" else [str(event["event"])]
-    frame = {name: event[name] for name in ("market", "level", "service", "exception") if name in event}
     parts = [*said, *topic, *told, f"{event['took_ms']:.1f}ms"]
     return frame | {"event": " ".join(part for part in parts if part)}
 

@@ -216,8 +216,20 @@ def load_settings(**overrides: object) -> Settings:
         name = str(first["loc"][0]).upper()
         value = _without_secrets(repr(first.get("input")))
         raise ConfigError(
-            f"{_where(name, overrides)}: {name}={value}: {_without_secrets(first['msg'])}; see .env.example"
+            f"{_where(name, overrides)}: {name}={value}: {_in_words(_without_secrets(first['msg']))}; see .env.example"
         ) from None
+
+
+def _in_words(said: str) -> str:
+    """What pydantic says of a value, without its own words.
+
+    >>> _in_words("Input should be a valid integer, unable to parse string as an integer")
+    'it must be a whole number'
+    >>> _in_words("Value error, at most one"), _in_words("Input should be greater than 0")
+    ('at most one', 'it must be greater than 0')
+    """
+    said = re.sub(r", unable to .*", "", said.removeprefix("Value error, ")).replace("Input should", "it must", 1)
+    return said.replace("valid integer", "whole number").replace("valid ", "")
 
 
 def _where(name: str, overrides: Mapping[str, object]) -> str:

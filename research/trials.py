@@ -122,6 +122,6 @@ def told_progress(config: TrainingConfig, told: Told, watch: Callable[[], None])
 
     def progress(epoch: int, batch: int, batches: int, loss: float) -> None:
         watch()
-        told(f"epoch {epoch} of {config.epochs * config.seeds}, {100 * batch // batches} %, loss {loss:.3f}")
+        told(f"epoch {epoch} of {config.epochs * config.seeds} ({100 * batch // batches} %), loss {loss:.3f}")
 
     return progress

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 LOG_EVERY_S = 5.0
 
@@ -28,7 +29,12 @@ def progress_of(task: str) -> Iterator[Show]:
     if not console.is_terminal:
         yield _logged(task)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=len("0:00:00"))),  # or a long note cuts it
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         bar_id = bar.add_task(task, total=None, note="")
 
