@@ -225,10 +225,8 @@ def _next(panel: Mapping[str, Any], alive: bool, cron: str) -> str:
         why = f"{failures} failures in a row" if failures > 1 else "the last training failed or left a symbol out"
         when, why = _when(panel["next_try_ms"]), f"a new try, because {why}"
     elif panel["next_run_ms"]:
-        when, why = (
-            _when(panel["next_run_ms"]),
-            f"by RETRAIN_CRON{f' ({cron}, a few minutes off by chance)' if cron else ''}",
-        )
+        by = f"by RETRAIN_CRON ({cron}), give or take 5 min" if cron else "by RETRAIN_CRON"  # the trigger's jitter
+        when, why = _when(panel["next_run_ms"]), by
     else:
         return "as soon as the updater runs" if not alive else "not planned yet"
     return f"{when}, {why}" if alive else f"as soon as the updater runs (it was {when}, {why})"

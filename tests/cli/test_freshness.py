@@ -164,3 +164,16 @@ def test_without_a_terminal_it_is_a_line_of_the_log() -> None:
             process.communicate(timeout=10)
     assert (said["event"], said["market"]) == ("freshness", "SIMULATED")
     assert "price age: ETHUSDT 0.4 s" in said["said"]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_line_of_log_is_broken_between_words(columns: int) -> None:
+    topics = [f"allora-testnet-1/{number}" for number in range(101, 107)]
+    code = WATCHING.replace("by='it'", f"topics={topics}")
+    assert code != WATCHING
+    with endpoint() as url, on_terminal([sys.executable, "-c", code, url, "auto"], columns) as (terminal, process):
+        eventually(lambda: topics[-1] in terminal.written, what="the child's line")
+        process.kill()
+    assert max(map(len, terminal.lines)) <= columns
+    words = " ".join(terminal.lines).split()
+    assert {f"{topic}," for topic in topics[1:-1]} <= set(words)
