@@ -174,7 +174,7 @@ def _inference(subject: Subject) -> Iterator[Check]:
 def _updater(subject: Subject) -> Iterator[Check]:
     folder = subject.folder
     if folder is None:
-        line = f"no updater has run here yet: {subject.report['place']}"
+        line = f"no updater has run here yet; {subject.report['place']}"
         yield Check(name="updater", state="wrong", line=line, remedy=START)
         return
     state = folder["updater"]

@@ -1,6 +1,5 @@
 """The worker node's command line: run it, look at it, train, backtest, tune, and keep its klines."""
 
-import functools
 import json
 import shlex
 import signal
@@ -28,7 +27,7 @@ from cli.market import (
     simulated_exchange,
 )
 from cli.place import note_run, place_of, tape_folder, try_folders
-from cli.screen import ROOMY, Column, JsonOption, asking, print_json, screen, table_of
+from cli.screen import ROOMY, Column, JsonOption, asking, print_json, say, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
 from core.config import read_config, topics_from_config
@@ -112,7 +111,8 @@ def run(
         except WorkerError as error:  # the disk: answers need none
             notes.append(f"warning: {error}")
         choice = choose_market(settings, replay)
-        print("\n".join([choice.sentence, *notes]), flush=True)
+        for line in (choice.sentence, *notes):
+            say(line)
         note_run(settings, choice.market, replay)
         show = stack.enter_context(status_line(settings.log_format))
         form = "json" if show else settings.log_format  # what the status line makes readable of it, if it is to be
@@ -245,7 +245,7 @@ def backtest(
         walk, recording = walk_of(asked)
         folder = folder_of(asked, walk, recording)
         for line in (place.sentence, *introduction(walk, recording, folder)):
-            print(line, flush=True)
+            say(line)
         with progress_of("backtest") as show:
             parts = walk_and_report(asked, walk, recording, folder, show)
     except KeyboardInterrupt:
@@ -290,7 +290,7 @@ def tune(
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     place = place_of(settings_from(data_dir=data_dir))
-    print(place.sentence, flush=True)
+    say(place.sentence)
     configured = None
     if config or not topic:
         configured = topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
@@ -316,7 +316,7 @@ def tune(
     console, panels = screen(), []
     try:
         with progress_of("tune") as show:
-            for found in tuned(asked, show, functools.partial(print, flush=True)):
+            for found in tuned(asked, show, say):
                 panels.append(as_plain(found))
                 for part in tables(found, console.width) if not as_json else ():
                     console.print(part, soft_wrap=isinstance(part, str))

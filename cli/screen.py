@@ -93,6 +93,11 @@ def folded(line: str, width: int) -> str:
     return "\n".join(rows)
 
 
+def say(line: str) -> None:
+    """Print a line; on a terminal it is broken between words."""
+    print(folded(line, screen().width) if sys.stdout.isatty() else line, flush=True)
+
+
 @contextmanager
 def asking(what: str) -> Iterator[Callable[[str], None]]:
     """Say on standard error that something takes a while, on a terminal for as long as it does.

@@ -119,7 +119,7 @@ def status_tables(report: dict[str, Any], width: int = 80) -> Iterator[Renderabl
     if endpoint["answers"]:
         yield _topics_table(endpoint["topics"], width)
     if not folders:
-        yield f"no updater has run here yet: {report.get('place', '')}; scripts/run starts everything"
+        yield f"no updater has run here yet; scripts/run starts everything; {report.get('place', '')}"
     for folder in folders:
         yield from _folder_tables(folder, report.get("retrain_cron", ""), width)
 

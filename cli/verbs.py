@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cli.screen import json_alone
+from cli.screen import json_alone, say
 from core.errors import ConfigError, WorkerError
 from core.settings import Settings, load_settings, settings_warnings
 
@@ -79,7 +79,7 @@ def _warn_once() -> None:
         print(f"birnn: warning: {warning}", file=sys.stderr, flush=True)
 
 
-def or_example(settings: Settings, tell: Callable[[str], None] = print) -> Settings:
+def or_example(settings: Settings, tell: Callable[[str], None] = say) -> Settings:
     """A first run needs no config.json; one that was named must be there.
 
     Raises:

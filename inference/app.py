@@ -36,6 +36,7 @@ from model.forecaster import NAIVE, NETWORK
 GATHER_LINES_S = 0.1  # log lines are written in batches, so that a burst of questions is not slowed by each line
 KEEP_ALIVE_S = 75
 PREFIX = "/inference/"
+PAGES = "there are GET /inference/TOKEN?topic=ID, /topics, /readyz, /healthz and /metrics"
 PLAIN = (b"content-type", b"text/plain; charset=utf-8")
 USUAL_QUERY = re.compile(rb"topic=([0-9]{1,18})(?:&height=([0-9]{1,18}))?")
 
@@ -157,7 +158,7 @@ def create_app(service: InferenceService, metrics: Metrics, journal: "Drain[dict
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
-        return PlainTextResponse(error.detail, error.status_code, error.headers)
+        return PlainTextResponse(f"{error.detail}; {PAGES}", error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

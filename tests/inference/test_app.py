@@ -105,7 +105,7 @@ def test_an_answer_is_the_bare_decimal_and_its_headers_say_what_it_rests_on(
         pytest.param("/inference/" + "A" * 4000, 404, "...", id="token of 4000 letters"),
         pytest.param("/inference/", 404, "", id="no token"),
         pytest.param("/inference/ETH/", 404, "", id="slash at the end"),
-        pytest.param("/elsewhere", 404, "", id="unknown path"),
+        pytest.param("/elsewhere", 404, "/inference/TOKEN?topic=ID", id="unknown path"),
     ],
 )
 def test_each_mistake_has_its_status_and_one_plain_line(served: Node, path: str, status: int, says: str) -> None:
