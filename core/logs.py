@@ -111,6 +111,7 @@ def _progress_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
 def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     """Topic, value, which network, age of the price, time taken; or the status and the reason.
 
+    A repeated answer has "again" in the place of an age: the height fixed its price when it was first asked for.
     Of what the node would submit the value alone: the endpoint's line for the same answer has the rest.
 
     >>> answer = {"event": "answer", "topic_id": 1, "token": "ETH", "status": 200, "value": "2000.51234567",
@@ -119,6 +120,8 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     'topic 1 ETH 2000.512 minute-1a2b3c 0.4s 0.1ms'
     >>> _answer_in_short(answer | {"status": 503, "reason": "no candles yet"})["event"]
     'topic 1 ETH 503 no candles yet 0.1ms'
+    >>> _answer_in_short(answer | {"asked_ms": 90_000, "answered_ms": 60_000})["event"]
+    'topic 1 ETH 2000.512 minute-1a2b3c again 0.1ms'
     >>> _answer_in_short(answer | {"event": "would submit", "forecast": "network"})["event"]
     'would submit topic 1 ETH 2000.512 network'
     """
@@ -133,7 +136,8 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
             "event": " ".join(["would submit", *topic, _number_in_short(value), "naive" if naive else "network"])
         }
     told = [_number_in_short(value), "naive" if naive else short_version(version)] if answered else []
-    told += [f"{age_ms / 1000:.1f}s"] if answered and age_ms is not None else []
+    again = 0 < (event.get("answered_ms") or 0) < (event.get("asked_ms") or 0)
+    told += ["again" if again else f"{age_ms / 1000:.1f}s"] if answered and age_ms is not None else []
     told += [] if answered else [str(event["status"] or ""), str(event.get("reason") or "")]
     said = [] if event["event"] == "answer" else [str(event["event"])]
     parts = [*said, *topic, *told, f"{event['took_ms']:.1f}ms"]
