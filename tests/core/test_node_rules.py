@@ -183,6 +183,17 @@ ERRORS = [
     (wallet(chainId="allora-mainnet-1"), [f'wallet.nodeRpcs[0] was "{RPC}"', "allora-testnet-1", "correct one"]),
     (wallet(chainId="allora-testnet-2"), ["wallet.nodeRpcs[0]", "chainId is another"]),
     (worker(inferenceEntrypointName="api-worker-reputer"), ["worker[0].inferenceEntrypointName was", '"apiAdapter"']),
+    (wallet(addressKeyName="  "), ['wallet.addressKeyName was "  "', "worker1"]),
+    (wallet(keyringBackend="file"), ['wallet.keyringBackend was "file"', "keyringPassphrase"]),
+    (wallet(keyringBackend="memory"), ['wallet.keyringBackend was "memory"', "empty at each start"]),
+    (wallet(nodeRpcs=[RPC, "https://allora-rpc.tesnet.allora.network"]), ["nodeRpcs[1]", "no such host", RPC[8:]]),
+    (wallet(nodeRpcs=["https://allora-rcp.testnet.allora.network"]), ["nodeRpcs[0]", "no such host", RPC[8:]]),
+    (wallet(nodeRpcs=["https://allora-rpc.testnet.alora.network"]), ["nodeRpcs[0]", "no such host", RPC[8:]]),
+    (wallet(nodeRpcs=["https://allora-api.testnet.allora.network"]), ["nodeRpcs[0]", "for neither", RPC[8:]]),
+    (wallet(nodeRpcs=[f"https://{GRPC}"]), ["nodeRpcs[0]", "that host is for nodegRpcs", RPC[8:]]),
+    (wallet(nodegRpcs=[f"{RPC[8:]}:443"]), ["nodegRpcs[0]", "that host is for nodeRpcs", GRPC[:-4]]),
+    (wallet(nodeRpcs=[f"{RPC},https://rpc.example.org"]), ["nodeRpcs[0]", "quotes of its own"]),
+    (wallet(grpcInsecure=True), ["wallet.grpcInsecure was true", "TLS"]),
     # What this worker cannot answer.
     (worker(forecastEntrypointName="apiAdapter"), ['worker[0].forecastEntrypointName was "apiAdapter"', "no forecast"]),
     (parameters(ForecastEndpoint="http://inference:8000/forecast"), ["parameters.ForecastEndpoint was", "no route"]),
@@ -217,6 +228,11 @@ WARNINGS = [
     (wallet(addressRestoreMnemonic=WORDS), ["wallet.addressRestoreMnemonic was a string", "take the wallet"]),
     (wallet(addressKeyName=WORDS), ["wallet.addressKeyName was a string", "take the wallet"]),
     (wallet(mnemonic=WORDS), ["wallet.mnemonic was a string", "no version of the node"]),
+    (parameters(Note=WORDS), ["parameters.Note was a string", "take the wallet"]),
+    (top(backup={"of": [{"key": WORDS}]}), ["backup.of[0].key was a string", "take the wallet"]),
+    (worker(words=WORDS.split()), ["worker[0].words was a list", "take the wallet"]),
+    (wallet(addressKeyName="allo1" + "q" * 38), ["wallet.addressKeyName was", "is an address"]),
+    (wallet(keyringBackend="os"), ['wallet.keyringBackend was "os"', "no such keyring"]),
     (top(reputer=[{"topicId": 1}]), ["reputer was a list", "answers no reputer"]),
     (at(ENDPOINT.replace("&height={BlockHeight}", "")), ["InferenceEndpoint was", "height={BlockHeight}"]),
     (at(ENDPOINT.replace("height=", "block=")), ["InferenceEndpoint was", "block=", "remove"]),
@@ -277,6 +293,16 @@ def test_what_is_legal_and_unwise_is_said_in_one_line(read: Read, change: Change
         pytest.param(old("apiAdapter", **FEES | WINDOW), "v0.8.0", ["wallet.gasPrices was 10"], id="a number to v0.8"),
         pytest.param(old(**FEES, gas=200000), "", ["wallet.gas was 200000", "string"], id="gas as a number"),
         pytest.param(old(**FEES), "v0.6.0", ["wallet.blockDurationEstimated is missing"], id="v0.6 without windows"),
+        pytest.param(old(**FEES, gas="much"), "", ['wallet.gas was "much"', "auto"], id="gas in words"),
+        pytest.param(
+            V06 | {"wallet": V06["wallet"] | {"nodeRpc": f" {RPC}"}}, "", ["nodeRpc was"], id="a blank before"
+        ),
+        pytest.param(
+            V06 | {"wallet": V06["wallet"] | {"nodeRpc": RPC.replace("-rpc", "-grpc")}},
+            "",
+            ["for nodegRpcs"],
+            id="gRPC",
+        ),
         pytest.param(
             NEWEST, "v0.9.1", ["wallet.blockDurationEstimated is missing", "node v0.9.1"], id="newest beside v0.9"
         ),
@@ -295,6 +321,15 @@ def test_a_file_for_another_node_stops_the_start(read: Read, content: Json, vers
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(("chain", "said"), [("allora-tesnet-1", 1), ("allora-testnet-2", 1), ("localnet", 0)])
+def test_a_chain_that_is_nearly_a_public_one_is_said(read: Read, chain: str, said: int) -> None:
+    own = {"chainId": chain, "nodeRpcs": ["https://rpc.example.org"], "nodegRpcs": ["grpc.example.org:443"]}
+    content = changed(wallet(**own)) | {"worker": [changed(parameters(Target="price", Horizon="10m"))["worker"][0]]}
+    lines = read(content).warnings
+    assert len(lines) == said
+    assert all("is called allora-testnet-1" in line for line in lines)
+
+
 @pytest.mark.parametrize("version", ["nonsense", "sha256:" + "0" * 64, "a1b2c3d4", "12"])
 def test_a_version_that_is_not_one_is_said_and_the_keys_tell(read: Read, version: str) -> None:
     (line,) = read(V06, node_version=version).warnings
@@ -310,6 +345,11 @@ def test_a_version_that_is_not_one_is_said_and_the_keys_tell(read: Read, version
         pytest.param("localhost:8123", "", ("0.0.0.0", 8123), "", id="another PORT"),  # noqa: S104
         pytest.param("10.0.0.9:8000", "", ("10.0.0.9", 8000), "", id="HOST"),
         pytest.param("127.0.0.1:8001", "", None, "", id="the base URL stands in"),
+        pytest.param("localhost:8000", "", ("::1", 8000), "", id="localhost in IPv6"),
+        pytest.param("0.0.0.0:8000", "v0.12.0", ("127.0.0.1", 8000), "", id="this machine"),
+        pytest.param("[::1]:8000", "", ("127.0.0.1", 8000), "warning: HOST is 127.0.0.1", id="IPv6 beside IPv4"),
+        pytest.param("127.0.0.2:8000", "v0.12.0", ("127.0.0.1", 8000), "error: HOST is", id="another loopback address"),
+        pytest.param("localhost:8000", "v0.12.0", ("10.0.0.9", 8000), "error: HOST is 10.0.0.9", id="an outer HOST"),
         pytest.param("localhost:8001", "", ("127.0.0.1", 8000), "warning: PORT is 8000", id="another port"),
         pytest.param("localhost:8001", "v0.12.0", ("127.0.0.1", 8000), "error: PORT is 8000", id="and a node asks"),
         pytest.param("localhost:8000", "v0.12.0", ("0.0.0.0", 8000), "warning: reaches itself", id="in Docker"),  # noqa: S104
