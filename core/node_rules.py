@@ -438,6 +438,9 @@ class _Rules:
             if isinstance(item.value, str)
         ):
             yield _error(insecure, "the public networks' gRPC hosts speak TLS alone; write false")
+        home = wallet.field("alloraHomeDir")
+        if isinstance(home.value, str) and home.value.startswith("~"):
+            yield _warning(home, 'the node takes ~ for the name of a folder; write "/data/.allorad", or the whole path')
         name = wallet.field("addressKeyName")
         if isinstance(name.value, str) and re.fullmatch(r"allo1[0-9a-z]{38}", name.value):
             yield _warning(name, "that is an address and not the name of a key; scripts/init names the key worker1")

@@ -232,6 +232,7 @@ WARNINGS = [
     (top(backup={"of": [{"key": WORDS}]}), ["backup.of[0].key was a string", "take the wallet"]),
     (worker(words=WORDS.split()), ["worker[0].words was a list", "take the wallet"]),
     (wallet(addressKeyName="allo1" + "q" * 38), ["wallet.addressKeyName was", "is an address"]),
+    (wallet(alloraHomeDir="~/.allorad"), ['wallet.alloraHomeDir was "~/.allorad"', "whole path"]),
     (wallet(keyringBackend="os"), ['wallet.keyringBackend was "os"', "no such keyring"]),
     (top(reputer=[{"topicId": 1}]), ["reputer was a list", "answers no reputer"]),
     (at(ENDPOINT.replace("&height={BlockHeight}", "")), ["InferenceEndpoint was", "height={BlockHeight}"]),
