@@ -401,13 +401,16 @@ class _Rules:
         fees = wallet.field("maxFees")
         if fees.value is None and self.node.within(V0_9):
             yield _warning(fees, 'the node ends at the first fee that is too low; write "maxFees": 50000000')
+        elif fees.value is None and self.node.within(V0_6):
+            yield _warning(fees, 'the node has no default for it; write "maxFees": 25000000')
         elif fees.value in (0, "0"):
             yield _error(fees, "no transaction can be paid with it; write 50000000")
         if wallet.field("maxRetries").value in (None, 0) and self.node.within(V0_9):
             yield _warning(wallet.field("maxRetries"), 'a transaction is tried once; write "maxRetries": 5')
         price = wallet.field("gasPrices")
-        if price.value in (None, "") and self.node.within(V0_7):
-            yield _warning(price, 'the node has no default for it; write "gasPrices": "auto"')
+        if price.value in (None, "") and self.node.within(V0_6):
+            right = '"auto"' if self.node.first >= V0_7 else "10"
+            yield _warning(price, f'the node has no default for it; write "gasPrices": {right}')
         yield from self._gas_prices(price)
         yield from self._key()
 
@@ -454,8 +457,8 @@ class _Rules:
                 yield _error(price, 'it must be "auto" or a number in quotes, such as "10"')
             elif float(value) == 0:
                 yield _error(price, 'every transaction fails at that price; write "auto"')
-        elif _is_number(value) and value < 0:
-            yield _error(price, "it must not be below 0")
+        elif _is_number(value) and value <= 0:
+            yield _error(price, "every transaction fails at that price; write 10")
 
     def _urls(self) -> Iterator[Finding]:
         """Addresses of the chain: what Go refuses to parse, and what is of another network."""

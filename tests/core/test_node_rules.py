@@ -294,6 +294,9 @@ def test_what_is_legal_and_unwise_is_said_in_one_line(read: Read, change: Change
         pytest.param(old("apiAdapter", **FEES | WINDOW), "v0.8.0", ["wallet.gasPrices was 10"], id="a number to v0.8"),
         pytest.param(old(**FEES, gas=200000), "", ["wallet.gas was 200000", "string"], id="gas as a number"),
         pytest.param(old(**FEES), "v0.6.0", ["wallet.blockDurationEstimated is missing"], id="v0.6 without windows"),
+        pytest.param(
+            old(**FEES | {"gasPrices": 0}), "", ["wallet.gasPrices was 0", "every transaction"], id="no price"
+        ),
         pytest.param(old(**FEES, gas="much"), "", ['wallet.gas was "much"', "auto"], id="gas in words"),
         pytest.param(
             V06 | {"wallet": V06["wallet"] | {"nodeRpc": f" {RPC}"}}, "", ["nodeRpc was"], id="a blank before"
@@ -320,6 +323,33 @@ def test_a_file_for_another_node_stops_the_start(read: Read, content: Json, vers
         read(content, node_version=version)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["gasPrices", "maxFees"])
+@pytest.mark.parametrize(
+    ("content", "version"), [(V06, "v0.6.0"), (V07, ""), (V08, "v0.8.1")], ids=["0.6", "0.7", "0.8"]
+)
+def test_an_old_node_without_a_price_or_fee_is_said(read: Read, content: Json, version: str, key: str) -> None:
+    kept = {name: value for name, value in content["wallet"].items() if name != key}
+    (line,) = read(content | {"wallet": kept}, node_version=version).warnings
+    assert f"wallet.{key} is missing" in line
+    assert "no default" in line
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        wallet(alloraHomeDir="/root/.allorad", keyringBackend="file", keyringPassphrase="a phrase"),
+        wallet(nodeRpcs=["https://rpc.testnet.allora.network", "https://rpc.archive.testnet.allora.network"]),
+        wallet(nodegRpcs=["grpc.testnet.allora.network:443"]),
+        wallet(nodeRpcs=["https://allora.example.org/rpc"], nodegRpcs=["allora-grpc.example.org:443"]),
+        wallet(nodeRpcs=["http://localhost:26657", "tcp://node:26657"], nodegRpcs=["node:9090"], grpcInsecure=True),
+    ],
+    ids=["another keyring", "short and archive hosts", "a short gRPC host", "other hosts", "a chain of one's own"],
+)
+def test_right_wallets_pass_without_a_word(read: Read, change: Change) -> None:
+    for version in ("", "v0.12.0", "latest"):
+        assert read(changed(change), node_version=version).warnings == ()
 
 
 @pytest.mark.parametrize(("chain", "said"), [("allora-tesnet-1", 1), ("allora-testnet-2", 1), ("localnet", 0)])
