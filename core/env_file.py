@@ -44,6 +44,28 @@ DOCKER_NAMES = frozenset(
 )
 # Of the compose client, the engine and the build, and proxies: theirs to read, and more of them than can be listed.
 FOREIGN = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX)_\w+|(?i:(HTTP|HTTPS|FTP|ALL|NO)_PROXY)")
+# Of those, what the documentation of the compose client names: what is nearly one of them is misspelt.
+COMPOSE_NAMES = frozenset(
+    {
+        "COMPOSE_ANSI",
+        "COMPOSE_BAKE",
+        "COMPOSE_CONVERT_WINDOWS_PATHS",
+        "COMPOSE_DISABLE_ENV_FILE",
+        "COMPOSE_ENV_FILES",
+        "COMPOSE_EXPERIMENTAL",
+        "COMPOSE_FILE",
+        "COMPOSE_HTTP_TIMEOUT",
+        "COMPOSE_IGNORE_ORPHANS",
+        "COMPOSE_MENU",
+        "COMPOSE_PARALLEL_LIMIT",
+        "COMPOSE_PATH_SEPARATOR",
+        "COMPOSE_PROFILES",
+        "COMPOSE_PROGRESS",
+        "COMPOSE_PROJECT_NAME",
+        "COMPOSE_REMOVE_ORPHANS",
+        "COMPOSE_STATUS_STDOUT",
+    }
+)
 RETIRED: Mapping[str, str] = {}  # names that earlier releases read, and what to set instead; they warn and do nothing
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -77,6 +99,8 @@ def read_env_file(path: Path, settings: Collection[str]) -> dict[str, EnvLine]:
         name, value = _of(binding, path, number)
         if not (name in known or FOREIGN.fullmatch(name)):
             _refuse(path, number, f"{_shown(name)} is no setting; {_meant(name, known)}")
+        if name.startswith("COMPOSE_") and name not in COMPOSE_NAMES and nearest(name, COMPOSE_NAMES, cutoff=0.9):
+            _refuse(path, number, f"{_shown(name)} is no name of docker compose; {_meant(name, COMPOSE_NAMES)}")
         if name in found:
             _refuse(path, number, f"{name} stands in line {found[name].number} already; remove one of the two")
         if name in known and "$" in value and not _is_single_quoted(text):

@@ -28,6 +28,7 @@ OUR_KEYS = ("InferenceEndpoint", "Token", "Target", "Horizon", "Loss", "Symbol",
 ENDPOINTS = ("InferenceEndpoint", "ForecastEndpoint", "LabeledInferenceEndpoint")
 ANSWERED = frozenset({"InferenceEndpoint"})
 COMPOSE_HOST, COMPOSE_PORT = "inference", 8000
+DOMAIN = "allora.network"  # of the public networks' hosts
 PUBLIC_NETWORKS = {"testnet": "allora-testnet-1", "mainnet": "allora-mainnet-1"}
 KEYRINGS = ("test", "file", "os", "pass", "kwallet", "keychain", "memory")  # of the Cosmos SDK
 _HEIGHT = 918_273_645  # stands for any block height
@@ -293,6 +294,7 @@ class _Rules:
         for entry in self.root.field("worker").items():
             yield from self._worker(entry)
         yield from self._reputer()
+        yield from self._words()
 
     # What Go reads.
 
@@ -375,7 +377,8 @@ class _Rules:
                 if not span.needed or not self.node.within(span.since, span.until):
                     continue
                 zero = span.least is not None and field.value == 0
-                empty = field.value in ("", []) or (_is_strings(field.value) and not any(field.value))
+                blank = isinstance(field.value, str) and not field.value.strip()
+                empty = blank or field.value == [] or (_is_strings(field.value) and not any(field.value))
                 if field.value is None or empty or zero:
                     yield _error(field, f'{self.node.said} needs it; write "{name}": {span.needed}')
 
@@ -398,30 +401,64 @@ class _Rules:
         fees = wallet.field("maxFees")
         if fees.value is None and self.node.within(V0_9):
             yield _warning(fees, 'the node ends at the first fee that is too low; write "maxFees": 50000000')
+        elif fees.value is None and self.node.within(V0_6):
+            yield _warning(fees, 'the node has no default for it; write "maxFees": 25000000')
         elif fees.value in (0, "0"):
             yield _error(fees, "no transaction can be paid with it; write 50000000")
         if wallet.field("maxRetries").value in (None, 0) and self.node.within(V0_9):
             yield _warning(wallet.field("maxRetries"), 'a transaction is tried once; write "maxRetries": 5')
         price = wallet.field("gasPrices")
-        if price.value in (None, "") and self.node.within(V0_7):
-            yield _warning(price, 'the node has no default for it; write "gasPrices": "auto"')
+        if price.value in (None, "") and self.node.within(V0_6):
+            right = '"auto"' if self.node.first >= V0_7 else "10"
+            yield _warning(price, f'the node has no default for it; write "gasPrices": {right}')
         yield from self._gas_prices(price)
+        yield from self._key()
+
+    def _key(self) -> Iterator[Finding]:
+        """Where the node finds its key, and to whom it speaks."""
+        wallet = self.wallet
         backend = wallet.field("keyringBackend")
         if isinstance(backend.value, str) and backend.value and backend.value not in KEYRINGS:
             yield _error(backend, f"it must be one of {', '.join(KEYRINGS)}; scripts/init makes a key for test")
+        elif backend.value == "file" and not wallet.field("keyringPassphrase").value:
+            yield _error(
+                backend, 'the node cannot unlock that keyring without keyringPassphrase; give it, or write "test"'
+            )
+        elif backend.value == "memory" and not wallet.field("addressRestoreMnemonic").value:
+            yield _error(
+                backend, 'that keyring is empty at each start; write "test", for which scripts/init makes a key'
+            )
+        elif backend.value in ("os", "pass", "kwallet", "keychain"):
+            yield _warning(
+                backend, 'the node\'s image has no such keyring; write "test" unless you run the node without it'
+            )
         insecure = wallet.field("grpcInsecure")
         if insecure.value is True and self.node.last < V0_10:
             yield _warning(insecure, f"{self.node.said} does not read it and always speaks TLS; run a newer node")
+        elif insecure.value is True and any(
+            _host(item.value).endswith(f".{DOMAIN}")
+            for item in wallet.field("nodegRpcs").items()
+            if isinstance(item.value, str)
+        ):
+            yield _error(insecure, "the public networks' gRPC hosts speak TLS alone; write false")
+        home = wallet.field("alloraHomeDir")
+        if isinstance(home.value, str) and home.value.startswith("~"):
+            yield _warning(home, 'the node takes ~ for the name of a folder; write "/data/.allorad", or the whole path')
+        name = wallet.field("addressKeyName")
+        if isinstance(name.value, str) and re.fullmatch(r"allo1[0-9a-z]{38}", name.value):
+            yield _warning(name, "that is an address and not the name of a key; scripts/init names the key worker1")
 
     def _gas_prices(self, price: JsonNode) -> Iterator[Finding]:
-        value = price.value
+        value, gas = price.value, self.wallet.field("gas")
+        if self.node.last < V0_9 and isinstance(gas.value, str) and not re.fullmatch(r"auto|[1-9][0-9]*|", gas.value):
+            yield _error(gas, 'it must be "auto" or a whole number in quotes, such as "200000"')
         if isinstance(value, str) and self.node.within(V0_7) and value not in ("", "auto"):
             if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
                 yield _error(price, 'it must be "auto" or a number in quotes, such as "10"')
             elif float(value) == 0:
                 yield _error(price, 'every transaction fails at that price; write "auto"')
-        elif _is_number(value) and value < 0:
-            yield _error(price, "it must not be below 0")
+        elif _is_number(value) and value <= 0:
+            yield _error(price, "every transaction fails at that price; write 10")
 
     def _urls(self) -> Iterator[Finding]:
         """Addresses of the chain: what Go refuses to parse, and what is of another network."""
@@ -429,17 +466,26 @@ class _Rules:
         single = self.wallet.field("nodeRpc")
         lists = [self.wallet.field(name) for name in ("nodeRpcs", "nodegRpcs")]
         entries = [item for several in lists for item in several.items() if isinstance(item.value, str)]
+        entries += [single] if isinstance(single.value, str) and single.value else []
+        near = _nearest(chain, tuple(PUBLIC_NETWORKS.values())) if isinstance(chain, str) else ""
+        if near not in ("", chain):
+            remedy = f"the public network is called {near}; write that, if it is meant"
+            yield _warning(self.wallet.field("chainId"), remedy)
         for item in entries:
-            if not _is_request_uri(item.value):
+            if not _is_request_uri(item.value) and not (item.name == "nodeRpc" and _is_request_uri(f"//{item.value}")):
                 example = "host:443" if "gRpcs" in item.key else "https://host"
                 yield _error(item, f"the node does not parse it as a URL and does not start; write it like {example}")
             elif "gRpcs" in item.key and "//" in item.value:
                 yield _warning(item, "gRPC hosts are written host:port without https://; the node may not reach it")
             elif "gRpcs" not in item.key and not re.match(r"(https?|tcp)://", item.value):
                 yield _warning(item, "without https:// the node speaks plain HTTP to it; write https://host")
-        for item in (*entries, *([single] if isinstance(single.value, str) else [])):
+            if "," in item.value:
+                yield _error(item, "it is one URL, and a comma is part of it; put each URL in quotes of its own")
+            if fault := _misnamed(_host(item.value), "grpc" if "gRpcs" in item.key else "rpc"):
+                yield _error(item, fault)
+        for item in entries:
             for word, network in PUBLIC_NETWORKS.items():
-                if isinstance(chain, str) and chain not in ("", network) and f".{word}.allora.network" in item.value:
+                if isinstance(chain, str) and chain not in ("", network) and f".{word}.{DOMAIN}" in item.value:
                     yield _error(item, f"that is a host of {network} and chainId is another; correct one of them")
 
     # What the node asks us.
@@ -569,6 +615,10 @@ class _Rules:
             why = f"nothing of this worker listens at {host}:{port}: PORT is {own_port}"
             remedy = f"{why}; write http://{host}:{own_port}, with Docker http://inference:8000, or set PORT={port}"
             yield _error(node, remedy) if self.node.is_named else _warning(node, remedy)
+        elif not _answers_at(own_host, host):
+            why = f"nothing of this worker listens at {host}: HOST is {own_host}"
+            remedy = f"{why}; write http://{own_host if ':' not in own_host else f'[{own_host}]'}:{own_port}"
+            yield _error(node, remedy) if self.node.is_named else _warning(node, remedy)
         elif own_host in ("0.0.0.0", "::") and self.node.is_named:  # noqa: S104 -- compared, not listened on
             yield _warning(
                 node, "from a container of its own the node reaches itself there; write http://inference:8000"
@@ -610,6 +660,25 @@ class _Rules:
                         yield _error(field, "it must be a string in quotes, or the node does not start")
                     elif _host(field.value) == COMPOSE_HOST:
                         yield _error(field, "this worker has no route for reputers; name another program's address")
+
+    # What nobody else may read.
+
+    def _words(self) -> Iterator[Finding]:
+        """The words of a wallet anywhere but in a key of the wallet, of which _submission tells."""
+        told = {field.key for field in self.wallet.fields() if is_mnemonic(field.value)}
+        for node in _all_below(self.root):
+            several = isinstance(node.value, list) and all(isinstance(item, str) for item in node.value)
+            words = " ".join(node.value) if several else node.value
+            if is_mnemonic(words) and node.key not in told:
+                yield _warning(
+                    node, "anybody who can read this file can take the wallet; remove these words", kind=True
+                )
+
+
+def _all_below(node: JsonNode) -> Iterator[JsonNode]:
+    for child in (*node.fields(), *node.items()):
+        yield child
+        yield from _all_below(child)
 
 
 def _no_height(node: JsonNode) -> Finding:
@@ -657,6 +726,41 @@ def _host(url: str) -> str:
         return urlsplit(url if "//" in url else f"//{url}").hostname or ""
     except ValueError:
         return ""
+
+
+def _misnamed(host: str, role: str) -> str:
+    """Why a host of the public networks cannot be what the node asks of it; empty where nothing speaks against it.
+
+    >>> _misnamed("allora-rpc.tesnet.allora.network", "rpc"), _misnamed("rpc.example.org", "grpc")
+    ('there is no such host; write allora-rpc.testnet.allora.network', '')
+    >>> _misnamed("allora-grpc.testnet.allora.network", "rpc")
+    'that host is for nodegRpcs; write allora-rpc.testnet.allora.network'
+    """
+    first, _, rest = host.partition(".")
+    word, _, domain = rest.partition(".")
+    network = _nearest(word, tuple(PUBLIC_NETWORKS))
+    if not network or not _nearest(domain, (DOMAIN,)):
+        return ""
+    roles = {"rpc": "nodeRpcs", "grpc": "nodegRpcs", "api": "neither nodeRpcs nor nodegRpcs"}
+    is_of = first.removeprefix("allora-")
+    right = f"allora-{role}.{network}.{DOMAIN}"
+    if (network, DOMAIN) != (word, domain) or (is_of not in roles and _nearest(is_of, roles)):
+        return f"there is no such host; write {right}"
+    return f"that host is for {roles[is_of]}; write {right}" if is_of in roles and is_of != role else ""
+
+
+def _answers_at(own_host: str, host: str) -> bool:
+    """True if what listens on a host answers at an address of the same machine.
+
+    >>> [_answers_at(own, "127.0.0.1") for own in ("127.0.0.1", "localhost", "0.0.0.0", "::", "::1", "10.0.0.9")]
+    [True, True, True, True, False, False]
+    """
+    same = {"localhost": "127.0.0.1", "0.0.0.0": "127.0.0.1"}  # noqa: S104 -- compared, not listened on
+    if own_host == "::" or (host, own_host) == ("localhost", "::1"):
+        return True
+    if own_host == "0.0.0.0":  # noqa: S104 -- compared, not listened on
+        return ":" not in host
+    return same.get(host, host) == same.get(own_host, own_host)
 
 
 def _is_loopback(host: str) -> bool:

@@ -80,6 +80,12 @@ def _files(text: str) -> str:
     return ",".join(str(_at_home(Path(name))) for name in names)
 
 
+def _database(url: str) -> str:
+    """An SQLite file may be named by its home as well."""
+    scheme, slashes, path = url.partition(":///")
+    return f"{scheme}{slashes}{_at_home(Path(path))}" if slashes and path.startswith("~") else url
+
+
 def _lower(given: object) -> object:
     return given.strip().lower() if isinstance(given, str) else given
 
@@ -136,7 +142,7 @@ class Settings(BaseSettings):
     max_kline_age_s: PositiveInt = 180
     max_model_age_h: PositiveInt = 168
     no_model_policy: Annotated[NoModelPolicy, AnyCase] = NoModelPolicy.PERSISTENCE
-    database_url: str = ""
+    database_url: Annotated[str, AfterValidator(_database)] = ""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
     log_format: Annotated[LogFormat, AnyCase] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

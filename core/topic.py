@@ -195,13 +195,21 @@ def default_symbol(token: str) -> str:
 def split_symbol(symbol: str) -> tuple[str, str]:
     """Base and quote of a pair in dollars; the whole symbol and an empty quote where its quote is no dollar.
 
+    Where two splits are possible, an asset of the catalogue decides.
+
     >>> split_symbol("ETHUSDT"), split_symbol("BTCFDUSD"), split_symbol("USDCUSDT"), split_symbol("ETHBTC")
     (('ETH', 'USDT'), ('BTC', 'FDUSD'), ('USDC', 'USDT'), ('ETHBTC', ''))
+    >>> split_symbol("ARBUSD"), split_symbol("ARBBUSD"), split_symbol("ARUSDT")
+    (('ARB', 'USD'), ('ARB', 'BUSD'), ('AR', 'USDT'))
     """
-    for quote in DOLLARS:
-        if symbol.endswith(quote) and symbol != quote:
-            return symbol.removesuffix(quote), quote
-    return symbol, ""
+    splits = [(symbol.removesuffix(quote), quote) for quote in DOLLARS if symbol.endswith(quote) and symbol != quote]
+    known = [split for split in splits if split[0] in _assets()]
+    return next(iter([*known, *splits]), (symbol, ""))
+
+
+@cache
+def _assets() -> frozenset[str]:
+    return frozenset(topic.asset for topic in catalogue().values())
 
 
 def parse_horizon(text: str) -> int:

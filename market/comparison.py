@@ -22,6 +22,21 @@ DOLLARS = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD")
 QUOTES = (*DOLLARS, "BTC", "ETH", "BNB", "EUR", "TRY")
 UNITS_MS = {"m": MINUTE_MS, "min": MINUTE_MS, "h": HOUR_MS, "hour": HOUR_MS, "d": DAY_MS, "day": DAY_MS}
 SPAN = re.compile(r"([0-9]{1,4})(m|min|h|hour|d|day|M|mo|w|s)s?")
+# Words before a quote that are no base, as in klines_usdt.csv.
+NO_BASES = {
+    "all",
+    "binance",
+    "candles",
+    "data",
+    "export",
+    "futures",
+    "history",
+    "klines",
+    "my",
+    "ohlcv",
+    "prices",
+    "spot",
+}
 OTHER_INTERVALS = {"1s", "3d", "1w", "1mo"}  # Binance's that are not read here
 
 Bools = npt.NDArray[np.bool_]
@@ -37,8 +52,8 @@ def name_fault(name: str, symbol: str, interval_ms: int) -> str:
     'says TK0USDT'
     >>> name_fault("eth_usdt_1h.csv", "ETHUSDT", 60_000)
     'says 1h'
-    >>> name_fault("my klines.csv", "ETHUSDT", 60_000)
-    ''
+    >>> name_fault("my klines.csv", "ETHUSDT", 60_000), name_fault("klines_usdt.csv", "ETHUSDT", 60_000)
+    ('', '')
     """
     words = re.findall(r"[A-Za-z0-9]+", name.rsplit(".", 1)[0])
     spans = [said for word in words if (said := _interval_in(word))]
@@ -76,7 +91,12 @@ def _symbols_in(words: Sequence[str]) -> Iterator[str]:
         if any(word.upper().endswith(quote) and len(word) > len(quote) + 1 for quote in quotes):
             yield word.upper()
         pairs = QUOTES if word.isupper() and following.isupper() else DOLLARS[:-1]
-        if following.upper() in pairs and word.isalnum() and not word.isdigit() and not _interval_in(word):
+        if (
+            following.upper() in pairs
+            and word.lower() not in NO_BASES
+            and not word.isdigit()
+            and not _interval_in(word)
+        ):
             yield f"{word}{following}".upper()
 
 

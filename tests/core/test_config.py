@@ -190,7 +190,8 @@ def test_each_asset_has_a_pair_and_a_proxy_is_named(read: Read, asked: dict[str,
 
 @pytest.mark.parametrize("quote", DOLLARS)
 @pytest.mark.parametrize(
-    ("topic_id", "token", "base"), [(1, "ETH", "ETH"), (60, "XAU", "PAXG"), (9999, "DOGE", "DOGE")]
+    ("topic_id", "token", "base"),
+    [(1, "ETH", "ETH"), (8, "BNB", "BNB"), (9, "ARB", "ARB"), (60, "XAU", "PAXG"), (9999, "DOGE", "DOGE")],
 )
 def test_a_pair_of_the_token_in_any_dollar_is_taken(
     read: Read, topic_id: int, token: str, base: str, quote: str

@@ -40,6 +40,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             b"# x\nTRAINING_DAY=30\n", "line 2: 'TRAINING_DAY' is no setting; did you mean TRAINING_DAYS?", id="1"
         ),
         pytest.param(b"MARKETVENUES=kraken\n", "'MARKETVENUES' is no setting; did you mean MARKET_VENUES?", id="2"),
+        pytest.param(
+            b"COMPOSE_FILES=a\n", "'COMPOSE_FILES' is no name of docker compose; did you mean COMPOSE_FILE?", id="3"
+        ),
+        pytest.param(b"COMPOSE_PROJECTNAME=a\n", "did you mean COMPOSE_PROJECT_NAME?", id="4"),
         pytest.param(b"FOO=1\n", "line 1: 'FOO' is no setting; see .env.example", id="unknown"),
         pytest.param(b"log_level=info\n", "'log_level' is no setting; write LOG_LEVEL", id="lower case"),
         pytest.param(b"\r\n\r\nPORT=1\r\nPORT=1\r\n", "line 4: PORT stands in line 3 already", id="twice, CRLF"),
@@ -131,6 +135,10 @@ def test_a_key_after_a_broken_byte_is_not_shown(folder: Path) -> None:
             b"PORT=81\nLOG_LEVEL=INFO",
             id="names of docker, compose and proxies",
         ),
+        pytest.param(
+            b"COMPOSE_PROFILES=\nCOMPOSE_ENV_FILES=a,b\nCOMPOSE_SOMETHING_NEW=1\nPORT=81\nLOG_LEVEL=INFO",
+            id="names of compose, known and new",
+        ),
     ],
 )
 def test_what_docker_compose_reads_is_read(folder: Path, content: bytes) -> None:
@@ -151,8 +159,11 @@ def test_words_are_read_in_any_case(folder: Path) -> None:
 
 def test_a_tilde_is_the_home_and_no_folder_of_that_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder / "home"))
-    (folder / ".env").write_text("DATA_DIR=~/data\nCONFIG_FILE=a.json,~/b.json\n")
+    (folder / ".env").write_text(
+        "DATA_DIR=~/data\nCONFIG_FILE=a.json,~/b.json\nDATABASE_URL=sqlite:///~/answers.sqlite3\n"
+    )
     settings = load_settings()
+    assert settings.ledger_url == f"sqlite:///{folder}/home/answers.sqlite3"
     assert settings.data_dir == folder / "home" / "data"
     assert settings.config_files == (Path("a.json"), folder / "home" / "b.json")
 

@@ -183,6 +183,17 @@ ERRORS = [
     (wallet(chainId="allora-mainnet-1"), [f'wallet.nodeRpcs[0] was "{RPC}"', "allora-testnet-1", "correct one"]),
     (wallet(chainId="allora-testnet-2"), ["wallet.nodeRpcs[0]", "chainId is another"]),
     (worker(inferenceEntrypointName="api-worker-reputer"), ["worker[0].inferenceEntrypointName was", '"apiAdapter"']),
+    (wallet(addressKeyName="  "), ['wallet.addressKeyName was "  "', "worker1"]),
+    (wallet(keyringBackend="file"), ['wallet.keyringBackend was "file"', "keyringPassphrase"]),
+    (wallet(keyringBackend="memory"), ['wallet.keyringBackend was "memory"', "empty at each start"]),
+    (wallet(nodeRpcs=[RPC, "https://allora-rpc.tesnet.allora.network"]), ["nodeRpcs[1]", "no such host", RPC[8:]]),
+    (wallet(nodeRpcs=["https://allora-rcp.testnet.allora.network"]), ["nodeRpcs[0]", "no such host", RPC[8:]]),
+    (wallet(nodeRpcs=["https://allora-rpc.testnet.alora.network"]), ["nodeRpcs[0]", "no such host", RPC[8:]]),
+    (wallet(nodeRpcs=["https://allora-api.testnet.allora.network"]), ["nodeRpcs[0]", "for neither", RPC[8:]]),
+    (wallet(nodeRpcs=[f"https://{GRPC}"]), ["nodeRpcs[0]", "that host is for nodegRpcs", RPC[8:]]),
+    (wallet(nodegRpcs=[f"{RPC[8:]}:443"]), ["nodegRpcs[0]", "that host is for nodeRpcs", GRPC[:-4]]),
+    (wallet(nodeRpcs=[f"{RPC},https://rpc.example.org"]), ["nodeRpcs[0]", "quotes of its own"]),
+    (wallet(grpcInsecure=True), ["wallet.grpcInsecure was true", "TLS"]),
     # What this worker cannot answer.
     (worker(forecastEntrypointName="apiAdapter"), ['worker[0].forecastEntrypointName was "apiAdapter"', "no forecast"]),
     (parameters(ForecastEndpoint="http://inference:8000/forecast"), ["parameters.ForecastEndpoint was", "no route"]),
@@ -217,6 +228,12 @@ WARNINGS = [
     (wallet(addressRestoreMnemonic=WORDS), ["wallet.addressRestoreMnemonic was a string", "take the wallet"]),
     (wallet(addressKeyName=WORDS), ["wallet.addressKeyName was a string", "take the wallet"]),
     (wallet(mnemonic=WORDS), ["wallet.mnemonic was a string", "no version of the node"]),
+    (parameters(Note=WORDS), ["parameters.Note was a string", "take the wallet"]),
+    (top(backup={"of": [{"key": WORDS}]}), ["backup.of[0].key was a string", "take the wallet"]),
+    (worker(words=WORDS.split()), ["worker[0].words was a list", "take the wallet"]),
+    (wallet(addressKeyName="allo1" + "q" * 38), ["wallet.addressKeyName was", "is an address"]),
+    (wallet(alloraHomeDir="~/.allorad"), ['wallet.alloraHomeDir was "~/.allorad"', "whole path"]),
+    (wallet(keyringBackend="os"), ['wallet.keyringBackend was "os"', "no such keyring"]),
     (top(reputer=[{"topicId": 1}]), ["reputer was a list", "answers no reputer"]),
     (at(ENDPOINT.replace("&height={BlockHeight}", "")), ["InferenceEndpoint was", "height={BlockHeight}"]),
     (at(ENDPOINT.replace("height=", "block=")), ["InferenceEndpoint was", "block=", "remove"]),
@@ -278,6 +295,19 @@ def test_what_is_legal_and_unwise_is_said_in_one_line(read: Read, change: Change
         pytest.param(old(**FEES, gas=200000), "", ["wallet.gas was 200000", "string"], id="gas as a number"),
         pytest.param(old(**FEES), "v0.6.0", ["wallet.blockDurationEstimated is missing"], id="v0.6 without windows"),
         pytest.param(
+            old(**FEES | {"gasPrices": 0}), "", ["wallet.gasPrices was 0", "every transaction"], id="no price"
+        ),
+        pytest.param(old(**FEES, gas="much"), "", ['wallet.gas was "much"', "auto"], id="gas in words"),
+        pytest.param(
+            V06 | {"wallet": V06["wallet"] | {"nodeRpc": f" {RPC}"}}, "", ["nodeRpc was"], id="a blank before"
+        ),
+        pytest.param(
+            V06 | {"wallet": V06["wallet"] | {"nodeRpc": RPC.replace("-rpc", "-grpc")}},
+            "",
+            ["for nodegRpcs"],
+            id="gRPC",
+        ),
+        pytest.param(
             NEWEST, "v0.9.1", ["wallet.blockDurationEstimated is missing", "node v0.9.1"], id="newest beside v0.9"
         ),
         pytest.param(
@@ -295,6 +325,42 @@ def test_a_file_for_another_node_stops_the_start(read: Read, content: Json, vers
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["gasPrices", "maxFees"])
+@pytest.mark.parametrize(
+    ("content", "version"), [(V06, "v0.6.0"), (V07, ""), (V08, "v0.8.1")], ids=["0.6", "0.7", "0.8"]
+)
+def test_an_old_node_without_a_price_or_fee_is_said(read: Read, content: Json, version: str, key: str) -> None:
+    kept = {name: value for name, value in content["wallet"].items() if name != key}
+    (line,) = read(content | {"wallet": kept}, node_version=version).warnings
+    assert f"wallet.{key} is missing" in line
+    assert "no default" in line
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        wallet(alloraHomeDir="/root/.allorad", keyringBackend="file", keyringPassphrase="a phrase"),
+        wallet(nodeRpcs=["https://rpc.testnet.allora.network", "https://rpc.archive.testnet.allora.network"]),
+        wallet(nodegRpcs=["grpc.testnet.allora.network:443"]),
+        wallet(nodeRpcs=["https://allora.example.org/rpc"], nodegRpcs=["allora-grpc.example.org:443"]),
+        wallet(nodeRpcs=["http://localhost:26657", "tcp://node:26657"], nodegRpcs=["node:9090"], grpcInsecure=True),
+    ],
+    ids=["another keyring", "short and archive hosts", "a short gRPC host", "other hosts", "a chain of one's own"],
+)
+def test_right_wallets_pass_without_a_word(read: Read, change: Change) -> None:
+    for version in ("", "v0.12.0", "latest"):
+        assert read(changed(change), node_version=version).warnings == ()
+
+
+@pytest.mark.parametrize(("chain", "said"), [("allora-tesnet-1", 1), ("allora-testnet-2", 1), ("localnet", 0)])
+def test_a_chain_that_is_nearly_a_public_one_is_said(read: Read, chain: str, said: int) -> None:
+    own = {"chainId": chain, "nodeRpcs": ["https://rpc.example.org"], "nodegRpcs": ["grpc.example.org:443"]}
+    content = changed(wallet(**own)) | {"worker": [changed(parameters(Target="price", Horizon="10m"))["worker"][0]]}
+    lines = read(content).warnings
+    assert len(lines) == said
+    assert all("is called allora-testnet-1" in line for line in lines)
+
+
 @pytest.mark.parametrize("version", ["nonsense", "sha256:" + "0" * 64, "a1b2c3d4", "12"])
 def test_a_version_that_is_not_one_is_said_and_the_keys_tell(read: Read, version: str) -> None:
     (line,) = read(V06, node_version=version).warnings
@@ -310,6 +376,11 @@ def test_a_version_that_is_not_one_is_said_and_the_keys_tell(read: Read, version
         pytest.param("localhost:8123", "", ("0.0.0.0", 8123), "", id="another PORT"),  # noqa: S104
         pytest.param("10.0.0.9:8000", "", ("10.0.0.9", 8000), "", id="HOST"),
         pytest.param("127.0.0.1:8001", "", None, "", id="the base URL stands in"),
+        pytest.param("localhost:8000", "", ("::1", 8000), "", id="localhost in IPv6"),
+        pytest.param("0.0.0.0:8000", "v0.12.0", ("127.0.0.1", 8000), "", id="this machine"),
+        pytest.param("[::1]:8000", "", ("127.0.0.1", 8000), "warning: HOST is 127.0.0.1", id="IPv6 beside IPv4"),
+        pytest.param("127.0.0.2:8000", "v0.12.0", ("127.0.0.1", 8000), "error: HOST is", id="another loopback address"),
+        pytest.param("localhost:8000", "v0.12.0", ("10.0.0.9", 8000), "error: HOST is 10.0.0.9", id="an outer HOST"),
         pytest.param("localhost:8001", "", ("127.0.0.1", 8000), "warning: PORT is 8000", id="another port"),
         pytest.param("localhost:8001", "v0.12.0", ("127.0.0.1", 8000), "error: PORT is 8000", id="and a node asks"),
         pytest.param("localhost:8000", "v0.12.0", ("0.0.0.0", 8000), "warning: reaches itself", id="in Docker"),  # noqa: S104

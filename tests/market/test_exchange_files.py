@@ -302,6 +302,24 @@ def test_parquet_is_read_in_every_form(tmp_path: Path, change: Callable[[pl.Data
     assert_same(read_klines(path, MINUTE_MS, NOW_MS).klines, WALK)
 
 
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        (lambda row: row % 2, "100 rows whose trades count none, such as line 2: column trades '0'"),
+        (lambda row: row + 0.5, "200 rows whose trades count none, such as line 2: column trades '0.5'"),
+        (lambda row: row + 1, ""),
+    ],
+    ids=["a flag", "no whole numbers", "counts"],
+)
+def test_trades_that_count_none_are_told(tmp_path: Path, flag: Callable[[int], float], says: str) -> None:
+    numbers = pl.Series("trades", [flag(row) for row in range(len(WALK))])
+    write_klines(tmp_path / "a.csv", "ETHUSDT", WALK)
+    pl.read_csv(tmp_path / "a.csv").with_columns(numbers).write_csv(tmp_path / "a.csv")
+    found = read_klines(tmp_path / "a.csv", MINUTE_MS, NOW_MS)
+    assert len(found.klines) == len(WALK)
+    assert found.notes == ((says,) if says else ())
+
+
 def test_nulls_of_a_flow_are_not_known(tmp_path: Path) -> None:
     path = tmp_path / "file.parquet"
     write_klines(path, "ETHUSDT", WALK)
@@ -469,7 +487,7 @@ def test_text_in_a_column_of_parquet_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_klines(path, "ETHUSDT", WALK)
     pl.read_parquet(path).with_columns(open=pl.lit(value=True)).write_parquet(path)
-    with pytest.raises(MalformedKlines, match="column open holds Boolean, must be numbers"):
+    with pytest.raises(MalformedKlines, match=": column open holds Boolean, must be numbers"):
         read_klines(path, MINUTE_MS, NOW_MS)
 
 
