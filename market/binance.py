@@ -231,7 +231,9 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     times = np.array(columns[0], dtype=np.int64)
     if 2 * int((np.diff(times) < 0).sum()) > len(times):  # of a page newest first, older rows may have been cut off
         raise MalformedKlines("open_time_ms must rise: the rows are in another order")
-    if (newest_ms := int(times.max())) < start_ms and not few:  # on a page after the first there is nothing new
+    newest_ms = int(times.max())
+    # The page before may have ended with rows off the grid, which are told again.
+    if newest_ms != UNREADABLE_MS and newest_ms <= start_ms - (interval_ms if few else 1):
         raise MalformedKlines(f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(newest_ms)}")
     cells = {name: np.array([number(cell) for cell in columns[at]]) for name, at in PLACES.items()}
     found = sift(
