@@ -484,8 +484,8 @@ def import_files(
         ending_of(path)
     store.latest(symbol, interval_ms)  # refuses what is no symbol
     aside = Aside(store.root)
+    read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
     with store.writing():
-        read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
         together = reduce(Klines.merge, (found.klines for _, found in read), Klines.empty(interval_ms))
         for path, found in read:
             if not force:
@@ -621,8 +621,9 @@ def trim(
     """Delete whole months that are older than anything reads, and what was set aside as damaged a month ago."""
     store, settings, now_ms = _store(data_dir), settings_from(data_dir=data_dir), SystemClock().now_ms()
     deleted = 0
+    series = _stored(store, symbol, interval)
     with store.writing():
-        for one in _stored(store, symbol, interval):
+        for one in series:
             oldest_ms = _oldest_ms(one[1], settings.training_days, keep_days, now_ms)
             gone = [] if oldest_ms is None else store.trim(*one, oldest_ms)
             deleted += len(gone)

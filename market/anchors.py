@@ -19,6 +19,8 @@ LEAST_LIMIT, MOST_LIMIT = 0.002, 0.05  # of the price
 RANGE_ROWS = 30
 CONFIRMATIONS = 3  # prices in agreement, the first doubted one among them
 CONFIRMED_AFTER_MS = SECOND_MS  # and not all at once: a burst of trades through an empty book is one event
+# Of how far the doubted price is from the believed one: so near the next one agrees, for a market that runs goes on.
+RUNNING_SHARE = 0.5
 
 log = structlog.get_logger()
 
@@ -105,13 +107,18 @@ class Anchors:
 
     def _is_confirmed(self, symbol: str, price: Price) -> bool:
         """Count it among the doubted ones that it agrees with; whether they are enough now."""
-        doubt = self._doubts.get(symbol)
+        doubt, known = self._doubts.get(symbol), self._believed.get(symbol) or self._usual[symbol].price
         if (
             doubt is None
             or price.asof_ms < doubt.since_ms
-            or abs(math.log(price.price / doubt.price)) > self._usual[symbol].limit
+            or abs(math.log(price.price / doubt.price)) > self._agreeing(symbol, doubt.price, known.price)
         ):
             self._doubts[symbol] = _Doubt(price=price.price, since_ms=price.asof_ms)
             return False
         doubt.price, doubt.count = price.price, doubt.count + 1
         return doubt.count >= CONFIRMATIONS and price.asof_ms - doubt.since_ms >= CONFIRMED_AFTER_MS
+
+    def _agreeing(self, symbol: str, doubted: float, believed: float) -> float:
+        """How far, of ln(price), a price may be from a doubted one to confirm it."""
+        running = RUNNING_SHARE * abs(math.log(doubted / believed))
+        return max(self._usual[symbol].limit, min(MOST_LIMIT, running))

@@ -221,17 +221,19 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     rows = json_of(body)
     if not isinstance(rows, list):
         raise MalformedKlines(f"klines must be a list, was {str(rows)[:80]}")
-    rows = whole_rows(rows, _is_row, COLUMNS, ROW_RULE)
+    rows = whole_rows(rows, _is_row, COLUMNS, ROW_RULE, few)
     if not rows:
         return Sifted(klines=Klines.empty(interval_ms))
     lengths = {row[6] - row[0] + 1 for row in rows if row[0] != UNREADABLE_MS}
-    if interval_ms not in lengths and lengths <= INTERVALS.keys():
+    if lengths and interval_ms not in lengths and lengths <= INTERVALS.keys():
         raise MalformedKlines(f"rows must be {interval_ms // 1000} s long, all are {min(lengths) // 1000} s or longer")
     columns = list(zip(*(row[:COLUMNS] for row in rows), strict=True))
     times = np.array(columns[0], dtype=np.int64)
     if 2 * int((np.diff(times) < 0).sum()) > len(times):  # of a page newest first, older rows may have been cut off
         raise MalformedKlines("open_time_ms must rise: the rows are in another order")
-    if (newest_ms := int(times.max())) < start_ms:
+    newest_ms = int(times.max())
+    # The page before may have ended with rows off the grid, which are told again.
+    if newest_ms != UNREADABLE_MS and newest_ms <= start_ms - (interval_ms if few else 1):
         raise MalformedKlines(f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(newest_ms)}")
     cells = {name: np.array([number(cell) for cell in columns[at]]) for name, at in PLACES.items()}
     found = sift(

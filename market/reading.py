@@ -77,20 +77,23 @@ def whole_seconds_ms(cells: Iterable[Any]) -> Ints:
     return np.where(known, times, 0).astype(np.int64) * SECOND_MS
 
 
-def whole_rows(rows: Sequence[Any], is_row: Callable[[list[Any]], bool], width: int, rule: str) -> list[list[Any]]:
+def whole_rows(
+    rows: Sequence[Any], is_row: Callable[[list[Any]], bool], width: int, rule: str, few: int = 0
+) -> list[list[Any]]:
     """Rows in lists, with one that tells nothing, not even its time, in the place of each that is no row.
 
     Args:
         is_row: whether a list is a row.
         width: columns of a row.
         rule: what a row must be, for the message.
+        few: so many that are no rows say nothing of the answer, as ``sift`` has it.
     Raises:
         MalformedKlines: most are no rows; names the first.
     """
     nothing: list[Any] = [UNREADABLE_MS] * width
     whole = [row if isinstance(row, list) and is_row(row) else nothing for row in rows]
     odd = [place for place, row in enumerate(whole) if row is nothing]
-    if len(odd) > MOST_REFUSED * len(rows):
+    if len(odd) > max(few, MOST_REFUSED * len(rows)):
         raise MalformedKlines(f"{rule}; {len(odd)} of {len(rows)} are not, row {odd[0]} was {str(rows[odd[0]])[:80]}")
     return whole
 

@@ -347,7 +347,7 @@ def checked_plans(topics: Sequence[Topic], panels: Collection[str], training_fil
     for panel in panels:
         if panel not in plans:
             raise ConfigError(f"no topic needs the panel {panel!r}; there are {', '.join(plans)}")
-    settings_in_use(training_file, panels or plans)
+    settings_in_use(training_file, PANELS)  # also what is not trained now: a file is right or wrong as a whole
     return plans
 
 

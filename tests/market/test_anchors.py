@@ -150,3 +150,22 @@ def test_on_real_minutes_a_doubt_is_rare_and_short(shared_data: Path) -> None:
     days = len(klines) / 1440
     assert 0 < doubted / days < 6, "as docs/decisions/0006 has it"
     assert late <= doubted
+
+
+@pytest.mark.parametrize("goes", [1, -1])
+@pytest.mark.parametrize("a_minute", [0.05, 0.2, 0.7, 1.5])
+def test_a_market_that_runs_after_it_stood_still_is_followed_by_prices_of_once_a_second(
+    a_minute: float, goes: int
+) -> None:
+    """Each price is further from the one before than quiet candles know."""
+    anchors, quiet = Anchors(), random_walk_klines(60, sigma=1e-9)
+    anchors.learn(ETH, quiet)
+    close = float(quiet.close[-1])
+    oldest_ms = 0
+    for second in range(61):
+        now_ms = quiet.end_ms + 1_000 * second
+        anchors.offer(ETH, Price(price=close * math.exp(goes * a_minute * second / 60), asof_ms=now_ms), now_ms)
+        believed = anchors.get(ETH)
+        assert believed is not None
+        oldest_ms = max(oldest_ms, now_ms - believed.asof_ms)
+    assert oldest_ms <= 10_000

@@ -12,11 +12,10 @@ from structlog.testing import capture_logs
 from cli.data import _line_of
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import MalformedKlines
-from market.belief import BELIEVED_AFTER_MS, LEAPT
 from market.binance import Binance
 from market.failover import Failover
 from market.klines import PRICE_COLUMNS, Klines
-from market.quality import Aside
+from market.quality import BELIEVED_AFTER_MS, LEAPT, Aside
 from market.store import KlineStore
 from market.sync import SyncReport, sync_series
 from tests.fakes import START_MS, FakeClock, random_walk_klines

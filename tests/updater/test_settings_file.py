@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
+from core.topic import Target, Topic
+from updater.service import checked_plans
 from updater.settings_file import FILE, read_settings, settings_file, write_settings
 
 
@@ -63,3 +65,14 @@ def test_writing_one_panel_keeps_the_other(tmp_path: Path) -> None:
     assert read_settings(file) == {"minute": {"lookback": 16, "learning_rate": 1e-3}, "hour": {"epochs": 5}}
     write_settings(file, "hour", {})
     assert read_settings(file)["hour"] == {}
+
+
+@pytest.mark.parametrize("panels", [(), ("minute",)])
+def test_what_is_wrong_for_a_panel_that_is_not_trained_now_is_refused_as_well(
+    tmp_path: Path, panels: tuple[str, ...]
+) -> None:
+    file = tmp_path / FILE
+    file.write_text('{"minute": {"epochs": 1}, "hour": {"epochs": "some"}}')
+    topic = Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=10)
+    with pytest.raises(ConfigError, match="panel hour: epochs='some'"):
+        checked_plans([topic], panels, file)

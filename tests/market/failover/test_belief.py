@@ -9,9 +9,10 @@ from structlog.testing import capture_logs
 
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines
-from market.belief import AGAIN_MS, BELIEVED_AFTER_MS
+from market.belief import AGAIN_MS
 from market.failover import Failover
 from market.klines import PRICE_COLUMNS, Klines
+from market.quality import BELIEVED_AFTER_MS
 from tests.fakes import FakeClock, random_walk_klines
 from tests.market.failover.pair import (
     APART,
