@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from market.exchange_files import read_klines, write_klines
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
@@ -46,17 +48,9 @@ def environment(data_dir: Path, **more: str) -> dict[str, str]:
 
 
 def data(data_dir: Path, *arguments: str, **more: str) -> tuple[int, str, str]:
-    """Exit status, standard output and error of ``birnn data``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "data", *arguments],
-        env=environment(data_dir, **more),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+    """Exit status, standard output and error of ``birnn data``, run in this process: a hundred starts take minutes."""
+    ran = CliRunner().invoke(app, ["data", *arguments], env=environment(data_dir, **more), prog_name="birnn")
+    return ran.exit_code, ran.stdout, ran.stderr
 
 
 @pytest.fixture
