@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from market.exchange_files import KlineFile
     from market.klines import Klines, Span
     from market.provider import Venue
+    from market.quality import RefusedRow
     from market.store import KlineStore
     from market.sync import SyncReport
     from model.heads import PanelPlan
@@ -475,6 +476,7 @@ def import_files(
             if not force:
                 _check_names(path, found, symbol, interval_ms)
         taken: list[tuple[Path, Klines, Tally]] = []
+        leapt: dict[Path, Sequence[RefusedRow]] = {}
         known = Klines.empty(interval_ms)  # of the files before
         for path, found in read:
             klines = found.klines.closed(now_ms)
@@ -484,7 +486,7 @@ def import_files(
                 if fault := overlap_fault(klines, known):
                     raise MalformedKlines(f"{path}: {fault}; {FORCE}")
                 try:
-                    check_unit(found.klines, store.beside(symbol, found.klines).merge(together))
+                    leapt[path] = check_unit(found.klines, store.beside(symbol, found.klines).merge(together))
                 except MalformedKlines as error:
                     raise MalformedKlines(f"{path}: {error}; {FORCE}") from error
             klines = completed(klines, known)
@@ -499,6 +501,9 @@ def import_files(
             if found.refused:
                 aside.put("import", symbol, interval_ms, found.refused, now_ms)
                 parts.append(f"{len(found.refused)} refused, the first: {found.fault}")
+            odd = leapt.get(path, ())
+            aside.mark("import", symbol, interval_ms, odd)
+            parts += [f"{len(odd):,} odd, the first of {iso(odd[0].open_time_ms)}: {odd[0].reason}"] if odd else []
             print("; ".join([*parts, *found.notes]))
     if len(taken) > 1:
         sums = (sum(getattr(counts, name) for _, _, counts in taken) for name in ("new", "replaced", "same"))

@@ -14,6 +14,7 @@ from market.klines import COLUMNS, MOST_LEAP, Klines, unit_leaps
 from market.level import Levels
 from market.provider import Venue
 from market.quality import (
+    LEAPT,
     ROUNDING,
     STAYED_ROWS,
     Aside,
@@ -21,6 +22,7 @@ from market.quality import (
     RefusedRow,
     doubts_of,
     extent_of,
+    rows_awaited,
 )
 
 AGAIN_MS, REMEMBERED = 10 * MINUTE_MS, 10_000  # how long what a second venue said counts: a doubt stays in the window
@@ -28,13 +30,9 @@ LONGEST_HOLE_ROWS = 300  # before a leap, over which a second venue is asked how
 
 log = structlog.get_logger()
 
-# A level beyond twofold that no second venue confirms or denies is used when it has stayed so long, and two candles at
-# least: a unit that a venue changed by a slip is set right sooner, and a new listing needs no person.
-BELIEVED_AFTER_MS = 10 * MINUTE_MS
 ALIKE = MOST_LEAP / 2  # of ln(price): so near two are of one level
 MOST_ASKED = 20  # leaps of one answer that a second venue is asked about, the newest
 OTHER_LEVEL = "at another level than the rows around it, and no second venue has the like"
-LEAPT = "more than twofold from the row before: used, and no return is made of it"
 
 _Key = tuple[str, str, int, int, int]  # venue, symbol, interval, open time, end of what is known
 
@@ -154,7 +152,7 @@ class Belief:
         before = self._held.pop(key, (None, ""))
         if held_ms is None:
             return
-        rows = _rows_awaited(run.interval_ms) if held_ms in _times(run, unit_leaps(run)) else STAYED_ROWS
+        rows = rows_awaited(run.interval_ms) if held_ms in _times(run, unit_leaps(run)) else STAYED_ROWS
         said = f"{symbol} leaps by {_percent(run, held_ms)} at {iso(held_ms)}, and no second venue has it"
         self._held[key] = (
             held_ms,
@@ -211,7 +209,7 @@ class Belief:
                     odd += range(number, back[0])
                     number = back[0]
                     continue
-                if len(run) - 1 - first < _rows_awaited(run.interval_ms):
+                if len(run) - 1 - first < rows_awaited(run.interval_ms):
                     return _SortedOut.of(run, starts, ends, odd, marked, held=first)
                 marked.append(first)
                 level = float(run.close[ends[number] - 1])
@@ -311,15 +309,6 @@ def _percent(run: Klines, at_ms: int) -> str:
     """How far the close of a candle is from the one before."""
     row = int(np.searchsorted(run.open_time_ms, at_ms))
     return f"{100 * (run.close[row] / run.close[row - 1] - 1):+.0f} %"
-
-
-def _rows_awaited(interval_ms: int) -> int:
-    """How many candles must follow a leap beyond ``MOST_LEAP`` that nobody confirms.
-
-    >>> _rows_awaited(60_000), _rows_awaited(3_600_000)
-    (10, 2)
-    """
-    return max(STAYED_ROWS, BELIEVED_AFTER_MS // interval_ms)
 
 
 def _row(klines: Klines, at_ms: int, reason: str) -> RefusedRow:

@@ -14,7 +14,17 @@ import structlog
 from core.clock import MINUTE_MS, iso
 from core.errors import MalformedKlines
 from core.seldom import Seldom
-from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines, unit_leaps
+from market.klines import (
+    COLUMNS,
+    FLOW_COLUMNS,
+    MOST_LEAP,
+    PRICE_COLUMNS,
+    WIDEST_LEAP,
+    Floats,
+    Ints,
+    Klines,
+    unit_leaps,
+)
 
 # More of a batch than this: it is not rows that are wrong but the batch, with other columns or units.
 MOST_REFUSED = 0.5
@@ -35,6 +45,10 @@ VOLUME_ROUNDING = 1e-5
 LEAST_VOLUME = 1e-8  # the last of the eight decimals that venues write
 CONTRADICTING = ("quote_volume", "taker_buy_base", "taker_buy_quote")  # not known where they break such a rule
 STAYED_ROWS = 2  # candles at the new level that make a leap believable by themselves
+# A level beyond twofold that no second venue confirms or denies is used when it has stayed so long, and two candles at
+# least: a unit that a venue changed by a slip is set right sooner, and a new listing needs no person.
+BELIEVED_AFTER_MS = 10 * MINUTE_MS
+LEAPT = "more than twofold from the row before: used, and no return is made of it"
 
 Bools = npt.NDArray[np.bool_]
 
@@ -390,24 +404,49 @@ def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
     )
 
 
-def check_unit(klines: Klines, beside: Klines) -> None:
+def check_unit(klines: Klines, beside: Klines) -> tuple[RefusedRow, ...]:
     """Refuse candles of another unit or asset, which nobody else is there to ask about.
 
     Args:
         beside: believed ones before and after.
+    Returns:
+        The first rows of new levels that are used, as those of a new listing are: the leap lies among ``klines``, is
+        no wider than ``WIDEST_LEAP``, has stayed, and no level from before it comes back.
     Raises:
-        MalformedKlines: closes leap beyond ``MOST_LEAP`` within a minute, as much more over longer candles or a hole as
-            a random walk goes, at most ``WIDEST_LEAP``; names the first.
+        MalformedKlines: closes leap otherwise beyond ``MOST_LEAP`` within a minute, as much more over longer candles or
+            a hole as a random walk goes, at most ``WIDEST_LEAP``; names the first.
     """
     run = beside.merge(klines)
     mine = np.isin(run.open_time_ms, klines.open_time_ms)
-    far = [row for row in unit_leaps(run) if mine[row] or mine[row - 1]]
-    if far:
-        ratio = run.close[far[0]] / run.close[far[0] - 1]
+    leaps = unit_leaps(run)
+    starts, ends = [0, *leaps], [row - 1 for row in leaps]
+    marked: list[RefusedRow] = []
+    for number, row in enumerate(leaps):
+        if not mine[row] and not mine[row - 1]:
+            continue
+        within = bool(mine[row] and mine[row - 1])
+        apart = np.log(run.close[starts[number + 1 :]][:, None] / run.close[ends[: number + 1]][None, :])
+        stayed = len(run) - 1 - row >= rows_awaited(run.interval_ms)
+        if within and stayed and abs(apart[0, -1]) <= WIDEST_LEAP and bool((np.abs(apart) > MOST_LEAP / 2).all()):
+            cells = tuple(float(getattr(run, name)[row]) for name in COLUMNS)
+            marked.append(RefusedRow(open_time_ms=int(run.open_time_ms[row]), reason=LEAPT, row=cells))
+            continue
+        ratio = run.close[row] / run.close[row - 1]
+        stored = " Where it is the stored ones that are wrong, delete that symbol's folder in DATA_DIR/klines"
         raise MalformedKlines(
-            f"the close of {iso(int(run.open_time_ms[far[0]]))} is {ratio:.3g} times the one before: another unit "
-            "or asset? Where it is the stored ones that are wrong, delete that symbol's folder in DATA_DIR/klines"
+            f"the close of {iso(int(run.open_time_ms[row]))} is {ratio:.3g} times the one before: another unit "
+            f"or asset?{'' if within else stored}"
         )
+    return tuple(marked)
+
+
+def rows_awaited(interval_ms: int) -> int:
+    """How many candles must follow a leap beyond ``MOST_LEAP`` that nobody confirms.
+
+    >>> rows_awaited(60_000), rows_awaited(3_600_000)
+    (10, 2)
+    """
+    return max(STAYED_ROWS, BELIEVED_AFTER_MS // interval_ms)
 
 
 def traded_in(klines: Klines) -> Bools:
