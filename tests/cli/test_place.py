@@ -1,17 +1,18 @@
 """Where verbs find their data: one rule for all, and the folder is named."""
 
+import contextlib
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from cli.place import LAST_RUN, is_tape, note_run, place_of, try_folders
 from core.data_folder import only_updater
 from core.errors import ConfigError
@@ -112,17 +113,12 @@ def test_a_tape_is_looked_into_and_never_filled_with_real_prices(tmp_path: Path)
 
 
 def birnn(cwd: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    """Exit status, standard output and error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        cwd=cwd,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "COLUMNS": "120", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+    """Exit status, standard output and error, run in this process; what would be a traceback is raised."""
+    with contextlib.chdir(cwd):
+        ran = CliRunner().invoke(app, arguments, env={"COLUMNS": "120", **environment}, prog_name="birnn")
+    if ran.exception and not isinstance(ran.exception, SystemExit):
+        raise ran.exception
+    return ran.exit_code, ran.stdout, ran.stderr
 
 
 @pytest.mark.parametrize(
