@@ -567,6 +567,13 @@ def test_sync_fetches_what_the_topics_need_and_then_only_what_is_new(tmp_path: P
     assert all(int(line.split()[1]) < 70 for line in again.splitlines() if "rows fetched" in line)
 
 
+def test_klines_of_the_simulated_exchange_are_not_called_a_venues(tmp_path: Path) -> None:
+    series = ("--symbol", "ETHUSDT", "--interval", "1h")
+    assert data(tmp_path, "sync", *series, "--days", "3", MARKET="simulated")[0] == 0
+    code, shown, said = data(tmp_path, "verify", *series, MARKET="simulated")
+    assert (code, "days compared are as the simulated exchange has them" in shown) == (0, True), (shown, said)
+
+
 def test_what_is_asked_for_as_json_is_alone_on_standard_output(tmp_path: Path, venue: SimulatedExchange) -> None:
     series = ("--symbol", "ETHUSDT", "--interval", "1h", "--days", "2")
     code, shown, said = data(tmp_path, "sync", *series, "--json", **{**of(venue), "LOG_LEVEL": "info"})
