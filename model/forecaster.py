@@ -30,6 +30,7 @@ from model.features import (
     compute,
     decoded,
     describe,
+    jumps,
     present_scale,
     rows_needed,
     stands_still,
@@ -116,34 +117,30 @@ class BiRNNForecaster:
                     f"{int(np.isfinite(y_NO).sum())} numbers finite; must be ({windows}, {len(self.heads)}), all finite"
                 )
 
-    def check_jumps(self, x_NLF: Floats32 | None = None) -> None:
-        """Refuse the network if a single feature can throw an answer, in the newest candle or in the whole window.
+    def jumps(self, x_NLF: Floats32 | None = None) -> Floats32:
+        """``(F, O)``: how far each feature alone can move each head's answers, as MOST_MOVED counts it.
 
         Args:
-            x_NLF: ``(N, L, F)`` windows in which each feature is put to its limits, one after the other, beside a
-                window of zeros.
+            x_NLF: ``(N, L, F)`` windows that are looked at beside one of zeros.
+        """
+        nothing_1LF = np.zeros((1, self.panel.lookback, len(FEATURES)), np.float32)
+        moved_FO = jumps(self._run, nothing_1LF if x_NLF is None else np.concatenate([nothing_1LF, x_NLF]))
+        return moved_FO * np.array([self.calibration.most(head) for head in self.heads], np.float32)
+
+    def check_jumps(self, x_NLF: Floats32 | None = None) -> None:
+        """Refuse the network if a single feature can throw an answer; ``x_NLF`` as for ``jumps``.
+
         Raises:
             IncompatibleModel: an answer moves by more than MOST_MOVED; names head, feature and how far.
         """
-        nothing_1LF = np.zeros((1, self.panel.lookback, len(FEATURES)), np.float32)
-        x_NLF = nothing_1LF if x_NLF is None else np.concatenate([nothing_1LF, x_NLF])
-        said_NO = self._run(x_NLF)
-        trusted_O = np.array([self.calibration.most(head) for head in self.heads])
-        for feature, (name, most) in enumerate(zip(FEATURES, LIMITS, strict=True)):
-            jumped_4NLF = np.repeat(x_NLF[None], 4, axis=0)
-            jumped_4NLF[0, :, -1, feature] = jumped_4NLF[1, :, :, feature] = most
-            jumped_4NLF[2, :, -1, feature] = jumped_4NLF[3, :, :, feature] = -most
-            jumped_4NO = self._run(jumped_4NLF.reshape(-1, *x_NLF.shape[1:])).reshape(4, *said_NO.shape)
-            finite = np.isfinite(jumped_4NO) & np.isfinite(said_NO)  # what is not is never answered
-            moved_4NO = np.abs(np.where(finite, jumped_4NO, 0.0) - np.where(finite, said_NO, 0.0))
-            moved_O = trusted_O * moved_4NO.max(axis=(0, 1), initial=0.0)
-            if (moved_O > MOST_MOVED).any():
-                head = int(np.argmax(moved_O))
-                raise IncompatibleModel(
-                    f"{f'version {self.version}' if self.version else 'the new network'}: {self.heads[head].key} moves "
-                    f"by {moved_O[head]:.3g} when {name} alone goes to {most:.3g}, at most {MOST_MOVED:g} is allowed: "
-                    "train with more TRAINING_DAYS, or lower learning_rate"
-                )
+        moved_FO = self.jumps(x_NLF)
+        if (moved_FO > MOST_MOVED).any():
+            feature, head = np.unravel_index(int(np.argmax(moved_FO)), moved_FO.shape)
+            raise IncompatibleModel(
+                f"{f'version {self.version}' if self.version else 'the new network'}: {self.heads[head].key} moves "
+                f"by {moved_FO[feature, head]:.3g} when {FEATURES[feature]} alone goes to {LIMITS[feature]:.3g}, at "
+                f"most {MOST_MOVED:g} is allowed: train with more TRAINING_DAYS, or lower learning_rate"
+            )
 
     @classmethod
     def load(cls, folder: Path, manifest_sha256: str | None = None) -> Self:

@@ -22,12 +22,15 @@ from model import linear
 from model.birnn import BiRNNModel, PanelNetwork
 from model.calibration import Calibration, Evidence
 from model.evaluation import Network, TopicForecasts, forecasts, onnx_network, outputs
-from model.features import FEATURES, FLAT, Floats32, varying
+from model.features import FEATURES, FLAT, Floats32, jumps, varying
+from model.forecaster import MOST_MOVED
 from model.heads import SQUARED, Kind, PanelPlan
 from model.linear import LinearPath
 from model.objectives import torch_loss
 from model.training_config import TrainingConfig
-from model.windows import Rows, Split, Windows, build, purged_split
+from model.windows import Rows, Split, Windows, build, purged_split, spread
+
+SPARE = 0.8  # of the bound: the windows that are judged on may move a head farther than those of the validation part
 
 Progress = Callable[[int, int, int, float], None]  # epoch from 1, batch from 1, batches in the epoch, its loss
 Validated = Callable[[int, float], None]  # epoch from 1, loss on the validation rows after it
@@ -98,6 +101,7 @@ def train_panel(
         recurrent = outputs(torch_network(PanelNetwork(models)), windows, validate)
     linear_there, unseen = path(windows, validate), Evidence(rows=path.rows, output=path.unseen)
     gains_O = calibrations.gains(windows, validate, linear_there, recurrent, unseen)
+    gains_O *= _within_bounds(plan, torch_network(PanelNetwork(models)), windows.gather(spread(validate)))
     for model in models:
         _scale_outputs(model, gains_O)
     network = PanelNetwork(models, torch.from_numpy(path.weights.astype(np.float32))).eval()
@@ -127,6 +131,19 @@ def train_panel(
         gains={plan.heads[column].key: float(gains_O[column]) for column in returns},
         evidence=_evidence(windows, path, alone),
     )
+
+
+def _within_bounds(plan: PanelPlan, network: Network, x_NLF: Floats32) -> Floats:
+    """``(O,)``: what the volatility heads are multiplied by, so that no feature alone throws one; 1 for returns.
+
+    Where the past was one straight line such a head learns anything of features that never had anything to say.
+    """
+    nothing_1LF = np.zeros((1, *x_NLF.shape[1:]), np.float32)
+    most_O = jumps(network, np.concatenate([nothing_1LF, x_NLF])).max(axis=0).astype(np.float64)
+    bounded_O = np.minimum(1.0, SPARE * MOST_MOVED / np.maximum(most_O, SPARE * MOST_MOVED))
+    thrown_O = most_O > MOST_MOVED
+    volatility_O = np.array([head.kind.is_volatility for head in plan.heads])
+    return np.where(thrown_O & volatility_O, bounded_O, 1.0)
 
 
 def _of_member(progress: Progress, number: int, epochs: int, epoch: int, batch: int, batches: int, loss: float) -> None:

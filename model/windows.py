@@ -15,6 +15,7 @@ from model.heads import LEADER, PanelPlan, encode, naive, truth
 Rows = npt.NDArray[np.intp]
 
 TRAIN_SHARE, VALIDATE_SHARE = 0.78, 0.10  # of the usable time; the newest rest is judged on
+SPREAD_ROWS = 8
 LEAST_ROWS = 16  # in each part of a split
 
 
@@ -164,3 +165,8 @@ def purged_split(windows: Windows) -> Split:
             + f"; each needs {LEAST_ROWS}: raise TRAINING_DAYS"
         )
     return split
+
+
+def spread(rows: Rows) -> Rows:
+    """About SPREAD_ROWS of some rows, evenly spread."""
+    return rows[:: max(1, len(rows) // SPREAD_ROWS)]

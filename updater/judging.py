@@ -21,17 +21,17 @@ from model.artefact import Artefact
 from model.calibration import Calibration
 from model.evaluation import TopicForecasts, forecasts, onnx_network, outputs
 from model.features import Floats32
-from model.forecaster import ADDS_NOTHING, BiRNNForecaster
+from model.forecaster import ADDS_NOTHING, MOST_MOVED, BiRNNForecaster
 from model.gate import SCORED_TICKS, Decision, compare, judge_topics, scored_from, why_demoted
 from model.heads import Head, Kind, head_of
 from model.registry import Champion, Registry, check
 from model.training import TrainedPanel
-from model.windows import Rows, Split, Windows
+from model.windows import Rows, Split, Windows, spread
 from updater.state import Verdict
 
 NOTHING_TO_JUDGE = Decision(promoted=False, reason="no row to judge on, or a loss that is not finite")
 
-JUMPED_WINDOWS = 8  # about, in which each feature is put to its limits
+WITHIN = 1 - 1e-6  # of the bound, for what is rounded on the way
 
 log = structlog.get_logger()
 
@@ -93,7 +93,7 @@ class _Hearing:
         rows = own.rows(start_ms, end_ms)
         forecaster = BiRNNForecaster(artefact)
         output = outputs(onnx_network(artefact.onnx), own, rows)
-        forecaster.check_jumps(own.gather(rows[:: max(1, len(rows) // JUMPED_WINDOWS)]))
+        forecaster.check_jumps(own.gather(spread(rows)))
         return _Heard(
             artefact=artefact,
             forecaster=forecaster,
@@ -179,6 +179,31 @@ def judge(
         )
         for topic in trained.plan.topics
     )
+
+
+def bounded(trained: TrainedPanel, challenger: Artefact) -> Artefact:
+    """A challenger whose returns are trusted no further than a single feature may move them.
+
+    Where the past was one straight line a return is trusted wholly, and every training would be refused for ever.
+    """
+    windows, split = trained.windows, trained.split
+    forecaster = BiRNNForecaster(challenger)
+    rows = windows.rows(split.judge_start_ms, split.judge_end_ms)
+    most_O = forecaster.jumps(windows.gather(spread(rows))).max(axis=0)
+    shares = {
+        head.key: WITHIN * MOST_MOVED / float(most)
+        for head, most in zip(forecaster.heads, most_O, strict=True)
+        if head.kind is Kind.RETURN and most > MOST_MOVED
+    }
+    if not shares:
+        return challenger
+    log.warning("returns_trusted_less", heads=sorted(shares), reason="a single feature would move them too far")
+    factors = {
+        symbol: {head: factor * shares.get(head, 1.0) for head, factor in heads.items()}
+        for symbol, heads in forecaster.calibration.factors.items()
+    }
+    calibration = Calibration(factors=factors).to_json()
+    return replace(challenger, manifest=challenger.manifest.model_copy(update={"calibration": calibration}))
 
 
 def without_unproven(challenger: Artefact, verdicts: Sequence[Verdict]) -> tuple[Artefact, tuple[Verdict, ...]]:

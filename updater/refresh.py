@@ -18,7 +18,7 @@ from model.heads import PANELS, PanelPlan, head_of, panels_for
 from model.registry import Registry
 from model.training import Progress, TrainedPanel, export_onnx, train_panel, weights_bytes
 from model.training_config import TrainingConfig
-from updater.judging import judge, without_unproven
+from updater.judging import bounded, judge, without_unproven
 from updater.process import Job
 from updater.progress import Show
 from updater.settings_file import Knobs, settings_in_use, training_config
@@ -104,7 +104,7 @@ def run_round(
     """
     started_ms = clock.now_ms()
     trained = train_panel(plan, klines, config, seed, _in_words(config, show))
-    artefact = artefact_of(trained, klines, clock.now_ms())
+    artefact = bounded(trained, artefact_of(trained, klines, clock.now_ms()))
     show(1, 1, "judging")
     verdicts = judge(trained, artefact, registry, clock.now_ms(), oldest_champion_ms=oldest_champion_ms)
     artefact, verdicts = without_unproven(artefact, verdicts)
