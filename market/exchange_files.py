@@ -187,6 +187,11 @@ def _klines_of(table: _Table, interval_ms: int, now_ms: int) -> KlineFile:
     notes = [*table.notes, *(["times without an offset are read as UTC"] if dated else [])]
     if sifted.marked:
         notes.append(f"{len(sifted.marked):,} rows used, and odd: {sifted.marked[0].reason}")
+    if "trades" in numbers:
+        odd = np.flatnonzero(~_counts(numbers["trades"], numbers["volume"])).tolist()
+        if len(odd) > MOST_MISFITS * len(times):
+            cell = table.cell("trades", odd[0])
+            notes.append(f"{len(odd):,} rows whose trades count none, such as {table.place(odd[0])}: {cell}")
     symbols: tuple[str, ...] = ()
     if "symbol" in table.columns:
         symbols = tuple(str(one) for one in table.columns["symbol"].drop_nulls().unique().sort().to_list())
@@ -401,7 +406,7 @@ def _from_parquet(content: bytes) -> _Table:
         numeric = column.dtype.is_numeric() or column.dtype in {pl.String, pl.Null}
         if name not in UNREAD and not numeric and not (name == "open_time" and column.dtype.is_temporal()):
             wanted = "milliseconds or microseconds" if name == "open_time" else "numbers"
-            raise MalformedKlines(f"column {titles[name]} holds {column.dtype}, must be {wanted}")
+            raise MalformedKlines(f"{titles[name]} holds {column.dtype}, must be {wanted}")
     return _Table(columns=columns, titles=titles, notes=tuple(notes))
 
 
