@@ -27,6 +27,7 @@ from updater.state import StateFile
 HEARTBEAT_S = 20.0
 PATIENCE_S = 2.5  # for the job at hand, once told to end: a request in flight may take longer and is left behind
 WRONG_CONFIG = 2  # exit status
+SLICE_S = 0.5
 START_ANEW = 1  # exit status: whoever supervises starts it again
 
 log = structlog.get_logger()
@@ -102,9 +103,12 @@ def watch(schedule: Schedule, state: StateFile, signals: "queue.SimpleQueue[int]
     while not (reason := schedule.trouble(clock.now_ms() / 1000, time.monotonic())):
         state.beat()
         schedule.note_next_runs()
-        with contextlib.suppress(queue.Empty):
-            log.info("ending", signal=signal.Signals(signals.get(timeout=HEARTBEAT_S)).name)
-            return 0
+        beaten_s = time.monotonic()
+        while time.monotonic() < beaten_s + HEARTBEAT_S:
+            with contextlib.suppress(queue.Empty):
+                # In slices: a signal that comes just before a wait begins does not end that wait.
+                log.info("ending", signal=signal.Signals(signals.get(timeout=SLICE_S)).name)
+                return 0
     log.error("ending_to_be_started_anew", reason=reason)
     return START_ANEW
 
