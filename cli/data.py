@@ -369,7 +369,7 @@ def verify(
 def _compare_days(
     data_dir: Path | None, store: "KlineStore", wanted: Sequence[Series]
 ) -> tuple[list[tuple[Series, "Sequence[Span]"]], list[str]]:
-    """The days of each series that are of something else than a venue's, and what is said of all."""
+    """The days of each series whose candles are not those of a venue, and a line for each series."""
     from market.comparison import days_say  # noqa: PLC0415
 
     def ask(venues: "Sequence[Venue]", _: str) -> "Iterator[Heard]":

@@ -339,7 +339,7 @@ def test_an_old_node_without_a_price_or_fee_is_said(read: Read, content: Json, v
 @pytest.mark.parametrize(
     "change",
     [
-        wallet(alloraHomeDir="/root/.allorad", keyringBackend="file", keyringPassphrase="a phrase"),
+        wallet(alloraHomeDir="/data/.allorad", keyringBackend="file", keyringPassphrase="a phrase"),
         wallet(nodeRpcs=["https://rpc.testnet.allora.network", "https://rpc.archive.testnet.allora.network"]),
         wallet(nodegRpcs=["grpc.testnet.allora.network:443"]),
         wallet(nodeRpcs=["https://allora.example.org/rpc"], nodegRpcs=["allora-grpc.example.org:443"]),
