@@ -28,7 +28,7 @@ from cli.market import (
 )
 from cli.place import note_run, place_of, tape_folder, try_folders
 from cli.screen import ROOMY, Column, JsonOption, asking, print_json, say, screen, table_of
-from cli.verbs import ConfigOption, DataOption, one_line_errors, or_example, settings_from
+from cli.verbs import ConfigOption, DataOption, OneLineGroup, one_line_errors, or_example, settings_from
 from core.clock import SystemClock
 from core.config import read_config, topics_from_config
 from core.errors import ConfigError, WorkerError
@@ -39,7 +39,7 @@ from inference.listen import listen, url_of
 from inference.probe import look, some_ready
 
 # Verbs import what they need themselves: a shell that completes a word waits for the imports of this file.
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=OneLineGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 
 ALL_READY_PATIENCE_S = 120.0
@@ -87,7 +87,7 @@ def run(
     config: ConfigOption = None,
     data_dir: DataOption = None,
     market: MarketOption = None,
-    port: Annotated[int | None, typer.Option(help="Where the inference endpoint listens (PORT).")] = None,
+    port: Annotated[int | None, typer.Option(help="Where the inference endpoint listens (PORT).", min=0, max=65535)] = None,
     replay: ReplayOption = None,
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
@@ -97,8 +97,8 @@ def run(
     notes: list[str] = []
     settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
     settings = or_example(replaying(settings, replay), notes.append)
-    warnings = read_config(*settings.config_files, node_version=settings.node_version).warnings
-    notes += [f"warning: {line}" for line in warnings]
+    config_read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
+    notes += [f"warning: {line}" for line in config_read.warnings]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
         # What can be wrong on this machine is tried before any venue is asked. The socket stays ours until the end:

@@ -1,5 +1,6 @@
 """What ``birnn status`` shows: the updater's state file, the champions, and the running endpoint's own view."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cli.place import place_of
-from cli.screen import Column, table_of
+from cli.screen import INDENT, Column, table_of
 from core.clock import SystemClock, iso
 from core.errors import WorkerError
 from core.logs import short_version
@@ -111,15 +112,15 @@ def status_tables(report: dict[str, Any], width: int = 80) -> Iterator[Renderabl
         width: of the screen, in columns.
     """
     endpoint = report["endpoint"]
-    yield Text(headline(endpoint), style="bold")
+    yield _hanging(headline(endpoint), width, style="bold")
     folders = report["folders"]
     if folders:
         where = "; ".join(f"{folder['folder']} ({folder['market']})" for folder in folders)
-        yield Text(f"data in {where}")
+        yield _hanging(f"data in {where}", width)
     if endpoint["answers"]:
         yield _topics_table(endpoint["topics"], width)
     if not folders:
-        yield f"no updater has run here yet; scripts/run starts everything; {report.get('place', '')}"
+        yield _hanging(f"no updater has run here yet; scripts/run starts everything; {report.get('place', '')}", width)
     for folder in folders:
         yield from _folder_tables(folder, report.get("retrain_cron", ""), width)
 
@@ -144,7 +145,7 @@ def _topics_table(topics: Sequence[dict[str, Any]], width: int) -> RenderableTyp
                 f"{token} {topic['target']} {topic['horizon']}",
                 topic.get("loss", ""),
                 _answered_by(topic, width),
-                _value((topic["last_answer"] or {}).get("value", "")),
+                _value((topic["last_answer"] or {}).get("value", "")) or "none yet",
                 "" if age_ms is None else f"{age_ms / 1000:.1f} s",
             )
         )
@@ -163,23 +164,18 @@ def _answered_by(topic: Mapping[str, Any], width: int) -> Text:
 
 
 def _folder_tables(folder: dict[str, Any], cron: str, width: int) -> Iterator[RenderableType]:
-    yield Text(f"\n{folder['market']} data in {folder['folder']}", style="bold")
+    yield ""
     if "champions_refused" in folder:
-        yield Text(f"champions refused: {folder['champions_refused']}", style=BAD)
+        yield _hanging(f"champions refused: {folder['champions_refused']}", width, style=BAD)
     state = folder["updater"]
     if state is None:
         yield Text("updater: no readable state", style=BAD)
         return
     alive, seen = folder["updater_alive"], _when(state["heartbeat_ms"])
-    yield (
-        f"updater alive, last seen {seen}"
-        if alive
-        else Text(
-            f"the updater does not run (last seen {seen}): nothing is trained; scripts/run starts everything", style=BAD
-        )
-    )
+    said = f"the updater does not run (last seen {seen}): nothing is trained; scripts/run starts everything"
+    yield _hanging(f"updater alive, last seen {seen}" if alive else said, width, style="" if alive else BAD)
     for name, panel in state["panels"].items():
-        yield from (Text(line) for line in _panel_lines(name, panel, alive, cron))
+        yield from (_hanging(line, width) for line in _panel_lines(name, panel, alive, cron))
     judged = [verdict for panel in state["panels"].values() for verdict in (panel["outcome"] or {}).get("verdicts", ())]
     several = len({verdict["topic"].rpartition("/")[0] for verdict in judged}) > 1
     if judged:
@@ -188,6 +184,11 @@ def _folder_tables(folder: dict[str, Any], cron: str, width: int) -> Iterator[Re
         yield _demotions_table(folder["demotions"], several, width)
     if state["series"]:
         yield _series_table(state["series"], width)
+
+
+def _hanging(line: str, width: int, style: str = "") -> Text:
+    indent = " " * (len(line) - len(line.lstrip()))
+    return Text(textwrap.fill(line, width, subsequent_indent=indent + INDENT, break_on_hyphens=False), style=style)
 
 
 def _panel_lines(name: str, panel: Mapping[str, Any], alive: bool, cron: str) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """What the verbs of ``birnn`` share: settings from options, and failures in one line."""
 
+import errno
 import functools
+import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,10 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from cli.screen import json_alone, say
 from core.errors import ConfigError, WorkerError
-from core.settings import Settings, load_settings, settings_warnings
+from core.files import DISK_REFUSES
+from core.settings import Settings, in_words, load_settings, settings_warnings
 
 EXAMPLE_CONFIG = Path("config.example.json")
 NOT_FOR_SERVING = (
@@ -27,6 +33,36 @@ ConfigOption = Annotated[
     str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
 ]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
+
+
+class OneLineGroup(TyperGroup):
+    """A group of verbs that says in one line what is wrong on its command line, or with standard output."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})  # a verb's Exit comes back as its status
+            sys.stdout.flush()  # what is left is written here, where a failure can still be said
+        except TyperException as error:
+            if said := _in_one_line(error):  # the help of a group without a verb is printed already
+                print(f"birnn: {said}", file=sys.stderr)
+            code = error.exit_code
+        except OSError as error:
+            if error.errno not in {*DISK_REFUSES, errno.EPIPE, errno.EIO}:
+                raise
+            if error.errno != errno.EPIPE:  # a reader that has seen enough, such as head, is no failure to speak of
+                print(f"birnn: the output cannot be written: {error.strerror}", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries the rest of the output again at its end
+            code = 1
+        sys.exit(code)
+
+
+def _in_one_line(error: TyperException) -> str:
+    said = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    if isinstance(error, typer.BadParameter) and isinstance(error.__cause__, ValidationError) and error.param:
+        first = error.__cause__.errors()[0]
+        said = f"{max(error.param.opts, key=len)} was {first['input']!r}: {in_words(first['msg'])}"
+    return f"{said}; {context.command_path} --help says more" if said and context else said
 
 
 def _fail(error: WorkerError) -> NoReturn:

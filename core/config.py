@@ -5,7 +5,7 @@ would not say (or only long after the start), is one line that names file, key, 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from core.errors import ConfigError
 from core.json_node import EXAMPLE, JsonObject, read_json
 from core.json_node import JsonNode as _Node
-from core.node_rules import PUBLIC_NETWORKS, Severity, findings, named_version
+from core.node_rules import PUBLIC_NETWORKS, Severity, findings, named_version, told_version
 from core.topic import (
     CLASSIFICATION,
     DOLLARS,
@@ -53,7 +53,7 @@ def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | Non
         node_version: NODE_VERSION, the node that reads the files; where it is empty, each file's own keys tell.
         own: host and port that inference listens on; None where questions do not come by the files' addresses.
     Raises:
-        ConfigError: the first mistake in them, or a topic that inference could not tell from another.
+        ConfigError: the mistakes in one of them, a line each, or a topic that inference could not tell from another.
     """
     warnings: list[str] = []
     if node_version and named_version(node_version) is None:
@@ -84,16 +84,36 @@ def _entries(
     if not isinstance(root.value, JsonObject):
         root.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)
     found = findings(root, node_version, own)
-    for finding in found:
-        if finding.severity is Severity.ERROR:
-            raise ConfigError(finding.line)
+    faults = [finding for finding in reversed(found) if finding.severity is Severity.ERROR]
+    if faults:
+        first = {fault.key: fault.line for fault in faults}  # what else is said of a value mostly follows from it
+        raise ConfigError("\n".join(_with_version(reversed(first.values()), root, node_version)))
     entries = root.field("worker")
     if not entries.value:
         entries.wrong(f"give one entry for each topic, as in {EXAMPLE}", kind=True)
     network = _network(root.field("wallet"))
-    read = [(node, _topic(node, network)) for node in entries.items()]
+    read: list[tuple[_Node, Topic]] = []
+    refused: list[str] = []
+    for node in entries.items():
+        try:
+            read.append((node, _topic(node, network)))
+        except ConfigError as error:
+            refused.append(str(error))
+    if refused:
+        raise ConfigError("\n".join(refused))
     warnings += [finding.line for finding in found]
     return read
+
+
+def _with_version(lines: Iterable[str], root: _Node, node_version: str) -> Iterator[str]:
+    """The lines; the first one that names a version which nobody named says by what it is known."""
+    guessed = "" if named_version(node_version) else told_version(root).said
+    for line in lines:
+        if guessed and guessed in line:
+            yield f"{line} ({guessed}: as the file's keys tell; NODE_VERSION can name another)"
+            guessed = ""
+        else:
+            yield line
 
 
 def _network(wallet: _Node) -> str | None:

@@ -46,6 +46,7 @@ class Finding:
     """One mistake in a file, in one line with file, key, value and remedy. Never shows a mnemonic or passphrase."""
 
     severity: Severity
+    key: str  # the whole way to it
     line: str
 
 
@@ -88,10 +89,11 @@ def named_version(text: str) -> NodeVersions | None:
 def told_version(root: JsonNode) -> NodeVersions:
     """The versions whose schema a file is written in, as its own keys tell."""
     wallet = root.field("wallet")
+    names = [entry.field("inferenceEntrypointName").value for entry in root.field("worker").items()]
     new = any(wallet.field(key).value for key in ("nodeRpcs", "nodegRpcs"))
-    if new or not wallet.field("nodeRpc").value:
+    old = any(wallet.field(key).value for key in ("nodeRpc", "gas")) or OLD_ENTRYPOINT in names
+    if new or not old:
         return NodeVersions(first=V0_9, last=LAST, said="node v0.9 and later", is_named=False)
-    names = {entry.field("inferenceEntrypointName").value for entry in root.field("worker").items()}
     older = OLD_ENTRYPOINT in names or (ENTRYPOINT not in names and _is_number(wallet.field("gasPrices").value))
     if older:
         return NodeVersions(first=V0_5_0, last=(0, 6, 999), said="node v0.5 and v0.6", is_named=False)
@@ -405,8 +407,12 @@ class _Rules:
             yield _warning(fees, 'the node has no default for it; write "maxFees": 25000000')
         elif fees.value in (0, "0"):
             yield _error(fees, "no transaction can be paid with it; write 50000000")
-        if wallet.field("maxRetries").value in (None, 0) and self.node.within(V0_9):
+        if wallet.field("maxRetries").value in (None, 0):
             yield _warning(wallet.field("maxRetries"), 'a transaction is tried once; write "maxRetries": 5')
+        adjustment = wallet.field("gasAdjustment")
+        if _is_number(adjustment.value) and adjustment.value <= 0 and self.node.last < V0_9:
+            remedy = f'{self.node.said} has no default for it and needs a number above 0; write "gasAdjustment": 1.2'
+            yield _warning(adjustment, remedy)
         price = wallet.field("gasPrices")
         if price.value in (None, "") and self.node.within(V0_6):
             right = '"auto"' if self.node.first >= V0_7 else "10"
@@ -687,11 +693,11 @@ def _no_height(node: JsonNode) -> Finding:
 
 
 def _error(node: JsonNode, remedy: str, *, kind: bool = False) -> Finding:
-    return Finding(severity=Severity.ERROR, line=node.line(remedy, kind=kind))
+    return Finding(severity=Severity.ERROR, key=node.key, line=node.line(remedy, kind=kind))
 
 
 def _warning(node: JsonNode, remedy: str, *, kind: bool = False) -> Finding:
-    return Finding(severity=Severity.WARNING, line=node.line(remedy, kind=kind))
+    return Finding(severity=Severity.WARNING, key=node.key, line=node.line(remedy, kind=kind))
 
 
 # --- spelling and addresses ------------------------------------------------------------------------------------------

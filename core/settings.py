@@ -222,19 +222,23 @@ def load_settings(**overrides: object) -> Settings:
         name = str(first["loc"][0]).upper()
         value = _without_secrets(repr(first.get("input")))
         raise ConfigError(
-            f"{_where(name, overrides)}: {name}={value}: {_in_words(_without_secrets(first['msg']))}; see .env.example"
+            f"{_where(name, overrides)}: {name}={value}: {in_words(_without_secrets(first['msg']))}; see .env.example"
         ) from None
 
 
-def _in_words(said: str) -> str:
+def in_words(said: str) -> str:
     """What pydantic says of a value, without its own words.
 
-    >>> _in_words("Input should be a valid integer, unable to parse string as an integer")
+    >>> in_words("Input should be a valid integer, unable to parse string as an integer")
     'it must be a whole number'
-    >>> _in_words("Value error, at most one"), _in_words("Input should be greater than 0")
+    >>> in_words("Value error, at most one"), in_words("Input should be greater than 0")
     ('at most one', 'it must be greater than 0')
+    >>> in_words("Value error, 'x' is not one of 'binance', 'simulated'.")
+    'it must be one of binance, simulated'
     """
     said = re.sub(r", unable to .*", "", said.removeprefix("Value error, ")).replace("Input should", "it must", 1)
+    if choices := re.fullmatch(r".* is not one of (.*)\.", said):
+        return f"it must be one of {choices[1].replace(chr(39), '')}"
     return said.replace("valid integer", "whole number").replace("valid ", "")
 
 

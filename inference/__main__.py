@@ -15,7 +15,7 @@ from core.config import Config, read_config
 from core.errors import ConfigError
 from core.files import DISK_REFUSES
 from core.logs import configure_logging
-from core.settings import Market, Settings, load_settings
+from core.settings import Market, Settings, load_settings, settings_warnings
 from core.topic import Target, Topic
 from inference.app import GATHER_LINES_S, create_app, create_server, write_lines
 from inference.drain import Drain
@@ -118,7 +118,7 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         try:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
-            _log_notes(config)
+            _log_notes(config, warnings=given is None)  # else birnn run has said them
             service.start()
             live.start(service.candles_closed)
             if truth:
@@ -137,8 +137,8 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     return 0
 
 
-def _log_notes(config: Config) -> None:
-    for warning in config.warnings:
+def _log_notes(config: Config, *, warnings: bool) -> None:
+    for warning in (*settings_warnings(), *config.warnings) if warnings else ():
         log.warning("config_unwise", reason=warning)
     for note in sorted({topic.proxy for topic in config.topics if topic.proxy}):
         log.info("proxy", note=note, remedy="Symbol in config.json names another pair")

@@ -136,6 +136,11 @@ class Ledger:
         answer = self._recent.get(topic.key, {}).get(height) or self._unwritten.get(key)
         return answer if answer and answer.answers(topic, self._market) else None
 
+    def newest(self, topic: Topic) -> Answer | None:
+        """The answer that was given last to this very question, as far as memory has it."""
+        known = [one for one in self._recent.get(topic.key, {}).values() if one.answers(topic, self._market)]
+        return max(known, key=lambda one: one.answered_ms, default=None)
+
     def look_up(self, topic: Topic, height: int) -> "Future[None]":
         """``fetch`` in a thread of the ledger's own, one question after the other.
 

@@ -121,7 +121,8 @@ class InferenceService:
         self._forecasts: dict[str, tuple[Forecasts, Reasons]] = {}  # by version
         self._fallbacks: dict[tuple[str, Head], tuple[HeadForecast | None, str]] = {}  # naive, or why there is none
         self._outlooks: Mapping[str, Outlook] = {}  # by Topic.key; replaced, never changed
-        self._last: dict[str, Answer] = {}  # by Topic.key
+        newest = ((topic.key, ledger.newest(topic)) for topic in self.questions.topics)
+        self._last = {key: answer for key, answer in newest if answer}  # by Topic.key
         self._forecasting = threading.Lock()  # candles against champions; a request never takes it
         self._stopping = threading.Event()
         self._seldom = Seldom()
@@ -281,7 +282,7 @@ class InferenceService:
         return self._live.stream_fault
 
     def last(self, topic: Topic) -> Answer | None:
-        """The answer that the node was given last; those asked for by hand do not count."""
+        """The answer that the node was given last; those asked for by hand since the start do not count."""
         return self._last.get(topic.key)
 
     def versions(self) -> set[str]:

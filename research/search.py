@@ -5,6 +5,7 @@ marked as failed and tried again by the next search on the same study.
 """
 
 import fcntl
+import math
 import multiprocessing
 import os
 import signal
@@ -174,11 +175,12 @@ def count(study: optuna.Study) -> int:
     return sum("what" not in trial.user_attrs for trial in study.get_trials(deepcopy=False, states=states))
 
 
-def search(task: Task, limits: Limits, told: Told, *, jobs: int = 1) -> None:
+def search(task: Task, limits: Limits, told: Told, say: Told, *, jobs: int = 1) -> None:
     """Try configurations until a limit is reached.
 
     Args:
         told: is told what is being done.
+        say: is told a line before the references are measured and another one after that.
         jobs: processes; all but this one are ended with it.
     Raises:
         TrainingFailed, UnusableForecast: a reference cannot be trained or judged.
@@ -186,7 +188,14 @@ def search(task: Task, limits: Limits, told: Told, *, jobs: int = 1) -> None:
     """
     with opened(task) as study:
         prepare(study, task)
+        if not reference(study, DEFAULT, {}):
+            say(
+                f"first the default configuration is measured, in {len(task.folds)} trainings and however little time "
+                "there is: how long trials take is known only then"
+            )
         _work(study, task, Limits(trials=0), told)
+        if limits.until_s is not None:
+            say(_time_left(study, limits.until_s))
         helpers = [
             multiprocessing.get_context("spawn").Process(target=_help, args=(task, limits, number), daemon=True)
             for number in range(1, jobs)
@@ -272,6 +281,17 @@ def _wall_s(study: optuna.Study) -> float:
 def _last_s(study: optuna.Study, until_s: float) -> float:
     """When a search must end so that its best can still be confirmed."""
     return until_s - LAST_TRIALS * _wall_s(study)
+
+
+def _time_left(study: optuna.Study, until_s: float) -> str:
+    took_s, left_s = _wall_s(study), max(0.0, until_s - time.time())
+    if took_s < left_s - LAST_TRIALS * took_s:
+        return f"the default took {took_s:.0f} s; {left_s / 60:.1f} min are left for trials and for confirming the best"
+    needed_min = math.ceil((LAST_TRIALS + 2) * took_s / 60)  # for the default, a trial and the confirmation
+    return (
+        f"the default took {took_s:.0f} s, and the {left_s:.0f} s that are left are too few for a trial and its "
+        f"confirmation: give {needed_min} minutes or more for each panel (--minutes is for all panels together)"
+    )
 
 
 def _say(told: Told, name: str, text: str) -> None:

@@ -97,8 +97,8 @@ def plans_of(asked: Asked) -> list[PanelPlan]:
     Raises:
         ConfigError: no topic needs a panel of that name, or a number is out of its range.
     """
-    if not asked.minutes > 0:
-        raise ConfigError(f"--minutes must be above 0, was {asked.minutes:g}")
+    if not 0 < asked.minutes < math.inf:
+        raise ConfigError(f"--minutes must be a number above 0, was {asked.minutes:g}")
     for option, value in (("--jobs", asked.jobs), ("--trials", asked.trials)):
         if value is not None and value < 1:
             raise ConfigError(f"{option} must be 1 or more, was {value}")
@@ -114,7 +114,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
 
     Args:
         show: is told how far it is.
-        say: is told a line at a time what is about to be done.
+        say: is told a line at a time what is about to be done, and what it takes.
     Raises:
         ConfigError: an option, the klines or a file is not as it must be. TrainingFailed, UnusableForecast: the
             default configuration cannot be trained or judged.
@@ -139,7 +139,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
                 prepare(study, task)
             say(_introduction(task, folds, place, len(plans)))
             limits = Limits(trials=asked.trials, until_s=begun_s + 60 * minutes)
-            search(replace(task, folds=folds[:SEARCHED]), limits, told, jobs=asked.jobs)
+            search(replace(task, folds=folds[:SEARCHED]), limits, told, say, jobs=asked.jobs)
             with opened(task) as study:
                 yield _concluded(study, asked, replace(task, folds=folds[SEARCHED:]), told)
 

@@ -13,12 +13,10 @@ from pathlib import Path
 import structlog
 
 from core.clock import Clock
-from core.config import read_config
+from core.config import topics_from_config
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, load_settings
-from market.failover import Failover
-from market.listings import log_doubts
 from updater.progress import show_cursor_again
 from updater.schedule import Schedule, cron_trigger
 from updater.service import open_updater
@@ -64,20 +62,13 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
         simulated=settings.market is Market.SIMULATED,
         form=settings.log_format,
     )
-    config = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
-    topics = config.topics
+    topics = topics_from_config(*settings.config_files, node_version=settings.node_version)  # inference says warnings
     trigger = cron_trigger(settings.retrain_cron)
     stop = threading.Event()
     with open_updater(settings, topics, training_file, stop) as updater:
         schedule = Schedule(updater, updater.state, tuple(updater.plans), trigger)
         log.info("started", data_dir=str(settings.data_dir), topics=[t.key for t in topics], panels=[*updater.plans])
-        for warning in config.warnings:
-            log.warning("config_unwise", reason=warning)
-        for note in sorted({topic.proxy for topic in topics if topic.proxy}):
-            log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
         schedule.start()
-        if isinstance(updater.market, Failover):
-            log_doubts(updater.market.venues, topics)
         status = watch(schedule, updater.state, signals, updater.clock)
         stop.set()
         ended = schedule.end(PATIENCE_S)

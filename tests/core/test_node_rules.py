@@ -268,9 +268,58 @@ def test_what_cannot_be_read_or_answered_stops_the_start(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         read(changed(change), node_version=version)
-    (line,) = str(caught.value).splitlines()
+    line, *others = str(caught.value).splitlines()
     for part in ("config.json: ", *parts):
         assert part in line
+    assert all("config.json: " in other for other in others), "a line each"
+
+
+@pytest.mark.parametrize(
+    ("content", "version"),
+    [
+        pytest.param(V06, "node v0.5 and v0.6", id="v0.6"),
+        pytest.param(old(nodeRpc="", **FEES, **WINDOW), "node v0.5 and v0.6", id="v0.6 without an address"),
+        pytest.param(V07, "node v0.7 and v0.8", id="v0.7"),
+        pytest.param(V09, "node v0.9 and later", id="v0.9"),
+    ],
+)
+def test_all_faults_are_said_at_once_with_the_version_that_the_keys_tell(
+    read: Read, content: Json, version: str
+) -> None:
+    broken = copy.deepcopy(content)
+    broken["wallet"] |= {"submitTx": "true", "addressKeyName": "", "maxRetries": -1}
+    with pytest.raises(ConfigError) as caught:
+        read(broken)
+    lines = str(caught.value).splitlines()
+    for key in ("submitTx", "addressKeyName", "maxRetries"):
+        assert sum(f"wallet.{key} was" in line for line in lines) == 1
+    first, *others = [line for line in lines if version in line]
+    assert "as the file's keys tell; NODE_VERSION can name another" in first
+    assert not any("as the file's keys tell" in line for line in others)
+    assert sum("node v" in line for line in lines) == 1 + len(others), "no other version is named"
+
+
+def test_the_faults_of_all_topics_are_said_at_once(read: Read) -> None:
+    content = copy.deepcopy(EXAMPLE)
+    for entry in content["worker"][:2]:
+        entry["parameters"]["Token"] = "E TH"
+    with pytest.raises(ConfigError) as caught:
+        read(content)
+    assert [
+        line.count(f"worker[{n}].parameters.Token was") for n, line in enumerate(str(caught.value).splitlines())
+    ] == [1, 1]
+
+
+@pytest.mark.parametrize("content", [V05, V06, V07, V08], ids=["v0.5", "v0.6", "v0.7", "v0.8"])
+def test_old_nodes_that_try_once_or_estimate_no_gas_are_warned_of(read: Read, content: Json) -> None:
+    def warnings(**values: object) -> tuple[str, ...]:
+        return read(content | {"wallet": content["wallet"] | values}).warnings
+
+    for value in (0, -0.5):
+        (line,) = warnings(gasAdjustment=value)
+        assert f"wallet.gasAdjustment was {value}: " in line
+    (line,) = warnings(maxRetries=0)
+    assert "a transaction is tried once" in line
 
 
 @pytest.mark.parametrize(("change", "parts"), [pytest.param(*row, id=" ".join(row[1])[:60]) for row in WARNINGS])
