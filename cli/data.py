@@ -21,7 +21,7 @@ from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
 from core.data_folder import only_updater
-from core.errors import ConfigError, MalformedKlines, WorkerError
+from core.errors import SYMBOL_SETTING, ConfigError, MalformedKlines, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, Settings
 from market.klines import INTERVALS, interval_name
@@ -186,7 +186,8 @@ def sync(
             print("stopped; what has arrived is stored, and the same command goes on", file=sys.stderr)
             raise typer.Exit(130) from None
     for report in reports:
-        print(_line_of(report))
+        line = _line_of(report)
+        print(line.replace(SYMBOL_SETTING, "--symbol") if symbol else line)
     if as_json:
         print_json(
             [

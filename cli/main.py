@@ -87,7 +87,9 @@ def run(
     config: ConfigOption = None,
     data_dir: DataOption = None,
     market: MarketOption = None,
-    port: Annotated[int | None, typer.Option(help="Where the inference endpoint listens (PORT).", min=0, max=65535)] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Where the inference endpoint listens (PORT).", min=0, max=65535)
+    ] = None,
     replay: ReplayOption = None,
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
@@ -432,6 +434,8 @@ def topics(
             asked = (topic.topic_id, topic.token, topic.symbol, topic.target, topic.horizon, topic.loss)
             rows.append((*asked, topic.network or "not said", topic.epoch_length_blocks or "not said"))
         notes = {f"{topic.proxy}: prices of {topic.symbol}" for topic in read.topics if topic.proxy}
+        unknown = [topic.key for topic in read.topics if (topic.network or "", topic.topic_id) not in catalogue()]
+        notes |= {f"topic {key} is not in the catalogue: asked as config.json says, unchecked" for key in unknown}
         warnings = list(read.warnings)
     if as_json:
         warnings += [] if known else _listing_doubts(settings, read.topics)

@@ -42,8 +42,12 @@ DOCKER_NAMES = frozenset(
         "UPDATER_MEMORY",
     }
 )
-# Of the compose client, the engine and the build, and proxies: theirs to read, and more of them than can be listed.
-FOREIGN = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX)_\w+|(?i:(HTTP|HTTPS|FTP|ALL|NO)_PROXY)")
+# Of the compose client, the engine and the build, of proxies, and of Python and the system: theirs to read, and more of
+# them than can be listed.
+FOREIGN = re.compile(
+    r"(COMPOSE|DOCKER|BUILDKIT|BUILDX)_\w+|(?i:(HTTP|HTTPS|FTP|ALL|NO)_PROXY)"
+    r"|PYTHON[A-Z]+|NO_COLOR|FORCE_COLOR|TZ|LANG|LC_[A-Z]+|SOURCE_DATE_EPOCH"
+)
 # Of those, what the documentation of the compose client names: what is nearly one of them is misspelt.
 COMPOSE_NAMES = frozenset(
     {

@@ -20,6 +20,9 @@ class ConfigError(WorkerError):
     """A file or a setting is wrong; the process must not start."""
 
 
+SYMBOL_SETTING = "parameters.Symbol of this worker in config.json"  # what names a symbol, unless a command line does
+
+
 class UnknownSymbol(ConfigError):
     """A venue does not trade the pair that the configuration names."""
 

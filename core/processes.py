@@ -63,6 +63,11 @@ def listeners(address: str, port: int) -> list[int]:
     return sorted(found)
 
 
+def is_listened_on(address: str, port: int) -> bool:
+    """True if some process, of any user, listens where that keeps others from listening on ``address``."""
+    return any(True for _ in _listening_inodes(ipaddress.ip_address(address), port))
+
+
 def try_lock(fd: int) -> bool:
     """Lock the open file, until this process ends at the latest, and write into it whose it is; False if it is held."""
     try:

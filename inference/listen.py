@@ -2,11 +2,10 @@
 
 import errno
 import socket
-import sys
 import time
 
 from core.errors import ConfigError
-from core.processes import can_tell, described, is_ending, listeners
+from core.processes import can_tell, described, is_ending, is_listened_on, listeners
 
 BACKLOG = 2048
 LISTEN_PATIENCE_S = 6.0  # a run that is told to end, and the children of a killed one, end within five seconds
@@ -40,7 +39,7 @@ def listen(host: str, port: int) -> socket.socket:
         unseen += not holders
         ending = all(map(is_ending, holders)) if holders else not can_tell() or unseen < UNSEEN_LOOKS
         if not ending or time.monotonic() > deadline:
-            by = " and ".join(map(described, holders)) or f"a process that {_how_to_see(port)} names,"
+            by = " and ".join(map(described, holders)) or _unseen(host, port)
             raise ConfigError(
                 f"HOST={host} PORT={port}: cannot listen there: {by} holds the port; end it, or choose another PORT"
             )
@@ -55,11 +54,19 @@ def url_of(listener: socket.socket) -> str:
 
 
 def _holders(host: str, port: int) -> list[int]:
+    return listeners(_address(host, port), port)
+
+
+def _address(host: str, port: int) -> str:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = socket.getaddrinfo(host or "0.0.0.0", port, family, socket.SOCK_STREAM)[0][4][0]  # noqa: S104
-    return listeners(str(address).partition("%")[0], port)
+    return str(address).partition("%")[0]
 
 
-def _how_to_see(port: int) -> str:
-    linux = sys.platform.startswith("linux")
-    return f"sudo ss -ltnp 'sport = :{port}'" if linux else f"sudo lsof -nP -iTCP:{port} -sTCP:LISTEN"
+def _unseen(host: str, port: int) -> str:
+    """Who has the port, where no process can be named."""
+    if not can_tell():
+        return f"a process that sudo lsof -nP -iTCP:{port} -sTCP:LISTEN names,"
+    if is_listened_on(_address(host, port), port):
+        return f"a process that sudo ss -ltnp 'sport = :{port}' names,"
+    return "a process that has bound it without listening, whose name this machine does not tell,"

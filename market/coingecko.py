@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from core.errors import MalformedKlines, UnknownSymbol
+from core.errors import SYMBOL_SETTING, MalformedKlines, UnknownSymbol
 from market.klines import PRICE_COLUMNS, Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift
@@ -76,7 +76,7 @@ class CoinGecko(KeyedVenue):
         if base not in COINS:
             raise UnknownSymbol(
                 f"no CoinGecko id is known for {base} of {symbol!r}: leave coingecko out of MARKET_VENUES, or set "
-                f"parameters.Symbol of this worker in config.json to one of {', '.join(COINS)} in dollars"
+                f"{SYMBOL_SETTING} to one of {', '.join(COINS)} in dollars"
             )
         return COINS[base]
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
-from core.errors import WorkerError
+from core.errors import SYMBOL_SETTING, WorkerError
 from market.klines import Span
 from market.provider import Venue
 
@@ -72,9 +72,7 @@ class Endings:
         newest = f"newest candle of {symbol} closed {iso(end_ms)}" if end_ms else f"no candle of {symbol} in 999 days"
         if others and not goes_on:
             return f"{newest}, and no other symbol has new ones: the venue stands still; name another in MARKET_VENUES"
-        return (
-            f"{newest}: delisted or renamed? Set parameters.Symbol of this worker in config.json to a pair that trades"
-        )
+        return f"{newest}: delisted or renamed? Set {SYMBOL_SETTING} to a pair that trades"
 
 
 def _newest_ms(venue: Venue, symbol: str, interval_ms: int, now_ms: int) -> int:

@@ -52,6 +52,7 @@ ALIASES = {
     "ticker": "symbol",
 }
 UNREAD = {"close_time", "ignore", "symbol"}  # known names that hold nothing of a kline
+COMMENTS = ("#", "//")  # what a line of a CSV begins with that holds no row
 NOTHING = {"", "null", "nan", "none", "na", "n/a"}  # an empty cell, as programs write it
 TIME_FORMS = "must be milliseconds or microseconds since 1970 (13 or 16 digits), or a date such as 2024-03-01T00:00:00Z"
 # What a row that breaks a rule of market.quality is told with: the columns to look at, and what they must be.
@@ -283,8 +284,10 @@ def _parquet(klines: Klines, _: str) -> bytes:
 
 
 def _csv(klines: Klines, _: str) -> bytes:
-    frame = _frame(klines).rename({"open_time_ms": "open_time"})
-    return frame.with_columns(pl.col(FLOW_COLUMNS).fill_nan(None)).write_csv().encode()
+    frame = _frame(klines).rename({"open_time_ms": "open_time"}).with_columns(pl.col(FLOW_COLUMNS).fill_nan(None))
+    if not (klines.trades % 1 > 0).any():
+        frame = frame.with_columns(pl.col("trades").cast(pl.Int64))
+    return frame.write_csv().encode()
 
 
 def _zip(klines: Klines, name: str) -> bytes:
@@ -319,8 +322,8 @@ def _from_zip(content: bytes) -> _Table:
 
 def _from_csv(content: bytes) -> _Table:
     lines = _text(content).splitlines()
-    comments = sum(1 for line in lines if line.lstrip().startswith("#"))
-    kept = [number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
+    comments = sum(1 for line in lines if line.lstrip().startswith(COMMENTS))
+    kept = [number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith(COMMENTS)]
     if not kept:
         raise MalformedKlines("is empty")
     first = _cells(lines[kept[0]])

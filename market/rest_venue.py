@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 from core.clock import Clock
-from core.errors import ConfigError, UnknownSymbol, WorkerError
+from core.errors import SYMBOL_SETTING, ConfigError, UnknownSymbol, WorkerError
 from core.settings import urls_setting
 from core.topic import split_symbol
 from market.hosts import Blocked, Hosts, Refused
@@ -102,8 +102,8 @@ class RestVenue(Venue):
     def _unknown(self, symbol: str, error: WorkerError) -> UnknownSymbol:
         name = self._offer.name
         return UnknownSymbol(
-            f"unknown symbol {symbol!r}: {error}; set parameters.Symbol of this worker in config.json to a symbol that "
-            f"{name} trades, or leave {name} out of MARKET_VENUES"
+            f"unknown symbol {symbol!r}: {error}; set {SYMBOL_SETTING} to a symbol that {name} trades, or "
+            f"leave {name} out of MARKET_VENUES"
         )
 
 
@@ -217,7 +217,7 @@ def usd_base(venue: str, symbol: str) -> str:
     base, quote = split_symbol(symbol)
     if not quote or not re.fullmatch(r"[A-Z0-9]+", base):
         raise UnknownSymbol(
-            f"{venue} has prices in USD, and {symbol!r} is not a symbol in USDT, USDC or USD: set parameters.Symbol of "
-            f'this worker in config.json to one such as "ETHUSDT", or leave {venue} out of MARKET_VENUES'
+            f"{venue} has prices in USD, and {symbol!r} is not a symbol in USDT, USDC or USD: set {SYMBOL_SETTING} to "
+            f'one such as "ETHUSDT", or leave {venue} out of MARKET_VENUES'
         )
     return base

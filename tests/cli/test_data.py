@@ -598,6 +598,17 @@ def test_tables_fit_80_columns(tmp_path: Path, store: KlineStore) -> None:
         assert {"ETHUSDT-1m", "2023-11-15", "16:40" if verb == "gaps" else "3,990"} <= set(shown)
 
 
+def test_a_symbol_of_the_command_line_that_nobody_trades_is_to_be_changed_there(
+    tmp_path: Path, venue: SimulatedExchange
+) -> None:
+    code, shown, _ = data(tmp_path, "sync", "--symbol", "NOPEUSDT", "--interval", "1h", "--days", "1", **of(venue))
+    assert code == 1
+    line = shown.splitlines()[-1]
+    assert "unknown symbol 'NOPEUSDT'" in line
+    assert "set --symbol to a symbol that binance trades" in line
+    assert "config.json" not in line
+
+
 def test_sync_of_named_series(tmp_path: Path, venue: SimulatedExchange) -> None:
     code, shown, _ = data(
         tmp_path, "sync", "--symbol", "SOLUSDT", "--interval", "15m", "--interval", "1m", "--days", "2", **of(venue)

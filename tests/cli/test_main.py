@@ -1,6 +1,7 @@
 """``birnn``: which market a command uses, its tables, and its one-line refusals."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -278,6 +279,67 @@ def process(*arguments: str, **environment: str) -> "subprocess.CompletedProcess
         timeout=120,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("run --port abc", "--port was 'abc': it must be a whole number; birnn run --help says more"),
+        ("run --port 70000", "--port was '70000': it must be less than or equal to 65535"),
+        ("run --market x", "--market was 'x': it must be one of binance, simulated, auto"),
+        ("data sync --market x", "--market was 'x': it must be one of"),
+        ("data sync --days 0", "--days was '0': it must be greater than or equal to 1; birnn data sync --help says"),
+        ("data trim --keep-days x", "--keep-days was 'x': it must be a whole number"),
+        ("tune --minutes abc", "--minutes was 'abc': it must be a number"),
+        ("tune --jobs 1.5", "--jobs was '1.5': it must be a whole number"),
+        ("backtest --topic 1 --topic x", "--topic was 'x': it must be a whole number"),
+        ("data export", "Missing option '--symbol'; birnn data export --help says more"),
+        ("status --jsn", "No such option: --jsn"),
+        ("statsu", "No such command 'statsu'"),
+        ("run more", "Got unexpected extra argument(s) (more)"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_one_line(arguments: str, says: str) -> None:
+    ran = CliRunner().invoke(app, arguments.split(), prog_name="birnn")
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(f"birnn: {says}")
+
+
+@pytest.mark.parametrize("arguments", [["topics", "--catalogue"], ["topics", "--catalogue", "--json"], ["--help"]])
+def test_output_that_cannot_be_written_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == "birnn: the output cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    with os.fdopen(ours, "w") as pipe:
+        command = [sys.executable, "-m", "cli.main", "topics", "--catalogue"]
+        ran = subprocess.run(command, cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (1, "")
+
+
+def test_a_topic_outside_the_catalogue_is_said_to_be_unchecked(tmp_path: Path) -> None:
+    content = json.loads(Path(EXAMPLE).read_text())
+    content["worker"][0] |= {"topicId": 9999}
+    content["worker"][0]["parameters"] |= {"Target": "price", "Horizon": "10m"}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    code, said = birnn("topics", "--json", "--config", str(tmp_path / "config.json"), MARKET="simulated")
+    assert code == 0
+    found = json.loads(said[said.index("{") :])
+    (note,) = found["notes"]
+    assert note == "topic allora-testnet-1/9999 is not in the catalogue: asked as config.json says, unchecked"
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -163,6 +163,20 @@ def test_a_network_that_adds_nothing_is_called_naive_and_not_green(folder: Path)
     assert "promoted" not in judged
 
 
+def test_rows_that_go_on_with_a_line_are_indented_and_the_folder_is_named_once(folder: Path) -> None:
+    with endpoint([topic | {"last_answer": None} for topic in SIX]) as port:
+        lines = shown(folder, port, 80)
+    assert "".join(line.strip() for line in lines).count(str(folder)) == 1
+    begins = ("updater ", "minute panel: ", "hour panel: ", "other panel: ", "  next: ")
+    first = next(number for number, line in enumerate(lines) if line.startswith("updater "))
+    last = next(number for number, line in enumerate(lines) if line.startswith("judged in"))
+    assert max(map(len, lines)) <= 80
+    for line in lines[first:last]:
+        assert not line.strip() or line.startswith((*begins, "    ")), line
+    assert sum(line.startswith("    ") for line in lines[first:last]) > 1
+    assert sum("none yet" in line for line in lines) == len(SIX), "nothing was answered since the start"
+
+
 def test_no_cell_of_a_table_is_broken_inside_a_word(folder: Path) -> None:
     topics = [topic | {"ready": False, "reason": "no fresh 1m candles of ETHUSDT yet"} for topic in SIX]
     with endpoint(topics) as port:

@@ -1,4 +1,4 @@
-"""A file that is legal and unwise, with a symbol that nobody lists: each process says so once, and starts."""
+"""A file that is legal and unwise, with a symbol that nobody lists: a node says so once, and starts."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,10 @@ def events(log: Path, event: str) -> list[dict[str, str]]:
     return [line for line in lines if line["event"] == event]
 
 
-@pytest.mark.parametrize("module", ["inference", "updater"])
-def test_a_service_says_it_once_in_its_log(
-    tmp_path: Path, config: Path, exchange: SimulatedExchange, module: str
-) -> None:
-    more = {"CONFIG_FILE": str(config), "NODE_VERSION": "nonsense", "MARKET_VENUES": "binance"}
+@contextmanager
+def service(module: str, tmp_path: Path, config: Path, exchange: SimulatedExchange) -> Iterator[Path]:
+    """A service on its own while the block runs, as in a container; yields its log."""
+    more = {"CONFIG_FILE": str(config), "NODE_VERSION": "nonsense", "MARKET_VENUES": "binance", "TRANING_DAYS": "9"}
     given = simulated_environment(exchange, tmp_path / "data", free_port(), **more)
     log = tmp_path / "log"
     with log.open("wb") as output:
@@ -51,17 +51,29 @@ def test_a_service_says_it_once_in_its_log(
             [sys.executable, "-m", module], env=given, stdout=output, stderr=output, cwd=tmp_path
         )
     try:
-        eventually(lambda: bool(events(log, "symbol_doubted")), 60, "the word of the venue")
-        eventually(lambda: len(events(log, "config_unwise")) == 2, 10, "the warnings")
+        yield log
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+def test_inference_says_it_once_in_its_log(tmp_path: Path, config: Path, exchange: SimulatedExchange) -> None:
+    with service("inference", tmp_path, config, exchange) as log:
+        eventually(lambda: bool(events(log, "symbol_doubted")), 60, "the word of the venue")
     reasons = [line["reason"] for line in events(log, "config_unwise")]
+    assert len(reasons) == 3
     assert sum("NODE_VERSION was 'nonsense'" in reason for reason in reasons) == 1
+    assert sum("TRANING_DAYS is no setting" in reason for reason in reasons) == 1
     assert sum("height={BlockHeight}" in reason for reason in reasons) == 1
     (line,) = events(log, "symbol_doubted")
     assert (line["symbol"], line["reason"], line["level"]) == ("DOGEUSDT", "binance does not list it", "warning")
     assert "config.json" in line["remedy"]
+
+
+def test_the_updater_beside_it_does_not(tmp_path: Path, config: Path, exchange: SimulatedExchange) -> None:
+    with service("updater", tmp_path, config, exchange) as log:
+        eventually(lambda: bool(events(log, "synced")), 60, "its first work")
+    assert events(log, "config_unwise") == events(log, "symbol_doubted") == []
 
 
 def test_birnn_topics_says_it_below_the_table(tmp_path: Path, config: Path, exchange: SimulatedExchange) -> None:
@@ -100,3 +112,5 @@ def test_birnn_run_prints_it_once_and_starts(tmp_path: Path, config: Path) -> No
         process.send_signal(signal.SIGTERM)
         process.wait(20)
     assert sum(line.startswith("warning: ") for line in log.read_text().splitlines()) == 1
+    assert log.read_text().count("config_unwise") == 0, "its children do not say it again"
+    assert log.read_text().count("symbol_doubted") == 1

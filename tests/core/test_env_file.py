@@ -131,7 +131,7 @@ def test_a_key_after_a_broken_byte_is_not_shown(folder: Path) -> None:
         pytest.param(b"PORT='81' # x\nLOG_LEVEL=\"INFO\"\n", id="quotes"),
         pytest.param(b"PORT=81 # x\nSEED=\nLOG_LEVEL=info\n", id="remark, empty value"),
         pytest.param(
-            b"COMPOSE_FILE=a:b\nDOCKER_HOST=$x\nBUILDKIT_PROGRESS=plain\nhttp_proxy=x\nNO_PROXY=y\nNODE_UID=7\n"
+            b"COMPOSE_FILE=a:b\nDOCKER_HOST=$x\nBUILDKIT_PROGRESS=plain\nhttp_proxy=x\nNO_PROXY=y\nNO_COLOR=1\nTZ=UTC\nSOURCE_DATE_EPOCH=0\nPYTHONUNBUFFERED=1\nLC_ALL=C\nNODE_UID=7\n"
             b"PORT=81\nLOG_LEVEL=INFO",
             id="names of docker, compose and proxies",
         ),

@@ -312,7 +312,9 @@ def test_a_repeated_question_gets_the_same_answer_also_after_a_restart(
     assert other.text != first.text
     clock.jump(MINUTE_MS)
     with node(tmp_path, exchange, clock, wait=False) as running:
+        (eth,) = [state for state in running.get("/topics").json() if state["topic_id"] == 1]
         restarted = running.get(path)
+    assert (eth["last_answer"]["height"], eth["last_answer"]["value"]) == (813, other.text)
     names = ("X-Topic", "X-Model-Version", "X-As-Of", "X-Answered", "X-Market")
     for answer in (first, again, restarted):
         assert answer.headers.keys() == first.headers.keys()

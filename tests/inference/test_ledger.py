@@ -55,6 +55,18 @@ def stored(folder: Path) -> dict[int, str]:
         return dict(connection.execute("SELECT height, value FROM answers").fetchall())
 
 
+def test_after_a_restart_the_newest_answer_is_known(tmp_path: Path) -> None:
+    with ledger(tmp_path) as opened:
+        assert opened.newest(ETH_10M) is None
+        for height in (9, 7):
+            opened.keep(dataclasses.replace(answer(height), answered_ms=START_MS + 100 - height))
+        opened.keep(answer(11, market="SIMULATED"))
+    with ledger(tmp_path) as opened:
+        newest = opened.newest(ETH_10M)
+    assert newest is not None
+    assert newest.height == 7, "the last one that was given, whatever its height"
+
+
 def test_the_first_answer_stands_in_memory_and_after_a_restart(tmp_path: Path) -> None:
     with ledger(tmp_path) as opened:
         assert opened.recall(ETH_10M, 5) is None

@@ -5,6 +5,7 @@ import gzip
 import re
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -119,6 +120,17 @@ def dated(write: Callable[[datetime], str]) -> str:
     return names + "".join(f'\n"{write(datetime.fromtimestamp(int(at) / 1000, UTC))}",{rest}' for at, _, rest in rows)
 
 
+def test_whole_numbers_of_trades_are_written_as_such(tmp_path: Path) -> None:
+    whole = replace(PLAIN, trades=np.where(np.arange(len(PLAIN)) == 3, np.nan, np.floor(PLAIN.trades)))
+    for trades, written in ((whole.trades, r"[0-9]*"), (whole.trades + 0.5, r"([0-9]+\.5)?")):
+        klines = replace(PLAIN, trades=trades)
+        write_klines(tmp_path / "a.csv", "ETHUSDT", klines)
+        header, *rows = (tmp_path / "a.csv").read_text().splitlines()
+        place = header.split(",").index("trades")
+        assert all(re.fullmatch(written, row.split(",")[place]) for row in rows)
+        assert_same(read_klines(tmp_path / "a.csv", MINUTE_MS, NOW_MS).klines, klines)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_byte_order_mark_tells_the_encoding(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "file.csv"
@@ -180,6 +192,7 @@ def test_a_locked_zip_is_told(tmp_path: Path) -> None:
         pytest.param("\n".join(LINES + LINES[:50]), id="rows twice"),
         pytest.param(csv_of(PLAIN) + "\n\n", id="empty lines at the end"),
         pytest.param(csv_of(PLAIN).replace(f"\n{START_MS + MINUTE_MS},", f"\n {START_MS + MINUTE_MS} ,"), id="blanks"),
+        pytest.param("// https://where.it/is/from\n" + csv_of(PLAIN), id="a comment with slashes"),
         pytest.param("# minutes\n\n" + csv_of(PLAIN).replace("\n", "\n\n  \n", 3), id="a comment and empty lines"),
         pytest.param(dated(lambda at: at.isoformat().replace("+00:00", "Z")), id="ISO with Z"),
         pytest.param(dated(lambda at: at.astimezone(timezone(timedelta(hours=5.5))).isoformat()), id="ISO, an offset"),

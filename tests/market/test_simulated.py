@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import requests
 
+from cli.supervisor import LAST_PATIENCE_S
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from market.replay import ReplayTape
@@ -423,6 +425,19 @@ def process(*arguments: str) -> "subprocess.Popen[str]":
         text=True,
         env=os.environ | {"PYTHONWARNINGS": "error"},
     )
+
+
+def test_a_process_ends_within_the_time_that_a_run_gives_it() -> None:
+    took_s = []
+    for _ in range(3):  # a busy machine may hold one of them up
+        with process() as running:
+            assert running.stdout is not None
+            running.stdout.readline()
+            begun_s = time.monotonic()
+            running.terminate()
+            running.communicate(timeout=20)
+            took_s.append(time.monotonic() - begun_s)
+    assert min(took_s) < LAST_PATIENCE_S
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -112,6 +113,8 @@ def test_the_default_lies_within_what_is_searched(panel: str) -> None:
 def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> None:
     first, said = tune(asked_on(data_dir, trials=1))
     assert "2 topics, 4 stretches of 8.5 days" in said[0]
+    assert "first the default configuration is measured, in 2 trainings" in said[1]
+    assert re.match(r"the default took \d+ s; \d+\.\d min are left for trials", said[2]), said[2]
     trials = trials_of(data_dir)
     assert (trials[0].user_attrs["what"], trials[0].params) == ("default", searched(DEFAULT))
     assert trials[1].params != trials[0].params
@@ -121,7 +124,9 @@ def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> 
     assert [trial.number for trial in second.references] == [0], "it is not measured twice"
     assert [trial.params for trial in trials_of(data_dir)][:2] == [trial.params for trial in trials]
     assert trials_of(data_dir)[2].params != trials[1].params, "the sampler does not begin anew"
-    third, _ = tune(asked_on(data_dir, minutes=NO_TIME_MIN, anew=True))
+    assert "first the default" not in said[1], "it is measured already"
+    third, said = tune(asked_on(data_dir, minutes=NO_TIME_MIN, anew=True))
+    assert re.search(r"too few for a trial and its confirmation: give \d+ minutes or more for each panel", said[-1])
     assert (third.tried, len(trials_of(data_dir))) == (0, 1), "only the default is measured, whatever the time"
     shown = "\n".join(str(part) for part in tables(second))
     assert "2 trials" in shown
@@ -377,7 +382,8 @@ stack = ExitStack()
     ("make", "says"),
     [
         pytest.param(lambda _: {"panels": ["minute"]}, "--panel minute: no topic needs it; there are hour", id="panel"),
-        pytest.param(lambda _: {"minutes": 0}, "--minutes must be above 0, was 0", id="no time"),
+        pytest.param(lambda _: {"minutes": 0}, "--minutes must be a number above 0, was 0", id="no time"),
+        pytest.param(lambda _: {"minutes": math.inf}, "must be a number above 0, was inf", id="for ever"),
         pytest.param(lambda _: {"data": Path("nowhere")}, "nowhere: no such folder", id="no klines"),
         pytest.param(lambda _: {"training_days": 0}, "too few to tune", id="too few klines"),
         pytest.param(no_settings, "training.json: panel hour: epochs must be 1 or more, was 0", id="settings in use"),
