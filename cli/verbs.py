@@ -1,5 +1,6 @@
 """What the verbs of ``birnn`` share: settings from options, and failures in one line."""
 
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cli.screen import json_alone, say
+from core.config import topics_from_config
 from core.errors import ConfigError, WorkerError
 from core.settings import Settings, load_settings, settings_warnings
+from core.topic import Topic
 
 EXAMPLE_CONFIG = Path("config.example.json")
 NOT_FOR_SERVING = (
@@ -94,3 +97,10 @@ def or_example(settings: Settings, tell: Callable[[str], None] = say) -> Setting
         )
     tell("no config.json here: using config.example.json (copy it to config.json to choose your own topics)")
     return settings.model_copy(update={"config_file": str(EXAMPLE_CONFIG)})
+
+
+def topics_as_far_as_known(settings: Settings) -> tuple[Topic, ...]:
+    """The configured topics; none where the files cannot be read, for a verb that needs no config.json."""
+    with contextlib.suppress(ConfigError):
+        return topics_from_config(*settings.config_files, node_version=settings.node_version)
+    return ()

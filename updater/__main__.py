@@ -17,8 +17,6 @@ from core.config import read_config
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, load_settings
-from market.failover import Failover
-from market.listings import log_doubts
 from updater.progress import show_cursor_again
 from updater.schedule import Schedule, cron_trigger
 from updater.service import open_updater
@@ -76,8 +74,7 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
         for note in sorted({topic.proxy for topic in topics if topic.proxy}):
             log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
         schedule.start()
-        if isinstance(updater.market, Failover):
-            log_doubts(updater.market.venues, topics)
+        updater.listings.start()
         status = watch(schedule, updater.state, signals, updater.clock)
         stop.set()
         ended = schedule.end(PATIENCE_S)

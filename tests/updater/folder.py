@@ -12,6 +12,7 @@ from core.settings import load_settings
 from core.topic import Target, Topic
 from market.binance import Binance
 from market.klines import Klines
+from market.listings import Listings
 from market.store import KlineStore
 from model.heads import MINUTE, panels_for, training_start_ms
 from model.registry import Registry
@@ -96,5 +97,6 @@ def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None, time_
         state=StateFile(data_dir, clock, plans),
         clock=clock,
         stop=threading.Event(),
+        listings=Listings((), topics, threading.Event()),
         time_limit_s=time_limit_s,
     )
