@@ -204,8 +204,8 @@ def bases_of(token: str) -> tuple[str, ...]:
 def split_symbol(symbol: str, token: str) -> tuple[str, str]:
     """Base and quote of a pair in dollars; the whole symbol and an empty quote where its quote is no dollar.
 
-    A text may be two pairs: DOTUSD is DOT in USD, or DO in TUSD. The catalogue's asset decides, then the token, then the
-    longer name of a dollar.
+    A text may be two pairs: DOTUSD is DOT in USD, or DO in TUSD. An asset of the catalogue decides, then the token,
+    then the longer name of a dollar.
 
     Args:
         token: what the pair is a pair of; empty where nobody says.

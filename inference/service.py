@@ -239,7 +239,7 @@ class InferenceService:
 
     def _refuse_another_pair(self, topic: Topic) -> None:
         if self._listings and (refusal := self._listings.refusal(topic)):
-            raise UnusableForecast(f"topic {topic.key}: {refusal}")
+            raise UnusableForecast(f"topic {topic.key}: {topic.symbol} {refusal}")
 
     def truth_ratio(self, topic: Topic, now_ms: int) -> Ratio | None:
         """What the anchor of a price topic is multiplied by; None where it is not."""

@@ -44,10 +44,15 @@ class Pair:
         return ", ".join([*self._said.values(), *(f"{name} could not be asked" for name in self._unasked)])
 
     @property
+    def refusal(self) -> str:
+        """Why no topic of the token is answered from the symbol, and what to do; empty while no venue contradicts."""
+        return f"cannot answer for {self.token}: {self.contradiction}; {self.remedy}" if self.contradiction else ""
+
+    @property
     def line(self) -> str:
         """What is wrong with the symbol and what to do; empty while nothing is."""
         if self.contradiction:
-            return f"{self.symbol} cannot answer for {self.token}: {self.contradiction}; {self.remedy}"
+            return f"{self.symbol} {self.refusal}"
         return f"{self.symbol}: {self.doubt}; {self.remedy}" if self.doubt else ""
 
     @property
@@ -127,9 +132,9 @@ class Listings:
         self._asking = threading.Lock()
 
     def refusal(self, topic: Topic) -> str:
-        """Why a topic must not be answered nor trained for; empty while no venue contradicts its symbol."""
+        """Why a topic's symbol must not answer it, nor be trained on; empty while no venue contradicts it."""
         pair = self._pairs.get((topic.symbol, topic.token))
-        return pair.line if pair and pair.contradiction else ""
+        return pair.refusal if pair else ""
 
     def start(self) -> None:
         """Ask in a thread of its own, at once and until every venue has been heard."""

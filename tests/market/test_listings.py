@@ -1,6 +1,5 @@
 """What the venues' own lists say of a symbol, asked at a start."""
 
-import json
 import socket
 import threading
 import time
@@ -14,7 +13,7 @@ from market.binance import Binance
 from market.listings import Listings, Pair, asked_pairs
 from market.provider import Venue
 from market.simulated import SimulatedExchange
-from tests.fakes import eventually, free_port
+from tests.fakes import entry_of, eventually, free_port
 
 INFO = "/api/v3/exchangeInfo"
 
@@ -46,20 +45,19 @@ def test_the_simulated_exchange_lists_what_it_trades() -> None:
         assert asked([venue], "DOGEUSDT", "DOGE").doubt == "binance does not list it"
 
 
-def entry(base: str | None, quote: str, status: str = "TRADING", symbol: str = "BTCTUSD") -> bytes:
-    listed = {"symbol": symbol, "status": status, "baseAsset": base, "quoteAsset": quote}
-    return json.dumps({"symbols": [listed]}).encode()
-
-
 @pytest.mark.parametrize(
     ("body", "contradiction", "doubt"),
     [
-        pytest.param(entry("BTC", "TUSD"), "", "", id="as it ends"),
-        pytest.param(entry("BTCT", "USD"), "binance lists it as BTCT in USD, not BTC in dollars", "", id="base"),
-        pytest.param(entry("BTC", "TUS"), "binance lists it as BTC in TUS, not BTC in dollars", "", id="no dollar"),
-        pytest.param(entry("BTC", "TUSD", "BREAK"), "", "binance has halted or delisted it", id="halted"),
-        pytest.param(entry("", "TUSD"), "", "", id="an entry without base"),
-        pytest.param(entry(None, "TUSD"), "", "", id="an entry with null"),
+        pytest.param(entry_of("BTCTUSD", "BTC", "TUSD"), "", "", id="as it ends"),
+        pytest.param(
+            entry_of("BTCTUSD", "BTCT", "USD"), "binance lists it as BTCT in USD, not BTC in dollars", "", id="base"
+        ),
+        pytest.param(
+            entry_of("BTCTUSD", "BTC", "TUS"), "binance lists it as BTC in TUS, not BTC in dollars", "", id="no dollar"
+        ),
+        pytest.param(entry_of("BTCTUSD", "BTC", "TUSD", "BREAK"), "", "binance has halted or delisted it", id="halted"),
+        pytest.param(entry_of("BTCTUSD", "", "TUSD"), "", "", id="an entry without base"),
+        pytest.param(entry_of("BTCTUSD", None, "TUSD"), "", "", id="an entry with null"),
         pytest.param(b'{"symbols": []}', "", "", id="a list that lacks it says nothing"),
         pytest.param(b"<html>", "", "", id="no list"),
     ],
@@ -83,7 +81,7 @@ def test_one_venue_that_lists_it_ends_the_doubt() -> None:
 
 def test_one_venue_that_contradicts_is_enough() -> None:
     with SimulatedExchange() as right, SimulatedExchange() as wrong:
-        wrong.fail_next(INFO, 1, status=200, body=entry("ETH", "BTC", symbol="ETHUSDT"))
+        wrong.fail_next(INFO, 1, status=200, body=entry_of("ETHUSDT", "ETH", "BTC"))
         pair = asked([binance(right.url), binance(wrong.url, "binanceus")], "ETHUSDT", "ETH")
         assert pair.line == (
             "ETHUSDT cannot answer for ETH: binanceus lists it as ETH in BTC, not ETH in dollars; correct Token or "
@@ -115,8 +113,9 @@ def test_a_venue_that_was_away_is_asked_until_it_has_said_something() -> None:
             assert not listings.ask()
             listings.start()
             assert listings.refusal(eth) == ""
-            with SimulatedExchange(port=port) as exchange:
-                exchange.fail_next(INFO, 1, status=200, body=entry("ETH", "BTC", symbol="ETHUSDT"))
+            back = SimulatedExchange(port=port)
+            back.fail_next(INFO, 1, status=200, body=entry_of("ETHUSDT", "ETH", "BTC"))
+            with back as exchange:
                 eventually(listings.ask, 20, "the word of the venue")
                 assert "binance lists it as ETH in BTC" in listings.refusal(eth)
                 assert listings.refusal(topic("SOL", "SOLUSDT")) == ""
