@@ -700,9 +700,7 @@ def test_from_the_moment_that_a_venue_lists_another_pair_nothing_is_answered(tmp
         back.fail_next("/api/v3/exchangeInfo", 9, status=200, body=entry_of("ETHUSDT", "ETH", "BTC"))
         with back:
             eventually(lambda: running.get("/inference/ETH?topic=1").status_code == 503, 30, "the word of the venue")
-        says = (
-            "ETHUSDT cannot answer for ETH: binance lists it as ETH in BTC, not ETH in dollars; correct Token or Symbol"
-        )
+        says = "ETHUSDT cannot answer for ETH: binance lists it as ETH in BTC, not ETH in dollars; correct Token"
         for path in ("/inference/ETH?topic=1", "/inference/ETH?topic=1&height=70000", "/inference/ETH?topic=2"):
             answer = running.get(path)
             assert (answer.status_code, says in answer.text) == (503, True), "also not again, once the venue is gone"
