@@ -129,7 +129,7 @@ class Listings:
         self._pairs = {(pair.symbol, pair.token): pair for pair in pairs_of(topics)}
         self._said: set[str] = set()
         self._stop = stop
-        self._asking = threading.Lock()
+        self._asked_once = threading.Event()
 
     def refusal(self, topic: Topic) -> str:
         """Why a topic's symbol must not answer it, nor be trained on; empty while no venue contradicts it."""
@@ -140,35 +140,40 @@ class Listings:
         """Ask in a thread of its own, at once and until every venue has been heard."""
         threading.Thread(target=self._run, name="listings", daemon=True).start()
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait until each venue was asked once, whether it answered or not, but no longer than so."""
+        self._asked_once.wait(timeout_s)
+
     def stop(self) -> None:
         """Ask no more; a request that is under way is left behind."""
         self._stop.set()
 
-    def ask(self) -> bool:
+    def _ask(self) -> bool:
         """Ask the venues that have not been heard yet, and log what is found; True when all have been heard."""
-        with self._asking:
-            waiting = [pair for pair in self._pairs.values() if not pair.asked_of_all]
-            away: set[str] = set()
-            for pair in waiting:
-                pair.ask(self._venues, away)
-                if pair.line and pair.line not in self._said:
-                    self._said.add(pair.line)
-                    say, event = (
-                        (log.error, "symbol_contradicted") if pair.contradiction else (log.warning, "symbol_doubted")
-                    )
-                    why = pair.contradiction or pair.doubt
-                    say(event, symbol=pair.symbol, token=pair.token, reason=why, remedy=pair.remedy)
-            return all(pair.asked_of_all for pair in waiting)
+        waiting = [pair for pair in self._pairs.values() if not pair.asked_of_all]
+        away: set[str] = set()
+        for pair in waiting:
+            pair.ask(self._venues, away)
+            if pair.line and pair.line not in self._said:
+                self._said.add(pair.line)
+                why, told = pair.contradiction or pair.doubt, {"symbol": pair.symbol, "token": pair.token}
+                if pair.contradiction:
+                    log.error("symbol_contradicted", **told, reason=why, remedy=pair.remedy)
+                else:
+                    log.warning("symbol_doubted", **told, reason=why, remedy=pair.remedy)
+        return all(pair.asked_of_all for pair in waiting)
 
     def _run(self) -> None:
         pause_s = FIRST_PAUSE_S
         while not self._stop.is_set():
             try:
-                if self.ask():
+                if self._ask():
                     return
             except Exception:
                 if self._stop.is_set():  # a request that is cut short at the end
                     return
                 log.exception("listings_not_read", remedy="they are asked again")
+            finally:
+                self._asked_once.set()
             self._stop.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -74,7 +74,6 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
         for note in sorted({topic.proxy for topic in topics if topic.proxy}):
             log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
         schedule.start()
-        updater.listings.start()
         status = watch(schedule, updater.state, signals, updater.clock)
         stop.set()
         ended = schedule.end(PATIENCE_S)

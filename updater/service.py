@@ -32,6 +32,7 @@ from updater.settings_file import settings_file, settings_in_use
 from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFile, Verdict
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
+LISTINGS_WAIT_S = 5.0  # a venue that is away holds up no training
 LEAST_FREE_MB = 256  # two trainings' networks and a month of everybody's klines
 LEAST_FREE_BYTES = 1 << 20  # without them nothing is begun: a network has about as many
 SYNC_PATIENCE_S = 20.0  # of one request: the next sync comes in minutes, and there are many series to go
@@ -198,7 +199,7 @@ class Updater:
             if refusal := self._disk_refusal():
                 raise TrainingFailed(refusal)
             self.sync()
-            self.listings.ask()
+            self.listings.wait(LISTINGS_WAIT_S)
             missing = self._missing(plan)
             if again and last and last.ok and missing.keys() >= last.missing.keys() > set():
                 outcome = last.model_copy(update={"missing": missing, "finished_ms": self.clock.now_ms()})
@@ -383,6 +384,8 @@ def open_updater(
         market = market_from(settings, waiting, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
         for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry sweep theirs when they write
             leftover.unlink(missing_ok=True)
+        listings = Listings(market.venues, topics, stop)
+        listings.start()
         yield Updater(
             settings=settings,
             plans=plans,
@@ -392,7 +395,7 @@ def open_updater(
             state=StateFile(settings.data_dir, clock, plans),
             clock=clock,
             stop=stop,
-            listings=Listings(market.venues, topics, stop),
+            listings=listings,
             training_file=training_file,
             strict=strict,
         )

@@ -171,7 +171,9 @@ def test_a_symbol_that_a_venue_lists_as_another_pair_is_not_trained_on(published
     with SimulatedExchange() as exchange:
         exchange.fail_next("/api/v3/exchangeInfo", 1, status=200, body=entry_of(symbol, token, "EUR"))
         venue = Binance([exchange.url], "", SystemClock(), patience_s=0)
-        outcome = outcome_of(replace(updater, listings=Listings([venue], [topic], updater.stop)))
+        listings = Listings([venue], [topic], updater.stop)
+        listings.start()
+        outcome = outcome_of(replace(updater, listings=listings))
     says = f"{symbol}: cannot answer for {token}: binance lists it as {token} in EUR, not {token} in dollars"
     assert (outcome.ok, says in outcome.reason) == (False, True), outcome.reason
 
@@ -184,7 +186,9 @@ def test_another_pair_leaves_the_other_symbols_to_be_trained_on(published: Path)
     with SimulatedExchange() as exchange:
         exchange.fail_next("/api/v3/exchangeInfo", 1, status=200, body=entry_of("SOLUSDT", "SOL", "BTC"))
         venue = Binance([exchange.url], "", SystemClock(), patience_s=0)
-        outcome = outcome_of(replace(updater, listings=Listings([venue], [SOL], updater.stop)), again=True)
+        listings = Listings([venue], [SOL], updater.stop)
+        listings.start()
+        outcome = outcome_of(replace(updater, listings=listings), again=True)
     assert (outcome.ok, outcome.version) == (True, "v"), "left out again: there is no news to train on"
     assert "binance lists it as SOL in BTC" in outcome.missing["SOLUSDT"]
 
