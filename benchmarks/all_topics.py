@@ -127,7 +127,7 @@ def milliseconds(work: Any, rounds: int) -> tuple[float, float]:
 def tails(topics: Sequence[Topic], settings: Settings) -> dict[int, dict[str, Klines]]:
     """The newest closed klines that inference keeps, by interval and symbol."""
     clock = SystemClock()
-    venue, now_ms = market_from(settings, clock, timeout_s=10.0, patience_s=0.0), clock.now_ms()
+    venue, now_ms = market_from(settings, clock, topics=topics, timeout_s=10.0, patience_s=0.0), clock.now_ms()
     found: dict[int, dict[str, Klines]] = {}
     for (symbol, interval_ms), rows in rows_to_keep(topics).items():
         end_ms = now_ms // interval_ms * interval_ms
@@ -141,7 +141,9 @@ class Tails(LiveMarket):
 
     def __init__(self, klines: dict[int, dict[str, Klines]], settings: Settings, topics: Sequence[Topic]) -> None:
         clock = CorrectedClock(SystemClock())
-        super().__init__(market_from(settings, clock, timeout_s=10.0, patience_s=0.0), rows_to_keep(topics), clock)
+        super().__init__(
+            market_from(settings, clock, topics=topics, timeout_s=10.0, patience_s=0.0), rows_to_keep(topics), clock
+        )
         self.tails = klines
 
     def snapshot(self, interval_ms: int) -> dict[str, Klines]:

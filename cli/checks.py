@@ -116,7 +116,7 @@ def _venues(subject: Subject) -> Iterator[Check]:
         why = "prices are simulated: no venue is asked" if subject.invented else "there are no topics to ask for"
         yield Check(name="venues", state="not looked at", line=why)
         return
-    subject.findings = examine(settings, symbols, subject.clock)
+    subject.findings = examine(settings, symbols, subject.topics, subject.clock)
     lacking = unserved(subject.findings, settings)
     of_what: dict[str, list[str]] = {}
     for line in lacking:
@@ -141,7 +141,9 @@ def _clock(subject: Subject) -> Iterator[Check]:
         return
     for name in subject.settings.venues:
         try:
-            venue = venue_from(name, subject.settings, subject.clock, Aside(), timeout_s=TIMEOUT_S, patience_s=0)
+            venue = venue_from(
+                name, subject.settings, subject.clock, Aside(), topics=(), timeout_s=TIMEOUT_S, patience_s=0
+            )
             if not venue.offer.tells_time:
                 continue
             ahead_ms = venue.clock_ahead_ms()

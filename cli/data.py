@@ -17,7 +17,7 @@ import typer
 from cli.market import market_for_once, market_of
 from cli.place import place_of
 from cli.screen import ROOMY, Column, JsonOption, print_json, screen, table_of
-from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from
+from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from, topics_as_far_as_known
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
 from core.data_folder import only_updater
@@ -252,7 +252,8 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
         store.latest(symbol, interval_ms)  # refuses what is no symbol before anything is fetched
     with _interrupts(stop), only_updater(settings.data_dir), progress_of("sync") as show:
         # Here, and not before: an updater may have said at whose level candles are until it ended.
-        market = market_from(settings, StoppableClock(SystemClock(), stop), patience_s=SYNC_PATIENCE_S, writes=True)
+        clock, topics = StoppableClock(SystemClock(), stop), topics_as_far_as_known(settings)
+        market = market_from(settings, clock, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
         begin_anew(store, market, [(symbol, interval_ms) for symbol, interval_ms, _ in wanted])
         reports = sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
         write_standing(settings.klines_dir, market, failed_in(reports))
@@ -590,7 +591,8 @@ def _answers_in_time(
     with ExitStack() as stack:
         try:
             settings = stack.enter_context(market_of(place_of(settings_from(data_dir=data_dir))))
-            market = market_from(settings, SystemClock(), timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+            topics = topics_as_far_as_known(settings)
+            market = market_from(settings, SystemClock(), topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
         except WorkerError as error:
             return [Heard(said=f"not compared with a venue: {error}")]  # of the first, which tells it for all
         own = market.level(symbol) or market.venues[0].offer.name

@@ -12,10 +12,11 @@ from cli.screen import ROOMY, Column, table_of
 from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
 from core.settings import VENUES, Market, Settings
-from core.topic import split_symbol
+from core.topic import Topic, split_symbol
 from market.hosts import HostState
 from market.klines import Klines
 from market.level import level_ratio
+from market.listings import asked_pairs
 from market.provider import Price, Venue
 from market.quality import Aside
 from market.venues import venue_from
@@ -38,6 +39,7 @@ class Finding:
     price_fault: str = ""
     klines: Klines | None = None
     klines_fault: str = ""
+    contradiction: str = ""  # why no topic is answered from it: the venue lists another pair by that name
     ratio: float | None = None  # of the first venue's level over its own
     hosts: str = ""
     budget: int = 0  # requests a minute
@@ -49,22 +51,26 @@ class Finding:
         return self.price is not None or (self.klines is not None and len(self.klines) > 0)
 
 
-def examine(settings: Settings, symbols: Sequence[str], clock: Clock) -> list[Finding]:
-    """Ask every venue for the newest price and the last hour of each symbol, all at once."""
+def examine(settings: Settings, symbols: Sequence[str], topics: Sequence[Topic], clock: Clock) -> list[Finding]:
+    """Ask every venue for the newest price, the last hour and the listing of each symbol, all at once.
+
+    Args:
+        topics: the configured ones, as far as they are known: what the symbols are to be pairs of.
+    """
     asked = [(name, symbol) for name in VENUES for symbol in symbols]
     with ThreadPoolExecutor(len(VENUES), thread_name_prefix="doctor") as pool:
-        found = list(pool.map(lambda pair: _look(settings, pair[0], pair[1], clock), asked))
+        found = list(pool.map(lambda pair: _look(settings, pair[0], pair[1], topics, clock), asked))
     return list(_compared(found, settings.venues[0]))
 
 
-def _look(settings: Settings, name: str, symbol: str, clock: Clock) -> Finding:
+def _look(settings: Settings, name: str, symbol: str, topics: Sequence[Topic], clock: Clock) -> Finding:
     order = settings.venues
     role = str(order.index(name) + 1) if name in order else ""
     if name == settings.truth_venue:
         role = f"{role}, truth" if role else "truth"
     finding = Finding(venue=name, role=role, symbol=symbol)
     try:
-        venue = venue_from(name, settings, clock, Aside(), timeout_s=TIMEOUT_S, patience_s=0)
+        venue = venue_from(name, settings, clock, Aside(), topics=topics, timeout_s=TIMEOUT_S, patience_s=0)
     except ConfigError as error:
         return replace(finding, state="not asked", price_fault=str(error))
     offer = venue.offer
@@ -73,7 +79,10 @@ def _look(settings: Settings, name: str, symbol: str, clock: Clock) -> Finding:
         if offer.key
         else "not needed"
     )
-    finding = replace(finding, quote=offer.quote or split_symbol(symbol)[1], budget=offer.requests_a_minute, key=key)
+    of_symbol = [topic for topic in topics if topic.symbol == symbol]
+    token = of_symbol[0].token if of_symbol else ""
+    quote = offer.quote or split_symbol(symbol, token)[1]
+    finding = replace(finding, quote=quote, budget=offer.requests_a_minute, key=key)
     if offer.key_missing:
         return replace(finding, state=f"needs {offer.key}")
     try:
@@ -87,6 +96,9 @@ def _look(settings: Settings, name: str, symbol: str, clock: Clock) -> Finding:
     )
     if finding.price and not offer.intervals_ms:
         state = "well"
+    for pair in [] if offer.quote else asked_pairs([venue], of_symbol, TIMEOUT_S):
+        if pair.contradiction:
+            state, finding = "another pair", replace(finding, contradiction=pair.line)
     return replace(finding, state=state, hosts=hosts)
 
 
@@ -188,6 +200,7 @@ def report_of(findings: Sequence[Finding], now_ms: int) -> list[dict[str, Any]]:
             "price_fault": f.price_fault,
             "candles": len(f.klines) if f.klines is not None else 0,
             "candles_fault": f.klines_fault,
+            "contradiction": f.contradiction,
             "level_over_first": f.ratio,
             "requests_a_minute": f.budget,
             "key": f.key,
@@ -198,10 +211,11 @@ def report_of(findings: Sequence[Finding], now_ms: int) -> list[dict[str, Any]]:
 
 
 def unserved(findings: Sequence[Finding], settings: Settings) -> list[str]:
-    """What no venue in use can tell, in a line each with what to do."""
-    lines = []
+    """What no venue in use can tell, or one tells of another pair, in a line each with what to do."""
+    lines: list[str] = []
     for symbol in dict.fromkeys(finding.symbol for finding in findings):
         used = [f for f in findings if f.symbol == symbol and f.venue in settings.venues]
+        lines += dict.fromkeys(f.contradiction for f in used if f.contradiction)
         lacking = [
             what
             for what, has in (

@@ -28,7 +28,15 @@ from cli.market import (
 )
 from cli.place import note_run, place_of, tape_folder, try_folders
 from cli.screen import ROOMY, Column, JsonOption, asking, print_json, say, screen, table_of
-from cli.verbs import ConfigOption, DataOption, OneLineGroup, one_line_errors, or_example, settings_from
+from cli.verbs import (
+    ConfigOption,
+    DataOption,
+    OneLineGroup,
+    one_line_errors,
+    or_example,
+    settings_from,
+    topics_as_far_as_known,
+)
 from core.clock import SystemClock
 from core.config import read_config, topics_from_config
 from core.errors import ConfigError, WorkerError
@@ -379,9 +387,12 @@ def doctor(
         if market or symbol:
             if not symbol:
                 settings = or_example(settings)
-                symbol = list(dict.fromkeys(topic.symbol for topic in topics_from_config(*settings.config_files)))
+                configured = topics_from_config(*settings.config_files)
+                symbol = list(dict.fromkeys(topic.symbol for topic in configured))
+            else:
+                configured = topics_as_far_as_known(settings)
             with asking(f"asking each venue for {', '.join(symbol)}"):
-                findings = examine(settings, symbol, clock)
+                findings = examine(settings, symbol, configured, clock)
         else:
             subject = Subject(settings=settings, clock=clock)
             simulated = place_of(settings).market is Market.SIMULATED
@@ -438,7 +449,7 @@ def topics(
         notes |= {f"topic {key} is not in the catalogue: asked as config.json says, unchecked" for key in unknown}
         warnings = list(read.warnings)
     if as_json:
-        warnings += [] if known else _listing_doubts(settings, read.topics)
+        warnings += [] if known else [line for _, line in _listing_doubts(settings, read.topics)]
         named = [dict(zip((column.heading for column in columns), row, strict=True)) for row in rows]
         print_json({"topics": named, "notes": sorted(notes), "warnings": warnings})
         return
@@ -448,21 +459,22 @@ def topics(
         print(note)
     for line in warnings:
         print(f"warning: {line}", flush=True)
-    for line in [] if known else _listing_doubts(settings, read.topics):  # what is above need not wait for it
-        print(f"warning: {line}")
+    for kind, line in [] if known else _listing_doubts(settings, read.topics):  # what is above need not wait for it
+        print(f"{kind}: {line}")
 
 
-def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> list[str]:
+def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> list[tuple[str, str]]:
     """What the venues' own lists say against configured symbols; nothing where no venue can be asked from here."""
-    from market.listings import doubts, remedy  # noqa: PLC0415
+    from market.listings import asked_pairs  # noqa: PLC0415
     from market.venues import market_from  # noqa: PLC0415
 
     try:
-        venues = market_from(settings, SystemClock(), timeout_s=LISTING_PATIENCE_S, patience_s=0).venues
+        clock, wait_s = SystemClock(), LISTING_PATIENCE_S
+        venues = market_from(settings, clock, topics=configured, timeout_s=wait_s, patience_s=0).venues
     except ConfigError as error:  # such as MARKET=simulated without the exchange: the start says it, this is a list
-        return [f"symbols were not looked up: {error}"]
-    found = doubts(venues, configured, LISTING_PATIENCE_S)
-    return [f"{symbol}: {why}; {remedy(symbol)}" for symbol, why in found.items()]
+        return [("warning", f"symbols were not looked up: {error}")]
+    pairs = asked_pairs(venues, configured, LISTING_PATIENCE_S)
+    return [("refused" if pair.contradiction else "warning", pair.line) for pair in pairs if pair.line]
 
 
 if __name__ == "__main__":

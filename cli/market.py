@@ -54,7 +54,8 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
         )
     from market.venues import market_from  # noqa: PLC0415  (the line that refuses a second run is not to wait for it)
 
-    venues = market_from(settings.model_copy(update={"market": Market.BINANCE}), SystemClock()).venues
+    real = settings.model_copy(update={"market": Market.BINANCE})
+    venues = market_from(real, SystemClock(), topics=()).venues  # asked whether they answer, and for no symbol
     pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
     asked = {pool.submit(venue.hosts.answers, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
     pool.shutdown(wait=False)

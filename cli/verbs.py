@@ -1,5 +1,6 @@
 """What the verbs of ``birnn`` share: settings from options, and failures in one line."""
 
+import contextlib
 import errno
 import functools
 import os
@@ -15,9 +16,11 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from cli.screen import json_alone, say
+from core.config import topics_from_config
 from core.errors import ConfigError, WorkerError
 from core.files import DISK_REFUSES
 from core.settings import Settings, in_words, load_settings, settings_warnings
+from core.topic import Topic
 
 EXAMPLE_CONFIG = Path("config.example.json")
 NOT_FOR_SERVING = (
@@ -130,3 +133,10 @@ def or_example(settings: Settings, tell: Callable[[str], None] = say) -> Setting
         )
     tell("no config.json here: using config.example.json (copy it to config.json to choose your own topics)")
     return settings.model_copy(update={"config_file": str(EXAMPLE_CONFIG)})
+
+
+def topics_as_far_as_known(settings: Settings) -> tuple[Topic, ...]:
+    """The configured topics; none where the files cannot be read, for a verb that needs no config.json."""
+    with contextlib.suppress(ConfigError):
+        return topics_from_config(*settings.config_files, node_version=settings.node_version)
+    return ()

@@ -20,11 +20,11 @@ from core.topic import (
     DOLLARS,
     LONGEST_MINUTE_HORIZON_MIN,
     LOSS_NAMES,
-    PROXIES,
     CatalogueTopic,
     Target,
     Topic,
     Volatility,
+    bases_of,
     catalogue,
     default_symbol,
     fill_placeholders,
@@ -181,8 +181,8 @@ def _symbol(node: _Node, token: str) -> str:
     symbol = node.value if node.value is not None else default_symbol(token)
     if not re.fullmatch(r"[A-Z0-9]{2,32}", symbol):
         node.wrong("give the exchange's name of the pair, capital letters and digits alone, such as ETHUSDT")
-    bases = (token.upper(), *PROXIES.get(token.upper(), ()))
-    base, quote = split_symbol(symbol)
+    bases = bases_of(token)
+    base, quote = split_symbol(symbol, token)
     if not quote or base not in bases:
         what = f"a pair of {base} in {quote}" if quote else "not a pair in dollars"
         node.wrong(
@@ -295,7 +295,7 @@ def _check_endpoint(node: _Node, topic_id: int, parameters: Mapping[str, str]) -
 
 
 def _check_twins(earlier: tuple[_Node, Topic], later: tuple[_Node, Topic]) -> None:
-    """Refuse a topic that stands in the files twice, and two topics behind one URL."""
+    """Refuse a topic that stands in the files twice, two pairs of one name, and two topics behind one URL."""
     (first, other), (node, topic) = earlier, later
     where = first.key if first.file == node.file and first is not node else f"{first.file}: {first.key}"
     if other.key == topic.key:
@@ -304,6 +304,12 @@ def _check_twins(earlier: tuple[_Node, Topic], later: tuple[_Node, Topic]) -> No
     if other.topic_id == topic.topic_id and not (other.network and topic.network):
         silent = first.file if other.network is None else node.file
         node.field("topicId").wrong(f'{where} has it too; add "chainId" to the wallet of {silent} to tell them apart')
+    pair, others = split_symbol(topic.symbol, topic.token), split_symbol(other.symbol, other.token)
+    if topic.symbol == other.symbol and pair != others:
+        node.field("parameters").at("Symbol").wrong(
+            f"that is {' in '.join(pair)} here and {' in '.join(others)} in {where}, and a venue has one pair of that "
+            "name; give one of them another symbol"
+        )
     if (url := _url(topic)) == _url(other):
         missing = "topic={TopicId}" if other.topic_id != topic.topic_id else f"network={topic.network}"
         node.field("parameters").at("InferenceEndpoint").wrong(

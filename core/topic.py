@@ -28,7 +28,7 @@ LOSS_NAMES: Mapping[str, str] = MappingProxyType(
 PROXIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"XAU": ("PAXG", "XAUT")})
 
 # What counts as a dollar in a symbol: the dollar and the tokens that are redeemed for one. A name that ends with
-# another's comes before it, so that BTCFDUSD is BTC in FDUSD and not BTCFD in USD.
+# another's comes before it, so that BTCFDUSD is BTC in FDUSD and not BTCFD in USD where nobody names the token.
 DOLLARS = ("FDUSD", "PYUSD", "BUSD", "TUSD", "USD", "USDT", "USDC", "USDP", "USD1", "DAI")
 
 
@@ -127,7 +127,7 @@ class Topic:
         >>> Topic(topic_id=60, token="XAU", symbol="PAXGUSDT", target=Target.LOG_RETURN, horizon_min=1440).proxy
         'PAXG stands for XAU'
         """
-        token, (base, _) = self.token.upper(), split_symbol(self.symbol)
+        token, (base, _) = self.token.upper(), split_symbol(self.symbol, self.token)
         return "" if base == token else f"{base} stands for {token}"
 
     @property
@@ -192,24 +192,41 @@ def default_symbol(token: str) -> str:
     return f"{base}USDT"
 
 
-def split_symbol(symbol: str) -> tuple[str, str]:
+def bases_of(token: str) -> tuple[str, ...]:
+    """What the base of a token's pair may be: the token, or one of its proxies.
+
+    >>> bases_of("eth"), bases_of("XAU")
+    (('ETH',), ('XAU', 'PAXG', 'XAUT'))
+    """
+    return (token.upper(), *PROXIES.get(token.upper(), ()))
+
+
+def split_symbol(symbol: str, token: str) -> tuple[str, str]:
     """Base and quote of a pair in dollars; the whole symbol and an empty quote where its quote is no dollar.
 
-    Where two splits are possible, an asset of the catalogue decides.
+    A text may be two pairs: DOTUSD is DOT in USD, or DO in TUSD. An asset of the catalogue decides, then the token,
+    then the longer name of a dollar.
 
-    >>> split_symbol("ETHUSDT"), split_symbol("BTCFDUSD"), split_symbol("USDCUSDT"), split_symbol("ETHBTC")
-    (('ETH', 'USDT'), ('BTC', 'FDUSD'), ('USDC', 'USDT'), ('ETHBTC', ''))
-    >>> split_symbol("ARBUSD"), split_symbol("ARBBUSD"), split_symbol("ARUSDT")
-    (('ARB', 'USD'), ('ARB', 'BUSD'), ('AR', 'USDT'))
+    Args:
+        token: what the pair is a pair of; empty where nobody says.
+
+    >>> split_symbol("DOTUSD", "DOT"), split_symbol("DOTUSD", "DO"), split_symbol("DOTUSD", "")
+    (('DOT', 'USD'), ('DO', 'TUSD'), ('DO', 'TUSD'))
+    >>> split_symbol("ARBUSD", ""), split_symbol("BTCBUSD", "BTCB"), split_symbol("ETHBTC", "ETH")
+    (('ARB', 'USD'), ('BTC', 'BUSD'), ('ETHBTC', ''))
     """
     splits = [(symbol.removesuffix(quote), quote) for quote in DOLLARS if symbol.endswith(quote) and symbol != quote]
-    known = [split for split in splits if split[0] in _assets()]
-    return next(iter([*known, *splits]), (symbol, ""))
+    named = [split for split in splits if split[0] in bases_of(token)]
+    known = [split for split in splits if split[0] in _traded()]
+    both = [split for split in named if split in known]
+    return next(iter([*both, *known, *named, *splits]), (symbol, ""))
 
 
 @cache
-def _assets() -> frozenset[str]:
-    return frozenset(topic.asset for topic in catalogue().values())
+def _traded() -> frozenset[str]:
+    """The catalogue's assets, and in the place of those that are not traded their proxies."""
+    assets = {topic.asset for topic in catalogue().values()}
+    return frozenset(base for asset in assets for base in PROXIES.get(asset, (asset,)))
 
 
 def parse_horizon(text: str) -> int:

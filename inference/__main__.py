@@ -4,6 +4,7 @@ import argparse
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -26,7 +27,7 @@ from inference.metrics import Metrics
 from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
 from market.failover import Failover
-from market.listings import log_doubts
+from market.listings import Listings
 from market.live import LiveMarket
 from market.stream import stream_from
 from market.tail import read_tail
@@ -83,7 +84,7 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     rows = rows_to_keep(topics)
     # The updater says at whose level candles are before it stores them: so first the candles are read, and then that.
     tails = {series: read_tail(settings.klines_dir, *series) for series in rows}
-    venues = market_from(settings, clock, timeout_s=VENUE_TIMEOUT_S, patience_s=0, awaits_life=True)
+    venues = market_from(settings, clock, topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0, awaits_life=True)
     stream = stream_from(settings, rows)
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,10 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         truth = _truth_from(settings, topics, venues, clock)
         live = LiveMarket(venues, rows, clock, stream, tails)
         registry = Registry(settings.data_dir)
-        service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market=market, truth=truth)
+        listings = Listings(venues.venues, topics, threading.Event())
+        service = InferenceService(
+            topics, live, registry, ledger, clock, limits=limits, market=market, truth=truth, listings=listings
+        )
         journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
         server = create_server(create_app(service, Metrics(service, live, venues, settings.data_dir), journal), market)
 
@@ -123,7 +127,6 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             live.start(service.candles_closed)
             if truth:
                 truth.start()
-            log_doubts(venues.venues, topics)
             server.run(sockets=[listener])
         finally:
             ledger.close()
@@ -153,7 +156,7 @@ def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, c
     name = settings.truth_venue
     if not name or name == settings.venues[0]:
         return None
-    truth = venue_from(name, settings, clock, venues.aside, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+    truth = venue_from(name, settings, clock, venues.aside, topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
     if truth.offer.key_missing:
         raise ConfigError(f"TRUTH_VENUE={name} needs {truth.offer.key}: set it, or leave TRUTH_VENUE empty")
     symbols = [topic.symbol for topic in topics if topic.target is Target.PRICE]

@@ -20,6 +20,7 @@ from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook
 from inference.question import NODE, Questions
 from market.basis import Ratio
 from market.klines import Klines
+from market.listings import Listings
 from market.provider import Price
 from model.features import rows_needed
 from model.forecaster import (
@@ -104,6 +105,7 @@ class InferenceService:
         limits: Limits,
         market: str,
         truth: TruthRatios | None = None,
+        listings: Listings | None = None,
     ) -> None:
         self.questions = Questions(topics)
         self.ledger = ledger
@@ -112,6 +114,7 @@ class InferenceService:
         self._clock = clock
         self._live = live
         self._truth = truth
+        self._listings = listings
         self._naive = Naive()
         self._asked = {topic.key: topic.asked for topic in self.questions.topics}
         self._champions = Champions(registry, self.questions.topics, clock)
@@ -134,12 +137,16 @@ class InferenceService:
         return self.questions.topics
 
     def start(self) -> None:
-        """Begin to follow the registry."""
+        """Begin to follow the registry, and to hold symbols against the venues' lists."""
         self._looking.start()
+        if self._listings:
+            self._listings.start()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """End the thread."""
+        """End the threads."""
         self._stopping.set()
+        if self._listings:
+            self._listings.stop()
         if self._looking.is_alive():
             self._looking.join(timeout_s)
 
@@ -166,6 +173,7 @@ class InferenceService:
         Args:
             asker: NODE or HAND. The answer is the same; one that was asked for by hand is not ``last``.
         """
+        self._refuse_another_pair(topic)  # nor is it answered again
         now_ms = self._clock.now_ms()
         if height is not None and (known := self.ledger.recall(topic, height)):
             if now_ms - known.answered_ms > RECALL_MS or is_ahead(known.answered_ms, now_ms):
@@ -207,8 +215,10 @@ class InferenceService:
         """The number for a topic as of now, without giving it as an answer.
 
         Raises:
-            StaleKlines: market older than allowed. UnusableForecast: no forecast, or one outside the sanity band.
+            StaleKlines: market older than allowed. UnusableForecast: no forecast, one outside the sanity band, or a
+                symbol that a venue lists as another pair.
         """
+        self._refuse_another_pair(topic)
         outlook = self._outlooks.get(topic.key)
         if outlook is None:
             fault = self._kline_fault(topic)
@@ -227,6 +237,10 @@ class InferenceService:
             reason=reason,
             truth_ratio=scored,
         )
+
+    def _refuse_another_pair(self, topic: Topic) -> None:
+        if self._listings and (refusal := self._listings.refusal(topic)):
+            raise UnusableForecast(f"topic {topic.key}: {topic.symbol} {refusal}")
 
     def truth_ratio(self, topic: Topic, now_ms: int) -> Ratio | None:
         """What the anchor of a price topic is multiplied by; None where it is not."""

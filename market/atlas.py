@@ -12,7 +12,7 @@ from market.klines import PRICE_COLUMNS, Klines
 from market.provider import Offer, Price
 from market.quality import MOST_REFUSED, RefusedRow, Sifted
 from market.reading import Row, aged_price, json_of, rows_in, sifted_rows, time_ms
-from market.rest_venue import KeyedVenue, usd_base
+from market.rest_venue import KeyedVenue
 
 PAGE_ROWS = 10_000  # the most that one request may ask for; more than a span has
 MOST_PAGES = 50  # of one span; it serves 250 rows where it is not asked for more, and a span has at most 3650
@@ -64,7 +64,7 @@ class Atlas(KeyedVenue):
 
     def name_of(self, symbol: str) -> str:
         """See the protocol; "tiingo_ethusd_1min" for ETHUSDT."""
-        return f"tiingo_{usd_base('atlas', symbol).lower()}usd_1min"
+        return f"tiingo_{self._usd_base(symbol).lower()}usd_1min"
 
     def _span_ms(self, interval_ms: int) -> int:
         return SPANS_MS[interval_ms]

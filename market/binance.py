@@ -257,15 +257,16 @@ def _listing(body: bytes, symbol: str) -> Listing:
     """The entry of a symbol in ``exchangeInfo``.
 
     Raises:
-        MalformedKlines: it has none.
+        MalformedKlines: it has none, or one without base or quote.
     """
     answer = json_of(body)
     entries = answer.get("symbols") if isinstance(answer, dict) else None
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and entry.get("symbol") == symbol:
-            base, quote = str(entry.get("baseAsset")), str(entry.get("quoteAsset"))
-            return Listing(base=base, quote=quote, trades=entry.get("status") == "TRADING")
-    raise MalformedKlines(f"no entry of {symbol} in the answer {body[:80]!r}")
+            base, quote = entry.get("baseAsset"), entry.get("quoteAsset")
+            if base and quote:
+                return Listing(base=str(base), quote=str(quote), trades=entry.get("status") == "TRADING")
+    raise MalformedKlines(f"no base and quote of {symbol} in the answer {body[:80]!r}")
 
 
 def _tickers(body: bytes, wanted: Sequence[str]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from market.klines import Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift_closed
 from market.reading import aged_price, json_of, number, time_ms, whole_rows, whole_seconds_ms
-from market.rest_venue import RestVenue, usd_base
+from market.rest_venue import RestVenue
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Coinbase(RestVenue):
 
     def name_of(self, symbol: str) -> str:
         """See the protocol; "ETH-USD" for ETHUSDT."""
-        return f"{usd_base('coinbase', symbol)}-USD"
+        return f"{self._usd_base(symbol)}-USD"
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Closed klines of the range, page by page from the newest back; see the protocol."""

@@ -13,7 +13,7 @@ from market.klines import PRICE_COLUMNS, Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift
 from market.reading import aged_price, json_of, number, whole_rows
-from market.rest_venue import KeyedVenue, usd_base
+from market.rest_venue import KeyedVenue
 
 COINS = {
     "ADA": "cardano",
@@ -72,7 +72,7 @@ class CoinGecko(KeyedVenue):
 
     def name_of(self, symbol: str) -> str:
         """See the protocol; "ethereum" for ETHUSDT."""
-        base = usd_base("coingecko", symbol)
+        base = self._usd_base(symbol)
         if base not in COINS:
             raise UnknownSymbol(
                 f"no CoinGecko id is known for {base} of {symbol!r}: leave coingecko out of MARKET_VENUES, or set "

@@ -13,7 +13,7 @@ from market.klines import Klines
 from market.provider import Offer, Price
 from market.quality import Sifted, sift_closed
 from market.reading import json_of, number, price_of, whole_rows, whole_seconds_ms
-from market.rest_venue import RestVenue, usd_base
+from market.rest_venue import RestVenue
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Kraken(RestVenue):
 
     def name_of(self, symbol: str) -> str:
         """See the protocol; "XBTUSD" for BTCUSDT."""
-        base = usd_base("kraken", symbol)
+        base = self._usd_base(symbol)
         return f"{ASSETS.get(base, base)}USD"
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:

@@ -4,6 +4,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import ClassVar, TypeVar
 
 from core.clock import Clock
@@ -17,6 +18,7 @@ from market.quality import Aside, Sifted
 
 T = TypeVar("T")
 
+NO_TOKENS: Mapping[str, str] = MappingProxyType({})
 LEAST_AHEAD_MS = 100  # clocks that agree this well need no correction
 # What a 403 says when it is about the key, and not about our address or a proxy; up to the first ";" it is the venue's.
 ABOUT_A_KEY = re.compile(r"HTTP 403 to [^;]*\b(api[ _-]?key|token|tag|dataset|permission|credential|authenticat)", re.I)
@@ -29,6 +31,7 @@ class RestVenue(Venue):
         urls: hosts in the order they are tried.
         clock: for waiting, for telling closed klines from the unfinished one, and for the age of prices.
         aside: takes the rows that are no klines.
+        tokens: of each configured symbol, what it is a pair of; where a symbol is missing its text decides.
         offer: what it has, where that is not what its class always has.
         timeout_s, patience_s, headers: as ``Hosts`` has them.
     """
@@ -41,6 +44,7 @@ class RestVenue(Venue):
         clock: Clock,
         aside: Aside,
         *,
+        tokens: Mapping[str, str] = NO_TOKENS,
         offer: Offer | None = None,
         timeout_s: float = 10.0,
         patience_s: float = 60.0,
@@ -50,6 +54,7 @@ class RestVenue(Venue):
         setting = urls_setting(self._offer.name)
         self._clock = clock
         self._aside = aside
+        self._tokens = tokens
         self._hosts = Hosts(
             [url.rstrip("/") for url in urls],
             clock,
@@ -78,6 +83,21 @@ class RestVenue(Venue):
         """None, after a price of the symbol was told; see the protocol."""
         self.prices([symbol])
         return None
+
+    def _usd_base(self, symbol: str) -> str:
+        """The base asset of a pair in any dollar, for a venue that quotes in USD.
+
+        Raises:
+            UnknownSymbol: its prices are in something else, or it is not a symbol.
+        """
+        name = self._offer.name
+        base, quote = split_symbol(symbol, self._tokens.get(symbol, ""))
+        if not quote or not re.fullmatch(r"[A-Z0-9]+", base):
+            raise UnknownSymbol(
+                f"{name} has prices in USD, and {symbol!r} is not a symbol in USDT, USDC or USD: set {SYMBOL_SETTING} to "
+                f'one such as "ETHUSDT", or leave {name} out of MARKET_VENUES'
+            )
+        return base
 
     def _ahead_ms(self, time_of: Callable[[bytes], int]) -> int:
         """How far a venue is ahead whose ping tells its time; that is taken to be of the middle between both ways.
@@ -113,7 +133,7 @@ class KeyedVenue(RestVenue):
     A key is in the header of a request and nowhere else: what a venue tells back of it is hidden.
 
     Args:
-        urls, clock, aside, timeout_s, patience_s: as ``RestVenue`` has them.
+        urls, clock, aside, tokens, timeout_s, patience_s: as ``RestVenue`` has them.
         key: empty where there is none; a venue that wants one says so when it is asked for something.
     """
 
@@ -129,6 +149,7 @@ class KeyedVenue(RestVenue):
         clock: Clock,
         aside: Aside,
         *,
+        tokens: Mapping[str, str] = NO_TOKENS,
         key: str = "",
         timeout_s: float = 10.0,
         patience_s: float = 60.0,
@@ -138,7 +159,7 @@ class KeyedVenue(RestVenue):
         offer = self._offered(has_key=bool(self._key))
         headers = {self.HEADER: self.SCHEME + self._key} if self._is_key else None
         waits = {"timeout_s": timeout_s, "patience_s": patience_s}
-        super().__init__(urls, clock, aside, offer=offer, headers=headers, **waits)
+        super().__init__(urls, clock, aside, tokens=tokens, offer=offer, headers=headers, **waits)
 
     @classmethod
     def _offered(cls, *, has_key: bool) -> Offer:
@@ -203,21 +224,3 @@ class KeyedVenue(RestVenue):
             if status in self.ADVICE:
                 raise ConfigError(f"{error}; {self.ADVICE[status]}") from error
             raise
-
-
-def usd_base(venue: str, symbol: str) -> str:
-    """The base asset of a symbol in dollars or in a dollar token, as a venue that quotes in USD has it.
-
-    Raises:
-        UnknownSymbol: its prices are in something else, or it is not a symbol.
-
-    >>> usd_base("tiingo", "ETHUSDT"), usd_base("tiingo", "USDCUSD"), usd_base("tiingo", "BTCFDUSD")
-    ('ETH', 'USDC', 'BTC')
-    """
-    base, quote = split_symbol(symbol)
-    if not quote or not re.fullmatch(r"[A-Z0-9]+", base):
-        raise UnknownSymbol(
-            f"{venue} has prices in USD, and {symbol!r} is not a symbol in USDT, USDC or USD: set {SYMBOL_SETTING} to "
-            f'one such as "ETHUSDT", or leave {venue} out of MARKET_VENUES'
-        )
-    return base

@@ -260,7 +260,7 @@ class SimulatedExchange:
         listed = [_symbol(given["symbol"], tape)] if "symbol" in given else tape.symbols
         entries = []
         for symbol in listed:
-            base, quote = split_symbol(symbol)
+            base, quote = split_symbol(symbol, "")
             entries.append({"symbol": symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote})
         content = {"timezone": "UTC", "serverTime": self._clock.now_ms(), "symbols": entries}
         return Response(json.dumps(content, separators=(",", ":")), media_type="application/json")

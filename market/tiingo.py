@@ -9,7 +9,7 @@ from core.errors import MalformedKlines, MarketUnavailable
 from market.provider import Offer, Price
 from market.quality import Sifted
 from market.reading import Row, aged_price, json_of, rows_in, sifted_rows, time_ms
-from market.rest_venue import KeyedVenue, usd_base
+from market.rest_venue import KeyedVenue
 
 PAGE_ROWS = 5000  # of one request; how many more it would serve is not written anywhere
 RUN_OUT_S = 600.0  # it does not say when a used up allocation is refilled
@@ -56,7 +56,7 @@ class Tiingo(KeyedVenue):
 
     def name_of(self, symbol: str) -> str:
         """See the protocol; "ethusd" for ETHUSDT."""
-        return f"{usd_base('tiingo', symbol)}usd".lower()
+        return f"{self._usd_base(symbol)}usd".lower()
 
     def _span_ms(self, interval_ms: int) -> int:
         return PAGE_ROWS * interval_ms

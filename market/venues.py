@@ -3,7 +3,7 @@
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
 from core.files import replace_json
 from core.settings import Market, Settings, urls_setting
+from core.topic import Topic
 from market.atlas import Atlas
 from market.binance import Binance
 from market.coinbase import Coinbase
@@ -32,10 +33,19 @@ log = structlog.get_logger()
 
 
 def venue_from(
-    name: str, settings: Settings, clock: Clock, aside: Aside, *, timeout_s: float = 10.0, patience_s: float = 60.0
+    name: str,
+    settings: Settings,
+    clock: Clock,
+    aside: Aside,
+    *,
+    topics: Iterable[Topic],
+    timeout_s: float = 10.0,
+    patience_s: float = 60.0,
 ) -> Venue:
     """One venue.
 
+    Args:
+        topics: what the symbols that it is asked for are pairs of, as far as somebody knows.
     Raises:
         ConfigError: a URL is not http(s), or MARKET is simulated and a URL is not this machine's.
     """
@@ -46,9 +56,10 @@ def venue_from(
     waits = {"timeout_s": timeout_s, "patience_s": patience_s}
     if name in {"binance", "binanceus"}:
         return Binance(urls, archive, clock, aside=aside, name=name, **waits)
+    tokens = {topic.symbol: topic.token for topic in topics}
     if name in KEYLESS:
-        return KEYLESS[name](urls, clock, aside, **waits)
-    return KEYED[name](urls, clock, aside, key=settings.key_of(name), **waits)
+        return KEYLESS[name](urls, clock, aside, tokens=tokens, **waits)
+    return KEYED[name](urls, clock, aside, tokens=tokens, key=settings.key_of(name), **waits)
 
 
 KEYLESS: Mapping[str, Callable[..., Venue]] = {"coinbase": Coinbase, "kraken": Kraken}
@@ -59,6 +70,7 @@ def market_from(
     settings: Settings,
     clock: Clock,
     *,
+    topics: Iterable[Topic],
     timeout_s: float = 10.0,
     patience_s: float = 60.0,
     awaits_life: bool = False,
@@ -69,6 +81,7 @@ def market_from(
     With MARKET=simulated only those whose hosts are on this machine: the others do not know its prices.
 
     Args:
+        topics: as ``venue_from`` has them.
         writes: keep at whose level each stored series is: for whoever alone writes the kline store.
     Raises:
         ConfigError: as ``venue_from``; also when none of them can tell minutes, or each one that can lacks its key.
@@ -77,7 +90,8 @@ def market_from(
     if settings.market is Market.SIMULATED:
         names = tuple(name for name in names if all(map(is_loopback, settings.urls_of(name)))) or names[:1]
     aside = Aside(settings.klines_dir)
-    venues = [venue_from(name, settings, clock, aside, timeout_s=timeout_s, patience_s=patience_s) for name in names]
+    topics, waits = tuple(topics), {"timeout_s": timeout_s, "patience_s": patience_s}
+    venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
     _check_use(venues)
     failover = Failover(venues, clock, aside, awaits_life=awaits_life)
     _read_standing(settings.klines_dir, failover)

@@ -387,7 +387,7 @@ def _name(of_topic: Mapping[str, Any]) -> str:
 
 
 def _short(symbol: str) -> str:
-    return split_symbol(symbol)[0]
+    return split_symbol(symbol, "")[0]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:

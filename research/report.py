@@ -122,7 +122,7 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
     for one in report["topics"]:
         asked = (
             one["topic"].rpartition("/")[2] if not one["unseen"] else "unseen",
-            f"{split_symbol(one['symbol'])[0]} {SHORT.get(one['target'], one['target'])} {one['horizon']}",
+            f"{split_symbol(one['symbol'], '')[0]} {SHORT.get(one['target'], one['target'])} {one['horizon']}",
         )
         ratios = {
             name: ratio_text(ratio, is_naive=name in one["equal_to_naive"])
@@ -143,7 +143,7 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
         said += ["the same beside the baselines", beside]
     for group in report["pooled_directions"]:
         top = group["most_confident_fifth"]
-        symbols = ", ".join(split_symbol(symbol)[0] for symbol in group["symbols"])
+        symbols = ", ".join(split_symbol(symbol, "")[0] for symbol in group["symbols"])
         said.append(
             f"direction {'/'.join(group['horizons'])} of {symbols}, most confident fifth: {100 * top['rate']:.2f} % "
             f"right in {top['rows']:,} rows worth {top['effective']:,.0f}, p {p_text(top['p'])}"

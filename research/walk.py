@@ -118,7 +118,7 @@ def with_unseen(topics: Sequence[Topic], unseen: Sequence[str]) -> tuple[Topic, 
         if any(topic.symbol == symbol for topic in topics):
             continue
         for topic in questions.values():
-            token, _ = split_symbol(symbol)
+            token, _ = split_symbol(symbol, "")
             stand_in = replace(topic, topic_id=STAND_IN_IDS + len(asked), token=token, symbol=symbol)
             asked.append(replace(stand_in, network=None, epoch_length_blocks=None))
     return tuple(asked)

@@ -1,5 +1,6 @@
 """Fakes that could be real, shared by all tests."""
 
+import json
 import os
 import socket
 import time
@@ -64,6 +65,12 @@ def simulated_environment(exchange: SimulatedExchange, data_dir: Path, port: int
         "PORT": str(port),
         **more,
     }
+
+
+def entry_of(symbol: str, base: str | None, quote: str, status: str = "TRADING") -> bytes:
+    """What Binance's ``exchangeInfo`` says of a symbol."""
+    listed = {"symbol": symbol, "status": status, "baseAsset": base, "quoteAsset": quote}
+    return json.dumps({"symbols": [listed]}).encode()
 
 
 def random_walk_klines(

@@ -18,6 +18,7 @@ from core.settings import Market, Settings
 from core.topic import Topic
 from market.failover import Failover
 from market.klines import interval_name
+from market.listings import Listings
 from market.provider import MarketData
 from market.store import END_OF_TIME_MS, KlineStore
 from market.sync import failed_in, sync_all
@@ -31,6 +32,7 @@ from updater.settings_file import settings_file, settings_in_use
 from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFile, Verdict
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
+LISTINGS_WAIT_S = 5.0  # a venue that is away holds up no training
 LEAST_FREE_MB = 256  # two trainings' networks and a month of everybody's klines
 LEAST_FREE_BYTES = 1 << 20  # without them nothing is begun: a network has about as many
 SYNC_PATIENCE_S = 20.0  # of one request: the next sync comes in minutes, and there are many series to go
@@ -95,6 +97,7 @@ class Updater:
     state: StateFile
     clock: Clock
     stop: threading.Event
+    listings: Listings
     training_file: Path | None = None  # of training settings; None is the one in the data folder, if there is one
     strict: bool = False  # a wrong file fails the round; else the last good settings are trained with
     time_limit_s: float = TIME_LIMIT_S
@@ -196,6 +199,7 @@ class Updater:
             if refusal := self._disk_refusal():
                 raise TrainingFailed(refusal)
             self.sync()
+            self.listings.wait(LISTINGS_WAIT_S)
             missing = self._missing(plan)
             if again and last and last.ok and missing.keys() >= last.missing.keys() > set():
                 outcome = last.model_copy(update={"missing": missing, "finished_ms": self.clock.now_ms()})
@@ -233,7 +237,7 @@ class Updater:
             raise Stopped
 
     def _missing(self, plan: PanelPlan) -> dict[str, str]:
-        """Symbols of a panel without klines new enough to train on, and why."""
+        """Symbols of a panel that cannot be trained on, and why: no new klines, or another pair than a topic's."""
         now_ms, interval_ms = self.clock.now_ms(), plan.panel.interval_ms
         missing = {}
         for symbol in plan.symbols:
@@ -244,6 +248,9 @@ class Updater:
                 missing[symbol] = f"no klines{why}"
             elif now_ms - newest_ms - interval_ms > LONGEST_DATA_AGE_MS:
                 missing[symbol] = f"newest kline is of {iso(newest_ms)}, more than a day old{why}"
+        for topic in plan.topics:
+            if refusal := self.listings.refusal(topic):
+                missing[topic.symbol] = refusal
         return missing
 
     def _train(self, plan: PanelPlan, missing: Mapping[str, str]) -> Outcome:
@@ -373,9 +380,12 @@ def open_updater(
     clock = SystemClock()
     with only_updater(settings.data_dir):
         # Here, and not before: another updater may have said at whose level candles are until it ended.
-        market = market_from(settings, StoppableClock(clock, stop), patience_s=SYNC_PATIENCE_S, writes=True)
+        waiting = StoppableClock(clock, stop)
+        market = market_from(settings, waiting, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
         for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry sweep theirs when they write
             leftover.unlink(missing_ok=True)
+        listings = Listings(market.venues, topics, stop)
+        listings.start()
         yield Updater(
             settings=settings,
             plans=plans,
@@ -385,6 +395,7 @@ def open_updater(
             state=StateFile(settings.data_dir, clock, plans),
             clock=clock,
             stop=stop,
+            listings=listings,
             training_file=training_file,
             strict=strict,
         )

@@ -12,7 +12,7 @@ import pytest
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import VENUES, urls_setting
 from tests.cli.test_status import SIX, endpoint
-from tests.fakes import FakeClock, free_port, random_walk_klines
+from tests.fakes import FakeClock, entry_of, free_port, random_walk_klines
 from tests.market.venue import Answer, Venue
 from tests.terminal import on_terminal
 from updater.state import SeriesState, StateFile
@@ -79,6 +79,16 @@ def test_a_symbol_that_nobody_serves_ends_with_1_and_what_to_do(tmp_path: Path, 
     ran = doctor(tmp_path, server, "--market", "--symbol", "NOSUCHUSDT")
     assert ran.returncode == 1
     assert "NOSUCHUSDT: no venue in use has its price and 1m candles" in ran.stdout
+
+
+def test_a_venue_that_lists_another_pair_is_named_and_the_status_is_1(tmp_path: Path, server: Venue) -> None:
+    entry = entry_of("ETHUSDT", "ETH", "BTC")
+    server.handler = lambda path, query: Answer(entry) if path == "/api/v3/exchangeInfo" else None
+    ran = doctor(tmp_path, server, "--market", "--symbol", "ETHUSDT", CONFIG_FILE=EXAMPLE)
+    assert ran.returncode == 1, ran.stderr
+    assert "ETHUSDT cannot answer for ETH: binance lists it as ETH in BTC, not ETH in dollars" in ran.stdout
+    (row,) = [line for line in ran.stdout.splitlines() if line.split()[:1] == ["binance"]]
+    assert "another pair" in row
 
 
 def test_a_venue_that_is_not_used_is_named_as_the_remedy(tmp_path: Path, server: Venue) -> None:

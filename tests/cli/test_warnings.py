@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
+from typer.testing import CliRunner
 
+from cli.main import app
 from market.simulated import SimulatedExchange
-from tests.fakes import eventually, free_port, simulated_environment
+from tests.fakes import entry_of, eventually, free_port, simulated_environment
 
 ROOT = Path(__file__).parents[2]
 ENDPOINT = "http://inference:8000/inference/{Token}?topic={TopicId}"
@@ -93,6 +96,32 @@ def test_birnn_topics_says_it_below_the_table(tmp_path: Path, config: Path, exch
     assert "height={BlockHeight}" in warnings[0]
     assert "DOGEUSDT: binance does not list it; correct Token or Symbol" in warnings[1]
     assert "DOGEUSDT" in done.stdout.partition("warning")[0]
+
+
+def test_a_pair_in_another_currency_is_refused_by_each_in_the_same_words(tmp_path: Path, config: Path) -> None:
+    content = json.loads(config.read_text())
+    content["worker"][0]["parameters"]["Token"] = "ETH"
+    config.write_text(json.dumps(content))
+    says = "cannot answer for ETH: binance lists it as ETH in BTC, not ETH in dollars; correct Token or Symbol"
+    port, log = free_port(), tmp_path / "log"
+    with SimulatedExchange() as exchange:
+        exchange.fail_next("/api/v3/exchangeInfo", 9, status=200, body=entry_of("ETHUSDT", "ETH", "BTC"))
+        more = {"CONFIG_FILE": str(config), "MARKET_VENUES": "binance"}
+        given = simulated_environment(exchange, tmp_path / "data", port, **more)
+        shown = CliRunner().invoke(app, ["topics"], env=given).output
+        with log.open("wb") as output:
+            process = subprocess.Popen([sys.executable, "-m", "inference"], env=given, stdout=output, stderr=output)
+        try:
+            eventually(lambda: bool(events(log, "symbol_contradicted")), 60, "the word of the venue")
+            answer = requests.get(f"http://127.0.0.1:{port}/inference/ETH?topic=9999", timeout=5)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+    assert f"refused: ETHUSDT {says}" in shown
+    assert "ETHUSDT" in shown.partition("refused")[0]
+    assert (answer.status_code, f"9999: ETHUSDT {says}" in answer.text) == (503, True), answer.text
+    (line,) = events(log, "symbol_contradicted")
+    assert (line["level"], line["symbol"], line["token"]) == ("error", "ETHUSDT", "ETH")
 
 
 def test_birnn_run_prints_it_once_and_starts(tmp_path: Path, config: Path) -> None:

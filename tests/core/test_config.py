@@ -198,12 +198,54 @@ def test_a_pair_of_the_token_in_any_dollar_is_taken(
 ) -> None:
     asked = {} if topic_id < 9999 else {"Target": "price", "Horizon": "10m"}
     (topic,) = read(config(entry(topic_id, Token=token, Symbol=base + quote, **asked)))
-    assert split_symbol(topic.symbol) == (base, quote)
+    assert split_symbol(topic.symbol, token) == (base, quote)
+
+
+@pytest.mark.parametrize(
+    ("token", "symbol", "base", "quote"),
+    [
+        ("DOT", "DOTUSD", "DOT", "USD"),
+        ("dot", "DOTUSD", "DOT", "USD"),
+        ("DO", "DOTUSD", "DO", "TUSD"),
+        ("DOT", "DOTTUSD", "DOT", "TUSD"),
+        ("BNB", "BNBUSD", "BNB", "USD"),
+        ("BTC", "BTCFDUSD", "BTC", "FDUSD"),
+        ("BTC", "BTCUSD1", "BTC", "USD1"),
+        ("A", "AUSDT", "A", "USDT"),
+        ("A", "AUSD1", "A", "USD1"),
+        ("APY", "APYUSD", "APY", "USD"),
+        ("AFD", "AFDUSD", "AFD", "USD"),
+        ("S", "SUSDT", "S", "USDT"),
+        ("CRV", "CRVUSD", "CRV", "USD"),
+        ("B", "BUSD", "B", "USD"),
+        ("BUSD", "BUSDUSD", "BUSD", "USD"),
+        ("USD", "USDUSDT", "USD", "USDT"),
+        ("USDT", "USDTUSD", "USDT", "USD"),
+        ("USDC", "USDCUSDT", "USDC", "USDT"),
+        ("TUSD", "TUSDUSDT", "TUSD", "USDT"),
+        ("FDUSD", "FDUSDUSDT", "FDUSD", "USDT"),
+        ("DAI", "DAIUSDT", "DAI", "USDT"),
+        ("DAI", "DAIUSD", "DAI", "USD"),
+        ("XAU", "XAUTUSD", "XAUT", "USD"),
+        ("XAU", "XAUTTUSD", "XAUT", "TUSD"),
+    ],
+)
+def test_the_token_says_where_its_symbol_is_split(read: Read, token: str, symbol: str, base: str, quote: str) -> None:
+    (topic,) = read(config(entry(9999, Token=token, Symbol=symbol, Target="price", Horizon="10m")))
+    assert split_symbol(topic.symbol, topic.token) == (base, quote)
+
+
+def test_one_symbol_is_not_two_pairs(read: Read) -> None:
+    asked = {"Symbol": "DOTUSD", "Target": "price", "Horizon": "10m"}
+    with pytest.raises(ConfigError, match="that is DO in TUSD here and DOT in USD in"):
+        read(config(entry(9998, Token="DOT", **asked), entry(9999, Token="DO", **asked)))
 
 
 @pytest.mark.parametrize(
     ("token", "symbol"),
     [
+        ("SU", "SUSDT"),
+        ("TUSD", "USDTUSD"),
         ("ETH", "ETHBTC"),
         ("ETH", "ETHEUR"),
         ("ETH", "ETHTRY"),

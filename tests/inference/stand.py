@@ -24,6 +24,7 @@ from inference.metrics import Metrics
 from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
 from market.binance import Binance
+from market.listings import Listings
 from market.live import LiveMarket
 from market.simulated import SimulatedExchange
 from model.artefact import Artefact, Manifest
@@ -180,13 +181,17 @@ def node(
     policy: NoModelPolicy = NoModelPolicy.PERSISTENCE,
     venue: type[Binance] = Binance,
     wait: bool = True,
+    listings: Listings | None = None,
 ) -> Iterator[Node]:
     """The parts as ``python -m inference`` puts them together, on a port of their own, by the test's clock."""
     topics, clock = tuple(topics), CorrectedClock(clock)
     ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", topics, "SIMULATED", clock)
     asked = venue([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
     live = LiveMarket(asked, rows_to_keep(topics), clock)
-    service = InferenceService(topics, live, Registry(folder), ledger, clock, limits=limits(policy), market="SIMULATED")
+    registry, allowed = Registry(folder), limits(policy)
+    service = InferenceService(
+        topics, live, registry, ledger, clock, limits=allowed, market="SIMULATED", listings=listings
+    )
     lines: list[dict[str, Any]] = []
 
     def write(batch: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

@@ -19,18 +19,20 @@ from pathlib import Path
 import pytest
 import requests
 
-from core.clock import HOUR_MS, MINUTE_MS, iso
+from cli.status import endpoint_report, headline
+from core.clock import HOUR_MS, MINUTE_MS, SystemClock, iso
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic, Volatility
 from inference.ledger import RECENT
 from market.binance import Binance
 from market.klines import Klines
+from market.listings import Listings
 from market.simulated import SimulatedExchange
 from model.features import unbroken_needed
 from model.forecaster import carried
 from model.heads import HOUR, MINUTE
 from model.registry import Registry
-from tests.fakes import eventually
+from tests.fakes import entry_of, eventually, free_port
 from tests.inference.hanging import hanging
 from tests.inference.stand import (
     BASE_MS,
@@ -693,3 +695,32 @@ def test_a_broken_champion_leaves_the_old_one_in_use_and_is_seen(
         registry.promote([ETH_10M], better, clock.now_ms())
         eventually(lambda: running.get("/inference/ETH").headers["X-Model-Version"] == better, what="the next champion")
         assert running.get("/topics").json()[0]["fault"] == ""
+
+
+# -- a symbol that a venue lists as another pair -- ----------------------------------------------------------------
+
+
+def test_from_the_moment_that_a_venue_lists_another_pair_nothing_is_answered(tmp_path: Path) -> None:
+    clock, port = RunningClock(), free_port()
+    away = Binance([f"http://127.0.0.1:{port}"], "", SystemClock(), timeout_s=2, patience_s=0)
+    listings = Listings([away], TOPICS, threading.Event())
+    with SimulatedExchange(clock=clock) as exchange, node(tmp_path, exchange, clock, listings=listings) as running:
+        before = running.get("/inference/ETH?topic=1&height=70000")
+        assert before.status_code == 200, "nothing waits for a venue that is away"
+        back = SimulatedExchange(port=port)
+        back.fail_next("/api/v3/exchangeInfo", 9, status=200, body=entry_of("ETHUSDT", "ETH", "BTC"))
+        with back:
+            eventually(lambda: running.get("/inference/ETH?topic=1").status_code == 503, 30, "the word of the venue")
+        says = "ETHUSDT cannot answer for ETH: binance lists it as ETH in BTC, not ETH in dollars; correct Token"
+        for path in ("/inference/ETH?topic=1", "/inference/ETH?topic=1&height=70000", "/inference/ETH?topic=2"):
+            answer = running.get(path)
+            assert (answer.status_code, says in answer.text) == (503, True), "also not again, once the venue is gone"
+        ready = running.get("/readyz")
+        assert (ready.status_code, ready.text.count(says)) == (503, 2)
+        states = {state["topic_id"]: state for state in running.get("/topics").json()}
+        assert (states[1]["ready"], says in states[1]["reason"]) == (False, True)
+        assert states[82]["ready"], "another symbol's topic is answered"
+        assert running.get("/inference/SOL?topic=82").status_code == 200
+        assert headline(endpoint_report(running.url)).endswith("not answered: 1, 2")
+        reply = ask_as_node(f"{running.url}/inference/ETH?topic=1&height=70001", 5)
+        assert (reply.status, says.encode() in reply.body) == (503, True), "the dry run shows the body"

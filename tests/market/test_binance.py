@@ -524,13 +524,13 @@ def test_a_host_that_is_silent_is_not_waited_for(venue: Venue) -> None:
 def test_settings_that_cannot_be_served_are_refused(market: str, rest: str, archive: str, says: str) -> None:
     settings = load_settings(market=Market(market), binance_rest_urls=rest, binance_archive_url=archive)
     with pytest.raises(ConfigError, match=says):
-        venue_from("binance", settings, FakeClock(), Aside())
+        venue_from("binance", settings, FakeClock(), Aside(), topics=())
 
 
 @pytest.mark.parametrize("market", list(Market))
 def test_a_server_on_this_machine_serves_every_market(venue: Venue, clock: FakeClock, market: Market) -> None:
     settings = load_settings(market=market, binance_rest_urls=f"{venue.url}/", binance_archive_url=f"{venue.url}/")
-    built = venue_from("binance", settings, clock, Aside())
+    built = venue_from("binance", settings, clock, Aside(), topics=())
     assert len(five(built)) == 5
     assert built.archive("ETHUSDT", MINUTE_MS, START_MS) is not None
 

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from core.clock import DAY_MS
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from core.settings import load_settings
+from core.topic import Target, Topic
 from market.atlas import Atlas
 from market.coingecko import CoinGecko
 from market.quality import Aside
@@ -163,12 +164,22 @@ def test_not_even_a_part_of_a_key_is_quoted_from_an_answer(
 )
 def test_a_market_that_can_tell_nothing_is_refused_at_the_start(named: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        market_from(load_settings(market="binance", market_venues=named), FakeClock(NOW_MS))
+        market_from(load_settings(market="binance", market_venues=named), FakeClock(NOW_MS), topics=())
+
+
+@pytest.mark.parametrize(("token", "base"), [("DOT", "DOT"), ("DO", "DO"), ("", "DO")])
+def test_a_venue_in_dollars_names_the_pair_of_the_configured_token(token: str, base: str) -> None:
+    topic = Topic(topic_id=1, token=token, symbol="DOTUSD", target=Target.PRICE, horizon_min=10)
+    keys = {"tiingo_api_key": KEY, "atlas_api_key": KEY}
+    settings = load_settings(market="binance", market_venues="kraken,coinbase,tiingo,atlas", **keys)
+    market = market_from(settings, FakeClock(NOW_MS), topics=[topic] if token else [])
+    named = [venue.name_of("DOTUSD") for venue in market.venues]
+    assert named == [f"{base}USD", f"{base}-USD", f"{base.lower()}usd", f"tiingo_{base.lower()}usd_1min"]
 
 
 def test_a_venue_without_its_key_is_named_and_the_others_serve() -> None:
     settings = load_settings(market="binance", market_venues="atlas,kraken,tiingo", tiingo_api_key=KEY)
     with capture_logs() as lines:
-        market = market_from(settings, FakeClock(NOW_MS))
+        market = market_from(settings, FakeClock(NOW_MS), topics=())
     assert [line["venue"] for line in lines if line["event"] == "venue_without_key"] == ["atlas"]
     assert [venue.offer.name for venue in market.venues] == ["atlas", "kraken", "tiingo"]

@@ -14,7 +14,6 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerE
 from market.klines import Klines
 from market.quality import Aside
 from market.reading import time_ms
-from market.rest_venue import usd_base
 from market.tiingo import PAGE_ROWS, RUN_OUT_S, Tiingo, bars, tops
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.market.bodies import CELLS, assert_keeps_rules
@@ -298,7 +297,6 @@ def test_any_bytes_are_a_price_in_the_past_or_a_named_error(body: bytes | str) -
     [("ETHUSDT", "ETH"), ("ETHUSDC", "ETH"), ("ETHUSD", "ETH"), ("USDCUSDT", "USDC"), ("1INCHUSDT", "1INCH")],
 )
 def test_the_base_of_a_symbol_in_dollars_is_known(tiingo: Tiingo, symbol: str, base: str) -> None:
-    assert usd_base("tiingo", symbol) == base
     assert tiingo.name_of(symbol) == f"{base.lower()}usd"
 
 

@@ -12,6 +12,7 @@ from core.settings import load_settings
 from core.topic import Target, Topic
 from market.binance import Binance
 from market.klines import Klines
+from market.listings import Listings
 from market.store import KlineStore
 from model.heads import MINUTE, panels_for, training_start_ms
 from model.registry import Registry
@@ -87,6 +88,8 @@ def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None, time_
     clock = clock or SystemClock()
     nowhere = f"http://127.0.0.1:{free_port()}"
     plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
+    listings = Listings((), topics, threading.Event())
+    listings.start()
     return Updater(
         settings=load_settings(data_dir=data_dir, training_days=DAYS),
         plans=plans,
@@ -96,5 +99,6 @@ def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None, time_
         state=StateFile(data_dir, clock, plans),
         clock=clock,
         stop=threading.Event(),
+        listings=listings,
         time_limit_s=time_limit_s,
     )

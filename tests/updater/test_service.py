@@ -12,7 +12,10 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError
 from core.settings import load_settings
 from core.topic import Topic
-from tests.fakes import FakeClock, random_walk_klines
+from market.binance import Binance
+from market.listings import Listings
+from market.simulated import SimulatedExchange
+from tests.fakes import FakeClock, entry_of, random_walk_klines
 from tests.updater.folder import BTC, ETH, ETH_8H, TINY, updater_on, walk
 from updater.process import Stopped
 from updater.service import StoppableClock, Updater, train_once
@@ -160,6 +163,34 @@ def test_a_symbol_without_klines_is_left_out_and_tried_again_without_training(pu
     assert updater.state.panel("minute").failures == 2
     updater.store.append("SOLUSDT", walk("SOLUSDT", SystemClock().now_ms()))
     assert "time limit" in outcome_of(updater, again=True).reason, "with news of it, it trains"
+
+
+@pytest.mark.parametrize("topic", [ETH, BTC], ids=["a symbol", "the leader"])
+def test_a_symbol_that_a_venue_lists_as_another_pair_is_not_trained_on(published: Path, topic: Topic) -> None:
+    updater, symbol, token = updater_on(published, topic), topic.symbol, topic.token
+    with SimulatedExchange() as exchange:
+        exchange.fail_next("/api/v3/exchangeInfo", 1, status=200, body=entry_of(symbol, token, "EUR"))
+        venue = Binance([exchange.url], "", SystemClock(), patience_s=0)
+        listings = Listings([venue], [topic], updater.stop)
+        listings.start()
+        outcome = outcome_of(replace(updater, listings=listings))
+    says = f"{symbol}: cannot answer for {token}: binance lists it as {token} in EUR, not {token} in dollars"
+    assert (outcome.ok, says in outcome.reason) == (False, True), outcome.reason
+
+
+def test_another_pair_leaves_the_other_symbols_to_be_trained_on(published: Path) -> None:
+    updater = updater_on(published, ETH, SOL)
+    updater.store.append("SOLUSDT", walk("SOLUSDT", SystemClock().now_ms()))
+    before = {"SOLUSDT": "no klines"}
+    updater.state.finish(Outcome(panel="minute", ok=True, version="v", finished_ms=1, took_s=1.0, missing=before))
+    with SimulatedExchange() as exchange:
+        exchange.fail_next("/api/v3/exchangeInfo", 1, status=200, body=entry_of("SOLUSDT", "SOL", "BTC"))
+        venue = Binance([exchange.url], "", SystemClock(), patience_s=0)
+        listings = Listings([venue], [SOL], updater.stop)
+        listings.start()
+        outcome = outcome_of(replace(updater, listings=listings), again=True)
+    assert (outcome.ok, outcome.version) == (True, "v"), "left out again: there is no news to train on"
+    assert "binance lists it as SOL in BTC" in outcome.missing["SOLUSDT"]
 
 
 def test_a_symbol_that_was_left_out_makes_nothing_due(published: Path) -> None:

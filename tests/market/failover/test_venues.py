@@ -38,7 +38,7 @@ def settings(first: Venue, second: Venue, tmp_path: Path) -> Settings:
 
 
 def updater(settings: Settings, clock: FakeClock) -> Failover:
-    return market_from(settings, clock, patience_s=0, writes=True)
+    return market_from(settings, clock, topics=(), patience_s=0, writes=True)
 
 
 def said_in(settings: Settings) -> dict[str, dict[str, object]]:
@@ -121,7 +121,7 @@ def test_no_candle_is_handed_on_whose_level_cannot_be_kept(settings: Settings, c
 
 
 def test_inference_writes_nothing(settings: Settings, clock: FakeClock) -> None:
-    market = market_from(settings, clock, patience_s=0)
+    market = market_from(settings, clock, topics=(), patience_s=0)
     newest(market)
     market.klines("ETHUSDT", MINUTE_MS, NOW_MS - HOUR_MS, NOW_MS)
     assert not (settings.klines_dir / STANDING).exists()
