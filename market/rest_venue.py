@@ -94,8 +94,8 @@ class RestVenue(Venue):
         base, quote = split_symbol(symbol, self._tokens.get(symbol, ""))
         if not quote or not re.fullmatch(r"[A-Z0-9]+", base):
             raise UnknownSymbol(
-                f"{name} has prices in USD, and {symbol!r} is not a symbol in USDT, USDC or USD: set {SYMBOL_SETTING} to "
-                f'one such as "ETHUSDT", or leave {name} out of MARKET_VENUES'
+                f"{name} has prices in USD, and {symbol!r} is not a symbol in USDT, USDC or USD: set {SYMBOL_SETTING} "
+                f'to one such as "ETHUSDT", or leave {name} out of MARKET_VENUES'
             )
         return base
 
