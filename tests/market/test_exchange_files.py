@@ -456,9 +456,9 @@ def test_times_in_another_unit_are_told_as_that(tmp_path: Path, first: int, says
         pytest.param("a.csv", b"\xff\xfe\x00\x01", "file|column", id="no text"),
         pytest.param(
             "a.csv",
-            "".join(f"{START_MS + row + row * MINUTE_MS},1,1,1,1,1\n" for row in range(1, 10)).encode(),
-            "9 of 9 rows are no klines, the first: line 1: column 1 '1700006460001' must be where a candle of 1m opens",
-            id="not on the grid",
+            "".join(f"{START_MS + row + row * MINUTE_MS // 2},1,1,1,1,1\n" for row in range(1, 9)).encode(),
+            "8 of 8 rows are no klines, the first: line 1: column 1 '1700006430001' must be where a candle of 1m opens",
+            id="two rows in each minute",
         ),
         pytest.param("a.parquet", b"PAR1", "no Parquet file", id="torn Parquet"),
         pytest.param("a.zip", b"PK", "not a zip", id="torn zip"),
