@@ -394,10 +394,11 @@ def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
         run = known.merge(klines)
     if len(run) < 2:
         return Doubts()
-    usual = float(np.median(np.log(run.high / run.low)))
+    step = np.diff(np.log(run.close))
+    # Of a thin pair, whose candles are flat, the steps between them say what is usual.
+    usual = float(np.median(np.maximum(np.log(run.high / run.low)[1:], np.abs(step))))
     minutes = run.interval_ms / MINUTE_MS
     bound = max(LEAST_LEAP * minutes**0.25, LEAP_RANGES * usual)
-    step = np.diff(np.log(run.close))
     # Over a hole it may go as much farther as a random walk does.
     far = np.abs(step) > bound * np.sqrt(np.diff(run.open_time_ms) / run.interval_ms)
     up, down = far & (step > 0), far & (step < 0)

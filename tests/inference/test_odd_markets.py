@@ -108,7 +108,7 @@ def test_a_level_that_is_minutes_old_is_told_as_what_is_waited_for(tmp_path: Pat
     gone = np.where(np.arange(len(walk)) >= 300 - 5, 100.0, 1.0)
     trades(venue, "ETHUSDT", replace(walk, **{name: getattr(walk, name) * gone for name in PRICE_COLUMNS}))
     with serving(tmp_path, venue) as url:
-        says(url, "used when 10 more candles have stayed there, or a second venue has it")
+        says(url, "used when 10 more candles have stayed there, or it comes for the third time, or a second venue has it")
     with (
         Venue().running() as second,
         serving(tmp_path, venue, MARKET_VENUES="binance,binanceus", BINANCE_US_REST_URLS=second.url) as url,

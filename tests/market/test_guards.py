@@ -101,7 +101,7 @@ def test_a_listing_of_just_now_is_stored_ten_minutes_later(
     venue.has_archives = False
     report = synced(store, market, clock)
     assert len(stored(store)) == 1
-    assert "used when 10 more candles have stayed there, or a second venue has it" in _line_of(report)
+    assert "used when 10 more candles have stayed there, or it comes for the third time, or a second venue has it" in _line_of(report)
     clock.time_ms += BELIEVED_AFTER_MS
     assert synced(store, market, clock).remark == ""
     np.testing.assert_allclose(stored(store).close, whole.close[: 4 + BELIEVED_AFTER_MS // MINUTE_MS], atol=1e-8)
