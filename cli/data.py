@@ -333,8 +333,7 @@ def verify(
             faults += len(damaged) + bool(tail)
             if tail:
                 notes.append(f"tail of {_name(one)}: {tail}")
-            if refused := store.refused(*one):
-                notes.append(f"{_name(one)}: {refused}")
+            notes += [f"{_name(one)}: {refused}" for refused in [store.refused(*one)] if refused]
             if repair and damaged:
                 notes += [f"set aside: {path}" for path in store.repair(*one)]
             if repair and (damaged or tail):

@@ -200,12 +200,7 @@ class Belief:
             first = starts[number]
             if is_right[number] is False:
                 odd.append(number)
-            elif (
-                is_right[number]
-                or level is None
-                or _alike(run.close[first], level)
-                or first in known
-            ):
+            elif is_right[number] or level is None or _alike(run.close[first], level) or first in known:
                 marked += [] if level is None or _alike(run.close[first], level) else [first]
                 level = float(run.close[ends[number] - 1])
             else:  # nobody says, and it is a new level

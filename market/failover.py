@@ -109,7 +109,7 @@ class Failover(MarketData):
                 silent.append((venue, klines))
                 self._was_in_vain(venue, symbol, series)
                 continue
-            self._endings.went_on(symbol, (start_ms, end_ms))
+            self._endings.went_on(symbol, klines.end_ms)
             for other, _ in silent:
                 self._health.silent(other, symbol)
             return self._filled(venue, symbol, self._taken(venue, symbol, klines, (start_ms, end_ms)))

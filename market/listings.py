@@ -8,7 +8,7 @@ import structlog
 
 from core.errors import UnknownSymbol, WorkerError
 from core.topic import DOLLARS, PROXIES, Topic
-from market.provider import Venue
+from market.provider import Listing, Venue
 
 log = structlog.get_logger()
 
@@ -24,22 +24,33 @@ def doubt(venues: Sequence[Venue], symbol: str, token: str) -> str:
         if venue.offer.key_missing:
             continue
         try:
-            listing = venue.listing(symbol)
-        except UnknownSymbol:
-            lacking.append(f"{name} does not list it")
-            continue
+            listing, lacks = lack(venue, symbol)
         except WorkerError:
             unasked.append(f"{name} could not be asked")
             continue
+        if lacks:
+            lacking.append(lacks)
+            continue
         if listing is None:
             return ""
-        if not listing.trades:
-            lacking.append(f"{name} has halted or delisted it")
-            continue
         if listing.base not in (token.upper(), *PROXIES.get(token.upper(), ())) or listing.quote not in DOLLARS:
             return f"{name} lists it as {listing.base} in {listing.quote}, and Token is {token}"
         return ""
     return ", ".join([*lacking, *unasked]) if lacking else ""
+
+
+def lack(venue: Venue, symbol: str) -> tuple[Listing | None, str]:
+    """What a venue's own list says of a symbol, and in words why it does not trade there; empty where it does.
+
+    Raises:
+        WorkerError: the venue could not be asked.
+    """
+    name = venue.offer.name
+    try:
+        listing = venue.listing(symbol)
+    except UnknownSymbol:
+        return None, f"{name} does not list it"
+    return listing, f"{name} has halted or delisted it" if listing and not listing.trades else ""
 
 
 def doubts(venues: Sequence[Venue], topics: Sequence[Topic], timeout_s: float) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines
 from market.archive import read_archive, unzipped
 from market.exchange_files import ending_of, read_klines, write_klines
@@ -225,6 +225,19 @@ def test_six_columns_without_a_header_are_time_prices_and_volume(tmp_path: Path)
 def shuffled(*places: int) -> str:
     """The archive's columns in another order."""
     return "\n".join(",".join(line.split(",")[place] for place in places) for line in LINES)
+
+
+def test_minutes_that_lie_differently_far_off_the_grid_are_taken_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [line.split(",") for line in LINES]
+    late = [(int(row[0]) + 1 + 37 * number % 50_000, row[1:6]) for number, row in enumerate(rows)]
+    path.write_text("".join(f"{at_ms},{','.join(cells)}\n" for at_ms, cells in late))
+    found = read_klines(path, MINUTE_MS, NOW_MS)
+    np.testing.assert_array_equal(found.klines.open_time_ms, PLAIN.open_time_ms)
+    np.testing.assert_array_equal(found.klines.close, PLAIN.close)
+    assert not found.refused
+    (said,) = found.notes
+    assert f"{len(PLAIN):,} rows used, and odd, the first of {iso(late[0][0])}: open time is off the grid, not" in said
 
 
 @pytest.mark.parametrize(

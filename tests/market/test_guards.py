@@ -101,7 +101,7 @@ def test_a_listing_of_just_now_is_stored_ten_minutes_later(
     venue.has_archives = False
     report = synced(store, market, clock)
     assert len(stored(store)) == 1
-    assert "used when 10 more candles have stayed there, or it comes for the third time, or a second venue has it" in _line_of(report)
+    assert "10 more candles have stayed there, or it comes for the third time, or a second venue" in _line_of(report)
     clock.time_ms += BELIEVED_AFTER_MS
     assert synced(store, market, clock).remark == ""
     np.testing.assert_allclose(stored(store).close, whole.close[: 4 + BELIEVED_AFTER_MS // MINUTE_MS], atol=1e-8)
@@ -199,6 +199,39 @@ def test_where_most_rows_are_wrong_the_message_says_how_many_and_right_ones_are_
     clock.time_ms += 2_000
     assert synced(store, market, clock).failure is None
     np.testing.assert_array_equal(stored(store).open_time_ms, WALK.open_time_ms)
+
+
+@pytest.mark.parametrize(
+    ("status", "lists"),
+    [
+        pytest.param("BREAK", " (binance has halted or delisted it)", id="halted"),
+        pytest.param("TRADING", " (binance lists it as trading)", id="trading"),
+        pytest.param("", " (binance does not list it)", id="not listed"),
+        pytest.param(None, "", id="no list"),
+    ],
+)
+@pytest.mark.parametrize("minutes", [6, 30, 300, 1439])
+def test_a_pair_whose_candles_ended_today_is_told_with_what_is_known(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock, minutes: int, status: str | None, lists: str
+) -> None:
+    venue.add("ETHUSDT", random_walk_klines(600, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
+    venue.add("BTCUSDT", random_walk_klines(600, start_ms=END_MS - 600 * MINUTE_MS))
+    venue.has_archives = False
+
+    def handle(path: str, query: dict[str, str]) -> Answer | None:
+        if path != "/api/v3/exchangeInfo" or status is None:
+            return None
+        if not status:
+            return Answer('{"code":-1121,"msg":"Invalid symbol."}', 400)
+        return Answer(json.dumps({"symbols": [{"symbol": "ETHUSDT", "status": status}]}))
+
+    venue.handler = handle
+    sync_series(store, market, "BTCUSDT", MINUTE_MS, END_MS - 600 * MINUTE_MS, NOW_MS)
+    closed = iso(END_MS - minutes * MINUTE_MS)
+    said = f"newest candle of ETHUSDT closed {closed}{lists}: halted, delisted or renamed? Its next candle is answered"
+    assert said in _line_of(synced(store, market, clock))
+    venue.add("ETHUSDT", random_walk_klines(600 + minutes, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
+    assert synced(store, market, clock).remark == ""
 
 
 def test_a_pair_whose_candles_ended_is_told_by_a_sync(
@@ -324,7 +357,8 @@ def test_a_part_that_is_refused_as_a_whole_is_named(
         if path != "/api/v3/klines":
             return None
         rows = rest_rows(days.between(int(query["startTime"]), int(query["endTime"]) + 1))[:1000]
-        return Answer(json.dumps([[*r[:4], "NaN" if bad[0] <= int(str(r[0])) < bad[1] else r[4], *r[5:]] for r in rows]))
+        told = [[*r[:4], "NaN" if bad[0] <= int(str(r[0])) < bad[1] else r[4], *r[5:]] for r in rows]
+        return Answer(json.dumps(told))
 
     venue.handler = handle
     start_ms = int(days.open_time_ms[0])

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,7 +244,7 @@ def test_minutes_that_are_five_minutes_apart_are_another_interval(first: Venue, 
 
 
 def alternating(rows: int, factor: float) -> Klines:
-    """The long walk whose prices, from ``NOW_MS`` on, are at another level in every other stretch of so many candles."""
+    """The long walk, from ``NOW_MS`` on at another level in every other stretch of so many candles."""
     minute = (LONG.open_time_ms - NOW_MS) // MINUTE_MS
     gone = np.where((minute >= 0) & (minute // rows % 2 == 0), factor, 1.0)
     return replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
@@ -277,8 +278,9 @@ def test_a_pair_that_bounces_by_a_ninth_each_minute_has_no_spikes(first: Venue, 
     """A thin one, whose candles are flat: how far it goes from one to the next is what is usual."""
     lone = alone(first, clock)
     close = np.where(np.arange(len(WALK)) % 2, 2220.0, 2000.0)
-    flat = dict.fromkeys(PRICE_COLUMNS, close)
-    thin = replace(WALK, **flat, quote_volume=WALK.volume * close, taker_buy_quote=WALK.taker_buy_base * close)
+    columns: dict[str, Any] = dict.fromkeys(PRICE_COLUMNS, close)
+    columns |= {"quote_volume": WALK.volume * close, "taker_buy_quote": WALK.taker_buy_base * close}
+    thin = replace(WALK, **columns)
     first.series["ETHUSDT", "1m"] = thin
     assert_prices_equal(newest(lone, rows=100), thin.tail(100))
     assert not lone.aside.counts
