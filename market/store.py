@@ -318,8 +318,8 @@ class KlineStore:
         rows = sum(end - start for start, end, *_ in spans) // interval_ms
         first_ms, _, asked_ms, why = spans[0]
         return (
-            f"{rows:,} row{'s' if rows > 1 else ''} refused, the first of {iso(first_ms)}: {why} (asked for again by "
-            f"the first sync after {iso(asked_ms + ABSENT_FOR_MS)})"
+            f"{rows:,} row{'s' if rows > 1 else ''} refused, the first of {_minute(first_ms)}: {why} (asked for again by "
+            f"the first sync after {_minute(asked_ms + ABSENT_FOR_MS)})"
         )
 
     def _runs(self, symbol: str, interval_ms: int) -> list[Span]:
@@ -606,6 +606,10 @@ class KlineStore:
             raise WorkerError(
                 f"{path}: cannot be read: {error.strerror}; check the owner and mode of its folder"
             ) from error
+
+
+def _minute(ms: int) -> str:
+    return iso(ms)[:16].replace("T", " ") + "Z"
 
 
 def _leaps_in(klines: Klines) -> tuple[Span, ...]:

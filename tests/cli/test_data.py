@@ -127,8 +127,8 @@ def test_gaps_are_told_with_what_the_venue_said(tmp_path: Path, store: KlineStor
     ]
     _, shown, _ = data(tmp_path, "verify", "--offline")
     assert (
-        "ETHUSDT-1m: 1 row refused, the first of 2023-11-15T16:40:00.000Z: low is above open or close (asked for again "
-        "by the first sync after 2023-11-17T00:00:00.000Z)"
+        "ETHUSDT-1m: 1 row refused, the first of 2023-11-15 16:40Z: low is above open or close (asked for again "
+        "by the first sync after 2023-11-17 00:00Z)"
     ) in shown
     assert data(tmp_path, "gaps", "--symbol", "BTCUSDT")[1] == f"no gaps\nklines: {store.root}\n"
 
