@@ -318,8 +318,8 @@ class KlineStore:
         rows = sum(end - start for start, end, *_ in spans) // interval_ms
         first_ms, _, asked_ms, why = spans[0]
         return (
-            f"{rows:,} row{'s' if rows > 1 else ''} refused, the first of {_minute(first_ms)}: {why} (asked for again by "
-            f"the first sync after {_minute(asked_ms + ABSENT_FOR_MS)})"
+            f"{rows:,} row{'s' if rows > 1 else ''} refused, the first of {_minute(first_ms)}: {why} (asked for again "
+            f"by the first sync after {_minute(asked_ms + ABSENT_FOR_MS)})"
         )
 
     def _runs(self, symbol: str, interval_ms: int) -> list[Span]:
