@@ -324,7 +324,8 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(
         return Answer(json.dumps([told[number] for number in inside]))
 
     venue.handler = handle
-    first = f"3 rows refused, the first of {iso(int(WALK.open_time_ms[600]))[:16].replace('T', ' ')}Z: high is below open or close"
+    at = iso(int(WALK.open_time_ms[600]))[:16].replace("T", " ")
+    first = f"3 rows refused, the first of {at}Z: high is below open or close"
     until = f"asked for again by the first sync after {iso(NOW_MS + DAY_MS)[:16].replace('T', ' ')}Z"
     start_ms = int(WALK.open_time_ms[0])
     for _ in range(2):
