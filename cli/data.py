@@ -196,6 +196,7 @@ def sync(
                     "interval": INTERVALS.get(report.interval_ms, str(report.interval_ms)),
                     "fetched": report.fetched,
                     "gaps": [{"from": iso(start_ms), "to": iso(end_ms)} for start_ms, end_ms in report.gaps],
+                    "refused": report.refused,
                     "set_aside": [str(path) for path in report.set_aside],
                     "failure": str(report.failure or ""),
                 }
@@ -285,9 +286,10 @@ def _line_of(report: "SyncReport") -> str:
             if report.gaps
             else []
             if report.failure
-            else ["no gaps"]
+            else ["no other gaps" if report.refused else "no gaps"]
         ),
     ]
+    parts += [report.refused] if report.refused else []
     parts += [f"{path.name} was damaged and set aside" for path in report.set_aside]
     if report.failure:
         parts.append(f"FAILED: {report.failure}")
@@ -333,6 +335,7 @@ def verify(
             faults += len(damaged) + bool(tail)
             if tail:
                 notes.append(f"tail of {_name(one)}: {tail}")
+            notes += [f"{_name(one)}: {refused}" for refused in [store.refused(*one)] if refused]
             if repair and damaged:
                 notes += [f"set aside: {path}" for path in store.repair(*one)]
             if repair and (damaged or tail):
@@ -398,7 +401,7 @@ def gaps(
     interval: IntervalsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Holes between the first and the newest stored kline, and whether the venue said that it has none."""
+    """Holes between the first and the newest stored kline, and whether the venue has none or its rows were refused."""
     store = _store(data_dir)
     table: list[dict[str, str | int]] = []
     empty = []
@@ -408,7 +411,9 @@ def gaps(
         for gap in store.gaps(*one):
             row: dict[str, str | int] = {"series": _name(one), "from": iso(gap.start_ms), "to": iso(gap.end_ms)}
             row["rows"] = (gap.end_ms - gap.start_ms) // one[1]
-            row["venue has none"] = "not said" if gap.absent_ms is None else f"said so {_moment(gap.absent_ms)}"
+            asked = "" if gap.absent_ms is None else _moment(gap.absent_ms)
+            said = f"no: refused {asked}: {gap.why}" if gap.why else f"said so {asked}"
+            row["venue has none"] = said if asked else "not said"
             table.append(row)
     if as_json:
         print_json({"gaps": table, "empty": empty})

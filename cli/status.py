@@ -304,7 +304,7 @@ def _series_table(series: Mapping[str, Any], width: int) -> RenderableType:
         Column(heading="newest kline"),
         Column(heading="gaps", right=True),
         Column(heading="last sync"),
-        Column(heading="failure", wraps=True),
+        Column(heading="failure, or rows refused", wraps=True),
     )
     rows = [
         (
@@ -312,7 +312,7 @@ def _series_table(series: Mapping[str, Any], width: int) -> RenderableType:
             _when(entry["newest_ms"]) if entry["newest_ms"] else "none",
             str(entry["gaps"]),
             _when(entry["synced_ms"]),
-            Text(entry["reason"], style=BAD),
+            Text(entry["reason"], style=BAD) if entry["reason"] else Text(entry.get("refused", "")),
         )
         for name, entry in series.items()
     ]

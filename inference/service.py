@@ -222,7 +222,9 @@ class InferenceService:
         outlook = self._outlooks.get(topic.key)
         if outlook is None:
             fault = self._kline_fault(topic)
-            raise StaleKlines(f"topic {topic.key}: {fault or f'starting: {self._missing_market(topic)}'}")
+            interval_ms = panel_of(topic.horizon_min).interval_ms
+            starting = f"starting: no {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
+            raise StaleKlines(f"topic {topic.key}: {fault or starting}")
         anchor = self._anchor(outlook, now_ms)
         forecast, reason = self._forecast(outlook, now_ms)
         # Of a return nothing is carried.
@@ -359,7 +361,7 @@ class InferenceService:
 
     def _missing_market(self, topic: Topic) -> str:
         interval_ms = panel_of(topic.horizon_min).interval_ms
-        return self._kline_fault(topic) or f"no fresh {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
+        return self._kline_fault(topic) or f"no newer {interval_ms // MINUTE_MS}m candle of {topic.symbol} was told"
 
     def _kline_fault(self, topic: Topic) -> str:
         return self._live.kline_fault(topic.symbol, panel_of(topic.horizon_min).interval_ms)

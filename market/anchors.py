@@ -51,7 +51,7 @@ class Anchors:
     def __init__(self) -> None:
         self._believed: dict[str, Price] = {}
         self._usual: dict[str, _Usual] = {}
-        self._doubts: dict[str, _Doubt] = {}
+        self._doubts: dict[tuple[str, bool], _Doubt] = {}  # by symbol and whether it was asked for
         self._seldom = Seldom()
         self._offering = threading.Lock()
         self.refused = 0  # offers that were doubted
@@ -70,23 +70,27 @@ class Anchors:
         close = Price(price=float(tail.close[-1]), asof_ms=tail.end_ms)
         self._usual[symbol] = _Usual(price=close, limit=min(MOST_LIMIT, max(LEAST_LIMIT, limit)))
 
-    def offer(self, symbol: str, price: Price, now_ms: int) -> bool:
+    def offer(self, symbol: str, price: Price, now_ms: int, *, asked: bool = False) -> bool:
         """Believe ``price``, if it is newer than the believed one and can be.
 
-        What is too far from the price before is doubted until ``CONFIRMATIONS`` in a row agree, over a second at
-        least. How far is too far grows with the time since that price, as a random walk's distance does.
+        What is too far from the price before is doubted until ``CONFIRMATIONS`` in a row of its source agree, over a
+        second at least. How far is too far grows with the time since that price, as a random walk's distance does.
+        Where the believed price is that far from the newest candle, one that was asked for and is not takes its place.
 
         Args:
             price: from any source; its ``asof_ms`` by our clock.
+            asked: it was asked for, and not told by a stream.
         Returns:
             Whether it is the believed price now.
         """
         with self._offering:
             known = self._believed.get(symbol)
-            if known and price.asof_ms < known.asof_ms and not is_ahead(known.asof_ms, now_ms):
+            decides = asked and not self.agrees(symbol) and self._is_near(symbol, price, self._usual[symbol].price)
+            if known and price.asof_ms < known.asof_ms and not is_ahead(known.asof_ms, now_ms) and not decides:
                 return False
-            if self.is_usual(symbol, price) or self._is_confirmed(symbol, price):
-                self._doubts.pop(symbol, None)
+            if decides or self.is_usual(symbol, price) or self._is_confirmed(symbol, price, asked=asked):
+                for key in ((symbol, True), (symbol, False)):
+                    self._doubts.pop(key, None)
                 self._believed[symbol] = price
                 return True
             self.refused += 1
@@ -101,19 +105,27 @@ class Anchors:
         usual, known = self._usual.get(symbol), self._believed.get(symbol)
         if usual is None:
             return True
-        last = known if known and known.asof_ms >= usual.price.asof_ms else usual.price
-        minutes = max(1.0, abs(price.asof_ms - last.asof_ms) / MINUTE_MS)
-        return abs(math.log(price.price / last.price)) <= usual.limit * math.sqrt(minutes)
+        return self._is_near(symbol, price, known if known and known.asof_ms >= usual.price.asof_ms else usual.price)
 
-    def _is_confirmed(self, symbol: str, price: Price) -> bool:
-        """Count it among the doubted ones that it agrees with; whether they are enough now."""
-        doubt, known = self._doubts.get(symbol), self._believed.get(symbol) or self._usual[symbol].price
+    def agrees(self, symbol: str) -> bool:
+        """Whether the believed price is as near to the newest candle's close as is usual, or one of them not known."""
+        known, usual = self._believed.get(symbol), self._usual.get(symbol)
+        return known is None or usual is None or self._is_near(symbol, known, usual.price)
+
+    def _is_near(self, symbol: str, price: Price, other: Price) -> bool:
+        minutes = max(1.0, abs(price.asof_ms - other.asof_ms) / MINUTE_MS)
+        return abs(math.log(price.price / other.price)) <= self._usual[symbol].limit * math.sqrt(minutes)
+
+    def _is_confirmed(self, symbol: str, price: Price, *, asked: bool) -> bool:
+        """Count it among the doubted ones of its source that it agrees with; whether they are enough now."""
+        key, known = (symbol, asked), self._believed.get(symbol) or self._usual[symbol].price
+        doubt = self._doubts.get(key)
         if (
             doubt is None
             or price.asof_ms < doubt.since_ms
             or abs(math.log(price.price / doubt.price)) > self._agreeing(symbol, doubt.price, known.price)
         ):
-            self._doubts[symbol] = _Doubt(price=price.price, since_ms=price.asof_ms)
+            self._doubts[key] = _Doubt(price=price.price, since_ms=price.asof_ms)
             return False
         doubt.price, doubt.count = price.price, doubt.count + 1
         return doubt.count >= CONFIRMATIONS and price.asof_ms - doubt.since_ms >= CONFIRMED_AFTER_MS

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import structlog
@@ -31,6 +31,7 @@ LONGEST_HOLE_ROWS = 300  # before a leap, over which a second venue is asked how
 log = structlog.get_logger()
 
 ALIKE = MOST_LEAP / 2  # of ln(price): so near two are of one level
+KNOWN_VISITS = 3  # a level that comes so often is the market's, and no slip of a unit
 MOST_ASKED = 20  # leaps of one answer that a second venue is asked about, the newest
 OTHER_LEVEL = "at another level than the rows around it, and no second venue has the like"
 
@@ -53,7 +54,6 @@ NOBODY = _Elsewhere(np.nan, np.nan, np.nan)
 class _SortedOut:
     """Open times of a run with leaps beyond ``MOST_LEAP``."""
 
-    leaps: frozenset[int] = frozenset()
     odd: tuple[int, ...] = ()  # rows that are not used
     marked: tuple[int, ...] = ()  # first rows of other levels that are
     held_ms: int | None = None  # from here on it is to be seen
@@ -72,7 +72,6 @@ class _SortedOut:
         """By the rows of a run; ``odd`` are numbers of stretches."""
         rows = [row for number in odd for row in range(starts[number], ends[number])]
         return cls(
-            leaps=frozenset(_times(run, starts[1:])),
             odd=tuple(_times(run, rows)),
             marked=tuple(_times(run, marked)),
             held_ms=None if held is None else int(run.open_time_ms[held]),
@@ -119,6 +118,8 @@ class Belief:
             if not alone and among is None:
                 self._held.pop((symbol, interval_ms), None)
             return klines
+        known = set(_times(run, _known_levels(run)))
+        doubts = replace(doubts, spikes=tuple(at_ms for at_ms in doubts.spikes if at_ms not in known))
         sorted_out = self._levels_of(venue, symbol, run, doubts, recent)
         self._refuse_leaps(venue, symbol, run, doubts, recent)
         refused = [
@@ -129,8 +130,8 @@ class Belief:
         refused += [_row(klines, at_ms, OTHER_LEVEL) for at_ms in sorted_out.odd if at_ms in klines.open_time_ms]
         keep = ~np.isin(klines.open_time_ms, [row.open_time_ms for row in refused])
         held_ms = sorted_out.held_ms
-        leap_ms = doubts.leap_ms
-        if leap_ms is not None and leap_ms not in sorted_out.leaps and self._is_alone(venue, symbol, run, leap_ms):
+        leap_ms = None if doubts.leap_ms in _times(run, unit_leaps(run)) else doubts.leap_ms
+        if leap_ms is not None and self._is_alone(venue, symbol, run, leap_ms):
             held_ms = leap_ms if held_ms is None else min(held_ms, leap_ms)
         if held_ms is not None:  # it comes again with the next question, and is believed when it has stayed
             keep &= klines.open_time_ms < held_ms
@@ -156,7 +157,8 @@ class Belief:
         said = f"{symbol} leaps by {_percent(run, held_ms)} at {iso(held_ms)}, and no second venue has it"
         self._held[key] = (
             held_ms,
-            f"{said}: used when {rows} more candles have stayed there, or a second venue has it",
+            f"{said}: used when {rows} more candles have stayed there, or it comes for the third time, or a second "
+            "venue has it",
         )
         if before[0] != held_ms:
             log.warning("leap_awaits_confirmation", venue=venue.offer.name, symbol=symbol, open=iso(held_ms), rows=rows)
@@ -165,7 +167,8 @@ class Belief:
         """Which stretches of a run, parted by leaps beyond ``MOST_LEAP``, are used.
 
         Where a second venue has candles of that time, its level decides. Where none has, a level that was left for
-        another and come back to is right, and a new one is believed when it has stayed for ``BELIEVED_AFTER_MS``.
+        another and come back to is right, and a new one is believed when it has stayed for ``BELIEVED_AFTER_MS`` or
+        comes for the third time.
 
         Raises:
             MalformedKlines: the newest stretch is not at a second venue's level: all is to be asked of that one.
@@ -179,6 +182,7 @@ class Belief:
         ]
         if not leaps:
             return _SortedOut()
+        known = set(_known_levels(run))
         starts, ends = [0, *leaps], [*leaps, len(run)]
         is_right: list[bool | None] = [None] * len(starts)
         for number, row in list(enumerate(leaps))[-MOST_ASKED:]:
@@ -196,7 +200,7 @@ class Belief:
             first = starts[number]
             if is_right[number] is False:
                 odd.append(number)
-            elif is_right[number] or level is None or _alike(run.close[first], level):
+            elif is_right[number] or level is None or _alike(run.close[first], level) or first in known:
                 marked += [] if level is None or _alike(run.close[first], level) else [first]
                 level = float(run.close[ends[number] - 1])
             else:  # nobody says, and it is a new level
@@ -294,6 +298,13 @@ def _is_known(known: Klines | None, run: Klines, row: int) -> bool:
     at_ms, close = int(run.open_time_ms[row]), float(run.close[row])
     same = () if known is None else known.between(at_ms, at_ms + known.interval_ms).close
     return any(abs(one / close - 1) < ROUNDING for one in same)
+
+
+def _known_levels(run: Klines) -> list[int]:
+    """The rows that leap beyond ``MOST_LEAP`` to a level that comes ``KNOWN_VISITS`` times."""
+    leaps = unit_leaps(run)
+    came = np.log(run.close[[0, *leaps]]) if leaps else np.empty(0)
+    return [row for row in leaps if (np.abs(np.log(run.close[row]) - came) <= ALIKE).sum() >= KNOWN_VISITS]
 
 
 def _alike(close: float, level: float) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from core.clock import DAY_MS
+from core.clock import DAY_MS, iso
 from core.errors import ConfigError, MalformedKlines
 from core.files import replace_file
 from market.archive import MICROSECONDS_FROM, csv_in_zip
@@ -187,7 +187,10 @@ def _klines_of(table: _Table, interval_ms: int, now_ms: int) -> KlineFile:
             raise MalformedKlines(f"{len(refused)} of {len(times)} rows are no klines, the first: {fault}")
     notes = [*table.notes, *(["times without an offset are read as UTC"] if dated else [])]
     if sifted.marked:
-        notes.append(f"{len(sifted.marked):,} rows used, and odd: {sifted.marked[0].reason}")
+        first_odd = sifted.marked[0]
+        notes.append(
+            f"{len(sifted.marked):,} rows used, and odd, the first of {iso(first_odd.open_time_ms)}: {first_odd.reason}"
+        )
     if "trades" in numbers:
         odd = np.flatnonzero(~_counts(numbers["trades"], numbers["volume"])).tolist()
         if len(odd) > MOST_MISFITS * len(times):

@@ -5,8 +5,8 @@ and prices in ``market.quotes``.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class _Series:
     borrowed: tuple[Span, ...] = ()  # candles that another venue told and the series' own was not asked for since
     lent: int = 0  # answers of other venues
     offered: bool = False  # whoever asks was told of those
+    refused: dict[int, str] = field(default_factory=dict)  # rows of parts that were refused as a whole
     in_vain: int = 0  # how often in a row the own venue then had nothing
     again_ms: int = 0  # not offered before
 
@@ -108,7 +109,7 @@ class Failover(MarketData):
                 silent.append((venue, klines))
                 self._was_in_vain(venue, symbol, series)
                 continue
-            self._endings.went_on(symbol, (start_ms, end_ms))
+            self._endings.went_on(symbol, klines.end_ms)
             for other, _ in silent:
                 self._health.silent(other, symbol)
             return self._filled(venue, symbol, self._taken(venue, symbol, klines, (start_ms, end_ms)))
@@ -145,9 +146,12 @@ class Failover(MarketData):
                 raise
         told, klines = ask(end_ms - part_ms, end_ms)
         for part_end_ms in range(end_ms - part_ms, start_ms, -part_ms):
+            part_start_ms = max(start_ms, part_end_ms - part_ms)
             try:
-                older = ask(max(start_ms, part_end_ms - part_ms), part_end_ms)
+                older = ask(part_start_ms, part_end_ms)
             except MalformedKlines as error:
+                rows = range(part_start_ms, part_end_ms, interval_ms)
+                self._series_of(symbol, interval_ms).refused |= dict.fromkeys(rows, str(error))
                 if count := self._seldom.due("part_refused", symbol, interval_ms):
                     log.warning("part_refused", symbol=symbol, interval_ms=interval_ms, reason=str(error), parts=count)
                 continue
@@ -157,6 +161,10 @@ class Failover(MarketData):
     def remark(self, symbol: str, interval_ms: int) -> str:
         """See the protocol."""
         return self._belief.why_held(symbol, interval_ms) or self._endings.of(symbol)
+
+    def refused(self, symbol: str, interval_ms: int) -> Mapping[int, str]:
+        """See the protocol."""
+        return self.aside.refused(symbol, interval_ms) | self._series_of(symbol, interval_ms).refused
 
     def _known_end_ms(self, symbol: str) -> int:
         return max((recent.end_ms for recent in self._levels.recents(symbol)), default=0)

@@ -12,7 +12,7 @@ import structlog
 
 from core.errors import MarketUnavailable, UnknownSymbol, WorkerError
 from core.topic import DOLLARS, Topic, bases_of
-from market.provider import Venue
+from market.provider import Listing, Venue
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0  # before venues that could not be asked are asked again
 
@@ -80,10 +80,7 @@ class Pair:
             try:
                 if name in away:
                     raise MarketUnavailable(name)
-                listing = venue.listing(self.symbol)
-            except UnknownSymbol:
-                self._said[name] = f"{name} does not list it"
-                continue
+                listing, lacks = lack(venue, self.symbol)
             except WorkerError as error:
                 unasked.append(name)
                 if isinstance(error, MarketUnavailable):
@@ -92,9 +89,23 @@ class Pair:
             if listing and (listing.base not in bases_of(self.token) or listing.quote not in DOLLARS):
                 wanted = f"{' or '.join(bases_of(self.token))} in dollars"
                 self.contradiction = f"{name} lists it as {listing.base} in {listing.quote}, not {wanted}"
-            self._said[name] = "" if listing is None or listing.trades else f"{name} has halted or delisted it"
+            self._said[name] = lacks
         self._unasked = unasked
         self.asked_of_all = not unasked or bool(self.contradiction)
+
+
+def lack(venue: Venue, symbol: str) -> tuple[Listing | None, str]:
+    """What a venue's own list says of a symbol, and in words why it does not trade there; empty where it does.
+
+    Raises:
+        WorkerError: the venue could not be asked.
+    """
+    name = venue.offer.name
+    try:
+        listing = venue.listing(symbol)
+    except UnknownSymbol:
+        return None, f"{name} does not list it"
+    return listing, f"{name} has halted or delisted it" if listing and not listing.trades else ""
 
 
 def pairs_of(topics: Iterable[Topic]) -> list[Pair]:

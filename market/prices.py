@@ -1,4 +1,4 @@
-"""The newest price of every symbol: from the stream while that tells it, else asked for over REST once a second."""
+"""The newest price of every symbol: from the stream while that tells it and goes with the candles, else over REST."""
 
 import threading
 import time
@@ -113,7 +113,8 @@ class PriceFeed:
         known = self.anchors.get(symbol)
         if not self._streaming or known is None:
             return True
-        return now_ms - known.asof_ms >= QUIET_MS or is_ahead(known.asof_ms, now_ms)
+        is_stale = now_ms - known.asof_ms >= QUIET_MS or is_ahead(known.asof_ms, now_ms)
+        return is_stale or not self.anchors.agrees(symbol)
 
     def _ask_and_note(self, symbols: list[str], now_ms: int) -> int:
         """Ask, and remember how it went; milliseconds from the question to the next one."""
@@ -131,7 +132,7 @@ class PriceFeed:
         self._faults = {symbol: fault for symbol, fault in self._faults.items() if symbol not in prices}
         now_ms = self._clock.now_ms()
         for symbol, price in prices.items():
-            self.anchors.offer(symbol, price, now_ms)
+            self.anchors.offer(symbol, price, now_ms, asked=True)
         return round(POLL_S * 1000)
 
     def _ask(self, symbols: list[str], now_ms: int) -> dict[str, Price]:

@@ -1,6 +1,6 @@
 """What the rest of the project may ask of a venue, what a venue tells by itself, and what may be counted on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +84,10 @@ class MarketData(Protocol):
     def remark(self, symbol: str, interval_ms: int) -> str:
         """Why the newest candles of a series are not told although venues answer; empty where they are."""
         return ""
+
+    def refused(self, symbol: str, interval_ms: int) -> Mapping[int, str]:
+        """By open time: why a row of a series that was told was not handed on; of this process, and not of all time."""
+        return {}
 
     def stream_factor(self, symbol: str) -> float | None:
         """What a price of the stream is multiplied by to be at the level of the symbol's series; None: not known."""

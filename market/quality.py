@@ -28,7 +28,8 @@ from market.klines import (
 
 # More of a batch than this: it is not rows that are wrong but the batch, with other columns or units.
 MOST_REFUSED = 0.5
-SHIFTED_ROWS = 3  # by chance rows do not lie equally far off the grid
+SHIFTED_ROWS = 3  # fewer rows off the grid are single slips
+LEAST_ALONE = 0.9  # of the rows off the grid: where more share their minute with another, no time says whose it is
 STEP_ROWS = 20  # of another interval are not taken for minutes with holes
 REMEMBERED = 100_000  # rows, so that one that is sent again and again counts once
 KEPT_BYTES = 1 << 20  # of rows kept aside; the file before it is kept as well
@@ -87,8 +88,8 @@ def sift(
         few: so many refused rows say nothing of the batch, which is part of one.
     Returns:
         The klines, the rows that break a rule, and those that are odd and used: a row whose prices keep the rules and
-        whose volumes contradict each other, without its quote and taker volumes; and where most rows lie equally far
-        off the grid, each of them, taken for the minute that it began in. Equal rows of one time are one row.
+        whose volumes contradict each other, without its quote and taker volumes; and where most rows lie off the grid,
+        each that is alone in its minute, taken for the minute that it began in. Equal rows of one time are one row.
     Raises:
         MalformedKlines: most rows break a rule, so the batch is something else; says how many, and names the first.
     """
@@ -120,8 +121,8 @@ def sorted_out(
         return Sifted(klines=Klines.empty(interval_ms))
     table = _table(columns, rows)
     order = np.argsort(open_time_ms, kind="stable")
-    times, table = open_time_ms[order], table[order]
-    times, shifted, shift_ms = _on_the_grid(interval_ms, times)
+    told_ms, table = open_time_ms[order], table[order]
+    times = _on_the_grid(interval_ms, told_ms)
     same = np.zeros(rows, np.bool_)  # as the row before
     clash = np.zeros(rows, np.bool_)
     if rows > 1:
@@ -133,10 +134,10 @@ def sorted_out(
         clash |= np.isin(times, times[clash])
     _check_step(interval_ms, times[times % interval_ms == 0])
 
-    def rows_of(reason: str, which: Bools, shift_ms: int = 0) -> list[RefusedRow]:
+    def rows_of(reason: str, which: Bools) -> list[RefusedRow]:
         return [
             RefusedRow(
-                open_time_ms=int(times[row]) + shift_ms,
+                open_time_ms=int(told_ms[row]),
                 reason=reason,
                 row=tuple(table[row].tolist()),
                 place=int(order[row]),
@@ -155,8 +156,9 @@ def sorted_out(
         odd |= broken & ~bad
     if strict:
         bad |= odd
-    off = f"open time is {shift_ms} ms off the grid: taken for the minute that it lies in"
-    marked += rows_of(off, shifted & ~bad, shift_ms)
+    off = np.unique((told_ms - times)[told_ms != times]).tolist()
+    how = f"{off[0]} ms off the grid" if len(off) == 1 else "off the grid, not equally far in all rows"
+    marked += rows_of(f"open time is {how}: taken for the minute that it lies in", (told_ms != times) & ~bad)
     good = ~bad & ~same
     table = np.where(odd[:, None] & np.isin(COLUMNS, CONTRADICTING), np.nan, table)
     klines = Klines(interval_ms=interval_ms, open_time_ms=times[good], **_columns(table[good]))
@@ -172,19 +174,19 @@ def _said(interval_ms: int, times: Ints, table: Floats, refused: Sequence[Refuse
     return f"{refused[0].reason}: row of {_time(refused[0].open_time_ms)}"
 
 
-def _on_the_grid(interval_ms: int, times: Ints) -> tuple[Ints, Bools, int]:
-    """Open times without what most of them are off the grid by, which of them were, and by how many ms.
+def _on_the_grid(interval_ms: int, times: Ints) -> Ints:
+    """Open times, each taken down to the grid that is alone in its minute, where most lie off the grid.
 
-    A venue whose minutes begin at another second, or whose clock is off, tells minutes all the same: each return is one
-    of a minute. Taken down to the grid, a row is never older than its time says.
+    A venue whose minutes begin at another second, or a program that noted when it read a candle, tells minutes all the
+    same, one row for each. Single rows off the grid are slips, which the next question or another venue sets right.
     """
-    off = times % interval_ms
-    found, counts = np.unique(off[times >= EARLIEST_MS], return_counts=True)
-    most = int(np.argmax(counts)) if len(counts) else 0
-    if not len(counts) or not found[most] or counts[most] < max(SHIFTED_ROWS, len(times) // 2 + 1):
-        return times, np.zeros(len(times), np.bool_), 0
-    shifted = (off == found[most]) & (times >= EARLIEST_MS)
-    return np.where(shifted, times - off, times), shifted, int(found[most])
+    down = times // interval_ms * interval_ms
+    minutes, claims = np.unique(np.unique(times) // interval_ms * interval_ms, return_counts=True)
+    off = (times != down) & (times >= EARLIEST_MS)
+    taken = off & np.isin(down, minutes[claims == 1])
+    if off.sum() < max(SHIFTED_ROWS, len(times) // 2 + 1) or taken.sum() < LEAST_ALONE * off.sum():
+        return times
+    return np.where(taken, down, times)
 
 
 def _check_step(interval_ms: int, times: Ints) -> None:
@@ -286,6 +288,15 @@ class Aside:
         with self._lock:
             return dict(self._marks)
 
+    def refused(self, symbol: str, interval_ms: int) -> dict[int, str]:
+        """By open time, as a venue told it: why the row was refused; as many as are remembered."""
+        with self._lock:
+            return {
+                at_ms: reason
+                for venue, its, interval, at_ms, reason in self._seen
+                if (its, interval) == (symbol, interval_ms) and (venue, its, reason) in self._counts
+            }
+
     def take(self, venue: str, symbol: str, interval_ms: int, sifted: Sifted, now_ms: int) -> None:
         """``put`` the refused rows of a batch and ``mark`` the odd ones."""
         self.put(venue, symbol, interval_ms, sifted.refused, now_ms)
@@ -383,10 +394,11 @@ def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
         run = known.merge(klines)
     if len(run) < 2:
         return Doubts()
-    usual = float(np.median(np.log(run.high / run.low)))
+    step = np.diff(np.log(run.close))
+    # Of a thin pair, whose candles are flat, the steps between them say what is usual.
+    usual = float(np.median(np.maximum(np.log(run.high / run.low)[1:], np.abs(step))))
     minutes = run.interval_ms / MINUTE_MS
     bound = max(LEAST_LEAP * minutes**0.25, LEAP_RANGES * usual)
-    step = np.diff(np.log(run.close))
     # Over a hole it may go as much farther as a random walk does.
     far = np.abs(step) > bound * np.sqrt(np.diff(run.open_time_ms) / run.interval_ms)
     up, down = far & (step > 0), far & (step < 0)

@@ -5,11 +5,12 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import structlog
@@ -37,8 +38,8 @@ from market.month_files import (
 )
 from market.tail import TAIL_ROWS, read_tail, write_tail
 
-# What the venue said it does not have is asked for again after a day: venues refill holes, and while the usual
-# host could not be reached a lesser one may have answered.
+# What the venue does not have, or told so that it was refused, is asked for again after a day: venues refill holes and
+# correct rows, and while the usual host could not be reached a lesser one may have answered.
 ABSENT_FOR_MS = DAY_MS
 END_OF_TIME_MS = 253_402_300_799_000  # the last second that is written with a year of four digits
 # A month of minutes is 2 MB, and a sync adds five rows to it: they go to a journal of some 20 kB on average, which the
@@ -74,7 +75,8 @@ class Gap:
 
     start_ms: int
     end_ms: int
-    absent_ms: int | None = None  # when the venue said that it has none of it; None where it did not say so
+    absent_ms: int | None = None  # when the venue told nothing usable of it; None where it was not asked
+    why: str = ""  # why the rows that it told were refused; empty where it told none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -264,9 +266,7 @@ class KlineStore:
         if not len(klines):
             return klines
         start_ms, end_ms = int(klines.open_time_ms[0]), klines.end_ms
-        runs = [
-            run for month in self._files(symbol, interval_ms) for run in self._look(month, interval_ms).runs.tolist()
-        ]
+        runs = self._runs(symbol, interval_ms)
         before = [min(end, start_ms) for start, end in runs if start < start_ms]
         after = [max(start, end_ms) for start, end in runs if end > end_ms]
         first_ms = before[-1] - interval_ms if before else start_ms
@@ -277,7 +277,7 @@ class KlineStore:
     ) -> list[Span]:
         """What a sync should ask for: ranges of the grid in ``[start_ms, end_ms)`` that are not in the store.
 
-        What the venue said it does not have is left out, with ``now_ms`` only if it said so within the last day.
+        What the venue told nothing usable of is left out, with ``now_ms`` only if it did so within the last day.
         """
         first, last = (-(-edge // interval_ms) * interval_ms for edge in (start_ms, end_ms))
         if first >= last:
@@ -290,22 +290,42 @@ class KlineStore:
         holes = list(zip(ends[rows].tolist(), starts[rows].tolist(), strict=True))
         absent = [
             (start, end)
-            for start, end, asked_ms in self._absent(symbol, interval_ms)
+            for start, end, asked_ms, _ in self._absent(symbol, interval_ms)
             if now_ms is None or now_ms - asked_ms < ABSENT_FOR_MS
         ]
         return without(holes, absent)
 
     def gaps(self, symbol: str, interval_ms: int) -> list[Gap]:
         """The holes between the first and the last kline, oldest first, and what the venue said of them."""
-        runs = [self._look(month, interval_ms).runs for month in self._files(symbol, interval_ms)]
-        spans = [span for run in runs for span in run.tolist()]
-        holes = [(a[1], b[0]) for a, b in pairwise(spans) if a[1] < b[0]]
+        holes = [(a[1], b[0]) for a, b in pairwise(self._runs(symbol, interval_ms)) if a[1] < b[0]]
         found: list[Gap] = []
-        for start, end, asked_ms in sorted(self._absent(symbol, interval_ms), key=lambda one: -one[2]):
+        for start, end, asked_ms, why in sorted(self._absent(symbol, interval_ms), key=lambda one: -one[2]):
             known = without(holes, without(holes, [(start, end)]))
-            found += [Gap(start_ms=a, end_ms=b, absent_ms=asked_ms) for a, b in known]
+            found += [Gap(start_ms=a, end_ms=b, absent_ms=asked_ms, why=why) for a, b in known]
             holes = without(holes, known)
         return sorted([*found, *(Gap(start_ms=a, end_ms=b) for a, b in holes)], key=lambda gap: gap.start_ms)
+
+    def refused(self, symbol: str, interval_ms: int) -> str:
+        """What of a series was told and refused and is not stored, in words; empty where there is nothing of it."""
+        runs = self._runs(symbol, interval_ms)
+        spans = [
+            (*span, asked_ms, why)
+            for start, end, asked_ms, why in sorted(self._absent(symbol, interval_ms))
+            for span in (without([(start, end)], runs) if why else ())
+        ]
+        if not spans:
+            return ""
+        rows = sum(end - start for start, end, *_ in spans) // interval_ms
+        first_ms, _, asked_ms, why = spans[0]
+        return (
+            f"{rows:,} row{'s' if rows > 1 else ''} refused, the first of {_minute(first_ms)}: {why} (asked for again "
+            f"by the first sync after {_minute(asked_ms + ABSENT_FOR_MS)})"
+        )
+
+    def _runs(self, symbol: str, interval_ms: int) -> list[Span]:
+        """First open time and end of each run of klines without a hole, oldest first; months are apart."""
+        runs = [self._look(month, interval_ms).runs for month in self._files(symbol, interval_ms)]
+        return [span for run in runs for span in run.tolist()]
 
     def believe(self, symbol: str, interval_ms: int, leap: Span) -> None:
         """A leap is genuine; remembered by this object alone."""
@@ -346,22 +366,39 @@ class KlineStore:
                 self.repair_tail(symbol, interval_ms)
         return removed
 
-    def remember_absent(self, symbol: str, interval_ms: int, spans: Iterable[Span], now_ms: int) -> None:
-        """Remember ranges that the venue was asked for at ``now_ms`` and does not have."""
+    def remember_absent(
+        self,
+        symbol: str,
+        interval_ms: int,
+        spans: Iterable[Span],
+        now_ms: int,
+        refused: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        """Remember ranges that the venue was asked for at ``now_ms`` and told nothing usable of.
+
+        Args:
+            refused: by open time, why a row of them was refused; of the others it told none.
+        """
         new = sorted(spans)
         if not new:
             return
         with self.writing():
             kept = [
-                (*span, asked_ms)
-                for start, end, asked_ms in self._absent(symbol, interval_ms)
+                (*span, asked_ms, why)
+                for start, end, asked_ms, why in self._absent(symbol, interval_ms)
                 if now_ms - asked_ms < ABSENT_FOR_MS
                 for span in without([(start, end)], new)
             ]
+            told: list[tuple[int, int, int, str]] = []
+            for start, end in new:
+                rows = range(start, end, interval_ms)
+                for why, group in groupby(rows, lambda at_ms: refused.get(at_ms, "")):
+                    some = list(group)
+                    told.append((some[0], some[-1] + interval_ms, now_ms, why))
             folder = self._folder(symbol, interval_ms)
             with disk(folder):
                 folder.mkdir(exist_ok=True)
-                replace_json(folder / "absent.json", sorted([*kept, *((start, end, now_ms) for start, end in new)]))
+                replace_json(folder / "absent.json", sorted([*kept, *told]))
 
     def repair(self, symbol: str, interval_ms: int) -> list[Path]:
         """Set damaged files of a series aside. One that did not change since it was found sound is believed for a day.
@@ -551,11 +588,14 @@ class KlineStore:
                 damaged.append(aside)
             return Klines.empty(interval_ms)
 
-    def _absent(self, symbol: str, interval_ms: int) -> list[tuple[int, int, int]]:
-        """``(start_ms, end_ms, asked_ms)``, oldest first."""
+    def _absent(self, symbol: str, interval_ms: int) -> list[tuple[int, int, int, str]]:
+        """``(start_ms, end_ms, asked_ms, why)``, oldest first; ``why`` as ``Gap`` has it, and not in older files."""
         path = self._folder(symbol, interval_ms) / "absent.json"
         try:
-            return [(int(start), int(end), int(asked)) for start, end, asked in json.loads(path.read_bytes())]
+            return [
+                (int(start), int(end), int(asked), " ".join(map(str, why)))
+                for start, end, asked, *why in json.loads(path.read_bytes())
+            ]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -566,6 +606,10 @@ class KlineStore:
             raise WorkerError(
                 f"{path}: cannot be read: {error.strerror}; check the owner and mode of its folder"
             ) from error
+
+
+def _minute(ms: int) -> str:
+    return iso(ms)[:16].replace("T", " ") + "Z"
 
 
 def _leaps_in(klines: Klines) -> tuple[Span, ...]:

@@ -14,6 +14,7 @@ from core.clock import DAY_MS, HOUR_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable, WorkerError
 from market.klines import Klines, Span, month_span, without
 from market.provider import MarketData
+from market.quality import EARLIEST_MS
 from market.store import KlineStore
 from market.tail import read_tail
 from market.units import odd_stretches
@@ -39,10 +40,11 @@ class SyncReport:
     symbol: str
     interval_ms: int
     fetched: int = 0  # rows that are new in the store, or differ from what was there
-    gaps: tuple[Span, ...] = ()  # asked for and not got; the next sync asks again
+    gaps: tuple[Span, ...] = ()  # not got; the next sync asks again
     set_aside: tuple[Path, ...] = ()  # damaged files of the store
     failure: WorkerError | None = None  # the venue's, or the store's
     remark: str = ""  # why the newest klines are not to be had although venues answer
+    refused: str = ""  # what was told and refused and is not asked for now, in words
 
 
 def failed_in(reports: Sequence[SyncReport]) -> set[tuple[str, int]]:
@@ -136,10 +138,12 @@ class _Run:
         """Do it."""
         self._progress = progress
         gaps: list[Span] = []
+        refused = ""
         if self._failure is None:
             try:
                 self._fetch(pool)
                 gaps = self._missing()
+                refused = self._store.refused(self._symbol, self._interval_ms)
             except WorkerError as error:
                 self._failure = error
             progress(max(0, self.wanted - self._rows(gaps)), self.wanted)
@@ -162,6 +166,7 @@ class _Run:
             set_aside=tuple(self._set_aside),
             failure=self._failure,
             remark=remark if gaps else "",
+            refused=refused,
         )
 
     def _fetch(self, pool: ThreadPoolExecutor) -> None:
@@ -266,8 +271,17 @@ class _Run:
         # After the newest kline an answer without rows says that the venue is in trouble, not that there was no trade.
         newest_ms = self._store.latest(self._symbol, self._interval_ms) or 0
         absent = [span for span in _common(self._missing(), asked) if span[1] <= newest_ms]
-        self._store.remember_absent(self._symbol, self._interval_ms, absent, self._now_ms)
+        self._store.remember_absent(self._symbol, self._interval_ms, absent, self._now_ms, self._refused_of(absent))
         return reached
+
+    def _refused_of(self, spans: Sequence[Span]) -> dict[int, str]:
+        """By open time, why rows of spans were refused. One whose own time is wrong leaves a hole of a single row."""
+        refused, interval_ms = self._market.refused(self._symbol, self._interval_ms), self._interval_ms
+        by_row = {at_ms // interval_ms * interval_ms: why for at_ms, why in refused.items()}
+        astray = next((why for at_ms, why in refused.items() if not EARLIEST_MS <= at_ms < self._now_ms), "")
+        found = {start: astray for start, end in spans if astray and end - start == interval_ms}
+        rows = (at_ms for start, end in spans for at_ms in range(start, end, interval_ms))
+        return found | {at_ms: by_row[at_ms] for at_ms in rows if at_ms in by_row}
 
     def _download(
         self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]

@@ -141,6 +141,7 @@ class Updater:
                     newest_ms=self.store.latest(report.symbol, report.interval_ms),
                     gaps=len(report.gaps),
                     reason=str(report.failure or report.remark),
+                    refused=report.refused,
                 )
                 for report in reports
             }

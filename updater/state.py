@@ -89,6 +89,7 @@ class SeriesState(Record):
     newest_ms: int | None  # open time of the newest kline in the store
     gaps: int
     reason: str = ""  # why the sync failed; empty when it did not
+    refused: str = ""  # what was told and refused, in words
 
 
 class PanelState(Record):

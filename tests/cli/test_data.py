@@ -118,6 +118,18 @@ def test_gaps_are_told_with_what_the_venue_said(tmp_path: Path, store: KlineStor
     store.remember_absent("ETHUSDT", MINUTE_MS, [(at(1000), at(1010))], now_ms=START_MS + DAY_MS)
     _, shown, _ = data(tmp_path, "gaps", "--interval", "1m")
     assert row_of(shown, "ETHUSDT-1m")[-1] == "said so 2023-11-16 00:00"
+    refused = {at(1000): "low is above open or close"}
+    store.remember_absent("ETHUSDT", MINUTE_MS, [(at(1000), at(1001))], START_MS + DAY_MS, refused)
+    told = json.loads(data(tmp_path, "gaps", "--interval", "1m", "--json")[1])["gaps"]
+    assert [(one["rows"], one["venue has none"]) for one in told] == [
+        (1, "no: refused 2023-11-16 00:00: low is above open or close"),
+        (9, "said so 2023-11-16 00:00"),
+    ]
+    _, shown, _ = data(tmp_path, "verify", "--offline")
+    assert (
+        "ETHUSDT-1m: 1 row refused, the first of 2023-11-15 16:40Z: low is above open or close (asked for again "
+        "by the first sync after 2023-11-17 00:00Z)"
+    ) in shown
     assert data(tmp_path, "gaps", "--symbol", "BTCUSDT")[1] == f"no gaps\nklines: {store.root}\n"
 
 

@@ -94,6 +94,9 @@ def verdict(topic_id: int, head: str, reason: str, *, promoted: bool) -> Verdict
     )
 
 
+REFUSED = "2 rows refused, the first of 2023-11-15 16:40Z: low is above open or close"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Of an updater that is alive, trains one panel, waits with another and tries a third again."""
@@ -112,7 +115,7 @@ def folder(tmp_path: Path) -> Path:
     state.update_panel("hour", next_run_ms=now_ms + 60 * MINUTE_MS)
     state.finish(Outcome(panel="other", ok=False, reason="TrainingFailed: no klines", finished_ms=now_ms, took_s=1.0))
     newest_ms = now_ms // MINUTE_MS * MINUTE_MS - MINUTE_MS
-    known = {"synced_ms": now_ms, "fetched_rows": 3, "gaps": 0, "newest_ms": newest_ms}
+    known = {"synced_ms": now_ms, "fetched_rows": 3, "gaps": 0, "newest_ms": newest_ms, "refused": REFUSED}
     state.replace_series({"1000BONKUSDT-1m": SeriesState.model_validate(known)})
     return tmp_path
 
@@ -185,6 +188,7 @@ def test_no_cell_of_a_table_is_broken_inside_a_word(folder: Path) -> None:
     for reason in (
         "no fresh 1m candles of ETHUSDT yet",
         "better than the naive forecast in only 3 of 8 blocks of time",
+        REFUSED,
     ):
         assert set(reason.split()) <= words
     assert lines[0] == "0 of 6 answered; not answered: 1, 2, 14, 64, 79, 82"

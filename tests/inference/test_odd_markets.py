@@ -108,7 +108,7 @@ def test_a_level_that_is_minutes_old_is_told_as_what_is_waited_for(tmp_path: Pat
     gone = np.where(np.arange(len(walk)) >= 300 - 5, 100.0, 1.0)
     trades(venue, "ETHUSDT", replace(walk, **{name: getattr(walk, name) * gone for name in PRICE_COLUMNS}))
     with serving(tmp_path, venue) as url:
-        says(url, "used when 10 more candles have stayed there, or a second venue has it")
+        says(url, "10 more candles have stayed there, or it comes for the third time, or a second venue has it")
     with (
         Venue().running() as second,
         serving(tmp_path, venue, MARKET_VENUES="binance,binanceus", BINANCE_US_REST_URLS=second.url) as url,
@@ -179,9 +179,34 @@ def test_a_pair_whose_candles_ended_is_told_as_that(tmp_path: Path, venue: Venue
         eventually(lambda: status_of(url) == 200, timeout_s=20, what="an answer from a pair that trades")
 
 
-def test_a_venue_that_stands_still_is_no_delisting(tmp_path: Path, venue: Venue) -> None:
+def exchange_info(path: str, query: dict[str, str]) -> Answer | None:
+    """A list in which the pair that ended is halted."""
+    if path != "/api/v3/exchangeInfo":
+        return None
+    entry = {"symbol": query["symbol"], "baseAsset": "ETH", "quoteAsset": "USDT", "status": "BREAK"}
+    return Answer(json.dumps({"symbols": [entry]}))
+
+
+def test_a_pair_that_ended_today_is_told_with_its_newest_candle_and_the_venue_s_list(
+    tmp_path: Path, venue: Venue
+) -> None:
+    """And is answered from its next candle."""
+    ended = series(600, 2000.0, ended_ms=5 * HOUR_MS)
+    venue.add("ETHUSDT", ended)
+    venue.prices["ETHUSDT"] = "2000"
+    venue.handler = exchange_info
+    with serving(tmp_path, venue) as url:
+        closed = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(ended.end_ms / 1000))
+        says(url, f"newest candle of ETHUSDT closed {closed}")
+        says(url, "(binance has halted or delisted it): halted, delisted or renamed? Its next candle is answered from")
+        trades(venue, "ETHUSDT", series(600, 2000.0))
+        eventually(lambda: status_of(url) == 200, timeout_s=25, what="an answer from its next candle")
+
+
+@pytest.mark.parametrize("hours", [0.5, 30])
+def test_a_venue_that_stands_still_is_no_delisting(tmp_path: Path, venue: Venue, hours: float) -> None:
     for symbol, price in (("BTCUSDT", 50_000.0), ("ETHUSDT", 2000.0)):
-        venue.add(symbol, series(600, price, ended_ms=30 * HOUR_MS))
+        venue.add(symbol, series(600, price, ended_ms=round(hours * HOUR_MS)))
         venue.prices[symbol] = repr(price)
     with serving(tmp_path, venue) as url:
         says(url, "no other symbol has new ones: the venue stands still; name another in MARKET_VENUES")

@@ -169,3 +169,24 @@ def test_a_market_that_runs_after_it_stood_still_is_followed_by_prices_of_once_a
         assert believed is not None
         oldest_ms = max(oldest_ms, now_ms - believed.asof_ms)
     assert oldest_ms <= 10_000
+
+
+def test_prices_that_were_asked_for_are_confirmed_whatever_a_stream_tells_between_them(anchors: Anchors) -> None:
+    """All are far from what is known: only those that were asked for agree with each other."""
+    for tenth in range(31):
+        wild = at(CLOSE * (0.5 if tenth % 2 else 2.0), 100 * tenth)
+        anchors.offer(ETH, wild, wild.asof_ms)
+        if tenth % 10 == 5:
+            asked = at(CLOSE * 1.2, 100 * tenth + 50)
+            assert anchors.offer(ETH, asked, asked.asof_ms, asked=True) == (tenth == 25)
+
+
+def test_a_price_that_was_asked_for_and_goes_with_the_candles_takes_the_place_of_one_that_does_not() -> None:
+    anchors = Anchors()
+    anchors.offer(ETH, at(2 * CLOSE, 100), NOW_MS + 100)
+    anchors.learn(ETH, KLINES)
+    assert not anchors.agrees(ETH)
+    assert not anchors.offer(ETH, at(CLOSE, 50), NOW_MS + 150), "a stream's counts by its time"
+    assert anchors.offer(ETH, at(CLOSE, 50), NOW_MS + 150, asked=True)
+    assert anchors.agrees(ETH)
+    assert not anchors.offer(ETH, at(2 * CLOSE, 200), NOW_MS + 200)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines
 from market.archive import read_archive, unzipped
 from market.exchange_files import ending_of, read_klines, write_klines
@@ -238,6 +238,19 @@ def test_six_columns_without_a_header_are_time_prices_and_volume(tmp_path: Path)
 def shuffled(*places: int) -> str:
     """The archive's columns in another order."""
     return "\n".join(",".join(line.split(",")[place] for place in places) for line in LINES)
+
+
+def test_minutes_that_lie_differently_far_off_the_grid_are_taken_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [line.split(",") for line in LINES]
+    late = [(int(row[0]) + 1 + 37 * number % 50_000, row[1:6]) for number, row in enumerate(rows)]
+    path.write_text("".join(f"{at_ms},{','.join(cells)}\n" for at_ms, cells in late))
+    found = read_klines(path, MINUTE_MS, NOW_MS)
+    np.testing.assert_array_equal(found.klines.open_time_ms, PLAIN.open_time_ms)
+    np.testing.assert_array_equal(found.klines.close, PLAIN.close)
+    assert not found.refused
+    (said,) = found.notes
+    assert f"{len(PLAIN):,} rows used, and odd, the first of {iso(late[0][0])}: open time is off the grid, not" in said
 
 
 @pytest.mark.parametrize(
@@ -469,9 +482,9 @@ def test_times_in_another_unit_are_told_as_that(tmp_path: Path, first: int, says
         pytest.param("a.csv", b"\xff\xfe\x00\x01", "file|column", id="no text"),
         pytest.param(
             "a.csv",
-            "".join(f"{START_MS + row + row * MINUTE_MS},1,1,1,1,1\n" for row in range(1, 10)).encode(),
-            "9 of 9 rows are no klines, the first: line 1: column 1 '1700006460001' must be where a candle of 1m opens",
-            id="not on the grid",
+            "".join(f"{START_MS + row + row * MINUTE_MS // 2},1,1,1,1,1\n" for row in range(1, 9)).encode(),
+            "8 of 8 rows are no klines, the first: line 1: column 1 '1700006430001' must be where a candle of 1m opens",
+            id="two rows in each minute",
         ),
         pytest.param("a.parquet", b"PAR1", "no Parquet file", id="torn Parquet"),
         pytest.param("a.zip", b"PK", "not a zip", id="torn zip"),

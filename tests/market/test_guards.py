@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cli.data import _line_of
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from market.binance import Binance
 from market.failover import Failover
@@ -101,7 +101,7 @@ def test_a_listing_of_just_now_is_stored_ten_minutes_later(
     venue.has_archives = False
     report = synced(store, market, clock)
     assert len(stored(store)) == 1
-    assert "used when 10 more candles have stayed there, or a second venue has it" in _line_of(report)
+    assert "10 more candles have stayed there, or it comes for the third time, or a second venue" in _line_of(report)
     clock.time_ms += BELIEVED_AFTER_MS
     assert synced(store, market, clock).remark == ""
     np.testing.assert_allclose(stored(store).close, whole.close[: 4 + BELIEVED_AFTER_MS // MINUTE_MS], atol=1e-8)
@@ -201,6 +201,39 @@ def test_where_most_rows_are_wrong_the_message_says_how_many_and_right_ones_are_
     np.testing.assert_array_equal(stored(store).open_time_ms, WALK.open_time_ms)
 
 
+@pytest.mark.parametrize(
+    ("status", "lists"),
+    [
+        pytest.param("BREAK", " (binance has halted or delisted it)", id="halted"),
+        pytest.param("TRADING", " (binance lists it as trading)", id="trading"),
+        pytest.param("", " (binance does not list it)", id="not listed"),
+        pytest.param(None, "", id="no list"),
+    ],
+)
+@pytest.mark.parametrize("minutes", [6, 30, 300, 1439])
+def test_a_pair_whose_candles_ended_today_is_told_with_what_is_known(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock, minutes: int, status: str | None, lists: str
+) -> None:
+    venue.add("ETHUSDT", random_walk_klines(600, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
+    venue.add("BTCUSDT", random_walk_klines(600, start_ms=END_MS - 600 * MINUTE_MS))
+    venue.has_archives = False
+
+    def handle(path: str, query: dict[str, str]) -> Answer | None:
+        if path != "/api/v3/exchangeInfo" or status is None:
+            return None
+        if not status:
+            return Answer('{"code":-1121,"msg":"Invalid symbol."}', 400)
+        return Answer(json.dumps({"symbols": [{"symbol": "ETHUSDT", "status": status}]}))
+
+    venue.handler = handle
+    sync_series(store, market, "BTCUSDT", MINUTE_MS, END_MS - 600 * MINUTE_MS, NOW_MS)
+    closed = iso(END_MS - minutes * MINUTE_MS)
+    said = f"newest candle of ETHUSDT closed {closed}{lists}: halted, delisted or renamed? Its next candle is answered"
+    assert said in _line_of(synced(store, market, clock))
+    venue.add("ETHUSDT", random_walk_klines(600 + minutes, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
+    assert synced(store, market, clock).remark == ""
+
+
 def test_a_pair_whose_candles_ended_is_told_by_a_sync(
     venue: Venue, store: KlineStore, market: Failover, clock: FakeClock
 ) -> None:
@@ -218,3 +251,118 @@ def test_a_pair_whose_candles_ended_is_told_by_a_sync(
     more = random_walk_klines(600 + 30 * 60, start_ms=int(ended.open_time_ms[0]))
     venue.add("ETHUSDT", more)
     assert synced(store, market, clock).remark == ""
+
+
+def differing(rows: Rows) -> Rows:
+    """Rows whose times lie off the grid, each by another time of less than a minute."""
+    by = np.random.default_rng(0).integers(1, 45_000, len(rows)).tolist()
+    return [[int(str(r[0])) + ms, *r[1:6], int(str(r[6])) + ms, *r[7:]] for r, ms in zip(rows, by, strict=True)]
+
+
+def test_minutes_that_lie_differently_far_off_the_grid_are_stored_and_marked(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock
+) -> None:
+    spoil(venue, differing)
+    clock.time_ms = END_MS + 50_000  # the last one has ended
+    assert synced(store, market, clock).failure is None
+    np.testing.assert_array_equal(stored(store).open_time_ms, WALK.open_time_ms)
+    np.testing.assert_allclose(stored(store).close, WALK.close, rtol=0, atol=1e-8)
+    ((reason, count),) = {reason: count for (_, _, reason), count in market.aside.marks.items()}.items()
+    assert reason == "open time is off the grid, not equally far in all rows: taken for the minute that it lies in"
+    assert count == ROWS
+    assert not market.aside.counts
+
+
+@pytest.mark.parametrize("twice", [40, ROWS], ids=["some", "all"])
+def test_rows_that_share_a_minute_are_nobody_s_minute(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock, twice: int
+) -> None:
+    """Some cost themselves; where all do, all is refused, with one of the rows."""
+
+    def change(rows: Rows) -> Rows:
+        told = differing(rows)
+        return sorted([*told, *([int(str(r[0])) + 7, *r[1:]] for r in told[:twice])], key=lambda row: int(str(row[0])))
+
+    spoil(venue, change)
+    clock.time_ms = END_MS + 50_000
+    report = synced(store, market, clock)
+    if twice == ROWS:
+        assert "of 1000 rows are no klines: open_time_ms is not on the grid of 60000 ms: kline at 2023-" in str(
+            report.failure
+        )
+        assert not len(stored(store))
+        venue.handler = lambda path, query: None
+        venue.add("ETHUSDT", WALK)
+        clock.time_ms += 2_000
+        assert synced(store, market, clock).failure is None
+        assert len(stored(store)) == ROWS
+        return
+    assert len(stored(store)) >= ROWS - twice - 1
+    assert sum(market.aside.counts.values()) >= twice
+
+
+def test_refused_rows_are_named_by_every_sync_until_they_are_right(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock
+) -> None:
+    """Also by a process that did not see them; a day after, they are asked for again and nothing is left to say."""
+    bad = {600: "high is below open or close", 601: "high is below open or close", 900: "open time before 2009"}
+
+    def change(rows: Rows) -> Rows:
+        for row in (600, 601):
+            rows[row][2] = "1"
+        rows[900][0] = "soon"
+        return rows
+
+    venue.has_archives = False
+
+    def handle(path: str, query: dict[str, str]) -> Answer | None:
+        if path != "/api/v3/klines":
+            return None
+        start_ms, end_ms = int(query["startTime"]), int(query["endTime"])
+        inside = [number for number, at_ms in enumerate(WALK.open_time_ms) if start_ms <= at_ms <= end_ms][:1000]
+        told = change(rest_rows(WALK))
+        return Answer(json.dumps([told[number] for number in inside]))
+
+    venue.handler = handle
+    at = iso(int(WALK.open_time_ms[600]))[:16].replace("T", " ")
+    first = f"3 rows refused, the first of {at}Z: high is below open or close"
+    until = f"asked for again by the first sync after {iso(NOW_MS + DAY_MS)[:16].replace('T', ' ')}Z"
+    start_ms = int(WALK.open_time_ms[0])
+    for _ in range(2):
+        report = sync_series(store, market, "ETHUSDT", MINUTE_MS, start_ms, clock.now_ms())
+        assert "no other gaps" in _line_of(report)
+        assert first in _line_of(report)
+        assert until in _line_of(report)
+        aside = Aside()
+        market = Failover([Binance([venue.url], venue.url, clock, aside=aside)], clock, aside, awaits_life=False)
+        clock.time_ms += 1
+    whys = {int(WALK.open_time_ms[row]): why for row, why in bad.items()}
+    told = {gap.start_ms: gap.why for gap in store.gaps("ETHUSDT", MINUTE_MS)}
+    assert told == {at_ms: why for at_ms, why in whys.items() if at_ms != WALK.open_time_ms[601]}
+    venue.handler = lambda path, query: None
+    venue.add("ETHUSDT", WALK)
+    clock.time_ms = NOW_MS + DAY_MS
+    report = sync_series(store, market, "ETHUSDT", MINUTE_MS, start_ms, clock.now_ms())
+    assert report.refused == ""
+    np.testing.assert_array_equal(stored(store).open_time_ms, WALK.open_time_ms)
+
+
+def test_a_part_that_is_refused_as_a_whole_is_named(
+    venue: Venue, store: KlineStore, market: Failover, clock: FakeClock
+) -> None:
+    days = random_walk_klines(3000, start_ms=END_MS - 3000 * MINUTE_MS)
+    bad = (int(days.open_time_ms[300]), int(days.open_time_ms[1200]))
+    venue.has_archives = False
+
+    def handle(path: str, query: dict[str, str]) -> Answer | None:
+        if path != "/api/v3/klines":
+            return None
+        rows = rest_rows(days.between(int(query["startTime"]), int(query["endTime"]) + 1))[:1000]
+        told = [[*r[:4], "NaN" if bad[0] <= int(str(r[0])) < bad[1] else r[4], *r[5:]] for r in rows]
+        return Answer(json.dumps(told))
+
+    venue.handler = handle
+    start_ms = int(days.open_time_ms[0])
+    line = _line_of(sync_series(store, market, "ETHUSDT", MINUTE_MS, start_ms, clock.now_ms()))
+    assert "1,200 rows refused, the first of" in line or "1,000 rows refused, the first of" in line
+    assert "rows are no klines" in line

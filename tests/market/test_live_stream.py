@@ -1,12 +1,17 @@
 """The live market over the simulated exchange's stream: fresh through every fault, never a wrong price or candle."""
 
+import itertools
+import json
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
 
 from core.clock import DAY_MS, MINUTE_MS, Clock, CorrectedClock
 from market.binance import Binance
@@ -287,3 +292,54 @@ def test_a_time_that_cannot_be_is_not_believed(exchange: SimulatedExchange, cloc
         with feeding(market, {BTC: ROWS}, ours):
             eventually(lambda: any(line["event"] == "clock_not_believed" for line in lines), what="the word")
     assert ours.ahead_ms == 0
+
+
+@contextmanager
+def telling_wildly(clock: RunningClock, factors: Sequence[float], price: float) -> Iterator[str]:
+    """The address of a stream that tells twenty trades of BTC a second, at prices that are all wrong."""
+
+    def tell(client: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            for factor in itertools.cycle(factors):
+                trade = {"e": "aggTrade", "s": "BTCUSDT", "p": f"{price * factor:.2f}", "T": clock.now_ms()}
+                client.send(json.dumps(trade))
+                time.sleep(0.05)
+
+    with serve(tell, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        pytest.param((2.0, 0.5, 3.0, 0.3, 5.0), id="and comes back to the first"),
+        pytest.param((2.0, *[0.5, 9.0, 0.1, 70.0] * 10_000), id="and never comes back to the first"),
+    ],
+)
+def test_a_stream_that_begins_with_a_wrong_price_and_alternates_is_set_right_by_rest(
+    exchange: SimulatedExchange, clock: RunningClock, factors: Sequence[float]
+) -> None:
+    """Within seconds, long before the next candle; what is doubted is one line a minute."""
+    now_price = price_at(exchange.tape, "BTCUSDT", clock.now_ms())
+    assert now_price
+    with capture_logs() as lines, telling_wildly(clock, factors, now_price) as url:
+        stream = BinanceStream([url], {BTC: ROWS})
+        with feeding(venue(exchange, clock), {BTC: ROWS}, clock, stream) as feed:
+
+            def is_right() -> bool:
+                anchor = feed.live.anchor("BTCUSDT")
+                true = price_at(exchange.tape, "BTCUSDT", anchor.asof_ms) if anchor else None
+                return bool(anchor and true and abs(anchor.price / true - 1) < 0.01)
+
+            eventually(lambda: bool(feed.closed) and not feed.live.stream_fault, what="candles and stream")
+            eventually(is_right, 6, what="a right price")
+            for _ in range(3):
+                renewed(feed.live, "BTCUSDT", 1)
+                assert is_right()
+                assert age_ms(feed.live, "BTCUSDT", clock) < FRESH_MS
+            assert feed.live.incidents["price_doubted"] > 20
+    assert sum(line["event"] == "price_doubted" for line in lines) == 1

@@ -187,7 +187,7 @@ def test_a_damaged_list_of_absences_is_forgotten(store: KlineStore, text: str) -
     path.write_text(text, encoding="latin-1")
     assert store.missing("ETHUSDT", MINUTE_MS, at(0), at(5)) == [(at(0), at(5))]
     store.remember_absent("ETHUSDT", MINUTE_MS, [(at(0), at(5))], now_ms=at(100))
-    assert json.loads(path.read_bytes()) == [[at(0), at(5), at(100)]]
+    assert json.loads(path.read_bytes()) == [[at(0), at(5), at(100), ""]]
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------
@@ -555,7 +555,7 @@ def test_whole_months_that_are_older_go(store: KlineStore) -> None:
     assert store.first("ETHUSDT", 15 * MINUTE_MS) == 1_706_745_600_000  # 2024-02-01
     assert_same(everything(store, 15 * MINUTE_MS), year.between(1_706_745_600_000, 2**62))
     told = json.loads((store.root / "ETHUSDT-15m" / "absent.json").read_bytes())
-    assert told == [[*absent[1], START_MS]]
+    assert told == [[*absent[1], START_MS, ""]]
     assert store.trim("ETHUSDT", 15 * MINUTE_MS, oldest_ms) == []
 
 

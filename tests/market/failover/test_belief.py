@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,3 +241,46 @@ def test_minutes_that_are_five_minutes_apart_are_another_interval(first: Venue, 
     first.series["ETHUSDT", "1m"] = replace(WALK.resample(5 * MINUTE_MS), interval_ms=MINUTE_MS)
     with pytest.raises(MalformedKlines, match="must be 60 s apart, and all 60 are multiples of 300 s apart"):
         newest(lone, rows=300)
+
+
+def alternating(rows: int, factor: float) -> Klines:
+    """The long walk, from ``NOW_MS`` on at another level in every other stretch of so many candles."""
+    minute = (LONG.open_time_ms - NOW_MS) // MINUTE_MS
+    gone = np.where((minute >= 0) & (minute // rows % 2 == 0), factor, 1.0)
+    return replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
+
+
+@pytest.mark.parametrize("factor", [3.0, 0.3, 100.0])
+@pytest.mark.parametrize("rows", [1, 2, 5, 9])
+def test_a_market_that_alternates_between_two_levels_is_served_from_the_third_time_on(
+    first: Venue, clock: FakeClock, factor: float, rows: int
+) -> None:
+    """Out for as long as the first two visits take, which is less than ten minutes each; then never again."""
+    lone = alone(first, clock)
+    newest(lone, rows=300)
+    whole = alternating(rows, factor)
+    first.series["ETHUSDT", "1m"] = whole
+    out = []
+    for minute in range(1, 14 * rows if rows < 9 else 110):
+        clock.time_ms = NOW_MS + minute * MINUTE_MS
+        told = newest(lone, rows=110, end_ms=clock.time_ms)
+        if told.end_ms < clock.time_ms:
+            out.append(minute)
+        if lone.remark("ETHUSDT", MINUTE_MS):
+            assert "or it comes for the third time, or a second venue has it" in lone.remark("ETHUSDT", MINUTE_MS)
+    assert max(out) <= 4 * rows + 1
+    assert len(out) <= 2 * rows + 1
+    np.testing.assert_allclose(told.close, whole.between(0, clock.time_ms).tail(110).close, rtol=1e-9)
+    assert not list(told.gaps())
+
+
+def test_a_pair_that_bounces_by_a_ninth_each_minute_has_no_spikes(first: Venue, clock: FakeClock) -> None:
+    """A thin one, whose candles are flat: how far it goes from one to the next is what is usual."""
+    lone = alone(first, clock)
+    close = np.where(np.arange(len(WALK)) % 2, 2220.0, 2000.0)
+    columns: dict[str, Any] = dict.fromkeys(PRICE_COLUMNS, close)
+    columns |= {"quote_volume": WALK.volume * close, "taker_buy_quote": WALK.taker_buy_base * close}
+    thin = replace(WALK, **columns)
+    first.series["ETHUSDT", "1m"] = thin
+    assert_prices_equal(newest(lone, rows=100), thin.tail(100))
+    assert not lone.aside.counts
