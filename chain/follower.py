@@ -23,8 +23,9 @@ LATE_MS = 2 * MINUTE_MS  # the newest block of a chain that runs is younger
 STUCK_S, STUCK_BLOCKS = 20.0, 5.0  # without a new block for longer than both, the next address is asked
 MOST_BEHIND = 2  # blocks that one address may be behind another
 FEWEST_BLOCKS = 10  # that their mean time is measured over
-FIRST_POLL_S, SHORTEST_POLL_S, LONGEST_POLL_S = 1.0, 0.5, 2.0
-FILL_REST_S = 30.0  # after headers could not be had
+FIRST_POLL_S = 1.0  # until the time between blocks is known
+POLL_S = (0.5, 2.0)  # the shortest and the longest afterwards
+LONGEST_FILL_REST_S = 30.0  # after headers could not be had: one second, doubling up to this
 MOST_WISHES, TRIES = 16, 3  # heights whose windows wait to be asked for, and how often each is
 REMEDY = "check RPC_URLS (none: the chain is not asked) and the chain; until then NODE_DELAY_S stands in for it"
 
@@ -54,6 +55,7 @@ class Follower:
         topics: ids of the topics whose windows may be asked for.
         on_block: called in this class's thread whenever something new is known; it must return at once.
         timeout_s: of the requests; see ``chain.rpc.Rpc``.
+        poll_s: the shortest and the longest pause between two statuses.
         seconds: a clock that nobody sets.
     """
 
@@ -66,6 +68,7 @@ class Follower:
         *,
         on_block: Callable[[], None] = lambda: None,
         timeout_s: float = TIMEOUT_S,
+        poll_s: tuple[float, float] = POLL_S,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self.chain_id = chain_id
@@ -74,11 +77,13 @@ class Follower:
         self._clock = clock
         self._topics = frozenset(topics)
         self._on_block = on_block
+        self._shortest_poll_s, self._longest_poll_s = poll_s
         self._seconds = seconds
         self._known = _Known()
         self._agreed: tuple[int, float] | None = None  # the clock and the seconds when a block's time fitted the clock
         self._newest_s = 0.0  # when the newest block was first seen
-        self._fill_again_s = 0.0
+        self._fill_again_s = float("-inf")
+        self._fill_failures = 0  # in a row
         self._windows: Mapping[int, Mapping[int, int]] = {}  # last height by nonce and topic
         self._wishes: dict[int, int] = {}  # how often the windows of a height were asked for
         self._seldom = Seldom()
@@ -135,7 +140,8 @@ class Follower:
     @property
     def _poll_s(self) -> float:
         block_ms = self._known.block_ms
-        return FIRST_POLL_S if block_ms is None else min(max(block_ms / 2000, SHORTEST_POLL_S), LONGEST_POLL_S)
+        poll_s = FIRST_POLL_S if block_ms is None else block_ms / 2000
+        return min(max(poll_s, self._shortest_poll_s), self._longest_poll_s)
 
     def _failed(self, reason: str) -> None:
         self.fault = reason
@@ -233,11 +239,13 @@ class Follower:
                 "/blockchain", {"minHeight": low, "maxHeight": top}, lambda result: self._page(result, low, top)
             )
         except ChainFault as fault:
-            self._fill_again_s = self._seconds() + FILL_REST_S
+            self._fill_again_s = self._seconds() + min(2.0 ** min(self._fill_failures, 10), LONGEST_FILL_REST_S)
+            self._fill_failures += 1
             if count := self._seldom.due("chain_headers_missing"):
-                remedy = "nothing: the newest blocks are known without; asked again in half a minute"
+                remedy = "nothing: the newest blocks are known without; asked again"
                 _log.info("chain_headers_missing", heights=[low, top], reason=str(fault), remedy=remedy, count=count)
             return
+        self._fill_failures = 0
         known = self._known.times
         others = [height for height, ms in page.items() if known.get(height, ms) != ms]
         if others:  # the chain began anew while nobody looked, and has come further than before

@@ -10,7 +10,7 @@ import pytest
 import requests
 from structlog.testing import capture_logs
 
-from chain.follower import Follower
+from chain.follower import POLL_S, Follower
 from chain.rpc import BODY_LIMIT_BYTES
 from core.clock import HOUR_MS, MINUTE_MS
 from tests.chain.fake import FakeChain
@@ -33,7 +33,7 @@ class Seconds:
 
 @contextmanager
 def following(*urls: str, clock: RunningClock, chain_id: str | None = TESTNET, **more: Any) -> Iterator[Follower]:
-    follower = Follower(urls, chain_id, clock, topics=(1, 2), **more)
+    follower = Follower(urls, chain_id, clock, topics=(1, 2), **{"poll_s": (0.05, 0.1), **more})
     follower.start()
     try:
         yield follower
@@ -43,15 +43,15 @@ def following(*urls: str, clock: RunningClock, chain_id: str | None = TESTNET, *
 
 @pytest.fixture
 def chain(clock: RunningClock) -> Iterator[FakeChain]:
-    """A chain by the same clock, with a block each second: it is asked every half second."""
-    with FakeChain(clock=clock, block_ms=1_000).running() as chain:
+    """A chain by the same clock, with five blocks a second."""
+    with FakeChain(clock=clock, block_ms=200).running() as chain:
         yield chain
 
 
 @pytest.fixture
 def still_chain(clock: RunningClock) -> Iterator[FakeChain]:
     """A chain that makes a block when it is told to."""
-    with FakeChain(newest_ms=clock.now_ms(), block_ms=1_000).running() as chain:
+    with FakeChain(newest_ms=clock.now_ms(), block_ms=200).running() as chain:
         yield chain
 
 
@@ -61,7 +61,7 @@ def one(clock: RunningClock) -> Iterator[Callable[..., FakeChain]]:
     with ExitStack() as running:
 
         def make(**more: Any) -> FakeChain:
-            return running.enter_context(FakeChain(**{"clock": clock, "block_ms": 1_000, **more}).running())
+            return running.enter_context(FakeChain(**{"clock": clock, "block_ms": 200, **more}).running())
 
         yield make
 
@@ -89,7 +89,7 @@ def test_blocks_are_known_as_they_come(chain: FakeChain, clock: RunningClock, wr
     with following(chain.url, clock=clock, on_block=told.set) as follower:
         eventually(lambda: follower.time_of(chain.earliest + 960) is not None, what="the first blocks")
         assert told.is_set()
-        assert follower.block_ms == 1_000
+        assert follower.block_ms == 200
         assert follower.fault == ""
         eventually(knows(follower, chain))
         newest = follower.newest
@@ -109,11 +109,11 @@ def test_without_a_chain_id_of_the_wallet_the_first_one_told_counts(chain: FakeC
 
 def test_blocks_that_were_missed_are_filled_in(chain: FakeChain, clock: RunningClock) -> None:
     with following(chain.url, clock=clock) as follower:
-        eventually(knows(follower, chain))
+        eventually(lambda: follower.time_of(961) is not None)
         chain.faults[""] = Answer(hang_up=True)
         eventually(lambda: follower.fault != "")
         before = chain.height
-        clock.jump(50_000)
+        clock.jump(10_000)
         chain.faults.clear()
         eventually(knows(follower, chain))
         eventually(lambda: all(follower.time_of(height) for height in range(before, before + 51)))
@@ -138,7 +138,7 @@ def test_pruned_blocks_are_not_asked_for(still_chain: FakeChain, clock: RunningC
 
 def test_a_public_rpc_is_asked_at_most_once_a_second(clock: RunningClock, one: Callable[..., FakeChain]) -> None:
     chain = one(block_ms=5_000)
-    with following(chain.url, clock=clock) as follower:
+    with following(chain.url, clock=clock, poll_s=POLL_S) as follower:
         eventually(lambda: follower.time_of(961) is not None)
         before, began_s = len(chain.requests), time.monotonic()
         eventually(asked(chain, "/status", 2))
@@ -268,7 +268,7 @@ def test_an_address_that_is_not_believed_gives_way_to_the_next(
 @pytest.mark.parametrize("by_ms", [HOUR_MS, -HOUR_MS], ids=["ahead", "back"])
 def test_a_clock_that_is_set_makes_no_good_chain_refused(by_ms: int) -> None:
     clock, chains = RunningClock(), RunningClock()
-    with FakeChain(clock=chains, block_ms=1_000).running() as chain, following(chain.url, clock=clock) as follower:
+    with FakeChain(clock=chains, block_ms=200).running() as chain, following(chain.url, clock=clock) as follower:
         eventually(knows(follower, chain))
         clock.jump(by_ms)
         eventually(knows(follower, chain))
@@ -279,7 +279,7 @@ def test_a_clock_that_is_set_makes_no_good_chain_refused(by_ms: int) -> None:
 def test_a_clock_that_was_wrong_at_the_start_and_is_set_right_makes_the_chain_known() -> None:
     clock, chains = RunningClock(), RunningClock()
     clock.jump(-HOUR_MS)
-    with FakeChain(clock=chains, block_ms=1_000).running() as chain, following(chain.url, clock=clock) as follower:
+    with FakeChain(clock=chains, block_ms=200).running() as chain, following(chain.url, clock=clock) as follower:
         eventually(lambda: "3600 s ahead of our clock" in follower.fault)
         assert follower.newest is None
         clock.jump(HOUR_MS)
@@ -310,7 +310,9 @@ def test_an_address_that_is_stuck_gives_way_to_the_next(clock: RunningClock, one
         eventually(asked(stuck, "/status", 2))
         seconds.ahead_s += 21
         eventually(knows(follower, well))
-        eventually(knows(follower, well))
+        before = len(stuck.requests)
+        eventually(asked(well, "/status", 8), what="more than the half second that a failed address is left alone")
+        assert len(stuck.requests) == before
 
 
 def test_a_node_that_is_a_block_behind_is_well(still_chain: FakeChain, clock: RunningClock) -> None:
@@ -337,7 +339,7 @@ def test_times_that_go_back_are_not_used(still_chain: FakeChain, clock: RunningC
 def test_a_block_that_is_told_with_another_time_is_not_used(still_chain: FakeChain, clock: RunningClock) -> None:
     with following(still_chain.url, clock=clock) as follower:
         eventually(lambda: follower.time_of(961) is not None)
-        still_chain.lie_ms = -1_000
+        still_chain.lie_ms = -100
         eventually(lambda: "block 1000 of" in follower.fault and "before" in follower.fault)
         assert follower.time_of(1000) == still_chain.time_of(1000)
 
@@ -408,7 +410,9 @@ def test_headers_that_cannot_be_had_hold_up_no_new_block(chain: FakeChain, clock
     with following(chain.url, clock=clock) as follower:
         eventually(knows(follower, chain))
         eventually(knows(follower, chain))
-        assert len(chain.asked("/blockchain")) == 1
+        assert len(chain.asked("/blockchain")) < len(chain.asked("/status"))
+        chain.faults.clear()
+        eventually(lambda: follower.time_of(961) is not None)
 
 
 def test_what_nobody_thought_of_ends_no_following(chain: FakeChain, clock: RunningClock) -> None:
