@@ -7,6 +7,7 @@ would not say (or only long after the start), is one line that names file, key, 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -15,6 +16,7 @@ from core.errors import ConfigError
 from core.json_node import EXAMPLE, JsonObject, read_json
 from core.json_node import JsonNode as _Node
 from core.node_rules import PUBLIC_NETWORKS, Severity, findings, named_version, told_version
+from core.settings import AUTO_WAIT, BaseRule, Objective, wait_s
 from core.topic import (
     CLASSIFICATION,
     DOLLARS,
@@ -43,6 +45,7 @@ class Config:
 
     topics: tuple[Topic, ...]
     warnings: tuple[str, ...]  # a line each
+    rpc_urls: Mapping[str | None, tuple[str, ...]]  # of each network's chain, by chain id: nodeRpcs or nodeRpc
 
 
 def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | None = None) -> Config:
@@ -61,14 +64,15 @@ def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | Non
             f"NODE_VERSION was {node_version[:80]!a}: it names no version such as v0.12.0, 0.9.1 or latest; each "
             "file is checked for the version that its own keys tell"
         )
-    entries = [entry for path in paths for entry in _entries(path, node_version, own, warnings)]
+    rpc_urls: dict[str | None, tuple[str, ...]] = {}
+    entries = [entry for path in paths for entry in _entries(path, node_version, own, warnings, rpc_urls)]
     for place, entry in enumerate(entries):
         for earlier in entries[:place]:
             _check_twins(earlier, entry)
     topics = tuple(topic for _, topic in entries)
     for node, topic in entries:
         _check_question(node, topic, topics)
-    return Config(topics=topics, warnings=tuple(dict.fromkeys(warnings)))
+    return Config(topics=topics, warnings=tuple(dict.fromkeys(warnings)), rpc_urls=rpc_urls)
 
 
 def topics_from_config(*paths: Path, node_version: str = "") -> tuple[Topic, ...]:
@@ -77,9 +81,13 @@ def topics_from_config(*paths: Path, node_version: str = "") -> tuple[Topic, ...
 
 
 def _entries(
-    path: Path, node_version: str, own: tuple[str, int] | None, warnings: list[str]
+    path: Path,
+    node_version: str,
+    own: tuple[str, int] | None,
+    warnings: list[str],
+    rpc_urls: dict[str | None, tuple[str, ...]],
 ) -> "list[tuple[_Node, Topic]]":
-    """Each entry of one file, and the topic it stands for; adds to ``warnings``."""
+    """Each entry of one file, and the topic it stands for; adds to ``warnings`` and ``rpc_urls``."""
     root = read_json(path)
     if not isinstance(root.value, JsonObject):
         root.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)
@@ -91,7 +99,10 @@ def _entries(
     entries = root.field("worker")
     if not entries.value:
         entries.wrong(f"give one entry for each topic, as in {EXAMPLE}", kind=True)
-    network = _network(root.field("wallet"))
+    wallet = root.field("wallet")
+    network = _network(wallet)
+    named = (*(wallet.field("nodeRpcs").value or ()), *filter(None, [wallet.field("nodeRpc").value]))
+    rpc_urls[network] = tuple(dict.fromkeys((*rpc_urls.get(network, ()), *named)))
     read: list[tuple[_Node, Topic]] = []
     refused: list[str] = []
     for node in entries.items():
@@ -160,6 +171,9 @@ def _topic(entry: _Node, network: str | None) -> Topic:
         horizon_min=_horizon_min(parameters.at("Horizon"), known, target, topic_id.value, network),
         loss=_loss(parameters.at("Loss"), known, target),
         volatility=_volatility(parameters.at("Volatility"), known, target),
+        base=_word(parameters.at("Base"), BaseRule),
+        wait=_wait(parameters.at("Wait")),
+        objective=_word(parameters.at("Objective"), Objective),
         network=network,
         epoch_length_blocks=known.epoch_length_blocks if known else None,
         endpoint=endpoint.value,
@@ -246,6 +260,21 @@ def _volatility(node: _Node, known: CatalogueTopic | None, target: Target) -> Vo
     if known and node.value != right:
         _contradiction(node, known, right)
     return Volatility(node.value)
+
+
+def _word(node: _Node, words: type[StrEnum]) -> str | None:
+    if node.value is not None and node.value not in list(words):
+        node.wrong(f"it must be one of {', '.join(words)}")
+    return None if node.value is None else str(node.value)
+
+
+def _wait(node: _Node) -> str | None:
+    if node.value not in (None, AUTO_WAIT):
+        try:
+            wait_s(node.value)
+        except ValueError as error:
+            node.wrong(f"it must be {error}")
+    return None if node.value is None else str(node.value)
 
 
 def _unknown_topic(node: _Node, topic_id: int, network: str | None) -> NoReturn:

@@ -23,7 +23,10 @@ V0_9, V0_10, V0_12, NEVER = (0, 9, 0), (0, 10, 0), (0, 12, 0), (10**9, 0, 0)
 LAST: Version = (10**9 - 1, 0, 0)
 
 ENTRYPOINT, OLD_ENTRYPOINT = "apiAdapter", "api-worker-reputer"
-OUR_KEYS = ("InferenceEndpoint", "Token", "Target", "Horizon", "Loss", "Symbol", "Volatility")
+OUR_KEYS = (
+    *("InferenceEndpoint", "Token", "Target", "Horizon", "Loss", "Symbol", "Volatility"),
+    *("Base", "Wait", "Objective"),
+)
 # What the node may ask a worker for. A route that comes later is added to ANSWERED, and its error is gone.
 ENDPOINTS = ("InferenceEndpoint", "ForecastEndpoint", "LabeledInferenceEndpoint")
 ANSWERED = frozenset({"InferenceEndpoint"})

@@ -24,6 +24,8 @@ from core.errors import ConfigError
 from core.logs import LogFormat
 
 ENV_FILE = Path(".env")
+LONGEST_WAIT_S = 120.0  # after the base, that an answer is held for its worth
+AUTO_WAIT = "auto"  # of ANSWER_WAIT: as long as the window allows
 
 
 class Market(StrEnum):
@@ -44,6 +46,21 @@ def urls_setting(venue: str) -> str:
     ('KRAKEN_REST_URLS', 'BINANCE_US_REST_URLS')
     """
     return {"binanceus": "BINANCE_US"}.get(venue, venue.upper()) + "_REST_URLS"
+
+
+class BaseRule(StrEnum):
+    """At which moment the interval of a question begins."""
+
+    MINUTE = "minute"  # at the nonce block's time, cut down to the minute: the network's own rule
+    ASKED = "asked"  # when the question is answered
+
+
+class Objective(StrEnum):
+    """What an answer is made for."""
+
+    AUTO = "auto"  # admission on a testnet; loss elsewhere, on a mainnet with the spread that keeps the admission
+    LOSS = "loss"  # the least expected loss
+    ADMISSION = "admission"  # the network's seven criteria: the spread that they ask for
 
 
 class NoModelPolicy(StrEnum):
@@ -86,6 +103,35 @@ def _database(url: str) -> str:
     return f"{scheme}{slashes}{_at_home(Path(path))}" if slashes and path.startswith("~") else url
 
 
+def _rpc_urls(text: str) -> str:
+    return text if text in {"", "none"} else _urls(text)
+
+
+def _wait(text: str) -> str:
+    """A wait as it is written: ``auto``, or seconds after the base."""
+    if text != AUTO_WAIT:
+        wait_s(text)
+    return text
+
+
+def wait_s(text: str) -> float:
+    """The seconds that a wait names.
+
+    Raises:
+        ValueError: it is not a number from 0 to LONGEST_WAIT_S.
+
+    >>> wait_s("45")
+    45.0
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= LONGEST_WAIT_S:
+        raise ValueError(f"auto, or seconds after the base from 0 to {LONGEST_WAIT_S:g}")
+    return seconds
+
+
 def _lower(given: object) -> object:
     return given.strip().lower() if isinstance(given, str) else given
 
@@ -107,6 +153,8 @@ AnyCase = BeforeValidator(_lower)  # for settings whose values are words
 Venues = Annotated[str, AnyCase, AfterValidator(_venues)]
 TruthVenue = Annotated[str, AnyCase, AfterValidator(_truth)]
 Urls = Annotated[str, AfterValidator(_urls)]
+RpcUrls = Annotated[str, AnyCase, AfterValidator(_rpc_urls)]
+Wait = Annotated[str, AnyCase, AfterValidator(_wait)]
 Files = Annotated[str, AfterValidator(_files)]
 
 
@@ -142,6 +190,12 @@ class Settings(BaseSettings):
     max_kline_age_s: PositiveInt = 180
     max_model_age_h: PositiveInt = 168
     no_model_policy: Annotated[NoModelPolicy, AnyCase] = NoModelPolicy.PERSISTENCE
+    rpc_urls: RpcUrls = ""  # of the chain; empty: the wallet's own in config.json; none: the chain is not asked
+    node_delay_s: Annotated[float, Field(ge=0, le=60)] = 4.0
+    base_rule: Annotated[BaseRule, AnyCase] = BaseRule.MINUTE
+    answer_patience_s: Annotated[float, Field(ge=0, le=120)] = 20.0
+    answer_wait: Wait = AUTO_WAIT
+    objective: Annotated[Objective, AnyCase] = Objective.AUTO
     database_url: Annotated[str, AfterValidator(_database)] = ""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
     log_format: Annotated[LogFormat, AnyCase] = "auto"

@@ -91,6 +91,9 @@ class Topic:
     horizon_min: int  # from the moment of asking to the moment forecast
     volatility: Volatility = Volatility.STD_HORIZON  # of a volatility topic alone
     loss: str = "mse"  # the topic's loss on the network, one of the values of LOSS_NAMES
+    base: str | None = None  # Base of its parameters, a BaseRule; None is BASE_RULE
+    wait: str | None = None  # Wait, likewise: seconds after the base or auto; None is ANSWER_WAIT
+    objective: str | None = None  # Objective, likewise; None is OBJECTIVE
     network: str | None = None  # chain id; None when the config does not say
     epoch_length_blocks: int | None = None  # from the catalogue; None for a topic it does not know
     endpoint: str = ""  # InferenceEndpoint with the node's placeholders in it

@@ -1,7 +1,6 @@
 """HTTP GET from a venue that has several hosts: their order, time limits, back-off, and rate limits."""
 
 import contextlib
-import email.utils
 import json
 import re
 import threading
@@ -10,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import requests
 import structlog
@@ -20,7 +18,7 @@ import urllib3
 from core.clock import MINUTE_MS, Clock
 from core.errors import MalformedKlines, MarketUnavailable
 from core.seldom import Seldom
-from market.timed_http import TimedAdapter
+from core.timed_http import one_line, open_answer, read_body, reason_of, retry_after_s, timed_session
 
 T = TypeVar("T")
 
@@ -30,7 +28,6 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 SHORTEST_BAN_S = 120.0  # a 418 that does not say when it ends; Binance's bans begin at two minutes
 LONGEST_BAN_S = 86_400.0  # of one answer; what says more is no time
 SHORTEST_KEY = 8  # what is shorter is a word, not a key
-USER_AGENT = "birnn-worker"
 
 _log = structlog.get_logger()
 
@@ -93,7 +90,7 @@ class Hosts:
         urls: hosts without a trailing slash, best first.
         clock: for waiting, and for the times in rate limits.
         timeout_s: limit of one answer's first byte and of the pause between two pieces of it; all of it may take
-            ``market.timed_http.TIMEOUTS`` times as long.
+            ``core.timed_http.TIMEOUTS`` times as long.
         patience_s: how long one call may wait in all before it gives up; 0 is one pass over the hosts.
         remedy: ends the message of a failure.
         requests_a_minute: how often it lets itself be asked, whoever asks; None is without limit.
@@ -283,7 +280,7 @@ class Hosts:
                 return
             until_ms = self._clock.now_ms() + PROBATION_MS if isinstance(error, Blocked) else state.blocked_until_ms
             self._states[url] = replace(
-                state, failed=state.failed + 1, fault=_line(str(error)), blocked_until_ms=until_ms
+                state, failed=state.failed + 1, fault=one_line(str(error)), blocked_until_ms=until_ms
             )
 
     def _pass(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
@@ -323,9 +320,9 @@ class Hosts:
         """Body of one host's answer with status 200; raises by what the status says."""
         try:
             with self._open(url + path, params) as response:
-                body = self._without_keys(_read(response))
+                body = self._without_keys(read_body(response, BODY_LIMIT_BYTES))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise Unreached(f"{url}: {_reason(error)}") from error
+            raise Unreached(f"{url}: {reason_of(error)}") from error
         status = response.status_code
         if status == 200:
             return body
@@ -348,27 +345,8 @@ class Hosts:
     def _open(self, url: str, params: Mapping[str, str | int]) -> requests.Response:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, TimedAdapter())
-            session.headers.update({"User-Agent": USER_AGENT} | self._headers)
-        proxies = {"http": "", "https": ""} if is_loopback(url) else None  # a proxy cannot reach our loopback
-        for second in (False, True):
-            try:
-                return session.get(
-                    url,
-                    params=params,
-                    timeout=self._timeout,
-                    stream=True,
-                    proxies=proxies,
-                    # A key would go wherever the answer points, and its end would be nobody's to see to.
-                    allow_redirects=False,
-                )
-            except requests.ConnectionError as error:
-                # A connection kept from an earlier call may have been closed while this request went out.
-                if second or not (error.args and isinstance(error.args[0], urllib3.exceptions.ProtocolError)):
-                    raise
-        raise AssertionError("unreachable: the second try returns or raises")
+            session = self._local.session = timed_session(self._headers)
+        return open_answer(session, url, params, self._timeout)
 
     def _order(self) -> list[str]:
         with self._lock:
@@ -427,37 +405,6 @@ def _wait_s(state: tenacity.RetryCallState) -> float:
     return min(FIRST_WAIT_S * 2.0 ** (state.attempt_number - 1), LONGEST_WAIT_S)
 
 
-def _read(response: requests.Response) -> bytes:
-    """The whole body, piece by piece so that its size is limited."""
-    pieces: list[bytes] = []
-    size = 0
-    while piece := response.raw.read1(1 << 16, decode_content=True):
-        pieces.append(piece)
-        size += len(piece)
-        if size > BODY_LIMIT_BYTES:
-            raise requests.RequestException(f"a body of more than {BODY_LIMIT_BYTES >> 20} MB")
-    return b"".join(pieces)
-
-
-def _reason(error: Exception) -> str:
-    """One short line; the libraries' own texts carry object addresses and whole URLs."""
-    if isinstance(error, requests.ConnectTimeout):
-        return "no connection in time"
-    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
-        return "no answer in time"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "TLS failed"
-    if isinstance(error, requests.ConnectionError):
-        return "connection failed"
-    if isinstance(error, urllib3.exceptions.HTTPError):
-        return "the answer was cut off"
-    return _line(str(error))
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:200]
-
-
 def _error_of(body: bytes) -> tuple[int | None, str]:
     """The venue's error code, when the body has one, and its message as one short line."""
     with contextlib.suppress(ValueError, RecursionError):
@@ -469,8 +416,8 @@ def _error_of(body: bytes) -> tuple[int | None, str]:
             for name in ("msg", "message", "error_message", "error", "detail"):
                 if isinstance(value.get(name), str):
                     told = f"{code} {value[name]}" if code is not None else value[name]
-                    return (code if isinstance(code, int) else None), _line(told)
-    return None, _line(re.sub(r"<[^>]*>", " ", body[:1000].decode(errors="replace"))) or "no body"
+                    return (code if isinstance(code, int) else None), one_line(told)
+    return None, one_line(re.sub(r"<[^>]*>", " ", body[:1000].decode(errors="replace"))) or "no body"
 
 
 def _rest_s(retry_after: str | None, message: str, status: int, now_ms: int) -> float | None:
@@ -482,23 +429,10 @@ def _rest_s(retry_after: str | None, message: str, status: int, now_ms: int) -> 
     60.0
     """
     waits: list[float] = []
-    if retry_after is not None:
-        if re.fullmatch(r"\s*\d{1,9}(\.\d+)?\s*", retry_after):
-            waits.append(float(retry_after))
-        else:
-            with contextlib.suppress(ValueError, TypeError, OverflowError):
-                waits.append(email.utils.parsedate_to_datetime(retry_after).timestamp() - now_ms / 1000)
+    if (asked_s := retry_after_s(retry_after, now_ms)) is not None:
+        waits.append(asked_s)
     if until := re.search(r"banned until (\d{13})", message):
         waits.append((int(until[1]) - now_ms) / 1000)
     if waits:
         return min(max([0.0, *waits]), LONGEST_BAN_S)
     return SHORTEST_BAN_S if status == 418 else None
-
-
-def is_loopback(url: str) -> bool:
-    """Does this URL name this machine itself?
-
-    >>> is_loopback("http://127.0.0.1:80/x"), is_loopback("http://127.0.0.1@example.com")
-    (True, False)
-    """
-    return bool(re.fullmatch(r"localhost|127(\.\d{1,3}){3}|::1", urlsplit(url).hostname or ""))

@@ -27,7 +27,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from core.errors import ConfigError, MalformedKlines
 from core.seldom import Seldom
 from core.settings import Market, Settings
-from market.hosts import USER_AGENT, is_loopback
+from core.timed_http import USER_AGENT, is_loopback
 from market.klines import INTERVALS, Klines, interval_name
 from market.provider import MarketStream, StreamReader
 

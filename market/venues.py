@@ -16,13 +16,13 @@ from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
 from core.files import replace_json
 from core.settings import Market, Settings, urls_setting
+from core.timed_http import is_loopback
 from core.topic import Topic
 from market.atlas import Atlas
 from market.binance import Binance
 from market.coinbase import Coinbase
 from market.coingecko import CoinGecko
 from market.failover import Failover, Standing
-from market.hosts import is_loopback
 from market.klines import INTERVALS, Span, interval_name, joined
 from market.kraken import Kraken
 from market.provider import Venue

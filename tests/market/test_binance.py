@@ -13,8 +13,9 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from core.settings import Market, load_settings
+from core.timed_http import USER_AGENT
 from market.binance import Binance
-from market.hosts import PROBATION_MS, USER_AGENT
+from market.hosts import PROBATION_MS
 from market.klines import Klines
 from market.provider import MarketData
 from market.quality import Aside
