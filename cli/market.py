@@ -93,6 +93,8 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
         "CONFIG_FILE": settings.config_file,
         "HOST": settings.host,
         "PORT": str(settings.port),
+        # The dry-run node's heights are of no chain.
+        "RPC_URLS": settings.rpc_urls or "none",
     }
     if exchange_url is not None:
         environment |= {

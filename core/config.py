@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from core.errors import ConfigError
 from core.json_node import EXAMPLE, JsonObject, read_json
 from core.json_node import JsonNode as _Node
-from core.node_rules import PUBLIC_NETWORKS, Severity, findings, named_version, told_version
+from core.node_rules import PUBLIC_NETWORKS, NodeVersions, Severity, findings, named_version, told_version
 from core.settings import AUTO_WAIT, BaseRule, Objective, wait_s
 from core.topic import (
     CLASSIFICATION,
@@ -46,6 +46,7 @@ class Config:
     topics: tuple[Topic, ...]
     warnings: tuple[str, ...]  # a line each
     rpc_urls: Mapping[str | None, tuple[str, ...]]  # of each network's chain, by chain id: nodeRpcs or nodeRpc
+    nodes: Mapping[str | None, NodeVersions]  # that read the file of a network, by chain id
 
 
 def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | None = None) -> Config:
@@ -65,14 +66,15 @@ def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | Non
             "file is checked for the version that its own keys tell"
         )
     rpc_urls: dict[str | None, tuple[str, ...]] = {}
-    entries = [entry for path in paths for entry in _entries(path, node_version, own, warnings, rpc_urls)]
+    nodes: dict[str | None, NodeVersions] = {}
+    entries = [entry for path in paths for entry in _entries(path, node_version, own, warnings, rpc_urls, nodes)]
     for place, entry in enumerate(entries):
         for earlier in entries[:place]:
             _check_twins(earlier, entry)
     topics = tuple(topic for _, topic in entries)
     for node, topic in entries:
         _check_question(node, topic, topics)
-    return Config(topics=topics, warnings=tuple(dict.fromkeys(warnings)), rpc_urls=rpc_urls)
+    return Config(topics=topics, warnings=tuple(dict.fromkeys(warnings)), rpc_urls=rpc_urls, nodes=nodes)
 
 
 def topics_from_config(*paths: Path, node_version: str = "") -> tuple[Topic, ...]:
@@ -86,8 +88,9 @@ def _entries(
     own: tuple[str, int] | None,
     warnings: list[str],
     rpc_urls: dict[str | None, tuple[str, ...]],
+    nodes: dict[str | None, NodeVersions],
 ) -> "list[tuple[_Node, Topic]]":
-    """Each entry of one file, and the topic it stands for; adds to ``warnings`` and ``rpc_urls``."""
+    """Each entry of one file, and the topic it stands for; adds to the last three."""
     root = read_json(path)
     if not isinstance(root.value, JsonObject):
         root.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)
@@ -102,6 +105,7 @@ def _entries(
     wallet = root.field("wallet")
     network = _network(wallet)
     named = (*(wallet.field("nodeRpcs").value or ()), *filter(None, [wallet.field("nodeRpc").value]))
+    nodes[network] = named_version(node_version) or told_version(root)
     rpc_urls[network] = tuple(dict.fromkeys((*rpc_urls.get(network, ()), *named)))
     read: list[tuple[_Node, Topic]] = []
     refused: list[str] = []

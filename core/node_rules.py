@@ -103,6 +103,16 @@ def told_version(root: JsonNode) -> NodeVersions:
     return NodeVersions(first=V0_7, last=(0, 8, 999), said="node v0.7 and v0.8", is_named=False)
 
 
+def takes_held_answers(versions: NodeVersions) -> bool:
+    """Whether no node of these versions has a time limit on its question for an answer, going by the sources read."""
+    return any(versions.within(*span) for span in ((V0_5_0, V0_6), (V0_9, V0_10), (V0_12, NEVER)))
+
+
+def starts_in_turn(versions: NodeVersions) -> bool:
+    """Whether a node of these versions starts its topics one after the other: an answer held then holds up others."""
+    return versions.overlap(V0_12, NEVER)
+
+
 # --- values ----------------------------------------------------------------------------------------------------------
 
 

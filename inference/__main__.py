@@ -5,27 +5,35 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import structlog
+import uvicorn
 
+from chain.follower import Follower
 from core.clock import HOUR_MS, SECOND_MS, Clock, CorrectedClock, SystemClock
 from core.config import Config, read_config
 from core.errors import ConfigError
 from core.files import DISK_REFUSES
 from core.logs import configure_logging
-from core.settings import Market, Settings, load_settings, settings_warnings
+from core.node_rules import starts_in_turn, takes_held_answers
+from core.settings import AUTO_WAIT, Market, Settings, load_settings, settings_warnings
 from core.topic import Target, Topic
 from inference.app import GATHER_LINES_S, create_app, create_server, write_lines
+from inference.base import Bases
 from inference.drain import Drain
 from inference.heap import keep_heap_whole
+from inference.holds import Holds, raise_file_limit
 from inference.ledger import Ledger
 from inference.listen import listen
 from inference.metrics import Metrics
 from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
+from inference.stretches import Stretches
+from inference.waits import Waits
 from market.failover import Failover
 from market.listings import Listings
 from market.live import LiveMarket
@@ -86,58 +94,86 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     tails = {series: read_tail(settings.klines_dir, *series) for series in rows}
     venues = market_from(settings, clock, topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0, awaits_life=True)
     stream = stream_from(settings, rows)
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        if error.errno not in DISK_REFUSES:  # of those the ledger tells; answers need no disk
-            raise ConfigError(
-                f"DATA_DIR={settings.data_dir}: cannot be made: {error.strerror}; name a folder that may be written to"
-            ) from error
+    _make(settings.data_dir)
     with given or listen(settings.host, settings.port) as listener:
         market = settings.market.value.upper()
         ledger = Ledger(settings.ledger_url, topics, market, clock)
-        limits = Limits(
-            anchor_ms=settings.max_anchor_age_s * SECOND_MS,
-            klines_ms=settings.max_kline_age_s * SECOND_MS,
-            model_ms=settings.max_model_age_h * HOUR_MS,
-            policy=settings.no_model_policy,
-        )
+        chains = _chains_from(settings, config, clock)
         truth = _truth_from(settings, topics, venues, clock)
         live = LiveMarket(venues, rows, clock, stream, tails)
         registry = Registry(settings.data_dir)
         listings = Listings(venues.venues, topics, threading.Event())
         service = InferenceService(
-            topics, live, registry, ledger, clock, limits=limits, market=market, truth=truth, listings=listings
+            topics,
+            live,
+            registry,
+            ledger,
+            clock,
+            limits=_limits(settings),
+            market=market,
+            bases=Bases(rule=settings.base_rule, node_delay_ms=round(settings.node_delay_s * SECOND_MS), chains=chains),
+            waits=_waits_from(settings, config, chains),
+            stretches=Stretches(settings.objective, settings.data_dir),
+            truth=truth,
+            listings=listings,
         )
         journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
-        server = create_server(create_app(service, Metrics(service, live, venues, settings.data_dir), journal), market)
-
-        def stop(_: int, __: FrameType | None) -> None:
-            server.should_exit = True
-
-        # uvicorn catches these itself while it serves, and repeats them to these handlers when it is done.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
+        holds = Holds(service, settings.answer_patience_s)
+        raise_file_limit()
+        metrics = Metrics(service, live, venues, settings.data_dir, holds)
+        server = create_server(create_app(service, metrics, journal, holds), market)
+        holds.is_ending = lambda: server.should_exit
+        _end_on_signals(server)
         sys.setswitchinterval(SWITCH_S)
+        background: tuple[Follower | TruthFeed, ...] = (*chains.values(), *([truth] if truth else []))
         try:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
             _log_notes(config, warnings=given is None)  # else birnn run has said them
             service.start()
             live.start(service.candles_closed)
-            if truth:
-                truth.start()
+            for feed in background:
+                feed.start()
             server.run(sockets=[listener])
         finally:
             ledger.close()
             live.stop(STOP_S)
             venues.stop()
-            if truth:
-                truth.stop(STOP_S)
+            for feed in background:
+                feed.stop(STOP_S)
             service.stop(STOP_S)
             journal.close(STOP_S)
         log.info("ended")
     return 0
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in DISK_REFUSES:  # of those the ledger tells; answers need no disk
+            raise ConfigError(
+                f"DATA_DIR={folder}: cannot be made: {error.strerror}; name a folder that may be written to"
+            ) from error
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        anchor_ms=settings.max_anchor_age_s * SECOND_MS,
+        klines_ms=settings.max_kline_age_s * SECOND_MS,
+        model_ms=settings.max_model_age_h * HOUR_MS,
+        policy=settings.no_model_policy,
+    )
+
+
+def _end_on_signals(server: uvicorn.Server) -> None:
+    """End the server with SIGTERM and SIGINT also after it has served: it catches them itself while it does."""
+
+    def stop(_: int, __: FrameType | None) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
 
 
 def _log_notes(config: Config, *, warnings: bool) -> None:
@@ -145,6 +181,38 @@ def _log_notes(config: Config, *, warnings: bool) -> None:
         log.warning("config_unwise", reason=warning)
     for note in sorted({topic.proxy for topic in config.topics if topic.proxy}):
         log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
+
+
+def _chains_from(settings: Settings, config: Config, clock: Clock) -> dict[str | None, Follower]:
+    """A follower of each network's chain, by chain id; none where RPC_URLS is ``none`` or no address is known."""
+    if settings.rpc_urls == "none":
+        return {}
+    given = tuple(url.strip().rstrip("/") for url in settings.rpc_urls.split(",") if url.strip())
+    urls = {network: given or config.rpc_urls.get(network, ()) for network in {t.network for t in config.topics}}
+    return {
+        network: Follower(found, network, clock, [t.topic_id for t in config.topics if t.network == network])
+        for network, found in urls.items()
+        if found
+    }
+
+
+def _waits_from(settings: Settings, config: Config, chains: Mapping[str | None, Follower]) -> Waits:
+    """How long answers are held for their worth; says where ``auto`` holds none, and what that costs."""
+    held = frozenset(network for network, versions in config.nodes.items() if takes_held_answers(versions))
+    if settings.answer_wait == AUTO_WAIT:
+        for network in sorted(str(network) for network in chains if network not in held):
+            log.info(
+                "answers_not_held",
+                network=network,
+                reason=f"whether {config.nodes[network].said} waits for an answer without a time limit is not known",
+                remedy="each second that an answer may wait is worth more than any network: try ANSWER_WAIT=45",
+            )
+    return Waits(
+        setting=settings.answer_wait,
+        chains=chains,
+        auto_nodes=held,
+        in_turn=frozenset(network for network, versions in config.nodes.items() if starts_in_turn(versions)),
+    )
 
 
 def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, clock: Clock) -> TruthFeed | None:

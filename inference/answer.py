@@ -25,6 +25,11 @@ class Answer:
     market: str  # BINANCE or SIMULATED
     venue: str = ""  # who told the anchor
     forecast: str = ""  # "network", or "naive" for the naive forecast's number; empty: an older release did not say
+    asked_ms: int = 0  # when the question came
+    base_ms: int = 0  # when the interval begins that was answered for
+    base_source: str = "asked"  # a BaseSource
+    block_ms: int | None = None  # the nonce block's time; None while the chain has not told it
+    elapsed_ms: int = 0  # of the interval that was known, from the base to the newest price used
     truth_ratio: float = 1.0  # of the truth venue's prices to those of the anchor's level; what a price started from
 
     @property
@@ -49,6 +54,9 @@ class Answer:
             (b"x-forecast-age-ms", b"%d" % self.forecast_age_ms(now_ms)),
             (b"x-as-of", iso(self.asof_ms).encode()),
             (b"x-answered", iso(self.answered_ms).encode()),
+            (b"x-base", iso(self.base_ms).encode()),
+            (b"x-elapsed-ms", b"%d" % self.elapsed_ms),
+            (b"x-base-source", self.base_source.encode()),
         ]
         if self.forecast:
             said.append((b"x-forecast", self.forecast.encode("latin-1")))

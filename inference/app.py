@@ -9,7 +9,8 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from time import perf_counter_ns
+from dataclasses import replace
+from time import monotonic, perf_counter_ns
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -21,16 +22,19 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from core.clock import iso
-from core.errors import WorkerError
+from core.clock import SECOND_MS, iso
+from core.errors import StaleKlines, WorkerError
 from core.topic import Target, Topic
 from inference.answer import Answer
+from inference.base import Asked
 from inference.drain import Drain
+from inference.holds import Gone, Holds, Reason
 from inference.ledger import READ_S, Ledger, silent
 from inference.listen import BACKLOG
 from inference.metrics import Metrics
 from inference.question import BadQuestion, asker, network_name, whole_number
 from inference.service import InferenceService
+from inference.waits import TooEarly
 from model.forecaster import NAIVE, NETWORK
 
 GATHER_LINES_S = 0.1  # log lines are written in batches, so that a burst of questions is not slowed by each line
@@ -49,10 +53,13 @@ class Application(FastAPI):
     FastAPI's way to a route (middleware, matching, validation of nothing) takes longer than the whole answer.
     """
 
-    def __init__(self, service: InferenceService, metrics: Metrics, journal: "Drain[dict[str, Any]]") -> None:
+    def __init__(
+        self, service: InferenceService, metrics: Metrics, journal: "Drain[dict[str, Any]]", holds: Holds
+    ) -> None:
         super().__init__(openapi_url=None, redirect_slashes=False)
         self._service = service
         self._metrics = metrics
+        self._holds = holds
         self._journal = journal
         # A question never comes this far; other methods do, and get their 405 from here.
         route = Route(f"{PREFIX}{{token}}", _not_reached, methods=["GET"])
@@ -63,23 +70,39 @@ class Application(FastAPI):
         if scope["type"] == "http" and scope["method"] == "GET":
             path: str = scope["path"]
             if path.startswith(PREFIX) and len(path) > len(PREFIX) and "/" not in path[len(PREFIX) :]:
-                await self._answer(path[len(PREFIX) :], scope["query_string"], asker(scope["headers"]), send)
+                query, asked_by = scope["query_string"], asker(scope["headers"])
+                await self._answer(path[len(PREFIX) :], query, asked_by, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
-    async def _answer(self, token: str, query: bytes, asked_by: str, send: Send) -> None:
+    async def _answer(self, token: str, query: bytes, asked_by: str, receive: Receive, send: Send) -> None:
         """One question, answered, counted and logged."""
         began_ns, asked_ms = perf_counter_ns(), self._service.now_ms()
+        said_ms = asked_ms  # when the answer is said, but for the time that it takes to make
         answer: Answer | None = None
         topic: Topic | None = None
         topic_id = height = None
         try:
-            topic_id, height, network = _read(query)
+            topic_id, height, network, may_wait = _read(query)
             topic = self._service.questions.topic(token, topic_id, network)
             topic_id = topic.topic_id
             if height is not None and self._service.ledger.may_be_elsewhere(topic, height):
                 await _recall(self._service.ledger, topic, height)
-            answer = self._service.answer(topic, height, asked_by)
+            has_place = self._holds.has_place
+            asked = Asked(
+                ms=asked_ms, may_hold=has_place and self._holds.patience_s > 0, may_wait=has_place and may_wait
+            )
+            try:
+                answer = self._service.answer(topic, height, asked_by, asked)
+            except (StaleKlines, TooEarly) as cause:
+                held_ns = perf_counter_ns()
+                try:
+                    answer = await self._held(topic, height, asked_by, asked, cause, receive)
+                finally:
+                    began_ns, said_ms = began_ns + perf_counter_ns() - held_ns, self._service.now_ms()
+        except Gone:
+            self._metrics.client_gone()
+            return
         except BadQuestion as error:
             status, text = error.status, str(error)
         except WorkerError as error:
@@ -92,7 +115,7 @@ class Application(FastAPI):
         body = text.encode()
         headers = [PLAIN, (b"content-length", b"%d" % len(body)), (b"x-asked", iso(asked_ms).encode())]
         if answer:
-            headers += answer.headers(asked_ms)
+            headers += answer.headers(said_ms)
         took_ns = perf_counter_ns() - began_ns
         self._metrics.answered(topic, answer, status, took_ns / 1e9, asked_ms, asked_by)
         line = {
@@ -104,11 +127,53 @@ class Application(FastAPI):
             "asker": asked_by,
             "asked_ms": asked_ms,
             "took_ms": took_ns / 1e6,
+            "held_ms": said_ms - asked_ms,
         }
-        if not self._journal.put(line | (_of(answer, asked_ms) if answer else {"reason": text})):
+        if not self._journal.put(line | (_of(answer, said_ms) if answer else {"reason": text})):
             self._metrics.line_dropped()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def _held(
+        self,
+        topic: Topic,
+        height: int | None,
+        asked_by: str,
+        asked: Asked,
+        cause: StaleKlines | TooEarly,
+        receive: Receive,
+    ) -> Answer:
+        """The answer to a question that could not be given at once, or was not worth most then.
+
+        Raises:
+            WorkerError: there is none yet, and the patience or the process is at its end.
+            Gone: the client did not wait.
+        """
+        held_s: dict[Reason, float] = {}
+        refuse_s: float | None = None  # when the patience is over
+        try:
+            while True:
+                reason, began_s = Reason.WORTH if isinstance(cause, TooEarly) else Reason.NOT_YET, monotonic()
+                if reason is Reason.NOT_YET and not asked.may_hold:
+                    raise cause
+                with self._holds.place(reason, receive) as place:
+                    if isinstance(cause, TooEarly):
+                        await place.pause((cause.due_ms - self._service.now_ms()) / SECOND_MS)
+                    else:
+                        refuse_s = refuse_s or began_s + self._holds.patience_s
+                        await place.until_answerable(topic, refuse_s - began_s)
+                        if monotonic() >= refuse_s:
+                            asked = replace(asked, may_hold=False)
+                held_s[reason] = held_s.get(reason, 0.0) + monotonic() - began_s
+                if place.is_ending:
+                    asked = replace(asked, may_hold=False, may_wait=False)
+                try:
+                    return self._service.answer(topic, height, asked_by, asked)
+                except (StaleKlines, TooEarly) as error:
+                    cause = error
+        finally:
+            for reason, seconds in held_s.items():
+                self._metrics.held(reason, seconds)
 
 
 async def _not_reached(_: Request) -> Response:
@@ -128,14 +193,17 @@ async def _recall(ledger: Ledger, topic: Topic, height: int) -> None:
         raise silent(topic, height) from None
 
 
-def create_app(service: InferenceService, metrics: Metrics, journal: "Drain[dict[str, Any]]") -> FastAPI:
+def create_app(
+    service: InferenceService, metrics: Metrics, journal: "Drain[dict[str, Any]]", holds: Holds | None = None
+) -> FastAPI:
     """The application over a service that somebody else starts and stops.
 
     Args:
         metrics: counts every question.
         journal: gets one log line per question; see ``write_lines``.
+        holds: of questions; None holds none.
     """
-    app = Application(service, metrics, journal)
+    app = Application(service, metrics, journal, holds or Holds(service, 0.0))
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -217,22 +285,22 @@ def write_lines(lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     return ()
 
 
-def _read(raw: bytes) -> tuple[int | None, int | None, str | None]:
-    """Topic id, height and network of a question's query string.
+def _read(raw: bytes) -> tuple[int | None, int | None, str | None, bool]:
+    """Topic id, height and network of a question's query string, and whether the answer may wait for its worth.
 
     Raises:
         BadQuestion: not whole numbers, or given twice. Other parameters are nobody's business here.
     """
     if not raw:
-        return None, None, None
+        return None, None, None, True
     if usual := USUAL_QUERY.fullmatch(raw):
-        return int(usual[1]), int(usual[2]) if usual[2] else None, None
+        return int(usual[1]), int(usual[2]) if usual[2] else None, None, True
     given: dict[str, list[str]] = {}
     for part in raw.decode("ascii", "replace").split("&"):
         name, _, value = part.partition("=")
         given.setdefault(unquote_plus(name), []).append(unquote_plus(value))
     topic_id, height = (whole_number(name, given.get(name, ())) for name in ("topic", "height"))
-    return topic_id, height, network_name(given.get("network", ()))
+    return topic_id, height, network_name(given.get("network", ())), given.get("wait") != ["0"]
 
 
 def _of(answer: Answer, now_ms: int) -> dict[str, Any]:
@@ -243,6 +311,9 @@ def _of(answer: Answer, now_ms: int) -> dict[str, Any]:
         "anchor_age_ms": answer.anchor_age_ms(now_ms),
         "forecast_age_ms": answer.forecast_age_ms(now_ms),
         "answered_ms": answer.answered_ms,
+        "base_ms": answer.base_ms,
+        "base_source": answer.base_source,
+        "elapsed_ms": answer.elapsed_ms,
         "venue": answer.venue,
         "truth_ratio": answer.truth_ratio,
         "value": answer.value,

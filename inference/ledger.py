@@ -8,10 +8,10 @@ is full or read-only, at the start as well as later, answers are kept in memory 
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -30,7 +30,7 @@ from inference.answer import Answer
 from inference.drain import Drain
 from model.forecaster import NAIVE, PERSISTENCE
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
 READS_CLOSE_S = 0.2  # nobody waits for an answer any more when the ledger is closed
 READ_S = 1.0  # for the database to say what was answered before; the node waits without end, so we must not
@@ -68,14 +68,25 @@ answers = sa.Table(
     sa.Column("venue", sa.String, nullable=False, server_default=""),
     sa.Column("truth_ratio", sa.Float, nullable=False, server_default="1"),
     sa.Column("forecast", sa.String, nullable=False, server_default=""),  # network, naive, or empty: not known
+    sa.Column("asked_ms", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("base_ms", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("base_source", sa.String, nullable=False, server_default="asked"),
+    sa.Column("block_ms", sa.BigInteger, nullable=True),  # the nonce block's time, filled in when the chain tells it
+    sa.Column("elapsed_ms", sa.BigInteger, nullable=False, server_default="0"),
 )
 # What each schema brought: columns, whose defaults the rows of before get, and what those rows meant by their values.
-ADDED: Mapping[int, tuple[str, ...]] = {2: ("venue", "truth_ratio"), 3: ("forecast",)}
+ADDED: Mapping[int, tuple[str, ...]] = {
+    2: ("venue", "truth_ratio"),
+    3: ("forecast",),
+    4: ("asked_ms", "base_ms", "base_source", "block_ms", "elapsed_ms"),
+}
 REWRITTEN: Mapping[int, tuple[sa.Update, ...]] = {
     3: (
         answers.update().where(answers.c.target == "volatility").values(target="volatility std"),
         answers.update().where(answers.c.version == PERSISTENCE).values(forecast=NAIVE),
-    )
+    ),
+    # Their interval began with the answer.
+    4: (answers.update().values(asked_ms=answers.c.answered_ms, base_ms=answers.c.answered_ms),),
 }
 KEY = tuple(column.name for column in answers.primary_key)
 QUESTION = ("market", "symbol", "target", "horizon_min")  # with other ones it was another question
@@ -215,6 +226,35 @@ class Ledger:
             self.dropped += 1
             self._unwritten.pop(key, None)
         return answer
+
+    def note_block_times(self, time_of: Callable[[Topic, int], int | None], since_ms: int) -> None:
+        """Fill in the times of nonce blocks that the chain has told since their questions were answered. Waits.
+
+        Args:
+            time_of: a block's time in ms, None while it is not known.
+            since_ms: answers of before are not looked at any more.
+        """
+        for topic in self._topics:
+            for height, answer in list(self._recent.get(topic.key, {}).items()):
+                if (
+                    answer.block_ms is not None
+                    or answer.answered_ms < since_ms
+                    or (answer.key, height) in self._unwritten
+                ):
+                    continue
+                if (block_ms := time_of(topic, height)) is not None:
+                    self._note_block_time(answer, height, block_ms)
+
+    def _note_block_time(self, answer: Answer, height: int, block_ms: int) -> None:
+        where = (answers.c.network == answer.network, answers.c.topic_id == answer.topic_id, answers.c.height == height)
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(answers.update().where(*where).values(block_ms=block_ms))
+        except sa.exc.SQLAlchemyError as error:
+            self._count_failure("ledger_not_written", _one_line(error))
+            return
+        with self._remembering:
+            self._recent[answer.key][height] = replace(answer, block_ms=block_ms)
 
     @property
     def unwritten(self) -> int:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from core.files import existing
 from core.topic import Topic
 from inference.answer import Answer
+from inference.holds import Holds, Reason
 from inference.question import NODE
 from inference.service import InferenceService
 from market.failover import Failover
@@ -21,7 +22,7 @@ TOPIC_LABELS = ("network", "topic")  # chain id, empty when the config does not 
 LATENCY_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 ANCHOR_AGE_S = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 FORECAST_AGE_S = (1.0, 5.0, 15.0, 30.0, 60.0, 90.0, 120.0, 180.0, 600.0, 1800.0, 3600.0, 3720.0)
-
+HELD_S = (0.1, 0.25, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 90.0, 120.0)
 
 _Key = tuple[str, str | None, int, str, int]  # asker, network, topic id (0: no topic), version, status
 
@@ -35,6 +36,7 @@ class Metrics:
         live: LiveMarket,
         venues: Failover | None = None,
         data_dir: Path | None = None,
+        holds: Holds | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         self._service = service
@@ -63,11 +65,21 @@ class Metrics:
             buckets=FORECAST_AGE_S,
             registry=self._registry,
         )
+        self._held = Histogram(
+            "birnn_answer_held_seconds",
+            "How long questions were held: not_yet until they could be answered, worth until the answer was worth most",
+            ("reason",),
+            buckets=HELD_S,
+            registry=self._registry,
+        )
+        self._gone = Counter(
+            "birnn_held_clients_gone", "Held questions whose client did not wait", registry=self._registry
+        )
         self._unlogged = Counter("birnn_log_lines_dropped", "Answer lines that nobody read", registry=self._registry)
         market = Info("birnn_market", "Where prices come from: BINANCE or SIMULATED", registry=self._registry)
         market.info({"market": service.market_name})
         ProcessCollector(registry=self._registry)
-        self._registry.register(_State(service, live, venues, data_dir))
+        self._registry.register(_State(service, live, venues, data_dir, holds))
 
     def answered(
         self, topic: Topic | None, answer: Answer | None, status: int, took_s: float, asked_ms: int, asker: str
@@ -91,8 +103,16 @@ class Metrics:
         counter.inc()
         self._latency.observe(took_s)
         if answer and asker == NODE and answer.answered_ms >= asked_ms:
-            self._anchor_age.observe(answer.anchor_age_ms(asked_ms) / 1000)
-            self._forecast_age.observe(answer.forecast_age_ms(asked_ms) / 1000)
+            self._anchor_age.observe(answer.anchor_age_ms(answer.answered_ms) / 1000)
+            self._forecast_age.observe(answer.forecast_age_ms(answer.answered_ms) / 1000)
+
+    def held(self, reason: str, seconds: float) -> None:
+        """Count one question that was held, when it is answered or refused."""
+        self._held.labels(reason).observe(seconds)
+
+    def client_gone(self) -> None:
+        """Count one held question whose client has gone."""
+        self._gone.inc()
 
     def line_dropped(self) -> None:
         """Count an answer that could not be logged."""
@@ -114,12 +134,24 @@ class _State(Collector):
     """Ages and faults as of the moment of the scrape."""
 
     def __init__(
-        self, service: InferenceService, live: LiveMarket, venues: Failover | None, data_dir: Path | None
+        self,
+        service: InferenceService,
+        live: LiveMarket,
+        venues: Failover | None,
+        data_dir: Path | None,
+        holds: Holds | None,
     ) -> None:
+        self._holds = holds
         self._service = service
         self._live = live
         self._venues = venues
         self._data_dir = data_dir
+
+    def _held(self) -> Metric:
+        held = GaugeMetricFamily("birnn_questions_held", "Questions that are held now, by reason", labels=["reason"])
+        for reason in Reason:
+            held.add_metric([reason.value], self._holds.held[reason] if self._holds else 0)
+        return held
 
     def collect(self) -> Iterable[Metric]:
         service, now_ms = self._service, self._service.now_ms()
@@ -194,8 +226,7 @@ class _State(Collector):
         free = GaugeMetricFamily("birnn_data_free_bytes", "Free on the disk of DATA_DIR")
         if self._data_dir:
             free.add_metric([], shutil.disk_usage(existing(self._data_dir)).free)
-        of_venues = (*of_venues, free)
-        of_feed = (feed, incidents, stream, ahead, *of_venues)
+        of_feed = (feed, incidents, stream, ahead, *of_venues, free, self._held())
         return ready, persistence, naive, anchor, klines, model, *of_feed, failures, dropped, unwritten
 
 

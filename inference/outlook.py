@@ -1,13 +1,15 @@
 """What is known about a topic between two candles, and how old it may be. Values, no I/O."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.clock import HOUR_MS, MINUTE_MS, is_ahead, iso
 from core.settings import NoModelPolicy
 from core.topic import Topic
+from inference.base import Base
 from market.provider import Price
-from model.forecaster import HeadForecast
+from model.forecaster import HeadForecast, Start
 from model.heads import Panel
 
 SURE_JUMP = 0.05  # of the price since the last close; what is beyond, and beyond the sigmas, is a wrong price
@@ -50,6 +52,7 @@ class Outlook:
     fault: str  # what is wrong with the champion, or with the one that should be
     fallback: HeadForecast | None  # the naive forecast
     fallback_fault: str
+    starts: Mapping[int, Start]  # of the newest whole minutes, of a volatility topic
 
     def why_no_anchor(self, anchor: Price) -> str:
         """Why a price cannot be of this market, going by its newest candle; empty when it can."""
@@ -87,4 +90,6 @@ class Made:
     forecast: HeadForecast
     anchor: Price
     reason: str  # why it is not the champion's; empty when it is
+    base: Base
+    elapsed_ms: int  # of the interval that was known
     truth_ratio: float = 1.0  # that the anchor was multiplied by

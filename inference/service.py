@@ -1,44 +1,58 @@
 """From what is kept warm to an answer: forecasts made when candles close or champions change, looked up when asked."""
 
+import math
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
 import structlog
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
 from core.decimals import decimal_text
+from core.dry_run import BLOCK_MS, epoch_blocks
 from core.errors import StaleKlines, UnusableForecast, WorkerError
 from core.seldom import Seldom
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.answer import Answer
-from inference.champions import NOTHING, Champions, Chosen
+from inference.base import ASKED_ONLY, Asked, Base, Bases, BaseSource
+from inference.champions import NOTHING as NONE_CHOSEN
+from inference.champions import Champions, Chosen
 from inference.heap import give_back_heap
 from inference.ledger import Ledger
 from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook
 from inference.question import NODE, Questions
+from inference.stretches import Stretches, starts
+from inference.waits import NO_WAITS, Waits
 from market.basis import Ratio
 from market.klines import Klines
 from market.listings import Listings
-from market.provider import Price
+from market.provider import Opening, Price
 from model.features import rows_needed
 from model.forecaster import (
     ADDS_NOTHING,
     NAIVE,
     NETWORK,
     PERSISTENCE,
+    UNKNOWN_START,
     BiRNNForecaster,
     Forecasts,
     HeadForecast,
     Naive,
     Reasons,
+    Start,
     carried,
     value,
 )
 from model.heads import LONGEST_LOOKBACK, Head, head_of, panel_of, panels_for
+from model.known import NOTHING, Known, known_of
 from model.registry import Registry
+from model.stretch import NONE, Stretch
 
+OPENING_ROWS = 180  # minutes kept of a symbol that is forecast from longer candles
+CANDLE_AWAITED_MS = 5 * SECOND_MS  # a base's candle that is late
 LOOK_S = 0.5  # how often champions.json is looked at
 # Kept beyond what a forecast counts: it bears holes of long ago, and so much may be missing before it is short of rows.
 SPARE_MS = 25 * HOUR_MS
@@ -55,6 +69,10 @@ class Market(Protocol):
     def snapshot(self, interval_ms: int) -> Mapping[str, Klines]: ...
 
     def anchor(self, symbol: str) -> Price | None: ...
+
+    def opening(self, symbol: str, since_ms: int) -> Opening | None: ...
+
+    def last_before(self, symbol: str, moment_ms: int) -> Price | None: ...
 
     def kline_fault(self, symbol: str, interval_ms: int) -> str: ...
 
@@ -75,14 +93,16 @@ class TruthRatios(Protocol):
 
 
 def rows_to_keep(topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
-    """How many klines of each (symbol, interval_ms) the forecasts of these topics read, whatever champions come: their
-    networks may have any lookback."""
+    """How many klines of each (symbol, interval_ms) the answers to these topics read, whatever champions come: their
+    networks may have any lookback. How an interval began is told by minutes, whatever candles forecast the rest."""
     rows: dict[tuple[str, int], int] = {}
     for panel, plan in panels_for(topics).items():
         longest = max(panel.steps(head) for head in plan.heads) + 1
         needed = max(rows_needed(panel.reading(LONGEST_LOOKBACK)), longest)
         for symbol in plan.symbols:
             rows[symbol, panel.interval_ms] = needed + SPARE_MS // panel.interval_ms
+        for symbol in {topic.symbol for topic in plan.topics}:
+            rows.setdefault((symbol, MINUTE_MS), OPENING_ROWS)
     return rows
 
 
@@ -104,6 +124,9 @@ class InferenceService:
         *,
         limits: Limits,
         market: str,
+        bases: Bases = ASKED_ONLY,
+        waits: Waits = NO_WAITS,
+        stretches: Stretches | None = None,
         truth: TruthRatios | None = None,
         listings: Listings | None = None,
     ) -> None:
@@ -115,10 +138,13 @@ class InferenceService:
         self._live = live
         self._truth = truth
         self._listings = listings
+        self._bases = bases
+        self._waits = waits
+        self._stretches = stretches
         self._naive = Naive()
         self._asked = {topic.key: topic.asked for topic in self.questions.topics}
         self._champions = Champions(registry, self.questions.topics, clock)
-        self._chosen = NOTHING
+        self._chosen = NONE_CHOSEN
         self._chosen_once = False
         self._windows: dict[int, Mapping[str, Klines]] = {}  # by interval: the candles that were closed together
         self._forecasts: dict[str, tuple[Forecasts, Reasons]] = {}  # by version
@@ -153,7 +179,7 @@ class InferenceService:
     # Asked on the event loop.
 
     def infer(self, topic_id: int | None, token: str, height: int | None, network: str | None = None) -> Answer:
-        """The answer to a question; the same one whenever it is asked again.
+        """The answer to a question, at once; the same one whenever it is asked again.
 
         Args:
             topic_id: may be None where one topic has this token.
@@ -167,11 +193,15 @@ class InferenceService:
         """
         return self.answer(self.questions.topic(token, topic_id, network), height)
 
-    def answer(self, topic: Topic, height: int | None, asker: str = NODE) -> Answer:
+    def answer(self, topic: Topic, height: int | None, asker: str = NODE, asked: Asked | None = None) -> Answer:
         """``infer`` for a topic that is already known.
 
         Args:
             asker: NODE or HAND. The answer is the same; one that was asked for by hand is not ``last``.
+            asked: when the question came, and what it may wait for; None: just now, and for nothing.
+        Raises:
+            as ``infer``; StaleKlines also where what the question may wait for is not there yet.
+            TooEarly: the answer is worth waiting for.
         """
         self._refuse_another_pair(topic)  # nor is it answered again
         now_ms = self._clock.now_ms()
@@ -184,7 +214,11 @@ class InferenceService:
                 )
             self._told(known, asker)
             return known
-        made = self.make(topic, now_ms)
+        asked = asked or Asked(ms=now_ms)
+        base = self._bases.of(topic, height, asked.ms, now_ms, may_wait=asked.may_hold)
+        if asked.may_wait and height is not None:
+            self._waits.check(topic, height, base, asked.ms, now_ms)
+        made = self.make(topic, now_ms, base, asked)
         answer = Answer(
             topic_id=topic.topic_id,
             height=height,
@@ -201,6 +235,11 @@ class InferenceService:
             answered_ms=now_ms,
             market=self.market_name,
             venue=made.anchor.venue,
+            asked_ms=asked.ms,
+            base_ms=made.base.ms,
+            base_source=made.base.source.value,
+            block_ms=made.base.block_ms,
+            elapsed_ms=made.elapsed_ms,
             truth_ratio=made.truth_ratio,
         )
         standing = self.ledger.keep(answer)
@@ -211,9 +250,12 @@ class InferenceService:
         if asker == NODE:
             self._last[answer.key] = answer
 
-    def make(self, topic: Topic, now_ms: int) -> Made:
+    def make(self, topic: Topic, now_ms: int, base: Base | None = None, asked: Asked | None = None) -> Made:
         """The number for a topic as of now, without giving it as an answer.
 
+        Args:
+            base: when the interval begins; None is now.
+            asked: as for ``answer``.
         Raises:
             StaleKlines: market older than allowed. UnusableForecast: no forecast, one outside the sanity band, or a
                 symbol that a venue lists as another pair.
@@ -226,23 +268,76 @@ class InferenceService:
             starting = f"starting: no {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
             raise StaleKlines(f"topic {topic.key}: {fault or starting}")
         anchor = self._anchor(outlook, now_ms)
+        base, known, price = self._opened(
+            outlook, anchor, base or Base(ms=now_ms, source=BaseSource.ASKED), asked, now_ms
+        )
         forecast, reason = self._forecast(outlook, now_ms)
         # Of a return nothing is carried.
         if topic.target is Target.VOLATILITY and outlook.window_close and not outlook.why_no_anchor(anchor):
             forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
         ratio = self.truth_ratio(topic, now_ms)
         scored = ratio.value if ratio else 1.0
+        start = replace(outlook.starts.get(base.ms, UNKNOWN_START), price=price * scored)
         return Made(
-            number=value(topic, forecast, anchor.price * scored),
+            number=value(topic, forecast, anchor.price * scored, known, start, self._stretch(topic, known)),
             forecast=forecast,
             anchor=anchor,
             reason=reason,
+            base=base,
+            elapsed_ms=int(known.elapsed_ms),
             truth_ratio=scored,
         )
 
     def _refuse_another_pair(self, topic: Topic) -> None:
         if self._listings and (refusal := self._listings.refusal(topic)):
             raise UnusableForecast(f"topic {topic.key}: {topic.symbol} {refusal}")
+
+    def _opened(
+        self, outlook: Outlook, anchor: Price, base: Base, asked: Asked | None, now_ms: int
+    ) -> tuple[Base, Known, float]:
+        """The base in use, what is known since, and the price at the base (NaN where that is not known).
+
+        Raises:
+            StaleKlines: the base's candle is late, and the question may wait for it.
+        """
+        topic = outlook.topic
+        if base.source is BaseSource.ASKED:
+            return base, NOTHING, math.nan
+        opening = self._live.opening(topic.symbol, base.ms)
+        if opening is None and asked and asked.may_hold and 0 <= now_ms - asked.ms < CANDLE_AWAITED_MS:
+            raise StaleKlines(f"topic {topic.key}: the candle of {topic.symbol} that closed {iso(base.ms)} is awaited")
+        if opening is None and (before := self._live.last_before(topic.symbol, base.ms)):
+            opening = Opening(venue=before.venue, closes=(before.price,), end_ms=base.ms)
+        if opening is None:
+            if topic.target is Target.PRICE:  # the anchor is all that is known, and it is there
+                return base, Known(elapsed_ms=max(0, anchor.asof_ms - base.ms)), math.nan
+            return Base(ms=now_ms, source=BaseSource.ASKED, block_ms=base.block_ms), NOTHING, math.nan
+        newest = Price(price=opening.closes[-1], asof_ms=opening.end_ms, venue=opening.venue)
+        if (
+            anchor.venue == opening.venue
+            and newest.asof_ms <= anchor.asof_ms
+            and not is_ahead(anchor.asof_ms, now_ms)
+            and not outlook.why_no_anchor(anchor)
+        ):
+            newest = anchor
+        elsewhere = topic.target is Target.PRICE  # a price starts from its anchor, whoever told that
+        known = known_of(
+            np.array(opening.closes), newest.price, max(0, (anchor if elsewhere else newest).asof_ms - base.ms)
+        )
+        return base, known, opening.closes[0]
+
+    def _stretch(self, topic: Topic, known: Known) -> Stretch:
+        return self._stretches.of(topic, known) if self._stretches else NONE
+
+    def is_answerable(self, topic: Topic) -> bool:
+        """Whether a question for a topic, held until the market is back, could be answered now."""
+        try:
+            self.make(topic, self._clock.now_ms())
+        except StaleKlines:
+            return False
+        except WorkerError:
+            return True  # for good or ill: whoever is held is to hear of it
+        return True
 
     def truth_ratio(self, topic: Topic, now_ms: int) -> Ratio | None:
         """What the anchor of a price topic is multiplied by; None where it is not."""
@@ -446,8 +541,17 @@ class InferenceService:
                 fault=self._chosen.faults.get(topic.key) or reasons.get(topic.symbol, ""),
                 fallback=fallback,
                 fallback_fault=fallback_fault,
+                starts=self._starts(topic),
             )
         self._outlooks = outlooks
+
+    def _starts(self, topic: Topic) -> Mapping[int, Start]:
+        """What a stretch of a volatility is measured from, by base, of the bases that a question may still have."""
+        minutes = self._windows.get(MINUTE_MS, {}).get(topic.symbol)
+        if topic.target is not Target.VOLATILITY or minutes is None or not self._stretches:
+            return {}
+        epoch_min = max(1, round(epoch_blocks(topic) * BLOCK_MS / MINUTE_MS))
+        return starts(minutes, head_of(topic), epoch_min)
 
     def _newest(self, symbol: str) -> Price:
         """The close of a symbol's newest candle: within an hour a price may go far from an hour's last one."""
@@ -471,6 +575,10 @@ class InferenceService:
     def _look_for_champions(self) -> None:
         while not self._stopping.is_set():
             try:
+                if self._stretches:
+                    self._stretches.look()
+                if self._bases.chains:
+                    self.ledger.note_block_times(self._bases.block_time, self._clock.now_ms() - RECALL_MS)
                 self.choose()
             except Exception:
                 if count := self._seldom.due("champions_not_read"):

@@ -17,6 +17,7 @@ from market.provider import Price
 MOST_RANGES = 5.0
 LEAST_LIMIT, MOST_LIMIT = 0.002, 0.05  # of the price
 RANGE_ROWS = 30
+REMEMBERED_MINUTES = 12  # a question's interval began ten minutes ago at most
 CONFIRMATIONS = 3  # prices in agreement, the first doubted one among them
 CONFIRMED_AFTER_MS = SECOND_MS  # and not all at once: a burst of trades through an empty book is one event
 # Of how far the doubted price is from the believed one: so near the next one agrees, for a market that runs goes on.
@@ -50,6 +51,7 @@ class Anchors:
 
     def __init__(self) -> None:
         self._believed: dict[str, Price] = {}
+        self._minutes: dict[str, dict[int, Price]] = {}  # by symbol and minute: the last price that was believed in it
         self._usual: dict[str, _Usual] = {}
         self._doubts: dict[tuple[str, bool], _Doubt] = {}  # by symbol and whether it was asked for
         self._seldom = Seldom()
@@ -59,6 +61,16 @@ class Anchors:
     def get(self, symbol: str) -> Price | None:
         """The believed price; None before the first."""
         return self._believed.get(symbol)
+
+    def last_before(self, symbol: str, moment_ms: int) -> Price | None:
+        """The last price that was believed in the minute before a whole minute; None where there was none."""
+        return self._minutes.get(symbol, {}).get(moment_ms // MINUTE_MS - 1)
+
+    def _remember(self, symbol: str, price: Price) -> None:
+        minutes = self._minutes.setdefault(symbol, {})
+        minutes[price.asof_ms // MINUTE_MS] = price
+        if len(minutes) > REMEMBERED_MINUTES:
+            del minutes[min(minutes)]
 
     def learn(self, symbol: str, klines: Klines) -> None:
         """Take from a symbol's newest candles what a usual move is."""
@@ -92,6 +104,7 @@ class Anchors:
                 for key in ((symbol, True), (symbol, False)):
                     self._doubts.pop(key, None)
                 self._believed[symbol] = price
+                self._remember(symbol, price)
                 return True
             self.refused += 1
             if count := self._seldom.due(symbol):

@@ -20,7 +20,7 @@ from market.endings import Endings
 from market.health import KLINES, PRICES, Failures, Health, VenueFault, failure_of
 from market.klines import Klines, Span, interval_name, joined, without
 from market.level import Levels
-from market.provider import MarketData, Price, Venue
+from market.provider import UNKNOWN, MarketData, Price, Venue
 from market.quality import Aside, longest_quiet, quiet_rows
 from market.quotes import Quotes
 
@@ -258,6 +258,15 @@ class Failover(MarketData):
     def source(self, symbol: str, interval_ms: int) -> str:
         """See the protocol; empty before the first candle."""
         return self._series_of(symbol, interval_ms).source
+
+    def teller(self, symbol: str, interval_ms: int, open_ms: int) -> str:
+        """See the protocol."""
+        level, own = self.level(symbol), self._levels.own(symbol, interval_ms).open_time_ms
+        row = int(np.searchsorted(own, open_ms))
+        if row < len(own) and own[row] == open_ms:
+            return level
+        source = self.source(symbol, interval_ms)
+        return source if source != level else UNKNOWN  # another venue filled a hole
 
     def level(self, symbol: str) -> str:
         """The venue at whose level a symbol's series are; empty before the first candle."""

@@ -17,7 +17,7 @@ from core.errors import ConfigError, WorkerError
 from core.seldom import Seldom
 from market.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.prices import UNKNOWN_SYMBOL_S, PriceFeed
-from market.provider import MarketData, MarketStream, Price, StreamReader
+from market.provider import MarketData, MarketStream, Opening, Price, StreamReader
 
 Series = tuple[str, int]  # symbol, interval_ms
 
@@ -37,6 +37,7 @@ OVERLAP_ROWS = 10  # asked for again each time: what the venue has corrected sin
 HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more, and asking costs a page a minute
 HEAL_MS = MINUTE_MS - SECOND_MS  # between two questions for what holes lack: with each candle, and once
 LOOK_BACK_MS = 10 * MINUTE_MS  # between two questions for all that is kept, where there is less
+REMEMBERED_OPENINGS = 100
 LONGEST_NAP_S = 0.25  # a clock that was set, or a machine that slept, is noticed this late
 
 log = structlog.get_logger()
@@ -112,6 +113,7 @@ class LiveMarket(StreamReader):
         self._corrected = 0
         self._stream_host, self._stream_fault, self._stream_ends = "", "", 0
         self._looked_ms = 0
+        self._openings: dict[tuple[str, int], tuple[Klines, Opening | None]] = {}
         self._seldom = Seldom()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -196,6 +198,26 @@ class LiveMarket(StreamReader):
     def anchor(self, symbol: str) -> Price | None:
         """The newest believed trade price; None before the first."""
         return self._prices.anchors.get(symbol)
+
+    def opening(self, symbol: str, since_ms: int) -> Opening | None:
+        """How prices went on since the whole minute ``since_ms``; None where no candle that closed then is known.
+
+        Where no candle closed in time the last trade before that moment stands for its close: ``last_before``.
+        """
+        kept = self._kept.get((symbol, MINUTE_MS))
+        klines = kept.klines if kept else Klines.empty(MINUTE_MS)
+        known = self._openings.get((symbol, since_ms))
+        if known and known[0] is klines:
+            return known[1]
+        if len(self._openings) > REMEMBERED_OPENINGS:
+            self._openings.clear()
+        found = opening_of(klines, since_ms, lambda open_ms: self._market.teller(symbol, MINUTE_MS, open_ms))
+        self._openings[symbol, since_ms] = (klines, found)
+        return found
+
+    def last_before(self, symbol: str, moment_ms: int) -> Price | None:
+        """The last believed price of the minute before a whole minute; None where there was none."""
+        return self._prices.anchors.last_before(symbol, moment_ms)
 
     def kline_fault(self, symbol: str, interval_ms: int) -> str:
         """Why the last request for a series failed, or brought no new candle; empty where there is nothing to say."""
@@ -400,6 +422,25 @@ class LiveMarket(StreamReader):
             except Exception:
                 if count := self._seldom.due("candles_not_handled", ready):
                     log.exception("candles_not_handled", interval_ms=ready, count=count)
+
+
+def opening_of(minutes: Klines, since_ms: int, teller: Callable[[int], str]) -> Opening | None:
+    """How prices went on since a whole minute, as one venue told them; None where no candle that closed then is there.
+
+    Args:
+        minutes: one-minute candles.
+        teller: the venue that told the candle of an opening time.
+    """
+    first_ms = since_ms - MINUTE_MS
+    row = int(np.searchsorted(minutes.open_time_ms, first_ms))
+    if row == len(minutes) or minutes.open_time_ms[row] != first_ms:
+        return None
+    venue, closes = teller(first_ms), [float(minutes.close[row])]
+    for open_ms, close in zip(minutes.open_time_ms[row + 1 :], minutes.close[row + 1 :], strict=True):
+        if open_ms != first_ms + len(closes) * MINUTE_MS or teller(int(open_ms)) != venue:
+            break
+        closes.append(float(close))
+    return Opening(venue=venue, closes=tuple(closes), end_ms=first_ms + len(closes) * MINUTE_MS)
 
 
 def _ignore(_: int) -> None:

@@ -7,6 +7,8 @@ from typing import Protocol
 from market.hosts import Hosts
 from market.klines import Klines, Span
 
+UNKNOWN = "unknown"  # of the venue that told a candle: no venue has this name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
@@ -17,6 +19,15 @@ class Price:
     # the stream the venue's own time of the trade.
     asof_ms: int
     venue: str = ""  # whose price it is; empty where there is but one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How prices went on since a moment: one venue's closes, without a hole."""
+
+    venue: str  # that told all of them; empty where there is but one
+    closes: tuple[float, ...]  # the price at that moment, and the close of each whole minute since
+    end_ms: int  # when the last of them was
 
 
 class MarketData(Protocol):
@@ -79,6 +90,10 @@ class MarketData(Protocol):
 
     def source(self, symbol: str, interval_ms: int) -> str:
         """The venue that told the newest candle of a series; empty where there is but one."""
+        return ""
+
+    def teller(self, symbol: str, interval_ms: int, open_ms: int) -> str:
+        """The venue that told one of the newest candles; UNKNOWN where that is not known, empty where there is one."""
         return ""
 
     def remark(self, symbol: str, interval_ms: int) -> str:

@@ -49,6 +49,8 @@ from model.heads import (
     panel_of,
     volatility_of,
 )
+from model.known import NOTHING, Known, whole_return, whole_volatility
+from model.stretch import NONE, Stretch, stretched_price, stretched_return, stretched_volatility
 
 PERSISTENCE = "persistence"  # the version of the naive forecast
 NETWORK, NAIVE = "network", "naive"  # what an answer's number comes from
@@ -278,15 +280,67 @@ def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) ->
     return replace(forecast, volatility=math.sqrt(variance))
 
 
-def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The market at a question's base, from which a stretch is measured; NaN where it is not known."""
+
+    price: float = math.nan  # quote currency
+    volatility: float = math.nan  # per minute, of the window of the horizon's length that ends at the base
+    dev: float = math.nan  # ln(volatility) less its mean over the last day's epochs
+
+
+UNKNOWN_START = Start()
+
+
+def value(
+    topic: Topic,
+    forecast: HeadForecast,
+    anchor: float,
+    known: Known = NOTHING,
+    start: Start = UNKNOWN_START,
+    stretch: Stretch = NONE,
+) -> float:
     """The answer to ``topic`` in its own unit, if it can be meant.
 
     Args:
-        forecast: of the topic's symbol and head.
+        forecast: of the topic's symbol and head, for a whole horizon from now on.
         anchor: the newest trade price of the symbol, in quote currency; only a price is built on it.
+        known: the beginning of the question's interval; the forecast completes it.
+        start, stretch: what the answer's distance from no change is multiplied by, where ``start`` knows from where.
     Raises:
-        UnusableForecast: not finite, or out of the band around the present state; names topic, value and band.
+        UnusableForecast: the forecast is not finite, or out of the band around the present state, or what comes of it
+            is; names topic, value and band. What is known is beyond doubt, however large.
     """
+    number = _checked(topic, forecast, anchor)
+    if topic.target is Target.VOLATILITY:
+        volatility = (
+            number if known is NOTHING else whole_volatility(known, number, topic.horizon_min, forecast.head.kind)
+        )
+        if stretch is not NONE and volatility > 0 and start.volatility > 0 and math.isfinite(start.dev):
+            volatility = stretched_volatility(math.log(volatility), start.volatility, start.dev, stretch)
+        return _finite(topic, float(volatility) * topic.unit)
+    if topic.target is Target.LOG_RETURN:
+        move = number if known is NOTHING else whole_return(known, number, topic.horizon_min)
+        return _finite(topic, float(stretched_return(move, stretch)))
+    try:
+        price = anchor * math.exp(number * known.share_left(topic.horizon_min))
+        if start.price > 0:
+            price = float(stretched_price(price, start.price, stretch))
+    except OverflowError:
+        price = math.inf
+    if not (math.isfinite(price) and price > 0):
+        raise UnusableForecast(f"topic {topic.key}: price {price} from anchor {anchor} and log-return {number}")
+    return price
+
+
+def _finite(topic: Topic, number: float) -> float:
+    if not math.isfinite(number):
+        raise UnusableForecast(f"topic {topic.key}: the answer would be {number}")
+    return number
+
+
+def _checked(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
+    """What the forecast says in its head's unit, if that lies within the band."""
     if (forecast.symbol, forecast.head) != (topic.symbol, head_of(topic)):
         raise UnusableForecast(
             f"topic {topic.key} asks for {head_of(topic).key} of {topic.symbol}, "
@@ -308,15 +362,7 @@ def value(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
             f"topic {topic.key}: {forecast.head.key} of {forecast.version} is {number}, "
             f"sane is {low:.3g} to {high:.3g} (scale {forecast.scale:.3g})"
         )
-    if topic.target is not Target.PRICE:
-        return number * topic.unit
-    try:
-        price = anchor * math.exp(number)
-    except OverflowError:
-        price = math.inf
-    if not (math.isfinite(price) and price > 0):
-        raise UnusableForecast(f"topic {topic.key}: price {price} from anchor {anchor} and log-return {number}")
-    return price
+    return number
 
 
 def _forecast(

@@ -1,7 +1,6 @@
 """A node that asks as the official one does and logs what it would submit. It never signs and never sends.
 
-Without a chain the block height is simulated: one block every five seconds, counted from 1970, so that every process
-and every restart agrees on it. A topic's nonces are the multiples of its epoch length.
+Without a chain the heights are those of ``core.dry_run``.
 """
 
 import threading
@@ -15,38 +14,18 @@ import requests
 import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock
+from core.dry_run import BLOCK_MS, block_height, epoch_blocks, epoch_start, window_blocks
 from core.errors import UnusableForecast
 from core.topic import Topic
 from worker.node import inference_url, submission
 
-BLOCK_MS = 5 * SECOND_MS
-WINDOW_BLOCKS = 60  # longest time a nonce stays open
 RETRY_S = 5.0
-TIMEOUT_S = 10.0  # the official node waits without end
+TIMEOUT_S = 300.0  # longer than an answer is ever held; the official node waits without end
 BODY_LIMIT = 4096
 SHOWN_BODY = 200
 USER_AGENT = f"birnn-dry-run/{version('birnn-worker')}"  # by this name inference counts a question as the node's
 
 log = structlog.get_logger()
-
-
-def block_height(now_ms: int) -> int:
-    """The simulated chain's height.
-
-    >>> block_height(1_700_000_000_000)
-    340000000
-    """
-    return now_ms // BLOCK_MS
-
-
-def epoch_blocks(topic: Topic) -> int:
-    """Length of a topic's epoch: the catalogue's, or for a topic it does not know the horizon's."""
-    return topic.epoch_length_blocks or max(1, topic.horizon_ms // BLOCK_MS)
-
-
-def epoch_start(topic: Topic, height: int) -> int:
-    """The nonce height that is open, or was last, at ``height``."""
-    return height - height % epoch_blocks(topic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +125,7 @@ class DryRunNode:
         height = epoch_start(topic, block_height(opened_ms))
         while not self._stopped.is_set():
             next_ms = (height + epoch) * BLOCK_MS
-            closes_ms = min(opened_ms + WINDOW_BLOCKS * BLOCK_MS, next_ms)
+            closes_ms = min(opened_ms + window_blocks(topic) * BLOCK_MS, next_ms)
             self.answer(topic, height, opened_ms=opened_ms, closes_ms=closes_ms)
             while (left_ms := next_ms - self._clock.now_ms()) > 0 and not self._stopped.is_set():
                 self._clock.sleep(min(left_ms, MINUTE_MS) / SECOND_MS)  # in slices: the wall clock may be set

@@ -12,17 +12,21 @@ from typing import Any
 import numpy as np
 import onnx
 import requests
+import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
 from core.clock import HOUR_MS, Clock, CorrectedClock
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.app import create_app, create_server
+from inference.base import ASKED_ONLY, Bases
 from inference.drain import Drain
+from inference.holds import MOST_HELD, Holds
 from inference.ledger import Ledger
 from inference.metrics import Metrics
 from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
+from inference.waits import NO_WAITS, Waits
 from market.binance import Binance
 from market.listings import Listings
 from market.live import LiveMarket
@@ -157,6 +161,8 @@ class Node:
     live: LiveMarket
     ledger: Ledger
     lines: list[dict[str, Any]]  # what was logged of each question
+    server: uvicorn.Server
+    holds: Holds
 
     def get(self, path: str, agent: str = "Go-http-client/1.1") -> requests.Response:
         """Ask as the official node does, or by another User-Agent."""
@@ -182,15 +188,27 @@ def node(
     venue: type[Binance] = Binance,
     wait: bool = True,
     listings: Listings | None = None,
+    bases: Bases = ASKED_ONLY,
+    waits: Waits = NO_WAITS,
+    patience_s: float = 0.0,
+    most_held: int = MOST_HELD,
 ) -> Iterator[Node]:
     """The parts as ``python -m inference`` puts them together, on a port of their own, by the test's clock."""
     topics, clock = tuple(topics), CorrectedClock(clock)
     ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", topics, "SIMULATED", clock)
     asked = venue([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
     live = LiveMarket(asked, rows_to_keep(topics), clock)
-    registry, allowed = Registry(folder), limits(policy)
     service = InferenceService(
-        topics, live, registry, ledger, clock, limits=allowed, market="SIMULATED", listings=listings
+        topics,
+        live,
+        Registry(folder),
+        ledger,
+        clock,
+        limits=limits(policy),
+        market="SIMULATED",
+        bases=bases,
+        waits=waits,
+        listings=listings,
     )
     lines: list[dict[str, Any]] = []
 
@@ -199,7 +217,9 @@ def node(
         return ()
 
     journal = Drain[dict[str, Any]]("answer-lines", write)
-    server = create_server(create_app(service, Metrics(service, live), journal), "SIMULATED")
+    holds = Holds(service, patience_s, most_held)
+    server = create_server(create_app(service, Metrics(service, live, holds=holds), journal, holds), "SIMULATED")
+    holds.is_ending = lambda: server.should_exit
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     service.start()
@@ -207,7 +227,7 @@ def node(
     thread.start()
     eventually(lambda: server.started, what="the server")
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    running = Node(url=url, service=service, live=live, ledger=ledger, lines=lines)
+    running = Node(url=url, service=service, live=live, ledger=ledger, lines=lines, server=server, holds=holds)
     try:
         if wait:
             eventually(running.ready, what="/readyz")

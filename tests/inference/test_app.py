@@ -170,6 +170,7 @@ def test_one_log_line_per_question(served: Node) -> None:
     assert set(given) == {
         "topic_id", "network", "token", "height", "status", "took_ms", "version", "asof_ms", "anchor_age_ms", "value",
         "asked_ms", "answered_ms", "forecast_age_ms", "venue", "truth_ratio", "forecast", "asker",
+        "base_ms", "base_source", "elapsed_ms", "held_ms",
     }  # fmt: skip
     assert (given["topic_id"], given["token"], given["status"], given["asof_ms"]) == (82, "SOL", 200, BASE_MS)
     assert given["asked_ms"] - given["forecast_age_ms"] == given["asof_ms"]

@@ -282,7 +282,9 @@ def test_what_an_older_release_wrote_is_read_and_written_on(tmp_path: Path) -> N
         connection.executescript(OLDER)
     for _ in range(2):
         with ledger(tmp_path) as opened:
-            assert opened.recall(ETH_10M, 5) == dataclasses.replace(answer(5), forecast="naive")
+            then_ms = 1700006400000  # an interval of that release began with the answer
+            old = dataclasses.replace(answer(5), forecast="naive", asked_ms=then_ms, base_ms=then_ms)
+            assert opened.recall(ETH_10M, 5) == old
             opened.keep(dataclasses.replace(answer(6), venue="kraken", truth_ratio=1.0005))
     with ledger(tmp_path) as opened:
         assert opened.recall(ETH_10M, 6) == dataclasses.replace(answer(6), venue="kraken", truth_ratio=1.0005)
@@ -294,12 +296,17 @@ def test_what_schema_2_called_volatility_was_per_minute_and_no_answer_to_today_s
         opened.keep(dataclasses.replace(before, target="volatility"))
         opened.keep(dataclasses.replace(before, height=6, target="volatility rms", version="minute-v"))
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
-        connection.executescript("ALTER TABLE answers DROP COLUMN forecast; UPDATE ledger_schema SET version = 2;")
+        for column in ("forecast", "asked_ms", "base_ms", "base_source", "block_ms", "elapsed_ms"):
+            connection.execute(f"ALTER TABLE answers DROP COLUMN {column}")
+        connection.execute("UPDATE ledger_schema SET version = 2")
+        connection.commit()
     with ledger(tmp_path, asked=SOL_15M) as opened:
         opened.fetch(SOL_15M, 5)
         assert opened.recall(SOL_15M, 5) is None
         old = dataclasses.replace(SOL_15M, volatility=Volatility.STD)
-        assert opened.recall(old, 5) == dataclasses.replace(before, target="volatility std", forecast="naive")
+        then_ms = before.answered_ms
+        before = dataclasses.replace(before, forecast="naive", asked_ms=then_ms, base_ms=then_ms)
+        assert opened.recall(old, 5) == dataclasses.replace(before, target="volatility std")
         opened.keep(dataclasses.replace(before, value="0.0015", target=SOL_15M.asked, forecast="naive"))
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
         rows = connection.execute("SELECT height, value, target, forecast FROM answers ORDER BY height").fetchall()

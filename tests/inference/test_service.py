@@ -12,11 +12,14 @@ from core.clock import HOUR_MS, MINUTE_MS, iso
 from core.errors import StaleKlines, UnusableForecast
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
+from inference.base import ASKED_ONLY, Bases
 from inference.ledger import Ledger
 from inference.service import InferenceService, rows_to_keep
+from inference.stretches import Stretches
 from market.basis import Ratio
 from market.klines import PRICE_COLUMNS, Klines
-from market.provider import Price
+from market.live import opening_of
+from market.provider import Opening, Price
 from model.features import rows_needed
 from model.forecaster import carried
 from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Panel
@@ -35,12 +38,20 @@ class Still:
     series: dict[int, dict[str, Klines]] = field(default_factory=dict)
     prices: dict[str, Price] = field(default_factory=dict)
     stream_fault: str = ""
+    before: dict[tuple[str, int], Price] = field(default_factory=dict)  # the last price before a moment
+    tellers: dict[int, str] = field(default_factory=dict)  # who told a candle, by opening time; empty: the only venue
 
     def snapshot(self, interval_ms: int) -> Mapping[str, Klines]:
         return dict(self.series[interval_ms])
 
     def anchor(self, symbol: str) -> Price | None:
         return self.prices.get(symbol)
+
+    def opening(self, symbol: str, since_ms: int) -> Opening | None:
+        return opening_of(self.series[MINUTE_MS][symbol], since_ms, lambda open_ms: self.tellers.get(open_ms, ""))
+
+    def last_before(self, symbol: str, moment_ms: int) -> Price | None:
+        return self.before.get((symbol, moment_ms))
 
     def kline_fault(self, symbol: str, interval_ms: int) -> str:
         return ""
@@ -70,7 +81,13 @@ class Bench:
     """A service over a market that stands still. Its thread is not started: the test says when it looks."""
 
     def __init__(
-        self, folder: Path, policy: NoModelPolicy, registry: type[Registry] = Registry, asked: Sequence[Topic] = ASKED
+        self,
+        folder: Path,
+        policy: NoModelPolicy,
+        registry: type[Registry] = Registry,
+        asked: Sequence[Topic] = ASKED,
+        bases: Bases = ASKED_ONLY,
+        stretches: Stretches | None = None,
     ) -> None:
         self.rows = {key[1]: count for key, count in rows_to_keep(TOPICS).items()}
         self.clock = FakeClock(START_MS + 30 * MINUTE_MS + 10_000)
@@ -86,6 +103,8 @@ class Bench:
             self.clock,
             limits=limits(policy),
             market="BINANCE",
+            bases=bases,
+            stretches=stretches,
             truth=self.truth,
         )
         self.fill()
@@ -154,6 +173,7 @@ def test_rows_kept_are_what_forecasts_read() -> None:
         for (_, interval_ms), count in rows.items()
     )
     long = rows_to_keep([topic(9, "ETH", 7 * 24 * 60, Target.VOLATILITY)])
+    assert long.pop(("ETHUSDT", MINUTE_MS)) == 180  # how an interval began is told by minutes, whatever its panel
     assert min(long.values()) > max(rows_needed(HOUR), 7 * 24)
 
 

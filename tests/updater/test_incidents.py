@@ -19,7 +19,8 @@ from inference.service import InferenceService, rows_to_keep
 from market.binance import Binance
 from market.failover import Failover
 from market.klines import Klines
-from market.provider import Price
+from market.live import opening_of
+from market.provider import Opening, Price
 from market.quality import Aside
 from market.recording import load_recording
 from market.store import KlineStore
@@ -56,6 +57,12 @@ class Played:
     def anchor(self, symbol: str) -> Price | None:
         known = self._klines[symbol].closed(self._clock.now_ms())
         return Price(price=float(known.close[-1]), asof_ms=known.end_ms) if len(known) else None
+
+    def opening(self, symbol: str, since_ms: int) -> Opening | None:
+        return opening_of(self._klines[symbol].closed(self._clock.now_ms()), since_ms, lambda _: "")
+
+    def last_before(self, symbol: str, moment_ms: int) -> Price | None:
+        return None
 
     def kline_fault(self, symbol: str, interval_ms: int) -> str:
         return "halted"

@@ -17,9 +17,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.clock import Clock, SystemClock
+from core.dry_run import block_height, epoch_blocks, epoch_start
 from core.topic import Target, Topic
 from tests.fakes import START_MS, FakeClock, eventually, free_port
-from worker.dry_run import BODY_LIMIT, DryRunNode, ask, block_height, epoch_blocks, epoch_start
+from worker.dry_run import BODY_LIMIT, DryRunNode, ask
 
 ROOT = Path(__file__).parents[2]
 
