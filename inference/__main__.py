@@ -1,27 +1,28 @@
 """``python -m inference``: answers the offchain node until SIGTERM or SIGINT."""
 
-import argparse
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 import structlog
+import uvicorn
 
 from core.clock import HOUR_MS, SECOND_MS, Clock, CorrectedClock, SystemClock
 from core.config import Config, read_config
 from core.errors import ConfigError
 from core.files import DISK_REFUSES
+from core.listener import handed_over, listen
 from core.logs import configure_logging
+from core.processes import say_ready
 from core.settings import Market, Settings, load_settings
 from core.topic import Target, Topic
 from inference.app import GATHER_LINES_S, create_app, create_server, write_lines
 from inference.drain import Drain
 from inference.heap import keep_heap_whole
 from inference.ledger import Ledger
-from inference.listen import listen
 from inference.metrics import Metrics
 from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
@@ -44,17 +45,14 @@ STOP_S = 0.3  # for each background thread; one that hangs in a request is left 
 log = structlog.get_logger()
 
 
-def main(arguments: Sequence[str] = ()) -> int:
+def main() -> int:
     """Run until told to end; 2 with one line on stderr when the configuration is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m inference", description="answers the offchain node")
-    parser.add_argument("--socket", type=int, metavar="FD", help="a socket that listens, in the place of HOST and PORT")
-    fd = parser.parse_args(arguments).socket
     keep_heap_whole()
     # Before there is a server to stop, ending is leaving.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        return serve(load_settings(), SystemClock(), None if fd is None else socket.socket(fileno=fd))
+        return serve(load_settings(), SystemClock(), handed_over())
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_CONFIG
@@ -94,7 +92,7 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             ) from error
     with given or listen(settings.host, settings.port) as listener:
         market = settings.market.value.upper()
-        ledger = Ledger(settings.ledger_url, topics, market, clock)
+        ledger = Ledger(settings.ledger_url, topics, market, clock, settings.data_dir)
         limits = Limits(
             anchor_ms=settings.max_anchor_age_s * SECOND_MS,
             klines_ms=settings.max_kline_age_s * SECOND_MS,
@@ -108,19 +106,14 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
         server = create_server(create_app(service, Metrics(service, live, venues, settings.data_dir), journal), market)
 
-        def stop(_: int, __: FrameType | None) -> None:
-            server.should_exit = True
-
-        # uvicorn catches these itself while it serves, and repeats them to these handlers when it is done.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
+        _end_with_signals(server)
         sys.setswitchinterval(SWITCH_S)
         try:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
             _log_notes(config)
             service.start()
-            live.start(service.candles_closed)
+            live.start(_ready_after(service.candles_closed))
             if truth:
                 truth.start()
             log_doubts(venues.venues, topics)
@@ -135,6 +128,25 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             journal.close(STOP_S)
         log.info("ended")
     return 0
+
+
+def _ready_after(closed: Callable[[int], None]) -> Callable[[int], None]:
+    """``closed``, and the word that this process works: it has forecasts, so no end from here on is a start's."""
+
+    def told(interval_ms: int) -> None:
+        closed(interval_ms)
+        say_ready()
+
+    return told
+
+
+def _end_with_signals(server: uvicorn.Server) -> None:
+    def stop(_: int, __: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn catches these itself while it serves, and repeats them to these handlers when it is done.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
 
 
 def _log_notes(config: Config) -> None:
@@ -165,4 +177,4 @@ def _leave(_: int, __: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
