@@ -128,7 +128,7 @@ def run(
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
         base_url = url_of(listener)
-        door = door_arguments(settings.answer_patience_s, settings.log_level, form, simulated=simulated)
+        door = door_arguments(settings.answer_patience_s, settings.log_level, form, choice.market.value)
         children = [
             Child(module="door.holder", arguments=door, listener_fd=listener.fileno()),
             Child(module="updater"),

@@ -9,7 +9,7 @@ import sys
 
 from core.errors import ConfigError
 from core.listener import hand_over, handed_over, listen
-from core.settings import Market, load_settings
+from core.settings import load_settings
 from core.supervisor import CONFIG_EXIT
 from door.holder import arguments
 
@@ -22,8 +22,8 @@ def main() -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return CONFIG_EXIT
-    simulated = settings.market is Market.SIMULATED
-    more = arguments(settings.answer_patience_s, settings.log_level, settings.log_format, simulated=simulated)
+    market = settings.market.value
+    more = arguments(settings.answer_patience_s, settings.log_level, settings.log_format, market)
     environment = {**os.environ, **hand_over(listener.detach(), os.getpid())}
     os.execve(sys.executable, [sys.executable, "-m", "door.holder", *more], environment)  # noqa: S606 -- it ends here
 

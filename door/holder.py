@@ -35,13 +35,17 @@ class Watch:
         listener: whose queue is watched.
         child: who is to accept.
         patience_s: how long the door's question may wait before all that wait are answered here.
+        market: BINANCE or SIMULATED, which every response says.
         logger: gives what to log with, when something is to be said.
     """
 
-    def __init__(self, listener: socket.socket, child: Child, patience_s: float, logger: Callable[[], Any]) -> None:
+    def __init__(
+        self, listener: socket.socket, child: Child, patience_s: float, market: str, logger: Callable[[], Any]
+    ) -> None:
         self._listener = listener
         self._child = child
         self._patience_s = patience_s
+        self._market = market
         self._logger = logger
         self._probe: _Probe | None = None
 
@@ -73,8 +77,14 @@ class Watch:
     def _answer_all(self, reason: str) -> int:
         """Answer what waits, and not for ever what comes meanwhile; how many those were."""
         body = f"{reason}\n".encode()
-        head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
-        response = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        head = (
+            "HTTP/1.1 503 Service Unavailable",
+            "Content-Type: text/plain; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            f"X-Market: {self._market}",
+            "Connection: close",
+        )
+        response = "\r\n".join(head).encode() + b"\r\n\r\n" + body
         self._listener.setblocking(False)
         for number in range(BACKLOG):
             try:
@@ -119,14 +129,14 @@ class _Probe:
         self._socket.close()
 
 
-def arguments(patience_s: float, log_level: str, log_format: str, *, simulated: bool) -> tuple[str, ...]:
+def arguments(patience_s: float, log_level: str, log_format: str, market: str) -> tuple[str, ...]:
     """What the holder is started with: what it needs of the settings, read already."""
-    return str(patience_s), log_level, log_format, *(["simulated"] if simulated else [])
+    return str(patience_s), log_level, log_format, market
 
 
 def main(given_arguments: Sequence[str]) -> int:
     """Hold the socket that this process was started with; the exit status of inference."""
-    patience_s, level, form, *more = given_arguments
+    patience_s, level, form, market = given_arguments
     listener = handed_over()
     if listener is None:
         sys.stderr.write("door.holder is given its socket by python -m door: start that\n")
@@ -138,11 +148,11 @@ def main(given_arguments: Sequence[str]) -> int:
         from core.logs import configure_logging  # noqa: PLC0415
 
         if not structlog.is_configured():
-            configure_logging(level, service="door", simulated="simulated" in more, form=form)  # type: ignore[arg-type]
+            configure_logging(level, service="door", simulated=market == "simulated", form=form)  # type: ignore[arg-type]
         return structlog.get_logger()
 
     inference = Child(module="inference", listener_fd=listener.fileno())
-    watch = Watch(listener, inference, max(LEAST_PATIENCE_S, float(patience_s)), logger)
+    watch = Watch(listener, inference, max(LEAST_PATIENCE_S, float(patience_s)), market.upper(), logger)
     with listener:
         code = Supervisor([inference], {}, logger, each_tick=watch.look, patience_s=STOP_S).run()
     ended = inference.process.returncode if inference.process else 0

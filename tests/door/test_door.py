@@ -140,6 +140,7 @@ def test_while_inference_hangs_the_door_says_so(tmp_path: Path) -> None:
         answer = stand.get()
         assert 5 < time.monotonic() - began < 15
         assert answer.status_code == 503
+        assert answer.headers["X-Market"] == "BINANCE"
         assert answer.headers["Content-Type"].startswith("text/plain")
         assert "inference has accepted no connection for 5 s: it runs since 20" in answer.text
         assert answer.text.endswith(f"as pid {hanging.pid}\n")
