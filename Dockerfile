@@ -68,4 +68,4 @@ COPY --from=build-inference /venv /venv
 ENV HOST=0.0.0.0 \
     PORT=8000
 EXPOSE 8000
-CMD ["python", "-m", "inference"]
+CMD ["python", "-m", "door"]

@@ -155,7 +155,7 @@ def forecasts(topics: Sequence[Topic], settings: Settings, rounds: int) -> None:
     klines, registry = tails(topics, settings), Registry(settings.data_dir)
     newest = {version.partition("-")[0]: version for version in registry.versions()}
     live, clock = Tails(klines, settings, topics), SystemClock()
-    ledger = Ledger(settings.ledger_url, topics, "SIMULATED", clock)
+    ledger = Ledger(settings.ledger_url, topics, "SIMULATED", clock, settings.data_dir)
     limits = Limits(anchor_ms=10**9, klines_ms=10**9, model_ms=10**12, policy=NoModelPolicy.PERSISTENCE)
     service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market="SIMULATED")
     service.choose()

@@ -9,8 +9,8 @@ import sys
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
+from core.listener import BACKLOG
 from inference.app import create_server
-from inference.listen import BACKLOG
 
 
 def empty_app() -> FastAPI:

@@ -12,8 +12,8 @@ import requests
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
+from core.listener import BACKLOG
 from inference.app import create_server
-from inference.listen import BACKLOG
 
 PAGES, PAGE_ROWS, BAR_ROWS, LAGS = 3, 1000, 10, 8
 

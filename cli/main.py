@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import structlog
 import typer
 
 from cli.data import data_app
@@ -40,10 +41,10 @@ from cli.verbs import (
 from core.clock import SystemClock
 from core.config import read_config, topics_from_config
 from core.errors import ConfigError, WorkerError
+from core.listener import listen, url_of
 from core.logs import configure_logging
 from core.settings import Market, Settings
 from core.topic import CLASSIFICATION, PROXIES, Topic, catalogue, default_symbol
-from inference.listen import listen, url_of
 from inference.probe import look, some_ready
 
 # Verbs import what they need themselves: a shell that completes a word waits for the imports of this file.
@@ -102,7 +103,8 @@ def run(
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
     from cli.freshness import Watch, status_line  # noqa: PLC0415
-    from cli.supervisor import Child, Supervisor  # noqa: PLC0415
+    from core.supervisor import Child, Supervisor  # noqa: PLC0415
+    from door.holder import arguments as door_arguments  # noqa: PLC0415
 
     notes: list[str] = []
     settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
@@ -112,7 +114,7 @@ def run(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
         # What can be wrong on this machine is tried before any venue is asked. The socket stays ours until the end:
-        # questions find it while inference is started again, and no other instance can come to be asked in its place.
+        # questions find it even while the door is started again, and no other instance comes to be asked in its place.
         listener = stack.enter_context(listen(settings.host, settings.port))
         try:
             try_folders(settings, replay)
@@ -135,9 +137,10 @@ def run(
             exchange = Child(module=EXCHANGE, arguments=again, process=process, starts=1)
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
-        base_url, fd = url_of(listener), listener.fileno()
+        base_url = url_of(listener)
+        door = door_arguments(settings.answer_patience_s, settings.log_level, form, choice.market.value)
         children = [
-            Child(module="inference", arguments=("--socket", str(fd)), sockets=(fd,)),
+            Child(module="door.holder", arguments=door, listener_fd=listener.fileno()),
             Child(module="updater"),
             Child(module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url)),
         ]
@@ -147,7 +150,7 @@ def run(
             flush=True,
         )
         with Watch(base_url, show):
-            code = Supervisor(children, environment, exchange).run()
+            code = Supervisor(children, environment, structlog.get_logger, exchange=exchange).run()
     raise typer.Exit(code)
 
 

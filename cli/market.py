@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from core.clock import SystemClock
 from core.config import topics_from_config
 from core.errors import ConfigError, MarketUnavailable
 from core.logs import readable
-from core.processes import CHILD
+from core.processes import RUN, child_command
 from core.settings import Market, Settings, load_settings
 
 VENUE_PATIENCE_S = 3.0
@@ -93,6 +92,7 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
         "CONFIG_FILE": settings.config_file,
         "HOST": settings.host,
         "PORT": str(settings.port),
+        RUN: "1",
         # The dry-run node's heights are of no chain.
         "RPC_URLS": settings.rpc_urls or "none",
     }
@@ -104,11 +104,6 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
             "DATABASE_URL": f"sqlite:///{data_dir.absolute() / 'ledger.sqlite3'}",
         }
     return environment
-
-
-def child_command(module: str, *arguments: str) -> list[str]:
-    """The command of one of our modules, tied to this process's life."""
-    return [sys.executable, "-m", CHILD, str(os.getpid()), module, *arguments]
 
 
 def exchange_arguments(settings: Settings, replay: Path | None) -> tuple[str, ...]:

@@ -12,10 +12,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PROC = Path("/proc")
-CHILD = "cli.child"  # the module that runs children of ``birnn run``; the pid of the run is its first argument
+CHILD = "core.child"  # the module that runs children; its first argument is the pid of the run, or of the door
+READY = "BIRNN_READY"  # to a child: the descriptor of the pipe in which it says that it works
+RUN = "BIRNN_RUN"  # set for the children of ``birnn run``, which has said what is unwise in the settings
 ENDING = "birnn-ending"  # at most 15 bytes: the name of a run's process while it ends
 _LISTENING = "0A"
 _LONGEST_COMMAND = 80
+
+
+def child_command(module: str, *arguments: str) -> list[str]:
+    """The command of one of our modules, tied to this process's life."""
+    return [sys.executable, "-m", CHILD, str(_run_of(sys.orig_argv) or os.getpid()), module, *arguments]
+
+
+def say_ready() -> None:
+    """Tell whoever started this process that it works; said once. After that its end is followed by a start at once."""
+    if fd := os.environ.pop(READY, ""):
+        with contextlib.suppress(OSError):  # who started it is gone
+            os.write(int(fd), b"1")
+        os.close(int(fd))
 
 
 def can_tell() -> bool:

@@ -1,11 +1,11 @@
 """``python -m inference``: answers the offchain node until SIGTERM or SIGINT."""
 
-import argparse
+import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,8 +18,10 @@ from core.clock import HOUR_MS, SECOND_MS, Clock, CorrectedClock, SystemClock
 from core.config import Config, read_config
 from core.errors import ConfigError
 from core.files import DISK_REFUSES
+from core.listener import handed_over, listen
 from core.logs import configure_logging
 from core.node_rules import starts_in_turn, takes_held_answers
+from core.processes import RUN, say_ready
 from core.settings import AUTO_WAIT, Market, Settings, load_settings, settings_warnings
 from core.topic import Target, Topic
 from inference.app import GATHER_LINES_S, create_app, create_server, write_lines
@@ -28,7 +30,6 @@ from inference.drain import Drain
 from inference.heap import keep_heap_whole
 from inference.holds import Holds, raise_file_limit
 from inference.ledger import Ledger
-from inference.listen import listen
 from inference.metrics import Metrics
 from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
@@ -53,17 +54,14 @@ STOP_S = 0.3  # for each background thread; one that hangs in a request is left 
 log = structlog.get_logger()
 
 
-def main(arguments: Sequence[str] = ()) -> int:
+def main() -> int:
     """Run until told to end; 2 with one line on stderr when the configuration is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m inference", description="answers the offchain node")
-    parser.add_argument("--socket", type=int, metavar="FD", help="a socket that listens, in the place of HOST and PORT")
-    fd = parser.parse_args(arguments).socket
     keep_heap_whole()
     # Before there is a server to stop, ending is leaving.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        return serve(load_settings(), SystemClock(), None if fd is None else socket.socket(fileno=fd))
+        return serve(load_settings(), SystemClock(), handed_over())
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_CONFIG
@@ -97,7 +95,7 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     _make(settings.data_dir)
     with given or listen(settings.host, settings.port) as listener:
         market = settings.market.value.upper()
-        ledger = Ledger(settings.ledger_url, topics, market, clock)
+        ledger = Ledger(settings.ledger_url, topics, market, clock, settings.data_dir)
         chains = _chains_from(settings, config, clock)
         truth = _truth_from(settings, topics, venues, clock)
         live = LiveMarket(venues, rows, clock, stream, tails)
@@ -129,9 +127,9 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         try:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
-            _log_notes(config, warnings=given is None)  # else birnn run has said them
+            _log_notes(config, warnings=RUN not in os.environ)  # else birnn run has said them
             service.start()
-            live.start(service.candles_closed)
+            live.start(_ready_after(service.candles_closed))
             for feed in background:
                 feed.start()
             server.run(sockets=[listener])
@@ -145,6 +143,16 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             journal.close(STOP_S)
         log.info("ended")
     return 0
+
+
+def _ready_after(closed: Callable[[int], None]) -> Callable[[int], None]:
+    """``closed``, and the word that this process works: it has forecasts, so no end from here on is a start's."""
+
+    def told(interval_ms: int) -> None:
+        closed(interval_ms)
+        say_ready()
+
+    return told
 
 
 def _make(folder: Path) -> None:
@@ -236,4 +244,4 @@ def _leave(_: int, __: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

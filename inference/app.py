@@ -24,13 +24,13 @@ from starlette.types import Receive, Scope, Send
 
 from core.clock import SECOND_MS, iso
 from core.errors import StaleKlines, WorkerError
+from core.listener import BACKLOG
 from core.topic import Target, Topic
 from inference.answer import Answer
 from inference.base import Asked
 from inference.drain import Drain
 from inference.holds import Gone, Holds, Reason
 from inference.ledger import READ_S, Ledger, silent
-from inference.listen import BACKLOG
 from inference.metrics import Metrics
 from inference.question import BadQuestion, asker, network_name, whole_number
 from inference.service import InferenceService

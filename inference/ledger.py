@@ -1,8 +1,9 @@
 """The answers that were given, so that a question asked again gets the same one, after a restart too.
 
-The first answer to (network, topic, height) wins. Asking is a look into memory; the database is written by a thread
-of its own, within milliseconds, and read only at start and for questions older than what memory holds. While the disk
-is full or read-only, at the start as well as later, answers are kept in memory and written once it takes them.
+The first answer to (network, topic, height) wins. Asking is a look into memory. An answer is with the operating system,
+in the journal, before it is sent; the database is written by a thread of its own, within milliseconds, and read only at
+start and for questions older than what memory holds. While the disk is full or read-only, at the start as well as
+later, answers are kept in memory and written once it takes them.
 """
 
 import sqlite3
@@ -28,6 +29,7 @@ from core.seldom import Seldom
 from core.topic import Topic
 from inference.answer import Answer
 from inference.drain import Drain
+from inference.journal import Journal, remove
 from model.forecaster import NAIVE, PERSISTENCE
 
 SCHEMA_VERSION = 4
@@ -105,13 +107,16 @@ class Ledger:
         topics: whose newest answers are held in memory.
         market: BINANCE or SIMULATED; what was answered from the other one is as if never asked.
         clock: for the name of a damaged file set aside.
+        folder: of the journal.
         recent: answers per topic held in memory.
     Raises:
         ConfigError: the database cannot be used, and no full or read-only disk is to blame; one line with its name and
             the remedy.
     """
 
-    def __init__(self, url: str, topics: Iterable[Topic], market: str, clock: Clock, *, recent: int = RECENT) -> None:
+    def __init__(
+        self, url: str, topics: Iterable[Topic], market: str, clock: Clock, folder: Path, *, recent: int = RECENT
+    ) -> None:
         self._market = market
         self._capacity = recent
         self._recent: dict[str, dict[int, Answer]] = {}  # Topic.key -> height -> answer, oldest entry first
@@ -120,13 +125,15 @@ class Ledger:
         self.failures = 0  # writes and reads that failed
         self._seldom = Seldom()
         self.dropped = 0  # answers that could not be queued for writing
-        self._remembering = threading.Lock()  # held for a few dictionary operations, never while waiting
+        self.unjournalled = 0  # answers that a kill before they are in the database would lose
+        self._remembering = threading.Lock()  # held for a few dictionary operations and a write to the page cache
         self._topics = tuple(topics)
         self._clock = clock
         self._engine = _open(url)
         self._insert = _insert(self._engine.dialect.name)
         single = str(self._insert.compile(self._engine, column_keys=[column.name for column in answers.c]))
         self._sql = {rows: single.replace(MARKS, ", ".join([MARKS] * rows), 1) for rows in ROWS_AT_ONCE}
+        self._journal = Journal(folder)
         self._begun = False  # whether the tables are there and memory has the newest of what they hold
         self._refusal = _disk_refusal(self._engine.url)
         if self._refusal:
@@ -217,11 +224,16 @@ class Ledger:
         if answer.height is None:
             return answer
         key = (answer.key, answer.height)
-        with self._remembering:
-            standing = self._remember(answer, key)
-            if standing is not answer:
-                return standing
-            self._unwritten[key] = answer
+        try:
+            with self._remembering:
+                standing = self._remember(answer, key)
+                if standing is not answer:
+                    return standing
+                self._unwritten[key] = answer
+                self._journal.append(answer)
+        except OSError as error:  # the disk: answers need none
+            self.unjournalled += 1
+            self._say("answer_not_journalled", error.strerror or str(error))
         if not self._drain.put(answer):
             self.dropped += 1
             self._unwritten.pop(key, None)
@@ -265,7 +277,8 @@ class Ledger:
         """Write what is queued and close the database."""
         self._reads.close(min(timeout_s, READS_CLOSE_S))
         if left := self._drain.close(timeout_s):
-            log.error("ledger_closed_early", answers_lost=left)
+            log.error("ledger_closed_early", answers_in_journal_alone=left)
+        self._journal.close(all_written=not self._unwritten and not self.dropped)
         self._engine.dispose()
 
     def _remember(self, answer: Answer, key: tuple[str, int]) -> Answer:
@@ -288,11 +301,16 @@ class Ledger:
             if self._refusal and database:
                 Path(database).parent.mkdir(parents=True, exist_ok=True)
             _make_ready(self._engine, self._clock)
+            if self._journal.left:
+                with self._engine.begin() as connection:
+                    self._put(connection, self._journal.left)
+                log.info("journal_replayed", answers=len(self._journal.left))
             for topic in self._topics:
                 self._load(topic, self._engine)
         except BaseException:
             self._engine.dispose()
             raise
+        self._journal.forget_left()
         self._begun = True
 
     def _load_unwritable(self) -> None:
@@ -308,9 +326,12 @@ class Ledger:
                 continue
             finally:
                 engine.dispose()
+        with self._remembering:
+            for answer in self._journal.left:
+                self._remember(answer, (answer.key, answer.height or 0))
         log.warning(
             "ledger_waits",
-            answers_known=known,
+            answers_known=known + len(self._journal.left),
             meanwhile="answers are kept in memory; after a restart before they are written, a question may get another",
         )
 
@@ -331,6 +352,8 @@ class Ledger:
                 self._elsewhere[topic.key] = max(min(found) - 1, self._elsewhere.get(topic.key, -1))
 
     def _write(self, batch: Sequence[Answer]) -> Sequence[Answer]:
+        if self._journal.is_long:
+            self._shorten_journal()
         try:
             if not self._begun:
                 self._begin()
@@ -343,6 +366,15 @@ class Ledger:
         for answer in batch:
             self._unwritten.pop((answer.key, answer.height or 0), None)
         return ()
+
+    def _shorten_journal(self) -> None:
+        try:
+            with self._remembering:
+                before = self._journal.begin_anew(tuple(self._unwritten.values()))
+        except OSError as error:
+            self._say("journal_not_shortened", error.strerror or str(error))
+        else:
+            remove(before)  # megabytes, for which no answer is to wait
 
     def _put(self, connection: sa.Connection, batch: Sequence[Answer]) -> None:
         if self._engine.dialect.name != "sqlite":
@@ -357,6 +389,9 @@ class Ledger:
 
     def _count_failure(self, event: str, reason: str, **more: object) -> None:
         self.failures += 1
+        self._say(event, reason, **more)
+
+    def _say(self, event: str, reason: str, **more: object) -> None:
         if count := self._seldom.due(event):
             log.error(event, reason=reason, count=count, **_remedy(self._engine.url), **more)
 

@@ -222,12 +222,17 @@ class _State(Collector):
         ledger = service.ledger
         failures = CounterMetricFamily("birnn_ledger_failures", "Reads and writes that failed", value=ledger.failures)
         dropped = CounterMetricFamily("birnn_ledger_dropped", "Answers never written", value=ledger.dropped)
+        unjournalled = CounterMetricFamily(
+            "birnn_ledger_unjournalled",
+            "Answers sent before the disk had them: it took no line",
+            value=ledger.unjournalled,
+        )
         unwritten = GaugeMetricFamily("birnn_ledger_unwritten", "Answers queued for writing", value=ledger.unwritten)
         free = GaugeMetricFamily("birnn_data_free_bytes", "Free on the disk of DATA_DIR")
         if self._data_dir:
             free.add_metric([], shutil.disk_usage(existing(self._data_dir)).free)
         of_feed = (feed, incidents, stream, ahead, *of_venues, free, self._held())
-        return ready, persistence, naive, anchor, klines, model, *of_feed, failures, dropped, unwritten
+        return ready, persistence, naive, anchor, klines, model, *of_feed, failures, dropped, unjournalled, unwritten
 
 
 def _of_venues(venues: Failover) -> Iterable[Metric]:

@@ -205,7 +205,7 @@ def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory: pytest.Temp
         assert len(str(error).splitlines()) == 1  # noqa: PT017
 
 
-@pytest.mark.parametrize("module", ["cli.main", "inference", "updater", "worker"])
+@pytest.mark.parametrize("module", ["cli.main", "door", "inference", "updater", "worker"])
 def test_every_process_says_it_in_one_line(folder: Path, module: str) -> None:
     (folder / ".env").write_text("TRAINING_DAY=30\n")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

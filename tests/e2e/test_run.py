@@ -147,7 +147,7 @@ def test_kill_9_of_any_child_is_survived(tmp_path: Path) -> None:
         eventually(node.ready, 60, "/readyz")
         eventually(lambda: child_of(node, "updater.child") is not None, 60, "a training")
         before = price(node)
-        for module in ("updater.child", "market.simulated", "inference", "worker", "updater"):
+        for module in ("updater.child", "market.simulated", "inference", "door.holder", "worker", "updater"):
             eventually(lambda module=module: child_of(node, module) is not None, 90, module)  # type: ignore[misc]
             killed = child_of(node, module)
             assert killed

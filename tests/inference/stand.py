@@ -195,7 +195,7 @@ def node(
 ) -> Iterator[Node]:
     """The parts as ``python -m inference`` puts them together, on a port of their own, by the test's clock."""
     topics, clock = tuple(topics), CorrectedClock(clock)
-    ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", topics, "SIMULATED", clock)
+    ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", topics, "SIMULATED", clock, folder)
     asked = venue([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
     live = LiveMarket(asked, rows_to_keep(topics), clock)
     service = InferenceService(

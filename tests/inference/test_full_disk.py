@@ -61,7 +61,10 @@ def test_it_answers_says_what_is_full_and_writes_when_there_is_room(
         assert said["reason"] == reason
         assert said["folder"] == str(folder)
         assert str(said["remedy"]).startswith(f"make room in {folder}, or mount it writable")
-        assert "birnn_ledger_unwritten 1.0" in requests.get(f"{process.url}/metrics", timeout=5).text
+        counts = requests.get(f"{process.url}/metrics", timeout=5).text
+        assert "birnn_ledger_unwritten 1.0" in counts
+        assert "birnn_ledger_unjournalled_total 1.0" in counts
+        assert lines(log, "answer_not_journalled")[0]["folder"] == str(folder)
         disk.give_way()
         eventually(lambda: stored(folder / "ledger.sqlite3") == {7: first.text}, 60, "the answer on the disk")
 

@@ -92,7 +92,7 @@ class Bench:
         self.rows = {key[1]: count for key, count in rows_to_keep(TOPICS).items()}
         self.clock = FakeClock(START_MS + 30 * MINUTE_MS + 10_000)
         self.registry = registry(folder)
-        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", asked, "BINANCE", self.clock)
+        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", asked, "BINANCE", self.clock, folder)
         self.market = Still()
         self.truth = Scored()
         self.service = InferenceService(

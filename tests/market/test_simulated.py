@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import requests
 
-from cli.supervisor import LAST_PATIENCE_S
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
+from core.supervisor import LAST_PATIENCE_S
 from market.replay import ReplayTape
 from market.simulated import SimulatedExchange, main
 from market.tape import INTERVALS_MS

@@ -117,7 +117,7 @@ def test_it_goes_through_without_a_wrong_answer(shared_data: Path, tmp_path: Pat
 def walk(stored: Mapping[str, Klines], registry: Registry, folder: Path, clock: FakeClock) -> tuple[int, int]:
     """Ask every topic at every seventh minute, and compare each answer with what the candles then were."""
     rows = rows_to_keep(TOPICS)["BTCUSDT", MINUTE_MS]
-    with closing(Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", TOPICS, "BINANCE", clock)) as ledger:
+    with closing(Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", TOPICS, "BINANCE", clock, folder)) as ledger:
         market = Played(stored, clock, rows)
         service = InferenceService(TOPICS, market, registry, ledger, clock, limits=LIMITS, market="BINANCE")
         service.choose()

@@ -1,5 +1,6 @@
-"""Keeps the processes of ``birnn run`` running, and ends all of them together."""
+"""Keeps processes running, and ends all of them together: those of ``birnn run``, and inference behind the door."""
 
+import fcntl
 import os
 import queue
 import signal
@@ -10,10 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
-from cli.market import child_command
-from core.processes import say_ending
+from core.listener import HAND_OVER, HANDED
+from core.processes import READY, child_command, say_ending
 
 TICK_S = 0.1
 STOP_PATIENCE_S = 3.5  # of the five seconds in which everything must have ended, this process too
@@ -34,22 +33,29 @@ def pause_s(ends: int) -> float:
 
 @dataclass(kw_only=True)
 class Child:
-    """One supervised process: started when ``may_start`` says so, restarted with back-off when it ends."""
+    """One supervised process: started when ``may_start`` says so, and again when it ends.
+
+    If it had said that it is ready, it is started again at once, else after a pause that grows.
+    """
 
     module: str
     arguments: tuple[str, ...] = ()
-    sockets: tuple[int, ...] = ()  # file descriptors that it gets, by the numbers that they have here
-    may_start: Callable[[], bool] = lambda: True
+    listener_fd: int | None = None  # of the listening socket that it gets (core.listener.handed_over)
+    may_start: Callable[[], bool] | None = None
     process: "subprocess.Popen[Any] | None" = None
     starts: int = 0
     started_s: float = 0.0
     ended_in_a_row: int = 0
     not_before_s: float = 0.0
+    exit_code: int | None = None  # of the last one that ended
+    _ready_fd: int | None = None  # where it says that it is ready
     _asking: threading.Thread | None = None
     _answer: bool = False
 
     def cleared(self) -> bool:
         """Whether ``may_start`` says so; it is asked in a thread, for a server that hangs must not hold up the rest."""
+        if self.may_start is None:
+            return True
         if self._asking is None:
             self._answer = False
             self._asking = threading.Thread(target=self._ask, daemon=True, name=f"may-{self.module}-start")
@@ -59,32 +65,83 @@ class Child:
         return self._asking is None and self._answer
 
     def _ask(self) -> None:
-        self._answer = self.may_start()
+        self._answer = bool(self.may_start and self.may_start())
 
     def start(self, environment: Mapping[str, str]) -> None:
-        self.process = subprocess.Popen(
-            child_command(self.module, *self.arguments),
-            stdin=subprocess.PIPE,
-            env={**os.environ, **environment},
-            pass_fds=self.sockets,
-            start_new_session=True,  # Ctrl-C reaches only us; we tell the children
-        )
+        self._ready_fd, said = os.pipe()
+        os.set_blocking(self._ready_fd, False)
+        its_end = fcntl.fcntl(said, fcntl.F_DUPFD_CLOEXEC, HANDED + 1)  # where no socket takes its place
+        environment = {**os.environ, **environment, READY: str(its_end)}
+        passed = [its_end]
+        if self.listener_fd is not None:
+            environment[HAND_OVER] = str(self.listener_fd)
+            passed.append(self.listener_fd)
+        try:
+            self.process = subprocess.Popen(
+                child_command(self.module, *self.arguments),
+                stdin=subprocess.PIPE,
+                env=environment,
+                pass_fds=passed,
+                start_new_session=True,  # Ctrl-C reaches only us; we tell the children
+            )
+        finally:
+            os.close(said)
+            os.close(its_end)
         self.starts += 1
         self.started_s = time.monotonic()
+
+    def ended(self, exit_code: int) -> float:
+        """Note that it ended; the seconds until it is started again."""
+        now_s, in_s = time.monotonic(), 0.0
+        if self._was_ready():
+            self.ended_in_a_row = 0
+        else:
+            healthy = now_s - self.started_s > HEALTHY_AFTER_S
+            self.ended_in_a_row = 1 if healthy else self.ended_in_a_row + 1
+            in_s = pause_s(self.ended_in_a_row)
+        if self.process:
+            _close(self.process)
+        self.process, self.exit_code, self.not_before_s = None, exit_code, now_s + in_s
+        return in_s
+
+    def _was_ready(self) -> bool:
+        fd, self._ready_fd = self._ready_fd, None
+        if fd is None:
+            return False
+        try:
+            return bool(os.read(fd, 1))
+        except BlockingIOError:  # a process that it started holds the pipe
+            return False
+        finally:
+            os.close(fd)
 
 
 class Supervisor:
     """Runs children until a signal, or a configuration refused at the first start.
 
     Args:
+        logger: gives what to log with. It is asked when there is something to say: the door has no log loaded before.
         exchange: the simulated one, already running; it ends after the children, which ask it until their end.
+        each_tick: what else is to be done ten times a second.
+        patience_s: how long the children have to end.
     """
 
-    def __init__(self, children: list[Child], environment: Mapping[str, str], exchange: Child | None = None) -> None:
+    def __init__(
+        self,
+        children: list[Child],
+        environment: Mapping[str, str],
+        logger: Callable[[], Any],
+        *,
+        exchange: Child | None = None,
+        each_tick: Callable[[], None] = lambda: None,
+        patience_s: float = STOP_PATIENCE_S,
+    ) -> None:
         self.children = children
         self.environment = environment
         self.exchange = exchange
-        self.log = structlog.get_logger()
+        self._logger = logger
+        self._each_tick = each_tick
+        self._patience_s = patience_s
 
     def run(self) -> int:
         """Returns the exit code: 0 after a signal, 2 when a child refused its configuration."""
@@ -96,8 +153,9 @@ class Supervisor:
             while not _came(signals):
                 refused = [child for child in self._all() if self._tend(child)]
                 if refused:
-                    self.log.error("a process refused its configuration", process=refused[0].module)
+                    self._logger().error("a process refused its configuration", process=refused[0].module)
                     return CONFIG_EXIT
+                self._each_tick()
         finally:
             say_ending()
             self._stop_all()
@@ -112,29 +170,25 @@ class Supervisor:
         A later refusal is an end like any other: the file may be half edited, the port not free yet, and the rest of
         the node works on.
         """
-        now = time.monotonic()
-        if child.process is None:
-            if now >= child.not_before_s and child.cleared():
-                child.start(self.environment)
-            return False
-        exit_code = child.process.poll()
-        if exit_code is None:
+        exit_code = child.process.poll() if child.process else None
+        if child.process and exit_code is None:
             return False
         if exit_code == CONFIG_EXIT and child.starts == 1:
             return True
-        lived_s = now - child.started_s
-        child.ended_in_a_row = 1 if lived_s > HEALTHY_AFTER_S else child.ended_in_a_row + 1
-        in_s = pause_s(child.ended_in_a_row)
-        self.log.warning("process ended; it is started again", process=child.module, exit_code=exit_code, in_s=in_s)
-        _close(child.process)
-        child.process, child.not_before_s = None, now + in_s
+        in_s = None if exit_code is None else child.ended(exit_code)
+        if time.monotonic() >= child.not_before_s and child.cleared():
+            child.start(self.environment)
+        if in_s is not None:  # said after the start, which others wait for
+            self._logger().warning(
+                "process ended; it is started again", process=child.module, exit_code=exit_code, in_s=in_s
+            )
         return False
 
     def _stop_all(self) -> None:
         """End the children side by side, and then the exchange."""
         children = [child.process for child in self.children if child.process is not None]
         exchange = [self.exchange.process] if self.exchange and self.exchange.process else []
-        deadline_s = time.monotonic() + STOP_PATIENCE_S
+        deadline_s = time.monotonic() + self._patience_s
         self._stop(children, deadline_s - LAST_PATIENCE_S)
         self._stop(exchange, deadline_s)
         for process in (*children, *exchange):
@@ -147,7 +201,7 @@ class Supervisor:
             try:
                 process.wait(timeout=max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self.log.warning("process did not end in time; it is killed", pid=process.pid)
+                self._logger().warning("process did not end in time; it is killed", pid=process.pid)
                 process.kill()
                 process.wait()
 

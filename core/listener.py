@@ -1,6 +1,7 @@
-"""The socket that the endpoint answers on."""
+"""The socket that the endpoint answers on: bound here, or handed over by whoever started this process."""
 
 import errno
+import os
 import socket
 import time
 
@@ -10,6 +11,8 @@ from core.processes import can_tell, described, is_ending, is_listened_on, liste
 BACKLOG = 2048
 LISTEN_PATIENCE_S = 6.0  # a run that is told to end, and the children of a killed one, end within five seconds
 PAUSE_S = 0.1
+HANDED = 3  # the file descriptor at which systemd hands a socket over
+HAND_OVER = "BIRNN_LISTENER"  # to core.child: the socket's descriptor before it is at HANDED
 UNSEEN_LOOKS = 3  # at a port that is taken by nobody who can be seen: one who ends just then is not seen either
 
 
@@ -46,10 +49,42 @@ def listen(host: str, port: int) -> socket.socket:
         time.sleep(PAUSE_S)
 
 
-def url_of(listener: socket.socket) -> str:
-    """Where this very socket is asked on this machine: by its number, for a name may lead to another's."""
+def hand_over(listener_fd: int, pid: int) -> dict[str, str]:
+    """Put the socket where process ``pid``, which is this one after an exec, finds it; the environment that says so."""
+    if listener_fd != HANDED:
+        os.dup2(listener_fd, HANDED)
+        os.close(listener_fd)
+    os.set_inheritable(HANDED, True)
+    return {"LISTEN_FDS": "1", "LISTEN_PID": str(pid)}
+
+
+def pass_on() -> None:
+    """In a child that was started with a socket: hand it over to the module that this process is about to run."""
+    if fd := os.environ.pop(HAND_OVER, ""):
+        os.environ |= hand_over(int(fd), os.getpid())
+
+
+def handed_over() -> socket.socket | None:
+    """The listening socket that this process was started with, as systemd hands it over; None where there is none.
+
+    Source: man 3 sd_listen_fds.
+    """
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    if (pid, count) != (str(os.getpid()), "1"):
+        return None
+    os.set_inheritable(HANDED, False)
+    return socket.socket(fileno=HANDED)
+
+
+def local_address(listener: socket.socket) -> tuple[str, int]:
+    """Where this very socket is reached on this machine: by its number, for a name may lead to another's."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where this very socket is asked on this machine."""
+    host, port = local_address(listener)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.supervisor import pause_s
+from core.supervisor import pause_s
 from tests.fakes import eventually
 
 RUN = """
 import json, subprocess, sys, time
-from cli.market import child_command
-from cli.supervisor import Child, Supervisor
+
+import structlog
+
+from core.processes import child_command
+from core.supervisor import Child, Supervisor
 from core.logs import configure_logging
 
 configure_logging("info", service="test", simulated=False)
@@ -28,7 +31,7 @@ for kind in ("stubborn", "timed"):
     if f"--{kind}-exchange" in sys.argv:
         process = subprocess.Popen(child_command(kind), stdin=subprocess.PIPE, text=True)
         exchange = Child(module=kind, arguments=("--port", "1"), process=process, starts=1)
-code = Supervisor(children, {}, exchange).run()
+code = Supervisor(children, {}, structlog.get_logger, exchange=exchange).run()
 print(json.dumps({"event": "returned", "exchange": exchange and exchange.process.poll()}))
 sys.exit(code)
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
-from inference.listen import listen, url_of
+from core.listener import listen, url_of
 from tests.fakes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def holder(host: str, port: int, lives_s: float, *more: str) -> Iterator["subpro
     ],
 )
 def test_a_living_holder_is_named(monkeypatch: pytest.MonkeyPatch, theirs: str, ours: str) -> None:
-    monkeypatch.setattr("inference.listen.LISTEN_PATIENCE_S", 600.0)  # it is not waited for
+    monkeypatch.setattr("core.listener.LISTEN_PATIENCE_S", 600.0)  # it is not waited for
     port = free_port()
     with holder(theirs, port, 600) as process:
         with pytest.raises(ConfigError) as caught:
@@ -71,13 +71,13 @@ def test_who_is_about_to_end_is_waited_for(kind: str) -> None:
     port = free_port()
     with subprocess.Popen([sys.executable, "-c", "pass"]) as gone:
         gone.wait()
-    more = ("ending",) if kind == "ending" else ("cli.child", str(gone.pid))
+    more = ("ending",) if kind == "ending" else ("core.child", str(gone.pid))
     with holder("127.0.0.1", port, 0.5, *more), listen("127.0.0.1", port) as listener:
         assert listener.getsockname() == ("127.0.0.1", port)
 
 
 def test_who_says_that_it_ends_and_does_not_is_named_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference.listen.LISTEN_PATIENCE_S", 0.3)
+    monkeypatch.setattr("core.listener.LISTEN_PATIENCE_S", 0.3)
     port = free_port()
     with (
         holder("127.0.0.1", port, 600, "ending") as process,

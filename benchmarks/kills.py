@@ -1,0 +1,172 @@
+"""Kills inference behind the door under a question every 50 ms, and looks for answers that change or are not given.
+
+    python -m benchmarks.kills           # 200 kills; about ten minutes
+
+Every other kill comes within 5 ms of a height's first answer, the rest at any moment after inference is ready. A
+question names one of the last three heights, so each is asked on both sides of a kill, and waits for up to a minute.
+Printed are the values that changed, the connections that were refused, and the questions that
+were lost with the process that had accepted them, by what their asker was told.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from pathlib import Path
+
+import psutil
+import requests
+
+from market.simulated import SimulatedExchange
+from tests.fakes import free_port, simulated_environment
+
+ROOT = Path(__file__).parents[1]
+EVERY_S = 0.05
+ASKERS = 64  # questions that may wait at the same time
+LONGEST_S = 60.0
+
+
+class Askers:
+    """Threads that ask in turn, one question every 50 ms, and what they were told."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.height = 1
+        self.first: dict[int, str] = {}  # height -> the first value that was sent
+        self.answered_s = 0.0  # when the newest height got its first answer
+        self.changed: list[str] = []
+        self.told: Counter[str] = Counter()
+        self.waits_s: list[float] = []
+        self._saying = threading.Lock()
+        self._due = threading.Semaphore(0)
+        self._over = threading.Event()
+        self._turn = 0
+        self._threads = [threading.Thread(target=self._ask_on, daemon=True) for _ in range(ASKERS)]
+        self._threads.append(threading.Thread(target=self._tick, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop asking; questions that still wait are waited for."""
+        self._over.set()
+        self._due.release(ASKERS)
+        for thread in self._threads:
+            thread.join()
+
+    def _tick(self) -> None:
+        while not self._over.wait(EVERY_S):
+            self._due.release()
+
+    def _ask_on(self) -> None:
+        while self._due.acquire() and not self._over.is_set():
+            with self._saying:
+                self._turn += 1
+                height = max(1, self.height - self._turn % 3)
+            began = time.monotonic()
+            try:
+                response = requests.get(f"{self.url}/inference/ETH?topic=1&height={height}", timeout=LONGEST_S)
+                kind = f"{response.status_code}" if response.ok else f"{response.status_code} {_kind(response.text)}"
+            except requests.RequestException as error:
+                response, kind = None, _lost(error)
+            with self._saying:
+                self.told[kind] += 1
+                if response is not None and response.ok:
+                    self.waits_s.append(time.monotonic() - began)
+                    if height not in self.first:
+                        self.first[height] = response.text
+                        self.answered_s = time.monotonic()
+                    elif self.first[height] != response.text:
+                        self.changed.append(f"height {height}: {self.first[height]}, then {response.text}")
+
+
+def _kind(text: str) -> str:
+    return text.split(":")[1].strip() if ": " in text else text.strip()
+
+
+def _lost(error: requests.RequestException) -> str:
+    words = str(error)
+    for sign in ("refused", "reset", "without response", "timed out"):
+        if sign in words:
+            return f"no answer: {sign}"
+    return f"no answer: {type(error).__name__}"
+
+
+def inference_of(door: psutil.Process) -> psutil.Process | None:
+    """The process that answers; None while there is none."""
+    found = [child for child in door.children() if child.status() != psutil.STATUS_ZOMBIE]
+    return found[0] if found else None
+
+
+def wait_until_ready(url: str) -> float:
+    """Seconds until a topic can be answered."""
+    began = time.monotonic()
+    while time.monotonic() - began < LONGEST_S:
+        try:
+            if requests.get(f"{url}/readyz", timeout=LONGEST_S).status_code == 200:
+                return time.monotonic() - began
+        except requests.RequestException:
+            pass
+        time.sleep(0.01)
+    raise SystemExit(f"not ready within {LONGEST_S:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as name, SimulatedExchange(seed=0) as exchange:
+        folder, port = Path(name), free_port()
+        config = str(ROOT / "config.example.json")
+        environment = simulated_environment(exchange, folder, port, CONFIG_FILE=config, LOG_LEVEL="warning")
+        url = f"http://127.0.0.1:{port}"
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen([sys.executable, "-m", "door"], env=environment, stdout=log, stderr=log)
+        door, recoveries, after_ms = psutil.Process(process.pid), [], deque[float]()
+        while True:  # until the port is bound nobody promises anything
+            try:
+                requests.get(f"{url}/healthz", timeout=LONGEST_S)
+                break
+            except requests.ConnectionError:
+                time.sleep(0.05)
+        wait_until_ready(url)
+        askers = Askers(url)
+        for number in range(options.kills):
+            victim = inference_of(door)
+            assert victim, "the one that was ready is gone"
+            if number % 2:
+                with askers._saying:
+                    askers.height += 1
+                    height = askers.height
+                while height not in askers.first:
+                    time.sleep(0.0001)
+                time.sleep(rng.uniform(0, 0.003))
+                after_ms.append((time.monotonic() - askers.answered_s) * 1000)
+            else:
+                askers.height += 1
+                time.sleep(rng.uniform(0, 0.3))
+            os.kill(victim.pid, 9)
+            recoveries.append(wait_until_ready(url))
+        askers.close()
+        rss = door.memory_info().rss / 1e6
+        process.terminate()
+        process.wait()
+        print(f"{options.kills} kills, {len(after_ms)} of them {max(after_ms):.1f} ms or less after a first answer")
+        print(f"{len(askers.first)} heights answered; values that changed: {len(askers.changed)}")
+        for line in askers.changed:
+            print(f"  {line}")
+        for kind, count in askers.told.most_common():
+            print(f"{count:>8}  {kind}")
+        print(f"kill to ready: median {statistics.median(recoveries):.2f} s, longest {max(recoveries):.2f} s")
+        print(f"longest wait of a question for its 200: {max(askers.waits_s):.2f} s; door {rss:.0f} MB resident")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""``python -m door``: listens on HOST and PORT, and runs ``python -m inference`` behind it until SIGTERM or SIGINT.
+
+Its command line lacks the word inference, so that what ends inference by name leaves the port open. Reading the
+settings takes libraries of 30 MB: once the port is bound, ``door.holder`` takes this process over.
+"""
+
+import os
+import sys
+
+from core.errors import ConfigError
+from core.listener import hand_over, handed_over, listen
+from core.settings import load_settings
+from core.supervisor import CONFIG_EXIT
+from door.holder import arguments
+
+
+def main() -> int:
+    """Listen and become the holder; 2 with one line on stderr when the configuration is wrong."""
+    try:
+        settings = load_settings()
+        listener = handed_over() or listen(settings.host, settings.port)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return CONFIG_EXIT
+    market = settings.market.value
+    more = arguments(settings.answer_patience_s, settings.log_level, settings.log_format, market)
+    environment = {**os.environ, **hand_over(listener.detach(), os.getpid())}
+    os.execve(sys.executable, [sys.executable, "-m", "door.holder", *more], environment)  # noqa: S606 -- it ends here
+
+
+if __name__ == "__main__":
+    sys.exit(main())
