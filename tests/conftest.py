@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from market.simulated import SimulatedExchange
@@ -12,6 +13,13 @@ from tests.inference.stand import RunningClock
 # No deadline per example: a busy machine is no failure. Derandomised: a red run can be run again.
 settings.register_profile("here", deadline=None, derandomize=True)
 settings.load_profile("here")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_at_first() -> Iterator[None]:
+    """A verb that runs in this process configures the log, which must not last."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

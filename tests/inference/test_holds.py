@@ -27,17 +27,6 @@ LONG_S = 60.0  # longer than a test waits
 
 
 @pytest.fixture
-def clock() -> RunningClock:
-    return RunningClock()
-
-
-@pytest.fixture
-def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
-    with SimulatedExchange(clock=clock) as exchange:
-        yield exchange
-
-
-@pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(40) as pool:
         yield pool

@@ -1,0 +1,139 @@
+"""The base of a question under a chain with blocks of its own: headers, ledger and score speak of the same moment."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from chain.follower import Follower
+from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, iso
+from core.settings import BaseRule
+from core.topic import Target
+from inference.base import Bases, BaseSource
+from inference.waits import Waits
+from market.simulated import SimulatedExchange
+from market.truth import log_return
+from tests.chain.fake import FakeChain
+from tests.fakes import eventually
+from tests.inference.stand import ETH_10M, SOL_15M, Node, RunningClock, node
+from tests.market.venue import Answer
+
+RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)
+NETWORK = ETH_10M.network
+TOPICS = (ETH_10M, RETURN_10M, SOL_15M)
+
+
+@pytest.fixture
+def chain(clock: RunningClock) -> Iterator[FakeChain]:
+    """Blocks of two seconds; those of the last minutes are there."""
+    with FakeChain(clock=clock, block_ms=2_000, height=5_000, blocks=300).running() as chain:
+        yield chain
+
+
+@pytest.fixture
+def follower(chain: FakeChain, clock: RunningClock) -> Iterator[Follower]:
+    follower = Follower([chain.url], NETWORK, CorrectedClock(clock), [t.topic_id for t in TOPICS], poll_s=(0.05, 0.1))
+    follower.start()
+    eventually(lambda: follower.newest is not None, what="the newest block")
+    yield follower
+    follower.stop()
+
+
+@pytest.fixture
+def running(tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock, follower: Follower) -> Iterator[Node]:
+    chains = {NETWORK: follower}
+    bases = Bases(rule=BaseRule.MINUTE, node_delay_ms=4_000, chains=chains)
+    waits = Waits(setting="auto", chains=chains, auto_nodes=frozenset({NETWORK}))
+    with node(tmp_path, exchange, clock, topics=TOPICS, bases=bases, waits=waits, patience_s=10.0) as running:
+        yield running
+
+
+def rows(folder: Path) -> dict[int, tuple[int, str, int | None, str]]:
+    """By height: base, its source, the block's time and the value."""
+    with closing(sqlite3.connect(folder / "ledger.sqlite3")) as connection:
+        found = connection.execute("SELECT height, base_ms, base_source, block_ms, value FROM answers").fetchall()
+    return {height: (base_ms, source, block_ms, value) for height, base_ms, source, block_ms, value in found}
+
+
+def moment_ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * SECOND_MS)
+
+
+def test_headers_ledger_and_score_agree_on_the_base(
+    tmp_path: Path, running: Node, chain: FakeChain, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    nonces = [chain.height - back for back in (40, 20, 3, 0)]
+    given = {}
+    for nonce in nonces:
+        for topic in TOPICS:
+            chain.open_window(topic.topic_id, nonce, nonce + 6)
+        given[nonce] = running.get(f"/inference/ETH?topic=3&height={nonce}")
+    eventually(lambda: set(rows(tmp_path)) == set(nonces), what="the ledger has them")
+    clock.jump(MINUTE_MS)  # the minute of the answers closes
+    end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
+    klines = exchange.tape.klines("ETHUSDT", MINUTE_MS, end_ms - 30 * MINUTE_MS, end_ms)
+    for nonce, (base_ms, source, block_ms, value) in rows(tmp_path).items():
+        assert (source, block_ms) == ("chain", chain.time_of(nonce))
+        assert base_ms == chain.time_of(nonce) // MINUTE_MS * MINUTE_MS
+        answer = given[nonce]
+        assert (answer.status_code, answer.text) == (200, value)
+        assert (answer.headers["X-Base-Source"], answer.headers["X-Base"]) == ("chain", iso(base_ms))
+        # The naive forecast adds nothing: what is answered is what had happened since the base.
+        asof_ms = base_ms + int(answer.headers["X-Elapsed-Ms"])
+        assert base_ms < asof_ms <= moment_ms(answer.headers["X-Answered"])
+        moved = log_return(klines, base_ms, asof_ms, "simulated")
+        assert abs(float(value) - moved.value) <= 5 * moved.sd + 1e-9
+
+
+def test_a_height_that_is_about_to_come_is_waited_for(running: Node, chain: FakeChain, clock: RunningClock) -> None:
+    nonce = chain.height + 1
+    answer = running.get(f"/inference/ETH?topic=3&height={nonce}&wait=0")
+    assert answer.headers["X-Base-Source"] == "chain"
+    assert moment_ms(answer.headers["X-Asked"]) < chain.time_of(nonce) <= moment_ms(answer.headers["X-Answered"])
+
+
+@pytest.mark.parametrize("fault", ["down", "another id", "lies"])
+def test_a_chain_that_cannot_be_relied_on_costs_no_answer(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock, fault: str
+) -> None:
+    with FakeChain(clock=clock, block_ms=2_000, height=5_000, blocks=300).running() as chain:
+        chain.faults[""] = Answer("busy", 503) if fault == "down" else chain.faults.get("", None)  # type: ignore[assignment]
+        chain.chain_id = "another-1" if fault == "another id" else chain.chain_id
+        chain.lie_ms = 10 * MINUTE_MS if fault == "lies" else 0
+        follower = Follower([chain.url], NETWORK, CorrectedClock(clock), [1, 3], poll_s=(0.05, 0.1))
+        follower.start()
+        bases = Bases(rule=BaseRule.MINUTE, node_delay_ms=4_000, chains={NETWORK: follower})
+        try:
+            eventually(
+                lambda: "not asked yet" not in follower.fault and follower.fault != "", what="the fault is known"
+            )
+            with node(tmp_path, exchange, clock, topics=TOPICS, bases=bases, patience_s=5.0) as running:
+                answer = running.get(f"/inference/ETH?topic=3&height={chain.height}")
+                assert (answer.status_code, answer.headers["X-Base-Source"]) == (200, BaseSource.GUESS)
+        finally:
+            follower.stop()
+
+
+def test_a_block_whose_time_comes_late_is_noted_later(
+    tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    with FakeChain(clock=clock, block_ms=2_000, height=5_000, blocks=300).running() as chain:
+        chain.faults[""] = Answer("busy", 503)
+        follower = Follower([chain.url], NETWORK, CorrectedClock(clock), [1, 3], poll_s=(0.05, 0.1))
+        follower.start()
+        bases = Bases(rule=BaseRule.MINUTE, node_delay_ms=4_000, chains={NETWORK: follower})
+        nonce = chain.height
+        try:
+            with node(tmp_path, exchange, clock, topics=TOPICS, bases=bases, patience_s=5.0) as running:
+                running.get(f"/inference/ETH?topic=3&height={nonce}")
+                eventually(lambda: nonce in rows(tmp_path), what="the answer is in the ledger")
+                assert rows(tmp_path)[nonce][1:3] == ("guess", None)
+                del chain.faults[""]
+                eventually(lambda: rows(tmp_path)[nonce][2] is not None, 30, what="the block's time is noted")
+                assert rows(tmp_path)[nonce][1:3] == ("guess", chain.time_of(nonce))
+        finally:
+            follower.stop()
