@@ -223,7 +223,8 @@ def test_a_pair_whose_candles_ended_today_is_told_with_what_is_known(
             return None
         if not status:
             return Answer('{"code":-1121,"msg":"Invalid symbol."}', 400)
-        return Answer(json.dumps({"symbols": [{"symbol": "ETHUSDT", "status": status}]}))
+        entry = {"symbol": "ETHUSDT", "baseAsset": "ETH", "quoteAsset": "USDT", "status": status}
+        return Answer(json.dumps({"symbols": [entry]}))
 
     venue.handler = handle
     sync_series(store, market, "BTCUSDT", MINUTE_MS, END_MS - 600 * MINUTE_MS, NOW_MS)
