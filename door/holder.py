@@ -3,7 +3,7 @@
 Connections meanwhile wait in the kernel's queue. A question that nobody has accepted for too long is answered here,
 with 503 and the reason, so that no node waits for ever.
 
-Only the standard library and core's light parts are loaded: 14 MB, until there is something to log.
+Only the standard library and core's light parts are loaded: 16 MB, until there is something to log.
 """
 
 import select
@@ -71,7 +71,8 @@ class Watch:
         process, now_ms = self._child.process, SystemClock().now_ms()
         since = iso(now_ms - round(1000 * (time.monotonic() - self._child.started_s)))
         state = f"it runs since {since} as pid {process.pid}" if process else "it is about to be started again"
-        before = f"; the process before ended with {_named(self._child.exit_code)}" if self._child.exit_code else ""
+        ended = self._child.exit_code
+        before = "" if ended is None else f"; the process before ended with {_named(ended)}"
         return f"inference has accepted no connection for {self._patience_s:g} s: {state}{before}"
 
     def _answer_all(self, reason: str) -> int:
@@ -159,9 +160,9 @@ def main(given_arguments: Sequence[str]) -> int:
     return code or (ended if ended >= 0 else 128 - ended)
 
 
-def _named(exit_code: int | None) -> str:
+def _named(exit_code: int) -> str:
     try:
-        return signal.Signals(-(exit_code or 0)).name
+        return signal.Signals(-exit_code).name
     except ValueError:
         return f"status {exit_code}"
 
