@@ -3,7 +3,7 @@
 Connections meanwhile wait in the kernel's queue. A question that nobody has accepted for too long is answered here,
 with 503 and the reason, so that no node waits for ever.
 
-Only the standard library and core's light parts are loaded: 14 MB, until there is something to log.
+Only the standard library and core's light parts are loaded: 16 MB, until there is something to log.
 """
 
 import select
@@ -58,7 +58,7 @@ class Watch:
             self._leave_line()
         elif self._probe.waited_s > self._patience_s:
             reason = self._reason()
-            answered = self._answer_all(reason)
+            answered = self._answer_all(reason, self._probe.address)
             self._leave_line()
             self._logger().warning("door_answered", status=503, connections=answered, reason=reason)
 
@@ -71,11 +71,12 @@ class Watch:
         process, now_ms = self._child.process, SystemClock().now_ms()
         since = iso(now_ms - round(1000 * (time.monotonic() - self._child.started_s)))
         state = f"it runs since {since} as pid {process.pid}" if process else "it is about to be started again"
-        before = f"; the process before ended with {_named(self._child.exit_code)}" if self._child.exit_code else ""
+        ended = self._child.exit_code
+        before = "" if ended is None else f"; the process before ended with {_named(ended)}"
         return f"inference has accepted no connection for {self._patience_s:g} s: {state}{before}"
 
-    def _answer_all(self, reason: str) -> int:
-        """Answer what waits, and not for ever what comes meanwhile; how many those were."""
+    def _answer_all(self, reason: str, own: object) -> int:
+        """Answer what waits, and not for ever what comes meanwhile; how many those were beside the door's own."""
         body = f"{reason}\n".encode()
         head = (
             "HTTP/1.1 503 Service Unavailable",
@@ -86,18 +87,20 @@ class Watch:
         )
         response = "\r\n".join(head).encode() + b"\r\n\r\n" + body
         self._listener.setblocking(False)
-        for number in range(BACKLOG):
+        answered = 0
+        for _ in range(BACKLOG):
             try:
-                connection, _ = self._listener.accept()
+                connection, address = self._listener.accept()
             except OSError:  # nobody is left, or the process that answers was quicker
-                return number
+                break
+            answered += address != own
             with connection, suppress(OSError):  # who asked may be gone
                 connection.setblocking(False)
                 with suppress(BlockingIOError):  # unread, the question would make the end of the connection a reset
                     connection.recv(1 << 16)
                 connection.send(response)
                 connection.shutdown(socket.SHUT_WR)
-        return BACKLOG
+        return answered
 
 
 class _Probe:
@@ -107,6 +110,10 @@ class _Probe:
         self._socket = socket.socket(listener.family)
         self._socket.setblocking(False)
         self._socket.connect_ex(local_address(listener))
+
+    @property
+    def address(self) -> object:
+        return self._socket.getsockname()
 
     @property
     def waited_s(self) -> float:
@@ -159,9 +166,9 @@ def main(given_arguments: Sequence[str]) -> int:
     return code or (ended if ended >= 0 else 128 - ended)
 
 
-def _named(exit_code: int | None) -> str:
+def _named(exit_code: int) -> str:
     try:
-        return signal.Signals(-(exit_code or 0)).name
+        return signal.Signals(-exit_code).name
     except ValueError:
         return f"status {exit_code}"
 

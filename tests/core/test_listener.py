@@ -1,5 +1,6 @@
 """The socket: who holds the port is named at once, who is about to end is waited for."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
-from core.listener import listen, url_of
+from core.listener import handed_over, listen, url_of
 from tests.fakes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +108,12 @@ def test_a_host_that_is_not_ours_is_one_line(host: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         listen(host, 0)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_socket_that_was_handed_to_another_process_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getppid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    assert handed_over() is None
 
 
 @pytest.mark.parametrize(

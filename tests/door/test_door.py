@@ -145,6 +145,7 @@ def test_while_inference_hangs_the_door_says_so(tmp_path: Path) -> None:
         assert "inference has accepted no connection for 5 s: it runs since 20" in answer.text
         assert answer.text.endswith(f"as pid {hanging.pid}\n")
         eventually(lambda: "door_answered" in stand.log(), what="the line")
+        assert '"connections":1,' in stand.log()
         hanging.kill()
         assert stand.get().status_code == 200
 
