@@ -9,9 +9,11 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cli.place import place_of
+from cli.readiness import read_readiness
+from cli.ready import admission_words, in_order
 from cli.screen import Column, table_of
 from core.clock import SystemClock, iso
-from core.errors import WorkerError
+from core.errors import IncompatibleModel, WorkerError
 from core.logs import short_version
 from core.settings import Settings
 from model.forecaster import ADDS_NOTHING
@@ -57,7 +59,7 @@ def endpoint_report(url: str) -> dict[str, Any]:
 def _folder(folder: Path) -> dict[str, Any]:
     state = read_state(folder)
     report: dict[str, Any] = {"updater": None if state is None else state.model_dump(mode="json")}
-    report |= {"champions": {}, "demotions": {}}
+    report |= {"champions": {}, "demotions": {}, "admission": {}}
     if state is not None:
         report["updater_alive"] = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
     try:
@@ -68,6 +70,11 @@ def _folder(folder: Path) -> dict[str, Any]:
         }
     except WorkerError as error:
         report["champions_refused"] = str(error)
+    try:
+        _, readiness = read_readiness(folder) or (0, {})
+        report["admission"] = {key: admission_words(one) for key, one in in_order(readiness)}
+    except IncompatibleModel as error:
+        report["admission_refused"] = str(error)
     return report
 
 
@@ -186,6 +193,11 @@ def _folder_tables(folder: dict[str, Any], cron: str, width: int) -> Iterator[Re
         yield _verdicts_table(judged, several, width)
     if folder["demotions"]:
         yield _demotions_table(folder["demotions"], several, width)
+    if "admission_refused" in folder:
+        yield Text(f"admission unknown: {folder['admission_refused']}", style=BAD)
+    several = len({key.rpartition("/")[0] for key in folder["admission"]}) > 1
+    for key, words in folder["admission"].items():
+        yield Text(f"topic {key if several else key.rpartition('/')[2]}: {words}")
     if state["series"]:
         yield _series_table(state["series"], width)
 

@@ -158,9 +158,10 @@ def _wczar(truth: Floats, forecast: Floats, rows: float) -> Criterion:
         float(up.mean() - down.mean()) / (2 * STEP * std) for up, down in zip(above, below, strict=True)
     )
     of_std = ((truth - truth.mean()) ** 2 - std**2) / (2 * std)
-    by_std = -slope / at_zero + mean * slope_at_zero / at_zero**2
-    influence = -(ours - mean) / at_zero + (zero - at_zero) * mean / at_zero**2 + by_std * of_std
-    return _gain(1 - mean / at_zero, influence, rows)
+    ratio = mean / at_zero
+    by_std = (ratio * slope_at_zero - slope) / at_zero
+    influence = (ratio * (zero - at_zero) - (ours - mean)) / at_zero + by_std * of_std
+    return _gain(1 - ratio, influence, rows)
 
 
 def _gain(value: float, influence: Floats, rows: float) -> Criterion:

@@ -49,8 +49,8 @@ def test_no_baseline_reads_what_came_true_later(cut: int, seed: int) -> None:
     other[cut + 1 :], changed[cut - LAG + 1 :] = 5.0, 7.0  # what no epoch up to the cut can know
     dev, dev_otherwise = deviation(base, DAY), deviation(other, DAY)
     np.testing.assert_array_equal(dev[: cut + 1], dev_otherwise[: cut + 1])
-    both = (trailing_fit(*pair, ROWS, LAG, LEAST)[: cut + 1] for pair in ((change, dev), (changed, dev_otherwise)))
-    np.testing.assert_array_equal(*both)
+    fitted, otherwise = (trailing_fit(*pair, ROWS, LAG, LEAST) for pair in ((change, dev), (changed, dev_otherwise)))
+    np.testing.assert_array_equal(fitted[: cut + 1], otherwise[: cut + 1])
 
 
 def test_a_volatility_that_does_not_vary_is_expected_not_to() -> None:
