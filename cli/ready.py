@@ -178,7 +178,7 @@ def _known_table(one: Readiness, width: int) -> RenderableType:
         Column(heading="median days", right=True),
         Column(heading="9 of 10 starts", right=True),
         Column(heading="never", right=True),
-        Column(heading="later days on which they hold", wraps=True, right=True),
+        Column(heading="held later", right=True),
     )
     rows = [
         (
