@@ -22,6 +22,7 @@ class Stretch:
     """How a topic's answers are stretched; ``NONE`` leaves them as they are."""
 
     factor: float = 1.0  # 1 or more
+    shift: float = 0.0  # of volatility alone: the logarithm of a forecast and this are its expected logarithm
     middle: float = 0.0  # of volatility alone: what is stretched about, the trailing mean of x of stretched_volatility
     intercept: float = 0.0  # of volatility alone: the trailing fit, intercept + slope * dev
     slope: float = 0.0
@@ -40,7 +41,7 @@ class Stretch:
         try:
             stretch = cls(**{str(name): float(number) for name, number in dict(value).items()})
         except (TypeError, ValueError) as error:
-            raise IncompatibleModel(f"a stretch is four numbers by name, was {value!r}; train again") from error
+            raise IncompatibleModel(f"a stretch is numbers by name, was {value!r}; train again") from error
         if not all(math.isfinite(number) for number in asdict(stretch).values()) or stretch.factor < 1:
             raise IncompatibleModel(f"a stretch is of finite numbers, its factor 1 or more, was {value!r}; train again")
         return stretch
@@ -74,16 +75,15 @@ def stretched_price(price: Number, base_price: Number, stretch: Stretch) -> Numb
     return stretched
 
 
-def stretched_volatility(expected_log: Number, base_volatility: Number, dev: Number, stretch: Stretch) -> Number:
+def stretched_volatility(forecast_log: Number, base_volatility: Number, dev: Number, stretch: Stretch) -> Number:
     """A volatility as it is answered: stretched about the middle of what the forecasts say beyond the trailing fit.
 
     Args:
-        expected_log: expected logarithm of the interval's volatility; not the logarithm of the expected one.
-        base_volatility: of the window of the horizon's length that ends at the base, in the unit of ``expected_log``.
+        forecast_log: ln of the forecast of the interval's volatility, known part included. The expectation of the
+            logarithm lies lower than the logarithm of what is expected; ``stretch.shift`` is the difference.
+        base_volatility: of the window of the horizon's length that ends at the base, in the unit of the forecast.
         dev: ln(base volatility) less its mean over the last day's epochs, this one included.
     """
-    now = np.log(base_volatility)
-    fitted = stretch.intercept + stretch.slope * dev
-    x = expected_log - now - fitted
-    answer: Number = np.exp(now + fitted + stretch.middle + stretch.factor * (x - stretch.middle))
+    centre = np.log(base_volatility) + stretch.intercept + stretch.slope * dev + stretch.middle
+    answer: Number = np.exp(centre + stretch.factor * (forecast_log + stretch.shift - centre))
     return answer
