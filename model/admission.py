@@ -173,15 +173,25 @@ def _log_aspect(truth: Floats, forecast: Floats, n_eff: float) -> Criterion:
     """How widely the forecasts spread beside the truths, and whether one standard error reaches the allowed range."""
     if len(truth) < 2 or not n_eff > 0:
         return NOT_DEFINED
+    value, error = log_aspect(truth, forecast, n_eff)
+    low, high = value - error, value + error
+    return Criterion(value=value, bound=min(low, high, key=abs), passed=low <= ASPECT and high >= -ASPECT)
+
+
+def log_aspect(truth: Floats, forecast: Floats, n_eff: float) -> tuple[float, float]:
+    """log10 of the spread of the forecasts over that of the truths, and its standard error.
+
+    Args:
+        truth, forecast: ``(N,)``, two or more.
+        n_eff: above 0.
+    """
     spreads = [max(float(np.std(values)), FLOOR) for values in (forecast, truth)]
-    value = math.log10(spreads[0] / spreads[1])
     own, other = (
         (values - values.mean()) ** 2 / spread**2 if spread > FLOOR else np.zeros(len(values))
         for values, spread in zip((forecast, truth), spreads, strict=True)
     )
     error = float(np.std((own - other) / (2 * math.log(10)), ddof=1)) / math.sqrt(n_eff)
-    low, high = value - error, value + error
-    return Criterion(value=value, bound=min(low, high, key=abs), passed=low <= ASPECT and high >= -ASPECT)
+    return math.log10(spreads[0] / spreads[1]), error
 
 
 def czar(truth: Floats, forecast: Floats, std: float) -> Floats:

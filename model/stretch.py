@@ -1,0 +1,89 @@
+"""The stretch of a topic: how much wider than the least expected loss asks for its answers are spread.
+
+The forecast that loses least is drawn towards no change by as much as it is worth, and admission asks for answers that
+spread at least 0.316 times as widely as the truths. So the answer's distance from no change is multiplied by a factor
+of the topic's own, whatever serves it. Every number may be one of a single answer, or an array with a row for each.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from core.errors import IncompatibleModel
+from model.known import Number
+
+BEFORE_DATA = 0.33  # spread over the truths' that a stretch aims at before there is anything to measure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """How a topic's answers are stretched; ``NONE`` leaves them as they are."""
+
+    factor: float = 1.0  # 1 or more
+    shift: float = 0.0  # of volatility alone: the logarithm of a forecast and this are its expected logarithm
+    middle: float = 0.0  # of volatility alone: what is stretched about, the trailing mean of x of stretched_volatility
+    intercept: float = 0.0  # of volatility alone: the trailing fit, intercept + slope * dev
+    slope: float = 0.0
+
+    def to_json(self) -> dict[str, float]:
+        """For admission.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Stretch":
+        """The inverse of ``to_json``.
+
+        Raises:
+            IncompatibleModel: it is something else, a number is not finite, or the factor is below 1.
+        """
+        try:
+            stretch = cls(**{str(name): float(number) for name, number in dict(value).items()})
+        except (TypeError, ValueError) as error:
+            raise IncompatibleModel(f"a stretch is numbers by name, was {value!r}; train again") from error
+        if not all(math.isfinite(number) for number in asdict(stretch).values()) or stretch.factor < 1:
+            raise IncompatibleModel(f"a stretch is of finite numbers, its factor 1 or more, was {value!r}; train again")
+        return stretch
+
+
+NONE = Stretch()
+
+
+def before_data(horizon_min: int, known_min: float) -> Stretch:
+    """The stretch of a return or price topic of which nothing was replayed yet.
+
+    Args:
+        known_min: minutes of the interval that are known when it is answered; 0: nothing to stretch.
+
+    >>> round(before_data(15, 1).factor, 3), before_data(15, 0).factor
+    (1.278, 1.0)
+    """
+    return Stretch(factor=max(1.0, BEFORE_DATA * math.sqrt(horizon_min / known_min)) if known_min > 0 else 1.0)
+
+
+def stretched_return(move: Number, stretch: Stretch) -> Number:
+    """A log-return as it is answered: ``factor * move``."""
+    return stretch.factor * move
+
+
+def stretched_price(price: Number, base_price: Number, stretch: Stretch) -> Number:
+    """A price as it is answered: its log-distance from the base price is stretched."""
+    if stretch.factor == 1:
+        return price  # to the last bit
+    stretched: Number = base_price * np.exp(stretch.factor * np.log(price / base_price))
+    return stretched
+
+
+def stretched_volatility(forecast_log: Number, base_volatility: Number, dev: Number, stretch: Stretch) -> Number:
+    """A volatility as it is answered: stretched about the middle of what the forecasts say beyond the trailing fit.
+
+    Args:
+        forecast_log: ln of the forecast of the interval's volatility, known part included. The expectation of the
+            logarithm lies lower than the logarithm of what is expected; ``stretch.shift`` is the difference.
+        base_volatility: of the window of the horizon's length that ends at the base, in the unit of the forecast.
+        dev: ln(base volatility) less its mean over the last day's epochs, this one included.
+    """
+    centre = np.log(base_volatility) + stretch.intercept + stretch.slope * dev + stretch.middle
+    answer: Number = np.exp(centre + stretch.factor * (forecast_log + stretch.shift - centre))
+    return answer
