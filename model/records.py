@@ -2,7 +2,7 @@
 
 A topic that is looked at daily from each of ninety starts has four thousand records, of up to 26,000 rows each. All
 criteria but czar's are made of moments, whose totals are taken once. Czar depends on the record's own standard
-deviation, and smoothly: it is looked at where a polynomial through a few tens of deviations is exact to the last digits.
+deviation, and smoothly: a polynomial through its values at a few tens of deviations is exact to the last digits.
 """
 
 import math
@@ -195,7 +195,7 @@ def _wczar(
     o, z, oo, zz, oz, oy, oyy, zy, zyy = np.einsum("crm,rm->cr", record, exact)
     slope, slope_at_zero = np.einsum("crm,rm->cr", record[:2], above - below) / (2 * STEP * std)
     by_std = -slope / z + o * slope_at_zero / z**2
-    # The influence is a·(ours − o) + b·(zero − z) + c·((y − ȳ)² − std²), each term with a mean of 0.
+    # The influence is a (ours - o) + b (zero - z) + c ((y - mean)^2 - std^2), each term with a mean of 0.
     a, b, c, m = -1 / z, o / z**2, by_std / (2 * std), of["y"]
     variance_y = of["yy"] - m * m
     fourth = of["yyyy"] - 4 * m * of["yyy"] + 6 * m * m * of["yy"] - 3 * m**4
@@ -225,7 +225,7 @@ class _Nodes:
         angle = (2 * np.arange(many) + 1) * math.pi / (2 * many)
         return cls(
             log_std=(low + high) / 2 + half * np.cos(angle),
-            factor=(-1.0) ** np.arange(many) * np.sin(angle),
+            factor=np.where(np.arange(many) % 2, -1.0, 1.0) * np.sin(angle),
         )
 
     def weights(self, log_std: Floats) -> Floats:
