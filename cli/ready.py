@@ -8,23 +8,16 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from cli.readiness import FILE, Days, Readiness, Verdict, read_readiness
 from cli.screen import Column, table_of
 from cli.series import read_series
 from core.clock import iso
 from core.errors import ConfigError, IncompatibleModel, WorkerError
 from core.topic import Topic, parse_horizon
 from model.admission import NOT_DEFINED, Criterion, Record, criteria
-from research.words import CRITERIA, counted, criteria_words, days_words, number_text, percent_text
+from model.readiness import FILE, Readiness, Standing, read_admission
+from research.words import CRITERIA, counted, criteria_words, number_text, percent_text, standing_words
 
 GOOD, BAD = "green", "red"
-UNKNOWN = Verdict(
-    eligible=False,
-    known_s=None,
-    days=Days(median=None, p90=None, never=None),
-    holds=None,
-    criteria=dict.fromkeys(CRITERIA, NOT_DEFINED),
-)
 Found = list[tuple[Topic, Readiness | None]]  # None: the updater has not looked at the topic yet
 
 
@@ -55,26 +48,34 @@ def found_in(folder: Path, topics: Sequence[Topic]) -> tuple[int, Found]:
     Raises:
         WorkerError: nothing was computed yet, or the file cannot be read; says what to do.
     """
-    path = folder / FILE
     try:
-        content = read_readiness(folder)
+        made_ms, readiness = read_admission(folder)
     except IncompatibleModel as error:
-        raise WorkerError(f"{error}; delete the file: the updater writes it again after the next training") from error
-    if content is None:
+        raise WorkerError(f"{error}, or delete the file: the updater writes it again") from error
+    if not made_ms:
         raise WorkerError(
-            f"{path}: not there yet; the updater writes it after a training: wait for the first one (birnn status says "
-            "how far it is), or run birnn train"
+            f"{folder / FILE}: not there yet; the updater writes it after a training: wait for the first one (birnn "
+            "status says how far it is), or run birnn train"
         )
-    made_ms, readiness = content
     return made_ms, [(topic, readiness.get(topic.key)) for topic in topics]
 
 
 def ready_json(found: Found) -> list[dict[str, Any]]:
-    """The verdict of each topic; null where nothing is known."""
-    return [
-        {"network": topic.network, "topic_id": topic.topic_id, **asdict(one.verdict if one else UNKNOWN)}
-        for topic, one in found
-    ]
+    """The standing of each topic; null where nothing is known."""
+    return [_entry(topic, one) for topic, one in found]
+
+
+def _entry(topic: Topic, one: Readiness | None) -> dict[str, Any]:
+    nothing = {
+        "eligible": False,
+        "known_s": None,
+        "days": {"median": None, "p90": None, "never": None},
+        "holds": None,
+        "criteria": {},
+    }
+    entry = {"network": topic.network, "topic_id": topic.topic_id, **(asdict(one.standing) if one else nothing)}
+    entry["criteria"] = entry["criteria"] or dict.fromkeys(CRITERIA, asdict(NOT_DEFINED))
+    return entry
 
 
 def ready_parts(found: Found, made_ms: int, width: int) -> Iterator[RenderableType]:
@@ -91,16 +92,14 @@ def ready_parts(found: Found, made_ms: int, width: int) -> Iterator[RenderableTy
         if one is None:
             yield Text("not looked at yet: the updater does so after the next training")
             continue
-        yield Text(admission_words(one), style=GOOD if one.verdict.eligible else BAD)
-        if one.verdict.eligible and one.short:
-            yield Text(one.short)
-        yield criteria_table(one.verdict.criteria, width)
+        yield Text(admission_words(one), style=GOOD if one.standing.eligible else BAD)
+        yield criteria_table(one.standing.criteria, width)
         yield _known_table(one, width)
 
 
 def headline(found: Sequence[Readiness | None]) -> str:
     """How many topics would be admitted, and when."""
-    admitted = [one.verdict for one in found if one and one.verdict.eligible]
+    admitted = [one.standing for one in found if one and one.standing.eligible]
     medians = [one.days.median for one in admitted if one.days.median is not None]
     after = f": after a median of {_listed([f'{days:g}' for days in sorted(medians)])} days" if medians else ""
     unknown = sum(one is None for one in found)
@@ -110,13 +109,7 @@ def headline(found: Sequence[Readiness | None]) -> str:
 
 def admission_words(one: Readiness) -> str:
     """Whether a topic would be admitted and when, in one sentence."""
-    verdict = one.verdict
-    if not verdict.eligible:
-        return f"would not be admitted: {one.short}"
-    days = verdict.days
-    after = "" if days.median is None else f" after a median of {days_words(days.median)}"
-    holds = "" if verdict.holds is None else f"; the criteria hold on {percent_text(verdict.holds)} of the later days"
-    return f"would be admitted{after}{holds}"
+    return standing_words(one.standing, one.short)
 
 
 def in_order(readiness: Mapping[str, Readiness]) -> list[tuple[str, Readiness]]:
@@ -142,16 +135,17 @@ class News:
             if written == self._seen:
                 return []
             self._seen = written
-            found = read_readiness(self._folder)
+            _, found = read_admission(self._folder)
         except (IncompatibleModel, OSError):  # birnn ready says what is wrong with it
             return []
-        return [(key, admission_words(one)) for key, one in in_order(found[1])] if found else []
+        return [(key, admission_words(one)) for key, one in in_order(found)]
 
 
 def criteria_table(criteria: Mapping[str, Criterion], width: int) -> RenderableType:
     """The seven, with what decides."""
     columns = (
-        Column(heading="criterion", wraps=True),
+        Column(heading="criterion"),
+        Column(heading="", wraps=True),
         Column(heading="value", right=True),
         Column(heading="bound", right=True),
         Column(heading="must be", wraps=True),
@@ -159,6 +153,7 @@ def criteria_table(criteria: Mapping[str, Criterion], width: int) -> RenderableT
     )
     rows = [
         (
+            name,
             CRITERIA[name][0],
             number_text(one.value),
             number_text(one.bound),
@@ -171,7 +166,7 @@ def criteria_table(criteria: Mapping[str, Criterion], width: int) -> RenderableT
 
 
 def _known_table(one: Readiness, width: int) -> RenderableType:
-    """Admission by how much of the interval is known when it is answered; the verdict's row is marked."""
+    """Admission by how much of the interval is known when it is answered; the standing's row is marked."""
     columns = (
         Column(heading="known"),
         Column(heading="admitted"),
@@ -182,18 +177,18 @@ def _known_table(one: Readiness, width: int) -> RenderableType:
     )
     rows = [
         (
-            f"{known_s} s{' (now)' if known_s == one.verdict.known_s else ''}",
-            "yes" if verdict.eligible else "no",
-            *_days_cells(verdict),
-            _share(verdict.holds),
+            f"{known_s} s{' (now)' if known_s == one.standing.known_s else ''}",
+            "yes" if standing.eligible else "no",
+            *_days_cells(standing),
+            _share(standing.holds),
         )
-        for known_s, verdict in sorted(one.shown.items())
+        for known_s, standing in sorted(one.shown.items())
     ]
     return table_of(columns, rows, width)
 
 
-def _days_cells(verdict: Verdict) -> tuple[str, str, str]:
-    days = verdict.days
+def _days_cells(standing: Standing) -> tuple[str, str, str]:
+    days = standing.days
     return _days(days.median), _days(days.p90), _share(days.never)
 
 

@@ -9,7 +9,6 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cli.place import place_of
-from cli.readiness import read_readiness
 from cli.ready import admission_words, in_order
 from cli.screen import Column, table_of
 from core.clock import SystemClock, iso
@@ -17,6 +16,7 @@ from core.errors import IncompatibleModel, WorkerError
 from core.logs import short_version
 from core.settings import Settings
 from model.forecaster import ADDS_NOTHING
+from model.readiness import read_admission
 from model.registry import Registry
 from research.words import p_text
 from updater.state import read_state
@@ -71,7 +71,7 @@ def _folder(folder: Path) -> dict[str, Any]:
     except WorkerError as error:
         report["champions_refused"] = str(error)
     try:
-        _, readiness = read_readiness(folder) or (0, {})
+        _, readiness = read_admission(folder)
         report["admission"] = {key: admission_words(one) for key, one in in_order(readiness)}
     except IncompatibleModel as error:
         report["admission_refused"] = str(error)

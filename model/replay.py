@@ -20,6 +20,7 @@ from model.known import Known, whole_return, whole_volatility
 from model.windows import Rows
 
 BLOCK_MS = 5000  # where nobody has measured it
+UNKNOWN_EPOCH_BLOCKS = 60  # of a topic that the catalogue does not know
 FIT_DAYS = 7  # of epochs that the trailing fit of a volatility's change is made on
 LEAST_TARGETS = 20  # intervals that do not overlap, below which there is no trailing fit
 
@@ -49,7 +50,7 @@ def epochs_between(topic: Topic, start_ms: int, end_ms: int, block_ms: float = B
     >>> epochs.base_ms, epochs.ratio
     (array([     0, 300000, 600000]), 4)
     """
-    length_ms = (topic.epoch_length_blocks or 60) * block_ms
+    length_ms = (topic.epoch_length_blocks or UNKNOWN_EPOCH_BLOCKS) * block_ms
     number = np.arange(math.ceil(start_ms / length_ms), math.ceil(end_ms / length_ms))
     base_ms = (number * length_ms).astype(np.int64) // MINUTE_MS * MINUTE_MS
     late = base_ms >= start_ms  # one that was cut down may lie before
@@ -87,12 +88,21 @@ def past_of(topic: Topic, klines: Klines, epochs: Epochs) -> Past:
     Args:
         klines: of one minute, of the topic's symbol.
     """
-    head, count = head_of(topic), len(epochs.number)
-    row = row_of(klines, epochs.base_ms)
-    came_true = _at(truth(klines, MINUTE, head), row)
-    zeros = np.zeros(count)
-    if not head.kind.is_volatility:
-        base = _at(klines.close, row)
+    head, row = head_of(topic), row_of(klines, epochs.base_ms)
+    base = naive(klines, MINUTE, head) if head.kind.is_volatility else klines.close
+    return past_with(topic, epochs, row=row, base=_at(base, row), came_true=_at(truth(klines, MINUTE, head), row))
+
+
+def past_with(topic: Topic, epochs: Epochs, *, row: Rows, base: Floats, came_true: Floats) -> Past:
+    """The same of bases and truths that are known already.
+
+    Args:
+        row: ``(E,)`` as in ``Past``.
+        base: ``(E,)`` likewise.
+        came_true: ``(E,)`` in the head's unit.
+    """
+    zeros = np.zeros(len(epochs.number))
+    if not head_of(topic).kind.is_volatility:
         return Past(
             topic=topic,
             epochs=epochs,
@@ -104,9 +114,7 @@ def past_of(topic: Topic, klines: Klines, epochs: Epochs) -> Past:
             intercept=zeros,
             slope=zeros,
         )
-    base = _at(naive(klines, MINUTE, head), row)
-    base[~(base > 0)] = np.nan
-    came_true[~(came_true > 0)] = np.nan
+    base, came_true = (np.where(values > 0, values, np.nan) for values in (base, came_true))
     now, change = np.log(base), np.log(came_true / base)
     dev = now - _trailing_mean(now, epochs.of(DAY_MS))
     lag = math.ceil(topic.horizon_ms / epochs.length_ms)

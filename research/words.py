@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from model.readiness import Standing
+
 SIMULATED_FOLDER, REPLAY = "simulated", "replay-"  # where the simulated exchange's klines lie, and how a replay's begin
 NAIVE_WORDS = "naive: the network adds nothing"  # of a forecast that is equal to the naive one
 LOSSES = {"mse": "squared error", "mae": "absolute error"}
@@ -14,8 +16,8 @@ CRITERIA = {  # of admission to mainnet, by its name in model.admission: in word
     "pearson": ("correlation", "above 0"),
     "wrmse": ("gain in weighted RMSE", "above 0"),
     "wczar": ("gain in weighted CZAR", "above 0"),
-    "log_aspect": ("log10 of the spread over the truths'", "-0.5 to 0.5"),
-    "participation": ("share of epochs answered", "above 0.9"),
+    "log_aspect": ("log10 of the spreads' ratio", "-0.5 to 0.5"),
+    "participation": ("epochs answered", "above 0.9"),
 }
 SHORT_CRITERIA = {"wrmse": "weighted RMSE", "wczar": "weighted CZAR", "log_aspect": "spread", "n_eff": "rows"}
 
@@ -79,6 +81,22 @@ def criteria_met(one: Mapping[str, Any], ours: str) -> int:
     """How many criteria a contender meets on a topic of a report; against the stricter baseline where there are two."""
     found = one["admission"]["criteria"].values()
     return min(sum(bool(criterion["passed"]) for criterion in of_baseline[ours].values()) for of_baseline in found)
+
+
+def standing_words(standing: Standing, short: str) -> str:
+    """Whether a topic would be admitted and when, in one sentence.
+
+    Args:
+        short: what is short, a sentence's end.
+    """
+    days = standing.days
+    after = "" if days.median is None else f" after a median of {days_words(days.median)}"
+    if standing.eligible:
+        later = f"; the criteria hold on {percent_text(standing.holds)} of the later days" if standing.holds else ""
+        return f"would be admitted{after}{later}"
+    if not standing.criteria:
+        return short
+    return f"{after} {short}".strip() if days.never < 1 else f"would not be admitted: {short}"
 
 
 def days_words(days: float) -> str:

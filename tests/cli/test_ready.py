@@ -202,7 +202,7 @@ def test_the_table_begins_with_a_sentence_and_fits_80_columns(tmp_path: Path) ->
     assert out.startswith("would be admitted: all seven hold (100 rows, 100 of 100 epochs answered)\n")
 
 
-def verdict(median: float | None, known_s: int | None, *, eligible: bool = True, holds: float | None = 0.83) -> Any:
+def standing(median: float | None, known_s: int | None, *, eligible: bool = True, holds: float | None = 0.83) -> Any:
     """As the updater writes it; not admitted topics lack a correlation."""
     criterion = {"value": 0.55, "bound": 0.51, "passed": True}
     short = {"value": None, "bound": None, "passed": False}
@@ -216,12 +216,12 @@ def verdict(median: float | None, known_s: int | None, *, eligible: bool = True,
 
 
 def topic_entry(topic_id: int, median: float | None, *, eligible: bool = True, network: str = NETWORK) -> Any:
-    known = {"0": verdict(None, 0, eligible=False), "60": verdict(median, 60, eligible=eligible)}
+    known = {"0": standing(None, 0, eligible=False), "60": standing(median, 60, eligible=eligible)}
     return {
         "network": network,
         "topic_id": topic_id,
-        **verdict(median, 60, eligible=eligible),
-        "shown": known | {"120": verdict(1, 120)},
+        **standing(median, 60, eligible=eligible),
+        "shown": known | {"120": standing(1, 120)},
         "stretch": {"factor": 1.28},
         "objective": "admission",
         "short": "" if eligible else "correlation is short: the interval is too long for what is known; wait longer",
@@ -275,7 +275,7 @@ def test_json_is_the_list_alone(folder: Path) -> None:
     assert code == 0
     found = json.loads(out)
     assert [one["topic_id"] for one in found] == [1, 64, 79, 82]
-    assert found[2] == {"network": NETWORK, "topic_id": 79, **verdict(3, 60)}
+    assert found[2] == {"network": NETWORK, "topic_id": 79, **standing(3, 60)}
     nothing = {"value": None, "bound": None, "passed": False}
     assert found[0] == {
         "network": NETWORK,
@@ -327,8 +327,8 @@ def test_a_file_of_something_else_is_one_line(folder: Path, content: str) -> Non
     code, out, err = asked(folder)
     assert (code, out) == (1, "")
     (line,) = err.splitlines()
-    assert line.startswith(f"birnn: {folder / 'admission.json'}: ")
-    assert "delete the file" in line
+    assert line.startswith(f"birnn: {folder / 'admission.json'} cannot be read: ") or "an entry of" in line
+    assert "train again, or delete the file" in line
     StateFile(folder, SystemClock(), ["minute"]).update_panel("minute")
     (of_folder,) = status_report(load_settings(data_dir=folder, port=1))["folders"]
     assert of_folder["admission"] == {}

@@ -72,26 +72,40 @@ def test_an_epoch_is_no_shorter_than_rows_are_apart(
     assert told["criteria"]["no change"]["served"]["participation"]["value"] == 1.0
 
 
-def test_the_day_on_which_all_hold_for_the_first_time() -> None:
+def test_the_days_until_all_hold_are_those_of_the_starts() -> None:
     told = judged(minutes(5))
-    assert (told["day"], told["holds"]) == (1, 1.0)
-    assert told["words"] == "admitted after 1 day; the criteria hold on 100 % of the later days"
+    assert (told["eligible"], told["holds"]) == (True, 1.0)
+    assert told["days"] == {"median": 1, "p90": 1, "never": 0}
+    assert told["words"] == "would be admitted after a median of 1 day; the criteria hold on 100 % of the later days"
     assert all(one["passed"] for one in told["criteria"]["no change"]["served"].values())
-    assert judged(minutes(1))["words"] == "admitted after 1 day", "no later day to hold on"
 
 
 def test_what_is_short_is_named() -> None:
     told = judged(minutes(3), worth=0.0)
-    assert told["day"] is told["holds"] is None
-    assert told["words"].startswith("not admitted in 3 days: short of right directions, correlation, ")
+    assert told["eligible"] is False
+    assert told["days"]["median"] is told["holds"] is None
+    assert told["words"].startswith("would not be admitted: short of right directions, correlation, ")
     of_naive = told["criteria"]["no change"]["newest"]
     assert [name for name, one in of_naive.items() if one["passed"]] == ["n_eff", "participation"]
 
 
+def test_what_held_from_some_starts_alone_is_told_as_that() -> None:
+    base_ms = minutes(8)
+    truth = 1e-3 * RNG.standard_normal(len(base_ms))
+    served = np.where(base_ms < base_ms[5 * 1440], 0.5, -0.5) * truth
+    told = admission(RETURN, base_ms, truth, 0 * truth, {"served": served})
+    assert told["eligible"] is False
+    words = "after a median of 1 day admitted from some starts alone: over all days short of "
+    assert told["words"].startswith(words)
+
+
+@pytest.mark.parametrize("topic", [RETURN, VOLATILITY], ids=["return", "volatility"])
 @pytest.mark.parametrize("rows", [1, 2, 30])
-def test_a_short_span_has_no_look(rows: int) -> None:
-    told = judged(minutes(1)[:rows])
-    assert told["words"] == "too short a span to say: admission is looked at once a day"
+def test_a_short_span_is_short_of_rows(rows: int, topic: Topic) -> None:
+    truth = np.full(rows, 1e-3)
+    told = admission(topic, minutes(1)[:rows], truth, truth, {"served": truth})
+    assert told["eligible"] is False
+    assert told["words"].startswith(("would not be admitted: short of rows", "too short a span"))
 
 
 def volatility(base_ms: Ints) -> tuple[Floats, Floats]:
@@ -110,7 +124,7 @@ def test_volatility_must_beat_both_baselines() -> None:
     back = naive ** (0.97**15) * 1e-3 ** (1 - 0.97**15)  # what the level's return to its mean alone tells
     told = admission(VOLATILITY, base_ms, truth, naive, {"served": known, "newest": back})
     assert list(told["criteria"]) == ["back to the day's mean", "trailing fit"]
-    assert told["day"] == 1
+    assert told["eligible"]
     passed = {
         baseline: [all(one["passed"] for one in found[name].values()) for name in ("served", "newest")]
         for baseline, found in told["criteria"].items()
