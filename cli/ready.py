@@ -27,9 +27,10 @@ def chosen(topics: Sequence[Topic], ids: Sequence[int], network: str | None) -> 
     Raises:
         ConfigError: there is none of a network or an id; says which there are.
     """
-    networks = sorted({topic.network or "" for topic in topics})
+    networks = sorted({topic.network for topic in topics if topic.network})
     if network is not None and network not in networks:
-        raise ConfigError(f"--network {network}: the config has no such network; it has {', '.join(networks)}")
+        there_are = ", ".join(networks) or "none with a name"
+        raise ConfigError(f"--network {network}: the config has no such network; it has {there_are}")
     there = [topic for topic in topics if network in {None, topic.network}]
     for topic_id in ids:
         if topic_id not in {topic.topic_id for topic in there}:
