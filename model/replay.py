@@ -42,14 +42,15 @@ def epochs_between(topic: Topic, start_ms: int, end_ms: int, block_ms: float = B
     """Those whose base is neither before ``start_ms`` nor at ``end_ms`` or later.
 
     Args:
-        block_ms: measured time between two blocks. A topic of unknown epoch has one of five minutes.
+        block_ms: measured time between two blocks. An epoch of unknown length is as long as the horizon.
 
-    >>> topic = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target="log_return", horizon_min=20)
-    >>> epochs = epochs_between(topic, 0, 900_000)
-    >>> epochs.base_ms, epochs.ratio
-    (array([     0, 300000, 600000]), 4)
+    >>> from core.topic import Target
+    >>> topic = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=20)
+    >>> epochs = epochs_between(topic, 0, 3_600_000)
+    >>> epochs.base_ms.tolist(), epochs.ratio
+    ([0, 1200000, 2400000], 1)
     """
-    length_ms = (topic.epoch_length_blocks or 60) * block_ms
+    length_ms = topic.epoch_length_blocks * block_ms if topic.epoch_length_blocks else float(topic.horizon_ms)
     number = np.arange(math.ceil(start_ms / length_ms), math.ceil(end_ms / length_ms))
     base_ms = (number * length_ms).astype(np.int64) // MINUTE_MS * MINUTE_MS
     late = base_ms >= start_ms  # one that was cut down may lie before
