@@ -12,6 +12,7 @@ import numpy as np
 from core.errors import ConfigError
 from market.klines import Floats, Ints
 
+NAMES = ("n_eff", "direction", "pearson", "wrmse", "wczar", "log_aspect", "participation")
 SURE, BOTH_SIDES = 1.6448536269514722, 1.959963984540054  # standard normal quantiles: 95 % of one side, of two
 SHORT_MIN = 20  # minutes; longer horizons count for more rows: their proofs take longer to gather
 LEAST_ROWS, LEAST_PARTICIPATION = 20, 0.9

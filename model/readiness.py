@@ -1,27 +1,28 @@
-"""Whether a topic's answers would be admitted, when, and for how long: the replay of its epochs, judged by the criteria.
+"""Whether a topic's answers would be admitted, when, and for how long: its epochs replayed, judged by the criteria.
 
 The updater makes it and writes DATA_DIR/admission.json; inference and the command line read it.
 """
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.clock import DAY_MS, MINUTE_MS
+from core.clock import DAY_MS
 from core.errors import IncompatibleModel
 from core.files import replace_json
+from core.settings import Objective
 from core.topic import Topic
 from market.klines import Floats, Ints, Klines
-from model.admission import Criterion
+from model.admission import NAMES, Criterion
 from model.features import Bools
 from model.records import Looks, looks
-from model.replay import BLOCK_MS, Epochs, Past, answers, epochs_between, past_of
-from model.stretch import NONE, Stretch, Stretching
+from model.replay import BLOCK_MS, Past, answers, epochs_between, past_of
+from model.stretch import Stretch
 from model.stretch_fit import stretched
 
 FILE = "admission.json"
@@ -86,7 +87,9 @@ class Readiness:
                 network=value["network"],
                 topic_id=int(value["topic_id"]),
                 standing=_standing(value),
-                shown={int(seconds): _standing(entry) for seconds, entry in value["shown"].items()},
+                shown={
+                    seconds: _standing(value["shown"][str(seconds)]) for seconds in sorted(map(int, value["shown"]))
+                },
                 stretch=Stretch.from_json(value["stretch"]),
                 objective=str(value["objective"]),
                 short=str(value["short"]),
@@ -101,7 +104,7 @@ def _standing(value: Any) -> Standing:
         known_s=int(value["known_s"]),
         days=Days(**value["days"]),
         holds=value["holds"],
-        criteria={name: Criterion(**criterion) for name, criterion in value["criteria"].items()},
+        criteria={name: Criterion(**value["criteria"][name]) for name in NAMES if name in value["criteria"]},
     )
 
 
@@ -138,7 +141,7 @@ def readiness(
     rest: Floats | None,
     *,
     known_s: float,
-    stretching: Stretching,
+    objective: Objective,
     block_ms: float = BLOCK_MS,
 ) -> Readiness:
     """Replay a topic over its klines.
@@ -147,13 +150,14 @@ def readiness(
         klines: of one minute, of the topic's symbol.
         rest: as for ``model.replay.answers``.
         known_s: what ANSWER_WAIT guarantees of the interval.
+        objective: of ``objective_of``.
         block_ms: measured time between two blocks.
     """
     epochs = epochs_between(topic, int(klines.open_time_ms[0]) if len(klines) else 0, klines.end_ms, block_ms)
     past = past_of(topic, klines, epochs)
     shown, stretches = {}, {}
     for known_min in SHOWN_MIN:
-        walked = stretched(past, answers(past, klines, rest, known_min), known_min, stretching)
+        walked = stretched(past, answers(past, klines, rest, known_min), known_min, objective)
         shown[60 * known_min] = standing_of(past, walked.answers, 60 * known_min)
         stretches[60 * known_min] = walked.newest
     guaranteed_s = 60 * max(minutes for minutes in SHOWN_MIN if minutes == 0 or 60 * minutes <= known_s)
@@ -163,7 +167,7 @@ def readiness(
         standing=shown[guaranteed_s],
         shown=shown,
         stretch=stretches[guaranteed_s],
-        objective=stretching.objective,
+        objective="admission" if objective is Objective.ADMISSION else "loss",
         short=_short(past, shown, guaranteed_s),
     )
 
@@ -219,7 +223,10 @@ def _records(past: Past, begin: int) -> tuple[Ints, Ints, Ints, Ints]:
     start, look = (grid.ravel() for grid in np.meshgrid(starts, starts + 1, indexing="ij"))
     later = (look > start) & (look * DAY_MS <= end_ms)
     start, look = np.append(base_ms[0] // DAY_MS, start[later]), np.append(end_ms // DAY_MS, look[later])
-    first, last = np.searchsorted(past.epochs.base_ms, start * DAY_MS), np.searchsorted(ended_ms, look * DAY_MS, "right")
+    first, last = (
+        np.searchsorted(past.epochs.base_ms, start * DAY_MS),
+        np.searchsorted(ended_ms, look * DAY_MS, "right"),
+    )
     first[0], last[0] = begin, np.searchsorted(ended_ms, end_ms, "right")
     some = last > first
     some[0] = True
@@ -275,7 +282,9 @@ def _short(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
     failed = [name for name, of in ours.criteria.items() if not of.passed]
     if ours.days.never < 1:
         if failed or not ours.eligible:
-            return f"admitted from some starts alone: over all days {_listed(failed)} short; {_help(past, shown, known_s)}"
+            return (
+                f"admitted from some starts alone: over all days {_listed(failed)} short; {_help(past, shown, known_s)}"
+            )
         return "nothing is short"
     return f"{_listed(failed or ['all seven at once'])} short; {_help(past, shown, known_s)}"
 
@@ -302,7 +311,9 @@ def _help(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
     if "participation" in failed:
         return "answering more than nine of ten epochs would help: candles are missing"
     span_days = float(np.isfinite(past.truth).sum()) * past.epochs.length_ms / DAY_MS
-    needed = max((_days_needed(of, span_days) for name, of in failed.items() if name != "log_aspect"), default=span_days)
+    needed = max(
+        (_days_needed(of, span_days) for name, of in failed.items() if name != "log_aspect"), default=span_days
+    )
     if needed <= PATIENT_DAYS:
         return f"more days would help: about {needed:.0f} in all" if failed else "more days would help"
     return "never with what is known"

@@ -20,7 +20,6 @@ from model.known import Known, whole_return, whole_volatility
 from model.windows import Rows
 
 BLOCK_MS = 5000  # where nobody has measured it
-UNKNOWN_EPOCH_BLOCKS = 60  # of a topic that the catalogue does not know
 FIT_DAYS = 7  # of epochs that the trailing fit of a volatility's change is made on
 LEAST_TARGETS = 20  # intervals that do not overlap, below which there is no trailing fit
 
@@ -39,18 +38,24 @@ class Epochs:
         return max(1, round(span_ms / self.length_ms))
 
 
+def epoch_ms(topic: Topic, block_ms: float = BLOCK_MS) -> float:
+    """Length of the topic's epochs; as long as the horizon where it is not known."""
+    return topic.epoch_length_blocks * block_ms if topic.epoch_length_blocks else float(topic.horizon_ms)
+
+
 def epochs_between(topic: Topic, start_ms: int, end_ms: int, block_ms: float = BLOCK_MS) -> Epochs:
     """Those whose base is neither before ``start_ms`` nor at ``end_ms`` or later.
 
     Args:
-        block_ms: measured time between two blocks. A topic of unknown epoch has one of five minutes.
+        block_ms: measured time between two blocks.
 
-    >>> topic = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target="log_return", horizon_min=20)
-    >>> epochs = epochs_between(topic, 0, 900_000)
-    >>> epochs.base_ms, epochs.ratio
-    (array([     0, 300000, 600000]), 4)
+    >>> from core.topic import Target
+    >>> topic = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=20)
+    >>> epochs = epochs_between(topic, 0, 3_600_000)
+    >>> epochs.base_ms.tolist(), epochs.ratio
+    ([0, 1200000, 2400000], 1)
     """
-    length_ms = (topic.epoch_length_blocks or UNKNOWN_EPOCH_BLOCKS) * block_ms
+    length_ms = epoch_ms(topic, block_ms)
     number = np.arange(math.ceil(start_ms / length_ms), math.ceil(end_ms / length_ms))
     base_ms = (number * length_ms).astype(np.int64) // MINUTE_MS * MINUTE_MS
     late = base_ms >= start_ms  # one that was cut down may lie before

@@ -7,42 +7,32 @@ of the topic's own, whatever serves it. Every number may be one of a single answ
 
 import math
 from dataclasses import asdict, dataclass
-from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from core.errors import IncompatibleModel
 from core.settings import Objective
+from core.topic import Topic
 from model.known import Number
 
 BEFORE_DATA = 0.33  # spread over the truths' that a stretch aims at before there is anything to measure
 
 
-class Stretching(Enum):
-    """When a topic's answers are stretched."""
+def objective_of(topic: Topic, setting: Objective) -> Objective:
+    """What a topic's answers are made for; ``auto`` on a mainnet stays ``auto``: the loss, with a spread that saves.
 
-    NOT = "loss"
-    WHERE_IT_SAVES = "loss, and the aspect where the stretched answer still loses less than the plain naive forecast"
-    ADMISSION = "admission"
-
-    @property
-    def objective(self) -> str:
-        """``loss`` or ``admission``."""
-        return "admission" if self is Stretching.ADMISSION else "loss"
-
-
-def stretching(objective: Objective, network: str | None) -> Stretching:
-    """What OBJECTIVE, or a topic's own Objective, means on a network.
-
-    >>> stretching(Objective.AUTO, "allora-testnet-1").objective, stretching(Objective.AUTO, None).name
-    ('admission', 'NOT')
+    >>> from core.topic import Target
+    >>> eth = Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=9, network="testnet-1")
+    >>> objective_of(eth, Objective.AUTO)
+    <Objective.ADMISSION: 'admission'>
     """
-    if objective is Objective.ADMISSION or (objective is Objective.AUTO and "testnet" in (network or "")):
-        return Stretching.ADMISSION
-    if objective is Objective.AUTO and "mainnet" in (network or ""):
-        return Stretching.WHERE_IT_SAVES
-    return Stretching.NOT
+    wanted = Objective(topic.objective or setting)
+    if wanted is not Objective.AUTO:
+        return wanted
+    if "testnet" in (topic.network or ""):
+        return Objective.ADMISSION
+    return Objective.AUTO if "mainnet" in (topic.network or "") else Objective.LOSS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.clock import DAY_MS
+from core.settings import Objective
 from market.klines import Floats
 from model.admission import ASPECT, FLOOR, effective_rows, log_aspect
 from model.evaluation import TopicForecasts
 from model.features import FLAT, Bools
 from model.replay import Past
-from model.stretch import NONE, Stretch, Stretching, before_data, stretched_volatility
+from model.stretch import NONE, Stretch, before_data, stretched_volatility
 
 LOOKED_AT_DAYS, RECORD_DAYS = 30, 7  # of epochs; a record of the second is to have the aspect
 SURE = 0.95  # of the records
@@ -28,21 +29,23 @@ class Stretched:
     newest: Stretch  # by all that has come true
 
 
-def stretched(past: Past, unstretched: Floats, known_min: int, stretching: Stretching) -> Stretched:
+def stretched(past: Past, unstretched: Floats, known_min: int, objective: Objective) -> Stretched:
     """Walk through the days with a new stretch at each midnight.
 
     Args:
         unstretched: ``(E,)`` answers of ``model.replay`` with so many minutes known.
+        objective: of ``objective_of``: LOSS stretches nothing, AUTO only what still loses less than the plain naive
+            forecast.
     """
     base_ms, result = past.epochs.base_ms, np.array(unstretched)
-    if stretching is Stretching.NOT or not len(base_ms):
+    if objective is Objective.LOSS or not len(base_ms):
         return Stretched(answers=result, newest=NONE)
     days = np.arange(base_ms[0] // DAY_MS, base_ms[-1] // DAY_MS + 2) * DAY_MS
     needed = np.array([_needed(past, unstretched, int(day)) for day in days])
     newest = NONE
     for number, day in enumerate(days):
         looked_at = needed[max(0, number - LOOKED_AT_DAYS + RECORD_DAYS) : number + 1]
-        newest = _stretch(past, unstretched, int(day), looked_at[np.isfinite(looked_at)], known_min, stretching)
+        newest = _stretch(past, unstretched, int(day), looked_at[np.isfinite(looked_at)], known_min, objective)
         today = slice(*np.searchsorted(base_ms, [day, day + DAY_MS]))
         result[today] = _applied(past, unstretched, today, newest)
     return Stretched(answers=result, newest=newest)
@@ -83,7 +86,7 @@ def _beyond_fit(past: Past, unstretched: Floats, span: slice, there: Bools) -> t
 
 
 def _stretch(
-    past: Past, unstretched: Floats, moment_ms: int, needed: Floats, known_min: int, stretching: Stretching
+    past: Past, unstretched: Floats, moment_ms: int, needed: Floats, known_min: int, objective: Objective
 ) -> Stretch:
     """By what had come true by a moment."""
     volatility = past.head.kind.is_volatility
@@ -93,13 +96,13 @@ def _stretch(
         came_true, answered = _beyond_fit(past, unstretched, span, there)
         lasting = -LASTING - float(np.log10(np.std(answered) / np.std(came_true)))
         factor = max(1.0, 10 ** max(lasting, float(np.quantile(needed, SURE))))
-    elif stretching is Stretching.ADMISSION and not volatility:
+    elif objective is Objective.ADMISSION and not volatility:
         return before_data(past.topic.horizon_min, known_min)
     if not volatility:
         stretch = Stretch(factor=factor)
     elif there.any():
         came_true, answered = past.truth[span][there], unstretched[span][there]
-        shift = float(np.mean(came_true - answered)) if stretching is Stretching.ADMISSION else 0.0
+        shift = float(np.mean(came_true - answered)) if objective is Objective.ADMISSION else 0.0
         newest = past.ended_before(moment_ms) - 1
         stretch = Stretch(
             factor=factor,
@@ -110,9 +113,7 @@ def _stretch(
         )
     else:
         return NONE
-    if stretching is Stretching.WHERE_IT_SAVES and not (
-        stretch.factor > 1 and _saves(past, unstretched, span, there, stretch)
-    ):
+    if objective is Objective.AUTO and not (stretch.factor > 1 and _saves(past, unstretched, span, there, stretch)):
         return NONE
     return stretch
 

@@ -12,7 +12,7 @@ from market.klines import Floats, Ints
 from model.admission import Criterion
 from model.readiness import baselines, standing_of
 from model.records import looks
-from model.replay import BLOCK_MS, UNKNOWN_EPOCH_BLOCKS, Epochs, Past, past_with
+from model.replay import Epochs, Past, epoch_ms, past_with
 from research.words import criteria_words, standing_words
 
 NO_CHANGE, DAY_MEAN, TRAILING_FIT = "no change", "back to the day's mean", "trailing fit"
@@ -62,7 +62,7 @@ def past_of_rows(topic: Topic, base_ms: Ints, truth: Floats, naive: Floats) -> P
         base_ms, truth, naive: as for ``admission``.
     """
     apart_ms = float(np.median(np.diff(base_ms))) if len(base_ms) > 1 else 0.0
-    length_ms = max(float((topic.epoch_length_blocks or UNKNOWN_EPOCH_BLOCKS) * BLOCK_MS), apart_ms)
+    length_ms = max(epoch_ms(topic), apart_ms)
     numbers, rows = np.unique((base_ms // length_ms).astype(np.int64), return_index=True)
     number = np.arange(numbers[0], numbers[-1] + 1)
     row = np.full(len(number), -1)

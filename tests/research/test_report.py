@@ -122,7 +122,7 @@ def test_admission_is_told_in_a_sentence_with_its_criteria(home: Path, shown: st
         assert told["words"] in raw
         volatility = one["target"] == "volatility"
         assert list(told["criteria"]) == (["back to the day's mean", "trailing fit"] if volatility else ["no change"])
-        assert told["epoch_min"] == 10, "no shorter than rows are apart"
+        assert told["epoch_min"] == (15 if volatility else 10), "of an unknown topic the horizon"
         counts = [sum(one["passed"] for one in found["served"].values()) for found in told["criteria"].values()]
         assert f" {min(counts)}/7" in shown
     for words in ("gain in weighted CZAR", "served, trailing fit", "-0.5 to 0.5"):
