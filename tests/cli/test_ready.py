@@ -22,6 +22,7 @@ from cli.status import status_report, status_tables
 from core.clock import SystemClock
 from core.settings import load_settings
 from model.admission import criteria
+from model.readiness import Readiness, write_admission
 from tests.model.test_admission import NAMES, PUBLISHED
 from tests.model.test_admission import series as published
 from updater.state import StateFile
@@ -240,8 +241,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(folder: Path, found: list[Any]) -> None:
-    topics = {f"{one['network']}/{one['topic_id']}": one for one in found}
-    (folder / "admission.json").write_text(json.dumps({"made_ms": 1_700_000_000_000, "topics": topics}))
+    entries = {f"{one['network']}/{one['topic_id']}": Readiness.from_json(one) for one in found}
+    write_admission(folder, 1_700_000_000_000, entries)
 
 
 def asked(folder: Path, *arguments: str) -> tuple[int, str, str]:
