@@ -94,7 +94,8 @@ def ready_parts(found: Found, made_ms: int, width: int) -> Iterator[RenderableTy
             yield Text("not looked at yet: the updater does so after the next training")
             continue
         yield Text(admission_words(one), style=GOOD if one.standing.eligible else BAD)
-        yield criteria_table(one.standing.criteria, width)
+        if one.standing.criteria:
+            yield criteria_table(one.standing.criteria, width)
         yield _known_table(one, width)
 
 

@@ -92,7 +92,8 @@ def standing_words(standing: Standing, short: str) -> str:
     days = standing.days
     after = "" if days.median is None else f" after a median of {days_words(days.median)}"
     if standing.eligible:
-        later = f"; the criteria hold on {percent_text(standing.holds)} of the later days" if standing.holds else ""
+        holds = standing.holds
+        later = "" if holds is None else f"; the criteria hold on {percent_text(holds)} of the later days"
         return f"would be admitted{after}{later}"
     if not standing.criteria:
         return short
