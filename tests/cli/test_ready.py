@@ -292,8 +292,9 @@ def test_json_is_the_list_alone(folder: Path) -> None:
 def test_a_topic_of_which_nothing_can_be_judged_yet(folder: Path) -> None:
     entry = topic_entry(64, None, eligible=False) | {"criteria": {}, "short": "nothing to judge yet: more days help"}
     write(folder, [entry])
+    nothing = {"value": None, "bound": None, "passed": False}
     _, out, _ = asked(folder, "--topic", "64", "--json")
-    assert json.loads(out)[0]["criteria"] == dict.fromkeys(NAMES, {"value": None, "bound": None, "passed": False})
+    assert json.loads(out)[0]["criteria"] == dict.fromkeys(NAMES, nothing)
     _, out, _ = asked(folder, "--topic", "64")
     assert out.splitlines()[4] == "nothing to judge yet: more days help"
     assert "n_eff" not in out
