@@ -1,15 +1,17 @@
-"""``birnn run``: how old the prices behind the answers are, on one line that stays below the log."""
+"""``birnn run``: how old the prices behind the answers are, on one line that stays below the log; and admission."""
 
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import requests
 import structlog
 
+from cli.ready import News
 from cli.screen import folded
 from core.logs import LogFormat, console_lines, readable
 
@@ -192,14 +194,18 @@ def _forecast_forms(topics: Topics) -> tuple[str, ...]:
 class Watch:
     """Asks the endpoint for the ages once a second, in a thread of its own, and shows or logs them.
 
+    What is found of each topic's admission is logged at the start and whenever it was found anew.
+
     Args:
         base_url: of the inference endpoint.
         show: sets the status line; None logs every half minute.
+        folder: DATA_DIR of the updater.
     """
 
-    def __init__(self, base_url: str, show: Show | None) -> None:
+    def __init__(self, base_url: str, show: Show | None, folder: Path) -> None:
         self._url = f"{base_url}/topics"
         self._show = show
+        self._news = News(folder)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="freshness", daemon=True)
 
@@ -216,6 +222,8 @@ class Watch:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment does not lead to this machine
             while not self._stopping.wait(pause_s):
+                for topic, words in self._news.lines():
+                    log.info("admission", topic=topic, said=words)
                 line = self._look(session)
                 if self._show:
                     self._show(line)

@@ -149,7 +149,7 @@ def run(
             f"data in {environment['DATA_DIR']}; Ctrl-C ends",
             flush=True,
         )
-        with Watch(base_url, show):
+        with Watch(base_url, show, Path(environment["DATA_DIR"])):
             code = Supervisor(children, environment, structlog.get_logger, exchange=exchange).run()
     raise typer.Exit(code)
 
@@ -357,6 +357,57 @@ def status(
         return
     console = screen()
     for part in status_tables(report, console.width):
+        console.print(part)
+
+
+@app.command()
+@one_line_errors
+def ready(
+    topic: Annotated[
+        list[int] | None, typer.Option(help="Topic id of the config; all of it when not given. Repeat it.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="Only the topics of this network.")] = None,
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    series: Annotated[
+        Path | None, typer.Option(help="A CSV with the columns true,pred,gap instead of the topics.")
+    ] = None,
+    horizon: Annotated[str | None, typer.Option(help="Of --series: such as 20m.")] = None,
+    ratio: Annotated[int | None, typer.Option(help="Of --series: horizon over epoch length.")] = None,
+    submitted: Annotated[int | None, typer.Option(help="Of --series: epochs; its rows when not given.")] = None,
+    expected: Annotated[int | None, typer.Option(help="Of --series: epochs; those it covers when not given.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Whether the network would admit the answers to mainnet, and when, by its seven criteria."""
+    from cli.ready import (  # noqa: PLC0415
+        chosen,
+        found_in,
+        ready_json,
+        ready_parts,
+        series_parts,
+        series_record,
+        series_report,
+    )
+
+    console = screen()
+    if series or horizon or ratio or submitted is not None or expected is not None:
+        if topic or network:
+            raise ConfigError("--series reads a file: leave out --topic and --network")
+        record = series_record(series, horizon, ratio, submitted, expected)
+        document: object = series_report(record)
+        parts = series_parts(record, console.width)
+    else:
+        settings = settings_from(config=config, data_dir=data_dir)
+        place = place_of(settings)
+        configured = or_example(settings)
+        topics = topics_from_config(*configured.config_files, node_version=settings.node_version)
+        made_ms, found = found_in(place.folder, chosen(topics, topic or (), network))
+        document = ready_json(found)
+        parts = ready_parts(found, made_ms, console.width)
+    if as_json:
+        print_json(document)
+        return
+    for part in parts:
         console.print(part)
 
 

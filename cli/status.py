@@ -10,12 +10,14 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cli.place import place_of
+from cli.ready import admission_words, in_order
 from cli.screen import INDENT, Column, table_of
 from core.clock import SystemClock, iso
-from core.errors import WorkerError
+from core.errors import IncompatibleModel, WorkerError
 from core.logs import short_version
 from core.settings import Settings
 from model.forecaster import ADDS_NOTHING
+from model.readiness import read_admission
 from model.registry import Registry
 from research.words import p_text
 from updater.state import read_state
@@ -58,7 +60,7 @@ def endpoint_report(url: str) -> dict[str, Any]:
 def _folder(folder: Path) -> dict[str, Any]:
     state = read_state(folder)
     report: dict[str, Any] = {"updater": None if state is None else state.model_dump(mode="json")}
-    report |= {"champions": {}, "demotions": {}}
+    report |= {"champions": {}, "demotions": {}, "admission": {}}
     if state is not None:
         report["updater_alive"] = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
     try:
@@ -69,6 +71,11 @@ def _folder(folder: Path) -> dict[str, Any]:
         }
     except WorkerError as error:
         report["champions_refused"] = str(error)
+    try:
+        _, readiness = read_admission(folder)
+        report["admission"] = {key: admission_words(one) for key, one in in_order(readiness)}
+    except IncompatibleModel as error:
+        report["admission_refused"] = str(error)
     return report
 
 
@@ -182,6 +189,11 @@ def _folder_tables(folder: dict[str, Any], cron: str, width: int) -> Iterator[Re
         yield _verdicts_table(judged, several, width)
     if folder["demotions"]:
         yield _demotions_table(folder["demotions"], several, width)
+    if "admission_refused" in folder:
+        yield Text(f"admission unknown: {folder['admission_refused']}", style=BAD)
+    several = len({key.rpartition("/")[0] for key in folder["admission"]}) > 1
+    for key, words in folder["admission"].items():
+        yield Text(f"topic {key if several else key.rpartition('/')[2]}: {words}")
     if state["series"]:
         yield _series_table(state["series"], width)
 

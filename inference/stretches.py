@@ -1,6 +1,5 @@
 """The stretch of each topic, as the updater has fitted it, and what a stretch of a volatility is measured from."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,28 +15,12 @@ from market.klines import Klines
 from model.forecaster import Start
 from model.heads import Head, realised_volatility
 from model.known import Known
-from model.stretch import NONE, Stretch, before_data
+from model.readiness import FILE, read_admission
+from model.stretch import NONE, Stretch, before_data, objective_of
 
-FILE = "admission.json"
 NEWEST_STARTS = 15  # whole minutes; a base is ten minutes old at most
 
 log = structlog.get_logger()
-
-
-def objective_of(topic: Topic, setting: Objective) -> Objective:
-    """What a topic's answers are made for; ``auto`` on a mainnet stays ``auto``: the loss, with a spread that holds.
-
-    >>> from core.topic import Topic, Target
-    >>> eth = Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=9, network="testnet-1")
-    >>> objective_of(eth, Objective.AUTO)
-    <Objective.ADMISSION: 'admission'>
-    """
-    wanted = Objective(topic.objective or setting)
-    if wanted is not Objective.AUTO:
-        return wanted
-    if "testnet" in (topic.network or ""):
-        return Objective.ADMISSION
-    return Objective.AUTO if "mainnet" in (topic.network or "") else Objective.LOSS
 
 
 class Stretches:
@@ -66,9 +49,9 @@ class Stretches:
             return
         self._stamp = stamp
         try:
-            topics = json.loads(self._file.read_bytes())["topics"]
-            self._fitted = {key: Stretch.from_json(topic["stretch"]) for key, topic in topics.items()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, IncompatibleModel) as error:
+            _, topics = read_admission(self._file.parent)
+            self._fitted = {key: topic.stretch for key, topic in topics.items()}
+        except (OSError, IncompatibleModel) as error:
             if count := self._seldom.due("stretches_not_read"):
                 log.warning("stretches_not_read", reason=str(error), remedy="the ones in use stay", count=count)
 

@@ -12,6 +12,7 @@ import numpy as np
 from core.errors import ConfigError
 from market.klines import Floats, Ints
 
+NAMES = ("n_eff", "direction", "pearson", "wrmse", "wczar", "log_aspect", "participation")
 SURE, BOTH_SIDES = 1.6448536269514722, 1.959963984540054  # standard normal quantiles: 95 % of one side, of two
 SHORT_MIN = 20  # minutes; longer horizons count for more rows: their proofs take longer to gather
 LEAST_ROWS, LEAST_PARTICIPATION = 20, 0.9
@@ -158,9 +159,10 @@ def _wczar(truth: Floats, forecast: Floats, rows: float) -> Criterion:
         float(up.mean() - down.mean()) / (2 * STEP * std) for up, down in zip(above, below, strict=True)
     )
     of_std = ((truth - truth.mean()) ** 2 - std**2) / (2 * std)
-    by_std = -slope / at_zero + mean * slope_at_zero / at_zero**2
-    influence = -(ours - mean) / at_zero + (zero - at_zero) * mean / at_zero**2 + by_std * of_std
-    return _gain(1 - mean / at_zero, influence, rows)
+    ratio = mean / at_zero
+    by_std = (ratio * slope_at_zero - slope) / at_zero
+    influence = (ratio * (zero - at_zero) - (ours - mean)) / at_zero + by_std * of_std
+    return _gain(1 - ratio, influence, rows)
 
 
 def _gain(value: float, influence: Floats, rows: float) -> Criterion:
@@ -172,15 +174,25 @@ def _log_aspect(truth: Floats, forecast: Floats, n_eff: float) -> Criterion:
     """How widely the forecasts spread beside the truths, and whether one standard error reaches the allowed range."""
     if len(truth) < 2 or not n_eff > 0:
         return NOT_DEFINED
+    value, error = log_aspect(truth, forecast, n_eff)
+    low, high = value - error, value + error
+    return Criterion(value=value, bound=min(low, high, key=abs), passed=low <= ASPECT and high >= -ASPECT)
+
+
+def log_aspect(truth: Floats, forecast: Floats, n_eff: float) -> tuple[float, float]:
+    """log10 of the spread of the forecasts over that of the truths, and its standard error.
+
+    Args:
+        truth, forecast: ``(N,)``, two or more.
+        n_eff: above 0.
+    """
     spreads = [max(float(np.std(values)), FLOOR) for values in (forecast, truth)]
-    value = math.log10(spreads[0] / spreads[1])
     own, other = (
         (values - values.mean()) ** 2 / spread**2 if spread > FLOOR else np.zeros(len(values))
         for values, spread in zip((forecast, truth), spreads, strict=True)
     )
     error = float(np.std((own - other) / (2 * math.log(10)), ddof=1)) / math.sqrt(n_eff)
-    low, high = value - error, value + error
-    return Criterion(value=value, bound=min(low, high, key=abs), passed=low <= ASPECT and high >= -ASPECT)
+    return math.log10(spreads[0] / spreads[1]), error
 
 
 def czar(truth: Floats, forecast: Floats, std: float) -> Floats:

@@ -12,9 +12,27 @@ from typing import Any
 import numpy as np
 
 from core.errors import IncompatibleModel
+from core.settings import Objective
+from core.topic import Topic
 from model.known import Number
 
 BEFORE_DATA = 0.33  # spread over the truths' that a stretch aims at before there is anything to measure
+
+
+def objective_of(topic: Topic, setting: Objective) -> Objective:
+    """What a topic's answers are made for; ``auto`` on a mainnet stays ``auto``: the loss, with a spread that saves.
+
+    >>> from core.topic import Target
+    >>> eth = Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=9, network="testnet-1")
+    >>> objective_of(eth, Objective.AUTO)
+    <Objective.ADMISSION: 'admission'>
+    """
+    wanted = Objective(topic.objective or setting)
+    if wanted is not Objective.AUTO:
+        return wanted
+    if "testnet" in (topic.network or ""):
+        return Objective.ADMISSION
+    return Objective.AUTO if "mainnet" in (topic.network or "") else Objective.LOSS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

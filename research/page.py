@@ -5,10 +5,9 @@ from html import escape
 from typing import Any
 
 from core.topic import split_symbol
-from research.metrics import FORGE, FORGE_BELOW
 from research.plots import direction_plot, forecast_and_truth, loss_over_time, reliability_plot
 from research.scores import NEWEST, SERVED, SURE, Scored
-from research.words import label, p_text, ratio_text
+from research.words import CRITERIA, criteria_met, label, number_text, p_text, ratio_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f26; --faint: #667085; --paper: #fff; --line: #d9dde5; --good: #0a7d43;
@@ -50,16 +49,6 @@ NOTHING_GAINED = 0.99995  # a ratio from here on reads 1.0000
 
 _KINDS = {"better": "good", "worse": "bad"}  # a verdict's colour
 
-_FORGE_WORDS = {
-    "directional_accuracy": "share of right directions",
-    "directional_accuracy_low": "its lower bound (Wilson, 95 %)",
-    "directional_accuracy_p": "p-value of the share",
-    "pearson_r": "Pearson's r",
-    "pearson_p": "p-value of r",
-    "wrmse_improvement": "weighted RMSE under naive",
-    "czar_improvement": "cumulative absolute return",
-}
-
 
 def page(report: Mapping[str, Any], scored: Sequence[Scored]) -> str:
     """The whole page.
@@ -94,13 +83,17 @@ def page(report: Mapping[str, Any], scored: Sequence[Scored]) -> str:
 
 
 def _verdicts(report: Mapping[str, Any]) -> str:
-    lines = (f"<li><b>{escape(_name(one))}</b>: {_verdict(one)}</li>" for one in report["topics"])
+    lines = (f"<li><b>{escape(_name(one))}</b>: {_verdict(one)}; {_admitted(one)}</li>" for one in report["topics"])
     return f'<ul class="verdicts">{"".join(lines)}</ul>'
 
 
 def _verdict(of_topic: Mapping[str, Any]) -> str:
     verdict = of_topic["verdict"]
     return f'<span class="{_KINDS.get(verdict["found"], "plain")}">{escape(verdict["words"])}</span>'
+
+
+def _admitted(of_topic: Mapping[str, Any]) -> str:
+    return f'<span class="plain">{escape(of_topic["admission"]["words"])}</span>'
 
 
 def _introduction(report: Mapping[str, Any]) -> str:
@@ -139,11 +132,11 @@ def _summary(report: Mapping[str, Any]) -> str:
                     for name in ("har", "lightgbm")
                     if name in baselines
                 ),
-                _cell(f"{one['forge'][SERVED]['count']} / 7"),
+                _cell(f"{criteria_met(one, SERVED)} / {len(CRITERIA)}"),
             ]
         )
     heads = ["topic", "loss", "rows", "served", "p", "newest", *(label(name) for name in baselines)]
-    heads += [f"p, {label(name)}" for name in ("har", "lightgbm") if name in baselines] + ["Forge"]
+    heads += [f"p, {label(name)}" for name in ("har", "lightgbm") if name in baselines] + ["criteria"]
     about = "; ".join(f"{label(name)}: {words}" for name, words in report["baselines"].items())
     return _table(heads, rows, left=2) + _how(
         "served, newest and each baseline: mean loss over that of the naive forecast on the same rows, in the topic's "
@@ -154,7 +147,8 @@ def _summary(report: Mapping[str, Any]) -> str:
         "p: chance that luck alone gives served such a lead over naive or, where one is named, over that baseline "
         "(Diebold and Mariano, allowing for overlapping horizons); empty where both said the same.",
         f"Baselines, fitted at each date on the same rows; the best of each topic is bold. {about}." if about else "",
-        "Forge: how many of the Forge builder kit's seven metrics what was served reaches (table in each topic).",
+        "criteria: how many of the network's seven criteria of admission to mainnet what was served meets over the "
+        "whole span (table in each topic).",
     )
 
 
@@ -316,34 +310,39 @@ def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) 
     heads = ["", f"mean {of_topic['loss']}", "over naive", "served less it", "p", "newest less it", "p"]
     unseen = " <span class='faint'>(a symbol that was in no training)</span>" if of_topic["unseen"] else ""
     return (
-        f"<h3>{escape(_name(of_topic))}{unseen}</h3><p>{_verdict(of_topic)}</p>"
+        f"<h3>{escape(_name(of_topic))}{unseen}</h3><p>{_verdict(of_topic)}; {_admitted(of_topic)}</p>"
         f'<div class="figures">{"".join(figures)}</div>{aside}'
-        f"<details><summary>Losses, tests and the Forge metrics</summary>{_table(heads, rows, left=1)}"
-        f"{_forge(of_topic)}</details>"
+        f"<details><summary>Losses, tests and criteria of admission</summary>{_table(heads, rows, left=1)}"
+        f"{_criteria(of_topic)}</details>"
     )
 
 
-def _forge(of_topic: Mapping[str, Any]) -> str:
+def _criteria(of_topic: Mapping[str, Any]) -> str:
+    admission = of_topic["admission"]
+    columns = [(baseline, ours) for baseline in admission["criteria"] for ours in (SERVED, NEWEST)]
+    several = len(admission["criteria"]) > 1
     rows = []
-    for name, threshold in FORGE.items():
-        sign = "below" if name in FORGE_BELOW else "at least"
-        cells = [_cell(_FORGE_WORDS[name], "l"), _cell(f"{sign} {threshold:g}", "l")]
-        for ours in (SERVED, NEWEST):
-            passed = name in of_topic["forge"][ours]["passed"]
-            value = of_topic["forge"][ours]["metrics"][name]
-            text = p_text(value) if name.endswith("_p") else f"{value:.4f}"
-            cells.append(_cell(text, "good" if passed else ""))
+    for name, (words, must_be) in CRITERIA.items():
+        cells = [_cell(words, "l"), _cell(must_be, "l")]
+        for baseline, ours in columns:
+            one = admission["criteria"][baseline][ours][name]
+            cells += [_cell(number_text(one["value"])), _cell(number_text(one["bound"]), "good" * one["passed"])]
         rows.append(cells)
+    heads = ["criterion", "bound must be"]
+    for baseline, ours in columns:
+        heads += [f"{ours}, {baseline}" if several else ours, "bound"]
+    apart = f"{admission['rows']:,} rows, {admission['epoch_min']:g} minutes apart"
     words = (
-        " A forecast of no move, which is what naive says, has no direction; it is counted as a wrong one."
-        if of_topic["target"] != "volatility"
-        else (
-            " For volatility they are taken of the differences from the last window's volatility: of a number that is "
-            "never negative every direction would be right."
-        )
+        " For volatility they are of the change ln(target / last window), less what a baseline expects of it: back to "
+        "the last day's mean, or a trailing fit over seven days. Both must be beaten."
+        if of_topic["target"] == "volatility"
+        else " A forecast of no move has no direction and counts as wrong."
     )
-    return _table(["Forge builder kit", "must be", "served", "newest"], rows, left=2) + _how(
-        "Computed on all rows; both p-values count overlapping rows for fewer." + words
+    return _table(heads, rows, left=2) + _how(
+        f"The network's seven criteria of admission to mainnet, on {apart}; green: the bound, which decides, is in "
+        f"its range.{words}",
+        "Of the forecast as it is here: made at the base with nothing known of the interval, and not stretched. What "
+        "the running node would say of it, birnn ready shows.",
     )
 
 

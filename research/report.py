@@ -20,7 +20,7 @@ from research.folder import Folder, StepRecord
 from research.page import page
 from research.scores import NEWEST, SERVED, Scored, decisions, pooled_directions, scored_topics, topic_report
 from research.walk import Walk
-from research.words import label, p_text, ratio_text, topic_words
+from research.words import CRITERIA, criteria_met, label, p_text, ratio_text, topic_words
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 SHORT = {"volatility": "vol", "log_return": "return"}
@@ -117,7 +117,7 @@ def _plain(value: Any) -> Any:
 def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
     """What the terminal shows, part by part."""
     baselines = list(report["baselines"])
-    table = _table("loss", "rows", "served", "DM p", "newest", "Forge")
+    table = _table("loss", "rows", "served", "DM p", "newest", "criteria")
     beside = _table("served", *(label(name) for name in baselines))
     for one in report["topics"]:
         asked = (
@@ -129,13 +129,15 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
             for name, ratio in one["ratio_to_naive"].items()
         }
         p = p_text(one["against"][SERVED]["naive"]["dm_p"]) if SERVED not in one["equal_to_naive"] else ""
-        forge = f"{one['forge'][SERVED]['count']}/7"
-        table.add_row(*asked, one["loss"], f"{one['rows']:,}", ratios[SERVED], p, ratios[NEWEST], forge)
+        met = f"{criteria_met(one, SERVED)}/{len(CRITERIA)}"
+        table.add_row(*asked, one["loss"], f"{one['rows']:,}", ratios[SERVED], p, ratios[NEWEST], met)
         beside.add_row(*asked, ratios[SERVED], *(ratios.get(name, "") for name in baselines))
     said: list[Table | str] = [
         *([report["prices"]] if report["simulated"] else []),
         report["span"]["words"],
         *(f"{topic_words(one)}: {one['verdict']['words']}" for one in report["topics"]),
+        *(["\nadmission to mainnet of what was served"] if report["topics"] else []),
+        *(f"{topic_words(one)}: {one['admission']['words']}" for one in report["topics"]),
         "\nloss over the naive forecast's on the same rows, below 1 is better",
         table,
     ]

@@ -1,4 +1,4 @@
-"""The rows of a walk, topic by topic, and what they come to: losses, tests, directions, reliability."""
+"""The rows of a walk, topic by topic, and what they come to: losses, tests, directions, reliability, admission."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,8 +14,9 @@ from market.klines import Floats, Ints
 from model.evaluation import TopicForecasts
 from model.hac import mean_over_time
 from model.heads import Kind, head_of, panel_of
+from research.admission import admission
 from research.folder import Folder, StepRecord
-from research.metrics import Bin, Hits, by_decile, forge, forge_passed, hits, reliability
+from research.metrics import Bin, Hits, by_decile, hits, reliability
 from research.walk import Walk
 from research.words import NAIVE_WORDS, loss_words, p_text, percent_text
 
@@ -127,7 +128,7 @@ def topic_report(one: Scored) -> dict[str, Any]:
         "against": {
             ours: {name: _against(one, ours, name) for name in (NAIVE, *one.baselines)} for ours in (SERVED, NEWEST)
         },
-        "forge": {ours: _forge(one, ours) for ours in (SERVED, NEWEST)},
+        "admission": _admission(one),
         "reliability": [asdict(part) for part in _reliability(one)],
         "curves": _curves(one),
     }
@@ -186,11 +187,10 @@ def _against(one: Scored, ours: str, theirs: str) -> dict[str, float | None]:
     }
 
 
-def _forge(one: Scored, ours: str) -> dict[str, Any]:
-    naive = one.column(NAIVE)
-    metrics = forge(one.column("truth") - naive, one.column(ours) - naive)
-    passed = forge_passed(metrics)
-    return {"metrics": metrics, "passed": passed, "count": len(passed)}
+def _admission(one: Scored) -> dict[str, Any]:
+    base_ms = one.rows["open_time_ms"].to_numpy() + panel_of(one.topic.horizon_min).interval_ms
+    said = {ours: one.column(ours) for ours in (SERVED, NEWEST)}
+    return admission(one.topic, base_ms, one.column("truth"), one.column(NAIVE), said)
 
 
 def _reliability(one: Scored) -> list[Bin]:

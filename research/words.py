@@ -1,13 +1,25 @@
 """How tables and pictures write things."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from model.readiness import Standing
 
 SIMULATED_FOLDER, REPLAY = "simulated", "replay-"  # where the simulated exchange's klines lie, and how a replay's begin
 NAIVE_WORDS = "naive: the network adds nothing"  # of a forecast that is equal to the naive one
 LOSSES = {"mse": "squared error", "mae": "absolute error"}
 LABELS = {"newest": "newest network", "har": "HAR", "lightgbm": "LightGBM"}
+CRITERIA = {  # of admission to mainnet, by its name in model.admission: in words, and what its bound must be
+    "n_eff": ("independent rows", "at least 20"),
+    "direction": ("right directions", "above 0.5"),
+    "pearson": ("correlation", "above 0"),
+    "wrmse": ("gain in weighted RMSE", "above 0"),
+    "wczar": ("gain in weighted CZAR", "above 0"),
+    "log_aspect": ("log10 of the spreads' ratio", "-0.5 to 0.5"),
+    "participation": ("epochs answered", "above 0.9"),
+}
+SHORT_CRITERIA = {"wrmse": "weighted RMSE", "wczar": "weighted CZAR", "log_aspect": "spread", "n_eff": "rows"}
 
 
 def simulated_words(folder: Path) -> str:
@@ -55,6 +67,47 @@ def topic_words(one: Mapping[str, Any]) -> str:
     return f"topic {one['topic'].rpartition('/')[2]}"
 
 
+def criteria_words(names: Sequence[str]) -> str:
+    """Criteria of admission in a sentence.
+
+    >>> criteria_words(["n_eff", "direction", "log_aspect"]), criteria_words(["wczar"])
+    ('rows, right directions and spread', 'weighted CZAR')
+    """
+    *others, last = [SHORT_CRITERIA.get(name, CRITERIA[name][0]) for name in names] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def criteria_met(one: Mapping[str, Any], ours: str) -> int:
+    """How many criteria a contender meets on a topic of a report; against the stricter baseline where there are two."""
+    found = one["admission"]["criteria"].values()
+    return min(sum(bool(criterion["passed"]) for criterion in of_baseline[ours].values()) for of_baseline in found)
+
+
+def standing_words(standing: Standing, short: str) -> str:
+    """Whether a topic would be admitted and when, in one sentence.
+
+    Args:
+        short: what is short, a sentence's end.
+    """
+    days = standing.days
+    after = "" if days.median is None else f" after a median of {days_words(days.median)}"
+    if standing.eligible:
+        holds = standing.holds
+        later = "" if holds is None else f"; the criteria hold on {percent_text(holds)} of the later days"
+        return f"would be admitted{after}{later}"
+    if not standing.criteria:
+        return short
+    return f"{after} {short}".strip() if days.never < 1 else f"would not be admitted: {short}"
+
+
+def days_words(days: float) -> str:
+    """
+    >>> days_words(1), days_words(4.0), days_words(2.5)
+    ('1 day', '4 days', '2.5 days')
+    """
+    return counted(int(days), "day") if days == int(days) else f"{days:.1f} days"
+
+
 def loss_words(loss: str) -> str:
     """A topic's loss in a sentence.
 
@@ -95,3 +148,14 @@ def p_text(p: float | None) -> str:
     if p is None:
         return ""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def number_text(number: float | None) -> str:
+    """A criterion's value or bound, as tables write it.
+
+    >>> number_text(0.51086), number_text(-0.0279), number_text(2016.0), number_text(None)
+    ('0.511', '-0.028', '2016', '')
+    """
+    if number is None:
+        return ""
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3f}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock, iso
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, SystemClock, iso
 from core.data_folder import only_updater
 from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
 from core.files import disk_refusal
@@ -24,8 +24,9 @@ from market.store import END_OF_TIME_MS, KlineStore
 from market.sync import failed_in, sync_all
 from market.venues import market_from, write_standing
 from model.forecaster import BiRNNForecaster
-from model.heads import LEADER, PANELS, PanelPlan, head_of, klines_kept_from_ms, panels_for, training_start_ms
+from model.heads import LEADER, MINUTE, PANELS, PanelPlan, head_of, klines_kept_from_ms, panels_for, training_start_ms
 from model.registry import Champion, Registry, check
+from updater.admission import REPLAYED_DAYS, refresh_admission
 from updater.process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.progress import Pace, progress_of
 from updater.settings_file import settings_file, settings_in_use
@@ -104,6 +105,7 @@ class Updater:
     least_free_mb: int = LEAST_FREE_MB
     trimmed_ms: list[int] = field(default_factory=list)  # when klines were trimmed last; empty before the first time
     anew_ms: list[int] = field(default_factory=list)  # likewise: when it was looked whether series are to begin anew
+    admission_ms: list[int] = field(default_factory=list)  # likewise: when admission.json was made of all panels
 
     def sync(self) -> None:
         """Fetch what is new, and what is missing, of every series that any panel needs; failures are noted."""
@@ -117,6 +119,7 @@ class Updater:
             for plan in self.plans.values()
             for symbol in plan.symbols
         ]
+        wanted += [(symbol, MINUTE_MS, now_ms - REPLAYED_DAYS * DAY_MS) for symbol in self._replayed_alone()]
         if isinstance(self.market, Failover) and self._is_due(self.anew_ms, now_ms, HOUR_MS):
             begin_anew(self.store, self.market, [(symbol, interval_ms) for symbol, interval_ms, _ in wanted])
         with progress_of("sync") as show:
@@ -146,6 +149,22 @@ class Updater:
                 for report in reports
             }
         )
+        if self._is_due(self.admission_ms, now_ms, DAY_MS):
+            self._make_admission(self.plans)
+
+    def _replayed_alone(self) -> list[str]:
+        """Symbols of topics whose minutes are wanted for their replay, and for no network."""
+        trained = {symbol for plan in self.plans.values() if plan.panel is MINUTE for symbol in plan.symbols}
+        return sorted({topic.symbol for plan in self.plans.values() for topic in plan.topics} - trained)
+
+    def _make_admission(self, plans: Mapping[str, PanelPlan]) -> None:
+        """Look anew whether topics would be admitted; a fault there is logged, and fails nothing else."""
+        try:
+            refresh_admission(self.settings, plans, self.store, self.registry, self.clock, self._go_on)
+        except (Stopped, KeyboardInterrupt):
+            raise
+        except Exception:
+            log.exception("admission_not_made", panels=[*plans], meanwhile="answers and trainings go on")
 
     def _trim(self, now_ms: int) -> None:
         """Once a day, delete months of klines that nothing reads any more."""
@@ -227,6 +246,7 @@ class Updater:
             failures=after.failures,
             next_try=iso(after.next_try_ms) if after.next_try_ms else None,
         )
+        self._make_admission({panel: plan})
         return after
 
     def due(self) -> dict[str, str]:

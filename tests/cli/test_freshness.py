@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.freshness import freshness
+from tests.cli.test_ready import topic_entry, write
 from tests.fakes import eventually
 from tests.terminal import on_terminal
 
@@ -25,13 +27,14 @@ STATE: dict[str, Any] = {
 }
 SIX = [{**STATE, "symbol": f"{token}USDT"} for token in ("ETH", "BTC", "ETH", "BTC", "SOL", "BTC")]
 WATCHING = """
-import subprocess, sys, time
+import os, subprocess, sys, time
+from pathlib import Path
 from cli.freshness import Watch, status_line
 from core.logs import configure_logging
 form = sys.argv[2] if len(sys.argv) > 2 else "auto"
 with status_line(form) as show:
     configure_logging("info", service="birnn", simulated=True, form="json" if show else form)
-    with Watch(sys.argv[1], show):
+    with Watch(sys.argv[1], show, Path(os.environ.get("DATA_DIR", "nowhere"))):
         subprocess.run([sys.executable, "-c", "print('a line of a child')"], check=True)
         child = "import structlog; from core.logs import configure_logging as begin; "
         child += "begin('info', service='child', simulated=True); structlog.get_logger().info('told', by='it')"
@@ -164,6 +167,15 @@ def test_without_a_terminal_it_is_a_line_of_the_log() -> None:
             process.communicate(timeout=10)
     assert (said["event"], said["market"]) == ("freshness", "SIMULATED")
     assert "price age: ETHUSDT 0.4 s" in said["said"]
+
+
+def test_admission_is_a_line_of_the_log_for_each_topic(tmp_path: Path) -> None:
+    write(tmp_path, [topic_entry(79, 3)])
+    with endpoint() as url, on_terminal(watched(url), 80, {"DATA_DIR": str(tmp_path)}) as (terminal, process):
+        words = "would be admitted after a median of 3 days; the criteria hold on 83 % of the later days"
+        eventually(lambda: f"said={words}" in " ".join(" ".join(terminal.lines).split()), what="the sentence")
+        process.kill()
+    assert max(map(len, terminal.lines)) <= 80
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -1,6 +1,5 @@
 """When an interval begins, what is known of it, and how long its question is held."""
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,10 +16,12 @@ from core.errors import StaleKlines
 from core.settings import BaseRule, NoModelPolicy, Objective
 from core.topic import Target
 from inference.base import Asked, Base, Bases, BaseSource
-from inference.stretches import FILE, Stretches
+from inference.stretches import Stretches
 from inference.waits import TooEarly, Waits
 from market.provider import Price
 from model.heads import Kind, realised_volatility
+from model.readiness import FILE, Days, Readiness, Standing, write_admission
+from model.stretch import Stretch
 from tests.fakes import START_MS
 from tests.inference.stand import ETH_10M, SOL_15M
 from tests.inference.test_service import Bench
@@ -259,8 +260,22 @@ def test_a_hundred_questions_for_one_height_have_one_value(bench: Bench) -> None
 
 def stretching(tmp_path: Path, objective: Objective, fitted: dict[str, dict[str, float]] | None = None) -> Bench:
     if fitted is not None:
-        topics = {key: {"stretch": stretch} for key, stretch in fitted.items()}
-        (tmp_path / FILE).write_text(json.dumps({"topics": topics}))
+        standing = Standing(
+            eligible=False, known_s=60, days=Days(median=None, p90=None, never=1.0), holds=None, criteria={}
+        )
+        entries = {
+            key: Readiness(
+                network=NETWORK,
+                topic_id=1,
+                standing=standing,
+                shown={},
+                stretch=Stretch.from_json(stretch),
+                objective="admission",
+                short="more days",
+            )
+            for key, stretch in fitted.items()
+        }
+        write_admission(tmp_path, START_MS, entries)
     stretches = Stretches(objective, tmp_path)
     stretches.look()
     asked = (ETH_10M, RETURN_10M, SOL_15M)

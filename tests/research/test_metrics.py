@@ -1,4 +1,4 @@
-"""Directions, reliability and the Forge builder kit's metrics, against figures worked out by hand or drawn."""
+"""Directions and reliability, against figures worked out by hand or drawn."""
 
 import math
 from itertools import pairwise
@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from research.metrics import FORGE, by_decile, forge, forge_passed, hits, normal_tail, reliability
+from research.metrics import by_decile, hits, reliability
 
 RNG = np.random.default_rng(0)
 
@@ -60,51 +60,3 @@ def test_a_forecast_that_means_what_it_says_lies_on_the_diagonal() -> None:
     for part in reliability(said + RNG.standard_normal(50_000), said, np.arange(50_000), 1):
         assert part.truth == pytest.approx(part.forecast, abs=0.06)
         assert part.error == pytest.approx(5_000**-0.5, rel=0.25), "independent rows of spread 1"
-
-
-def test_forge_by_hand() -> None:
-    truth, said = np.array([1.0, -2.0, 3.0, -4.0, 0.0]), np.array([0.5, -1.0, -1.0, -2.0, 0.3])
-    found = forge(truth, said)
-    assert found["directional_accuracy"] == 0.75, "of the four that moved"
-    assert found["czar_improvement"] == pytest.approx((1 + 2 - 3 + 4) / 10)
-    missed = (1 * 0.25 + 2 * 1 + 3 * 16 + 4 * 4) / 10
-    assert found["wrmse_improvement"] == pytest.approx(1 - (missed / ((1 + 8 + 27 + 64) / 10)) ** 0.5)
-    assert found["pearson_r"] == pytest.approx(np.corrcoef(truth, said)[0, 1])
-
-
-def test_forge_counts_wilsons_bound_and_the_p_value_of_independent_rows() -> None:
-    """400 of 1,000 flips wrong, in an order without memory: by the formulas of Wilson and of the z-test."""
-    right = RNG.permutation(np.repeat([1.0, -1.0], [600, 400]))
-    found = forge(np.ones(1_000), right)
-    n = found["directional_rows"]
-    assert n == pytest.approx(1_000, rel=0.08)
-    centre, spread = 0.6 + 1.96**2 / (2 * n), 1.96 * (0.24 / n + 1.96**2 / (4 * n**2)) ** 0.5
-    assert found["directional_accuracy_low"] == pytest.approx((centre - spread) / (1 + 1.96**2 / n))
-    assert found["directional_accuracy_p"] == pytest.approx(normal_tail((0.1 - 0.5 / n) * 2 * n**0.5))
-
-
-def test_forge_counts_rows_that_repeat_for_fewer() -> None:
-    truth = np.repeat(RNG.standard_normal(500), 20)
-    said = np.repeat(RNG.standard_normal(500), 20)
-    found = forge(truth, said)
-    assert found["directional_rows"] < 1_000
-    assert found["pearson_rows"] < 1_000
-
-
-@pytest.mark.parametrize(
-    ("said", "count"),
-    [
-        pytest.param(lambda truth: truth, 7, id="the truth itself"),
-        pytest.param(lambda truth: -truth, 1, id="its opposite: correlated, for sure"),
-        pytest.param(np.zeros_like, 0, id="naive"),
-    ],
-)
-def test_how_many_of_the_seven(said: object, count: int) -> None:
-    truth = np.random.default_rng(1).standard_normal(2_000)
-    passed = forge_passed(forge(truth, said(truth)))  # type: ignore[operator]
-    assert len(passed) == count
-    assert set(passed) <= set(FORGE)
-
-
-def test_a_market_that_stands_still_passes_nothing() -> None:
-    assert forge_passed(forge(np.zeros(50), np.ones(50))) == []

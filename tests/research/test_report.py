@@ -5,6 +5,7 @@ import json
 import re
 from copy import deepcopy
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NoReturn
@@ -110,6 +111,22 @@ def test_what_is_the_same_needs_no_test(report: dict[str, Any]) -> None:
         for name, against in one["against"]["served"].items():
             same = one["losses"]["served"] == one["losses"][name]
             assert (against["dm_p"] is None) == same, (one["topic"], name)
+
+
+def test_admission_is_told_in_a_sentence_with_its_criteria(home: Path, shown: str, report: dict[str, Any]) -> None:
+    raw = unescape((home / "out" / "report.html").read_text())
+    for one in report["topics"]:
+        told = one["admission"]
+        begins = "unseen SOLUSDT volatility 15m" if one["unseen"] else f"topic {one['topic']}"
+        assert f"\n{begins}: {told['words']}\n" in shown
+        assert told["words"] in raw
+        volatility = one["target"] == "volatility"
+        assert list(told["criteria"]) == (["back to the day's mean", "trailing fit"] if volatility else ["no change"])
+        assert told["epoch_min"] == (15 if volatility else 10), "of an unknown topic the horizon"
+        counts = [sum(one["passed"] for one in found["served"].values()) for found in told["criteria"].values()]
+        assert f" {min(counts)}/7" in shown
+    for words in ("gain in weighted CZAR", "served, trailing fit", "-0.5 to 0.5"):
+        assert words in raw
 
 
 def test_directions_are_pooled_once_for_each_symbol_and_horizon(report: dict[str, Any]) -> None:

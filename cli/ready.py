@@ -1,0 +1,250 @@
+"""``birnn ready``: whether the network would admit this worker to mainnet, by topic and by the seven criteria."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from cli.screen import Column, table_of
+from cli.series import read_series
+from core.clock import iso
+from core.errors import ConfigError, IncompatibleModel, WorkerError
+from core.topic import Topic, parse_horizon
+from model.admission import NOT_DEFINED, Criterion, Record, criteria
+from model.readiness import FILE, Readiness, Standing, read_admission
+from research.words import CRITERIA, counted, criteria_words, number_text, percent_text, standing_words
+
+GOOD, BAD = "green", "red"
+Found = list[tuple[Topic, Readiness | None]]  # None: the updater has not looked at the topic yet
+
+
+def chosen(topics: Sequence[Topic], ids: Sequence[int], network: str | None) -> list[Topic]:
+    """The configured topics that are asked for, in order.
+
+    Raises:
+        ConfigError: there is none of a network or an id; says which there are.
+    """
+    networks = sorted({topic.network for topic in topics if topic.network})
+    if network is not None and network not in networks:
+        there_are = ", ".join(networks) or "none with a name"
+        raise ConfigError(f"--network {network}: the config has no such network; it has {there_are}")
+    there = [topic for topic in topics if network in {None, topic.network}]
+    for topic_id in ids:
+        if topic_id not in {topic.topic_id for topic in there}:
+            known = ", ".join(str(topic.topic_id) for topic in sorted(there, key=_place))
+            raise ConfigError(f"--topic {topic_id}: the config has no such topic; it has {known}")
+    return sorted((topic for topic in there if not ids or topic.topic_id in ids), key=_place)
+
+
+def _place(topic: Topic) -> tuple[str, int]:
+    return topic.network or "", topic.topic_id
+
+
+def found_in(folder: Path, topics: Sequence[Topic]) -> tuple[int, Found]:
+    """When it was computed, and what was found of each topic.
+
+    Raises:
+        WorkerError: nothing was computed yet, or the file cannot be read; says what to do.
+    """
+    try:
+        made_ms, readiness = read_admission(folder)
+    except IncompatibleModel as error:
+        raise WorkerError(f"{error}, or delete the file: the updater writes it again") from error
+    if not made_ms:
+        raise WorkerError(
+            f"{folder / FILE}: not there yet; the updater writes it after a training: wait for the first one (birnn "
+            "status says how far it is), or run birnn train"
+        )
+    return made_ms, [(topic, readiness.get(topic.key)) for topic in topics]
+
+
+def ready_json(found: Found) -> list[dict[str, Any]]:
+    """The standing of each topic; null where nothing is known."""
+    return [_entry(topic, one) for topic, one in found]
+
+
+def _entry(topic: Topic, one: Readiness | None) -> dict[str, Any]:
+    nothing = {
+        "eligible": False,
+        "known_s": None,
+        "days": {"median": None, "p90": None, "never": None},
+        "holds": None,
+        "criteria": {},
+    }
+    entry = {"network": topic.network, "topic_id": topic.topic_id, **(asdict(one.standing) if one else nothing)}
+    entry["criteria"] = entry["criteria"] or dict.fromkeys(CRITERIA, asdict(NOT_DEFINED))
+    return entry
+
+
+def ready_parts(found: Found, made_ms: int, width: int) -> Iterator[RenderableType]:
+    """The same as people read it.
+
+    Args:
+        made_ms: when it was computed.
+        width: of the screen, in columns.
+    """
+    yield Text(headline([one for _, one in found]), style="bold")
+    yield f"computed {iso(made_ms)[:16].replace('T', ' ')}Z on a replay of each topic's own epochs"
+    for topic, one in found:
+        yield Text(f"\n{_name(topic)}", style="bold")
+        if one is None:
+            yield Text("not looked at yet: the updater does so after the next training")
+            continue
+        yield Text(admission_words(one), style=GOOD if one.standing.eligible else BAD)
+        if one.standing.criteria:
+            yield criteria_table(one.standing.criteria, width)
+        yield _known_table(one, width)
+
+
+def headline(found: Sequence[Readiness | None]) -> str:
+    """How many topics would be admitted, and when."""
+    admitted = [one.standing for one in found if one and one.standing.eligible]
+    medians = [one.days.median for one in admitted if one.days.median is not None]
+    after = f": after a median of {_listed([f'{days:g}' for days in sorted(medians)])} days" if medians else ""
+    unknown = sum(one is None for one in found)
+    later = f"; {unknown} not looked at yet" if unknown else ""
+    return f"{len(admitted) or 'none'} of {counted(len(found), 'topic')} would be admitted{after}{later}"
+
+
+def admission_words(one: Readiness) -> str:
+    """Whether a topic would be admitted and when, in one sentence."""
+    return standing_words(one.standing, one.short)
+
+
+def in_order(readiness: Mapping[str, Readiness]) -> list[tuple[str, Readiness]]:
+    """Topics of the file by network and number."""
+    return sorted(readiness.items(), key=lambda item: (item[1].network or "", item[1].topic_id))
+
+
+class News:
+    """What the file says of each topic, whenever it was written anew.
+
+    Args:
+        folder: DATA_DIR, in which it lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: object = None
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Topic and sentence; empty if they were told before, or the file is not there or cannot be read."""
+        try:
+            written = (self._folder / FILE).stat().st_mtime_ns
+            if written == self._seen:
+                return []
+            self._seen = written
+            _, found = read_admission(self._folder)
+        except (IncompatibleModel, OSError):  # birnn ready says what is wrong with it
+            return []
+        return [(key, admission_words(one)) for key, one in in_order(found)]
+
+
+def criteria_table(criteria: Mapping[str, Criterion], width: int) -> RenderableType:
+    """The seven, with what decides."""
+    columns = (
+        Column(heading="criterion"),
+        Column(heading="", wraps=True),
+        Column(heading="value", right=True),
+        Column(heading="bound", right=True),
+        Column(heading="must be", wraps=True),
+        Column(heading="holds"),
+    )
+    rows = [
+        (
+            name,
+            CRITERIA[name][0],
+            number_text(one.value),
+            number_text(one.bound),
+            CRITERIA[name][1],
+            Text("yes", style=GOOD) if one.passed else Text("no", style=BAD),
+        )
+        for name, one in criteria.items()
+    ]
+    return table_of(columns, rows, width)
+
+
+def _known_table(one: Readiness, width: int) -> RenderableType:
+    """Admission by how much of the interval is known when it is answered; the standing's row is marked."""
+    columns = (
+        Column(heading="known"),
+        Column(heading="admitted"),
+        Column(heading="median days", right=True),
+        Column(heading="9 of 10 starts", right=True),
+        Column(heading="never", right=True),
+        Column(heading="held later", right=True),
+    )
+    rows = [
+        (
+            f"{known_s} s{' (now)' if known_s == one.standing.known_s else ''}",
+            "yes" if standing.eligible else "no",
+            *_days_cells(standing),
+            _share(standing.holds),
+        )
+        for known_s, standing in sorted(one.shown.items())
+    ]
+    return table_of(columns, rows, width)
+
+
+def _days_cells(standing: Standing) -> tuple[str, str, str]:
+    days = standing.days
+    return _days(days.median), _days(days.p90), _share(days.never)
+
+
+def _days(days: float | None) -> str:
+    return "never" if days is None else f"{days:g}"
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else percent_text(share)
+
+
+def _name(topic: Topic) -> str:
+    network = f" on {topic.network}" if topic.network else ""
+    return f"topic {topic.topic_id}{network}: {topic.token} {topic.target.replace('_', '-')} {topic.horizon}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def series_record(
+    path: Path | None, horizon: str | None, ratio: int | None, submitted: int | None, expected: int | None
+) -> Record:
+    """The record of ``--series`` and of the options beside it.
+
+    Raises:
+        ConfigError: an option is missing or cannot be meant, or the file is wrong.
+    """
+    if path is None or horizon is None or ratio is None:
+        raise ConfigError("--series FILE, --horizon such as 20m and --ratio such as 4 go together: give all three")
+    if (submitted is None) != (expected is None):
+        raise ConfigError("--submitted and --expected go together: give both, or leave both out")
+    try:
+        horizon_min = parse_horizon(horizon)
+    except ConfigError as error:
+        raise ConfigError(f"--horizon {horizon}: {error}") from error
+    return read_series(path, horizon_min=horizon_min, ratio=ratio, submitted=submitted, expected=expected)
+
+
+def series_report(record: Record) -> dict[str, Any]:
+    """The criteria of a series; JSON."""
+    found = criteria(record)
+    return {
+        "eligible": all(one.passed for one in found.values()),
+        "criteria": {name: asdict(one) for name, one in found.items()},
+    }
+
+
+def series_parts(record: Record, width: int) -> Iterator[RenderableType]:
+    """The same as people read it."""
+    found = criteria(record)
+    short = [name for name, one in found.items() if not one.passed]
+    words = f"would not be admitted: short of {criteria_words(short)}" if short else "would be admitted: all seven hold"
+    about = f"{counted(len(record.truth), 'row')}, {record.submitted:,} of {record.expected:,} epochs answered"
+    yield Text(f"{words} ({about})", style="bold")
+    yield criteria_table(found, width)

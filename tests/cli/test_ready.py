@@ -1,0 +1,372 @@
+"""``birnn ready``: the criteria of a series, and of each topic what the updater found; one line for what is wrong."""
+
+import json
+import math
+import os
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from typer.testing import CliRunner
+
+from cli.main import app
+from cli.ready import News
+from cli.series import read_series
+from cli.status import status_report, status_tables
+from core.clock import SystemClock
+from core.settings import load_settings
+from model.admission import criteria
+from model.readiness import Readiness, write_admission
+from tests.model.test_admission import NAMES, PUBLISHED
+from tests.model.test_admission import series as published
+from updater.state import StateFile
+
+NETWORK = "allora-testnet-1"
+
+
+def birnn(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    ended = CliRunner().invoke(app, ["ready", *arguments], env={"COLUMNS": "80", **environment})
+    return ended.exit_code, ended.stdout, ended.stderr
+
+
+def of_series(content: str | bytes, folder: Path, *options: str) -> tuple[int, str, str]:
+    file = folder / "series.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return birnn("--series", str(file), "--horizon", "20m", "--ratio", "4", *options)
+
+
+def as_csv(true: Any, pred: Any, gap: Any) -> str:
+    rows = (f"{float(t)!r},{float(p)!r},{g}\n" for t, p, g in zip(true, pred, gap, strict=True))
+    return "true,pred,gap\n" + "".join(rows)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=f"{c['series']}-{c['horizon_min']}m") for c in PUBLISHED])
+def test_the_published_vectors_agree(case: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "series.csv"
+    given = published(case["series"])
+    file.write_text(as_csv(given["truth"], given["forecast"], given["gap"]))
+    options = ("--horizon", f"{case['horizon_min']}m", "--ratio", str(case["ratio"]))
+    code, out, _ = birnn("--series", str(file), *options, "--submitted", "95", "--expected", "100", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert list(found) == ["eligible", "criteria"]
+    assert list(found["criteria"]) == NAMES
+    for name, (value, bound, passed) in case["criteria"].items():
+        expected = [None if number is None else pytest.approx(number, rel=1e-10) for number in (value, bound)]
+        assert [found["criteria"][name][part] for part in ("value", "bound")] == expected, name
+        assert found["criteria"][name]["passed"] is passed, name
+    assert found["eligible"] is all(passed for _, _, passed in case["criteria"].values())
+
+
+TRUE, PRED = np.random.default_rng(0).normal(0, 0.01, (2, 30))
+ROWS = as_csv(TRUE, PRED, [1, *[2] * 29])
+
+
+def test_epochs_that_are_not_given_are_counted_by_the_gaps(tmp_path: Path) -> None:
+    _, out, _ = of_series(ROWS, tmp_path, "--json")
+    assert json.loads(out)["criteria"]["participation"]["value"] == 30 / 59
+    _, out, _ = of_series(ROWS, tmp_path, "--json", "--submitted", "95", "--expected", "100")
+    assert json.loads(out)["criteria"]["participation"] == {"value": 0.95, "bound": 0.95, "passed": True}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("\ufeff" + ROWS, id="byte order mark"),
+        pytest.param(ROWS.replace("\n", "\r\n"), id="CRLF"),
+        pytest.param(ROWS.replace("\n", "\r"), id="CR"),
+        pytest.param("\n\n" + ROWS.replace("\n", "\n \n"), id="blank lines"),
+        pytest.param(ROWS.replace(",", " , "), id="blanks around cells"),
+        pytest.param("\n".join(",".join(line.split(",")[::-1]) for line in ROWS.splitlines()), id="other order"),
+        pytest.param(ROWS.replace(",2\n", ",2.0\n"), id="whole gaps written as decimals"),
+    ],
+)
+def test_the_same_series_written_otherwise(content: str, tmp_path: Path) -> None:
+    assert of_series(content, tmp_path, "--json") == of_series(ROWS, tmp_path, "--json")
+
+
+def test_what_is_not_finite_is_legal(tmp_path: Path) -> None:
+    lines = ROWS.splitlines()
+    lines[3], lines[5], lines[7] = "nan,0.1,2", "0.1,-inf,2", "Inf,NaN,2"
+    code, out, _ = of_series("\n".join(lines), tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["criteria"]["n_eff"]["value"] <= 28
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param("", ": is empty; its first line must be true,pred,gap", id="empty"),
+        pytest.param("\n \n", ": is empty", id="blank"),
+        pytest.param("true,pred,gap\n", ": has no row below its header", id="no row"),
+        pytest.param("0.1,-0.2,1\n", " line 1: is '0.1,-0.2,1' and no header; put the line", id="no header"),
+        pytest.param("true,pred\n1,2\n", " line 1: column gap is missing, there are true,pred; add it", id="missing"),
+        pytest.param("true,pred,gap,day\n", " line 1: column 'day' is not one of true,pred,gap; take", id="extra"),
+        pytest.param("true,pred,gap,gap\n", " line 1: column gap is there 2 times; leave one", id="twice"),
+        pytest.param("true;pred;gap\n0,1;0,2;1\n", " line 1: cells are separated by ';'; separate", id="semicolons"),
+        pytest.param("true\tpred\tgap\n", r" line 1: cells are separated by '\t'", id="tabs"),
+        pytest.param("true,pred,gap\n0.1,0.2\n", " line 2: has 2 cells, '0.1,0.2'; give 3", id="short row"),
+        pytest.param("true,pred,gap\n0,1,0,2,1\n", " line 2: has 5 cells", id="commas in decimals"),
+        pytest.param(
+            "true,pred,gap\n1,1,1\n\n0,up,1\n", " line 4, column pred: 'up' is not a number; write one", id="text"
+        ),
+        pytest.param("true,pred,gap\n,0,1\n", " line 2, column true: '' is not a number", id="empty cell"),
+        pytest.param("true,pred,gap\n,,\n", " line 2, column true: '' is not a number", id="commas alone"),
+        pytest.param("true,pred,gap\n1_0,0,1\n", " line 2, column true: '1_0' is not a number", id="underscore"),
+        pytest.param(
+            "true,pred,gap\n64250.5,0,1\n", " line 2, column true: '64250.5' is no log-return; of a", id="a price"
+        ),
+        pytest.param("true,pred,gap\n0,0,0\n", " line 2, column gap: '0' is not a whole number from 1", id="gap 0"),
+        pytest.param("true,pred,gap\n0,0,1\n0,0,-2\n", " line 3, column gap: '-2' is not a", id="negative gap"),
+        pytest.param("true,pred,gap\n0,0,1.5\n", " line 2, column gap: '1.5' is not a", id="a fraction"),
+        pytest.param("true,pred,gap\n0,0,nan\n", " line 2, column gap: 'nan' is not a", id="no gap"),
+        pytest.param("true,pred,gap\n0,0,1e300\n", " line 2, column gap: '1e300' is not a", id="huge gap"),
+        pytest.param(ROWS.encode("utf-16"), ": is UTF-16 text; save it as UTF-8", id="UTF-16"),
+        pytest.param(ROWS.encode("utf-16-le"), ": is UTF-16 text; save it as UTF-8", id="UTF-16 without mark"),
+        pytest.param(b"true,pred,gap\n0,\xff,1\n", " line 2: byte 0xff is not UTF-8; save it", id="other bytes"),
+        pytest.param('true,pred,gap\n"' + "9" * 200_000, ": is not CSV (field larger than", id="a cell without end"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["table", "json"])
+def test_a_wrong_file_is_one_line(content: str | bytes, said: str, as_json: tuple[str, ...], tmp_path: Path) -> None:
+    code, out, err = of_series(content, tmp_path, *as_json)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"birnn: {tmp_path / 'series.csv'}")
+    assert said in line
+
+
+def test_a_file_that_is_not_there_and_a_folder(tmp_path: Path) -> None:
+    for path, said in ((tmp_path / "none.csv", "no such file; give a CSV"), (tmp_path, "is a folder; give a CSV")):
+        code, out, err = birnn("--series", str(path), "--horizon", "20m", "--ratio", "4")
+        assert (code, out, err) == (2, "", f"birnn: {path}: {said} with the columns true,pred,gap\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param((), "go together: give all three", id="neither horizon nor ratio"),
+        pytest.param(("--horizon", "20m"), "go together: give all three", id="no ratio"),
+        pytest.param(("--horizon", "20", "--ratio", "4"), "--horizon 20: a horizon is minutes, hours", id="horizon"),
+        pytest.param(("--horizon", "20m", "--ratio", "0"), "must be 1 or more, were 20 min and 0", id="ratio"),
+        pytest.param(("--horizon", "20m", "--ratio", "4", "--submitted", "3"), "give both, or leave", id="submitted"),
+        pytest.param(
+            ("--horizon", "20m", "--ratio", "4", "--submitted", "3", "--expected", "2"), "were 3 of 2", id="more"
+        ),
+        pytest.param(("--horizon", "20m", "--ratio", "4", "--topic", "1"), "leave out --topic and", id="a topic"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_one_line(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    file = tmp_path / "series.csv"
+    file.write_text(ROWS)
+    code, out, err = birnn("--series", str(file), *options)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert said in line
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.floats(-700, 700) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 1e-320]),
+            st.floats(-700, 700) | st.sampled_from([math.nan, math.inf, 0.0]),
+            st.integers(1, 5) | st.just(1_000_000),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_every_legal_series_has_an_answer(rows: list[tuple[float, float, int]], tmp_path: Path) -> None:
+    file = tmp_path / "series.csv"
+    file.write_text(as_csv(*zip(*rows, strict=True)))
+    found = criteria(read_series(file, horizon_min=20, ratio=4))
+    json.dumps({name: asdict(one) for name, one in found.items()}, allow_nan=False)
+
+
+def test_the_table_begins_with_a_sentence_and_fits_80_columns(tmp_path: Path) -> None:
+    _, out, _ = of_series(ROWS, tmp_path)
+    lines = out.splitlines()
+    assert out.startswith("would not be admitted: short of ")
+    assert max(map(len, lines)) <= 80
+    rows = [line for line in lines if line.rstrip().endswith((" yes", " no"))]
+    assert len(rows) == len(NAMES)
+    truth = np.random.default_rng(0).normal(0, 0.01, 100)
+    _, out, _ = of_series(as_csv(truth, 0.9 * truth, [1] * 100), tmp_path)
+    assert out.startswith("would be admitted: all seven hold (100 rows, 100 of 100 epochs answered)\n")
+
+
+def standing(median: float | None, known_s: int | None, *, eligible: bool = True, holds: float | None = 0.83) -> Any:
+    """As the updater writes it; not admitted topics lack a correlation."""
+    criterion = {"value": 0.55, "bound": 0.51, "passed": True}
+    short = {"value": None, "bound": None, "passed": False}
+    return {
+        "eligible": eligible,
+        "known_s": known_s,
+        "days": {"median": median, "p90": median and 2 * median, "never": 0.0 if median else 1.0},
+        "holds": holds if median else None,
+        "criteria": dict.fromkeys(NAMES, criterion) | ({} if eligible else {"pearson": short}),
+    }
+
+
+def topic_entry(topic_id: int, median: float | None, *, eligible: bool = True, network: str = NETWORK) -> Any:
+    known = {"0": standing(None, 0, eligible=False), "60": standing(median, 60, eligible=eligible)}
+    return {
+        "network": network,
+        "topic_id": topic_id,
+        **standing(median, 60, eligible=eligible),
+        "shown": known | {"120": standing(1, 120)},
+        "stretch": {"factor": 1.28},
+        "objective": "admission",
+        "short": "" if eligible else "correlation is short: the interval is too long for what is known; wait longer",
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With a config of four topics, and what was found of three of them."""
+    config = json.loads(Path("config.example.json").read_text())
+    config["worker"] = [one for one in config["worker"] if one["topicId"] in {82, 79, 64, 1}]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = [topic_entry(82, 5), topic_entry(64, None, eligible=False), topic_entry(79, 3)]
+    write(tmp_path, found)
+    return tmp_path
+
+
+def write(folder: Path, found: list[Any]) -> None:
+    entries = {f"{one['network']}/{one['topic_id']}": Readiness.from_json(one) for one in found}
+    write_admission(folder, 1_700_000_000_000, entries)
+
+
+def asked(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    return birnn(*arguments, DATA_DIR=str(folder), CONFIG_FILE=str(folder / "config.json"))
+
+
+def test_each_topic_is_told_after_a_sentence_on_80_columns(folder: Path) -> None:
+    code, out, _ = asked(folder)
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == "2 of 4 topics would be admitted: after a median of 3 and 5 days; 1 not looked at"
+    assert max(map(len, lines)) <= 80
+    names = [line for line in lines if line.startswith("topic ")]
+    assert [name.split()[1] for name in names] == ["1", "64", "79", "82"]
+    assert names[1] == "topic 64 on allora-testnet-1: BTC log-return 8h"
+    text = " ".join(out.split())
+    for words in (
+        "would be admitted after a median of 3 days; the criteria hold on 83 % of the later days",
+        "would not be admitted: correlation is short: the interval is too long for what is known; wait longer",
+        "not looked at yet: the updater does so after the next training",
+        "60 s (now) yes 5 10 0 % 83 %",
+        "0 s no never never 100 %",
+        "120 s yes 1 2 0 % 83 %",
+        "computed 2023-11-14 22:13Z",
+    ):
+        assert words in text, words
+
+
+def test_json_is_the_list_alone(folder: Path) -> None:
+    code, out, _ = asked(folder, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [one["topic_id"] for one in found] == [1, 64, 79, 82]
+    assert found[2] == {"network": NETWORK, "topic_id": 79, **standing(3, 60)}
+    nothing = {"value": None, "bound": None, "passed": False}
+    assert found[0] == {
+        "network": NETWORK,
+        "topic_id": 1,
+        "eligible": False,
+        "known_s": None,
+        "days": {"median": None, "p90": None, "never": None},
+        "holds": None,
+        "criteria": dict.fromkeys(NAMES, nothing),
+    }
+
+
+def test_a_topic_of_which_nothing_can_be_judged_yet(folder: Path) -> None:
+    entry = topic_entry(64, None, eligible=False) | {"criteria": {}, "short": "nothing to judge yet: more days help"}
+    write(folder, [entry])
+    nothing = {"value": None, "bound": None, "passed": False}
+    _, out, _ = asked(folder, "--topic", "64", "--json")
+    assert json.loads(out)[0]["criteria"] == dict.fromkeys(NAMES, nothing)
+    _, out, _ = asked(folder, "--topic", "64")
+    assert out.splitlines()[4] == "nothing to judge yet: more days help"
+    assert "n_eff" not in out
+
+
+def test_topics_and_networks_are_chosen(folder: Path) -> None:
+    _, out, _ = asked(folder, "--topic", "82", "--topic", "79", "--network", NETWORK, "--json")
+    assert [one["topic_id"] for one in json.loads(out)] == [79, 82]
+    _, out, _ = asked(folder, "--topic", "82")
+    assert out.startswith("1 of 1 topic would be admitted: after a median of 5 days\n")
+    _, out, _ = asked(folder, "--topic", "64")
+    assert out.startswith("none of 1 topic would be admitted\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("--topic", "999"), "--topic 999: the config has no such topic; it has 1, 64, 79, 82", id="topic"),
+        pytest.param(
+            ("--network", "mars-1"), f"--network mars-1: the config has no such network; it has {NETWORK}", id="network"
+        ),
+    ],
+)
+def test_what_is_not_configured_is_one_line(folder: Path, arguments: tuple[str, ...], said: str) -> None:
+    assert asked(folder, *arguments, "--json") == (2, "", f"birnn: {said}\n")
+
+
+def test_before_the_first_training_one_line_says_what_to_do(folder: Path) -> None:
+    (folder / "admission.json").unlink()
+    code, out, err = asked(folder, "--json")
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert "not there yet" in line
+    assert "run birnn train" in line
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"made_ms": 1, "topics": {"a": {}}}', '{"made_ms": null, "topics": {}}']
+)
+def test_a_file_of_something_else_is_one_line(folder: Path, content: str) -> None:
+    (folder / "admission.json").write_text(content)
+    code, out, err = asked(folder)
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"birnn: {folder / 'admission.json'} cannot be read: ") or "an entry of" in line
+    assert "train again, or delete the file" in line
+    StateFile(folder, SystemClock(), ["minute"]).update_panel("minute")
+    (of_folder,) = status_report(load_settings(data_dir=folder, port=1))["folders"]
+    assert of_folder["admission"] == {}
+    assert of_folder["admission_refused"]
+    assert News(folder).lines() == []
+
+
+def test_status_has_a_sentence_for_each_topic(folder: Path) -> None:
+    StateFile(folder, SystemClock(), ["minute"]).update_panel("minute")
+    report = status_report(load_settings(data_dir=folder, port=1))
+    assert list(report["folders"][0]["admission"]) == [f"{NETWORK}/{topic_id}" for topic_id in (64, 79, 82)]
+    console = Console(width=80, file=StringIO(), record=True)
+    for part in status_tables(report):
+        console.print(part)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    words = "would be admitted after a median of 3 days; the criteria hold on 83 % of the later days"
+    assert f"topic 79: {words}" in " ".join(text.split())
+
+
+def test_news_are_told_once_until_the_file_is_written_anew(folder: Path) -> None:
+    news = News(folder)
+    assert [topic for topic, _ in news.lines()] == [f"{NETWORK}/{topic_id}" for topic_id in (64, 79, 82)]
+    assert news.lines() == []
+    write(folder, [topic_entry(79, 2)])
+    os.utime(folder / "admission.json", ns=(0, 0))  # another moment, however coarse the file system's clock
+    ((topic, words),) = news.lines()
+    assert (topic, words[:45]) == (f"{NETWORK}/79", "would be admitted after a median of 2 days; t")
+    assert News(folder / "nowhere").lines() == []

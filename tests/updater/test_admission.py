@@ -1,0 +1,101 @@
+"""admission.json: made of stored klines, by networks on candles that they had not seen, and never in the way."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from core.clock import DAY_MS, MINUTE_MS, SystemClock
+from core.settings import Objective, load_settings
+from market.store import KlineStore
+from model.heads import panels_for
+from model.readiness import FILE, read_admission
+from model.registry import Registry
+from tests.updater.folder import BTC, DAYS, ETH, updater_on, walk
+from updater.admission import _said, guaranteed_s, refresh_admission
+
+MINUTES = tuple(replace(topic, network="allora-testnet-1", epoch_length_blocks=60) for topic in (ETH, BTC))
+
+
+def test_every_topic_of_a_panel_gets_an_entry(published: Path) -> None:
+    settings = load_settings(data_dir=published, training_days=DAYS)
+    plans = {panel.name: plan for panel, plan in panels_for(MINUTES).items()}
+    refresh_admission(settings, plans, KlineStore(published / "klines"), Registry(published), SystemClock())
+    made_ms, entries = read_admission(published)
+    assert made_ms > 0
+    assert entries.keys() == {topic.key for topic in MINUTES}
+    for entry in entries.values():
+        assert entry.objective == "admission"
+        assert [*entry.shown] == [0, 60, 120]
+        assert entry.standing == entry.shown[120]  # auto, of a window of five minutes
+        assert not entry.standing.eligible or entry.standing.criteria
+        assert entry.short
+
+
+def test_a_network_is_asked_about_candles_alone_that_it_has_not_seen(published: Path) -> None:
+    store, registry, now_ms = KlineStore(published / "klines"), Registry(published), SystemClock().now_ms()
+    (version,) = registry.versions()
+    manifest = registry.open(version).manifest
+    (plan,) = panels_for([ETH, BTC]).values()
+    digest = next(iter(registry.champions().values())).manifest_sha256
+    said = _said(plan, store, registry, version, digest, now_ms)
+    assert said.keys() == {ETH.key, BTC.key}
+    for forecast, close_ms in said.values():
+        assert close_ms.min() > manifest.split.judge_start_ms
+        assert np.isfinite(forecast).all()
+
+
+def test_the_updater_makes_it_daily_and_after_a_training(published: Path) -> None:
+    updater = updater_on(published, ETH, BTC)
+    updater.sync()
+    first_ms, entries = read_admission(published)
+    assert entries.keys() == {ETH.key, BTC.key}
+    updater.sync()
+    assert read_admission(published)[0] == first_ms  # not twice a day
+    updater.train("minute")  # which fails: it has no time
+    assert read_admission(published)[0] > first_ms
+
+
+def test_a_fault_is_logged_and_fails_no_training(published: Path) -> None:
+    (published / FILE).mkdir()  # nothing can be renamed over it
+    updater = updater_on(published, ETH)
+    with capture_logs() as logs:
+        after = updater.train("minute")
+    assert after.outcome is not None
+    assert "admission_not_made" in {line["event"] for line in logs}
+
+
+def test_minutes_are_fetched_of_topics_that_no_minute_network_serves(published: Path) -> None:
+    hours = replace(ETH, topic_id=9009, horizon_min=480)
+    assert updater_on(published, hours)._replayed_alone() == ["ETHUSDT"]
+    assert updater_on(published, hours, ETH)._replayed_alone() == []
+
+
+@pytest.mark.parametrize(
+    ("wait", "blocks", "known_s"),
+    [("auto", 60, 120), ("auto", 12, 45), ("auto", 2, 0), ("0", 60, 0), ("45", 60, 45)],
+)
+def test_what_a_wait_guarantees(wait: str, blocks: int, known_s: float) -> None:
+    assert guaranteed_s(replace(BTC, epoch_length_blocks=blocks), wait) == known_s
+    assert guaranteed_s(replace(BTC, epoch_length_blocks=blocks, wait=wait), "7") == known_s
+
+
+def test_a_damaged_file_is_begun_anew(published: Path) -> None:
+    (published / FILE).write_text("{")
+    updater_on(published, BTC).sync()
+    assert read_admission(published)[1].keys() == {BTC.key}
+
+
+def test_a_topic_without_klines_says_so(published: Path) -> None:
+    settings = load_settings(data_dir=published, training_days=DAYS, objective=Objective.LOSS)
+    sol = replace(BTC, topic_id=9010, token="SOL", symbol="SOLUSDT")
+    plans = {panel.name: plan for panel, plan in panels_for([sol]).items()}
+    store = KlineStore(published / "klines")
+    store.append("BTCUSDT", walk("BTCUSDT", SystemClock().now_ms() + MINUTE_MS, 1))
+    refresh_admission(settings, plans, store, Registry(published), SystemClock())
+    entry = read_admission(published)[1][sol.key]
+    assert (entry.standing.eligible, entry.objective, entry.stretch.factor) == (False, "loss", 1.0)
+    assert "too few days of klines" in entry.short
+    assert read_admission(published)[0] < SystemClock().now_ms() + DAY_MS

@@ -1,0 +1,144 @@
+"""DATA_DIR/admission.json: what the champions would have answered on each topic's own epochs, and whether that gets in.
+
+A network is asked about candles alone that came after all that it was trained, stopped and calibrated on. What served
+before is not known any more, and there the naive forecast answers that knows what is known: nothing is in-sample.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock
+from core.errors import IncompatibleModel, UnusableForecast
+from core.settings import AUTO_WAIT, LONGEST_WAIT_S, Settings, wait_s
+from core.topic import Topic
+from market.klines import Floats, Ints, Klines
+from market.store import KlineStore
+from model.calibration import Calibration
+from model.evaluation import forecasts, onnx_network, outputs
+from model.heads import Head, PanelPlan
+from model.readiness import Readiness, read_admission, readiness, write_admission
+from model.registry import Champion, Registry, check
+from model.replay import BLOCK_MS, held
+from model.stretch import objective_of
+from model.windows import build
+
+REPLAYED_DAYS = 90
+ASKED_DAYS = 14  # of the newest candles, at most, a network is asked about: two minutes on one core for ten symbols
+AUTO_WINDOW_BLOCKS, LANDING_S = 60, 15.0  # of a window that nobody has told; from an answer to its place in a block
+
+log = structlog.get_logger()
+
+
+def refresh_admission(
+    settings: Settings,
+    plans: Mapping[str, PanelPlan],
+    store: KlineStore,
+    registry: Registry,
+    clock: Clock,
+    go_on: Callable[[], None] = lambda: None,
+) -> None:
+    """Make the entries of some panels' topics anew; those of other panels stay.
+
+    Args:
+        plans: of the panels, by name.
+        go_on: is called now and then, and raises where the work is to end.
+    Raises:
+        OSError: the file cannot be written.
+    """
+    now_ms = clock.now_ms()
+    try:
+        entries = read_admission(settings.data_dir)[1]
+    except IncompatibleModel as error:
+        log.warning("admission_begun_anew", reason=str(error))
+        entries = {}
+    for plan in plans.values():
+        rest = _rest(plan, store, registry, now_ms, go_on)
+        by_symbol: dict[str, Klines] = {}
+        for topic in sorted(plan.topics, key=lambda topic: topic.symbol):
+            go_on()
+            if topic.symbol not in by_symbol:  # one symbol's minutes at a time
+                start_ms = now_ms - REPLAYED_DAYS * DAY_MS
+                by_symbol = {topic.symbol: store.read(topic.symbol, MINUTE_MS, start_ms, now_ms).closed(now_ms)}
+            entries[topic.key] = _entry(topic, by_symbol[topic.symbol], rest.get(topic.key), plan, settings)
+    write_admission(settings.data_dir, now_ms, entries)
+
+
+def guaranteed_s(topic: Topic, setting: str) -> float:
+    """Seconds of the interval that are surely known when a topic is answered, by its Wait or ANSWER_WAIT.
+
+    The window of ``auto`` is the dry-run node's: an epoch, five minutes at most.
+    """
+    wait = topic.wait or setting
+    if wait != AUTO_WAIT:
+        return min(wait_s(wait), LONGEST_WAIT_S)
+    window_blocks = min(AUTO_WINDOW_BLOCKS, topic.epoch_length_blocks or AUTO_WINDOW_BLOCKS)
+    return max(0.0, min(window_blocks * BLOCK_MS / SECOND_MS - LANDING_S, LONGEST_WAIT_S))
+
+
+Rest = tuple[Floats, Ints]  # (N,) forecasts in the head's unit, (N,) when the candle closed that each was made after
+
+
+def _entry(topic: Topic, klines: Klines, rest: Rest | None, plan: PanelPlan, settings: Settings) -> Readiness:
+    return readiness(
+        topic,
+        klines,
+        held(*rest, klines, plan.panel.interval_ms) if rest else None,
+        known_s=guaranteed_s(topic, settings.answer_wait),
+        objective=objective_of(topic, settings.objective),
+    )
+
+
+def _rest(
+    plan: PanelPlan, store: KlineStore, registry: Registry, now_ms: int, go_on: Callable[[], None]
+) -> dict[str, Rest]:
+    """What each topic's champion said of the candles that it had not seen, by ``Topic.key``."""
+    try:
+        champions = registry.champions()
+    except IncompatibleModel as error:
+        log.warning("champions_unreadable", reason=str(error))
+        return {}
+    by_version: dict[tuple[str, str], list[Topic]] = {}
+    for topic in plan.topics:
+        champion = champions.get(topic.key)
+        if champion is not None and _serves(topic, champion):
+            by_version.setdefault((champion.version, champion.manifest_sha256), []).append(topic)
+    found: dict[str, Rest] = {}
+    for (version, digest), topics in by_version.items():
+        go_on()
+        try:
+            found |= _said(replace(plan, topics=tuple(topics)), store, registry, version, digest, now_ms)
+        except (IncompatibleModel, UnusableForecast) as error:
+            log.warning("network_unusable", version=version, reason=str(error))
+    return found
+
+
+def _serves(topic: Topic, champion: Champion) -> bool:
+    try:
+        check(topic, champion)
+    except IncompatibleModel:
+        return False
+    return True
+
+
+def _said(
+    plan: PanelPlan, store: KlineStore, registry: Registry, version: str, digest: str, now_ms: int
+) -> dict[str, Rest]:
+    artefact = registry.open(version, digest)
+    manifest = artefact.manifest
+    own = plan.reading(manifest.lookback)
+    unseen_ms = max(manifest.split.judge_start_ms, now_ms - ASKED_DAYS * DAY_MS)
+    interval_ms = own.panel.interval_ms
+    start_ms = unseen_ms - 2 * own.panel.rows_needed * interval_ms
+    klines = {symbol: store.read(symbol, interval_ms, start_ms, now_ms).closed(now_ms) for symbol in own.symbols}
+    windows = build(own, klines)
+    rows = windows.rows(unseen_ms, now_ms)
+    if not len(rows):
+        return {}
+    output = outputs(onnx_network(artefact.onnx), windows, rows)
+    heads = tuple(Head.parse(key) for key in manifest.heads)
+    return {
+        one.topic.key: (one.forecast, one.open_time_ms + interval_ms)
+        for one in forecasts(windows, rows, output, heads, Calibration.from_json(manifest.calibration))
+    }
