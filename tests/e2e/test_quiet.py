@@ -110,9 +110,9 @@ def test_verbs_that_train_and_report(watch: Watch) -> None:
     end = datetime.now(UTC).date()
     span = ("--start", str(end - timedelta(days=1)), "--end", str(end), "--stride", "5")
     verbs = {
-        "train": ("--panel", "minute"),
+        "train": (),
         "backtest": ("--topic", "1", "--days", "3", *span, "--baseline", "lightgbm"),
-        "tune": ("--topic", "1", "--panel", "minute", "--days", "3", "--minutes", "0.1", "--trials", "1"),
+        "tune": ("--topic", "2", "--panel", "hour", "--days", "3", "--minutes", "0.1", "--trials", "1"),
         "data": ("verify",),
         "status": (),
         "topics": (),
