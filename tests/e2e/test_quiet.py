@@ -20,6 +20,7 @@ from tests.updater.folder import TINY
 from tests.watch import ROOT, STRACE, Watch
 
 CONFIG = {"CONFIG_FILE": str(ROOT / "config.example.json"), "TRAINING_DAYS": "6", "LOG_LEVEL": "info"}
+CONFIG["OMP_NUM_THREADS"] = "1"  # as scripts/test has it: nothing of that environment comes here by itself
 EXCHANGE = {
     "BINANCE_REST_URLS": "http://rest.exchange.test",
     "BINANCE_WS_URLS": "ws://stream.exchange.test",
