@@ -44,6 +44,13 @@ def shared_data() -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The folders with the longest tests come first: no process is left with one of these when the others are done."""
+    longest = ["e2e", "updater", "research"]
+    order = {folder: number for number, folder in enumerate(longest)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the soak test lasts and what happens in it; and whether a document is made anew."""
     parser.addoption("--soak-minutes", type=float, default=1.0, help="of tests/e2e/test_soak.py; 120 for two hours")

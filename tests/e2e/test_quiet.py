@@ -20,6 +20,7 @@ from tests.updater.folder import TINY
 from tests.watch import ROOT, STRACE, Watch
 
 CONFIG = {"CONFIG_FILE": str(ROOT / "config.example.json"), "TRAINING_DAYS": "6", "LOG_LEVEL": "info"}
+CONFIG["OMP_NUM_THREADS"] = "1"  # as scripts/test has it: nothing of that environment comes here by itself
 EXCHANGE = {
     "BINANCE_REST_URLS": "http://rest.exchange.test",
     "BINANCE_WS_URLS": "ws://stream.exchange.test",
@@ -110,9 +111,9 @@ def test_verbs_that_train_and_report(watch: Watch) -> None:
     end = datetime.now(UTC).date()
     span = ("--start", str(end - timedelta(days=1)), "--end", str(end), "--stride", "5")
     verbs = {
-        "train": ("--panel", "minute"),
+        "train": (),
         "backtest": ("--topic", "1", "--days", "3", *span, "--baseline", "lightgbm"),
-        "tune": ("--topic", "1", "--panel", "minute", "--days", "3", "--minutes", "0.1", "--trials", "1"),
+        "tune": ("--topic", "2", "--panel", "hour", "--days", "3", "--minutes", "0.1", "--trials", "1"),
         "data": ("verify",),
         "status": (),
         "topics": (),

@@ -29,6 +29,16 @@ __all__ = ["disk"]
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.json"
 SIX = {1: "ETH", 14: "BTC", 2: "ETH", 64: "BTC", 82: "SOL", 79: "BTC"}
+# Trained in seconds, and enough for every topic of the six to be promoted.
+SMALL: dict[str, Any] = {
+    "lookback": 16,
+    "stride": 14,
+    "hidden_layer_size": 8,
+    "num_layers": 1,
+    "seeds": 1,
+    "batch_size": 64,
+    "learning_rate": 0.01,
+}
 
 
 class Node:
@@ -138,11 +148,17 @@ def price(node: Node) -> float:
     return float(requests.get(f"{url}/api/v3/ticker/price?symbol=ETHUSDT", timeout=2).json()["price"])
 
 
+def train_with(data_dir: Path, knobs: dict[str, Any]) -> Path:
+    """Have the node train with these settings; the folder of its simulated market."""
+    folder = data_dir / "simulated" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "training.json").write_text(json.dumps(knobs))
+    return folder
+
+
 @pytest.mark.timeout(600)
 def test_kill_9_of_any_child_is_survived(tmp_path: Path) -> None:
-    folder = tmp_path / "simulated" / "seed-0"
-    folder.mkdir(parents=True)
-    (folder / "training.json").write_text(json.dumps(TINY))
+    folder = train_with(tmp_path, TINY)
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz")
         eventually(lambda: child_of(node, "updater.child") is not None, 60, "a training")
@@ -167,6 +183,7 @@ def test_kill_9_of_any_child_is_survived(tmp_path: Path) -> None:
 
 
 def test_an_operators_first_evening(tmp_path: Path) -> None:
+    folder = train_with(tmp_path, SMALL)
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz")
         assert "SIMULATED" in node.lines[0]
@@ -186,7 +203,7 @@ def test_an_operators_first_evening(tmp_path: Path) -> None:
         node.process.send_signal(signal.SIGINT)
         assert node.process.wait(timeout=10) == 0
         eventually(lambda: not any(alive(p) for p in family), 5 - (time.monotonic() - began), "every process's end")
-    registry = Registry(tmp_path / "simulated" / "seed-0")
+    registry = Registry(folder)
     published = registry.versions()
     assert {topic.key for topic in topics_from_config(EXAMPLE)} == set(registry.champions())
 
@@ -194,13 +211,14 @@ def test_an_operators_first_evening(tmp_path: Path) -> None:
         eventually(node.ready, 60, "/readyz of the second start")
         assert node.versions() <= set(published), "the second start answers from what the first published"
         eventually(lambda: any(e["event"] == "synced" for e in node.events("updater")), 30, "the second start's sync")
-        eventually(lambda: scheduled(tmp_path / "simulated" / "seed-0"), 30, "a next run of each panel")
+        eventually(lambda: scheduled(folder), 30, "a next run of each panel")
         assert not [e for e in node.events("updater") if e["event"] == "training_due"]
         assert registry.versions() == published, "nothing was trained anew"
 
 
 @pytest.mark.timeout(300)
 def test_kill_9_at_any_moment_leaves_a_node_that_starts(tmp_path: Path) -> None:
+    train_with(tmp_path, SMALL)
     rng = random.Random(7)
     for _ in range(5):
         with running(tmp_path) as node:

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 
@@ -259,6 +260,7 @@ class Truth:
 
     def __init__(self, exchange: SimulatedExchange, registry: Registry, topics: tuple[Topic, ...]) -> None:
         self._tape = exchange.tape
+        self._price_at = cache(partial(price_at, exchange.tape))
         self._registry = registry
         self._rows = rows_to_keep(topics)
         self._forecasters: dict[str, BiRNNForecaster] = {}
@@ -294,11 +296,10 @@ class Truth:
     def had_price(self, symbol: str, price: float, asof_ms: int, answered_ms: int) -> bool:
         """Whether a price was on the tape at its moment, or later but before it was answered with: what is polled is
         as new as the question for it, or newer; or, where candles alone are wanted, the close of one."""
-        moments = (*range(asof_ms - SECOND_MS, answered_ms, SECOND_MS // 4), answered_ms)
-        seen = {price_at(self._tape, symbol, moment) for moment in moments}
-        return price in seen or price in {
-            float(self._klines(symbol, i, asof_ms // i * i).close[-1]) for s, i in self._rows if s == symbol
-        }
+        seconds = range((asof_ms - SECOND_MS) // SECOND_MS, answered_ms // SECOND_MS + 1)  # the tape moves with each
+        return any(self._price_at(symbol, second * SECOND_MS) == price for second in seconds) or any(
+            price == self._klines(symbol, i, asof_ms // i * i).close[-1] for s, i in self._rows if s == symbol
+        )
 
 
 def slope_mb_per_hour(samples: list[tuple[float, float]]) -> float:

@@ -47,7 +47,10 @@ def test_a_training_is_killed_when_the_updater_ends(tmp_path: Path) -> None:
     assert children() == []
 
 
-def test_a_training_that_somebody_kills_is_a_failure_with_the_signal(tmp_path: Path) -> None:
+def test_a_training_that_somebody_kills_is_a_failure_with_the_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     threads: list[str] = []
 
     def kill() -> None:
