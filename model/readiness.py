@@ -211,6 +211,23 @@ def standing_of(past: Past, said: Floats, known_s: int) -> Standing:
     )
 
 
+def admitted_after(past: Past, said: Floats, baseline: Floats, start_ms: int, end_ms: int) -> float:
+    """Days from a start until all criteria hold for the first time, looked at daily; infinite: not until ``end_ms``."""
+    look_ms = np.arange(start_ms + DAY_MS, end_ms + 1, DAY_MS)
+    first = np.full(len(look_ms), np.searchsorted(past.epochs.base_ms, start_ms))
+    last = np.searchsorted(past.epochs.base_ms + past.topic.horizon_ms, look_ms, side="right")
+    found = looks(
+        past.truth - baseline,
+        said - baseline,
+        first,
+        np.maximum(last, first + 1),
+        horizon_min=past.topic.horizon_min,
+        ratio=past.epochs.ratio,
+    )
+    passed = _all(found)
+    return float(np.argmax(passed)) + 1 if passed.any() else math.inf
+
+
 def _records(past: Past, begin: int) -> tuple[Ints, Ints, Ints, Ints]:
     """Start and look of each record in days, its first epoch and the one after its last; the longest comes first."""
     base_ms = past.epochs.base_ms[begin:]

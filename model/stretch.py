@@ -57,8 +57,8 @@ class Stretch:
             IncompatibleModel: it is something else, a number is not finite, or the factor is below 1.
         """
         try:
-            stretch = cls(**{str(name): float(number) for name, number in dict(value).items()})
-        except (TypeError, ValueError) as error:
+            stretch = cls(**{str(name): float(number) for name, number in value.items()})
+        except (AttributeError, TypeError, ValueError) as error:
             raise IncompatibleModel(f"a stretch is numbers by name, was {value!r}; train again") from error
         if not all(math.isfinite(number) for number in asdict(stretch).values()) or stretch.factor < 1:
             raise IncompatibleModel(f"a stretch is of finite numbers, its factor 1 or more, was {value!r}; train again")

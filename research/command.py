@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.table import Table
+from rich.console import RenderableType
 
 from core.clock import SystemClock
 from core.errors import ConfigError
@@ -161,7 +161,7 @@ def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
     return lines
 
 
-def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show) -> list["Table | str"]:
+def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[RenderableType]:
     """Do it; returns what the terminal, of a width in columns, shows at the end."""
     records = run(walk, recording, folder, show)
     show(1, 1, "report")

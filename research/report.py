@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from core.clock import iso
 from core.files import replace_file
@@ -114,7 +116,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
+def tables(report: Mapping[str, Any], folder: Path) -> list[RenderableType]:
     """What the terminal shows, part by part."""
     baselines = list(report["baselines"])
     table = _table("loss", "rows", "served", "DM p", "newest", "criteria")
@@ -132,12 +134,12 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[Table | str]:
         met = f"{criteria_met(one, SERVED)}/{len(CRITERIA)}"
         table.add_row(*asked, one["loss"], f"{one['rows']:,}", ratios[SERVED], p, ratios[NEWEST], met)
         beside.add_row(*asked, ratios[SERVED], *(ratios.get(name, "") for name in baselines))
-    said: list[Table | str] = [
+    said: list[RenderableType] = [
         *([report["prices"]] if report["simulated"] else []),
         report["span"]["words"],
         *(f"{topic_words(one)}: {one['verdict']['words']}" for one in report["topics"]),
         *(["\nadmission to mainnet of what was served"] if report["topics"] else []),
-        *(f"{topic_words(one)}: {one['admission']['words']}" for one in report["topics"]),
+        *(Text(f"{topic_words(one)}: {one['admission']['words']}") for one in report["topics"]),
         "\nloss over the naive forecast's on the same rows, below 1 is better",
         table,
     ]
