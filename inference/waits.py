@@ -46,10 +46,9 @@ class Waits:
         Raises:
             TooEarly: it is not.
         """
-        setting = topic.wait or self.setting
+        setting, silent_ms = topic.wait or self.setting, self._silent_ms(topic, height, asked_ms)
         if setting == "0" or base.source not in SURE:
             return
-        silent_ms = self._silent_ms(topic, height, asked_ms)
         if (due_ms := self._due_ms(topic, height, base, setting, silent_ms, asked_ms, now_ms)) > now_ms:
             raise TooEarly(due_ms)
 
@@ -57,13 +56,10 @@ class Waits:
         self, topic: Topic, height: int, base: Base, setting: str, silent_ms: int, asked_ms: int, now_ms: int
     ) -> int:
         is_auto = setting == AUTO_WAIT
-        if base.source is BaseSource.CHAIN and is_auto and topic.network not in self.auto_nodes:
+        is_dry = base.source is BaseSource.DRY_RUN  # then an operator wants to see at once that a topic is answered
+        if is_auto and not is_dry and topic.network not in self.auto_nodes:
             return 0
-        if (
-            base.source is BaseSource.CHAIN
-            and topic.network in self.in_turn
-            and silent_ms > SILENT_EPOCHS * epoch_blocks(topic) * BLOCK_MS
-        ):
+        if (is_dry or topic.network in self.in_turn) and silent_ms > SILENT_EPOCHS * epoch_blocks(topic) * BLOCK_MS:
             return 0
         latest_ms = self._latest_ms(topic, height, base)
         if latest_ms is None and 0 <= now_ms - asked_ms < WINDOW_AWAITED_MS:

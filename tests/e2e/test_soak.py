@@ -156,7 +156,7 @@ class Load:
                 question = {"topic": str(topic.topic_id), "network": topic.network or "", "height": str(height)}
                 at_s = time.monotonic()
                 try:
-                    got = session.get(f"{self._url}/inference/{topic.token}", params=question, timeout=5)
+                    got = session.get(f"{self._url}/inference/{topic.token}", params=question, timeout=30)
                 except requests.RequestException as error:
                     self.failures.append(f"topic {topic.key} height {height}: {error!r}")
                     continue

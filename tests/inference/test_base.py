@@ -426,7 +426,9 @@ def test_a_node_that_may_not_wait_is_answered_at_once() -> None:
 
 def test_the_dry_run_node_s_window_is_known_without_a_chain() -> None:
     epoch = replace(RETURN_10M, epoch_length_blocks=12)
-    assert due_ms(waits("auto"), DRY_BASE, now_ms=ASKED_MS, topic=epoch) == NONCE_MS + 12 * BLOCK_MS - 15 * SECOND_MS
+    rule = waits("auto")
+    assert due_ms(rule, DRY_BASE, now_ms=ASKED_MS - MINUTE_MS, height=NONCE - 12, topic=epoch) is None
+    assert due_ms(rule, DRY_BASE, now_ms=ASKED_MS, topic=epoch) == NONCE_MS + 12 * BLOCK_MS - 15 * SECOND_MS
 
 
 def test_a_node_that_starts_its_topics_in_turn_is_not_held_after_a_silence() -> None:

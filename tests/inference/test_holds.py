@@ -40,6 +40,12 @@ def asked(pool: ThreadPoolExecutor, running: Node, path: str, count: int = 1) ->
     return questions
 
 
+def asked_before(running: Node, topic_id: int = 1) -> None:
+    """The first question after a silence is never held for its worth."""
+    answer = running.get(f"/inference/ETH?topic={topic_id}&height={HEIGHT - 1}")
+    assert (answer.status_code, answer.headers["X-Base-Source"]) == (200, "dry_run")
+
+
 def silence(running: Node, exchange: SimulatedExchange, clock: RunningClock) -> None:
     """Half a minute without a price: a price topic cannot be answered."""
     exchange.outage(LONG_S)
@@ -122,6 +128,7 @@ def test_beyond_the_most_it_is_answered_or_refused_at_once(
 ) -> None:
     waits = Waits(setting="50", chains={})
     with node(tmp_path, exchange, clock, patience_s=LONG_S, most_held=2, bases=BASES, waits=waits) as running:
+        asked_before(running)
         held = asked(pool, running, f"{PRICE}&height={HEIGHT}", 2)
         assert running.get(f"{PRICE}&height={HEIGHT + 1}").status_code == 200
         silence(running, exchange, clock)
@@ -136,6 +143,7 @@ def test_an_answer_that_is_worth_waiting_for_is_given_then_to_all_who_ask(
 ) -> None:
     waits = Waits(setting="30", chains={})
     with node(tmp_path, exchange, clock, bases=BASES, waits=waits) as running:
+        asked_before(running)
         questions = asked(pool, running, f"{PRICE}&height={HEIGHT}", 3)
         assert running.holds.held[Reason.WORTH] == 3
         clock.jump(15_000)  # to 25 s after the base
@@ -151,6 +159,7 @@ def test_an_answer_that_is_worth_waiting_for_is_given_then_to_all_who_ask(
 def test_who_does_not_want_to_wait_says_so(tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock) -> None:
     waits = Waits(setting="auto", chains={})
     with node(tmp_path, exchange, clock, bases=BASES, waits=waits) as running:
+        asked_before(running)
         assert running.get(f"{PRICE}&height={HEIGHT}&wait=0").status_code == 200
         assert running.get(PRICE).status_code == 200  # nor is a question without a height held
         assert running.lines == [] or all(line["held_ms"] == 0 for line in running.lines)
@@ -163,6 +172,7 @@ def test_at_the_end_what_waited_for_its_worth_is_answered_and_the_rest_refused(
     waits = Waits(setting="120", chains={})
     topics = (*TOPICS, return_10m)
     with node(tmp_path, exchange, clock, topics=topics, patience_s=LONG_S, bases=BASES, waits=waits) as running:
+        asked_before(running, 3)
         worth = asked(pool, running, f"/inference/ETH?topic=3&height={HEIGHT}")
         silence(running, exchange, clock)
         not_yet = asked(pool, running, PRICE)
