@@ -116,7 +116,8 @@ def test_the_first_start_trains_and_the_second_only_what_failed(start: Start) ->
     assert (state.panels["minute"].failures, state.panels["minute"].next_try_ms) == (0, None)
     assert (state.panels["hour"].failures, state.panels["hour"].next_run_ms is not None) == (1, True)
     assert state.panels["hour"].next_try_ms is not None
-    assert state.series.keys() == {"BTCUSDT-1m", "ETHUSDT-1m", "BTCUSDT-1h", "SOLUSDT-1h"}
+    minutes = {"BTCUSDT-1m", "ETHUSDT-1m", "SOLUSDT-1m"}  # the replay of an hour topic reads its minutes
+    assert state.series.keys() == {*minutes, "BTCUSDT-1h", "SOLUSDT-1h"}
     first.end()
 
     second = start(ETH, BTC, SOL_8H)
