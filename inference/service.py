@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 import structlog
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
@@ -47,7 +46,7 @@ from model.forecaster import (
     value,
 )
 from model.heads import LONGEST_LOOKBACK, Head, head_of, panel_of, panels_for
-from model.known import NOTHING, Known, known_of
+from model.known import NOTHING, Known
 from model.registry import Registry
 from model.stretch import NONE, Stretch
 
@@ -277,9 +276,11 @@ class InferenceService:
             forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
         ratio = self.truth_ratio(topic, now_ms)
         scored = ratio.value if ratio else 1.0
-        start = replace(outlook.starts.get(base.ms, UNKNOWN_START), price=price * scored)
+        stretch, start = self._stretch(topic, known), UNKNOWN_START
+        if stretch is not NONE:
+            start = replace(outlook.starts.get(base.ms, UNKNOWN_START), price=price * scored)
         return Made(
-            number=value(topic, forecast, anchor.price * scored, known, start, self._stretch(topic, known)),
+            number=value(topic, forecast, anchor.price * scored, known, start, stretch),
             forecast=forecast,
             anchor=anchor,
             reason=reason,
@@ -307,24 +308,29 @@ class InferenceService:
         if opening is None and asked and asked.may_hold and 0 <= now_ms - asked.ms < CANDLE_AWAITED_MS:
             raise StaleKlines(f"topic {topic.key}: the candle of {topic.symbol} that closed {iso(base.ms)} is awaited")
         if opening is None and (before := self._live.last_before(topic.symbol, base.ms)):
-            opening = Opening(venue=before.venue, closes=(before.price,), end_ms=base.ms)
+            opening = Opening(venue=before.venue, first=before.price, last=before.price, end_ms=base.ms)
         if opening is None:
             if topic.target is Target.PRICE:  # the anchor is all that is known, and it is there
                 return base, Known(elapsed_ms=max(0, anchor.asof_ms - base.ms)), math.nan
             return Base(ms=now_ms, source=BaseSource.ASKED, block_ms=base.block_ms), NOTHING, math.nan
-        newest = Price(price=opening.closes[-1], asof_ms=opening.end_ms, venue=opening.venue)
+        price, asof_ms = opening.last, opening.end_ms
         if (
             anchor.venue == opening.venue
-            and newest.asof_ms <= anchor.asof_ms
+            and opening.end_ms <= anchor.asof_ms
             and not is_ahead(anchor.asof_ms, now_ms)
             and not outlook.why_no_anchor(anchor)
         ):
-            newest = anchor
-        elsewhere = topic.target is Target.PRICE  # a price starts from its anchor, whoever told that
-        known = known_of(
-            np.array(opening.closes), newest.price, max(0, (anchor if elsewhere else newest).asof_ms - base.ms)
+            price, asof_ms = anchor.price, anchor.asof_ms
+        if topic.target is Target.PRICE:  # it starts from its anchor, whoever told that
+            asof_ms = anchor.asof_ms
+        known = Known(
+            elapsed_ms=max(0, asof_ms - base.ms),
+            minutes=opening.minutes,
+            total=opening.total,
+            squares=opening.squares,
+            running=math.log(price / opening.last),
         )
-        return base, known, opening.closes[0]
+        return base, known, opening.first
 
     def _stretch(self, topic: Topic, known: Known) -> Stretch:
         return self._stretches.of(topic, known) if self._stretches else NONE

@@ -435,12 +435,22 @@ def opening_of(minutes: Klines, since_ms: int, teller: Callable[[int], str]) -> 
     row = int(np.searchsorted(minutes.open_time_ms, first_ms))
     if row == len(minutes) or minutes.open_time_ms[row] != first_ms:
         return None
-    venue, closes = teller(first_ms), [float(minutes.close[row])]
-    for open_ms, close in zip(minutes.open_time_ms[row + 1 :], minutes.close[row + 1 :], strict=True):
-        if open_ms != first_ms + len(closes) * MINUTE_MS or teller(int(open_ms)) != venue:
+    venue, end = teller(first_ms), row + 1
+    for open_ms in minutes.open_time_ms[row + 1 :].tolist():
+        if open_ms != first_ms + (end - row) * MINUTE_MS or teller(open_ms) != venue:
             break
-        closes.append(float(close))
-    return Opening(venue=venue, closes=tuple(closes), end_ms=first_ms + len(closes) * MINUTE_MS)
+        end += 1
+    closes = minutes.close[row:end]
+    returns = np.diff(np.log(closes))
+    return Opening(
+        venue=venue,
+        first=float(closes[0]),
+        last=float(closes[-1]),
+        end_ms=first_ms + len(closes) * MINUTE_MS,
+        minutes=len(returns),
+        total=float(returns.sum()),
+        squares=float(returns @ returns),
+    )
 
 
 def _ignore(_: int) -> None:

@@ -26,8 +26,12 @@ class Opening:
     """How prices went on since a moment: one venue's closes, without a hole."""
 
     venue: str  # that told all of them; empty where there is but one
-    closes: tuple[float, ...]  # the price at that moment, and the close of each whole minute since
-    end_ms: int  # when the last of them was
+    first: float  # the price at that moment
+    last: float  # the close of the newest whole minute since; ``first`` where none has closed
+    end_ms: int  # when that was
+    minutes: int = 0  # that have closed since
+    total: float = 0.0  # sum of their log-returns
+    squares: float = 0.0  # sum of the squares of these
 
 
 class MarketData(Protocol):

@@ -7,10 +7,8 @@ the minute that is running is known up to the newest price.
 Every number may be one of a single question, or an array with a row for each of many.
 """
 
-import math
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from core.clock import MINUTE_MS
 from market.klines import Floats, Ints
@@ -40,33 +38,16 @@ class Known:
 
     def share_left(self, horizon_min: int) -> Number:
         """The part of the interval that is not known, from 1 at its base to 0 at its end."""
-        share: Number = np.maximum(0.0, 1.0 - self.elapsed_ms / (horizon_min * MINUTE_MS))
+        share: Number = _not_below_0(1.0 - self.elapsed_ms / (horizon_min * MINUTE_MS))
         return share
 
 
 NOTHING = Known()
 
 
-def known_of(closes: Floats, newest: float, elapsed_ms: int) -> Known:
-    """What prices tell of one interval.
-
-    Args:
-        closes: ``(minutes + 1,)`` the base price, and the close of each whole minute since; one venue's raw prices.
-        newest: the newest price of the same venue, in the same currency; the last close where there is none.
-        elapsed_ms: from the base to the moment of ``newest``.
-
-    >>> known = known_of(np.array([100.0, 110.0]), 121.0, 90_000)
-    >>> known.minutes, round(known.total, 4), round(known.moved, 4), float(known.share_left(15))
-    (1, 0.0953, 0.1906, 0.9)
-    """
-    returns = np.diff(np.log(closes))
-    return Known(
-        elapsed_ms=elapsed_ms,
-        minutes=len(returns),
-        total=float(returns.sum()),
-        squares=float(returns @ returns),
-        running=math.log(newest / float(closes[-1])),
-    )
+def _not_below_0(value: Any) -> Any:
+    """``max(value, 0)`` of one number or many; numpy's own takes a microsecond for one, and a question waits for it."""
+    return (abs(value) + value) / 2
 
 
 def whole_return(known: Known, forecast: Number, horizon_min: int) -> Number:
@@ -85,12 +66,12 @@ def whole_volatility(known: Known, forecast: Number, horizon_min: int, kind: Kin
         kind: VOLATILITY about the mean with ``n - 1``, or RMS about zero.
     """
     # A price of before the last close tells nothing of the minute that is running.
-    running_min = np.maximum(0.0, np.divide(known.elapsed_ms, MINUTE_MS) - known.minutes)
-    rest = np.maximum(0.0, horizon_min - known.minutes - running_min) * np.square(forecast)
-    squares = known.squares + np.square(known.running) + rest
+    running_min = _not_below_0(known.elapsed_ms / MINUTE_MS - known.minutes)
+    rest = _not_below_0(horizon_min - known.minutes - running_min) * forecast**2
+    squares = known.squares + known.running**2 + rest
     if kind is Kind.RMS:
-        volatility: Number = np.sqrt(squares / horizon_min)
+        volatility: Number = (squares / horizon_min) ** 0.5
         return volatility
-    about_mean = squares - (np.square(known.moved) + rest) / horizon_min
-    volatility = np.sqrt(np.maximum(0.0, about_mean) / (horizon_min - 1))
+    about_mean = squares - (known.moved**2 + rest) / horizon_min
+    volatility = (_not_below_0(about_mean) / (horizon_min - 1)) ** 0.5
     return volatility

@@ -6,7 +6,7 @@ import pytest
 from core.clock import MINUTE_MS
 from market.klines import Floats
 from model.heads import Kind, volatility_of
-from model.known import NOTHING, Known, known_of, whole_return, whole_volatility
+from model.known import NOTHING, Known, whole_return, whole_volatility
 
 HORIZON = 15
 
@@ -16,6 +16,18 @@ def walk(seed: int, minutes: int = HORIZON) -> Floats:
     moves = np.random.default_rng(seed).normal(1e-4, 1e-3, minutes)
     closes: Floats = 100 * np.exp(np.concatenate([[0.0], np.cumsum(moves)]))
     return closes
+
+
+def known_of(closes: Floats, newest: float, elapsed_ms: int) -> Known:
+    """What the base price, the closes of the whole minutes since, and the newest price tell."""
+    returns = np.diff(np.log(closes))
+    return Known(
+        elapsed_ms=elapsed_ms,
+        minutes=len(returns),
+        total=float(returns.sum()),
+        squares=float(returns @ returns),
+        running=float(np.log(newest / closes[-1])),
+    )
 
 
 @pytest.mark.parametrize("kind", [Kind.VOLATILITY, Kind.RMS])
