@@ -133,9 +133,13 @@ class Listings:
 
     Args:
         stop: set when the process is to end.
+        logs_doubts: whether a symbol that no venue trades is logged; beside inference the updater need not say so too.
     """
 
-    def __init__(self, venues: Sequence[Venue], topics: Iterable[Topic], stop: threading.Event) -> None:
+    def __init__(
+        self, venues: Sequence[Venue], topics: Iterable[Topic], stop: threading.Event, *, logs_doubts: bool = True
+    ) -> None:
+        self._logs_doubts = logs_doubts
         self._venues = tuple(venues)
         self._pairs = {(pair.symbol, pair.token): pair for pair in pairs_of(topics)}
         self._said: set[str] = set()
@@ -170,7 +174,7 @@ class Listings:
                 why, told = pair.contradiction or pair.doubt, {"symbol": pair.symbol, "token": pair.token}
                 if pair.contradiction:
                     log.error("symbol_contradicted", **told, reason=why, remedy=pair.remedy)
-                else:
+                elif self._logs_doubts:
                     log.warning("symbol_doubted", **told, reason=why, remedy=pair.remedy)
         return all(pair.asked_of_all for pair in waiting)
 

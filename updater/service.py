@@ -405,7 +405,7 @@ def open_updater(
         market = market_from(settings, waiting, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
         for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry sweep theirs when they write
             leftover.unlink(missing_ok=True)
-        listings = Listings(market.venues, topics, stop)
+        listings = Listings(market.venues, topics, stop, logs_doubts=False)
         listings.start()
         yield Updater(
             settings=settings,

@@ -101,6 +101,7 @@ class Inference:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         limits = {"MAX_ANCHOR_AGE_S": str(MAX_ANCHOR_AGE_S), "CONFIG_FILE": str(config), "LOG_LEVEL": "warning"}
+        limits["BASE_RULE"] = "asked"  # heights are counted from 1 here, and tell no time
         environment = simulated_environment(exchange, folder, port, **limits)
         self.log = folder / "inference.log"
         with self.log.open("wb") as output:

@@ -132,7 +132,7 @@ def test_without_a_venue_it_is_alive_says_what_is_missing_and_ends_in_time(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as venue:
         url = f"http://127.0.0.1:{venue.getsockname()[1] if silent else free_port()}"
-        with running(environment(tmp_path, url), tmp_path / "log") as process:
+        with running(environment(tmp_path, url, ANSWER_PATIENCE_S="0"), tmp_path / "log") as process:
             eventually(lambda: process.answers("/healthz"), 60, "/healthz")
             assert probe(["readyz", "--wait", "0.1", "--url", process.url]) == 1
             assert "topic allora-testnet-1/1" in capsys.readouterr().err

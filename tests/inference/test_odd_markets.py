@@ -68,6 +68,7 @@ def serving(folder: Path, venue: Venue, **changes: str) -> Iterator[str]:
             "MARKET_VENUES": "binance",
             "BINANCE_WS_URLS": f"ws://127.0.0.1:{free_port()}",
             "PORT": str(free_port()),
+            "ANSWER_PATIENCE_S": "0",  # what is refused is looked at, at once
             **changes,
         },
     )
