@@ -84,6 +84,9 @@ _NO_SUCH_KEY = """<?xml version="1.0" encoding="UTF-8"?>
 <Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"""
 
 
+_MAKING = threading.Lock()  # pydantic's schemas of the routes cannot be made by two threads at once
+
+
 class SimulatedExchange:
     """The exchange, served by a thread of this process while its ``with`` block lasts.
 
@@ -118,7 +121,9 @@ class SimulatedExchange:
         )
         self._archive = lru_cache(maxsize=4)(self._make_archive)
         self._streams = Streams(lambda: self.tape, self._clock, lifetime_s=stream_lifetime_s)
-        self._faults = Faults(self._application(), self._streams, self._clock)
+        with _MAKING:
+            application = self._application()
+        self._faults = Faults(application, self._streams, self._clock)
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
