@@ -1,18 +1,21 @@
 """Days until a worker would be admitted, beside what must be reached and what is aimed at: January to March 2024.
 
-    python -m benchmarks.admission --data FOLDER [--out FOLDER] [--walk FOLDER]
+    python -m benchmarks.admission --data FOLDER [--out FOLDER] [--walk FOLDER] [--waits]
 
 FOLDER holds Parquet klines named SYMBOL-INTERVAL-*.parquet, minutes of BTC, ETH and SOL from September 2023 on. Epochs
 of five minutes; records begin on 1 January and every tenth day after it, and are looked at daily. The stretch is fitted
 each midnight by what had come true by then. A return is answered by its known part alone, as it is served where no
 network has an edge. A volatility is answered by the networks of a walk forward, trained anew every 30 days, as the gate
 lets them through; half an hour. --walk reads the rows of such a walk, made before.
+
+--waits prints a table by the moment of the answer in place of all that. Nonce blocks are simulated; a volatility's rest
+is the naive forecast, and the networks' only with --walk.
 """
 
 import argparse
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,11 +27,11 @@ from core.files import replace_json
 from core.logs import configure_logging
 from core.settings import Objective
 from core.topic import Target, Topic
-from market.klines import Floats, Klines
+from market.klines import Floats, Ints, Klines
 from model.heads import panels_for
-from model.readiness import admitted_after, baselines
+from model.readiness import SHOWN_MIN, admitted_after, baselines
 from model.records import looks
-from model.replay import Past, answers, epochs_between, held, past_of
+from model.replay import BLOCK_MS, Epochs, Past, answers, epochs_between, held, past_of
 from model.stretch_fit import stretched
 from model.windows import Rows
 from research.backtest import run
@@ -43,6 +46,10 @@ STARTS, EVERY_DAYS = 9, 10
 WALKS, WALK_DAYS, LOOKS = 200, 37, 30  # random ones; seven days of each to fit a stretch on
 ERRORS = {15: 0.935, 20: 0.948, 60: 0.981}  # squared, over the plain naive forecast's
 LEVEL_ERROR, LEVEL_AIM = 0.68, 0.63
+JITTER_MS = 1000  # a simulated block takes 4 to 6 s; an epoch of 60 then drifts 4.5 s over the minute
+ASKED_AFTER_MS = 3000  # of the nonce block: when the node asks
+WAITS_S = (0, 30, 60, 120)
+CHAINS = 5  # simulated ones: where the bases fall decides about days as much as the wait does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +130,7 @@ def errors(klines: Mapping[str, Klines]) -> list[Line]:
         ratios = []
         for token in TOKENS:
             past = replayed(topic_of(token, Target.LOG_RETURN, horizon_min), klines[f"{token}USDT"])
-            scored, said = in_span(past), answers(past, klines[f"{token}USDT"], None, 1)
-            ratios.append(float(np.mean((past.truth - said)[scored] ** 2) / np.mean(past.truth[scored] ** 2)))
+            ratios.append(squared_error(past, answers(past, klines[f"{token}USDT"], None, 1)))
         what = f"squared error over plain naive, {horizon_min} min, loss, 60 s known"
         lines.append(Line(what=what, must=f"{must}", aim="below", measured=shares(ratios), reached=max(ratios) <= must))
     return lines
@@ -137,6 +143,16 @@ def in_span(past: Past) -> Rows:
     )
 
 
+def squared_error(past: Past, said: Floats) -> float:
+    """Over the plain naive forecast's; of volatility that of the level."""
+    scored = in_span(past)
+    scored = scored[np.isfinite(said[scored])]
+    said, truth, naive = said[scored], past.truth[scored], np.zeros(len(scored))
+    if past.head.kind.is_volatility:
+        said, truth, naive = (past.base[scored] * np.exp(change) for change in (said, truth, naive))
+    return float(np.mean((said - truth) ** 2) / np.mean((naive - truth) ** 2))
+
+
 def shares(ratios: Sequence[float]) -> str:
     return " / ".join(f"{ratio:.3f}" for ratio in ratios)
 
@@ -147,11 +163,8 @@ def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Line]
     for token in TOKENS:
         minutes = klines[f"{token}USDT"]
         past = replayed(topic_of(token, Target.VOLATILITY, 15), minutes)
-        mine = rows.filter(pl.col("topic") == str(TOKENS.index(token) + 1)).sort("open_time_ms")
-        close_ms = mine["open_time_ms"].to_numpy() + MINUTE_MS
         for name, level_errors in levels.items():
-            column = mine[name].to_numpy().astype(np.float64) if name in mine.columns else None
-            rest = None if column is None else held(column, close_ms, minutes, MINUTE_MS)
+            rest = rest_of(rows, token, name, minutes) if name in rows.columns else None
             for known_min, most, aim in ((1, 2.0, "1"), (0, 7.0, "3")):
                 unstretched = answers(past, minutes, rest, known_min)
                 said = stretched(past, unstretched, known_min, Objective.ADMISSION).answers
@@ -167,11 +180,7 @@ def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Line]
                         )
                     )
                 if known_min:
-                    scored = in_span(past)
-                    scored = scored[np.isfinite(unstretched[scored])]
-                    level, truth = (past.base * np.exp(values) for values in (unstretched, past.truth))
-                    mean = np.mean((level - truth)[scored] ** 2) / np.mean((past.base - truth)[scored] ** 2)
-                    level_errors.append(float(mean))
+                    level_errors.append(squared_error(past, unstretched))
     for name, ratios in levels.items():
         what = f"level error of volatility 15 min over naive, 60 s known, {name}"
         reached = max(ratios) <= LEVEL_ERROR if name == "served" else None
@@ -179,6 +188,13 @@ def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Line]
             Line(what=what, must=f"{LEVEL_ERROR}", aim=f"{LEVEL_AIM}", measured=shares(ratios), reached=reached)
         )
     return lines
+
+
+def rest_of(rows: pl.DataFrame, token: str, name: str, minutes: Klines) -> Floats:
+    """What a contender of the walk forward said at each candle of a token."""
+    mine = rows.filter(pl.col("topic") == str(TOKENS.index(token) + 1)).sort("open_time_ms")
+    close_ms = mine["open_time_ms"].to_numpy() + MINUTE_MS
+    return held(mine[name].to_numpy().astype(np.float64), close_ms, minutes, MINUTE_MS)
 
 
 def random_walks(_klines: Mapping[str, Klines]) -> list[Line]:
@@ -215,6 +231,73 @@ def random_walk(seed: int) -> Klines:
     )
 
 
+def nonces_between(start_ms: int, end_ms: int, seed: int) -> Ints:
+    """Simulated times of the nonce blocks, one each epoch."""
+    rng, epochs = np.random.default_rng(seed), (end_ms - start_ms) // (EPOCH_BLOCKS * BLOCK_MS)
+    blocks_ms = rng.uniform(BLOCK_MS - JITTER_MS, BLOCK_MS + JITTER_MS, (epochs, EPOCH_BLOCKS))
+    nonce_ms = (start_ms + rng.uniform(0, MINUTE_MS) + np.cumsum(blocks_ms.sum(axis=1))).astype(np.int64)
+    return nonce_ms[nonce_ms < end_ms]
+
+
+def known_minutes(nonce_ms: Ints, wait_s: int) -> Ints:
+    """Whole minutes of each interval that have closed when it is answered: as asked, or so long after the base."""
+    asked_ms = nonce_ms % MINUTE_MS + ASKED_AFTER_MS
+    return np.maximum(asked_ms, 1000 * wait_s) // MINUTE_MS
+
+
+def waited(topic: Topic, klines: Klines, rest: Floats | None, nonce_ms: Ints, wait_s: int) -> tuple[Past, Floats]:
+    """The epochs of nonce blocks, and what is answered after a wait, unstretched."""
+    length_ms = EPOCH_BLOCKS * BLOCK_MS
+    epochs = Epochs(
+        number=np.arange(len(nonce_ms)),
+        base_ms=nonce_ms // MINUTE_MS * MINUTE_MS,
+        length_ms=length_ms,
+        ratio=max(1, round(topic.horizon_ms / length_ms)),
+    )
+    past = past_of(topic, klines, epochs)
+    said = [answers(past, klines, rest, known_min) for known_min in SHOWN_MIN]
+    return past, np.choose(known_minutes(nonce_ms, wait_s), said)
+
+
+def waits(klines: Mapping[str, Klines], rows: pl.DataFrame | None) -> Iterator[str]:
+    """The lines of a Markdown table, BTC / ETH / SOL in each cell; errors are means over the chains."""
+    chains = [nonces_between(int(klines["BTCUSDT"].open_time_ms[0]), ms(LAST), seed) for seed in range(CHAINS)]
+    rests = ("naive rest",) if rows is None else ("naive rest", "networks")
+    heads = [f"{minutes} min return: {what}" for minutes in (15, 20) for what in ("squared error", "days (never)")]
+    heads += [f"15 min volatility: level error, {name}" for name in rests]
+    yield f"| answered | epochs with 0 / 1 / 2 minutes known | {' | '.join(heads)} |"
+    yield "|---" * (2 + len(heads)) + "|"
+    for wait_s in WAITS_S:
+        known_min = np.concatenate([known_minutes(nonce_ms, wait_s) for nonce_ms in chains])
+        cells = [f"base + {wait_s} s" if wait_s else "at once"]
+        cells.append(" / ".join(f"{np.mean(known_min == minutes):.0%}" for minutes in SHOWN_MIN))
+        for horizon_min in (15, 20):
+            ratios, days = [], list[list[float]]()
+            for token in TOKENS:
+                topic = topic_of(token, Target.LOG_RETURN, horizon_min)
+                replays = [waited(topic, klines[topic.symbol], None, nonce_ms, wait_s) for nonce_ms in chains]
+                ratios.append(mean_error(replays))
+                days.append([])
+                for past, unstretched in replays:
+                    said = stretched(past, unstretched, int(known_min.min()), Objective.ADMISSION).answers
+                    days[-1] += days_of(past, said, past.fitted)
+            medians = " / ".join(told([float(np.median(of_token))]) for of_token in days)
+            cells += [shares(ratios), f"{medians} ({' / '.join(f'{sum(map(math.isinf, one))}' for one in days)})"]
+        for name in rests:
+            ratios = []
+            for token in TOKENS:
+                topic = topic_of(token, Target.VOLATILITY, 15)
+                minutes = klines[topic.symbol]
+                rest = rest_of(rows, token, "served", minutes) if rows is not None and name == "networks" else None
+                ratios.append(mean_error([waited(topic, minutes, rest, nonce_ms, wait_s) for nonce_ms in chains]))
+            cells.append(shares(ratios))
+        yield f"| {' | '.join(cells)} |"
+
+
+def mean_error(replays: Sequence[tuple[Past, Floats]]) -> float:
+    return float(np.mean([squared_error(past, said) for past, said in replays]))
+
+
 def served(data: Path, out: Path, walked: Path | None) -> pl.DataFrame:
     """The rows of a walk forward of the volatility topics, a minute apart."""
     if walked:
@@ -245,6 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet klines")
     parser.add_argument("--out", type=Path, help="where the walk is kept; one that was cut off goes on there")
     parser.add_argument("--walk", type=Path, help="a walk made before, whose rows are read as they are")
+    parser.add_argument("--waits", action="store_true", help="print the table by the moment of the answer alone")
     given = parser.parse_args(arguments)
     configure_logging("info", service="benchmark", simulated=False)
     out = given.out or Path(tempfile.mkdtemp(prefix="admission-"))
@@ -255,6 +339,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         symbol: run.between(ms("2023-09-01"), ms(LAST)) for (symbol, length), run in recording.series.items()
         if length == MINUTE_MS
     }  # fmt: skip
+
+    if given.waits:
+        for row in waits(klines, served(given.data, out, given.walk) if given.walk else None):
+            print(row, flush=True)
+        return
 
     def last(klines: Mapping[str, Klines]) -> list[Line]:
         return volatilities(klines, served(given.data, out, given.walk))

@@ -6,7 +6,7 @@ would not say (or only long after the start), is one line that names file, key, 
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +15,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from core.errors import ConfigError
 from core.json_node import EXAMPLE, JsonObject, read_json
 from core.json_node import JsonNode as _Node
-from core.node_rules import PUBLIC_NETWORKS, NodeVersions, Severity, findings, named_version, told_version
+from core.node_rules import (
+    PUBLIC_NETWORKS,
+    NodeVersions,
+    Severity,
+    findings,
+    named_version,
+    takes_held_answers,
+    told_version,
+)
 from core.settings import AUTO_WAIT, BaseRule, Objective, wait_s
 from core.topic import (
     CLASSIFICATION,
@@ -111,7 +119,7 @@ def _entries(
     refused: list[str] = []
     for node in entries.items():
         try:
-            read.append((node, _topic(node, network)))
+            read.append((node, replace(_topic(node, network), held=takes_held_answers(nodes[network]))))
         except ConfigError as error:
             refused.append(str(error))
     if refused:

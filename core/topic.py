@@ -94,6 +94,7 @@ class Topic:
     base: str | None = None  # Base of its parameters, a BaseRule; None is BASE_RULE
     wait: str | None = None  # Wait, likewise: seconds after the base or auto; None is ANSWER_WAIT
     objective: str | None = None  # Objective, likewise; None is OBJECTIVE
+    held: bool = True  # whether the node that asks is known to wait for an answer without a time limit
     network: str | None = None  # chain id; None when the config does not say
     epoch_length_blocks: int | None = None  # from the catalogue; None for a topic it does not know
     endpoint: str = ""  # InferenceEndpoint with the node's placeholders in it

@@ -20,7 +20,7 @@ from core.errors import ConfigError
 from core.files import DISK_REFUSES
 from core.listener import handed_over, listen
 from core.logs import configure_logging
-from core.node_rules import starts_in_turn, takes_held_answers
+from core.node_rules import starts_in_turn
 from core.processes import RUN, say_ready
 from core.settings import AUTO_WAIT, Market, Settings, load_settings, settings_warnings
 from core.topic import Target, Topic
@@ -206,21 +206,18 @@ def _chains_from(settings: Settings, config: Config, clock: Clock) -> dict[str |
 
 def _waits_from(settings: Settings, config: Config, chains: Mapping[str | None, Follower]) -> Waits:
     """How long answers are held for their worth; says where ``auto`` holds none, and what that costs."""
-    held = frozenset(network for network, versions in config.nodes.items() if takes_held_answers(versions))
     if settings.answer_wait == AUTO_WAIT:
-        for network in sorted(str(network) for network in chains if network not in held):
+        for network in sorted(
+            {str(topic.network) for topic in config.topics if topic.network in chains and not topic.held}
+        ):
             log.info(
                 "answers_not_held",
                 network=network,
                 reason=f"whether {config.nodes[network].said} waits for an answer without a time limit is not known",
                 remedy="each second that an answer may wait is worth more than any network: try ANSWER_WAIT=45",
             )
-    return Waits(
-        setting=settings.answer_wait,
-        chains=chains,
-        auto_nodes=held,
-        in_turn=frozenset(network for network, versions in config.nodes.items() if starts_in_turn(versions)),
-    )
+    in_turn = frozenset(network for network, versions in config.nodes.items() if starts_in_turn(versions))
+    return Waits(setting=settings.answer_wait, chains=chains, in_turn=in_turn)
 
 
 def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, clock: Clock) -> TruthFeed | None:

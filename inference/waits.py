@@ -29,14 +29,12 @@ class Waits:
     Args:
         setting: ANSWER_WAIT, for topics that have no Wait of their own.
         chains: followers by chain id; they tell when a window ends.
-        auto_nodes: chain ids of which the node is known to set no limit on an answer; ``auto`` is 0 for the others.
         in_turn: chain ids whose node starts its topics one after the other: there the first question after a silence
             is not held.
     """
 
     setting: str
     chains: Mapping[str | None, Chain]
-    auto_nodes: frozenset[str | None] = frozenset()
     in_turn: frozenset[str | None] = frozenset()
     _asked: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # Topic.key: height, when, and that before
 
@@ -57,7 +55,7 @@ class Waits:
     ) -> int:
         is_auto = setting == AUTO_WAIT
         is_dry = base.source is BaseSource.DRY_RUN  # then an operator wants to see at once that a topic is answered
-        if is_auto and not is_dry and topic.network not in self.auto_nodes:
+        if is_auto and not is_dry and not topic.held:
             return 0
         if (is_dry or topic.network in self.in_turn) and silent_ms > SILENT_EPOCHS * epoch_blocks(topic) * BLOCK_MS:
             return 0

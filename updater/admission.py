@@ -4,13 +4,16 @@ A network is asked about candles alone that came after all that it was trained, 
 before is not known any more, and there the naive forecast answers that knows what is known: nothing is in-sample.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
 
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock
+from core.dry_run import window_blocks
 from core.errors import IncompatibleModel, UnusableForecast
+from core.processes import RUN
 from core.settings import AUTO_WAIT, LONGEST_WAIT_S, Settings, wait_s
 from core.topic import Topic
 from market.klines import Floats, Ints, Klines
@@ -26,7 +29,7 @@ from model.windows import build
 
 REPLAYED_DAYS = 90
 ASKED_DAYS = 14  # of the newest candles, at most, a network is asked about: two minutes on one core for ten symbols
-AUTO_WINDOW_BLOCKS, LANDING_S = 60, 15.0  # of a window that nobody has told; from an answer to its place in a block
+LANDING_S = 15.0  # from an answer to its place in a block
 
 log = structlog.get_logger()
 
@@ -65,16 +68,20 @@ def refresh_admission(
     write_admission(settings.data_dir, now_ms, entries)
 
 
-def guaranteed_s(topic: Topic, setting: str) -> float:
+def guaranteed_s(topic: Topic, settings: Settings, *, dry_run: bool) -> float:
     """Seconds of the interval that are surely known when a topic is answered, by its Wait or ANSWER_WAIT.
 
-    The window of ``auto`` is the dry-run node's: an epoch, five minutes at most.
+    The window of ``auto`` is taken to be as long as the dry-run node's: an epoch, five minutes at most.
+
+    Args:
+        dry_run: True under ``birnn run``, whose node's heights tell the base without a chain.
     """
-    wait = topic.wait or setting
+    wait = topic.wait or settings.answer_wait
+    if not dry_run and (settings.rpc_urls == "none" or (wait == AUTO_WAIT and not topic.held)):
+        return 0.0  # nothing is held then
     if wait != AUTO_WAIT:
         return min(wait_s(wait), LONGEST_WAIT_S)
-    window_blocks = min(AUTO_WINDOW_BLOCKS, topic.epoch_length_blocks or AUTO_WINDOW_BLOCKS)
-    return max(0.0, min(window_blocks * BLOCK_MS / SECOND_MS - LANDING_S, LONGEST_WAIT_S))
+    return max(0.0, min(window_blocks(topic) * BLOCK_MS / SECOND_MS - LANDING_S, LONGEST_WAIT_S))
 
 
 Rest = tuple[Floats, Ints]  # (N,) forecasts in the head's unit, (N,) when the candle closed that each was made after
@@ -85,7 +92,7 @@ def _entry(topic: Topic, klines: Klines, rest: Rest | None, plan: PanelPlan, set
         topic,
         klines,
         held(*rest, klines, plan.panel.interval_ms) if rest else None,
-        known_s=guaranteed_s(topic, settings.answer_wait),
+        known_s=guaranteed_s(topic, settings, dry_run=RUN in os.environ),
         objective=objective_of(topic, settings.objective),
     )
 

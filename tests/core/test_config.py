@@ -85,6 +85,7 @@ def test_the_node_v06_schema(read: Read) -> None:
     (topic,) = read(old)
     assert topic == Topic(
         topic_id=1,
+        held=False,  # its sources were not read for a time limit
         token="ETH",
         symbol="ETHUSDT",
         target=Target.PRICE,

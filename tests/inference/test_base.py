@@ -371,12 +371,11 @@ CHAIN_BASE = Base(ms=NONCE_MS // MINUTE_MS * MINUTE_MS, source=BaseSource.CHAIN,
 DRY_BASE = replace(CHAIN_BASE, source=BaseSource.DRY_RUN)
 
 
-def waits(setting: str, chain: Told | None = None, *, auto: bool = True, in_turn: bool = False) -> Waits:
+def waits(setting: str, chain: Told | None = None, *, in_turn: bool = False) -> Waits:
     network = frozenset({NETWORK})
     return Waits(
         setting=setting,
         chains={NETWORK: chain} if chain else {},
-        auto_nodes=network if auto else frozenset(),
         in_turn=network if in_turn else frozenset(),
     )
 
@@ -416,12 +415,10 @@ def test_only_a_base_that_is_sure_is_worth_waiting_for(source: BaseSource) -> No
 
 
 def test_a_node_that_may_not_wait_is_answered_at_once() -> None:
-    assert due_ms(waits("auto", Told(ends={NONCE: NONCE + 60}), auto=False), CHAIN_BASE, now_ms=ASKED_MS) is None
-    own = replace(RETURN_10M, wait="45")
-    given = due_ms(
-        waits("auto", Told(ends={NONCE: NONCE + 60}), auto=False), CHAIN_BASE, now_ms=ASKED_MS - 20_000, topic=own
-    )
-    assert given == CHAIN_BASE.ms + 45_000
+    rule, asked = waits("auto", Told(ends={NONCE: NONCE + 60})), replace(RETURN_10M, held=False)
+    assert due_ms(rule, CHAIN_BASE, now_ms=ASKED_MS, topic=asked) is None
+    early_ms, own = CHAIN_BASE.ms + 40_000, replace(asked, wait="45")  # unless somebody has tried it
+    assert due_ms(rule, CHAIN_BASE, now_ms=early_ms, topic=own) == CHAIN_BASE.ms + 45_000
 
 
 def test_the_dry_run_node_s_window_is_known_without_a_chain() -> None:

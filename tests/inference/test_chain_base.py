@@ -47,7 +47,7 @@ def follower(chain: FakeChain, clock: RunningClock) -> Iterator[Follower]:
 def running(tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock, follower: Follower) -> Iterator[Node]:
     chains = {NETWORK: follower}
     bases = Bases(rule=BaseRule.MINUTE, node_delay_ms=4_000, chains=chains)
-    waits = Waits(setting="auto", chains=chains, auto_nodes=frozenset({NETWORK}))
+    waits = Waits(setting="auto", chains=chains)
     with node(tmp_path, exchange, clock, topics=TOPICS, bases=bases, waits=waits, patience_s=10.0) as running:
         yield running
 

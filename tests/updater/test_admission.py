@@ -77,9 +77,20 @@ def test_minutes_are_fetched_of_topics_that_no_minute_network_serves(published: 
     ("wait", "blocks", "known_s"),
     [("auto", 60, 120), ("auto", 12, 45), ("auto", 2, 0), ("0", 60, 0), ("45", 60, 45)],
 )
-def test_what_a_wait_guarantees(wait: str, blocks: int, known_s: float) -> None:
-    assert guaranteed_s(replace(BTC, epoch_length_blocks=blocks), wait) == known_s
-    assert guaranteed_s(replace(BTC, epoch_length_blocks=blocks, wait=wait), "7") == known_s
+@pytest.mark.parametrize("own", [True, False])
+def test_what_a_wait_guarantees(wait: str, blocks: int, known_s: float, own: bool) -> None:
+    settings = load_settings(answer_wait="7" if own else wait)
+    asked = replace(BTC, epoch_length_blocks=blocks, wait=wait if own else None)
+    assert guaranteed_s(asked, settings, dry_run=False) == known_s
+
+
+def test_where_nothing_is_held_nothing_is_guaranteed() -> None:
+    silent, unsure = load_settings(answer_wait="45", rpc_urls="none"), load_settings(answer_wait="auto")
+    assert guaranteed_s(BTC, silent, dry_run=False) == 0
+    assert guaranteed_s(BTC, silent, dry_run=True) == 45
+    limited = replace(BTC, held=False, epoch_length_blocks=60)
+    assert guaranteed_s(limited, unsure, dry_run=False) == 0
+    assert guaranteed_s(limited, unsure, dry_run=True) == 120
 
 
 def test_a_damaged_file_is_begun_anew(published: Path) -> None:
