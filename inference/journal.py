@@ -1,16 +1,18 @@
 """Answers that the database does not have yet, in a file: one line each, with the kernel before the answer is sent.
 
-A kill of the process loses nothing that one ``write`` has taken. Each process has a file of its own and holds a lock on
-it; the next start reads what the files of its forerunners have and removes them once the database has it too.
+The file is mapped into memory, so an answer is with the kernel as soon as it is copied there, and a kill of the process
+loses nothing. Room on the disk is taken before it is written to: a full disk is an error then, and not a signal. Each
+process has a file of its own and holds a lock on it; the next start reads what the files of its forerunners have and
+removes them once the database has it too.
 """
 
-import ctypes
-import errno
 import fcntl
+import mmap
 import os
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
@@ -20,16 +22,47 @@ from pydantic import TypeAdapter, ValidationError
 from inference.answer import Answer
 
 PATTERN = "answers-*.journal"
-LONG_BYTES = 1 << 22  # thirteen thousand answers
+LONG_BYTES = 1 << 20  # three thousand answers
+ROOM_BYTES = 1 << 18  # taken at a time
 ENDING_PATIENCE_S = 5.0  # for a forerunner that is still ending: what it answers meanwhile is to be read as well
 PAUSE_S = 0.05
 
-# As os.write, which lets go of Python's lock for the microsecond that this takes: under load some other thread then has
-# it, and the event loop waits. That took a quarter of all answers.
-_write = ctypes.PyDLL(None, use_errno=True).write
-_write.argtypes, _write.restype = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t), ctypes.c_ssize_t
-
 log = structlog.get_logger()
+
+
+class _File:
+    """A file of lines, mapped into memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fd, name = tempfile.mkstemp(prefix=PATTERN.partition("*")[0], suffix=Path(PATTERN).suffix, dir=folder)
+        _lock(self._fd)
+        self.path = Path(name)
+        self.size = 0
+        self._room: mmap.mmap | None = None
+
+    def append(self, lines: bytes) -> None:
+        """Hand the lines to the kernel.
+
+        Raises:
+            OSError: the disk has no room.
+        """
+        end = self.size + len(lines)
+        if self._room is None or end > len(self._room):
+            room = -(-end // ROOM_BYTES) * ROOM_BYTES
+            os.posix_fallocate(self._fd, 0, room)
+            if self._room is not None:
+                self._room.close()
+            self._room = mmap.mmap(self._fd, room)
+        self._room[self.size : end] = lines
+        self.size = end
+
+    def close(self) -> None:
+        """Give back the room that was not used, and the lock."""
+        if self._room is not None:
+            self._room.close()
+        with suppress(OSError):
+            os.ftruncate(self._fd, self.size)
+        os.close(self._fd)
 
 
 class Journal:
@@ -40,9 +73,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._fd: int | None = None
-        self._path: Path | None = None
-        self._size = 0
+        self._file: _File | None = None
         self._long = LONG_BYTES
         self.left: list[Answer] = []  # by forerunners, in the order in which each gave them
         self._theirs: list[Path] = []  # their files
@@ -52,14 +83,16 @@ class Journal:
         """Hand the answer to the kernel.
 
         Raises:
-            OSError: the disk did not take all of it.
+            OSError: the disk has no room for it.
         """
-        self._append(_line(answer))
+        if self._file is None:
+            self._file = _File(self._folder)
+        self._file.append(_line(answer))
 
     @property
     def is_long(self) -> bool:
         """Whether it is time to leave out what the database has."""
-        return self._size > self._long
+        return self._file is not None and self._file.size > self._long
 
     def begin_anew(self, answers: Iterable[Answer]) -> Path | None:
         """Go on in a new file that has these answers; what had been written before can then be removed.
@@ -67,18 +100,19 @@ class Journal:
         Raises:
             OSError: the disk did not take it; the file before stays in use.
         """
-        fd, path, size = self._fd, self._path, self._size
-        self._open()
+        before, new = self._file, _File(self._folder)
         try:
-            self._append(b"".join(map(_line, answers)))
+            new.append(b"".join(map(_line, answers)))
         except OSError:
-            self.close(all_written=True)
-            self._fd, self._path, self._size, self._long = fd, path, size, 2 * size
+            remove(new.path)
+            new.close()
+            self._long = 2 * before.size if before else LONG_BYTES
             raise
-        self._long = max(LONG_BYTES, 2 * self._size)
-        if fd is not None:
-            os.close(fd)
-        return path
+        self._file, self._long = new, max(LONG_BYTES, 2 * new.size)
+        if before is None:
+            return None
+        before.close()
+        return before.path
 
     def forget_left(self) -> None:
         """Remove what the forerunners left: the database has it."""
@@ -88,24 +122,12 @@ class Journal:
 
     def close(self, *, all_written: bool) -> None:
         """End; the file stays where the database does not have all of it."""
-        if self._fd is not None:
-            if all_written:
-                remove(self._path)
-            os.close(self._fd)
-            self._fd = None
-
-    def _append(self, lines: bytes) -> None:
-        written = _write(self._open() if self._fd is None else self._fd, lines, len(lines))
-        if written < len(lines):
-            number = ctypes.get_errno() if written < 0 else errno.ENOSPC
-            raise OSError(number, os.strerror(number))
-        self._size += written
-
-    def _open(self) -> int:
-        fd, name = tempfile.mkstemp(prefix=PATTERN.partition("*")[0], suffix=Path(PATTERN).suffix, dir=self._folder)
-        _lock(fd)
-        self._fd, self._path, self._size = fd, Path(name), 0
-        return fd
+        if self._file is None:
+            return
+        if all_written:
+            remove(self._file.path)
+        self._file.close()
+        self._file = None
 
     def _read_all(self) -> None:
         deadline = time.monotonic() + ENDING_PATIENCE_S
@@ -114,7 +136,7 @@ class Journal:
                 with path.open("rb") as file:
                     while not (ended := _lock(file.fileno())) and time.monotonic() < deadline:
                         time.sleep(PAUSE_S)
-                    lines = [line for line in file.read().split(b"\n") if line]
+                    lines = [line for line in file.read().rstrip(b"\0").split(b"\n") if line]
             except OSError as error:
                 log.error("journal_not_read", file=str(path), reason=error.strerror)
                 continue
