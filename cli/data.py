@@ -515,7 +515,7 @@ def import_files(
                 try:
                     leapt[path] = check_unit(found.klines, store.beside(symbol, found.klines).merge(together))
                 except MalformedKlines as error:
-                    raise MalformedKlines(f"{path}: {error}; {_force(store)}") from error
+                    raise MalformedKlines(f"{path}: {error}; {FORCE}") from error
             klines = completed(klines, known)
             taken.append((path, klines, tally(klines, known)))
             known = known.merge(klines)

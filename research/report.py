@@ -150,7 +150,8 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         symbols = ", ".join(split_symbol(symbol, "")[0] for symbol in group["symbols"])
         said.append(
             f"direction {'/'.join(group['horizons'])} of {symbols} before calibration, most confident fifth: "
-            f"{100 * top['rate']:.2f} % right in {top['rows']:,} rows worth {top['effective']:,.0f}, p {p_text(top['p'])}"
+            f"{100 * top['rate']:.2f} % right in {top['rows']:,} rows "
+            f"worth {top['effective']:,.0f}, p {p_text(top['p'])}"
         )
     if report["decisions"]:
         said.append(f"the gate: {_decided(report['decisions'])}")

@@ -584,6 +584,19 @@ def test_klines_of_the_simulated_exchange_are_not_called_a_venues(tmp_path: Path
     assert data(tmp_path, "sync", *series, "--days", "3", MARKET="simulated")[0] == 0
     code, shown, said = data(tmp_path, "verify", *series, MARKET="simulated")
     assert (code, "days compared are as the simulated exchange has them" in shown) == (0, True), (shown, said)
+    store = tmp_path / "simulated" / "seed-0" / "klines"
+    assert shown.endswith(f"klines: {store} (SIMULATED)\n")
+    KlineStore(store).remove("ETHUSDT", HOUR_MS, (0, 2**62))
+    now_ms = SystemClock().now_ms() // HOUR_MS * HOUR_MS
+    walk = random_walk_klines(20, HOUR_MS)
+    path = tmp_path / "real.csv"
+    write_klines(
+        path, "ETHUSDT", replace(walk, open_time_ms=walk.open_time_ms - walk.open_time_ms[-1] + now_ms - HOUR_MS)
+    )
+    code, _, said = data(tmp_path, "import", str(path), *series, MARKET="simulated")
+    assert code == 1
+    assert "rows compared with the simulated exchange differ, such as " in said
+    assert f" at the simulated exchange; the store is {store} (SIMULATED); --force takes" in said
 
 
 def test_what_is_asked_for_as_json_is_alone_on_standard_output(tmp_path: Path, venue: SimulatedExchange) -> None:
