@@ -227,6 +227,7 @@ def backtest(
     )
     from research.report import JSON_FILE  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
+    from updater.settings_file import settings_file  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     place = place_of(settings_from(data_dir=data_dir))
@@ -244,7 +245,7 @@ def backtest(
         seed=settings.seed,
         stride=stride,
         out=out,
-        training_file=training_json,
+        training_file=settings_file(place.folder, training_json),
         unseen=unseen or (),
         baselines=baseline if baselines else (),
         quick=quick,

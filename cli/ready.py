@@ -218,7 +218,7 @@ def _share(share: float | None) -> str:
 
 def _name(topic: Topic) -> str:
     network = f" on {topic.network}" if topic.network else ""
-    return f"topic {topic.topic_id}{network}: {topic.token} {topic.target.replace('_', '-')} {topic.horizon}"
+    return f"topic {topic.topic_id}{network}, {topic.token} {topic.target.replace('_', '-')} {topic.horizon}"
 
 
 def _listed(parts: Sequence[str]) -> str:

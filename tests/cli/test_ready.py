@@ -258,10 +258,10 @@ def test_each_topic_is_told_after_a_sentence_on_80_columns(folder: Path) -> None
     assert max(map(len, lines)) <= 80
     names = [line for line in lines if line.startswith("topic ")]
     assert [name.split()[1] for name in names] == ["1", "64", "79", "82", "64", "79", "82"], "sentences, then tables"
-    assert names[4] == "topic 64 on allora-testnet-1: BTC log-return 8h"
+    assert names[4] == "topic 64 on allora-testnet-1, BTC log-return 8h"
     text = " ".join(out.split())
     for words in (
-        "79 on allora-testnet-1: BTC volatility 15m: would be admitted after a median of 3 days; the criteria hold on "
+        "79 on allora-testnet-1, BTC volatility 15m: would be admitted after a median of 3 days; the criteria hold on "
         "83 % of the later days topic 82",
         "BTC log-return 8h: would not be admitted: short of correlation; more wait would help: ANSWER_WAIT=120",
         "not looked at yet: the updater does so within minutes of its start and after each training topic 64",
@@ -291,7 +291,7 @@ def test_why_a_topic_is_not_admitted_is_read_once(folder: Path) -> None:
     write(folder, [topic_entry(64, None, eligible=False) | some])
     _, out, _ = asked(folder, "--topic", "64")
     words = (
-        "topic 64 on allora-testnet-1: BTC log-return 8h: would not be admitted: over all days short of correlation, "
+        "topic 64 on allora-testnet-1, BTC log-return 8h: would not be admitted: over all days short of correlation, "
         "though records begun on 12 % of the days met all seven at some time; more wait would help: ANSWER_WAIT=120"
     )
     assert words in " ".join(out.split())

@@ -386,11 +386,13 @@ def test_a_volatility_is_drawn_in_the_unit_of_its_topic() -> None:
 
 
 def test_klines_of_a_folder_are_not_called_simulated_nor_is_their_result_kept_among_those(tmp_path: Path) -> None:
-    (tmp_path / "data" / "simulated" / "seed-0").mkdir(parents=True)
     what = asked(tmp_path, ETH)
+    simulated = tmp_path / "data" / "simulated" / "seed-0"
+    simulated.mkdir(parents=True)
     tape(tmp_path / "tape", "BTCUSDT", "ETHUSDT", days=6)
+    (tmp_path / "training.json").rename(simulated / "training.json")
     options = ["--topic", "80", "--data", str(what.data), "--start", str(what.start), "--days", "3", "--stride", "60"]
-    options += ["--every", "9", "--no-baselines", "--training-json", str(what.training_file)]
+    options += ["--every", "9", "--no-baselines"]
     ran = CliRunner().invoke(
         app, ["backtest", *options], env={"DATA_DIR": str(tmp_path / "data"), "MARKET": "simulated", "COLUMNS": "200"}
     )
@@ -398,6 +400,9 @@ def test_klines_of_a_folder_are_not_called_simulated_nor_is_their_result_kept_am
     assert ran.stdout.startswith(f"klines: {what.data}\n")
     assert f"\nkept in {tmp_path / 'data' / 'backtests'}" in ran.stdout
     assert "simulated" not in ran.output.lower()
+    (about,) = (tmp_path / "data" / "backtests").glob("*/backtest.json")
+    minute = json.loads(about.read_bytes())["training"]["minute"]
+    assert minute["hidden_layer_size"] == 4, "training settings are the node's, as ever"
 
 
 def test_a_naive_forecast_is_drawn_as_a_flat_line_and_its_axis_does_not_blow_it_up() -> None:
