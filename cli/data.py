@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from cli.market import market_for_once, market_of
-from cli.place import place_of
+from cli.place import is_tape, place_of
 from cli.screen import ROOMY, Column, JsonOption, print_json, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from, topics_as_far_as_known
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
@@ -98,7 +98,11 @@ def _store(data_dir: Path | None) -> "KlineStore":
 
 def _say_where(store: "KlineStore") -> None:
     """The line that ends what a verb says: which folder it was about."""
-    print(f"klines: {store.root}")
+    print(f"klines: {_where(store)}")
+
+
+def _where(store: "KlineStore") -> str:
+    return f"{store.root}{' (SIMULATED)' if is_tape(store.root.parent) else ''}"
 
 
 def _stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
@@ -507,7 +511,7 @@ def import_files(
             known = store.read(symbol, interval_ms, start_ms - DAY_MS, found.klines.end_ms + DAY_MS).merge(known)
             if not force:
                 if fault := overlap_fault(klines, known):
-                    raise MalformedKlines(f"{path}: {fault}; {FORCE}")
+                    raise MalformedKlines(f"{path}: {fault}; {_force(store)}")
                 try:
                     leapt[path] = check_unit(found.klines, store.beside(symbol, found.klines).merge(together))
                 except MalformedKlines as error:
@@ -537,6 +541,10 @@ def import_files(
 
 
 FORCE = "--force takes the file all the same"
+
+
+def _force(store: "KlineStore") -> str:
+    return f"the store is {_where(store)}; {FORCE}"
 
 
 def _check_names(path: Path, found: "KlineFile", symbol: str, interval_ms: int) -> None:
@@ -576,7 +584,7 @@ def _ask_about(
     heard = _answers_in_time(data_dir, symbol, ask) if asked else []
     for (path, _), one in zip(asked, heard, strict=False):
         if one.fault:
-            raise MalformedKlines(f"{path}: {one.fault}; {FORCE}")
+            raise MalformedKlines(f"{path}: {one.fault}; {_force(store)}")
     said = [
         one.said if len(taken) == 1 else f"{path}: {one.said}" for (path, _), one in zip(asked, heard, strict=False)
     ]
@@ -613,7 +621,10 @@ def _answers_in_time(
         asking.start()
         asking.join(VENUE_WAIT_S)
     if simulated:
-        return [replace(one, said=one.said.replace(f"as {own} has", "as the simulated exchange has")) for one in heard]
+        played, name = rf"\b{re.escape(own)}\b", "the simulated exchange"
+        return [
+            replace(one, fault=re.sub(played, name, one.fault), said=re.sub(played, name, one.said)) for one in heard
+        ]
     return list(heard)
 
 

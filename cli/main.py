@@ -227,6 +227,7 @@ def backtest(
     )
     from research.report import JSON_FILE  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
+    from updater.settings_file import settings_file  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     place = place_of(settings_from(data_dir=data_dir))
@@ -235,7 +236,7 @@ def backtest(
         configured = topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
     asked = Asked(
         topics=chosen_topics(network, topic or (), configured),
-        data_dir=place.folder,
+        data_dir=place.folder if data is None else settings.data_dir.absolute(),
         data=data,
         start=start,
         end=end,
@@ -244,20 +245,21 @@ def backtest(
         seed=settings.seed,
         stride=stride,
         out=out,
-        training_file=training_json,
+        training_file=settings_file(place.folder, training_json),
         unseen=unseen or (),
         baselines=baseline if baselines else (),
         quick=quick,
         command=shlex.join(["birnn", *sys.argv[1:]]),
     )
-    simulated = place.market is Market.SIMULATED
+    simulated = data is None and place.market is Market.SIMULATED
     configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = screen()
     try:
         walk, recording = walk_of(asked)
         folder = folder_of(asked, walk, recording)
-        for line in (place.sentence, *introduction(walk, recording, folder)):
+        read = place.sentence if data is None else f"klines: {data.absolute()}"
+        for line in (read, *introduction(walk, recording, folder)):
             say(line)
         with progress_of("backtest") as show:
             parts = walk_and_report(asked, walk, recording, folder, show)
@@ -402,6 +404,7 @@ def ready(
         configured = or_example(settings)
         topics = topics_from_config(*configured.config_files, node_version=settings.node_version)
         made_ms, found = found_in(place.folder, chosen(topics, topic or (), network))
+        say(place.sentence)
         document = ready_json(found)
         parts = ready_parts(found, made_ms, console.width)
     if as_json:

@@ -55,8 +55,8 @@ def found_in(folder: Path, topics: Sequence[Topic]) -> tuple[int, Found]:
         raise WorkerError(f"{error}, or delete the file: the updater writes it again") from error
     if not made_ms:
         raise WorkerError(
-            f"{folder / FILE}: not there yet; the updater writes it after a training: wait for the first one (birnn "
-            "status says how far it is), or run birnn train"
+            f"{folder / FILE}: not there yet; the updater writes it within minutes of its start and after each "
+            "training: wait (birnn status says how far it is), or run birnn train"
         )
     return made_ms, [(topic, readiness.get(topic.key)) for topic in topics]
 
@@ -89,14 +89,23 @@ def ready_parts(found: Found, made_ms: int, width: int) -> Iterator[RenderableTy
     yield Text(headline([one for _, one in found]), style="bold")
     yield f"computed {iso(made_ms)[:16].replace('T', ' ')}Z on a replay of each topic's own epochs"
     for topic, one in found:
-        yield Text(f"\n{_name(topic)}", style="bold")
+        yield _sentence(topic, one)
+    for topic, one in found:
         if one is None:
-            yield Text("not looked at yet: the updater does so after the next training")
             continue
-        yield Text(admission_words(one), style=GOOD if one.standing.eligible else BAD)
-        if one.standing.criteria:
-            yield criteria_table(one.standing.criteria, width)
+        yield Text(f"\n{_name(topic)}", style="bold")
+        standing = one.standing
+        if standing.criteria:
+            yield criteria_table(standing.criteria, width, f"with {standing.known_s} s known; ")
         yield _known_table(one, width)
+
+
+def _sentence(topic: Topic, one: Readiness | None) -> Text:
+    if one is None:
+        said = Text("not looked at yet: the updater does so within minutes of its start and after each training")
+    else:
+        said = Text(admission_words(one), style=GOOD if one.standing.eligible else BAD)
+    return Text.assemble(f"{_name(topic)}: ", said)
 
 
 def headline(found: Sequence[Readiness | None]) -> str:
@@ -111,7 +120,8 @@ def headline(found: Sequence[Readiness | None]) -> str:
 
 def admission_words(one: Readiness) -> str:
     """Whether a topic would be admitted and when, in one sentence."""
-    return standing_words(one.standing, one.short)
+    failed = [name for name, criterion in one.standing.criteria.items() if not criterion.passed]
+    return standing_words(one.standing, failed, one.short)
 
 
 def in_order(readiness: Mapping[str, Readiness]) -> list[tuple[str, Readiness]]:
@@ -143,14 +153,18 @@ class News:
         return [(key, admission_words(one)) for key, one in in_order(found)]
 
 
-def criteria_table(criteria: Mapping[str, Criterion], width: int) -> RenderableType:
-    """The seven, with what decides."""
+def criteria_table(criteria: Mapping[str, Criterion], width: int, of: str = "") -> RenderableType:
+    """The seven, with what decides.
+
+    Args:
+        of: the beginning of its title: what it was computed of.
+    """
     columns = (
         Column(heading="criterion"),
         Column(heading="", wraps=True),
         Column(heading="value", right=True),
         Column(heading="bound", right=True),
-        Column(heading="must be", wraps=True),
+        Column(heading="bound must be", wraps=True),
         Column(heading="holds"),
     )
     rows = [
@@ -164,7 +178,7 @@ def criteria_table(criteria: Mapping[str, Criterion], width: int) -> RenderableT
         )
         for name, one in criteria.items()
     ]
-    return table_of(columns, rows, width)
+    return table_of(columns, rows, width, title=f"{of}the bound decides, not the value")
 
 
 def _known_table(one: Readiness, width: int) -> RenderableType:
@@ -204,7 +218,7 @@ def _share(share: float | None) -> str:
 
 def _name(topic: Topic) -> str:
     network = f" on {topic.network}" if topic.network else ""
-    return f"topic {topic.topic_id}{network}: {topic.token} {topic.target.replace('_', '-')} {topic.horizon}"
+    return f"topic {topic.topic_id}{network}, {topic.token} {topic.target.replace('_', '-')} {topic.horizon}"
 
 
 def _listed(parts: Sequence[str]) -> str:

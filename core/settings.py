@@ -58,7 +58,7 @@ class BaseRule(StrEnum):
 class Objective(StrEnum):
     """What an answer is made for."""
 
-    AUTO = "auto"  # admission on a testnet; loss elsewhere, on a mainnet with the spread that keeps the admission
+    AUTO = "auto"  # admission on a testnet; loss elsewhere, on a mainnet stretched where that still beats naive
     LOSS = "loss"  # the least expected loss
     ADMISSION = "admission"  # the network's seven criteria: the spread that they ask for
 

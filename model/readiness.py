@@ -61,7 +61,7 @@ class Readiness:
     shown: Mapping[int, Standing]  # by seconds known
     stretch: Stretch  # of the answers from now on
     objective: str  # admission or loss
-    short: str  # what is short and what would help, in a sentence
+    short: str  # what would help, or why nothing can be judged
 
     def to_json(self) -> dict[str, Any]:
         """For admission.json and ``birnn ready --json``."""
@@ -292,24 +292,9 @@ def _days(start: Ints, look: Ints, passed: Bools) -> tuple[Days, float | None]:
 
 
 def _short(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
-    """What is short and what would help."""
-    ours = shown[known_s]
-    if not ours.criteria:
+    if not shown[known_s].criteria:
         return "nothing to judge yet: there are too few days of klines; more days help"
-    failed = [name for name, of in ours.criteria.items() if not of.passed]
-    if ours.days.never < 1:
-        if failed or not ours.eligible:
-            return (
-                f"admitted from some starts alone: over all days {_listed(failed)} short; {_help(past, shown, known_s)}"
-            )
-        return "nothing is short"
-    return f"{_listed(failed or ['all seven at once'])} short; {_help(past, shown, known_s)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    if not names:
-        return "one of the two baselines falls"
-    return f"{', '.join(names)} {'falls' if len(names) == 1 else 'fall'}"
+    return "nothing is short" if shown[known_s].eligible else _help(past, shown, known_s)
 
 
 def _help(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
@@ -333,7 +318,7 @@ def _help(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
     )
     if needed <= PATIENT_DAYS:
         return f"more days would help: about {needed:.0f} in all" if failed else "more days would help"
-    return "never with what is known"
+    return "neither a longer wait nor more days would help"
 
 
 def _days_needed(criterion: Criterion, span_days: float) -> float:

@@ -13,7 +13,7 @@ from model.admission import Criterion
 from model.readiness import baselines, standing_of
 from model.records import looks
 from model.replay import Epochs, Past, epoch_ms, past_with
-from research.words import criteria_words, standing_words
+from research.words import standing_words
 
 NO_CHANGE, DAY_MEAN, TRAILING_FIT = "no change", "back to the day's mean", "trailing fit"
 
@@ -38,8 +38,7 @@ def admission(topic: Topic, base_ms: Ints, truth: Floats, naive: Floats, said: M
     served = next(iter(forecasts))
     standing = standing_of(past, forecasts[served], 0)
     failed = [name for name in found[names[0]][served] if not all(of[served][name].passed for of in found.values())]
-    some = "admitted from some starts alone: over all days " if standing.days.never < 1 else ""
-    short = f"{some}short of {criteria_words(failed)}" if standing.criteria else "too short a span to judge"
+    advice = "" if standing.criteria else "too short a span to judge"
     return {
         "epoch_min": past.epochs.length_ms / MINUTE_MS,
         "ratio": past.epochs.ratio,
@@ -47,7 +46,7 @@ def admission(topic: Topic, base_ms: Ints, truth: Floats, naive: Floats, said: M
         "eligible": standing.eligible,
         "days": asdict(standing.days),
         "holds": standing.holds,
-        "words": standing_words(standing, short),
+        "words": standing_words(standing, failed, advice),
         "criteria": {
             name: {ours: {criterion: asdict(one) for criterion, one in seven.items()} for ours, seven in of.items()}
             for name, of in found.items()

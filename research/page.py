@@ -7,7 +7,7 @@ from typing import Any
 from core.topic import split_symbol
 from research.plots import direction_plot, forecast_and_truth, loss_over_time, reliability_plot
 from research.scores import NEWEST, SERVED, SURE, Scored
-from research.words import CRITERIA, criteria_met, label, number_text, p_text, ratio_text
+from research.words import AT_THE_BASE, CRITERIA, criteria_met, label, number_text, p_text, ratio_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f26; --faint: #667085; --paper: #fff; --line: #d9dde5; --good: #0a7d43;
@@ -65,11 +65,11 @@ def page(report: Mapping[str, Any], scored: Sequence[Scored]) -> str:
         _introduction(report),
         "<h2>All topics</h2>",
         _summary(report),
-        _directions(report),
         "<h2>What the gate decided</h2>",
         _gate(report),
         "<h2>Topic by topic</h2>",
         *(_topic(of_topic, one, report) for of_topic, one in zip(report["topics"], scored, strict=True)),
+        _directions(report),
         "<h2>How it was made</h2>",
         _made(report),
     ]
@@ -84,7 +84,8 @@ def page(report: Mapping[str, Any], scored: Sequence[Scored]) -> str:
 
 def _verdicts(report: Mapping[str, Any]) -> str:
     lines = (f"<li><b>{escape(_name(one))}</b>: {_verdict(one)}; {_admitted(one)}</li>" for one in report["topics"])
-    return f'<ul class="verdicts">{"".join(lines)}</ul>'
+    about = f"Admission here is of what was served, {AT_THE_BASE}." if report["topics"] else ""
+    return f'<ul class="verdicts">{"".join(lines)}</ul>' + _how(about)
 
 
 def _verdict(of_topic: Mapping[str, Any]) -> str:
@@ -159,20 +160,20 @@ def _directions(report: Mapping[str, Any]) -> str:
     rows, figures = [], []
     for group in groups:
         top, name = group["most_confident_fifth"], " / ".join(group["horizons"])
-        good = "good" if top["p"] is not None and top["p"] < 0.05 else ""
         rows.append(
             [
                 _cell(name, "l"),
                 _cell(", ".join(_short(symbol) for symbol in group["symbols"]), "l"),
                 _cell(f"{top['rows']:,}"),
                 _cell(f"{top['effective']:,.0f}"),
-                _cell(f"{100 * top['rate']:.2f} %", good),
+                _cell(f"{100 * top['rate']:.2f} %"),
                 _p(top["p"]),
             ]
         )
         figures.append(_figure(direction_plot(group["deciles"], name), f"{name}: direction by confidence"))
     return (
-        "<h2>Direction, all symbols together</h2>"
+        "<h2>Direction before calibration, all symbols together</h2>"
+        "<details><summary>What networks alone say of up and down; it is not what was served</summary>"
         + _table(["horizon", "symbols", "rows", "worth", "right", "p"], rows, left=2)
         + _how(
             "The fifth of the rows in which the network was most confident: how often it had the direction right. "
@@ -180,7 +181,7 @@ def _directions(report: Mapping[str, Any]) -> str:
             "worth: independent rows that they amount to, since horizons overlap and symbols move together; p: chance "
             "of such a rate by tossing a coin. In the pictures the band is where 95 of 100 coins lie.",
         )
-        + f'<div class="figures">{"".join(figures)}</div>'
+        + f'<div class="figures">{"".join(figures)}</div></details>'
     )
 
 
@@ -270,7 +271,7 @@ def _topic(of_topic: Mapping[str, Any], one: Scored, report: Mapping[str, Any]) 
             else "What the network says against what came true, a sample",
         ),
         _figure(
-            reliability_plot(of_topic),
+            reliability_plot(of_topic, one.topic.unit),
             "Mean outcome by tenth of the forecast, and where it lies in 95 of 100 cases; on the dotted line a "
             "forecast means what it says"
             + (" (before calibration)" if one.is_return else "")

@@ -87,6 +87,8 @@ def loss_over_time(report: Mapping[str, Any]) -> str:
         room = 0.08 * (high - low) or 0.1
         axes.set_ylim(low - room, high + room)
         axes.set_ylabel("loss less naive loss, %")
+        if len(times) > 1:  # a picture without a line has no dates of its own
+            axes.set_xlim(times[0], times[-1])
         _time_axis(axes)
         _legend(figure)
         return _svg(figure)
@@ -117,18 +119,23 @@ def forecast_and_truth(one: Scored, is_naive: bool) -> str:
         times = _dates(last["open_time_ms"].to_list())
         served = "naive: what is served" if is_naive else "served"
         for name, words, colour, width in (("truth", "came true", INK, 0.8), (SERVED, served, _colour(SERVED), 1.6)):
-            values = 100 * last[name].cast(pl.Float64).to_numpy()
+            values = 100 * one.topic.unit * last[name].cast(pl.Float64).to_numpy()
             axes.plot(times, values, color=colour, lw=width, alpha=0.6 if name == "truth" else 1.0, label=words)
-        axes.set_ylabel("volatility per minute, %")
+        axes.set_ylabel("volatility in the topic's unit, %")
         _time_axis(axes)
         _legend(figure)
         return _svg(figure)
 
 
-def reliability_plot(report: Mapping[str, Any]) -> str:
-    """Mean of what came true by decile of the forecast; on the diagonal a forecast means what it says."""
-    said, true = (100 * np.array([part[name] for part in report["reliability"]]) for name in ("forecast", "truth"))
-    error = 100 * np.array([np.nan if part["error"] is None else part["error"] for part in report["reliability"]])
+def reliability_plot(report: Mapping[str, Any], unit: float) -> str:
+    """Mean of what came true by decile of the forecast; on the diagonal a forecast means what it says.
+
+    Args:
+        unit: ``Topic.unit``, in which the topic is asked.
+    """
+    parts, percent = report["reliability"], 100 * unit
+    said, true = (percent * np.array([part[name] for part in parts]) for name in ("forecast", "truth"))
+    error = percent * np.array([np.nan if part["error"] is None else part["error"] for part in parts])
     half = np.nan_to_num(TWO_SIDED * error)
     with _figure(report["topic"]) as (figure, axes):
         axes.axline((0.0, 0.0), slope=1.0, color=INK, lw=0.8, ls=":")

@@ -22,7 +22,7 @@ from research.folder import Folder, StepRecord
 from research.page import page
 from research.scores import NEWEST, SERVED, Scored, decisions, pooled_directions, scored_topics, topic_report
 from research.walk import Walk
-from research.words import CRITERIA, criteria_met, label, p_text, ratio_text, topic_words
+from research.words import AT_THE_BASE, CRITERIA, criteria_met, label, p_text, ratio_text, topic_words
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 SHORT = {"volatility": "vol", "log_return": "return"}
@@ -138,7 +138,7 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         *([report["prices"]] if report["simulated"] else []),
         report["span"]["words"],
         *(f"{topic_words(one)}: {one['verdict']['words']}" for one in report["topics"]),
-        *(["\nadmission to mainnet of what was served"] if report["topics"] else []),
+        *([Text(f"\nadmission to mainnet of what was served, {AT_THE_BASE}")] if report["topics"] else []),
         *(Text(f"{topic_words(one)}: {one['admission']['words']}") for one in report["topics"]),
         "\nloss over the naive forecast's on the same rows, below 1 is better",
         table,
@@ -149,8 +149,9 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         top = group["most_confident_fifth"]
         symbols = ", ".join(split_symbol(symbol, "")[0] for symbol in group["symbols"])
         said.append(
-            f"direction {'/'.join(group['horizons'])} of {symbols}, most confident fifth: {100 * top['rate']:.2f} % "
-            f"right in {top['rows']:,} rows worth {top['effective']:,.0f}, p {p_text(top['p'])}"
+            f"direction {'/'.join(group['horizons'])} of {symbols} before calibration, most confident fifth: "
+            f"{100 * top['rate']:.2f} % right in {top['rows']:,} rows "
+            f"worth {top['effective']:,.0f}, p {p_text(top['p'])}"
         )
     if report["decisions"]:
         said.append(f"the gate: {_decided(report['decisions'])}")

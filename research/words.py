@@ -19,6 +19,9 @@ CRITERIA = {  # of admission to mainnet, by its name in model.admission: in word
     "log_aspect": ("log10 of the spreads' ratio", "-0.5 to 0.5"),
     "participation": ("epochs answered", "above 0.9"),
 }
+AT_THE_BASE = (  # beside a backtest's verdict of admission
+    "answered at the base, with nothing known of the interval and no stretch; what is live, birnn ready says"
+)
 SHORT_CRITERIA = {"wrmse": "weighted RMSE", "wczar": "weighted CZAR", "log_aspect": "spread", "n_eff": "rows"}
 
 
@@ -83,21 +86,27 @@ def criteria_met(one: Mapping[str, Any], ours: str) -> int:
     return min(sum(bool(criterion["passed"]) for criterion in of_baseline[ours].values()) for of_baseline in found)
 
 
-def standing_words(standing: Standing, short: str) -> str:
+def standing_words(standing: Standing, failed: Sequence[str], advice: str = "") -> str:
     """Whether a topic would be admitted and when, in one sentence.
 
     Args:
-        short: what is short, a sentence's end.
+        failed: criteria that do not hold over all days, by name.
+        advice: what would help, or why nothing can be judged.
     """
     days = standing.days
-    after = "" if days.median is None else f" after a median of {days_words(days.median)}"
     if standing.eligible:
+        after = "" if days.median is None else f" after a median of {days_words(days.median)}"
         holds = standing.holds
         later = "" if holds is None else f"; the criteria hold on {percent_text(holds)} of the later days"
         return f"would be admitted{after}{later}"
     if not standing.criteria:
-        return short
-    return f"{after} {short}".strip() if days.never < 1 else f"would not be admitted: {short}"
+        return advice
+    short = f"short of {criteria_words(failed)}" if failed else "one of the two baselines is not beaten"
+    some = (
+        f"over all days {short}, though records begun on {percent_text(1 - days.never)} of the days met all seven at "
+        "some time"
+    )
+    return "; ".join(part for part in (f"would not be admitted: {some if days.never < 1 else short}", advice) if part)
 
 
 def days_words(days: float) -> str:

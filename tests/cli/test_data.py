@@ -349,7 +349,8 @@ def test_the_candles_of_another_symbol_do_not_replace_right_ones(tmp_path: Path)
     code, shown, said = data(tmp_path, "import", str(path), *ETH)
     assert (code, shown, len(said.splitlines())) == (1, "", 1)
     assert "8,640 of 8,640 rows that are stored already differ, such as 2023-11-1" in said
-    assert re.search(r"close [0-9.]+ in the file, [0-9.]+ stored; no shift of time makes them fit; --force takes", said)
+    assert re.search(r"close [0-9.]+ in the file, [0-9.]+ stored; no shift of time makes them fit; the store", said)
+    assert f"; the store is {tmp_path / 'klines'}; --force takes" in said
     np.testing.assert_array_equal(stored_minutes(tmp_path).close, MONTH.close)
     code, shown, _ = data(tmp_path, "import", str(path), *ETH, "--force")
     assert (code, "8,640 rows of ETHUSDT in 1m, 0 new, 8,640 replaced, 0 the same" in shown) == (0, True)
@@ -455,7 +456,7 @@ def test_a_venue_that_has_other_candles_stops_an_import(tmp_path: Path, listed: 
     assert re.search(
         r"mine\.csv: 8 of 8 rows compared with binance differ, such as 2023-11-.*: close [0-9.]+ in the", said
     )
-    assert re.search(r"in the file, [0-9.]+ at binance; --force takes", said)
+    assert re.search(r"in the file, [0-9.]+ at binance; the store is [^ ]+/klines; --force takes", said)
     assert not len(stored_minutes(tmp_path))
     assert data(tmp_path, "import", str(path), *ETH, "--force", **at_venue(listed))[0] == 0
 
@@ -584,6 +585,19 @@ def test_klines_of_the_simulated_exchange_are_not_called_a_venues(tmp_path: Path
     assert data(tmp_path, "sync", *series, "--days", "3", MARKET="simulated")[0] == 0
     code, shown, said = data(tmp_path, "verify", *series, MARKET="simulated")
     assert (code, "days compared are as the simulated exchange has them" in shown) == (0, True), (shown, said)
+    store = tmp_path / "simulated" / "seed-0" / "klines"
+    assert shown.endswith(f"klines: {store} (SIMULATED)\n")
+    KlineStore(store).remove("ETHUSDT", HOUR_MS, (0, 2**62))
+    now_ms = SystemClock().now_ms() // HOUR_MS * HOUR_MS
+    walk = random_walk_klines(20, HOUR_MS)
+    path = tmp_path / "real.csv"
+    write_klines(
+        path, "ETHUSDT", replace(walk, open_time_ms=walk.open_time_ms - walk.open_time_ms[-1] + now_ms - HOUR_MS)
+    )
+    code, _, said = data(tmp_path, "import", str(path), *series, MARKET="simulated")
+    assert code == 1
+    assert "rows compared with the simulated exchange differ, such as " in said
+    assert f" at the simulated exchange; the store is {store} (SIMULATED); --force takes" in said
 
 
 def test_what_is_asked_for_as_json_is_alone_on_standard_output(tmp_path: Path, venue: SimulatedExchange) -> None:

@@ -23,7 +23,7 @@ from research.backtest import run
 from research.command import folder_of, introduction, walk_and_report, walk_of
 from research.folder import Folder
 from research.page import page
-from research.plots import forecast_and_truth, loss_over_time
+from research.plots import forecast_and_truth, loss_over_time, reliability_plot
 from research.report import tables, write_report
 from research.scores import Scored, scored_topics, topic_report
 from research.words import p_text, ratio_text
@@ -127,6 +127,19 @@ def test_admission_is_told_in_a_sentence_with_its_criteria(home: Path, shown: st
         assert f" {min(counts)}/7" in shown
     for words in ("gain in weighted CZAR", "served, trailing fit", "-0.5 to 0.5"):
         assert words in raw
+    at_the_base = "of what was served, answered at the base, with nothing known of the interval and no stretch; what is"
+    assert f"\nadmission to mainnet {at_the_base}" in shown
+    assert f"Admission here is {at_the_base} live, birnn ready says." in raw
+
+
+def test_directions_before_calibration_are_folded_away_below_the_topics(home: Path, shown: str) -> None:
+    raw = (home / "out" / "report.html").read_text()
+    summary = "<details><summary>What networks alone say of up and down; it is not what was served</summary>"
+    folded = raw[raw.index(summary) :]
+    assert raw.index("Topic by topic") < raw.index(summary)
+    assert "<figure>" in folded[: folded.index("</details>")]
+    assert 'class="good"' not in folded[: folded.index("</details>")]
+    assert "before calibration, most confident fifth" in shown
 
 
 def test_directions_are_pooled_once_for_each_symbol_and_horizon(report: dict[str, Any]) -> None:
@@ -353,6 +366,43 @@ def test_a_verdict_is_one_sentence(columns: dict[str, Any], found: str, words: s
 def heights(svg: str) -> list[float]:
     """The numbers that an axis of a picture is labelled with."""
     return [float(text) for text in re.findall(r">(-?[0-9.]+)</text>", svg)]
+
+
+def test_the_dates_of_a_naive_forecast_are_those_of_the_backtest() -> None:
+    naive = topic_report(scored())
+    dates = set(re.findall(r">([0-9]{2}:[0-9]{2}|[A-Z][a-z]{2}-?[0-9]*)</text>", loss_over_time(naive)))
+    better = loss_over_time(topic_report(scored(served=TRUTH / 2)))
+    assert dates
+    assert dates == set(re.findall(r">([0-9]{2}:[0-9]{2}|[A-Z][a-z]{2}-?[0-9]*)</text>", better))
+
+
+def test_a_volatility_is_drawn_in_the_unit_of_its_topic() -> None:
+    hourly = replace(scored(truth=np.full(ROWS, 0.001)), topic=replace(BTC, horizon_min=100))
+    svg = forecast_and_truth(hourly, is_naive=False)
+    assert "volatility in the topic's unit, %" in unescape(svg)
+    assert max(heights(svg)) >= 1.0, "0.1 % a minute are 1 % in a hundred minutes"
+    parts = [{"forecast": 0.001 + 1e-5 * part, "truth": 0.001, "error": None} for part in range(10)]
+    assert max(heights(reliability_plot({"topic": "1", "reliability": parts}, hourly.topic.unit))) >= 1.0
+
+
+def test_klines_of_a_folder_are_not_called_simulated_nor_is_their_result_kept_among_those(tmp_path: Path) -> None:
+    what = asked(tmp_path, ETH)
+    simulated = tmp_path / "data" / "simulated" / "seed-0"
+    simulated.mkdir(parents=True)
+    tape(tmp_path / "tape", "BTCUSDT", "ETHUSDT", days=6)
+    (tmp_path / "training.json").rename(simulated / "training.json")
+    options = ["--topic", "80", "--data", str(what.data), "--start", str(what.start), "--days", "3", "--stride", "60"]
+    options += ["--every", "9", "--no-baselines"]
+    ran = CliRunner().invoke(
+        app, ["backtest", *options], env={"DATA_DIR": str(tmp_path / "data"), "MARKET": "simulated", "COLUMNS": "200"}
+    )
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout.startswith(f"klines: {what.data}\n")
+    assert f"\nkept in {tmp_path / 'data' / 'backtests'}" in ran.stdout
+    assert "simulated" not in ran.output.lower()
+    (about,) = (tmp_path / "data" / "backtests").glob("*/backtest.json")
+    minute = json.loads(about.read_bytes())["training"]["minute"]
+    assert minute["hidden_layer_size"] == 4, "training settings are the node's, as ever"
 
 
 def test_a_naive_forecast_is_drawn_as_a_flat_line_and_its_axis_does_not_blow_it_up() -> None:
