@@ -75,6 +75,9 @@ class ConsoleLines:
             shown = _answer_in_short(event)
         elif event.get("event") == "progress" and {"task", "done", "wanted", "note"} <= event.keys():
             shown = _progress_in_short(event)
+        if event.get("event") == "round" and event.get("verdicts"):
+            won = sum(verdict["promoted"] for verdict in event["verdicts"])
+            shown["verdicts"] = f"won {won} of {len(event['verdicts'])}"
         exception = {"exception": _printable(shown.pop("exception"))} if "exception" in shown else {}
         values = {key: text for key, value in shown.items() if (text := _value_in_short(value))}
         at = {"at": str(event["at"])[11:19]} if "at" in event else {}
@@ -122,6 +125,8 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     'topic 1 ETH 503 no candles yet 0.1ms'
     >>> _answer_in_short(answer | {"asked_ms": 90_000, "answered_ms": 60_000})["event"]
     'topic 1 ETH 2000.512 minute-1a2b3c again 0.1ms'
+    >>> _answer_in_short(answer | {"asker": "hand"})["event"]
+    'topic 1 ETH 2000.512 minute-1a2b3c 0.4s 0.1ms (by hand)'
     >>> _answer_in_short(answer | {"event": "would submit", "forecast": "network"})["event"]
     'would submit topic 1 ETH 2000.512 network'
     """
@@ -140,7 +145,8 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     told += ["again" if again else f"{age_ms / 1000:.1f}s"] if answered and age_ms is not None else []
     told += [] if answered else [str(event["status"] or ""), str(event.get("reason") or "")]
     said = [] if event["event"] == "answer" else [str(event["event"])]
-    parts = [*said, *topic, *told, f"{event['took_ms']:.1f}ms"]
+    by = ["(by hand)"] if event.get("asker") == "hand" else []
+    parts = [*said, *topic, *told, f"{event['took_ms']:.1f}ms", *by]
     return frame | {"event": " ".join(part for part in parts if part)}
 
 

@@ -737,8 +737,13 @@ def test_a_file_of_something_else_is_one_line_and_status_1(tmp_path: Path, store
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        pytest.param("open_time;open;high;low;close;volume\n1;2;3;4;5;6\n", "separate columns by commas", id="header"),
-        pytest.param("1;2;3;4;5;6\n", "separate them by commas", id="no header"),
+        pytest.param(
+            "open_time;open;high;low;close;volume\n1;2;3;4;5;6\n",
+            "write decimals with a point and separate columns",
+            id="header",
+        ),
+        pytest.param("1;2;3;4;5;6\n", "write decimals with a point and separate columns", id="no header"),
+        pytest.param("1700000040,2,3,1,2,6\n1700000100,2,3,1,2,6\n", "line 1, column 1 '1700000040'", id="the first"),
         pytest.param("1700000040,2,3,1,2,6\n", "seconds are to be multiplied by 1000", id="seconds"),
     ],
 )
