@@ -254,8 +254,9 @@ def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
     found: list[Check] = []
     try:
         subject.report = status_report(subject.settings)
-    except WorkerError as error:  # the folder of the last run is gone
-        found.append(Check(name="data folder", state="wrong", line=str(error)))
+    except WorkerError as error:  # DATA_DIR is a file, or the folder of the last run is gone
+        line, _, remedy = str(error).partition("; ")
+        found.append(Check(name="data folder", state="wrong", line=line, remedy=remedy))
         url = f"http://{subject.settings.host}:{subject.settings.port}"
         subject.report = {"endpoint": endpoint_report(url), "place": str(subject.settings.data_dir), "folders": []}
         subject.report["market"] = subject.settings.market.value.upper()

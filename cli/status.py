@@ -12,7 +12,7 @@ from rich.text import Text
 from cli.place import place_of
 from cli.ready import admission_words, in_order
 from cli.screen import INDENT, Column, table_of
-from core.clock import SystemClock, iso
+from core.clock import DAY_MS, SystemClock, iso
 from core.errors import IncompatibleModel, WorkerError
 from core.logs import short_version
 from core.settings import Settings
@@ -142,7 +142,7 @@ def _topics_table(topics: Sequence[dict[str, Any]], width: int) -> RenderableTyp
         Column(heading="loss", least_width=100),
         Column(heading="answered by", wraps=True),
         Column(heading="last value", right=True),
-        Column(heading="was given by", wraps=True),
+        Column(heading="given", wraps=True),
         Column(heading="price age", least_width=100, right=True),
     )
     rows = []
@@ -155,19 +155,24 @@ def _topics_table(topics: Sequence[dict[str, Any]], width: int) -> RenderableTyp
                 f"{token} {topic['target']} {topic['horizon']}",
                 topic.get("loss", ""),
                 _answered_by(topic, width),
-                *_last_value(topic["last_answer"] or {}, width),
+                *_last_value(topic, width),
                 "" if age_ms is None else f"{age_ms / 1000:.1f} s",
             )
         )
     return table_of(columns, rows, width, title="answers")
 
 
-def _last_value(last: Mapping[str, Any], width: int) -> tuple[str, str]:
-    """The value, and who gave it when: by now another network may answer."""
+def _last_value(topic: Mapping[str, Any], width: int) -> tuple[str, str]:
+    """The value and when it was given; who gave it as well, where that is not who answers now."""
+    last = topic["last_answer"]
     if not last:
         return "none yet", ""
-    by = "naive" if last["forecast"] == "naive" else _version(last["version"], width)
-    return _value(last["value"]), f"{by} {last['answered'][5:16].replace('T', ' ')}Z"
+    is_old = SystemClock().now_ms() - last["answered_ms"] > DAY_MS
+    when = iso(last["answered_ms"])[5:16].replace("T", " ") if is_old else iso(last["answered_ms"])[11:16]
+    is_naive = last["forecast"] == "naive"
+    if last["forecast"] == topic["forecast"] and (is_naive or last["version"] == topic["champion"]):
+        return _value(last["value"]), f"{when}Z"
+    return _value(last["value"]), f"{when}Z by {'naive' if is_naive else _version(last['version'], width)}"
 
 
 def _answered_by(topic: Mapping[str, Any], width: int) -> Text:

@@ -49,9 +49,9 @@ def topic(topic_id: int, token: str, target: str, horizon: str, forecast: str) -
         "stream": "",
         "last_answer": {
             "value": "101018.30123456789",
-            "forecast": "network",
+            "forecast": {"none": "naive"}.get(forecast, forecast),
             "version": VERSION,
-            "answered": "2026-11-22T09:12:41Z",
+            "answered_ms": SystemClock().now_ms(),
         },
     }
 
@@ -237,9 +237,12 @@ def test_an_updater_that_ended_is_not_alive_and_what_comes_next_is_no_date(folde
 
 def test_the_last_value_is_beside_who_gave_it_and_when() -> None:
     by_network = topic(1, "ETH", "price", "10m", "naive")
+    by_network["last_answer"] |= {"forecast": "network", "answered_ms": 1_795_338_761_000}
     text = in_words({"endpoint": {"answers": True, "topics": [by_network]}, "folders": [], "place": ""})
-    assert re.search(r"101018\.301 minute-1a2b3c", text)
-    assert "11-22 09:12Z" in text
+    assert "101018.301 11-22 09:12Z by" in text
+    assert "minute-1a2b3c" in text
+    text = in_words({"endpoint": {"answers": True, "topics": [SIX[1]]}, "folders": [], "place": ""})
+    assert "minute-1a2b3c" not in text, "the naive forecast gave the value, and answers now"
 
 
 def test_topics_that_are_not_forecast_yet_count_as_that() -> None:

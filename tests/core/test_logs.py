@@ -169,9 +169,7 @@ ANSWER = {
             "warn inference topic 79 BTC 503 no candles yet 0.1ms",
             id="refused",
         ),
-        pytest.param(
-            {"asker": "hand"}, "info inference topic 79 BTC 101018.3 minute-1a2b3c 0.4s 0.1ms (by hand)", id="by hand"
-        ),
+        pytest.param({"asker": "hand"}, "info inference topic 79 BTC 101018.3 minute-1a2b3c (by hand)", id="by hand"),
         pytest.param(
             {"topic_id": None, "token": "X\x1b]0;evil\x07", "status": 404, "reason": "no such topic"},
             "info inference topic ? X\\x1b]0;evil\\x07 404 no such topic 0.1ms",
