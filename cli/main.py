@@ -52,6 +52,7 @@ app = typer.Typer(cls=OneLineGroup, no_args_is_help=True, pretty_exceptions_enab
 app.add_typer(data_app, name="data")
 
 ALL_READY_PATIENCE_S = 120.0
+EPOCH_COLUMN = "blocks/epoch"
 LISTING_PATIENCE_S = 2.0  # for the venues' own lists, when topics are shown
 _begun_s = time.monotonic()
 MarketOption = Annotated[
@@ -480,7 +481,7 @@ def topics(
     columns += [Column(heading=name) for name in ("token", "symbol", "target", "horizon", "loss")]
     columns += [
         Column(heading="network", wraps=True),
-        Column(heading="epoch (blocks)", least_width=ROOMY if known else 0),
+        Column(heading=EPOCH_COLUMN, least_width=ROOMY if known else 0),
     ]
     rows: list[tuple[int | str, ...]] = []
     warnings: list[str] = []
@@ -506,7 +507,7 @@ def topics(
         warnings = list(read.warnings)
     if as_json:
         warnings += [] if known else [line for _, line in _listing_doubts(settings, read.topics)]
-        names = [column.heading.removesuffix(" (blocks)") for column in columns]
+        names = ["epoch" if column.heading == EPOCH_COLUMN else column.heading for column in columns]
         named = [dict(zip(names, row, strict=True)) for row in rows]
         print_json({"topics": named, "notes": sorted(notes), "warnings": warnings})
         return
