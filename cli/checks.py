@@ -16,7 +16,7 @@ from cli.verbs import EXAMPLE_CONFIG
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
 from core.config import read_config
 from core.errors import ConfigError, WorkerError
-from core.settings import Market, Settings, settings_warnings
+from core.settings import Settings, settings_warnings
 from core.topic import Topic
 from inference.probe import look
 from market.klines import INTERVALS
@@ -60,9 +60,9 @@ class Subject:
 
     @property
     def invented(self) -> bool:
-        """True if what runs here, or is to run, asks no venue."""
+        """True if what runs here, ran last or is to run asks no venue."""
         topics = self.report["endpoint"].get("topics") or [{}]
-        return self.settings.market is Market.SIMULATED or topics[0].get("market") == "SIMULATED"
+        return "SIMULATED" in {self.report["market"], topics[0].get("market")}
 
 
 def _config(subject: Subject) -> Iterator[Check]:
@@ -98,9 +98,16 @@ def _settings(subject: Subject) -> Iterator[Check]:
 def _folder(subject: Subject) -> Iterator[Check]:
     folder = subject.settings.data_dir.absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    if not there.is_dir():
+        return  # whoever read the state has said so
+    fault = ""
+    if not os.access(there, os.W_OK | os.X_OK):
+        fault = "cannot be written to"
         remedy = "choose another DATA_DIR, or give this user the right to write there"
-        yield Check(name="data folder", state="wrong", line=f"{there}: cannot be written to", remedy=remedy)
+    elif not shutil.disk_usage(there).total:  # such as /proc
+        fault, remedy = "is on no disk, so that nothing can be kept there", "choose another DATA_DIR"
+    if fault:
+        yield Check(name="data folder", state="wrong", line=f"{there}: {fault}", remedy=remedy)
         return
     words = str(folder) if folder == there else f"{folder} (is made by the first start)"
     free_mb = shutil.disk_usage(there).free >> 20
@@ -113,7 +120,11 @@ def _venues(subject: Subject) -> Iterator[Check]:
     settings = subject.settings
     symbols = list(dict.fromkeys(topic.symbol for topic in subject.topics))
     if not symbols or subject.invented:
-        why = "prices are simulated: no venue is asked" if subject.invented else "there are no topics to ask for"
+        why = (
+            "prices are simulated: no venue is asked (birnn doctor --market asks them)"
+            if subject.invented
+            else "there are no topics to ask for"
+        )
         yield Check(name="venues", state="not looked at", line=why)
         return
     subject.findings = examine(settings, symbols, subject.topics, subject.clock)
@@ -180,9 +191,11 @@ def _updater(subject: Subject) -> Iterator[Check]:
         yield Check(name="updater", state="wrong", line=line, remedy=START)
         return
     state = folder["updater"]
-    seen = f"{folder['folder']}: last seen {iso(state['heartbeat_ms'])[:19].replace('T', ' ')}Z"
+    at = f"{iso(state['heartbeat_ms'])[:19].replace('T', ' ')}Z"
+    seen = f"{folder['folder']}: last seen {at}"
     if not folder["updater_alive"]:
-        yield Check(name="updater", state="wrong", line=f"does not run; {seen}", remedy=START)
+        line = f"does not run; {seen}" if state["pid"] else f"{folder['folder']}: is stopped since {at}"
+        yield Check(name="updater", state="wrong", line=line, remedy=START)
     else:
         yield Check(name="updater", state="well", line=f"alive; {seen}")
     for name, panel in state["panels"].items():
@@ -241,10 +254,12 @@ def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
     found: list[Check] = []
     try:
         subject.report = status_report(subject.settings)
-    except WorkerError as error:  # the folder of the last run is gone
-        found.append(Check(name="data folder", state="wrong", line=str(error)))
+    except WorkerError as error:  # DATA_DIR is a file, or the folder of the last run is gone
+        line, _, remedy = str(error).partition("; ")
+        found.append(Check(name="data folder", state="wrong", line=line, remedy=remedy))
         url = f"http://{subject.settings.host}:{subject.settings.port}"
         subject.report = {"endpoint": endpoint_report(url), "place": str(subject.settings.data_dir), "folders": []}
+        subject.report["market"] = subject.settings.market.value.upper()
     for name, check in CHECKS:
         told(name)
         found += check(subject)

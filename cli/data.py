@@ -4,7 +4,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -495,13 +495,15 @@ def import_files(
     for path in files:
         ending_of(path)
     store.latest(symbol, interval_ms)  # refuses what is no symbol
+    # Before rows are read: where the name says another interval, their times do not fit either.
+    _check_names([] if force else [(str(path), path.name) for path in files], symbol, interval_ms)
     aside = Aside(store.root)
     read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
     with store.writing():
         together = reduce(Klines.merge, (found.klines for _, found in read), Klines.empty(interval_ms))
         for path, found in read:
             if not force:
-                _check_names(path, found, symbol, interval_ms)
+                _check_content(path, found, symbol, interval_ms)
         taken: list[tuple[Path, Klines, Tally]] = []
         leapt: dict[Path, Sequence[RefusedRow]] = {}
         known = Klines.empty(interval_ms)  # of the files before
@@ -547,14 +549,22 @@ def _force(store: "KlineStore") -> str:
     return f"the store is {_where(store)}; {FORCE}"
 
 
-def _check_names(path: Path, found: "KlineFile", symbol: str, interval_ms: int) -> None:
-    """Raises ConfigError where a file plainly says that it holds another series."""
-    from market.comparison import column_fault, name_fault  # noqa: PLC0415
+def _check_names(named: Iterable[tuple[str, str]], symbol: str, interval_ms: int) -> None:
+    """Raises ConfigError where a name plainly says another series."""
+    from market.comparison import name_fault  # noqa: PLC0415
 
-    asked = f"{symbol} in {interval_name(interval_ms)}"
-    for what, name in ((str(path), path.name), (f"{path}: {found.member} in it", found.member)):
+    for what, name in named:
         if fault := name_fault(name, symbol, interval_ms):
+            asked = f"{symbol} in {interval_name(interval_ms)}"
             raise ConfigError(f"{what}: the name {fault}, asked for was {asked}; name that, or {FORCE}")
+
+
+def _check_content(path: Path, found: "KlineFile", symbol: str, interval_ms: int) -> None:
+    """Raises ConfigError where a file plainly says inside that it holds another series."""
+    from market.comparison import column_fault  # noqa: PLC0415
+
+    _check_names([(f"{path}: {found.member} in it", found.member)], symbol, interval_ms)
+    asked = f"{symbol} in {interval_name(interval_ms)}"
     if fault := column_fault(found.symbols, symbol):
         raise ConfigError(f"{path}: {fault}, asked for was {asked}; name that, or {FORCE}")
 

@@ -52,6 +52,7 @@ app = typer.Typer(cls=OneLineGroup, no_args_is_help=True, pretty_exceptions_enab
 app.add_typer(data_app, name="data")
 
 ALL_READY_PATIENCE_S = 120.0
+EPOCH_COLUMN = "blocks/epoch"
 LISTING_PATIENCE_S = 2.0  # for the venues' own lists, when topics are shown
 _begun_s = time.monotonic()
 MarketOption = Annotated[
@@ -452,8 +453,7 @@ def doctor(
                 findings = examine(settings, symbol, configured, clock)
         else:
             subject = Subject(settings=settings, clock=clock)
-            simulated = place_of(settings).market is Market.SIMULATED
-            with asking("looking at everything" + ("" if simulated else ", and asking each venue")) as told:
+            with asking("looking at everything, and asking each venue where prices are real") as told:
                 checks = all_checks(subject, told)
             findings = subject.findings
     lacking = unserved(findings, settings) if market or symbol else []
@@ -482,7 +482,10 @@ def topics(
     """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
     columns = [Column(heading="topic")]
     columns += [Column(heading=name) for name in ("token", "symbol", "target", "horizon", "loss")]
-    columns += [Column(heading="network", wraps=True), Column(heading="epoch", least_width=ROOMY if known else 0)]
+    columns += [
+        Column(heading="network", wraps=True),
+        Column(heading=EPOCH_COLUMN, least_width=ROOMY if known else 0),
+    ]
     rows: list[tuple[int | str, ...]] = []
     warnings: list[str] = []
     if known:
@@ -507,7 +510,8 @@ def topics(
         warnings = list(read.warnings)
     if as_json:
         warnings += [] if known else [line for _, line in _listing_doubts(settings, read.topics)]
-        named = [dict(zip((column.heading for column in columns), row, strict=True)) for row in rows]
+        names = ["epoch" if column.heading == EPOCH_COLUMN else column.heading for column in columns]
+        named = [dict(zip(names, row, strict=True)) for row in rows]
         print_json({"topics": named, "notes": sorted(notes), "warnings": warnings})
         return
     console = screen()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from core.data_folder import only_updater
+from core.data_folder import only_updater, refuse_file
 from core.errors import ConfigError
 from core.files import replace_json
 from core.settings import Market, Settings
@@ -64,6 +64,7 @@ def place_of(settings: Settings) -> Place:
     Raises:
         ConfigError: the last run's folder is gone, or what it left cannot be read.
     """
+    refuse_file(settings.data_dir)
     base, said = settings.data_dir.absolute(), said_market(settings)
     if is_tape(base) and said is not Market.BINANCE:
         return Place(folder=base, market=Market.SIMULATED, because="DATA_DIR")

@@ -89,7 +89,10 @@ def _places(where: str, names: list[str]) -> dict[str, int]:
     whole = ",".join(names)
     separator = next((sign for sign in ";\t|" if len(names) == 1 and sign in whole), None)
     if separator:
-        raise ConfigError(f"{where}: cells are separated by {separator!r}; separate them by commas: {HEADER}")
+        raise ConfigError(
+            f"{where}: cells are separated by {separator!r}; separate them by commas, with a point in decimals: "
+            f"{HEADER}"
+        )
     if all(re.fullmatch(r"[-+.\d]\S*|nan|inf", name) for name in names):
         raise ConfigError(f"{where}: is {_short(whole)} and no header; put the line {HEADER} before it")
     for name in names:

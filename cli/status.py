@@ -12,7 +12,7 @@ from rich.text import Text
 from cli.place import place_of
 from cli.ready import admission_words, in_order
 from cli.screen import INDENT, Column, table_of
-from core.clock import SystemClock, iso
+from core.clock import DAY_MS, SystemClock, iso
 from core.errors import IncompatibleModel, WorkerError
 from core.logs import short_version
 from core.settings import Settings
@@ -20,7 +20,7 @@ from model.forecaster import ADDS_NOTHING
 from model.readiness import read_admission
 from model.registry import Registry
 from research.words import p_text
-from updater.state import read_state
+from updater.state import read_state, retry_after_min
 
 ALIVE_WITHIN_MS = 60_000
 WHOLE_IDS = 140  # columns of a screen that has room for a version's whole id
@@ -35,6 +35,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
     folders = [(place.market.value.upper(), place.folder)]
     return {
         "place": place.sentence,
+        "market": place.market.value.upper(),
         "endpoint": endpoint_report(f"http://{settings.host}:{settings.port}"),
         "retrain_cron": settings.retrain_cron,
         "folders": [
@@ -62,7 +63,8 @@ def _folder(folder: Path) -> dict[str, Any]:
     report: dict[str, Any] = {"updater": None if state is None else state.model_dump(mode="json")}
     report |= {"champions": {}, "demotions": {}, "admission": {}}
     if state is not None:
-        report["updater_alive"] = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
+        is_seen = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
+        report["updater_alive"] = state.pid != 0 and is_seen
     try:
         registry = Registry(folder)
         report["champions"] = {key: champion.model_dump() for key, champion in registry.champions().items()}
@@ -140,6 +142,7 @@ def _topics_table(topics: Sequence[dict[str, Any]], width: int) -> RenderableTyp
         Column(heading="loss", least_width=100),
         Column(heading="answered by", wraps=True),
         Column(heading="last value", right=True),
+        Column(heading="given", wraps=True),
         Column(heading="price age", least_width=100, right=True),
     )
     rows = []
@@ -152,11 +155,24 @@ def _topics_table(topics: Sequence[dict[str, Any]], width: int) -> RenderableTyp
                 f"{token} {topic['target']} {topic['horizon']}",
                 topic.get("loss", ""),
                 _answered_by(topic, width),
-                _value((topic["last_answer"] or {}).get("value", "")) or "none yet",
+                *_last_value(topic, width),
                 "" if age_ms is None else f"{age_ms / 1000:.1f} s",
             )
         )
     return table_of(columns, rows, width, title="answers")
+
+
+def _last_value(topic: Mapping[str, Any], width: int) -> tuple[str, str]:
+    """The value and when it was given; who gave it as well, where that is not who answers now."""
+    last = topic["last_answer"]
+    if not last:
+        return "none yet", ""
+    is_old = SystemClock().now_ms() - last["answered_ms"] > DAY_MS
+    when = iso(last["answered_ms"])[5:16].replace("T", " ") if is_old else iso(last["answered_ms"])[11:16]
+    is_naive = last["forecast"] == "naive"
+    if last["forecast"] == topic["forecast"] and (is_naive or last["version"] == topic["champion"]):
+        return _value(last["value"]), f"{when}Z"
+    return _value(last["value"]), f"{when}Z by {'naive' if is_naive else _version(last['version'], width)}"
 
 
 def _answered_by(topic: Mapping[str, Any], width: int) -> Text:
@@ -179,7 +195,8 @@ def _folder_tables(folder: dict[str, Any], cron: str, width: int) -> Iterator[Re
         yield Text("updater: no readable state", style=BAD)
         return
     alive, seen = folder["updater_alive"], _when(state["heartbeat_ms"])
-    said = f"the updater does not run (last seen {seen}): nothing is trained; scripts/run starts everything"
+    gone = f"is stopped since {seen}" if not state["pid"] else f"does not run (last seen {seen})"
+    said = f"the updater {gone}: nothing is trained; scripts/run starts everything"
     yield _hanging(f"updater alive, last seen {seen}" if alive else said, width, style="" if alive else BAD)
     for name, panel in state["panels"].items():
         yield from (_hanging(line, width) for line in _panel_lines(name, panel, alive, cron))
@@ -206,8 +223,10 @@ def _hanging(line: str, width: int, style: str = "") -> Text:
 def _panel_lines(name: str, panel: Mapping[str, Any], alive: bool, cron: str) -> Iterator[str]:
     """What a panel does now, did last and does next, and why."""
     outcome = panel["outcome"] or {}
-    now = "idle"
-    if panel["running_since_ms"]:
+    now = "idle" if alive else "stopped"
+    if panel["running_since_ms"] and not alive:
+        now = "its training was cut off"
+    elif panel["running_since_ms"]:
         now = f"training ({panel['progress']})" if panel["progress"] else "training"
         if panel.get("per_cent") is not None:
             left_s = panel.get("left_s")
@@ -231,18 +250,17 @@ def _panel_lines(name: str, panel: Mapping[str, Any], alive: bool, cron: str) ->
 
 
 def _next(panel: Mapping[str, Any], alive: bool, cron: str) -> str:
-    if panel.get("due") and alive:
+    by = f"by RETRAIN_CRON ({cron}), give or take 5 min" if cron else "by RETRAIN_CRON"  # the trigger's jitter
+    failures = panel["failures"]
+    why = f"{failures} failures in a row" if failures > 1 else "the last training failed or left a symbol out"
+    if not alive:
+        later = f"within {retry_after_min(failures)} min, because {why}" if failures else by
+        return f"after a start: at once if a topic has no usable champion, else {later}"
+    if panel.get("due"):
         return f"at once, after the panel before it, because {panel['due']}"
     if panel["next_try_ms"]:
-        failures = panel["failures"]
-        why = f"{failures} failures in a row" if failures > 1 else "the last training failed or left a symbol out"
-        when, why = _when(panel["next_try_ms"]), f"a new try, because {why}"
-    elif panel["next_run_ms"]:
-        by = f"by RETRAIN_CRON ({cron}), give or take 5 min" if cron else "by RETRAIN_CRON"  # the trigger's jitter
-        when, why = _when(panel["next_run_ms"]), by
-    else:
-        return "as soon as the updater runs" if not alive else "not planned yet"
-    return f"{when}, {why}" if alive else f"as soon as the updater runs (it was {when}, {why})"
+        return f"{_when(panel['next_try_ms'])}, a new try, because {why}"
+    return f"{_when(panel['next_run_ms'])}, {by}" if panel["next_run_ms"] else "not planned yet"
 
 
 def _verdicts_table(judged: Sequence[Mapping[str, Any]], several: bool, width: int) -> RenderableType:

@@ -5,18 +5,21 @@ would not say (or only long after the start), is one line that names file, key, 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import NoReturn
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from core.errors import ConfigError
 from core.json_node import EXAMPLE, JsonObject, read_json
 from core.json_node import JsonNode as _Node
 from core.node_rules import (
+    ASKED,
     PUBLIC_NETWORKS,
+    TOKEN,
     NodeVersions,
     Severity,
     findings,
@@ -41,10 +44,11 @@ from core.topic import (
     horizon_text,
     parse_horizon,
     split_symbol,
+    topic_key,
 )
 
 SIGNED_LOSSES = frozenset({"ztae", "zptae", "czar"})  # in units of the standard deviation of past returns
-_ASKED = re.compile(r".*/inference/([^/]*)")  # the path of an endpoint of ours, up to the token
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,19 +79,77 @@ def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | Non
         )
     rpc_urls: dict[str | None, tuple[str, ...]] = {}
     nodes: dict[str | None, NodeVersions] = {}
-    entries = [entry for path in paths for entry in _entries(path, node_version, own, warnings, rpc_urls, nodes)]
+    faults: list[str] = []
+    entries: list[_Entry] = []
+    for path in paths:
+        with _kept(faults):
+            entries += _entries(path, node_version, own, warnings, rpc_urls, nodes, faults)
+    single: list[_Entry] = []  # without those that are told to be twins: what else is said of them follows from it
     for place, entry in enumerate(entries):
-        for earlier in entries[:place]:
-            _check_twins(earlier, entry)
-    topics = tuple(topic for _, topic in entries)
-    for node, topic in entries:
-        _check_question(node, topic, topics)
+        with _kept(faults):
+            for earlier in entries[:place]:
+                _check_twins(earlier, entry)
+            single.append(entry)
+    topics = tuple(entry.topic for entry in single if entry.topic)
+    for entry in single:
+        with _kept(faults):
+            if entry.topic:
+                _check_question(entry.node, entry.topic, topics)
+    if faults:
+        raise ConfigError("\n".join(faults))
     return Config(topics=topics, warnings=tuple(dict.fromkeys(warnings)), rpc_urls=rpc_urls, nodes=nodes)
+
+
+@contextmanager
+def _kept(faults: list[str]) -> Iterator[None]:
+    """Goes on after a fault, which is added to the others."""
+    try:
+        yield
+    except ConfigError as error:
+        faults.append(str(error))
 
 
 def topics_from_config(*paths: Path, node_version: str = "") -> tuple[Topic, ...]:
     """The topics of a config.json or of several, in their order; see ``read_config``."""
     return read_config(*paths, node_version=node_version).topics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """An entry of ``worker`` whose number can be read."""
+
+    node: _Node
+    topic_id: int
+    network: str | None
+    is_placed: bool  # False: what names the network is wrong
+    topic: Topic | None  # None: something else in it is wrong
+
+    @property
+    def key(self) -> str:
+        return topic_key(self.network, self.topic_id)
+
+
+class _Reader:
+    """Reads one value after the other, and keeps what is wrong with each.
+
+    Args:
+        told: keys of which something is said already, in lower case; they are not read.
+    """
+
+    def __init__(self, told: Iterable[str]) -> None:
+        self.told = {key.casefold() for key in told}
+        self.faults: list[str] = []
+
+    def knows(self, node: _Node) -> bool:
+        """True if something is said of the value already."""
+        return node.key.casefold() in self.told
+
+    def read(self, node: _Node, reading: Callable[..., T], *more: Any) -> T | None:
+        """What ``reading`` makes of the value; None where the value is wrong."""
+        if not self.knows(node):
+            with _kept(self.faults):
+                return reading(node, *more)
+        return None
 
 
 def _entries(
@@ -97,35 +159,44 @@ def _entries(
     warnings: list[str],
     rpc_urls: dict[str | None, tuple[str, ...]],
     nodes: dict[str | None, NodeVersions],
-) -> "list[tuple[_Node, Topic]]":
-    """Each entry of one file, and the topic it stands for; adds to the last three."""
+    faults: list[str],
+) -> list[_Entry]:
+    """Each entry of one file; adds to the last four."""
     root = read_json(path)
     if not isinstance(root.value, JsonObject):
         root.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)
     found = findings(root, node_version, own)
-    faults = [finding for finding in reversed(found) if finding.severity is Severity.ERROR]
-    if faults:
-        first = {fault.key: fault.line for fault in faults}  # what else is said of a value mostly follows from it
-        raise ConfigError("\n".join(_with_version(reversed(first.values()), root, node_version)))
-    entries = root.field("worker")
-    if not entries.value:
-        entries.wrong(f"give one entry for each topic, as in {EXAMPLE}", kind=True)
-    wallet = root.field("wallet")
-    network = _network(wallet)
-    named = (*(wallet.field("nodeRpcs").value or ()), *filter(None, [wallet.field("nodeRpc").value]))
-    nodes[network] = named_version(node_version) or told_version(root)
-    rpc_urls[network] = tuple(dict.fromkeys((*rpc_urls.get(network, ()), *named)))
-    read: list[tuple[_Node, Topic]] = []
-    refused: list[str] = []
-    for node in entries.items():
-        try:
-            read.append((node, replace(_topic(node, network), held=takes_held_answers(nodes[network]))))
-        except ConfigError as error:
-            refused.append(str(error))
-    if refused:
-        raise ConfigError("\n".join(refused))
+    wrong = [finding for finding in found if finding.severity is Severity.ERROR]
+    # Host, path and query of an endpoint are wrong each for itself. What else is said twice of a value mostly follows.
+    first = {(one.key, one.line if one.key.endswith(".InferenceEndpoint") else ""): one.line for one in reversed(wrong)}
+    faults += _with_version(reversed(first.values()), root, node_version)
     warnings += [finding.line for finding in found]
+    reader = _Reader(key for finding in wrong for key in (finding.key, finding.meant))
+
+    entries, wallet = root.field("worker"), root.field("wallet")
+    if not entries.value:
+        reader.read(entries, _no_entries)
+    urls = _urls(wallet)
+    network = reader.read(wallet.field("chainId"), _network, urls)
+    hosts = [wallet.field(name) for name in ("nodeRpcs", "nodeRpc")]
+    is_placed = not reader.faults and not any(
+        map(reader.knows, [wallet, wallet.field("chainId"), *(hosts if network is None else [])])
+    )
+    nodes[network] = named_version(node_version) or told_version(root)
+    rpc_urls[network] = tuple(dict.fromkeys((*rpc_urls.get(network, ()), *urls)))
+    read: list[_Entry] = []
+    for node in entries.items():
+        topic = reader.read(node, _topic, network, is_placed, reader)
+        topic = replace(topic, held=takes_held_answers(nodes[network])) if topic else None
+        topic_id = node.field("topicId")
+        if isinstance(node.value, JsonObject) and not reader.knows(topic_id):
+            read.append(_Entry(node=node, topic_id=topic_id.value, network=network, is_placed=is_placed, topic=topic))
+    faults += reader.faults
     return read
+
+
+def _no_entries(entries: _Node) -> NoReturn:
+    entries.wrong(f"give one entry for each topic, as in {EXAMPLE}", kind=True)
 
 
 def _with_version(lines: Iterable[str], root: _Node, node_version: str) -> Iterator[str]:
@@ -139,14 +210,21 @@ def _with_version(lines: Iterable[str], root: _Node, node_version: str) -> Itera
             yield line
 
 
-def _network(wallet: _Node) -> str | None:
+def _urls(wallet: _Node) -> list[str]:
+    """Those of the chain that a wallet names."""
+    several = wallet.field("nodeRpcs").value
+    named = (*(several if isinstance(several, list) else ()), wallet.field("nodeRpc").value)
+    return [url for url in named if url and isinstance(url, str)]
+
+
+def _network(chain_id: _Node, urls: Iterable[str]) -> str | None:
     """The chain id that a wallet names, or that its hosts do."""
-    chain_id = wallet.field("chainId").value
-    if chain_id and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", chain_id):  # it goes into URLs, headers and labels
-        wallet.field("chainId").wrong('it is letters, digits, dots and dashes, such as "allora-testnet-1"')
-    hosts = [_host(url) for url in (*(wallet.field("nodeRpcs").value or ()), wallet.field("nodeRpc").value or "")]
-    named = {network for word, network in PUBLIC_NETWORKS.items() if any(word in host for host in hosts)}
-    return chain_id or (named.pop() if len(named) == 1 else None)
+    named = chain_id.value
+    if named and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", named):  # it goes into URLs, headers and labels
+        chain_id.wrong('it is letters, digits, dots and dashes, such as "allora-testnet-1"')
+    hosts = [_host(url) for url in urls]
+    of_hosts = {network for word, network in PUBLIC_NETWORKS.items() if any(word in host for host in hosts)}
+    return named or (of_hosts.pop() if len(of_hosts) == 1 else None)
 
 
 def _host(url: str) -> str:
@@ -156,46 +234,80 @@ def _host(url: str) -> str:
         return ""
 
 
-def _topic(entry: _Node, network: str | None) -> Topic:
+def _topic(entry: _Node, network: str | None, is_placed: bool, reader: _Reader) -> Topic | None:
+    """The topic that an entry stands for; None where something in it is wrong, which the reader keeps."""
     if not isinstance(entry.value, JsonObject):
         entry.wrong(f"each entry is an object with topicId and parameters, as in {EXAMPLE}", kind=True)
     topic_id = entry.field("topicId")
     parameters = entry.field("parameters")
     if not isinstance(parameters.value, JsonObject):
-        parameters.wrong(f"it must be an object with Token and InferenceEndpoint, as in {EXAMPLE}", kind=True)
-    known = catalogue().get((network or "", topic_id.value))
+        return reader.read(parameters, _no_parameters)
+    is_placed = is_placed and not reader.knows(topic_id)
+    known = catalogue().get((network or "", topic_id.value)) if is_placed else None
     if known and known.target == CLASSIFICATION:
         topic_id.wrong(
             f"{known.asset} {known.horizon} on {known.network} is a classification topic, "
             "which this worker cannot answer yet; remove the entry"
         )
 
-    token = _token(parameters.at("Token"), known)
-    target = _target(parameters.at("Target"), known, topic_id.value, network)
-    endpoint = parameters.at("InferenceEndpoint")
-    table = dict(parameters.value.pairs)
-    _check_endpoint(endpoint, topic_id.value, table)
+    at = parameters.at
+    if at("Target").value == CLASSIFICATION:
+        at("Target").wrong(
+            f"topic {topic_id.value} is a classification topic, which this worker cannot answer yet; remove the entry"
+        )
+
+    told_before = len(reader.faults)
+    token = reader.read(at("Token"), _token, known)
+    symbol = reader.read(at("Symbol"), _symbol, token)
+    target = horizon_min = None
+    has_target, has_horizon = (at(name).value is not None for name in ("Target", "Horizon"))
+    if is_placed or has_target:  # else the catalogue may know what is missing
+        target = reader.read(at("Target"), _target, known, topic_id.value, network)
+    if has_horizon or known or (is_placed and has_target):  # else the line about Target names both
+        horizon_min = reader.read(at("Horizon"), _horizon_min, known, target, topic_id.value, network)
+    loss = reader.read(at("Loss"), _loss, known, target)
+    volatility = reader.read(at("Volatility"), _volatility, known, target)
+    base = reader.read(at("Base"), _word, BaseRule)
+    wait = reader.read(at("Wait"), _wait)
+    objective = reader.read(at("Objective"), _word, Objective)
+    endpoint = at("InferenceEndpoint")
+    if endpoint.value is None:
+        reader.read(endpoint, _no_endpoint)
+    if len(reader.faults) > told_before or any(key.startswith(f"{entry.key}.".casefold()) for key in reader.told):
+        return None
+    if not (token and symbol and target and horizon_min and loss and volatility):
+        return None
     return Topic(
         topic_id=topic_id.value,
         token=token,
-        symbol=_symbol(parameters.at("Symbol"), token),
+        symbol=symbol,
         target=target,
-        horizon_min=_horizon_min(parameters.at("Horizon"), known, target, topic_id.value, network),
-        loss=_loss(parameters.at("Loss"), known, target),
-        volatility=_volatility(parameters.at("Volatility"), known, target),
-        base=_word(parameters.at("Base"), BaseRule),
-        wait=_wait(parameters.at("Wait")),
-        objective=_word(parameters.at("Objective"), Objective),
+        horizon_min=horizon_min,
+        loss=loss,
+        volatility=volatility,
+        base=base,
+        wait=wait,
+        objective=objective,
         network=network,
         epoch_length_blocks=known.epoch_length_blocks if known else None,
         endpoint=endpoint.value,
-        parameters=tuple(table.items()),
+        parameters=tuple(dict(parameters.value.pairs).items()),
+    )
+
+
+def _no_parameters(parameters: _Node) -> NoReturn:
+    parameters.wrong(f"it must be an object with Token and InferenceEndpoint, as in {EXAMPLE}", kind=True)
+
+
+def _no_endpoint(endpoint: _Node) -> NoReturn:
+    endpoint.wrong(
+        f'add "http://inference:8000/inference/{{Token}}?topic={{TopicId}}&height={{BlockHeight}}", as in {EXAMPLE}'
     )
 
 
 def _token(node: _Node, known: CatalogueTopic | None) -> str:
     token = node.value
-    if token is None or not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", token):
+    if token is None or not TOKEN.fullmatch(token):
         example = known.asset if known else "ETH"
         node.wrong(f'give the asset by letters, digits, dot, dash or underscore, such as "{example}"')
     if known and token.upper() != known.asset:
@@ -203,8 +315,12 @@ def _token(node: _Node, known: CatalogueTopic | None) -> str:
     return str(token)
 
 
-def _symbol(node: _Node, token: str) -> str:
-    symbol = node.value if node.value is not None else default_symbol(token)
+def _symbol(node: _Node, token: str | None) -> str | None:
+    if node.value is not None and not re.fullmatch(r"[A-Z0-9]{2,32}", node.value):
+        node.wrong("give the exchange's name of the pair, capital letters and digits alone, such as ETHUSDT")
+    if token is None:
+        return None
+    symbol = node.value or default_symbol(token)
     if not re.fullmatch(r"[A-Z0-9]{2,32}", symbol):
         node.wrong("give the exchange's name of the pair, capital letters and digits alone, such as ETHUSDT")
     bases = bases_of(token)
@@ -219,8 +335,6 @@ def _symbol(node: _Node, token: str) -> str:
 
 
 def _target(node: _Node, known: CatalogueTopic | None, topic_id: int, network: str | None) -> Target:
-    if node.value == CLASSIFICATION:
-        node.wrong(f"topic {topic_id} is a classification topic, which this worker cannot answer yet; remove the entry")
     if node.value is None and known is None:
         _unknown_topic(node, topic_id, network)
     if node.value is not None and node.value not in list(Target):
@@ -230,7 +344,9 @@ def _target(node: _Node, known: CatalogueTopic | None, topic_id: int, network: s
     return Target(node.value if known is None else known.target)
 
 
-def _horizon_min(node: _Node, known: CatalogueTopic | None, target: Target, topic_id: int, network: str | None) -> int:
+def _horizon_min(
+    node: _Node, known: CatalogueTopic | None, target: Target | None, topic_id: int, network: str | None
+) -> int:
     if node.value is None:
         if known is None:
             _unknown_topic(node, topic_id, network)
@@ -250,7 +366,7 @@ def _horizon_min(node: _Node, known: CatalogueTopic | None, target: Target, topi
     return minutes
 
 
-def _loss(node: _Node, known: CatalogueTopic | None, target: Target) -> str:
+def _loss(node: _Node, known: CatalogueTopic | None, target: Target | None) -> str:
     if node.value is not None and node.value not in LOSS_NAMES:
         node.wrong(f"it must be one of {', '.join(LOSS_NAMES)}")
     loss = LOSS_NAMES[node.value or (known.loss if known else "mse")]
@@ -261,11 +377,11 @@ def _loss(node: _Node, known: CatalogueTopic | None, target: Target) -> str:
     return loss
 
 
-def _volatility(node: _Node, known: CatalogueTopic | None, target: Target) -> Volatility:
+def _volatility(node: _Node, known: CatalogueTopic | None, target: Target | None) -> Volatility:
     right = Volatility(known.volatility) if known and known.volatility else Volatility.STD_HORIZON
     if node.value is None:
         return right
-    if target is not Target.VOLATILITY:
+    if target not in (None, Target.VOLATILITY):
         node.wrong(f"it says what a volatility topic means and Target is {target}; remove it")
     if node.value not in list(Volatility):
         node.wrong(f"it must be one of {', '.join(Volatility)}")
@@ -301,50 +417,21 @@ def _contradiction(node: _Node, known: CatalogueTopic, right: str) -> NoReturn:
     node.wrong(f'topic {known.topic_id} of {known.network} has {name} "{right}"; write that, or correct topicId')
 
 
-def _check_endpoint(node: _Node, topic_id: int, parameters: Mapping[str, str]) -> None:
-    template = node.value
-    if template is None:
-        node.wrong(
-            f'add "http://inference:8000/inference/{{Token}}?topic={{TopicId}}&height={{BlockHeight}}", as in {EXAMPLE}'
-        )
-    known = ["TopicId", "BlockHeight", *(key for key in parameters if key != "InferenceEndpoint")]
-    rest = template
-    for key in known:
-        placeholder = f"{{{key}}}"
-        if placeholder in rest and re.search("[{}]", parameters.get(key, "")):
-            node.wrong(f"{placeholder} stands for a value with braces, which the node may or may not replace")
-        rest = rest.replace(placeholder, "")
-    if re.search("[{}]", rest):
-        unknown = re.search(r"\{[^{}]*\}", rest)
-        what = f"{unknown[0]} is no placeholder" if unknown else "a brace is left over"
-        node.wrong(f"{what}; the node knows {', '.join(f'{{{key}}}' for key in known)}")
-    url = fill_placeholders(template, topic_id=topic_id, height=0, parameters=parameters)
-    try:
-        parts = urlsplit(url)
-        fit = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fit = False
-    if not fit or re.search(r"[\s\x00-\x1f\x7f]", url):
-        node.wrong("it must be a URL that begins with http:// or https:// and a host, without blanks")
-    # Written out instead of as placeholders they may name another topic, whose value would then be submitted here.
-    asked = _ASKED.fullmatch(parts.path)
-    if asked and unquote(asked[1]) != parameters["Token"]:
-        node.wrong(f'it asks for "{unquote(asked[1])}" but Token is "{parameters["Token"]}"; write {{Token}}')
-    for given in parse_qs(parts.query, keep_blank_values=True).get("topic", []):
-        if given != str(topic_id):
-            node.wrong(f'it asks for topic "{given}" but topicId is {topic_id}; write ?topic={{TopicId}}')
-
-
-def _check_twins(earlier: tuple[_Node, Topic], later: tuple[_Node, Topic]) -> None:
+def _check_twins(earlier: _Entry, later: _Entry) -> None:
     """Refuse a topic that stands in the files twice, two pairs of one name, and two topics behind one URL."""
-    (first, other), (node, topic) = earlier, later
-    where = first.key if first.file == node.file and first is not node else f"{first.file}: {first.key}"
-    if other.key == topic.key:
-        here = "in this network" if first.file != node.file and topic.network else "and the node ignores one"
+    first, node, other, topic = earlier.node, later.node, earlier.topic, later.topic
+    is_one_file = first.file == node.file
+    if not (is_one_file or (earlier.is_placed and later.is_placed)):
+        return
+    where = first.key if is_one_file and first is not node else f"{first.file}: {first.key}"
+    if earlier.key == later.key:
+        here = "in this network" if not is_one_file and later.network else "and the node ignores one"
         node.field("topicId").wrong(f"{where} has it too {here}; remove one entry")
-    if other.topic_id == topic.topic_id and not (other.network and topic.network):
-        silent = first.file if other.network is None else node.file
+    if earlier.topic_id == later.topic_id and not (earlier.network and later.network):
+        silent = first.file if earlier.network is None else node.file
         node.field("topicId").wrong(f'{where} has it too; add "chainId" to the wallet of {silent} to tell them apart')
+    if other is None or topic is None:
+        return
     pair, others = split_symbol(topic.symbol, topic.token), split_symbol(other.symbol, other.token)
     if topic.symbol == other.symbol and pair != others:
         node.field("parameters").at("Symbol").wrong(
@@ -361,7 +448,7 @@ def _check_twins(earlier: tuple[_Node, Topic], later: tuple[_Node, Topic]) -> No
 def _check_question(node: _Node, topic: Topic, topics: Sequence[Topic]) -> None:
     """Refuse an endpoint of ours whose question several topics could be the answer to."""
     url = urlsplit(_url(topic))
-    if not _ASKED.fullmatch(url.path):
+    if not ASKED.fullmatch(url.path):
         return
     endpoint, query = node.field("parameters").at("InferenceEndpoint"), parse_qs(url.query, keep_blank_values=True)
     for given in query.get("network", []):

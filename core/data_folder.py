@@ -15,6 +15,13 @@ POLL_S = 0.1
 LOCK = ".updater.lock"
 
 
+def refuse_file(data_dir: Path) -> None:
+    """Raises ConfigError where the folder, or one that it is to be in, is a file."""
+    there = next(path for path in (data_dir, *data_dir.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"DATA_DIR={there}: is a file; give a folder that can be made and written")
+
+
 @contextmanager
 def only_updater(data_dir: Path, patience_s: float = ENDING_PATIENCE_S) -> Iterator[None]:
     """Be the only updater on this folder; the kernel lets go of the lock when the process dies, however it does.
@@ -31,8 +38,10 @@ def only_updater(data_dir: Path, patience_s: float = ENDING_PATIENCE_S) -> Itera
     except OSError as error:
         if error.errno in DISK_REFUSES:
             raise WorkerError(f"DATA_DIR={data_dir}: {error.strerror}; make room, or mount it writable") from error
-        reason = "is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise ConfigError(f"DATA_DIR={data_dir}: {reason}; give a folder that can be made and written") from error
+        refuse_file(data_dir)
+        raise ConfigError(
+            f"DATA_DIR={data_dir}: {error.strerror}; give a folder that can be made and written"
+        ) from error
     try:
         deadline = time.monotonic() + patience_s
         while not try_lock(lock):

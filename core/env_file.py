@@ -91,30 +91,50 @@ def read_env_file(path: Path, settings: Collection[str]) -> dict[str, EnvLine]:
     Args:
         settings: the names of our settings, in upper case.
     Raises:
-        ConfigError: it cannot be read, or the first line that is wrong, with its number.
+        ConfigError: it cannot be read, or what is wrong, in a line each with its number.
+    """
+    found, faults = look_through(path, settings)
+    if faults:
+        raise ConfigError("\n".join(faults.values()))
+    return found
+
+
+def look_through(path: Path, settings: Collection[str]) -> tuple[dict[str, EnvLine], dict[int, str]]:
+    """What ``read_env_file`` reads of the lines that are right, and what is wrong with the others, by their number.
+
+    Raises:
+        ConfigError: the file cannot be read.
     """
     known = {*settings, *DOCKER_NAMES, *RETIRED}
     found: dict[str, EnvLine] = {}
+    faults: dict[int, str] = {}
     for binding in parse_stream(io.StringIO(_text(path), newline="")):
         text = binding.original.string
         if binding.key is None and not binding.error:  # a comment, or blank lines at the end
             continue
         number = binding.original.line + len(re.findall(r"\r\n|\n|\r", text[: len(text) - len(text.lstrip())]))
-        name, value = _of(binding, path, number)
-        if not (name in known or FOREIGN.fullmatch(name)):
-            _refuse(path, number, f"{_shown(name)} is no setting; {_meant(name, known)}")
-        if name.startswith("COMPOSE_") and name not in COMPOSE_NAMES and nearest(name, COMPOSE_NAMES, cutoff=0.9):
-            _refuse(path, number, f"{_shown(name)} is no name of docker compose; {_meant(name, COMPOSE_NAMES)}")
-        if name in found:
-            _refuse(path, number, f"{name} stands in line {found[name].number} already; remove one of the two")
-        if name in known and "$" in value and not _is_single_quoted(text):
-            _refuse(
-                path,
-                number,
-                f"{name}: docker compose would put a variable in the place of $; write NAME='VALUE' for it",
-            )
-        found[name] = EnvLine(value=value, number=number)
-    return found
+        try:
+            name, value = _of(binding, path, number)
+            _check(name, value, text, path, number, known, found)
+            found[name] = EnvLine(value=value, number=number)
+        except ConfigError as error:
+            faults[number] = str(error)
+    return found, faults
+
+
+def _check(
+    name: str, value: str, text: str, path: Path, number: int, known: Collection[str], found: Mapping[str, EnvLine]
+) -> None:
+    if not (name in known or FOREIGN.fullmatch(name)):
+        _refuse(path, number, f"{_shown(name)} is no setting; {_meant(name, known)}")
+    if name.startswith("COMPOSE_") and name not in COMPOSE_NAMES and nearest(name, COMPOSE_NAMES, cutoff=0.9):
+        _refuse(path, number, f"{_shown(name)} is no name of docker compose; {_meant(name, COMPOSE_NAMES)}")
+    if name in found:
+        _refuse(path, number, f"{name} stands in line {found[name].number} already; remove one of the two")
+    if name in known and "$" in value and not _is_single_quoted(text):
+        _refuse(
+            path, number, f"{name}: docker compose would put a variable in the place of $; write NAME='VALUE' for it"
+        )
 
 
 def nearest(name: str, known: Collection[str], cutoff: float = 0.8) -> str | None:

@@ -75,6 +75,9 @@ class ConsoleLines:
             shown = _answer_in_short(event)
         elif event.get("event") == "progress" and {"task", "done", "wanted", "note"} <= event.keys():
             shown = _progress_in_short(event)
+        if event.get("event") == "round" and event.get("verdicts"):
+            won = sum(verdict["promoted"] for verdict in event["verdicts"])
+            shown["verdicts"] = f"won {won} of {len(event['verdicts'])}"
         exception = {"exception": _printable(shown.pop("exception"))} if "exception" in shown else {}
         values = {key: text for key, value in shown.items() if (text := _value_in_short(value))}
         at = {"at": str(event["at"])[11:19]} if "at" in event else {}
@@ -111,6 +114,7 @@ def _progress_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
 def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     """Topic, value, which network, age of the price, time taken; or the status and the reason.
 
+    A question by hand has that it is one in the place of both times: the node's are those that matter.
     A repeated answer has "again" in the place of an age: the height fixed its price when it was first asked for.
     Of what the node would submit the value alone: the endpoint's line for the same answer has the rest.
 
@@ -122,11 +126,13 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     'topic 1 ETH 503 no candles yet 0.1ms'
     >>> _answer_in_short(answer | {"asked_ms": 90_000, "answered_ms": 60_000})["event"]
     'topic 1 ETH 2000.512 minute-1a2b3c again 0.1ms'
+    >>> _answer_in_short(answer | {"asker": "hand"})["event"]
+    'topic 1 ETH 2000.512 minute-1a2b3c (by hand)'
     >>> _answer_in_short(answer | {"event": "would submit", "forecast": "network"})["event"]
     'would submit topic 1 ETH 2000.512 network'
     """
     version = str(event.get("version") or event.get("model_version") or "")
-    naive = event.get("forecast") == "naive"
+    naive, is_by_hand = event.get("forecast") == "naive", event.get("asker") == "hand"
     age_ms, value = event.get("anchor_age_ms"), event.get("value")
     answered = event["status"] == 200 and value is not None
     frame = {name: event[name] for name in ("market", "level", "service", "exception") if name in event}
@@ -137,10 +143,12 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
         }
     told = [_number_in_short(value), "naive" if naive else short_version(version)] if answered else []
     again = 0 < (event.get("answered_ms") or 0) < (event.get("asked_ms") or 0)
-    told += ["again" if again else f"{age_ms / 1000:.1f}s"] if answered and age_ms is not None else []
+    told += (
+        ["again" if again else f"{age_ms / 1000:.1f}s"] if answered and age_ms is not None and not is_by_hand else []
+    )
     told += [] if answered else [str(event["status"] or ""), str(event.get("reason") or "")]
     said = [] if event["event"] == "answer" else [str(event["event"])]
-    parts = [*said, *topic, *told, f"{event['took_ms']:.1f}ms"]
+    parts = [*said, *topic, *told, "(by hand)" if is_by_hand else f"{event['took_ms']:.1f}ms"]
     return frame | {"event": " ".join(part for part in parts if part)}
 
 

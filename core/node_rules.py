@@ -7,12 +7,12 @@ ignores keys that it does not know and the case of the keys of a struct; the key
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlsplit
 
 from core.json_node import JsonNode, JsonObject, is_mnemonic
 from core.topic import fill_placeholders
@@ -34,6 +34,8 @@ COMPOSE_HOST, COMPOSE_PORT = "inference", 8000
 DOMAIN = "allora.network"  # of the public networks' hosts
 PUBLIC_NETWORKS = {"testnet": "allora-testnet-1", "mainnet": "allora-mainnet-1"}
 KEYRINGS = ("test", "file", "os", "pass", "kwallet", "keychain", "memory")  # of the Cosmos SDK
+ASKED = re.compile(r".*/inference/([^/]*)")  # the path of an endpoint of ours, up to the token
+TOKEN = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _HEIGHT = 918_273_645  # stands for any block height
 
 
@@ -51,6 +53,7 @@ class Finding:
     severity: Severity
     key: str  # the whole way to it
     line: str
+    meant: str = ""  # likewise, of the key that a misspelt one stands for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,7 +323,7 @@ class _Rules:
         for field in node.fields():
             name = by_fold.get(field.name.casefold())
             if name is None:
-                yield self._unknown(field, keys)
+                yield self._unknown(node, field, keys)
                 continue
             seen[name] = seen.get(name, 0) + 1
             yield from self._value(field, name, keys[name])
@@ -329,9 +332,10 @@ class _Rules:
                 last = node.field(name)
                 yield _error(last, f"it is given {times} times and the node takes the last; keep one", kind=True)
 
-    def _unknown(self, field: JsonNode, keys: Keys) -> Finding:
+    def _unknown(self, node: JsonNode, field: JsonNode, keys: Keys) -> Finding:
         if right := _nearest(field.name, keys):
-            return _error(field, f"it is misspelt and the node ignores it; write {right}", kind=True)
+            remedy = f"it is misspelt and the node ignores it; write {right}"
+            return replace(_error(field, remedy, kind=True), meant=node.field(right).key)
         for home, others in HOMES.items():
             if others is not keys and (right := _same(field.name, others)):
                 return _error(field, f"the node ignores it here; {right} belongs into {home}", kind=True)
@@ -514,9 +518,9 @@ class _Rules:
             return
         yield from self._struct(entry, WORKER)
         topic_id = entry.field("topicId")
-        if type(topic_id.value) is not int or not 0 < topic_id.value < 2**63:  # a bool is an int too
+        is_number = type(topic_id.value) is int and 0 < topic_id.value < 2**63  # a bool is an int too
+        if not is_number:
             yield _error(topic_id, "it must be a whole number above 0, without quotes")
-            return
         yield from self._entrypoint(entry.field("inferenceEntrypointName"))
         parameters = entry.field("parameters")
         if not isinstance(parameters.value, JsonObject):
@@ -528,7 +532,8 @@ class _Rules:
         table = {field.name: field.value for field in parameters.fields() if isinstance(field.value, str)}
         yield from self._unanswered(entry, parameters)
         if "InferenceEndpoint" in table:
-            yield from self._endpoint(parameters.at("InferenceEndpoint"), topic_id.value, table)
+            number = topic_id.value if is_number else None
+            yield from self._endpoint(parameters.at("InferenceEndpoint"), number, table)
 
     def _entrypoint(self, name: JsonNode) -> Iterator[Finding]:
         old = self.node.last < V0_7
@@ -559,7 +564,8 @@ class _Rules:
             if right and right.casefold() == field.name.casefold():
                 yield _error(field, f"keys in parameters are case-sensitive; write {right}")
             elif right:
-                yield _error(field, f"it is misspelt and nobody reads it; write {right}")
+                misspelt = _error(field, f"it is misspelt and nobody reads it; write {right}")
+                yield replace(misspelt, meant=node.at(right).key)
             elif home := next((home for home, keys in HOMES.items() if _same(field.name, keys)), ""):
                 yield _error(field, f"nobody reads it here; it belongs into {home}", kind=True)
             else:
@@ -593,18 +599,26 @@ class _Rules:
         host = _host(url) if isinstance(url, str) else ""
         return bool(host) and host != COMPOSE_HOST and not _is_loopback(host) and (not self.own or host != self.own[0])
 
-    def _endpoint(self, node: JsonNode, topic_id: int, table: Mapping[str, str]) -> Iterator[Finding]:
-        """The inference endpoint: where it is, its path and its query."""
-        url = fill_placeholders(node.value, topic_id=topic_id, height=_HEIGHT, parameters=table)
+    def _endpoint(self, node: JsonNode, topic_id: int | None, table: Mapping[str, str]) -> Iterator[Finding]:
+        """The inference endpoint: its placeholders, where it is, its path and its query."""
+        if not TOKEN.fullmatch(token := table.get("Token", "")):  # which is told; what follows from it is not
+            token, table = "", {**table, "Token": "TOKEN"}
+        fault = _placeholder_fault(node.value, table)
+        if fault:
+            yield _error(node, fault)
+        url = fill_placeholders(node.value, topic_id=topic_id or 1, height=_HEIGHT, parameters=table)
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
+            fit = parts.scheme in ("http", "https") and bool(host) and port != 0
         except ValueError:
-            return  # core.config refuses it, with the remedy
-        if not host or parts.scheme not in ("http", "https"):
+            fit = False
+        if not fit or re.search(r"[\s\x00-\x1f\x7f]", url):
+            yield _error(node, "it must be a URL that begins with http:// or https:// and a host, without blanks")
             return
-        port = port or (443 if parts.scheme == "https" else 80)
-        if self._is_foreign(url):
+        is_foreign = self._is_foreign(url)
+        if is_foreign:
+            port = port or (443 if parts.scheme == "https" else 80)
             if _nearest(host, (COMPOSE_HOST,)):
                 yield _error(node, f"no service is called {host}; write http://{COMPOSE_HOST}:{COMPOSE_PORT}")
             yield _warning(
@@ -614,13 +628,27 @@ class _Rules:
             )
             if str(_HEIGHT) not in url:
                 yield _no_height(node)
-            return
-        if parts.scheme == "https":
+        elif parts.scheme == "https":
             yield _error(node, "inference speaks http without TLS; write http://")
-        yield from self._address(node, host, port)
-        if "Token" in table and unquote(parts.path) != f"/inference/{table['Token']}":
+        if not is_foreign and (parts.scheme == "http" or port):
+            yield from self._address(node, host, port or 80)
+        if not fault:
+            yield from self._names(node, parts, topic_id, token, is_foreign)
+        if not is_foreign:
+            yield from self._query(node, parts.query)
+
+    def _names(
+        self, node: JsonNode, parts: SplitResult, topic_id: int | None, token: str, is_foreign: bool
+    ) -> Iterator[Finding]:
+        """Written out instead of as placeholders they may name another topic, whose value would be submitted here."""
+        asked = ASKED.fullmatch(parts.path)
+        if token and not is_foreign and unquote(parts.path) != f"/inference/{token}":
             yield _error(node, f"inference answers /inference/{{Token}} and not {parts.path or '/'}; write that path")
-        yield from self._query(node, parts.query)
+        elif token and asked and unquote(asked[1]) != token:
+            yield _error(node, f'it asks for "{unquote(asked[1])}" but Token is "{token}"; write {{Token}}')
+        for given in parse_qs(parts.query, keep_blank_values=True).get("topic", []):
+            if topic_id and given != str(topic_id):
+                yield _error(node, f'it asks for topic "{given}" but topicId is {topic_id}; write ?topic={{TopicId}}')
 
     def _address(self, node: JsonNode, host: str, port: int) -> Iterator[Finding]:
         if host == COMPOSE_HOST:
@@ -698,6 +726,22 @@ def _all_below(node: JsonNode) -> Iterator[JsonNode]:
     for child in (*node.fields(), *node.items()):
         yield child
         yield from _all_below(child)
+
+
+def _placeholder_fault(template: str, parameters: Mapping[str, str]) -> str:
+    """Why the node would not complete an endpoint; empty where nothing keeps it from that."""
+    known = ["TopicId", "BlockHeight", *(key for key in parameters if key != "InferenceEndpoint")]
+    rest = template
+    for key in known:
+        placeholder = f"{{{key}}}"
+        if placeholder in rest and re.search("[{}]", parameters.get(key, "")):
+            return f"{placeholder} stands for a value with braces, which the node may or may not replace"
+        rest = rest.replace(placeholder, "")
+    if not re.search("[{}]", rest):
+        return ""
+    unknown = re.search(r"\{[^{}]*\}", rest)
+    what = f"{unknown[0]} is no placeholder" if unknown else "a brace is left over"
+    return f"{what}; the node knows {', '.join(f'{{{key}}}' for key in known)}"
 
 
 def _no_height(node: JsonNode) -> Finding:

@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from core.env_file import RETIRED, nearest, read_env_file
+from core.env_file import RETIRED, look_through, nearest, read_env_file
 from core.errors import ConfigError
 from core.logs import LogFormat
 
@@ -211,7 +211,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line, environment, ``.env``: pydantic's own reader passes over what it does not understand."""
-        lines = read_env_file(ENV_FILE, setting_names())
+        lines, _ = look_through(ENV_FILE, setting_names())  # load_settings tells what is wrong with the others
         ours = {name.lower(): lines[name].value for name in setting_names() if name in lines and lines[name].value}
         return init_settings, env_settings, InitSettingsSource(settings_cls, ours)
 
@@ -267,17 +267,25 @@ def load_settings(**overrides: object) -> Settings:
     Args:
         overrides: field values that win over the environment (command line flags).
     Raises:
-        ConfigError: names the variable, its value, where it is set and what it must be.
+        ConfigError: names each variable, its value, where it is set and what it must be: a line each, those of
+            ``.env`` last and in its order.
     """
+    lines, of_lines = look_through(ENV_FILE, setting_names())
+    others: list[str] = []
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        settings = Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).upper()
-        value = _without_secrets(repr(first.get("input")))
-        raise ConfigError(
-            f"{_where(name, overrides)}: {name}={value}: {in_words(_without_secrets(first['msg']))}; see .env.example"
-        ) from None
+        for one in error.errors():
+            name = str(one["loc"][0]).upper()
+            value = _without_secrets(repr(one.get("input")))
+            said = f"{name}={value}: {in_words(_without_secrets(one['msg']))}; see .env.example"
+            if where := _where(name, overrides):
+                others.append(f"{where}: {said}")
+            else:
+                of_lines[lines[name].number] = f"{ENV_FILE} line {lines[name].number}: {said}"
+    if faults := [*others, *(of_lines[number] for number in sorted(of_lines))]:
+        raise ConfigError("\n".join(faults))
+    return settings
 
 
 def in_words(said: str) -> str:
@@ -297,11 +305,12 @@ def in_words(said: str) -> str:
 
 
 def _where(name: str, overrides: Mapping[str, object]) -> str:
+    """Where a setting is set; empty for ``.env``."""
     if name.lower() in overrides:
         return "command line"
     if any(value for variable, value in os.environ.items() if variable.upper() == name):
         return "environment"
-    return f"{ENV_FILE} line {read_env_file(ENV_FILE, setting_names())[name].number}"
+    return ""
 
 
 def _without_secrets(text: str) -> str:

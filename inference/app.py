@@ -32,7 +32,7 @@ from inference.drain import Drain
 from inference.holds import Gone, Holds, Reason
 from inference.ledger import READ_S, Ledger, silent
 from inference.metrics import Metrics
-from inference.question import BadQuestion, asker, network_name, whole_number
+from inference.question import BadQuestion, asker, network_name, refuse_misspelt, whole_number
 from inference.service import InferenceService
 from inference.waits import TooEarly
 from model.forecaster import NAIVE, NETWORK
@@ -289,7 +289,7 @@ def _read(raw: bytes) -> tuple[int | None, int | None, str | None, bool]:
     """Topic id, height and network of a question's query string, and whether the answer may wait for its worth.
 
     Raises:
-        BadQuestion: not whole numbers, or given twice. Other parameters are nobody's business here.
+        BadQuestion: not whole numbers, given twice, or misspelt. Other parameters are nobody's business here.
     """
     if not raw:
         return None, None, None, True
@@ -299,6 +299,7 @@ def _read(raw: bytes) -> tuple[int | None, int | None, str | None, bool]:
     for part in raw.decode("ascii", "replace").split("&"):
         name, _, value = part.partition("=")
         given.setdefault(unquote_plus(name), []).append(unquote_plus(value))
+    refuse_misspelt(given)
     topic_id, height = (whole_number(name, given.get(name, ())) for name in ("topic", "height"))
     return topic_id, height, network_name(given.get("network", ())), given.get("wait") != ["0"]
 

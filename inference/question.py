@@ -1,12 +1,15 @@
 """What may be asked over HTTP, and the one line that says why something else may not. No I/O."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 
 from core.errors import WorkerError
 from core.topic import Topic
 
 LARGEST_NUMBER = 2**63 - 1  # block heights are int64 on the chain
 LONGEST_ECHO = 60
+NAMES = ("topic", "height", "network", "wait")  # of the query's parameters
+MOST_NAMES = 20  # that are looked at
 NODE, HAND = "node", "hand"  # who asks
 NODES = (b"go-http-client/", b"birnn-dry-run/")  # how the User-Agent of the official node, and of ours, begins
 
@@ -59,6 +62,20 @@ def whole_number(name: str, texts: Sequence[str]) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_NUMBER):
         raise BadQuestion(400, f"{name} must be a whole number from 0 to {LARGEST_NUMBER}, was {echo(text)}")
     return int(text)
+
+
+def refuse_misspelt(names: Collection[str]) -> None:
+    """Refuse a name that is nearly one of ours which is not given; others are the node's own, and nobody's business.
+
+    Raises:
+        BadQuestion: says which was probably meant.
+
+    >>> refuse_misspelt(["topic", "x", "topicId"])
+    """
+    for name in list(names)[:MOST_NAMES]:
+        meant = get_close_matches(name.lower(), NAMES, n=1, cutoff=0.8) if name not in NAMES else []
+        if meant and meant[0] not in names:
+            raise BadQuestion(400, f"{echo(name)} is no parameter of a question; did you mean {meant[0]}?")
 
 
 def echo(text: str) -> str:

@@ -54,6 +54,7 @@ ALIASES = {
 UNREAD = {"close_time", "ignore", "symbol"}  # known names that hold nothing of a kline
 COMMENTS = ("#", "//")  # what a line of a CSV begins with that holds no row
 NOTHING = {"", "null", "nan", "none", "na", "n/a"}  # an empty cell, as programs write it
+SEPARATE = "write decimals with a point and separate columns by commas"
 TIME_FORMS = "must be milliseconds or microseconds since 1970 (13 or 16 digits), or a date such as 2024-03-01T00:00:00Z"
 # What a row that breaks a rule of market.quality is told with: the columns to look at, and what they must be.
 EXPECTED = {
@@ -206,8 +207,8 @@ def _klines_of(table: _Table, interval_ms: int, now_ms: int) -> KlineFile:
 
 def _check_unit_of_time(table: _Table, times: Ints) -> None:
     """Times that are all in another unit are told as that."""
-    row = int(times.argmax())
-    newest, first = int(times[row]), table.cell("open_time", row)
+    newest, row = int(times.max()), int((times > 0).argmax())
+    first = table.cell("open_time", row)
     if 0 < newest < SPREADSHEET_DAYS:
         raise MalformedKlines(f"{table.place(row)}: {first} {TIME_FORMS}; a spreadsheet counts days")
     if 0 < newest < MILLISECONDS_FROM:
@@ -339,7 +340,7 @@ def _from_csv(content: bytes) -> _Table:
         if len(first) not in {len(NEEDED), len(POSITIONS)}:
             raise MalformedKlines(
                 f"without a header a row has {len(NEEDED)} or {len(POSITIONS)} columns, was {len(first)} in line "
-                f"{kept[0] + 1}: {lines[kept[0]][:80]!r}; separate them by commas, and write a header with their names "
+                f"{kept[0] + 1}: {lines[kept[0]][:80]!r}; {SEPARATE}, and write a header with their names "
                 f"where they are others than {', '.join(NEEDED)} (or Binance's 12)"
             )
         places = {name: number for number, name in enumerate(POSITIONS[: len(first)])}
@@ -438,7 +439,7 @@ def _named(names: Sequence[str]) -> tuple[dict[str, int], dict[str, str], list[s
             places[ours] = number
     if missing := [name for name in NEEDED if name not in places]:
         only = ", ".join(name.strip() for name in names)
-        hint = "; separate columns by commas" if len(names) == 1 and {";", "\t", "|"} & set(only) else ""
+        hint = f"; {SEPARATE}" if len(names) == 1 and {";", "\t", "|"} & set(only) else ""
         raise MalformedKlines(f"has no column {', '.join(missing)}, only {only[:200]}{hint}")
     titles = {ours: f"column {names[number].strip()}" for ours, number in places.items()}
     return places, titles, [f"columns not read: {', '.join(unknown)[:200]}"] if unknown else []

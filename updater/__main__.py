@@ -72,7 +72,7 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
         status = watch(schedule, updater.state, signals, updater.clock)
         stop.set()
         ended = schedule.end(PATIENCE_S)
-        updater.state.beat()
+        updater.state.end()
         log.info("ended", abandoned_a_request=not ended)
         if not ended:
             # Some request still waits for the venue. All files are written by rename, so nothing can be torn; but the

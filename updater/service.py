@@ -441,5 +441,8 @@ def train_once(
     checked_plans(topics, panels, training_file)
     strict = training_file is not None
     with open_updater(settings, topics, training_file, threading.Event(), strict=strict) as updater:
-        states = [updater.train(panel) for panel in panels or updater.plans]
+        try:
+            states = [updater.train(panel) for panel in panels or updater.plans]
+        finally:
+            updater.state.end()
     return tuple(state.outcome for state in states if state.outcome)

@@ -121,7 +121,7 @@ class UpdaterState(Record):
     """The whole file."""
 
     schema_version: Literal[2] = 2
-    pid: int = 0
+    pid: int = 0  # 0: it has ended, at heartbeat_ms
     started_ms: int = 0
     heartbeat_ms: int = 0
     series: dict[str, SeriesState] = Field(default_factory=dict)  # "ETHUSDT-1m"
@@ -191,6 +191,10 @@ class StateFile:
     def beat(self) -> None:
         """Say that this process is alive."""
         self._write({})
+
+    def end(self) -> None:
+        """Say that this process works no more."""
+        self._write({"pid": 0})
 
     def update_panel(self, name: str, **changes: Any) -> PanelState:
         """Change fields of one panel."""

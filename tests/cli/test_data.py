@@ -302,6 +302,9 @@ def moved(klines: Klines, minutes: int) -> Klines:
         pytest.param("TK1BTC-1m.csv", "1m", "says TK1BTC", id="another quote"),
         pytest.param("TK1USDC.csv", "1m", "says TK1USDC", id="another dollar"),
         pytest.param("TK1USDT-1h-2024-03.zip", "1m", "says 1h", id="another interval"),
+        pytest.param(
+            "TK1USDT-1m-2024-03.zip", "1h", "the name says 1m, asked for was TK1USDT in 1h", id="a longer one"
+        ),
         pytest.param("TK1USDT_5min.csv", "1m", "says 5m", id="an interval in letters"),
         pytest.param("klines 1d.csv", "1m", "says 1d", id="an interval alone"),
         pytest.param("TK1USDT-1m-2024-03.zip", "1m", "", id="right"),
@@ -314,7 +317,9 @@ def moved(klines: Klines, minutes: int) -> Klines:
 )
 def test_a_name_that_says_another_series_is_refused(tmp_path: Path, name: str, interval: str, says: str) -> None:
     path = tmp_path / name
-    write_klines(path, "TK1USDT", random_walk_klines(100, {"1m": MINUTE_MS, "1h": HOUR_MS}[interval]))
+    # The archive's own minutes where hours are asked for: no row of them would fit.
+    is_of_minutes = interval == "1m" or name == "TK1USDT-1m-2024-03.zip"
+    write_klines(path, "TK1USDT", random_walk_klines(100, MINUTE_MS if is_of_minutes else HOUR_MS))
     series = ["--symbol", "TK1USDT", "--interval", interval]
     code, shown, said = data(tmp_path, "import", str(path), *series)
     if not says:
@@ -324,6 +329,8 @@ def test_a_name_that_says_another_series_is_refused(tmp_path: Path, name: str, i
     assert str(path) in said
     assert says in said
     assert not len(stored_minutes(tmp_path, "TK1USDT"))
+    if is_of_minutes and interval == "1h":
+        return
     code, shown, _ = data(tmp_path, "import", str(path), *series, "--force")
     assert (code, "100 new, 0 replaced, 0 the same" in shown) == (0, True)
 
@@ -751,8 +758,13 @@ def test_a_file_of_something_else_is_one_line_and_status_1(tmp_path: Path, store
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        pytest.param("open_time;open;high;low;close;volume\n1;2;3;4;5;6\n", "separate columns by commas", id="header"),
-        pytest.param("1;2;3;4;5;6\n", "separate them by commas", id="no header"),
+        pytest.param(
+            "open_time;open;high;low;close;volume\n1;2;3;4;5;6\n",
+            "write decimals with a point and separate columns",
+            id="header",
+        ),
+        pytest.param("1;2;3;4;5;6\n", "write decimals with a point and separate columns", id="no header"),
+        pytest.param("1700000040,2,3,1,2,6\n1700000100,2,3,1,2,6\n", "line 1: column 1 '1700000040'", id="the first"),
         pytest.param("1700000040,2,3,1,2,6\n", "seconds are to be multiplied by 1000", id="seconds"),
     ],
 )

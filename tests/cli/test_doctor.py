@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.checks import Subject, all_checks
+from cli.place import note_run, tape_folder
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
-from core.settings import VENUES, urls_setting
+from core.settings import VENUES, Market, load_settings, urls_setting
 from tests.cli.test_status import SIX, endpoint
 from tests.fakes import FakeClock, entry_of, free_port, random_walk_klines
 from tests.market.venue import Answer, Venue
@@ -178,7 +180,7 @@ def test_without_a_flag_it_looks_at_everything(tmp_path: Path, server: Venue, wh
         pytest.param("settings", {"PORT": "abc"}, "PORT='abc'", id="a setting"),
         pytest.param("config", {"CONFIG_FILE": "/no/such.json"}, "/no/such.json", id="the config"),
         pytest.param("inference", {"PORT": "1"}, "no answer", id="nothing answers"),
-        pytest.param("data folder", {"DATA_DIR": f"{EXAMPLE}/data"}, "cannot be written to", id="the folder"),
+        pytest.param("data folder", {"DATA_DIR": f"{EXAMPLE}/data"}, f"{EXAMPLE}: is a file", id="the folder"),
         pytest.param("updater", {"DATA_DIR": str(ROOT / "none-ran-here")}, "no updater has run", id="no updater"),
         pytest.param("venues", {"MARKET_VENUES": "kraken"}, "no venue in use has its price", id="no venue"),
     ],
@@ -212,6 +214,26 @@ def test_a_clock_that_differs_is_told(
     (clock,) = checked(ran)["clock"]
     assert (clock["state"], says in clock["line"], "NTP" in clock["remedy"]) == (state, True, True)
     assert ran.returncode == (1 if state == "wrong" else 0)
+
+
+def test_a_stopped_simulated_node_is_described_without_contradiction(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path, port=1, config_file=EXAMPLE)
+    note_run(settings, Market.SIMULATED, None)
+    tape_folder(settings, None).mkdir(parents=True)
+    StateFile(tape_folder(settings, None), SystemClock(), ["minute"]).end()
+    found = {check.name: check for check in all_checks(Subject(settings=settings, clock=SystemClock()), lambda _: None)}
+    assert "is stopped since" in found["updater"].line
+    assert (found["updater"].state, found["inference"].state) == ("wrong", "wrong")
+    assert (found["clock"].state, found["venues"].state) == ("not looked at", "not looked at")
+    assert found["venues"].line.startswith("prices are simulated: no venue is asked")
+
+
+def test_a_folder_on_no_disk_is_not_called_full() -> None:
+    settings = load_settings(data_dir="/proc/x", port=1, config_file=EXAMPLE, market="simulated")
+    found = {check.name: check for check in all_checks(Subject(settings=settings, clock=SystemClock()), lambda _: None)}
+    assert found["data folder"].state == "wrong"
+    assert "/proc" in found["data folder"].line
+    assert "make room" not in found["data folder"].remedy
 
 
 def test_an_updater_that_is_gone_and_klines_of_yesterday_are_wrong(tmp_path: Path, server: Venue) -> None:

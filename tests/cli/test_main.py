@@ -109,6 +109,7 @@ def test_invented_prices_never_share_a_folder_or_a_ledger(tmp_path: Path) -> Non
 
 def test_topics_of_the_config_and_of_the_catalogue() -> None:
     code, shown = birnn("topics")
+    assert "blocks/epoch" in shown
     assert code == 0
     assert all(re.search(rf"^ ?{topic_id} ", shown, re.MULTILINE) for topic_id in (1, 14, 2, 64, 82, 79))
     code, shown = birnn("topics", "--catalogue")

@@ -176,8 +176,10 @@ def test_a_data_folder_that_is_none_ends_no_verb_with_a_traceback(
     environment = {"DATA_DIR": data_dir, "PORT": str(free_port()), "CONFIG_FILE": str(ROOT / "config.example.json")}
     code, _, error = birnn(tmp_path, *verb, MARKET="simulated", **environment)
     assert "Traceback" not in error
-    assert len(error.splitlines()) == (0 if verb == ["status"] else 1)
-    assert code == (0 if verb == ["status"] else 2)
+    is_well = verb == ["status"] and data_dir != "file"
+    assert len(error.splitlines()) == (0 if is_well else 1)
+    assert code == (0 if is_well else 2)
+    assert data_dir != "file" or "DATA_DIR=file: is a file" in error.replace(f"{tmp_path}/", "")
 
 
 # -- before any venue is asked ----------------------------------------------------------------------------------------

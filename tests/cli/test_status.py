@@ -1,5 +1,6 @@
 """``birnn status`` on terminals of 80, 120 and 200 columns: a sentence, tables that fit, and the same whole in JSON."""
 
+import io
 import json
 import re
 import subprocess
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from cli.status import headline
+from cli.status import headline, status_report, status_tables
 from core.clock import MINUTE_MS, SystemClock
+from core.settings import load_settings
 from tests.terminal import on_terminal
 from updater.state import Outcome, SeriesState, StateFile, Verdict
 
@@ -44,7 +47,12 @@ def topic(topic_id: int, token: str, target: str, horizon: str, forecast: str) -
         "anchor_age_ms": 412,
         "forecast_age_ms": 12_345,
         "stream": "",
-        "last_answer": {"value": "101018.30123456789"},
+        "last_answer": {
+            "value": "101018.30123456789",
+            "forecast": {"none": "naive"}.get(forecast, forecast),
+            "version": VERSION,
+            "answered_ms": SystemClock().now_ms(),
+        },
     }
 
 
@@ -204,6 +212,37 @@ def test_what_is_shortened_is_whole_in_json_and_nothing_else_is_said(folder: Pat
     panels = report["folders"][0]["updater"]["panels"]
     assert panels["minute"]["outcome"]["version"] == VERSION
     assert (panels["minute"]["per_cent"], panels["minute"]["left_s"]) == (41.6, 200.0)
+
+
+def in_words(report: dict[str, Any]) -> str:
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as captured:
+        for part in status_tables(report, 80):
+            console.print(part)
+    return " ".join(captured.get().split())
+
+
+def test_an_updater_that_ended_is_not_alive_and_what_comes_next_is_no_date(folder: Path) -> None:
+    state = StateFile(folder, SystemClock(), ["minute", "hour"])
+    state.update_panel("minute", running_since_ms=1, next_run_ms=2)
+    state.end()
+    text = in_words(status_report(load_settings(data_dir=folder, port=1, market="binance")))
+    assert "the updater is stopped since" in text
+    assert "minute panel: its training was cut off; last trained" in text
+    assert "hour panel: stopped; no training has ended yet" in text
+    assert "next: after a start: at once if a topic has no usable champion, else by RETRAIN_CRON" in text
+    assert "alive" not in text
+    assert "1970" not in text
+
+
+def test_the_last_value_is_beside_who_gave_it_and_when() -> None:
+    by_network = topic(1, "ETH", "price", "10m", "naive")
+    by_network["last_answer"] |= {"forecast": "network", "answered_ms": 1_795_338_761_000}
+    text = in_words({"endpoint": {"answers": True, "topics": [by_network]}, "folders": [], "place": ""})
+    assert "101018.301 11-22 09:12Z by" in text
+    assert "minute-1a2b3c" in text
+    text = in_words({"endpoint": {"answers": True, "topics": [SIX[1]]}, "folders": [], "place": ""})
+    assert "minute-1a2b3c" not in text, "the naive forecast gave the value, and answers now"
 
 
 def test_topics_that_are_not_forecast_yet_count_as_that() -> None:

@@ -20,7 +20,7 @@ Read = Callable[[object], tuple[Topic, ...]]
 ENDPOINT = "http://inference:8000/inference/{Token}?topic={TopicId}&height={BlockHeight}"
 
 
-def entry(topic_id: object = 1, name: str = "apiAdapter", **parameters: object) -> dict[str, Any]:
+def entry(topic_id: object = 1, /, name: Any = "apiAdapter", **parameters: object) -> dict[str, Any]:
     return {
         "topicId": topic_id,
         "inferenceEntrypointName": name,
@@ -310,7 +310,7 @@ def without(key: str) -> dict[str, Any]:
         pytest.param(config(ANY, chainId=1), ["wallet.chainId was 1", "allora-testnet-1"], id="chainId"),
         pytest.param(config(ANY, nodeRpcs="http://x"), ["wallet.nodeRpcs was a string", "list"], id="nodeRpcs"),
         pytest.param(config(ANY, nodeRpc=["http://x"]), ["wallet.nodeRpc was a list", "one URL"], id="nodeRpc"),
-        pytest.param(config({"parameters": {}}), ["worker[0].topicId is missing", "whole number"], id="no topicId"),
+        pytest.param(config(entry(None)), ["worker[0].topicId is missing", "whole number"], id="no topicId"),
         *(
             pytest.param(
                 config(entry(value)), [f"worker[0].topicId was {shown}", "whole number"], id=f"topicId {shown}"
@@ -446,13 +446,11 @@ def without(key: str) -> dict[str, Any]:
         pytest.param(b'{"worker": ' + b"9" * 5000 + b"}", ["not JSON"], id="a number without end"),
         pytest.param(b'{"worker": [], "Worker": []}', ["worker was a list", "given 2 times"], id="a key twice"),
         pytest.param(
-            b'{"worker":[{"topicId":1,"inferenceEntrypointName":"apiAdapter","parameters":{"Token":"A","Token":"B"}}]}',
+            json.dumps(config(entry())).replace('"Token": "ETH"', '"Token": "A", "Token": "ETH"').encode(),
             ["parameters.Token was a string", "given 2 times"],
             id="a parameter twice",
         ),
-        pytest.param(
-            config(entry() | {"parameters": {"a\nb": 1}}), ["worker[0].parameters.a\\nb was 1"], id="newline in a key"
-        ),
+        pytest.param(config(entry(**{"a\nb": 1})), ["worker[0].parameters.a\\nb was 1"], id="newline in a key"),
     ],
 )
 def test_each_mistake_is_one_line(read: Read, content: object, parts: list[str]) -> None:
@@ -462,6 +460,72 @@ def test_each_mistake_is_one_line(read: Read, content: object, parts: list[str])
     assert len(text.splitlines()) == 1
     for part in ("config.json: ", *parts):
         assert part in text
+
+
+WRONG_PORT_AND_PATH = "http://inference:9000/infer/{Token}?topic=7&height={BlockHeight}"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        pytest.param(
+            config(
+                entry(99, Horzion="8h", Target="prices", Symbol="ETHBTC", Loss="mes", Wait="soon"),
+                entry(99, Target="price", Horizon="8hours"),
+                gasPrices=5,
+                addressKeyName="w",
+            ),
+            [
+                "wallet.gasPrices was 5",
+                "worker[0].parameters.Horzion was",
+                "worker[0].parameters.Symbol was",
+                "worker[0].parameters.Target was",
+                "worker[0].parameters.Loss was",
+                "worker[0].parameters.Wait was",
+                "worker[1].parameters.Horizon was",
+                "worker[1].topicId was 99: worker[0] has it too",
+            ],
+            id="what the node reads, and what the topics mean",
+        ),
+        pytest.param(
+            config(entry(99, Target="prices", Horizon="8hours"), submitTx=True, gasPrices="auto"),
+            ["wallet.addressKeyName is missing", "parameters.Target was", "parameters.Horizon was"],
+            id="no key",
+        ),
+        pytest.param(
+            config(entry(InferenceEndpoint=WRONG_PORT_AND_PATH)),
+            ["listens on 8000", "write that path", 'it asks for topic "7"'],
+            id="an endpoint's port, path and topic",
+        ),
+        pytest.param(
+            config(entry(99), chainId=5) | {"worker": [entry(99, Token=7), 5, entry("1", Token="E TH")]},
+            [
+                "chainId was 5",
+                "[0].parameters.Token was 7",
+                "[1] was a number",
+                "[2].topicId was",
+                "[2].parameters.Token was",
+            ],
+            id="what follows from a fault is not said",
+        ),
+    ],
+)
+def test_all_mistakes_of_a_file_are_said_at_once(read: Read, content: object, says: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(content)
+    lines = str(caught.value).splitlines()
+    for part in says:
+        assert sum(part in line for line in lines) == 1, part
+    wallet = [line for line in lines if "wallet." in line and not any(part in line for part in says)]
+    assert len(lines) == len(says) + len(wallet), "the wallets here lack other keys as well"
+
+
+def test_the_mistakes_of_all_files_are_said_at_once(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(json.dumps(config(entry(Token="E TH"))))
+    with pytest.raises(ConfigError) as caught:
+        topics_from_config(tmp_path / "a.json", tmp_path / "b.json")
+    assert [line.partition(": ")[0][-6:] for line in str(caught.value).splitlines()][:2] == ["a.json", "b.json"]
 
 
 def test_a_missing_file_says_what_to_copy(tmp_path: Path) -> None:

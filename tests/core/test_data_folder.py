@@ -77,7 +77,7 @@ def test_a_lock_without_a_name_is_respected(tmp_path: Path) -> None:
     ("name", "says"),
     [
         pytest.param("file", "is a file", id="a file"),
-        pytest.param("file/data", "Not a directory", id="below a file"),
+        pytest.param("file/data", "is a file", id="below a file"),
         pytest.param("/proc/birnn", "No such file or directory", id="in a place where none can be made"),
     ],
 )

@@ -25,6 +25,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_lines(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEED", "-1")
+    content = "PORT=abc\nTRAINING_DAY=30\nMARKET=moon\nDATA_DIR=$HOME\nMARKET=binance\nHOST=::1\nTRAINING_DAYS=1\n"
+    (folder / ".env").write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    said = [line.partition(": ")[0] for line in str(caught.value).splitlines()]
+    assert said == ["environment", *(f".env line {number}" for number in (1, 2, 3, 4, 5, 7))]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -196,13 +208,13 @@ def test_a_retired_name_warns_and_does_nothing(folder: Path, monkeypatch: pytest
 
 
 @given(st.binary(max_size=60) | st.text("PORT=1\n\r'\"# $\\é", max_size=30).map(str.encode))
-def test_any_bytes_are_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_are_read_or_refused_in_a_line_each(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.env"
     path.write_bytes(content)
     try:
         read_env_file(path, setting_names())
     except ConfigError as error:
-        assert len(str(error).splitlines()) == 1  # noqa: PT017
+        assert all(line.startswith(f"{path} line ") for line in str(error).splitlines())  # noqa: PT017
 
 
 @pytest.mark.parametrize("module", ["cli.main", "door", "inference", "updater", "worker"])

@@ -169,6 +169,7 @@ ANSWER = {
             "warn inference topic 79 BTC 503 no candles yet 0.1ms",
             id="refused",
         ),
+        pytest.param({"asker": "hand"}, "info inference topic 79 BTC 101018.3 minute-1a2b3c (by hand)", id="by hand"),
         pytest.param(
             {"topic_id": None, "token": "X\x1b]0;evil\x07", "status": 404, "reason": "no such topic"},
             "info inference topic ? X\\x1b]0;evil\\x07 404 no such topic 0.1ms",
@@ -181,6 +182,12 @@ def test_an_answer_is_one_short_line(changes: dict[str, object], shown: str) -> 
     assert line == f"03:29:00 SIMULATED {shown}"
     assert len(line) <= 80 or "evil" in line
     assert readable(json.dumps(ANSWER | changes), ConsoleLines(colours=False)) == line
+
+
+def test_a_round_says_how_many_topics_it_won() -> None:
+    verdicts = [{"promoted": won, "topic": "1"} for won in (True, False, True, False)]
+    line = ConsoleLines(colours=False)(None, "info", {"event": "round", "level": "info", "verdicts": verdicts})
+    assert line.endswith("round verdicts=won 2 of 4")
 
 
 def test_long_values_are_cut_on_the_console_and_whole_in_json() -> None:

@@ -99,6 +99,8 @@ def test_an_answer_is_the_bare_decimal_and_its_headers_say_what_it_rests_on(
         pytest.param("/inference/ETH?topic=1&height=%D9%A3", 400, "height", id="digit of another script"),
         pytest.param(f"/inference/ETH?topic=1&height={'9' * 4000}", 400, "...", id="height of 4000 digits"),
         pytest.param("/inference/ETH?topic=1&height=9223372036854775808", 400, "height", id="height above int64"),
+        pytest.param("/inference/ETH?topic=1&hieght=3", 400, "did you mean height?", id="misspelt"),
+        pytest.param("/inference/ETH?topics=1", 400, "did you mean topic?", id="topic misspelt"),
         pytest.param("/inference/ETH?topic=1&topic=2", 400, "2 times", id="topic twice"),
         pytest.param("/inference/ETH?topic=1&height=1&height=1", 400, "2 times", id="height twice"),
         pytest.param("/inference/ETH?top%69c=1&topic=1", 400, "2 times", id="topic twice, once in disguise"),

@@ -140,6 +140,7 @@ def test_sigterm_ends_it_within_five_seconds_while_it_trains(start: Start) -> No
     assert not lives(child)
     ended = node.state().panels["minute"]
     assert (ended.running_since_ms, ended.per_cent, ended.left_s) == (None, None, None)
+    assert node.state().pid == 0, "it says that it has ended"
     assert not node.log("round"), "it is no failure to be told to end"
 
 
