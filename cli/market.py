@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from cli.place import Place, place_of, said_market, tape_folder, try_folders
+from cli.screen import say
 from cli.verbs import or_example
 from core.clock import SystemClock
 from core.config import topics_from_config
@@ -196,7 +197,7 @@ def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[
         notes.append(place.sentence)
     try_folders(settings, replay)
     choice = choose_market(settings, replay)
-    print("\n".join([choice.sentence, *notes]), flush=True)
+    say("\n".join([choice.sentence, *notes]))
     with ExitStack() as stack:
         url, folder = None, settings.data_dir
         if choice.market is Market.SIMULATED:
@@ -204,7 +205,7 @@ def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder)
         if not (place and place.last):
-            print(f"data: {environment['DATA_DIR']}", flush=True)
+            say(f"data: {environment['DATA_DIR']}")
         yield load_settings(seed=settings.seed, **{name.lower(): value for name, value in environment.items()})
 
 

@@ -420,3 +420,13 @@ def test_a_shell_completes_verbs_and_options_without_loading_what_they_need(
     ran = subprocess.run([sys.executable, "-c", code], env=given, cwd=ROOT, capture_output=True, text=True, check=False)
     assert set(ran.stdout.split()) == offered
     assert ran.stderr == "", "these are slow to load"
+
+
+def test_libraries_compute_on_one_thread_unless_the_environment_says_otherwise() -> None:
+    code = "import cli.main, os, numpy; os.write(1, str(len(os.listdir('/proc/self/task'))).encode())"
+    for given, threads in (({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")):
+        environment = {"PATH": "/usr/bin:/bin", **given}
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert ran.stdout == threads, ran.stderr
