@@ -216,6 +216,7 @@ def backtest(
     as_json: JsonOption = False,
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
+    from research.backtest import STEP  # noqa: PLC0415
     from research.command import (  # noqa: PLC0415
         Asked,
         chosen_topics,
@@ -257,7 +258,7 @@ def backtest(
         folder = folder_of(asked, walk, recording)
         for line in (place.sentence, *introduction(walk, recording, folder)):
             say(line)
-        with progress_of("backtest") as show:
+        with progress_of("backtest", step=STEP * len(walk.plans())) as show:
             parts = walk_and_report(asked, walk, recording, folder, show)
     except KeyboardInterrupt:
         show_cursor_again()
@@ -325,7 +326,7 @@ def tune(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     panels = []
     try:
-        with progress_of("tune") as show:
+        with progress_of("tune, time used", step=10) as show:
             for found in tuned(asked, show, say):
                 panels.append(as_plain(found))
                 if not as_json:
