@@ -64,10 +64,11 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
         if reach := answered.result():
             return MarketChoice(market=Market.BINANCE, sentence=f"market: real prices ({asked[answered]} answered)")
         reasons.append(f"{asked[answered]}: {reach.detail.partition('; ')[0]}")
+    hosts = sum(len(venue.hosts.urls) for venue in venues)
     return MarketChoice(
         market=Market.SIMULATED,
         sentence=f"market: SIMULATED, {_prices(replay)}; no venue of MARKET_VENUES answered within "
-        f"{VENUE_PATIENCE_S:.0f} s ({sum(len(venue.hosts.urls) for venue in venues)} hosts tried; {reasons[0]}; birnn doctor --market names all)",
+        f"{VENUE_PATIENCE_S:.0f} s ({hosts} hosts tried; {reasons[0]}; birnn doctor --market names all)",
     )
 
 

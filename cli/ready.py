@@ -131,7 +131,7 @@ class News:
         self._seen: object = None
 
     def line(self) -> str:
-        """How many topics would be admitted; empty if it was told before, or the file is not there or cannot be read."""
+        """How many topics would be admitted; empty if that was told before, or the file is missing or unreadable."""
         try:
             written = (self._folder / FILE).stat().st_mtime_ns
             if written == self._seen:

@@ -33,7 +33,7 @@ from market.store import KlineStore
 from model.training_config import CONFIGS
 from research.folds import Fold
 from research.search import held_back, only_tuner
-from research.trials import KNOBS, searched
+from research.trials import KNOBS, searched, told_progress
 from research.tune import LEVEL, Asked, Found, Pair, luck, tuned
 from research.tune_tables import as_plain, tables
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
@@ -207,6 +207,20 @@ def test_on_a_walk_without_memory_nothing_is_adopted(data_dir: Path) -> None:
     assert found.adopted is None
     assert not (data_dir / "training.json").exists()
     assert "nothing is adopted" in str(list(tables(found))[-1])
+
+
+def test_the_per_cent_of_a_trial_never_fall_and_scoring_is_named() -> None:
+    said: list[str] = []
+    config = replace(DEFAULT, epochs=3, seeds=2)
+    for number in range(2):
+        progress = told_progress(config, said.append, lambda: None, number, 2)
+        for epoch in range(1, 7):
+            for batch in range(1, 5):
+                progress(epoch, batch, 4, 0.7)
+    parts = [int(one.partition(" %")[0]) for one in said]
+    assert parts == sorted(parts)
+    assert said[0] == "2 % done, epoch 1 of 6, stretch 1 of 2"
+    assert (said[23], said[-1]) == ("50 % done, scoring, stretch 1 of 2", "100 % done, scoring, stretch 2 of 2")
 
 
 def trial(score: float, number: int, what: str = "") -> FrozenTrial:
