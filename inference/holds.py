@@ -18,7 +18,7 @@ from inference.answer import Answer
 from inference.service import InferenceService
 
 MOST_HELD = 2_000
-BEAT_S = 0.05
+BEAT_S = 0.02
 SLICE_S = 1.0  # the wall clock may be set, and the end of a window may become known
 FILES = 65_536  # open files that the process asks for: each held question is a connection
 
