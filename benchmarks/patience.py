@@ -37,7 +37,8 @@ class Told:
     asked_s: float
     came_s: float
     status: int
-    price_s: float  # moment of the price that the answer starts from
+    answered_s: float  # X-Answered: questions that woke together are told one answer
+    age_s: float  # of the price that the answer starts from, when it was said
 
 
 async def ask(host: str, port: int) -> Told:
@@ -51,11 +52,11 @@ async def ask(host: str, port: int) -> Told:
     finally:
         writer.close()
     headers = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if ": " in line)
-    price_s = float("nan")
+    answered_s = age_s = float("nan")
     if "x-answered" in headers:
         answered_s = datetime.fromisoformat(headers["x-answered"].upper()).timestamp()
-        price_s = answered_s - int(headers["x-anchor-age-ms"]) / 1000
-    return Told(asked_s=asked_s, came_s=came_s, status=int(head.split()[1]), price_s=price_s)
+        age_s = int(headers["x-anchor-age-ms"]) / 1000
+    return Told(asked_s=asked_s, came_s=came_s, status=int(head.split()[1]), answered_s=answered_s, age_s=age_s)
 
 
 async def questions(host: str, port: int, seconds: float, rate: int) -> list[Told]:
@@ -106,7 +107,10 @@ def show(told: list[Told], back_s: float) -> None:
     """A table of what the questions were told."""
     held = [one for one in told if one.came_s > back_s > one.asked_s and one.came_s - one.asked_s > 1.0]
     statuses = Counter(one.status for one in told)
-    after_price = [max(0.0, one.came_s - max(one.price_s, back_s)) for one in held]
+    prices: dict[float, float] = {}  # moment of the price, by that of the answer; the first to say it said it at once
+    for one in held:
+        prices[one.answered_s] = max(prices.get(one.answered_s, 0.0), one.answered_s - one.age_s)
+    after_price = [max(0.0, one.came_s - max(prices[one.answered_s], back_s)) for one in held]
     after_back = [one.came_s - back_s for one in held]
     print(f"questions {len(told)}: {', '.join(f'{count} of status {status}' for status, count in statuses.items())}")
     print(f"held until the exchange was back: {len(held)}, the longest {max(o.came_s - o.asked_s for o in held):.1f} s")

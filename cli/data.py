@@ -16,7 +16,7 @@ import typer
 
 from cli.market import market_for_once, market_of
 from cli.place import is_tape, place_of
-from cli.screen import ROOMY, Column, JsonOption, print_json, screen, table_of
+from cli.screen import ROOMY, Column, JsonOption, print_json, say, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from, topics_as_far_as_known
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
 from core.config import topics_from_config
@@ -98,7 +98,7 @@ def _store(data_dir: Path | None) -> "KlineStore":
 
 def _say_where(store: "KlineStore") -> None:
     """The line that ends what a verb says: which folder it was about."""
-    print(f"klines: {_where(store)}")
+    say(f"klines: {_where(store)}")
 
 
 def _where(store: "KlineStore") -> str:
@@ -187,11 +187,11 @@ def sync(
             reports = _synced(local, wanted, now_ms)
         except KeyboardInterrupt:
             show_cursor_again()
-            print("stopped; what has arrived is stored, and the same command goes on", file=sys.stderr)
+            say("stopped; what has arrived is stored, and the same command goes on", to=sys.stderr)
             raise typer.Exit(130) from None
     for report in reports:
         line = _line_of(report)
-        print(line.replace(SYMBOL_SETTING, "--symbol") if symbol else line)
+        say(line.replace(SYMBOL_SETTING, "--symbol") if symbol else line)
     if as_json:
         print_json(
             [
@@ -366,12 +366,12 @@ def verify(
         raise typer.Exit(1 if faults and not repair else 0)
     _show(table)
     for note in notes:
-        print(note)
+        say(note)
     _say_where(store)
     if faults and repair:
-        print("birnn data sync fetches what is missing now")
+        say("birnn data sync fetches what is missing now")
     elif faults:
-        print("birnn data verify --repair sets damaged files aside, takes out those days and writes tails anew")
+        say("birnn data verify --repair sets damaged files aside, takes out those days and writes tails anew")
         raise typer.Exit(1)
 
 
@@ -425,9 +425,9 @@ def gaps(
     if table:
         _show(table)
     if empty:
-        print(f"no klines at all: {', '.join(empty)}; run birnn data sync")
+        say(f"no klines at all: {', '.join(empty)}; run birnn data sync")
     elif not table:
-        print("no gaps")
+        say("no gaps")
     _say_where(store)
 
 
@@ -465,7 +465,7 @@ def export(
     write_klines(out, symbol, klines)
     holes = sum(1 for _ in klines.gaps())
     span = f"{_moment(int(klines.open_time_ms[0]))} to {_moment(klines.end_ms)} UTC"
-    print(f"{out}: {len(klines):,} rows of {symbol} in {interval}, {span}, {holes} gaps")
+    say(f"{out}: {len(klines):,} rows of {symbol} in {interval}, {span}, {holes} gaps")
     _say_where(store)
 
 
@@ -533,12 +533,12 @@ def import_files(
             odd = leapt.get(path, ())
             aside.mark("import", symbol, interval_ms, odd)
             parts += [f"{len(odd):,} odd, the first of {iso(odd[0].open_time_ms)}: {odd[0].reason}"] if odd else []
-            print("; ".join([*parts, *found.notes]))
+            say("; ".join([*parts, *found.notes]))
     if len(taken) > 1:
         sums = (sum(getattr(counts, name) for _, _, counts in taken) for name in ("new", "replaced", "same"))
-        print(f"together: {Tally(**dict(zip(('new', 'replaced', 'same'), sums, strict=True)))}")
+        say(f"together: {Tally(**dict(zip(('new', 'replaced', 'same'), sums, strict=True)))}")
     for said in dict.fromkeys(heard):
-        print(said)
+        say(said)
     _say_where(store)
 
 
@@ -662,9 +662,9 @@ def trim(
             gone = [] if oldest_ms is None else store.trim(*one, oldest_ms)
             deleted += len(gone)
             if gone:
-                print(f"{_name(one)}: deleted {', '.join(path.name for path in gone)}")
+                say(f"{_name(one)}: deleted {', '.join(path.name for path in gone)}")
     if not deleted:
-        print("nothing is old enough to be deleted")
+        say("nothing is old enough to be deleted")
     _say_where(store)
 
 

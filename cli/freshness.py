@@ -194,7 +194,7 @@ def _forecast_forms(topics: Topics) -> tuple[str, ...]:
 class Watch:
     """Asks the endpoint for the ages once a second, in a thread of its own, and shows or logs them.
 
-    What is found of each topic's admission is logged at the start and whenever it was found anew.
+    How many topics would be admitted is logged at the start and whenever it was found anew.
 
     Args:
         base_url: of the inference endpoint.
@@ -222,8 +222,8 @@ class Watch:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment does not lead to this machine
             while not self._stopping.wait(pause_s):
-                for topic, words in self._news.lines():
-                    log.info("admission", topic=topic, said=words)
+                if news := self._news.line():
+                    log.info("admission", said=news)
                 line = self._look(session)
                 if self._show:
                     self._show(line)

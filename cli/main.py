@@ -28,7 +28,7 @@ from cli.market import (
     simulated_exchange,
 )
 from cli.place import note_run, place_of, tape_folder, try_folders
-from cli.screen import ROOMY, Column, JsonOption, asking, print_json, say, screen, table_of
+from cli.screen import ROOMY, Column, JsonOption, asking, print_json, say, screen, show_parts, table_of
 from cli.verbs import (
     ConfigOption,
     DataOption,
@@ -145,10 +145,9 @@ def run(
             Child(module="updater"),
             Child(module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url)),
         ]
-        print(
+        say(
             f"asking: curl -s '{base_url}/inference/TOKEN?topic=ID'; state: {base_url}/topics and birnn status; "
-            f"data in {environment['DATA_DIR']}; Ctrl-C ends",
-            flush=True,
+            f"data in {environment['DATA_DIR']}; Ctrl-C ends"
         )
         with Watch(base_url, show, Path(environment["DATA_DIR"])):
             code = Supervisor(children, environment, structlog.get_logger, exchange=exchange).run()
@@ -218,6 +217,7 @@ def backtest(
     as_json: JsonOption = False,
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
+    from research.backtest import STEP  # noqa: PLC0415
     from research.command import (  # noqa: PLC0415
         Asked,
         chosen_topics,
@@ -255,24 +255,22 @@ def backtest(
     simulated = data is None and place.market is Market.SIMULATED
     configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = screen()
     try:
         walk, recording = walk_of(asked)
         folder = folder_of(asked, walk, recording)
         read = place.sentence if data is None else f"klines: {data.absolute()}"
         for line in (read, *introduction(walk, recording, folder)):
             say(line)
-        with progress_of("backtest") as show:
+        with progress_of("backtest", step=STEP * len(walk.plans())) as show:
             parts = walk_and_report(asked, walk, recording, folder, show)
     except KeyboardInterrupt:
         show_cursor_again()
-        print("stopped; the same command goes on after the last finished step", file=sys.stderr)
+        say("stopped; the same command goes on after the last finished step", to=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
         print_json(json.loads((folder.root / JSON_FILE).read_bytes()))
         return
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))
+    show_parts(parts)
 
 
 @app.command()
@@ -329,16 +327,16 @@ def tune(
     simulated = place.market is Market.SIMULATED
     configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console, panels = screen(), []
+    panels = []
     try:
-        with progress_of("tune") as show:
+        with progress_of("tune, time used", step=10) as show:
             for found in tuned(asked, show, say):
                 panels.append(as_plain(found))
-                for part in tables(found, console.width) if not as_json else ():
-                    console.print(part, soft_wrap=isinstance(part, str))
+                if not as_json:
+                    show_parts(tables(found, screen().width))
     except KeyboardInterrupt:
         show_cursor_again()
-        print("stopped; the same command goes on, and repeats the trial that was cut off", file=sys.stderr)
+        say("stopped; the same command goes on, and repeats the trial that was cut off", to=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
         print_json({"panels": panels})
@@ -468,7 +466,7 @@ def doctor(
     if findings:
         console.print(venues_table(findings, clock.now_ms(), console.width))
     for line in (*reasons(findings), *lacking):
-        print(line)
+        say(line)
     raise typer.Exit(0 if well else 1)
 
 
@@ -517,11 +515,11 @@ def topics(
     console = screen()
     console.print(table_of(columns, [[str(cell) for cell in row] for row in rows], console.width))
     for note in sorted(notes):
-        print(note)
+        say(note)
     for line in warnings:
-        print(f"warning: {line}", flush=True)
+        say(f"warning: {line}")
     for kind, line in [] if known else _listing_doubts(settings, read.topics):  # what is above need not wait for it
-        print(f"{kind}: {line}")
+        say(f"{kind}: {line}")
 
 
 def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from cli.place import Place, place_of, said_market, tape_folder, try_folders
+from cli.screen import say
 from cli.verbs import or_example
 from core.clock import SystemClock
 from core.config import topics_from_config
@@ -62,11 +63,12 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     for answered in as_completed(asked):
         if reach := answered.result():
             return MarketChoice(market=Market.BINANCE, sentence=f"market: real prices ({asked[answered]} answered)")
-        reasons.append(f"{asked[answered]}: {reach.detail}")
+        reasons.append(f"{asked[answered]}: {reach.detail.partition('; ')[0]}")
+    hosts = sum(len(venue.hosts.urls) for venue in venues)
     return MarketChoice(
         market=Market.SIMULATED,
         sentence=f"market: SIMULATED, {_prices(replay)}; no venue of MARKET_VENUES answered within "
-        f"{VENUE_PATIENCE_S:.0f} s ({'; '.join(reasons)})",
+        f"{VENUE_PATIENCE_S:.0f} s ({hosts} hosts tried; {reasons[0]}; birnn doctor --market names all)",
     )
 
 
@@ -196,7 +198,7 @@ def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[
         notes.append(place.sentence)
     try_folders(settings, replay)
     choice = choose_market(settings, replay)
-    print("\n".join([choice.sentence, *notes]), flush=True)
+    say("\n".join([choice.sentence, *notes]))
     with ExitStack() as stack:
         url, folder = None, settings.data_dir
         if choice.market is Market.SIMULATED:
@@ -204,7 +206,7 @@ def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder)
         if not (place and place.last):
-            print(f"data: {environment['DATA_DIR']}", flush=True)
+            say(f"data: {environment['DATA_DIR']}")
         yield load_settings(seed=settings.seed, **{name.lower(): value for name, value in environment.items()})
 
 

@@ -130,7 +130,7 @@ def in_order(readiness: Mapping[str, Readiness]) -> list[tuple[str, Readiness]]:
 
 
 class News:
-    """What the file says of each topic, whenever it was written anew.
+    """What the file says, whenever it was written anew.
 
     Args:
         folder: DATA_DIR, in which it lies.
@@ -140,17 +140,17 @@ class News:
         self._folder = folder
         self._seen: object = None
 
-    def lines(self) -> list[tuple[str, str]]:
-        """Topic and sentence; empty if they were told before, or the file is not there or cannot be read."""
+    def line(self) -> str:
+        """How many topics would be admitted; empty if that was told before, or the file is missing or unreadable."""
         try:
             written = (self._folder / FILE).stat().st_mtime_ns
             if written == self._seen:
-                return []
+                return ""
             self._seen = written
             _, found = read_admission(self._folder)
         except (IncompatibleModel, OSError):  # birnn ready says what is wrong with it
-            return []
-        return [(key, admission_words(one)) for key, one in in_order(found)]
+            return ""
+        return f"{headline([*found.values()])}; birnn ready has the table" if found else ""
 
 
 def criteria_table(criteria: Mapping[str, Criterion], width: int, of: str = "") -> RenderableType:

@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -93,9 +93,27 @@ def folded(line: str, width: int) -> str:
     return "\n".join(rows)
 
 
-def say(line: str) -> None:
-    """Print a line; on a terminal it is broken between words."""
-    print(folded(line, screen().width) if sys.stdout.isatty() else line, flush=True)
+def say(line: str, *, to: TextIO | None = None) -> None:
+    """Print text for people; on a terminal each of its lines is broken between words.
+
+    Args:
+        to: standard output when not given.
+    """
+    stream = to or sys.stdout
+    if stream.isatty():
+        width = screen().width
+        line = "\n".join(folded(one, width) for one in line.split("\n"))
+    print(line, file=stream, flush=True)
+
+
+def show_parts(parts: Iterable[RenderableType]) -> None:
+    """Print what a verb found: text as ``say`` does, tables as wide as the screen."""
+    console = screen()
+    for part in parts:
+        if isinstance(part, str):
+            say(part)
+        else:
+            console.print(part)
 
 
 @contextmanager

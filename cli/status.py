@@ -20,6 +20,7 @@ from model.forecaster import ADDS_NOTHING
 from model.readiness import read_admission
 from model.registry import Registry
 from research.words import p_text
+from updater.progress import duration
 from updater.state import read_state, retry_after_min
 
 ALIVE_WITHIN_MS = 60_000
@@ -230,11 +231,11 @@ def _panel_lines(name: str, panel: Mapping[str, Any], alive: bool, cron: str) ->
         now = f"training ({panel['progress']})" if panel["progress"] else "training"
         if panel.get("per_cent") is not None:
             left_s = panel.get("left_s")
-            left = "" if left_s is None else f", about {_duration(left_s)} left"
+            left = "" if left_s is None else f", about {duration(left_s)} left"
             now = f"training, {panel['per_cent']:.0f} %{left} ({panel['progress']})"
     last = "no training has ended yet"
     if outcome:
-        at, took = _when(outcome["finished_ms"]), _duration(outcome.get("took_s") or 0)
+        at, took = _when(outcome["finished_ms"]), duration(outcome.get("took_s") or 0)
         last = f"last trained {at} in {took}" if outcome["ok"] else f"the last training failed at {at}"
         last += f": {short_version(outcome['version'])}" if outcome.get("version") else ""
         last += f": {outcome['reason']}" if outcome.get("reason") else ""
@@ -361,17 +362,6 @@ def _value(text: str) -> str:
     ('2780.25123', '0.000474321568', '')
     """
     return f"{float(text):.9g}" if text else ""
-
-
-def _duration(seconds: float) -> str:
-    """
-    >>> _duration(42.4), _duration(200), _duration(7300)
-    ('42 s', '3 min', '2 h 2 min')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _when(ms: int) -> str:

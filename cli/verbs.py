@@ -47,13 +47,13 @@ class OneLineGroup(TyperGroup):
             sys.stdout.flush()  # what is left is written here, where a failure can still be said
         except TyperException as error:
             if said := _in_one_line(error):  # the help of a group without a verb is printed already
-                print(f"birnn: {said}", file=sys.stderr)
+                say(f"birnn: {said}", to=sys.stderr)
             code = error.exit_code
         except OSError as error:
             if error.errno not in {*DISK_REFUSES, errno.EPIPE, errno.EIO}:
                 raise
             if error.errno != errno.EPIPE:  # a reader that has seen enough, such as head, is no failure to speak of
-                print(f"birnn: the output cannot be written: {error.strerror}", file=sys.stderr)
+                say(f"birnn: the output cannot be written: {error.strerror}", to=sys.stderr)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries the rest of the output again at its end
             code = 1
         sys.exit(code)
@@ -69,7 +69,7 @@ def _in_one_line(error: TyperException) -> str:
 
 
 def _fail(error: WorkerError) -> NoReturn:
-    print(f"birnn: {error}", file=sys.stderr)
+    say(f"birnn: {error}", to=sys.stderr)
     raise typer.Exit(2 if isinstance(error, ConfigError) else 1)
 
 
@@ -115,7 +115,7 @@ def settings_from(*, config: str | None = None, data_dir: Path | None = None, **
 @functools.cache
 def _warn_once() -> None:
     for warning in settings_warnings():
-        print(f"birnn: warning: {warning}", file=sys.stderr, flush=True)
+        say(f"birnn: warning: {warning}", to=sys.stderr)
 
 
 def or_example(settings: Settings, tell: Callable[[str], None] = say) -> Settings:

@@ -20,6 +20,8 @@ from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 
 LogFormat = Literal["auto", "console", "json"]  # auto: console on a terminal, else json
 
+SLOW_MS = 10.0  # an answer that took less does not say how long: its line has to fit 80 columns
+LONGEST_NUMBER = 8  # characters of a value, if it need not be longer
 LONGEST_TEXT = 160  # characters of a value on the console; JSON has it whole
 DIM, BOLD, CYAN, MAGENTA, RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[35;1m", "\x1b[0m"
 LEVEL_COLOURS = {"debug": DIM, "info": "\x1b[32m", "warning": "\x1b[33;1m", "error": "\x1b[31;1m"}
@@ -112,7 +114,7 @@ def _progress_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Topic, value, which network, age of the price, time taken; or the status and the reason.
+    """Topic, value, which network, age of the price, time taken if it was long; or the status and the reason.
 
     A question by hand has that it is one in the place of both times: the node's are those that matter.
     A repeated answer has "again" in the place of an age: the height fixed its price when it was first asked for.
@@ -121,11 +123,11 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     >>> answer = {"event": "answer", "topic_id": 1, "token": "ETH", "status": 200, "value": "2000.51234567",
     ...           "version": "minute-20261122T084500Z-1a2b3c", "anchor_age_ms": 412, "took_ms": 0.0871}
     >>> _answer_in_short(answer)["event"]
-    'topic 1 ETH 2000.512 minute-1a2b3c 0.4s 0.1ms'
+    'topic 1 ETH 2000.512 minute-1a2b3c 0.4s'
     >>> _answer_in_short(answer | {"status": 503, "reason": "no candles yet"})["event"]
     'topic 1 ETH 503 no candles yet 0.1ms'
     >>> _answer_in_short(answer | {"asked_ms": 90_000, "answered_ms": 60_000})["event"]
-    'topic 1 ETH 2000.512 minute-1a2b3c again 0.1ms'
+    'topic 1 ETH 2000.512 minute-1a2b3c again'
     >>> _answer_in_short(answer | {"asker": "hand"})["event"]
     'topic 1 ETH 2000.512 minute-1a2b3c (by hand)'
     >>> _answer_in_short(answer | {"event": "would submit", "forecast": "network"})["event"]
@@ -148,7 +150,9 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     )
     told += [] if answered else [str(event["status"] or ""), str(event.get("reason") or "")]
     said = [] if event["event"] == "answer" else [str(event["event"])]
-    parts = [*said, *topic, *told, "(by hand)" if is_by_hand else f"{event['took_ms']:.1f}ms"]
+    took_ms = event["took_ms"]
+    took = f"{took_ms:.0f}ms" if took_ms >= SLOW_MS else "" if answered else f"{took_ms:.1f}ms"
+    parts = [*said, *topic, *told, "(by hand)" if is_by_hand else took]
     return frame | {"event": " ".join(part for part in parts if part)}
 
 
@@ -165,13 +169,16 @@ def short_version(version: str) -> str:
 
 def _number_in_short(text: object) -> str:
     """
-    >>> _number_in_short("61234.5678912"), _number_in_short("0.000012345678912"), _number_in_short("n/a")
-    ('61234.57', '1.234568e-05', 'n/a')
+    >>> [_number_in_short(text) for text in ("61234.5678912", "0.00246015812", "0.000012345678912", "n/a")]
+    ['61234.57', '0.00246', '1.23e-05', 'n/a']
     """
     try:
-        return f"{float(str(text)):.7g}"
+        number = float(str(text))
     except ValueError:
         return str(text)
+    return next(
+        (short for digits in range(7, 3, -1) if len(short := f"{number:.{digits}g}") <= LONGEST_NUMBER), f"{number:.3g}"
+    )
 
 
 def _value_in_short(value: object) -> str:

@@ -168,7 +168,11 @@ class Application(FastAPI):
                 if place.is_ending:
                     asked = replace(asked, may_hold=False, may_wait=False)
                 try:
-                    return self._service.answer(topic, height, asked_by, asked)
+                    if height is not None:
+                        return self._service.answer(topic, height, asked_by, asked)
+                    if asked_by not in place.answers:
+                        place.answers[asked_by] = self._service.answer(topic, height, asked_by, asked)
+                    return replace(place.answers[asked_by], asked_ms=asked.ms)
                 except (StaleKlines, TooEarly) as error:
                     cause = error
         finally:

@@ -14,10 +14,11 @@ from enum import StrEnum
 from starlette.types import Receive
 
 from core.topic import Topic
+from inference.answer import Answer
 from inference.service import InferenceService
 
 MOST_HELD = 2_000
-BEAT_S = 0.05
+BEAT_S = 0.02
 SLICE_S = 1.0  # the wall clock may be set, and the end of a window may become known
 FILES = 65_536  # open files that the process asks for: each held question is a connection
 
@@ -50,8 +51,8 @@ class Holds:
         self._most = most
         self.held: Counter[Reason] = Counter()  # now, by reason
         self._service = service
-        self._woken: dict[str, tuple[Topic, asyncio.Event]] = {}  # by Topic.key, of what cannot be answered yet
-        self._ending: asyncio.Event | None = None
+        self._places: set[Place] = set()
+        self._waiting: dict[str, tuple[Topic, set[Place]]] = {}  # by Topic.key, for what cannot be answered yet
         self._beat: asyncio.Task[None] | None = None
 
     @property
@@ -62,47 +63,63 @@ class Holds:
     @contextmanager
     def place(self, reason: Reason, receive: Receive) -> "Iterator[Place]":
         """A place for one question, for as long as the context lasts."""
-        if self._ending is None:
-            self._ending = asyncio.Event()
         if self._beat is None or self._beat.done():
-            self._beat = asyncio.create_task(self._run(self._ending))
+            self._beat = asyncio.create_task(self._run())
         self.held[reason] += 1
-        leaving = asyncio.create_task(_leaves(receive))
+        place = Place(self, asyncio.create_task(_leaves(receive)))
+        self._places.add(place)
         try:
-            yield Place(self, self._ending, leaving)
+            yield place
         finally:
+            self._places.remove(place)
             self.held[reason] -= 1
-            leaving.cancel()
+            place.leaving.cancel()
 
-    def woken(self, topic: Topic) -> asyncio.Event:
-        """What is set as soon as a topic can be answered."""
-        if topic.key not in self._woken:
-            self._woken[topic.key] = (topic, asyncio.Event())
-        return self._woken[topic.key][1]
+    def waiting(self, topic: Topic) -> "set[Place]":
+        """The places that are woken as soon as a topic can be answered."""
+        return self._waiting.setdefault(topic.key, (topic, set()))[1]
 
-    async def _run(self, ending: asyncio.Event) -> None:
-        while self.held.total():
+    async def _run(self) -> None:
+        while self._places:
             await asyncio.sleep(BEAT_S)
             if self.is_ending():
-                ending.set()
-            for key, (topic, event) in list(self._woken.items()):
-                if self._service.is_answerable(topic):
-                    event.set()
-                    del self._woken[key]
+                for place in self._places:
+                    place.wake({})
+            for key, (topic, places) in list(self._waiting.items()):
+                if not places:
+                    del self._waiting[key]
+                elif self._service.is_answerable(topic):
+                    answers: dict[str, Answer] = {}
+                    for place in places:
+                        place.wake(answers)
 
 
 class Place:
-    """One held question."""
+    """One held question.
 
-    def __init__(self, holds: Holds, ending: asyncio.Event, leaving: "asyncio.Task[None]") -> None:
+    Attributes:
+        leaving: is done as soon as the client is gone.
+        answers: to the topic's question without a height, by who asks; the first of the places that were woken together
+            adds it, and the others say it as well.
+    """
+
+    def __init__(self, holds: Holds, leaving: "asyncio.Task[None]") -> None:
+        self.leaving = leaving
+        self.answers: dict[str, Answer] = {}
         self._holds = holds
-        self._ending = ending
-        self._leaving = leaving
+        self._woken: asyncio.Future[None] | None = None
+        leaving.add_done_callback(lambda _: self.wake({}))
 
     @property
     def is_ending(self) -> bool:
         """Whether the process is about to end: what is held is answered or refused now."""
-        return self._ending.is_set()
+        return self._holds.is_ending()
+
+    def wake(self, answers: "dict[str, Answer]") -> None:
+        """End the wait, if there is one."""
+        if self._woken and not self._woken.done():
+            self.answers = answers
+            self._woken.set_result(None)
 
     async def until_answerable(self, topic: Topic, seconds: float) -> None:
         """Wait until the topic can be answered, so many seconds are over, or the process ends.
@@ -110,7 +127,12 @@ class Place:
         Raises:
             Gone: nobody waits for the answer any more.
         """
-        await self._wait(self._holds.woken(topic), seconds)
+        places = self._holds.waiting(topic)
+        places.add(self)
+        try:
+            await self._wait(seconds)
+        finally:
+            places.discard(self)
 
     async def pause(self, seconds: float) -> None:
         """Wait for SLICE_S at most, for so many seconds, or until the process ends.
@@ -118,16 +140,18 @@ class Place:
         Raises:
             Gone: as above.
         """
-        await self._wait(None, min(SLICE_S, seconds))
+        await self._wait(min(SLICE_S, seconds))
 
-    async def _wait(self, event: asyncio.Event | None, seconds: float) -> None:
-        waits = [asyncio.ensure_future(one.wait()) for one in (event, self._ending) if one]
+    async def _wait(self, seconds: float) -> None:
+        """One future and one timer: a thousand questions wake at once, and each thing more makes the last ones late."""
+        loop = asyncio.get_running_loop()
+        self._woken = loop.create_future()
+        timer = loop.call_later(max(0.0, seconds), self.wake, {})
         try:
-            await asyncio.wait({*waits, self._leaving}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+            await self._woken
         finally:
-            for wait in waits:
-                wait.cancel()
-        if self._leaving.done():
+            timer.cancel()
+        if self.leaving.done():
             raise Gone
 
 

@@ -122,13 +122,13 @@ def run(walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[St
             record = folder.step(plan.panel.name, from_ms)
             if record is None:
                 folder.go_on_after(champions)
-                name = f"{number + 1} of {len(steps)}, {plan.panel.name} panel on {iso(from_ms)[:10]}"
+                name = f"{number + 1} of {len(steps)}, {plan.panel.name} {iso(from_ms)[:10]}"
                 record = _step(
                     walk, recording, folder, plan, from_ms, to_ms, _told(show, number * STEP, len(steps) * STEP, name)
                 )
+                show((number + 1) * STEP, len(steps) * STEP, "")
             champions = record.champions
             records.append(record)
-            show((number + 1) * STEP, len(steps) * STEP, "")
         folder.go_on_after(champions)
     return records
 

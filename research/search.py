@@ -287,15 +287,19 @@ def _time_left(study: optuna.Study, until_s: float) -> str:
     took_s, left_s = _wall_s(study), max(0.0, until_s - time.time())
     if took_s < left_s - LAST_TRIALS * took_s:
         return f"the default took {took_s:.0f} s; {left_s / 60:.1f} min are left for trials and for confirming the best"
-    needed_min = math.ceil((LAST_TRIALS + 2) * took_s / 60)  # for the default, a trial and the confirmation
     return (
         f"the default took {took_s:.0f} s, and the {left_s:.0f} s that are left are too few for a trial and its "
-        f"confirmation: give {needed_min} minutes or more for each panel (--minutes is for all panels together)"
+        "confirmation"
     )
 
 
+def needed_min(default: FrozenTrial) -> int:
+    """Minutes that a panel needs at least: for the default, a trial like it and the confirmation of that."""
+    return math.ceil((LAST_TRIALS + 2) * float(default.user_attrs["wall_s"]) / 60)
+
+
 def _say(told: Told, name: str, text: str) -> None:
-    told(f"{name}, {text}")
+    told(f"{name} is {text}")
 
 
 def _run(
@@ -332,9 +336,7 @@ def _run(
                 if trial.should_prune():
                     raise optuna.TrialPruned("worse than half of the others so far")
 
-            progress = told_progress(
-                config, partial(_say, told, f"{name}, stretch {number + 1} of {len(task.folds)}"), watch
-            )
+            progress = told_progress(config, partial(_say, told, name), watch, number, len(task.folds))
             measures.append(measure(task.plan, task.recording, fold, config, task.seed, progress, validated))
     except (optuna.TrialPruned, TrainingFailed, UnusableForecast) as error:
         trial.set_user_attr("reason", str(error))

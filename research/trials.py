@@ -105,6 +105,7 @@ def measure(
     begun_s = time.process_time()
     trained = train_panel(plan, klines, config, seed, progress, validated)
     cpu_s = time.process_time() - begun_s
+    progress(config.epochs * config.seeds, 1, 1, math.nan)  # also where the training ended early
     windows, split = trained.windows, trained.split
     rows = windows.rows(split.judge_start_ms, split.judge_end_ms)
     onnx = export_onnx(trained.model, config.lookback, windows.gather(rows[:CHECKED_WINDOWS]))
@@ -117,11 +118,20 @@ def measure(
 Told = Callable[[str], None]  # is told what is being done
 
 
-def told_progress(config: TrainingConfig, told: Told, watch: Callable[[], None]) -> Progress:
-    """A training's progress in words; ``watch`` may end it by raising."""
+def told_progress(
+    config: TrainingConfig, told: Told, watch: Callable[[], None], number: int = 0, trainings: int = 1
+) -> Progress:
+    """A training's progress in words; ``watch`` may end it by raising.
 
-    def progress(epoch: int, batch: int, batches: int, loss: float) -> None:
+    Args:
+        number, trainings: which of how many trainings it is, from 0; the per cent are those of all.
+    """
+    epochs = config.epochs * config.seeds
+
+    def progress(epoch: int, batch: int, batches: int, _loss: float) -> None:
         watch()
-        told(f"epoch {epoch} of {config.epochs * config.seeds} ({100 * batch // batches} %), loss {loss:.3f}")
+        trained = (epoch - 1 + batch / batches) / epochs
+        what = "scoring" if trained == 1 else f"epoch {epoch} of {epochs}"
+        told(f"{100 * (number + trained) / trainings:.0f} % done, {what}, stretch {number + 1} of {trainings}")
 
     return progress

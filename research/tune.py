@@ -284,9 +284,9 @@ def _confirmed(study: optuna.Study, task: Task, name: str, knobs: Knobs, number:
         config = training_config(task.plan.panel.name, knobs)
 
         def say(text: str) -> None:
-            told(f"confirming, {name}, stretch {number + 1} of {len(task.folds)}, seed {seed}, {text}")
+            told(f"confirming, {name} with seed {seed} is {text}")
 
-        progress = told_progress(config, say, lambda: None)
+        progress = told_progress(config, say, lambda: None, number, len(task.folds))
         measured = measure(task.plan, task.recording, task.folds[number], config, seed, progress)
         study.set_user_attr(key, measured.score)
     return float(study.user_attrs[key])

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from model.training_config import CONFIGS
 from research.data import span_text
-from research.search import LAST_TRIALS
+from research.search import needed_min
 from research.trials import searched
 from research.tune import LEVEL, Found
 from research.words import NAIVE_WORDS, counted, p_text, ratio_text
@@ -91,10 +91,9 @@ def as_plain(found: Found) -> dict[str, JsonValue]:
 
 def _conclusion(found: Found) -> str:
     if not found.best:
-        needed = math.ceil((1 + LAST_TRIALS) * found.references[0].user_attrs["wall_s"] / 60)
         return (
-            "nothing is adopted: no trial ran to its end. One like the default and its confirmation take about "
-            f"{counted(needed, 'minute')} here: give this panel several times that with --minutes"
+            "nothing is adopted: no trial ran to its end. Give this panel at least "
+            f"{counted(needed_min(found.references[0]), 'minute')} (--minutes is for all panels together)"
         )
     best = found.best[0]
     if _is_naive(best.value or 0.0) and all(_is_naive(trial.value or 0.0) for trial in found.references):

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 LOG_EVERY_S = 5.0
+ROOMY = 100  # columns of a terminal from which on there is a bar beside the per cent
 
 Show = Callable[[int, int, str], None]
 """Called with how much is done, how much is wanted, and a note ("epoch 3 of 12, loss 0.71")."""
@@ -19,27 +20,32 @@ log = structlog.get_logger()
 
 
 @contextmanager
-def progress_of(task: str) -> Iterator[Show]:
-    """Show one task's progress on stderr (a bar) if that is a terminal, else in the log.
+def progress_of(task: str, step: int = 1) -> Iterator[Show]:
+    """Show one task's progress on stderr (per cent, and a bar if there is room) if that is a terminal, else in the log.
 
     Args:
         task: its name: "sync", "train minute".
+        step: as for ``Pace``, by which the time is told that is left.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _logged(task)
         return
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=len("0:00:00"))),  # or a long note cuts it
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        *([BarColumn()] if console.width >= ROOMY else []),
+        TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        bar_id = bar.add_task(task, total=None, note="")
+    pace = Pace(step=step)
+    with Progress(*columns, console=console, transient=True, expand=True) as bar:
+        bar_id = bar.add_task(task, total=None, note="", left="")
 
         def show(done: int, wanted: int, note: str) -> None:
-            bar.update(bar_id, completed=done, total=wanted, note=note)
+            left_s = pace.left_s(done, wanted)
+            left = "" if left_s is None else f"about {duration(left_s)} left"
+            bar.update(bar_id, completed=done, total=wanted, note=note, left=left)
 
         yield show
 
@@ -57,14 +63,20 @@ def _logged(task: str) -> Show:
 
 
 class Pace:
-    """How long a task will still take, by the steps that were done and the time they took."""
+    """How long a task will still take, by the whole steps that were done and the time they took.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        step: the least part of the task that takes about as long as any other of this size.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, step: int = 1) -> None:
         self._clock = clock
-        self._first: tuple[int, float] | None = None  # steps done and seconds, when it was first asked
+        self._step = step
+        self._first: tuple[int, float] | None = None  # how much was done and seconds, when it was first asked
+        self._measured: tuple[int, float] | None = None  # how much was done in whole steps since, and the time it took
 
     def left_s(self, done: int, wanted: int) -> float | None:
-        """Seconds until the last step; None before there are two moments to tell by, and after the last step.
+        """Seconds until the end; None before a step is measured, and at the end.
 
         >>> moments = iter([10.0, 40.0, 70.0])
         >>> pace = Pace(lambda: next(moments))
@@ -75,9 +87,25 @@ class Pace:
         if self._first is None:
             self._first = done, now_s
         first_done, first_s = self._first
-        if done <= first_done or done >= wanted:
+        whole = (done - first_done) // self._step * self._step
+        if whole > (self._measured[0] if self._measured else 0):
+            self._measured = whole, now_s - first_s
+        if self._measured is None or done >= wanted:
             return None
-        return (now_s - first_s) / (done - first_done) * (wanted - done)
+        measured, took_s = self._measured
+        left_s = took_s / measured * (wanted - first_done) - (now_s - first_s)
+        return max(left_s, took_s / measured * (wanted - first_done - measured - self._step), 0.0)
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(42.4), duration(200), duration(7300)
+    ('42 s', '3 min', '2 h 2 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def show_cursor_again() -> None:

@@ -169,10 +169,10 @@ def test_without_a_terminal_it_is_a_line_of_the_log() -> None:
     assert "price age: ETHUSDT 0.4 s" in said["said"]
 
 
-def test_admission_is_a_line_of_the_log_for_each_topic(tmp_path: Path) -> None:
+def test_admission_is_one_line_of_the_log(tmp_path: Path) -> None:
     write(tmp_path, [topic_entry(79, 3)])
     with endpoint() as url, on_terminal(watched(url), 80, {"DATA_DIR": str(tmp_path)}) as (terminal, process):
-        words = "would be admitted after a median of 3 days; the criteria hold on 83 % of the later days"
+        words = "1 of 1 topic would be admitted: after a median of 3 days; birnn ready has the table"
         eventually(lambda: f"said={words}" in " ".join(" ".join(terminal.lines).split()), what="the sentence")
         process.kill()
     assert max(map(len, terminal.lines)) <= 80

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.market import choose_market, local_environment
 from cli.place import tape_folder
+from cli.screen import folded, say, show_parts
 from cli.status import status_tables
 from core.clock import SystemClock
 from core.settings import VENUES, Market, load_settings, urls_setting
@@ -24,7 +26,7 @@ from market.simulated import SimulatedExchange
 from model.registry import Registry
 from tests.fakes import free_port, simulated_environment
 from tests.model.test_registry import ETH_10M, artefact
-from tests.terminal import on_terminal
+from tests.terminal import Terminal, on_terminal
 from updater.state import Outcome, StateFile, Verdict
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +58,27 @@ def test_auto_is_the_simulated_exchange_otherwise_and_says_why(said: dict[str, s
     assert "SIMULATED" in choice.sentence
     assert "within 3 s" in choice.sentence
     assert "\n" not in choice.sentence
+
+
+def test_that_no_venue_answered_is_three_rows_at_most_however_many_hosts_there_are() -> None:
+    urls = ",".join(nobody() for _ in range(6))
+    choice = choose_market(load_settings(market="auto", market_venues="binance", binance_rest_urls=urls))
+    assert "6 hosts tried" in choice.sentence
+    assert len(folded(choice.sentence, 80).splitlines()) <= 3
+    assert choice.sentence.endswith("birnn doctor --market names all)")
+
+
+def test_text_is_broken_between_words_at_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " ".join(["in all five blocks weighted RMSE worth 2,448 confirmation (--minutes is for all)"] * 3)
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal(80)
+    with os.fdopen(terminal.theirs, "w") as stdout, redirect_stdout(stdout):
+        show_parts([text, f"\n{text}"])
+        say(text, to=stdout)
+    terminal.close()
+    rows = terminal.lines
+    assert max(map(len, rows)) <= 80
+    assert " ".join(" ".join(rows).split()) == " ".join([text] * 3)
 
 
 def test_auto_is_the_real_market_while_any_venue_answers() -> None:
@@ -421,3 +444,13 @@ def test_a_shell_completes_verbs_and_options_without_loading_what_they_need(
     ran = subprocess.run([sys.executable, "-c", code], env=given, cwd=ROOT, capture_output=True, text=True, check=False)
     assert set(ran.stdout.split()) == offered
     assert ran.stderr == "", "these are slow to load"
+
+
+def test_libraries_compute_on_one_thread_unless_the_environment_says_otherwise() -> None:
+    code = "import cli.main, os, numpy; os.write(1, str(len(os.listdir('/proc/self/task'))).encode())"
+    for given, threads in (({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")):
+        environment = {"PATH": "/usr/bin:/bin", **given}
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert ran.stdout == threads, ran.stderr

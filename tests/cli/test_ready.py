@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -371,7 +372,7 @@ def test_a_file_of_something_else_is_one_line(folder: Path, content: str) -> Non
     (of_folder,) = status_report(load_settings(data_dir=folder, port=1))["folders"]
     assert of_folder["admission"] == {}
     assert of_folder["admission_refused"]
-    assert News(folder).lines() == []
+    assert News(folder).line() == ""
 
 
 def test_status_has_a_sentence_for_each_topic(folder: Path) -> None:
@@ -389,10 +390,9 @@ def test_status_has_a_sentence_for_each_topic(folder: Path) -> None:
 
 def test_news_are_told_once_until_the_file_is_written_anew(folder: Path) -> None:
     news = News(folder)
-    assert [topic for topic, _ in news.lines()] == [f"{NETWORK}/{topic_id}" for topic_id in (64, 79, 82)]
-    assert news.lines() == []
+    assert re.fullmatch(r"\d of 3 topics would be admitted.*; birnn ready has the table", news.line())
+    assert news.line() == ""
     write(folder, [topic_entry(79, 2)])
     os.utime(folder / "admission.json", ns=(0, 0))  # another moment, however coarse the file system's clock
-    ((topic, words),) = news.lines()
-    assert (topic, words[:45]) == (f"{NETWORK}/79", "would be admitted after a median of 2 days; t")
-    assert News(folder / "nowhere").lines() == []
+    assert news.line() == "1 of 1 topic would be admitted: after a median of 2 days; birnn ready has the table"
+    assert News(folder / "nowhere").line() == ""

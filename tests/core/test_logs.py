@@ -157,13 +157,19 @@ ANSWER = {
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [
-        pytest.param({}, "info inference topic 79 BTC 101018.3 minute-1a2b3c 0.4s 0.1ms", id="of a network"),
+        pytest.param({}, "info inference topic 79 BTC 101018.3 minute-1a2b3c 0.4s", id="of a network"),
+        pytest.param(
+            {"topic_id": 1082, "token": "DOGE", "value": "0.002460158123", "anchor_age_ms": 10_412, "took_ms": 0.8},
+            "info inference topic 1082 DOGE 0.00246 minute-1a2b3c 10.4s",
+            id="as long as they come",
+        ),
+        pytest.param({"took_ms": 12.34}, "info inference topic 79 BTC 101018.3 minute-1a2b3c 0.4s 12ms", id="slow"),
         pytest.param(
             {"version": "persistence", "forecast": "naive"},
-            "info inference topic 79 BTC 101018.3 naive 0.4s 0.1ms",
+            "info inference topic 79 BTC 101018.3 naive 0.4s",
             id="naive",
         ),
-        pytest.param({"forecast": "naive"}, "info inference topic 79 BTC 101018.3 naive 0.4s 0.1ms", id="as good as"),
+        pytest.param({"forecast": "naive"}, "info inference topic 79 BTC 101018.3 naive 0.4s", id="as good as"),
         pytest.param(
             {"status": 503, "reason": "no candles yet", "level": "warning"},
             "warn inference topic 79 BTC 503 no candles yet 0.1ms",

@@ -217,9 +217,9 @@ def test_a_batch_of_lines_is_readable_where_the_console_is_meant() -> None:
     took = LOGGED.replace('"status"', '"took_ms": 0.12, "token": "ETH", "forecast": "naive", "status"')
     ran = subprocess.run([sys.executable, "-c", took, "info", "console"], capture_output=True, text=True, check=True)
     assert [line[9:] for line in ran.stdout.splitlines()] == [
-        "SIMULATED info inference topic 1 ETH 1.5 naive 0.1ms",
+        "SIMULATED info inference topic 1 ETH 1.5 naive",
         "SIMULATED warn inference topic 2 ETH 503 stale 0.1ms",
-        "SIMULATED info inference topic 3 ETH 2 naive 0.1ms",
+        "SIMULATED info inference topic 3 ETH 2 naive",
     ]
 
 

@@ -498,4 +498,4 @@ def test_steps_show_how_far_they_are(home: Path, tmp_path: Path) -> None:
     done = [part for part, _, _ in seen]
     assert done == sorted(done)
     assert seen[-1][0] == seen[-1][1] == 2_000
-    assert any("1 of 2, minute panel on 2023-11-20: HAR volatility-15m" in note for _, _, note in seen)
+    assert any("1 of 2, minute 2023-11-20: HAR volatility-15m" in note for _, _, note in seen)

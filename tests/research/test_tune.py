@@ -33,7 +33,7 @@ from market.store import KlineStore
 from model.training_config import CONFIGS
 from research.folds import Fold
 from research.search import held_back, only_tuner
-from research.trials import KNOBS, searched
+from research.trials import KNOBS, searched, told_progress
 from research.tune import LEVEL, Asked, Found, Pair, luck, tuned
 from research.tune_tables import as_plain, tables
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
@@ -126,7 +126,7 @@ def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> 
     assert trials_of(data_dir)[2].params != trials[1].params, "the sampler does not begin anew"
     assert "first the default" not in said[1], "it is measured already"
     third, said = tune(asked_on(data_dir, minutes=NO_TIME_MIN, anew=True))
-    assert re.search(r"too few for a trial and its confirmation: give \d+ minutes or more for each panel", said[-1])
+    assert said[-1].endswith("that are left are too few for a trial and its confirmation"), "the end has the amount"
     assert (third.tried, len(trials_of(data_dir))) == (0, 1), "only the default is measured, whatever the time"
     shown = "\n".join(str(part) for part in tables(second))
     assert "2 trials" in shown
@@ -177,7 +177,7 @@ def test_a_better_configuration_is_adopted_and_the_updater_trains_with_it(tmp_pa
     asked = asked_on(data_dir, topics=topics, trials=1, training_days=6)
     found, _ = tune(replace(asked, minutes=NO_TIME_MIN))
     assert not found.best
-    assert "here: give this panel several times that with --minutes" in str(list(tables(found))[-1])
+    assert re.search(r"Give this panel at least \d+ minutes? \(--minutes is for", str(list(tables(found))[-1]))
     better = searched(DEFAULT) | {"learning_rate": 1e-2, **small}
     with study_of(data_dir) as study:
         study.enqueue_trial(better)
@@ -207,6 +207,20 @@ def test_on_a_walk_without_memory_nothing_is_adopted(data_dir: Path) -> None:
     assert found.adopted is None
     assert not (data_dir / "training.json").exists()
     assert "nothing is adopted" in str(list(tables(found))[-1])
+
+
+def test_the_per_cent_of_a_trial_never_fall_and_scoring_is_named() -> None:
+    said: list[str] = []
+    config = replace(DEFAULT, epochs=3, seeds=2)
+    for number in range(2):
+        progress = told_progress(config, said.append, lambda: None, number, 2)
+        for epoch in range(1, 7):
+            for batch in range(1, 5):
+                progress(epoch, batch, 4, 0.7)
+    parts = [int(one.partition(" %")[0]) for one in said]
+    assert parts == sorted(parts)
+    assert said[0] == "2 % done, epoch 1 of 6, stretch 1 of 2"
+    assert (said[23], said[-1]) == ("50 % done, scoring, stretch 1 of 2", "100 % done, scoring, stretch 2 of 2")
 
 
 def trial(score: float, number: int, what: str = "") -> FrozenTrial:
