@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cli.doctor import TIMEOUT_S, Finding, examine, unserved
+from cli.place import endpoint_of
 from cli.screen import Column, table_of
 from cli.status import endpoint_report, headline, status_report
 from cli.verbs import EXAMPLE_CONFIG
@@ -257,7 +258,7 @@ def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
     except WorkerError as error:  # DATA_DIR is a file, or the folder of the last run is gone
         line, _, remedy = str(error).partition("; ")
         found.append(Check(name="data folder", state="wrong", line=line, remedy=remedy))
-        url = f"http://{subject.settings.host}:{subject.settings.port}"
+        url = endpoint_of(subject.settings, None)
         subject.report = {"endpoint": endpoint_report(url), "place": str(subject.settings.data_dir), "folders": []}
         subject.report["market"] = subject.settings.market.value.upper()
     for name, check in CHECKS:

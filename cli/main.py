@@ -126,7 +126,7 @@ def run(
         choice = choose_market(settings, replay)
         for line in (choice.sentence, *notes):
             say(line)
-        note_run(settings, choice.market, replay)
+        note_run(settings, choice.market, replay, url_of(listener))
         show = stack.enter_context(status_line(settings.log_format))
         form = "json" if show else settings.log_format  # what the status line makes readable of it, if it is to be
         simulated = choice.market is Market.SIMULATED

@@ -28,6 +28,7 @@ class LastRun(BaseModel):
     folder: Path
     seed: int
     replay: Path | None
+    url: str = ""  # where inference answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,14 @@ def place_of(settings: Settings) -> Place:
     return Place(folder=base, market=Market.BINANCE, because=because, decided=said is Market.BINANCE)
 
 
-def note_run(settings: Settings, market: Market, replay: Path | None) -> None:
+def endpoint_of(settings: Settings, place: Place | None) -> str:
+    """Where inference answers: HOST and PORT where they are set, else where the last run listened."""
+    if place and place.last and place.last.url and not {"host", "port"} & settings.model_fields_set:
+        return place.last.url
+    return f"http://{settings.host}:{settings.port}"
+
+
+def note_run(settings: Settings, market: Market, replay: Path | None, url: str) -> None:
     """Let the other verbs know what a run uses; a full disk keeps nobody from running."""
     folder = tape_folder(settings, replay) if market is Market.SIMULATED else settings.data_dir
     last = LastRun(
@@ -93,6 +101,7 @@ def note_run(settings: Settings, market: Market, replay: Path | None) -> None:
         folder=folder.relative_to(settings.data_dir),
         seed=settings.seed,
         replay=replay and replay.absolute(),
+        url=url,
     )
     with contextlib.suppress(OSError):
         settings.data_dir.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import requests
 from rich.console import RenderableType
 from rich.text import Text
 
-from cli.place import place_of
+from cli.place import endpoint_of, place_of
 from cli.ready import admission_words, in_order
 from cli.screen import INDENT, Column, table_of
 from core.clock import DAY_MS, SystemClock, iso
@@ -37,7 +37,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
     return {
         "place": place.sentence,
         "market": place.market.value.upper(),
-        "endpoint": endpoint_report(f"http://{settings.host}:{settings.port}"),
+        "endpoint": endpoint_report(endpoint_of(settings, place)),
         "retrain_cron": settings.retrain_cron,
         "folders": [
             {"folder": str(folder), "market": market, **_folder(folder)}

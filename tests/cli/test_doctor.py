@@ -218,7 +218,7 @@ def test_a_clock_that_differs_is_told(
 
 def test_a_stopped_simulated_node_is_described_without_contradiction(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path, port=1, config_file=EXAMPLE)
-    note_run(settings, Market.SIMULATED, None)
+    note_run(settings, Market.SIMULATED, None, "")
     tape_folder(settings, None).mkdir(parents=True)
     StateFile(tape_folder(settings, None), SystemClock(), ["minute"]).end()
     found = {check.name: check for check in all_checks(Subject(settings=settings, clock=SystemClock()), lambda _: None)}

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.place import LAST_RUN, is_tape, note_run, place_of, try_folders
+from cli.place import LAST_RUN, endpoint_of, is_tape, note_run, place_of, try_folders
 from core.data_folder import only_updater
 from core.errors import ConfigError
 from core.settings import Market, Settings, load_settings
@@ -32,7 +32,7 @@ def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 def ran(data_dir: Path, market: Market, *, replay: Path | None = None, seed: int = 0) -> None:
     """As ``birnn run`` leaves the folder."""
     settings = load_settings(data_dir=data_dir, seed=seed)
-    note_run(settings, market, replay)
+    note_run(settings, market, replay, "http://127.0.0.1:8077")
     place = place_folder(settings, market, replay)
     place.mkdir(parents=True, exist_ok=True)
 
@@ -86,6 +86,15 @@ def test_both_folders_may_be_moved_together(tmp_path: Path) -> None:
     ran(tmp_path / "old", Market.SIMULATED)
     (tmp_path / "old").rename(tmp_path / "new")
     assert place_of(load_settings(data_dir=tmp_path / "new")).folder == tmp_path / "new" / "simulated" / "seed-0"
+
+
+def test_inference_is_asked_where_the_last_run_listened_unless_a_setting_says_where(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path)
+    assert endpoint_of(settings, place_of(settings)) == "http://127.0.0.1:8000"
+    ran(tmp_path, Market.SIMULATED)
+    assert endpoint_of(settings, place_of(settings)) == "http://127.0.0.1:8077"
+    set_ = load_settings(data_dir=tmp_path, port=9000)
+    assert endpoint_of(set_, place_of(set_)) == "http://127.0.0.1:9000"
 
 
 def test_a_folder_that_is_gone_and_a_note_that_is_broken_are_told(tmp_path: Path) -> None:
@@ -254,4 +263,5 @@ def test_what_the_run_used_is_noted(tmp_path: Path) -> None:
         "folder": "simulated/replay-spot",
         "seed": 2,
         "replay": str(replay),
+        "url": "http://127.0.0.1:8077",
     }
