@@ -222,8 +222,8 @@ class Watch:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment does not lead to this machine
             while not self._stopping.wait(pause_s):
-                if news := self._news.line():
-                    log.info("admission", said=news)
+                for sentence in self._news.lines():
+                    log.info("admission", said=sentence)
                 line = self._look(session)
                 if self._show:
                     self._show(line)

@@ -15,7 +15,7 @@ from core.errors import ConfigError, IncompatibleModel, WorkerError
 from core.topic import Topic, parse_horizon
 from model.admission import NOT_DEFINED, Criterion, Record, criteria
 from model.readiness import FILE, Readiness, Standing, read_admission
-from research.words import CRITERIA, counted, criteria_words, number_text, percent_text, standing_words
+from research.words import CRITERIA, counted, criteria_words, days_words, number_text, percent_text, standing_words
 
 GOOD, BAD = "green", "red"
 Found = list[tuple[Topic, Readiness | None]]  # None: the updater has not looked at the topic yet
@@ -140,17 +140,26 @@ class News:
         self._folder = folder
         self._seen: object = None
 
-    def line(self) -> str:
-        """How many topics would be admitted; empty if that was told before, or the file is missing or unreadable."""
+    def lines(self) -> list[str]:
+        """A short sentence for each topic; empty if it was told before, or the file is missing or unreadable."""
         try:
             written = (self._folder / FILE).stat().st_mtime_ns
             if written == self._seen:
-                return ""
+                return []
             self._seen = written
             _, found = read_admission(self._folder)
         except (IncompatibleModel, OSError):  # birnn ready says what is wrong with it
-            return ""
-        return f"{headline([*found.values()])}; birnn ready has the table" if found else ""
+            return []
+        return [f"topic {one.topic_id}: {_in_short(one.standing)}" for _, one in in_order(found)]
+
+
+def _in_short(standing: Standing) -> str:
+    """Whether a topic would be admitted and when, in as few words as a row of a log has room for."""
+    if standing.eligible:
+        median = standing.days.median
+        return "admitted" + ("" if median is None else f" after {days_words(median)} (median)")
+    short = sum(not criterion.passed for criterion in standing.criteria.values())
+    return "not admitted" + (f", {short} of {len(standing.criteria)} criteria fall short" if short else "")
 
 
 def criteria_table(criteria: Mapping[str, Criterion], width: int, of: str = "") -> RenderableType:

@@ -77,6 +77,8 @@ class ConsoleLines:
             shown = _answer_in_short(event)
         elif event.get("event") == "progress" and {"task", "done", "wanted", "note"} <= event.keys():
             shown = _progress_in_short(event)
+        if event.get("event") == "admission":
+            shown["event"] = shown.pop("said")
         if event.get("event") == "round" and event.get("verdicts"):
             won = sum(verdict["promoted"] for verdict in event["verdicts"])
             shown["verdicts"] = f"won {won} of {len(event['verdicts'])}"

@@ -169,11 +169,11 @@ def test_without_a_terminal_it_is_a_line_of_the_log() -> None:
     assert "price age: ETHUSDT 0.4 s" in said["said"]
 
 
-def test_admission_is_one_line_of_the_log(tmp_path: Path) -> None:
-    write(tmp_path, [topic_entry(79, 3)])
+def test_admission_is_one_row_of_the_log_for_each_topic(tmp_path: Path) -> None:
+    write(tmp_path, [topic_entry(79, 3), topic_entry(82, 1)])
     with endpoint() as url, on_terminal(watched(url), 80, {"DATA_DIR": str(tmp_path)}) as (terminal, process):
-        words = "1 of 1 topic would be admitted: after a median of 3 days; birnn ready has the table"
-        eventually(lambda: f"said={words}" in " ".join(" ".join(terminal.lines).split()), what="the sentence")
+        eventually(lambda: "topic 79: admitted after 3 days (median)" in "\n".join(terminal.lines), what="a row")
+        eventually(lambda: "topic 82: admitted after 1 day (median)" in "\n".join(terminal.lines), what="the other")
         process.kill()
     assert max(map(len, terminal.lines)) <= 80
 

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -372,7 +371,7 @@ def test_a_file_of_something_else_is_one_line(folder: Path, content: str) -> Non
     (of_folder,) = status_report(load_settings(data_dir=folder, port=1))["folders"]
     assert of_folder["admission"] == {}
     assert of_folder["admission_refused"]
-    assert News(folder).line() == ""
+    assert News(folder).lines() == []
 
 
 def test_status_has_a_sentence_for_each_topic(folder: Path) -> None:
@@ -390,9 +389,11 @@ def test_status_has_a_sentence_for_each_topic(folder: Path) -> None:
 
 def test_news_are_told_once_until_the_file_is_written_anew(folder: Path) -> None:
     news = News(folder)
-    assert re.fullmatch(r"\d of 3 topics would be admitted.*; birnn ready has the table", news.line())
-    assert news.line() == ""
+    told = news.lines()
+    assert len(told) == 3
+    assert all(re.fullmatch(r"topic \d+: (not )?admitted.*", line) for line in told)
+    assert news.lines() == []
     write(folder, [topic_entry(79, 2)])
     os.utime(folder / "admission.json", ns=(0, 0))  # another moment, however coarse the file system's clock
-    assert news.line() == "1 of 1 topic would be admitted: after a median of 2 days; birnn ready has the table"
-    assert News(folder / "nowhere").line() == ""
+    assert news.lines() == ["topic 79: admitted after 2 days (median)"]
+    assert News(folder / "nowhere").lines() == []
