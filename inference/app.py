@@ -163,10 +163,10 @@ class Application(FastAPI):
                         refuse_s = refuse_s or began_s + self._holds.patience_s
                         await place.until_answerable(topic, refuse_s - began_s)
                         if monotonic() >= refuse_s:
-                            asked = replace(asked, may_hold=False)
+                            asked = asked._replace(may_hold=False)
                 held_s[reason] = held_s.get(reason, 0.0) + monotonic() - began_s
                 if place.is_ending:
-                    asked = replace(asked, may_hold=False, may_wait=False)
+                    asked = asked._replace(may_hold=False, may_wait=False)
                 try:
                     if height is not None:
                         return self._service.answer(topic, height, asked_by, asked)

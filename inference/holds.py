@@ -58,7 +58,7 @@ class Holds:
     @property
     def has_place(self) -> bool:
         """Whether one more question may be held."""
-        return self.held.total() < self._most and not self.is_ending()
+        return len(self._places) < self._most and not self.is_ending()
 
     @contextmanager
     def place(self, reason: Reason, receive: Receive) -> "Iterator[Place]":

@@ -3,7 +3,6 @@
 import math
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -48,7 +47,7 @@ from model.forecaster import (
 from model.heads import LONGEST_LOOKBACK, Head, head_of, panel_of, panels_for
 from model.known import NOTHING, Known
 from model.registry import Registry
-from model.stretch import NONE, Stretch
+from model.stretch import NONE
 
 OPENING_ROWS = 180  # minutes kept of a symbol that is forecast from longer candles
 CANDLE_AWAITED_MS = 5 * SECOND_MS  # a base's candle that is late
@@ -276,11 +275,16 @@ class InferenceService:
             forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
         ratio = self.truth_ratio(topic, now_ms)
         scored = ratio.value if ratio else 1.0
-        stretch, start = self._stretch(topic, known), UNKNOWN_START
-        if stretch is not NONE:
-            start = replace(outlook.starts.get(base.ms, UNKNOWN_START), price=price * scored)
         return Made(
-            number=value(topic, forecast, anchor.price * scored, known, start, stretch),
+            number=value(
+                topic,
+                forecast,
+                anchor.price * scored,
+                known,
+                self._stretches.of(topic, known) if self._stretches else NONE,
+                base_price=price * scored,
+                start=outlook.starts.get(base.ms, UNKNOWN_START),
+            ),
             forecast=forecast,
             anchor=anchor,
             reason=reason,
@@ -318,7 +322,7 @@ class InferenceService:
             anchor.venue == opening.venue
             and opening.end_ms <= anchor.asof_ms
             and not is_ahead(anchor.asof_ms, now_ms)
-            and not outlook.why_no_anchor(anchor)
+            and (topic.target is Target.PRICE or not outlook.why_no_anchor(anchor))  # of a price that was looked at
         ):
             price, asof_ms = anchor.price, anchor.asof_ms
         if topic.target is Target.PRICE:  # it starts from its anchor, whoever told that
@@ -331,9 +335,6 @@ class InferenceService:
             running=math.log(price / opening.last),
         )
         return base, known, opening.first
-
-    def _stretch(self, topic: Topic, known: Known) -> Stretch:
-        return self._stretches.of(topic, known) if self._stretches else NONE
 
     def is_answerable(self, topic: Topic) -> bool:
         """Whether a question for a topic, held until the market is back, could be answered now."""

@@ -33,6 +33,7 @@ class Stretches:
 
     def __init__(self, setting: Objective, data_dir: Path) -> None:
         self._setting = setting
+        self._objectives: dict[tuple[str, str | None], Objective] = {}  # by Topic.key and the topic's own
         self._file = data_dir / FILE
         self._stamp: object = None
         self._fitted: Mapping[str, Stretch] = {}  # by Topic.key; replaced as a whole
@@ -57,13 +58,16 @@ class Stretches:
 
     def of(self, topic: Topic, known: Known) -> Stretch:
         """The stretch of an answer with so much known."""
-        objective = objective_of(topic, self._setting)
+        asked = topic.key, topic.objective
+        objective = self._objectives.get(asked)
+        if objective is None:
+            objective = self._objectives[asked] = objective_of(topic, self._setting)
         if objective is Objective.LOSS:
             return NONE
         fitted = self._fitted.get(topic.key)
         if fitted is not None:
             return fitted
-        if objective is Objective.AUTO or topic.target is Target.VOLATILITY:
+        if objective is Objective.AUTO or topic.target is Target.VOLATILITY or not known.elapsed_ms:
             return NONE
         return before_data(topic.horizon_min, float(known.elapsed_ms) / MINUTE_MS)
 

@@ -282,9 +282,8 @@ def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """The market at a question's base, from which a stretch is measured; NaN where it is not known."""
+    """The market's volatility at a question's base, from which a stretch is measured; NaN where it is not known."""
 
-    price: float = math.nan  # quote currency
     volatility: float = math.nan  # per minute, of the window of the horizon's length that ends at the base
     dev: float = math.nan  # ln(volatility) less its mean over the last day's epochs
 
@@ -297,8 +296,10 @@ def value(
     forecast: HeadForecast,
     anchor: float,
     known: Known = NOTHING,
-    start: Start = UNKNOWN_START,
     stretch: Stretch = NONE,
+    *,
+    base_price: float = math.nan,
+    start: Start = UNKNOWN_START,
 ) -> float:
     """The answer to ``topic`` in its own unit, if it can be meant.
 
@@ -306,7 +307,8 @@ def value(
         forecast: of the topic's symbol and head, for a whole horizon from now on.
         anchor: the newest trade price of the symbol, in quote currency; only a price is built on it.
         known: the beginning of the question's interval; the forecast completes it.
-        start, stretch: what the answer's distance from no change is multiplied by, where ``start`` knows from where.
+        stretch: what the answer's distance from no change is multiplied by.
+        base_price, start: no change is this price or volatility; what is NaN leaves the answer as it is.
     Raises:
         UnusableForecast: the forecast is not finite, or out of the band around the present state, or what comes of it
             is; names topic, value and band. What is known is beyond doubt, however large.
@@ -324,8 +326,8 @@ def value(
         return _finite(topic, float(stretched_return(move, stretch)))
     try:
         price = anchor * math.exp(number * known.share_left(topic.horizon_min))
-        if start.price > 0:
-            price = float(stretched_price(price, start.price, stretch))
+        if stretch is not NONE and base_price > 0:
+            price = stretched_price(price, base_price, stretch)
     except OverflowError:
         price = math.inf
     if not (math.isfinite(price) and price > 0):

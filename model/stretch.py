@@ -85,12 +85,11 @@ def stretched_return(move: Number, stretch: Stretch) -> Number:
     return stretch.factor * move
 
 
-def stretched_price(price: Number, base_price: Number, stretch: Stretch) -> Number:
+def stretched_price(price: float, base_price: float, stretch: Stretch) -> float:
     """A price as it is answered: its log-distance from the base price is stretched."""
     if stretch.factor == 1:
         return price  # to the last bit
-    stretched: Number = base_price * np.exp(stretch.factor * np.log(price / base_price))
-    return stretched
+    return base_price * math.exp(stretch.factor * math.log(price / base_price))
 
 
 def stretched_volatility(forecast_log: Number, base_volatility: Number, dev: Number, stretch: Stretch) -> Number:

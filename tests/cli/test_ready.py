@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path

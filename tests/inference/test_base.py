@@ -368,7 +368,7 @@ def due_ms(waits: Waits, base: Base, *, now_ms: int, height: int = NONCE, topic:
 
 
 CHAIN_BASE = Base(ms=NONCE_MS // MINUTE_MS * MINUTE_MS, source=BaseSource.CHAIN, block_ms=NONCE_MS)
-DRY_BASE = replace(CHAIN_BASE, source=BaseSource.DRY_RUN)
+DRY_BASE = CHAIN_BASE._replace(source=BaseSource.DRY_RUN)
 
 
 def waits(setting: str, chain: Told | None = None, *, in_turn: bool = False) -> Waits:
@@ -410,7 +410,7 @@ def test_a_window_that_is_not_known_yet_is_waited_for_three_seconds() -> None:
 
 @pytest.mark.parametrize("source", [BaseSource.GUESS, BaseSource.ASKED])
 def test_only_a_base_that_is_sure_is_worth_waiting_for(source: BaseSource) -> None:
-    base = replace(CHAIN_BASE, source=source)
+    base = CHAIN_BASE._replace(source=source)
     assert due_ms(waits("60", Told(ends={NONCE: NONCE + 60})), base, now_ms=ASKED_MS) is None
 
 
@@ -432,7 +432,7 @@ def test_a_node_that_starts_its_topics_in_turn_is_not_held_after_a_silence() -> 
     rule = waits("auto", Told(ends={NONCE + n: NONCE + n + 60 for n in range(600)}), in_turn=True)
     asked = replace(RETURN_10M, epoch_length_blocks=60)  # five minutes
     assert due_ms(rule, CHAIN_BASE, now_ms=ASKED_MS, topic=asked) is None
-    later = replace(CHAIN_BASE, ms=CHAIN_BASE.ms + 5 * MINUTE_MS, block_ms=NONCE_MS + 5 * MINUTE_MS)
+    later = CHAIN_BASE._replace(ms=CHAIN_BASE.ms + 5 * MINUTE_MS, block_ms=NONCE_MS + 5 * MINUTE_MS)
     assert due_ms(rule, later, now_ms=ASKED_MS + 5 * MINUTE_MS, height=NONCE + 60, topic=asked) is not None
-    last = replace(CHAIN_BASE, ms=CHAIN_BASE.ms + 20 * MINUTE_MS, block_ms=NONCE_MS + 20 * MINUTE_MS)
+    last = CHAIN_BASE._replace(ms=CHAIN_BASE.ms + 20 * MINUTE_MS, block_ms=NONCE_MS + 20 * MINUTE_MS)
     assert due_ms(rule, last, now_ms=ASKED_MS + 20 * MINUTE_MS, height=NONCE + 240, topic=asked) is None
