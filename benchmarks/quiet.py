@@ -61,7 +61,7 @@ def main() -> None:
         try:
             while clock.now_ms() < base_ms + options.hours * HOUR_MS and node.poll() is None:
                 for topic in topics_from_config(EXAMPLE):
-                    question = f"topic={topic.topic_id}&height={clock.now_ms() // 5_000}"
+                    question = f"topic={topic.topic_id}&height={clock.now_ms() // 5_000}&wait=0"
                     asked += 1
                     try:
                         url = f"http://127.0.0.1:{port}/inference/{topic.token}?{question}"
