@@ -55,6 +55,7 @@ class _Kept:
     due_ms: int = 0
     polling: bool = False
     tried: bool = False
+    told: bool = False  # whether the venue has told it since the start
     failures: int = 0  # in a row
     fault: str = ""
     looked_back_ms: int = 0  # when all that is kept was last asked for
@@ -365,8 +366,9 @@ class LiveMarket(StreamReader):
             corrected = _first_difference(known, fetched)
             # Fewer rows: old ones left. What an earlier run left counts once the venue has been asked about it.
             news = klines.end_ms != kept.klines.end_ms or len(klines) > len(kept.klines) or corrected is not None
-            news = news or (not kept.tried and len(klines) > 0)
+            news = news or (not kept.told and len(klines) > 0)
             kept.klines, kept.fault, kept.failures, kept.tried, kept.polling = klines, "", 0, True, False
+            kept.told = True
             if corrected is not None:
                 self._corrected += 1
                 log.info("candle_corrected", symbol=kept.symbol, interval_ms=kept.interval_ms, open=iso(corrected))

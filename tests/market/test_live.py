@@ -79,6 +79,25 @@ def test_it_fills_at_start_and_announces_each_interval_once(exchange: SimulatedE
         assert feed.live.errors == {"klines": 0, "prices": 0}
 
 
+def test_what_an_earlier_run_left_is_announced_when_the_venue_is_back_with_nothing_newer(
+    exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    """Hours are told once an hour: until then a topic would have no candles."""
+    market, hour = venue(exchange, clock), ("BTCUSDT", HOUR_MS)
+    end_ms = BASE_MS // HOUR_MS * HOUR_MS
+    left = market.klines(*hour, end_ms - 5 * HOUR_MS, end_ms)
+    exchange.fail_next("/api", count=10_000, status=503)
+    live, closed = LiveMarket(market, {hour: 5}, CorrectedClock(clock), tails={hour: left}), list[int]()
+    live.start(closed.append)
+    try:
+        eventually(lambda: live.errors["klines"] > 0, what="the outage")
+        exchange.clear_faults()
+        clock.jump(10_000)  # past the back-off
+        eventually(lambda: closed == [HOUR_MS], what="the announcement")
+    finally:
+        live.stop()
+
+
 def test_a_closed_candle_is_fetched_and_announced_for_all_symbols_at_once(
     exchange: SimulatedExchange, clock: RunningClock
 ) -> None:
