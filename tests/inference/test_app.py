@@ -600,7 +600,8 @@ def test_a_swap_under_load_never_gives_a_mixed_or_missing_answer(
                 jumped_ms = clock.now_ms()
                 eventually(lambda at=jumped_ms: anchor_ms(running) >= at, what="a fresh anchor")  # type: ignore[misc]
             eventually(lambda: outlook_ms(running) == BASE_MS + MINUTE_MS, what="the candle's forecast")
-            eventually(lambda: len(answers) > 500, what="more answers")
+            least = max(500, len(answers) + 10)  # three are under way that may have been made before
+            eventually(lambda: len(answers) > least, what="more answers")
         finally:
             ending.set()
             for asker in askers:
