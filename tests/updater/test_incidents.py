@@ -115,7 +115,7 @@ def test_it_goes_through_without_a_wrong_answer(shared_data: Path, tmp_path: Pat
 
 
 def walk(stored: Mapping[str, Klines], registry: Registry, folder: Path, clock: FakeClock) -> tuple[int, int]:
-    """Ask every topic at every seventeenth minute, and compare each answer with what the candles then were."""
+    """Ask every topic at every seventh minute, and compare each answer with what the candles then were."""
     rows = rows_to_keep(TOPICS)["BTCUSDT", MINUTE_MS]
     with closing(Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", TOPICS, "BINANCE", clock, folder)) as ledger:
         market = Played(stored, clock, rows)
@@ -123,7 +123,7 @@ def walk(stored: Mapping[str, Klines], registry: Registry, folder: Path, clock: 
         service.choose()
         answers = refusals = 0
         first_ms = int(stored["BTCUSDT"].open_time_ms[0])
-        for at_ms in range(first_ms + rows * MINUTE_MS // 2, stored["BTCUSDT"].end_ms, 17 * MINUTE_MS):
+        for at_ms in range(first_ms + rows * MINUTE_MS // 2, stored["BTCUSDT"].end_ms, 7 * MINUTE_MS):
             clock.time_ms = at_ms + SECOND_MS
             service.candles_closed(MINUTE_MS)
             for topic in TOPICS:
