@@ -87,10 +87,9 @@ class Bases:
         if height is None or (topic.base or self.rule) == BaseRule.ASKED:
             return asked
         found = self._found(topic, height, asked_ms, now_ms, may_wait=may_wait)
-        oldest_ms = min(OLDEST_MS, topic.horizon_ms // 2)
         return (
             found
-            if 0 <= now_ms - found.ms <= oldest_ms
+            if 0 <= now_ms - found.ms <= oldest_base_ms(topic)
             else Base(ms=now_ms, source=BaseSource.ASKED, block_ms=found.block_ms)
         )
 
@@ -113,6 +112,11 @@ class Bases:
             if may_wait and is_next and 0 <= now_ms - asked_ms < AWAITED_MS:
                 raise StaleKlines(f"topic {topic.key}: the time of block {height} is awaited since {iso(asked_ms)}")
         return Base(ms=(asked_ms - self.node_delay_ms) // MINUTE_MS * MINUTE_MS, source=BaseSource.GUESS)
+
+
+def oldest_base_ms(topic: Topic) -> int:
+    """How long before the answer a topic's interval may have begun."""
+    return min(OLDEST_MS, topic.horizon_ms // 2)
 
 
 def _at(block_ms: int, source: BaseSource) -> Base:

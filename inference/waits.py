@@ -7,10 +7,11 @@ from core.clock import SECOND_MS, iso
 from core.dry_run import BLOCK_MS, epoch_blocks, window_blocks
 from core.settings import AUTO_WAIT, LONGEST_WAIT_S, wait_s
 from core.topic import Topic
-from inference.base import SURE, Base, BaseSource, Chain
+from inference.base import SURE, Base, BaseSource, Chain, oldest_base_ms
 
 LANDING_BLOCKS, LANDING_MS = 3, 15 * SECOND_MS  # from an answer to its place in a block: three blocks, at least so long
 WINDOW_AWAITED_MS = 3 * SECOND_MS  # for the chain to tell when a window ends
+KEPT_MS = 2 * SECOND_MS  # before the base is too old to count: what was waited for would be lost with it
 SILENT_EPOCHS = 2  # after which a node may have started anew
 
 
@@ -59,10 +60,11 @@ class Waits:
             return 0
         if (is_dry or topic.network in self.in_turn) and silent_ms > SILENT_EPOCHS * epoch_blocks(topic) * BLOCK_MS:
             return 0
+        wanted_ms = base.ms + round(SECOND_MS * (LONGEST_WAIT_S if is_auto else wait_s(setting)))
+        wanted_ms = min(wanted_ms, base.ms + oldest_base_ms(topic) - KEPT_MS)
         latest_ms = self._latest_ms(topic, height, base)
         if latest_ms is None and 0 <= now_ms - asked_ms < WINDOW_AWAITED_MS:
-            return now_ms + SECOND_MS // 4
-        wanted_ms = base.ms + round(SECOND_MS * (LONGEST_WAIT_S if is_auto else wait_s(setting)))
+            return min(wanted_ms, now_ms + SECOND_MS // 4)
         if latest_ms is None:
             return 0 if is_auto else wanted_ms
         return min(wanted_ms, latest_ms)

@@ -408,6 +408,22 @@ def test_a_window_that_is_not_known_yet_is_waited_for_three_seconds() -> None:
     rule.check(RETURN_10M, NONCE, CHAIN_BASE, ASKED_MS, ASKED_MS + 3_000)
 
 
+@pytest.mark.parametrize("wait", ["60", "0.0"])
+def test_a_moment_that_has_passed_is_not_waited_for_while_the_window_is_not_known(wait: str) -> None:
+    assert due_ms(waits(wait, Told()), CHAIN_BASE, now_ms=ASKED_MS) is None  # 62 s after the base
+    assert due_ms(waits("62.1", Told()), CHAIN_BASE, now_ms=ASKED_MS) == CHAIN_BASE.ms + 62_100
+
+
+@pytest.mark.parametrize("setting", ["auto", "120"])
+def test_no_answer_waits_until_its_base_is_too_old(setting: str) -> None:
+    asked, chain = replace(RETURN_10M, horizon_min=3), Told(ends={NONCE: NONCE + 60})
+    due = due_ms(waits(setting, chain), CHAIN_BASE, now_ms=ASKED_MS, topic=asked)
+    assert due is not None
+    late_ms = due + 1_000  # woken late
+    assert bases(chain).of(asked, NONCE, ASKED_MS, late_ms, may_wait=True) == CHAIN_BASE
+    assert due_ms(waits(setting, chain), CHAIN_BASE, now_ms=ASKED_MS, topic=replace(asked, horizon_min=2)) is None
+
+
 @pytest.mark.parametrize("source", [BaseSource.GUESS, BaseSource.ASKED])
 def test_only_a_base_that_is_sure_is_worth_waiting_for(source: BaseSource) -> None:
     base = CHAIN_BASE._replace(source=source)
