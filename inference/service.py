@@ -447,7 +447,7 @@ class InferenceService:
                 f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; a price by the new time is awaited"
             )
         if fault := outlook.why_no_anchor(anchor):
-            raise UnusableForecast(f"topic {topic.key}: {fault}")
+            raise StaleKlines(f"topic {topic.key}: {fault}")
         return anchor
 
     def _forecast(self, outlook: Outlook, now_ms: int) -> tuple[HeadForecast, str]:

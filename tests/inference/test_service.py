@@ -225,9 +225,11 @@ def test_a_price_far_from_its_candles_is_not_answered_until_a_candle_says_so(ben
     bench.promote(0.5, ETH_10M)
     close = float(bench.market.series[MINUTE_MS]["ETHUSDT"].close[-1])
     bench.price(close * factor)
-    with pytest.raises(UnusableForecast, match="newest price of ETHUSDT is"):
+    with pytest.raises(StaleKlines, match="newest price of ETHUSDT is"):  # so the question is held
         bench.service.infer(1, "ETH", 5)
+    assert not bench.service.is_answerable(ETH_10M)
     bench.price(close * 1.01)
+    assert bench.service.is_answerable(ETH_10M)
     assert bench.service.infer(1, "ETH", 5).anchor == close * 1.01
 
 
@@ -245,7 +247,7 @@ def test_within_a_fast_hour_a_price_is_held_against_the_newest_minute(tmp_path: 
         bench.price(close * 1.01)
         assert bench.service.infer(2, "ETH", None).anchor == close * 1.01
         bench.price(close / 1.2)
-        with pytest.raises(UnusableForecast, match="the next candle decides"):
+        with pytest.raises(StaleKlines, match="the next candle decides"):
             bench.service.infer(2, "ETH", None)
 
 
