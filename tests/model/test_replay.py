@@ -1,5 +1,6 @@
 """A topic's epochs replayed on minutes: their clock, what is known of them, and nothing of what came after."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
 from market.klines import Floats, Klines
 from model.heads import volatility_of
-from model.replay import answers, epochs_between, held, past_of, row_of
+from model.replay import Past, answers, epochs_between, held, past_of, row_of
 from tests.fakes import random_walk_klines
 
 RETURN = Topic(
@@ -74,9 +75,8 @@ def test_a_volatility_is_its_known_minutes_and_the_forecast_of_the_others() -> N
     assert known == pytest.approx(np.log(np.sqrt(expected) / base), rel=1e-9)
 
 
-@pytest.mark.parametrize("topic", TOPICS)
-@pytest.mark.parametrize("known_min", [0, 1, 2])
-def test_nothing_after_the_answer_is_read_nor_the_path_inside_a_candle(topic: Topic, known_min: int) -> None:
+def check_clock(topic: Topic, known_min: int, answered: Callable[..., Floats] = answers) -> None:
+    """Fail if a candle that closes after the answer changes it, or the path inside a candle."""
     epochs = epochs_between(topic, int(DAY.open_time_ms[0]), DAY.end_ms)
     epoch = len(epochs.number) // 2
     moment_ms = int(epochs.base_ms[epoch]) + known_min * MINUTE_MS
@@ -87,12 +87,39 @@ def test_nothing_after_the_answer_is_read_nor_the_path_inside_a_candle(topic: To
 
     def before(klines: Klines) -> tuple[Floats, Floats, Floats]:
         past = past_of(topic, klines, epochs)
-        said = answers(past, klines, rest_of(topic, klines), known_min)
+        said = answered(past, klines, rest_of(topic, klines), known_min)
         return said[: epoch + 1], past.back[: epoch + 1], past.fitted[: epoch + 1]
 
     assert np.isfinite(before(DAY)[0][epoch])
     for mine, theirs in zip(before(DAY), before(other), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("known_min", [0, 1, 2])
+def test_nothing_after_the_answer_is_read_nor_the_path_inside_a_candle(topic: Topic, known_min: int) -> None:
+    check_clock(topic, known_min)
+
+
+def a_minute_too_much(past: Past, klines: Klines, rest: Floats, known_min: int) -> Floats:
+    return answers(past, klines, rest, known_min + 1)
+
+
+def a_base_that_is_late(past: Past, klines: Klines, rest: Floats, known_min: int) -> Floats:
+    late = replace(past.epochs, base_ms=past.epochs.base_ms + MINUTE_MS)
+    return answers(past_of(past.topic, klines, late), klines, rest, known_min)
+
+
+def the_path_inside(past: Past, klines: Klines, rest: Floats, known_min: int) -> Floats:
+    return answers(past, klines, rest + np.log(klines.high / klines.low), known_min)
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("known_min", [0, 1, 2])
+@pytest.mark.parametrize("leak", [a_minute_too_much, a_base_that_is_late, the_path_inside])
+def test_a_leak_of_the_clock_is_caught(topic: Topic, known_min: int, leak: Callable[..., Floats]) -> None:
+    with pytest.raises(AssertionError):
+        check_clock(topic, known_min, leak)
 
 
 @pytest.mark.parametrize("topic", TOPICS)
