@@ -20,7 +20,7 @@ from core.errors import ConfigError
 from core.files import DISK_REFUSES
 from core.listener import handed_over, listen
 from core.logs import configure_logging
-from core.node_rules import starts_in_turn
+from core.node_rules import starts_in_turn, takes_held_answers
 from core.processes import RUN, say_ready
 from core.settings import AUTO_WAIT, Market, Settings, load_settings, settings_warnings
 from core.topic import Target, Topic
@@ -49,6 +49,7 @@ WRONG_CONFIG = 2  # exit status
 VENUE_TIMEOUT_S = 3.0
 # A thread that computes lets the event loop in after this long; Python's own 5 ms is ten answers' time.
 SWITCH_S = 0.0005
+WORTH = "each second that an answer may wait is worth more than any network"
 STOP_S = 0.3  # for each background thread; one that hangs in a request is left behind
 
 log = structlog.get_logger()
@@ -128,6 +129,7 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
             _log_notes(config, warnings=RUN not in os.environ)  # else birnn run has said them
+            _log_unheld(settings, config, chains)
             service.start()
             live.start(_ready_after(service.candles_closed))
             for feed in background:
@@ -205,19 +207,27 @@ def _chains_from(settings: Settings, config: Config, clock: Clock) -> dict[str |
 
 
 def _waits_from(settings: Settings, config: Config, chains: Mapping[str | None, Follower]) -> Waits:
-    """How long answers are held for their worth; says where ``auto`` holds none, and what that costs."""
-    if settings.answer_wait == AUTO_WAIT:
-        for network in sorted(
-            {str(topic.network) for topic in config.topics if topic.network in chains and not topic.held}
-        ):
-            log.info(
-                "answers_not_held",
-                network=network,
-                reason=f"whether {config.nodes[network].said} waits for an answer without a time limit is not known",
-                remedy="each second that an answer may wait is worth more than any network: try ANSWER_WAIT=45",
-            )
     in_turn = frozenset(network for network, versions in config.nodes.items() if starts_in_turn(versions))
     return Waits(setting=settings.answer_wait, chains=chains, in_turn=in_turn)
+
+
+def _log_unheld(settings: Settings, config: Config, chains: Mapping[str | None, Follower]) -> None:
+    """Say where ``auto`` holds no answer, and what to do about it."""
+    autos = [topic for topic in config.topics if (topic.wait or settings.answer_wait) == AUTO_WAIT]
+    for network in dict.fromkeys(topic.network for topic in autos):
+        node = config.nodes[network]
+        if network not in chains:
+            if RUN in os.environ:  # the heights of the dry-run node need no chain
+                continue
+            reason = "the chain is not asked, so it is not known how long an answer may wait"
+            remedy = "name the chain's addresses in RPC_URLS, or in nodeRpcs of config.json"
+        elif takes_held_answers(node):
+            continue
+        else:
+            reason = f"whether {node.said} waits for an answer without a time limit is not known"
+            remedy = "" if node.is_named else "name the node's version in NODE_VERSION, or "
+            remedy += "try ANSWER_WAIT=45"
+        log.info("answers_not_held", network=network, reason=reason, remedy=f"{WORTH}: {remedy}")
 
 
 def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, clock: Clock) -> TruthFeed | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,9 +14,12 @@ from pathlib import Path
 import pytest
 import requests
 import structlog
+from structlog.testing import capture_logs
 
 from core.clock import SystemClock
-from inference.__main__ import main
+from core.config import read_config
+from core.settings import load_settings
+from inference.__main__ import _chains_from, _log_unheld, main
 from inference.probe import main as probe
 from market.simulated import SimulatedExchange
 from model.registry import Registry
@@ -189,6 +193,25 @@ def test_a_port_in_use_is_exit_code_2(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"HOST=127.0.0.1 PORT={port}: cannot listen there")
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "rpc_urls", "said"),
+    [
+        pytest.param("v0.12.0", "http://127.0.0.1:1", "", id="v0.12"),
+        pytest.param("0.9.1", "http://127.0.0.1:1", "", id="v0.9"),
+        pytest.param("v0.11.0", "http://127.0.0.1:1", "v0.11.0 waits.*: try ANSWER_WAIT=45", id="v0.11"),
+        pytest.param("", "http://127.0.0.1:1", "v0.9 and later waits.*NODE_VERSION", id="no version"),
+        pytest.param("v0.12.0", "none", "the chain is not asked.*RPC_URLS", id="no chain"),
+    ],
+)
+def test_why_answers_are_not_held_is_one_line(version: str, rpc_urls: str, said: str) -> None:
+    settings = load_settings(node_version=version, rpc_urls=rpc_urls)
+    config = read_config(Path(__file__).parents[2] / "config.example.json", node_version=version)
+    with capture_logs() as lines:
+        _log_unheld(settings, config, _chains_from(settings, config, SystemClock()))
+    assert len(lines) == bool(said)
+    assert all(re.search(said, f"{line['reason']}; {line['remedy']}") for line in lines)
 
 
 def test_serving_loads_neither_torch_nor_polars() -> None:
