@@ -89,7 +89,7 @@ class Bases:
         found = self._found(topic, height, asked_ms, now_ms, may_wait=may_wait)
         return (
             found
-            if 0 <= now_ms - found.ms <= oldest_base_ms(topic)
+            if -AHEAD_MS <= now_ms - found.ms <= oldest_base_ms(topic)
             else Base(ms=now_ms, source=BaseSource.ASKED, block_ms=found.block_ms)
         )
 

@@ -60,6 +60,12 @@ def test_the_base_is_the_nonce_block_s_time_cut_down_to_the_minute() -> None:
     assert base == Base(ms=START_MS + 30 * MINUTE_MS, source=BaseSource.CHAIN, block_ms=NONCE_MS)
 
 
+def test_a_block_of_the_minute_that_our_clock_has_yet_to_begin_is_its_base() -> None:
+    chain = Told(times={NONCE: START_MS + 500})
+    base = bases(chain).of(ETH_10M, NONCE, START_MS - 400, START_MS - 300, may_wait=True)
+    assert base == Base(ms=START_MS, source=BaseSource.CHAIN, block_ms=START_MS + 500)
+
+
 def test_without_a_chain_it_is_guessed_from_the_asking() -> None:
     base = bases().of(ETH_10M, NONCE, ASKED_MS, ASKED_MS, may_wait=True)
     assert base == Base(ms=START_MS + 30 * MINUTE_MS, source=BaseSource.GUESS)
