@@ -27,6 +27,7 @@ FIRST_POLL_S = 1.0  # until the time between blocks is known
 POLL_S = (0.5, 2.0)  # the shortest and the longest afterwards
 LONGEST_FILL_REST_S = 30.0  # after headers could not be had: one second, doubling up to this
 MOST_WISHES, TRIES = 16, 3  # heights whose windows wait to be asked for, and how often each is
+WISHES_A_TURN = 4  # a question waits for its window for three seconds, and a turn may be two seconds away
 REMEDY = "check RPC_URLS (none: the chain is not asked) and the chain; until then NODE_DELAY_S stands in for it"
 
 _log = structlog.get_logger()
@@ -286,7 +287,7 @@ class Follower:
         return {height: ms for height, (ms, _) in headers.items()}
 
     def _ask_for_windows(self) -> None:
-        for height in list(self._wishes)[:1]:  # one in a turn
+        for height in list(self._wishes)[:WISHES_A_TURN]:
             try:
                 ends = self._rpc.ask("/block_results", {"height": height}, windows_of).get(height, {})
             except ChainFault as fault:

@@ -391,6 +391,17 @@ def test_the_end_of_a_window_is_what_its_own_block_says(
         assert [query["height"] for query in chain.asked("/block_results")] == ["990", "991", "992"]
 
 
+def test_windows_of_several_nonces_are_known_within_a_turn(chain: FakeChain, clock: RunningClock) -> None:
+    nonces = (990, 991, 992)
+    for nonce in nonces:
+        chain.open_window(1, nonce, nonce + 12)
+    with following(chain.url, clock=clock, poll_s=(0.5, 0.5)) as follower:
+        eventually(lambda: follower.time_of(980) is not None)
+        before = len(chain.asked("/status"))
+        eventually(lambda: [follower.window_end(1, nonce) for nonce in nonces] == [1002, 1003, 1004])
+        assert len(chain.asked("/status")) <= before + 2
+
+
 def test_a_window_that_cannot_be_had_is_given_up_and_holds_up_nothing(chain: FakeChain, clock: RunningClock) -> None:
     chain.open_window(1, 990, 1002)
     chain.faults["/block_results"] = Answer('{"error": {"message": "Internal error", "data": "pruned"}}', 500)
