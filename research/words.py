@@ -22,6 +22,7 @@ CRITERIA = {  # of admission to mainnet, by its name in model.admission: in word
 AT_THE_BASE = (  # beside a backtest's verdict of admission
     "answered at the base, with nothing known of the interval and no stretch; what is live, birnn ready says"
 )
+ONE_NAIVE = "judged at the base, nothing known: knowing naive and plain naive are the same"
 SHORT_CRITERIA = {"wrmse": "weighted RMSE", "wczar": "weighted CZAR", "log_aspect": "spread", "n_eff": "rows"}
 
 
