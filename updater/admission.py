@@ -14,7 +14,7 @@ from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock
 from core.dry_run import window_blocks
 from core.errors import IncompatibleModel, UnusableForecast
 from core.processes import RUN
-from core.settings import AUTO_WAIT, LONGEST_WAIT_S, Settings, wait_s
+from core.settings import AUTO_WAIT, LONGEST_WAIT_S, BaseRule, Settings, wait_s
 from core.topic import Topic
 from market.klines import Floats, Ints, Klines
 from market.store import KlineStore
@@ -81,6 +81,8 @@ def guaranteed_s(topic: Topic, settings: Settings, *, dry_run: bool) -> float:
         dry_run: True under ``birnn run``, whose node's heights tell the base without a chain.
     """
     wait = topic.wait or settings.answer_wait
+    if (topic.base or settings.base_rule) == BaseRule.ASKED:
+        return 0.0  # the interval begins with the answer
     if not dry_run and (settings.rpc_urls == "none" or (wait == AUTO_WAIT and not topic.held)):
         return 0.0  # nothing is held then
     if wait != AUTO_WAIT:

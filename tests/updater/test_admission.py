@@ -107,6 +107,8 @@ def test_where_nothing_is_held_nothing_is_guaranteed() -> None:
     limited = replace(BTC, held=False, epoch_length_blocks=60)
     assert guaranteed_s(limited, unsure, dry_run=False) == 0
     assert guaranteed_s(limited, unsure, dry_run=True) == 120
+    assert guaranteed_s(replace(limited, base="asked"), unsure, dry_run=True) == 0
+    assert guaranteed_s(BTC, load_settings(answer_wait="45", base_rule="asked"), dry_run=True) == 0
 
 
 def test_a_damaged_file_is_begun_anew(published: Path) -> None:
