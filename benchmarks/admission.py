@@ -131,7 +131,7 @@ def errors(klines: Mapping[str, Klines]) -> list[Line]:
         for token in TOKENS:
             past = replayed(topic_of(token, Target.LOG_RETURN, horizon_min), klines[f"{token}USDT"])
             ratios.append(squared_error(past, answers(past, klines[f"{token}USDT"], None, 1)))
-        what = f"squared error over plain naive, {horizon_min} min, loss, 60 s known"
+        what = f"squared error of the knowing naive over the plain one's, {horizon_min} min, 60 s known"
         lines.append(Line(what=what, must=f"{must}", aim="below", measured=shares(ratios), reached=max(ratios) <= must))
     return lines
 
@@ -182,7 +182,7 @@ def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Line]
                 if known_min:
                     level_errors.append(squared_error(past, unstretched))
     for name, ratios in levels.items():
-        what = f"level error of volatility 15 min over naive, 60 s known, {name}"
+        what = f"level error of volatility 15 min over plain naive, 60 s known, {name}"
         reached = max(ratios) <= LEVEL_ERROR if name == "served" else None
         lines.append(
             Line(what=what, must=f"{LEVEL_ERROR}", aim=f"{LEVEL_AIM}", measured=shares(ratios), reached=reached)
@@ -348,11 +348,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def last(klines: Mapping[str, Klines]) -> list[Line]:
         return volatilities(klines, served(given.data, out, given.walk))
 
-    print(f"{'':72}{'must':>28}{'aim':>16}  measured", flush=True)
+    print(f"{'':76}{'must':>28}{'aim':>16}  measured", flush=True)
     for part in (returns, errors, random_walks, last):
         for line in part(klines):
             fault = "  NOT REACHED" if line.reached is False else ""
-            print(f"{line.what:72}{line.must:>28}{line.aim:>16}  {line.measured}{fault}", flush=True)
+            print(f"{line.what:76}{line.must:>28}{line.aim:>16}  {line.measured}{fault}", flush=True)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from market.venues import market_from
 from model.forecaster import PERSISTENCE, BiRNNForecaster
 from model.heads import panels_for
 from model.registry import Registry
+from research.words import ONE_NAIVE
 from tests.catalogue import scalar_topics, write_configs
 from tests.fakes import eventually, free_port
 
@@ -217,6 +218,7 @@ def main() -> None:
             asked = f"{topic.symbol} {topic.target.value} {topic.horizon}"
             said = version if not version.startswith(PERSISTENCE) else f"{version} ({verdict['reason']})"
             print(f"{topic.key:<24}{asked:<30}{topic.loss:<6}{verdict['rows']:>7}{ratio:>9.4f}  {said}")
+        print(ONE_NAIVE)
         print(f"\nresident memory of inference: {memory_mb:.0f} MB")
         forecasts(topics, settings, options.rounds)
 

@@ -22,6 +22,7 @@ from core.topic import Target, Topic
 from research.backtest import run
 from research.command import Asked, folder_of, introduction, walk_of
 from research.report import HTML_FILE, write_report
+from research.words import ONE_NAIVE
 from updater.progress import progress_of
 
 TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"
@@ -172,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{'':64}{'measured':>28}{'must':>14}{'aim':>12}")
     for what, measured, must, aim, reached in figures(report):
         print(f"{what:64}{measured:>28}{must:>14}{aim:>12}" + ("" if reached is not False else "  NOT REACHED"))
+    print(ONE_NAIVE)
     print(f"{report['took_s']:.0f} s; {folder.root / HTML_FILE}")
 
 

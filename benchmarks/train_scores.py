@@ -29,6 +29,7 @@ from model.heads import MINUTE, PanelPlan, head_of, panels_for, training_start_m
 from model.training import TrainedPanel, export_onnx, train_panel
 from model.training_config import CONFIGS
 from model.windows import build
+from research.words import ONE_NAIVE
 
 EXAMPLE = (  # the topics of config.example.json
     ("ETH", Target.PRICE, 10, "mse"),
@@ -117,6 +118,7 @@ def report(panel: TrainedPanel, klines: dict[str, Klines], cpu_s: float, wall_s:
             f"{one.ratio:7.4f} {one.difference:11.3g} {factor:7.3f}"
             f"{f'{poorer[one.topic]:21.4f}' if fallback else ''}"
         )
+    print(f"  {ONE_NAIVE}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -304,7 +304,7 @@ def tune(
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     place = place_of(settings_from(data_dir=data_dir))
-    say(place.sentence)
+    say(place.sentence if data is None else f"klines: {data.absolute()}")
     configured = None
     if config or not topic:
         configured = topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)

@@ -10,14 +10,29 @@ from rich.text import Text
 
 from cli.screen import Column, table_of
 from cli.series import read_series
-from core.clock import iso
+from core.clock import SECOND_MS, iso
 from core.errors import ConfigError, IncompatibleModel, WorkerError
 from core.topic import Topic, parse_horizon
 from model.admission import NOT_DEFINED, Criterion, Record, criteria
-from model.readiness import FILE, Readiness, Standing, read_admission
-from research.words import CRITERIA, counted, criteria_words, days_words, number_text, percent_text, standing_words
+from model.readiness import FILE, Errors, Readiness, Standing, read_admission
+from model.replay import BLOCK_MS
+from research.words import (
+    CRITERIA,
+    counted,
+    criteria_words,
+    days_words,
+    number_text,
+    percent_text,
+    ratio_text,
+    standing_words,
+)
 
 GOOD, BAD = "green", "red"
+ERRORS = (
+    "/ naive: squared error of the answers, before the stretch, over the naive forecast's, on the days that the "
+    "network answered (else on all). The knowing naive forecast knows the same beginning of the interval, the plain "
+    "one nothing of it."
+)
 Found = list[tuple[Topic, Readiness | None]]  # None: the updater has not looked at the topic yet
 
 
@@ -98,6 +113,29 @@ def ready_parts(found: Found, made_ms: int, width: int) -> Iterator[RenderableTy
         if standing.criteria:
             yield criteria_table(standing.criteria, width, f"with {standing.known_s} s known; ")
         yield _known_table(one, width)
+        if one.replayed_days:
+            yield Text(_replay_words(topic, one))
+    if any(one and one.errors for _, one in found):
+        yield Text(f"\n{ERRORS}")
+
+
+def _replay_words(topic: Topic, one: Readiness) -> str:
+    """Who answered in the replay, and with which time between blocks its epochs were laid."""
+    days, of_network = one.replayed_days, one.network_days
+    who = f"the network answered all {days_words(days)} of the replay"
+    if of_network < days:
+        newest = (
+            f"the network answered the newest {days_words(of_network)}, which it had not seen" if of_network else ""
+        )
+        others = "the knowing naive forecast answered " + ("the others" if of_network else "all")
+        who = f"of {days_words(days)} replayed {newest}{', and ' * bool(newest)}{others}"
+    if topic.epoch_length_blocks is None:
+        blocks = "its epoch is not known: taken to be as long as the horizon"
+    elif one.block_ms is None:
+        blocks = f"a block takes {BLOCK_MS / SECOND_MS:g} s (assumed: too few block times are recorded)"
+    else:
+        blocks = f"a block takes {one.block_ms / SECOND_MS:.2f} s (measured)"
+    return f"{who}; {blocks}"
 
 
 def _sentence(topic: Topic, one: Readiness | None) -> Text:
@@ -112,7 +150,8 @@ def headline(found: Sequence[Readiness | None]) -> str:
     """How many topics would be admitted, and when."""
     admitted = [one.standing for one in found if one and one.standing.eligible]
     medians = [one.days.median for one in admitted if one.days.median is not None]
-    after = f": after a median of {_listed([f'{days:g}' for days in sorted(medians)])} days" if medians else ""
+    days = "day" if medians == [1] else "days"
+    after = f": after a median of {_listed([f'{median:g}' for median in sorted(medians)])} {days}" if medians else ""
     unknown = sum(one is None for one in found)
     later = f"; {unknown} not looked at yet" if unknown else ""
     return f"{len(admitted) or 'none'} of {counted(len(found), 'topic')} would be admitted{after}{later}"
@@ -195,21 +234,30 @@ def _known_table(one: Readiness, width: int) -> RenderableType:
     columns = (
         Column(heading="known"),
         Column(heading="admitted"),
-        Column(heading="median days", right=True),
-        Column(heading="9 of 10 starts", right=True),
+        Column(heading="median days", right=True, wraps=True),
+        Column(heading="9 of 10 starts", right=True, wraps=True),
         Column(heading="never", right=True),
-        Column(heading="held later", right=True),
+        Column(heading="held later", right=True, wraps=True),
+        Column(heading="/ knowing naive", right=True, wraps=True),
+        Column(heading="/ plain naive", right=True, wraps=True),
     )
+    nothing = Errors(over_knowing=None, over_plain=None)
     rows = [
         (
             f"{known_s} s{' (now)' if known_s == one.standing.known_s else ''}",
             "yes" if standing.eligible else "no",
             *_days_cells(standing),
             _share(standing.holds),
+            *_error_cells(one.errors.get(known_s, nothing)),
         )
         for known_s, standing in sorted(one.shown.items())
     ]
     return table_of(columns, rows, width)
+
+
+def _error_cells(errors: Errors) -> tuple[str, str]:
+    over = errors.over_knowing
+    return ratio_text(over, is_naive=over == 1), ratio_text(errors.over_plain)
 
 
 def _days_cells(standing: Standing) -> tuple[str, str, str]:

@@ -19,7 +19,7 @@ from core.settings import Settings
 from model.forecaster import ADDS_NOTHING
 from model.readiness import read_admission
 from model.registry import Registry
-from research.words import p_text
+from research.words import ONE_NAIVE, p_text
 from updater.progress import duration
 from updater.state import read_state, retry_after_min
 
@@ -205,6 +205,7 @@ def _folder_tables(folder: dict[str, Any], cron: str, width: int) -> Iterator[Re
     several = len({verdict["topic"].rpartition("/")[0] for verdict in judged}) > 1
     if judged:
         yield _verdicts_table(judged, several, width)
+        yield Text(ONE_NAIVE)
     if folder["demotions"]:
         yield _demotions_table(folder["demotions"], several, width)
     if "admission_refused" in folder:

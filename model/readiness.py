@@ -6,13 +6,13 @@ The updater makes it and writes DATA_DIR/admission.json; inference and the comma
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.clock import DAY_MS
+from core.clock import DAY_MS, MINUTE_MS
 from core.errors import IncompatibleModel
 from core.files import replace_json
 from core.settings import Objective
@@ -52,6 +52,17 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """Mean squared error of the answers without a stretch, as a share of two naive forecasts' on the same epochs.
+
+    In the criteria's terms, on the days that a network answered, or on all where it answered none. None: no epoch.
+    """
+
+    over_knowing: float | None  # the naive forecast that knows the same beginning of the interval
+    over_plain: float | None  # the naive forecast that knows nothing of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
     """One topic's line of admission.json."""
 
@@ -62,6 +73,10 @@ class Readiness:
     stretch: Stretch  # of the answers from now on
     objective: str  # admission or loss
     short: str  # what would help, or why nothing can be judged
+    block_ms: float | None = None  # measured between two blocks; None: BLOCK_MS was assumed
+    replayed_days: float = 0.0  # 0: a release wrote the line that did not say
+    network_days: float = 0.0  # of them, the newest: those that a network answered
+    errors: Mapping[int, Errors] = field(default_factory=dict)  # by seconds known
 
     def to_json(self) -> dict[str, Any]:
         """For admission.json and ``birnn ready --json``."""
@@ -73,6 +88,10 @@ class Readiness:
             "stretch": self.stretch.to_json(),
             "objective": self.objective,
             "short": self.short,
+            "block_ms": self.block_ms,
+            "replayed_days": self.replayed_days,
+            "network_days": self.network_days,
+            "errors": {str(seconds): asdict(errors) for seconds, errors in self.errors.items()},
         }
 
     @classmethod
@@ -93,6 +112,10 @@ class Readiness:
                 stretch=Stretch.from_json(value["stretch"]),
                 objective=str(value["objective"]),
                 short=str(value["short"]),
+                block_ms=value.get("block_ms"),
+                replayed_days=value.get("replayed_days", 0.0),
+                network_days=value.get("network_days", 0.0),
+                errors={int(seconds): Errors(**errors) for seconds, errors in value.get("errors", {}).items()},
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise IncompatibleModel(f"an entry of {FILE} cannot be read: {error!r}; train again") from error
@@ -142,7 +165,8 @@ def readiness(
     *,
     known_s: float,
     objective: Objective,
-    block_ms: float = BLOCK_MS,
+    block_ms: float | None = None,
+    nonce_ms: int = 0,
 ) -> Readiness:
     """Replay a topic over its klines.
 
@@ -151,13 +175,19 @@ def readiness(
         rest: as for ``model.replay.answers``.
         known_s: what ANSWER_WAIT guarantees of the interval.
         objective: of ``objective_of``.
-        block_ms: measured time between two blocks.
+        block_ms: measured time between two blocks; None where nobody measured it.
+        nonce_ms: as for ``epochs_between``.
     """
-    epochs = epochs_between(topic, int(klines.open_time_ms[0]) if len(klines) else 0, klines.end_ms, block_ms)
+    start_ms = int(klines.open_time_ms[0]) if len(klines) else 0
+    epochs = epochs_between(topic, start_ms, klines.end_ms, block_ms or BLOCK_MS, nonce_ms)
     past = past_of(topic, klines, epochs)
-    shown, stretches = {}, {}
+    heard = np.flatnonzero(np.isfinite(rest)) if rest is not None else np.empty(0, np.int64)
+    judged_ms = int(klines.open_time_ms[heard[0]]) if len(heard) else start_ms
+    shown, stretches, errors = {}, {}, {}
     for known_min in SHOWN_MIN:
-        walked = stretched(past, answers(past, klines, rest, known_min), known_min, objective)
+        said = answers(past, klines, rest, known_min)
+        errors[60 * known_min] = _errors(past, said, answers(past, klines, None, known_min), judged_ms)
+        walked = stretched(past, said, known_min, objective)
         shown[60 * known_min] = standing_of(past, walked.answers, 60 * known_min)
         stretches[60 * known_min] = walked.newest
     guaranteed_s = 60 * max(minutes for minutes in SHOWN_MIN if minutes == 0 or 60 * minutes <= known_s)
@@ -169,6 +199,20 @@ def readiness(
         stretch=stretches[guaranteed_s],
         objective="admission" if objective is Objective.ADMISSION else "loss",
         short=_short(past, shown, guaranteed_s),
+        block_ms=block_ms,
+        replayed_days=len(klines) * MINUTE_MS / DAY_MS,
+        network_days=len(heard) * MINUTE_MS / DAY_MS,
+        errors=errors,
+    )
+
+
+def _errors(past: Past, said: Floats, knowing: Floats, start_ms: int) -> Errors:
+    judged = (past.epochs.base_ms >= start_ms) & np.isfinite(past.truth + said + knowing)
+    ours, with_known, without = (
+        float(np.sum((past.truth - forecast)[judged] ** 2)) for forecast in (said, knowing, np.zeros(len(said)))
+    )
+    return Errors(
+        over_knowing=ours / with_known if with_known else None, over_plain=ours / without if without else None
     )
 
 

@@ -28,7 +28,7 @@ LEAST_TARGETS = 20  # intervals that do not overlap, below which there is no tra
 class Epochs:
     """A topic's epochs, evenly spaced in time. E of them, no number left out."""
 
-    number: Ints  # (E,) since 1970; each one more than the one before
+    number: Ints  # (E,) each one more than the one before
     base_ms: Ints  # (E,) where the interval begins: the nonce block's time cut down to the minute
     length_ms: float
     ratio: int  # epochs that a horizon overlaps with
@@ -43,11 +43,12 @@ def epoch_ms(topic: Topic, block_ms: float = BLOCK_MS) -> float:
     return topic.epoch_length_blocks * block_ms if topic.epoch_length_blocks else float(topic.horizon_ms)
 
 
-def epochs_between(topic: Topic, start_ms: int, end_ms: int, block_ms: float = BLOCK_MS) -> Epochs:
+def epochs_between(topic: Topic, start_ms: int, end_ms: int, block_ms: float = BLOCK_MS, nonce_ms: int = 0) -> Epochs:
     """Those whose base is neither before ``start_ms`` nor at ``end_ms`` or later.
 
     Args:
         block_ms: measured time between two blocks.
+        nonce_ms: time of one of the topic's nonce blocks, from which the others are counted.
 
     >>> from core.topic import Target
     >>> topic = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=20)
@@ -56,8 +57,8 @@ def epochs_between(topic: Topic, start_ms: int, end_ms: int, block_ms: float = B
     ([0, 1200000, 2400000], 1)
     """
     length_ms = epoch_ms(topic, block_ms)
-    number = np.arange(math.ceil(start_ms / length_ms), math.ceil(end_ms / length_ms))
-    base_ms = (number * length_ms).astype(np.int64) // MINUTE_MS * MINUTE_MS
+    number = np.arange(math.ceil((start_ms - nonce_ms) / length_ms), math.ceil((end_ms - nonce_ms) / length_ms))
+    base_ms = (nonce_ms + number * length_ms).astype(np.int64) // MINUTE_MS * MINUTE_MS
     late = base_ms >= start_ms  # one that was cut down may lie before
     ratio = max(1, round(topic.horizon_ms / length_ms))
     return Epochs(number=number[late], base_ms=base_ms[late], length_ms=length_ms, ratio=ratio)

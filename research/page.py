@@ -7,7 +7,7 @@ from typing import Any
 from core.topic import split_symbol
 from research.plots import direction_plot, forecast_and_truth, loss_over_time, reliability_plot
 from research.scores import NEWEST, SERVED, SURE, Scored
-from research.words import AT_THE_BASE, CRITERIA, criteria_met, label, number_text, p_text, ratio_text
+from research.words import AT_THE_BASE, CRITERIA, ONE_NAIVE, criteria_met, label, number_text, p_text, ratio_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f26; --faint: #667085; --paper: #fff; --line: #d9dde5; --good: #0a7d43;
@@ -143,6 +143,7 @@ def _summary(report: Mapping[str, Any]) -> str:
         "served, newest and each baseline: mean loss over that of the naive forecast on the same rows, in the topic's "
         "own loss; below 1 is better; naive: the same forecast as naive, which adds nothing. Green: better than naive, "
         "red: worse, and luck alone would not do it (p below 0.05 or above 0.95).",
+        f"naive, here and in the tables below: {ONE_NAIVE}.",
         "served: what the gate let through, naive where it let nothing through. newest: the newest network whatever "
         "the gate said.",
         "p: chance that luck alone gives served such a lead over naive or, where one is named, over that baseline "

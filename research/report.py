@@ -22,7 +22,7 @@ from research.folder import Folder, StepRecord
 from research.page import page
 from research.scores import NEWEST, SERVED, Scored, decisions, pooled_directions, scored_topics, topic_report
 from research.walk import Walk
-from research.words import AT_THE_BASE, CRITERIA, criteria_met, label, p_text, ratio_text, topic_words
+from research.words import AT_THE_BASE, CRITERIA, ONE_NAIVE, criteria_met, label, p_text, ratio_text, topic_words
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 SHORT = {"volatility": "vol", "log_return": "return"}
@@ -142,6 +142,7 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         *(Text(f"{topic_words(one)}: {one['admission']['words']}") for one in report["topics"]),
         "\nloss over the naive forecast's on the same rows, below 1 is better",
         table,
+        ONE_NAIVE,
     ]
     if baselines:
         said += ["the same beside the baselines", beside]

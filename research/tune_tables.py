@@ -13,7 +13,7 @@ from research.data import span_text
 from research.search import needed_min
 from research.trials import searched
 from research.tune import LEVEL, Found
-from research.words import NAIVE_WORDS, counted, p_text, ratio_text
+from research.words import NAIVE_WORDS, ONE_NAIVE, counted, p_text, ratio_text
 
 SHOWN = 5  # trials beside what they are compared with
 NAMES_WIDTH, TRIAL_WIDTH = 22, 11  # columns of the settings' names and of a trial, with the gap beside them
@@ -37,6 +37,7 @@ def tables(found: Found, width: int = 132) -> Iterator[Table | str]:
     for knob in searched(CONFIGS[found.panel]):
         trials.add_row(knob, *(f"{trial.params[knob]:.3g}" for trial in shown))
     yield trials
+    yield ONE_NAIVE
     if all(_is_naive(trial.value or 0.0) for trial in shown):
         yield f"{NAIVE_WORDS}, {'whatever the settings' if len(shown) > 1 else 'with these settings'}"
     if found.tried:

@@ -22,6 +22,7 @@ CRITERIA = {  # of admission to mainnet, by its name in model.admission: in word
 AT_THE_BASE = (  # beside a backtest's verdict of admission
     "answered at the base, with nothing known of the interval and no stretch; what is live, birnn ready says"
 )
+ONE_NAIVE = "judged at the base, nothing known: knowing naive and plain naive are the same"
 SHORT_CRITERIA = {"wrmse": "weighted RMSE", "wczar": "weighted CZAR", "log_aspect": "spread", "n_eff": "rows"}
 
 
@@ -97,15 +98,13 @@ def standing_words(standing: Standing, failed: Sequence[str], advice: str = "") 
     if standing.eligible:
         after = "" if days.median is None else f" after a median of {days_words(days.median)}"
         holds = standing.holds
-        later = "" if holds is None else f"; the criteria hold on {percent_text(holds)} of the later days"
+        later = "" if holds is None else f"; the criteria hold on {share_words(holds)} of the later days"
         return f"would be admitted{after}{later}"
     if not standing.criteria:
         return advice
     short = f"short of {criteria_words(failed)}" if failed else "one of the two baselines is not beaten"
-    some = (
-        f"over all days {short}, though records begun on {percent_text(1 - days.never)} of the days met all seven at "
-        "some time"
-    )
+    begun = f"records begun on {share_words(1 - days.never)} of the days"
+    some = f"over all days {short}, though {begun} met all seven at some time"
     return "; ".join(part for part in (f"would not be admitted: {some if days.never < 1 else short}", advice) if part)
 
 
@@ -133,6 +132,18 @@ def percent_text(share: float) -> str:
     ('35 %', '2.5 %', '0.084 %', '1,250 %')
     """
     return f"{100 * share:,.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
+
+
+def share_words(share: float) -> str:
+    """A share in a sentence, before "of the days".
+
+    >>> share_words(1.0), share_words(0.9996), share_words(0.83), share_words(0.0)
+    ('all', 'nearly all', '83 %', 'none')
+    """
+    if share in {0.0, 1.0}:
+        return "all" if share else "none"
+    text = percent_text(share)
+    return "nearly all" if text == "100 %" else text
 
 
 def ratio_text(ratio: float | None, *, is_naive: bool = False) -> str:

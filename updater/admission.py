@@ -14,7 +14,7 @@ from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock
 from core.dry_run import window_blocks
 from core.errors import IncompatibleModel, UnusableForecast
 from core.processes import RUN
-from core.settings import AUTO_WAIT, LONGEST_WAIT_S, Settings, wait_s
+from core.settings import AUTO_WAIT, LONGEST_WAIT_S, BaseRule, Settings, wait_s
 from core.topic import Topic
 from market.klines import Floats, Ints, Klines
 from market.store import KlineStore
@@ -26,6 +26,7 @@ from model.registry import Champion, Registry, check
 from model.replay import BLOCK_MS, held
 from model.stretch import objective_of
 from model.windows import build
+from updater.answered import Answered, answered_of
 
 REPLAYED_DAYS = 90
 ASKED_DAYS = 14  # of the newest candles, at most, a network is asked about: two minutes on one core for ten symbols
@@ -56,6 +57,7 @@ def refresh_admission(
     except IncompatibleModel as error:
         log.warning("admission_begun_anew", reason=str(error))
         entries = {}
+    answered = answered_of(settings.ledger_url, (topic for plan in plans.values() for topic in plan.topics), now_ms)
     for plan in plans.values():
         rest = _rest(plan, store, registry, now_ms, go_on)
         by_symbol: dict[str, Klines] = {}
@@ -64,19 +66,23 @@ def refresh_admission(
             if topic.symbol not in by_symbol:  # one symbol's minutes at a time
                 start_ms = now_ms - REPLAYED_DAYS * DAY_MS
                 by_symbol = {topic.symbol: store.read(topic.symbol, MINUTE_MS, start_ms, now_ms).closed(now_ms)}
-            entries[topic.key] = _entry(topic, by_symbol[topic.symbol], rest.get(topic.key), plan, settings)
+            measured = answered.get(topic.key, Answered())
+            entries[topic.key] = _entry(topic, by_symbol[topic.symbol], rest.get(topic.key), plan, settings, measured)
     write_admission(settings.data_dir, now_ms, entries)
 
 
 def guaranteed_s(topic: Topic, settings: Settings, *, dry_run: bool) -> float:
     """Seconds of the interval that are surely known when a topic is answered, by its Wait or ANSWER_WAIT.
 
+    For topics whose ledger does not yet tell how late they are answered (``updater.answered``).
     The window of ``auto`` is taken to be as long as the dry-run node's: an epoch, five minutes at most.
 
     Args:
         dry_run: True under ``birnn run``, whose node's heights tell the base without a chain.
     """
     wait = topic.wait or settings.answer_wait
+    if (topic.base or settings.base_rule) == BaseRule.ASKED:
+        return 0.0  # the interval begins with the answer
     if not dry_run and (settings.rpc_urls == "none" or (wait == AUTO_WAIT and not topic.held)):
         return 0.0  # nothing is held then
     if wait != AUTO_WAIT:
@@ -87,13 +93,18 @@ def guaranteed_s(topic: Topic, settings: Settings, *, dry_run: bool) -> float:
 Rest = tuple[Floats, Ints]  # (N,) forecasts in the head's unit, (N,) when the candle closed that each was made after
 
 
-def _entry(topic: Topic, klines: Klines, rest: Rest | None, plan: PanelPlan, settings: Settings) -> Readiness:
+def _entry(
+    topic: Topic, klines: Klines, rest: Rest | None, plan: PanelPlan, settings: Settings, measured: Answered
+) -> Readiness:
+    known_s = measured.known_s
     return readiness(
         topic,
         klines,
         held(*rest, klines, plan.panel.interval_ms) if rest else None,
-        known_s=guaranteed_s(topic, settings, dry_run=RUN in os.environ),
+        known_s=guaranteed_s(topic, settings, dry_run=RUN in os.environ) if known_s is None else known_s,
         objective=objective_of(topic, settings.objective),
+        block_ms=measured.block_ms,
+        nonce_ms=measured.nonce_ms,
     )
 
 

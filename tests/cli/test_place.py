@@ -152,6 +152,17 @@ def test_verbs_use_what_the_last_run_used_and_name_it(tmp_path: Path, verb: list
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("verb", ["backtest", "tune"])
+def test_klines_that_are_given_are_named_in_the_place_of_the_last_runs(tmp_path: Path, verb: str) -> None:
+    ran(tmp_path / "data", Market.SIMULATED, seed=3)
+    (tmp_path / "data" / "simulated" / "seed-3").mkdir(parents=True, exist_ok=True)
+    given = tmp_path / "given"
+    given.mkdir()
+    _, out, error = birnn(tmp_path, verb, "--topic", "14", "--data", str(given))
+    assert "simulated" not in out + error
+    assert str(given) in error
+
+
 @pytest.mark.parametrize(
     "verb",
     [

@@ -298,6 +298,49 @@ def test_why_a_topic_is_not_admitted_is_read_once(folder: Path) -> None:
     assert words in " ".join(out.split())
 
 
+REPLAY = {"replayed_days": 90.0, "errors": {"60": {"over_knowing": 0.9876, "over_plain": 0.9123}}}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        pytest.param(
+            {"network_days": 9.62, "block_ms": 5312.5},
+            "of 90 days replayed the network answered the newest 9.6 days, which it had not seen, and the knowing "
+            "naive forecast answered the others; a block takes 5.31 s (measured)",
+            id="some days",
+        ),
+        pytest.param(
+            {},
+            "of 90 days replayed the knowing naive forecast answered all; a block takes 5 s (assumed: too few block "
+            "times are recorded)",
+            id="no network, no chain",
+        ),
+        pytest.param({"network_days": 90}, "the network answered all 90 days of the replay", id="all days"),
+    ],
+)
+def test_who_answered_the_replay_and_with_which_blocks_is_said(folder: Path, more: Any, said: str) -> None:
+    write(folder, [topic_entry(79, 3) | REPLAY | more])
+    _, out, _ = asked(folder, "--topic", "79")
+    assert max(map(len, out.splitlines()[1:])) <= 80
+    text = " ".join(out.split())
+    assert said in text
+    assert "60 s (now) yes 3 6 0 % 83 % 0.9876 0.9123" in text
+    assert "The knowing naive forecast knows the same beginning of the interval" in text
+
+
+@pytest.mark.parametrize(
+    ("holds", "said"),
+    [(1.0, "all of the later days"), (0.9999, "nearly all of the"), (0.0, "none of the"), (0.02, "2 % of the")],
+)
+def test_shares_read_as_words(folder: Path, holds: float, said: str) -> None:
+    write(folder, [topic_entry(79, 1) | {"holds": holds}])
+    _, out, _ = asked(folder, "--topic", "79")
+    text = " ".join(out.split())
+    assert "1 of 1 topic would be admitted: after a median of 1 day computed" in text
+    assert f"would be admitted after a median of 1 day; the criteria hold on {said}" in text
+
+
 def test_json_is_the_list_alone(folder: Path) -> None:
     code, out, _ = asked(folder, "--json")
     assert code == 0

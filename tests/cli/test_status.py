@@ -18,6 +18,7 @@ from rich.console import Console
 from cli.status import headline, status_report, status_tables
 from core.clock import MINUTE_MS, SystemClock
 from core.settings import load_settings
+from research.words import ONE_NAIVE
 from tests.terminal import on_terminal
 from updater.state import Outcome, SeriesState, StateFile, Verdict
 
@@ -172,6 +173,7 @@ def test_a_network_that_adds_nothing_is_called_naive_and_not_green(folder: Path)
     judged = next(line for line in terminal.lines if "return-5m" in line)
     assert "naive: the network adds nothing" in judged
     assert "promoted" not in judged
+    assert ONE_NAIVE in " ".join(" ".join(terminal.lines).split())
 
 
 def test_rows_that_go_on_with_a_line_are_indented_and_the_folder_is_named_once(folder: Path) -> None:

@@ -96,6 +96,49 @@ def test_the_verdict_is_of_the_guaranteed_time_rounded_down(known_s: float, coun
     assert readiness(RETURN, short, None, known_s=known_s, objective=Objective.LOSS).standing.known_s == counted_s
 
 
+def test_the_ratio_is_of_the_measured_time_between_blocks() -> None:
+    """35 blocks of the testnet's topics are five minutes; 5 s a block would make them three."""
+    topic, short = replace(RETURN, epoch_length_blocks=35), FORTNIGHT.tail(3 * 1440)
+    found = [
+        readiness(topic, short, None, known_s=0, objective=Objective.LOSS, block_ms=block_ms, nonce_ms=nonce_ms)
+        for block_ms, nonce_ms in ((None, 0), (5000.0, 0), (8571.0, 0), (8571.0, 1_700_000_123_456))
+    ]
+    assert [one.block_ms for one in found] == [None, 5000.0, 8571.0, 8571.0]
+    n_eff = [one.standing.criteria["n_eff"].value or 0 for one in found]
+    assert n_eff[0] == n_eff[1]
+    assert found[2].standing != found[3].standing, "the phase moves the bases"
+
+
+def test_errors_are_of_the_days_that_the_network_answered() -> None:
+    """A network that knows the rest of each interval in the newest five days, and no other."""
+    ahead = np.full(len(FORTNIGHT), np.nan)
+    ahead[:-15] = np.log(FORTNIGHT.close[15:] / FORTNIGHT.close[:-15])
+    ahead[: -5 * 1440] = np.nan
+    with_network = readiness(RETURN, FORTNIGHT, ahead, known_s=60, objective=Objective.LOSS)
+    alone = readiness(RETURN, FORTNIGHT, None, known_s=60, objective=Objective.LOSS)
+    assert (with_network.replayed_days, alone.replayed_days, alone.network_days) == (16, 16, 0)
+    assert with_network.network_days == pytest.approx(5 - 15 / 1440)
+    errors = with_network.errors[60]
+    assert errors.over_knowing is not None
+    assert errors.over_plain is not None
+    assert errors.over_plain < errors.over_knowing < 0.2, "in the other eleven days it said nothing"
+    assert [one.over_knowing for one in alone.errors.values()] == [1, 1, 1]
+    assert alone.errors[0].over_plain == 1
+    plain = [one.over_plain or 0 for one in alone.errors.values()]
+    assert plain == sorted(plain, reverse=True), "each known minute takes error away"
+    assert plain[2] < 0.95
+
+
+def test_a_line_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    found = readiness(RETURN, FORTNIGHT.tail(1440), None, known_s=60, objective=Objective.LOSS)
+    entry = found.to_json()
+    for name in ("block_ms", "replayed_days", "network_days", "errors"):
+        del entry[name]
+    (tmp_path / FILE).write_text(json.dumps({"made_ms": 7, "topics": {RETURN.key: entry}}))
+    (read,) = read_admission(tmp_path)[1].values()
+    assert (read.block_ms, read.replayed_days, read.errors) == (None, 0, {})
+
+
 def test_what_is_short_is_said() -> None:
     def short(topic: Topic, known_s: float, objective: Objective = Objective.ADMISSION) -> str:
         return readiness(topic, FORTNIGHT, None, known_s=known_s, objective=objective).short

@@ -41,6 +41,16 @@ def test_the_interval_begins_where_the_nonce_blocks_minute_does() -> None:
     assert epochs.ratio == 3
 
 
+@pytest.mark.parametrize("nonce_ms", [9 * DAY_MS + 17_000, 12 * DAY_MS + 59_999], ids=["before", "after"])
+def test_epochs_are_counted_from_a_nonce_block_that_is_known(nonce_ms: int) -> None:
+    """Of the topic, before or after the span; its own base would be the minute in which it was made."""
+    epochs = epochs_between(RETURN, 10 * DAY_MS, 11 * DAY_MS, block_ms=5310.5, nonce_ms=nonce_ms)
+    assert epochs.base_ms[0] >= 10 * DAY_MS
+    assert epochs.base_ms[-1] < 11 * DAY_MS
+    blocks = 60 * np.round((epochs.base_ms + MINUTE_MS / 2 - nonce_ms) / (60 * 5310.5))
+    np.testing.assert_array_equal(epochs.base_ms, (nonce_ms + blocks * 5310.5) // MINUTE_MS * MINUTE_MS)
+
+
 @pytest.mark.parametrize(("blocks", "ratio"), [(60, 3), (12, 15), (360, 1), (None, 1)])
 def test_the_ratio_is_the_horizon_over_the_epoch(blocks: int | None, ratio: int) -> None:
     assert epochs_between(replace(RETURN, epoch_length_blocks=blocks), 0, DAY_MS).ratio == ratio

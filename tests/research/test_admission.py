@@ -76,7 +76,7 @@ def test_the_days_until_all_hold_are_those_of_the_starts() -> None:
     told = judged(minutes(5))
     assert (told["eligible"], told["holds"]) == (True, 1.0)
     assert told["days"] == {"median": 1, "p90": 1, "never": 0}
-    assert told["words"] == "would be admitted after a median of 1 day; the criteria hold on 100 % of the later days"
+    assert told["words"] == "would be admitted after a median of 1 day; the criteria hold on all of the later days"
     assert all(one["passed"] for one in told["criteria"]["no change"]["served"].values())
 
 
@@ -96,7 +96,7 @@ def test_what_held_from_some_starts_alone_is_told_as_that() -> None:
     told = admission(RETURN, base_ms, truth, 0 * truth, {"served": served})
     assert told["eligible"] is False
     assert told["words"].startswith("would not be admitted: over all days short of ")
-    assert told["words"].endswith(", though records begun on 100 % of the days met all seven at some time")
+    assert told["words"].endswith(", though records begun on all of the days met all seven at some time")
 
 
 @pytest.mark.parametrize("topic", [RETURN, VOLATILITY], ids=["return", "volatility"])

@@ -26,7 +26,7 @@ from research.page import page
 from research.plots import forecast_and_truth, loss_over_time, reliability_plot
 from research.report import tables, write_report
 from research.scores import Scored, scored_topics, topic_report
-from research.words import p_text, ratio_text
+from research.words import ONE_NAIVE, p_text, ratio_text
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
 
 CZAR = Topic(topic_id=9006, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=10, loss="czar")
@@ -73,8 +73,11 @@ def test_the_tables_fit_80_columns_and_lose_no_figure(home: Path, report: dict[s
     for part in tables(report, home / "out"):
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
     rows = re.compile(r" (9\d{3}|unseen|topic) ")
-    lines = [line for line in console.export_text().splitlines() if rows.match(line)]
+    text = console.export_text()
+    lines = [line for line in text.splitlines() if rows.match(line)]
     assert len(lines) == 2 * (1 + len(report["topics"])), "ours, and the baselines'"
+    assert ONE_NAIVE in text
+    assert ONE_NAIVE in (home / "out" / "report.html").read_text()
     assert max(map(len, lines)) <= 80
     shown = " ".join(lines).split()
     for one in report["topics"]:

@@ -36,6 +36,7 @@ from research.search import held_back, only_tuner
 from research.trials import KNOBS, searched, told_progress
 from research.tune import LEVEL, Asked, Found, Pair, luck, tuned
 from research.tune_tables import as_plain, tables
+from research.words import ONE_NAIVE
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
 from tests.updater.folder import updater_on, write_config
 
@@ -130,6 +131,7 @@ def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> 
     assert (third.tried, len(trials_of(data_dir))) == (0, 1), "only the default is measured, whatever the time"
     shown = "\n".join(str(part) for part in tables(second))
     assert "2 trials" in shown
+    assert ONE_NAIVE in shown
 
 
 def measured(number: int, params: dict[str, float], what: str = "") -> FrozenTrial:

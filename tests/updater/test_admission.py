@@ -14,6 +14,7 @@ from model.heads import panels_for
 from model.readiness import FILE, read_admission
 from model.registry import Registry
 from tests.updater.folder import BTC, DAYS, ETH, updater_on, walk
+from tests.updater.test_answered import BLOCK_MS, TOPIC, answers, write
 from updater.admission import _said, guaranteed_s, refresh_admission
 
 MINUTES = tuple(replace(topic, network="allora-testnet-1", epoch_length_blocks=60) for topic in (ETH, BTC))
@@ -52,6 +53,8 @@ def test_the_updater_makes_it_daily_and_after_a_training(published: Path) -> Non
     updater.sync()
     first_ms, entries = read_admission(published)
     assert entries.keys() == {ETH.key, BTC.key}
+    served = {key for key, entry in entries.items() if 0 < entry.network_days < entry.replayed_days}
+    assert served == Registry(published).champions().keys()
     updater.sync()
     assert read_admission(published)[0] == first_ms  # not twice a day
     updater.train("minute")  # which fails: it has no time
@@ -73,6 +76,19 @@ def test_minutes_are_fetched_of_topics_that_no_minute_network_serves(published: 
     assert updater_on(published, hours, ETH)._replayed_alone() == []
 
 
+def test_what_the_ledger_tells_is_used_in_the_place_of_what_is_configured(published: Path) -> None:
+    now_ms = SystemClock().now_ms()
+    write(published, answers(TOPIC, 100, until_ms=now_ms)).close()
+    settings = load_settings(data_dir=published, training_days=DAYS)
+    plans = {panel.name: plan for panel, plan in panels_for([TOPIC, *MINUTES[:1]]).items()}
+    refresh_admission(settings, plans, KlineStore(published / "klines"), Registry(published), SystemClock())
+    entries = read_admission(published)[1]
+    told, not_told = entries[TOPIC.key], entries[MINUTES[0].key]
+    assert (told.standing.known_s, not_told.standing.known_s) == (60, 120), "95 s after the base; auto"
+    assert told.block_ms == pytest.approx(BLOCK_MS, rel=1e-4)
+    assert not_told.block_ms == told.block_ms, "one network has one time between blocks"
+
+
 @pytest.mark.parametrize(
     ("wait", "blocks", "known_s"),
     [("auto", 60, 120), ("auto", 12, 45), ("auto", 2, 0), ("0", 60, 0), ("45", 60, 45)],
@@ -91,6 +107,8 @@ def test_where_nothing_is_held_nothing_is_guaranteed() -> None:
     limited = replace(BTC, held=False, epoch_length_blocks=60)
     assert guaranteed_s(limited, unsure, dry_run=False) == 0
     assert guaranteed_s(limited, unsure, dry_run=True) == 120
+    assert guaranteed_s(replace(limited, base="asked"), unsure, dry_run=True) == 0
+    assert guaranteed_s(BTC, load_settings(answer_wait="45", base_rule="asked"), dry_run=True) == 0
 
 
 def test_a_damaged_file_is_begun_anew(published: Path) -> None:
