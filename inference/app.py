@@ -9,7 +9,6 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from time import monotonic, perf_counter_ns
 from typing import Any
 from urllib.parse import unquote_plus
@@ -172,7 +171,7 @@ class Application(FastAPI):
                         return self._service.answer(topic, height, asked_by, asked)
                     if asked_by not in place.answers:
                         place.answers[asked_by] = self._service.answer(topic, height, asked_by, asked)
-                    return replace(place.answers[asked_by], asked_ms=asked.ms)
+                    return place.answers[asked_by]._replace(asked_ms=asked.ms)
                 except (StaleKlines, TooEarly) as error:
                     cause = error
         finally:
