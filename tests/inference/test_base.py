@@ -353,7 +353,7 @@ def test_a_torn_file_of_stretches_leaves_those_in_use(tmp_path: Path) -> None:
             stretches.look()
             known = bench.service.make(RETURN_10M, bench.clock.now_ms())
             assert known.number == 0.0
-            assert stretches._fitted[RETURN_10M.key].factor == 2.5
+            assert stretches.fitted[RETURN_10M.key].factor == 2.5
 
 
 # --- how long ---------------------------------------------------------------------------------------------------------
