@@ -127,8 +127,9 @@ class Application(FastAPI):
             "asked_ms": asked_ms,
             "took_ms": took_ns / 1e6,
             "held_ms": said_ms - asked_ms,
+            **(_of(answer, said_ms) if answer else {"reason": text}),
         }
-        if not self._journal.put(line | (_of(answer, said_ms) if answer else {"reason": text})):
+        if not self._journal.put(line):
             self._metrics.line_dropped()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -30,7 +30,7 @@ HELD_S = (0.1, 0.25, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 90.0, 120.0)
 _Key = tuple[str, str | None, int, str, int]  # asker, network, topic id (0: no topic), version, status
 
 
-class _Spread(Collector):
+class _Buckets(Collector):
     """A histogram for one thread: the library's own takes a lock for each number, and four times as long."""
 
     def __init__(self, name: str, what: str, bounds: Sequence[float]) -> None:
@@ -63,13 +63,13 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._service = service
         self._answers: Tally[_Key] = Tally()
-        self._latency = _Spread("birnn_answer_seconds", "Time from question to answer inside the process", LATENCY_S)
-        self._anchor_age = _Spread(
+        self._latency = _Buckets("birnn_answer_seconds", "Time from question to answer inside the process", LATENCY_S)
+        self._anchor_age = _Buckets(
             "birnn_answer_anchor_age_seconds",
             "Age of the price that an answer to the node starts from when it is made",
             ANCHOR_AGE_S,
         )
-        self._forecast_age = _Spread(
+        self._forecast_age = _Buckets(
             "birnn_answer_forecast_age_seconds",
             "Time since the last candle closed that the forecast of an answer to the node has read, when it is made",
             FORECAST_AGE_S,
