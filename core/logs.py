@@ -241,17 +241,16 @@ def configure_logging(level: str, *, service: str, simulated: bool, form: LogFor
         add_fixed,
         structlog.processors.format_exc_info,
     ]
-    as_json = structlog.processors.JSONRenderer(lambda event, **_: _json(event))
     stdout = _own_stdout()
     lines = _Lines(stdout)
     structlog.configure(
-        processors=[*described, console_lines(stdout, form) or as_json],
+        processors=[*described, console_lines(stdout, form) or _json],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     others = logging.StreamHandler(sys.stderr)
-    rendered = (sys.stderr and console_lines(sys.stderr, form)) or as_json
+    rendered = (sys.stderr and console_lines(sys.stderr, form)) or _json
     others.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *described],
@@ -261,7 +260,7 @@ def configure_logging(level: str, *, service: str, simulated: bool, form: LogFor
     logging.basicConfig(level=max(numeric, logging.WARNING), handlers=[others])
 
 
-def _json(event: Any) -> str:
+def _json(_: Any, __: str, event: Any) -> str:
     """One line; under load those of answers are a twentieth of all that inference does with the standard library."""
     try:
         return orjson.dumps(event, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()

@@ -9,7 +9,6 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from time import monotonic, perf_counter_ns
 from typing import Any
 from urllib.parse import unquote_plus
@@ -128,8 +127,9 @@ class Application(FastAPI):
             "asked_ms": asked_ms,
             "took_ms": took_ns / 1e6,
             "held_ms": said_ms - asked_ms,
+            **(_of(answer, said_ms) if answer else {"reason": text}),
         }
-        if not self._journal.put(line | (_of(answer, said_ms) if answer else {"reason": text})):
+        if not self._journal.put(line):
             self._metrics.line_dropped()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -172,7 +172,7 @@ class Application(FastAPI):
                         return self._service.answer(topic, height, asked_by, asked)
                     if asked_by not in place.answers:
                         place.answers[asked_by] = self._service.answer(topic, height, asked_by, asked)
-                    return replace(place.answers[asked_by], asked_ms=asked.ms)
+                    return place.answers[asked_by]._replace(asked_ms=asked.ms)
                 except (StaleKlines, TooEarly) as error:
                     cause = error
         finally:

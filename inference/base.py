@@ -83,9 +83,8 @@ class Bases:
         Raises:
             StaleKlines: the nonce block is about to be told, and ``may_wait`` says that the question can wait for it.
         """
-        asked = Base(ms=now_ms, source=BaseSource.ASKED)
         if height is None or (topic.base or self.rule) == BaseRule.ASKED:
-            return asked
+            return Base(ms=now_ms, source=BaseSource.ASKED)
         found = self._found(topic, height, asked_ms, now_ms, may_wait=may_wait)
         return (
             found

@@ -22,10 +22,11 @@ from pydantic import TypeAdapter, ValidationError
 from inference.answer import Answer
 
 PATTERN = "answers-*.journal"
-LONG_BYTES = 1 << 20  # three thousand answers
+LONG_BYTES = 1 << 20  # five thousand answers
 ROOM_BYTES = 1 << 18  # taken at a time
 ENDING_PATIENCE_S = 5.0  # for a forerunner that is still ending: what it answers meanwhile is to be read as well
 PAUSE_S = 0.05
+READ = TypeAdapter(Answer)
 
 log = structlog.get_logger()
 
@@ -149,13 +150,13 @@ class Journal:
 
 
 def _line(answer: Answer) -> bytes:
-    """A line that begins with its newline: one that was cut off spoils none after it."""
-    return b"\n" + orjson.dumps(answer)
+    """The ledger's row. A line begins with its newline: one that was cut off spoils none after it."""
+    return b"\n" + orjson.dumps(tuple(answer))
 
 
 def _answer(line: bytes) -> Answer | None:
     try:
-        answer = TypeAdapter(Answer).validate_json(line)
+        answer = READ.validate_json(line)
     except ValidationError:
         return None
     return None if answer.height is None else answer

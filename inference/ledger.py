@@ -12,9 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import fields, replace
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +90,6 @@ REWRITTEN: Mapping[int, tuple[sa.Update, ...]] = {
 }
 KEY = tuple(column.name for column in answers.primary_key)
 QUESTION = ("market", "symbol", "target", "horizon_min")  # with other ones it was another question
-ROW = attrgetter(*(column.name for column in answers.c))
 MARKS = "(" + ", ".join("?" * len(answers.c)) + ")"  # a row's place in SQLite's INSERT
 # In one INSERT, as many as there are: after each the writing thread and the event loop contend for Python's lock. Only
 # these numbers, as SQLite keeps a prepared statement of each, of up to 600 kB: with any number they pile up over hours.
@@ -266,7 +263,7 @@ class Ledger:
             self._count_failure("ledger_not_written", _one_line(error))
             return
         with self._remembering:
-            self._recent[answer.key][height] = replace(answer, block_ms=block_ms)
+            self._recent[answer.key][height] = answer._replace(block_ms=block_ms)
 
     @property
     def unwritten(self) -> int:
@@ -378,14 +375,14 @@ class Ledger:
 
     def _put(self, connection: sa.Connection, batch: Sequence[Answer]) -> None:
         if self._engine.dialect.name != "sqlite":
-            connection.execute(self._insert, [_row(answer) for answer in batch])
+            connection.execute(self._insert, [answer._asdict() for answer in batch])
             return
         # SQLAlchemy would bind row by row, at four times the cost; under load that is a tenth of all there is.
         first = 0
         for rows, statement in self._sql.items():
             while len(batch) - first >= rows:
                 some = batch[first : (first := first + rows)]
-                connection.exec_driver_sql(statement, tuple(chain.from_iterable(map(ROW, some))))
+                connection.exec_driver_sql(statement, tuple(chain.from_iterable(some)))
 
     def _count_failure(self, event: str, reason: str, **more: object) -> None:
         self.failures += 1
@@ -406,10 +403,6 @@ def silent(topic: Topic, height: int) -> WorkerError:
 
 def _same_question(one: Answer, other: Answer) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in ("network", *QUESTION))
-
-
-def _row(answer: Answer) -> dict[str, Any]:
-    return {field.name: getattr(answer, field.name) for field in fields(answer)}
 
 
 def _answer(row: sa.RowMapping) -> Answer:

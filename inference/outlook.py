@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from core.clock import HOUR_MS, MINUTE_MS, is_ahead, iso
 from core.settings import NoModelPolicy
-from core.topic import Topic
-from inference.base import Base
-from market.provider import Price
+from core.topic import Target, Topic
+from inference.base import Base, BaseSource
+from market.provider import Opening, Price
 from model.forecaster import HeadForecast, Start
 from model.heads import Panel
+from model.known import NOTHING, Known
 
 SURE_JUMP = 0.05  # of the price since the last close; what is beyond, and beyond the sigmas, is a wrong price
 SURE_SIGMAS = 10.0  # of the present volatility
@@ -87,9 +88,35 @@ class Made:
     """A number made for a topic, before it is anybody's answer."""
 
     number: float
+    value: str  # its decimal
     forecast: HeadForecast
     anchor: Price
     reason: str  # why it is not the champion's; empty when it is
     base: Base
     elapsed_ms: int  # of the interval that was known
     truth_ratio: float = 1.0  # that the anchor was multiplied by
+
+
+def known_of(topic: Topic, anchor: Price, base: Base, opening: Opening | None, *, is_believed: bool) -> Known:
+    """What is known of a question's interval.
+
+    Args:
+        opening: how it began; None where it begins now, or where of a price the anchor is all that is known.
+        is_believed: whether the anchor can be a price of this market.
+    """
+    if base.source is BaseSource.ASKED:
+        return NOTHING
+    if opening is None:
+        return Known(elapsed_ms=max(0, anchor.asof_ms - base.ms))
+    price, asof_ms = opening.last, opening.end_ms
+    if is_believed and anchor.venue == opening.venue and opening.end_ms <= anchor.asof_ms:
+        price, asof_ms = anchor.price, anchor.asof_ms
+    if topic.target is Target.PRICE:  # it starts from its anchor, whoever told that
+        asof_ms = anchor.asof_ms
+    return Known(
+        elapsed_ms=max(0, asof_ms - base.ms),
+        minutes=opening.minutes,
+        total=opening.total,
+        squares=opening.squares,
+        running=math.log(price / opening.last),
+    )

@@ -20,7 +20,7 @@ from inference.champions import NOTHING as NONE_CHOSEN
 from inference.champions import Champions, Chosen
 from inference.heap import give_back_heap
 from inference.ledger import Ledger
-from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook
+from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook, known_of
 from inference.question import NODE, Questions
 from inference.stretches import Stretches, starts
 from inference.waits import NO_WAITS, Waits
@@ -45,7 +45,6 @@ from model.forecaster import (
     value,
 )
 from model.heads import LONGEST_LOOKBACK, Head, head_of, panel_of, panels_for
-from model.known import NOTHING, Known
 from model.registry import Registry
 from model.stretch import NONE
 
@@ -148,6 +147,7 @@ class InferenceService:
         self._forecasts: dict[str, tuple[Forecasts, Reasons]] = {}  # by version
         self._fallbacks: dict[tuple[str, Head], tuple[HeadForecast | None, str]] = {}  # naive, or why there is none
         self._outlooks: Mapping[str, Outlook] = {}  # by Topic.key; replaced, never changed
+        self._made: dict[str, tuple[tuple[object, ...], Made]] = {}  # by Topic.key: the newest, and what it is made of
         newest = ((topic.key, ledger.newest(topic)) for topic in self.questions.topics)
         self._last = {key: answer for key, answer in newest if answer}  # by Topic.key
         self._forecasting = threading.Lock()  # candles against champions; a request never takes it
@@ -210,18 +210,18 @@ class InferenceService:
                     f"last {RECALL_MS // HOUR_MS} h, and gets no second answer; if the chain began anew, "
                     "move the ledger away"
                 )
-            self._told(known, asker)
+            self._told(topic, known, asker)
             return known
         asked = asked or Asked(ms=now_ms)
         base = self._bases.of(topic, height, asked.ms, now_ms, may_wait=asked.may_hold)
         if asked.may_wait and height is not None:
             self._waits.check(topic, height, base, asked.ms, now_ms)
-        made = self.make(topic, now_ms, base, asked)
+        made = self._make(topic, now_ms, base, asked)
         answer = Answer(
             topic_id=topic.topic_id,
             height=height,
             network=topic.network or "",
-            value=decimal_text(made.number),
+            value=made.value,
             version=made.forecast.version,
             forecast=NAIVE if made.forecast.is_naive else NETWORK,
             symbol=topic.symbol,
@@ -241,12 +241,12 @@ class InferenceService:
             truth_ratio=made.truth_ratio,
         )
         standing = self.ledger.keep(answer)
-        self._told(standing, asker)
+        self._told(topic, standing, asker)
         return standing
 
-    def _told(self, answer: Answer, asker: str) -> None:
+    def _told(self, topic: Topic, answer: Answer, asker: str) -> None:
         if asker == NODE:
-            self._last[answer.key] = answer
+            self._last[topic.key] = answer
 
     def make(self, topic: Topic, now_ms: int, base: Base | None = None, asked: Asked | None = None) -> Made:
         """The number for a topic as of now, without giving it as an answer.
@@ -259,6 +259,10 @@ class InferenceService:
                 symbol that a venue lists as another pair.
         """
         self._refuse_another_pair(topic)
+        return self._make(topic, now_ms, base or Base(ms=now_ms, source=BaseSource.ASKED), asked)
+
+    def _make(self, topic: Topic, now_ms: int, base: Base, asked: Asked | None) -> Made:
+        """``make`` for a symbol that no venue contradicts. What is as it was a moment ago makes the same number."""
         outlook = self._outlooks.get(topic.key)
         if outlook is None:
             fault = self._kline_fault(topic)
@@ -266,25 +270,50 @@ class InferenceService:
             starting = f"starting: no {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
             raise StaleKlines(f"topic {topic.key}: {fault or starting}")
         anchor = self._anchor(outlook, now_ms)
-        base, known, price = self._opened(
-            outlook, anchor, base or Base(ms=now_ms, source=BaseSource.ASKED), asked, now_ms
-        )
+        opening = self._opening(topic, base, asked, now_ms)
+        if opening is None and topic.target is not Target.PRICE and base.source is not BaseSource.ASKED:
+            base = Base(ms=now_ms, source=BaseSource.ASKED, block_ms=base.block_ms)
         forecast, reason = self._forecast(outlook, now_ms)
-        # Of a return nothing is carried.
-        if topic.target is Target.VOLATILITY and outlook.window_close and not outlook.why_no_anchor(anchor):
-            forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
         ratio = self.truth_ratio(topic, now_ms)
         scored = ratio.value if ratio else 1.0
+        fitted = self._stretches.fitted if self._stretches else None
+        parts = (topic, outlook, anchor, base, opening, forecast, reason, scored, fitted)
+        before = self._made.get(topic.key)
+        if before and before[0] == parts:
+            return before[1]
+        made = self._put_together(topic, outlook, anchor, base, opening, forecast, reason, scored)
+        self._made[topic.key] = parts, made
+        return made
+
+    def _put_together(
+        self,
+        topic: Topic,
+        outlook: Outlook,
+        anchor: Price,
+        base: Base,
+        opening: Opening | None,
+        forecast: HeadForecast,
+        reason: str,
+        scored: float,
+    ) -> Made:
+        """The number that comes of its parts. The time is none of them: it says which parts can be used."""
+        is_believed = topic.target is Target.PRICE or not outlook.why_no_anchor(anchor)  # a price's was looked at
+        known = known_of(topic, anchor, base, opening, is_believed=is_believed)
+        # Of a return nothing is carried.
+        if topic.target is Target.VOLATILITY and outlook.window_close and is_believed:
+            forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
+        number = value(
+            topic,
+            forecast,
+            anchor.price * scored,
+            known,
+            self._stretches.of(topic, known) if self._stretches else NONE,
+            base_price=opening.first * scored if opening else math.nan,
+            start=outlook.starts.get(base.ms, UNKNOWN_START),
+        )
         return Made(
-            number=value(
-                topic,
-                forecast,
-                anchor.price * scored,
-                known,
-                self._stretches.of(topic, known) if self._stretches else NONE,
-                base_price=price * scored,
-                start=outlook.starts.get(base.ms, UNKNOWN_START),
-            ),
+            number=number,
+            value=decimal_text(number),
             forecast=forecast,
             anchor=anchor,
             reason=reason,
@@ -297,44 +326,20 @@ class InferenceService:
         if self._listings and (refusal := self._listings.refusal(topic)):
             raise UnusableForecast(f"topic {topic.key}: {topic.symbol} {refusal}")
 
-    def _opened(
-        self, outlook: Outlook, anchor: Price, base: Base, asked: Asked | None, now_ms: int
-    ) -> tuple[Base, Known, float]:
-        """The base in use, what is known since, and the price at the base (NaN where that is not known).
+    def _opening(self, topic: Topic, base: Base, asked: Asked | None, now_ms: int) -> Opening | None:
+        """How the interval began; None where it begins now, or nothing is known of how it began.
 
         Raises:
             StaleKlines: the base's candle is late, and the question may wait for it.
         """
-        topic = outlook.topic
         if base.source is BaseSource.ASKED:
-            return base, NOTHING, math.nan
+            return None
         opening = self._live.opening(topic.symbol, base.ms)
         if opening is None and asked and asked.may_hold and 0 <= now_ms - asked.ms < CANDLE_AWAITED_MS:
             raise StaleKlines(f"topic {topic.key}: the candle of {topic.symbol} that closed {iso(base.ms)} is awaited")
         if opening is None and (before := self._live.last_before(topic.symbol, base.ms)):
             opening = Opening(venue=before.venue, first=before.price, last=before.price, end_ms=base.ms)
-        if opening is None:
-            if topic.target is Target.PRICE:  # the anchor is all that is known, and it is there
-                return base, Known(elapsed_ms=max(0, anchor.asof_ms - base.ms)), math.nan
-            return Base(ms=now_ms, source=BaseSource.ASKED, block_ms=base.block_ms), NOTHING, math.nan
-        price, asof_ms = opening.last, opening.end_ms
-        if (
-            anchor.venue == opening.venue
-            and opening.end_ms <= anchor.asof_ms
-            and not is_ahead(anchor.asof_ms, now_ms)
-            and (topic.target is Target.PRICE or not outlook.why_no_anchor(anchor))  # of a price that was looked at
-        ):
-            price, asof_ms = anchor.price, anchor.asof_ms
-        if topic.target is Target.PRICE:  # it starts from its anchor, whoever told that
-            asof_ms = anchor.asof_ms
-        known = Known(
-            elapsed_ms=max(0, asof_ms - base.ms),
-            minutes=opening.minutes,
-            total=opening.total,
-            squares=opening.squares,
-            running=math.log(price / opening.last),
-        )
-        return base, known, opening.first
+        return opening
 
     def is_answerable(self, topic: Topic) -> bool:
         """Whether a question for a topic, held until the market is back, could be answered now."""
@@ -364,7 +369,7 @@ class InferenceService:
         reasons: dict[str, str] = {}
         for topic in self.topics:
             try:
-                decimal_text(self.make(topic, now_ms).number)
+                self.make(topic, now_ms)
             except WorkerError as error:
                 reasons[topic.key] = str(error)
         return reasons
@@ -430,10 +435,9 @@ class InferenceService:
             )
         anchor = self.anchor(topic)
         if topic.target is not Target.PRICE:
-            venue = self.candles_of(topic)
-            close = Price(price=outlook.close, asof_ms=outlook.klines_end_ms, venue=venue)
-            told = anchor and anchor.asof_ms > close.asof_ms and not is_ahead(anchor.asof_ms, now_ms)
-            return anchor if anchor and told else close
+            if anchor and anchor.asof_ms > outlook.klines_end_ms and not is_ahead(anchor.asof_ms, now_ms):
+                return anchor
+            return Price(price=outlook.close, asof_ms=outlook.klines_end_ms, venue=self.candles_of(topic))
         if anchor is None or now_ms - anchor.asof_ms > self.limits.anchor_ms:
             fault = self._live.price_fault(topic.symbol)
             raise StaleKlines(

@@ -29,6 +29,8 @@ class Stretches:
     Args:
         setting: OBJECTIVE, for topics that have none of their own.
         data_dir: where the updater leaves what it has fitted.
+    Attributes:
+        fitted: by Topic.key; replaced as a whole.
     """
 
     def __init__(self, setting: Objective, data_dir: Path) -> None:
@@ -36,7 +38,7 @@ class Stretches:
         self._objectives: dict[tuple[str, str | None], Objective] = {}  # by Topic.key and the topic's own
         self._file = data_dir / FILE
         self._stamp: object = None
-        self._fitted: Mapping[str, Stretch] = {}  # by Topic.key; replaced as a whole
+        self.fitted: Mapping[str, Stretch] = {}
         self._seldom = Seldom()
 
     def look(self) -> None:
@@ -51,7 +53,7 @@ class Stretches:
         self._stamp = stamp
         try:
             _, topics = read_admission(self._file.parent)
-            self._fitted = {key: topic.stretch for key, topic in topics.items()}
+            self.fitted = {key: topic.stretch for key, topic in topics.items()}
         except (OSError, IncompatibleModel) as error:
             if count := self._seldom.due("stretches_not_read"):
                 log.warning("stretches_not_read", reason=str(error), remedy="the ones in use stay", count=count)
@@ -64,7 +66,7 @@ class Stretches:
             objective = self._objectives[asked] = objective_of(topic, self._setting)
         if objective is Objective.LOSS:
             return NONE
-        fitted = self._fitted.get(topic.key)
+        fitted = self.fitted.get(topic.key)
         if fitted is not None:
             return fitted
         if objective is Objective.AUTO or topic.target is Target.VOLATILITY or not known.elapsed_ms:

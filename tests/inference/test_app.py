@@ -24,6 +24,7 @@ from core.clock import HOUR_MS, MINUTE_MS, SystemClock, iso
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic, Volatility
 from inference.ledger import RECENT
+from inference.metrics import LATENCY_S
 from market.binance import Binance
 from market.klines import Klines
 from market.listings import Listings
@@ -258,6 +259,16 @@ def test_pages_for_people_and_machines(served: Node) -> None:
     assert 'birnn_market_info{market="SIMULATED"} 1.0' in scraped
     served.get("/inference/ETH?topic=123456")
     assert "123456" not in served.get("/metrics").text, "a stranger's numbers are no labels"
+
+
+def test_each_answer_is_in_its_bucket_and_in_all_that_reach_further(served: Node) -> None:
+    served.get("/inference/SOL?height=4713")
+    scraped = served.get("/metrics").text
+    buckets = re.findall(r'^birnn_answer_seconds_bucket{le="(.*)"} (.*)$', scraped, re.MULTILINE)
+    counts = [float(count) for _, count in buckets]
+    assert [float(bound) for bound, _ in buckets] == [*LATENCY_S, math.inf]
+    assert counts == sorted(counts)
+    assert f"birnn_answer_seconds_count {counts[-1]}" in scraped
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,25 @@ def test_a_late_candle_is_waited_for_then_the_last_trade_counts_then_the_asking(
     assert (given.base_ms, given.base_source) == (base_ms, "dry_run")
 
 
+def test_the_same_parts_make_no_new_number_and_another_part_does(bench: Bench) -> None:
+    now_ms = bench.clock.now_ms()
+    base = Base(ms=now_ms // MINUTE_MS * MINUTE_MS, source=BaseSource.DRY_RUN)
+
+    def told(price: float, age_ms: int) -> None:
+        bench.market.prices["ETHUSDT"] = Price(price=price, asof_ms=now_ms - age_ms)
+
+    told(2000.0, 400)
+    made = bench.service.make(RETURN_10M, now_ms, base)
+    assert bench.service.make(RETURN_10M, now_ms + 50, base) is made
+    minute_more = bench.service.make(RETURN_10M, now_ms, base._replace(ms=base.ms - MINUTE_MS))
+    told(2000.0, 300)
+    later = bench.service.make(RETURN_10M, now_ms, base)
+    told(2001.0, 300)
+    dearer = bench.service.make(RETURN_10M, now_ms, base)
+    assert [one.elapsed_ms - made.elapsed_ms for one in (minute_more, later, dearer)] == [MINUTE_MS, 100, 100]
+    assert dearer.number > later.number == made.number
+
+
 def test_a_volatility_takes_the_known_minutes_as_they_were(bench: Bench) -> None:
     now_ms = bench.clock.now_ms()
     base_ms = now_ms // MINUTE_MS * MINUTE_MS - MINUTE_MS
@@ -359,7 +378,7 @@ def test_a_torn_file_of_stretches_leaves_those_in_use(tmp_path: Path) -> None:
             stretches.look()
             known = bench.service.make(RETURN_10M, bench.clock.now_ms())
             assert known.number == 0.0
-            assert stretches._fitted[RETURN_10M.key].factor == 2.5
+            assert stretches.fitted[RETURN_10M.key].factor == 2.5
 
 
 # --- how long ---------------------------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import orjson
 import pytest
 
+from inference.answer import Answer
 from inference.journal import PATTERN, Journal
-from inference.ledger import Ledger
+from inference.ledger import Ledger, answers
 from tests.fakes import eventually
 from tests.inference.stand import ETH_10M
 from tests.inference.test_ledger import CLOCK, answer, ledger, stored
@@ -77,10 +79,21 @@ def test_an_answer_is_in_a_file_before_the_database_has_it_and_in_none_after(tmp
         opened.keep(answer(5))
         opened.keep(answer(5, "again"))
         (path,) = tmp_path.glob(PATTERN)
-        assert path.read_bytes().count(b'"height":5') == 1
+        assert path.read_bytes().count(b'"allora-testnet-1",1,5,') == 1
         other.rollback()
     assert stored(tmp_path) == {5: "2650.25"}
     assert not path.exists()
+
+
+def test_a_line_that_names_its_values_is_read_as_well(tmp_path: Path) -> None:
+    path = left_by_a_kill(tmp_path, 5)
+    path.write_bytes(b"\n" + orjson.dumps(answer(6)._asdict()))
+    with ledger(tmp_path) as opened:
+        assert opened.recall(ETH_10M, 6) == answer(6)
+
+
+def test_an_answer_is_a_row_of_the_ledger_as_it_is() -> None:
+    assert Answer._fields == tuple(column.name for column in answers.c)
 
 
 def test_a_question_without_a_height_is_not_kept(tmp_path: Path) -> None:
@@ -135,7 +148,7 @@ def test_it_stays_short_and_never_lacks_what_the_database_has_not(
                 opened.keep(answer(height))
             eventually(lambda: opened.failures > 0, what="a failed write")
             kept = b"".join(path.read_bytes() for path in tmp_path.glob(PATTERN))
-            assert all(b'"height":%d,' % height in kept for height in range(300, 400))
+            assert all(b'"allora-testnet-1",1,%d,' % height in kept for height in range(300, 400))
             other.rollback()
     assert len(stored(tmp_path)) == 300
     assert not list(tmp_path.glob(PATTERN))

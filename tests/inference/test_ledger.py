@@ -59,7 +59,7 @@ def test_after_a_restart_the_newest_answer_is_known(tmp_path: Path) -> None:
     with ledger(tmp_path) as opened:
         assert opened.newest(ETH_10M) is None
         for height in (9, 7):
-            opened.keep(dataclasses.replace(answer(height), answered_ms=START_MS + 100 - height))
+            opened.keep(answer(height)._replace(answered_ms=START_MS + 100 - height))
         opened.keep(answer(11, market="SIMULATED"))
     with ledger(tmp_path) as opened:
         newest = opened.newest(ETH_10M)
@@ -184,8 +184,7 @@ def test_a_topic_that_asks_for_something_else_by_now_is_answered_anew(tmp_path: 
     with ledger(tmp_path, asked=asked) as opened:
         opened.fetch(asked, 5)
         assert opened.recall(asked, 5) is None
-        anew = dataclasses.replace(
-            answer(5, "2"),
+        anew = answer(5, "2")._replace(
             target=asked.asked,
             horizon_min=asked.horizon_min,
             symbol=asked.symbol,
@@ -283,18 +282,18 @@ def test_what_an_older_release_wrote_is_read_and_written_on(tmp_path: Path) -> N
     for _ in range(2):
         with ledger(tmp_path) as opened:
             then_ms = 1700006400000  # an interval of that release began with the answer
-            old = dataclasses.replace(answer(5), forecast="naive", asked_ms=then_ms, base_ms=then_ms)
+            old = answer(5)._replace(forecast="naive", asked_ms=then_ms, base_ms=then_ms)
             assert opened.recall(ETH_10M, 5) == old
-            opened.keep(dataclasses.replace(answer(6), venue="kraken", truth_ratio=1.0005))
+            opened.keep(answer(6)._replace(venue="kraken", truth_ratio=1.0005))
     with ledger(tmp_path) as opened:
-        assert opened.recall(ETH_10M, 6) == dataclasses.replace(answer(6), venue="kraken", truth_ratio=1.0005)
+        assert opened.recall(ETH_10M, 6) == answer(6)._replace(venue="kraken", truth_ratio=1.0005)
 
 
 def test_what_schema_2_called_volatility_was_per_minute_and_no_answer_to_today_s_question(tmp_path: Path) -> None:
     with ledger(tmp_path, asked=SOL_15M) as opened:
-        before = dataclasses.replace(answer(5, "0.0004"), topic_id=82, symbol="SOLUSDT", horizon_min=15)
-        opened.keep(dataclasses.replace(before, target="volatility"))
-        opened.keep(dataclasses.replace(before, height=6, target="volatility rms", version="minute-v"))
+        before = answer(5, "0.0004")._replace(topic_id=82, symbol="SOLUSDT", horizon_min=15)
+        opened.keep(before._replace(target="volatility"))
+        opened.keep(before._replace(height=6, target="volatility rms", version="minute-v"))
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
         for column in ("forecast", "asked_ms", "base_ms", "base_source", "block_ms", "elapsed_ms"):
             connection.execute(f"ALTER TABLE answers DROP COLUMN {column}")
@@ -305,9 +304,9 @@ def test_what_schema_2_called_volatility_was_per_minute_and_no_answer_to_today_s
         assert opened.recall(SOL_15M, 5) is None
         old = dataclasses.replace(SOL_15M, volatility=Volatility.STD)
         then_ms = before.answered_ms
-        before = dataclasses.replace(before, forecast="naive", asked_ms=then_ms, base_ms=then_ms)
-        assert opened.recall(old, 5) == dataclasses.replace(before, target="volatility std")
-        opened.keep(dataclasses.replace(before, value="0.0015", target=SOL_15M.asked, forecast="naive"))
+        before = before._replace(forecast="naive", asked_ms=then_ms, base_ms=then_ms)
+        assert opened.recall(old, 5) == before._replace(target="volatility std")
+        opened.keep(before._replace(value="0.0015", target=SOL_15M.asked, forecast="naive"))
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
         rows = connection.execute("SELECT height, value, target, forecast FROM answers ORDER BY height").fetchall()
     assert rows == [(5, "0.0015", "volatility std_horizon", "naive"), (6, "0.0004", "volatility rms", "")]
