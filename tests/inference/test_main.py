@@ -17,12 +17,12 @@ import structlog
 from structlog.testing import capture_logs
 
 from core.clock import SystemClock
-from core.config import read_config
 from core.settings import load_settings
+from exchange.server import SimulatedExchange
 from inference.__main__ import _chains_from, _log_unheld, main
 from inference.probe import main as probe
-from market.simulated import SimulatedExchange
-from model.registry import Registry
+from model.registry.versions import Registry
+from node.config_file import read_config
 from tests.fakes import eventually, free_port
 from tests.inference.stand import ETH_10M, publish
 
