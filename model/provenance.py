@@ -2,8 +2,9 @@
 
 import hashlib
 import platform
+from functools import cache
 from importlib.metadata import version
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 from market.klines import COLUMNS, Klines
 from model.artefact import CandlesRead
 
-PACKAGES = ("core", "market", "model")  # what makes a network of klines; the others only call it
+PACKAGES = ("core/**/*.py", "market/**/*.py", "model/**/*.py")  # what makes a network of klines; the others call it
 LIBRARIES = ("birnn-worker", "torch", "onnx", "onnxruntime", "safetensors", "numpy")
 
 
@@ -33,13 +34,23 @@ def candles_read(klines: Klines) -> CandlesRead:
     )
 
 
-def source_sha256() -> str:
-    """sha256 of names and content of the code in PACKAGES as it is installed: equal in a checkout and an image."""
+@cache  # a process runs the code that it loaded, however the files change afterwards
+def source_sha256(*patterns: str) -> str:
+    """sha256 of names and content of source files as they are installed: equal in a checkout and an image.
+
+    Args:
+        patterns: globs below the folder of the packages, such as ``model/**/*.py``; those of PACKAGES if left out.
+    Raises:
+        FileNotFoundError: a pattern matches no file: a digest that left out a part would call other code the same.
+    """
+    root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for package in PACKAGES:
-        for file in sorted(files(package).iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".py"):
-                digest.update(f"{package}/{file.name}\0".encode() + file.read_bytes() + b"\0")
+    for pattern in patterns or PACKAGES:
+        files = sorted(root.glob(pattern))
+        if not files:
+            raise FileNotFoundError(f"no file in {root} matches {pattern!r}, which a digest of the source names")
+        for file in files:
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

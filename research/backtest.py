@@ -5,13 +5,11 @@ clock that says so and a registry of the walk's own; then what the gate made cha
 choose it, until the next date. Row by row is kept what was served, what the newest network said, and the baselines.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version as version_of
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -27,6 +25,7 @@ from model.evaluation import TopicForecasts, forecasts, onnx_network, outputs
 from model.features import Floats32
 from model.forecaster import BiRNNForecaster
 from model.heads import MINUTE, PanelPlan, head_of, training_start_ms
+from model.provenance import source_sha256
 from model.registry import Registry
 from model.windows import build
 from research.baselines import BASELINES
@@ -40,7 +39,7 @@ from updater.settings_file import training_config
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "lightgbm")
 SOURCES = (  # what a forecast depends on; a folder begun with other code is not gone on with
-    "model/*.py",
+    "model/**/*.py",
     "market/klines.py",
     "updater/judging.py",
     "updater/refresh.py",
@@ -86,22 +85,12 @@ def fingerprint(walk: Walk, recording: Recording) -> Fingerprint:
         "quick": walk.quick,
         "klines": dict(recording.digests()),
         "versions": {name: version_of(name) for name in LIBRARIES},
-        "code": _code_digest(),
+        "code": source_sha256(*SOURCES),
     }
 
 
 def _question(topic: Topic) -> str:
     return f"{topic.symbol} {topic.target.value} {topic.horizon} {topic.loss}"
-
-
-@cache  # the report of a walk names the code that it began with
-def _code_digest() -> str:
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for pattern in SOURCES:
-        for path in sorted(root.glob(pattern)):
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def run(walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[StepRecord]:

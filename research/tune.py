@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from core.clock import DAY_MS
 from core.errors import ConfigError
 from core.topic import Topic
 from model.heads import LONGEST_LOOKBACK, PanelPlan, panels_for
+from model.provenance import source_sha256
 from model.training_config import CONFIGS
 from research.data import Recording, recording_of, span_text
 from research.folds import SEARCHED, Fold, folds_of
@@ -33,6 +33,7 @@ from updater.settings_file import FILE, Knobs, settings_in_use, training_config,
 
 STUDY_FILE = "tuning.sqlite3"
 CONFIRM_SEEDS = 2  # on each of the stretches to confirm on: four pairs of trainings in all
+SOURCES = ("model/**/*.py", "research/folds.py", "research/trials.py")  # trials of other code cannot be compared
 LEVEL = 0.05  # chance of adopting what is no better
 
 
@@ -169,7 +170,7 @@ def _task(asked: Asked, plan: PanelPlan, in_use: Knobs, recording: Recording, st
         "seed": asked.seed,
         "base": base,
         "default": asdict(CONFIGS[panel]),
-        "code": _code_digest(),
+        "code": source_sha256(*SOURCES),
     }
     digest = hashlib.sha256(json.dumps(went_in, sort_keys=True).encode()).hexdigest()
     return Task(
@@ -182,17 +183,6 @@ def _task(asked: Asked, plan: PanelPlan, in_use: Knobs, recording: Recording, st
         storage=storage,
         study=f"{panel}-{digest[:12]}",
     )
-
-
-@cache
-def _code_digest() -> str:
-    """Of all that a score depends on: trials of different code cannot be compared. Of files that are changed while this
-    process runs it is that of the first look, which is what runs."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted([*root.glob("model/*.py"), *(root / "research" / f"{name}.py" for name in ("folds", "trials"))]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _folds(study: optuna.Study, asked: Asked, task: Task) -> tuple[Fold, ...]:

@@ -395,6 +395,6 @@ def test_the_builder_is_sent_what_is_installed_and_nothing_else() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     sent = {rule.removeprefix("!").removesuffix("/**") for rule in rules if rule.startswith("!")}
-    packages = set(PYPROJECT["tool"]["setuptools"]["packages"])
+    packages = {name.rstrip("*") for name in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
     assert sent == {"pyproject.toml", "requirements.lock", "README.md", "LICENSE", *packages}
     assert all((ROOT / name).exists() for name in sent)

@@ -29,8 +29,9 @@ def test_commands_and_scripts_exist(page: Path) -> None:
     assert set(re.findall(r"`(?:\.venv/bin/)?birnn ([a-z]+)", text)) <= verbs
     for script in re.findall(r"\b((?:scripts|benchmarks)/[a-z_.]+)\b", text):
         assert (ROOT / script.rstrip(".")).exists(), script
-    for module in re.findall(r"python -m ([a-z]+)(?:\.([a-z_]+))?", text):
-        assert (ROOT / module[0] / f"{module[1] or '__main__'}.py").exists(), module
+    for module in re.findall(r"python -m ([a-z]+(?:\.[a-z_]+)*)", text):
+        path = ROOT.joinpath(*module.split("."))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
@@ -38,7 +39,7 @@ def test_settings_are_spelt_as_they_are_read(page: Path) -> None:
     read = {name.upper() for name in Settings.model_fields}
     read |= set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=[^`]*)?`", page.read_text()))
-    sources = [*(ROOT / "core").glob("*.py"), *(ROOT / "model").glob("*.py"), *(ROOT / "scripts").iterdir()]
+    sources = [*(ROOT / "core").rglob("*.py"), *(ROOT / "model").rglob("*.py"), *(ROOT / "scripts").iterdir()]
     code = "\n".join(path.read_text() for path in sources)
     assert {name for name in named - read if name not in code} == set()
 
