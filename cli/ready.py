@@ -8,14 +8,14 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from admission.criteria import NOT_DEFINED, Criterion, Record, criteria
+from admission.readiness import FILE, Errors, Readiness, Standing, read_admission
+from admission.replay import BLOCK_MS
 from cli.screen import Column, table_of
 from cli.series import read_series
 from core.clock import SECOND_MS, iso
 from core.errors import ConfigError, IncompatibleModel, WorkerError
 from core.topic import Topic, parse_horizon
-from model.admission import NOT_DEFINED, Criterion, Record, criteria
-from model.readiness import FILE, Errors, Readiness, Standing, read_admission
-from model.replay import BLOCK_MS
 from research.words import (
     CRITERIA,
     counted,

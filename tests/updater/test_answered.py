@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.topic import Topic
-from inference.answer import Answer
-from inference.ledger import Ledger
+from ledger.answer_log import Ledger
+from ledger.answers import Answer
 from tests.fakes import START_MS, FakeClock, eventually
 from tests.updater.folder import BTC, ETH
 from updater.answered import ANSWERS, answered_of, block_ms_of
