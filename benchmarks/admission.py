@@ -22,20 +22,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from admission.readiness import SHOWN_MIN, admitted_after, baselines
+from admission.records import looks
+from admission.replay import BLOCK_MS, Epochs, Past, answers, epochs_between, held, past_of
+from admission.stretch_fit import stretched
 from core.clock import DAY_MS, MINUTE_MS
 from core.files import replace_json
 from core.logs import configure_logging
 from core.settings import Objective
 from core.topic import Target, Topic
-from market.klines import Floats, Ints, Klines
+from klines.klines import Floats, Ints, Klines
 from model.heads import panels_for
-from model.readiness import SHOWN_MIN, admitted_after, baselines
-from model.records import looks
-from model.replay import BLOCK_MS, Epochs, Past, answers, epochs_between, held, past_of
-from model.stretch_fit import stretched
 from model.windows import Rows
-from research.backtest import run
-from research.command import Asked, folder_of, moment_of, walk_of
+from research.backtest.backtest import run
+from research.backtest.command import Asked, folder_of, moment_of, walk_of
 from research.data import recording_of
 from updater.progress import progress_of
 

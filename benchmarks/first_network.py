@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 import requests
 
-from core.config import topics_from_config
 from model.heads import panels_for
-from model.registry import Registry
+from model.registry.versions import Registry
+from node.config_file import topics_from_config
 from tests.fakes import free_port
 from updater.state import read_state
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import requests
 
-from core.config import topics_from_config
-from market.simulated import SimulatedExchange
-from market.store import KlineStore
+from exchange.server import SimulatedExchange
+from market.store.kline_store import KlineStore
 from model.heads import HOUR, MINUTE, head_of
-from model.registry import Registry
+from model.registry.versions import Registry
+from node.config_file import topics_from_config
 from tests.fakes import free_port, simulated_environment
 from tests.inference.stand import HEADS, publish
 

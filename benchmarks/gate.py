@@ -23,8 +23,7 @@ from pydantic import JsonValue
 
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
-from market.klines import Floats
-from model.artefact import Artefact
+from klines.klines import Floats
 from model.gate import (
     LEAST_HORIZONS,
     LEVEL,
@@ -36,15 +35,16 @@ from model.gate import (
     scored_from,
     why_demoted,
 )
-from model.hac import student_tail
 from model.heads import panels_for
-from model.registry import Registry
-from model.training import train_panel
+from model.registry.artefact import Artefact
+from model.registry.versions import Registry
+from model.significance import student_tail
+from model.training.fit import train_panel
 from tests.fakes import random_walk_klines
 from tests.noise import SIZES, Noise, Size, ahead, noise_forecasts, promotions, returns
 from updater.judging import judge
-from updater.refresh import artefact_of
-from updater.settings_file import training_config
+from updater.round import artefact_of
+from updater.training_settings import training_config
 
 FAST = (SIZES[1], SIZES[3], SIZES[4])
 

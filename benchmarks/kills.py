@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
 from tests.fakes import free_port, simulated_environment
 
 ROOT = Path(__file__).parents[1]

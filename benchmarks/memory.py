@@ -21,12 +21,12 @@ import numpy as np
 import psutil
 import requests
 
-from benchmarks.fast_clock import FastClock
+from benchmarks.tools.fast_clock import FastClock
 from core.clock import HOUR_MS, MINUTE_MS
-from core.config import topics_from_config
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
 from model.heads import HOUR, MINUTE, head_of, panel_of
-from model.registry import Registry
+from model.registry.versions import Registry
+from node.config_file import topics_from_config
 from tests.fakes import free_port, simulated_environment
 from tests.inference.stand import HEADS, publish
 
@@ -119,7 +119,7 @@ def main() -> None:
             "DELAY_MS": str(round(1000 * CONNECTIONS / (options.answers * options.speed))),
         }
         began = [str(base_ms), repr(began_s), str(options.speed)]
-        command = [sys.executable, "-m", "benchmarks.fast_clock", *began]
+        command = [sys.executable, "-m", "benchmarks.tools.fast_clock", *began]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:

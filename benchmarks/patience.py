@@ -21,7 +21,7 @@ from pathlib import Path
 
 import requests
 
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
 from tests.fakes import free_port, simulated_environment
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.json"

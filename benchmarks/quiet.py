@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import requests
 
-from benchmarks.fast_clock import FastClock
+from benchmarks.tools.fast_clock import FastClock
 from core.clock import DAY_MS, HOUR_MS, iso
-from core.config import topics_from_config
-from model.registry import Registry
+from model.registry.versions import Registry
+from node.config_file import topics_from_config
 from tests.fakes import free_port
 from tests.updater.folder import TINY
 from tests.watch import ROOT, STRACE, Watch

@@ -28,12 +28,12 @@ from pathlib import Path
 import psutil
 import requests
 
-from core.config import topics_from_config
 from core.settings import load_settings
 from core.topic import CatalogueTopic
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
 from model.heads import MINUTE, panels_for
-from model.registry import Registry
+from model.registry.versions import Registry
+from node.config_file import topics_from_config
 from tests.catalogue import scalar_topics, write_configs
 from tests.fakes import free_port, simulated_environment
 
@@ -235,8 +235,8 @@ def main() -> None:
         other = Asked(name="per request", url=f"http://127.0.0.1:{other_port}", paths=("/inference/ETH",))
         with (
             running(["-m", "inference"], environment, log) as process,
-            running(["-m", "benchmarks.empty_route", str(empty_port)], environment, log),
-            running(["-m", "benchmarks.per_request", str(other_port), exchange.url], environment, log),
+            running(["-m", "benchmarks.tools.empty_route", str(empty_port)], environment, log),
+            running(["-m", "benchmarks.studies.per_request", str(other_port), exchange.url], environment, log),
         ):
             for url in (f"{ours.url}/readyz", f"{empty.url}/", f"{other.url}/inference/ETH"):
                 wait_for(url)

@@ -19,9 +19,9 @@ from core.clock import SystemClock
 from core.files import replace_json
 from core.logs import configure_logging
 from core.topic import Target, Topic
-from research.backtest import run
-from research.command import Asked, folder_of, introduction, walk_of
-from research.report import HTML_FILE, write_report
+from research.backtest.backtest import run
+from research.backtest.command import Asked, folder_of, introduction, walk_of
+from research.report.report import HTML_FILE, write_report
 from updater.progress import progress_of
 
 TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"

@@ -15,14 +15,14 @@ from cli.screen import Column, table_of
 from cli.status import endpoint_report, headline, status_report
 from cli.verbs import EXAMPLE_CONFIG
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
-from core.config import read_config
 from core.errors import ConfigError, WorkerError
 from core.settings import Settings, settings_warnings
 from core.topic import Topic
 from inference.probe import look
-from market.klines import INTERVALS
-from market.quality import Aside
-from market.venues import venue_from
+from klines.klines import INTERVALS
+from klines.quality import Aside
+from market.build import venue_from
+from node.config_file import read_config
 from updater.service import LEAST_FREE_MB
 
 State = Literal["well", "warning", "wrong", "not looked at"]

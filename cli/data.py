@@ -19,23 +19,23 @@ from cli.place import is_tape, place_of
 from cli.screen import ROOMY, Column, JsonOption, print_json, say, screen, table_of
 from cli.verbs import ConfigOption, DataOption, one_line_errors, settings_from, topics_as_far_as_known
 from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
-from core.config import topics_from_config
 from core.data_folder import only_updater
 from core.errors import SYMBOL_SETTING, ConfigError, MalformedKlines, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, Settings
-from market.klines import INTERVALS, interval_name
+from klines.klines import INTERVALS, interval_name
+from node.config_file import topics_from_config
 
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from types import FrameType
 
-    from market.comparison import Heard, Tally
-    from market.exchange_files import KlineFile
-    from market.klines import Klines, Span
-    from market.provider import Venue
-    from market.quality import RefusedRow
-    from market.store import KlineStore
-    from market.sync import SyncReport
+    from klines.klines import Klines, Span
+    from klines.quality import RefusedRow
+    from market.store.comparison import Heard, Tally
+    from market.store.kline_store import KlineStore
+    from market.store.sync import SyncReport
+    from market.store.table_files import KlineFile
+    from market.venue import Venue
     from model.heads import PanelPlan
 
 data_app = typer.Typer(no_args_is_help=True, help="The stored klines: sync, verify, gaps, export, import, trim.")
@@ -86,7 +86,7 @@ def _moment(ms: int) -> str:
 
 def _store(data_dir: Path | None) -> "KlineStore":
     """The store of the market in use."""
-    from market.store import KlineStore  # noqa: PLC0415
+    from market.store.kline_store import KlineStore  # noqa: PLC0415
 
     settings = settings_from(data_dir=data_dir)
     place = place_of(settings)
@@ -245,9 +245,9 @@ def _wanted(
 
 def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int) -> "list[SyncReport]":
     """Sync, as the only updater of the folder."""
-    from market.store import KlineStore  # noqa: PLC0415
-    from market.sync import failed_in, sync_all  # noqa: PLC0415
-    from market.venues import market_from, write_standing  # noqa: PLC0415
+    from market.build import market_from, write_standing  # noqa: PLC0415
+    from market.store.kline_store import KlineStore  # noqa: PLC0415
+    from market.store.sync import failed_in, sync_all  # noqa: PLC0415
     from updater.progress import progress_of  # noqa: PLC0415
     from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew  # noqa: PLC0415
 
@@ -379,7 +379,7 @@ def _compare_days(
     data_dir: Path | None, store: "KlineStore", wanted: Sequence[Series]
 ) -> tuple[list[tuple[Series, "Sequence[Span]"]], list[str]]:
     """The days of each series whose candles are not those of a venue, and a line for each series."""
-    from market.comparison import days_say  # noqa: PLC0415
+    from market.store.comparison import days_say  # noqa: PLC0415
 
     def ask(venues: "Sequence[Venue]", _: str) -> "Iterator[Heard]":
         return (days_say(venues, one[0], store.read(*one, 0, 2**62)) for one in wanted)
@@ -445,7 +445,7 @@ def export(
     data_dir: DataOption = None,
 ) -> None:
     """Write stored klines to a file for other programs."""
-    from market.exchange_files import ending_of, write_klines  # noqa: PLC0415
+    from market.store.table_files import ending_of, write_klines  # noqa: PLC0415
 
     ending_of(out)
     start_ms, end_ms = _day_ms(start, "--start"), _day_ms(end, "--end")
@@ -486,10 +486,10 @@ def import_files(
 
     Known is what is stored and what a venue has. Where one of the files cannot be used, none is taken.
     """
-    from market.comparison import Tally, completed, overlap_fault, tally  # noqa: PLC0415
-    from market.exchange_files import ending_of, read_klines  # noqa: PLC0415
-    from market.klines import Klines  # noqa: PLC0415
-    from market.quality import Aside, check_unit  # noqa: PLC0415
+    from klines.klines import Klines  # noqa: PLC0415
+    from klines.quality import Aside, check_unit  # noqa: PLC0415
+    from market.store.comparison import Tally, completed, overlap_fault, tally  # noqa: PLC0415
+    from market.store.table_files import ending_of, read_klines  # noqa: PLC0415
 
     store, interval_ms, now_ms = _store(data_dir), _interval_ms(interval), SystemClock().now_ms()
     for path in files:
@@ -551,7 +551,7 @@ def _force(store: "KlineStore") -> str:
 
 def _check_names(named: Iterable[tuple[str, str]], symbol: str, interval_ms: int) -> None:
     """Raises ConfigError where a name plainly says another series."""
-    from market.comparison import name_fault  # noqa: PLC0415
+    from market.store.comparison import name_fault  # noqa: PLC0415
 
     for what, name in named:
         if fault := name_fault(name, symbol, interval_ms):
@@ -561,7 +561,7 @@ def _check_names(named: Iterable[tuple[str, str]], symbol: str, interval_ms: int
 
 def _check_content(path: Path, found: "KlineFile", symbol: str, interval_ms: int) -> None:
     """Raises ConfigError where a file plainly says inside that it holds another series."""
-    from market.comparison import column_fault  # noqa: PLC0415
+    from market.store.comparison import column_fault  # noqa: PLC0415
 
     _check_names([(f"{path}: {found.member} in it", found.member)], symbol, interval_ms)
     asked = f"{symbol} in {interval_name(interval_ms)}"
@@ -577,8 +577,8 @@ def _ask_about(
     Raises:
         MalformedKlines: it has others.
     """
-    from market.comparison import ASKED_ROWS, LEAST_ASKED_ROWS, Heard, venues_say  # noqa: PLC0415
-    from market.month_files import not_in  # noqa: PLC0415
+    from market.store.comparison import ASKED_ROWS, LEAST_ASKED_ROWS, Heard, venues_say  # noqa: PLC0415
+    from market.store.month_file import not_in  # noqa: PLC0415
 
     rows = max(LEAST_ASKED_ROWS, ASKED_ROWS // len(taken))
     asked = []
@@ -607,8 +607,8 @@ def _answers_in_time(
     data_dir: Path | None, symbol: str, ask: "Callable[[Sequence[Venue], str], Iterator[Heard]]"
 ) -> "list[Heard]":
     """As many answers of the folder's market, real or simulated, as come within ``VENUE_WAIT_S``."""
-    from market.comparison import Heard  # noqa: PLC0415
-    from market.venues import market_from  # noqa: PLC0415
+    from market.build import market_from  # noqa: PLC0415
+    from market.store.comparison import Heard  # noqa: PLC0415
 
     heard: list[Heard] = []
     with ExitStack() as stack:

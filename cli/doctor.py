@@ -13,13 +13,13 @@ from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
 from core.settings import VENUES, Market, Settings
 from core.topic import Topic, split_symbol
-from market.hosts import HostState
-from market.klines import Klines
-from market.level import level_ratio
+from klines.klines import Klines
+from klines.quality import Aside
+from market.build import venue_from
+from market.failover.level import level_ratio
+from market.http.client import HostState
 from market.listings import asked_pairs
-from market.provider import Price, Venue
-from market.quality import Aside
-from market.venues import venue_from
+from market.venue import Price, Venue
 
 TIMEOUT_S = 5.0
 MINUTES = 60  # of candles asked of each, to compare levels by

@@ -39,13 +39,13 @@ from cli.verbs import (
     topics_as_far_as_known,
 )
 from core.clock import SystemClock
-from core.config import read_config, topics_from_config
 from core.errors import ConfigError, WorkerError
-from core.listener import listen, url_of
 from core.logs import configure_logging
+from core.process.listener import listen, url_of
 from core.settings import Market, Settings
 from core.topic import CLASSIFICATION, PROXIES, Topic, catalogue, default_symbol
 from inference.probe import look, some_ready
+from node.config_file import read_config, topics_from_config
 
 # Verbs import what they need themselves: a shell that completes a word waits for the imports of this file.
 app = typer.Typer(cls=OneLineGroup, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -104,7 +104,7 @@ def run(
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
     from cli.freshness import Watch, status_line  # noqa: PLC0415
-    from core.supervisor import Child, Supervisor  # noqa: PLC0415
+    from core.process.supervisor import Child, Supervisor  # noqa: PLC0415
     from door.holder import arguments as door_arguments  # noqa: PLC0415
 
     notes: list[str] = []
@@ -217,8 +217,8 @@ def backtest(
     as_json: JsonOption = False,
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
-    from research.backtest import STEP  # noqa: PLC0415
-    from research.command import (  # noqa: PLC0415
+    from research.backtest.backtest import STEP  # noqa: PLC0415
+    from research.backtest.command import (  # noqa: PLC0415
         Asked,
         chosen_topics,
         folder_of,
@@ -226,9 +226,9 @@ def backtest(
         walk_and_report,
         walk_of,
     )
-    from research.report import JSON_FILE  # noqa: PLC0415
+    from research.report.report import JSON_FILE  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
-    from updater.settings_file import settings_file  # noqa: PLC0415
+    from updater.training_settings import settings_file  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     place = place_of(settings_from(data_dir=data_dir))
@@ -297,9 +297,9 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search for better training settings on past klines; the updater reads what is adopted. Resumable."""
-    from research.command import chosen_topics, moment_of  # noqa: PLC0415
-    from research.tune import Asked, tuned  # noqa: PLC0415
-    from research.tune_tables import as_plain, tables  # noqa: PLC0415
+    from research.backtest.command import chosen_topics, moment_of  # noqa: PLC0415
+    from research.tune.tables import as_plain, tables  # noqa: PLC0415
+    from research.tune.tune import Asked, tuned  # noqa: PLC0415
     from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
@@ -524,8 +524,8 @@ def topics(
 
 def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> list[tuple[str, str]]:
     """What the venues' own lists say against configured symbols; nothing where no venue can be asked from here."""
+    from market.build import market_from  # noqa: PLC0415
     from market.listings import asked_pairs  # noqa: PLC0415
-    from market.venues import market_from  # noqa: PLC0415
 
     try:
         clock, wait_s = SystemClock(), LISTING_PATIENCE_S

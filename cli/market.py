@@ -16,15 +16,15 @@ from cli.place import Place, place_of, said_market, tape_folder, try_folders
 from cli.screen import say
 from cli.verbs import or_example
 from core.clock import SystemClock
-from core.config import topics_from_config
 from core.errors import ConfigError, MarketUnavailable
 from core.logs import readable
-from core.processes import RUN, child_command
+from core.process.commands import RUN, child_command
 from core.settings import Market, Settings, load_settings
+from node.config_file import topics_from_config
 
 VENUE_PATIENCE_S = 3.0
 EXCHANGE_PATIENCE_S = 30.0
-EXCHANGE = "market.simulated"
+EXCHANGE = "exchange"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
         return MarketChoice(
             market=Market.SIMULATED, sentence=f"market: SIMULATED (MARKET=simulated); {_prices(replay)}"
         )
-    from market.venues import market_from  # noqa: PLC0415  (the line that refuses a second run is not to wait for it)
+    from market.build import market_from  # noqa: PLC0415  (the line that refuses a second run is not to wait for it)
 
     real = settings.model_copy(update={"market": Market.BINANCE})
     venues = market_from(real, SystemClock(), topics=()).venues  # asked whether they answer, and for no symbol
@@ -75,7 +75,7 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
 def _prices(replay: Path | None) -> str:
     if replay is None:
         return "prices are invented"
-    from market.recording import recorded_days  # noqa: PLC0415 -- polars, for a replay alone
+    from market.store.recording import recorded_days  # noqa: PLC0415 -- polars, for a replay alone
 
     return f"replayed: real klines of {recorded_days(replay)} from {replay}, moved to now"
 

@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from admission.criteria import NOT_DEFINED, Criterion, Record, criteria
+from admission.readiness import FILE, Readiness, Standing, read_admission
 from cli.screen import Column, table_of
 from cli.series import read_series
 from core.clock import iso
 from core.errors import ConfigError, IncompatibleModel, WorkerError
 from core.topic import Topic, parse_horizon
-from model.admission import NOT_DEFINED, Criterion, Record, criteria
-from model.readiness import FILE, Readiness, Standing, read_admission
 from research.words import CRITERIA, counted, criteria_words, days_words, number_text, percent_text, standing_words
 
 GOOD, BAD = "green", "red"

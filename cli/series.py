@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from admission.criteria import Record
 from core.errors import ConfigError
-from model.admission import Record
 
 COLUMNS = ("true", "pred", "gap")
 HEADER = ",".join(COLUMNS)

@@ -9,6 +9,7 @@ import requests
 from rich.console import RenderableType
 from rich.text import Text
 
+from admission.readiness import read_admission
 from cli.place import endpoint_of, place_of
 from cli.ready import admission_words, in_order
 from cli.screen import INDENT, Column, table_of
@@ -17,8 +18,7 @@ from core.errors import IncompatibleModel, WorkerError
 from core.logs import short_version
 from core.settings import Settings
 from model.forecaster import ADDS_NOTHING
-from model.readiness import read_admission
-from model.registry import Registry
+from model.registry.versions import Registry
 from research.words import p_text
 from updater.progress import duration
 from updater.state import read_state, retry_after_min

@@ -16,11 +16,11 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from cli.screen import json_alone, say
-from core.config import topics_from_config
 from core.errors import ConfigError, WorkerError
 from core.files import DISK_REFUSES
 from core.settings import Settings, in_words, load_settings, settings_warnings
 from core.topic import Topic
+from node.config_file import topics_from_config
 
 EXAMPLE_CONFIG = Path("config.example.json")
 NOT_FOR_SERVING = (

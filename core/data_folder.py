@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.errors import ConfigError, WorkerError
 from core.files import DISK_REFUSES
-from core.processes import is_ending, lock_holder, try_lock
+from core.process.commands import is_ending, lock_holder, try_lock
 
 ENDING_PATIENCE_S = 6.0  # a run that is told to end, and the children of a killed one, end within five seconds
 POLL_S = 0.1

@@ -8,9 +8,9 @@ import os
 import sys
 
 from core.errors import ConfigError
-from core.listener import hand_over, handed_over, listen
+from core.process.listener import hand_over, handed_over, listen
+from core.process.supervisor import CONFIG_EXIT
 from core.settings import load_settings
-from core.supervisor import CONFIG_EXIT
 from door.holder import arguments
 
 

@@ -16,8 +16,8 @@ from contextlib import suppress
 from typing import Any
 
 from core.clock import SystemClock, iso
-from core.listener import BACKLOG, handed_over, local_address
-from core.supervisor import Child, Supervisor
+from core.process.listener import BACKLOG, handed_over, local_address
+from core.process.supervisor import Child, Supervisor
 
 LEAST_PATIENCE_S = 5.0
 STOP_S = 3.0  # for inference to end; ``birnn run`` gives the door half a second more

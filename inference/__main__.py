@@ -15,34 +15,34 @@ import uvicorn
 
 from chain.follower import Follower
 from core.clock import HOUR_MS, SECOND_MS, Clock, CorrectedClock, SystemClock
-from core.config import Config, read_config
 from core.errors import ConfigError
 from core.files import DISK_REFUSES
-from core.listener import handed_over, listen
 from core.logs import configure_logging
-from core.node_rules import starts_in_turn
-from core.processes import RUN, say_ready
+from core.process.commands import RUN, say_ready
+from core.process.listener import handed_over, listen
 from core.settings import AUTO_WAIT, Market, Settings, load_settings, settings_warnings
 from core.topic import Target, Topic
 from inference.app import GATHER_LINES_S, create_app, create_server, write_lines
 from inference.base import Bases
-from inference.drain import Drain
-from inference.heap import keep_heap_whole
 from inference.holds import Holds, raise_file_limit
-from inference.ledger import Ledger
+from inference.memory import keep_heap_whole
 from inference.metrics import Metrics
-from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
 from inference.stretches import Stretches
+from inference.topic_state import Limits
 from inference.waits import Waits
-from market.failover import Failover
+from ledger.answer_log import Ledger
+from ledger.background_writer import Drain
+from market.build import market_from, venue_from
+from market.failover.failover import Failover
 from market.listings import Listings
-from market.live import LiveMarket
-from market.stream import stream_from
-from market.tail import read_tail
-from market.truth_feed import TruthFeed
-from market.venues import market_from, venue_from
-from model.registry import Registry
+from market.live.live_market import LiveMarket
+from market.live.truth_ratio import TruthFeed
+from market.store.warm_start import read_tail
+from market.venues.binance.stream import stream_from
+from model.registry.versions import Registry
+from node.config_file import Config, read_config
+from node.rules import starts_in_turn
 
 WRONG_CONFIG = 2  # exit status
 # Fresh data soon or not at all: a request that hangs is given up, and the next one is a second away.

@@ -24,17 +24,17 @@ from starlette.types import Receive, Scope, Send
 
 from core.clock import SECOND_MS, iso
 from core.errors import StaleKlines, WorkerError
-from core.listener import BACKLOG
+from core.process.listener import BACKLOG
 from core.topic import Target, Topic
-from inference.answer import Answer
 from inference.base import Asked
-from inference.drain import Drain
 from inference.holds import Gone, Holds, Reason
-from inference.ledger import READ_S, Ledger, silent
 from inference.metrics import Metrics
 from inference.question import BadQuestion, asker, network_name, refuse_misspelt, whole_number
 from inference.service import InferenceService
 from inference.waits import TooEarly
+from ledger.answer_log import READ_S, Ledger, silent
+from ledger.answers import Answer
+from ledger.background_writer import Drain
 from model.forecaster import NAIVE, NETWORK
 
 GATHER_LINES_S = 0.1  # log lines are written in batches, so that a burst of questions is not slowed by each line

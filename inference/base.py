@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 
 from chain.follower import Block
 from core.clock import MINUTE_MS, SECOND_MS, iso
-from core.dry_run import NEW_MS, block_time_ms
 from core.errors import StaleKlines
 from core.settings import BaseRule
 from core.topic import Topic
+from node.dry_run_heights import NEW_MS, block_time_ms
 
 AWAITED_BLOCKS, AWAITED_MS = 3, 3 * SECOND_MS  # a height so little above the newest is waited for, but not for long
 OLDEST_MS = 10 * MINUTE_MS  # before the answer; an older base is not the base of this question

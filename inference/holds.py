@@ -14,8 +14,8 @@ from enum import StrEnum
 from starlette.types import Receive
 
 from core.topic import Topic
-from inference.answer import Answer
 from inference.service import InferenceService
+from ledger.answers import Answer
 
 MOST_HELD = 2_000
 BEAT_S = 0.02

@@ -11,12 +11,12 @@ from prometheus_client.registry import Collector
 
 from core.files import existing
 from core.topic import Topic
-from inference.answer import Answer
 from inference.holds import Holds, Reason
 from inference.question import NODE
 from inference.service import InferenceService
-from market.failover import Failover
-from market.live import LiveMarket
+from ledger.answers import Answer
+from market.failover.failover import Failover
+from market.live.live_market import LiveMarket
 
 TOPIC_LABELS = ("network", "topic")  # chain id, empty when the config does not say; and topic id
 LATENCY_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)

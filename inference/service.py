@@ -8,26 +8,24 @@ from typing import Protocol
 import structlog
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
-from core.decimals import decimal_text
-from core.dry_run import BLOCK_MS, epoch_blocks
 from core.errors import StaleKlines, UnusableForecast, WorkerError
 from core.seldom import Seldom
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
-from inference.answer import Answer
 from inference.base import ASKED_ONLY, Asked, Base, Bases, BaseSource
 from inference.champions import NOTHING as NONE_CHOSEN
 from inference.champions import Champions, Chosen
-from inference.heap import give_back_heap
-from inference.ledger import Ledger
-from inference.outlook import CLOCK_SET_BACK, Limits, Made, Outlook
+from inference.memory import give_back_heap
 from inference.question import NODE, Questions
 from inference.stretches import Stretches, starts
+from inference.topic_state import CLOCK_SET_BACK, Limits, Made, Outlook
 from inference.waits import NO_WAITS, Waits
-from market.basis import Ratio
-from market.klines import Klines
+from klines.klines import Klines
+from ledger.answer_log import Ledger
+from ledger.answers import Answer
 from market.listings import Listings
-from market.provider import Opening, Price
+from market.price_ratio import Ratio
+from market.venue import Opening, Price
 from model.features import rows_needed
 from model.forecaster import (
     ADDS_NOTHING,
@@ -46,8 +44,10 @@ from model.forecaster import (
 )
 from model.heads import LONGEST_LOOKBACK, Head, head_of, panel_of, panels_for
 from model.known import NOTHING, Known
-from model.registry import Registry
+from model.registry.versions import Registry
 from model.stretch import NONE
+from node.decimals import decimal_text
+from node.dry_run_heights import BLOCK_MS, epoch_blocks
 
 OPENING_ROWS = 180  # minutes kept of a symbol that is forecast from longer candles
 CANDLE_AWAITED_MS = 5 * SECOND_MS  # a base's candle that is late

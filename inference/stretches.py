@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from admission.readiness import FILE, read_admission
 from core.clock import DAY_MS, MINUTE_MS
 from core.errors import IncompatibleModel
 from core.seldom import Seldom
 from core.settings import Objective
 from core.topic import Target, Topic
-from market.klines import Klines
+from klines.klines import Klines
 from model.forecaster import Start
 from model.heads import Head, realised_volatility
 from model.known import Known
-from model.readiness import FILE, read_admission
 from model.stretch import NONE, Stretch, before_data, objective_of
 
 NEWEST_STARTS = 15  # whole minutes; a base is ten minutes old at most

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from core.clock import SECOND_MS, iso
-from core.dry_run import BLOCK_MS, epoch_blocks, window_blocks
 from core.settings import AUTO_WAIT, LONGEST_WAIT_S, wait_s
 from core.topic import Topic
 from inference.base import SURE, Base, BaseSource, Chain
+from node.dry_run_heights import BLOCK_MS, epoch_blocks, window_blocks
 
 LANDING_BLOCKS, LANDING_MS = 3, 15 * SECOND_MS  # from an answer to its place in a block: three blocks, at least so long
 WINDOW_AWAITED_MS = 3 * SECOND_MS  # for the chain to tell when a window ends

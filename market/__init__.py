@@ -1,1 +1,1 @@
-"""What the market did: klines, the Binance client, the kline store, the simulated exchange."""
+"""What the market did: the venues, their newest candles and prices, and the klines on disk."""

@@ -12,7 +12,7 @@ import structlog
 
 from core.errors import MarketUnavailable, UnknownSymbol, WorkerError
 from core.topic import DOLLARS, Topic, bases_of
-from market.provider import Listing, Venue
+from market.venue import Listing, Venue
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0  # before venues that could not be asked are asked again
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from core.errors import ConfigError, IncompatibleModel
-from market.klines import Floats, Ints
+from klines.klines import Floats, Ints
 from model.features import FLAT, Floats32, decoded
-from model.hac import mean_over_time
 from model.heads import Head, Kind
 from model.losses import loss
+from model.significance import mean_over_time
 from model.windows import Rows, Windows
 
 CAUTION = 1.0  # standard errors of the loss saved at which nothing is believed; an edge of two keeps three quarters

@@ -8,7 +8,7 @@ import onnxruntime
 
 from core.errors import UnusableForecast
 from core.topic import Target, Topic
-from market.klines import Floats, Ints
+from klines.klines import Floats, Ints
 from model.calibration import Calibration
 from model.features import FLAT, Bools, Floats32, decoded
 from model.heads import Head, head_of

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from market.klines import Floats, Ints, Klines
+from klines.klines import Floats, Ints, Klines
 from model.heads import Head, Panel, candle_returns, decode, rolling_sum
 
 FEATURE_VERSION = 2

@@ -16,8 +16,7 @@ import onnxruntime
 from core.clock import MINUTE_MS, iso
 from core.errors import ConfigError, IncompatibleModel, StaleKlines, UnusableForecast
 from core.topic import Target, Topic
-from market.klines import Klines
-from model.artefact import Artefact, Manifest, read_artefact
+from klines.klines import Klines
 from model.calibration import Calibration
 from model.features import (
     FEATURE_VERSION,
@@ -50,6 +49,7 @@ from model.heads import (
     volatility_of,
 )
 from model.known import NOTHING, Known, whole_return, whole_volatility
+from model.registry.artefact import Artefact, Manifest, read_artefact
 from model.stretch import NONE, Stretch, stretched_price, stretched_return, stretched_volatility
 
 PERSISTENCE = "persistence"  # the version of the naive forecast

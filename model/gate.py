@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from market.klines import Floats, Ints
+from klines.klines import Floats, Ints
 from model.evaluation import TopicForecasts
 from model.forecaster import ADDS_NOTHING
-from model.hac import mean_over_time
 from model.heads import Head, head_of
+from model.significance import mean_over_time
 
 LEVEL = 0.05  # a difference that chance makes as large as this often or more is none
 KINDNESS = 3.0  # of Student's t to forecasts made from the past, which pass on a random walk too often
@@ -28,7 +28,7 @@ TOLERANCE = 1e-9  # relative: equal losses may differ in the last digits
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """The losses of one forecaster against another's on the same rows, after Diebold and Mariano, J. Business &
-    Economic Statistics 13(3), 1995, with the standard error and the small-sample distribution of ``model.hac``."""
+    Economic Statistics 13(3), 1995, with the standard error and small-sample distribution of ``model.significance``."""
 
     rows: int
     mean: float  # its loss less the other's, in the unit of the loss; NaN without rows or where a loss is not finite

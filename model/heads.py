@@ -13,7 +13,7 @@ import numpy as np
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.topic import LONGEST_MINUTE_HORIZON_MIN, LOSS_NAMES, Target, Topic, horizon_text
-from market.klines import Floats, Klines
+from klines.klines import Floats, Klines
 
 LEADER = "BTCUSDT"  # the symbol whose features stand beside every symbol's own
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.clock import MINUTE_MS
-from market.klines import Floats, Ints
+from klines.klines import Floats, Ints
 from model.heads import Kind
 
 Number = float | Floats

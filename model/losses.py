@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from core.errors import ConfigError
-from market.klines import Floats
+from klines.klines import Floats
 
 Loss = Callable[[Floats, Floats, float], Floats]
 

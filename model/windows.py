@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from core.clock import iso
 from core.errors import TrainingFailed
-from market.klines import Floats, Ints, Klines
+from klines.klines import Floats, Ints, Klines
 from model.features import Bools, Floats32, compute, describe
 from model.heads import LEADER, PanelPlan, encode, naive, truth
 

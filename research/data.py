@@ -7,9 +7,9 @@ from pathlib import Path
 
 from core.clock import iso
 from core.errors import ConfigError
-from market.klines import COLUMNS, Klines, interval_name
-from market.recording import load_recording
-from market.store import KlineStore
+from klines.klines import COLUMNS, Klines, interval_name
+from market.store.kline_store import KlineStore
+from market.store.recording import load_recording
 from model.heads import PanelPlan
 from research.words import simulated_words
 

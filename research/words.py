@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from model.readiness import Standing
+from admission.readiness import Standing
 
 SIMULATED_FOLDER, REPLAY = "simulated", "replay-"  # where the simulated exchange's klines lie, and how a replay's begin
 NAIVE_WORDS = "naive: the network adds nothing"  # of a forecast that is equal to the naive one

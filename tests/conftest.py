@@ -7,7 +7,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
 from tests.inference.stand import RunningClock
 
 # No deadline per example: a busy machine is no failure. Derandomised: a red run can be run again.
@@ -48,7 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The folders with the longest tests come first: no process is left with one of these when the others are done."""
     longest = ["e2e", "updater", "research"]
     order = {folder: number for number, folder in enumerate(longest)}
-    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: min(order.get(part, len(order)) for part in item.path.parts[len(tests.parts) :]))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from core.clock import MINUTE_MS
-from market.klines import Floats, Klines
-from market.simulated import SimulatedExchange
-from model.artefact import Origin
+from exchange.server import SimulatedExchange
+from klines.klines import Floats, Klines
+from model.registry.artefact import Origin
 
 START_MS = 1_700_006_400_000  # 2023-11-15 00:00 UTC
 NO_ORIGIN = Origin(klines={}, topics={}, source_sha256="0" * 64, machine="none")  # of a network nobody trained

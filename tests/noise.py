@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from core.clock import HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
-from market.klines import Floats
+from klines.klines import Floats
 from model.evaluation import TopicForecasts
 from model.gate import LEAST_HORIZONS, judge_topics
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from admission.replay import row_of
 from benchmarks.admission import known_minutes, nonces_between, topic_of, waited
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target
-from model.replay import row_of
 from tests.fakes import random_walk_klines
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import structlog
 
 from core.clock import Clock
-from core.config import topics_from_config
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, load_settings
+from node.config_file import topics_from_config
 from updater.progress import show_cursor_again
 from updater.schedule import Schedule, cron_trigger
 from updater.service import open_updater

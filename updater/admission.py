@@ -10,22 +10,22 @@ from dataclasses import replace
 
 import structlog
 
+from admission.readiness import Readiness, read_admission, readiness, write_admission
+from admission.replay import BLOCK_MS, held
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock
-from core.dry_run import window_blocks
 from core.errors import IncompatibleModel, UnusableForecast
-from core.processes import RUN
+from core.process.commands import RUN
 from core.settings import AUTO_WAIT, LONGEST_WAIT_S, Settings, wait_s
 from core.topic import Topic
-from market.klines import Floats, Ints, Klines
-from market.store import KlineStore
+from klines.klines import Floats, Ints, Klines
+from market.store.kline_store import KlineStore
 from model.calibration import Calibration
 from model.evaluation import forecasts, onnx_network, outputs
 from model.heads import Head, PanelPlan
-from model.readiness import Readiness, read_admission, readiness, write_admission
-from model.registry import Champion, Registry, check
-from model.replay import BLOCK_MS, held
+from model.registry.versions import Champion, Registry, check
 from model.stretch import objective_of
 from model.windows import build
+from node.dry_run_heights import window_blocks
 
 REPLAYED_DAYS = 90
 ASKED_DAYS = 14  # of the newest candles, at most, a network is asked about: two minutes on one core for ten symbols

@@ -16,16 +16,16 @@ import structlog
 from core.clock import HOUR_MS
 from core.errors import IncompatibleModel, UnusableForecast
 from core.topic import Topic
-from market.klines import Floats
-from model.artefact import Artefact
+from klines.klines import Floats
 from model.calibration import Calibration
 from model.evaluation import TopicForecasts, forecasts, onnx_network, outputs
 from model.features import Floats32
 from model.forecaster import ADDS_NOTHING, MOST_MOVED, BiRNNForecaster
 from model.gate import SCORED_TICKS, Decision, compare, judge_topics, scored_from, why_demoted
 from model.heads import Head, Kind, head_of
-from model.registry import Champion, Registry, check
-from model.training import TrainedPanel
+from model.registry.artefact import Artefact
+from model.registry.versions import Champion, Registry, check
+from model.training.fit import TrainedPanel
 from model.windows import Rows, Split, Windows, spread
 from updater.state import Verdict
 

@@ -19,8 +19,8 @@ from apscheduler.triggers.cron import CronTrigger
 
 from core.clock import iso
 from core.errors import ConfigError
-from updater.process import Stopped
 from updater.state import PanelState, StateFile
+from updater.training_process import Stopped
 
 SYNC_EVERY_MIN = 5
 MOST_JITTER_S = 300.0

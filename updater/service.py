@@ -16,21 +16,21 @@ from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerEr
 from core.files import disk_refusal
 from core.settings import Market, Settings
 from core.topic import Topic
-from market.failover import Failover
-from market.klines import interval_name
+from klines.klines import interval_name
+from market.build import market_from, write_standing
+from market.failover.failover import Failover
 from market.listings import Listings
-from market.provider import MarketData
-from market.store import END_OF_TIME_MS, KlineStore
-from market.sync import failed_in, sync_all
-from market.venues import market_from, write_standing
+from market.store.kline_store import END_OF_TIME_MS, KlineStore
+from market.store.sync import failed_in, sync_all
+from market.venue import MarketData
 from model.forecaster import BiRNNForecaster
 from model.heads import LEADER, MINUTE, PANELS, PanelPlan, head_of, klines_kept_from_ms, panels_for, training_start_ms
-from model.registry import Champion, Registry, check
+from model.registry.versions import Champion, Registry, check
 from updater.admission import REPLAYED_DAYS, refresh_admission
-from updater.process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.progress import Pace, progress_of
-from updater.settings_file import settings_file, settings_in_use
 from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFile, Verdict
+from updater.training_process import TIME_LIMIT_S, Job, Stopped, run_training
+from updater.training_settings import settings_file, settings_in_use
 
 LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
 LISTINGS_WAIT_S = 5.0  # a venue that is away holds up no training

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import structlog
 
 from core.clock import SystemClock
-from core.config import topics_from_config
 from core.errors import ConfigError
 from core.logs import configure_logging
 from core.settings import Market, load_settings
+from node.config_file import topics_from_config
 from worker.dry_run import DryRunNode
 
 STOP_PATIENCE_S = 0.5

@@ -1,6 +1,6 @@
 """A node that asks as the official one does and logs what it would submit. It never signs and never sends.
 
-Without a chain the heights are those of ``core.dry_run``.
+Without a chain the heights are those of ``node.dry_run_heights``.
 """
 
 import threading
@@ -14,10 +14,10 @@ import requests
 import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock
-from core.dry_run import BLOCK_MS, block_height, epoch_blocks, epoch_start, window_blocks
 from core.errors import UnusableForecast
 from core.topic import Topic
-from worker.node import inference_url, submission
+from node.dry_run_heights import BLOCK_MS, block_height, epoch_blocks, epoch_start, window_blocks
+from node.endpoint import inference_url, submission
 
 RETRY_S = 5.0
 TIMEOUT_S = 300.0  # longer than an answer is ever held; the official node waits without end

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
-from market.exchange_files import read_klines, write_klines
-from market.klines import COLUMNS, PRICE_COLUMNS, Klines
-from market.simulated import SimulatedExchange
-from market.store import KlineStore
+from exchange.server import SimulatedExchange
+from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
+from market.store.kline_store import KlineStore
+from market.store.table_files import read_klines, write_klines
 from model.heads import BACKTEST_DAYS, MINUTE, training_start_ms
-from research.walk import SPAN_DAYS
+from research.backtest.walk import SPAN_DAYS
 from tests.fakes import START_MS, eventually, random_walk_klines
 from tests.market.venue import Answer
 from tests.market.venue import Venue as LoopbackVenue

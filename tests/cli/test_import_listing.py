@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from core.clock import MINUTE_MS
-from market.exchange_files import write_klines
-from market.klines import PRICE_COLUMNS, Klines
-from market.store import KlineStore
+from klines.klines import PRICE_COLUMNS, Klines
+from market.store.kline_store import KlineStore
+from market.store.table_files import write_klines
 from tests.cli.test_data import ETH, data
 from tests.fakes import random_walk_klines
 

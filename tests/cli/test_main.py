@@ -22,10 +22,10 @@ from cli.screen import folded, say, show_parts
 from cli.status import status_tables
 from core.clock import SystemClock
 from core.settings import VENUES, Market, load_settings, urls_setting
-from market.simulated import SimulatedExchange
-from model.registry import Registry
+from exchange.server import SimulatedExchange
+from model.registry.versions import Registry
 from tests.fakes import free_port, simulated_environment
-from tests.model.test_registry import ETH_10M, artefact
+from tests.model.registry.test_versions import ETH_10M, artefact
 from tests.terminal import Terminal, on_terminal
 from updater.state import Outcome, StateFile, Verdict
 

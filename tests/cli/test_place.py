@@ -17,7 +17,7 @@ from cli.place import LAST_RUN, endpoint_of, is_tape, note_run, place_of, try_fo
 from core.data_folder import only_updater
 from core.errors import ConfigError
 from core.settings import Market, Settings, load_settings
-from market.store import KlineStore
+from market.store.kline_store import KlineStore
 from tests.fakes import free_port, random_walk_klines
 
 ROOT = Path(__file__).parents[2]

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 from typer.testing import CliRunner
 
+from admission.criteria import criteria
+from admission.readiness import Readiness, write_admission
 from cli.main import app
 from cli.ready import News
 from cli.series import read_series
 from cli.status import status_report, status_tables
 from core.clock import SystemClock
 from core.settings import load_settings
-from model.admission import criteria
-from model.readiness import Readiness, write_admission
-from tests.model.test_admission import NAMES, PUBLISHED
-from tests.model.test_admission import series as published
+from tests.admission.test_criteria import NAMES, PUBLISHED
+from tests.admission.test_criteria import series as published
 from updater.state import StateFile
 
 NETWORK = "allora-testnet-1"

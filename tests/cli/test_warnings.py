@@ -14,7 +14,7 @@ import requests
 from typer.testing import CliRunner
 
 from cli.main import app
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
 from tests.fakes import entry_of, eventually, free_port, simulated_environment
 
 ROOT = Path(__file__).parents[2]

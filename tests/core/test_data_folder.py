@@ -57,7 +57,7 @@ def test_a_child_of_a_run_that_is_gone_is_waited_for(tmp_path: Path) -> None:
     """As the children of a killed run, which end by themselves within seconds."""
     with subprocess.Popen([sys.executable, "-c", "pass"]) as run:
         run.wait()
-    child = f"import sys; sys.orig_argv += ['core.child', '{run.pid}', 'hold']\n{HOLD}"
+    child = f"import sys; sys.orig_argv += ['core.process.child', '{run.pid}', 'hold']\n{HOLD}"
     with holder(tmp_path, sys.executable, "-c", child, str(tmp_path)) as orphan:
         with pytest.raises(ConfigError, match=f"pid {run.pid} .birnn run"), only_updater(tmp_path, patience_s=0.3):
             pass

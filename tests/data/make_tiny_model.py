@@ -13,14 +13,14 @@ import torch
 
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
-from market.klines import Klines
-from model.artefact import Artefact, Manifest
-from model.birnn import BiRNNModel, PanelNetwork
+from klines.klines import Klines
 from model.features import FEATURE_VERSION, FEATURES, rows_needed
 from model.forecaster import BiRNNForecaster, Forecasts
 from model.heads import MINUTE, Kind, head_of
-from model.registry import Registry
-from model.training import export_onnx, weights_bytes
+from model.registry.artefact import Artefact, Manifest
+from model.registry.versions import Registry
+from model.training.birnn import BiRNNModel, PanelNetwork
+from model.training.fit import export_onnx, weights_bytes
 from model.windows import Split
 from tests.fakes import NO_ORIGIN, START_MS, random_walk_klines
 

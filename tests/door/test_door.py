@@ -22,8 +22,8 @@ INFERENCE = """
 import os, signal, sys, time
 from pathlib import Path
 
-from core.listener import handed_over
-from core.processes import say_ready
+from core.process.listener import handed_over
+from core.process.commands import say_ready
 
 folder = Path(__file__).parent
 if (folder / "refuse").exists():

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from core.clock import DAY_MS
-from core.config import topics_from_config
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
 from model.heads import MINUTE, panels_for
-from model.registry import Registry
+from model.registry.versions import Registry
+from node.config_file import topics_from_config
+from node.endpoint import inference_url, parse_decimal
 from tests.catalogue import scalar_topics, write_configs
 from tests.inference.stand import RunningClock, node
 from tests.updater.folder import TINY
-from updater.refresh import run_round
-from updater.settings_file import training_config
-from worker.node import inference_url, parse_decimal
+from updater.round import run_round
+from updater.training_settings import training_config
 
 MINUTE_DAYS, HOUR_DAYS = 4, 50  # a window reads one day and 22; the longest horizon, twice in a split, 4 h and 7 days
 

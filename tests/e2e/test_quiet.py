@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from market.simulated import SimulatedExchange
-from model.registry import Registry
+from exchange.server import SimulatedExchange
+from model.registry.versions import Registry
 from tests.e2e.test_run import alive
 from tests.fakes import eventually, free_port
 from tests.updater.folder import TINY

@@ -17,13 +17,13 @@ import psutil
 import pytest
 import requests
 
-from core.config import topics_from_config
-from model.registry import Registry
+from model.registry.versions import Registry
+from node.config_file import topics_from_config
+from node.endpoint import parse_decimal
 from tests.disk import Disk, disk
 from tests.fakes import eventually, free_port
 from tests.updater.folder import TINY
 from updater.state import read_state
-from worker.node import parse_decimal
 
 __all__ = ["disk"]
 ROOT = Path(__file__).parents[2]
@@ -161,9 +161,9 @@ def test_kill_9_of_any_child_is_survived(tmp_path: Path) -> None:
     folder = train_with(tmp_path, TINY)
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz")
-        eventually(lambda: child_of(node, "updater.child") is not None, 60, "a training")
+        eventually(lambda: child_of(node, "updater.training_child") is not None, 60, "a training")
         before = price(node)
-        for module in ("updater.child", "market.simulated", "inference", "door.holder", "worker", "updater"):
+        for module in ("updater.training_child", "exchange", "inference", "door.holder", "worker", "updater"):
             eventually(lambda module=module: child_of(node, module) is not None, 90, module)  # type: ignore[misc]
             killed = child_of(node, module)
             assert killed

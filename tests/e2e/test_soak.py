@@ -29,20 +29,20 @@ import requests
 import sqlalchemy as sa
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
-from core.config import topics_from_config
-from core.decimals import decimal_text
 from core.topic import Topic
-from inference.ledger import answers as kept
+from exchange.server import SimulatedExchange
+from exchange.walk import price_at
 from inference.service import rows_to_keep
-from market.klines import Klines
-from market.simulated import SimulatedExchange
-from market.tape import price_at
+from klines.klines import Klines
+from ledger.answer_log import answers as kept
 from model.forecaster import PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value
 from model.heads import HOUR, MINUTE, head_of, panel_of
-from model.registry import Registry
+from model.registry.versions import Registry
+from node.config_file import topics_from_config
+from node.decimals import decimal_text
+from node.endpoint import parse_decimal
 from tests.fakes import eventually, free_port, simulated_environment
 from tests.inference.stand import publish
-from worker.node import parse_decimal
 
 MAX_ANCHOR_AGE_S = 6  # shorter than the outages below, so that there are refusals
 ASKERS, PAUSE_S = 4, 0.02  # two hundred questions a second at most

@@ -18,23 +18,23 @@ from onnx import TensorProto, helper, numpy_helper
 from core.clock import HOUR_MS, Clock, CorrectedClock
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
+from exchange.server import SimulatedExchange
 from inference.app import create_app, create_server
 from inference.base import ASKED_ONLY, Bases
-from inference.drain import Drain
 from inference.holds import MOST_HELD, Holds
-from inference.ledger import Ledger
 from inference.metrics import Metrics
-from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
+from inference.topic_state import Limits
 from inference.waits import NO_WAITS, Waits
-from market.binance import Binance
+from ledger.answer_log import Ledger
+from ledger.background_writer import Drain
 from market.listings import Listings
-from market.live import LiveMarket
-from market.simulated import SimulatedExchange
-from model.artefact import Artefact, Manifest
+from market.live.live_market import LiveMarket
+from market.venues.binance.rest import Binance
 from model.features import FEATURE_VERSION, FEATURES
 from model.heads import HOUR, MINUTE, Panel
-from model.registry import Registry
+from model.registry.artefact import Artefact, Manifest
+from model.registry.versions import Registry
 from model.windows import Split
 from tests.fakes import NO_ORIGIN, START_MS, eventually
 

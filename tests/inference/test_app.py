@@ -23,15 +23,15 @@ from cli.status import endpoint_report, headline
 from core.clock import HOUR_MS, MINUTE_MS, SystemClock, iso
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic, Volatility
-from inference.ledger import RECENT
-from market.binance import Binance
-from market.klines import Klines
+from exchange.server import SimulatedExchange
+from klines.klines import Klines
+from ledger.answer_log import RECENT
 from market.listings import Listings
-from market.simulated import SimulatedExchange
+from market.venues.binance.rest import Binance
 from model.features import unbroken_needed
 from model.forecaster import carried
 from model.heads import HOUR, MINUTE
-from model.registry import Registry
+from model.registry.versions import Registry
 from tests.fakes import entry_of, eventually, free_port
 from tests.inference.hanging import hanging
 from tests.inference.stand import (

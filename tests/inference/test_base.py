@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from admission.readiness import FILE, Days, Readiness, Standing, write_admission
 from chain.follower import Block
 from core.clock import MINUTE_MS, SECOND_MS
-from core.dry_run import BLOCK_MS, block_height
 from core.errors import StaleKlines
 from core.settings import BaseRule, NoModelPolicy, Objective
 from core.topic import Target
 from inference.base import Asked, Base, Bases, BaseSource
 from inference.stretches import Stretches
 from inference.waits import TooEarly, Waits
-from market.provider import Price
+from market.venue import Price
 from model.heads import Kind, realised_volatility
-from model.readiness import FILE, Days, Readiness, Standing, write_admission
 from model.stretch import Stretch
+from node.dry_run_heights import BLOCK_MS, block_height
 from tests.fakes import START_MS
 from tests.inference.stand import ETH_10M, SOL_15M
 from tests.inference.test_service import Bench

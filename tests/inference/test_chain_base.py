@@ -13,10 +13,10 @@ from chain.follower import Follower
 from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, iso
 from core.settings import BaseRule
 from core.topic import Target
+from exchange.server import SimulatedExchange
 from inference.base import Bases, BaseSource
 from inference.waits import Waits
-from market.simulated import SimulatedExchange
-from market.truth import log_return
+from klines.truth import log_return
 from tests.chain.fake import FakeChain
 from tests.fakes import eventually
 from tests.inference.stand import ETH_10M, SOL_15M, Node, RunningClock, node

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
 from tests.disk import Disk, disk
 from tests.fakes import eventually
 from tests.inference.test_main import environment, exchange, running

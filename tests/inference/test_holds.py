@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from core.dry_run import BLOCK_MS
 from core.settings import BaseRule, NoModelPolicy
 from core.topic import Target
+from exchange.server import SimulatedExchange
 from inference.base import Bases
 from inference.holds import Reason
 from inference.waits import Waits
-from market.simulated import SimulatedExchange
+from node.dry_run_heights import BLOCK_MS
 from tests.fakes import eventually
 from tests.inference.stand import BASE_MS, ETH_10M, TOPICS, Node, RunningClock, node
 

@@ -15,10 +15,10 @@ import requests
 import structlog
 
 from core.clock import SystemClock
+from exchange.server import SimulatedExchange
 from inference.__main__ import main
 from inference.probe import main as probe
-from market.simulated import SimulatedExchange
-from model.registry import Registry
+from model.registry.versions import Registry
 from tests.fakes import eventually, free_port
 from tests.inference.stand import ETH_10M, publish
 

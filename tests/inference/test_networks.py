@@ -7,7 +7,7 @@ import pytest
 
 from core.clock import iso
 from core.topic import Target
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
 from tests.inference.stand import BASE_MS, ETH_10M, Node, RunningClock, node, topic
 
 SOL_8H = replace(topic(1, "SOL", 480, Target.LOG_RETURN), network="allora-mainnet-1")

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from market.klines import PRICE_COLUMNS, Klines
+from klines.klines import PRICE_COLUMNS, Klines
 from tests.fakes import eventually, free_port, random_walk_klines
 from tests.inference.test_main import CONFIG, environment, running
 from tests.market.venue import Answer, Venue, rest_rows

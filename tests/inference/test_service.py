@@ -13,17 +13,17 @@ from core.errors import StaleKlines, UnusableForecast
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.base import ASKED_ONLY, Bases
-from inference.ledger import Ledger
 from inference.service import InferenceService, rows_to_keep
 from inference.stretches import Stretches
-from market.basis import Ratio
-from market.klines import PRICE_COLUMNS, Klines
-from market.live import opening_of
-from market.provider import Opening, Price
+from klines.klines import PRICE_COLUMNS, Klines
+from ledger.answer_log import Ledger
+from market.live.live_market import opening_of
+from market.price_ratio import Ratio
+from market.venue import Opening, Price
 from model.features import rows_needed
 from model.forecaster import carried
 from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Panel
-from model.registry import Champion, Registry
+from model.registry.versions import Champion, Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.inference.stand import BTC_8H, ETH_10M, ETH_24H, SOL_15M, TOPICS, limits, publish, topic
 

@@ -14,10 +14,10 @@ import pytest
 
 from core.clock import DAY_MS, MINUTE_MS, iso
 from core.topic import Target, Topic, Volatility
-from market.klines import COLUMNS, PRICE_COLUMNS, Klines
-from market.simulated import SimulatedExchange
+from exchange.server import SimulatedExchange
+from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from model.heads import Kind, realised_volatility
-from model.registry import Registry
+from model.registry.versions import Registry
 from tests.fakes import eventually, random_walk_klines
 from tests.inference.stand import BASE_MS, Node, RunningClock, node, publish, topic
 

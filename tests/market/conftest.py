@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from market.quality import Aside
+from klines.quality import Aside
 from tests.market.venue import Venue
 
 

@@ -16,16 +16,16 @@ import pytest
 
 from core.clock import DAY_MS, MINUTE_MS, CorrectedClock
 from core.errors import MalformedKlines, WorkerError
-from market.anchors import Anchors
-from market.binance import Binance
-from market.failover import Failover
-from market.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
-from market.live import LiveMarket
-from market.quality import Aside
-from market.simulated import SimulatedExchange
-from market.stream import BinanceStream
-from market.stream_faults import Kind
-from market.tape import price_at
+from exchange.server import SimulatedExchange
+from exchange.stream_faults import Kind
+from exchange.walk import price_at
+from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
+from klines.quality import Aside
+from market.failover.failover import Failover
+from market.live.live_market import LiveMarket
+from market.price_guard import Anchors
+from market.venues.binance.rest import Binance
+from market.venues.binance.stream import BinanceStream
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
 from tests.inference.stand import RunningClock, Skewed
 from tests.market.venue import NOT_FOUND, Answer, Venue, rest_rows, zip_of

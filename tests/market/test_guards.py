@@ -12,12 +12,12 @@ from structlog.testing import capture_logs
 from cli.data import _line_of
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
-from market.binance import Binance
-from market.failover import Failover
-from market.klines import PRICE_COLUMNS, Klines
-from market.quality import BELIEVED_AFTER_MS, LEAPT, Aside
-from market.store import KlineStore
-from market.sync import SyncReport, sync_series
+from klines.klines import PRICE_COLUMNS, Klines
+from klines.quality import BELIEVED_AFTER_MS, LEAPT, Aside
+from market.failover.failover import Failover
+from market.store.kline_store import KlineStore
+from market.store.sync import SyncReport, sync_series
+from market.venues.binance.rest import Binance
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.market.venue import Answer, Venue, rest_rows
 

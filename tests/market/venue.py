@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 
 from core.clock import DAY_MS
-from market.klines import COLUMNS, INTERVALS, Klines, month_span
+from klines.klines import COLUMNS, INTERVALS, Klines, month_span
 
 
 @dataclass

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 
 from core.topic import Target, Topic, Volatility
-from market.klines import COLUMNS, PRICE_COLUMNS, Ints, Klines
+from klines.klines import COLUMNS, PRICE_COLUMNS, Ints, Klines
 from model.evaluation import TopicForecasts
 from model.features import FEATURES, Bools, rows_needed
 from model.heads import LEADER, Kind, Panel, PanelPlan, panels_for
-from model.training import TrainedPanel
+from model.training.fit import TrainedPanel
 from model.windows import Split, Windows
 from tests.fakes import random_walk_klines
 

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS
-from core.config import topics_from_config
 from core.topic import Target, Topic
-from market.klines import Floats
-from market.truth import truth_of
+from klines.klines import Floats
+from klines.truth import truth_of
 from model.forecaster import Naive, value
 from model.heads import head_of, naive, panel_of, truth
+from node.config_file import topics_from_config
 from tests.catalogue import scalar_topics, write_configs
 from tests.fakes import START_MS, random_walk_klines
 

@@ -15,8 +15,8 @@ import pytest
 
 from core.errors import ConfigError, IncompatibleModel
 from core.topic import Topic
-from model.registry import Registry
-from tests.model.test_registry import BTC_5M, ETH_10M, artefact
+from model.registry.versions import Registry
+from tests.model.registry.test_versions import BTC_5M, ETH_10M, artefact
 
 WHY = "worse than the naive forecast on its last 2000 rows: p 0.012"
 
@@ -140,8 +140,8 @@ def test_only_one_demotes(registry: Registry, served: tuple[str, str]) -> None:
 ENDLESS_DEMOTER = """
 import itertools, sys
 from pathlib import Path
-from tests.model.test_registry import BTC_5M, CREATED_MS, ETH_10M, artefact
-from model.registry import Registry
+from tests.model.registry.test_versions import BTC_5M, CREATED_MS, ETH_10M, artefact
+from model.registry.versions import Registry
 
 registry = Registry(Path(sys.argv[1]))
 print("ready", flush=True)

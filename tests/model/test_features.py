@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS
-from market.klines import COLUMNS, Klines
+from klines.klines import COLUMNS, Klines
 from model.features import (
     FEATURES,
     FLAT,

@@ -18,13 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from core.clock import HOUR_MS, MINUTE_MS
 from core.errors import IncompatibleModel, StaleKlines, UnusableForecast
 from core.topic import Target, Topic, Volatility
-from market.klines import COLUMNS, PRICE_COLUMNS, Klines
-from model.artefact import Artefact, Manifest
+from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from model.evaluation import onnx_network, outputs
 from model.features import FEATURE_VERSION, FEATURES, FLAT, LIMIT, WARMUP, compute, decoded, rows_needed, stands_still
 from model.forecaster import MOST_MINUTES, MOST_MOVED, PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value
 from model.heads import HOUR, MINUTE, Head, Kind, PanelPlan, decode, head_of, naive
-from model.registry import Registry, check
+from model.registry.artefact import Artefact, Manifest
+from model.registry.versions import Registry, check
 from model.windows import Split, build
 from tests.data import make_tiny_model as tiny
 from tests.fakes import NO_ORIGIN, START_MS, random_walk_klines

@@ -7,7 +7,7 @@ import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
-from market.klines import Floats
+from klines.klines import Floats
 from model.evaluation import TopicForecasts
 from model.gate import (
     LEVEL,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.topic import Target, Topic, Volatility
-from market.klines import Klines
+from klines.klines import Klines
 from model.heads import (
     HOUR,
     MINUTE,

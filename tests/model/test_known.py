@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from core.clock import MINUTE_MS
-from market.klines import Floats
+from klines.klines import Floats
 from model.heads import Kind, volatility_of
 from model.known import NOTHING, Known, whole_return, whole_volatility
 

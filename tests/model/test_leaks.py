@@ -14,8 +14,8 @@ from model.calibration import Calibration, Evidence
 from model.evaluation import TopicForecasts, forecasts, outputs
 from model.features import FEATURES, Floats32, rows_needed
 from model.heads import HOUR, LEADER, MINUTE, Head, Kind, Panel, head_of
-from model.training import TrainedPanel, torch_network, train_panel
-from model.training_config import TrainingConfig
+from model.training.config import TrainingConfig
+from model.training.fit import TrainedPanel, torch_network, train_panel
 from model.windows import build, purged_split
 from tests.fakes import random_walk_klines
 from tests.model.leaks import (

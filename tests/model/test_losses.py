@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from core.errors import ConfigError
 from core.topic import LOSS_NAMES
-from market.klines import Floats
+from klines.klines import Floats
 from model.losses import CZAR_ALPHA, CZAR_EPSILON, CZAR_TAU, NAMES, OF_STANDARDISED_RETURNS, czar, loss
-from model.objectives import torch_loss
+from model.training.objectives import torch_loss
 from tests.model.sdk import Reference, reference_losses
 
 SIZES = st.floats(-50, 50, allow_subnormal=False)

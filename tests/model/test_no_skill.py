@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from core.topic import horizon_text
-from market.klines import FLOW_COLUMNS, Floats, Klines
+from klines.klines import FLOW_COLUMNS, Floats, Klines
 from model.evaluation import forecasts, onnx_network, outputs
 from model.features import rows_needed
 from model.forecaster import BiRNNForecaster, Forecasts
 from model.heads import HOUR, LEADER, MINUTE, Head, Kind, Panel, head_of, truth
 from model.losses import loss
-from model.registry import Registry
-from model.training import TrainedPanel, torch_network, train_panel
-from model.training_config import TrainingConfig
+from model.registry.versions import Registry
+from model.training.config import TrainingConfig
+from model.training.fit import TrainedPanel, torch_network, train_panel
 from model.windows import build
 from tests.fakes import FakeClock, random_walk_klines
 from tests.model.leaks import SYMBOLS, Market, plan_of
-from updater.refresh import run_round
+from updater.round import run_round
 
 WALKS = ("normal", "fat tails")
 WALKED = {

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from admission.criteria import ASPECT, effective_rows, log_aspect
+from admission.replay import Past, answers, epochs_between, past_of
+from admission.stretch_fit import stretched
 from core.clock import DAY_MS
 from core.errors import IncompatibleModel
 from core.settings import Objective
 from core.topic import Target, Topic
-from market.klines import Floats, Klines
-from model.admission import ASPECT, effective_rows, log_aspect
-from model.replay import Past, answers, epochs_between, past_of
+from klines.klines import Floats, Klines
 from model.stretch import (
     NONE,
     Stretch,
@@ -22,7 +23,6 @@ from model.stretch import (
     stretched_return,
     stretched_volatility,
 )
-from model.stretch_fit import stretched
 from tests.fakes import random_walk_klines
 
 RETURN = Topic(

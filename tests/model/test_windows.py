@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.clock import MINUTE_MS
 from core.errors import TrainingFailed
 from core.topic import Target, Topic
-from market.klines import Klines
+from klines.klines import Klines
 from model.features import compute, rows_needed, unbroken_needed
 from model.heads import LEADER, MINUTE, PanelPlan, panels_for
 from model.windows import LEAST_ROWS, Windows, build, purged_split

@@ -9,8 +9,8 @@ import polars as pl
 
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
-from market.klines import COLUMNS, Klines, interval_name
-from research.command import Asked
+from klines.klines import COLUMNS, Klines, interval_name
+from research.backtest.command import Asked
 from tests.fakes import START_MS, random_walk_klines
 
 TINY = '{"epochs": 1, "stride": 53, "hidden_layer_size": 4, "num_layers": 1}'

@@ -10,18 +10,18 @@ from core.clock import DAY_MS, MINUTE_MS, Clock, SystemClock
 from core.files import replace_json
 from core.settings import load_settings
 from core.topic import Target, Topic
-from market.binance import Binance
-from market.klines import Klines
+from klines.klines import Klines
 from market.listings import Listings
-from market.store import KlineStore
+from market.store.kline_store import KlineStore
+from market.venues.binance.rest import Binance
 from model.heads import MINUTE, panels_for, training_start_ms
-from model.registry import Registry
+from model.registry.versions import Registry
 from tests.fakes import FakeClock, free_port, random_walk_klines
-from updater.process import Job
-from updater.refresh import refresh_panel
+from updater.round import refresh_panel
 from updater.service import Updater
-from updater.settings_file import FILE
 from updater.state import StateFile
+from updater.training_process import Job
+from updater.training_settings import FILE
 
 TINY: dict[str, Any] = {"epochs": 1, "stride": 53, "hidden_layer_size": 4, "num_layers": 1}
 DAYS = 3

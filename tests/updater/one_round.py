@@ -5,10 +5,10 @@ from pathlib import Path
 
 from core.topic import Target, Topic
 from model.heads import MINUTE, panels_for
-from model.registry import Registry
-from model.training_config import TrainingConfig
+from model.registry.versions import Registry
+from model.training.config import TrainingConfig
 from tests.fakes import FakeClock, random_walk_klines
-from updater.refresh import run_round
+from updater.round import run_round
 
 TOPICS = (
     Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=5),

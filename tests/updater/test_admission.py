@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from admission.readiness import FILE, read_admission
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import Objective, load_settings
-from market.store import KlineStore
+from market.store.kline_store import KlineStore
 from model.heads import panels_for
-from model.readiness import FILE, read_admission
-from model.registry import Registry
+from model.registry.versions import Registry
 from tests.updater.folder import BTC, DAYS, ETH, updater_on, walk
 from updater.admission import _said, guaranteed_s, refresh_admission
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from market.binance import Binance
-from market.failover import Failover
-from market.klines import COLUMNS
-from market.quality import Aside
-from market.store import KlineStore
-from market.sync import sync_all
-from market.venues import write_standing
+from klines.klines import COLUMNS
+from klines.quality import Aside
+from market.build import write_standing
+from market.failover.failover import Failover
+from market.store.kline_store import KlineStore
+from market.store.sync import sync_all
+from market.venues.binance.rest import Binance
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.market.failover.pair import APART, at_level
 from tests.market.venue import Answer, Venue

@@ -13,24 +13,24 @@ from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import WorkerError
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic
-from inference.ledger import Ledger
-from inference.outlook import Limits
 from inference.service import InferenceService, rows_to_keep
-from market.binance import Binance
-from market.failover import Failover
-from market.klines import Klines
-from market.live import opening_of
-from market.provider import Opening, Price
-from market.quality import Aside
-from market.recording import load_recording
-from market.store import KlineStore
-from market.sync import sync_all
+from inference.topic_state import Limits
+from klines.klines import Klines
+from klines.quality import Aside
+from ledger.answer_log import Ledger
+from market.failover.failover import Failover
+from market.live.live_market import opening_of
+from market.store.kline_store import KlineStore
+from market.store.recording import load_recording
+from market.store.sync import sync_all
+from market.venue import Opening, Price
+from market.venues.binance.rest import Binance
 from model.heads import MINUTE, panels_for
-from model.registry import Registry
+from model.registry.versions import Registry
 from tests.fakes import FakeClock
 from tests.market.venue import Venue
-from updater.refresh import run_round
-from updater.settings_file import training_config
+from updater.round import run_round
+from updater.training_settings import training_config
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 TOPICS = tuple(

@@ -18,20 +18,20 @@ from pydantic import JsonValue
 from core.clock import DAY_MS, HOUR_MS
 from core.errors import UnusableForecast
 from core.topic import Target, Topic
-from market.klines import Klines
-from model.artefact import Artefact
+from klines.klines import Klines
 from model.calibration import Calibration
 from model.features import FEATURES
 from model.gate import LEVEL
 from model.heads import PanelPlan, head_of, panels_for
-from model.registry import Registry
-from model.training import OPSET, TrainedPanel, train_panel
+from model.registry.artefact import Artefact
+from model.registry.versions import Registry
+from model.training.fit import OPSET, TrainedPanel, train_panel
 from model.windows import Split
 from tests.fakes import START_MS, random_walk_klines
 from updater.judging import judge, without_unproven
-from updater.refresh import artefact_of, run_round
-from updater.settings_file import training_config
+from updater.round import artefact_of, run_round
 from updater.state import Verdict
+from updater.training_settings import training_config
 
 ETH, BTC = (
     Topic(topic_id=number, token=token, symbol=f"{token}USDT", target=Target.VOLATILITY, horizon_min=15)

@@ -17,8 +17,8 @@ import pytest
 
 from core.data_folder import only_updater
 from core.topic import Topic
-from market.simulated import SimulatedExchange
-from model.registry import Registry
+from exchange.server import SimulatedExchange
+from model.registry.versions import Registry
 from tests.fakes import eventually
 from tests.updater.folder import BTC, DAYS, ETH, ETH_8H, TINY, write_config
 from updater.state import UpdaterState, read_state

@@ -12,17 +12,17 @@ from pydantic import JsonValue
 from core.clock import DAY_MS
 from core.errors import IncompatibleModel
 from core.topic import Target, Topic
-from market.klines import Klines
-from model.artefact import Artefact
+from klines.klines import Klines
 from model.evaluation import onnx_network
 from model.features import FEATURES, LIMITS, compute, varying
 from model.forecaster import MOST_MOVED, BiRNNForecaster, Naive, value
 from model.heads import LEADER, MINUTE, head_of, panels_for
-from model.registry import Registry
+from model.registry.artefact import Artefact
+from model.registry.versions import Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
-from updater.refresh import run_round
-from updater.settings_file import training_config
+from updater.round import run_round
 from updater.state import Outcome
+from updater.training_settings import training_config
 
 DAYS = 5
 NOW_MS = START_MS + DAYS * DAY_MS

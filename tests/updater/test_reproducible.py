@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from core.clock import HOUR_MS
-from market.klines import COLUMNS, Klines
-from model.artefact import Artefact
+from klines.klines import COLUMNS, Klines
 from model.heads import LEADER, MINUTE
-from model.provenance import candles_read, source_sha256
-from model.registry import Registry
+from model.registry.artefact import Artefact
+from model.registry.provenance import candles_read, source_sha256
+from model.registry.versions import Registry
 from tests.fakes import START_MS, random_walk_klines
 from tests.updater.one_round import CONFIG, KLINES, PLAN
 

@@ -14,9 +14,9 @@ from core.clock import HOUR_MS, SystemClock
 from core.errors import ConfigError
 from tests.fakes import FakeClock, eventually
 from updater.__main__ import watch
-from updater.process import Stopped
 from updater.schedule import MOST_JITTER_S, Schedule, cron_trigger
 from updater.state import Outcome, PanelState, StateFile
+from updater.training_process import Stopped
 
 SATURDAY = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 

@@ -12,15 +12,15 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError
 from core.settings import load_settings
 from core.topic import Topic
-from market.binance import Binance
+from exchange.server import SimulatedExchange
 from market.listings import Listings
-from market.simulated import SimulatedExchange
+from market.venues.binance.rest import Binance
 from tests.fakes import FakeClock, entry_of, random_walk_klines
 from tests.updater.folder import BTC, ETH, ETH_8H, TINY, updater_on, walk
-from updater.process import Stopped
 from updater.service import StoppableClock, Updater, train_once
-from updater.settings_file import FILE, write_settings
 from updater.state import Outcome
+from updater.training_process import Stopped
+from updater.training_settings import FILE, write_settings
 
 SOL = replace(ETH, topic_id=9004, token="SOL", symbol="SOLUSDT")
 

@@ -6,18 +6,18 @@ import pytest
 
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
-from market.klines import Klines
-from model.artefact import Artefact
+from klines.klines import Klines
 from model.calibration import POOLED, Calibration
 from model.features import rows_needed
 from model.forecaster import BiRNNForecaster
 from model.heads import MINUTE, Head, Kind, panels_for
-from model.registry import Registry
+from model.registry.artefact import Artefact
+from model.registry.versions import Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.updater.folder import TINY
-from updater.refresh import run_round
-from updater.settings_file import training_config
+from updater.round import run_round
 from updater.state import Verdict
+from updater.training_settings import training_config
 
 DAYS = 30  # the judge part is 3.6 of them
 END_MS = START_MS + DAYS * DAY_MS

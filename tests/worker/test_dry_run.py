@@ -17,8 +17,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.clock import Clock, SystemClock
-from core.dry_run import block_height, epoch_blocks, epoch_start
 from core.topic import Target, Topic
+from node.dry_run_heights import block_height, epoch_blocks, epoch_start
 from tests.fakes import START_MS, FakeClock, eventually, free_port
 from worker.dry_run import BODY_LIMIT, DryRunNode, ask
 

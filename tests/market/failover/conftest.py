@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from market.failover import Failover
+from market.failover.failover import Failover
 from tests.fakes import FakeClock
 from tests.market.failover.pair import APART, NOW_MS, WALK, at_level, two
 from tests.market.venue import Venue

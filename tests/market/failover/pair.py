@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from core.clock import HOUR_MS, MINUTE_MS, SystemClock
-from market.binance import Binance
-from market.failover import Failover
-from market.klines import PRICE_COLUMNS, Klines
-from market.quality import Aside
+from klines.klines import PRICE_COLUMNS, Klines
+from klines.quality import Aside
+from market.failover.failover import Failover
+from market.venues.binance.rest import Binance
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.market.venue import Answer, Venue
 

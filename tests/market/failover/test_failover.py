@@ -8,9 +8,9 @@ import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
-from market.failover import Failover
-from market.health import KLINES, PRICES
-from market.klines import COLUMNS, Klines
+from klines.klines import COLUMNS, Klines
+from market.failover.breaker import KLINES, PRICES
+from market.failover.failover import Failover
 from tests.fakes import START_MS, FakeClock
 from tests.market.failover.pair import (
     APART,

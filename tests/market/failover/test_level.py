@@ -7,9 +7,9 @@ import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MarketUnavailable
-from market.failover import Failover
-from market.klines import COLUMNS, PRICE_COLUMNS, Klines
-from market.level import GOOD_MS, LEAST_COMMON, level_ratio
+from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
+from market.failover.failover import Failover
+from market.failover.level import GOOD_MS, LEAST_COMMON, level_ratio
 from tests.fakes import FakeClock, random_walk_klines
 from tests.market.failover.pair import (
     APART,

@@ -1,0 +1,234 @@
+"""What would have been answered on a topic's own epochs, on past minutes; nothing later than an answer is read for it.
+
+Klines hold whole minutes: an epoch is replayed as if it had been answered when so many of its minutes were known.
+Every series is in the terms of the network's criteria: ln(price at the target / base price), of a return and a price
+alike; of volatility ln(volatility of the interval / that of the window of the same length that ends at the base).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.clock import DAY_MS, MINUTE_MS
+from core.topic import Topic
+from klines.klines import Floats, Ints, Klines
+from model.features import Bools
+from model.heads import MINUTE, Head, candle_returns, head_of, naive, rolling_sum, truth
+from model.known import Known, whole_return, whole_volatility
+from model.windows import Rows
+
+BLOCK_MS = 5000  # where nobody has measured it
+FIT_DAYS = 7  # of epochs that the trailing fit of a volatility's change is made on
+LEAST_TARGETS = 20  # intervals that do not overlap, below which there is no trailing fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Epochs:
+    """A topic's epochs, evenly spaced in time. E of them, no number left out."""
+
+    number: Ints  # (E,) since 1970; each one more than the one before
+    base_ms: Ints  # (E,) where the interval begins: the nonce block's time cut down to the minute
+    length_ms: float
+    ratio: int  # epochs that a horizon overlaps with
+
+    def of(self, span_ms: float) -> int:
+        """How many epochs begin in a span, at least 1."""
+        return max(1, round(span_ms / self.length_ms))
+
+
+def epoch_ms(topic: Topic, block_ms: float = BLOCK_MS) -> float:
+    """Length of the topic's epochs; as long as the horizon where it is not known."""
+    return topic.epoch_length_blocks * block_ms if topic.epoch_length_blocks else float(topic.horizon_ms)
+
+
+def epochs_between(topic: Topic, start_ms: int, end_ms: int, block_ms: float = BLOCK_MS) -> Epochs:
+    """Those whose base is neither before ``start_ms`` nor at ``end_ms`` or later.
+
+    Args:
+        block_ms: measured time between two blocks.
+
+    >>> from core.topic import Target
+    >>> topic = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=20)
+    >>> epochs = epochs_between(topic, 0, 3_600_000)
+    >>> epochs.base_ms.tolist(), epochs.ratio
+    ([0, 1200000, 2400000], 1)
+    """
+    length_ms = epoch_ms(topic, block_ms)
+    number = np.arange(math.ceil(start_ms / length_ms), math.ceil(end_ms / length_ms))
+    base_ms = (number * length_ms).astype(np.int64) // MINUTE_MS * MINUTE_MS
+    late = base_ms >= start_ms  # one that was cut down may lie before
+    ratio = max(1, round(topic.horizon_ms / length_ms))
+    return Epochs(number=number[late], base_ms=base_ms[late], length_ms=length_ms, ratio=ratio)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Past:
+    """What came true on each epoch and what was known at its base. NaN: a candle is missing, or nothing moved."""
+
+    topic: Topic
+    epochs: Epochs
+    truth: Floats  # (E,) in the criteria's terms
+    base: Floats  # (E,) base price; of volatility the base volatility, per minute
+    row: Rows  # (E,) of the klines: the candle that closes at the base; -1 where it is missing
+    back: Floats  # (E,) of volatility: the change if it went back to the last day's mean; else 0
+    fitted: Floats  # (E,) of volatility: the change by the trailing fit; else 0
+    intercept: Floats  # (E,) of the trailing fit; 0 else
+    slope: Floats  # (E,) likewise, by dev = -back
+
+    @property
+    def head(self) -> Head:
+        """What a forecaster is asked for."""
+        return head_of(self.topic)
+
+    def ended_before(self, moment_ms: int) -> int:
+        """How many epochs, the oldest first, had seen the end of their interval by then."""
+        return int(np.searchsorted(self.epochs.base_ms + self.topic.horizon_ms, moment_ms, side="right"))
+
+
+def past_of(topic: Topic, klines: Klines, epochs: Epochs) -> Past:
+    """Truths and bases of a topic.
+
+    Args:
+        klines: of one minute, of the topic's symbol.
+    """
+    head, row = head_of(topic), row_of(klines, epochs.base_ms)
+    base = naive(klines, MINUTE, head) if head.kind.is_volatility else klines.close
+    return past_with(topic, epochs, row=row, base=_at(base, row), came_true=_at(truth(klines, MINUTE, head), row))
+
+
+def past_with(topic: Topic, epochs: Epochs, *, row: Rows, base: Floats, came_true: Floats) -> Past:
+    """The same of bases and truths that are known already.
+
+    Args:
+        row: ``(E,)`` as in ``Past``.
+        base: ``(E,)`` likewise.
+        came_true: ``(E,)`` in the head's unit.
+    """
+    zeros = np.zeros(len(epochs.number))
+    if not head_of(topic).kind.is_volatility:
+        return Past(
+            topic=topic,
+            epochs=epochs,
+            truth=came_true,
+            base=base,
+            row=row,
+            back=zeros,
+            fitted=zeros,
+            intercept=zeros,
+            slope=zeros,
+        )
+    base, came_true = (np.where(values > 0, values, np.nan) for values in (base, came_true))
+    now, change = np.log(base), np.log(came_true / base)
+    dev = now - _trailing_mean(now, epochs.of(DAY_MS))
+    lag = math.ceil(topic.horizon_ms / epochs.length_ms)
+    intercept, slope = _trailing_fit(dev, change, epochs.of(FIT_DAYS * DAY_MS), lag, LEAST_TARGETS * epochs.ratio)
+    return Past(
+        topic=topic,
+        epochs=epochs,
+        truth=change,
+        base=base,
+        row=row,
+        back=-dev,
+        fitted=intercept + slope * dev,
+        intercept=intercept,
+        slope=slope,
+    )
+
+
+def answers(past: Past, klines: Klines, rest: Floats | None, known_min: int) -> Floats:
+    """What is answered when so many whole minutes of each interval are known, unstretched.
+
+    Args:
+        past: of ``klines``.
+        rest: ``(T,)`` for each candle the forecast that was there when it closed, in the head's unit: the log-return
+            of a whole horizon, or the volatility per minute. NaN where there was no word: the naive forecast answers.
+            None: the naive forecast alone, which knows what is known.
+    Returns:
+        ``(E,)`` in the criteria's terms; of volatility the logarithm of what is expected. NaN: nothing can be answered.
+    """
+    head, horizon_min = past.head, past.topic.horizon_min
+    nothing = np.zeros(len(klines)) if not head.kind.is_volatility else naive(klines, MINUTE, head)
+    forecast = nothing if rest is None else np.where(np.isfinite(rest), rest, nothing)
+    asked = row_of(klines, past.epochs.base_ms + known_min * MINUTE_MS)  # the newest candle that has closed by then
+    known = _known(klines, asked, known_min)
+    if not head.kind.is_volatility:
+        return np.asarray(whole_return(known, _at(forecast, asked), horizon_min))
+    whole = np.asarray(whole_volatility(known, _at(forecast, asked), horizon_min, head.kind))
+    whole[~(whole > 0)] = np.nan
+    change: Floats = np.log(whole / past.base)
+    return change
+
+
+def held(values: Floats, close_ms: Ints, klines: Klines, longest_ms: int) -> Floats:
+    """``(T,)`` for each minute candle the newest of some forecasts that were made before it closed, or as it did.
+
+    Args:
+        values: ``(N,)``; of the hour panel, say.
+        close_ms: ``(N,)`` rising: when the candle closed that each was made after.
+        longest_ms: an older one is no word.
+    """
+    if not len(values):
+        return np.full(len(klines), np.nan)
+    moment_ms = klines.open_time_ms + klines.interval_ms
+    newest = np.searchsorted(close_ms, moment_ms, side="right") - 1
+    there = (newest >= 0) & (moment_ms - close_ms[newest] <= longest_ms)
+    result: Floats = np.where(there, values[newest], np.nan)
+    return result
+
+
+def row_of(klines: Klines, moment_ms: Ints) -> Rows:
+    """``(E,)`` the row of the candle that closes at each moment; -1 where there is none."""
+    opened_ms = moment_ms - klines.interval_ms
+    row = np.minimum(np.searchsorted(klines.open_time_ms, opened_ms), max(len(klines) - 1, 0))
+    return np.where(klines.open_time_ms[row] == opened_ms, row, -1) if len(klines) else np.full(len(row), -1)
+
+
+def _at(values: Floats, row: Rows) -> Floats:
+    found: Floats = np.where(row >= 0, values[row], np.nan)
+    return found
+
+
+def _known(klines: Klines, row: Rows, minutes: int) -> Known:
+    """The minutes up to each row, of which none is missing; NaN where one is."""
+    if not minutes:
+        return Known(total=np.zeros(len(row)), squares=np.zeros(len(row)), running=np.zeros(len(row)))
+    returns = candle_returns(klines)
+    return Known(
+        elapsed_ms=minutes * MINUTE_MS,
+        minutes=minutes,
+        total=_at(rolling_sum(returns, minutes), row),
+        squares=_at(rolling_sum(returns**2, minutes), row),
+        running=np.zeros(len(row)),
+    )
+
+
+def running(columns: Sequence[Floats], there: Bools) -> Floats:
+    """``(E + 1, C)`` totals of the rows before each, of those that are there."""
+    rows = np.stack([np.where(there, column, 0.0) for column in columns], axis=1)
+    totals: Floats = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])
+    return totals
+
+
+def _trailing_mean(values: Floats, rows: int) -> Floats:
+    """Mean of each row and the ``rows - 1`` before it, of those that are there."""
+    totals = running([np.ones(len(values)), values], np.isfinite(values))
+    last = np.arange(1, len(values) + 1)
+    count, total = (totals[last] - totals[np.maximum(last - rows, 0)]).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean: Floats = total / count
+    return mean
+
+
+def _trailing_fit(x: Floats, y: Floats, rows: int, lag: int, least: int) -> tuple[Floats, Floats]:
+    """Intercept and slope of least squares of ``y`` on ``x`` over the ``rows`` rows that end ``lag`` before each."""
+    totals = running([np.ones(len(x)), x, y, x * x, x * y], np.isfinite(x) & np.isfinite(y))
+    end = np.maximum(np.arange(len(x)) - lag + 1, 0)
+    count, sx, sy, sxx, sxy = (totals[end] - totals[np.maximum(end - rows, 0)]).T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        about = sxx - sx * sx / count
+        slope = np.where(about > 0, (sxy - sx * sy / count) / about, 0.0)
+        intercept = (sy - slope * sx) / count
+    enough = count >= least
+    return np.where(enough, intercept, np.nan), np.where(enough, slope, np.nan)

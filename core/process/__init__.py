@@ -1,0 +1,1 @@
+"""Processes that start, watch, end and outlive each other."""

@@ -1,0 +1,107 @@
+"""The socket that the endpoint answers on: bound here, or handed over by whoever started this process."""
+
+import errno
+import os
+import socket
+import time
+
+from core.errors import ConfigError
+from core.process.commands import can_tell, described, is_ending, is_listened_on, listeners
+
+BACKLOG = 2048
+LISTEN_PATIENCE_S = 6.0  # a run that is told to end, and the children of a killed one, end within five seconds
+PAUSE_S = 0.1
+HANDED = 3  # the file descriptor at which systemd hands a socket over
+HAND_OVER = "BIRNN_LISTENER"  # to core.child: the socket's descriptor before it is at HANDED
+UNSEEN_LOOKS = 3  # at a port that is taken by nobody who can be seen: one who ends just then is not seen either
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket to answer on. Who holds the port and is about to end is waited for.
+
+    Raises:
+        ConfigError: it cannot be had; names the process that has it.
+    """
+    deadline = time.monotonic() + LISTEN_PATIENCE_S
+    unseen = 0
+    while True:
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+            return listener
+        except (OSError, UnicodeError) as error:
+            listener.close()
+            if getattr(error, "errno", None) != errno.EADDRINUSE:
+                raise ConfigError(
+                    f"HOST={host} PORT={port}: cannot listen there: {getattr(error, 'strerror', None) or error}; "
+                    "choose another PORT (1024 or more), or a HOST of this machine"
+                ) from error
+        holders = _holders(host, port)
+        unseen += not holders
+        ending = all(map(is_ending, holders)) if holders else not can_tell() or unseen < UNSEEN_LOOKS
+        if not ending or time.monotonic() > deadline:
+            by = " and ".join(map(described, holders)) or _unseen(host, port)
+            raise ConfigError(
+                f"HOST={host} PORT={port}: cannot listen there: {by} holds the port; end it, or choose another PORT"
+            )
+        time.sleep(PAUSE_S)
+
+
+def hand_over(listener_fd: int, pid: int) -> dict[str, str]:
+    """Put the socket where process ``pid``, which is this one after an exec, finds it; the environment that says so."""
+    if listener_fd != HANDED:
+        os.dup2(listener_fd, HANDED)
+        os.close(listener_fd)
+    os.set_inheritable(HANDED, True)
+    return {"LISTEN_FDS": "1", "LISTEN_PID": str(pid)}
+
+
+def pass_on() -> None:
+    """In a child that was started with a socket: hand it over to the module that this process is about to run."""
+    if fd := os.environ.pop(HAND_OVER, ""):
+        os.environ |= hand_over(int(fd), os.getpid())
+
+
+def handed_over() -> socket.socket | None:
+    """The listening socket that this process was started with, as systemd hands it over; None where there is none.
+
+    Source: man 3 sd_listen_fds.
+    """
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    if (pid, count) != (str(os.getpid()), "1"):
+        return None
+    os.set_inheritable(HANDED, False)
+    return socket.socket(fileno=HANDED)
+
+
+def local_address(listener: socket.socket) -> tuple[str, int]:
+    """Where this very socket is reached on this machine: by its number, for a name may lead to another's."""
+    host, port = listener.getsockname()[:2]
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where this very socket is asked on this machine."""
+    host, port = local_address(listener)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _holders(host: str, port: int) -> list[int]:
+    return listeners(_address(host, port), port)
+
+
+def _address(host: str, port: int) -> str:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = socket.getaddrinfo(host or "0.0.0.0", port, family, socket.SOCK_STREAM)[0][4][0]  # noqa: S104
+    return str(address).partition("%")[0]
+
+
+def _unseen(host: str, port: int) -> str:
+    """Who has the port, where no process can be named."""
+    if not can_tell():
+        return f"a process that sudo lsof -nP -iTCP:{port} -sTCP:LISTEN names,"
+    if is_listened_on(_address(host, port), port):
+        return f"a process that sudo ss -ltnp 'sport = :{port}' names,"
+    return "a process that has bound it without listening, whose name this machine does not tell,"

@@ -1,0 +1,73 @@
+"""``python -m exchange``: the simulated exchange as a program, which says on its first line where it listens."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+
+from core.errors import ConfigError
+from core.logs import configure_logging
+from exchange.server import SimulatedExchange, say
+
+LOG = structlog.get_logger()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists the arguments")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="python -m exchange", description="A simulated exchange on 127.0.0.1.")
+    parser.add_argument("--port", type=int, default=0, help="0 for any free one")
+    parser.add_argument("--seed", type=int, default=0, help="of the invented prices")
+    parser.add_argument("--replay", type=Path, help="folder of Parquet klines to play; then none is invented")
+    parser.add_argument("--state", type=Path, help="file that keeps where a replay is")
+    parser.add_argument("--symbols", type=lambda text: text.split(","), help="comma-separated; default all")
+    arguments = parser.parse_args(argv)
+    if not 0 <= arguments.port <= 65_535:
+        parser.error(f"--port must be 0 to 65535, was {arguments.port}")
+    if arguments.seed < 0:
+        parser.error(f"--seed must not be negative, was {arguments.seed}")
+    if arguments.state and not arguments.replay:
+        parser.error(f"--state {arguments.state} is for a replay; give --replay FOLDER or leave it out")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; the first line on stdout says where."""
+    stops = {signal.SIGTERM, signal.SIGINT}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # before there are threads, which inherit it
+    try:
+        given = _arguments(argv)
+        exchange = SimulatedExchange(
+            seed=given.seed, replay=given.replay, port=given.port, symbols=given.symbols, state=given.state
+        )
+    except ConfigError as error:
+        say(str(error))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return 2
+    configure_logging("info", service="exchange", simulated=True)
+    with exchange:
+        LOG.info(
+            "listening",
+            url=exchange.url,
+            stream_url=exchange.stream_url,
+            tape=exchange.tape.name,
+            note=exchange.tape.note,
+        )
+        if exchange.tape.note:
+            say(exchange.tape.note)
+        signal.sigwait(stops)
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # Python takes most of a second to clear away its modules, and birnn run waits for half of one

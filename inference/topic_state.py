@@ -1,0 +1,95 @@
+"""What is known about a topic between two candles, and how old it may be. Values, no I/O."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from core.clock import HOUR_MS, MINUTE_MS, is_ahead, iso
+from core.settings import NoModelPolicy
+from core.topic import Topic
+from inference.base import Base
+from market.venue import Price
+from model.forecaster import HeadForecast, Start
+from model.heads import Panel
+
+SURE_JUMP = 0.05  # of the price since the last close; what is beyond, and beyond the sigmas, is a wrong price
+SURE_SIGMAS = 10.0  # of the present volatility
+CLOCK_SET_BACK = "the machine's clock was set back"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How old what an answer rests on may be, and what happens without a model."""
+
+    anchor_ms: int
+    klines_ms: int  # for one-minute candles; longer ones close less often and get the difference on top
+    model_ms: int
+    policy: NoModelPolicy
+
+    def klines_of_ms(self, interval_ms: int) -> int:
+        """How long ago the newest candle may have closed.
+
+        >>> limits = Limits(anchor_ms=30_000, klines_ms=180_000, model_ms=1, policy=NoModelPolicy.REFUSE)
+        >>> limits.klines_of_ms(60_000), limits.klines_of_ms(3_600_000)
+        (180000, 3720000)
+        """
+        return self.klines_ms + interval_ms - MINUTE_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """All that an answer to one topic needs beside the anchor: made in the background, replaced as a whole."""
+
+    topic: Topic
+    panel: Panel
+    klines_end_ms: int  # close of the newest kline
+    close: float  # of the newest kline
+    newest: Price  # close of the symbol's newest kline of any interval
+    champion: str  # version in use; empty without one
+    created_ms: int  # when that version was trained
+    forecast: HeadForecast | None  # the champion's
+    window_close: float | None  # of the last kline that it has read, which need not be the newest
+    fault: str  # what is wrong with the champion, or with the one that should be
+    fallback: HeadForecast | None  # the naive forecast
+    fallback_fault: str
+    starts: Mapping[int, Start]  # of the newest whole minutes, of a volatility topic
+
+    def why_no_anchor(self, anchor: Price) -> str:
+        """Why a price cannot be of this market, going by its newest candle; empty when it can."""
+        known = self.forecast or self.fallback
+        candles = max(0, anchor.asof_ms - self.newest.asof_ms) / self.panel.interval_ms + 1
+        most = max(SURE_JUMP, SURE_SIGMAS * (known.scale if known else 0.0) * candles**0.5)
+        if abs(math.log(anchor.price / self.newest.price)) <= most:
+            return ""
+        return (
+            f"newest price of {self.topic.symbol} is {anchor.price}, its candle of {iso(self.newest.asof_ms)} closed "
+            f"at {self.newest.price}: more than {most:.1%} away, the next candle decides"
+        )
+
+    def why_no_champion(self, now_ms: int, limits: Limits) -> str:
+        """Why the champion's forecast cannot be used now; empty when it can."""
+        if not self.champion:
+            return self.fault or "no champion yet"
+        if now_ms - self.created_ms > limits.model_ms:
+            return (
+                f"{self.champion} was trained {iso(self.created_ms)}, more than {limits.model_ms // HOUR_MS} h ago: "
+                "MAX_MODEL_AGE_H"
+            )
+        if self.forecast is None or now_ms - self.forecast.asof_ms > limits.klines_of_ms(self.panel.interval_ms):
+            return self.fault or f"{self.champion} gave no forecast from the newest klines"
+        if is_ahead(self.forecast.asof_ms, now_ms):
+            return f"{self.champion} read klines up to {iso(self.forecast.asof_ms)}, which is not yet: {CLOCK_SET_BACK}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A number made for a topic, before it is anybody's answer."""
+
+    number: float
+    forecast: HeadForecast
+    anchor: Price
+    reason: str  # why it is not the champion's; empty when it is
+    base: Base
+    elapsed_ms: int  # of the interval that was known
+    truth_ratio: float = 1.0  # that the anchor was multiplied by

@@ -1,0 +1,1 @@
+"""Klines and pure functions of them, with numpy alone."""

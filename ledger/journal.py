@@ -1,0 +1,188 @@
+"""Answers that the database does not have yet, in a file: one line each, with the kernel before the answer is sent.
+
+The file is mapped into memory, so an answer is with the kernel as soon as it is copied there, and a kill of the process
+loses nothing. Room on the disk is taken before it is written to: a full disk is an error then, and not a signal. Each
+process has a file of its own and holds a lock on it; the next start reads what the files of its forerunners have and
+removes them once the database has it too.
+"""
+
+import fcntl
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from ledger.answers import Answer
+
+PATTERN = "answers-*.journal"
+LONG_BYTES = 1 << 20  # three thousand answers
+ROOM_BYTES = 1 << 18  # taken at a time
+ENDING_PATIENCE_S = 5.0  # for a forerunner that is still ending: what it answers meanwhile is to be read as well
+PAUSE_S = 0.05
+
+log = structlog.get_logger()
+
+
+class _File:
+    """A file of lines, mapped into memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fd, name = tempfile.mkstemp(prefix=PATTERN.partition("*")[0], suffix=Path(PATTERN).suffix, dir=folder)
+        _lock(self._fd)
+        self.path = Path(name)
+        self.size = 0
+        self._room: mmap.mmap | None = None
+
+    def append(self, lines: bytes) -> None:
+        """Hand the lines to the kernel.
+
+        Raises:
+            OSError: the disk has no room.
+        """
+        end = self.size + len(lines)
+        if self._room is None or end > len(self._room):
+            room = -(-end // ROOM_BYTES) * ROOM_BYTES
+            os.posix_fallocate(self._fd, 0, room)
+            if self._room is not None:
+                self._room.close()
+            self._room = mmap.mmap(self._fd, room)
+        self._room[self.size : end] = lines
+        self.size = end
+
+    def close(self) -> None:
+        """Give back the room that was not used, and the lock."""
+        if self._room is not None:
+            self._room.close()
+        with suppress(OSError):
+            os.ftruncate(self._fd, self.size)
+        os.close(self._fd)
+
+
+class Journal:
+    """The file of this process, made with its first answer, and what others left in the folder.
+
+    Not to be used by two threads at once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: _File | None = None
+        self._long = LONG_BYTES
+        self.left: list[Answer] = []  # by forerunners, in the order in which each gave them
+        self._theirs: list[Path] = []  # their files
+        self._read_all()
+
+    def append(self, answer: Answer) -> None:
+        """Hand the answer to the kernel.
+
+        Raises:
+            OSError: the disk has no room for it.
+        """
+        if self._file is None:
+            self._file = _File(self._folder)
+        self._file.append(_line(answer))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is time to leave out what the database has."""
+        return self._file is not None and self._file.size > self._long
+
+    def begin_anew(self, answers: Iterable[Answer]) -> Path | None:
+        """Go on in a new file that has these answers; what had been written before can then be removed.
+
+        Raises:
+            OSError: the disk did not take it; the file before stays in use.
+        """
+        before, new = self._file, _File(self._folder)
+        try:
+            new.append(b"".join(map(_line, answers)))
+        except OSError:
+            remove(new.path)
+            new.close()
+            self._long = 2 * before.size if before else LONG_BYTES
+            raise
+        self._file, self._long = new, max(LONG_BYTES, 2 * new.size)
+        if before is None:
+            return None
+        before.close()
+        return before.path
+
+    def forget_left(self) -> None:
+        """Remove what the forerunners left: the database has it."""
+        for path in self._theirs:
+            remove(path)
+        self.left, self._theirs = [], []
+
+    def close(self, *, all_written: bool) -> None:
+        """End; the file stays where the database does not have all of it."""
+        if self._file is None:
+            return
+        if all_written:
+            remove(self._file.path)
+        self._file.close()
+        self._file = None
+
+    def _read_all(self) -> None:
+        deadline = time.monotonic() + ENDING_PATIENCE_S
+        for path in sorted(self._folder.glob(PATTERN), key=_modified):
+            try:
+                with path.open("rb") as file:
+                    while not (ended := _lock(file.fileno())) and time.monotonic() < deadline:
+                        time.sleep(PAUSE_S)
+                    lines = [line for line in file.read().rstrip(b"\0").split(b"\n") if line]
+            except OSError as error:
+                log.error("journal_not_read", file=str(path), reason=error.strerror)
+                continue
+            if ended:
+                self._theirs.append(path)
+            answers = [answer for line in lines if (answer := _answer(line))]
+            self.left += answers
+            if skipped := len(lines) - len(answers):
+                log.warning("journal_lines_skipped", file=str(path), lines=skipped, answers=len(answers))
+
+
+def _line(answer: Answer) -> bytes:
+    """A line that begins with its newline: one that was cut off spoils none after it."""
+    return b"\n" + orjson.dumps(answer)
+
+
+def _answer(line: bytes) -> Answer | None:
+    try:
+        answer = TypeAdapter(Answer).validate_json(line)
+    except ValidationError:
+        return None
+    return None if answer.height is None else answer
+
+
+def _lock(fd: int) -> bool:
+    """Whether the file is nobody else's who lives; it is this process's from now on."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # gone meanwhile
+        return 0.0
+
+
+def remove(path: Path | None) -> None:
+    """Remove a file that the database makes superfluous."""
+    if path:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # read once more by the next start, to no effect
+            log.warning("journal_not_removed", file=str(path), reason=error.strerror)

@@ -1,0 +1,1 @@
+"""Several venues as one, in serving memory."""

@@ -1,0 +1,1 @@
+"""Requests to the hosts of a venue, within its limits."""

@@ -1,0 +1,1 @@
+"""The newest klines and prices of every series, kept warm."""

@@ -1,0 +1,69 @@
+"""Recorded klines in a folder of Parquet files: what the simulated exchange replays and a backtest walks over."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from core.errors import ConfigError, MalformedKlines
+from klines.klines import COLUMNS, INTERVALS, Klines
+
+INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
+
+_FILE = re.compile(r"(?P<symbol>[A-Z0-9]+)-(?P<interval>[0-9]+[mhd])-(?P<first>[0-9]{8})-(?P<last>[0-9]{8})\.parquet")
+
+
+def load_recording(folder: Path, symbols: Iterable[str] | None = None) -> dict[tuple[str, int], Klines]:
+    """Klines by (symbol, interval_ms) of a folder of ``SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet``.
+
+    Args:
+        symbols: only these, all of which must be there; None is whatever there is.
+    Raises:
+        ConfigError: no such file for a symbol asked for, or one that cannot be read as klines.
+    """
+    wanted = None if symbols is None else frozenset(symbols)
+    series: dict[tuple[str, int], Klines] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        match = _FILE.fullmatch(path.name)
+        if not match or match["interval"] not in INTERVALS_MS or (wanted is not None and match["symbol"] not in wanted):
+            continue
+        key = match["symbol"], INTERVALS_MS[match["interval"]]
+        klines = _read_parquet(path, key[1])
+        series[key] = series[key].merge(klines) if key in series else klines
+    missing = (wanted or frozenset()) - {symbol for symbol, _ in series}
+    if missing or not series:
+        what = f"klines of {','.join(sorted(missing))}" if missing else "klines"
+        raise _nothing_in(folder, what)
+    return series
+
+
+def recorded_days(folder: Path) -> str:
+    """The days that a folder's files of minutes name, such as ``2023-09-01 to 2024-03-31``; of hours where there are
+    no minutes.
+
+    Raises:
+        ConfigError: it has no such file.
+    """
+    found: dict[int, list[str]] = {}
+    for path in folder.glob("*.parquet"):
+        if (match := _FILE.fullmatch(path.name)) and match["interval"] in INTERVALS_MS:
+            found.setdefault(INTERVALS_MS[match["interval"]], []).extend((match["first"], match["last"]))
+    if not found:
+        raise _nothing_in(folder, "klines")
+    days = found[min(found)]
+    return " to ".join(f"{day[:4]}-{day[4:6]}-{day[6:]}" for day in (min(days), max(days)))
+
+
+def _nothing_in(folder: Path, what: str) -> ConfigError:
+    return ConfigError(f"folder {folder}: no {what}; needs files SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet")
+
+
+def _read_parquet(path: Path, interval_ms: int) -> Klines:
+    try:
+        frame = pl.read_parquet(path, columns=["open_time", *COLUMNS])
+        columns = {name: frame[name].cast(pl.Float64).to_numpy() for name in COLUMNS}
+        return Klines(interval_ms=interval_ms, open_time_ms=frame["open_time"].cast(pl.Int64).to_numpy(), **columns)
+    except (OSError, pl.exceptions.PolarsError, MalformedKlines) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"file {path}: {reason}; remove it or write it anew") from error

@@ -1,0 +1,1 @@
+"""Each venue's own way to say what the market did."""

@@ -1,0 +1,1 @@
+"""Binance: REST, archive and stream."""

@@ -1,0 +1,331 @@
+"""Binance's market streams over one WebSocket: trades and candles of every symbol, as they happen.
+
+A connection ends sooner or later: after 24 hours at the latest, or it falls silent without ending. It is made anew on
+the next host, and who reads is told, so that it can ask over REST meanwhile. Source of the format and of the limits:
+developers.binance.com, Spot, WebSocket Streams.
+"""
+
+import asyncio
+import json
+import math
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import structlog
+import uvloop
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from core.errors import ConfigError, MalformedKlines
+from core.seldom import Seldom
+from core.settings import Market, Settings
+from core.timed_http import USER_AGENT, is_loopback
+from klines.klines import INTERVALS, Klines, interval_name
+from market.venue import MarketStream, StreamReader
+
+Series = tuple[str, int]  # symbol, interval_ms
+
+OPEN_TIMEOUT_S = 5.0
+WATCH_S = 1.0
+PING_AFTER_S = 4.0  # of silence; BTC alone trades several times a second
+PONG_TIMEOUT_S = 2.0
+SILENCE_S = 15.0  # a connection that answers pings and tells nothing has lost its subscriptions
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0  # 300 connections in five minutes are allowed; this makes at most 150
+HEALTHY_S = 60.0  # what lived so long ended in the ordinary way: the next one is made at once, on the first host
+CANDLE_LAG_MS = 1_000  # of an open candle's close behind the time of its message: trades of that second are newer
+BAD_IN_A_ROW = 100  # whoever sends so many messages that cannot be read is not the exchange
+MESSAGE_LIMIT_BYTES = 1 << 20
+INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trade:
+    """A price and the venue's time of it."""
+
+    symbol: str
+    price: float
+    venue_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A candle that the venue calls closed."""
+
+    symbol: str
+    kline: Klines  # one row
+
+
+class ShuttingDown(Exception):
+    """The venue says that this connection will end soon."""
+
+
+def parse(message: str | bytes) -> Trade | Closed | None:
+    """What one message says; None when it is nothing to us.
+
+    Args:
+        message: an event as it is, or in the wrapping of a combined stream. An open candle tells its
+            close as a price: while nobody trades it is all there is.
+    Raises:
+        MalformedKlines: it is no event, or not of the promised shape.
+        ShuttingDown: it says that the connection will end.
+    """
+    try:
+        event = json.loads(message)
+        event = event.get("data", event)
+        kind = event.get("e")
+        if kind in {"aggTrade", "trade"}:
+            return Trade(symbol=_text(event["s"]), price=_price(event["p"]), venue_ms=_time(event["T"]))
+        if kind == "kline":
+            candle = event["k"]
+            if candle["x"] is True:
+                return Closed(symbol=_text(event["s"]), kline=_kline(candle))
+            at_ms = _time(event["E"]) - CANDLE_LAG_MS
+            return Trade(symbol=_text(event["s"]), price=_price(candle["c"]), venue_ms=at_ms)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise MalformedKlines(f"no market event: {message[:80]!r} ({type(error).__name__}: {error})") from error
+    if kind == "serverShutdown":
+        raise ShuttingDown
+    return None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a symbol must be text, was {value!r}")
+    return value
+
+
+def _time(value: Any) -> int:
+    if type(value) is not int or not 0 < value < 10**14:
+        raise ValueError(f"a time must be in milliseconds, was {value!r}")
+    return value
+
+
+def _price(value: Any) -> float:
+    price = float(value) if isinstance(value, str) else math.nan
+    if not (math.isfinite(price) and price > 0):
+        raise ValueError(f"a price must be text of a number above 0, was {value!r}")
+    return price
+
+
+def _kline(candle: dict[str, Any]) -> Klines:
+    cells = {"open": "o", "high": "h", "low": "l", "close": "c", "volume": "v", "quote_volume": "q", "trades": "n"}
+    cells |= {"taker_buy_base": "V", "taker_buy_quote": "Q"}
+    columns = {name: np.array([float(candle[key])]) for name, key in cells.items()}
+    return Klines(
+        interval_ms=INTERVALS_MS[candle["i"]], open_time_ms=np.array([_time(candle["t"])], np.int64), **columns
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Heard:
+    """When a connection last told anything, by the event loop's clock."""
+
+    at_s: float
+
+
+class BinanceStream(MarketStream):
+    """Trades and closed candles from the first of several hosts that tells them.
+
+    Args:
+        urls: ``ws://`` or ``wss://`` hosts without a trailing slash, in the order they are tried.
+        series: symbols and the intervals of their candles.
+        ping_after_s: how long a connection may be silent before it is asked whether it is still there.
+        silence_s: how long it may be silent although it is.
+        seconds: by which log lines come once a minute.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        series: Iterable[Series],
+        *,
+        ping_after_s: float = PING_AFTER_S,
+        silence_s: float = SILENCE_S,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.urls = tuple(urls)
+        self._ping_after_s, self._silence_s = ping_after_s, silence_s
+        wanted = tuple(series)
+        symbols = dict.fromkeys(symbol for symbol, _ in wanted)
+        names = [f"{symbol.lower()}@aggTrade" for symbol in symbols]
+        names += [f"{symbol.lower()}@kline_{interval_name(interval_ms)}" for symbol, interval_ms in wanted]
+        self.path = f"/stream?streams={'/'.join(names)}"
+        self._wanted = frozenset(wanted)
+        self._symbols = frozenset(symbols)
+        self.malformed = 0  # messages that could not be read
+        self._kinds: Counter[str] = Counter()  # of those since the last line about them
+        self._seldom = Seldom(seconds)
+        self._is_told_down = True  # the log's last word is that nothing comes
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, reader: StreamReader) -> None:
+        self._thread = threading.Thread(target=self._run, args=(reader,), name="live-stream", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        self._stopping.set()
+        loop, task = self._loop, self._task
+        if loop and task:
+            with suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(task.cancel)
+        if self._thread:
+            self._thread.join(timeout_s)
+
+    def _run(self, reader: StreamReader) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, suppress(asyncio.CancelledError):
+            runner.run(self._follow(reader))
+
+    async def _follow(self, reader: StreamReader) -> None:
+        """Keep a connection up until cancelled."""
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        host = failures = 0
+        while not self._stopping.is_set():
+            began_s = self._loop.time()
+            url = self.urls[host]
+            try:
+                reason = await self._listen(url, reader)
+            except Exception as error:
+                if count := self._seldom.due("stream_fault"):
+                    log.exception("stream_fault", host=url, count=count)
+                reason = f"{url}: {type(error).__name__}: {error}"
+            reader.stream_down(reason)
+            if self._loop.time() - began_s >= HEALTHY_S:
+                host = failures = 0
+            else:
+                host, failures = (host + 1) % len(self.urls), failures + 1
+            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
+            pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 -- so that many nodes do not come back all at once
+            if count := self._seldom.due("stream_down", reason):
+                self._is_told_down = True
+                line = {"reason": reason, "in_s": round(pause_s, 1), "meanwhile": "polling over REST"}
+                log.warning("stream_down", **line, count=count)
+            await asyncio.sleep(pause_s)
+
+    async def _listen(self, url: str, reader: StreamReader) -> str:
+        """One connection from its opening to its end; why it ended."""
+        try:
+            connection = await connect(
+                url + self.path,
+                open_timeout=OPEN_TIMEOUT_S,
+                ping_interval=None,  # the watch below asks sooner, and only when it is quiet
+                compression=None,  # a message is 200 bytes, and unpacking it is half the work
+                max_size=MESSAGE_LIMIT_BYTES,
+                user_agent_header=USER_AGENT,
+                proxy=None if is_loopback(url) else True,
+            )
+        except (OSError, WebSocketException, EOFError, ValueError, TimeoutError) as error:
+            return f"{url}: no stream: {_line(error)}"
+        heard = _Heard(at_s=asyncio.get_running_loop().time())
+        watch = asyncio.create_task(self._watch(connection, heard))
+        try:
+            return f"{url}: {await self._read(connection, url, heard, reader)}"
+        except ConnectionClosed as error:
+            cut = watch.result() if watch.done() else ""
+            return f"{url}: {cut or _line(error)}"
+        finally:
+            watch.cancel()
+            connection.transport.abort()  # a farewell would wait for an answer that may never come
+
+    async def _read(self, connection: ClientConnection, url: str, heard: _Heard, reader: StreamReader) -> str:
+        loop = asyncio.get_running_loop()
+        up = False
+        bad = 0
+        while True:
+            message = await connection.recv()
+            heard.at_s = loop.time()
+            try:
+                event = parse(message)
+            except ShuttingDown:
+                return "the server is about to shut down"
+            except MalformedKlines as error:
+                self.malformed += 1
+                bad += 1
+                self._say_refused(url, error)
+                if bad == BAD_IN_A_ROW:
+                    return f"{BAD_IN_A_ROW} messages in a row could not be read"
+                continue
+            bad = 0
+            if event is None or event.symbol not in self._symbols:
+                continue
+            if not up:
+                up = True
+                if self._is_told_down:
+                    self._is_told_down = False
+                    log.info("stream_up", host=url)
+                reader.stream_up(url)
+            if isinstance(event, Trade):
+                reader.traded(event.symbol, event.price, event.venue_ms)
+            elif (event.symbol, event.kline.interval_ms) in self._wanted:
+                reader.candle_closed(event.symbol, event.kline)
+
+    def _say_refused(self, url: str, error: MalformedKlines) -> None:
+        """One line a minute for all of them: how many of what kind, and the newest in words."""
+        self._kinds[type(error.__cause__ or error).__name__] += 1
+        if count := self._seldom.due("stream_message_refused"):
+            kinds = dict(sorted(self._kinds.items()))
+            self._kinds.clear()
+            log.warning("stream_message_refused", host=url, count=count, kinds=kinds, reason=str(error))
+
+    async def _watch(self, connection: ClientConnection, heard: _Heard) -> str:
+        """Cut a connection that has fallen silent; says why it did.
+
+        TCP alone would take many minutes to notice that the other side is gone.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(WATCH_S, self._ping_after_s))
+            silent_s = loop.time() - heard.at_s
+            if silent_s < self._ping_after_s:
+                continue
+            try:
+                async with asyncio.timeout(PONG_TIMEOUT_S):
+                    await (await connection.ping())
+            except TimeoutError:
+                connection.transport.abort()
+                return f"silent for {silent_s:.0f} s and no answer to a ping"
+            except ConnectionClosed:
+                return ""
+            if silent_s >= self._silence_s:
+                connection.transport.abort()
+                return f"told nothing for {silent_s:.0f} s"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200].removesuffix(": ")
+
+
+def stream_from(settings: Settings, series: Iterable[Series]) -> BinanceStream | None:
+    """The stream of the first venue; None where that is not Binance, whose prices are another market's then.
+
+    The simulated exchange has its streams where it has its REST routes, unless BINANCE_WS_URLS says otherwise.
+
+    Raises:
+        ConfigError: a URL is not ws(s), or MARKET is simulated and a URL is not this machine's.
+    """
+    if settings.venues[0] != "binance":
+        return None
+    urls = settings.ws_urls
+    if settings.market is Market.SIMULATED and "binance_ws_urls" not in settings.model_fields_set:
+        urls = tuple(f"ws{url.removeprefix('http')}" for url in settings.urls_of("binance"))
+    for url in urls:
+        if urlsplit(url).scheme not in {"ws", "wss"}:
+            raise ConfigError(f"BINANCE_WS_URLS must begin with ws:// or wss://, was {url!r}")
+        if settings.market is Market.SIMULATED and not is_loopback(url):
+            raise ConfigError(
+                f"MARKET=simulated needs BINANCE_WS_URLS on this machine, was {url!r}: leave it out, or set it to what "
+                "`python -m exchange` prints"
+            )
+    return BinanceStream(urls, series)

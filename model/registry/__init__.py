@@ -1,0 +1,1 @@
+"""Published networks: their files, versions, origin and champions."""

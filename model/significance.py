@@ -1,0 +1,128 @@
+"""How sure a mean over time is when neighbouring rows share a part of their truth: standard error and Student's t.
+
+Two forecasts of the next hour made a minute apart share 59 minutes of what came true, so 60 rows are worth little more
+than one. The long-run variance is the mean square of the rows' first few cosine transforms, each an independent
+estimate of it: with ``B`` of them the ratio of mean to error is Student's t with ``B`` degrees of freedom, also where
+the time holds few horizons. Lazarus, Lewis, Stock and Watson, J. Business & Economic Statistics 36(4), 2018. The
+Bartlett weights of Newey and West need critical values of their own there: docs/decisions/0004 compares them.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from klines.klines import Floats, Ints
+
+COSINES_PER_HORIZON = 0.4  # faster ones would lie where the overlap of horizons has taken the variance away
+MOST_BINS = 4096  # of time: the fastest cosine then turns by less than a fortieth of a radian within one
+MOST_COSINES = 64  # slower correlation than the overlap is then seen as well, down to a thirtieth of the time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """A mean over rows in time, and how sure it is."""
+
+    value: float
+    error: float  # standard error; NaN where nothing can be said
+    freedom: int  # degrees of freedom of Student's t; 0 where nothing can be said
+    rows: int
+    horizons: float  # of time that the rows cover
+    effective: float  # independent rows that they are worth
+
+    @property
+    def p_below(self) -> float:
+        """Chance of a mean this low or lower if 0 were expected."""
+        return _tail(-self.value, self.error, self.freedom)
+
+    @property
+    def p_above(self) -> float:
+        """Chance of a mean this high or higher if 0 were expected."""
+        return _tail(self.value, self.error, self.freedom)
+
+
+def mean_over_time(values: Floats, ticks: Ints, steps: int) -> Mean:
+    """Mean of values whose correlation comes from horizons that overlap.
+
+    Args:
+        values: ``(N,)`` finite, any unit.
+        ticks: ``(N,)`` place of each in time, in candles, in any order; several may share one, as symbols do. Candles
+            without a row count as holes, not as values.
+        steps: the horizon in candles, 1 or more.
+
+    >>> flat = mean_over_time(np.array([1.0, -1.0] * 500), np.arange(1000), 10)
+    >>> flat.value, flat.freedom, flat.horizons
+    (0.0, 40, 100.0)
+    """
+    rows, span = len(values), horizons(ticks, steps)
+    mean = float(values.mean()) if rows else math.nan
+    freedom = min(MOST_COSINES, int(COSINES_PER_HORIZON * span))
+    if freedom < 1 or not math.isfinite(mean):
+        return Mean(value=mean, error=math.nan, freedom=0, rows=rows, horizons=span, effective=float(rows))
+    centred = values - mean
+    power, of_sum = float(centred @ centred), variance_of_sum(centred, ticks, freedom)
+    return Mean(
+        value=mean,
+        error=of_sum**0.5 / rows,
+        freedom=freedom,
+        rows=rows,
+        horizons=span,
+        effective=min(float(rows), rows * power / of_sum) if of_sum > 0 else float(rows),
+    )
+
+
+def horizons(ticks: Ints, steps: int) -> float:
+    """Horizons of time that some rows cover; what lies further than one from the row before it is a hole."""
+    if not len(ticks):
+        return 0.0
+    apart = np.diff(ticks)
+    if (apart < 0).any():
+        apart = np.diff(np.sort(ticks))
+    return float(np.minimum(apart, steps).sum() + 1) / steps
+
+
+def variance_of_sum(centred: Floats, ticks: Ints, cosines: int) -> float:
+    """Of the sum of values whose expectation is 0, by so many cosine transforms of them.
+
+    Args:
+        centred: ``(N,)``.
+        ticks: ``(N,)`` as for ``mean_over_time``.
+        cosines: 1 or more, up to MOST_COSINES, and fewer than half the candles between the first tick and the last.
+    """
+    first = int(ticks.min())
+    span = int(ticks.max()) - first + 1
+    bins = min(span, MOST_BINS)
+    by_bin = np.bincount((ticks - first) * bins // span, weights=centred, minlength=bins)
+    number = np.arange(1, cosines + 1)
+    turned = np.fft.rfft(by_bin, 2 * bins)[1 : cosines + 1] * np.exp(-0.5j * np.pi * number / bins)
+    return float(2 * np.square(turned.real).mean())
+
+
+def student_tail(t: float, freedom: int) -> float:
+    """Chance that Student's t with so many degrees of freedom exceeds ``t``.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+
+    >>> round(student_tail(6.314, 1), 4), round(student_tail(1.812, 10), 4), round(student_tail(-1.725, 20), 4)
+    (0.05, 0.05, 0.95)
+    """
+    angle = math.atan2(t, freedom**0.5)
+    cosine2 = math.cos(angle) ** 2
+    odd = freedom % 2 == 1
+    term = math.cos(angle) if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for k in range(3 if odd else 2, freedom - 1, 2):
+        term *= cosine2 * (k - 1) / k
+        total += term
+    within = math.sin(angle) * total
+    if odd:
+        within = 2 / math.pi * (angle + within)
+    return min(1.0, max(0.0, 0.5 - 0.5 * within))
+
+
+def _tail(value: float, error: float, freedom: int) -> float:
+    if not freedom or not math.isfinite(error) or not math.isfinite(value):
+        return math.nan
+    if error <= 0:  # all rows are equal
+        return 0.0 if value > 0 else 1.0
+    return student_tail(value / error, freedom)

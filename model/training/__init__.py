@@ -1,0 +1,1 @@
+"""Training of a network. Torch is imported here."""

@@ -1,0 +1,1 @@
+"""``birnn backtest``: walk-forward over stored klines."""

@@ -1,0 +1,177 @@
+"""``birnn backtest``: from what was asked on the command line to a walk, its report and the lines that say so."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import RenderableType
+
+from core.clock import SystemClock
+from core.errors import ConfigError
+from core.topic import Topic
+from research.backtest.backtest import fingerprint, run
+from research.backtest.baselines import BASELINES
+from research.backtest.folder import Folder
+from research.backtest.walk import (
+    EVERY_DAYS,
+    QUICK_EVERY_DAYS,
+    QUICK_SPAN_DAYS,
+    QUICK_STRIDE,
+    SPAN_DAYS,
+    Walk,
+    catalogue_topics,
+    short_history,
+    span_of,
+    with_unseen,
+)
+from research.data import Recording, recording_of, span_text
+from research.report.report import tables, write_report
+from research.words import counted
+from updater.progress import Show
+from updater.training_settings import settings_file, settings_in_use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The command line of a backtest; None is what was not said."""
+
+    topics: Sequence[Topic]
+    data_dir: Path
+    data: Path | None = None
+    start: str | None = None  # a UTC day or moment
+    end: str | None = None
+    every_days: int | None = None
+    training_days: int = 90
+    seed: int = 0
+    stride: int | None = None
+    out: Path | None = None
+    training_file: Path | None = None
+    unseen: Sequence[str] = ()
+    baselines: Sequence[str] | None = None
+    quick: bool = False
+    command: str = "birnn backtest"
+
+
+def chosen_topics(network: str, ids: Sequence[int], configured: Sequence[Topic] | None) -> tuple[Topic, ...]:
+    """The topics that are asked for: those of a config, all or some of them, or of the catalogue.
+
+    Raises:
+        ConfigError: an id that is not there, or no id at all.
+    """
+    if configured is None:
+        return catalogue_topics(network, ids)
+    for topic_id in ids:
+        if topic_id not in {topic.topic_id for topic in configured}:
+            there = ", ".join(str(topic.topic_id) for topic in configured)
+            raise ConfigError(f"--topic {topic_id}: the config has no such topic; it has {there}")
+    return tuple(topic for topic in configured if not ids or topic.topic_id in ids)
+
+
+def walk_of(asked: Asked) -> tuple[Walk, Recording]:
+    """The walk that is asked for, and the klines it goes over.
+
+    Raises:
+        ConfigError: a topic, a name, the folder or the span is not as it must be, in one line.
+    """
+    known = tuple(BASELINES)
+    for name in asked.baselines or ():
+        if name not in known:
+            raise ConfigError(f"--baseline {name}: there is none of this name; choose among {', '.join(known)}")
+    for option, value in (("--every", asked.every_days), ("--stride", asked.stride), ("--days", asked.training_days)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} must be 1 or more, was {value}")
+    walk = Walk(
+        topics=with_unseen(asked.topics, asked.unseen),
+        unseen=tuple(dict.fromkeys(asked.unseen)),
+        start_ms=0,
+        end_ms=0,
+        every_days=asked.every_days or (QUICK_EVERY_DAYS if asked.quick else EVERY_DAYS),
+        training_days=asked.training_days,
+        stride=asked.stride or (QUICK_STRIDE if asked.quick else 1),
+        seed=asked.seed,
+        training={},
+        baselines=known if asked.baselines is None else tuple(name for name in known if name in asked.baselines),
+        quick=asked.quick,
+    )
+    start_ms, end_ms = moment_of(asked.start, "--start"), moment_of(asked.end, "--end")
+    panels = [plan.panel.name for plan in walk.plans()]
+    training = settings_in_use(settings_file(asked.data_dir, asked.training_file), panels)
+    recording = recording_of(walk.plans(), asked.data, asked.data_dir)
+    start_ms, end_ms = span_of(
+        recording,
+        walk.plans(),
+        start_ms=start_ms,
+        end_ms=end_ms,
+        training_days=asked.training_days,
+        span_days=QUICK_SPAN_DAYS if asked.quick else SPAN_DAYS,
+    )
+    return replace(walk, start_ms=start_ms, end_ms=end_ms, training=training), recording
+
+
+def moment_of(text: str | None, option: str) -> int | None:
+    """A day or moment of the command line in ms; None where it was not given.
+
+    Raises:
+        ConfigError: it is neither; names the option.
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} must be a UTC day or moment such as 2024-01-31, was {text!r}") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def folder_of(asked: Asked, walk: Walk, recording: Recording) -> Folder:
+    """Where the walk is kept: the same command finds the same folder again, another one another.
+
+    Raises:
+        ConfigError: the folder that was asked for holds another backtest; says in what they differ.
+    """
+    about = fingerprint(walk, recording)
+    if asked.out:
+        folder = Folder(asked.out)
+        folder.refuse_another(about)
+        return folder
+    went_in = json.dumps(about, sort_keys=True).encode()
+    days = "-".join(
+        datetime.fromtimestamp(edge / 1000, UTC).strftime("%Y%m%d") for edge in (walk.start_ms, walk.end_ms)
+    )
+    return Folder(asked.data_dir / "backtests" / f"{days}-{hashlib.sha256(went_in).hexdigest()[:8]}")
+
+
+def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
+    """What is about to be done, in lines."""
+    done = sum(folder.step(plan.panel.name, date) is not None for date, _ in walk.dates for plan in walk.plans())
+    steps = len(walk.dates) * len(walk.plans())
+    panels = " and ".join(plan.panel.name for plan in walk.plans())
+    apart = f", {counted(walk.every_days, 'day')} apart" if len(walk.dates) > 1 else ""
+    baselines = ", ".join(walk.baselines) or "no baselines"
+    lines = [
+        *([recording.simulated] if recording.simulated else []),
+        f"{counted(len(walk.topics), 'topic')} from {span_text(walk.start_ms, walk.end_ms)}; "
+        f"{counted(len(walk.dates), 'training')} of the {panels} panel{apart}; {baselines}",
+        *(f"note: {sentence}" for sentence in short_history(recording, walk)),
+        f"kept in {folder.root}" + (f"; {done} of {steps} steps are there already" if done else ""),
+    ]
+    return lines
+
+
+def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[RenderableType]:
+    """Do it; returns what the terminal, of a width in columns, shows at the end."""
+    records = run(walk, recording, folder, show)
+    show(1, 1, "report")
+    report = write_report(
+        walk,
+        recording,
+        folder,
+        records,
+        command=asked.command,
+        made_ms=SystemClock().now_ms(),
+        notes=short_history(recording, walk),
+    )
+    return tables(report, folder.root)

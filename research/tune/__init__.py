@@ -1,0 +1,1 @@
+"""``birnn tune``: a search for training settings."""

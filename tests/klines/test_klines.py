@@ -1,0 +1,172 @@
+"""Klines keep their rules, and their operations agree with doing it row by row."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from core.errors import ConfigError, MalformedKlines
+from klines.klines import COLUMNS, FLOW_COLUMNS, INTERVALS, Klines, interval_name, month_span
+from tests.fakes import START_MS, random_walk_klines
+
+Row = tuple[float, ...]
+
+
+def rows_of(klines: Klines) -> dict[int, Row]:
+    columns = [getattr(klines, name) for name in COLUMNS]
+    return {int(at): tuple(float(c[n]) for c in columns) for n, at in enumerate(klines.open_time_ms)}
+
+
+def picked(rows: list[int], *, seed: int = 0, start_ms: int = START_MS) -> Klines:
+    """Those rows of a walk, so that the others are gaps."""
+    whole = random_walk_klines(max(rows, default=0) + 1, seed=seed, start_ms=start_ms)
+    take = np.array(sorted(set(rows)), dtype=np.int64)
+    columns = {name: getattr(whole, name)[take] for name in COLUMNS}
+    return Klines(interval_ms=MINUTE_MS, open_time_ms=whole.open_time_ms[take], **columns)
+
+
+some_rows = st.lists(st.integers(0, 40), max_size=30)
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "says"),
+    [
+        pytest.param("open_time_ms", 1, START_MS + 1, "grid", id="time off the grid"),
+        pytest.param("open_time_ms", 1, START_MS, "rise strictly", id="time twice"),
+        pytest.param("open_time_ms", 2, START_MS - MINUTE_MS, "rise strictly", id="time falls"),
+        pytest.param("close", 0, math.nan, "close must be finite", id="close not a number"),
+        pytest.param("high", 2, math.inf, "high must be finite", id="high infinite"),
+        pytest.param("low", 1, 0.0, "low must be finite and above 0", id="low zero"),
+        pytest.param("open", 1, -1.0, "open must be finite and above 0", id="open negative"),
+        pytest.param("low", 1, 1e9, "low must not be above", id="low above close"),
+        pytest.param("high", 1, 1e-9, "high must not be below", id="high below close"),
+        pytest.param("volume", 1, -1.0, "volume must be", id="volume negative"),
+        pytest.param("volume", 1, math.nan, "volume must be", id="volume not a number"),
+    ],
+)
+def test_a_row_that_breaks_a_rule_is_refused_and_named(column: str, row: int, value: float, says: str) -> None:
+    good = random_walk_klines(4)
+    columns = {name: getattr(good, name).copy() for name in ("open_time_ms", *COLUMNS)}
+    columns[column][row] = value
+    with pytest.raises(MalformedKlines, match=says) as caught:
+        Klines(interval_ms=MINUTE_MS, **columns)
+    assert "kline at 20" in str(caught.value)
+
+
+def test_columns_of_other_lengths_are_refused() -> None:
+    good = random_walk_klines(4)
+    columns = {name: getattr(good, name) for name in COLUMNS} | {"trades": np.ones(3)}
+    with pytest.raises(MalformedKlines, match="trades has shape"):
+        Klines(interval_ms=MINUTE_MS, open_time_ms=good.open_time_ms, **columns)
+
+
+def test_flows_that_the_venue_does_not_have_are_nan() -> None:
+    good = random_walk_klines(4)
+    columns = {name: getattr(good, name) for name in COLUMNS} | {"trades": np.full(4, np.nan)}
+    assert len(Klines(interval_ms=MINUTE_MS, open_time_ms=good.open_time_ms, **columns)) == 4
+
+
+@given(old=some_rows, new=some_rows)
+def test_merge_keeps_every_row_and_the_newer_of_two(old: list[int], new: list[int]) -> None:
+    a, b = picked(old, seed=1), picked(new, seed=2)
+    assert rows_of(a.merge(b)) == dict(sorted((rows_of(a) | rows_of(b)).items()))
+
+
+def test_merge_refuses_other_intervals() -> None:
+    with pytest.raises(MalformedKlines, match="intervals differ"):
+        random_walk_klines(3).merge(random_walk_klines(3, HOUR_MS))
+
+
+@given(rows=some_rows)
+def test_gaps_are_the_times_between_first_and_last_that_are_not_there(rows: list[int]) -> None:
+    klines = picked(rows)
+    times = set(klines.open_time_ms.tolist())
+    inside = set(range(min(times), max(times), MINUTE_MS)) if times else set()
+    spans = list(klines.gaps())
+    assert {at for start, end in spans for at in range(start, end, MINUTE_MS)} == inside - times
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(spans))
+
+
+@given(rows=some_rows)
+def test_run_length_counts_back_to_the_last_hole(rows: list[int]) -> None:
+    klines = picked(rows)
+    times = set(klines.open_time_ms.tolist())
+    expected = []
+    for at in klines.open_time_ms.tolist():
+        length = 1
+        while at - length * MINUTE_MS in times:
+            length += 1
+        expected.append(length)
+    assert klines.run_length().tolist() == expected
+
+
+@given(rows=some_rows, shift=st.integers(0, 9), factor=st.integers(1, 7))
+def test_resample_is_the_candle_of_each_whole_group(rows: list[int], shift: int, factor: int) -> None:
+    klines = picked(rows, start_ms=START_MS + shift * MINUTE_MS)
+    longer = klines.resample(factor * MINUTE_MS)
+    seen = rows_of(klines)
+    expected = {}
+    for start in sorted({at // (factor * MINUTE_MS) * factor * MINUTE_MS for at in seen}):
+        group = [seen.get(start + n * MINUTE_MS) for n in range(factor)]
+        whole = [row for row in group if row is not None]
+        if len(whole) == factor:
+            flows = [sum(row[4 + n] for row in whole) for n in range(len(FLOW_COLUMNS))]
+            expected[start] = (
+                whole[0][0],
+                max(row[1] for row in whole),
+                min(row[2] for row in whole),
+                whole[-1][3],
+                *flows,
+            )
+    found = rows_of(longer)
+    assert list(found) == list(expected)
+    for at, row in found.items():
+        assert row == pytest.approx(expected[at])
+
+
+def test_resample_refuses_what_is_no_multiple() -> None:
+    with pytest.raises(MalformedKlines, match="not a multiple"):
+        random_walk_klines(3, HOUR_MS).resample(MINUTE_MS * 90)
+
+
+@given(rows=some_rows, start=st.integers(-5, 45), end=st.integers(-5, 45), count=st.integers(0, 50))
+def test_between_tail_and_closed_choose_rows(rows: list[int], start: int, end: int, count: int) -> None:
+    klines = picked(rows)
+    times = klines.open_time_ms.tolist()
+    first, last = START_MS + start * MINUTE_MS, START_MS + end * MINUTE_MS
+    assert klines.between(first, last).open_time_ms.tolist() == [at for at in times if first <= at < last]
+    assert klines.tail(count).open_time_ms.tolist() == times[max(0, len(times) - count) :]
+    assert klines.closed(last).open_time_ms.tolist() == [at for at in times if at + MINUTE_MS <= last]
+    assert klines.end_ms == (times[-1] + MINUTE_MS if times else 0)
+
+
+@given(rows=st.lists(st.integers(0, 40), max_size=30, unique=True), cut=st.integers(0, 41))
+def test_joined_is_the_inverse_of_cutting(rows: list[int], cut: int) -> None:
+    klines, at = picked(rows), START_MS + cut * MINUTE_MS
+    halves = [klines.between(0, at), klines.between(at, 2**62)]
+    assert rows_of(Klines.joined(MINUTE_MS, halves)) == rows_of(klines)
+
+
+def test_joined_refuses_runs_that_overlap() -> None:
+    klines = random_walk_klines(3)
+    with pytest.raises(MalformedKlines, match="rise strictly"):
+        Klines.joined(MINUTE_MS, [klines, klines])
+    assert len(Klines.joined(MINUTE_MS, [])) == 0
+
+
+def test_intervals_have_binance_names() -> None:
+    assert {INTERVALS[ms] for ms in (MINUTE_MS, 15 * MINUTE_MS, HOUR_MS, DAY_MS)} == {"1m", "15m", "1h", "1d"}
+    with pytest.raises(ConfigError, match="no klines of 7 ms"):
+        interval_name(7)
+
+
+@given(day=st.integers(0, 40_000))
+def test_months_follow_each_other(day: int) -> None:
+    start, end = month_span(day * DAY_MS)
+    assert start <= day * DAY_MS < end
+    assert month_span(end)[0] == end
+    assert month_span(end - 1) == (start, end)

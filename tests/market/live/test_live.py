@@ -1,0 +1,457 @@
+"""The live market against the simulated exchange: it fills, keeps up, survives faults, and heals what it missed."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, CorrectedClock
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable
+from exchange.server import SimulatedExchange
+from klines.klines import Klines
+from market.live.live_market import OVERLAP_ROWS, LiveMarket, Series
+from market.venue import MarketData, MarketStream, Price
+from market.venues.binance.rest import Binance
+from tests.fakes import eventually, random_walk_klines
+from tests.inference.stand import BASE_MS, RunningClock, Skewed
+
+BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)
+ROWS = 30
+KLINES, TICKER = "/api/v3/klines", "/api/v3/ticker"
+
+
+def as_corrected(clock: Clock) -> CorrectedClock:
+    """The clock that the market shares, or one of its own where they agree anyway."""
+    return clock if isinstance(clock, CorrectedClock) else CorrectedClock(clock)
+
+
+class Feed:
+    """A live market that runs, and the panels it has announced."""
+
+    def __init__(
+        self, market: MarketData, rows: Mapping[Series, int], clock: Clock, stream: MarketStream | None = None
+    ) -> None:
+        self.closed: list[tuple[int, dict[str, int]]] = []  # interval -> end of each symbol's klines
+        self.live = LiveMarket(market, rows, as_corrected(clock), stream)
+
+    def note(self, interval_ms: int) -> None:
+        ends = {symbol: klines.end_ms for symbol, klines in self.live.snapshot(interval_ms).items()}
+        self.closed.append((interval_ms, ends))
+
+    def has(self, *series: Series, rows: int = ROWS) -> Callable[[], bool]:
+        return lambda: all(len(self.live.klines(*key)) == rows for key in series)
+
+
+@contextmanager
+def feeding(
+    market: MarketData, rows: Mapping[Series, int], clock: Clock, stream: MarketStream | None = None
+) -> Iterator[Feed]:
+    feed = Feed(market, rows, clock, stream)
+    feed.live.start(feed.note)
+    try:
+        yield feed
+    finally:
+        feed.live.stop()
+        assert not [t.name for t in threading.enumerate() if t.name.startswith("live-")]
+
+
+def venue(exchange: SimulatedExchange, clock: RunningClock) -> Binance:
+    return Binance([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
+
+
+def test_it_fills_at_start_and_announces_each_interval_once(exchange: SimulatedExchange, clock: RunningClock) -> None:
+    market = venue(exchange, clock)
+    hour: Series = ("BTCUSDT", HOUR_MS)
+    with feeding(market, {BTC: ROWS, ETH: ROWS, hour: 5}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 2, what="both intervals announced")
+        assert dict(feed.closed) == {
+            MINUTE_MS: {"BTCUSDT": BASE_MS, "ETHUSDT": BASE_MS},
+            HOUR_MS: {"BTCUSDT": BASE_MS // HOUR_MS * HOUR_MS},
+        }
+        assert (len(feed.live.klines(*BTC)), len(feed.live.klines(*hour))) == (ROWS, 5)
+        eventually(lambda: all(feed.live.anchor(symbol) for symbol in feed.live.symbols), what="anchors")
+        anchor = feed.live.anchor("ETHUSDT")
+        assert anchor
+        assert 0 <= clock.now_ms() - anchor.asof_ms < 10_000
+        assert feed.live.errors == {"klines": 0, "prices": 0}
+
+
+def test_what_an_earlier_run_left_is_announced_when_the_venue_is_back_with_nothing_newer(
+    exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    """Hours are told once an hour: until then a topic would have no candles."""
+    market, hour = venue(exchange, clock), ("BTCUSDT", HOUR_MS)
+    end_ms = BASE_MS // HOUR_MS * HOUR_MS
+    left = market.klines(*hour, end_ms - 5 * HOUR_MS, end_ms)
+    exchange.fail_next("/api", count=10_000, status=503)
+    live, closed = LiveMarket(market, {hour: 5}, CorrectedClock(clock), tails={hour: left}), list[int]()
+    live.start(closed.append)
+    try:
+        eventually(lambda: live.errors["klines"] > 0, what="the outage")
+        exchange.clear_faults()
+        clock.jump(10_000)  # past the back-off
+        eventually(lambda: closed == [HOUR_MS], what="the announcement")
+    finally:
+        live.stop()
+
+
+def test_a_closed_candle_is_fetched_and_announced_for_all_symbols_at_once(
+    exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    with feeding(venue(exchange, clock), {BTC: ROWS, ETH: ROWS, ("BTCUSDT", HOUR_MS): 3}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 2, what="the first load")
+        before = feed.live.anchor("BTCUSDT")
+        clock.jump(MINUTE_MS)
+        eventually(lambda: len(feed.closed) == 3, what="the next candle")
+        end_ms = BASE_MS + MINUTE_MS
+        assert feed.closed[-1] == (MINUTE_MS, {"BTCUSDT": end_ms, "ETHUSDT": end_ms})
+        assert len(feed.live.klines(*BTC)) == ROWS, "the oldest candle makes room for the newest"
+        eventually(lambda: feed.live.anchor("BTCUSDT") != before, what="a newer price")
+
+
+def test_an_outage_keeps_the_last_good_data_and_its_hole_is_filled_afterwards(
+    exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    market = venue(exchange, clock)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1 and feed.live.anchor("BTCUSDT") is not None, what="the first load")
+        exchange.fail_next("/api", count=10_000, status=503)
+        clock.jump(5 * MINUTE_MS)
+        eventually(lambda: bool(feed.live.kline_fault(*BTC) and feed.live.price_fault("BTCUSDT")), what="the outage")
+        assert feed.live.klines(*BTC).end_ms == BASE_MS
+        assert feed.live.anchor("BTCUSDT") is not None
+        assert min(feed.live.errors.values()) > 0
+        exchange.clear_faults()
+        clock.jump(10_000)  # past the back-off
+        newest_ms = BASE_MS + 5 * MINUTE_MS
+        whole = (MINUTE_MS, {"BTCUSDT": newest_ms, "ETHUSDT": newest_ms})
+        eventually(lambda: feed.closed[-1] == whole, what="the candles that were missed")
+        klines = feed.live.klines(*ETH)
+        assert not list(klines.gaps())
+        asked = market.klines(*ETH, klines.end_ms - ROWS * MINUTE_MS, klines.end_ms)
+        np.testing.assert_array_equal(klines.close, asked.close)
+        eventually(lambda: not feed.live.price_fault("BTCUSDT"), what="prices again")
+        assert feed.live.kline_fault(*BTC) == ""
+
+
+def test_one_symbol_s_bad_price_costs_no_other_its_own(exchange: SimulatedExchange, clock: RunningClock) -> None:
+    class Spoilt(Binance):
+        def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+            if "ETHUSDT" in symbols:
+                raise MalformedKlines("the price of ETHUSDT must be finite and above 0, was 'NaN'")
+            return super().prices(symbols)
+
+    market = Spoilt([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="the price of BTC")
+        assert feed.live.anchor("ETHUSDT") is None
+        assert "ETHUSDT" in feed.live.price_fault("ETHUSDT")
+        assert feed.live.price_fault("BTCUSDT") == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"<html>busy</html>", id="proxy page"),
+        pytest.param(b'[[0, "1", "2"', id="cut off"),
+        pytest.param(b'[{"symbol": "BTCUSDT"}]', id="another answer"),
+    ],
+)
+def test_what_is_not_klines_changes_nothing(exchange: SimulatedExchange, clock: RunningClock, body: bytes) -> None:
+    with feeding(venue(exchange, clock), {BTC: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        exchange.fail_next(KLINES, count=10_000, body=body)
+        clock.jump(MINUTE_MS)
+        eventually(lambda: feed.live.kline_fault(*BTC) != "", what="the fault")
+        assert feed.live.klines(*BTC).end_ms == BASE_MS
+        exchange.clear_faults()
+        clock.jump(3_000)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="the candle")
+
+
+def test_a_symbol_that_the_venue_does_not_know_stops_no_other(exchange: SimulatedExchange, clock: RunningClock) -> None:
+    unknown: Series = ("NOSUCHUSDT", MINUTE_MS)
+    with feeding(venue(exchange, clock), {unknown: ROWS, BTC: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="the anchor of the known symbol")
+        assert feed.live.anchor("NOSUCHUSDT") is None
+        assert "NOSUCHUSDT" in feed.live.kline_fault(*unknown)
+        assert "NOSUCHUSDT" in feed.live.price_fault("NOSUCHUSDT")
+        assert feed.live.price_fault("BTCUSDT") == ""
+        clock.jump(MINUTE_MS)
+        eventually(lambda: feed.closed[-1][1]["BTCUSDT"] == BASE_MS + MINUTE_MS, what="the next candle")
+
+
+class Scripted(MarketData):
+    """A venue whose candles come when the test says so, or not."""
+
+    def __init__(self, clock: RunningClock) -> None:
+        self.tape = random_walk_klines(1600, start_ms=BASE_MS - 1500 * MINUTE_MS)
+        self.clock = clock
+        self.late: dict[str, int] = {}  # symbol -> candles from this open time on are not published yet
+        self.missing: set[int] = set()  # open times that nobody can have for now
+        self.fault: Exception | None = None
+        self.unlisted = ""  # a symbol whose price it does not know
+        self.asked_ms: list[int] = []  # where requests for klines began
+        self.answering = {"BTCUSDT": threading.Event(), "ETHUSDT": threading.Event()}  # cleared: a request hangs
+        for symbol in self.answering.values():
+            symbol.set()
+
+    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        if self.fault:
+            raise self.fault
+        self.asked_ms.append(start_ms)
+        self.answering[symbol].wait()
+        found = self.tape.between(start_ms, min(end_ms, self.late.get(symbol, end_ms))).closed(self.clock.now_ms())
+        for hole_ms in self.missing:
+            found = found.between(0, hole_ms).merge(found.between(hole_ms + MINUTE_MS, 2**62))
+        return found
+
+    def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
+        return None
+
+    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+        if self.fault:
+            raise self.fault
+        if self.unlisted in symbols:
+            raise ConfigError(f"no such symbol: {self.unlisted}")
+        return {symbol: Price(price=float(self.tape.close[-1]), asof_ms=self.clock.now_ms()) for symbol in symbols}
+
+
+@pytest.mark.parametrize("behind", [0, 1, 25, ROWS - 1, ROWS, 500])
+def test_what_an_earlier_run_left_saves_asking_for_it(clock: RunningClock, behind: int) -> None:
+    market = Scripted(clock)
+    left = market.tape.between(0, BASE_MS - behind * MINUTE_MS)
+    closed: list[int] = []
+    live = LiveMarket(market, {BTC: ROWS}, CorrectedClock(clock), tails={BTC: left})
+    live.start(closed.append)
+    try:
+        eventually(lambda: closed == [MINUTE_MS], what="the candles handed on, also when none had to be fetched")
+        np.testing.assert_array_equal(live.klines(*BTC).close, market.tape.between(0, BASE_MS).tail(ROWS).close)
+        oldest_ms = BASE_MS - ROWS * MINUTE_MS
+        assert market.asked_ms == [
+            max(oldest_ms, left.end_ms - OVERLAP_ROWS * MINUTE_MS) if behind < ROWS else oldest_ms
+        ]
+    finally:
+        live.stop()
+
+
+def test_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        market.late = {"ETHUSDT": BASE_MS}
+        clock.jump(MINUTE_MS)
+        end_ms = BASE_MS + MINUTE_MS
+        eventually(lambda: len(feed.closed) == 2, what="the panel without the straggler")
+        assert feed.closed[-1][1] == {"BTCUSDT": end_ms, "ETHUSDT": BASE_MS}
+        market.late = {}
+        eventually(lambda: feed.closed[-1][1]["ETHUSDT"] == end_ms, what="the straggler")
+
+
+def test_a_candle_that_is_late_is_no_news(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        market.late = {"ETHUSDT": BASE_MS}
+        market.answering["BTCUSDT"].clear()
+        clock.jump(MINUTE_MS)
+        try:
+            eventually(lambda: len(market.asked_ms) == 6, what="the late one asked for thrice")
+            assert len(feed.closed) == 1
+        finally:
+            market.answering["BTCUSDT"].set()
+
+
+def test_a_hole_in_the_middle_is_asked_for_until_the_venue_has_it(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    market.missing = {BASE_MS - 7 * MINUTE_MS, BASE_MS - 4 * MINUTE_MS}
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(feed.has(BTC, rows=ROWS - 2), what="the first load")
+        market.missing = {BASE_MS - 4 * MINUTE_MS}
+        clock.jump(MINUTE_MS)
+        eventually(lambda: len(list(feed.live.klines(*BTC).gaps())) == 1, what="one hole filled")
+        market.missing = set()
+        clock.jump(MINUTE_MS)
+        eventually(feed.has(BTC), what="a whole window")
+        assert not list(feed.live.klines(*BTC).gaps())
+
+
+def test_a_hole_of_long_ago_is_not_asked_for_with_every_candle(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    market.missing = {BASE_MS - 1200 * MINUTE_MS}
+    with feeding(market, {BTC: 1400}, clock) as feed:
+        eventually(feed.has(BTC, rows=1399), what="the first load")
+        clock.jump(MINUTE_MS)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="the next candle")
+        assert market.asked_ms == [BASE_MS - 1400 * MINUTE_MS, BASE_MS - OVERLAP_ROWS * MINUTE_MS]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(MarketUnavailable("banned", retry_after_s=30), id="the venue wants to be left alone"),
+        pytest.param(RuntimeError("a fault in the client"), id="something nobody expected"),
+    ],
+)
+def test_the_threads_outlive_any_fault(clock: RunningClock, fault: Exception) -> None:
+    market = Scripted(clock)
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        market.fault = fault
+        clock.jump(MINUTE_MS)
+        eventually(lambda: bool(feed.live.kline_fault(*BTC) and feed.live.price_fault("BTCUSDT")), what="the fault")
+        assert str(fault) in feed.live.kline_fault(*BTC)
+        market.fault = None
+        clock.jump(40_000)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="candles again")
+        eventually(lambda: not feed.live.price_fault("BTCUSDT"), what="prices again")
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_feed(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    clock.jump(HOUR_MS)
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        clock.jump(-50 * MINUTE_MS)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 10 * MINUTE_MS, what="candles by the new time")
+        anchor = feed.live.anchor("BTCUSDT")
+        eventually(lambda: feed.live.anchor("BTCUSDT") != anchor, what="prices by the new time")
+
+
+def test_a_clock_that_is_set_back_while_a_request_hangs_delays_no_other_symbol(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    clock.jump(HOUR_MS)
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        market.answering["ETHUSDT"].clear()
+        clock.jump(MINUTE_MS)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 61 * MINUTE_MS, what="one of two candles")
+        clock.jump(-50 * MINUTE_MS)
+        try:
+            eventually(lambda: feed.closed[-1][1]["BTCUSDT"] == BASE_MS + 11 * MINUTE_MS, what="the other symbol")
+        finally:
+            market.answering["ETHUSDT"].set()
+
+
+def test_a_clock_that_is_set_back_lengthens_no_pause(clock: RunningClock) -> None:
+    market = Scripted(clock)
+    market.unlisted = "ETHUSDT"
+    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
+        eventually(lambda: feed.live.price_fault("ETHUSDT") != "", what="the refusal")
+        market.unlisted = ""
+        clock.jump(-HOUR_MS)
+        eventually(lambda: feed.live.anchor("ETHUSDT") is not None, what="the price")
+
+
+class Timed(Scripted):
+    """A venue that goes by its own time: it tells that, and refuses prices by a clock that is far from it."""
+
+    def __init__(self, ours: CorrectedClock, its: RunningClock) -> None:
+        super().__init__(its)
+        self.ours = ours
+        self.looks = 0
+
+    def clock_ahead_ms(self) -> int:
+        self.looks += 1
+        return self.clock.now_ms() - self.ours.now_ms()
+
+    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+        if abs(self.clock.now_ms() - self.ours.now_ms()) > MINUTE_MS:
+            raise MalformedKlines("the time of its trade is in the future")
+        return super().prices(symbols)
+
+
+def test_a_wrong_clock_is_seen_though_it_is_what_makes_prices_fail(clock: RunningClock) -> None:
+    ours = CorrectedClock(Skewed(clock, -2 * HOUR_MS))
+    market = Timed(ours, clock)
+    with feeding(market, {BTC: ROWS}, ours) as feed:
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price by the venue's time")
+        assert abs(ours.ahead_ms - 2 * HOUR_MS) < MINUTE_MS
+
+
+def test_the_venues_time_is_asked_for_again_at_once_when_the_clock_was_set_or_the_venue_is_back(
+    clock: RunningClock,
+) -> None:
+    machine = RunningClock()
+    ours = CorrectedClock(machine)
+    market = Timed(ours, clock)
+    with feeding(market, {BTC: ROWS}, ours) as feed:
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price")
+        machine.jump(-HOUR_MS)
+        eventually(lambda: abs(ours.now_ms() - clock.now_ms()) < SECOND_MS, what="the venue's time instead")
+        looks = market.looks
+        eventually(lambda: market.looks > looks and not feed.live.price_fault("BTCUSDT"), what="prices by it")
+        machine.jump(30 * SECOND_MS)  # by which a running candle may seem to have closed
+        eventually(lambda: abs(ours.now_ms() - clock.now_ms()) < SECOND_MS, what="the venue's time once more")
+        market.fault = MarketUnavailable("gone")
+        eventually(lambda: feed.live.price_fault("BTCUSDT") == "gone", what="an outage")
+        looks, market.fault = market.looks, None
+        eventually(lambda: market.looks > looks, what="another look")
+
+
+def test_a_venue_of_little_history_is_not_all_there_is(clock: RunningClock) -> None:
+    """Another one that reaches further back may have returned: all that is kept is asked for again now and then."""
+    market = Scripted(clock)
+    whole, market.tape = market.tape, market.tape.between(BASE_MS - 5 * MINUTE_MS, 2**62)
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(feed.has(BTC, rows=5), what="what it has")
+        market.tape = whole
+        for _ in range(2):
+            clock.jump(6 * MINUTE_MS)
+            asked = len(market.asked_ms)
+            eventually(lambda asked=asked: len(market.asked_ms) > asked, what="the next candles")  # type: ignore[misc]
+        eventually(feed.has(BTC), what="all that is wanted")
+        asked = len(market.asked_ms)
+        clock.jump(12 * MINUTE_MS)
+        eventually(lambda: len(market.asked_ms) > asked, what="the next candles")
+        assert min(market.asked_ms[asked:]) > BASE_MS - 20 * MINUTE_MS  # it has all now
+
+
+class Lending(Scripted):
+    """A venue that is away from a moment on, so that another one tells its candles a little otherwise."""
+
+    lends = False
+    answers = 0
+    spans: tuple[tuple[int, int], ...] = ()
+
+    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        told = super().klines(symbol, interval_ms, start_ms, end_ms)
+        self.answers += self.lends
+        return replace(told, close=told.low) if self.lends else told
+
+    def lent(self, symbol: str, interval_ms: int) -> int:
+        return self.answers
+
+    def borrowed(self, symbol: str, interval_ms: int) -> tuple[tuple[int, int], ...]:
+        return self.spans
+
+
+def test_what_is_lent_replaces_nothing_but_the_newest(clock: RunningClock) -> None:
+    """Also where all that is kept is asked for, as it is while there is a hole in it."""
+    market = Lending(clock)
+    market.missing = {BASE_MS - 25 * MINUTE_MS}
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(feed.has(BTC, rows=ROWS - 1), what="the first load")
+        own = feed.live.klines(*BTC)
+        market.lends = True
+        clock.jump(11 * MINUTE_MS)
+        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 11 * MINUTE_MS, what="candles of another")
+        assert min(market.asked_ms[1:]) == BASE_MS - (ROWS - 11) * MINUTE_MS  # it was asked for all
+        known = feed.live.klines(*BTC).between(0, BASE_MS - OVERLAP_ROWS * MINUTE_MS)
+        expected = own.between(int(known.open_time_ms[0]), known.end_ms)
+        np.testing.assert_array_equal(known.close, expected.close)
+
+
+def test_what_was_lent_longer_ago_than_is_kept_is_not_asked_for(clock: RunningClock) -> None:
+    market = Lending(clock)
+    with feeding(market, {BTC: ROWS}, clock) as feed:
+        eventually(feed.has(BTC), what="the first load")
+        market.spans = ((BASE_MS - 500 * MINUTE_MS, BASE_MS - ROWS * MINUTE_MS),)
+        asked = len(market.asked_ms)
+        clock.jump(MINUTE_MS)
+        eventually(lambda: len(market.asked_ms) > asked, what="the next candle")
+        assert market.asked_ms[asked] == BASE_MS - OVERLAP_ROWS * MINUTE_MS

@@ -1,0 +1,149 @@
+"""The live market over two venues: it goes on when one is gone, and its series never has two levels."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.clock import MINUTE_MS, CorrectedClock
+from exchange.server import SimulatedExchange
+from exchange.walk import price_at
+from klines.klines import PRICE_COLUMNS, Klines
+from klines.quality import Aside
+from market.failover.failover import Failover
+from market.live.live_market import LiveMarket
+from market.venue import Price
+from market.venues.binance.rest import Binance
+from tests.fakes import eventually
+from tests.inference.stand import BASE_MS, RunningClock
+
+BTC = ("BTCUSDT", MINUTE_MS)
+ROWS = 120
+APART = 1.0007
+
+
+class Dearer(Binance):
+    """A venue that trades the same market a little higher."""
+
+    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        told = super().klines(symbol, interval_ms, start_ms, end_ms)
+        changed: dict[str, Any] = {name: getattr(told, name) * APART for name in PRICE_COLUMNS}
+        return replace(told, **changed)
+
+    def prices(self, symbols: Any) -> dict[str, Price]:
+        return {s: replace(price, price=price.price * APART) for s, price in super().prices(symbols).items()}
+
+
+@contextmanager
+def live_over(
+    *exchanges: SimulatedExchange, clock: RunningClock, left: Klines | None = None
+) -> Iterator[tuple[LiveMarket, Failover]]:
+    """Both run until the end.
+
+    Args:
+        left: what an earlier run kept of the series, at the first venue's level.
+    """
+    aside, ours = Aside(), CorrectedClock(clock)
+    venues = [
+        kind([exchange.url], "", ours, timeout_s=1, patience_s=0, aside=aside, name=name)
+        for exchange, kind, name in zip(exchanges, (Binance, Dearer), ("binance", "binanceus"), strict=False)
+    ]
+    market = Failover(venues, ours, aside)
+    if left is not None:
+        market.stand(*BTC, "binance", [])
+    live = LiveMarket(market, {BTC: ROWS}, ours, tails=None if left is None else {BTC: left})
+    live.start(lambda _: None)
+    try:
+        eventually(lambda: bool(live.anchor("BTCUSDT") and len(live.klines(*BTC))), what="the start")
+        yield live, market
+    finally:
+        live.stop()
+        market.stop()
+
+
+@pytest.fixture
+def second(clock: RunningClock) -> Iterator[SimulatedExchange]:
+    with SimulatedExchange(clock=clock) as exchange:
+        yield exchange
+
+
+def is_true(live: LiveMarket, exchange: SimulatedExchange, clock: RunningClock) -> bool:
+    """Whether the anchor is a price of the last seconds, at the first venue's level."""
+    anchor = live.anchor("BTCUSDT")
+    assert anchor
+    now_ms = clock.now_ms()
+    moments = (*range(anchor.asof_ms - 1000, now_ms, 250), now_ms)  # the tape moves every quarter second
+    told = [price_at(exchange.tape, "BTCUSDT", at) for at in moments]
+    return any(price is not None and abs(price / anchor.price - 1) < 1e-6 for price in told)
+
+
+def test_another_venue_stands_in_at_the_same_level_and_the_first_comes_back(
+    exchange: SimulatedExchange, second: SimulatedExchange, clock: RunningClock
+) -> None:
+    with live_over(exchange, second, clock=clock) as (live, market):
+        exchange.outage(3600)
+        eventually(lambda: (live.anchor("BTCUSDT") or Price(price=1, asof_ms=0)).venue == "binanceus", what="a switch")
+        assert is_true(live, second, clock)
+        clock.jump(BASE_MS + MINUTE_MS - 300 - clock.now_ms())
+        eventually(lambda: live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="a candle of the other venue")
+        assert live.source(*BTC) == "binanceus"
+        known = live.klines(*BTC)
+        true = second.tape.klines("BTCUSDT", MINUTE_MS, int(known.open_time_ms[0]), known.end_ms)
+        np.testing.assert_allclose(known.close, true.close, rtol=1e-6)
+        exchange.clear_faults()
+        eventually(lambda: live.anchor("BTCUSDT").venue == "binance", what="its price")  # type: ignore[union-attr]
+        eventually(lambda: bool(market.borrowed(*BTC)), what="what it may be asked for again")
+        clock.jump(BASE_MS + 2 * MINUTE_MS - 300 - clock.now_ms())
+        eventually(lambda: live.source(*BTC) == "binance", what="its candles")
+        eventually(lambda: not market.borrowed(*BTC), what="its own candles in the place of the other's")
+        eventually(lambda: bool(np.isfinite(live.klines(*BTC).trades).all()), what="them in memory")
+        assert len([*live.klines(*BTC).gaps()]) == 0
+        assert live.incidents["venue_changed"] >= 2
+
+
+def test_with_every_venue_gone_the_price_grows_old_and_is_back_within_seconds(
+    exchange: SimulatedExchange, second: SimulatedExchange, clock: RunningClock
+) -> None:
+    with live_over(exchange, second, clock=clock) as (live, _):
+        for gone in (exchange, second):
+            gone.outage(3600)
+        eventually(lambda: "no venue has prices of BTCUSDT" in live.price_fault("BTCUSDT"), what="the reason")
+        assert "binanceus" in live.price_fault("BTCUSDT")
+        last = live.anchor("BTCUSDT")
+        assert last
+        second.clear_faults()
+        eventually(lambda: live.anchor("BTCUSDT") != last, timeout_s=5, what="a price again")
+        assert live.anchor("BTCUSDT").venue == "binanceus"  # type: ignore[union-attr]
+        assert is_true(live, second, clock)
+
+
+def test_a_venue_that_hangs_leaves_the_price_to_the_next(
+    exchange: SimulatedExchange, second: SimulatedExchange, clock: RunningClock
+) -> None:
+    with live_over(exchange, second, clock=clock) as (live, _):
+        exchange.fail_next("/", count=10_000, delay_s=30)
+        eventually(lambda: (live.anchor("BTCUSDT") or Price(price=1, asof_ms=0)).venue == "binanceus", what="a switch")
+        for _ in range(20):
+            before = live.anchor("BTCUSDT")
+            eventually(lambda before=before: live.anchor("BTCUSDT") != before, timeout_s=3, what="the next price")  # type: ignore[misc]
+            if live.anchor("BTCUSDT").asof_ms - before.asof_ms < 3_000:  # type: ignore[union-attr]
+                break
+        assert clock.now_ms() - live.anchor("BTCUSDT").asof_ms < 3_000  # type: ignore[union-attr]
+        exchange.clear_faults()
+
+
+def test_after_a_long_time_off_the_level_is_told_by_what_is_too_old_to_be_kept(
+    exchange: SimulatedExchange, second: SimulatedExchange, clock: RunningClock
+) -> None:
+    end_ms = BASE_MS - 2 * ROWS * MINUTE_MS
+    left = exchange.tape.klines("BTCUSDT", MINUTE_MS, end_ms - ROWS * MINUTE_MS, end_ms)
+    exchange.outage(3600)
+    with live_over(exchange, second, clock=clock, left=left) as (live, market):
+        eventually(lambda: live.source(*BTC) == "binanceus", what="the other venue")
+        assert market.level("BTCUSDT") == "binance"
+        true = second.tape.klines("BTCUSDT", MINUTE_MS, BASE_MS - ROWS * MINUTE_MS, BASE_MS)
+        np.testing.assert_allclose(live.klines(*BTC).close, true.close, rtol=1e-6)
+        eventually(lambda: is_true(live, second, clock), what="its price")

@@ -1,0 +1,98 @@
+"""The ratio of the truth venue to the serving one, from two servers on loopback."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from core.clock import MINUTE_MS, SystemClock
+from core.errors import MarketUnavailable
+from klines.klines import PRICE_COLUMNS, Klines
+from klines.quality import Aside
+from market.failover.failover import Failover
+from market.live.truth_ratio import TruthFeed
+from market.price_ratio import MOST_AGE_MS
+from market.venues.binance.rest import Binance
+from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
+from tests.market.venue import Answer, Venue
+
+ROWS = 300
+LONG = random_walk_klines(2 * ROWS)
+NOW_MS = START_MS + ROWS * MINUTE_MS
+
+
+def at_level(klines: Klines, factor: float) -> Klines:
+    changed = {name: getattr(klines, name) * factor for name in PRICE_COLUMNS}
+    return replace(klines, **changed)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW_MS)
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Venue, Venue]]:
+    with Venue().running() as serving, Venue().running() as truth:
+        serving.add("ETHUSDT", LONG)
+        truth.add("ETHUSDT", at_level(LONG, 1.0005))
+        yield serving, truth
+
+
+def feed_of(servers: tuple[Venue, Venue], clock: FakeClock | SystemClock) -> TruthFeed:
+    serving, truth = (Binance([server.url], "", clock, patience_s=0) for server in servers)
+    return TruthFeed(truth, Failover([serving], clock, Aside(), awaits_life=False), ["ETHUSDT"], clock)
+
+
+def test_the_ratio_follows_the_newest_minutes(servers: tuple[Venue, Venue], clock: FakeClock) -> None:
+    feed = feed_of(servers, clock)
+    assert feed.ratio("ETHUSDT", NOW_MS) is None
+    feed.look("ETHUSDT")
+    assert feed.ratio("ETHUSDT", NOW_MS).value == pytest.approx(1.0005)  # type: ignore[union-attr]
+    servers[1].add("ETHUSDT", at_level(LONG, 1.001))
+    for _ in range(60):
+        clock.time_ms += MINUTE_MS
+        feed.look("ETHUSDT")
+    assert feed.ratio("ETHUSDT", clock.time_ms).value == pytest.approx(1.001)  # type: ignore[union-attr]
+
+
+def test_a_ratio_grows_old_and_is_then_not_used(servers: tuple[Venue, Venue], clock: FakeClock) -> None:
+    feed = feed_of(servers, clock)
+    feed.look("ETHUSDT")
+    servers[1].handler = lambda path, query: Answer("gone", 500)
+    with pytest.raises(MarketUnavailable):
+        feed.look("ETHUSDT")
+    assert feed.ratio("ETHUSDT", NOW_MS + MOST_AGE_MS) is not None
+    assert feed.ratio("ETHUSDT", NOW_MS + MOST_AGE_MS + 1) is None
+    assert feed.ratio("ETHUSDT", NOW_MS - 60 * MINUTE_MS) is None  # the clock was set back
+
+
+@pytest.mark.parametrize("factor", [pytest.param(1.2, id="not the same thing"), pytest.param(0.9, id="a depeg")])
+def test_a_ratio_out_of_bounds_is_none(servers: tuple[Venue, Venue], clock: FakeClock, factor: float) -> None:
+    servers[1].add("ETHUSDT", at_level(LONG, factor))
+    feed = feed_of(servers, clock)
+    feed.look("ETHUSDT")
+    assert feed.ratio("ETHUSDT", NOW_MS) is None
+
+
+def test_its_thread_says_what_fails_and_goes_on(servers: tuple[Venue, Venue]) -> None:
+    clock = SystemClock()
+    end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
+    live = random_walk_klines(200, start_ms=end_ms - 200 * MINUTE_MS)
+    servers[0].add("ETHUSDT", live)
+    servers[1].handler = lambda path, query: Answer("gone", 500)
+    feed = feed_of(servers, clock)
+    feed.start()
+    try:
+        eventually(lambda: "500" in feed.fault("ETHUSDT"), what="the fault")
+    finally:
+        feed.stop(1.0)
+    servers[1].handler = lambda path, query: None
+    servers[1].add("ETHUSDT", at_level(live, 1.0005))
+    again = feed_of(servers, clock)
+    again.start()
+    try:
+        eventually(lambda: again.ratio("ETHUSDT", clock.now_ms()) is not None, what="the ratio")
+        assert again.fault("ETHUSDT") == ""
+    finally:
+        again.stop(1.0)

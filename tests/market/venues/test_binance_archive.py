@@ -1,0 +1,250 @@
+"""Archive files of Binance: their forms, checksums, and what is no archive."""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from core.errors import MalformedKlines, MarketUnavailable
+from klines.quality import Aside
+from market.venues.binance.archive import read_archive
+from market.venues.binance.rest import Binance
+from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.market.venue import NOT_FOUND, Answer, Venue, assert_same, csv_of, zip_of
+
+WALK = random_walk_klines(3 * 1440)  # three whole days
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(START_MS + 40 * DAY_MS)
+
+
+@pytest.fixture
+def venue(venue: Venue) -> Venue:
+    venue.add("ETHUSDT", WALK)
+    return venue
+
+
+@pytest.fixture
+def binance(venue: Venue, clock: FakeClock) -> Binance:
+    return Binance([venue.url], venue.url, clock)
+
+
+def test_a_day_and_a_month_come_from_their_files(venue: Venue, binance: Binance) -> None:
+    day = binance.archive("ETHUSDT", MINUTE_MS, START_MS + DAY_MS + 5)
+    assert day is not None
+    assert_same(day, WALK.between(START_MS + DAY_MS, START_MS + 2 * DAY_MS))
+    month = binance.archive("ETHUSDT", MINUTE_MS, START_MS, month=True)
+    assert month is not None
+    assert_same(month, WALK)
+    assert [path for path, _ in venue.requests] == [
+        "/data/spot/daily/klines/ETHUSDT/1m/ETHUSDT-1m-2023-11-16.zip",
+        "/data/spot/daily/klines/ETHUSDT/1m/ETHUSDT-1m-2023-11-16.zip.CHECKSUM",
+        "/data/spot/monthly/klines/ETHUSDT/1m/ETHUSDT-1m-2023-11.zip",
+        "/data/spot/monthly/klines/ETHUSDT/1m/ETHUSDT-1m-2023-11.zip.CHECKSUM",
+    ]
+    assert binance.archive("ETHUSDT", MINUTE_MS, START_MS - DAY_MS) is None
+
+
+ONE_DAY = WALK.between(START_MS, START_MS + DAY_MS)
+
+
+def quoted(text: str) -> str:
+    """The same with every cell in quotes."""
+    return "".join(",".join(f'"{cell}"' for cell in line.split(",")) + "\n" for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(csv_of(ONE_DAY), id="milliseconds"),
+        pytest.param(csv_of(ONE_DAY, factor=1000), id="microseconds"),
+        pytest.param(csv_of(ONE_DAY, header=True), id="header"),
+        pytest.param(csv_of(ONE_DAY, factor=1000, header=True), id="microseconds with header"),
+        pytest.param("\ufeff" + csv_of(ONE_DAY, header=True), id="a byte order mark and a header"),
+        pytest.param("\ufeff" + csv_of(ONE_DAY), id="a byte order mark"),
+        pytest.param(quoted(csv_of(ONE_DAY, header=True)), id="quotes around every cell"),
+        pytest.param(csv_of(ONE_DAY) * 2, id="rows twice"),
+        pytest.param("".join(csv_of(ONE_DAY).splitlines(keepends=True)[::-1]), id="newest first"),
+        pytest.param(csv_of(ONE_DAY).replace("\n", "\r\n"), id="lines end as on Windows"),
+        pytest.param(csv_of(ONE_DAY) + "\n\n", id="empty lines at the end"),
+        pytest.param(
+            csv_of(ONE_DAY.tail(1440 - 700).between(0, 0))
+            + csv_of(ONE_DAY.between(0, START_MS + 700 * MINUTE_MS))
+            + csv_of(ONE_DAY.tail(740), factor=1000),
+            id="both units in one file",
+        ),
+        pytest.param(
+            csv_of(random_walk_klines(1, start_ms=START_MS - MINUTE_MS)) + csv_of(ONE_DAY), id="a row of the day before"
+        ),
+    ],
+)
+def test_archive_rows_are_read_in_every_form(venue: Venue, binance: Binance, text: str) -> None:
+    body = zip_of(("ETHUSDT-1m-2023-11-15.csv", text))
+    venue.scripted = [Answer(body), Answer(f"{hashlib.sha256(body).hexdigest()}  ETHUSDT-1m-2023-11-15.zip")]
+    day = binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+    assert day is not None
+    assert_same(day, ONE_DAY)
+
+
+GOOD = csv_of(ONE_DAY)
+TORN = zip_of(("a.csv", GOOD))
+TORN = TORN[:5000] + bytes(100) + TORN[5100:]
+
+
+def lzma_torn() -> bytes:
+    """A zip of another kind of compression, torn."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.csv", GOOD)
+    content = buffer.getvalue()
+    return content[:200] + bytes(100) + content[300:]
+
+
+LZMA = lzma_torn()
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        pytest.param(b"<html>", "not a zip", id="a page"),
+        pytest.param(zip_of(("a.csv", GOOD))[:-30], "not a zip", id="cut off"),
+        pytest.param(TORN, "not a zip", id="torn"),
+        pytest.param(zip_of(), "one CSV, holds 0", id="nothing inside"),
+        pytest.param(zip_of(("a.csv", GOOD), ("b.csv", GOOD)), "one CSV, holds 2", id="two inside"),
+        pytest.param(zip_of(("a.csv", "")), "no rows", id="an empty CSV"),
+        pytest.param(zip_of(("a.csv", "open_time,open\n")), "no rows", id="only a header"),
+        pytest.param(zip_of(("a.csv", "1,2,3\n")), "12 columns", id="three columns"),
+        pytest.param(zip_of(("a.csv", b"\xff\xfe\x00\x01")), "no rows", id="no text"),
+        pytest.param(zip_of(("a.csv", b"1,\xff\xfe\n\x00,2\n")), "12 columns", id="no text in lines"),
+        pytest.param(zip_of(("a.csv", GOOD.replace(".", ";"))), "open must be finite", id="no cell a number"),
+        pytest.param(zip_of(("a.csv", GOOD.replace(",", ";"))), "12 columns", id="other separators"),
+        pytest.param(zip_of(("a.csv", GOOD.replace("\n", ".5\n").replace("000,", "000.5,"))), "grid", id="half times"),
+        pytest.param(
+            zip_of(
+                (
+                    "a.csv",
+                    "".join(f"{line}\n" if n % 7 in {1, 2} else "x\n" for n, line in enumerate(GOOD.splitlines(), 1)),
+                )
+            ),
+            "grid",
+            id="many lines of nothing",
+        ),
+        pytest.param(LZMA, "not a zip", id="torn within"),
+        pytest.param(zip_of(("a.csv", csv_of(WALK.tail(1440)))), "file's name", id="another day"),
+    ],
+)
+def test_a_file_that_is_no_kline_archive_is_refused(venue: Venue, binance: Binance, body: bytes, says: str) -> None:
+    venue.scripted = [Answer(body), Answer(hashlib.sha256(body).hexdigest())]
+    with pytest.raises(MalformedKlines, match=says) as caught:
+        binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+    assert "ETHUSDT-1m-2023-11-15.zip" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(lambda row: ",".join([row.split(",")[0], "", *row.split(",")[2:]]), "a price", id="an empty cell"),
+        pytest.param(lambda row: row.replace(".", ";", 1), "a price", id="a cell that is no number"),
+        pytest.param(lambda row: row[:30], "grid", id="cut off"),
+        pytest.param(lambda row: row.rsplit(",", 2)[0], "grid", id="cut off near its end"),
+        pytest.param(lambda row: f"{row},7", "grid", id="a column more"),
+        pytest.param(lambda row: row.replace(".", "_", 1), "a price", id="a number as programs write it"),
+        pytest.param(lambda row: row.replace(",", ',"', 1), "a price", id="a quote that does not end"),
+        pytest.param(lambda row: "nan" + row[13:], "grid", id="no time"),
+        pytest.param(lambda row: "1e300" + row[13:], "grid", id="a huge time"),
+        pytest.param(lambda row: row[:13] + ".5" + row[13:], "grid", id="half a time"),
+        pytest.param(lambda row: row[:13] + "500" + row[13:], "grid", id="a time in microseconds between two of ms"),
+    ],
+)
+def test_one_bad_row_of_a_file_costs_no_other_its_place(
+    venue: Venue, clock: FakeClock, spoil: Callable[[str], str], says: str
+) -> None:
+    aside = Aside()
+    binance = Binance([venue.url], venue.url, clock, aside=aside)
+    lines = csv_of(ONE_DAY).splitlines()
+    lines[700] = spoil(lines[700])
+    body = zip_of(("a.csv", "\n".join(lines)))
+    venue.scripted = [Answer(body), Answer(hashlib.sha256(body).hexdigest())]
+    day = binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+    assert day is not None
+    at_ms = START_MS + 700 * MINUTE_MS
+    assert_same(day, ONE_DAY.between(0, at_ms).merge(ONE_DAY.between(at_ms + MINUTE_MS, START_MS + DAY_MS)))
+    ((_, _, reason),) = aside.counts
+    assert says in reason
+
+
+def test_a_zip_bomb_is_not_unpacked(venue: Venue, binance: Binance) -> None:
+    venue.scripted = [Answer(zip_of(("a.csv", bytes(65 << 20)))), NOT_FOUND]
+    with pytest.raises(MalformedKlines, match="larger than 64 MB"):
+        binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+
+
+@pytest.mark.parametrize(
+    ("checksum", "says"),
+    [
+        pytest.param("0" * 64 + "  ETHUSDT-1m-2023-11-15.zip", "its checksum file says 0000", id="of another file"),
+        pytest.param("<html>", "holds no SHA-256", id="a page"),
+    ],
+)
+def test_a_wrong_checksum_is_refused(venue: Venue, binance: Binance, checksum: str, says: str) -> None:
+    venue.scripted = [Answer(zip_of(("a.csv", GOOD))), Answer(checksum)]
+    with pytest.raises(MalformedKlines, match=says):
+        binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+
+
+def test_without_a_checksum_file_the_archive_is_taken(venue: Venue, binance: Binance) -> None:
+    venue.scripted = [Answer(zip_of(("a.csv", GOOD))), NOT_FOUND]
+    day = binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+    assert day is not None
+    assert len(day) == 1440
+
+
+def test_a_broken_archive_host_is_not_waited_for_long(venue: Venue, binance: Binance, clock: FakeClock) -> None:
+    venue.handler = lambda path, query: Answer("down", 500)
+    with pytest.raises(MarketUnavailable, match="BINANCE_ARCHIVE_URL"):
+        binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+    assert sum(clock.slept_s) <= 5
+    venue.handler = lambda path, query: None
+    assert len(binance.klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + 5 * MINUTE_MS)) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        pytest.param("BTCUSDT-1m-2022-11-09", 1440, id="a wild day"),
+        pytest.param("BTCUSDT-1m-2023-03-24", 1360, id="the halt, with an irregular close time"),
+        pytest.param("ARBUSDT-1m-2023-03-23", None, id="the day of listing"),
+        pytest.param("BTCUSDT-15m-2024-03-14", 96, id="15m"),
+        pytest.param("BTCUSDT-1h-2024-03-14", 24, id="1h"),
+        pytest.param("ETHUSDT-1d-2024-03-14", 1, id="1d"),
+    ],
+)
+def test_genuine_zips_are_read(shared_data: Path, name: str, rows: int | None) -> None:
+    body = (shared_data / "raw" / "binance_vision" / "spot_daily_zip" / f"{name}.zip").read_bytes()
+    interval = {"1m": MINUTE_MS, "15m": 15 * MINUTE_MS, "1h": HOUR_MS, "1d": DAY_MS}[name.split("-")[1]]
+    klines = read_archive(body, interval, 0, 2**62).klines
+    assert len(klines) == rows or (rows is None and len(klines) > 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "interval_ms", "rows"),
+    [
+        pytest.param("spot_monthly_csv/BTCUSDT-1h-2024-12", HOUR_MS, 72, id="milliseconds"),
+        pytest.param("spot_monthly_csv/BTCUSDT-1h-2025-01", HOUR_MS, 72, id="microseconds"),
+        pytest.param("um_monthly_csv/BTCUSDT-5m-2025-01", 5 * MINUTE_MS, 99, id="header, milliseconds"),
+        pytest.param("um_monthly_csv/NEARUSDT-1m-2023-02", MINUTE_MS, 1440, id="header, 1m"),
+    ],
+)
+def test_genuine_csv_of_either_unit_is_read(shared_data: Path, name: str, interval_ms: int, rows: int) -> None:
+    text = (shared_data / "raw" / "binance_vision" / f"{name}.head.csv").read_bytes()
+    klines = read_archive(zip_of(("a.csv", text)), interval_ms, 0, 2**62).klines
+    assert len(klines) == rows
+    first = text.splitlines()[-1].split(b",")
+    assert klines.close[-1] == float(first[4])
+    assert klines.open_time_ms[-1] == int(first[0][:13])

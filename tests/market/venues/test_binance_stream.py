@@ -1,0 +1,180 @@
+"""What the stream's messages are read as, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.clock import HOUR_MS, MINUTE_MS
+from core.errors import ConfigError, MalformedKlines
+from core.settings import load_settings
+from market.venues.binance.stream import CANDLE_LAG_MS, Closed, ShuttingDown, Trade, parse, stream_from
+
+RECORDED = Path(__file__).parents[4] / "shared" / "data" / "raw" / "binance_ws"
+AT_MS = 1_700_006_400_123
+TRADE: dict[str, Any] = {
+    "e": "aggTrade",
+    "E": AT_MS + 4,
+    "s": "ETHUSDT",
+    "a": 12345,
+    "p": "2000.25000000",
+    "q": "0.5",
+    "f": 100,
+    "l": 105,
+    "T": AT_MS,
+    "m": True,
+    "M": True,
+}
+CANDLE: dict[str, Any] = {
+    "t": 1_700_006_340_000,
+    "T": 1_700_006_399_999,
+    "s": "ETHUSDT",
+    "i": "1m",
+    "f": 100,
+    "L": 200,
+    "o": "2000.10",
+    "c": "2000.20",
+    "h": "2000.30",
+    "l": "2000.00",
+    "v": "12.5",
+    "n": 101,
+    "x": True,
+    "q": "25000.5",
+    "V": "6.25",
+    "Q": "12500.25",
+    "B": "0",
+}
+KLINE: dict[str, Any] = {"e": "kline", "E": AT_MS, "s": "ETHUSDT", "k": CANDLE}
+
+
+def wrapped(event: object) -> bytes:
+    return json.dumps({"stream": "ethusdt@whatever", "data": event}).encode()
+
+
+@pytest.mark.parametrize("kind", ["aggTrade", "trade"])
+def test_a_trade_is_its_price_and_its_own_time(kind: str) -> None:
+    expected = Trade(symbol="ETHUSDT", price=2000.25, venue_ms=AT_MS)
+    assert parse(wrapped({**TRADE, "e": kind})) == expected
+    assert parse(json.dumps({**TRADE, "e": kind})) == expected, "without the wrapping of a combined stream"
+
+
+def test_a_closed_candle_is_one_kline() -> None:
+    event = parse(wrapped(KLINE))
+    assert isinstance(event, Closed)
+    kline = event.kline
+    assert (event.symbol, kline.interval_ms, len(kline)) == ("ETHUSDT", MINUTE_MS, 1)
+    assert kline.open_time_ms[0] == CANDLE["t"]
+    got = [kline.open, kline.high, kline.low, kline.close, kline.volume, kline.quote_volume, kline.trades]
+    got += [kline.taker_buy_base, kline.taker_buy_quote]
+    np.testing.assert_array_equal(
+        np.concatenate(got), [2000.1, 2000.3, 2000.0, 2000.2, 12.5, 25000.5, 101, 6.25, 12500.25]
+    )
+
+
+def test_an_open_candle_tells_a_price_that_newer_trades_outrank() -> None:
+    event = parse(wrapped({**KLINE, "k": {**CANDLE, "x": False}}))
+    assert event == Trade(symbol="ETHUSDT", price=2000.2, venue_ms=AT_MS - CANDLE_LAG_MS)
+
+
+def test_what_is_no_news_is_none() -> None:
+    assert parse(b'{"result": null, "id": 1}') is None
+    assert parse(wrapped({"u": 1, "s": "ETHUSDT", "b": "1", "B": "1", "a": "2", "A": "1"})) is None
+    assert parse(wrapped({"e": "somethingNew", "E": AT_MS})) is None
+
+
+def test_a_shutdown_is_told() -> None:
+    with pytest.raises(ShuttingDown):
+        parse(json.dumps({"e": "serverShutdown", "E": AT_MS}))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<html>busy</html>", id="a page"),
+        pytest.param(wrapped(TRADE)[:50], id="cut off"),
+        pytest.param(b"\xff\xfe\x00", id="binary"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b"7", id="a number"),
+        pytest.param(b'{"data": 7}', id="wrapped number"),
+        pytest.param(b"[" * 100_000, id="deep"),
+        pytest.param(wrapped({**TRADE, "p": "NaN"}), id="price NaN"),
+        pytest.param(wrapped({**TRADE, "p": "Infinity"}), id="price infinite"),
+        pytest.param(wrapped({**TRADE, "p": "-1"}), id="price negative"),
+        pytest.param(wrapped({**TRADE, "p": "0"}), id="price zero"),
+        pytest.param(wrapped({**TRADE, "p": 2000.25}), id="price no text"),
+        pytest.param(wrapped({**TRADE, "p": None}), id="price null"),
+        pytest.param(wrapped({**TRADE, "T": "1"}), id="time text"),
+        pytest.param(wrapped({**TRADE, "T": True}), id="time true"),
+        pytest.param(wrapped({**TRADE, "T": AT_MS * 1000}), id="time in microseconds"),
+        pytest.param(wrapped({**TRADE, "s": 7}), id="symbol number"),
+        pytest.param(wrapped({key: TRADE[key] for key in TRADE if key != "T"}), id="time missing"),
+        pytest.param(wrapped({**KLINE, "k": None}), id="no candle"),
+        pytest.param(wrapped({**KLINE, "k": {**CANDLE, "i": "7m"}}), id="unknown interval"),
+        pytest.param(wrapped({**KLINE, "k": {**CANDLE, "l": "2000.15"}}), id="low above open"),
+        pytest.param(wrapped({**KLINE, "k": {**CANDLE, "v": "-1"}}), id="negative volume"),
+        pytest.param(wrapped({**KLINE, "k": {**CANDLE, "t": CANDLE["t"] + 1}}), id="off the grid"),
+        pytest.param(wrapped({**KLINE, "k": {**CANDLE, "c": "NaN"}}), id="close NaN"),
+    ],
+)
+def test_what_is_no_event_is_refused(message: bytes) -> None:
+    with pytest.raises(MalformedKlines):
+        parse(message)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("edsptTkxicohlvEn"), inner, max_size=6),
+    max_leaves=12,
+)
+
+
+@given(value=JSON)
+def test_no_message_raises_anything_else(value: object) -> None:
+    for content in (json.dumps(value), wrapped(value), wrapped({"e": "kline", "k": value, "s": "X", "E": 1})):
+        try:
+            parse(content)
+        except (MalformedKlines, ShuttingDown):
+            continue
+
+
+@pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorded messages in {RECORDED}")
+def test_recorded_messages_are_read() -> None:
+    closed = parse((RECORDED / "kline_stream_closed.json").read_bytes())
+    assert isinstance(closed, Closed)
+    assert closed.kline.close[0] == 0.002
+    assert isinstance(parse((RECORDED / "kline_stream_open.json").read_bytes()), Trade)
+
+
+def test_all_series_are_asked_for_in_one_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(market="binance")
+    stream = stream_from(settings, [("ETHUSDT", MINUTE_MS), ("BTCUSDT", MINUTE_MS), ("ETHUSDT", HOUR_MS)])
+    assert stream is not None
+    assert stream.urls == ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
+    assert stream.path == (
+        "/stream?streams=ethusdt@aggTrade/btcusdt@aggTrade/ethusdt@kline_1m/btcusdt@kline_1m/ethusdt@kline_1h"
+    )
+
+
+def test_the_simulated_exchange_streams_where_it_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(market="simulated", binance_rest_urls="http://127.0.0.1:5000")
+    stream = stream_from(settings, [("ETHUSDT", MINUTE_MS)])
+    assert stream is not None
+    assert stream.urls == ("ws://127.0.0.1:5000",)
+    elsewhere = load_settings(market="simulated", binance_ws_urls="wss://stream.binance.com:9443")
+    with pytest.raises(ConfigError, match=r"BINANCE_WS_URLS.*wss://stream\.binance\.com:9443"):
+        stream_from(elsewhere, [("ETHUSDT", MINUTE_MS)])
+    rest = load_settings(market="binance", binance_ws_urls="https://stream.binance.com")
+    with pytest.raises(ConfigError, match="BINANCE_WS_URLS must begin with ws"):
+        stream_from(rest, [("ETHUSDT", MINUTE_MS)])
+
+
+def test_of_another_venue_binances_stream_is_not_listened_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert stream_from(load_settings(market_venues="coinbase,binance"), [("ETHUSDT", MINUTE_MS)]) is None
