@@ -88,11 +88,12 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
                 raise
             _fail(WorkerError(f"{error.filename}: {error.strerror}"))
         except ModuleNotFoundError as error:
-            if error.name not in NOT_FOR_SERVING:
+            package = (error.name or "").partition(".")[0]
+            if package not in NOT_FOR_SERVING:
                 raise
             _fail(
                 ConfigError(
-                    f"{verb.__name__} needs the package {error.name}, which a container does not have: run it from a "
+                    f"{verb.__name__} needs the package {package}, which a container does not have: run it from a "
                     "checkout of the repository, after pip install '.[train,research]' there"
                 )
             )

@@ -467,7 +467,7 @@ ENDLESS_WRITER = """
 import itertools, sys
 from pathlib import Path
 sys.path.insert(0, "tests/model")
-from test_registry import BTC_5M, CREATED_MS, ETH_10M, artefact
+from test_versions import BTC_5M, CREATED_MS, ETH_10M, artefact
 from model.registry.versions import Registry
 
 registry = Registry(Path(sys.argv[1]))
