@@ -26,7 +26,8 @@ import numpy as np
 
 from core.clock import DAY_MS, MINUTE_MS, iso
 from exchange.formats import archive_zip, rest_rows
-from klines.klines import COLUMNS, Klines, month_span
+from klines.klines import COLUMNS, Klines
+from klines.spans import month_span
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_all
 from market.venues.binance.rest import Binance

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from tests.market.venue import Venue
 
 
@@ -16,5 +16,5 @@ def venue() -> Iterator[Venue]:
 
 
 @pytest.fixture
-def aside() -> Aside:
-    return Aside()
+def aside() -> Quarantine:
+    return Quarantine()

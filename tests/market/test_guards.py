@@ -13,8 +13,9 @@ from cli.data import _line_of
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import BELIEVED_AFTER_MS, LEAPT, Aside
+from klines.plausible import BELIEVED_AFTER_MS, LEAPT
 from market.failover.failover import Failover
+from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_series
 from market.venues.binance.rest import Binance
@@ -49,7 +50,7 @@ def store(tmp_path: Path) -> KlineStore:
 @pytest.fixture
 def market(venue: Venue, clock: FakeClock) -> Failover:
     """Binance alone, archives and REST."""
-    aside = Aside()
+    aside = Quarantine()
     return Failover(
         [Binance([venue.url], venue.url, clock, patience_s=0, aside=aside)], clock, aside, awaits_life=False
     )
@@ -334,7 +335,7 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(
         assert "no other gaps" in _line_of(report)
         assert first in _line_of(report)
         assert until in _line_of(report)
-        aside = Aside()
+        aside = Quarantine()
         market = Failover([Binance([venue.url], venue.url, clock, aside=aside)], clock, aside, awaits_life=False)
         clock.time_ms += 1
     whys = {int(WALK.open_time_ms[row]): why for row, why in bad.items()}

@@ -9,7 +9,8 @@ import polars as pl
 
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
-from klines.klines import COLUMNS, Klines, interval_name
+from klines.klines import COLUMNS, Klines
+from klines.spans import interval_name
 from research.backtest.command import Asked
 from tests.fakes import START_MS, random_walk_klines
 

@@ -8,9 +8,9 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from klines.klines import COLUMNS
-from klines.quality import Aside
 from market.build import write_standing
 from market.failover.failover import Failover
+from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.sync import sync_all
 from market.venues.binance.rest import Binance
@@ -37,7 +37,7 @@ class Stand:
         self.market = self.opened()
 
     def opened(self) -> Failover:
-        aside = Aside()
+        aside = Quarantine()
         first = Binance([self.first.url], self.first.url, self.clock, patience_s=0, aside=aside)
         second = Binance([self._second.url], "", self.clock, patience_s=0, aside=aside, name="binanceus")
         return Failover([first, second], self.clock, aside, awaits_life=False)

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import BELIEVED_AFTER_MS
+from klines.plausible import BELIEVED_AFTER_MS
 from market.failover.failover import Failover
 from market.failover.second_opinion import AGAIN_MS
 from tests.fakes import FakeClock, random_walk_klines

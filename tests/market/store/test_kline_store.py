@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
-from klines.klines import COLUMNS, Klines, Span, without
+from klines.klines import COLUMNS, Klines
+from klines.spans import Span, without
 from market.store.kline_store import ABSENT_FOR_MS, DAMAGED_FOR_MS, TAIL_BEHIND_MS, Gap, KlineStore
 from market.store.month_file import Damaged, unpacked
 from market.store.warm_start import TAIL_ROWS, read_tail

@@ -12,7 +12,8 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, UnknownSymbol
 from exchange.server import SimulatedExchange
-from klines.klines import COLUMNS, Klines, month_span
+from klines.klines import COLUMNS, Klines
+from klines.spans import month_span
 from market.store.kline_store import ABSENT_FOR_MS, KlineStore
 from market.store.sync import MISSES, THREADS, SyncReport, sync_all, sync_series
 from market.venue import MarketData, Price

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from klines.klines import COLUMNS, PRICE_COLUMNS, Klines, Span, month_span
-from klines.quality import Aside
+from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
+from klines.spans import Span, month_span
 from market.failover.failover import Failover
+from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_series
 from market.venue import MarketData
@@ -50,7 +51,7 @@ def clock() -> FakeClock:
 def market(request: pytest.FixtureRequest, venue: Venue, clock: FakeClock) -> Iterator[MarketData]:
     """A venue's archives and REST, alone or before a venue that is a little dearer; what they say is up to the test."""
     venue.add("ETHUSDT", WALK)
-    aside = Aside()
+    aside = Quarantine()
     first = Binance([venue.url], venue.url, clock, patience_s=0, aside=aside)
     with Venue().running() as other:
         other.add("ETHUSDT", at_level(WALK, APART))
