@@ -118,7 +118,7 @@ def main() -> None:
             for symbol in {topic.symbol for topic in topics}:
                 end_ms = now_ms - 10 * panel.interval_ms
                 start_ms = end_ms - ROWS * panel.interval_ms
-                store.append(symbol, exchange.tape.klines(symbol, panel.interval_ms, start_ms, end_ms))
+                store.append(symbol, exchange.source.klines(symbol, panel.interval_ms, start_ms, end_ms))
         node = Node(environment, url, folder / "log")
         try:
             print(f"cold start to ready, store and registry present: {node.start_s:.2f} s")

@@ -6,8 +6,8 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Annotated
-from urllib.parse import parse_qsl
 
 import structlog
 from pydantic import (
@@ -19,18 +19,20 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
 )
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.clock import SECOND_MS, Clock
 
 LOG = structlog.get_logger()
 SIM_PREFIX = "/sim/"
 REQUESTS_KEPT = 10_000
+SIMULATED = {"X-Market": "SIMULATED"}  # header of every answer
 
 
 class Fault(BaseModel):
-    """What goes wrong with the next ``count`` answers to paths that begin with ``path_prefix``."""
+    """A fault of the next ``count`` answers to paths that begin with ``path_prefix``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,24 +40,25 @@ class Fault(BaseModel):
     count: PositiveInt = 1
     status: Annotated[int, PositiveInt] | None = None
     headers: dict[str, str] = {}
-    body: bytes | None = None  # sent as it is in place of the answer
+    body: bytes | None = None  # sent as it is, in place of the answer
     delay_s: NonNegativeFloat = 0.0  # before the answer
     cut_after: NonNegativeInt | None = None  # bytes of the body after which the connection is dropped
-    seconds: PositiveFloat | None = None  # of real time after which it is over, however many answers it has spoilt
+    seconds: PositiveFloat | None = None  # of real time, after which the fault ends even if answers are left
 
-    def instead(self) -> tuple[int, bytes] | None:
-        """Status and body that replace the answer; None when the real one is sent."""
+    def response(self) -> Response | None:
+        """Return the response that replaces the answer; None if the real answer is sent."""
         if self.status is None and self.body is None:
             return None
         busy = self.status in {418, 429}
         usual = (
             {"code": -1003, "msg": "Too much request weight used."} if busy else {"code": -1000, "msg": "Simulated."}
         )
-        return self.status or 200, json.dumps(usual).encode() if self.body is None else self.body
+        body = json.dumps(usual).encode() if self.body is None else self.body
+        return Response(body, self.status or 200, media_type="application/json")
 
 
 class Outage(BaseModel):
-    """The whole exchange is gone, REST and streams."""
+    """An outage of the whole exchange, REST and streams."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -66,18 +69,23 @@ GONE = Fault(path_prefix="/", status=503)
 
 
 def refusal(status: int) -> Response:
-    """The answer to a handshake in place of the upgrade."""
-    return Response(b"no stream", status, {"X-Market": "SIMULATED"})
+    """Return the answer to a handshake in place of the upgrade."""
+    return Response(b"no stream", status, SIMULATED)
 
 
 class Faults:
-    """Remembers every request and spoils the answers it was told to spoil; ``/sim`` itself is left alone.
+    """The exchange's ASGI application: remembers requests, and spoils the answers that it was told to spoil.
 
-    Streams go to an application of their own, which has its own faults; an outage is for both.
+    Requests to ``/sim`` are neither remembered nor spoilt. Streams have faults of their own; an outage is for both.
+
+    Args:
+        respond: makes the answer to a request.
+        streams: the application of the streams.
+        clock: says when an outage is over.
     """
 
-    def __init__(self, app: ASGIApp, streams: ASGIApp, clock: Clock) -> None:
-        self._app = app
+    def __init__(self, respond: Callable[[Request], Awaitable[Response]], streams: ASGIApp, clock: Clock) -> None:
+        self._respond = respond
         self._streams = streams
         self._clock = clock
         self._lock = threading.Lock()
@@ -115,39 +123,30 @@ class Faults:
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        simulated = path.startswith(SIM_PREFIX)
-        gone = not simulated and self._clock.now_ms() < self._gone_until_ms
-        if not simulated:
+        path, fault = scope["path"], None
+        gone = False
+        if not path.startswith(SIM_PREFIX):
+            gone = self._clock.now_ms() < self._gone_until_ms
             with self._lock:
-                self._seen.append((path, dict(parse_qsl(scope["query_string"].decode("latin-1")))))
+                self._seen.append((path, dict(HTTPConnection(scope).query_params)))
         if scope["type"] == "websocket":
             await (refusal(503) if gone else self._streams)(scope, receive, send)
             return
-        fault = None if simulated else GONE if gone else self._next(path)
-        messages: list[Message] = []
-
-        async def keep(message: Message) -> None:
-            messages.append(message)
-
+        if not path.startswith(SIM_PREFIX):
+            fault = GONE if gone else self._next(path)
         if fault is not None:
             await asyncio.sleep(fault.delay_s)
-        if fault is not None and (instead := fault.instead()) is not None:
-            await Response(instead[1], instead[0], media_type="application/json")(scope, receive, keep)
-        else:
+        response = fault.response() if fault else None
+        if response is None:
             try:
-                await self._app(scope, receive, keep)
-            except Exception:  # a bug of ours; the application has put a 500 into `messages` already
+                response = await self._respond(Request(scope, receive))
+            except Exception:  # a bug of ours
                 LOG.exception("answer_failed", path=path)
-        # Answers are made whole before they are sent, so that a cut one can promise more than it holds.
-        start, body = messages[0], b"".join(message.get("body", b"") for message in messages[1:])
-        extra = fault.headers if fault is not None else {}
-        names = {name.lower().encode() for name in extra}
-        start["headers"] = [(name, value) for name, value in start["headers"] if name not in names]
-        start["headers"] += [(name.lower().encode(), value.encode()) for name, value in extra.items()]
-        start["headers"].append((b"x-market", b"SIMULATED"))
-        await send(start)
-        if fault is not None and fault.cut_after is not None:
-            await send({"type": "http.response.body", "body": body[: fault.cut_after], "more_body": True})
-            return  # unfinished: uvicorn drops the connection
-        await send({"type": "http.response.body", "body": body})
+                response = Response(status_code=500)
+        response.headers.update(SIMULATED | (fault.headers if fault else {}))
+        if fault is None or fault.cut_after is None:
+            await response(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        body = bytes(response.body)[: fault.cut_after]
+        await send({"type": "http.response.body", "body": body, "more_body": True})  # uvicorn drops the connection

@@ -141,7 +141,7 @@ def separate_rows(
     marked += rows_of(f"open time is {how}: taken for the minute that it lies in", (given_ms != times) & ~bad)
     good = ~bad & ~repeated
     table = np.where(odd[:, None] & np.isin(COLUMNS, CONTRADICTING), np.nan, table)
-    klines = Klines(interval_ms=interval_ms, open_time_ms=times[good], **_columns(table[good]))
+    klines = Klines.from_table(interval_ms, times[good], table[good])
     return CheckedRows(klines=klines, refused=tuple(refused), marked=tuple(marked))
 
 
@@ -158,7 +158,7 @@ def _of_one_time(times: Ints, table: Floats) -> tuple[Bools, Bools]:
 def _fault_of(interval_ms: int, times: Ints, table: Floats, refused: Sequence[RejectedRow]) -> str:
     """Say what is wrong with a batch: the cells of the first bad row if ``Klines`` has that rule."""
     try:
-        Klines(interval_ms=interval_ms, open_time_ms=times, **_columns(table))
+        Klines.from_table(interval_ms, times, table)
     except MalformedKlines as error:
         return str(error)
     return f"{refused[0].reason}: row of {time_text(refused[0].open_time_ms)}"
@@ -192,10 +192,6 @@ def _check_step(interval_ms: int, times: Ints) -> None:
 
 def _table(columns: Mapping[str, Floats], rows: int) -> Floats:
     return np.stack([np.asarray(columns.get(name, np.full(rows, np.nan)), np.float64) for name in COLUMNS], axis=1)
-
-
-def _columns(table: Floats) -> dict[str, Floats]:
-    return {name: np.ascontiguousarray(table[:, number]) for number, name in enumerate(COLUMNS)}
 
 
 def _broken_rules(interval_ms: int, times: Ints, table: Floats, now_ms: int | None) -> list[tuple[str, Bools]]:

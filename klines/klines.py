@@ -92,6 +92,16 @@ class Klines:
             object.__setattr__(klines, name, value)
         return klines
 
+    @classmethod
+    def from_table(cls, interval_ms: int, open_time_ms: Ints, table: Floats) -> "Klines":
+        """Return klines of a table ``(T, 9)`` with its columns as ``COLUMNS``; raises as the constructor."""
+        columns = {name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(COLUMNS)}
+        return cls(interval_ms=interval_ms, open_time_ms=open_time_ms, **columns)
+
+    def table(self) -> Floats:
+        """Return the inverse of ``from_table``."""
+        return np.stack(self._columns, axis=1)
+
     @property
     def _columns(self) -> list[Floats]:
         return [getattr(self, name) for name in COLUMNS]

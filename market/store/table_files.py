@@ -19,6 +19,7 @@ from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, separate_rows
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
 from klines.spans import interval_name
 from market.venues.binance.archive import MICROSECONDS_FROM, csv_in_zip
+from market.venues.binance.rows import ROW
 
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: archives count in microseconds from here on
 MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138
@@ -29,7 +30,7 @@ DECIMALS = 8  # Binance's
 MOST_MISFITS = 0.05  # of the rows of a file without a header, by which its columns are known
 NEEDED = ("open_time", *PRICE_COLUMNS, "volume")
 # The two orders that are read without a header: the needed columns, or Binance's.
-POSITIONS = (*NEEDED, "close_time", *FLOW_COLUMNS[1:], "ignore")
+POSITIONS = ROW
 # Other names for the columns: of our own files, and of the headers that Binance and programs around it write.
 ALIASES = {
     "open_time_ms": "open_time",

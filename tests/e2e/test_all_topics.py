@@ -28,7 +28,7 @@ def test_all_topics_of_two_networks_from_one_deployment(tmp_path: Path) -> None:
         for plan in panels_for(topics).values():
             days = MINUTE_DAYS if plan.panel.name == MINUTE.name else HOUR_DAYS
             klines = {
-                symbol: exchange.tape.klines(symbol, plan.panel.interval_ms, now_ms - days * DAY_MS, now_ms)
+                symbol: exchange.source.klines(symbol, plan.panel.interval_ms, now_ms - days * DAY_MS, now_ms)
                 for symbol in plan.symbols
             }
             config = training_config(plan.panel.name, TINY | {"stride": 7})

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -31,7 +31,6 @@ import sqlalchemy as sa
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.topic import Topic
 from exchange.server import SimulatedExchange
-from exchange.walk import price_at
 from inference.service import rows_to_keep
 from klines.klines import Klines
 from ledger.answer_log import answers as kept
@@ -260,8 +259,8 @@ class Truth:
     """What an answer must be, from the tape."""
 
     def __init__(self, exchange: SimulatedExchange, registry: Registry, topics: tuple[Topic, ...]) -> None:
-        self._tape = exchange.tape
-        self._price_at = cache(partial(price_at, exchange.tape))
+        self._tape = exchange.source
+        self._price_at = cache(exchange.source.price_at)
         self._registry = registry
         self._rows = rows_to_keep(topics)
         self._forecasters: dict[str, BiRNNForecaster] = {}

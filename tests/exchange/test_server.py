@@ -23,10 +23,11 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.process.supervisor import LAST_PATIENCE_S
 from exchange.__main__ import main
-from exchange.formats import archive_zip, page, rest_rows
-from exchange.replay import ReplayTape
+from exchange.formats import archive_zip, rest_rows
+from exchange.rest import page
 from exchange.server import SimulatedExchange
-from exchange.walk import INTERVALS_MS
+from exchange.sources.replay import Replay
+from klines.spans import INTERVALS_MS
 from tests.fakes import START_MS, FakeClock
 
 REPOSITORY = Path(__file__).parents[2]
@@ -157,11 +158,11 @@ def test_a_page_holds_what_was_asked_for(
 
 
 def test_a_hole_does_not_end_a_page(shared_data: Path) -> None:
-    tape = ReplayTape.open(shared_data / "spot", NOW_MS, symbols=["ETHUSDT"])
-    minutes = tape.klines("ETHUSDT", MINUTE_MS, 0, NOW_MS // MINUTE_MS * MINUTE_MS)
+    replay = Replay.open(shared_data / "spot", NOW_MS, symbols=["ETHUSDT"])
+    minutes = replay.klines("ETHUSDT", MINUTE_MS, 0, NOW_MS // MINUTE_MS * MINUTE_MS)
     first = int(np.flatnonzero(np.diff(minutes.open_time_ms) > MINUTE_MS)[0]) - 9
     found = page(
-        tape,
+        replay,
         "ETHUSDT",
         MINUTE_MS,
         start_ms=int(minutes.open_time_ms[first]),
@@ -305,7 +306,7 @@ def test_what_is_not_archived_is_not_found(still: SimulatedExchange, path: str) 
 
 
 def test_an_archive_of_real_klines_reads_as_the_genuine_one(shared_data: Path) -> None:
-    series = ReplayTape.open(shared_data / "spot", NOW_MS, symbols=["BTCUSDT"]).series
+    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["BTCUSDT"]).series
     start_ms = int(np.datetime64("2024-03-14", "ms").astype(np.int64))
     klines = series["BTCUSDT", HOUR_MS].between(start_ms, start_ms + DAY_MS)
     name = "BTCUSDT-1h-2024-03-14"
@@ -314,7 +315,7 @@ def test_an_archive_of_real_klines_reads_as_the_genuine_one(shared_data: Path) -
 
 
 def test_rest_rows_of_real_klines_read_as_the_genuine_ones(shared_data: Path) -> None:
-    series = ReplayTape.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"]).series
+    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"]).series
     genuine = json.loads((shared_data / "raw" / "binance_rest" / "klines_SOLUSDT_1h_2024-02-01.json").read_text())
     klines = series["SOLUSDT", HOUR_MS].between(genuine[0][0], genuine[-1][0] + 1)
     assert_rows_mean_the_same(json.loads(rest_rows(klines)), genuine)
@@ -327,19 +328,21 @@ def test_a_replay_is_served_and_says_when_it_has_run_out(
     shared_data: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with SimulatedExchange(replay=shared_data / "spot", clock=clock, symbols=["SOLUSDT"]) as exchange:
-        tape = exchange.tape
-        assert isinstance(tape, ReplayTape)
-        assert tape.name.startswith("replay of real klines of 2022-11-06 to 2024-03-31 (spot), shifted by ")
+        replay = exchange.source
+        assert isinstance(replay, Replay)
+        assert replay.name.startswith("replay of real klines of 2022-11-06 to 2024-03-31 (spot), shifted by ")
         newest = rows(exchange, "SOLUSDT", limit=2)[0]
-        recorded = tape.series["SOLUSDT", MINUTE_MS].between(newest[0] - tape.shift_ms, newest[0] - tape.shift_ms + 1)
+        recorded = replay.series["SOLUSDT", MINUTE_MS].between(
+            newest[0] - replay.shift_ms, newest[0] - replay.shift_ms + 1
+        )
         assert json.loads(rest_rows(recorded))[0][1:6] == newest[1:6]
         quarter = rows(exchange, "SOLUSDT", "5m", limit=10)[0]
         assert quarter[8] == 0, "a recording without trades has none"
-        clock.time_ms = tape.end_ms - MINUTE_MS
+        clock.time_ms = replay.end_ms - MINUTE_MS
         assert len(rows(exchange, "SOLUSDT", limit=3)) == 3
         assert capsys.readouterr().err == ""
-        clock.time_ms = tape.end_ms
-        assert rows(exchange, "SOLUSDT", limit=1)[0][0] == tape.end_ms // MINUTE_MS * MINUTE_MS
+        clock.time_ms = replay.end_ms
+        assert rows(exchange, "SOLUSDT", limit=1)[0][0] == replay.end_ms // MINUTE_MS * MINUTE_MS
         assert "had run out at" in capsys.readouterr().err
 
 
@@ -448,7 +451,7 @@ def test_a_process_says_where_it_is_and_ends_when_told_to(how: signal.Signals) -
             assert running.stdout is not None
             said = json.loads(running.stdout.readline())
             assert said["event"] == "listening"
-            assert (said["market"], said["tape"]) == ("SIMULATED", "random, seed 3")
+            assert (said["market"], said["prices"]) == ("SIMULATED", "random, seed 3")
             assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+", said["url"])
             assert said["stream_url"] == said["url"].replace("http", "ws")
             with requests.Session() as session:  # whose connection stays open, as does that of the late answer

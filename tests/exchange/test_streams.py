@@ -19,8 +19,8 @@ from websockets.sync.client import ClientConnection, connect
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind, StreamFault
-from exchange.walk import INTERVALS_MS, price_at
 from klines.klines import COLUMNS
+from klines.spans import INTERVALS_MS
 from tests.fakes import START_MS, eventually, random_walk_klines
 from tests.inference.stand import BASE_MS, RunningClock
 
@@ -121,7 +121,7 @@ def test_a_trade_is_what_binance_writes(exchange: SimulatedExchange, clock: Runn
     assert (first["e"], first["s"], first["m"], first["M"]) == ("trade", "BTCUSDT", False, True)
     assert all(DECIMAL.fullmatch(first[key]) for key in ("p", "q"))
     assert (first["T"] % SECOND_MS, after["T"] - first["T"], after["t"] - first["t"]) == (0, SECOND_MS, 1)
-    assert float(first["p"]) == price_at(exchange.tape, "BTCUSDT", first["T"])
+    assert float(first["p"]) == exchange.source.price_at("BTCUSDT", first["T"])
 
 
 def test_an_aggregate_trade_and_the_best_prices_come_together(exchange: SimulatedExchange, clock: RunningClock) -> None:
@@ -208,7 +208,7 @@ def test_after_a_jump_each_candle_passed_over_is_told_once_and_the_newest_trade(
 def test_after_a_long_jump_the_last_thousand_candles_of_each_stream_are_told(
     exchange: SimulatedExchange, clock: RunningClock
 ) -> None:
-    symbols = list(exchange.tape.symbols)[:7]
+    symbols = list(exchange.source.symbols)[:7]
     with listen(exchange, *(f"{symbol.lower()}@kline_1m" for symbol in symbols)) as client:
         ready(client, clock)
         clock.jump(2_000 * MINUTE_MS)
@@ -356,7 +356,7 @@ def plain(exchange: SimulatedExchange, *names: str) -> socket.socket:
 def test_a_client_that_does_not_read_holds_up_nobody_and_is_cut_off(
     exchange: SimulatedExchange, clock: RunningClock
 ) -> None:
-    names = [f"{symbol.lower()}@kline_1m" for symbol in exchange.tape.symbols]
+    names = [f"{symbol.lower()}@kline_1m" for symbol in exchange.source.symbols]
     with plain(exchange, *names), listen(exchange, "btcusdt@aggTrade") as other:
         jumps = 0
         while exchange.stream_connections == 2:
@@ -374,7 +374,7 @@ def test_an_exchange_with_open_streams_ends_at_once(clock: RunningClock, how: st
     threads = threading.active_count()
     with ExitStack() as running:
         exchange = running.enter_context(SimulatedExchange(clock=clock))
-        names = [f"{symbol.lower()}@kline_1m" for symbol in exchange.tape.symbols]
+        names = [f"{symbol.lower()}@kline_1m" for symbol in exchange.source.symbols]
         with listen(exchange, "btcusdt@aggTrade") as client, plain(exchange, *names):
             second(clock)
             hear(client)
@@ -479,7 +479,7 @@ def test_what_is_late_is_told_at_once_when_the_faults_are_cleared(
 
 
 def test_garbage_is_of_several_kinds(exchange: SimulatedExchange, clock: RunningClock) -> None:
-    names = [f"{symbol.lower()}@aggTrade" for symbol in exchange.tape.symbols]
+    names = [f"{symbol.lower()}@aggTrade" for symbol in exchange.source.symbols]
     with listen(exchange, *names) as client:
         exchange.fail_stream("garbage", count=9)
         second(clock)
@@ -512,7 +512,7 @@ def test_outliers_of_one_symbol(exchange: SimulatedExchange, clock: RunningClock
     for factor, messages in zip((1.5, 1.0), told, strict=True):
         at_ms = max(message.get("T", 0) for message in messages)
         for message in messages:
-            price = price_at(exchange.tape, message["s"], at_ms)
+            price = exchange.source.price_at(message["s"], at_ms)
             assert price
             ratio = float(message["p" if "p" in message else "b"]) / price
             assert ratio == pytest.approx(factor if message["s"] == "BTCUSDT" else 1.0, rel=1e-4)

@@ -75,7 +75,7 @@ def test_headers_ledger_and_score_agree_on_the_base(
     eventually(lambda: set(rows(tmp_path)) == set(nonces), what="the ledger has them")
     clock.jump(MINUTE_MS)  # the minute of the answers closes
     end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
-    klines = exchange.tape.klines("ETHUSDT", MINUTE_MS, end_ms - 30 * MINUTE_MS, end_ms)
+    klines = exchange.source.klines("ETHUSDT", MINUTE_MS, end_ms - 30 * MINUTE_MS, end_ms)
     for nonce, (base_ms, source, block_ms, value) in rows(tmp_path).items():
         assert (source, block_ms) == ("chain", chain.time_of(nonce))
         assert base_ms == chain.time_of(nonce) // MINUTE_MS * MINUTE_MS

@@ -18,7 +18,6 @@ from core.clock import DAY_MS, MINUTE_MS, CorrectedClock
 from core.errors import MalformedKlines, WorkerError
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
-from exchange.walk import price_at
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
@@ -320,7 +319,7 @@ def of_stream(kind: Kind | None, options: dict[str, float]) -> str:
             jumped_ms = clock.now_ms()
             eventually(lambda: bool((price := live.anchor("BTCUSDT")) and price.asof_ms > jumped_ms), what="a price")
             if kind:
-                exchange.fail_stream(kind, **options)  # type: ignore[arg-type]
+                exchange.fail_stream(kind, **options)
             if kind == "refuse":
                 exchange.fail_stream("drop")
             oldest_ms, until_s = 0, time.monotonic() + WATCHED_S
@@ -329,7 +328,7 @@ def of_stream(kind: Kind | None, options: dict[str, float]) -> str:
                 assert anchor
                 now_ms = clock.now_ms()
                 moments = (*range(anchor.asof_ms - 1000, now_ms, 250), now_ms)  # the tape moves every quarter second
-                assert any(price_at(exchange.tape, "BTCUSDT", at) == anchor.price for at in moments)
+                assert any(exchange.source.price_at("BTCUSDT", at) == anchor.price for at in moments)
                 oldest_ms = max(oldest_ms, clock.now_ms() - anchor.asof_ms)
                 time.sleep(0.1)
             eventually(lambda: not live.stream_fault, what="the stream again")
@@ -337,7 +336,7 @@ def of_stream(kind: Kind | None, options: dict[str, float]) -> str:
             wrong = kind == "wrong_candles"
             eventually(lambda: bool(live.incidents["candle_corrected"]) is wrong, what="the correction")
             known = live.klines(*BTC)
-            true = exchange.tape.klines("BTCUSDT", MINUTE_MS, int(known.open_time_ms[0]), known.end_ms)
+            true = exchange.source.klines("BTCUSDT", MINUTE_MS, int(known.open_time_ms[0]), known.end_ms)
             np.testing.assert_allclose(known.close, true.close, rtol=1e-7)
         finally:
             live.stop()

@@ -14,13 +14,14 @@ import structlog
 from core.clock import DAY_MS, Clock, iso
 from core.errors import MalformedKlines
 from klines.checks import UNREADABLE_MS, CheckedRows, check_rows
-from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import FLOW_COLUMNS, Klines
 from klines.spans import INTERVALS, interval_name, month_span
 from market.http.client import PROBATION_MS, Hosts, Reach, Refused
 from market.quarantine import Quarantine
 from market.venue import Listing, Offer, Price
 from market.venues.base import RestVenue
 from market.venues.binance.archive import check, read_archive
+from market.venues.binance.rows import PLACES, ROW
 from market.venues.parsing import json_of, number, price_of, whole_rows
 
 T = TypeVar("T")
@@ -28,8 +29,7 @@ T = TypeVar("T")
 PAGE_ROWS = 1000  # the most that one klines request may ask for
 LAST_ROWS = 2  # of a range, on a page of their own: that they are odd does not make the pages before them so
 # Of a row: open time, four prices, volume, close time, and the other flows; more are unused.
-PLACES = dict(zip(PRICE_COLUMNS + FLOW_COLUMNS, (1, 2, 3, 4, 5, 7, 8, 9, 10), strict=True))
-COLUMNS = 11
+COLUMNS = len(ROW) - 1
 ROW_RULE = f"a row must be a list of {COLUMNS} columns or more with times in milliseconds"
 BAD_SYMBOL_CODES = {-1100, -1121}  # illegal characters in a parameter (the symbol is the only text); invalid symbol
 # REST serves what an archive file does not: a broken archive host is not worth waiting for.
