@@ -12,7 +12,8 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from exchange.sources.replay import WEEK_MS, Replay
 from klines.klines import COLUMNS, Klines
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 NOW_MS = START_MS + 1_000 * DAY_MS + 12_345
 

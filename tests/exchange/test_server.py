@@ -28,7 +28,7 @@ from exchange.rest import page
 from exchange.server import SimulatedExchange
 from exchange.sources.replay import Replay
 from klines.spans import INTERVALS_MS
-from tests.fakes import START_MS, FakeClock
+from tests.fakes.clock import START_MS, FakeClock
 
 REPOSITORY = Path(__file__).parents[2]
 NOW_MS = START_MS + 12 * HOUR_MS + 34 * MINUTE_MS + 56_789

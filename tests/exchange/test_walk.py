@@ -14,7 +14,7 @@ from exchange.sources.source import POINTS, path_inside
 from exchange.sources.walk import EPOCH_DAY, LISTINGS, REFERENCE_DAY, RandomWalk
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Klines
 from klines.spans import INTERVALS_MS
-from tests.fakes import START_MS
+from tests.fakes.clock import START_MS
 
 WALK = RandomWalk(seed=0)
 GOLDEN_HOUR = [2199.59, 2212.94, 2197.62, 2209.39]

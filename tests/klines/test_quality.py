@@ -18,7 +18,8 @@ from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from klines.plausible import doubts_of
 from klines.spans import INTERVALS_MS
 from market.quarantine import FILE, Quarantine
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 ROWS = 200
 WALK = random_walk_klines(ROWS)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from market.quarantine import Quarantine
-from tests.market.venue import Venue
+from tests.fakes.venue_server import Venue
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from market.price_guard import Anchors
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
-from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
-from tests.inference.stand import RunningClock, Skewed
-from tests.market.venue import NOT_FOUND, Answer, Venue, rest_rows, zip_of
+from tests.fakes.clock import START_MS, FakeClock, RunningClock, Skewed, eventually
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import NOT_FOUND, Answer, Venue, rest_rows, zip_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
 LONGER = random_walk_klines(2 * 1440 + 3)

@@ -19,8 +19,9 @@ from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_series
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue, rest_rows
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue, rest_rows
 
 NOW_MS = START_MS + 2 * DAY_MS + 617 * MINUTE_MS + 30_000
 END_MS = NOW_MS // MINUTE_MS * MINUTE_MS

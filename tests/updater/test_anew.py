@@ -14,9 +14,10 @@ from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.sync import sync_all
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import APART, at_level
-from tests.market.venue import Answer, Venue
 from updater.service import begin_anew
 
 WALK = random_walk_klines(6 * 1440)

@@ -27,8 +27,8 @@ from market.venue import Opening, Price
 from market.venues.binance.rest import Binance
 from model.heads import MINUTE, panels_for
 from model.registry.versions import Registry
-from tests.fakes import FakeClock
-from tests.market.venue import Venue
+from tests.fakes.clock import FakeClock
+from tests.fakes.venue_server import Venue
 from updater.round import run_round
 from updater.training_settings import training_config
 

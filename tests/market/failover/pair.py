@@ -10,8 +10,9 @@ from klines.klines import PRICE_COLUMNS, Klines
 from market.failover.failover import Failover
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 
 NOW_MS = START_MS + 6 * HOUR_MS
 LONG = random_walk_klines(8 * 60)

@@ -13,7 +13,9 @@ from market.failover.failover import Failover
 from market.http.client import Hosts
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
-from tests.fakes import FakeClock, eventually, random_walk_klines
+from tests.fakes.clock import FakeClock, eventually
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     NOW_MS,
@@ -23,7 +25,6 @@ from tests.market.failover.pair import (
     two,
     works,
 )
-from tests.market.venue import Answer, Venue
 
 
 def test_a_rate_limit_is_waited_out_and_the_venue_is_back(first: Venue, market: Failover, clock: FakeClock) -> None:

@@ -16,7 +16,8 @@ from market.quarantine import Quarantine
 from market.venue import Price
 from market.venues.binance.rest import Binance
 from market.venues.coinbase import Coinbase
-from tests.fakes import FakeClock
+from tests.fakes.clock import FakeClock
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     WALK,
@@ -26,7 +27,6 @@ from tests.market.failover.pair import (
     newest,
     walk,
 )
-from tests.market.venue import Answer, Venue
 
 
 def test_prices_come_from_whoever_has_them(market: Failover) -> None:

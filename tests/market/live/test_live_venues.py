@@ -16,8 +16,7 @@ from market.live.live_market import LiveMarket
 from market.quarantine import Quarantine
 from market.venue import Price
 from market.venues.binance.rest import Binance
-from tests.fakes import eventually
-from tests.inference.stand import BASE_MS, RunningClock
+from tests.fakes.clock import BASE_MS, RunningClock, eventually
 
 BTC = ("BTCUSDT", MINUTE_MS)
 ROWS = 120

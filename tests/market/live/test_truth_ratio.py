@@ -13,8 +13,9 @@ from market.live.truth_ratio import TruthFeed
 from market.price_ratio import MOST_AGE_MS
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock, eventually
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 
 ROWS = 300
 LONG = random_walk_klines(2 * ROWS)

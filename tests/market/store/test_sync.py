@@ -18,8 +18,9 @@ from market.store.kline_store import ABSENT_FOR_MS, KlineStore
 from market.store.sync import MISSES, THREADS, SyncReport, sync_all, sync_series
 from market.venue import MarketData, Price
 from market.venues.binance.rest import Binance
-from tests.fakes import FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue, csv_of, zip_of
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue, csv_of, zip_of
 
 
 def utc(text: str) -> int:

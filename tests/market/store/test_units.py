@@ -17,9 +17,10 @@ from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_series
 from market.venue import MarketData
 from market.venues.binance.rest import Binance
-from tests.fakes import FakeClock, random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import APART, at_level
-from tests.market.venue import Answer, Venue
 
 FIRST_MS = 1_696_118_400_000  # 2023-10-01
 START_MS, NOW_MS = FIRST_MS + 22 * DAY_MS, FIRST_MS + 30 * DAY_MS + 617 * MINUTE_MS + 30_000

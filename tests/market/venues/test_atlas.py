@@ -16,8 +16,9 @@ from klines.klines import Klines
 from market.quarantine import Quarantine
 from market.venues.atlas import MOST_PAGES, Atlas, live, page
 from market.venues.parsing import time_ms
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Handler, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Handler, Venue
 from tests.market.venues.bodies import CELLS, assert_keeps_rules
 
 KEY = "UP-0123456789abcdef0123456789"

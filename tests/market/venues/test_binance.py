@@ -20,8 +20,10 @@ from market.http.client import PROBATION_MS
 from market.quarantine import Quarantine
 from market.venue import MarketData
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, free_port, random_walk_klines
-from tests.market.venue import Answer, Venue, assert_same, rest_rows
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import Answer, Venue, assert_same, rest_rows
 
 NOW_MS = START_MS + 40 * DAY_MS
 WALK = random_walk_klines(3 * 1440)  # three whole days
@@ -154,7 +156,7 @@ def changed(row: int, column: int, value: object) -> str:
         pytest.param("[[]]", "11 columns", id="an empty row"),
         pytest.param("[5]", "11 columns", id="a number for a row"),
         pytest.param(json.dumps([row[:6] for row in PAGE]), "11 columns", id="six columns"),
-        pytest.param(json.dumps([[row[0] * 1000, *row[1:]] for row in PAGE]), "with times", id="microseconds"),  # type: ignore[operator]
+        pytest.param(json.dumps([[row[0] * 1000, *row[1:]] for row in PAGE]), "with times", id="microseconds"),
         pytest.param(json.dumps(PAGE[::-1]), "must rise", id="newest first"),
         pytest.param(json.dumps([[60_000, *PAGE[0][1:]]]), "got only older ones", id="another time"),
     ],

@@ -16,8 +16,9 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerE
 from klines.klines import Klines
 from market.quarantine import Quarantine
 from market.venues.coinbase import PAGE_ROWS, SILENT_PAGES, Coinbase, candles, ticker
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 
 ROWS = 1000
 WALK = random_walk_klines(ROWS)

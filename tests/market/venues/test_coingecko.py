@@ -14,8 +14,9 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerE
 from klines.klines import Klines
 from market.quarantine import Quarantine
 from market.venues.coingecko import COINS, CoinGecko, candles, means
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Handler, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Handler, Venue
 from tests.market.venues.bodies import CELLS, assert_keeps_rules
 
 KEY = "CG-0123456789abcdefghijk"

@@ -17,8 +17,8 @@ from market.venues.atlas import Atlas
 from market.venues.base import KeyedVenue
 from market.venues.coingecko import CoinGecko
 from market.venues.tiingo import Tiingo
-from tests.fakes import START_MS, FakeClock
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.venue_server import Answer, Venue
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 NOW_MS = START_MS + 2 * DAY_MS

@@ -15,8 +15,10 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerE
 from klines.klines import Klines
 from market.quarantine import Quarantine
 from market.venues.kraken import ROWS, Kraken, candles, last_trades
-from tests.fakes import START_MS, FakeClock, free_port, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import Answer, Venue
 
 WALK = random_walk_klines(1000)
 NOW_MS = WALK.end_ms - 20 * SECOND_MS  # the newest candle is unfinished
