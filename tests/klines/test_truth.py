@@ -349,7 +349,7 @@ def test_a_return_needs_the_candles_at_its_ends_alone() -> None:
 def test_what_was_before_the_klines_or_where_there_are_none_raises() -> None:
     with pytest.raises(StaleKlines, match="is missing"):
         price_at(KLINES, START_MS, VENUE)
-    with pytest.raises(StaleKlines, match="there is none at all"):
+    with pytest.raises(StaleKlines, match="there are no candles"):
         price_at(Klines.empty(MINUTE_MS), START_MS, VENUE)
 
 

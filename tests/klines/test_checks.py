@@ -1,6 +1,5 @@
-"""Which rows of a batch are klines, and which of them are believed."""
+"""Which rows of a batch are klines."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,9 @@ from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS
 from core.errors import MalformedKlines
-from klines.checks import CONTRADICTING, MOST_REFUSED, RejectedRow, check_rows, separate_rows
-from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
-from klines.plausible import doubts_of
+from klines.checks import CONTRADICTING, MOST_REFUSED, check_rows, separate_rows
+from klines.klines import COLUMNS, PRICE_COLUMNS
 from klines.spans import INTERVALS_MS
-from market.quarantine import FILE, Quarantine
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines
 
@@ -126,15 +123,11 @@ def test_no_real_candle_contradicts_itself(shared_data: Path) -> None:
     assert rows == 1_599_254
 
 
-def test_a_time_that_cannot_be_read_is_told_in_words(tmp_path: Path) -> None:
+def test_a_time_that_cannot_be_read_is_told_in_words() -> None:
     times = WALK.open_time_ms.copy()
     times[:110] = -1
     with pytest.raises(MalformedKlines, match=r"110 of 200 rows are no klines.*row of a time that cannot be read"):
         check_rows(MINUTE_MS, times, COLUMNS_OF)
-    times[1:110] = WALK.open_time_ms[1:110]
-    aside = Quarantine(tmp_path)
-    aside.put("binance", "ETHUSDT", MINUTE_MS, check_rows(MINUTE_MS, times, COLUMNS_OF).refused, START_MS)
-    assert json.loads((tmp_path / FILE).read_text())["open_time_ms"] is None
 
 
 @pytest.mark.parametrize(
@@ -185,50 +178,3 @@ def test_what_comes_out_always_keeps_the_rules(times: list[int], table: list[lis
         return
     assert len(found.klines) <= len(times)  # and building them has checked every rule
     assert len(found.refused) <= MOST_REFUSED * len(times)
-
-
-def test_refused_rows_are_kept_once_and_counted(tmp_path: Path) -> None:
-    aside = Quarantine(tmp_path / "klines")
-    row = RejectedRow(
-        open_time_ms=START_MS, reason="low is above open or close", row=(1.0, float("inf"), *[float("nan")] * 7)
-    )
-    aside.put("binance", "ETHUSDT", MINUTE_MS, [row], START_MS)
-    aside.put("binance", "ETHUSDT", MINUTE_MS, [row], START_MS + MINUTE_MS)
-    aside.put("kraken", "ETHUSDT", MINUTE_MS, [row], START_MS)
-    assert aside.counts == {
-        ("binance", "ETHUSDT", row.reason): 1,
-        ("kraken", "ETHUSDT", row.reason): 1,
-    }
-    lines = [json.loads(line) for line in (tmp_path / "klines" / FILE).read_text().splitlines()]
-    assert [line["venue"] for line in lines] == ["binance", "kraken"]
-    assert lines[0]["high"] == "inf"
-    assert lines[0]["low"] is None
-
-
-def test_a_disk_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
-    (tmp_path / "klines").write_text("no folder")
-    aside = Quarantine(tmp_path / "klines")
-    aside.put("binance", "ETHUSDT", MINUTE_MS, [RejectedRow(open_time_ms=0, reason="x", row=(1.0,) * 9)], 0)
-    assert sum(aside.counts.values()) == 1
-
-
-FOLDERS = ("*-1m-20221106-*", "*-1m-20230322-*")
-
-
-@pytest.mark.parametrize("pattern", FOLDERS, ids=["the FTX week", "the halt of 2023-03-24"])
-def test_what_really_happened_is_believed(shared_data: Path, pattern: str) -> None:
-    """BTC fell by a quarter within days, SOL by two thirds, and once trading stood still: none of it is a spike."""
-    for file in sorted((shared_data / "spot").glob(f"{pattern}.parquet")):
-        frame = pl.read_parquet(file)
-        names = dict(zip(COLUMNS, COLUMNS, strict=True))
-        columns = {name: frame[name].cast(pl.Float64).to_numpy() for name in names}
-        found = check_rows(MINUTE_MS, frame["open_time"].to_numpy(), columns)
-        assert not found.refused
-        klines = found.klines
-        told: Klines | None = None
-        for start in range(0, len(klines), 500):
-            batch = klines.between(
-                int(klines.open_time_ms[start]), int(klines.open_time_ms[min(start + 500, len(klines)) - 1]) + 1
-            )
-            assert not doubts_of(batch, told).spikes
-            told = batch
