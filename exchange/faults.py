@@ -7,7 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
 
 import structlog
 from pydantic import (
@@ -31,10 +32,59 @@ REQUESTS_KEPT = 10_000
 SIMULATED = {"X-Market": "SIMULATED"}  # header of every answer
 
 
-class Fault(BaseModel):
-    """A fault of the next ``count`` answers to paths that begin with ``path_prefix``."""
+class LastingFault(BaseModel):
+    """A fault that ends after ``count`` uses or after ``seconds`` of real time, whichever comes first."""
 
     model_config = ConfigDict(extra="forbid")
+
+    count: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+
+
+F = TypeVar("F", bound=LastingFault)
+
+
+@dataclass(slots=True, kw_only=True)
+class Active(Generic[F]):
+    """A fault that is going on."""
+
+    fault: F
+    until_s: float  # by time.monotonic
+    left: float  # uses
+
+
+class ActiveFaults(Generic[F]):
+    """The faults that are going on. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._active: list[Active[F]] = []
+
+    def add(self, fault: F) -> None:
+        """Begin a fault; without ``count`` and ``seconds`` it is used once."""
+        until_s = math.inf if fault.seconds is None else time.monotonic() + fault.seconds
+        left = fault.count or (1 if fault.seconds is None else math.inf)
+        with self._lock:
+            self._active.append(Active(fault=fault, until_s=until_s, left=left))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._active.clear()
+
+    def use(self, fits: Callable[[F], bool]) -> Active[F] | None:
+        """Return the first fault that fits, and count one use of it."""
+        now_s = time.monotonic()
+        with self._lock:
+            self._active = [active for active in self._active if now_s < active.until_s and active.left > 0]
+            for active in self._active:
+                if fits(active.fault):
+                    active.left -= 1
+                    return active
+        return None
+
+
+class Fault(LastingFault):
+    """A fault of the answers to paths that begin with ``path_prefix``."""
 
     path_prefix: Annotated[str, StringConstraints(pattern="^/")]
     count: PositiveInt = 1
@@ -43,7 +93,6 @@ class Fault(BaseModel):
     body: bytes | None = None  # sent as it is, in place of the answer
     delay_s: NonNegativeFloat = 0.0  # before the answer
     cut_after: NonNegativeInt | None = None  # bytes of the body after which the connection is dropped
-    seconds: PositiveFloat | None = None  # of real time, after which the fault ends even if answers are left
 
     def response(self) -> Response | None:
         """Return the response that replaces the answer; None if the real answer is sent."""
@@ -88,53 +137,40 @@ class Faults:
         self._respond = respond
         self._streams = streams
         self._clock = clock
+        self._active = ActiveFaults[Fault]()
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Fault, float]] = []  # and when it is over, by time.monotonic
         self._gone_until_ms = 0
         self._seen: deque[tuple[str, dict[str, str]]] = deque(maxlen=REQUESTS_KEPT)
 
     def add(self, fault: Fault) -> None:
-        until_s = math.inf if fault.seconds is None else time.monotonic() + fault.seconds
-        with self._lock:
-            self._waiting.append((fault, until_s))
+        self._active.add(fault)
 
     def begin(self, outage: Outage) -> None:
         """Answer 503 to everything; faults that wait are not used up by it."""
         self._gone_until_ms = self._clock.now_ms() + round(outage.seconds * SECOND_MS)
 
     def clear(self) -> None:
-        with self._lock:
-            self._waiting.clear()
+        self._active.clear()
         self._gone_until_ms = 0
 
     def seen(self) -> list[tuple[str, dict[str, str]]]:
         with self._lock:
             return list(self._seen)
 
-    def _next(self, path: str) -> Fault | None:
-        with self._lock:
-            now_s = time.monotonic()
-            self._waiting = [(fault, until_s) for fault, until_s in self._waiting if now_s < until_s]
-            for n, (fault, until_s) in enumerate(self._waiting):
-                if path.startswith(fault.path_prefix):
-                    left = fault.model_copy(update={"count": fault.count - 1})
-                    self._waiting[n : n + 1] = [(left, until_s)] if left.count else []
-                    return fault
-        return None
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, fault = scope["path"], None
-        gone = False
         if not path.startswith(SIM_PREFIX):
-            gone = self._clock.now_ms() < self._gone_until_ms
             with self._lock:
                 self._seen.append((path, dict(HTTPConnection(scope).query_params)))
+            if self._clock.now_ms() < self._gone_until_ms:
+                fault = GONE
         if scope["type"] == "websocket":
-            await (refusal(503) if gone else self._streams)(scope, receive, send)
+            await (refusal(503) if fault else self._streams)(scope, receive, send)
             return
-        if not path.startswith(SIM_PREFIX):
-            fault = GONE if gone else self._next(path)
-        if fault is not None:
+        if not fault and not path.startswith(SIM_PREFIX):
+            active = self._active.use(lambda known: path.startswith(known.path_prefix))
+            fault = active.fault if active else None
+        if fault:
             await asyncio.sleep(fault.delay_s)
         response = fault.response() if fault else None
         if response is None:

@@ -1,13 +1,12 @@
 """Faults of the streams on demand: which are going on, and what they make of a message."""
 
 import json
-import threading
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, PositiveFloat, StringConstraints, model_validator
+
+from exchange.faults import LastingFault
 
 Payload = dict[str, Any]
 
@@ -29,8 +28,8 @@ _ALLOWED: Mapping[Kind, set[str]] = {
 }  # fmt: skip
 
 
-class StreamFault(BaseModel):
-    """A fault of the streams, for ``seconds`` of real time or for the next ``count`` messages; by default for one.
+class StreamFault(LastingFault):
+    """A fault of the streams.
 
     ``drop`` cuts every open connection, ``close`` ends it properly, ``half_open`` leaves it open and silent for ever.
     ``refuse`` answers handshakes with ``status``. ``silence`` sends nothing, ``mute`` nothing of one symbol.
@@ -40,11 +39,7 @@ class StreamFault(BaseModel):
     once, however many connections get it.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     kind: Kind
-    seconds: PositiveFloat | None = None
-    count: PositiveInt | None = None
     symbol: Annotated[str, StringConstraints(pattern="^[A-Z0-9_.-]{1,20}$")] | None = None
     factor: PositiveFloat | None = None  # 1.1 by default
     delay_s: PositiveFloat | None = None
@@ -59,54 +54,6 @@ class StreamFault(BaseModel):
         if idle := given - needed - _ALLOWED.get(self.kind, set()):
             raise ValueError(f"{self.kind} has no use for {', '.join(sorted(idle))}")
         return self
-
-
-@dataclass(slots=True, kw_only=True)
-class Active:
-    """A fault that is going on."""
-
-    fault: StreamFault
-    until_s: float | None
-    left: int | None
-
-    def applies(self, now_s: float) -> bool:
-        return (self.until_s is None or now_s < self.until_s) and (self.left is None or self.left > 0)
-
-    def use(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-
-
-class StreamFaults:
-    """The faults that are going on. Safe to use from several threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._active: list[Active] = []
-
-    def add(self, fault: StreamFault) -> None:
-        """Begin a fault that lasts."""
-        until_s = None if fault.seconds is None else time.monotonic() + fault.seconds
-        count = fault.count if fault.seconds is not None or fault.count is not None else 1
-        with self._lock:
-            self._active.append(Active(fault=fault, until_s=until_s, left=count))
-
-    def clear(self) -> None:
-        """End all faults."""
-        with self._lock:
-            self._active.clear()
-
-    def find(self, kind: Kind, symbol: str | None = None) -> Active | None:
-        """Return the first fault of this kind that is going on, and count one use of it."""
-        now_s = time.monotonic()
-        with self._lock:
-            self._active = [active for active in self._active if active.applies(now_s)]
-            for active in self._active:
-                fault = active.fault
-                if fault.kind == kind and fault.symbol in {None, symbol}:
-                    active.use()
-                    return active
-        return None
 
 
 def as_json(payload: Payload) -> str:

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from core.clock import SECOND_MS, Clock
 from exchange.connection import MOST_STREAMS, Connection, stream_names
-from exchange.faults import SIMULATED, refusal
+from exchange.faults import SIMULATED, Active, ActiveFaults, refusal
 from exchange.formats import kline_events
 from exchange.sources.source import Source
 from exchange.stream_faults import (
@@ -26,7 +26,6 @@ from exchange.stream_faults import (
     Kind,
     Payload,
     StreamFault,
-    StreamFaults,
     another,
     as_json,
     broken,
@@ -74,7 +73,7 @@ class Streams:
         self._connections: set[Connection] = set()
         self._producer: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._faults = StreamFaults()
+        self._faults = ActiveFaults[StreamFault]()
         self._late: deque[tuple[float, Message]] = deque()  # and when it is due, by time.monotonic
         self._held: list[Message] = []
         self._garbage = 0
@@ -97,6 +96,9 @@ class Streams:
         """Let nothing go wrong from now on; late messages come at once, connections that hang stay as they are."""
         self._faults.clear()
         self._do(self._send_late, math.inf)
+
+    def _find(self, kind: Kind, symbol: str | None = None) -> Active[StreamFault] | None:
+        return self._faults.use(lambda fault: fault.kind == kind and fault.symbol in {None, symbol})
 
     def _do(self, what: Callable[..., None], *args: Any) -> None:
         """Run in the thread of the connections, and wait until it is done."""
@@ -121,7 +123,7 @@ class Streams:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         names = stream_names(scope["path"], scope["query_string"].decode("latin-1"))
-        if refused := self._faults.find("refuse"):
+        if refused := self._find("refuse"):
             await refusal(refused.fault.status or 503)(scope, receive, send)
             return
         if names is None or len(names) > MOST_STREAMS:
@@ -154,7 +156,7 @@ class Streams:
 
     def _reply(self, connection: Connection, event: Payload) -> None:
         """Send one client an event that is not about the market."""
-        if not self._faults.find("silence"):
+        if not self._find("silence"):
             connection.send(as_json(event))
 
     @staticmethod
@@ -225,30 +227,30 @@ class Streams:
     def _pass_on(self, event: _Event) -> None:
         """Send the messages that the faults make of an event."""
         symbol, payload = event.symbol, event.payload
-        if self._faults.find("mute", symbol):
+        if self._find("mute", symbol):
             return
-        if self._faults.find("garbage_flood", symbol):
+        if self._find("garbage_flood", symbol):
             for _ in range(FLOOD):
                 self._send_all((event.name, self._nonsense(payload)))
             return
         if event.closes:
-            if self._faults.find("lose_candles", symbol):
+            if self._find("lose_candles", symbol):
                 return
-            if self._faults.find("wrong_candles", symbol):
+            if self._find("wrong_candles", symbol):
                 payload = another(payload)
-        elif payload.get("e") != "kline" and (outlier := self._faults.find("outlier", symbol)):
+        elif payload.get("e") != "kline" and (outlier := self._find("outlier", symbol)):
             factor = outlier.fault.factor or 1.1
             payload = with_prices(payload, lambda price: f"{float(price) * factor:.8f}")
-        text = self._nonsense(payload) if self._faults.find("garbage", symbol) else as_json(payload)
-        messages: list[Message] = [(event.name, text)] * (2 if self._faults.find("duplicate", symbol) else 1)
-        if reorder := self._faults.find("reorder"):
+        text = self._nonsense(payload) if self._find("garbage", symbol) else as_json(payload)
+        messages: list[Message] = [(event.name, text)] * (2 if self._find("duplicate", symbol) else 1)
+        if reorder := self._find("reorder"):
             self._held += messages
             if reorder.left:
                 return
             messages = []
         messages = self._held[::-1] + messages  # also what a reordering that was cleared has left behind
         self._held.clear()
-        lag = self._faults.find("lag")
+        lag = self._find("lag")
         for message in messages:
             if lag or self._late:  # whatever follows a late message comes after it
                 due_s = time.monotonic() + (lag.fault.delay_s or 0.0) if lag else 0.0
@@ -265,7 +267,7 @@ class Streams:
             self._send_all(self._late.popleft()[1])
 
     def _send_all(self, message: Message) -> None:
-        if self._faults.find("silence"):
+        if self._find("silence"):
             return
         name, text = message
         for connection in self._connections:

@@ -88,16 +88,8 @@ def price_at(klines: Klines, at_ms: int, source: str) -> Truth:
         StaleKlines: the candle that holds the moment is missing or has not closed; says which, and the venue.
     """
     moment = _moment(klines, at_ms, source)
-    opened_ms = int(klines.open_time_ms[moment.row])
-    return Truth(
-        value=moment.price,
-        low=moment.low,
-        high=moment.high,
-        sd=moment.price * math.sqrt(moment.variance),
-        source=source,
-        start_ms=opened_ms,
-        end_ms=opened_ms + klines.interval_ms,
-    )
+    bounds, sd = (moment.low, moment.high), moment.price * math.sqrt(moment.variance)
+    return _truth(klines, (moment.row, moment.row), source, moment.price, sd, bounds)
 
 
 def log_return(klines: Klines, start_ms: int, end_ms: int, source: str) -> Truth:
@@ -118,19 +110,11 @@ def log_return(klines: Klines, start_ms: int, end_ms: int, source: str) -> Truth
             _bridge_variance(klines, start.row, moment.share) for moment in (start, end)
         )
     value = math.log(end.price / start.price)
-    low = high = None
+    bounds: tuple[float | None, float | None] = (None, None)
     if start.low is not None and start.high is not None and end.low is not None and end.high is not None:
-        low = min(value, math.log(end.low / start.high))  # a logarithm's last bit must not exclude the value
-        high = max(value, math.log(end.high / start.low))
-    return Truth(
-        value=value,
-        low=low,
-        high=high,
-        sd=math.sqrt(max(0.0, variance)),
-        source=source,
-        start_ms=int(klines.open_time_ms[start.row]),
-        end_ms=int(klines.open_time_ms[end.row]) + klines.interval_ms,
-    )
+        low, high = math.log(end.low / start.high), math.log(end.high / start.low)
+        bounds = min(value, low), max(value, high)  # a logarithm's last bit must not exclude the value
+    return _truth(klines, (start.row, end.row), source, value, math.sqrt(max(0.0, variance)), bounds)
 
 
 def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure: Volatility) -> Truth:
@@ -179,15 +163,9 @@ def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure:
         per_minute = per_minute_volatility(total, count, interval_ms, about_mean=about_mean)
         return measure.factor(count * interval_ms // MINUTE_MS) * float(per_minute)
 
-    return Truth(
-        value=in_unit(squares if on_edge else expected),
-        low=None,
-        high=None,
-        sd=in_unit(expected) * error / (2 * expected) if expected > 0 else 0.0,
-        source=source,
-        start_ms=int(klines.open_time_ms[rows.start]),
-        end_ms=int(klines.open_time_ms[rows.stop - 1]) + interval_ms,
-    )
+    value = in_unit(squares if on_edge else expected)
+    sd = in_unit(expected) * error / (2 * expected) if expected > 0 else 0.0
+    return _truth(klines, (rows.start, rows.stop - 1), source, value, sd)
 
 
 def truth_of(topic: Topic, klines: Klines, asked_ms: int, source: str) -> Truth:
@@ -198,6 +176,20 @@ def truth_of(topic: Topic, klines: Klines, asked_ms: int, source: str) -> Truth:
     if topic.target is Target.LOG_RETURN:
         return log_return(klines, asked_ms, end_ms, source)
     return volatility(klines, asked_ms, end_ms, source, topic.volatility)
+
+
+def _truth(
+    klines: Klines,
+    rows: tuple[int, int],
+    source: str,
+    value: float,
+    sd: float,
+    bounds: tuple[float | None, float | None] = (None, None),
+) -> Truth:
+    """Return a truth that was read from the rows ``first`` to ``last``."""
+    start_ms, last_ms = (int(klines.open_time_ms[row]) for row in rows)
+    end_ms = last_ms + klines.interval_ms
+    return Truth(value=value, low=bounds[0], high=bounds[1], sd=sd, source=source, start_ms=start_ms, end_ms=end_ms)
 
 
 def _require_order(start_ms: int, end_ms: int) -> None:

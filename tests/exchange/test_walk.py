@@ -1,6 +1,6 @@
 """Invented candles: the same for ever, driftless, with volatility that clusters; and the candle of this moment."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -12,18 +12,16 @@ from core.errors import ConfigError
 from core.topic import CLASSIFICATION, catalogue, default_symbol
 from exchange.sources.source import POINTS, path_inside
 from exchange.sources.walk import EPOCH_DAY, LISTINGS, REFERENCE_DAY, RandomWalk
-from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Klines
+from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Floats, Klines
 from klines.spans import INTERVALS_MS
 from tests.fakes.clock import START_MS
+from tests.fakes.klines import assert_same
 
 WALK = RandomWalk(seed=0)
 GOLDEN_HOUR = [2199.59, 2212.94, 2197.62, 2209.39]
 
 
-def assert_same(some: Klines, others: Klines, columns: tuple[str, ...] = COLUMNS, rtol: float = 0.0) -> None:
-    np.testing.assert_array_equal(some.open_time_ms, others.open_time_ms)
-    for name in columns:
-        np.testing.assert_allclose(getattr(some, name), getattr(others, name), rtol=rtol, err_msg=name)
+assert_equal = partial(assert_same, atol=0.0)
 
 
 @cache
@@ -53,8 +51,8 @@ def test_any_part_is_what_it_is_in_the_whole(symbol: str, interval_ms: int, star
     whole = two_months(symbol).between(START_MS, START_MS + 4 * DAY_MS)
     whole = whole if interval_ms == MINUTE_MS else whole.resample(interval_ms)
     part = WALK.klines(symbol, interval_ms, start_ms, start_ms + length_ms)
-    assert_same(part, whole.between(start_ms, start_ms + length_ms), PRICE_COLUMNS)
-    assert_same(part, whole.between(start_ms, start_ms + length_ms), FLOW_COLUMNS, rtol=1e-12)
+    assert_equal(part, whole.between(start_ms, start_ms + length_ms), PRICE_COLUMNS)
+    assert_equal(part, whole.between(start_ms, start_ms + length_ms), FLOW_COLUMNS, rtol=1e-12)
 
 
 def test_another_instance_asked_in_another_order_has_the_same_prices() -> None:
@@ -62,7 +60,7 @@ def test_another_instance_asked_in_another_order_has_the_same_prices() -> None:
     other.klines("ETHUSDT", HOUR_MS, START_MS - 40 * DAY_MS, START_MS + 40 * DAY_MS)
     other.klines("ETHUSDT", MINUTE_MS, START_MS + 300 * DAY_MS, START_MS + 301 * DAY_MS)
     days = START_MS, START_MS + 3 * DAY_MS
-    assert_same(other.klines("ETHUSDT", MINUTE_MS, *days), WALK.klines("ETHUSDT", MINUTE_MS, *days))
+    assert_equal(other.klines("ETHUSDT", MINUTE_MS, *days), WALK.klines("ETHUSDT", MINUTE_MS, *days))
 
 
 def test_the_prices_are_these() -> None:
@@ -181,5 +179,5 @@ def test_the_open_candle_ends_as_the_closed_one(interval: str) -> None:
     interval_ms, open_ms = INTERVALS_MS[interval], START_MS + 6 * DAY_MS
     last = WALK.unfinished("BTCUSDT", interval_ms, open_ms + interval_ms - 1)
     closed = WALK.klines("BTCUSDT", interval_ms, open_ms, open_ms + interval_ms)
-    assert_same(last, closed, PRICE_COLUMNS)
-    assert_same(last, closed, FLOW_COLUMNS, rtol=1e-12)
+    assert_equal(last, closed, PRICE_COLUMNS)
+    assert_equal(last, closed, FLOW_COLUMNS, rtol=1e-12)

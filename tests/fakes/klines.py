@@ -3,7 +3,7 @@
 import numpy as np
 
 from core.clock import MINUTE_MS
-from klines.klines import Floats, Klines
+from klines.klines import COLUMNS, Floats, Klines
 from tests.fakes.clock import START_MS
 
 
@@ -41,3 +41,12 @@ def random_walk_klines(
         taker_buy_base=taker,
         taker_buy_quote=taker * close,
     )
+
+
+def assert_same(
+    left: Klines, right: Klines, columns: tuple[str, ...] = COLUMNS, *, rtol: float = 0.0, atol: float = 1e-8
+) -> None:
+    """Fail unless the times are equal, and the columns as far as texts of eight decimals can say."""
+    np.testing.assert_array_equal(left.open_time_ms, right.open_time_ms)
+    for name in columns:
+        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=rtol, atol=atol, err_msg=name)

@@ -15,12 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-import numpy as np
-
 from exchange import formats
 from exchange.rest import Rest
 from exchange.sources.given import Given
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from klines.spans import INTERVALS, INTERVALS_MS
 
 LATE_MS = 4_102_444_800_000  # 2100: all given candles have closed, and all archive files are there
@@ -83,13 +81,6 @@ def zip_of(*files: tuple[str, str | bytes]) -> bytes:
         for name, content in files:
             archive.writestr(name, content)
     return buffer.getvalue()
-
-
-def assert_same(left: Klines, right: Klines) -> None:
-    """Equal as far as texts of eight decimals can tell."""
-    np.testing.assert_array_equal(left.open_time_ms, right.open_time_ms)
-    for name in COLUMNS:
-        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=0, atol=1e-8)
 
 
 class _Server(ThreadingHTTPServer):

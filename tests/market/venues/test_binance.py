@@ -21,9 +21,9 @@ from market.quarantine import Quarantine
 from market.venue import MarketData
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import assert_same, random_walk_klines
 from tests.fakes.net import free_port
-from tests.fakes.venue_server import Answer, Venue, assert_same, rest_rows
+from tests.fakes.venue_server import Answer, Venue, rest_rows
 
 NOW_MS = START_MS + 40 * DAY_MS
 WALK = random_walk_klines(3 * 1440)  # three whole days

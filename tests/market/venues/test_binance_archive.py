@@ -14,8 +14,8 @@ from market.quarantine import Quarantine
 from market.venues.binance.archive import read_archive
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock
-from tests.fakes.klines import random_walk_klines
-from tests.fakes.venue_server import NOT_FOUND, Answer, Venue, assert_same, csv_of, zip_of
+from tests.fakes.klines import assert_same, random_walk_klines
+from tests.fakes.venue_server import NOT_FOUND, Answer, Venue, csv_of, zip_of
 
 WALK = random_walk_klines(3 * 1440)  # three whole days
 
