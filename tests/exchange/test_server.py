@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from exchange.__main__ import main
 from exchange.formats import archive_zip, rest_rows
 from exchange.rest import page
 from exchange.server import SimulatedExchange
+from exchange.sources.given import Given
 from exchange.sources.replay import Replay
 from klines.spans import INTERVALS_MS
 from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
 
 REPOSITORY = Path(__file__).parents[2]
 NOW_MS = START_MS + 12 * HOUR_MS + 34 * MINUTE_MS + 56_789
@@ -157,20 +160,13 @@ def test_a_page_holds_what_was_asked_for(
     assert times == [(first_ms or 0) + n * MINUTE_MS for n in range(count)]
 
 
-def test_a_hole_does_not_end_a_page(shared_data: Path) -> None:
-    replay = Replay.open(shared_data / "spot", NOW_MS, symbols=["ETHUSDT"])
-    minutes = replay.klines("ETHUSDT", MINUTE_MS, 0, NOW_MS // MINUTE_MS * MINUTE_MS)
-    first = int(np.flatnonzero(np.diff(minutes.open_time_ms) > MINUTE_MS)[0]) - 9
-    found = page(
-        replay,
-        "ETHUSDT",
-        MINUTE_MS,
-        start_ms=int(minutes.open_time_ms[first]),
-        end_ms=NOW_MS,
-        limit=1_000,
-        now_ms=NOW_MS,
-    )
-    np.testing.assert_array_equal(found.open_time_ms, minutes.open_time_ms[first : first + 1_000])
+def test_a_hole_does_not_end_a_page() -> None:
+    minutes, hole_ms = random_walk_klines(3_000), START_MS + 10 * MINUTE_MS
+    holed = minutes.between(0, hole_ms).merge(minutes.between(hole_ms + 1_200 * MINUTE_MS, 2**62))
+    source = Given({("ETHUSDT", MINUTE_MS): holed})
+    ask = partial(page, source, "ETHUSDT", MINUTE_MS, limit=1_000, now_ms=minutes.end_ms)
+    np.testing.assert_array_equal(ask(start_ms=START_MS, end_ms=2**62).open_time_ms, holed.open_time_ms[:1_000])
+    np.testing.assert_array_equal(ask(start_ms=None, end_ms=2**62).open_time_ms, holed.open_time_ms[-1_000:])
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
-import polars as pl
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from exchange.server import SimulatedExchange
-from klines.klines import COLUMNS
+from exchange.sources.given import Given
 from klines.spans import INTERVALS_MS
 from tests.exchange.client import (
     BUSY_MS,
@@ -164,13 +162,11 @@ def test_after_a_jump_back_the_streams_go_on_from_there(exchange: SimulatedExcha
     assert after[-1]["E"] - after[-1]["T"] <= BUSY_MS
 
 
-def test_a_market_that_stands_still_says_nothing(tmp_path: Path, clock: RunningClock) -> None:
-    minutes = random_walk_klines(20 * 1_440)
-    columns = {"open_time": minutes.open_time_ms} | {name: getattr(minutes, name) for name in COLUMNS}
-    hole = (pl.col("open_time") // MINUTE_MS % 60).is_between(30, 39)
-    pl.DataFrame(columns).filter(~hole).write_parquet(tmp_path / "ETHUSDT-1m-20231115-20231204.parquet")
-    with SimulatedExchange(replay=tmp_path, clock=clock) as exchange:
-        hole_ms = clock.now_ms() // HOUR_MS * HOUR_MS + 90 * MINUTE_MS
+def test_a_market_that_stands_still_says_nothing(clock: RunningClock) -> None:
+    minutes, hole_ms = random_walk_klines(120), BASE_MS + 10 * MINUTE_MS
+    after = minutes.between(hole_ms + 10 * MINUTE_MS, 2**62)
+    source = Given({("ETHUSDT", MINUTE_MS): minutes.between(0, hole_ms).merge(after)})
+    with SimulatedExchange(source=source, clock=clock) as exchange:
         clock.jump(hole_ms - 300 - clock.now_ms())
         with listen(exchange, "ethusdt@aggTrade", "ethusdt@kline_1m", "ethusdt@kline_1h") as client:
             closed = hear_until(client, closes)[-1]["k"]
