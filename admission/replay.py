@@ -14,8 +14,9 @@ import numpy as np
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Topic
 from klines.klines import Floats, Ints, Klines
+from klines.returns import candle_returns, rolling_sum
 from model.features import Bools
-from model.heads import MINUTE, Head, candle_returns, head_of, naive, rolling_sum, truth
+from model.heads import MINUTE, Head, head_of, naive, truth
 from model.known import Known, whole_return, whole_volatility
 from model.windows import Rows
 

@@ -23,7 +23,8 @@ from market.store.kline_store import KlineStore
 from model.heads import HOUR, MINUTE, head_of
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from tests.fakes import free_port, simulated_environment
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
 from tests.inference.stand import HEADS, publish
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.json"
@@ -118,7 +119,7 @@ def main() -> None:
             for symbol in {topic.symbol for topic in topics}:
                 end_ms = now_ms - 10 * panel.interval_ms
                 start_ms = end_ms - ROWS * panel.interval_ms
-                store.append(symbol, exchange.tape.klines(symbol, panel.interval_ms, start_ms, end_ms))
+                store.append(symbol, exchange.source.klines(symbol, panel.interval_ms, start_ms, end_ms))
         node = Node(environment, url, folder / "log")
         try:
             print(f"cold start to ready, store and registry present: {node.start_s:.2f} s")

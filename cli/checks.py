@@ -19,9 +19,9 @@ from core.errors import ConfigError, WorkerError
 from core.settings import Settings, settings_warnings
 from core.topic import Topic
 from inference.probe import look
-from klines.klines import INTERVALS
-from klines.quality import Aside
+from klines.spans import INTERVALS_MS
 from market.build import venue_from
+from market.quarantine import Quarantine
 from node.config_file import read_config
 from updater.service import LEAST_FREE_MB
 
@@ -154,7 +154,7 @@ def _clock(subject: Subject) -> Iterator[Check]:
     for name in subject.settings.venues:
         try:
             venue = venue_from(
-                name, subject.settings, subject.clock, Aside(), topics=(), timeout_s=TIMEOUT_S, patience_s=0
+                name, subject.settings, subject.clock, Quarantine(), topics=(), timeout_s=TIMEOUT_S, patience_s=0
             )
             if not venue.offer.tells_time:
                 continue
@@ -214,10 +214,9 @@ def _klines(subject: Subject) -> Iterator[Check]:
     if not series:
         yield Check(name="klines", state="not looked at", line="no series has been synced yet")
         return
-    intervals = {name: interval_ms for interval_ms, name in INTERVALS.items()}
     late = 0
     for name, entry in series.items():
-        interval_ms, newest_ms = intervals.get(name.rpartition("-")[2], HOUR_MS), entry["newest_ms"]
+        interval_ms, newest_ms = INTERVALS_MS.get(name.rpartition("-")[2], HOUR_MS), entry["newest_ms"]
         age_ms = None if newest_ms is None else subject.clock.now_ms() - newest_ms - interval_ms
         if age_ms is not None and age_ms <= interval_ms + LATE_MS:
             continue

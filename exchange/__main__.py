@@ -1,4 +1,4 @@
-"""``python -m exchange``: the simulated exchange as a program, which says on its first line where it listens."""
+"""The simulated exchange as a program: its first line on stdout says where it listens."""
 
 import argparse
 import os
@@ -24,10 +24,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="python -m exchange", description="A simulated exchange on 127.0.0.1.")
-    parser.add_argument("--port", type=int, default=0, help="0 for any free one")
+    parser.add_argument("--port", type=int, default=0, help="0 for any free port")
     parser.add_argument("--seed", type=int, default=0, help="of the invented prices")
-    parser.add_argument("--replay", type=Path, help="folder of Parquet klines to play; then none is invented")
-    parser.add_argument("--state", type=Path, help="file that keeps where a replay is")
+    parser.add_argument("--replay", type=Path, help="folder of Parquet klines to play; then no price is invented")
+    parser.add_argument("--state", type=Path, help="file in which a replay keeps where it is")
     parser.add_argument("--symbols", type=lambda text: text.split(","), help="comma-separated; default all")
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.port <= 65_535:
@@ -54,15 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     configure_logging("info", service="exchange", simulated=True)
     with exchange:
-        LOG.info(
-            "listening",
-            url=exchange.url,
-            stream_url=exchange.stream_url,
-            tape=exchange.tape.name,
-            note=exchange.tape.note,
-        )
-        if exchange.tape.note:
-            say(exchange.tape.note)
+        source = exchange.source
+        LOG.info("listening", url=exchange.url, stream_url=exchange.stream_url, prices=source.name, note=source.note)
+        if source.note:
+            say(source.note)
         signal.sigwait(stops)
     return 0
 

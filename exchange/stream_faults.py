@@ -1,14 +1,12 @@
-"""What goes wrong with the streams of the simulated exchange, on demand: which faults are going on, and what they make
-of a message."""
+"""Faults of the streams on demand: which are going on, and what they make of a message."""
 
 import json
-import threading
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, PositiveFloat, StringConstraints, model_validator
+
+from exchange.faults import LastingFault
 
 Payload = dict[str, Any]
 
@@ -19,112 +17,52 @@ Kind = Literal[
 
 FLOOD = 50  # a symbol that trades four times a second becomes hundreds of messages
 
-# What a fault of each kind has to be told, and what it may be told.
-_FIELDS: Mapping[Kind, tuple[set[str], set[str]]] = {
-    "drop": (set(), set()),
-    "close": (set(), set()),
-    "half_open": (set(), set()),
-    "refuse": (set(), {"seconds", "count", "status"}),
-    "silence": ({"seconds"}, set()),
-    "mute": ({"seconds", "symbol"}, set()),
-    "lag": ({"seconds", "delay_s"}, set()),
-    "garbage": (set(), {"seconds", "count", "symbol"}),
-    "garbage_flood": (set(), {"seconds", "count", "symbol"}),
-    "duplicate": (set(), {"seconds", "count", "symbol"}),
-    "reorder": ({"count"}, set()),
-    "outlier": (set(), {"seconds", "count", "symbol", "factor"}),
-    "lose_candles": (set(), {"seconds", "count", "symbol"}),
-    "wrong_candles": (set(), {"seconds", "count", "symbol"}),
-}
+_SOME = {"seconds", "count", "symbol"}
+
+_NEEDED: Mapping[Kind, set[str]] = {
+    "silence": {"seconds"}, "mute": {"seconds", "symbol"}, "lag": {"seconds", "delay_s"}, "reorder": {"count"},
+}  # fmt: skip
+_ALLOWED: Mapping[Kind, set[str]] = {
+    "refuse": {"seconds", "count", "status"}, "outlier": _SOME | {"factor"}, "garbage": _SOME, "garbage_flood": _SOME,
+    "duplicate": _SOME, "lose_candles": _SOME, "wrong_candles": _SOME,
+}  # fmt: skip
 
 
-class StreamFault(BaseModel):
-    """What goes wrong with the streams, for ``seconds`` of real time or with the next ``count`` things it is about.
+class StreamFault(LastingFault):
+    """A fault of the streams.
 
-    ``drop`` cuts every open connection, ``close`` ends it properly, ``half_open`` leaves it there without a word
-    ever again. ``refuse`` answers handshakes with ``status``. ``silence`` tells nothing, ``mute`` nothing of one
-    symbol. ``garbage``, ``duplicate`` and ``reorder`` are about messages, ``outlier`` about prices (times
-    ``factor``), ``lose_candles`` and ``wrong_candles`` about closed candles; ``garbage_flood`` tells ``FLOOD``
-    messages that cannot be read in the place of each; with ``lag`` messages come ``delay_s`` late. A message is one
-    for all connections. Where neither ``seconds`` nor ``count`` is given, ``count`` is 1.
+    ``drop`` cuts every open connection, ``close`` ends it properly, ``half_open`` leaves it open and silent for ever.
+    ``refuse`` answers handshakes with ``status``. ``silence`` sends nothing, ``mute`` nothing of one symbol.
+    ``garbage`` sends messages that cannot be read, ``garbage_flood`` sends ``FLOOD`` of them in place of each message.
+    ``duplicate`` sends messages twice, ``reorder`` in reverse order, ``lag`` late by ``delay_s``. ``outlier``
+    multiplies prices by ``factor``. ``lose_candles`` and ``wrong_candles`` are about closed candles. A message counts
+    once, however many connections get it.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     kind: Kind
-    seconds: PositiveFloat | None = None
-    count: PositiveInt | None = None
     symbol: Annotated[str, StringConstraints(pattern="^[A-Z0-9_.-]{1,20}$")] | None = None
-    factor: PositiveFloat | None = None  # 1.1 where it is not given
+    factor: PositiveFloat | None = None  # 1.1 by default
     delay_s: PositiveFloat | None = None
-    status: Annotated[int, Field(ge=400, le=599)] | None = None  # 503 where it is not given
+    status: Annotated[int, Field(ge=400, le=599)] | None = None  # 503 by default
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        needed, allowed = _FIELDS[self.kind]
+        needed = _NEEDED.get(self.kind, set())
         given = {name for name, value in self if value is not None} - {"kind"}
         if missing := needed - given:
             raise ValueError(f"{self.kind} needs {', '.join(sorted(missing))}")
-        if idle := given - needed - allowed:
+        if idle := given - needed - _ALLOWED.get(self.kind, set()):
             raise ValueError(f"{self.kind} has no use for {', '.join(sorted(idle))}")
         return self
 
 
-@dataclass(slots=True, kw_only=True)
-class Active:
-    """A fault that is going on."""
-
-    fault: StreamFault
-    until_s: float | None
-    left: int | None
-
-    def applies(self, now_s: float) -> bool:
-        return (self.until_s is None or now_s < self.until_s) and (self.left is None or self.left > 0)
-
-    def use(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-
-
-class StreamFaults:
-    """The faults that are going on. Safe to use from several threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._active: list[Active] = []
-
-    def add(self, fault: StreamFault) -> None:
-        """Begin with one that lasts."""
-        until_s = None if fault.seconds is None else time.monotonic() + fault.seconds
-        count = fault.count if fault.seconds is not None or fault.count is not None else 1
-        with self._lock:
-            self._active.append(Active(fault=fault, until_s=until_s, left=count))
-
-    def clear(self) -> None:
-        """End them all."""
-        with self._lock:
-            self._active.clear()
-
-    def find(self, kind: Kind, symbol: str | None = None) -> Active | None:
-        """The first fault of this kind that is going on, one use of it taken."""
-        now_s = time.monotonic()
-        with self._lock:
-            self._active = [active for active in self._active if active.applies(now_s)]
-            for active in self._active:
-                fault = active.fault
-                if fault.kind == kind and fault.symbol in {None, symbol}:
-                    active.use()
-                    return active
-        return None
-
-
 def as_json(payload: Payload) -> str:
-    """An event's text, as short as Binance writes it."""
+    """Return an event's text, as short as Binance writes it."""
     return json.dumps(payload, separators=(",", ":"))
 
 
 def with_prices(payload: Payload, change: Callable[[str], Any]) -> Payload:
-    """The same event with another price: a trade's, a candle's close, or bid and ask."""
+    """Return the event with another price: a trade's, a candle's close, or bid and ask."""
     if "k" in payload:
         return payload | {"k": payload["k"] | {"c": change(payload["k"]["c"])}}
     names = ("b", "a") if "u" in payload else ("p",)
@@ -132,14 +70,14 @@ def with_prices(payload: Payload, change: Callable[[str], Any]) -> Payload:
 
 
 def another(payload: Payload) -> Payload:
-    """A candle as good as this one with another close, its high with it, and another volume."""
+    """Return a valid candle with another close, high and volume."""
     candle = payload["k"]
     close, volume = f"{float(candle['h']) * 1.001:.8f}", f"{float(candle['v']) * 2 + 1:.8f}"
     return payload | {"k": candle | {"c": close, "h": close, "v": volume}}
 
 
 def broken(payload: Payload, turn: int) -> str | bytes:
-    """Nothing that a client may believe, of another kind each turn."""
+    """Return a message that no client may believe, of another kind each turn."""
     text = as_json(payload)
     kinds = (
         "<html>busy</html>",

@@ -18,9 +18,9 @@ from core.files import replace_json
 from core.settings import Market, Settings, urls_setting
 from core.timed_http import is_loopback
 from core.topic import Topic
-from klines.klines import INTERVALS, Span, interval_name, joined
-from klines.quality import Aside
+from klines.spans import INTERVALS_MS, Span, interval_name, joined
 from market.failover.failover import Failover, Standing
+from market.quarantine import Quarantine
 from market.venue import Venue
 from market.venues.atlas import Atlas
 from market.venues.binance.rest import Binance
@@ -36,7 +36,7 @@ def venue_from(
     name: str,
     settings: Settings,
     clock: Clock,
-    aside: Aside,
+    aside: Quarantine,
     *,
     topics: Iterable[Topic],
     timeout_s: float = 10.0,
@@ -89,7 +89,7 @@ def market_from(
     names = settings.venues
     if settings.market is Market.SIMULATED:
         names = tuple(name for name in names if all(map(is_loopback, settings.urls_of(name)))) or names[:1]
-    aside = Aside(settings.klines_dir)
+    aside = Quarantine(settings.klines_dir)
     topics, waits = tuple(topics), {"timeout_s": timeout_s, "patience_s": patience_s}
     venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
     _check_use(venues)
@@ -113,7 +113,6 @@ def _check_use(venues: Sequence[Venue]) -> None:
 
 
 STANDING = "venues.json"
-_INTERVALS_MS = {name: ms for ms, name in INTERVALS.items()}
 
 
 def write_standing(folder: Path, failover: Failover, failed: Collection[tuple[str, int]]) -> None:
@@ -169,7 +168,7 @@ def _series_in(said: Mapping[str, Any]) -> Iterator[tuple[str, int, str, list[Sp
         with contextlib.suppress(KeyError, TypeError, ValueError):
             symbol, _, interval = key.rpartition("-")
             borrowed = [(int(start), int(end)) for start, end in series["borrowed"]]
-            yield symbol, _INTERVALS_MS[interval], str(series["level"]), borrowed
+            yield symbol, INTERVALS_MS[interval], str(series["level"]), borrowed
 
 
 def _read_standing(folder: Path, failover: Failover) -> None:
@@ -178,7 +177,7 @@ def _read_standing(folder: Path, failover: Failover) -> None:
         for key, said in json.loads(path.read_bytes()).items():
             symbol, _, interval = key.rpartition("-")
             borrowed = [(int(start), int(end)) for start, end in said["borrowed"]]
-            failover.stand(symbol, _INTERVALS_MS[interval], str(said["level"]), borrowed)
+            failover.stand(symbol, INTERVALS_MS[interval], str(said["level"]), borrowed)
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from klines.klines import Floats, Ints, Klines
-from model.heads import Head, Panel, candle_returns, decode, rolling_sum
+from klines.returns import candle_returns, rolling_sum
+from model.heads import Head, Panel, decode
 
 FEATURE_VERSION = 2
 SPANS = (5, 15, 60, 240)  # candles

@@ -17,6 +17,7 @@ from core.clock import MINUTE_MS, iso
 from core.errors import ConfigError, IncompatibleModel, StaleKlines, UnusableForecast
 from core.topic import Target, Topic
 from klines.klines import Klines
+from klines.returns import candle_returns, volatility_of
 from model.calibration import Calibration
 from model.features import (
     FEATURE_VERSION,
@@ -35,19 +36,7 @@ from model.features import (
     stands_still,
     unbroken_needed,
 )
-from model.heads import (
-    LEADER,
-    MINUTE,
-    PANELS,
-    Head,
-    Kind,
-    Panel,
-    candle_returns,
-    head_of,
-    naive,
-    panel_of,
-    volatility_of,
-)
+from model.heads import LEADER, MINUTE, PANELS, Head, Kind, Panel, head_of, naive, panel_of
 from model.known import NOTHING, Known, whole_return, whole_volatility
 from model.registry.artefact import Artefact, Manifest, read_artefact
 from model.stretch import NONE, Stretch, stretched_price, stretched_return, stretched_volatility
@@ -251,7 +240,7 @@ class Naive:
             if len(window) < max(LEAST_RETURNS, (needed - 1) / 2):
                 have_of = f"{symbol} has {len(window)} of the last {needed - 1} returns"
                 raise StaleKlines(f"{have_of}, the naive {head.key} needs half of them")
-            number = volatility_of(window, panel.interval_ms, head.kind)
+            number = volatility_of(window, panel.interval_ms, about_mean=head.kind.about_mean)
         return _forecast(symbol, head, PERSISTENCE, tail.end_ms, number, scale, may_be_zero=True)
 
 

@@ -14,6 +14,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.topic import LONGEST_MINUTE_HORIZON_MIN, LOSS_NAMES, Target, Topic, horizon_text
 from klines.klines import Floats, Klines
+from klines.returns import candle_returns, realised_volatility, rolling_sum
 
 LEADER = "BTCUSDT"  # the symbol whose features stand beside every symbol's own
 
@@ -22,8 +23,6 @@ SQUARED = "mse"  # the loss that a head's key does not name
 SHORTEST_LOOKBACK, LONGEST_LOOKBACK = 4, 512  # candles; what serving keeps is measured for the longest
 
 BACKTEST_DAYS = 92  # it walks over the last three months, and trains before their first day
-
-CHUNK_CELLS = 1 << 18  # of windows looked at together: 2 MB
 
 QUIET = 0.05  # of the present volatility, added before the logarithm: a silent market is not minus infinity
 
@@ -39,6 +38,11 @@ class Kind(StrEnum):
     def is_volatility(self) -> bool:
         """Of either measure: never below 0, and learnt as a logarithm over the present volatility."""
         return self is not Kind.RETURN
+
+    @property
+    def about_mean(self) -> bool:
+        """True if the measure is a deviation about the mean."""
+        return self is Kind.VOLATILITY
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -210,83 +214,10 @@ def klines_kept_from_ms(panel: Panel, training_days: int, now_ms: int) -> int:
     return training_start_ms(panel, training_days, now_ms) - BACKTEST_DAYS * DAY_MS
 
 
-def rolling_sum(values: Floats, rows: int) -> Floats:
-    """Sum over each row and the ``rows - 1`` before it; NaN where there are fewer.
-
-    Sums of power-of-two runs are added up, so a row's result depends on its own window alone, to the last bit;
-    a difference of running totals would carry the rounding of everything before it.
-
-    >>> rolling_sum(np.array([1.0, 2.0, 3.0, 4.0]), 3)
-    array([nan, nan,  6.,  9.])
-    """
-    padded: Floats = np.full(len(values), np.nan)
-    if rows > len(values):
-        return padded
-    # run[i] is the sum over values[i : i + length]; total[i] over values[i : i + done], newest values first
-    total, done = values, 0
-    run, length = values, 1
-    while True:
-        if rows & length:
-            total = total[length:] + run[: len(run) - done] if done else run
-            done += length
-        if done == rows:
-            padded[rows - 1 :] = total
-            return padded
-        run, length = run[length:] + run[:-length], 2 * length
-
-
 def _ahead(values: Floats, rows: int) -> Floats:
     """Each row holds what will be there ``rows`` later; NaN at the end."""
     tail: Floats = np.concatenate([values[rows:], np.full(min(rows, len(values)), np.nan)])
     return tail
-
-
-def candle_returns(klines: Klines) -> Floats:
-    """``(T,)`` log-return of each close over the close one candle before; NaN where that candle is missing."""
-    returns = np.diff(np.log(klines.close), prepend=np.nan) if len(klines) else np.empty(0)
-    returns[klines.run_length() == 1] = np.nan
-    return returns
-
-
-def realised_volatility(klines: Klines, steps: int, kind: Kind = Kind.VOLATILITY) -> Floats:
-    """Sample standard deviation of the last ``steps`` one-candle log-returns, or their root mean square; per minute.
-
-    The deviation is about the mean and divides by ``steps - 1``, as the words "standard deviation" and the usual
-    libraries have it (docs/decisions/0002). Hourly returns are scaled to a minute by ``1 / sqrt(60)``.
-
-    Returns:
-        ``(T,)``, unitless; row ``t`` reads closes ``t - steps`` to ``t``; NaN where one of them is missing.
-    """
-    returns = candle_returns(klines)
-    if kind is Kind.VOLATILITY:
-        mean = rolling_sum(returns, steps) / steps
-        variance = _squares_about(mean, returns, steps) / (steps - 1)
-    else:
-        variance = rolling_sum(returns**2, steps) / steps
-    deviation: Floats = np.sqrt(variance)
-    deviation *= (klines.interval_ms / MINUTE_MS) ** -0.5
-    return deviation
-
-
-def _squares_about(mean: Floats, values: Floats, rows: int) -> Floats:
-    """Sum of the squared distances of each row and the ``rows - 1`` before it from ``mean``; NaN at the start.
-
-    The mean square less the squared mean would be cheaper, and wrong in the tenth digit where all moves are alike.
-    """
-    total: Floats = np.full(len(values), np.nan)
-    if rows > len(values):
-        return total
-    windows = np.lib.stride_tricks.sliding_window_view(values, rows)
-    for first in range(0, len(windows), chunk := max(1, CHUNK_CELLS // rows)):
-        distance = windows[first : first + chunk] - mean[rows - 1 + first : rows - 1 + first + chunk, np.newaxis]
-        total[rows - 1 + first : rows - 1 + first + len(distance)] = np.square(distance, out=distance).sum(axis=1)
-    return total
-
-
-def volatility_of(returns: Floats, interval_ms: int, kind: Kind) -> float:
-    """``realised_volatility`` of the returns that are known of a window, two or more; per minute."""
-    deviation = np.std(returns, ddof=1) if kind is Kind.VOLATILITY else np.sqrt(np.mean(returns**2))
-    return float(deviation * (interval_ms / MINUTE_MS) ** -0.5)
 
 
 def truth(klines: Klines, panel: Panel, head: Head) -> Floats:
@@ -297,7 +228,7 @@ def truth(klines: Klines, panel: Panel, head: Head) -> Floats:
     """
     steps = panel.steps(head)
     if head.kind.is_volatility:
-        return _ahead(realised_volatility(klines, steps, head.kind), steps)
+        return _ahead(realised_volatility(klines, steps, about_mean=head.kind.about_mean), steps)
     return _ahead(rolling_sum(candle_returns(klines), steps), steps)
 
 
@@ -308,7 +239,7 @@ def naive(klines: Klines, panel: Panel, head: Head) -> Floats:
         ``(T,)`` in the head's unit; reads nothing after its row; NaN where a candle it needs is missing.
     """
     if head.kind.is_volatility:
-        return realised_volatility(klines, panel.steps(head), head.kind)
+        return realised_volatility(klines, panel.steps(head), about_mean=head.kind.about_mean)
     return np.zeros(len(klines))
 
 

@@ -2,57 +2,47 @@
 
     python -m benchmarks.tools.data [--days 365] [--series 60]
 
-A venue in a process of its own serves archive files made beforehand, with checksums, and REST klines of an invented
-walk with as many digits as Binance writes. Each sync is a process of its own as well, so that its peak of memory is
+The simulated exchange, in a process of its own, has archive files made beforehand, and klines of an invented walk with
+as many digits as Binance writes. Each sync is a process of its own as well, so that its peak of memory is
 its own. Two minutes; status 1 when a figure is above what it must be.
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 
 from core.clock import DAY_MS, MINUTE_MS, iso
-from exchange.formats import archive_zip, rest_rows
-from klines.klines import COLUMNS, Klines, month_span
+from exchange.rest import Rest
+from exchange.server import SimulatedExchange
+from exchange.sources.given import Given
+from klines.klines import COLUMNS, Klines
+from klines.spans import month_span
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_all
 from market.venues.binance.rest import Binance
 from model.features import compute
 from model.heads import MINUTE, training_start_ms
-from tests.fakes import random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
 
 NOW_MS = 1_764_085_587_000  # 2025-11-25 15:46:27 UTC: files of both units are in the year before
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "BNBUSDT", "ARBUSDT")
 SPARE_DAYS = 2  # of klines after NOW_MS, for the later syncs
 BEHIND_MIN = 4
+LATER_MS = 4 * BEHIND_MIN * MINUTE_MS  # from the first sync to the end of the last
 FIRST_S, FIRST_MB, LATER_S, READ_S = 90.0, 500.0, 5.0, 0.5
 APPEND_MS, APPEND_KB = 25.0, 100.0
-
-
-class StandingClock:
-    """A clock that says what it was told."""
-
-    def __init__(self, now_ms: int = NOW_MS) -> None:
-        self.time_ms = now_ms
-
-    def now_ms(self) -> int:
-        return self.time_ms
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 def written(klines: Klines) -> Klines:
@@ -73,61 +63,24 @@ def walk(days: int, seed: int = 0) -> Klines:
 # -- the venue --------------------------------------------------------------------------------------------------------
 
 
-def make_archive(folder: Path, days: int) -> None:
-    """Monthly and daily files, with their checksums, of every symbol."""
-    for seed, symbol in enumerate(SYMBOLS):
-        klines = walk(days, seed)
-        at_ms = int(klines.open_time_ms[0])
+def serve(days: int, series: int) -> None:
+    """Be the exchange that has these klines, with its archive files made beforehand, until this process is killed."""
+    symbols = [*SYMBOLS, *(f"S{number:02}USDT" for number in range(series))]
+    walks = {symbol: walk(days, SYMBOLS.index(symbol) if symbol in SYMBOLS else 0) for symbol in symbols}
+    source, rest = Given({(symbol, MINUTE_MS): klines for symbol, klines in walks.items()}), Rest(archives_kept=10_000)
+    for symbol in SYMBOLS:
+        at_ms = int(walks[symbol].open_time_ms[0])
         while at_ms < NOW_MS:
-            start_ms, end_ms = month_span(at_ms)
-            spans = [(start_ms, end_ms, iso(start_ms)[:7])]
-            if end_ms > NOW_MS:
-                spans = [(day, day + DAY_MS, iso(day)[:10]) for day in range(start_ms, NOW_MS - DAY_MS, DAY_MS)]
-            for first_ms, last_ms, stamp in spans:
-                name = f"{symbol}-1m-{stamp}"
-                content = archive_zip(klines.between(first_ms, last_ms), name, last_ms)
-                (folder / f"{name}.zip").write_bytes(content)
-                digest = hashlib.sha256(content).hexdigest()
-                (folder / f"{name}.zip.CHECKSUM").write_text(f"{digest}  {name}.zip\n")
+            end_ms = month_span(at_ms)[1]
+            months = [("monthly", iso(at_ms)[:7])]
+            daily = [("daily", iso(day)[:10]) for day in range(at_ms, NOW_MS, DAY_MS)]
+            for period, stamp in months if end_ms <= NOW_MS else daily:
+                path = f"/data/spot/{period}/klines/{symbol}/1m/{symbol}-1m-{stamp}.zip"
+                rest.answer(source, NOW_MS, path, [])
             at_ms = end_ms
-
-
-def serve(folder: Path, days: int) -> None:
-    """Serve the archive in ``folder``, and by REST any symbol, until the standard input ends."""
-
-    class Handling(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = 1 << 16
-
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            if parts.path == "/api/v3/klines":
-                query = dict(parse_qsl(parts.query))
-                symbol = query["symbol"]
-                klines = walk(days, SYMBOLS.index(symbol) if symbol in SYMBOLS else 0)
-                found = klines.between(int(query["startTime"]), int(query["endTime"]) + 1)
-                if len(found) > int(query["limit"]):
-                    found = found.between(0, int(found.open_time_ms[int(query["limit"])]))
-                self._answer(rest_rows(found))
-                return
-            path = folder / parts.path.rsplit("/", 1)[1]
-            self._answer(path.read_bytes() if path.exists() else None)
-
-        def _answer(self, body: bytes | None) -> None:
-            self.send_response(404 if body is None else 200)
-            self.send_header("Content-Length", str(len(body or b"")))
-            self.end_headers()
-            self.wfile.write(body or b"")
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's name)
-            pass
-
-    for seed in range(len(SYMBOLS)):
-        walk(days, seed)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handling)
-    server.daemon_threads = True
-    print(f"http://127.0.0.1:{server.server_port}", flush=True)
-    server.serve_forever()
+    with SimulatedExchange(source=source, rest=rest, clock=FakeClock(NOW_MS + LATER_MS)) as exchange:
+        print(exchange.url, flush=True)
+        threading.Event().wait()
 
 
 # -- what is measured, in a process of its own ------------------------------------------------------------------------
@@ -147,7 +100,7 @@ def peak_mb() -> float:
 
 def syncs(url: str, folder: Path, symbols: list[str], days: int, times: int) -> list[dict[str, float]]:
     """Seconds, bytes written and rows of so many syncs, ``BEHIND_MIN`` apart, in this process."""
-    clock = StandingClock()
+    clock = FakeClock(NOW_MS)
     store, market = KlineStore(folder), Binance([url], url, clock)
     found = []
     for number in range(times):
@@ -232,10 +185,9 @@ def figure(what: str, found: float, must: float, unit: str) -> bool:
 def main(days: int, series: int) -> int:
     kept = []
     with tempfile.TemporaryDirectory(prefix="benchmark-data-") as root:
-        folder, archive = Path(root) / "klines", Path(root) / "archive"
-        archive.mkdir()
-        make_archive(archive, days)
-        command = [sys.executable, "-m", "benchmarks.tools.data", "--serve", str(archive), "--days", str(days)]
+        folder = Path(root) / "klines"
+        sizes = ["--days", str(days), "--series", str(series)]
+        command = [sys.executable, "-m", "benchmarks.tools.data", "--serve", *sizes]
         venue = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert venue.stdout is not None
@@ -280,11 +232,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=int, default=365, help="of the first sync, and of the read")
     parser.add_argument("--series", type=int, default=60, help="of the later syncs")
-    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        serve(asked.serve, asked.days)
+        serve(asked.days, asked.series)
     elif asked.work:
         print(json.dumps(WORK[asked.work[0]](*asked.work[1:])))
     else:

@@ -9,20 +9,13 @@ import structlog
 
 from core.clock import MINUTE_MS, Clock, iso
 from core.errors import MalformedKlines
+from klines.activity import ROUNDING, extent_of
+from klines.checks import RejectedRow
 from klines.klines import COLUMNS, MOST_LEAP, Klines, unit_leaps
-from klines.quality import (
-    LEAPT,
-    ROUNDING,
-    STAYED_ROWS,
-    Aside,
-    Doubts,
-    RefusedRow,
-    doubts_of,
-    extent_of,
-    rows_awaited,
-)
+from klines.plausible import LEAPT, STAYED_ROWS, Doubts, doubts_of, rows_awaited
 from market.failover.breaker import Health
 from market.failover.level import Levels
+from market.quarantine import Quarantine
 from market.venue import Venue
 
 AGAIN_MS, REMEMBERED = 10 * MINUTE_MS, 10_000  # how long what a second venue said counts: a doubt stays in the window
@@ -88,7 +81,7 @@ class Belief:
         clock: for how long what a second venue said counts.
     """
 
-    def __init__(self, levels: Levels, health: Health, aside: Aside, clock: Clock) -> None:
+    def __init__(self, levels: Levels, health: Health, aside: Quarantine, clock: Clock) -> None:
         self._levels = levels
         self._health = health
         self._aside = aside
@@ -322,7 +315,7 @@ def _percent(run: Klines, at_ms: int) -> str:
     return f"{100 * (run.close[row] / run.close[row - 1] - 1):+.0f} %"
 
 
-def _row(klines: Klines, at_ms: int, reason: str) -> RefusedRow:
+def _row(klines: Klines, at_ms: int, reason: str) -> RejectedRow:
     row = int(np.searchsorted(klines.open_time_ms, at_ms))
     cells = tuple(float(getattr(klines, name)[row]) for name in COLUMNS)
-    return RefusedRow(open_time_ms=at_ms, reason=reason, row=cells)
+    return RejectedRow(open_time_ms=at_ms, reason=reason, row=cells)

@@ -19,7 +19,8 @@ from core.clock import DAY_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
 from core.files import replace_file, replace_json, sweep_leftovers, sync_folder
 from core.process.commands import lock_holder, try_lock
-from klines.klines import INTERVALS, Ints, Klines, Span, interval_name, unit_leaps, without
+from klines.klines import Ints, Klines, unit_leaps
+from klines.spans import INTERVALS_MS, Span, interval_name, without
 from market.store.month_file import (
     JOURNAL,
     Damaged,
@@ -418,9 +419,10 @@ class KlineStore:
 
     def series(self) -> list[tuple[str, int]]:
         """``(symbol, interval_ms)`` of each series there is a folder of, by name."""
-        by_name = {name: interval_ms for interval_ms, name in INTERVALS.items()}
         names = sorted(path.name for path in self.root.glob("*-*") if path.is_dir())
-        return [(symbol, by_name[tail]) for symbol, _, tail in (n.rpartition("-") for n in names) if tail in by_name]
+        return [
+            (s, INTERVALS_MS[tail]) for s, _, tail in (name.rpartition("-") for name in names) if tail in INTERVALS_MS
+        ]
 
     def inspect(self, symbol: str, interval_ms: int) -> list[FileState]:
         """Read every file of a series, whatever is known of it: whether it can be used, and why not."""

@@ -7,9 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from core.errors import ConfigError, MalformedKlines
-from klines.klines import COLUMNS, INTERVALS, Klines
-
-INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
+from klines.klines import COLUMNS, Klines
+from klines.spans import INTERVALS_MS
 
 _FILE = re.compile(r"(?P<symbol>[A-Z0-9]+)-(?P<interval>[0-9]+[mhd])-(?P<first>[0-9]{8})-(?P<last>[0-9]{8})\.parquet")
 

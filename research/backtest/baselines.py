@@ -7,11 +7,12 @@ import numpy as np
 
 from core.topic import Topic
 from klines.klines import Floats
+from klines.returns import realised_volatility, rolling_sum
 from model import calibration as calibrations
 from model.calibration import Evidence
 from model.evaluation import forecasts
 from model.features import Floats32
-from model.heads import Head, Kind, head_of, realised_volatility, rolling_sum
+from model.heads import Head, Kind, head_of
 from model.training.fit import TARGET_LIMIT
 from model.windows import Rows
 from research.backtest.guide import guide

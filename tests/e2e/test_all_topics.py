@@ -9,7 +9,8 @@ from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from node.endpoint import inference_url, parse_decimal
 from tests.catalogue import scalar_topics, write_configs
-from tests.inference.stand import RunningClock, node
+from tests.fakes.clock import RunningClock
+from tests.inference.stand import node
 from tests.updater.folder import TINY
 from updater.round import run_round
 from updater.training_settings import training_config
@@ -28,7 +29,7 @@ def test_all_topics_of_two_networks_from_one_deployment(tmp_path: Path) -> None:
         for plan in panels_for(topics).values():
             days = MINUTE_DAYS if plan.panel.name == MINUTE.name else HOUR_DAYS
             klines = {
-                symbol: exchange.tape.klines(symbol, plan.panel.interval_ms, now_ms - days * DAY_MS, now_ms)
+                symbol: exchange.source.klines(symbol, plan.panel.interval_ms, now_ms - days * DAY_MS, now_ms)
                 for symbol in plan.symbols
             }
             config = training_config(plan.panel.name, TINY | {"stride": 7})

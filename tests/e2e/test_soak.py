@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -31,7 +31,6 @@ import sqlalchemy as sa
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.topic import Topic
 from exchange.server import SimulatedExchange
-from exchange.walk import price_at
 from inference.service import rows_to_keep
 from klines.klines import Klines
 from ledger.answer_log import answers as kept
@@ -41,7 +40,9 @@ from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from node.decimals import decimal_text
 from node.endpoint import parse_decimal
-from tests.fakes import eventually, free_port, simulated_environment
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
 from tests.inference.stand import publish
 
 MAX_ANCHOR_AGE_S = 6  # shorter than the outages below, so that there are refusals
@@ -260,8 +261,8 @@ class Truth:
     """What an answer must be, from the tape."""
 
     def __init__(self, exchange: SimulatedExchange, registry: Registry, topics: tuple[Topic, ...]) -> None:
-        self._tape = exchange.tape
-        self._price_at = cache(partial(price_at, exchange.tape))
+        self._tape = exchange.source
+        self._price_at = cache(exchange.source.price_at)
         self._registry = registry
         self._rows = rows_to_keep(topics)
         self._forecasters: dict[str, BiRNNForecaster] = {}

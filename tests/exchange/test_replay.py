@@ -1,8 +1,7 @@
-"""Recorded klines as a tape: shifted by whole weeks, holes and all, and gone on with after a restart."""
+"""Recorded klines, played: shifted by whole weeks, holes and all, and gone on with after a restart."""
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,10 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
-from exchange.replay import WEEK_MS, ReplayTape
-from exchange.walk import price_at, unfinished
+from exchange.sources.replay import WEEK_MS, Replay
 from klines.klines import COLUMNS, Klines
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 NOW_MS = START_MS + 1_000 * DAY_MS + 12_345
 
@@ -44,57 +43,61 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def unshifted(folder: Path) -> Replay:
+    return Replay(folder, Replay.open(folder, NOW_MS).series, 0)
+
+
 def test_files_of_one_series_are_joined_and_shifted_alike_with_their_holes(folder: Path) -> None:
-    tape = ReplayTape.open(folder, NOW_MS)
-    assert tape.symbols == ("BNBUSDT", "ETHUSDT")
-    assert tape.shift_ms % WEEK_MS == 0
-    minutes = tape.klines("ETHUSDT", MINUTE_MS, 0, 2**62)
+    replay = Replay.open(folder, NOW_MS)
+    assert replay.symbols == ("BNBUSDT", "ETHUSDT")
+    assert replay.shift_ms % WEEK_MS == 0
+    minutes = replay.klines("ETHUSDT", MINUTE_MS, 0, 2**62)
     recorded = random_walk_klines(20 * 1_440)
     hole_ms = START_MS + 10 * DAY_MS
-    assert list(minutes.gaps()) == [(hole_ms + tape.shift_ms, hole_ms + HOUR_MS + tape.shift_ms)]
+    assert list(minutes.gaps()) == [(hole_ms + replay.shift_ms, hole_ms + HOUR_MS + replay.shift_ms)]
     np.testing.assert_array_equal(minutes.close[:100], recorded.close[:100])
-    assert minutes.open_time_ms[0] == START_MS + tape.shift_ms
-    hours = tape.klines("ETHUSDT", HOUR_MS, 0, 2**62)
-    assert hours.open_time_ms[0] == START_MS - 10 * DAY_MS + tape.shift_ms == tape.first_ms("ETHUSDT")
+    assert minutes.open_time_ms[0] == START_MS + replay.shift_ms
+    hours = replay.klines("ETHUSDT", HOUR_MS, 0, 2**62)
+    assert hours.open_time_ms[0] == START_MS - 10 * DAY_MS + replay.shift_ms == replay.first_ms("ETHUSDT")
     assert np.isnan(hours.trades).all()
     assert np.isnan(hours.taker_buy_quote).all()
 
 
 def test_an_interval_without_a_file_is_made_of_the_shortest(folder: Path) -> None:
-    tape = ReplayTape(folder=folder, series=ReplayTape.open(folder, NOW_MS).series, shift_ms=0)
+    replay = unshifted(folder)
     recorded = random_walk_klines(20 * 1_440)
-    five = tape.klines("ETHUSDT", 5 * MINUTE_MS, START_MS + 1, START_MS + HOUR_MS)
+    five = replay.klines("ETHUSDT", 5 * MINUTE_MS, START_MS + 1, START_MS + HOUR_MS)
     np.testing.assert_array_equal(
         five.close, recorded.resample(5 * MINUTE_MS).between(START_MS + 1, START_MS + HOUR_MS).close
     )
-    assert len(tape.klines("BNBUSDT", MINUTE_MS, 0, 2**62)) == 0, "minutes cannot be made of quarters of an hour"
-    assert len(tape.klines("BNBUSDT", HOUR_MS, 0, 2**62)) == 20 * 24
+    assert len(replay.klines("BNBUSDT", MINUTE_MS, 0, 2**62)) == 0, "minutes cannot be made of quarters of an hour"
+    assert len(replay.klines("BNBUSDT", HOUR_MS, 0, 2**62)) == 20 * 24
 
 
 @pytest.mark.parametrize("symbols", [None, ["BNBUSDT"], ["ETHUSDT"]], ids=["all", "no minutes", "one"])
 def test_now_lies_a_week_or_two_before_the_end(folder: Path, symbols: list[str] | None) -> None:
     for late_days in range(0, 15, 2):
         now_ms = NOW_MS + late_days * DAY_MS
-        tape = ReplayTape.open(folder, now_ms, symbols=symbols)
-        assert 7 * DAY_MS <= tape.end_ms - now_ms < 14 * DAY_MS
-        assert tape.at(now_ms) is tape
+        replay = Replay.open(folder, now_ms, symbols=symbols)
+        assert 7 * DAY_MS <= replay.end_ms - now_ms < 14 * DAY_MS
+        assert replay.at(now_ms) is replay
 
 
-def test_a_restart_goes_on_with_the_same_tape(folder: Path, tmp_path: Path) -> None:
+def test_a_restart_goes_on_with_the_same_replay(folder: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    first = ReplayTape.open(folder, NOW_MS, state=state)
-    again = ReplayTape.open(folder, first.end_ms - DAY_MS, state=state)
+    first = Replay.open(folder, NOW_MS, state=state)
+    again = Replay.open(folder, first.end_ms - DAY_MS, state=state)
     assert again.shift_ms == first.shift_ms
     assert "continues" in again.note
-    fresh = ReplayTape.open(folder, first.end_ms - DAY_MS)
+    fresh = Replay.open(folder, first.end_ms - DAY_MS)
     assert fresh.shift_ms != first.shift_ms, "without the state it would have been another one"
 
 
-def test_a_tape_that_has_run_out_starts_over_and_says_so(folder: Path, tmp_path: Path) -> None:
+def test_a_replay_that_has_run_out_starts_over_and_says_so(folder: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
-    first = ReplayTape.open(folder, NOW_MS, state=state)
+    first = Replay.open(folder, NOW_MS, state=state)
     assert first.at(first.end_ms - 1) is first
-    for over in (ReplayTape.open(folder, first.end_ms, state=state), first.at(first.end_ms)):
+    for over in (Replay.open(folder, first.end_ms, state=state), first.at(first.end_ms)):
         assert "had run out at 20" in over.note
         assert "starts over" in over.note
         assert over.end_ms - first.end_ms in {7 * DAY_MS, 14 * DAY_MS}
@@ -104,7 +107,7 @@ def test_a_tape_that_has_run_out_starts_over_and_says_so(folder: Path, tmp_path:
 def test_a_state_of_another_folder_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     state.write_text(json.dumps({"folder": "/elsewhere", "shift_ms": 99 * WEEK_MS}))
-    assert "starts anew" in ReplayTape.open(folder, NOW_MS, state=state).note
+    assert "starts anew" in Replay.open(folder, NOW_MS, state=state).note
     assert json.loads(state.read_text())["folder"] == str(folder.resolve())
 
 
@@ -137,7 +140,7 @@ def test_a_folder_that_cannot_be_played_is_refused(
 ) -> None:
     spoil(folder)
     with pytest.raises(ConfigError, match=message) as caught:
-        ReplayTape.open(folder, NOW_MS, symbols=symbols)
+        Replay.open(folder, NOW_MS, symbols=symbols)
     assert "\n" not in str(caught.value)
 
 
@@ -154,43 +157,43 @@ def test_a_file_that_is_no_state_is_left_alone(folder: Path, tmp_path: Path, tex
     state = tmp_path / "state.json"
     state.write_text(text)
     with pytest.raises(ConfigError, match=r"not a replay's state .* delete it or name another"):
-        ReplayTape.open(folder, NOW_MS, state=state)
+        Replay.open(folder, NOW_MS, state=state)
     assert state.read_text() == text
 
 
 def test_a_state_that_cannot_be_written_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
-        ReplayTape.open(folder, NOW_MS, state=tmp_path / "absent" / "state.json")
+        Replay.open(folder, NOW_MS, state=tmp_path / "absent" / "state.json")
 
 
 def test_a_shift_is_whole_weeks(folder: Path) -> None:
     with pytest.raises(ConfigError, match="whole weeks"):
-        replace(ReplayTape.open(folder, NOW_MS), shift_ms=DAY_MS)
+        Replay(folder, unshifted(folder).series, DAY_MS)
 
 
 def test_the_market_stands_still_in_a_hole(folder: Path) -> None:
-    tape = ReplayTape(folder=folder, series=ReplayTape.open(folder, NOW_MS).series, shift_ms=0)
+    replay = unshifted(folder)
     hole_ms = START_MS + 10 * DAY_MS
-    last = tape.klines("ETHUSDT", MINUTE_MS, hole_ms - MINUTE_MS, hole_ms)
-    assert price_at(tape, "ETHUSDT", hole_ms + 10 * MINUTE_MS) == last.close[0]
-    assert len(unfinished(tape, "ETHUSDT", MINUTE_MS, hole_ms + 10 * MINUTE_MS)) == 0
-    assert price_at(tape, "ETHUSDT", START_MS - DAY_MS) is None
+    last = replay.klines("ETHUSDT", MINUTE_MS, hole_ms - MINUTE_MS, hole_ms)
+    assert replay.price_at("ETHUSDT", hole_ms + 10 * MINUTE_MS) == last.close[0]
+    assert len(replay.unfinished("ETHUSDT", MINUTE_MS, hole_ms + 10 * MINUTE_MS)) == 0
+    assert replay.price_at("ETHUSDT", START_MS - DAY_MS) is None
 
 
 def test_the_real_klines_are_played_as_they_are(shared_data: Path) -> None:
-    tape = ReplayTape.open(shared_data / "spot", NOW_MS)
-    assert tape.symbols == ("ARBUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT", "SOLUSDT")
+    replay = Replay.open(shared_data / "spot", NOW_MS)
+    assert replay.symbols == ("ARBUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT", "SOLUSDT")
     path = shared_data / "spot" / "SOLUSDT-1m-20221106-20221112.parquet"
     frame = pl.read_parquet(path)
-    start_ms = int(frame["open_time"][0]) + tape.shift_ms
-    klines = tape.klines("SOLUSDT", MINUTE_MS, start_ms, start_ms + WEEK_MS)
-    np.testing.assert_array_equal(klines.open_time_ms, frame["open_time"].to_numpy() + tape.shift_ms)
+    start_ms = int(frame["open_time"][0]) + replay.shift_ms
+    klines = replay.klines("SOLUSDT", MINUTE_MS, start_ms, start_ms + WEEK_MS)
+    np.testing.assert_array_equal(klines.open_time_ms, frame["open_time"].to_numpy() + replay.shift_ms)
     for name in COLUMNS:
         np.testing.assert_array_equal(getattr(klines, name), frame[name].to_numpy(), err_msg=name)
-    assert [tape.decimals(symbol) for symbol in ("BTCUSDT", "ARBUSDT")] == [2, 4]
+    assert [replay.decimals(symbol) for symbol in ("BTCUSDT", "ARBUSDT")] == [2, 4]
     # The hour that is open now is made of minutes; once closed it is the file's own.
     now_ms = NOW_MS // HOUR_MS * HOUR_MS
-    last = unfinished(tape, "BTCUSDT", HOUR_MS, now_ms + HOUR_MS - 1)
-    closed = tape.klines("BTCUSDT", HOUR_MS, now_ms, now_ms + HOUR_MS)
+    last = replay.unfinished("BTCUSDT", HOUR_MS, now_ms + HOUR_MS - 1)
+    closed = replay.klines("BTCUSDT", HOUR_MS, now_ms, now_ms + HOUR_MS)
     for name in COLUMNS:
         np.testing.assert_allclose(getattr(last, name), getattr(closed, name), rtol=1e-12, err_msg=name)

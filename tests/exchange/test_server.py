@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.process.supervisor import LAST_PATIENCE_S
 from exchange.__main__ import main
-from exchange.formats import archive_zip, page, rest_rows
-from exchange.replay import ReplayTape
+from exchange.formats import archive_zip, rest_rows
+from exchange.rest import page
 from exchange.server import SimulatedExchange
-from exchange.walk import INTERVALS_MS
-from tests.fakes import START_MS, FakeClock
+from exchange.sources.given import Given
+from exchange.sources.replay import Replay
+from klines.spans import INTERVALS_MS
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
 
 REPOSITORY = Path(__file__).parents[2]
 NOW_MS = START_MS + 12 * HOUR_MS + 34 * MINUTE_MS + 56_789
@@ -156,20 +160,13 @@ def test_a_page_holds_what_was_asked_for(
     assert times == [(first_ms or 0) + n * MINUTE_MS for n in range(count)]
 
 
-def test_a_hole_does_not_end_a_page(shared_data: Path) -> None:
-    tape = ReplayTape.open(shared_data / "spot", NOW_MS, symbols=["ETHUSDT"])
-    minutes = tape.klines("ETHUSDT", MINUTE_MS, 0, NOW_MS // MINUTE_MS * MINUTE_MS)
-    first = int(np.flatnonzero(np.diff(minutes.open_time_ms) > MINUTE_MS)[0]) - 9
-    found = page(
-        tape,
-        "ETHUSDT",
-        MINUTE_MS,
-        start_ms=int(minutes.open_time_ms[first]),
-        end_ms=NOW_MS,
-        limit=1_000,
-        now_ms=NOW_MS,
-    )
-    np.testing.assert_array_equal(found.open_time_ms, minutes.open_time_ms[first : first + 1_000])
+def test_a_hole_does_not_end_a_page() -> None:
+    minutes, hole_ms = random_walk_klines(3_000), START_MS + 10 * MINUTE_MS
+    holed = minutes.between(0, hole_ms).merge(minutes.between(hole_ms + 1_200 * MINUTE_MS, 2**62))
+    source = Given({("ETHUSDT", MINUTE_MS): holed})
+    ask = partial(page, source, "ETHUSDT", MINUTE_MS, limit=1_000, now_ms=minutes.end_ms)
+    np.testing.assert_array_equal(ask(start_ms=START_MS, end_ms=2**62).open_time_ms, holed.open_time_ms[:1_000])
+    np.testing.assert_array_equal(ask(start_ms=None, end_ms=2**62).open_time_ms, holed.open_time_ms[-1_000:])
 
 
 @pytest.mark.parametrize(
@@ -305,7 +302,7 @@ def test_what_is_not_archived_is_not_found(still: SimulatedExchange, path: str) 
 
 
 def test_an_archive_of_real_klines_reads_as_the_genuine_one(shared_data: Path) -> None:
-    series = ReplayTape.open(shared_data / "spot", NOW_MS, symbols=["BTCUSDT"]).series
+    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["BTCUSDT"]).series
     start_ms = int(np.datetime64("2024-03-14", "ms").astype(np.int64))
     klines = series["BTCUSDT", HOUR_MS].between(start_ms, start_ms + DAY_MS)
     name = "BTCUSDT-1h-2024-03-14"
@@ -314,7 +311,7 @@ def test_an_archive_of_real_klines_reads_as_the_genuine_one(shared_data: Path) -
 
 
 def test_rest_rows_of_real_klines_read_as_the_genuine_ones(shared_data: Path) -> None:
-    series = ReplayTape.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"]).series
+    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"]).series
     genuine = json.loads((shared_data / "raw" / "binance_rest" / "klines_SOLUSDT_1h_2024-02-01.json").read_text())
     klines = series["SOLUSDT", HOUR_MS].between(genuine[0][0], genuine[-1][0] + 1)
     assert_rows_mean_the_same(json.loads(rest_rows(klines)), genuine)
@@ -327,19 +324,21 @@ def test_a_replay_is_served_and_says_when_it_has_run_out(
     shared_data: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with SimulatedExchange(replay=shared_data / "spot", clock=clock, symbols=["SOLUSDT"]) as exchange:
-        tape = exchange.tape
-        assert isinstance(tape, ReplayTape)
-        assert tape.name.startswith("replay of real klines of 2022-11-06 to 2024-03-31 (spot), shifted by ")
+        replay = exchange.source
+        assert isinstance(replay, Replay)
+        assert replay.name.startswith("replay of real klines of 2022-11-06 to 2024-03-31 (spot), shifted by ")
         newest = rows(exchange, "SOLUSDT", limit=2)[0]
-        recorded = tape.series["SOLUSDT", MINUTE_MS].between(newest[0] - tape.shift_ms, newest[0] - tape.shift_ms + 1)
+        recorded = replay.series["SOLUSDT", MINUTE_MS].between(
+            newest[0] - replay.shift_ms, newest[0] - replay.shift_ms + 1
+        )
         assert json.loads(rest_rows(recorded))[0][1:6] == newest[1:6]
         quarter = rows(exchange, "SOLUSDT", "5m", limit=10)[0]
         assert quarter[8] == 0, "a recording without trades has none"
-        clock.time_ms = tape.end_ms - MINUTE_MS
+        clock.time_ms = replay.end_ms - MINUTE_MS
         assert len(rows(exchange, "SOLUSDT", limit=3)) == 3
         assert capsys.readouterr().err == ""
-        clock.time_ms = tape.end_ms
-        assert rows(exchange, "SOLUSDT", limit=1)[0][0] == tape.end_ms // MINUTE_MS * MINUTE_MS
+        clock.time_ms = replay.end_ms
+        assert rows(exchange, "SOLUSDT", limit=1)[0][0] == replay.end_ms // MINUTE_MS * MINUTE_MS
         assert "had run out at" in capsys.readouterr().err
 
 
@@ -448,7 +447,7 @@ def test_a_process_says_where_it_is_and_ends_when_told_to(how: signal.Signals) -
             assert running.stdout is not None
             said = json.loads(running.stdout.readline())
             assert said["event"] == "listening"
-            assert (said["market"], said["tape"]) == ("SIMULATED", "random, seed 3")
+            assert (said["market"], said["prices"]) == ("SIMULATED", "random, seed 3")
             assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+", said["url"])
             assert said["stream_url"] == said["url"].replace("http", "ws")
             with requests.Session() as session:  # whose connection stays open, as does that of the late answer

@@ -1,6 +1,6 @@
-"""The invented tape: the same for ever, driftless, with volatility that clusters; and the candle of this moment."""
+"""Invented candles: the same for ever, driftless, with volatility that clusters; and the candle of this moment."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -10,33 +10,23 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.topic import CLASSIFICATION, catalogue, default_symbol
-from exchange.walk import (
-    EPOCH_DAY,
-    INTERVALS_MS,
-    LISTINGS,
-    POINTS,
-    REFERENCE_DAY,
-    RandomTape,
-    path_inside,
-    price_at,
-    unfinished,
-)
-from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Klines
-from tests.fakes import START_MS
+from exchange.sources.source import POINTS, path_inside
+from exchange.sources.walk import EPOCH_DAY, LISTINGS, REFERENCE_DAY, RandomWalk
+from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Floats, Klines
+from klines.spans import INTERVALS_MS
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import assert_same
 
-TAPE = RandomTape(seed=0)
+WALK = RandomWalk(seed=0)
 GOLDEN_HOUR = [2199.59, 2212.94, 2197.62, 2209.39]
 
 
-def assert_same(some: Klines, others: Klines, columns: tuple[str, ...] = COLUMNS, rtol: float = 0.0) -> None:
-    np.testing.assert_array_equal(some.open_time_ms, others.open_time_ms)
-    for name in columns:
-        np.testing.assert_allclose(getattr(some, name), getattr(others, name), rtol=rtol, err_msg=name)
+assert_equal = partial(assert_same, atol=0.0)
 
 
 @cache
 def two_months(symbol: str) -> Klines:
-    return TAPE.klines(symbol, MINUTE_MS, START_MS, START_MS + 60 * DAY_MS)
+    return WALK.klines(symbol, MINUTE_MS, START_MS, START_MS + 60 * DAY_MS)
 
 
 def log_returns(klines: Klines) -> Floats:
@@ -60,39 +50,39 @@ def correlation(a: Floats, b: Floats) -> float:
 def test_any_part_is_what_it_is_in_the_whole(symbol: str, interval_ms: int, start_ms: int, length_ms: int) -> None:
     whole = two_months(symbol).between(START_MS, START_MS + 4 * DAY_MS)
     whole = whole if interval_ms == MINUTE_MS else whole.resample(interval_ms)
-    part = TAPE.klines(symbol, interval_ms, start_ms, start_ms + length_ms)
-    assert_same(part, whole.between(start_ms, start_ms + length_ms), PRICE_COLUMNS)
-    assert_same(part, whole.between(start_ms, start_ms + length_ms), FLOW_COLUMNS, rtol=1e-12)
+    part = WALK.klines(symbol, interval_ms, start_ms, start_ms + length_ms)
+    assert_equal(part, whole.between(start_ms, start_ms + length_ms), PRICE_COLUMNS)
+    assert_equal(part, whole.between(start_ms, start_ms + length_ms), FLOW_COLUMNS, rtol=1e-12)
 
 
 def test_another_instance_asked_in_another_order_has_the_same_prices() -> None:
-    other = RandomTape(seed=0, symbols=["ETHUSDT"])
+    other = RandomWalk(seed=0, symbols=["ETHUSDT"])
     other.klines("ETHUSDT", HOUR_MS, START_MS - 40 * DAY_MS, START_MS + 40 * DAY_MS)
     other.klines("ETHUSDT", MINUTE_MS, START_MS + 300 * DAY_MS, START_MS + 301 * DAY_MS)
     days = START_MS, START_MS + 3 * DAY_MS
-    assert_same(other.klines("ETHUSDT", MINUTE_MS, *days), TAPE.klines("ETHUSDT", MINUTE_MS, *days))
+    assert_equal(other.klines("ETHUSDT", MINUTE_MS, *days), WALK.klines("ETHUSDT", MINUTE_MS, *days))
 
 
 def test_the_prices_are_these() -> None:
     """Golden: whoever kept klines of an earlier release must not find others after an update."""
-    hour = TAPE.klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + HOUR_MS).resample(HOUR_MS)
+    hour = WALK.klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + HOUR_MS).resample(HOUR_MS)
     assert [float(getattr(hour, name)[0]) for name in PRICE_COLUMNS] == GOLDEN_HOUR
 
 
 def test_other_seeds_and_symbols_have_other_moves() -> None:
     days = MINUTE_MS, START_MS, START_MS + 5 * DAY_MS
-    bitcoin, other_seed = (log_returns(tape.klines("BTCUSDT", *days)) for tape in (TAPE, RandomTape(seed=1)))
+    bitcoin, other_seed = (log_returns(tape.klines("BTCUSDT", *days)) for tape in (WALK, RandomWalk(seed=1)))
     assert abs(correlation(bitcoin, other_seed)) < 0.05
-    assert 0.5 < correlation(bitcoin, log_returns(TAPE.klines("ETHUSDT", *days))) < 0.95
+    assert 0.5 < correlation(bitcoin, log_returns(WALK.klines("ETHUSDT", *days))) < 0.95
 
 
 @pytest.mark.parametrize("symbol", LISTINGS)
 def test_candles_connect_and_lie_on_ticks(symbol: str) -> None:
-    klines = TAPE.klines(symbol, MINUTE_MS, START_MS, START_MS + 3 * DAY_MS)
+    klines = WALK.klines(symbol, MINUTE_MS, START_MS, START_MS + 3 * DAY_MS)
     assert len(klines) == 3 * 1_440
     np.testing.assert_array_equal(klines.open[1:], klines.close[:-1])
     for name in PRICE_COLUMNS:
-        np.testing.assert_array_equal(getattr(klines, name), np.round(getattr(klines, name), TAPE.decimals(symbol)))
+        np.testing.assert_array_equal(getattr(klines, name), np.round(getattr(klines, name), WALK.decimals(symbol)))
     assert (klines.taker_buy_base <= klines.volume).all()
     assert (klines.taker_buy_quote <= klines.quote_volume).all()
     assert (klines.trades >= 1).all()
@@ -101,16 +91,16 @@ def test_candles_connect_and_lie_on_ticks(symbol: str) -> None:
 @pytest.mark.parametrize("symbol", LISTINGS)
 def test_the_level_is_that_of_the_listing_on_the_reference_day(symbol: str) -> None:
     start_ms = (EPOCH_DAY + REFERENCE_DAY) * DAY_MS
-    klines = TAPE.klines(symbol, MINUTE_MS, start_ms, start_ms + MINUTE_MS)
+    klines = WALK.klines(symbol, MINUTE_MS, start_ms, start_ms + MINUTE_MS)
     assert klines.open[0] == LISTINGS[symbol].price
 
 
 def test_there_is_nothing_before_its_epoch_and_after_its_end() -> None:
-    first_ms = TAPE.first_ms("BTCUSDT")
-    opening = TAPE.klines("BTCUSDT", HOUR_MS, first_ms - 2 * HOUR_MS, first_ms + HOUR_MS)
+    first_ms = WALK.first_ms("BTCUSDT")
+    opening = WALK.klines("BTCUSDT", HOUR_MS, first_ms - 2 * HOUR_MS, first_ms + HOUR_MS)
     assert opening.open_time_ms.tolist() == [first_ms]
-    assert len(TAPE.klines("BTCUSDT", HOUR_MS, first_ms + 8_000 * DAY_MS, first_ms + 8_001 * DAY_MS)) == 0
-    assert len(TAPE.klines("BTCUSDT", HOUR_MS, START_MS, START_MS - HOUR_MS)) == 0
+    assert len(WALK.klines("BTCUSDT", HOUR_MS, first_ms + 8_000 * DAY_MS, first_ms + 8_001 * DAY_MS)) == 0
+    assert len(WALK.klines("BTCUSDT", HOUR_MS, START_MS, START_MS - HOUR_MS)) == 0
 
 
 def test_every_asset_of_the_catalogue_is_traded() -> None:
@@ -120,7 +110,7 @@ def test_every_asset_of_the_catalogue_is_traded() -> None:
 
 def test_a_symbol_that_nobody_invented_is_refused() -> None:
     with pytest.raises(ConfigError, match="'DOGEUSDT' is not invented here; give some of BTCUSDT"):
-        RandomTape(symbols=["BTCUSDT", "DOGEUSDT"])
+        RandomWalk(symbols=["BTCUSDT", "DOGEUSDT"])
 
 
 # -- what can be foreseen and what cannot
@@ -175,19 +165,19 @@ def test_the_open_candle_only_widens(interval_ms: int, share: float, step_ms: in
     open_ms = START_MS + 5 * DAY_MS
     early_ms = open_ms + int(share * interval_ms)
     late_ms = min(early_ms + step_ms, open_ms + interval_ms - 1)
-    early, late = (unfinished(TAPE, "ETHUSDT", interval_ms, now_ms) for now_ms in (early_ms, late_ms))
+    early, late = (WALK.unfinished("ETHUSDT", interval_ms, now_ms) for now_ms in (early_ms, late_ms))
     assert early.open_time_ms.tolist() == late.open_time_ms.tolist() == [open_ms]
     assert early.open[0] == late.open[0]
     assert early.high[0] <= late.high[0]
     assert early.low[0] >= late.low[0]
     assert early.volume[0] <= late.volume[0] + 1e-9
-    assert price_at(TAPE, "ETHUSDT", early_ms) == early.close[0]
+    assert WALK.price_at("ETHUSDT", early_ms) == early.close[0]
 
 
 @pytest.mark.parametrize("interval", INTERVALS_MS)
 def test_the_open_candle_ends_as_the_closed_one(interval: str) -> None:
     interval_ms, open_ms = INTERVALS_MS[interval], START_MS + 6 * DAY_MS
-    last = unfinished(TAPE, "BTCUSDT", interval_ms, open_ms + interval_ms - 1)
-    closed = TAPE.klines("BTCUSDT", interval_ms, open_ms, open_ms + interval_ms)
-    assert_same(last, closed, PRICE_COLUMNS)
-    assert_same(last, closed, FLOW_COLUMNS, rtol=1e-12)
+    last = WALK.unfinished("BTCUSDT", interval_ms, open_ms + interval_ms - 1)
+    closed = WALK.klines("BTCUSDT", interval_ms, open_ms, open_ms + interval_ms)
+    assert_equal(last, closed, PRICE_COLUMNS)
+    assert_equal(last, closed, FLOW_COLUMNS, rtol=1e-12)

@@ -1,8 +1,7 @@
-"""What the tests of serving share: a clock that runs and jumps, tiny networks, and a node that can be asked."""
+"""What the tests of serving share: tiny networks, and a node that can be asked."""
 
 import socket
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,43 +35,8 @@ from model.heads import HOUR, MINUTE, Panel
 from model.registry.artefact import Artefact, Manifest
 from model.registry.versions import Registry
 from model.windows import Split
-from tests.fakes import NO_ORIGIN, START_MS, eventually
-
-BASE_MS = START_MS + 30 * 60_000  # on the minute, in the middle of an hour
-
-
-class RunningClock:
-    """Starts ten seconds into a minute, runs like a real one, and jumps when told to."""
-
-    def __init__(self) -> None:
-        self._began_s = time.monotonic()
-        self._lock = threading.Lock()
-        self._ahead_ms = BASE_MS + 10_000
-
-    def now_ms(self) -> int:
-        with self._lock:
-            return self._ahead_ms + round((time.monotonic() - self._began_s) * 1000)
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def jump(self, by_ms: int) -> None:
-        """Let time pass at once."""
-        with self._lock:
-            self._ahead_ms += by_ms
-
-
-class Skewed:
-    """The machine's clock, some way from the exchange's."""
-
-    def __init__(self, clock: RunningClock, by_ms: int) -> None:
-        self._clock, self._by_ms = clock, by_ms
-
-    def now_ms(self) -> int:
-        return self._clock.now_ms() + self._by_ms
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.sleep(seconds)
+from tests.fakes.clock import eventually
+from tests.fakes.node import NO_ORIGIN
 
 
 def topic(topic_id: int, token: str, horizon_min: int, target: Target = Target.PRICE) -> Topic:

@@ -20,9 +20,9 @@ from inference.base import Bases, BaseSource
 from inference.waits import Waits
 from klines.truth import log_return, truth_of
 from tests.chain.fake import FakeChain
-from tests.fakes import eventually
-from tests.inference.stand import ETH_10M, SOL_15M, Node, RunningClock, node
-from tests.market.venue import Answer
+from tests.fakes.clock import RunningClock, eventually
+from tests.fakes.venue_server import Answer
+from tests.inference.stand import ETH_10M, SOL_15M, Node, node
 
 RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)
 NETWORK = ETH_10M.network
@@ -86,7 +86,7 @@ def test_headers_ledger_and_score_agree_on_the_base(
     eventually(lambda: set(rows(tmp_path)) == set(nonces), what="the ledger has them")
     clock.jump(MINUTE_MS)  # the minute of the answers closes
     end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
-    klines = exchange.tape.klines("ETHUSDT", MINUTE_MS, end_ms - 30 * MINUTE_MS, end_ms)
+    klines = exchange.source.klines("ETHUSDT", MINUTE_MS, end_ms - 30 * MINUTE_MS, end_ms)
     for nonce, (base_ms, source, block_ms, value) in rows(tmp_path).items():
         assert (source, block_ms) == ("chain", chain.time_of(nonce))
         assert base_ms == chain.time_of(nonce) // MINUTE_MS * MINUTE_MS
@@ -131,7 +131,7 @@ def test_every_answer_of_a_replay_is_scored_over_the_interval_that_it_is_for(
     )
     clock.jump(16 * MINUTE_MS)
     end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
-    tape = {t.symbol: exchange.tape.klines(t.symbol, MINUTE_MS, end_ms - 60 * MINUTE_MS, end_ms) for t in TOPICS}
+    tape = {t.symbol: exchange.source.klines(t.symbol, MINUTE_MS, end_ms - 60 * MINUTE_MS, end_ms) for t in TOPICS}
     by_id = {topic.topic_id: topic for topic in TOPICS}
     sources = set()
     for topic_id, nonce, value, base_ms, source, elapsed_ms, anchor, anchor_ms, block_ms in answered(tmp_path):

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError, MalformedKlines
-from klines.klines import COLUMNS, FLOW_COLUMNS, INTERVALS, Klines, interval_name, month_span
-from tests.fakes import START_MS, random_walk_klines
+from klines.klines import COLUMNS, FLOW_COLUMNS, Klines
+from klines.spans import INTERVALS, interval_name, month_span
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 Row = tuple[float, ...]
 
@@ -151,11 +155,43 @@ def test_joined_is_the_inverse_of_cutting(rows: list[int], cut: int) -> None:
     assert rows_of(Klines.joined(MINUTE_MS, halves)) == rows_of(klines)
 
 
-def test_joined_refuses_runs_that_overlap() -> None:
+def test_joined_refuses_runs_that_overlap_or_differ() -> None:
     klines = random_walk_klines(3)
     with pytest.raises(MalformedKlines, match="rise strictly"):
         Klines.joined(MINUTE_MS, [klines, klines])
+    with pytest.raises(MalformedKlines, match="intervals differ: 3600000 ms and 60000 ms"):
+        Klines.joined(HOUR_MS, [klines])
     assert len(Klines.joined(MINUTE_MS, [])) == 0
+
+
+Operation = Callable[[Klines, Klines, int, int], Klines]
+
+
+def ms(row: int) -> int:
+    return START_MS + row * MINUTE_MS
+
+
+OPERATIONS: list[Operation] = [
+    lambda one, other, x, y: one.between(ms(x), ms(y)),
+    lambda one, other, x, y: one.rows(x, y),
+    lambda one, other, x, y: one.tail(x),
+    lambda one, other, x, y: one.closed(ms(x)),
+    lambda one, other, x, y: one.merge(other),
+    lambda one, other, x, y: Klines.joined(MINUTE_MS, [one.between(0, ms(x)), other.between(ms(x), 2**62)]),
+    lambda one, other, x, y: Klines.from_table(MINUTE_MS, one.open_time_ms, one.table()),
+    lambda one, other, x, y: Klines.empty(MINUTE_MS),
+]
+operations = st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 41), st.integers(0, 41))
+
+
+@given(old=some_rows, new=some_rows, steps=st.lists(operations))
+def test_every_operation_keeps_the_rules(
+    old: list[int], new: list[int], steps: list[tuple[Operation, int, int]]
+) -> None:
+    klines, other = picked(old, seed=1), picked(new, seed=2)
+    for operation, x, y in steps:
+        klines, other = operation(klines, other, x, y), klines
+        assert rows_of(replace(klines)) == rows_of(klines)  # replace builds klines anew, which checks every rule
 
 
 def test_intervals_have_binance_names() -> None:

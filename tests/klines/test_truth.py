@@ -18,7 +18,8 @@ from klines.truth import Truth, log_return, price_at, truth_of, volatility
 from market.store.recording import load_recording
 from model.heads import HOUR, MINUTE, Panel, head_of
 from model.heads import truth as labels
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 KLINES = random_walk_klines(400)
 HOURS = random_walk_klines(100, HOUR_MS, seed=3)
@@ -348,7 +349,7 @@ def test_a_return_needs_the_candles_at_its_ends_alone() -> None:
 def test_what_was_before_the_klines_or_where_there_are_none_raises() -> None:
     with pytest.raises(StaleKlines, match="is missing"):
         price_at(KLINES, START_MS, VENUE)
-    with pytest.raises(StaleKlines, match="there is none at all"):
+    with pytest.raises(StaleKlines, match="there are no candles"):
         price_at(Klines.empty(MINUTE_MS), START_MS, VENUE)
 
 

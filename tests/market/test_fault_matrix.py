@@ -18,17 +18,16 @@ from core.clock import DAY_MS, MINUTE_MS, CorrectedClock
 from core.errors import MalformedKlines, WorkerError
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
-from exchange.walk import price_at
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
-from klines.quality import Aside
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
 from market.price_guard import Anchors
+from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
-from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
-from tests.inference.stand import RunningClock, Skewed
-from tests.market.venue import NOT_FOUND, Answer, Venue, rest_rows, zip_of
+from tests.fakes.clock import START_MS, FakeClock, RunningClock, Skewed, eventually
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import NOT_FOUND, Answer, Venue, rest_rows, zip_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
 LONGER = random_walk_klines(2 * 1440 + 3)
@@ -252,7 +251,7 @@ OF = {"candles": of_candles, "price": of_price, "archive": of_archive}
 def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     """What becomes of a fault, on a market that was well before."""
     first, second = venues
-    clock, kept = FakeClock(NOW_MS), Aside()
+    clock, kept = FakeClock(NOW_MS), Quarantine()
     market = Failover(
         [
             Binance([first.url], first.url, clock, timeout_s=0.3, patience_s=0, aside=kept),
@@ -320,7 +319,7 @@ def of_stream(kind: Kind | None, options: dict[str, float]) -> str:
             jumped_ms = clock.now_ms()
             eventually(lambda: bool((price := live.anchor("BTCUSDT")) and price.asof_ms > jumped_ms), what="a price")
             if kind:
-                exchange.fail_stream(kind, **options)  # type: ignore[arg-type]
+                exchange.fail_stream(kind, **options)
             if kind == "refuse":
                 exchange.fail_stream("drop")
             oldest_ms, until_s = 0, time.monotonic() + WATCHED_S
@@ -329,7 +328,7 @@ def of_stream(kind: Kind | None, options: dict[str, float]) -> str:
                 assert anchor
                 now_ms = clock.now_ms()
                 moments = (*range(anchor.asof_ms - 1000, now_ms, 250), now_ms)  # the tape moves every quarter second
-                assert any(price_at(exchange.tape, "BTCUSDT", at) == anchor.price for at in moments)
+                assert any(exchange.source.price_at("BTCUSDT", at) == anchor.price for at in moments)
                 oldest_ms = max(oldest_ms, clock.now_ms() - anchor.asof_ms)
                 time.sleep(0.1)
             eventually(lambda: not live.stream_fault, what="the stream again")
@@ -337,7 +336,7 @@ def of_stream(kind: Kind | None, options: dict[str, float]) -> str:
             wrong = kind == "wrong_candles"
             eventually(lambda: bool(live.incidents["candle_corrected"]) is wrong, what="the correction")
             known = live.klines(*BTC)
-            true = exchange.tape.klines("BTCUSDT", MINUTE_MS, int(known.open_time_ms[0]), known.end_ms)
+            true = exchange.source.klines("BTCUSDT", MINUTE_MS, int(known.open_time_ms[0]), known.end_ms)
             np.testing.assert_allclose(known.close, true.close, rtol=1e-7)
         finally:
             live.stop()

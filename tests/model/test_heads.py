@@ -11,6 +11,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.topic import Target, Topic, Volatility
 from klines.klines import Klines
+from klines.returns import realised_volatility, rolling_sum
 from model.heads import (
     HOUR,
     MINUTE,
@@ -23,12 +24,11 @@ from model.heads import (
     naive,
     panel_of,
     panels_for,
-    realised_volatility,
-    rolling_sum,
     training_start_ms,
     truth,
 )
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 WALK = random_walk_klines(600)
 HEADS = [Head(Kind.RETURN, 10), Head(Kind.VOLATILITY, 5), Head(Kind.VOLATILITY, 15), Head(Kind.RMS, 15)]
@@ -112,7 +112,7 @@ def test_the_root_mean_square_is_about_zero_and_its_horizon_is_the_root_of_the_s
     klines: Klines, minutes: int
 ) -> None:
     returns = np.diff(np.log(klines.close))[85:100]
-    rms = realised_volatility(klines, 15, Kind.RMS)[100]
+    rms = realised_volatility(klines, 15, about_mean=False)[100]
     assert rms == pytest.approx(np.sqrt(np.mean(returns**2) / minutes), rel=1e-9)
     assert rms * Volatility.RMS_HORIZON.factor(15 * minutes) == pytest.approx(np.sqrt(np.sum(returns**2)), rel=1e-9)
     deviation = np.std(returns, ddof=1) / minutes**0.5

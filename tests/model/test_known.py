@@ -5,7 +5,8 @@ import pytest
 
 from core.clock import MINUTE_MS
 from klines.klines import Floats
-from model.heads import Kind, volatility_of
+from klines.returns import volatility_of
+from model.heads import Kind
 from model.known import NOTHING, Known, whole_return, whole_volatility
 
 HORIZON = 15
@@ -35,7 +36,7 @@ def known_of(closes: Floats, newest: float, elapsed_ms: int) -> Known:
 def test_a_wholly_known_interval_is_its_own_truth(kind: Kind, seed: int) -> None:
     closes = walk(seed)
     known = known_of(closes, closes[-1], HORIZON * MINUTE_MS)
-    truth = volatility_of(np.diff(np.log(closes)), MINUTE_MS, kind)
+    truth = volatility_of(np.diff(np.log(closes)), MINUTE_MS, about_mean=kind.about_mean)
     assert whole_volatility(known, 99.0, HORIZON, kind) == pytest.approx(truth, rel=1e-12)
     assert whole_return(known, 99.0, HORIZON) == pytest.approx(np.log(closes[-1] / closes[0]), rel=1e-12)
 

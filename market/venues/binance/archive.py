@@ -13,17 +13,17 @@ from dataclasses import replace
 import numpy as np
 
 from core.errors import MalformedKlines
+from klines.checks import CheckedRows, check_rows
 from klines.klines import Ints
-from klines.quality import Sifted, sift
+from market.venues.binance.rows import PLACES, ROW
 
 CSV_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 6 MB; anything near this is no kline file
 MICROSECONDS_FROM = 10**14  # as milliseconds this is the year 5138
 LOCKED = 1  # bit of a zip member's flags
 # open_time, prices, volume, then quote_volume, trades and the taker columns; close_time and the last are not read
-COLUMNS = 12
-USED_COLUMNS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 10)
+COLUMNS = len(ROW)
+USED_COLUMNS = (0, *PLACES.values())
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-NAMES = ("open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote")
 
 
 def check(body: bytes, checksum: bytes) -> None:
@@ -43,7 +43,7 @@ def check(body: bytes, checksum: bytes) -> None:
         raise MalformedKlines(f"SHA-256 is {actual}, its checksum file says {expected}")
 
 
-def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> Sifted:
+def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> CheckedRows:
     """Klines of one archive file, and its rows that are none.
 
     Args:
@@ -56,7 +56,7 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> S
     """
     table = _table(unzipped(body))
     times = _milliseconds(table[:, 0])
-    found = sift(interval_ms, times, {name: table[:, column] for column, name in enumerate(NAMES, start=1)})
+    found = check_rows(interval_ms, times, {name: table[:, column] for column, name in enumerate(PLACES, start=1)})
     inside = found.klines.between(start_ms, end_ms)
     if not len(inside):
         raise MalformedKlines("no row lies in the time that the file's name says")

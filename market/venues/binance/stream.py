@@ -28,7 +28,8 @@ from core.errors import ConfigError, MalformedKlines
 from core.seldom import Seldom
 from core.settings import Market, Settings
 from core.timed_http import USER_AGENT, is_loopback
-from klines.klines import INTERVALS, Klines, interval_name
+from klines.klines import Klines
+from klines.spans import INTERVALS_MS, interval_name
 from market.venue import MarketStream, StreamReader
 
 Series = tuple[str, int]  # symbol, interval_ms
@@ -43,7 +44,6 @@ HEALTHY_S = 60.0  # what lived so long ended in the ordinary way: the next one i
 CANDLE_LAG_MS = 1_000  # of an open candle's close behind the time of its message: trades of that second are newer
 BAD_IN_A_ROW = 100  # whoever sends so many messages that cannot be read is not the exchange
 MESSAGE_LIMIT_BYTES = 1 << 20
-INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 
 log = structlog.get_logger()
 

@@ -16,13 +16,12 @@ from websockets.sync.server import ServerConnection, serve
 from core.clock import DAY_MS, MINUTE_MS, Clock, CorrectedClock
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
-from exchange.walk import price_at
 from klines.klines import COLUMNS, Klines
 from market.live.live_market import LiveMarket
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
-from tests.fakes import eventually, free_port
-from tests.inference.stand import BASE_MS, RunningClock, Skewed
+from tests.fakes.clock import BASE_MS, RunningClock, Skewed, eventually
+from tests.fakes.net import free_port
 from tests.market.live.test_live import Feed, feeding, venue
 
 BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)
@@ -93,7 +92,7 @@ def test_while_the_stream_tells_prices_nobody_asks_for_them(exchange: SimulatedE
         assert set(feed.live.incidents.values()) == {0}
         anchor = feed.live.anchor("BTCUSDT")
         assert anchor
-        assert anchor.price == price_at(exchange.tape, "BTCUSDT", anchor.asof_ms)
+        assert anchor.price == exchange.source.price_at("BTCUSDT", anchor.asof_ms)
 
 
 def test_a_candle_needs_no_request(exchange: SimulatedExchange, clock: RunningClock) -> None:
@@ -201,7 +200,7 @@ def test_broken_messages_cost_nothing(exchange: SimulatedExchange, clock: Runnin
             assert anchor
             assert anchor.asof_ms >= seen_ms
             seen_ms = anchor.asof_ms
-            assert anchor.price == price_at(exchange.tape, "BTCUSDT", anchor.asof_ms)
+            assert anchor.price == exchange.source.price_at("BTCUSDT", anchor.asof_ms)
             assert clock.now_ms() < BASE_MS + 2 * MINUTE_MS
         assert not feed.live.stream_fault
         assert same(feed.live.klines(*BTC), rest(exchange, clock, feed.live, "BTCUSDT"))
@@ -247,7 +246,7 @@ def test_an_outlier_is_never_the_anchor(exchange: SimulatedExchange, clock: Runn
         for _ in range(3):
             anchor = feed.live.anchor("BTCUSDT")
             assert anchor
-            true = price_at(exchange.tape, "BTCUSDT", anchor.asof_ms)
+            true = exchange.source.price_at("BTCUSDT", anchor.asof_ms)
             assert true
             assert abs(anchor.price / true - 1) < 0.001
             renewed(feed.live, "BTCUSDT", 1)
@@ -324,7 +323,7 @@ def test_a_stream_that_begins_with_a_wrong_price_and_alternates_is_set_right_by_
     exchange: SimulatedExchange, clock: RunningClock, factors: Sequence[float]
 ) -> None:
     """Within seconds, long before the next candle; what is doubted is one line a minute."""
-    now_price = price_at(exchange.tape, "BTCUSDT", clock.now_ms())
+    now_price = exchange.source.price_at("BTCUSDT", clock.now_ms())
     assert now_price
     with capture_logs() as lines, telling_wildly(clock, factors, now_price) as url:
         stream = BinanceStream([url], {BTC: ROWS})
@@ -332,7 +331,7 @@ def test_a_stream_that_begins_with_a_wrong_price_and_alternates_is_set_right_by_
 
             def is_right() -> bool:
                 anchor = feed.live.anchor("BTCUSDT")
-                true = price_at(exchange.tape, "BTCUSDT", anchor.asof_ms) if anchor else None
+                true = exchange.source.price_at("BTCUSDT", anchor.asof_ms) if anchor else None
                 return bool(anchor and true and abs(anchor.price / true - 1) < 0.01)
 
             eventually(lambda: bool(feed.closed) and not feed.live.stream_fault, what="candles and stream")

@@ -10,15 +10,13 @@ import pytest
 
 from core.clock import MINUTE_MS, CorrectedClock
 from exchange.server import SimulatedExchange
-from exchange.walk import price_at
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import Aside
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
+from market.quarantine import Quarantine
 from market.venue import Price
 from market.venues.binance.rest import Binance
-from tests.fakes import eventually
-from tests.inference.stand import BASE_MS, RunningClock
+from tests.fakes.clock import BASE_MS, RunningClock, eventually
 
 BTC = ("BTCUSDT", MINUTE_MS)
 ROWS = 120
@@ -46,7 +44,7 @@ def live_over(
     Args:
         left: what an earlier run kept of the series, at the first venue's level.
     """
-    aside, ours = Aside(), CorrectedClock(clock)
+    aside, ours = Quarantine(), CorrectedClock(clock)
     venues = [
         kind([exchange.url], "", ours, timeout_s=1, patience_s=0, aside=aside, name=name)
         for exchange, kind, name in zip(exchanges, (Binance, Dearer), ("binance", "binanceus"), strict=False)
@@ -76,7 +74,7 @@ def is_true(live: LiveMarket, exchange: SimulatedExchange, clock: RunningClock) 
     assert anchor
     now_ms = clock.now_ms()
     moments = (*range(anchor.asof_ms - 1000, now_ms, 250), now_ms)  # the tape moves every quarter second
-    told = [price_at(exchange.tape, "BTCUSDT", at) for at in moments]
+    told = [exchange.source.price_at("BTCUSDT", at) for at in moments]
     return any(price is not None and abs(price / anchor.price - 1) < 1e-6 for price in told)
 
 
@@ -91,7 +89,7 @@ def test_another_venue_stands_in_at_the_same_level_and_the_first_comes_back(
         eventually(lambda: live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="a candle of the other venue")
         assert live.source(*BTC) == "binanceus"
         known = live.klines(*BTC)
-        true = second.tape.klines("BTCUSDT", MINUTE_MS, int(known.open_time_ms[0]), known.end_ms)
+        true = second.source.klines("BTCUSDT", MINUTE_MS, int(known.open_time_ms[0]), known.end_ms)
         np.testing.assert_allclose(known.close, true.close, rtol=1e-6)
         exchange.clear_faults()
         eventually(lambda: live.anchor("BTCUSDT").venue == "binance", what="its price")  # type: ignore[union-attr]
@@ -139,11 +137,11 @@ def test_after_a_long_time_off_the_level_is_told_by_what_is_too_old_to_be_kept(
     exchange: SimulatedExchange, second: SimulatedExchange, clock: RunningClock
 ) -> None:
     end_ms = BASE_MS - 2 * ROWS * MINUTE_MS
-    left = exchange.tape.klines("BTCUSDT", MINUTE_MS, end_ms - ROWS * MINUTE_MS, end_ms)
+    left = exchange.source.klines("BTCUSDT", MINUTE_MS, end_ms - ROWS * MINUTE_MS, end_ms)
     exchange.outage(3600)
     with live_over(exchange, second, clock=clock, left=left) as (live, market):
         eventually(lambda: live.source(*BTC) == "binanceus", what="the other venue")
         assert market.level("BTCUSDT") == "binance"
-        true = second.tape.klines("BTCUSDT", MINUTE_MS, BASE_MS - ROWS * MINUTE_MS, BASE_MS)
+        true = second.source.klines("BTCUSDT", MINUTE_MS, BASE_MS - ROWS * MINUTE_MS, BASE_MS)
         np.testing.assert_allclose(live.klines(*BTC).close, true.close, rtol=1e-6)
         eventually(lambda: is_true(live, second, clock), what="its price")

@@ -1,6 +1,5 @@
-"""A venue on loopback that serves given klines in Binance's format and answers as it is told to."""
+"""A venue's server on loopback: it answers as it is told to, else as the exchange does that has given klines."""
 
-import hashlib
 import io
 import json
 import socket
@@ -10,17 +9,19 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from email.message import Message
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-import numpy as np
+from exchange import formats
+from exchange.rest import Rest
+from exchange.sources.given import Given
+from klines.klines import Klines
+from klines.spans import INTERVALS, INTERVALS_MS
 
-from core.clock import DAY_MS
-from klines.klines import COLUMNS, INTERVALS, Klines, month_span
+LATE_MS = 4_102_444_800_000  # 2100: all given candles have closed, and all archive files are there
 
 
 @dataclass
@@ -46,40 +47,32 @@ Handler = Callable[[str, dict[str, str]], Answer | None]
 NOT_FOUND = Answer("<Error><Code>NoSuchKey</Code></Error>", 404)
 
 
-def rest_rows(klines: Klines) -> list[list[object]]:
+Series = tuple[tuple[tuple[str, str], Klines], ...]
+
+_REST = Rest(archives_kept=128)
+
+
+@lru_cache(maxsize=128)
+def _source(series: Series, prices: tuple[tuple[str, str], ...]) -> Given:
+    """Tests share series, so they share sources and archive files."""
+    return Given({(symbol, INTERVALS_MS[name]): klines for (symbol, name), klines in series}, prices=dict(prices))
+
+
+def rest_rows(klines: Klines) -> list[list[Any]]:
     """Klines as ``GET /api/v3/klines`` has them."""
-    columns = [getattr(klines, name).tolist() for name in COLUMNS]
-    return [
-        [
-            at,
-            *(f"{x:.8f}" for x in row[:5]),
-            at + klines.interval_ms - 1,
-            f"{row[5]:.8f}",
-            int(row[6]),
-            *(f"{x:.8f}" for x in row[7:]),
-            "0",
-        ]
-        for at, *row in zip(klines.open_time_ms.tolist(), *columns, strict=True)
-    ]
+    return list(json.loads(formats.rest_rows(klines)))
 
 
 def csv_of(klines: Klines, *, factor: int = 1, header: bool = False) -> str:
     """Rows as archive files have them; ``factor`` 1000 writes microseconds."""
-    lines = ["open_time,open,high,low,close,volume,close_time,quote_volume,count,b,q,ignore"] if header else []
-    for cells in rest_rows(klines):
-        opens, closes = int(str(cells[0])) * factor, (int(str(cells[6])) + 1) * factor - 1
-        lines.append(",".join(map(str, [opens, *cells[1:6], closes, *cells[7:]])))
-    return "\n".join(lines) + "\n"
+    names = "open_time,open,high,low,close,volume,close_time,quote_volume,count,b,q,ignore\n" if header else ""
+    return names + formats.archive_csv(klines, microseconds=factor == 1000).decode()
 
 
-@lru_cache(maxsize=128)
-def _archive(whole: Klines, name: str) -> bytes:
-    """The archive file of that name, empty when there are no rows; tests share series, so they share these."""
-    stamp = name.removesuffix(".zip").split("-", 2)[2]
-    month = stamp.count("-") == 1
-    start_ms = int(datetime.fromisoformat(f"{stamp}-01" if month else stamp).replace(tzinfo=UTC).timestamp()) * 1000
-    rows = whole.between(start_ms, month_span(start_ms)[1] if month else start_ms + DAY_MS)
-    return zip_of((name.replace(".zip", ".csv"), csv_of(rows))) if len(rows) else b""
+def entry_of(symbol: str, base: str | None, quote: str, status: str = "TRADING") -> bytes:
+    """What Binance's ``exchangeInfo`` says of a symbol."""
+    listed = {"symbol": symbol, "status": status, "baseAsset": base, "quoteAsset": quote}
+    return json.dumps({"symbols": [listed]}).encode()
 
 
 def zip_of(*files: tuple[str, str | bytes]) -> bytes:
@@ -88,13 +81,6 @@ def zip_of(*files: tuple[str, str | bytes]) -> bytes:
         for name, content in files:
             archive.writestr(name, content)
     return buffer.getvalue()
-
-
-def assert_same(left: Klines, right: Klines) -> None:
-    """Equal as far as texts of eight decimals can tell."""
-    np.testing.assert_array_equal(left.open_time_ms, right.open_time_ms)
-    for name in COLUMNS:
-        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=0, atol=1e-8)
 
 
 class _Server(ThreadingHTTPServer):
@@ -116,11 +102,11 @@ def _drip(request: BaseHTTPRequestHandler, content: bytes, until: threading.Even
 
 
 class Venue:
-    """Serves what ``series`` holds, unless ``scripted`` or ``handler`` has another answer."""
+    """Answers as ``scripted`` or ``handler`` says, else as an exchange that has ``series`` and ``prices``."""
 
     def __init__(self) -> None:
         self.series: dict[tuple[str, str], Klines] = {}
-        self.prices: dict[str, str] = {}
+        self.prices: dict[str, str] = {}  # tickers that are told as they stand
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.heads: list[Message] = []  # headers of the requests
         self.has_archives = self.knows_symbols = True
@@ -168,49 +154,16 @@ class Venue:
             self.requests.append((path, query))
             if self.scripted:
                 return self.scripted.pop(0)
-        routes = {
-            "/api/v3/klines": self._klines,
-            "/api/v3/ticker/price": self._ticker,
-            "/api/v3/time": self._time,
-        }
         if (special := self.handler(path, query)) is not None:
             return special
-        if path in routes:
-            return routes[path](query)
-        return self._file(path) if path.startswith("/data/spot/") and self.has_archives else NOT_FOUND
-
-    @staticmethod
-    def _time(query: dict[str, str]) -> Answer:
-        return Answer('{"serverTime": 1}')
-
-    def _klines(self, query: dict[str, str]) -> Answer:
-        known = self.series.get((query["symbol"], query["interval"]))
-        if known is None:
-            return Answer('{"code":-1121,"msg":"Invalid symbol."}', 400)
-        found = known.between(int(query["startTime"]), int(query["endTime"]) + 1)
-        rows = min(len(found), self.page_rows, int(query["limit"]))
-        return Answer(json.dumps(rest_rows(found.between(0, int(found.open_time_ms[rows - 1]) + 1) if rows else found)))
-
-    def _ticker(self, query: dict[str, str]) -> Answer:
-        if "symbols" in query and self.knows_symbols:
-            wanted = json.loads(query["symbols"])
-            if set(wanted) <= set(self.prices):
-                return Answer(json.dumps([{"symbol": s, "price": self.prices[s]} for s in wanted]))
-        elif "symbol" not in query:
-            return Answer('{"code":-1102,"msg":"Mandatory parameter symbol was not sent."}', 400)
-        if query.get("symbol") not in self.prices:
-            return Answer('{"code":-1121,"msg":"Invalid symbol."}', 400)
-        return Answer(json.dumps({"symbol": query["symbol"], "price": self.prices[query["symbol"]]}))
-
-    def _file(self, path: str) -> Answer:
-        name = path.rsplit("/", 1)[1].removesuffix(".CHECKSUM")
-        symbol, interval = name.split("-")[:2]
-        if (symbol, interval) not in self.series:
-            return NOT_FOUND
-        content = _archive(self.series[symbol, interval], name)
-        if not content:
-            return NOT_FOUND
-        return Answer(f"{hashlib.sha256(content).hexdigest()}  {name}\n" if path.endswith(".CHECKSUM") else content)
+        no_archive = path.startswith("/data/") and not self.has_archives
+        if no_archive or ("symbols" in query and not self.knows_symbols) or path == "/api/v3/exchangeInfo":
+            return NOT_FOUND  # of listings a test has a handler
+        if "limit" in query:
+            query = query | {"limit": str(min(int(query["limit"]), self.page_rows))}
+        source = _source(tuple(self.series.items()), tuple(self.prices.items()))
+        response = _REST.answer(source, LATE_MS, path, list(query.items()))
+        return Answer(bytes(response.body), response.status_code)
 
     @staticmethod
     def _send(request: BaseHTTPRequestHandler, answer: Answer) -> None:

@@ -1,0 +1,1 @@
+"""Where the simulated exchange's candles come from: invented, recorded, or given by a test."""
