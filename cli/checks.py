@@ -21,7 +21,7 @@ from core.topic import Topic
 from inference.probe import look
 from klines.klines import INTERVALS
 from klines.quality import Aside
-from market.build import venue_from
+from market.venues.registry import venue_from
 from node.config_file import read_config
 from updater.service import LEAST_FREE_MB
 

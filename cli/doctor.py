@@ -11,15 +11,15 @@ from rich.table import Table
 from cli.screen import ROOMY, Column, table_of
 from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
-from core.settings import VENUES, Market, Settings
+from core.settings import Market, Settings
 from core.topic import Topic, split_symbol
 from klines.klines import Klines
 from klines.quality import Aside
-from market.build import venue_from
 from market.failover.level import level_ratio
 from market.http.client import HostState
 from market.listings import asked_pairs
 from market.venue import Price, Venue
+from market.venues.registry import VENUES, check_names, venue_from
 
 TIMEOUT_S = 5.0
 MINUTES = 60  # of candles asked of each, to compare levels by
@@ -57,6 +57,7 @@ def examine(settings: Settings, symbols: Sequence[str], topics: Sequence[Topic],
     Args:
         topics: the configured ones, as far as they are known: what the symbols are to be pairs of.
     """
+    check_names(settings)
     asked = [(name, symbol) for name in VENUES for symbol in symbols]
     with ThreadPoolExecutor(len(VENUES), thread_name_prefix="doctor") as pool:
         found = list(pool.map(lambda pair: _look(settings, pair[0], pair[1], topics, clock), asked))
@@ -128,7 +129,7 @@ def _compared(findings: Sequence[Finding], first: str) -> Iterator[Finding]:
 
 def _host(host: HostState) -> str:
     name = host.url.partition("//")[2]
-    how = "barred" if host.blocked_until_ms else "failed" if host.fault else "answers" if host.asked else "not asked"
+    how = "barred" if host.is_barred else "failed" if host.fault else "answers" if host.asked else "not asked"
     return f"{name} {how}"
 
 

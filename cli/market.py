@@ -45,6 +45,9 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     """
     wanted = said_market(settings)
     if wanted is Market.BINANCE:
+        from market.venues.registry import check_names  # noqa: PLC0415  (as below)
+
+        check_names(settings)
         return MarketChoice(
             market=Market.BINANCE, sentence=f"market: real prices (MARKET=binance; {settings.market_venues})"
         )
@@ -57,7 +60,7 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     real = settings.model_copy(update={"market": Market.BINANCE})
     venues = market_from(real, SystemClock(), topics=()).venues  # asked whether they answer, and for no symbol
     pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
-    asked = {pool.submit(venue.hosts.answers, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
+    asked = {pool.submit(venue.hosts.ping, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
     pool.shutdown(wait=False)
     reasons = []
     for answered in as_completed(asked):

@@ -70,7 +70,10 @@ COMPOSE_NAMES = frozenset(
         "COMPOSE_STATUS_STDOUT",
     }
 )
-RETIRED: Mapping[str, str] = {}  # names that earlier releases read, and what to set instead; they warn and do nothing
+# Names that earlier releases read, and what to do now; they warn and do nothing.
+RETIRED: Mapping[str, str] = dict.fromkeys(
+    ("COINGECKO_REST_URLS", "COINGECKO_API_KEY"), "CoinGecko is no longer a venue: remove the line"
+)
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _BINDING = re.compile(r"\s*(?:export[^\S\r\n]+)?[A-Za-z_]\w*[^\S\r\n]*=", re.ASCII)

@@ -17,7 +17,8 @@ from core.errors import ConfigError, MalformedKlines
 from core.files import replace_file
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines, interval_name
 from klines.quality import EARLIEST_MS, MOST_REFUSED, RefusedRow, sorted_out
-from market.venues.binance.archive import MICROSECONDS_FROM, csv_in_zip
+from market.venues.binance.archive import csv_in_zip
+from market.venues.binance.rows import MICROSECONDS_FROM
 
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: archives count in microseconds from here on
 MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138

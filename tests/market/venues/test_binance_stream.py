@@ -14,7 +14,6 @@ from core.errors import ConfigError, MalformedKlines
 from core.settings import load_settings
 from market.venues.binance.stream import CANDLE_LAG_MS, Closed, ShuttingDown, Trade, parse, stream_from
 
-RECORDED = Path(__file__).parents[4] / "shared" / "data" / "raw" / "binance_ws"
 AT_MS = 1_700_006_400_123
 TRADE: dict[str, Any] = {
     "e": "aggTrade",
@@ -142,12 +141,11 @@ def test_no_message_raises_anything_else(value: object) -> None:
             continue
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorded messages in {RECORDED}")
-def test_recorded_messages_are_read() -> None:
-    closed = parse((RECORDED / "kline_stream_closed.json").read_bytes())
+def test_recorded_messages_are_read(payloads: Path) -> None:
+    closed = parse((payloads / "binance" / "kline_stream_closed.json").read_bytes())
     assert isinstance(closed, Closed)
     assert closed.kline.close[0] == 0.002
-    assert isinstance(parse((RECORDED / "kline_stream_open.json").read_bytes()), Trade)
+    assert isinstance(parse((payloads / "binance" / "kline_stream_open.json").read_bytes()), Trade)
 
 
 def test_all_series_are_asked_for_in_one_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
