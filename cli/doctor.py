@@ -19,7 +19,7 @@ from market.failover.level import level_ratio
 from market.http.client import HostState
 from market.listings import asked_pairs
 from market.venue import Price, Venue
-from market.venues.registry import VENUES, check_names, venue_from
+from market.venues.registry import VENUES, venue_from
 
 TIMEOUT_S = 5.0
 MINUTES = 60  # of candles asked of each, to compare levels by
@@ -57,7 +57,6 @@ def examine(settings: Settings, symbols: Sequence[str], topics: Sequence[Topic],
     Args:
         topics: the configured ones, as far as they are known: what the symbols are to be pairs of.
     """
-    check_names(settings)
     asked = [(name, symbol) for name in VENUES for symbol in symbols]
     with ThreadPoolExecutor(len(VENUES), thread_name_prefix="doctor") as pool:
         found = list(pool.map(lambda pair: _look(settings, pair[0], pair[1], topics, clock), asked))
@@ -85,7 +84,7 @@ def _look(settings: Settings, name: str, symbol: str, topics: Sequence[Topic], c
     quote = offer.quote or split_symbol(symbol, token)[1]
     finding = replace(finding, quote=quote, budget=offer.requests_a_minute, key=key)
     if offer.key_missing:
-        return replace(finding, state=f"needs {offer.key}")
+        return replace(finding, state="needs VENUE_KEYS")
     try:
         finding = replace(finding, name=venue.name_of(symbol))
     except ConfigError as error:

@@ -43,11 +43,11 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     Raises:
         ConfigError: there is nothing to replay in the folder.
     """
+    from market.venues.registry import check_names  # noqa: PLC0415  (the line that refuses a second run is not to wait)
+
+    check_names(settings)
     wanted = said_market(settings)
     if wanted is Market.BINANCE:
-        from market.venues.registry import check_names  # noqa: PLC0415  (as below)
-
-        check_names(settings)
         return MarketChoice(
             market=Market.BINANCE, sentence=f"market: real prices (MARKET=binance; {settings.market_venues})"
         )
@@ -55,7 +55,7 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
         return MarketChoice(
             market=Market.SIMULATED, sentence=f"market: SIMULATED (MARKET=simulated); {_prices(replay)}"
         )
-    from market.build import market_from  # noqa: PLC0415  (the line that refuses a second run is not to wait for it)
+    from market.build import market_from  # noqa: PLC0415  (as above)
 
     real = settings.model_copy(update={"market": Market.BINANCE})
     venues = market_from(real, SystemClock(), topics=()).venues  # asked whether they answer, and for no symbol

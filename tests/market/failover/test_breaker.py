@@ -153,7 +153,7 @@ def test_a_proven_venue_that_gives_no_sign_of_life_any_more_is_asked_again_some_
 def test_a_venue_that_has_no_such_candles_stands_in_for_nobody(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
-    """CoinGecko has no minutes: beside it alone the first venue is asked again as soon as one alone is."""
+    """Beside a venue without minutes the first venue is asked again as soon as one alone is."""
     market.venues[1]._offer = replace(market.venues[1].offer, intervals_ms=frozenset({HOUR_MS}))  # type: ignore[attr-defined]
     newest(market)
     first.handler = broken(Answer("sorry", 500))
