@@ -1,7 +1,6 @@
 """All that knows Atlas, the data service of Allora's Forge: its datasets, resolutions, pages and tags."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 from urllib.parse import parse_qsl, urlsplit
@@ -12,8 +11,8 @@ from klines.klines import PRICE_COLUMNS, Klines
 from klines.quality import MOST_REFUSED, RefusedRow, Sifted
 from market.http.client import json_of
 from market.venue import Offer, Price
-from market.venues.base import SpanVenue, key_setting
-from market.venues.parsing import Row, aged_price, rows_in, sifted_rows, time_ms
+from market.venues.base import Page, RestVenue, key_setting
+from market.venues.parsing import Row, aged_price, rows_in, sifted_rows, spans, time_ms
 
 PAGE_ROWS = 10_000  # the most that one request may ask for; more than a span has
 MOST_PAGES = 50  # of one span, which has at most 3650 rows; a page has 250 or more
@@ -27,15 +26,7 @@ TAG = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """One response."""
-
-    sifted: Sifted
-    following: Mapping[str, str] | None  # query of the next page; None after the last
-
-
-class Atlas(SpanVenue):
+class Atlas(RestVenue):
     """Tiingo's bars as Allora's topics see them, named by their open times. Source: docs.allora.network, Atlas API.
 
     A bar of five minutes, an hour or a day that lacks one of its minutes is left out, as ``Klines.resample`` leaves it
@@ -65,46 +56,45 @@ class Atlas(SpanVenue):
     def name_of(self, symbol: str) -> str:
         return f"tiingo_{self._usd_base(symbol).lower()}usd_1min"
 
-    def _span_ms(self, interval_ms: int) -> int:
-        return SPANS_MS[interval_ms]
-
-    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
+    def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
+        parse = partial(page, interval_ms=interval_ms, now_ms=now_ms)
         fixed: dict[str, str | int] = {"dataset_name": name, "resolution": RESOLUTIONS[interval_ms]}
-        query: Mapping[str, str | int] | None = {
-            "start": iso(start_ms),
-            "end": iso(end_ms),
-            "limit": PAGE_ROWS,
-            "ordering": "timestamp",
-        }
-        klines = Klines.empty(interval_ms)
-        refused: list[RefusedRow] = []
-        marked: list[RefusedRow] = []
-        asked: list[Mapping[str, str | int]] = []
-        while query is not None:
-            if query in asked or len(asked) == MOST_PAGES:
-                raise MalformedKlines(f"the pages of {name} go on without end: {len(asked)} of them, next {query}")
-            asked.append(query)
-            # Only the query of the next page's address is used: the key goes to our hosts alone.
-            parse = partial(page, interval_ms=interval_ms, now_ms=now_ms)
-            got = self._ask(name, "/api/rows/", {**query, **fixed}, parse)
-            klines = klines.merge(got.sifted.klines)  # pages come oldest or newest first
-            refused += got.sifted.refused
-            marked += got.sifted.marked
-            query = got.following
-        return Sifted(klines=klines, refused=tuple(refused), marked=tuple(marked))
+        for span in spans(start_ms, end_ms, SPANS_MS[interval_ms]):
+            query: Mapping[str, str | int] | None = {
+                "start": iso(span[0]),
+                "end": iso(span[1]),
+                "limit": PAGE_ROWS,
+                "ordering": "timestamp",
+            }
+            asked: list[Mapping[str, str | int]] = []
+            klines = Klines.empty(interval_ms)
+            refused: tuple[RefusedRow, ...] = ()
+            marked: tuple[RefusedRow, ...] = ()
+            while query is not None:
+                if query in asked or len(asked) == MOST_PAGES:
+                    raise MalformedKlines(f"the pages of {name} go on without end: {len(asked)} of them, next {query}")
+                asked.append(query)
+                # Only the query of the next page's address is used: the key goes to our hosts alone.
+                found, query = self._ask("/api/rows/", {**query, **fixed}, parse)
+                klines = klines.merge(found.klines)  # pages come oldest or newest first
+                refused += found.refused
+                marked += found.marked
+            yield Sifted(klines=klines, refused=refused, marked=marked), span
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return {
             name: self._ask(
-                name, "/api/rows/live/", {"dataset_name": name, "limit": 1}, partial(live, name=name, now_ms=now_ms)
+                "/api/rows/live/", {"dataset_name": name, "limit": 1}, partial(live, name=name, now_ms=now_ms)
             )
             for name in names
         }
 
 
-def page(body: bytes, *, interval_ms: int, now_ms: int) -> Page:
+def page(body: bytes, *, interval_ms: int, now_ms: int) -> tuple[Sifted, Mapping[str, str] | None]:
     """Read a page of rows. ``count`` of a row is the number of its minutes; that of the page means nothing.
 
+    Returns:
+        The rows, and the query of the next page; None after the last page.
     Raises:
         MalformedKlines: not a page of rows.
     """
@@ -132,7 +122,7 @@ def page(body: bytes, *, interval_ms: int, now_ms: int) -> Page:
         query = dict(parse_qsl(urlsplit(following).query)) if following else None
     except ValueError as error:
         raise MalformedKlines(f"next is not an address: {following!r:.80}") from error
-    return Page(sifted=sifted_rows(interval_ms, rows, "timestamp", columns, now_ms), following=query)
+    return sifted_rows(interval_ms, rows, "timestamp", columns, now_ms), query
 
 
 def live(body: bytes, *, name: str, now_ms: int) -> Price:

@@ -2,7 +2,8 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import ClassVar, TypeVar
@@ -11,13 +12,14 @@ from core.clock import Clock
 from core.errors import SYMBOL_SETTING, ConfigError, KeyRefused, UnknownSymbol
 from core.settings import urls_setting
 from core.topic import split_symbol
-from klines.klines import INTERVALS, Klines
+from klines.klines import INTERVALS, Klines, Span
 from klines.quality import Aside, Sifted
 from market.http.client import HostPool
 from market.http.errors import ErrorReply, FaultKind, Refused
 from market.venue import Listing, Offer, Price, Venue
 
 T = TypeVar("T")
+Page = tuple[Sifted, Span]
 
 NO_TOKENS: Mapping[str, str] = MappingProxyType({})
 LEAST_AHEAD_MS = 100  # clocks that agree this well need no correction
@@ -89,6 +91,31 @@ class RestVenue(Venue):
     def hosts(self) -> HostPool:
         return self._hosts
 
+    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
+        if interval_ms not in self._offer.intervals_ms:
+            has = ", ".join(INTERVALS[interval] for interval in sorted(self._offer.intervals_ms))
+            raise ConfigError(
+                f"{self._offer.name} has no klines of {interval_ms} ms: choose one of {has}, or another venue"
+            )
+        name = self.name_of(symbol)
+        now_ms = self._clock.now_ms()  # before the request: a kline that is closed now is final in the answer
+        first_ms = -(-start_ms // interval_ms) * interval_ms
+        end_ms = min(-(-end_ms // interval_ms), now_ms // interval_ms) * interval_ms
+        runs: list[Klines] = []
+        with self._naming(symbol):
+            for page, span in self._pages(name, interval_ms, first_ms, end_ms, now_ms):
+                self._aside.take(self._offer.name, symbol, interval_ms, page, now_ms)
+                runs.append(page.klines.between(*span))
+        return Klines.joined(interval_ms, sorted(runs, key=lambda run: run.end_ms))
+
+    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+        names = {symbol: self.name_of(symbol) for symbol in symbols}
+        if not names:
+            return {}
+        with self._naming(", ".join(names)):
+            found = self._newest(tuple(dict.fromkeys(names.values())), self._clock.now_ms())
+        return {symbol: found[name] for symbol, name in names.items()}
+
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         return None
 
@@ -96,19 +123,24 @@ class RestVenue(Venue):
         self.prices([symbol])
         return None
 
+    @abstractmethod
+    def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
+        """Fetch a range that lies on the grid, page by page in any order, each with the span that it serves."""
+
+    @abstractmethod
+    def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
+        """Fetch the newest price of each name."""
+
     def _interpret(self, error: ErrorReply) -> ErrorReply:
         """Set kind and rest of an error response by the venue's own rules."""
         if error.status in self.KEY_ADVICE and (error.status != 403 or ABOUT_A_KEY.search(error.message)):
             return replace(error, kind=FaultKind.KEY_REFUSED)
         return error
 
-    def _ask(self, symbol: str, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
+    def _ask(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
         """As ``HostPool.ask``.
 
-        Args:
-            symbol: for the message of UnknownSymbol.
         Raises:
-            UnknownSymbol: the venue does not trade the symbol.
             KeyRefused: the key is missing or not accepted.
         """
         name = self._offer.name
@@ -123,12 +155,21 @@ class RestVenue(Venue):
         except Refused as error:
             if error.kind is FaultKind.KEY_REFUSED:
                 raise KeyRefused(f"{error}; {self.KEY_ADVICE[error.status]}") from error
-            if error.kind is FaultKind.UNKNOWN_SYMBOL:
-                raise UnknownSymbol(
-                    f"unknown symbol {symbol!r}: {error}; set {SYMBOL_SETTING} to a symbol that {name} trades, or "
-                    f"leave {name} out of MARKET_VENUES"
-                ) from error
             raise
+
+    @contextmanager
+    def _naming(self, symbols: str) -> Iterator[None]:
+        """Raise UnknownSymbol for a refusal that is about the symbols."""
+        try:
+            yield
+        except Refused as error:
+            if error.kind is not FaultKind.UNKNOWN_SYMBOL:
+                raise
+            name = self._offer.name
+            raise UnknownSymbol(
+                f"unknown symbol {symbols!r}: {error}; set {SYMBOL_SETTING} to a symbol that {name} trades, or "
+                f"leave {name} out of MARKET_VENUES"
+            ) from error
 
     def _usd_base(self, symbol: str) -> str:
         """Return the base asset of a pair in any dollar, for a venue that quotes in USD.
@@ -156,46 +197,3 @@ class RestVenue(Venue):
         took_ms = self._clock.now_ms() - asked_ms
         ahead_ms = venue_ms - asked_ms - took_ms // 2
         return ahead_ms if abs(ahead_ms) > max(took_ms, LEAST_AHEAD_MS) else 0
-
-    def _check_interval(self, interval_ms: int) -> None:
-        if interval_ms not in self._offer.intervals_ms:
-            has = ", ".join(INTERVALS[interval] for interval in sorted(self._offer.intervals_ms))
-            raise ConfigError(
-                f"{self._offer.name} has no klines of {interval_ms} ms: choose one of {has}, or another venue"
-            )
-
-
-class SpanVenue(RestVenue):
-    """A venue that is asked for klines in spans of time, and that names each price's own time."""
-
-    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        self._check_interval(interval_ms)
-        name = self.name_of(symbol)
-        now_ms = self._clock.now_ms()
-        end_ms = min(end_ms, now_ms // interval_ms * interval_ms)
-        runs: list[Klines] = []
-        for first_ms in range(-(-start_ms // interval_ms) * interval_ms, end_ms, self._span_ms(interval_ms)):
-            last_ms = min(first_ms + self._span_ms(interval_ms), end_ms)
-            sifted = self._span(name, interval_ms, first_ms, last_ms, now_ms)
-            self._aside.take(self.offer.name, symbol, interval_ms, sifted, now_ms)
-            runs.append(sifted.klines.between(first_ms, last_ms))
-        return Klines.joined(interval_ms, runs)
-
-    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        names = {symbol: self.name_of(symbol) for symbol in symbols}
-        if not names:
-            return {}
-        found = self._newest(tuple(dict.fromkeys(names.values())), self._clock.now_ms())
-        return {symbol: found[name] for symbol, name in names.items()}
-
-    @abstractmethod
-    def _span_ms(self, interval_ms: int) -> int:
-        """The longest time that one request may ask for."""
-
-    @abstractmethod
-    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
-        """Fetch a span; rows of other times may be among the result."""
-
-    @abstractmethod
-    def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
-        """Fetch the newest price of each name."""

@@ -1,18 +1,17 @@
 """All that knows Coinbase Exchange: its products, its column order and its pages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import MalformedKlines
-from klines.klines import Klines
 from klines.quality import Sifted, sift_closed
 from market.http.client import json_of
 from market.http.errors import ErrorReply, FaultKind
 from market.venue import Offer, Price
-from market.venues.base import RestVenue
+from market.venues.base import Page, RestVenue
 from market.venues.parsing import aged_price, column, time_ms, whole_rows, whole_seconds_ms
 
 PAGE_ROWS = 300  # of one request; a longer range is refused
@@ -39,14 +38,8 @@ class Coinbase(RestVenue):
     def name_of(self, symbol: str) -> str:
         return f"{self._usd_base(symbol)}-USD"
 
-    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """Closed klines of the range, fetched page by page from the newest back."""
-        self._check_interval(interval_ms)
-        now_ms = self._clock.now_ms()
-        end_ms = min(-(-end_ms // interval_ms), now_ms // interval_ms) * interval_ms
-        start_ms = -(-start_ms // interval_ms) * interval_ms
-        path = f"/products/{self.name_of(symbol)}/candles"
-        runs: list[Klines] = []
+    def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
+        """From the newest back."""
         empty = 0
         while start_ms < end_ms and empty < EMPTY_PAGES:
             first_ms = max(start_ms, end_ms - PAGE_ROWS * interval_ms)
@@ -56,20 +49,15 @@ class Coinbase(RestVenue):
                 "end": iso(end_ms - interval_ms),
             }
             parse = partial(candles, interval_ms=interval_ms, now_ms=now_ms, last_ms=end_ms)
-            page = self._ask(symbol, path, params, parse)
-            self._aside.take(self.OFFER.name, symbol, interval_ms, page, now_ms)
-            run = page.klines.between(first_ms, end_ms)
-            empty = 0 if len(run) else empty + 1
-            runs.append(run)
+            page = self._ask(f"/products/{name}/candles", params, parse)
+            yield page, (first_ms, end_ms)
+            empty = 0 if len(page.klines.between(first_ms, end_ms)) else empty + 1
             end_ms = first_ms
-        return Klines.joined(interval_ms, runs[::-1])
 
-    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """The newest trade of each symbol with the venue's own time of it, a request each."""
-        paths = {symbol: f"/products/{self.name_of(symbol)}/ticker" for symbol in symbols}
+    def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return {
-            symbol: self._ask(symbol, path, {}, partial(ticker, symbol=symbol, clock=self._clock))
-            for symbol, path in paths.items()
+            name: self._ask(f"/products/{name}/ticker", {}, partial(ticker, name=name, clock=self._clock))
+            for name in names
         }
 
     def clock_ahead_ms(self) -> int:
@@ -114,7 +102,7 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None =
     return sift_closed(interval_ms, opened_ms, cells, now_ms)
 
 
-def ticker(body: bytes, *, symbol: str, clock: Clock) -> Price:
+def ticker(body: bytes, *, name: str, clock: Clock) -> Price:
     """The last trade.
 
     Raises:
@@ -122,5 +110,5 @@ def ticker(body: bytes, *, symbol: str, clock: Clock) -> Price:
     """
     answer = json_of(body)
     if not isinstance(answer, dict):
-        raise MalformedKlines(f"no price of {symbol} in the answer {body[:80]!r}")
-    return aged_price(symbol, answer.get("price"), time_ms(answer.get("time")), clock.now_ms())
+        raise MalformedKlines(f"no price of {name} in the answer {body[:80]!r}")
+    return aged_price(name, answer.get("price"), time_ms(answer.get("time")), clock.now_ms())

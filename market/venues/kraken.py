@@ -1,6 +1,6 @@
 """All that knows Kraken: its names of assets and pairs, its errors with HTTP 200, its few candles."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -8,12 +8,11 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
-from klines.klines import Klines
 from klines.quality import Sifted, sift_closed
 from market.http.client import json_of
 from market.http.errors import FaultKind, Refused, Unreached
 from market.venue import Offer, Price
-from market.venues.base import RestVenue
+from market.venues.base import Page, RestVenue
 from market.venues.parsing import column, price_of, whole_rows, whole_seconds_ms
 
 ROWS = 720  # the newest, whatever is asked for
@@ -49,32 +48,20 @@ class Kraken(RestVenue):
         base = self._usd_base(symbol)
         return f"{ASSETS.get(base, base)}USD"
 
-    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """Closed klines of the range, as far as the newest 720 reach back."""
-        self._check_interval(interval_ms)
-        now_ms = self._clock.now_ms()
-        end_ms = min(end_ms, now_ms // interval_ms * interval_ms)
-        if start_ms >= end_ms:
-            return Klines.empty(interval_ms)
-        params: dict[str, str | int] = {
-            "pair": self.name_of(symbol),
-            "interval": interval_ms // MINUTE_MS,
-            "since": max(0, start_ms // SECOND_MS - 1),  # the first candle is the one after
-        }
-        page = self._ask(symbol, "/0/public/OHLC", params, partial(candles, interval_ms=interval_ms, now_ms=now_ms))
-        self._aside.take(self.OFFER.name, symbol, interval_ms, page, now_ms)
-        return page.klines.between(start_ms, end_ms)
+    def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
+        if start_ms < end_ms:
+            params: dict[str, str | int] = {
+                "pair": name,
+                "interval": interval_ms // MINUTE_MS,
+                "since": max(0, start_ms // SECOND_MS - 1),  # the first candle is the one after
+            }
+            parse = partial(candles, interval_ms=interval_ms, now_ms=now_ms)
+            yield self._ask("/0/public/OHLC", params, parse), (start_ms, end_ms)
 
-    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """The newest trade price of each symbol, as of the moment before the request."""
-        names = {symbol: self.name_of(symbol) for symbol in symbols}
-        if not names:
-            return {}
-        asof_ms = self._clock.now_ms()
-        pairs = tuple(dict.fromkeys(names.values()))
-        params: dict[str, str | int] = {"pair": ",".join(pairs)}
-        found = self._ask(", ".join(names), "/0/public/Ticker", params, partial(last_trades, pairs=pairs))
-        return {symbol: Price(price=found[name], asof_ms=asof_ms) for symbol, name in names.items()}
+    def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
+        """Kraken names no time: a price is as of the moment before the request."""
+        found = self._ask("/0/public/Ticker", {"pair": ",".join(names)}, partial(last_trades, pairs=names))
+        return {name: Price(price=price, asof_ms=now_ms) for name, price in found.items()}
 
     def clock_ahead_ms(self) -> int:
         return self._ahead_ms(self._server_time_ms)

@@ -1,7 +1,7 @@
 """Reading the responses of any venue: columns of numbers, times, prices, rows with names."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,13 +9,23 @@ import numpy as np
 
 from core.clock import HOUR_MS, SECOND_MS
 from core.errors import MalformedKlines
-from klines.klines import Floats, Ints
+from klines.klines import Floats, Ints, Span
 from klines.quality import EARLIEST_MS, MOST_REFUSED, UNREADABLE_MS, Sifted, sift_closed
 from market.venue import Price
 
 Row = dict[str, Any]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def spans(start_ms: int, end_ms: int, step_ms: int) -> Iterator[Span]:
+    """Cut a range into spans of at most ``step_ms``.
+
+    >>> [*spans(0, 25, 10)]
+    [(0, 10), (10, 20), (20, 25)]
+    """
+    for first_ms in range(start_ms, end_ms, step_ms):
+        yield first_ms, min(first_ms + step_ms, end_ms)
 
 
 def price_of(symbol: str, value: object) -> float:

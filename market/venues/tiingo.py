@@ -1,6 +1,6 @@
 """All that knows Tiingo: its tickers, its bars and its message that an allocation is used up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -10,8 +10,8 @@ from klines.klines import PRICE_COLUMNS
 from klines.quality import Sifted
 from market.http.client import json_of
 from market.venue import Offer, Price
-from market.venues.base import SpanVenue, key_setting
-from market.venues.parsing import Row, aged_price, rows_in, sifted_rows, time_ms
+from market.venues.base import Page, RestVenue, key_setting
+from market.venues.parsing import Row, aged_price, rows_in, sifted_rows, spans, time_ms
 
 PAGE_ROWS = 5000  # of one request; Tiingo documents no limit
 RUN_OUT_S = 600.0  # rest after a used up allocation; Tiingo does not say when it is refilled
@@ -30,7 +30,7 @@ COLUMNS = {name: name for name in (*PRICE_COLUMNS, "volume")} | {
 }
 
 
-class Tiingo(SpanVenue):
+class Tiingo(RestVenue):
     """Tiingo's bars over many exchanges, named by their open times. Source: tiingo.com/documentation/crypto.
 
     A free key has 50 requests an hour and 1000 a day. ``requests_a_minute`` lets a start fetch a month of minutes at
@@ -55,23 +55,19 @@ class Tiingo(SpanVenue):
     def name_of(self, symbol: str) -> str:
         return f"{self._usd_base(symbol)}usd".lower()
 
-    def _span_ms(self, interval_ms: int) -> int:
-        return PAGE_ROWS * interval_ms
-
-    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
-        params = {
-            "tickers": name,
-            "startDate": iso(start_ms),
-            "endDate": iso(end_ms),
-            "resampleFreq": FREQUENCIES[interval_ms],
-        }
+    def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
         parse = partial(bars, name=name, interval_ms=interval_ms, now_ms=now_ms)
-        return self._ask(name, "/tiingo/crypto/prices", params, parse)
+        for span in spans(start_ms, end_ms, PAGE_ROWS * interval_ms):
+            params = {
+                "tickers": name,
+                "startDate": iso(span[0]),
+                "endDate": iso(span[1]),
+                "resampleFreq": FREQUENCIES[interval_ms],
+            }
+            yield self._ask("/tiingo/crypto/prices", params, parse), span
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
-        tickers = ",".join(names)
-        parse = partial(tops, names=names, now_ms=now_ms)
-        return self._ask(tickers, "/tiingo/crypto/top", {"tickers": tickers}, parse)
+        return self._ask("/tiingo/crypto/top", {"tickers": ",".join(names)}, partial(tops, names=names, now_ms=now_ms))
 
 
 def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> Sifted:

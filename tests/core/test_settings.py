@@ -36,9 +36,7 @@ def test_a_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, v
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        pytest.param(
-            "VENUE_URLS", "https://a.example", "each part, between commas, must be VENUE=", id="no venue"
-        ),
+        pytest.param("VENUE_URLS", "https://a.example", "each part, between commas, must be VENUE=", id="no venue"),
         pytest.param("VENUE_URLS", "kraken=a.example", "each URL must be http", id="no URL"),
         pytest.param("VENUE_URLS", "kraken=https://a,,", "VENUE=VALUE", id="an empty part"),
         pytest.param("VENUE_KEYS", "geheim7", "VENUE=VALUE", id="no venue of a key"),

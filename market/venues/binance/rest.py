@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,7 @@ from klines.quality import UNREADABLE_MS, Aside, Sifted, sift
 from market.http.client import PROBATION_S, HostPool, json_of
 from market.http.errors import ErrorReply, FaultKind, Refused
 from market.venue import Listing, Offer, Price
-from market.venues.base import RestVenue
+from market.venues.base import Page, RestVenue
 from market.venues.binance.archive import check, read_archive
 from market.venues.binance.rows import CLOSE_TIME, MICROSECONDS_FROM, OPEN_TIME, PLACES, WIDTH
 from market.venues.parsing import column, price_of, whole_rows
@@ -77,50 +77,38 @@ class Binance(RestVenue):
     def name_of(self, symbol: str) -> str:
         return symbol
 
-    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """Closed klines of the range.
-
-        A host may serve fewer rows than it was asked for, so pages are read until the range is full or a page has no
-        new row. Rows from ``end_ms`` on are dropped. Rows before a page's start are dropped too, unless there are no
-        others: then the host ignores ``startTime``, and the answer is malformed.
-        """
+    def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
+        """A host may serve fewer rows than it was asked for: the last page is the one without a new row."""
         interval = interval_name(interval_ms)
-        now_ms = self._clock.now_ms()  # before the request: a kline that is closed now is final in the answer
-        cursor = -(-start_ms // interval_ms) * interval_ms
-        end_ms = min(end_ms, now_ms // interval_ms * interval_ms)
-        pages: list[Klines] = []
+        cursor = start_ms
         while cursor < end_ms:
-            few = LAST_ROWS if pages else 0
+            few = LAST_ROWS if cursor > start_ms else 0
             params: dict[str, str | int] = {
-                "symbol": symbol,
+                "symbol": name,
                 "interval": interval,
                 "startTime": cursor,
                 "endTime": end_ms - 1,
                 "limit": PAGE_ROWS,
             }
             parse = partial(_page, interval_ms=interval_ms, start_ms=cursor, end_ms=end_ms, now_ms=now_ms, few=few)
-            page = self._ask(symbol, "/api/v3/klines", params, parse)
-            self._aside.take(self.offer.name, symbol, interval_ms, page, now_ms)
-            if not len(page.klines):
-                break
-            pages.append(page.klines)
-            cursor = page.klines.end_ms
-        return Klines.joined(interval_ms, pages)
+            page = self._ask("/api/v3/klines", params, parse)
+            yield page, (cursor, end_ms)
+            cursor = page.klines.end_ms or end_ms
 
-    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """The newest trade price of each symbol, in one request if the server knows that form."""
-        wanted = tuple(dict.fromkeys(symbols))
-        tries_several = len(wanted) > 1 and self._clock.elapsed_s() >= self._one_by_one_until_s
-        if tries_several and (found := self._several(wanted)) is not None:
-            return found
-        prices = {symbol: self._price(symbol) for symbol in wanted}
+    def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
+        """In one request if the server knows that form, as of the moment before the request."""
+        tries_several = len(names) > 1 and self._clock.elapsed_s() >= self._one_by_one_until_s
+        if tries_several and (found := self._several(names)) is not None:
+            return {name: Price(price=found[name], asof_ms=now_ms) for name in names}
+        prices = {name: self._price(name) for name in names}
         if tries_several:
             _log.info("ticker_one_by_one", why="the server does not know /api/v3/ticker/price?symbols=")
             self._one_by_one_until_s = self._clock.elapsed_s() + PROBATION_S  # it may have been a passing fault
         return prices
 
     def listing(self, symbol: str) -> Listing | None:
-        return self._ask(symbol, "/api/v3/exchangeInfo", {"symbol": symbol}, partial(_listing, symbol=symbol))
+        with self._naming(symbol):
+            return self._ask("/api/v3/exchangeInfo", {"symbol": symbol}, partial(_listing, symbol=symbol))
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         """One daily or monthly archive file, checked against its checksum file."""
@@ -161,19 +149,17 @@ class Binance(RestVenue):
 
     def _price(self, symbol: str) -> Price:
         asof_ms = self._clock.now_ms()
-        found = self._ask(symbol, "/api/v3/ticker/price", {"symbol": symbol}, partial(_tickers, wanted=(symbol,)))
+        with self._naming(symbol):
+            found = self._ask("/api/v3/ticker/price", {"symbol": symbol}, partial(_tickers, wanted=(symbol,)))
         return Price(price=found[symbol], asof_ms=asof_ms)
 
-    def _several(self, symbols: tuple[str, ...]) -> dict[str, Price] | None:
-        """All prices in one request; None if the server does not seem to know that form."""
-        asof_ms = self._clock.now_ms()
+    def _several(self, symbols: Sequence[str]) -> dict[str, float] | None:
         params = {"symbols": json.dumps(symbols, separators=(",", ":"), ensure_ascii=False)}
         try:
-            found = self._hosts.ask("/api/v3/ticker/price", params, partial(_tickers, wanted=symbols))
+            return self._ask("/api/v3/ticker/price", params, partial(_tickers, wanted=symbols))
         except (Refused, MalformedKlines) as error:
             _log.info("ticker_of_several_failed", why=str(error))
             return None
-        return {symbol: Price(price=found[symbol], asof_ms=asof_ms) for symbol in symbols}
 
     def _file(self, path: str) -> bytes | None:
         try:

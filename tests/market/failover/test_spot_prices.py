@@ -202,5 +202,5 @@ def test_where_nobody_asks_for_prices_all_of_a_budget_is_for_candles(first: Venu
     market = Failover([venue], clock, Aside(), awaits_life=False)
     for _ in range(20):
         newest(market)
-    with pytest.raises(MarketUnavailable, match="20 requests went out within a minute"):
+    with pytest.raises(MarketUnavailable, match="budget of 20 requests a minute is used up"):
         newest(market)

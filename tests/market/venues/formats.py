@@ -165,7 +165,7 @@ FORMATS = [
         places={"time": 0, "low": 1, "high": 2, "open": 3, "close": 4, "volume": 5},
         price=lambda price, at_ms: json.dumps({"price": price, "time": iso(at_ms)}),
         parse=lambda body, now_ms: coinbase.candles(body, interval_ms=MINUTE_MS, now_ms=now_ms),
-        parse_price=lambda body, now_ms: coinbase.ticker(body, symbol="ETHUSDT", clock=FakeClock(now_ms)).price,
+        parse_price=lambda body, now_ms: coinbase.ticker(body, name="ETH-USD", clock=FakeClock(now_ms)).price,
         newest_first=True,
         unknown=Answer('{"message":"NotFound"}', 404),
     ),
@@ -203,7 +203,7 @@ FORMATS = [
         span=_between("start", "end", None),
         places=IN_OBJECTS | {"time": "timestamp"},
         price=lambda price, at_ms: atlas_line(price, iso(at_ms - MINUTE_MS)),
-        parse=lambda body, now_ms: atlas.page(body, interval_ms=MINUTE_MS, now_ms=now_ms).sifted,
+        parse=lambda body, now_ms: atlas.page(body, interval_ms=MINUTE_MS, now_ms=now_ms)[0],
         parse_price=lambda body, now_ms: atlas.live(body, name="tiingo_ethusd_1min", now_ms=now_ms).price,
     ),
 ]

@@ -152,28 +152,28 @@ def test_what_is_not_a_page_is_refused(body: str, interval_ms: int, says: str) -
 
 
 def test_null_for_rows_is_a_page_without_rows() -> None:
-    assert len(page(atlas_page(None).encode(), interval_ms=MINUTE_MS, now_ms=NOW_MS).sifted.klines) == 0
+    assert len(page(atlas_page(None).encode(), interval_ms=MINUTE_MS, now_ms=NOW_MS)[0].klines) == 0
 
 
 def test_genuine_minutes_are_read_as_they_are_meant(payloads: Path) -> None:
     body = (payloads / "atlas" / "rows_raw.json").read_bytes()
-    found = page(body, interval_ms=MINUTE_MS, now_ms=time_ms("2026-07-30T22:00:00Z"))
-    assert iso(int(found.sifted.klines.open_time_ms[0])) == "2026-07-30T21:59:00.000Z"
-    assert found.sifted.klines.open[0] == 64693.15622176585
-    assert found.sifted.klines.close[0] == 64688.67038416061
-    assert found.sifted.klines.quote_volume[0] == 47071.896101475904
-    assert found.sifted.klines.trades[0] == 134
-    assert found.following is None
-    assert len(page(body, interval_ms=MINUTE_MS, now_ms=time_ms("2026-07-30T21:59:59Z")).sifted.klines) == 0
+    found, following = page(body, interval_ms=MINUTE_MS, now_ms=time_ms("2026-07-30T22:00:00Z"))
+    assert iso(int(found.klines.open_time_ms[0])) == "2026-07-30T21:59:00.000Z"
+    assert found.klines.open[0] == 64693.15622176585
+    assert found.klines.close[0] == 64688.67038416061
+    assert found.klines.quote_volume[0] == 47071.896101475904
+    assert found.klines.trades[0] == 134
+    assert following is None
+    assert len(page(body, interval_ms=MINUTE_MS, now_ms=time_ms("2026-07-30T21:59:59Z"))[0].klines) == 0
 
 
 def test_a_genuine_hour_is_read_and_its_next_page_found(payloads: Path) -> None:
     body = (payloads / "atlas" / "rows_1h.json").read_bytes()
-    found = page(body, interval_ms=HOUR_MS, now_ms=time_ms("2026-07-30T22:00:00Z"))
-    assert iso(int(found.sifted.klines.open_time_ms[0])) == "2026-07-30T19:00:00.000Z"
-    assert found.sifted.klines.volume[0] == 589.7614337300001
-    assert found.following is not None
-    assert found.following["offset"] == "3"
+    found, following = page(body, interval_ms=HOUR_MS, now_ms=time_ms("2026-07-30T22:00:00Z"))
+    assert iso(int(found.klines.open_time_ms[0])) == "2026-07-30T19:00:00.000Z"
+    assert found.klines.volume[0] == 589.7614337300001
+    assert following is not None
+    assert following["offset"] == "3"
 
 
 def test_a_price_is_the_close_of_the_newest_minute(venue: Venue, atlas: Atlas) -> None:
