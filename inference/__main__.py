@@ -39,8 +39,7 @@ from market.listings import Listings
 from market.live.live_market import LiveMarket
 from market.live.truth_ratio import TruthFeed
 from market.store.warm_start import read_tail
-from market.venues.binance.stream import stream_from
-from market.venues.registry import venue_from
+from market.venues.registry import stream_from, venue_from
 from model.registry.versions import Registry
 from node.config_file import Config, read_config
 from node.rules import starts_in_turn

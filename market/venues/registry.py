@@ -1,7 +1,7 @@
-"""The table of venues, and a venue built from the settings. A new venue is its own file and one line here."""
+"""The table of venues; a venue or a stream built from the settings. A new venue is its own file and one line here."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from core.clock import Clock
@@ -16,6 +16,9 @@ from market.venues.binance.rest import Binance
 from market.venues.coinbase import Coinbase
 from market.venues.kraken import Kraken
 from market.venues.tiingo import Tiingo
+
+if TYPE_CHECKING:
+    from market.venues.binance.stream import BinanceStream
 
 
 class Entry(NamedTuple):
@@ -83,11 +86,31 @@ def venue_from(
     return client(urls, clock, aside, tokens=tokens, key=settings.key_of(name), **waits)
 
 
-def _check_url(setting: str, url: str, settings: Settings) -> None:
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise ConfigError(f"{setting} must begin with http:// or https://, was {url!r}")
+def stream_from(settings: Settings, series: Iterable[tuple[str, int]]) -> "BinanceStream | None":
+    """Build the stream if the first venue is Binance; else return None: the prices of a stand-in are another market's.
+
+    The simulated exchange has streams and REST routes at one URL, unless BINANCE_WS_URLS says otherwise.
+
+    Raises:
+        ConfigError: a URL is not ws(s), or MARKET is simulated and a URL is not this machine's.
+    """
+    from market.venues.binance.stream import BinanceStream  # noqa: PLC0415 -- uvloop and websockets, for serving alone
+
+    if settings.venues[0] != "binance":
+        return None
+    urls = settings.ws_urls
+    if settings.market is Market.SIMULATED and "binance_ws_urls" not in settings.model_fields_set:
+        urls = tuple(f"ws{url.removeprefix('http')}" for url in settings.urls_of("binance"))
+    for url in urls:
+        _check_url("BINANCE_WS_URLS", url, settings, scheme="ws")
+    return BinanceStream(urls, series)
+
+
+def _check_url(setting: str, url: str, settings: Settings, *, scheme: str = "http") -> None:
+    if urlsplit(url).scheme not in {scheme, f"{scheme}s"}:
+        raise ConfigError(f"{setting} must begin with {scheme}:// or {scheme}s://, was {url!r}")
     if settings.market is Market.SIMULATED and not is_loopback(url):
         raise ConfigError(
-            f"MARKET=simulated needs {setting} on this machine, was {url!r}: start `python -m exchange` and "
-            "set BINANCE_REST_URLS and BINANCE_ARCHIVE_URL to the URL it prints"
+            f"MARKET=simulated needs {setting} on this machine, was {url!r}: start `python -m exchange` and set "
+            "BINANCE_REST_URLS and BINANCE_ARCHIVE_URL to the URL it prints, BINANCE_WS_URLS to nothing"
         )

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import structlog
@@ -25,10 +24,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from core.backoff import backoff
-from core.errors import ConfigError, MalformedKlines
+from core.errors import MalformedKlines
 from core.http import USER_AGENT, is_loopback, one_line
 from core.seldom import Seldom
-from core.settings import Market, Settings
 from klines.klines import INTERVALS, Klines, interval_name
 from market.venue import MarketStream, StreamReader
 
@@ -127,11 +125,6 @@ def _kline(candle: dict[str, Any]) -> Klines:
     )
 
 
-@dataclass(slots=True, kw_only=True)
-class _LastMessage:
-    at_s: float  # by the event loop's clock
-
-
 class BinanceStream(MarketStream):
     """Trades and closed candles from the first of several hosts that sends them.
 
@@ -165,6 +158,7 @@ class BinanceStream(MarketStream):
         self._kinds: Counter[str] = Counter()  # of the malformed messages since the last log line about them
         self._seldom = Seldom(seconds)
         self._is_logged_down = True  # the last log line about the stream says that it is down
+        self._last_s = 0.0  # when the last message came, by the event loop's clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = threading.Event()
@@ -227,10 +221,10 @@ class BinanceStream(MarketStream):
             )
         except (OSError, WebSocketException, EOFError, ValueError, TimeoutError) as error:
             return f"{url}: no stream: {_reason(error)}"
-        last = _LastMessage(at_s=asyncio.get_running_loop().time())
-        watch = asyncio.create_task(self._watch(connection, last))
+        self._last_s = asyncio.get_running_loop().time()
+        watch = asyncio.create_task(self._watch(connection))
         try:
-            return f"{url}: {await self._read(connection, url, last, reader)}"
+            return f"{url}: {await self._read(connection, url, reader)}"
         except ConnectionClosed as error:
             cut = watch.result() if watch.done() else ""
             return f"{url}: {cut or _reason(error)}"
@@ -238,13 +232,13 @@ class BinanceStream(MarketStream):
             watch.cancel()
             connection.transport.abort()  # a proper close would wait for a reply that may never come
 
-    async def _read(self, connection: ClientConnection, url: str, last: _LastMessage, reader: StreamReader) -> str:
+    async def _read(self, connection: ClientConnection, url: str, reader: StreamReader) -> str:
         loop = asyncio.get_running_loop()
         up = False
         bad = 0
         while True:
             message = await connection.recv()
-            last.at_s = loop.time()
+            self._last_s = loop.time()
             try:
                 event = parse(message)
             except ShuttingDown:
@@ -278,12 +272,12 @@ class BinanceStream(MarketStream):
             self._kinds.clear()
             log.warning("stream_message_refused", host=url, count=count, kinds=kinds, reason=str(error))
 
-    async def _watch(self, connection: ClientConnection, last: _LastMessage) -> str:
+    async def _watch(self, connection: ClientConnection) -> str:
         """Cut a connection that has fallen silent, and return why. TCP alone would take many minutes to notice."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(WATCH_S, self._ping_after_s))
-            silent_s = loop.time() - last.at_s
+            silent_s = loop.time() - self._last_s
             if silent_s < self._ping_after_s:
                 continue
             try:
@@ -301,27 +295,3 @@ class BinanceStream(MarketStream):
 
 def _reason(error: BaseException) -> str:
     return one_line(f"{type(error).__name__}: {error}").removesuffix(":")
-
-
-def stream_from(settings: Settings, series: Iterable[Series]) -> BinanceStream | None:
-    """Return the stream if the first venue is Binance, else None: the prices of a stand-in are another market's.
-
-    The simulated exchange has streams and REST routes at one URL, unless BINANCE_WS_URLS says otherwise.
-
-    Raises:
-        ConfigError: a URL is not ws(s), or MARKET is simulated and a URL is not this machine's.
-    """
-    if settings.venues[0] != "binance":
-        return None
-    urls = settings.ws_urls
-    if settings.market is Market.SIMULATED and "binance_ws_urls" not in settings.model_fields_set:
-        urls = tuple(f"ws{url.removeprefix('http')}" for url in settings.urls_of("binance"))
-    for url in urls:
-        if urlsplit(url).scheme not in {"ws", "wss"}:
-            raise ConfigError(f"BINANCE_WS_URLS must begin with ws:// or wss://, was {url!r}")
-        if settings.market is Market.SIMULATED and not is_loopback(url):
-            raise ConfigError(
-                f"MARKET=simulated needs BINANCE_WS_URLS on this machine, was {url!r}: leave it out, or set it to what "
-                "`python -m exchange` prints"
-            )
-    return BinanceStream(urls, series)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from core.clock import DAY_MS, MINUTE_MS
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.settings import Market, load_settings
 from core.topic import Target, Topic
 from klines.quality import Aside
 from market.build import market_from
-from market.venues.registry import VENUES, venue_from
+from market.venues.registry import VENUES, stream_from, venue_from
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.market.venue import Venue
 from tests.market.venues.formats import FORMATS, KEY
@@ -125,3 +125,30 @@ def test_a_venue_without_its_key_is_named_and_the_others_serve() -> None:
         market = market_from(settings, FakeClock(NOW_MS), topics=())
     assert [line["venue"] for line in lines if line["event"] == "venue_without_key"] == ["atlas"]
     assert [venue.offer.name for venue in market.venues] == ["atlas", "kraken", "tiingo"]
+
+
+def test_all_series_are_asked_for_in_one_connection() -> None:
+    settings = load_settings(market="binance")
+    stream = stream_from(settings, [("ETHUSDT", MINUTE_MS), ("BTCUSDT", MINUTE_MS), ("ETHUSDT", HOUR_MS)])
+    assert stream is not None
+    assert stream.urls == ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
+    assert stream.path == (
+        "/stream?streams=ethusdt@aggTrade/btcusdt@aggTrade/ethusdt@kline_1m/btcusdt@kline_1m/ethusdt@kline_1h"
+    )
+
+
+def test_the_simulated_exchange_streams_where_it_answers() -> None:
+    settings = load_settings(market="simulated", binance_rest_urls="http://127.0.0.1:5000")
+    stream = stream_from(settings, [("ETHUSDT", MINUTE_MS)])
+    assert stream is not None
+    assert stream.urls == ("ws://127.0.0.1:5000",)
+    elsewhere = load_settings(market="simulated", binance_ws_urls="wss://stream.binance.com:9443")
+    with pytest.raises(ConfigError, match=r"BINANCE_WS_URLS.*wss://stream\.binance\.com:9443"):
+        stream_from(elsewhere, [("ETHUSDT", MINUTE_MS)])
+    rest = load_settings(market="binance", binance_ws_urls="https://stream.binance.com")
+    with pytest.raises(ConfigError, match="BINANCE_WS_URLS must begin with ws"):
+        stream_from(rest, [("ETHUSDT", MINUTE_MS)])
+
+
+def test_of_another_venue_binances_stream_is_not_listened_to() -> None:
+    assert stream_from(load_settings(market_venues="coinbase,binance"), [("ETHUSDT", MINUTE_MS)]) is None
