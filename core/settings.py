@@ -24,8 +24,8 @@ from core.errors import ConfigError
 from core.logs import LogFormat
 
 ENV_FILE = Path(".env")
-LONGEST_WAIT_S = 120.0  # after the base, that an answer is held for its worth
-AUTO_WAIT = "auto"  # of ANSWER_WAIT: as long as the window allows
+LONGEST_WAIT_S = 120.0  # most seconds after the base that an answer may be held
+AUTO_WAIT = "auto"  # value of ANSWER_WAIT: as long as the window allows
 
 
 class Market(StrEnum):
@@ -53,7 +53,7 @@ class BaseRule(StrEnum):
 
 
 class Objective(StrEnum):
-    """What an answer is made for."""
+    """The score that answers are made for."""
 
     AUTO = "auto"  # admission on a testnet; loss elsewhere, on a mainnet stretched where that still beats naive
     LOSS = "loss"  # the least expected loss
@@ -61,9 +61,9 @@ class Objective(StrEnum):
 
 
 class NoModelPolicy(StrEnum):
-    """What a topic without a usable champion answers while the market is fresh."""
+    """The answer of a topic without a usable champion while the market is fresh."""
 
-    PERSISTENCE = "persistence"  # the naive forecast, and says so
+    PERSISTENCE = "persistence"  # the naive forecast, marked as such
     REFUSE = "refuse"  # 503
 
 
@@ -80,11 +80,11 @@ def _urls(text: str) -> str:
 
 
 def _at_home(path: Path) -> Path:
-    """With ``~`` and ``~NAME`` in the place of which a shell would have put a home, had it seen them."""
+    """Replace ``~`` and ``~NAME`` by the home, as a shell does."""
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{path.parts[0]} is the home of nobody here; write the whole path") from error
+        raise ValueError(f"there is no home {path.parts[0]} here; write the whole path") from error
 
 
 def _files(text: str) -> str:
@@ -95,7 +95,7 @@ def _files(text: str) -> str:
 
 
 def _database(url: str) -> str:
-    """An SQLite file may be named by its home as well."""
+    """Replace ``~`` in the path of an SQLite file."""
     scheme, slashes, path = url.partition(":///")
     return f"{scheme}{slashes}{_at_home(Path(path))}" if slashes and path.startswith("~") else url
 
@@ -105,17 +105,17 @@ def _rpc_urls(text: str) -> str:
 
 
 def _wait(text: str) -> str:
-    """A wait as it is written: ``auto``, or seconds after the base."""
+    """Check a wait: ``auto``, or seconds after the base."""
     if text != AUTO_WAIT:
         wait_s(text)
     return text
 
 
 def wait_s(text: str) -> float:
-    """The seconds that a wait names.
+    """Read the seconds of a wait.
 
     Raises:
-        ValueError: it is not a number from 0 to LONGEST_WAIT_S.
+        ValueError: not a number from 0 to LONGEST_WAIT_S.
 
     >>> wait_s("45")
     45.0
@@ -187,10 +187,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
 
     config_file: Files = "config.json"
-    node_version: str = ""  # of the official node that reads the files; empty: told by their keys
+    node_version: str = ""  # of the official node that reads the files; empty: read from their keys
     data_dir: Annotated[Path, AfterValidator(_at_home)] = Path("data")
     market: Annotated[Market, AnyCase] = Market.BINANCE
-    # All of one market: api.binance.us is another one with thin candles of its own, and is not among them.
+    # Hosts of one market: api.binance.us is another market, with thin candles of its own.
     binance_rest_urls: Urls = "https://api.binance.com,https://api1.binance.com,https://data-api.binance.vision"
     binance_ws_urls: Urls = "wss://stream.binance.com:9443,wss://data-stream.binance.vision"
     binance_archive_url: Urls = "https://data.binance.vision"
@@ -234,8 +234,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line, environment, ``.env``: pydantic's own reader passes over what it does not understand."""
-        lines, _ = look_through(ENV_FILE, setting_names())  # load_settings tells what is wrong with the others
+        """Command line, environment, ``.env``. pydantic's own reader ignores lines that it does not understand."""
+        lines, _ = look_through(ENV_FILE, setting_names())  # load_settings reports the wrong lines
         ours = {name.lower(): lines[name].value for name in setting_names() if name in lines and lines[name].value}
         return init_settings, env_settings, InitSettingsSource(settings_cls, ours)
 
@@ -256,7 +256,7 @@ class Settings(BaseSettings):
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port that inference listens on; None where any free port will do."""
+        """Host and port that inference listens on; None if any free port will do."""
         return (self.host, self.port) if self.port else None
 
     @property
@@ -304,13 +304,13 @@ def setting_names() -> tuple[str, ...]:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """The settings of this process.
+    """Load the settings of this process.
 
     Args:
         overrides: field values that win over the environment (command line flags).
     Raises:
-        ConfigError: names each variable, its value, where it is set and what it must be: a line each, those of
-            ``.env`` last and in its order.
+        ConfigError: a line for each wrong setting: name, value, where it is set and what it must be; the lines of
+            ``.env`` come last, in their order.
     """
     lines, of_lines = look_through(ENV_FILE, setting_names())
     others: list[str] = []
@@ -331,7 +331,7 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def in_words(said: str) -> str:
-    """What pydantic says of a value, without its own words.
+    """Write pydantic's message about a value in plain words.
 
     >>> in_words("Input should be a valid integer, unable to parse string as an integer")
     'it must be a whole number'
@@ -347,7 +347,7 @@ def in_words(said: str) -> str:
 
 
 def _where(name: str, overrides: Mapping[str, object]) -> str:
-    """Where a setting is set; empty for ``.env``."""
+    """Name the place where a setting is set; empty for ``.env``."""
     if name.lower() in overrides:
         return "command line"
     if any(value for variable, value in os.environ.items() if variable.upper() == name):
@@ -362,7 +362,7 @@ def where_set(name: str) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    """Without what a URL has before its @ and after its question mark."""
+    """Hide the part of a URL before its @ and after its question mark."""
     return re.sub(r"\?[^\s,'\"]+", "?...", re.sub(r"//[^/\s,'\"]*@", "//...@", text))
 
 

@@ -129,7 +129,7 @@ class HostPool:
         while True:
             try:
                 answer = self._pass(path, params, parse)
-            except (Refused, Blocked):
+            except Refused:
                 raise
             except MarketUnavailable as error:
                 failures += 1
@@ -137,7 +137,8 @@ class HostPool:
                     wait_s, longest_s = backoff(failures, FIRST_WAIT_S, LONGEST_WAIT_S), patience_s
                 else:
                     wait_s, longest_s = max(error.retry_after_s, FIRST_WAIT_S), self._patience_s
-                if self._clock.elapsed_s() - started_s + wait_s > longest_s:
+                is_over = self._clock.elapsed_s() - started_s + wait_s > longest_s
+                if is_over or isinstance(error, Blocked):
                     if isinstance(error, Unreached):
                         self._gave_up_s = self._clock.elapsed_s()
                     raise

@@ -73,7 +73,7 @@ def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_lines(
         ),
         pytest.param(b"DATA_DIR=$HOME/x\n", "DATA_DIR: docker compose would put a variable", id="$"),
         pytest.param(b"SEED=1\nPORT=abc\n", "line 2: PORT='abc'", id="a wrong value"),
-        pytest.param(b"DATA_DIR=~nobody-of-this-name/x\n", "~nobody-of-this-name is the home of nobody", id="no home"),
+        pytest.param(b"DATA_DIR=~nobody-of-this-name/x\n", "there is no home ~nobody-of-this-name", id="no home"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_number(folder: Path, content: bytes, says: str) -> None:

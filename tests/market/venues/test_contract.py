@@ -85,13 +85,16 @@ def test_klines_come_oldest_first_in_our_columns_and_units(stand: Stand) -> None
     assert ((within.open_time_ms - START_MS) // MINUTE_MS).tolist() == list(range(1, 10))
 
 
-@pytest.mark.parametrize("into_the_minute_ms", [0, 1, MINUTE_MS - 1])
+@pytest.mark.parametrize("into_the_minute_ms", [-1, 0, 1, MINUTE_MS - 1])
 def test_only_closed_klines_are_handed_on(stand: Stand, into_the_minute_ms: int) -> None:
+    """Also where our clock is behind, and the newest row has not even begun by it."""
     form, (last,) = stand.form, stand.form.rows(WALK.rows(10, 11))
     rows = [form.changed(row, high=1e9) if row == last else row for row in form.rows(WALK.rows(0, 11))]
     stand.answers(form.page(rows))
     stand.clock.time_ms = START_MS + 10 * MINUTE_MS + into_the_minute_ms
-    assert len(stand.client().klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + DAY_MS)) == 10
+    assert len(stand.client().klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + DAY_MS)) == 10 - (
+        into_the_minute_ms < 0
+    )
     assert stand.aside.counts == {}
 
 
@@ -138,6 +141,10 @@ BODIES: dict[str, Callable[[Format, str], str | bytes]] = {
     "nested without end": lambda form, good: "[" * 100_000,
     "an object": lambda form, good: '{"rows": []}',
     "a number for a row": lambda form, good: form.page([5]),
+    "rows of 1970": lambda form, good: form.page(form.rows(random_walk_klines(60, start_ms=0))),
+    "rows of next month": lambda form, good: form.page(
+        form.rows(random_walk_klines(60, start_ms=NOW_MS + 30 * DAY_MS))
+    ),
     "rows without cells": lambda form, good: form.page([[], []]),
 }
 CELLS_OF_ALL: dict[str, dict[str, object]] = {
@@ -146,7 +153,9 @@ CELLS_OF_ALL: dict[str, dict[str, object]] = {
     "prices below zero": {"low": -1.0},
     "prices beyond all numbers": {"open": 10**400},
     "volumes that are not finite": {"volume": "Infinity"},
+    "volumes below zero": {"volume": -1},
     "high below low": {"high": 1.0},
+    "low above high": {"low": 9e9},
     "times in words": {"time": "soon"},
     "times in another unit": {"time": START_MS * 1000},
     "one time for all, off the grid": {"time": START_MS + 7_000},
