@@ -16,9 +16,9 @@ from core.files import replace_json
 from core.http import is_loopback
 from core.settings import Market, Settings
 from core.topic import Topic
-from klines.klines import INTERVALS, Span, interval_name, joined
-from klines.quality import Aside
+from klines.spans import INTERVALS, Span, interval_name, joined
 from market.failover.failover import Failover, Standing
+from market.quarantine import Quarantine
 from market.venue import Venue
 from market.venues.registry import check_names, urls_of, venue_from
 
@@ -49,7 +49,7 @@ def market_from(
     names = settings.venues
     if settings.market is Market.SIMULATED:
         names = tuple(name for name in names if all(map(is_loopback, urls_of(name, settings)))) or names[:1]
-    aside = Aside(settings.klines_dir)
+    aside = Quarantine(settings.klines_dir)
     topics, waits = tuple(topics), {"timeout_s": timeout_s, "patience_s": patience_s}
     venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
     _check_use(venues)

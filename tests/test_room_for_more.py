@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import START_MS, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("core", "klines", "market")
@@ -42,7 +43,7 @@ NEW_VENUE = '''
 from functools import partial
 
 from core.clock import MINUTE_MS
-from klines.quality import sift_closed
+from klines.checks import check_closed_rows
 from market.http.client import json_of
 from market.venue import Offer, Price
 from market.venues.base import RestVenue
@@ -82,7 +83,7 @@ def candles(body, *, interval_ms, now_ms):
     rows = whole_rows(json_of(body), lambda row: len(row) == 6, 6, "candles must be rows of 6")
     names = ("open", "high", "low", "close", "volume")
     cells = {name: column(rows, place) for place, name in enumerate(names, 1)}
-    return sift_closed(interval_ms, whole_seconds_ms(row[0] for row in rows), cells, now_ms)
+    return check_closed_rows(interval_ms, whole_seconds_ms(row[0] for row in rows), cells, now_ms)
 '''
 ASK = """
 import json

@@ -10,7 +10,8 @@ from core.backoff import backoff
 from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, KeyRefused, MalformedKlines, MarketUnavailable, WorkerError
 from core.seldom import Seldom
-from klines.klines import Klines, Span
+from klines.klines import Klines
+from klines.spans import Span
 from market.http.client import PROBATION_MS
 from market.http.errors import Blocked, Refused
 from market.venue import Venue

@@ -7,8 +7,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
+from klines.checks import MOST_REFUSED, CheckedRows, RejectedRow
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import MOST_REFUSED, RefusedRow, Sifted
 from market.http.client import json_of
 from market.venue import Offer, Price
 from market.venues.base import Page, RestVenue, key_setting
@@ -68,8 +68,8 @@ class Atlas(RestVenue):
             }
             asked: list[Mapping[str, str | int]] = []
             klines = Klines.empty(interval_ms)
-            refused: tuple[RefusedRow, ...] = ()
-            marked: tuple[RefusedRow, ...] = ()
+            refused: tuple[RejectedRow, ...] = ()
+            marked: tuple[RejectedRow, ...] = ()
             while query is not None:
                 if query in asked or len(asked) == MOST_PAGES:
                     raise MalformedKlines(f"the pages of {name} go on without end: {len(asked)} of them, next {query}")
@@ -79,7 +79,7 @@ class Atlas(RestVenue):
                 klines = klines.merge(found.klines)  # pages come oldest or newest first
                 refused += found.refused
                 marked += found.marked
-            yield Sifted(klines=klines, refused=refused, marked=marked), span
+            yield CheckedRows(klines=klines, refused=refused, marked=marked), span
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return {
@@ -90,7 +90,7 @@ class Atlas(RestVenue):
         }
 
 
-def page(body: bytes, *, interval_ms: int, now_ms: int) -> tuple[Sifted, Mapping[str, str] | None]:
+def page(body: bytes, *, interval_ms: int, now_ms: int) -> tuple[CheckedRows, Mapping[str, str] | None]:
     """Read a page of rows. ``count`` of a row is the number of its minutes; that of the page means nothing.
 
     Returns:

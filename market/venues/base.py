@@ -12,14 +12,16 @@ from core.clock import Clock
 from core.errors import SYMBOL_SETTING, ConfigError, KeyRefused, UnknownSymbol
 from core.settings import urls_setting
 from core.topic import split_symbol
-from klines.klines import INTERVALS, Klines, Span
-from klines.quality import Aside, Sifted
+from klines.checks import CheckedRows
+from klines.klines import Klines
+from klines.spans import INTERVALS, Span
 from market.http.client import HostPool
 from market.http.errors import ErrorReply, FaultKind, Refused
+from market.quarantine import Quarantine
 from market.venue import Listing, Offer, Price, Venue
 
 T = TypeVar("T")
-Page = tuple[Sifted, Span]
+Page = tuple[CheckedRows, Span]
 
 NO_TOKENS: Mapping[str, str] = MappingProxyType({})
 LEAST_AHEAD_MS = 100  # clocks that agree this well need no correction
@@ -56,7 +58,7 @@ class RestVenue(Venue):
         self,
         urls: Sequence[str],
         clock: Clock,
-        aside: Aside,
+        aside: Quarantine,
         *,
         tokens: Mapping[str, str] = NO_TOKENS,
         key: str = "",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import MalformedKlines
-from klines.quality import Sifted, sift_closed
+from klines.checks import CheckedRows, check_closed_rows
 from market.http.client import json_of
 from market.http.errors import ErrorReply, FaultKind
 from market.venue import Offer, Price
@@ -80,7 +80,7 @@ def server_time_ms(body: bytes) -> int:
     return at_ms
 
 
-def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None = None) -> Sifted:
+def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None = None) -> CheckedRows:
     """Candles of the Exchange or of the Advanced Trade API, in any order.
 
     Args:
@@ -99,7 +99,7 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None =
     if last_ms is not None and rows and opened_ms.min() > last_ms:
         raise MalformedKlines(f"asked for candles up to {iso(last_ms)}, got only newer ones")
     cells = {name: column(rows, place) for place, name in enumerate(COLUMNS) if place}
-    return sift_closed(interval_ms, opened_ms, cells, now_ms)
+    return check_closed_rows(interval_ms, opened_ms, cells, now_ms)
 
 
 def ticker(body: bytes, *, name: str, clock: Clock) -> Price:

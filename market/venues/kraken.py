@@ -8,7 +8,7 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
-from klines.quality import Sifted, sift_closed
+from klines.checks import CheckedRows, check_closed_rows
 from market.http.client import json_of
 from market.http.errors import FaultKind, Refused, Unreached
 from market.venue import Offer, Price
@@ -75,7 +75,7 @@ class Kraken(RestVenue):
         return min(max(self._clock.now_ms(), at_s * SECOND_MS), (at_s + 1) * SECOND_MS - 1)
 
 
-def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
+def candles(body: bytes, *, interval_ms: int, now_ms: int) -> CheckedRows:
     """Read the candles of one pair.
 
     Args:
@@ -93,7 +93,7 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
     columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
     with np.errstate(over="ignore", invalid="ignore"):  # the checks below reject what is not finite
         columns |= {"quote_volume": np.where(volume == 0, 0.0, mean * volume), "trades": count}
-    return sift_closed(interval_ms, opened_ms, columns, now_ms)
+    return check_closed_rows(interval_ms, opened_ms, columns, now_ms)
 
 
 def last_trades(body: bytes, *, pairs: Sequence[str]) -> dict[str, float]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from core.clock import HOUR_MS, SECOND_MS
 from core.errors import MalformedKlines
-from klines.klines import Floats, Ints, Span
-from klines.quality import EARLIEST_MS, MOST_REFUSED, UNREADABLE_MS, Sifted, sift_closed
+from klines.checks import EARLIEST_MS, MOST_REFUSED, UNREADABLE_MS, CheckedRows, check_closed_rows
+from klines.klines import Floats, Ints
+from klines.spans import Span
 from market.venue import Price
 
 Row = dict[str, Any]
@@ -125,15 +126,15 @@ def rows_in(value: object, what: str) -> list[Row]:
     return rows
 
 
-def sifted_rows(interval_ms: int, rows: Sequence[Row], time: str, names: Mapping[str, str], now_ms: int) -> Sifted:
+def sifted_rows(interval_ms: int, rows: Sequence[Row], time: str, names: Mapping[str, str], now_ms: int) -> CheckedRows:
     """Check rows with names.
 
     Args:
         time: name of the open time.
         names: our column -> the venue's.
     Raises:
-        MalformedKlines: as ``sift``.
+        MalformedKlines: as ``check_rows``.
     """
     times = np.array([time_ms(row.get(time)) for row in rows], np.int64)
     columns = {ours: np.array([number(row.get(theirs)) for row in rows], np.float64) for ours, theirs in names.items()}
-    return sift_closed(interval_ms, times, columns, now_ms)
+    return check_closed_rows(interval_ms, times, columns, now_ms)

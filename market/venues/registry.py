@@ -9,7 +9,7 @@ from core.errors import ConfigError
 from core.http import is_loopback
 from core.settings import Market, Settings, urls_setting, where_set
 from core.topic import Topic
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venue import Venue
 from market.venues.atlas import Atlas
 from market.venues.binance.rest import Binance
@@ -59,7 +59,7 @@ def venue_from(
     name: str,
     settings: Settings,
     clock: Clock,
-    aside: Aside,
+    aside: Quarantine,
     *,
     topics: Iterable[Topic],
     timeout_s: float = 10.0,

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable
+from klines.checks import CheckedRows
 from klines.klines import PRICE_COLUMNS
-from klines.quality import Sifted
 from market.http.client import json_of
 from market.venue import Offer, Price
 from market.venues.base import Page, RestVenue, key_setting
@@ -70,7 +70,7 @@ class Tiingo(RestVenue):
         return self._ask("/tiingo/crypto/top", {"tickers": ",".join(names)}, partial(tops, names=names, now_ms=now_ms))
 
 
-def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> Sifted:
+def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> CheckedRows:
     """Read the bars of a ticker; an empty list means that Tiingo has none of that time.
 
     Raises:

@@ -14,10 +14,12 @@ import structlog
 
 from core.clock import DAY_MS, Clock, iso
 from core.errors import MalformedKlines
-from klines.klines import FLOW_COLUMNS, INTERVALS, Klines, interval_name, month_span
-from klines.quality import UNREADABLE_MS, Aside, Sifted, sift
+from klines.checks import UNREADABLE_MS, CheckedRows, check_rows
+from klines.klines import FLOW_COLUMNS, Klines
+from klines.spans import INTERVALS, interval_name, month_span
 from market.http.client import PROBATION_S, HostPool, json_of
 from market.http.errors import ErrorReply, FaultKind, Refused
+from market.quarantine import Quarantine
 from market.venue import Listing, Offer, Price
 from market.venues.base import Page, RestVenue
 from market.venues.binance.archive import check, read_archive
@@ -52,7 +54,7 @@ class Binance(RestVenue):
         *,
         timeout_s: float = 10.0,
         patience_s: float = 60.0,
-        aside: Aside | None = None,
+        aside: Quarantine | None = None,
         name: str = "binance",
     ) -> None:
         offer = Offer(
@@ -64,7 +66,9 @@ class Binance(RestVenue):
             ping="/api/v3/time",
             requests_a_minute=REQUESTS_A_MINUTE,
         )
-        super().__init__(rest_urls, clock, aside or Aside(), offer=offer, timeout_s=timeout_s, patience_s=patience_s)
+        super().__init__(
+            rest_urls, clock, aside or Quarantine(), offer=offer, timeout_s=timeout_s, patience_s=patience_s
+        )
         self._files = HostPool(
             [archive_url.rstrip("/")] if archive_url else self.hosts.urls,
             clock,
@@ -170,7 +174,7 @@ class Binance(RestVenue):
             raise
 
 
-def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int, few: int) -> Sifted:
+def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int, few: int) -> CheckedRows:
     """Check the rows of a page, and keep the klines that lie in ``[start_ms, end_ms)`` and have closed.
 
     Raises:
@@ -178,7 +182,7 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     """
     rows = whole_rows(json_of(body), _is_row, WIDTH, ROW_RULE, few)
     if not rows:
-        return Sifted(klines=Klines.empty(interval_ms))
+        return CheckedRows(klines=Klines.empty(interval_ms))
     lengths = {row[CLOSE_TIME] - row[OPEN_TIME] + 1 for row in rows if row[OPEN_TIME] != UNREADABLE_MS}
     if lengths and interval_ms not in lengths and lengths <= INTERVALS.keys():
         raise MalformedKlines(f"rows must be {interval_ms // 1000} s long, all are {min(lengths) // 1000} s or longer")
@@ -191,7 +195,7 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
         raise MalformedKlines(f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(newest_ms)}")
     cells = {name: column(rows, place) for name, place in PLACES.items()}
     # The running candle may seem not to have begun, where clocks differ: it is not a row of the future.
-    found = sift(interval_ms, times, cells, now_ms=now_ms + interval_ms, few=few)
+    found = check_rows(interval_ms, times, cells, now_ms=now_ms + interval_ms, few=few)
     # Only the newest rows can be unfinished: an old row with a close time to come is a slip of the venue.
     newest = sorted(rows, key=lambda row: int(row[OPEN_TIME]))[-2:]
     unfinished = [row[OPEN_TIME] // interval_ms * interval_ms for row in newest if row[CLOSE_TIME] >= now_ms]

@@ -27,7 +27,8 @@ from core.backoff import backoff
 from core.errors import MalformedKlines
 from core.http import USER_AGENT, is_loopback, one_line
 from core.seldom import Seldom
-from klines.klines import INTERVALS, Klines, interval_name
+from klines.klines import Klines
+from klines.spans import INTERVALS, interval_name
 from market.venue import MarketStream, StreamReader
 
 Series = tuple[str, int]  # symbol, interval_ms

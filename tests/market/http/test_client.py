@@ -14,8 +14,9 @@ from core.clock import HOUR_MS, SystemClock
 from core.errors import MalformedKlines, MarketUnavailable
 from market.http.client import PROBATION_MS, HostPool, json_of
 from market.http.errors import Blocked, Refused
-from tests.fakes import START_MS, FakeClock, free_port
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import Answer, Venue
 
 NOW_MS = START_MS
 PATH = "/anything"

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
+from klines.checks import CheckedRows
 from klines.klines import Klines
-from klines.quality import Aside, Sifted
+from market.quarantine import Quarantine
 from market.venues import atlas, coinbase, kraken, tiingo
 from market.venues.base import RestVenue
 from market.venues.binance import rest as binance
 from market.venues.parsing import time_ms
-from tests.fakes import FakeClock
-from tests.market.venue import Answer, Handler, rest_rows
+from tests.fakes.clock import FakeClock
+from tests.fakes.venue_server import Answer, Handler, rest_rows
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 Row = Any  # a list or an object
@@ -33,7 +34,7 @@ class Format:
     span: Callable[[dict[str, str]], tuple[int, int]]  # of a query: first and last open time
     places: dict[str, Any]  # of the open time and the prices in a row
     price: Callable[[object, int], str]  # a body with a price, and its time in ms if the venue names one
-    parse: Callable[[bytes, int], Sifted]  # of a body and now
+    parse: Callable[[bytes, int], CheckedRows]  # of a body and now
     parse_price: Callable[[bytes, int], float]
     second: float = 1.0  # of a time in a row
     newest_first: bool = False
@@ -132,7 +133,7 @@ IN_LISTS = {name: place for place, name in enumerate(("time", *NAMES))}
 IN_OBJECTS = {name: name for name in NAMES}
 
 
-def _binance(url: str, clock: Clock, aside: Aside, **waits: Any) -> RestVenue:
+def _binance(url: str, clock: Clock, aside: Quarantine, **waits: Any) -> RestVenue:
     return binance.Binance([url], "", clock, aside=aside, **waits)
 
 

@@ -10,11 +10,12 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines, WorkerError
 from klines.klines import Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.atlas import MOST_PAGES, Atlas, live, page
 from market.venues.parsing import time_ms
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Handler, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Handler, Venue
 from tests.market.venues.formats import KEY, atlas_line, atlas_page, atlas_rows
 
 NOW_MS = START_MS + 40 * DAY_MS
@@ -40,7 +41,7 @@ def serving(klines: Klines, page_rows: int = 10_000, *, host: str = "") -> Handl
 
 
 @pytest.fixture
-def atlas(venue: Venue, aside: Aside) -> Atlas:
+def atlas(venue: Venue, aside: Quarantine) -> Atlas:
     venue.handler = serving(WALK)
     return Atlas([venue.url], FakeClock(NOW_MS), aside, key=KEY)
 
@@ -122,7 +123,7 @@ def test_pages_without_end_end_in_an_error(
     assert len(venue.requests) == requests
 
 
-def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: Venue, atlas: Atlas, aside: Aside) -> None:
+def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: Venue, atlas: Atlas, aside: Quarantine) -> None:
     rows = atlas_rows(HOURS)[:24]
     rows[5]["count"] = 59
     rows[6]["count"] = 0

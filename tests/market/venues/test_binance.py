@@ -12,10 +12,12 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from core.http import USER_AGENT
 from klines.klines import Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue, assert_same, rest_rows
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue, rest_rows
+from tests.market.venue import assert_same
 
 NOW_MS = START_MS + 40 * DAY_MS
 WALK = random_walk_klines(3 * 1440)
@@ -37,7 +39,7 @@ def venue(venue: Venue) -> Venue:
 
 
 @pytest.fixture
-def binance(venue: Venue, clock: FakeClock, aside: Aside) -> Binance:
+def binance(venue: Venue, clock: FakeClock, aside: Quarantine) -> Binance:
     return Binance([venue.url], venue.url, clock, aside=aside)
 
 
@@ -132,7 +134,7 @@ def test_what_is_not_such_klines_is_refused(venue: Venue, binance: Binance, body
     ],
 )
 def test_one_row_that_is_not_a_kline_is_set_aside(
-    venue: Venue, binance: Binance, aside: Aside, body: str, says: str
+    venue: Venue, binance: Binance, aside: Quarantine, body: str, says: str
 ) -> None:
     venue.scripted = [Answer(body)]
     klines = five(binance)

@@ -10,10 +10,11 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from klines.klines import Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.coinbase import EMPTY_PAGES, PAGE_ROWS, Coinbase, candles
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Handler, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Handler, Venue
 from tests.market.venues.formats import coinbase_rows
 
 ROWS = 1000
@@ -36,7 +37,7 @@ def serving(klines: Klines) -> Handler:
 
 
 @pytest.fixture
-def client(venue: Venue, aside: Aside) -> Coinbase:
+def client(venue: Venue, aside: Quarantine) -> Coinbase:
     venue.handler = serving(WALK)
     return Coinbase([venue.url], FakeClock(NOW_MS), aside, patience_s=0)
 

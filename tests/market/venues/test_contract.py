@@ -14,10 +14,11 @@ from structlog.testing import capture_logs
 from core.clock import DAY_MS, MINUTE_MS, CorrectedClock
 from core.errors import ConfigError, KeyRefused, MalformedKlines, MarketUnavailable, UnknownSymbol, WorkerError
 from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.base import RestVenue, key_setting
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.venues.formats import FORMATS, KEY, Format
 
 WALK = random_walk_klines(300)
@@ -33,7 +34,7 @@ class Stand:
     form: Format
     venue: Venue
     clock: FakeClock
-    aside: Aside
+    aside: Quarantine
 
     def client(self, **options: Any) -> RestVenue:
         return self.form.client(self.venue.url, self.clock, self.aside, **options)
@@ -48,7 +49,7 @@ class Stand:
 
 
 @pytest.fixture(params=FORMATS, ids=lambda form: form.name)
-def stand(request: pytest.FixtureRequest, venue: Venue, aside: Aside) -> Stand:
+def stand(request: pytest.FixtureRequest, venue: Venue, aside: Quarantine) -> Stand:
     """Every venue in turn."""
     return Stand(form=request.param, venue=venue, clock=FakeClock(NOW_MS), aside=aside)
 

@@ -6,10 +6,12 @@ import pytest
 
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.kraken import ROWS, Kraken, candles, last_trades
-from tests.fakes import START_MS, FakeClock, free_port, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.venues.formats import kraken_rows, kraken_said
 
 WALK = random_walk_klines(1000)
@@ -33,7 +35,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def client(venue: Venue, clock: FakeClock, aside: Aside) -> Kraken:
+def client(venue: Venue, clock: FakeClock, aside: Quarantine) -> Kraken:
     venue.handler = handle
     return Kraken([venue.url], clock, aside)
 
@@ -92,7 +94,7 @@ def test_what_is_not_a_time_is_refused(venue: Venue, client: Kraken, at: object)
 
 
 def test_an_unknown_pair_counts_whatever_ails_the_other_host(venue: Venue, client: Kraken, clock: FakeClock) -> None:
-    half = Kraken([venue.url, f"http://127.0.0.1:{free_port()}"], clock, Aside())
+    half = Kraken([venue.url, f"http://127.0.0.1:{free_port()}"], clock, Quarantine())
     for kraken in (client, half):
         with pytest.raises(ConfigError, match=r"unknown symbol 'NOPEUSDT'.*Unknown asset pair"):
             kraken.prices(["NOPEUSDT"])
@@ -114,7 +116,7 @@ def test_a_busy_kraken_is_left_alone_and_asked_again(
 ) -> None:
     venue.handler = lambda path, query: kraken_said({}, error)
     with pytest.raises(MarketUnavailable, match=error) as caught:
-        Kraken([venue.url], clock, Aside(), patience_s=0).prices(["BTCUSDT"])
+        Kraken([venue.url], clock, Quarantine(), patience_s=0).prices(["BTCUSDT"])
     assert caught.value.retry_after_s == rest_s
     venue.handler = handle
     venue.scripted = [kraken_said({}, error)]

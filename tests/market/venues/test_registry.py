@@ -9,11 +9,12 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.settings import Market, load_settings
 from core.topic import Target, Topic
-from klines.quality import Aside
 from market.build import market_from
+from market.quarantine import Quarantine
 from market.venues.registry import VENUES, stream_from, venue_from
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Venue
 from tests.market.venues.formats import FORMATS, KEY
 
 NOW_MS = START_MS + 2 * DAY_MS
@@ -41,14 +42,14 @@ def test_every_venue_is_in_the_contract() -> None:
     ],
 )
 def test_hosts_come_from_the_settings_or_from_the_table(settings: dict[str, str], urls: tuple[str, ...]) -> None:
-    built = venue_from("kraken", load_settings(market="binance", **settings), FakeClock(), Aside(), topics=())
+    built = venue_from("kraken", load_settings(market="binance", **settings), FakeClock(), Quarantine(), topics=())
     assert built.hosts.urls == urls
 
 
 @pytest.mark.parametrize("settings", [{"tiingo_api_key": KEY}, {"venue_keys": f"atlas=x, tiingo={KEY}"}])
 def test_a_key_comes_from_the_settings_and_is_in_no_representation(settings: dict[str, str]) -> None:
     read = load_settings(market="binance", **settings)
-    built = venue_from("tiingo", read, FakeClock(), Aside(), topics=())
+    built = venue_from("tiingo", read, FakeClock(), Quarantine(), topics=())
     assert not built.offer.key_missing
     assert KEY not in repr(read)
     assert KEY not in repr(built)
@@ -96,14 +97,14 @@ def test_what_no_venue_can_be_built_from_is_refused_at_the_start(settings: dict[
 def test_hosts_that_do_not_fit_the_market_are_refused(market: str, rest: str, archive: str, says: str) -> None:
     settings = load_settings(market=Market(market), binance_rest_urls=rest, binance_archive_url=archive)
     with pytest.raises(ConfigError, match=says):
-        venue_from("binance", settings, FakeClock(), Aside(), topics=())
+        venue_from("binance", settings, FakeClock(), Quarantine(), topics=())
 
 
 @pytest.mark.parametrize("market", list(Market))
 def test_a_server_on_this_machine_serves_every_market(venue: Venue, market: Market) -> None:
     venue.add("ETHUSDT", random_walk_klines(1440))
     settings = load_settings(market=market, binance_rest_urls=f"{venue.url}/", binance_archive_url=f"{venue.url}/")
-    built = venue_from("binance", settings, FakeClock(NOW_MS), Aside(), topics=())
+    built = venue_from("binance", settings, FakeClock(NOW_MS), Quarantine(), topics=())
     assert len(built.klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + 5 * MINUTE_MS)) == 5
     assert built.archive("ETHUSDT", MINUTE_MS, START_MS) is not None
 

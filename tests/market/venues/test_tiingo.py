@@ -9,11 +9,12 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable
 from klines.klines import Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.parsing import time_ms
 from market.venues.tiingo import PAGE_ROWS, RUN_OUT_S, Tiingo, bars, tops
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.venues.formats import FORMATS, KEY, tiingo_page, tiingo_rows, tiingo_top
 
 NOW_MS = START_MS + 40 * DAY_MS
@@ -22,7 +23,7 @@ WALK = random_walk_klines(12_000)
 
 
 @pytest.fixture
-def tiingo(venue: Venue, aside: Aside) -> Tiingo:
+def tiingo(venue: Venue, aside: Quarantine) -> Tiingo:
     venue.handler = FORMAT.serving(WALK)
     return Tiingo([venue.url], FakeClock(NOW_MS), aside, key=KEY)
 
