@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from chain.rpc import STATUS, TIMEOUT_S, Block, ChainFault, Rpc, Status, Untold, headers_of, status_of, windows_of
+from core.backoff import backoff
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.seldom import Seldom
 
@@ -240,8 +241,8 @@ class Follower:
                 "/blockchain", {"minHeight": low, "maxHeight": top}, lambda result: self._page(result, low, top)
             )
         except ChainFault as fault:
-            self._fill_again_s = self._seconds() + min(2.0 ** min(self._fill_failures, 10), LONGEST_FILL_REST_S)
             self._fill_failures += 1
+            self._fill_again_s = self._seconds() + backoff(self._fill_failures, 1.0, LONGEST_FILL_REST_S)
             if count := self._seldom.due("chain_headers_missing"):
                 remedy = "nothing: the newest blocks are known without; asked again"
                 _log.info("chain_headers_missing", heights=[low, top], reason=str(fault), remedy=remedy, count=count)

@@ -8,14 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import orjson
-import requests
 import structlog
-import urllib3
 
+from core.backoff import backoff
 from core.clock import Clock
 from core.errors import WorkerError
+from core.http import NoReply, get, new_session, one_line, retry_after_s
 from core.seldom import Seldom
-from core.timed_http import one_line, open_answer, read_body, reason_of, retry_after_s, timed_session
 
 T = TypeVar("T")
 
@@ -75,8 +74,7 @@ class Rpc:
     Args:
         urls: best first, as a wallet writes them: ``tcp://`` and a missing scheme mean ``http://``.
         clock: for a Retry-After that is a date.
-        timeout_s: limit of the connection, of an answer's first byte and of the pause between two pieces of it; all of
-            it may take ``core.timed_http.TIMEOUTS`` times as long.
+        timeout_s: limit for the connection and for each read, as ``core.http.get`` has it.
         seconds: a clock that nobody sets.
     """
 
@@ -90,9 +88,9 @@ class Rpc:
     ) -> None:
         self._addresses = [_Address(_http_url(url)) for url in urls]
         self._clock = clock
-        self._timeout = (timeout_s, timeout_s)
+        self._timeout_s = timeout_s
         self._seconds = seconds
-        self._session = timed_session({})
+        self._session = new_session({})
         self._seldom = Seldom()
 
     def ask(self, path: str, params: Mapping[str, str | int], parse: Callable[[Any], T]) -> T:
@@ -131,9 +129,9 @@ class Rpc:
         return max(0.0, min((address.rests_until_s for address in self._addresses), default=0.0) - self._seconds())
 
     def _rest(self, address: "_Address", reason: str, asked_s: float | None) -> None:
-        rest_s = min(FIRST_REST_S * 2.0 ** min(address.failures, 10), LONGEST_REST_S)
-        rest_s = max(rest_s, min(asked_s or 0.0, LONGEST_ASKED_REST_S))
         address.failures += 1
+        rest_s = backoff(address.failures, FIRST_REST_S, LONGEST_REST_S)
+        rest_s = max(rest_s, min(asked_s or 0.0, LONGEST_ASKED_REST_S))
         address.fault, address.rests_until_s = reason, self._seconds() + rest_s
         address.doubted_until_s = self._seconds() + DOUBTED_S
         if len(self._addresses) > 1 and (count := self._seldom.due(address.host)):
@@ -148,20 +146,26 @@ class Rpc:
 
     def _result(self, address: "_Address", path: str, params: Mapping[str, str | int]) -> Any:
         try:
-            with open_answer(self._session, address.url + path, params, self._timeout) as response:
-                body = read_body(response, BODY_LIMIT_BYTES)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise ChainFault(reason_of(error)) from error
-        if response.status_code not in {200, 500}:  # CometBFT says 500 to whatever it cannot answer, and why
-            asked_s = retry_after_s(response.headers.get("Retry-After"), self._clock.now_ms())
-            raise ChainFault(f"HTTP {response.status_code} to {path}", asked_s)
+            reply = get(
+                self._session,
+                address.url + path,
+                params,
+                connect_s=self._timeout_s,
+                read_s=self._timeout_s,
+                limit_bytes=BODY_LIMIT_BYTES,
+            )
+        except NoReply as error:
+            raise ChainFault(str(error)) from error
+        if reply.status not in {200, 500}:  # CometBFT says 500 to whatever it cannot answer, and why
+            asked_s = retry_after_s(reply.retry_after, self._clock.now_ms())
+            raise ChainFault(f"HTTP {reply.status} to {path}", asked_s)
         try:
-            answer = orjson.loads(body)
+            answer = orjson.loads(reply.body)
         except orjson.JSONDecodeError as error:
-            raise ChainFault(f"{path} answered HTTP {response.status_code}, not JSON but {body[:60]!r}") from error
+            raise ChainFault(f"{path} answered HTTP {reply.status}, not JSON but {reply.body[:60]!r}") from error
         if refusal := answer.get("error"):
             raise Untold(one_line(f"{path}: {refusal.get('message')}: {refusal.get('data')}"))
-        if response.status_code == 500:
+        if reply.status == 500:
             raise ChainFault(f"HTTP 500 to {path}")
         return answer.get("result", answer)
 

@@ -20,8 +20,8 @@ from core.settings import Settings, settings_warnings
 from core.topic import Topic
 from inference.probe import look
 from klines.spans import INTERVALS_MS
-from market.build import venue_from
 from market.quarantine import Quarantine
+from market.venues.registry import venue_from
 from node.config_file import read_config
 from updater.service import LEAST_FREE_MB
 

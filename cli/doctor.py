@@ -11,15 +11,15 @@ from rich.table import Table
 from cli.screen import ROOMY, Column, table_of
 from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
-from core.settings import VENUES, Market, Settings
+from core.settings import Market, Settings
 from core.topic import Topic, split_symbol
 from klines.klines import Klines
-from market.build import venue_from
 from market.failover.level import level_ratio
 from market.http.client import HostState
 from market.listings import asked_pairs
 from market.quarantine import Quarantine
 from market.venue import Price, Venue
+from market.venues.registry import VENUES, venue_from
 
 TIMEOUT_S = 5.0
 MINUTES = 60  # of candles asked of each, to compare levels by
@@ -84,7 +84,7 @@ def _look(settings: Settings, name: str, symbol: str, topics: Sequence[Topic], c
     quote = offer.quote or split_symbol(symbol, token)[1]
     finding = replace(finding, quote=quote, budget=offer.requests_a_minute, key=key)
     if offer.key_missing:
-        return replace(finding, state=f"needs {offer.key}")
+        return replace(finding, state="needs VENUE_KEYS")
     try:
         finding = replace(finding, name=venue.name_of(symbol))
     except ConfigError as error:
@@ -128,7 +128,7 @@ def _compared(findings: Sequence[Finding], first: str) -> Iterator[Finding]:
 
 def _host(host: HostState) -> str:
     name = host.url.partition("//")[2]
-    how = "barred" if host.blocked_until_ms else "failed" if host.fault else "answers" if host.asked else "not asked"
+    how = "barred" if host.is_barred else "failed" if host.fault else "answers" if host.asked else "not asked"
     return f"{name} {how}"
 
 

@@ -427,11 +427,13 @@ def doctor(
     """What is well and what is not, asked now; exit 1 when something is wrong."""
     from cli.checks import Check, Subject, all_checks, checks_table, verdict  # noqa: PLC0415
     from cli.doctor import examine, reasons, report_of, unserved, venues_table  # noqa: PLC0415
+    from market.venues.registry import check_names  # noqa: PLC0415
 
     console, clock = screen(), SystemClock()
     checks: list[Check] = []
     try:
         settings = settings_from(config=config, data_dir=data_dir)
+        check_names(settings)
     except ConfigError as error:
         if market or symbol:
             raise

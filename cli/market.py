@@ -43,6 +43,9 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     Raises:
         ConfigError: there is nothing to replay in the folder.
     """
+    from market.venues.registry import check_names  # noqa: PLC0415  (the line that refuses a second run is not to wait)
+
+    check_names(settings)
     wanted = said_market(settings)
     if wanted is Market.BINANCE:
         return MarketChoice(
@@ -52,12 +55,12 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
         return MarketChoice(
             market=Market.SIMULATED, sentence=f"market: SIMULATED (MARKET=simulated); {_prices(replay)}"
         )
-    from market.build import market_from  # noqa: PLC0415  (the line that refuses a second run is not to wait for it)
+    from market.build import market_from  # noqa: PLC0415  (as above)
 
     real = settings.model_copy(update={"market": Market.BINANCE})
     venues = market_from(real, SystemClock(), topics=()).venues  # asked whether they answer, and for no symbol
     pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
-    asked = {pool.submit(venue.hosts.answers, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
+    asked = {pool.submit(venue.hosts.ping, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
     pool.shutdown(wait=False)
     reasons = []
     for answered in as_completed(asked):

@@ -1,6 +1,6 @@
-"""Reads ``.env`` as strictly as config.json is read: a line that is odd or names no setting is told with its number.
+"""Reads ``.env`` as strictly as config.json: a malformed line, or a name that is not a setting, is an error by number.
 
-Values are never shown, nor is text that may be one: keys are in this file.
+No message shows a value, or text that may be a value: keys are in this file.
 """
 
 import difflib
@@ -42,13 +42,12 @@ DOCKER_NAMES = frozenset(
         "UPDATER_MEMORY",
     }
 )
-# Of the compose client, the engine and the build, of proxies, and of Python and the system: theirs to read, and more of
-# them than can be listed.
+# Names that compose, the engine, the build, proxies, Python and the system read: more than can be listed.
 FOREIGN = re.compile(
     r"(COMPOSE|DOCKER|BUILDKIT|BUILDX)_\w+|(?i:(HTTP|HTTPS|FTP|ALL|NO)_PROXY)"
     r"|PYTHON[A-Z]+|NO_COLOR|FORCE_COLOR|TZ|LANG|LC_[A-Z]+|SOURCE_DATE_EPOCH"
 )
-# Of those, what the documentation of the compose client names: what is nearly one of them is misspelt.
+# The names that the documentation of compose lists: a name that is nearly one of them is misspelt.
 COMPOSE_NAMES = frozenset(
     {
         "COMPOSE_ANSI",
@@ -70,7 +69,10 @@ COMPOSE_NAMES = frozenset(
         "COMPOSE_STATUS_STDOUT",
     }
 )
-RETIRED: Mapping[str, str] = {}  # names that earlier releases read, and what to set instead; they warn and do nothing
+# Names that earlier releases read, and what to do now; they warn and do nothing.
+RETIRED: Mapping[str, str] = dict.fromkeys(
+    ("COINGECKO_REST_URLS", "COINGECKO_API_KEY"), "CoinGecko is no longer a venue: remove the line"
+)
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _BINDING = re.compile(r"\s*(?:export[^\S\r\n]+)?[A-Za-z_]\w*[^\S\r\n]*=", re.ASCII)
@@ -86,12 +88,12 @@ class EnvLine:
 
 
 def read_env_file(path: Path, settings: Collection[str]) -> dict[str, EnvLine]:
-    """Names and values of the file, of which only those of ``settings`` are ours; nothing where there is no file.
+    """Read names and values of the file; nothing if there is no file.
 
     Args:
         settings: the names of our settings, in upper case.
     Raises:
-        ConfigError: it cannot be read, or what is wrong, in a line each with its number.
+        ConfigError: the file cannot be read; or a text line for each wrong line, with its number.
     """
     found, faults = look_through(path, settings)
     if faults:
@@ -100,7 +102,7 @@ def read_env_file(path: Path, settings: Collection[str]) -> dict[str, EnvLine]:
 
 
 def look_through(path: Path, settings: Collection[str]) -> tuple[dict[str, EnvLine], dict[int, str]]:
-    """What ``read_env_file`` reads of the lines that are right, and what is wrong with the others, by their number.
+    """Read the right lines as ``read_env_file`` does, and by line number what is wrong with the others.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -138,7 +140,7 @@ def _check(
 
 
 def nearest(name: str, known: Collection[str], cutoff: float = 0.8) -> str | None:
-    """The known name that was probably meant; None where none is near.
+    """Return the known name that was probably meant, or None.
 
     Args:
         cutoff: least likeness, by difflib's ratio.
@@ -148,7 +150,7 @@ def nearest(name: str, known: Collection[str], cutoff: float = 0.8) -> str | Non
 
 
 def _text(path: Path) -> str:
-    """The file's text; empty where there is none."""
+    """Return the file's text; empty if there is no file."""
     if path.is_dir():
         raise ConfigError(
             f"{path} is a folder, and must be a file of NAME=VALUE lines; rmdir {path} and cp .env.example {path}"
@@ -178,7 +180,7 @@ def _text(path: Path) -> str:
 
 
 def _of(binding: Binding, path: Path, number: int) -> tuple[str, str]:
-    """Name and value of a line that is as it must be."""
+    """Return name and value of a line, or raise ConfigError for a malformed line."""
     text = binding.original.string.strip()
     if not _BINDING.match(text):
         _refuse(path, number, f"{_shown(text)} is no NAME=VALUE; put a # before it if it is a remark")
@@ -202,7 +204,7 @@ def _is_single_quoted(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    """What a line begins with, as far as it can be no key and no mnemonic."""
+    """Return the first word of a line if it cannot be a key or a mnemonic."""
     first, *more = re.split(r"[\s=:]+", text, maxsplit=3)
     harmless = re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|[^\W\d]+(_[^\W\d]+)*", first)
     if harmless and len(first) <= _LONGEST_SHOWN and (len(more) < 3 or "_" in first):

@@ -3,6 +3,7 @@
 WorkerError
 +- ConfigError           the file or the environment is wrong: do not start
 |  +- UnknownSymbol      a venue does not trade the pair: another venue may
+|  +- KeyRefused         a venue does not serve this key: set another key; the other venues serve meanwhile
 +- MarketUnavailable     ask again later (``retry_after_s``); the only one that is retried
 +- MalformedKlines       the venue answered, but not with klines: keep the last good data
 +- StaleKlines           the market in memory is older than allowed: answer 503, not an old number
@@ -13,26 +14,30 @@ WorkerError
 
 
 class WorkerError(Exception):
-    """Any failure this project names. Its text is one line that says what was wrong and what to do."""
+    """Any failure this project names. The text is one line that says what was wrong and what to do."""
 
 
 class ConfigError(WorkerError):
     """A file or a setting is wrong; the process must not start."""
 
 
-SYMBOL_SETTING = "parameters.Symbol of this worker in config.json"  # what names a symbol, unless a command line does
+SYMBOL_SETTING = "parameters.Symbol of this worker in config.json"  # for messages about a symbol
 
 
 class UnknownSymbol(ConfigError):
     """A venue does not trade the pair that the configuration names."""
 
 
+class KeyRefused(ConfigError):
+    """A venue has no key, does not accept the key, or does not serve the data to it."""
+
+
 class MarketUnavailable(WorkerError):
-    """The venue could not be asked or refused; asking again later may help.
+    """A venue could not be asked, or it refused; asking again later may help.
 
     Args:
         message: what happened, with the host.
-        retry_after_s: how long the venue wants to be left alone, in seconds; None when it did not say.
+        retry_after_s: seconds that the venue wants to be left alone; None if the venue named no time.
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
@@ -45,7 +50,7 @@ class MalformedKlines(WorkerError):
 
 
 class StaleKlines(WorkerError):
-    """The newest kline or anchor price is older than the settings allow, or there is none yet."""
+    """The newest kline or anchor price is older than the settings allow, or not there yet."""
 
 
 class IncompatibleModel(WorkerError):

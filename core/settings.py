@@ -24,8 +24,8 @@ from core.errors import ConfigError
 from core.logs import LogFormat
 
 ENV_FILE = Path(".env")
-LONGEST_WAIT_S = 120.0  # after the base, that an answer is held for its worth
-AUTO_WAIT = "auto"  # of ANSWER_WAIT: as long as the window allows
+LONGEST_WAIT_S = 120.0  # most seconds after the base that an answer may be held
+AUTO_WAIT = "auto"  # value of ANSWER_WAIT: as long as the window allows
 
 
 class Market(StrEnum):
@@ -36,16 +36,13 @@ class Market(StrEnum):
     AUTO = "auto"  # birnn run alone: Binance if it answers within three seconds
 
 
-VENUES = ("binance", "binanceus", "coinbase", "kraken", "coingecko", "tiingo", "atlas")
-
-
 def urls_setting(venue: str) -> str:
     """The setting that has the REST hosts of a venue.
 
-    >>> urls_setting("kraken"), urls_setting("binanceus")
-    ('KRAKEN_REST_URLS', 'BINANCE_US_REST_URLS')
+    >>> urls_setting("binance"), urls_setting("kraken")
+    ('BINANCE_REST_URLS', 'VENUE_URLS')
     """
-    return {"binanceus": "BINANCE_US"}.get(venue, venue.upper()) + "_REST_URLS"
+    return "BINANCE_REST_URLS" if venue == "binance" else "VENUE_URLS"
 
 
 class BaseRule(StrEnum):
@@ -56,7 +53,7 @@ class BaseRule(StrEnum):
 
 
 class Objective(StrEnum):
-    """What an answer is made for."""
+    """The score that answers are made for."""
 
     AUTO = "auto"  # admission on a testnet; loss elsewhere, on a mainnet stretched where that still beats naive
     LOSS = "loss"  # the least expected loss
@@ -64,18 +61,18 @@ class Objective(StrEnum):
 
 
 class NoModelPolicy(StrEnum):
-    """What a topic without a usable champion answers while the market is fresh."""
+    """The answer of a topic without a usable champion while the market is fresh."""
 
-    PERSISTENCE = "persistence"  # the naive forecast, and says so
+    PERSISTENCE = "persistence"  # the naive forecast, marked as such
     REFUSE = "refuse"  # 503
 
 
 def _urls(text: str) -> str:
-    for url in text.split(","):
+    for url in text.split(",") if text else ():
         try:
             parts = urlsplit(url.strip())
             fit = parts.scheme in {"http", "https", "ws", "wss"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a port that is none
+        except ValueError:  # the port is not a number
             fit = False
         if not fit or re.search(r"\s", url.strip()):
             raise ValueError(f"each URL must be http(s):// or ws(s):// with a host, was {url.strip()!r}")
@@ -83,11 +80,11 @@ def _urls(text: str) -> str:
 
 
 def _at_home(path: Path) -> Path:
-    """With ``~`` and ``~NAME`` in the place of which a shell would have put a home, had it seen them."""
+    """Replace ``~`` and ``~NAME`` by the home, as a shell does."""
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{path.parts[0]} is the home of nobody here; write the whole path") from error
+        raise ValueError(f"there is no home {path.parts[0]} here; write the whole path") from error
 
 
 def _files(text: str) -> str:
@@ -98,7 +95,7 @@ def _files(text: str) -> str:
 
 
 def _database(url: str) -> str:
-    """An SQLite file may be named by its home as well."""
+    """Replace ``~`` in the path of an SQLite file."""
     scheme, slashes, path = url.partition(":///")
     return f"{scheme}{slashes}{_at_home(Path(path))}" if slashes and path.startswith("~") else url
 
@@ -108,17 +105,17 @@ def _rpc_urls(text: str) -> str:
 
 
 def _wait(text: str) -> str:
-    """A wait as it is written: ``auto``, or seconds after the base."""
+    """Check a wait: ``auto``, or seconds after the base."""
     if text != AUTO_WAIT:
         wait_s(text)
     return text
 
 
 def wait_s(text: str) -> float:
-    """The seconds that a wait names.
+    """Read the seconds of a wait.
 
     Raises:
-        ValueError: it is not a number from 0 to LONGEST_WAIT_S.
+        ValueError: not a number from 0 to LONGEST_WAIT_S.
 
     >>> wait_s("45")
     45.0
@@ -138,21 +135,47 @@ def _lower(given: object) -> object:
 
 def _venues(text: str) -> str:
     names = [name.strip() for name in text.split(",")]
-    if not all(name in VENUES for name in names) or len(set(names)) < len(names):
-        raise ValueError(f"each of {', '.join(VENUES)} at most once, comma-separated, the first one first")
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError("each venue at most once, comma-separated, the best one first")
     return ",".join(names)
 
 
-def _truth(text: str) -> str:
-    if text and text not in VENUES:
-        raise ValueError(f"one of {', '.join(VENUES)}, or nothing")
+def _of_venues(text: str) -> dict[str, list[str]]:
+    """Read ``NAME=VALUE,NAME=VALUE``; a name that is repeated has several values, in order.
+
+    Raises:
+        ValueError: a part has another form.
+
+    >>> _of_venues("kraken=https://a,coinbase=https://c, kraken=https://b")
+    {'kraken': ['https://a', 'https://b'], 'coinbase': ['https://c']}
+    """
+    found: dict[str, list[str]] = {}
+    for part in text.split(",") if text else ():
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not (name and equals and value) or not re.fullmatch(r"[a-z0-9]+", name.lower()):
+            raise ValueError("each part, between commas, must be VENUE=VALUE, such as kraken=...")
+        found.setdefault(name.lower(), []).append(value)
+    return found
+
+
+def _venue_urls(text: str) -> str:
+    for urls in _of_venues(text).values():
+        _urls(",".join(urls))
     return text
+
+
+def _venue_keys(secret: SecretStr) -> SecretStr:
+    for venue, keys in _of_venues(secret.get_secret_value()).items():
+        if len(keys) > 1:
+            raise ValueError(f"a venue has one key, {venue} has {len(keys)}; a key has no comma")
+    return secret
 
 
 AnyCase = BeforeValidator(_lower)  # for settings whose values are words
 Venues = Annotated[str, AnyCase, AfterValidator(_venues)]
-TruthVenue = Annotated[str, AnyCase, AfterValidator(_truth)]
 Urls = Annotated[str, AfterValidator(_urls)]
+VenueUrls = Annotated[str, AfterValidator(_venue_urls)]
+VenueKeys = Annotated[SecretStr, AfterValidator(_venue_keys)]
 RpcUrls = Annotated[str, AnyCase, AfterValidator(_rpc_urls)]
 Wait = Annotated[str, AnyCase, AfterValidator(_wait)]
 Files = Annotated[str, AfterValidator(_files)]
@@ -164,22 +187,23 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
 
     config_file: Files = "config.json"
-    node_version: str = ""  # of the official node that reads the files; empty: told by their keys
+    node_version: str = ""  # of the official node that reads the files; empty: read from their keys
     data_dir: Annotated[Path, AfterValidator(_at_home)] = Path("data")
     market: Annotated[Market, AnyCase] = Market.BINANCE
-    # All of one market: api.binance.us is another one with thin candles of its own, and is not among them.
+    # Hosts of one market: api.binance.us is another market, with thin candles of its own.
     binance_rest_urls: Urls = "https://api.binance.com,https://api1.binance.com,https://data-api.binance.vision"
     binance_ws_urls: Urls = "wss://stream.binance.com:9443,wss://data-stream.binance.vision"
     binance_archive_url: Urls = "https://data.binance.vision"
     market_venues: Venues = "binance,coinbase,kraken"
-    truth_venue: TruthVenue = ""
-    binance_us_rest_urls: Urls = "https://api.binance.us"
-    coinbase_rest_urls: Urls = "https://api.exchange.coinbase.com"
-    kraken_rest_urls: Urls = "https://api.kraken.com"
-    coingecko_rest_urls: Urls = "https://api.coingecko.com"
-    tiingo_rest_urls: Urls = "https://api.tiingo.com"
-    atlas_rest_urls: Urls = "https://forge-data.allora.run"
-    coingecko_api_key: SecretStr = SecretStr("")
+    truth_venue: Annotated[str, AnyCase] = ""
+    venue_urls: VenueUrls = ""  # of venues other than binance, where the registry's default does not serve
+    venue_keys: VenueKeys = SecretStr("")
+    # Names of earlier releases, still read; see REPLACED.
+    binance_us_rest_urls: Urls = ""
+    coinbase_rest_urls: Urls = ""
+    kraken_rest_urls: Urls = ""
+    tiingo_rest_urls: Urls = ""
+    atlas_rest_urls: Urls = ""
     tiingo_api_key: SecretStr = SecretStr("")
     atlas_api_key: SecretStr = SecretStr("")
     host: str = "127.0.0.1"
@@ -210,8 +234,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line, environment, ``.env``: pydantic's own reader passes over what it does not understand."""
-        lines, _ = look_through(ENV_FILE, setting_names())  # load_settings tells what is wrong with the others
+        """Command line, environment, ``.env``. pydantic's own reader ignores lines that it does not understand."""
+        lines, _ = look_through(ENV_FILE, setting_names())  # load_settings reports the wrong lines
         ours = {name.lower(): lines[name].value for name in setting_names() if name in lines and lines[name].value}
         return init_settings, env_settings, InitSettingsSource(settings_cls, ours)
 
@@ -221,29 +245,43 @@ class Settings(BaseSettings):
         return tuple(Path(name.strip()) for name in self.config_file.split(","))
 
     @property
+    def venues_set(self) -> dict[str, tuple[str, ...]]:
+        """Setting -> the venues that it names, for those that are set."""
+        return {
+            "MARKET_VENUES": self.venues,
+            "TRUTH_VENUE": tuple(filter(None, [self.truth_venue])),
+            "VENUE_URLS": tuple(_of_venues(self.venue_urls)),
+            "VENUE_KEYS": tuple(_of_venues(self.venue_keys.get_secret_value())),
+        }
+
+    @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port that inference listens on; None where any free port will do."""
+        """Host and port that inference listens on; None if any free port will do."""
         return (self.host, self.port) if self.port else None
 
     @property
     def venues(self) -> tuple[str, ...]:
-        """Whom prices and candles are asked of, best first."""
+        """The venues that are asked for prices and candles, best first."""
         return tuple(name.strip() for name in self.market_venues.split(","))
 
     def urls_of(self, venue: str) -> tuple[str, ...]:
-        """REST hosts of a venue in the order they are tried, without a trailing slash."""
-        urls = str(getattr(self, urls_setting(venue).lower()))
-        return tuple(url.strip().rstrip("/") for url in urls.split(","))
+        """REST hosts of a venue in the order they are tried, without a trailing slash; empty if none is set."""
+        if venue != "binance" and (urls := _of_venues(self.venue_urls).get(venue)):
+            return _split_urls(",".join(urls))
+        name = {"binanceus": "binance_us"}.get(venue, venue)
+        return _split_urls(getattr(self, f"{name}_rest_urls", ""))
 
     def key_of(self, venue: str) -> str:
-        """A venue's key; empty where there is none."""
+        """A venue's key; empty if none is set."""
+        if keys := _of_venues(self.venue_keys.get_secret_value()).get(venue):
+            return keys[0]
         key = getattr(self, f"{venue}_api_key", None)
         return key.get_secret_value().strip() if isinstance(key, SecretStr) else ""
 
     @property
     def ws_urls(self) -> tuple[str, ...]:
-        """Binance stream hosts, likewise."""
-        return tuple(url.strip().rstrip("/") for url in self.binance_ws_urls.split(","))
+        """Binance stream hosts in the order they are tried, without a trailing slash."""
+        return _split_urls(self.binance_ws_urls)
 
     @property
     def klines_dir(self) -> Path:
@@ -256,19 +294,23 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'ledger.sqlite3'}"
 
 
+def _split_urls(text: str) -> tuple[str, ...]:
+    return tuple(url.strip().rstrip("/") for url in text.split(",")) if text else ()
+
+
 def setting_names() -> tuple[str, ...]:
     """The names as environment and ``.env`` write them."""
     return tuple(name.upper() for name in Settings.model_fields)
 
 
 def load_settings(**overrides: object) -> Settings:
-    """The settings of this process.
+    """Load the settings of this process.
 
     Args:
         overrides: field values that win over the environment (command line flags).
     Raises:
-        ConfigError: names each variable, its value, where it is set and what it must be: a line each, those of
-            ``.env`` last and in its order.
+        ConfigError: a line for each wrong setting: name, value, where it is set and what it must be; the lines of
+            ``.env`` come last, in their order.
     """
     lines, of_lines = look_through(ENV_FILE, setting_names())
     others: list[str] = []
@@ -277,7 +319,7 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         for one in error.errors():
             name = str(one["loc"][0]).upper()
-            value = _without_secrets(repr(one.get("input")))
+            value = "(not shown)" if name.endswith(("_KEY", "_KEYS")) else _without_secrets(repr(one.get("input")))
             said = f"{name}={value}: {in_words(_without_secrets(one['msg']))}; see .env.example"
             if where := _where(name, overrides):
                 others.append(f"{where}: {said}")
@@ -289,7 +331,7 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def in_words(said: str) -> str:
-    """What pydantic says of a value, without its own words.
+    """Write pydantic's message about a value in plain words.
 
     >>> in_words("Input should be a valid integer, unable to parse string as an integer")
     'it must be a whole number'
@@ -305,7 +347,7 @@ def in_words(said: str) -> str:
 
 
 def _where(name: str, overrides: Mapping[str, object]) -> str:
-    """Where a setting is set; empty for ``.env``."""
+    """Name the place where a setting is set; empty for ``.env``."""
     if name.lower() in overrides:
         return "command line"
     if any(value for variable, value in os.environ.items() if variable.upper() == name):
@@ -313,31 +355,47 @@ def _where(name: str, overrides: Mapping[str, object]) -> str:
     return ""
 
 
+def where_set(name: str) -> str:
+    """Where a setting is set, for messages: the environment, a line of ``.env``, or elsewhere."""
+    lines, _ = look_through(ENV_FILE, setting_names())
+    return _where(name, {}) or (f"{ENV_FILE} line {lines[name].number}" if name in lines else "settings")
+
+
 def _without_secrets(text: str) -> str:
-    """Without what a URL has before its @ and after its question mark."""
+    """Hide the part of a URL before its @ and after its question mark."""
     return re.sub(r"\?[^\s,'\"]+", "?...", re.sub(r"//[^/\s,'\"]*@", "//...@", text))
 
 
+# Names of earlier releases that still work, and what replaces them.
+REPLACED = {
+    **{
+        f"{name}_REST_URLS": f"write {name.replace('_', '').lower()}=URL in VENUE_URLS, which replaces it"
+        for name in ("BINANCE_US", "COINBASE", "KRAKEN", "TIINGO", "ATLAS")
+    },
+    **{f"{name}_API_KEY": f"write {name.lower()}=KEY in VENUE_KEYS, which replaces it" for name in ("TIINGO", "ATLAS")},
+}
 # Names that other programs use as well, or names like them.
 _COMMON = {"CONFIG_FILE", "DATA_DIR", "MARKET", "HOST", "PORT", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT", "SEED"}
 
 
 def settings_warnings() -> list[str]:
-    """What is set and does nothing: retired names, and names of the environment that are nearly ours.
+    """Warn of names that are set and retired, replaced, or (in the environment) nearly the name of a setting.
 
-    The environment is everybody's, so only names like those that nobody else uses are told. The same in ``.env`` is
-    an error.
+    Other programs share the environment, so a name there is compared with those that only this project uses. In
+    ``.env`` a name that is nearly a setting is an error.
 
     Raises:
         ConfigError: ``.env`` is wrong.
     """
     names = setting_names()
     lines = read_env_file(ENV_FILE, names)
-    retired = [(f"{ENV_FILE} line {lines[name].number}", name) for name in lines if name in RETIRED]
-    retired += [("environment", name) for name in os.environ if name in RETIRED]
+    found = [(f"{ENV_FILE} line {line.number}", name) for name, line in lines.items() if line.value or name in RETIRED]
+    found += [("environment", name) for name, value in os.environ.items() if value]
     ours = [name for name in names if name not in _COMMON and not name.endswith("_KEY")]
     others = [name for name in os.environ if name.upper() not in names]
     near = {name: meant for name in others if (meant := nearest(name, ours, cutoff=0.93))}
-    return [f"{where}: {name} is not read any more; {RETIRED[name]}" for where, name in retired] + [
-        f"environment: {name} is no setting and does nothing; did you mean {meant}?" for name, meant in near.items()
+    return [
+        *(f"{where}: {name} is not read any more; {RETIRED[name]}" for where, name in found if name in RETIRED),
+        *(f"{where}: {name} is still read; {REPLACED[name]}" for where, name in found if name in REPLACED),
+        *(f"environment: {name} is no setting and does nothing; did you mean {meant}?" for name, meant in near.items()),
     ]

@@ -33,13 +33,13 @@ from inference.topic_state import Limits
 from inference.waits import Waits
 from ledger.answer_log import Ledger
 from ledger.background_writer import Drain
-from market.build import market_from, venue_from
+from market.build import market_from
 from market.failover.failover import Failover
 from market.listings import Listings
 from market.live.live_market import LiveMarket
 from market.live.truth_ratio import TruthFeed
 from market.store.warm_start import read_tail
-from market.venues.binance.stream import stream_from
+from market.venues.registry import stream_from, venue_from
 from model.registry.versions import Registry
 from node.config_file import Config, read_config
 from node.rules import starts_in_turn, takes_held_answers

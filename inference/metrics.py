@@ -265,7 +265,7 @@ def _of_venues(venues: Failover) -> Iterable[Metric]:
     asked = GaugeMetricFamily("birnn_venue_asked", "Requests within the last minute", labels=["venue"])
     most = GaugeMetricFamily("birnn_venue_budget", "Requests that it is asked in a minute at most", labels=["venue"])
     for venue in venues.venues:
-        asked.add_metric([venue.offer.name], venue.hosts.asked_last_minute)
+        asked.add_metric([venue.offer.name], venue.hosts.limits.asked_last_minute)
         most.add_metric([venue.offer.name], venue.offer.requests_a_minute)
     refused = CounterMetricFamily("birnn_rows_refused", "Candles not believed", labels=["venue", "symbol", "reason"])
     for labels, count in sorted(venues.aside.counts.items()):

@@ -3,67 +3,26 @@
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 
 from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError, WorkerError
 from core.files import replace_json
-from core.settings import Market, Settings, urls_setting
-from core.timed_http import is_loopback
+from core.http import is_loopback
+from core.settings import Market, Settings
 from core.topic import Topic
 from klines.spans import INTERVALS_MS, Span, interval_name, joined
 from market.failover.failover import Failover, Standing
 from market.quarantine import Quarantine
 from market.venue import Venue
-from market.venues.atlas import Atlas
-from market.venues.binance.rest import Binance
-from market.venues.coinbase import Coinbase
-from market.venues.coingecko import CoinGecko
-from market.venues.kraken import Kraken
-from market.venues.tiingo import Tiingo
+from market.venues.registry import check_names, urls_of, venue_from
 
 log = structlog.get_logger()
-
-
-def venue_from(
-    name: str,
-    settings: Settings,
-    clock: Clock,
-    aside: Quarantine,
-    *,
-    topics: Iterable[Topic],
-    timeout_s: float = 10.0,
-    patience_s: float = 60.0,
-) -> Venue:
-    """One venue.
-
-    Args:
-        topics: what the symbols that it is asked for are pairs of, as far as somebody knows.
-    Raises:
-        ConfigError: a URL is not http(s), or MARKET is simulated and a URL is not this machine's.
-    """
-    urls = settings.urls_of(name)
-    archive = settings.binance_archive_url.strip() if name == "binance" else ""
-    named = {urls_setting(name): urls, "BINANCE_ARCHIVE_URL": (archive,) if archive else ()}
-    _check(named, settings)
-    waits = {"timeout_s": timeout_s, "patience_s": patience_s}
-    if name in {"binance", "binanceus"}:
-        return Binance(urls, archive, clock, aside=aside, name=name, **waits)
-    tokens = {topic.symbol: topic.token for topic in topics}
-    if name in KEYLESS:
-        return KEYLESS[name](urls, clock, aside, tokens=tokens, **waits)
-    return KEYED[name](urls, clock, aside, tokens=tokens, key=settings.key_of(name), **waits)
-
-
-KEYLESS: Mapping[str, Callable[..., Venue]] = {"coinbase": Coinbase, "kraken": Kraken}
-KEYED: Mapping[str, Callable[..., Venue]] = {"coingecko": CoinGecko, "tiingo": Tiingo, "atlas": Atlas}
 
 
 def market_from(
@@ -86,9 +45,10 @@ def market_from(
     Raises:
         ConfigError: as ``venue_from``; also when none of them can tell minutes, or each one that can lacks its key.
     """
+    check_names(settings)
     names = settings.venues
     if settings.market is Market.SIMULATED:
-        names = tuple(name for name in names if all(map(is_loopback, settings.urls_of(name)))) or names[:1]
+        names = tuple(name for name in names if all(map(is_loopback, urls_of(name, settings)))) or names[:1]
     aside = Quarantine(settings.klines_dir)
     topics, waits = tuple(topics), {"timeout_s": timeout_s, "patience_s": patience_s}
     venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
@@ -182,14 +142,3 @@ def _read_standing(folder: Path, failover: Failover) -> None:
         return
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("venues_file_skipped", file=str(path), why=repr(error), remedy="levels are told anew")
-
-
-def _check(urls: Mapping[str, tuple[str, ...]], settings: Settings) -> None:
-    for name, url in chain.from_iterable(((name, url) for url in group) for name, group in urls.items()):
-        if urlsplit(url).scheme not in {"http", "https"}:
-            raise ConfigError(f"{name} must begin with http:// or https://, was {url!r}")
-        if settings.market is Market.SIMULATED and not is_loopback(url):
-            raise ConfigError(
-                f"MARKET=simulated needs {name} on this machine, was {url!r}: start `python -m exchange` and "
-                "set BINANCE_REST_URLS and BINANCE_ARCHIVE_URL to the URL it prints"
-            )

@@ -1,7 +1,7 @@
-"""Whether the venues list the pairs that topics are answered from: asked at a start, off the path of any answer.
+"""Checks at a start, off the path of any answer, that the venues list the pairs which topics are answered from.
 
-A venue whose own list has the symbol as another pair contradicts it, and its topics are not answered from then on. That
-no venue lists a symbol, or trades it now, is a doubt: answers go on while there are fresh prices.
+A venue whose own list has the symbol as another pair contradicts the symbol, and its topics are not answered from then
+on. A symbol that no venue lists, or trades now, is in doubt: answers go on while there are fresh prices.
 """
 
 import threading
@@ -10,22 +10,23 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
+from core.backoff import backoff
 from core.errors import MarketUnavailable, UnknownSymbol, WorkerError
 from core.topic import DOLLARS, Topic, bases_of
 from market.venue import Listing, Venue
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0  # before venues that could not be asked are asked again
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0  # until venues that could not be asked are asked again
 
 log = structlog.get_logger()
 
 
 class Pair:
-    """A symbol that answers for a token, and what the venues' own lists say of it. Asked by one thread at a time.
+    """A symbol that answers for a token, and what the venues' own lists say of the symbol. For one thread at a time.
 
     Attributes:
-        contradiction: which venue lists the symbol as a pair of something else or in something else than a dollar;
-            empty while none does. It stays.
-        asked_of_all: every venue that could contradict has been heard.
+        contradiction: the venue that lists the symbol as a pair of another asset or not in a dollar, and how; empty
+            while no venue does. It stays.
+        asked_of_all: True if every venue that could contradict has answered.
     """
 
     def __init__(self, symbol: str, token: str) -> None:
@@ -33,31 +34,31 @@ class Pair:
         self.token = token
         self.contradiction = ""
         self.asked_of_all = False
-        self._said: dict[str, str] = {}  # by venue: why it does not vouch for the pair; empty where it does
+        self._faults: dict[str, str] = {}  # by venue that answered: why it does not trade the pair; empty if it does
         self._unasked: list[str] = []
 
     @property
     def doubt(self) -> str:
-        """Why its topics may never be answered; empty where a venue lists the pair, or none could be asked."""
-        if not self._said or "" in self._said.values():
+        """Why the symbol's topics may never be answered; empty if a venue trades the pair, or none could be asked."""
+        if not self._faults or "" in self._faults.values():
             return ""
-        return ", ".join([*self._said.values(), *(f"{name} could not be asked" for name in self._unasked)])
+        return ", ".join([*self._faults.values(), *(f"{name} could not be asked" for name in self._unasked)])
 
     @property
     def refusal(self) -> str:
-        """Why no topic of the token is answered from the symbol, and what to do; empty while no venue contradicts."""
+        """Why no topic of the token is answered from the symbol, and what to do; empty without a contradiction."""
         return f"cannot answer for {self.token}: {self.contradiction}; {self.remedy}" if self.contradiction else ""
 
     @property
     def line(self) -> str:
-        """What is wrong with the symbol and what to do; empty while nothing is."""
+        """What is wrong with the symbol and what to do; empty if nothing is."""
         if self.contradiction:
             return f"{self.symbol} {self.refusal}"
         return f"{self.symbol}: {self.doubt}; {self.remedy}" if self.doubt else ""
 
     @property
     def remedy(self) -> str:
-        """What to do about a symbol that is contradicted or doubted."""
+        """What to do about a symbol that is contradicted or in doubt."""
         again = " and start again" if self.contradiction else ""
         return (
             f"correct Token or Symbol in config.json{again}; birnn doctor --market --symbol {self.symbol} asks every "
@@ -65,22 +66,22 @@ class Pair:
         )
 
     def ask(self, venues: Sequence[Venue], away: set[str]) -> None:
-        """Ask each venue that has not said anything yet.
+        """Ask each venue that has not answered yet.
 
         Args:
-            away: venues that could not be asked for another pair just now, and are not waited for again; added to.
+            away: venues that could not be asked for another pair just now and are passed over; added to.
         """
         unasked = []
         for venue in venues:
             name = venue.offer.name
-            # A venue of one currency makes the pair's name of the token itself: it vouches, and cannot contradict.
-            needless = venue.offer.quote and "" in self._said.values()
-            if self.contradiction or needless or name in self._said or venue.offer.key_missing:
+            # A venue of one currency makes the pair's name from the token itself: it cannot contradict.
+            needless = venue.offer.quote and "" in self._faults.values()
+            if self.contradiction or needless or name in self._faults or venue.offer.key_missing:
                 continue
             try:
                 if name in away:
                     raise MarketUnavailable(name)
-                listing, lacks = lack(venue, self.symbol)
+                listing, fault = lack(venue, self.symbol)
             except WorkerError as error:
                 unasked.append(name)
                 if isinstance(error, MarketUnavailable):
@@ -89,13 +90,13 @@ class Pair:
             if listing and (listing.base not in bases_of(self.token) or listing.quote not in DOLLARS):
                 wanted = f"{' or '.join(bases_of(self.token))} in dollars"
                 self.contradiction = f"{name} lists it as {listing.base} in {listing.quote}, not {wanted}"
-            self._said[name] = lacks
+            self._faults[name] = fault
         self._unasked = unasked
         self.asked_of_all = not unasked or bool(self.contradiction)
 
 
 def lack(venue: Venue, symbol: str) -> tuple[Listing | None, str]:
-    """What a venue's own list says of a symbol, and in words why it does not trade there; empty where it does.
+    """A symbol's entry in a venue's own list, and why the venue does not trade the symbol; empty if it does.
 
     Raises:
         WorkerError: the venue could not be asked.
@@ -109,12 +110,12 @@ def lack(venue: Venue, symbol: str) -> tuple[Listing | None, str]:
 
 
 def pairs_of(topics: Iterable[Topic]) -> list[Pair]:
-    """The pairs of some topics, each once."""
+    """The pairs of topics, each once."""
     return [Pair(*pair) for pair in dict.fromkeys((topic.symbol, topic.token) for topic in topics)]
 
 
 def asked_pairs(venues: Sequence[Venue], topics: Iterable[Topic], timeout_s: float) -> list[Pair]:
-    """The pairs of some topics, asked side by side; what is not told in time is not known of them."""
+    """The pairs of topics, each asked in its own thread for at most ``timeout_s``."""
     pairs = pairs_of(topics)
     threads = [threading.Thread(target=pair.ask, args=(venues, set()), daemon=True) for pair in pairs]
     for thread in threads:
@@ -126,14 +127,13 @@ def asked_pairs(venues: Sequence[Venue], topics: Iterable[Topic], timeout_s: flo
 
 
 class Listings:
-    """Holds each topic's symbol against the venues' own lists while the process runs. Safe to use from several threads.
+    """Compares each topic's symbol with the venues' own lists. Safe to use from several threads.
 
-    Nothing waits for a venue that cannot be asked: its topics are answered meanwhile, and it is asked again, ever more
-    seldom.
+    Topics are answered while a venue cannot be asked; the venue is asked again, with longer and longer pauses.
 
     Args:
         stop: set when the process is to end.
-        logs_doubts: whether a symbol that no venue trades is logged; beside inference the updater need not say so too.
+        logs_doubts: False leaves the line about a symbol that no venue trades to another process.
     """
 
     def __init__(
@@ -142,53 +142,53 @@ class Listings:
         self._logs_doubts = logs_doubts
         self._venues = tuple(venues)
         self._pairs = {(pair.symbol, pair.token): pair for pair in pairs_of(topics)}
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._stop = stop
         self._asked_once = threading.Event()
 
     def refusal(self, topic: Topic) -> str:
-        """Why a topic's symbol must not answer it, nor be trained on; empty while no venue contradicts it."""
+        """Why a topic's symbol must not be answered from, nor trained on; empty without a contradiction."""
         pair = self._pairs.get((topic.symbol, topic.token))
         return pair.refusal if pair else ""
 
     def start(self) -> None:
-        """Ask in a thread of its own, at once and until every venue has been heard."""
+        """Ask in a thread of its own, at once and until every venue has answered."""
         threading.Thread(target=self._run, name="listings", daemon=True).start()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until each venue was asked once, whether it answered or not, but no longer than so."""
+        """Wait at most so long until each venue was asked once."""
         self._asked_once.wait(timeout_s)
 
     def stop(self) -> None:
-        """Ask no more; a request that is under way is left behind."""
+        """Ask no more; a request that is under way is not waited for."""
         self._stop.set()
 
     def _ask(self) -> bool:
-        """Ask the venues that have not been heard yet, and log what is found; True when all have been heard."""
+        """Ask the venues that have not answered yet and log what is wrong; True if all have answered."""
         waiting = [pair for pair in self._pairs.values() if not pair.asked_of_all]
         away: set[str] = set()
         for pair in waiting:
             pair.ask(self._venues, away)
-            if pair.line and pair.line not in self._said:
-                self._said.add(pair.line)
-                why, told = pair.contradiction or pair.doubt, {"symbol": pair.symbol, "token": pair.token}
+            if pair.line and pair.line not in self._logged:
+                self._logged.add(pair.line)
+                fields = {"symbol": pair.symbol, "token": pair.token, "remedy": pair.remedy}
                 if pair.contradiction:
-                    log.error("symbol_contradicted", **told, reason=why, remedy=pair.remedy)
+                    log.error("symbol_contradicted", **fields, reason=pair.contradiction)
                 elif self._logs_doubts:
-                    log.warning("symbol_doubted", **told, reason=why, remedy=pair.remedy)
+                    log.warning("symbol_doubted", **fields, reason=pair.doubt)
         return all(pair.asked_of_all for pair in waiting)
 
     def _run(self) -> None:
-        pause_s = FIRST_PAUSE_S
+        rounds = 0
         while not self._stop.is_set():
             try:
                 if self._ask():
                     return
             except Exception:
-                if self._stop.is_set():  # a request that is cut short at the end
+                if self._stop.is_set():  # the end of the process cut a request short
                     return
                 log.exception("listings_not_read", remedy="they are asked again")
             finally:
                 self._asked_once.set()
-            self._stop.wait(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            rounds += 1
+            self._stop.wait(backoff(rounds, FIRST_PAUSE_S, LONGEST_PAUSE_S))

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from klines.klines import Klines
 from klines.spans import Span
-from market.http.client import Hosts
+from market.http.client import HostPool
 
 UNKNOWN = "unknown"  # of the venue that told a candle: no venue has this name
 
@@ -149,7 +149,7 @@ class Venue(MarketData, Protocol):
     def offer(self) -> Offer: ...
 
     @property
-    def hosts(self) -> Hosts:
+    def hosts(self) -> HostPool:
         """Its REST hosts, for their state."""
 
     def name_of(self, symbol: str) -> str:

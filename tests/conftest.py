@@ -36,6 +36,12 @@ def exchange(clock: RunningClock) -> Iterator[SimulatedExchange]:
 
 
 @pytest.fixture(scope="session")
+def payloads() -> Path:
+    """The folder of recorded answers of the venues; its README names their sources."""
+    return Path(__file__).parent / "data" / "payloads"
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real klines beside the checkout; what needs it is skipped where it is absent."""
     folder = Path(__file__).parents[2] / "shared" / "data"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from core.backoff import backoff
 from core.clock import MINUTE_MS, Clock
 from core.files import replace_json
 
@@ -134,7 +135,7 @@ def retry_after_min(failures: int) -> int:
     >>> [retry_after_min(n) for n in range(1, 10)]
     [1, 2, 4, 8, 16, 32, 60, 60, 60]
     """
-    return min(LONGEST_RETRY_MIN, FIRST_RETRY_MIN << min(failures - 1, 10))
+    return round(backoff(failures, FIRST_RETRY_MIN, LONGEST_RETRY_MIN))
 
 
 def read_state(data_dir: Path) -> UpdaterState | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.backoff import backoff
 from core.process.commands import READY, child_command, say_ending
 from core.process.listener import HAND_OVER, HANDED
 
@@ -28,7 +29,7 @@ def pause_s(ends: int) -> float:
     >>> [pause_s(ends) for ends in (1, 2, 3, 5, 6, 10_000)]
     [1.0, 2.0, 4.0, 16.0, 30.0, 30.0]
     """
-    return min(LONGEST_PAUSE_S, 2.0 ** min(ends - 1, 10))
+    return backoff(ends, 1.0, LONGEST_PAUSE_S)
 
 
 @dataclass(kw_only=True)

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from core.backoff import backoff
 from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
-from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
+from core.errors import ConfigError, KeyRefused, MalformedKlines, MarketUnavailable, WorkerError
 from core.seldom import Seldom
 from klines.klines import Klines
 from klines.spans import Span
-from market.http.client import PROBATION_MS, Blocked, Refused
+from market.http.client import PROBATION_MS
+from market.http.errors import Blocked, Refused
 from market.venue import Venue
 
 KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may be well for one and not for the other
@@ -148,12 +150,12 @@ class Health:
     def failed(self, venue: Venue, kind: str, symbol: str, error: WorkerError) -> None:
         """Leave a venue alone for a while."""
         now_ms, name = self._clock.now_ms(), venue.offer.name
-        state, scope, rest_ms = _sorted_out(venue, symbol, error)
+        state, scope, rest_ms = _sorted_out(symbol, error)
         awaits = self._awaits_life and state == "unreachable"
         with self._lock:
             before = self._faults.get((name, kind, scope))
             failures = before.failures + 1 if before else 1
-            doubled_ms = min(FIRST_REST_MS * 2 ** min(failures - 1, 10), LONGEST_REST_MS)
+            doubled_ms = round(backoff(failures, FIRST_REST_MS, LONGEST_REST_MS))
             self._faults[name, kind, scope] = VenueFault(
                 reason=str(error),
                 state=state,
@@ -260,7 +262,7 @@ class Health:
         pause_s = max(FIRST_REST_MS / 1000, 120 * len(venue.hosts.urls) / venue.offer.requests_a_minute)
         try:
             while not self._stopping.is_set():
-                reach = venue.hosts.answers(venue.offer.ping, SIGN_OF_LIFE_S)
+                reach = venue.hosts.ping(venue.offer.ping, SIGN_OF_LIFE_S)
                 if reach:
                     self.proven(venue)
                 if reach.barred:
@@ -300,9 +302,9 @@ _KINDS: tuple[tuple[type[WorkerError], str, bool, int | None], ...] = (
 )
 
 
-def _sorted_out(venue: Venue, symbol: str, error: WorkerError) -> tuple[str, str, int | None]:
+def _sorted_out(symbol: str, error: WorkerError) -> tuple[str, str, int | None]:
     """The state that a failure is, the symbol that it is about or "", and the rest in ms or None."""
-    if isinstance(error, ConfigError) and venue.offer.key and venue.offer.key in str(error):
+    if isinstance(error, KeyRefused):
         return "key refused", "", PROBATION_MS
     for kind, state, of_symbol, rest_ms in _KINDS:
         if isinstance(error, kind):

@@ -135,7 +135,7 @@ class Failover(MarketData):
 
         def ask(start_ms: int, end_ms: int) -> tuple[Klines, Klines]:
             told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
-            if self._is_silent(symbol, told, (start_ms, end_ms)) and venue.hosts.doubt("tells no new candle"):
+            if self._is_silent(symbol, told, (start_ms, end_ms)) and venue.hosts.demote("has no new candle"):
                 told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
             return told, self._belief.believed(venue, symbol, told)
 

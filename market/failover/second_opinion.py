@@ -113,16 +113,16 @@ class Belief:
             return klines
         known = set(_times(run, _known_levels(run)))
         doubts = replace(doubts, spikes=tuple(at_ms for at_ms in doubts.spikes if at_ms not in known))
-        sorted_out = self._levels_of(venue, symbol, run, doubts, recent)
+        separate_rows = self._levels_of(venue, symbol, run, doubts, recent)
         self._refuse_leaps(venue, symbol, run, doubts, recent)
         refused = [
             _row(klines, at_ms, "far from its neighbours, and no second venue has the like")
             for at_ms in doubts.spikes
             if at_ms in klines.open_time_ms and self._is_alone(venue, symbol, run, at_ms, remember=True)
         ]
-        refused += [_row(klines, at_ms, OTHER_LEVEL) for at_ms in sorted_out.odd if at_ms in klines.open_time_ms]
+        refused += [_row(klines, at_ms, OTHER_LEVEL) for at_ms in separate_rows.odd if at_ms in klines.open_time_ms]
         keep = ~np.isin(klines.open_time_ms, [row.open_time_ms for row in refused])
-        held_ms = sorted_out.held_ms
+        held_ms = separate_rows.held_ms
         leap_ms = None if doubts.leap_ms in _times(run, unit_leaps(run)) else doubts.leap_ms
         if leap_ms is not None and self._is_alone(venue, symbol, run, leap_ms):
             held_ms = leap_ms if held_ms is None else min(held_ms, leap_ms)
@@ -131,7 +131,7 @@ class Belief:
         if not alone and among is None:
             self._hold(venue, symbol, run, held_ms)
         self._aside.put(venue.offer.name, symbol, interval_ms, refused, self._clock.now_ms())
-        marked = [at_ms for at_ms in sorted_out.marked if at_ms in klines.open_time_ms[keep]]
+        marked = [at_ms for at_ms in separate_rows.marked if at_ms in klines.open_time_ms[keep]]
         self._aside.mark(venue.offer.name, symbol, interval_ms, [_row(klines, at_ms, LEAPT) for at_ms in marked])
         columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
         return Klines(interval_ms=interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)

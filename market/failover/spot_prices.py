@@ -11,7 +11,7 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerE
 from klines.activity import ROUNDING, has_left
 from market.failover.breaker import PRICES, Failures, Health, failure_of
 from market.failover.level import Levels
-from market.http.client import Refused
+from market.http.errors import Refused
 from market.price_guard import MOST_LIMIT
 from market.venue import Price, Venue
 
@@ -106,7 +106,7 @@ class Quotes:
         """Why a venue is not asked for candles now: what is left of its budget is the part of prices."""
         name, asked = venue.offer.name, self._spent(venue, 0)
         budget = venue.offer.requests_a_minute
-        left = budget - venue.hosts.asked_last_minute
+        left = budget - venue.hosts.limits.asked_last_minute
         if not asked or left > PRICE_SHARE * budget - asked:
             return None
         return MarketUnavailable(f"{name}: the last {left} requests of this minute are for prices", RESERVED_S)

@@ -1,1 +1,1 @@
-"""Requests to the hosts of a venue, within its limits."""
+"""Requests to the hosts of a venue, within the venue's limits."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import structlog
 
+from core.backoff import backoff
 from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, is_ahead, iso
 from core.errors import ConfigError, WorkerError
 from core.seldom import Seldom
@@ -394,7 +395,7 @@ class LiveMarket(StreamReader):
         pause_s = max(
             UNKNOWN_SYMBOL_S if isinstance(error, ConfigError) else 0.0,
             getattr(error, "retry_after_s", None) or 0.0,
-            min(LONGEST_BACK_OFF_S, 2.0 ** min(kept.failures, 10)),
+            backoff(kept.failures + 1, 1.0, LONGEST_BACK_OFF_S),
         )
         with self._changed:
             news = kept.fault != str(error)

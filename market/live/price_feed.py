@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from core.backoff import backoff
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, CorrectedClock, is_ahead
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from core.seldom import Seldom
@@ -187,7 +188,7 @@ class PriceFeed:
         paused = {s: self._faults[s] for s in self._pause_until_ms if s in self._faults}
         self._faults = {**self._faults, **dict.fromkeys(symbols, str(error)), **paused}
         asked_for_s = getattr(error, "retry_after_s", None) or 0.0
-        return round(1000 * max(asked_for_s, min(LONGEST_BACK_OFF_S, POLL_S * 2.0 ** min(self._failures - 1, 10))))
+        return round(1000 * max(asked_for_s, backoff(self._failures, POLL_S, LONGEST_BACK_OFF_S)))
 
     def _look_at_the_clock(self, now_ms: int) -> None:
         """Correct our clock by the venue's from time to time, and when a trade's time looks odd.

@@ -18,8 +18,8 @@ from core.files import replace_file
 from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, separate_rows
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
 from klines.spans import interval_name
-from market.venues.binance.archive import MICROSECONDS_FROM, csv_in_zip
-from market.venues.binance.rows import ROW
+from market.venues.binance.archive import csv_in_zip
+from market.venues.binance.rows import MICROSECONDS_FROM, ROW
 
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: archives count in microseconds from here on
 MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138

@@ -1,7 +1,6 @@
 """All that knows Atlas, the data service of Allora's Forge: its datasets, resolutions, pages and tags."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 from urllib.parse import parse_qsl, urlsplit
@@ -10,36 +9,29 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from klines.checks import MOST_REFUSED, CheckedRows, RejectedRow
 from klines.klines import PRICE_COLUMNS, Klines
+from market.http.client import json_of
 from market.venue import Offer, Price
-from market.venues.base import KeyedVenue
-from market.venues.parsing import Row, aged_price, json_of, rows_in, sifted_rows, time_ms
+from market.venues.base import Page, RestVenue, key_setting
+from market.venues.parsing import Row, aged_price, rows_in, sifted_rows, spans, time_ms
 
 PAGE_ROWS = 10_000  # the most that one request may ask for; more than a span has
-MOST_PAGES = 50  # of one span; it serves 250 rows where it is not asked for more, and a span has at most 3650
+MOST_PAGES = 50  # of one span, which has at most 3650 rows; a page has 250 or more
 RESOLUTIONS = {MINUTE_MS: "raw", 5 * MINUTE_MS: "5m", HOUR_MS: "1h", DAY_MS: "1d"}
 SPANS_MS = {MINUTE_MS: DAY_MS, 5 * MINUTE_MS: 7 * DAY_MS, HOUR_MS: 90 * DAY_MS, DAY_MS: 3650 * DAY_MS}
 COLUMNS = {name: name for name in (*PRICE_COLUMNS, "volume")}
 RAW_COLUMNS = COLUMNS | {"quote_volume": "volume_notional", "trades": "trades_done"}
 TAG = (
     'a new key sees no dataset: POST /api/tags/acquire/ with {"tag_name": "public"} once with the key of '
-    "ATLAS_API_KEY, and see that Atlas has a dataset of that pair"
+    f"{key_setting('atlas')}, and see that Atlas has a dataset of that pair"
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """One answer."""
+class Atlas(RestVenue):
+    """Tiingo's bars as Allora's topics see them, named by their open times. Source: docs.allora.network, Atlas API.
 
-    sifted: CheckedRows
-    following: Mapping[str, str] | None  # query of the next page; None after the last
-
-
-class Atlas(KeyedVenue):
-    """Tiingo's bars as Allora's topics see them, by open time. Source: docs.allora.network, Atlas API.
-
-    A bar of five minutes, an hour or a day that was made of fewer minutes than it has is left out, as
-    ``Klines.resample`` leaves it out: it may lack the high, the low or the close. So a bar that has just ended comes
-    with its last minute, and a pair that does not trade every minute has hardly a whole day.
+    A bar of five minutes, an hour or a day that lacks one of its minutes is left out, as ``Klines.resample`` leaves it
+    out: the high, the low or the close may be missing. So a bar that has just ended comes with its last minute, and a
+    pair that does not trade every minute has hardly a whole day.
     Only minutes have ``quote_volume`` and ``trades``. Prices are the close of the newest minute.
     """
 
@@ -52,46 +44,42 @@ class Atlas(KeyedVenue):
         prices_at_once=False,
         tells_time=False,
         ping="/api/tags/",
-        requests_a_minute=60,  # it names no limit
-        key="ATLAS_API_KEY",
+        requests_a_minute=60,  # Atlas documents no limit
+        key=key_setting("atlas"),
     )
-    KEY = "ATLAS_API_KEY"
-    HEADER = "X-API-Key"
-    ADVICE: ClassVar[Mapping[int, str]] = {
-        401: "set ATLAS_API_KEY to a key of developer.allora.network",
+    KEY_HEADER = "X-API-Key"
+    KEY_ADVICE: ClassVar[Mapping[int, str]] = {
+        401: f"set {key_setting('atlas')} to a key of developer.allora.network",
         **dict.fromkeys((403, 404, 409), TAG),
     }
 
     def name_of(self, symbol: str) -> str:
-        """See the protocol; "tiingo_ethusd_1min" for ETHUSDT."""
         return f"tiingo_{self._usd_base(symbol).lower()}usd_1min"
 
-    def _span_ms(self, interval_ms: int) -> int:
-        return SPANS_MS[interval_ms]
-
-    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> CheckedRows:
+    def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
+        parse = partial(page, interval_ms=interval_ms, now_ms=now_ms)
         fixed: dict[str, str | int] = {"dataset_name": name, "resolution": RESOLUTIONS[interval_ms]}
-        query: Mapping[str, str | int] | None = {
-            "start": iso(start_ms),
-            "end": iso(end_ms),
-            "limit": PAGE_ROWS,
-            "ordering": "timestamp",
-        }
-        klines = Klines.empty(interval_ms)
-        refused: list[RejectedRow] = []
-        marked: list[RejectedRow] = []
-        asked: list[Mapping[str, str | int]] = []
-        while query is not None:
-            if query in asked or len(asked) == MOST_PAGES:
-                raise MalformedKlines(f"the pages of {name} go on without end: {len(asked)} of them, next {query}")
-            asked.append(query)
-            # Of where the next page is, its query alone is followed: the key goes nowhere but to our hosts.
-            got = self._ask("/api/rows/", {**query, **fixed}, partial(page, interval_ms=interval_ms, now_ms=now_ms))
-            klines = klines.merge(got.sifted.klines)  # pages come oldest or newest first
-            refused += got.sifted.refused
-            marked += got.sifted.marked
-            query = got.following
-        return CheckedRows(klines=klines, refused=tuple(refused), marked=tuple(marked))
+        for span in spans(start_ms, end_ms, SPANS_MS[interval_ms]):
+            query: Mapping[str, str | int] | None = {
+                "start": iso(span[0]),
+                "end": iso(span[1]),
+                "limit": PAGE_ROWS,
+                "ordering": "timestamp",
+            }
+            asked: list[Mapping[str, str | int]] = []
+            klines = Klines.empty(interval_ms)
+            refused: tuple[RejectedRow, ...] = ()
+            marked: tuple[RejectedRow, ...] = ()
+            while query is not None:
+                if query in asked or len(asked) == MOST_PAGES:
+                    raise MalformedKlines(f"the pages of {name} go on without end: {len(asked)} of them, next {query}")
+                asked.append(query)
+                # Only the query of the next page's address is used: the key goes to our hosts alone.
+                found, query = self._ask("/api/rows/", {**query, **fixed}, parse)
+                klines = klines.merge(found.klines)  # pages come oldest or newest first
+                refused += found.refused
+                marked += found.marked
+            yield CheckedRows(klines=klines, refused=refused, marked=marked), span
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return {
@@ -102,16 +90,18 @@ class Atlas(KeyedVenue):
         }
 
 
-def page(body: bytes, *, interval_ms: int, now_ms: int) -> Page:
-    """One page of rows. ``count`` of the answer says nothing (-1, or 0 with rows); that of a row is its minutes.
+def page(body: bytes, *, interval_ms: int, now_ms: int) -> tuple[CheckedRows, Mapping[str, str] | None]:
+    """Read a page of rows. ``count`` of a row is the number of its minutes; that of the page means nothing.
 
+    Returns:
+        The rows, and the query of the next page; None after the last page.
     Raises:
-        MalformedKlines: it is no page of rows.
+        MalformedKlines: not a page of rows.
     """
     answer = json_of(body)
     if not isinstance(answer, dict) or "results" not in answer:
         raise MalformedKlines(f"a page must have results, was {body[:80]!r}")
-    rows = rows_in(answer["results"] or [], "results")  # no rows may be null
+    rows = rows_in(answer["results"] or [], "results")  # null means no rows
     if interval_ms == MINUTE_MS:
         rows = [_flat(row) for row in rows]
     else:
@@ -120,7 +110,7 @@ def page(body: bytes, *, interval_ms: int, now_ms: int) -> Page:
             odd = rows[counted.index(False)]
             raise MalformedKlines(f"a row must have the count of its minutes, was {str(odd)[:80]}")
         rows = [
-            row if known else {}  # which sifting refuses
+            row if known else {}  # which the checks reject
             for row, known in zip(rows, counted, strict=True)
             if not known or row["count"] >= interval_ms // MINUTE_MS
         ]
@@ -131,15 +121,15 @@ def page(body: bytes, *, interval_ms: int, now_ms: int) -> Page:
     try:
         query = dict(parse_qsl(urlsplit(following).query)) if following else None
     except ValueError as error:
-        raise MalformedKlines(f"next is no address: {following!r:.80}") from error
-    return Page(sifted=sifted_rows(interval_ms, rows, "timestamp", columns, now_ms), following=query)
+        raise MalformedKlines(f"next is not an address: {following!r:.80}") from error
+    return sifted_rows(interval_ms, rows, "timestamp", columns, now_ms), query
 
 
 def live(body: bytes, *, name: str, now_ms: int) -> Price:
-    """The close of the newest of rows that come one a line.
+    """Read the close of the newest row; each row is a line of its own.
 
     Raises:
-        MalformedKlines: there is none.
+        MalformedKlines: there is no row, or no price in it.
     """
     rows = rows_in([json_of(line) for line in body.splitlines() if line.strip()], "rows")
     if not rows:

@@ -1,28 +1,25 @@
-"""All that knows Kraken: its names of assets and pairs, its errors in answers with HTTP 200, its few candles."""
+"""All that knows Kraken: its names of assets and pairs, its errors with HTTP 200, its few candles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
 from klines.checks import CheckedRows, check_closed_rows
-from klines.klines import Klines
-from market.http.client import Refused, Unreached
+from market.http.client import json_of
+from market.http.errors import FaultKind, Refused, Unreached
 from market.venue import Offer, Price
-from market.venues.base import RestVenue
-from market.venues.parsing import json_of, number, price_of, whole_rows, whole_seconds_ms
-
-T = TypeVar("T")
+from market.venues.base import Page, RestVenue
+from market.venues.parsing import column, price_of, whole_rows, whole_seconds_ms
 
 ROWS = 720  # the newest, whatever is asked for
-QUOTE = len("USD")
 ROW = 8  # time, open, high, low, close, mean price, volume, count
 ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
-UNKNOWN = "EQuery:Unknown asset"  # "... pair" where it is the pair
-# How many seconds it is left alone after each; Kraken does not say. None: the usual waits between two tries.
+UNKNOWN = "EQuery:Unknown asset"  # "... pair" if it is the pair
+# Seconds that the venue is left alone after each error; Kraken names none. None: the usual wait between two tries.
 BUSY_S = {
     "EAPI:Rate limit exceeded": 15.0,
     "EGeneral:Too many requests": 15.0,
@@ -32,12 +29,8 @@ BUSY_S = {
 }
 
 
-class UnknownPair(Refused):
-    """Kraken does not trade the pair; it says so with HTTP 200."""
-
-
 class Kraken(RestVenue):
-    """Kraken spot. Its candles without a trade are flat and have volume 0. Source: docs.kraken.com, Spot REST API."""
+    """Kraken spot. A candle without a trade is flat and has volume 0. Source: docs.kraken.com, Spot REST API."""
 
     OFFER: ClassVar[Offer] = Offer(
         name="kraken",
@@ -52,89 +45,68 @@ class Kraken(RestVenue):
     )
 
     def name_of(self, symbol: str) -> str:
-        """See the protocol; "XBTUSD" for BTCUSDT."""
         base = self._usd_base(symbol)
         return f"{ASSETS.get(base, base)}USD"
 
-    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """Closed klines of the range, as far as the newest 720 reach back; see the protocol."""
-        self._check(interval_ms)
-        now_ms = self._clock.now_ms()
-        end_ms = min(end_ms, now_ms // interval_ms * interval_ms)
-        if start_ms >= end_ms:
-            return Klines.empty(interval_ms)
-        params: dict[str, str | int] = {
-            "pair": self.name_of(symbol),
-            "interval": interval_ms // MINUTE_MS,
-            "since": max(0, start_ms // SECOND_MS - 1),  # it tells what is after that
-        }
-        page = self._of_pair(symbol, "/0/public/OHLC", params, partial(candles, interval_ms=interval_ms, now_ms=now_ms))
-        self._aside.take(self.OFFER.name, symbol, interval_ms, page, now_ms)
-        return page.klines.between(start_ms, end_ms)
+    def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
+        if start_ms < end_ms:
+            params: dict[str, str | int] = {
+                "pair": name,
+                "interval": interval_ms // MINUTE_MS,
+                "since": max(0, start_ms // SECOND_MS - 1),  # the first candle is the one after
+            }
+            parse = partial(candles, interval_ms=interval_ms, now_ms=now_ms)
+            yield self._ask("/0/public/OHLC", params, parse), (start_ms, end_ms)
 
-    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """The newest trade price of each symbol, as of the moment before they were asked for; see the protocol."""
-        names = {symbol: self.name_of(symbol) for symbol in symbols}
-        if not names:
-            return {}
-        asof_ms = self._clock.now_ms()
-        pairs = tuple(dict.fromkeys(names.values()))
-        params: dict[str, str | int] = {"pair": ",".join(pairs)}
-        found = self._of_pair(", ".join(names), "/0/public/Ticker", params, partial(last_trades, pairs=pairs))
-        return {symbol: Price(price=found[name], asof_ms=asof_ms) for symbol, name in names.items()}
+    def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
+        """Kraken names no time: a price is as of the moment before the request."""
+        found = self._ask("/0/public/Ticker", {"pair": ",".join(names)}, partial(last_trades, pairs=names))
+        return {name: Price(price=price, asof_ms=now_ms) for name, price in found.items()}
 
     def clock_ahead_ms(self) -> int:
-        """See the protocol."""
-        return self._ahead_ms(self._time)
+        return self._ahead_ms(self._server_time_ms)
 
-    def _time(self, body: bytes) -> int:
+    def _server_time_ms(self, body: bytes) -> int:
         at_s = _result(body).get("unixtime")
         if type(at_s) is not int or not 0 <= at_s < 10**11:
-            raise MalformedKlines(f"the answer is no server time but {body[:60]!r}")
-        # It names a whole second. Of that the moment nearest to our clock: clocks that agree must not seem to differ,
-        # or the candle that is not finished would be taken for a closed one.
+            raise MalformedKlines(f"the answer is not a server time but {body[:60]!r}")
+        # Kraken names a whole second. Take the moment of it that is nearest to our clock: clocks that agree must not
+        # seem to differ, or an unfinished candle would be taken for a closed one.
         return min(max(self._clock.now_ms(), at_s * SECOND_MS), (at_s + 1) * SECOND_MS - 1)
-
-    def _of_pair(self, symbol: str, path: str, params: dict[str, str | int], parse: Callable[[bytes], T]) -> T:
-        try:
-            return self._hosts.ask(path, params, parse)
-        except UnknownPair as error:
-            raise self._unknown(symbol, error) from error
 
 
 def candles(body: bytes, *, interval_ms: int, now_ms: int) -> CheckedRows:
-    """The candles of an answer.
+    """Read the candles of one pair.
 
     Args:
         now_ms: by the venue's clock; the candle that has not ended by then is left out.
     Raises:
-        MalformedKlines: they are none. UnknownPair, MarketUnavailable: Kraken says so.
+        MalformedKlines: not candles. Others: as ``_result``.
     """
-    rows = _of_one_pair(body)
-    rule = f"candles must be a list of rows of {ROW}"
-    if not isinstance(rows, list):
-        raise MalformedKlines(f"{rule}, was {str(rows)[:80]}")
-    rows = whole_rows(rows, lambda row: len(row) >= ROW, ROW, rule)
+    pairs = {name: value for name, value in _result(body).items() if name != "last"}
+    if len(pairs) != 1:  # which Kraken calls by a name of its own
+        raise MalformedKlines(f"the answer must be of one pair, was of {sorted(pairs)[:5]}")
+    (answer,) = pairs.values()
+    rows = whole_rows(answer, lambda row: len(row) >= ROW, ROW, f"candles must be a list of rows of {ROW}")
     opened_ms = whole_seconds_ms(row[0] for row in rows)
-    opened, high, low, close, mean, volume, count = (
-        np.array([number(row[at]) for row in rows], np.float64) for at in range(1, ROW)
-    )
+    opened, high, low, close, mean, volume, count = (column(rows, place) for place in range(1, ROW))
     columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # the checks below reject what is not finite
         columns |= {"quote_volume": np.where(volume == 0, 0.0, mean * volume), "trades": count}
     return check_closed_rows(interval_ms, opened_ms, columns, now_ms)
 
 
 def last_trades(body: bytes, *, pairs: Sequence[str]) -> dict[str, float]:
-    """The price of the last trade of each pair, which an answer may call by an older name: XXBTZUSD for XBTUSD.
+    """Read the price of the last trade of each pair. Kraken may use an older name: XXBTZUSD for XBTUSD.
 
-    Raises: as ``candles``; also when one is missing.
+    Raises:
+        MalformedKlines: a pair or its price is missing. Others: as ``_result``.
     """
-    told = _result(body)
+    tickers = _result(body)
     prices = {}
     for pair in pairs:
-        base, quote = pair[:-QUOTE], pair[-QUOTE:]
-        ticker = told.get(pair, told.get(f"X{base}Z{quote}"))
+        base = pair.removesuffix("USD")
+        ticker = tickers.get(pair, tickers.get(f"X{base}ZUSD"))
         trade = ticker.get("c") if isinstance(ticker, dict) else None
         if not isinstance(trade, list) or not trade:
             raise MalformedKlines(f"no price of {pair} in the answer {body[:80]!r}")
@@ -142,26 +114,19 @@ def last_trades(body: bytes, *, pairs: Sequence[str]) -> dict[str, float]:
     return prices
 
 
-def _of_one_pair(body: bytes) -> Any:
-    """What an answer has of its one pair, which it calls by a name of its own."""
-    pairs = {name: value for name, value in _result(body).items() if name != "last"}
-    if len(pairs) != 1:
-        raise MalformedKlines(f"the answer must be of one pair, was of {sorted(pairs)[:5]}")
-    return next(iter(pairs.values()))
-
-
 def _result(body: bytes) -> dict[str, Any]:
+    """Return the result, or raise the error that stands in the place of one."""
     answer = json_of(body)
     if not isinstance(answer, dict) or not isinstance(answer.get("error"), list):
         raise MalformedKlines(f"the answer must have a list of errors, was {str(answer)[:80]}")
     errors = [str(error) for error in answer["error"]]
     for error in errors:
+        message = f"Kraken says {error}"
         if error.startswith(UNKNOWN):
-            raise UnknownPair(f"Kraken says {error}", status=400, code=None)
+            raise Refused(message, status=400, kind=FaultKind.UNKNOWN_SYMBOL)
         for start, rest_s in BUSY_S.items():
             if error.startswith(start):
-                said = f"Kraken says {error}"
-                raise Unreached(said) if rest_s is None else MarketUnavailable(said, rest_s)
+                raise Unreached(message) if rest_s is None else MarketUnavailable(message, rest_s)
     result = answer.get("result")
     if errors or not isinstance(result, dict):
         raise MalformedKlines(f"Kraken says {'; '.join(errors) or str(answer)[:80]}")

@@ -1,8 +1,7 @@
-"""Answers of any venue, read: JSON, columns of numbers, times, prices, rows with names."""
+"""Reading the responses of any venue: columns of numbers, times, prices, rows with names."""
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from core.clock import HOUR_MS, SECOND_MS
 from core.errors import MalformedKlines
 from klines.checks import EARLIEST_MS, MOST_REFUSED, UNREADABLE_MS, CheckedRows, check_closed_rows
-from klines.klines import Ints
+from klines.klines import Floats, Ints
+from klines.spans import Span
 from market.venue import Price
 
 Row = dict[str, Any]
@@ -19,23 +19,21 @@ Row = dict[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def json_of(body: bytes) -> Any:
-    """What a body says.
+def spans(start_ms: int, end_ms: int, step_ms: int) -> Iterator[Span]:
+    """Cut a range into spans of at most ``step_ms``.
 
-    Raises:
-        MalformedKlines: it is not JSON.
+    >>> [*spans(0, 25, 10)]
+    [(0, 10), (10, 20), (20, 25)]
     """
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise MalformedKlines(f"the answer is not JSON but {body[:60]!r}") from error
+    for first_ms in range(start_ms, end_ms, step_ms):
+        yield first_ms, min(first_ms + step_ms, end_ms)
 
 
 def price_of(symbol: str, value: object) -> float:
-    """A price, a number or the text of one.
+    """Read a price from a number or its text.
 
     Raises:
-        MalformedKlines: it is not finite and above 0.
+        MalformedKlines: the price is not finite and above 0.
     """
     price = number(value)
     if not (math.isfinite(price) and price > 0):
@@ -43,8 +41,19 @@ def price_of(symbol: str, value: object) -> float:
     return price
 
 
+def aged_price(name: str, value: object, at_ms: int, now_ms: int) -> Price:
+    """A price with the venue's time of it, cut to now.
+
+    Raises:
+        MalformedKlines: not a positive number, or a time before 2009 or over an hour ahead (another unit).
+    """
+    if not EARLIEST_MS <= at_ms <= now_ms + HOUR_MS:
+        raise MalformedKlines(f"the price of {name} must have a time in the past, was {at_ms} ms")
+    return Price(price=price_of(name, value), asof_ms=min(at_ms, now_ms))
+
+
 def time_ms(cell: object) -> int:
-    """A time in text, UTC where it names no offset; 0, which no kline has, where it is no time.
+    """Read a time from text, in UTC if the text names no offset; 0, which no kline has, if it is not a time.
 
     >>> time_ms("2019-05-01T02:00:00+02:00"), time_ms("soon"), time_ms(1556668800)
     (1556668800000, 0, 0)
@@ -57,18 +66,23 @@ def time_ms(cell: object) -> int:
 
 
 def number(cell: object) -> float:
-    """A number or the text of one; NaN where it is neither, so that one bad cell costs one row."""
+    """Read a number or its text; NaN if the cell is neither, so that one bad cell costs one row."""
     try:
         return math.nan if isinstance(cell, bool) else float(cell)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         return math.nan
 
 
+def column(rows: Sequence[Sequence[Any]], place: int) -> Floats:
+    """The numbers in one place of every row."""
+    return np.array([number(row[place]) for row in rows], np.float64)
+
+
 def whole_seconds_ms(cells: Iterable[Any]) -> Ints:
-    """A column of open times in whole seconds, in ms; ``UNREADABLE_MS`` where a cell is none.
+    """Read open times in whole seconds, in ms; ``UNREADABLE_MS`` for a cell that is not such a time.
 
     Raises:
-        MalformedKlines: most are none; milliseconds are none either.
+        MalformedKlines: most cells are not; times in milliseconds are not either.
     """
     times = np.array([number(cell) for cell in cells], np.float64)
     known = (times >= 0) & (times < 10**11) & (np.floor(times) == times)
@@ -78,55 +92,46 @@ def whole_seconds_ms(cells: Iterable[Any]) -> Ints:
 
 
 def whole_rows(
-    rows: Sequence[Any], is_row: Callable[[list[Any]], bool], width: int, rule: str, few: int = 0
+    value: object, is_row: Callable[[list[Any]], bool], width: int, rule: str, few: int = 0
 ) -> list[list[Any]]:
-    """Rows in lists, with one that tells nothing, not even its time, in the place of each that is no row.
+    """Read a list of rows; a row without any value, not even a time, replaces each entry that is not a row.
 
     Args:
-        is_row: whether a list is a row.
+        is_row: True if a list is a row.
         width: columns of a row.
-        rule: what a row must be, for the message.
-        few: so many that are no rows say nothing of the answer, as ``check_rows`` has it.
+        rule: what the value must be, for the message.
+        few: so many entries may be something else in any case.
     Raises:
-        MalformedKlines: most are no rows; names the first.
+        MalformedKlines: not a list, or most entries are not rows; names the first.
     """
-    nothing: list[Any] = [UNREADABLE_MS] * width
-    whole = [row if isinstance(row, list) and is_row(row) else nothing for row in rows]
-    odd = [place for place, row in enumerate(whole) if row is nothing]
+    if not isinstance(value, list):
+        raise MalformedKlines(f"{rule}, was {str(value)[:80]}")
+    empty: list[Any] = [UNREADABLE_MS] * width
+    rows = [row if isinstance(row, list) and is_row(row) else empty for row in value]
+    odd = [place for place, row in enumerate(rows) if row is empty]
     if len(odd) > max(few, MOST_REFUSED * len(rows)):
-        raise MalformedKlines(f"{rule}; {len(odd)} of {len(rows)} are not, row {odd[0]} was {str(rows[odd[0]])[:80]}")
-    return whole
-
-
-def aged_price(name: str, value: object, at_ms: int, now_ms: int) -> Price:
-    """A price with the venue's time of it, never after now.
-
-    Raises:
-        MalformedKlines: it is no price; or its time is before 2009 or in an hour: in another unit, or none.
-    """
-    if not EARLIEST_MS <= at_ms <= now_ms + HOUR_MS:
-        raise MalformedKlines(f"the price of {name} must have a time in the past, was {at_ms} ms")
-    return Price(price=price_of(name, value), asof_ms=min(at_ms, now_ms))
+        raise MalformedKlines(f"{rule}; {len(odd)} of {len(rows)} are not, row {odd[0]} was {str(value[odd[0]])[:80]}")
+    return rows
 
 
 def rows_in(value: object, what: str) -> list[Row]:
-    """A list of objects; one without names stands in the place of each that is no object.
+    """Read a list of objects; an empty object replaces each entry that is not an object.
 
     Raises:
-        MalformedKlines: it is no list, or most are no objects.
+        MalformedKlines: not a list, or most entries are not objects.
     """
-    whole = [row if isinstance(row, dict) else {} for row in value] if isinstance(value, list) else []
+    rows = [row if isinstance(row, dict) else {} for row in value] if isinstance(value, list) else []
     if not isinstance(value, list) or sum(isinstance(row, dict) for row in value) < (1 - MOST_REFUSED) * len(value):
         raise MalformedKlines(f"{what} must be a list of objects, was {str(value)[:80]}")
-    return whole
+    return rows
 
 
 def sifted_rows(interval_ms: int, rows: Sequence[Row], time: str, names: Mapping[str, str], now_ms: int) -> CheckedRows:
-    """Rows with names, sorted out.
+    """Check rows with names.
 
     Args:
         time: name of the open time.
-        names: our column -> theirs.
+        names: our column -> the venue's.
     Raises:
         MalformedKlines: as ``check_rows``.
     """

@@ -1,18 +1,20 @@
-"""All that knows Tiingo: its tickers, its bars and how it says that an allocation is used up."""
+"""All that knows Tiingo: its tickers, its bars and its message that an allocation is used up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable
 from klines.checks import CheckedRows
+from klines.klines import PRICE_COLUMNS
+from market.http.client import json_of
 from market.venue import Offer, Price
-from market.venues.base import KeyedVenue
-from market.venues.parsing import Row, aged_price, json_of, rows_in, sifted_rows, time_ms
+from market.venues.base import Page, RestVenue, key_setting
+from market.venues.parsing import Row, aged_price, rows_in, sifted_rows, spans, time_ms
 
-PAGE_ROWS = 5000  # of one request; how many more it would serve is not written anywhere
-RUN_OUT_S = 600.0  # it does not say when a used up allocation is refilled
+PAGE_ROWS = 5000  # of one request; Tiingo documents no limit
+RUN_OUT_S = 600.0  # rest after a used up allocation; Tiingo does not say when it is refilled
 FREQUENCIES = {
     MINUTE_MS: "1min",
     5 * MINUTE_MS: "5min",
@@ -22,22 +24,17 @@ FREQUENCIES = {
     4 * HOUR_MS: "4hour",
     DAY_MS: "1day",
 }
-COLUMNS = {
-    "open": "open",
-    "high": "high",
-    "low": "low",
-    "close": "close",
-    "volume": "volume",
-    "quote_volume": "volumeNotional",  # its documentation: close times volume, not the sum over trades
+COLUMNS = {name: name for name in (*PRICE_COLUMNS, "volume")} | {
+    "quote_volume": "volumeNotional",  # by Tiingo's documentation close times volume, not the sum over trades
     "trades": "tradesDone",
 }
 
 
-class Tiingo(KeyedVenue):
-    """Tiingo's bars over many exchanges, each by its open time. Source: tiingo.com/documentation/crypto.
+class Tiingo(RestVenue):
+    """Tiingo's bars over many exchanges, named by their open times. Source: tiingo.com/documentation/crypto.
 
     A free key has 50 requests an hour and 1000 a day. ``requests_a_minute`` lets a start fetch a month of minutes at
-    once, and a used up hour ends in MarketUnavailable: it is no venue to poll.
+    once; a used up hour ends in MarketUnavailable. So Tiingo is not a venue to poll.
     """
 
     OFFER = Offer(
@@ -48,40 +45,37 @@ class Tiingo(KeyedVenue):
         tells_time=False,
         ping="/api/test/",
         requests_a_minute=5,
-        key="TIINGO_API_KEY",
+        key=key_setting("tiingo"),
     )
-    KEY = "TIINGO_API_KEY"
-    HEADER, SCHEME = "Authorization", "Token "
-    ADVICE: ClassVar[Mapping[int, str]] = dict.fromkeys((401, 403), "set TIINGO_API_KEY to a key that Tiingo accepts")
+    KEY_HEADER, KEY_SCHEME = "Authorization", "Token "
+    KEY_ADVICE: ClassVar[Mapping[int, str]] = dict.fromkeys(
+        (401, 403), f"set {key_setting('tiingo')} to a key that Tiingo accepts"
+    )
 
     def name_of(self, symbol: str) -> str:
-        """See the protocol; "ethusd" for ETHUSDT."""
         return f"{self._usd_base(symbol)}usd".lower()
 
-    def _span_ms(self, interval_ms: int) -> int:
-        return PAGE_ROWS * interval_ms
-
-    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> CheckedRows:
-        params = {
-            "tickers": name,
-            "startDate": iso(start_ms),
-            "endDate": iso(end_ms),
-            "resampleFreq": FREQUENCIES[interval_ms],
-        }
-        return self._ask(
-            "/tiingo/crypto/prices", params, partial(bars, name=name, interval_ms=interval_ms, now_ms=now_ms)
-        )
+    def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
+        parse = partial(bars, name=name, interval_ms=interval_ms, now_ms=now_ms)
+        for span in spans(start_ms, end_ms, PAGE_ROWS * interval_ms):
+            params = {
+                "tickers": name,
+                "startDate": iso(span[0]),
+                "endDate": iso(span[1]),
+                "resampleFreq": FREQUENCIES[interval_ms],
+            }
+            yield self._ask("/tiingo/crypto/prices", params, parse), span
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return self._ask("/tiingo/crypto/top", {"tickers": ",".join(names)}, partial(tops, names=names, now_ms=now_ms))
 
 
 def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> CheckedRows:
-    """The bars of a ticker; an empty list says that it has none of that time.
+    """Read the bars of a ticker; an empty list means that Tiingo has none of that time.
 
     Raises:
         MarketUnavailable: the allocation is used up.
-        MalformedKlines: they are no bars, or another ticker's.
+        MalformedKlines: not bars, or bars of another ticker.
     """
     tickers = _tickers(body)
     if tickers and name not in tickers:
@@ -91,9 +85,9 @@ def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> CheckedRow
 
 
 def tops(body: bytes, *, names: Sequence[str], now_ms: int) -> dict[str, Price]:
-    """The last sale of each ticker.
+    """Read the last sale of each ticker.
 
-    Raises: as ``bars``, also when one is missing.
+    Raises: as ``bars``, also if a ticker is missing.
     """
     tickers = _tickers(body)
     prices = {}
@@ -106,7 +100,7 @@ def tops(body: bytes, *, names: Sequence[str], now_ms: int) -> dict[str, Price]:
 
 
 def _tickers(body: bytes) -> dict[str, Row]:
-    if b"run over your" in body[:200]:  # it says so with HTTP 200, in plain text or as {"detail": ...}
+    if b"run over your" in body[:200]:  # with HTTP 200, in plain text or as {"detail": ...}
         raise MarketUnavailable(
             f"Tiingo's allocation is used up: {' '.join(body[:200].decode(errors='replace').split())}", RUN_OUT_S
         )

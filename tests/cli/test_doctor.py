@@ -12,7 +12,8 @@ import pytest
 from cli.checks import Subject, all_checks
 from cli.place import note_run, tape_folder
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
-from core.settings import VENUES, Market, load_settings, urls_setting
+from core.settings import Market, load_settings
+from market.venues.registry import VENUES
 from tests.cli.test_status import SIX, endpoint
 from tests.fakes.clock import FakeClock
 from tests.fakes.klines import random_walk_klines
@@ -40,7 +41,7 @@ def server() -> Iterator[Venue]:
 def doctor(folder: Path, server: Venue, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run it where every venue's hosts are on this machine, and only Binance's answer."""
     gone = f"http://127.0.0.1:{free_port()}"
-    urls = {urls_setting(name): gone for name in VENUES}
+    urls = {"VENUE_URLS": ",".join(f"{name}={gone}" for name in VENUES if name != "binance")}
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("BINANCE")},
         **urls,
@@ -63,12 +64,12 @@ def test_every_venue_is_in_one_table(tmp_path: Path, server: Venue) -> None:
     assert "2000.5 USDT" in lines["binance"]
     assert "60 of 60" in lines["binance"]
     assert "connection failed" in ran.stdout
-    assert "needs TIINGO_API_KEY" in lines["tiingo"]
+    assert "needs VENUE_KEYS" in lines["tiingo"]
 
 
 def test_programs_get_the_same_and_no_key(tmp_path: Path, server: Venue) -> None:
     arguments = ("--market", "--json", "--symbol", "ETHUSDT")
-    ran = doctor(tmp_path, server, *arguments, ATLAS_API_KEY=KEY, TRUTH_VENUE="atlas")
+    ran = doctor(tmp_path, server, *arguments, VENUE_KEYS=f"atlas={KEY}", TRUTH_VENUE="atlas")
     assert ran.returncode == 0, ran.stderr
     report = json.loads(ran.stdout)
     found = {venue["venue"]: venue for venue in report["venues"]}
@@ -127,7 +128,7 @@ def test_each_host_that_fails_is_named_with_what_to_do(tmp_path: Path, server: V
         ),
         pytest.param(("--market",), {"MARKET_VENUES": "kraken,kraken"}, "MARKET_VENUES", id="one twice"),
         pytest.param(("--market",), {"TRUTH_VENUE": "oracle"}, "TRUTH_VENUE='oracle'", id="unknown truth"),
-        pytest.param(("--market",), {"KRAKEN_REST_URLS": "kraken.com"}, "KRAKEN_REST_URLS", id="no URL"),
+        pytest.param(("--market",), {"VENUE_URLS": "kraken=kraken.com"}, "VENUE_URLS", id="no URL"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -256,7 +257,7 @@ def test_it_fits_the_terminal_leads_with_a_sentence_and_says_that_it_asks(
     tmp_path: Path, server: Venue, whole: dict[str, str], columns: int
 ) -> None:
     gone = f"http://127.0.0.1:{free_port()}"
-    urls = {urls_setting(name): gone for name in VENUES}
+    urls = {"VENUE_URLS": ",".join(f"{name}={gone}" for name in VENUES if name != "binance")}
     given = {**urls, "BINANCE_REST_URLS": server.url, "DATA_DIR": str(tmp_path), **whole}
     with on_terminal([sys.executable, "-m", "cli.main", "doctor"], columns, given) as (terminal, process):
         assert process.wait(60) == 0
@@ -266,5 +267,5 @@ def test_it_fits_the_terminal_leads_with_a_sentence_and_says_that_it_asks(
     assert max(map(len, lines)) <= columns
     text = " ".join(" ".join(lines).split())
     assert "6 of 6 answered: 2 by a network with skill, 4 naive" in text
-    assert "needs TIINGO_API_KEY" in text
+    assert "needs VENUE_KEYS" in text
     assert "2000.5" in text

@@ -21,8 +21,9 @@ from cli.place import tape_folder
 from cli.screen import folded, say, show_parts
 from cli.status import status_tables
 from core.clock import SystemClock
-from core.settings import VENUES, Market, load_settings, urls_setting
+from core.settings import Market, load_settings
 from exchange.server import SimulatedExchange
+from market.venues.registry import VENUES
 from model.registry.versions import Registry
 from tests.fakes.net import free_port
 from tests.fakes.node import simulated_environment
@@ -88,7 +89,7 @@ def test_auto_is_the_real_market_while_any_venue_answers() -> None:
             market="auto",
             market_venues="binance,binanceus",
             binance_rest_urls=nobody(),
-            binance_us_rest_urls=exchange.url,
+            venue_urls=f"binanceus={exchange.url}",
         )
         choice = choose_market(settings)
     assert choice.market is Market.BINANCE
@@ -387,7 +388,8 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_json_is_alone_on_standard_output(tmp_path: Path, arguments: list[str], key: str) -> None:
     """No config is named: the sentence that says which one is used goes elsewhere."""
     gone = nobody()
-    urls = {urls_setting(name): gone for name in VENUES}
+    urls = {"VENUE_URLS": ",".join(f"{name}={gone}" for name in VENUES if name != "binance")}
+    urls["BINANCE_REST_URLS"] = gone
     ran = process(*arguments, "--json", DATA_DIR=str(tmp_path), PORT=str(free_port()), CONFIG_FILE="", **urls)
     assert json.loads(ran.stdout)[key]
     assert ("config.example.json" in ran.stderr) == (arguments == ["topics"])

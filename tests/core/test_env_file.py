@@ -73,7 +73,7 @@ def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_lines(
         ),
         pytest.param(b"DATA_DIR=$HOME/x\n", "DATA_DIR: docker compose would put a variable", id="$"),
         pytest.param(b"SEED=1\nPORT=abc\n", "line 2: PORT='abc'", id="a wrong value"),
-        pytest.param(b"DATA_DIR=~nobody-of-this-name/x\n", "~nobody-of-this-name is the home of nobody", id="no home"),
+        pytest.param(b"DATA_DIR=~nobody-of-this-name/x\n", "there is no home ~nobody-of-this-name", id="no home"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_number(folder: Path, content: bytes, says: str) -> None:
@@ -199,12 +199,22 @@ def test_a_misspelt_name_in_the_environment_is_warned_of(monkeypatch: pytest.Mon
     assert "TRAINING_DAY is no setting and does nothing; did you mean TRAINING_DAYS?" in line
 
 
-def test_a_retired_name_warns_and_does_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.env_file.RETIRED", {"OLD_HOSTS": "set VENUE_URLS"})
-    monkeypatch.setattr("core.settings.RETIRED", {"OLD_HOSTS": "set VENUE_URLS"})
-    (folder / ".env").write_text("\nOLD_HOSTS=x\n")
+def test_a_retired_name_warns_and_does_nothing(folder: Path) -> None:
+    (folder / ".env").write_text(f"\nCOINGECKO_API_KEY={SECRET}\nCOINGECKO_REST_URLS=\n")
     load_settings()
-    assert settings_warnings() == [".env line 2: OLD_HOSTS is not read any more; set VENUE_URLS"]
+    why = "is not read any more; CoinGecko is no longer a venue: remove the line"
+    assert settings_warnings() == [f".env line 2: COINGECKO_API_KEY {why}", f".env line 3: COINGECKO_REST_URLS {why}"]
+
+
+def test_a_replaced_name_is_read_and_warns_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".env").write_text(f"TIINGO_API_KEY={SECRET}\nKRAKEN_REST_URLS=\n")
+    monkeypatch.setenv("BINANCE_US_REST_URLS", "http://a")
+    settings = load_settings()
+    assert (settings.key_of("tiingo"), settings.urls_of("binanceus")) == (SECRET, ("http://a",))
+    assert settings_warnings() == [
+        ".env line 1: TIINGO_API_KEY is still read; write tiingo=KEY in VENUE_KEYS, which replaces it",
+        "environment: BINANCE_US_REST_URLS is still read; write binanceus=URL in VENUE_URLS, which replaces it",
+    ]
 
 
 @given(st.binary(max_size=60) | st.text("PORT=1\n\r'\"# $\\é", max_size=30).map(str.encode))

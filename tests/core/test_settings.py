@@ -33,6 +33,35 @@ def test_a_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, v
     assert ".env.example" in line
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        pytest.param("VENUE_URLS", "https://a.example", "each part, between commas, must be VENUE=", id="no venue"),
+        pytest.param("VENUE_URLS", "kraken=a.example", "each URL must be http", id="no URL"),
+        pytest.param("VENUE_URLS", "kraken=https://a,,", "VENUE=VALUE", id="an empty part"),
+        pytest.param("VENUE_KEYS", "geheim7", "VENUE=VALUE", id="no venue of a key"),
+        pytest.param("VENUE_KEYS", "tiingo=geheim7,tiingo=geheim8", "tiingo has 2", id="two keys"),
+    ],
+)
+def test_what_names_no_venue_is_one_line_without_a_key(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_settings()
+    assert str(caught.value).startswith(f"environment: {name}=")
+    assert "geheim" not in str(caught.value)
+
+
+def test_hosts_and_keys_of_venues_replace_the_names_of_earlier_releases() -> None:
+    old = {"kraken_rest_urls": "http://old/", "tiingo_api_key": "old"}
+    settings = load_settings(**old)
+    assert (settings.urls_of("kraken"), settings.key_of("tiingo")) == (("http://old",), "old")
+    new = load_settings(**old, venue_urls="Kraken = http://a/ , kraken=http://b", venue_keys="tiingo=k=1")
+    assert (new.urls_of("kraken"), new.key_of("tiingo")) == (("http://a", "http://b"), "k=1")
+    assert (new.urls_of("coinbase"), new.key_of("atlas")) == ((), "")
+
+
 def test_hosts_keep_their_order_and_lose_their_trailing_slash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINANCE_REST_URLS", "http://b:1/, https://a")
     assert load_settings().urls_of("binance") == ("http://b:1", "https://a")

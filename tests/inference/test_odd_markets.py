@@ -114,7 +114,7 @@ def test_a_level_that_is_minutes_old_is_told_as_what_is_waited_for(tmp_path: Pat
         says(url, "10 more candles have stayed there, or it comes for the third time, or a second venue has it")
     with (
         Venue().running() as second,
-        serving(tmp_path, venue, MARKET_VENUES="binance,binanceus", BINANCE_US_REST_URLS=second.url) as url,
+        serving(tmp_path, venue, MARKET_VENUES="binance,binanceus", VENUE_URLS=f"binanceus={second.url}") as url,
     ):
         second.series, second.prices = dict(venue.series), dict(venue.prices)
         eventually(lambda: status_of(url) == 200, timeout_s=20, what="an answer that a second venue confirms")
@@ -158,7 +158,7 @@ def test_where_most_is_wrong_all_is_refused_until_it_is_right_or_another_venue_s
     venue.handler = swapped
     with Venue().running() as second, ExitStack() as stack:
         second.series, second.prices = dict(venue.series), dict(venue.prices)
-        more = {"MARKET_VENUES": "binance,binanceus", "BINANCE_US_REST_URLS": second.url}
+        more = {"MARKET_VENUES": "binance,binanceus", "VENUE_URLS": f"binanceus={second.url}"}
         url = stack.enter_context(serving(tmp_path / "two", venue, **more))
         eventually(lambda: status_of(url) == 200, timeout_s=20, what="an answer from the second venue")
 

@@ -250,7 +250,7 @@ def test_two_moments_without_a_trade_between_go_together_until_the_first() -> No
 
 
 def test_a_venue_that_tells_no_volume_says_nothing_by_it() -> None:
-    """CoinGecko's candles have none."""
+    """Some venues' candles have none."""
     silent = replace(KLINES, volume=np.zeros(len(KLINES)))
     for at_ms in (int(KLINES.open_time_ms[200]) + MINUTE_MS // 3, int(KLINES.open_time_ms[200])):
         assert price_at(silent, at_ms, VENUE) == price_at(KLINES, at_ms, VENUE)

@@ -15,14 +15,12 @@ import numpy as np
 from core.errors import MalformedKlines
 from klines.checks import CheckedRows, check_rows
 from klines.klines import Ints
-from market.venues.binance.rows import PLACES, ROW
+from market.venues.binance.rows import MICROSECONDS_FROM, OPEN_TIME, PLACES, WIDTH
 
-CSV_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 6 MB; anything near this is no kline file
-MICROSECONDS_FROM = 10**14  # as milliseconds this is the year 5138
+CSV_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 6 MB
 LOCKED = 1  # bit of a zip member's flags
-# open_time, prices, volume, then quote_volume, trades and the taker columns; close_time and the last are not read
-COLUMNS = len(ROW)
-USED_COLUMNS = (0, *PLACES.values())
+WHOLE_WIDTH = WIDTH + 1  # with the unused column
+USED_COLUMNS = (OPEN_TIME, *PLACES.values())
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -44,13 +42,13 @@ def check(body: bytes, checksum: bytes) -> None:
 
 
 def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> CheckedRows:
-    """Klines of one archive file, and its rows that are none.
+    """Check the rows of one archive file.
 
     Args:
-        body: a zip with one CSV of 12 columns, a header row or none, times in milliseconds or (2025 on)
-            microseconds, told apart in each row. A row that cannot be read costs no other its place.
-        interval_ms: what the file should hold.
-        start_ms, end_ms: what the file is about; rows outside are dropped.
+        body: a zip with one CSV of 12 columns, with or without a header, each time in milliseconds or (since 2025)
+            microseconds. A row that cannot be read is rejected alone.
+        interval_ms: of the file's klines.
+        start_ms, end_ms: the span that the file's name says; rows outside are dropped.
     Raises:
         MalformedKlines: says what is wrong.
     """
@@ -64,15 +62,15 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> C
 
 
 def unzipped(body: bytes, limit_bytes: int = CSV_LIMIT_BYTES) -> bytes:
-    """The one CSV of a zip; raises as ``csv_in_zip``."""
+    """Return the one CSV of a zip; raises as ``csv_in_zip``."""
     return csv_in_zip(body, limit_bytes)[1]
 
 
 def csv_in_zip(body: bytes, limit_bytes: int) -> tuple[str, bytes]:
-    """The one CSV of a zip, its name first; what macOS adds to a zip is passed over.
+    """Return name and content of the one CSV in a zip; the files that macOS adds are ignored.
 
     Raises:
-        MalformedKlines: it is no zip, is locked, holds something else, or more than ``limit_bytes``.
+        MalformedKlines: not a zip, locked, not one CSV, or more than ``limit_bytes``.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
@@ -106,31 +104,31 @@ def _of_macos(name: str) -> bool:
 
 
 def _table(content: bytes) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    """``(rows, 10)`` numbers of the used columns; NaN where there is none."""
+    """Read the used columns, ``(rows, 10)``; NaN for a cell that is not a number."""
     lines = [line for line in content.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
     if lines and np.isnan(_number(lines[0].split(b",", 1)[0])):  # a header
         del lines[0]
     if not lines:
         raise MalformedKlines("the CSV has no rows")
-    if all(line.count(b",") == COLUMNS - 1 for line in lines):
+    if all(line.count(b",") == WHOLE_WIDTH - 1 for line in lines):
         with contextlib.suppress(ValueError):
             whole = io.BytesIO(b"\n".join(lines))
             return np.loadtxt(whole, delimiter=",", usecols=USED_COLUMNS, ndmin=2, comments=None)
-    return _rows(lines)  # which takes ten times as long
+    return _line_by_line(lines)  # ten times as slow
 
 
-def _rows(lines: Sequence[bytes]) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    """Line by line: one that cannot be read is a row without numbers, and takes no other with it."""
+def _line_by_line(lines: Sequence[bytes]) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    """A line that cannot be read becomes a row without numbers."""
     rows = [line.split(b",") for line in lines]
-    if not any(len(row) == COLUMNS for row in rows):
-        raise MalformedKlines(f"the CSV holds something else than {COLUMNS} columns of numbers: {lines[0][:80]!r}")
-    nothing = [np.nan] * len(USED_COLUMNS)
-    read = [[_number(row[column]) for column in USED_COLUMNS] if len(row) == COLUMNS else nothing for row in rows]
+    if not any(len(row) == WHOLE_WIDTH for row in rows):
+        raise MalformedKlines(f"the CSV must hold {WHOLE_WIDTH} columns of numbers, has: {lines[0][:80]!r}")
+    empty = [np.nan] * len(USED_COLUMNS)
+    read = [[_number(row[column]) for column in USED_COLUMNS] if len(row) == WHOLE_WIDTH else empty for row in rows]
     return np.array(read)
 
 
 def _number(cell: bytes) -> float:
-    """What a cell holds, with or without quotes; NaN where that is no number as machines write them."""
+    """Read a cell with or without quotes; NaN if it is not a number as machines write them."""
     cell = cell.strip()
     if cell[:1] == cell[-1:] == b'"':
         cell = cell[1:-1]
@@ -138,7 +136,7 @@ def _number(cell: bytes) -> float:
 
 
 def _milliseconds(times: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Ints:
-    """``(T,)`` times of either unit in milliseconds, a double holds both exactly; -1, on no grid, where it is none."""
+    """Convert ``(T,)`` times of either unit to milliseconds; -1, which is on no grid, for a cell that is not a time."""
     known = np.isfinite(times) & (times >= 0) & (times < 10**17) & (times % 1 == 0)
     whole = np.where(known, times, -1).astype(np.int64)
     micro = whole >= MICROSECONDS_FROM

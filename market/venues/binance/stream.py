@@ -1,7 +1,7 @@
 """Binance's market streams over one WebSocket: trades and candles of every symbol, as they happen.
 
-A connection ends sooner or later: after 24 hours at the latest, or it falls silent without ending. It is made anew on
-the next host, and who reads is told, so that it can ask over REST meanwhile. Source of the format and of the limits:
+A connection ends after 24 hours at the latest, or falls silent without ending. It is then opened anew on the next host,
+and the reader is called, so that it can ask over REST meanwhile. Source of the format and of the limits:
 developers.binance.com, Spot, WebSocket Streams.
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import structlog
@@ -24,12 +23,12 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from core.errors import ConfigError, MalformedKlines
+from core.backoff import backoff
+from core.errors import MalformedKlines
+from core.http import USER_AGENT, is_loopback, one_line
 from core.seldom import Seldom
-from core.settings import Market, Settings
-from core.timed_http import USER_AGENT, is_loopback
 from klines.klines import Klines
-from klines.spans import INTERVALS_MS, interval_name
+from klines.spans import INTERVALS, interval_name
 from market.venue import MarketStream, StreamReader
 
 Series = tuple[str, int]  # symbol, interval_ms
@@ -38,12 +37,13 @@ OPEN_TIMEOUT_S = 5.0
 WATCH_S = 1.0
 PING_AFTER_S = 4.0  # of silence; BTC alone trades several times a second
 PONG_TIMEOUT_S = 2.0
-SILENCE_S = 15.0  # a connection that answers pings and tells nothing has lost its subscriptions
+SILENCE_S = 15.0  # a connection that answers pings and sends nothing has lost its subscriptions
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0  # 300 connections in five minutes are allowed; this makes at most 150
-HEALTHY_S = 60.0  # what lived so long ended in the ordinary way: the next one is made at once, on the first host
-CANDLE_LAG_MS = 1_000  # of an open candle's close behind the time of its message: trades of that second are newer
-BAD_IN_A_ROW = 100  # whoever sends so many messages that cannot be read is not the exchange
+HEALTHY_S = 60.0  # a longer connection ended in the ordinary way: the next one is opened at once, on the first host
+CANDLE_LAG_MS = 1_000  # an open candle's close counts as this much older than its message: trades are newer
+BAD_IN_A_ROW = 100  # a server that sends so many unreadable messages is not the exchange
 MESSAGE_LIMIT_BYTES = 1 << 20
+INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 
 log = structlog.get_logger()
 
@@ -70,14 +70,14 @@ class ShuttingDown(Exception):
 
 
 def parse(message: str | bytes) -> Trade | Closed | None:
-    """What one message says; None when it is nothing to us.
+    """Read a message; None if it is an event that we do not use.
 
     Args:
-        message: an event as it is, or in the wrapping of a combined stream. An open candle tells its
-            close as a price: while nobody trades it is all there is.
+        message: an event, with or without the wrapping of a combined stream. The close of an open candle counts as a
+            price: there is no other while nobody trades.
     Raises:
-        MalformedKlines: it is no event, or not of the promised shape.
-        ShuttingDown: it says that the connection will end.
+        MalformedKlines: not an event of the documented form.
+        ShuttingDown: the connection will end.
     """
     try:
         event = json.loads(message)
@@ -92,7 +92,7 @@ def parse(message: str | bytes) -> Trade | Closed | None:
             at_ms = _time(event["E"]) - CANDLE_LAG_MS
             return Trade(symbol=_text(event["s"]), price=_price(candle["c"]), venue_ms=at_ms)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise MalformedKlines(f"no market event: {message[:80]!r} ({type(error).__name__}: {error})") from error
+        raise MalformedKlines(f"not a market event: {message[:80]!r} ({type(error).__name__}: {error})") from error
     if kind == "serverShutdown":
         raise ShuttingDown
     return None
@@ -126,22 +126,15 @@ def _kline(candle: dict[str, Any]) -> Klines:
     )
 
 
-@dataclass(slots=True, kw_only=True)
-class _Heard:
-    """When a connection last told anything, by the event loop's clock."""
-
-    at_s: float
-
-
 class BinanceStream(MarketStream):
-    """Trades and closed candles from the first of several hosts that tells them.
+    """Trades and closed candles from the first of several hosts that sends them.
 
     Args:
         urls: ``ws://`` or ``wss://`` hosts without a trailing slash, in the order they are tried.
         series: symbols and the intervals of their candles.
-        ping_after_s: how long a connection may be silent before it is asked whether it is still there.
-        silence_s: how long it may be silent although it is.
-        seconds: by which log lines come once a minute.
+        ping_after_s: how long a connection may be silent before it is pinged.
+        silence_s: how long a connection that answers pings may be silent.
+        seconds: a monotonic clock, for log lines that come once a minute.
     """
 
     def __init__(
@@ -163,9 +156,10 @@ class BinanceStream(MarketStream):
         self._wanted = frozenset(wanted)
         self._symbols = frozenset(symbols)
         self.malformed = 0  # messages that could not be read
-        self._kinds: Counter[str] = Counter()  # of those since the last line about them
+        self._kinds: Counter[str] = Counter()  # of the malformed messages since the last log line about them
         self._seldom = Seldom(seconds)
-        self._is_told_down = True  # the log's last word is that nothing comes
+        self._is_logged_down = True  # the last log line about the stream says that it is down
+        self._last_s = 0.0  # when the last message came, by the event loop's clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = threading.Event()
@@ -179,7 +173,7 @@ class BinanceStream(MarketStream):
         self._stopping.set()
         loop, task = self._loop, self._task
         if loop and task:
-            with suppress(RuntimeError):  # it has ended by itself
+            with suppress(RuntimeError):  # the loop has ended by itself
                 loop.call_soon_threadsafe(task.cancel)
         if self._thread:
             self._thread.join(timeout_s)
@@ -206,46 +200,46 @@ class BinanceStream(MarketStream):
                 host = failures = 0
             else:
                 host, failures = (host + 1) % len(self.urls), failures + 1
-            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
+            pause_s = backoff(failures + 1, FIRST_PAUSE_S, LONGEST_PAUSE_S)
             pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 -- so that many nodes do not come back all at once
             if count := self._seldom.due("stream_down", reason):
-                self._is_told_down = True
+                self._is_logged_down = True
                 line = {"reason": reason, "in_s": round(pause_s, 1), "meanwhile": "polling over REST"}
                 log.warning("stream_down", **line, count=count)
             await asyncio.sleep(pause_s)
 
     async def _listen(self, url: str, reader: StreamReader) -> str:
-        """One connection from its opening to its end; why it ended."""
+        """Follow one connection from its opening to its end; returns why it ended."""
         try:
             connection = await connect(
                 url + self.path,
                 open_timeout=OPEN_TIMEOUT_S,
-                ping_interval=None,  # the watch below asks sooner, and only when it is quiet
-                compression=None,  # a message is 200 bytes, and unpacking it is half the work
+                ping_interval=None,  # the watch below pings sooner, and only in a silence
+                compression=None,  # a message has 200 bytes, and unpacking would be half the work
                 max_size=MESSAGE_LIMIT_BYTES,
                 user_agent_header=USER_AGENT,
                 proxy=None if is_loopback(url) else True,
             )
         except (OSError, WebSocketException, EOFError, ValueError, TimeoutError) as error:
-            return f"{url}: no stream: {_line(error)}"
-        heard = _Heard(at_s=asyncio.get_running_loop().time())
-        watch = asyncio.create_task(self._watch(connection, heard))
+            return f"{url}: no stream: {_reason(error)}"
+        self._last_s = asyncio.get_running_loop().time()
+        watch = asyncio.create_task(self._watch(connection))
         try:
-            return f"{url}: {await self._read(connection, url, heard, reader)}"
+            return f"{url}: {await self._read(connection, url, reader)}"
         except ConnectionClosed as error:
             cut = watch.result() if watch.done() else ""
-            return f"{url}: {cut or _line(error)}"
+            return f"{url}: {cut or _reason(error)}"
         finally:
             watch.cancel()
-            connection.transport.abort()  # a farewell would wait for an answer that may never come
+            connection.transport.abort()  # a proper close would wait for a reply that may never come
 
-    async def _read(self, connection: ClientConnection, url: str, heard: _Heard, reader: StreamReader) -> str:
+    async def _read(self, connection: ClientConnection, url: str, reader: StreamReader) -> str:
         loop = asyncio.get_running_loop()
         up = False
         bad = 0
         while True:
             message = await connection.recv()
-            heard.at_s = loop.time()
+            self._last_s = loop.time()
             try:
                 event = parse(message)
             except ShuttingDown:
@@ -253,7 +247,7 @@ class BinanceStream(MarketStream):
             except MalformedKlines as error:
                 self.malformed += 1
                 bad += 1
-                self._say_refused(url, error)
+                self._log_malformed(url, error)
                 if bad == BAD_IN_A_ROW:
                     return f"{BAD_IN_A_ROW} messages in a row could not be read"
                 continue
@@ -262,8 +256,8 @@ class BinanceStream(MarketStream):
                 continue
             if not up:
                 up = True
-                if self._is_told_down:
-                    self._is_told_down = False
+                if self._is_logged_down:
+                    self._is_logged_down = False
                     log.info("stream_up", host=url)
                 reader.stream_up(url)
             if isinstance(event, Trade):
@@ -271,23 +265,20 @@ class BinanceStream(MarketStream):
             elif (event.symbol, event.kline.interval_ms) in self._wanted:
                 reader.candle_closed(event.symbol, event.kline)
 
-    def _say_refused(self, url: str, error: MalformedKlines) -> None:
-        """One line a minute for all of them: how many of what kind, and the newest in words."""
+    def _log_malformed(self, url: str, error: MalformedKlines) -> None:
+        """One line a minute: how many messages of which kind, and the newest reason."""
         self._kinds[type(error.__cause__ or error).__name__] += 1
         if count := self._seldom.due("stream_message_refused"):
             kinds = dict(sorted(self._kinds.items()))
             self._kinds.clear()
             log.warning("stream_message_refused", host=url, count=count, kinds=kinds, reason=str(error))
 
-    async def _watch(self, connection: ClientConnection, heard: _Heard) -> str:
-        """Cut a connection that has fallen silent; says why it did.
-
-        TCP alone would take many minutes to notice that the other side is gone.
-        """
+    async def _watch(self, connection: ClientConnection) -> str:
+        """Cut a connection that has fallen silent, and return why. TCP alone would take many minutes to notice."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(min(WATCH_S, self._ping_after_s))
-            silent_s = loop.time() - heard.at_s
+            silent_s = loop.time() - self._last_s
             if silent_s < self._ping_after_s:
                 continue
             try:
@@ -300,32 +291,8 @@ class BinanceStream(MarketStream):
                 return ""
             if silent_s >= self._silence_s:
                 connection.transport.abort()
-                return f"told nothing for {silent_s:.0f} s"
+                return f"sent nothing for {silent_s:.0f} s"
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200].removesuffix(": ")
-
-
-def stream_from(settings: Settings, series: Iterable[Series]) -> BinanceStream | None:
-    """The stream of the first venue; None where that is not Binance, whose prices are another market's then.
-
-    The simulated exchange has its streams where it has its REST routes, unless BINANCE_WS_URLS says otherwise.
-
-    Raises:
-        ConfigError: a URL is not ws(s), or MARKET is simulated and a URL is not this machine's.
-    """
-    if settings.venues[0] != "binance":
-        return None
-    urls = settings.ws_urls
-    if settings.market is Market.SIMULATED and "binance_ws_urls" not in settings.model_fields_set:
-        urls = tuple(f"ws{url.removeprefix('http')}" for url in settings.urls_of("binance"))
-    for url in urls:
-        if urlsplit(url).scheme not in {"ws", "wss"}:
-            raise ConfigError(f"BINANCE_WS_URLS must begin with ws:// or wss://, was {url!r}")
-        if settings.market is Market.SIMULATED and not is_loopback(url):
-            raise ConfigError(
-                f"MARKET=simulated needs BINANCE_WS_URLS on this machine, was {url!r}: leave it out, or set it to what "
-                "`python -m exchange` prints"
-            )
-    return BinanceStream(urls, series)
+def _reason(error: BaseException) -> str:
+    return one_line(f"{type(error).__name__}: {error}").removesuffix(":")

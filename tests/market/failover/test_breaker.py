@@ -10,7 +10,6 @@ from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.errors import MarketUnavailable
 from market.failover.breaker import LONE_REST_MS, PROVEN_MS, UNPROVEN_MS
 from market.failover.failover import Failover
-from market.http.client import Hosts
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import FakeClock, eventually
@@ -155,7 +154,7 @@ def test_a_proven_venue_that_gives_no_sign_of_life_any_more_is_asked_again_some_
 def test_a_venue_that_has_no_such_candles_stands_in_for_nobody(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
-    """CoinGecko has no minutes: beside it alone the first venue is asked again as soon as one alone is."""
+    """Beside a venue without minutes the first venue is asked again as soon as one alone is."""
     market.venues[1]._offer = replace(market.venues[1].offer, intervals_ms=frozenset({HOUR_MS}))  # type: ignore[attr-defined]
     newest(market)
     first.handler = broken(Answer("sorry", 500))
@@ -165,53 +164,6 @@ def test_a_venue_that_has_no_such_candles_stands_in_for_nobody(
             newest(market)
         assert len(first.requests) > asked
         clock.time_ms += LONE_REST_MS
-
-
-def hosts_of(venue: Venue, clock: FakeClock) -> Hosts:
-    return Hosts([venue.url], clock, timeout_s=1, patience_s=0, remedy="")
-
-
-def test_a_rest_does_not_outlast_a_clock_that_is_set_back(venue: Venue, clock: FakeClock) -> None:
-    hosts = hosts_of(venue, clock)
-    venue.scripted = [Answer("{}", 429, {"Retry-After": "30"})]
-    with pytest.raises(MarketUnavailable, match="429"):
-        hosts.ask("/api/v3/time", {}, len)
-    with pytest.raises(MarketUnavailable, match="left alone for 30 s"):
-        hosts.ask("/api/v3/time", {}, len)
-    clock.time_ms -= HOUR_MS
-    assert hosts.ask("/api/v3/time", {}, len)
-
-
-@pytest.mark.parametrize("asked_for", ["Wed, 15 Nov 2028 06:00:00 GMT", "999999999"])
-def test_no_answer_makes_us_rest_for_more_than_a_day(venue: Venue, clock: FakeClock, asked_for: str) -> None:
-    hosts = hosts_of(venue, clock)
-    venue.scripted = [Answer("{}", 429, {"Retry-After": asked_for})]
-    with pytest.raises(MarketUnavailable, match="429"):
-        hosts.ask("/api/v3/time", {}, len)
-    assert hosts.resting_until_ms == clock.time_ms + 24 * HOUR_MS
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        pytest.param(Answer("{}", 429, {"Retry-After": "30"}), "rate limited", id="limited"),
-        pytest.param(Answer("no", 451), "HTTP 451", id="barred"),
-    ],
-)
-def test_a_sign_of_life_is_not_looked_for_where_we_may_not_ask(
-    venue: Venue, clock: FakeClock, answer: Answer, says: str
-) -> None:
-    """And one that is refused so tells the questions to stay away as well."""
-    hosts = hosts_of(venue, clock)
-    venue.scripted = [answer]
-    assert not hosts.answers("/api/v3/time", 1)
-    for _ in range(5):
-        found = hosts.answers("/api/v3/time", 1)
-        assert says in found.detail
-    assert len(venue.requests) == 1
-    assert hosts.asked_last_minute == 1
-    clock.time_ms += 11 * MINUTE_MS
-    assert hosts.answers("/api/v3/time", 1)
 
 
 @pytest.mark.parametrize("alone", [True, False])

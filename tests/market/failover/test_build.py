@@ -33,7 +33,7 @@ def settings(first: Venue, second: Venue, tmp_path: Path) -> Settings:
         market_venues="binance,binanceus",
         binance_rest_urls=first.url,
         binance_archive_url=first.url,
-        binance_us_rest_urls=second.url,
+        venue_urls=f"binanceus={second.url}",
         data_dir=str(tmp_path),
     )
 

@@ -180,7 +180,7 @@ def test_lists_of_changing_length_do_not_ask_more_often(second: Venue, clock: Fa
 def test_candles_leave_prices_their_part_of_a_budget(first: Venue, clock: FakeClock) -> None:
     """Where a venue is always late, its candles are asked for again and again."""
     venue = Binance([first.url], "", clock, patience_s=0)
-    venue._offer, venue.hosts.requests_a_minute = replace(venue.offer, requests_a_minute=60), 60
+    venue._offer, venue.hosts.limits.requests_a_minute = replace(venue.offer, requests_a_minute=60), 60
     market = Failover([venue], clock, Quarantine(), awaits_life=False)
     said = []
     for _ in range(180):
@@ -198,9 +198,9 @@ def test_candles_leave_prices_their_part_of_a_budget(first: Venue, clock: FakeCl
 
 def test_where_nobody_asks_for_prices_all_of_a_budget_is_for_candles(first: Venue, clock: FakeClock) -> None:
     venue = Binance([first.url], "", clock, patience_s=0)
-    venue._offer, venue.hosts.requests_a_minute = replace(venue.offer, requests_a_minute=20), 20
+    venue._offer, venue.hosts.limits.requests_a_minute = replace(venue.offer, requests_a_minute=20), 20
     market = Failover([venue], clock, Quarantine(), awaits_life=False)
     for _ in range(20):
         newest(market)
-    with pytest.raises(MarketUnavailable, match="20 requests went out within a minute"):
+    with pytest.raises(MarketUnavailable, match="budget of 20 requests a minute is used up"):
         newest(market)

@@ -11,7 +11,7 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import MalformedKlines, MarketUnavailable
 from market.quarantine import Quarantine
-from market.venues.binance.archive import read_archive
+from market.venues.binance.archive import read_archive, unzipped
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import assert_same, random_walk_klines
@@ -216,36 +216,23 @@ def test_a_broken_archive_host_is_not_waited_for_long(venue: Venue, binance: Bin
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"),
-    [
-        pytest.param("BTCUSDT-1m-2022-11-09", 1440, id="a wild day"),
-        pytest.param("BTCUSDT-1m-2023-03-24", 1360, id="the halt, with an irregular close time"),
-        pytest.param("ARBUSDT-1m-2023-03-23", None, id="the day of listing"),
-        pytest.param("BTCUSDT-15m-2024-03-14", 96, id="15m"),
-        pytest.param("BTCUSDT-1h-2024-03-14", 24, id="1h"),
-        pytest.param("ETHUSDT-1d-2024-03-14", 1, id="1d"),
-    ],
-)
-def test_genuine_zips_are_read(shared_data: Path, name: str, rows: int | None) -> None:
-    body = (shared_data / "raw" / "binance_vision" / "spot_daily_zip" / f"{name}.zip").read_bytes()
-    interval = {"1m": MINUTE_MS, "15m": 15 * MINUTE_MS, "1h": HOUR_MS, "1d": DAY_MS}[name.split("-")[1]]
-    klines = read_archive(body, interval, 0, 2**62).klines
-    assert len(klines) == rows or (rows is None and len(klines) > 100)
-
-
-@pytest.mark.parametrize(
     ("name", "interval_ms", "rows"),
     [
-        pytest.param("spot_monthly_csv/BTCUSDT-1h-2024-12", HOUR_MS, 72, id="milliseconds"),
-        pytest.param("spot_monthly_csv/BTCUSDT-1h-2025-01", HOUR_MS, 72, id="microseconds"),
-        pytest.param("um_monthly_csv/BTCUSDT-5m-2025-01", 5 * MINUTE_MS, 99, id="header, milliseconds"),
-        pytest.param("um_monthly_csv/NEARUSDT-1m-2023-02", MINUTE_MS, 1440, id="header, 1m"),
+        pytest.param("BTCUSDT-15m-2024-03-14.zip", 15 * MINUTE_MS, 96, id="15m"),
+        pytest.param("BTCUSDT-1h-2024-03-14.zip", HOUR_MS, 24, id="1h"),
+        pytest.param("ETHUSDT-1d-2024-03-14.zip", DAY_MS, 1, id="1d"),
+        pytest.param("BTCUSDT-1m-2022-11-09.part.csv", MINUTE_MS, 30, id="a wild hour"),
+        pytest.param("BTCUSDT-1m-2023-03-24.part.csv", MINUTE_MS, 30, id="a halt, with an irregular close time"),
+        pytest.param("BTCUSDT-1h-2024-12.head.csv", HOUR_MS, 24, id="milliseconds"),
+        pytest.param("BTCUSDT-1h-2025-01.head.csv", HOUR_MS, 24, id="microseconds"),
+        pytest.param("BTCUSDT-5m-2025-01.futures.head.csv", 5 * MINUTE_MS, 23, id="header"),
     ],
 )
-def test_genuine_csv_of_either_unit_is_read(shared_data: Path, name: str, interval_ms: int, rows: int) -> None:
-    text = (shared_data / "raw" / "binance_vision" / f"{name}.head.csv").read_bytes()
-    klines = read_archive(zip_of(("a.csv", text)), interval_ms, 0, 2**62).klines
-    assert len(klines) == rows
-    first = text.splitlines()[-1].split(b",")
-    assert klines.close[-1] == float(first[4])
-    assert klines.open_time_ms[-1] == int(first[0][:13])
+def test_genuine_files_are_read(payloads: Path, name: str, interval_ms: int, rows: int) -> None:
+    body = (payloads / "binance" / name).read_bytes()
+    body = body if name.endswith(".zip") else zip_of(("a.csv", body))
+    found = read_archive(body, interval_ms, 0, 2**62)
+    assert (len(found.klines), found.refused) == (rows, ())
+    last = unzipped(body).splitlines()[-1].split(b",")
+    assert found.klines.close[-1] == float(last[4])
+    assert found.klines.open_time_ms[-1] == int(last[0][:13])

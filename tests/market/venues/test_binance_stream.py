@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.clock import HOUR_MS, MINUTE_MS
-from core.errors import ConfigError, MalformedKlines
-from core.settings import load_settings
-from market.venues.binance.stream import CANDLE_LAG_MS, Closed, ShuttingDown, Trade, parse, stream_from
+from core.clock import MINUTE_MS
+from core.errors import MalformedKlines
+from market.venues.binance.stream import CANDLE_LAG_MS, Closed, ShuttingDown, Trade, parse
 
-RECORDED = Path(__file__).parents[4] / "shared" / "data" / "raw" / "binance_ws"
 AT_MS = 1_700_006_400_123
 TRADE: dict[str, Any] = {
     "e": "aggTrade",
@@ -142,39 +140,8 @@ def test_no_message_raises_anything_else(value: object) -> None:
             continue
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no recorded messages in {RECORDED}")
-def test_recorded_messages_are_read() -> None:
-    closed = parse((RECORDED / "kline_stream_closed.json").read_bytes())
+def test_recorded_messages_are_read(payloads: Path) -> None:
+    closed = parse((payloads / "binance" / "kline_stream_closed.json").read_bytes())
     assert isinstance(closed, Closed)
     assert closed.kline.close[0] == 0.002
-    assert isinstance(parse((RECORDED / "kline_stream_open.json").read_bytes()), Trade)
-
-
-def test_all_series_are_asked_for_in_one_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    settings = load_settings(market="binance")
-    stream = stream_from(settings, [("ETHUSDT", MINUTE_MS), ("BTCUSDT", MINUTE_MS), ("ETHUSDT", HOUR_MS)])
-    assert stream is not None
-    assert stream.urls == ("wss://stream.binance.com:9443", "wss://data-stream.binance.vision")
-    assert stream.path == (
-        "/stream?streams=ethusdt@aggTrade/btcusdt@aggTrade/ethusdt@kline_1m/btcusdt@kline_1m/ethusdt@kline_1h"
-    )
-
-
-def test_the_simulated_exchange_streams_where_it_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    settings = load_settings(market="simulated", binance_rest_urls="http://127.0.0.1:5000")
-    stream = stream_from(settings, [("ETHUSDT", MINUTE_MS)])
-    assert stream is not None
-    assert stream.urls == ("ws://127.0.0.1:5000",)
-    elsewhere = load_settings(market="simulated", binance_ws_urls="wss://stream.binance.com:9443")
-    with pytest.raises(ConfigError, match=r"BINANCE_WS_URLS.*wss://stream\.binance\.com:9443"):
-        stream_from(elsewhere, [("ETHUSDT", MINUTE_MS)])
-    rest = load_settings(market="binance", binance_ws_urls="https://stream.binance.com")
-    with pytest.raises(ConfigError, match="BINANCE_WS_URLS must begin with ws"):
-        stream_from(rest, [("ETHUSDT", MINUTE_MS)])
-
-
-def test_of_another_venue_binances_stream_is_not_listened_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert stream_from(load_settings(market_venues="coinbase,binance"), [("ETHUSDT", MINUTE_MS)]) is None
+    assert isinstance(parse((payloads / "binance" / "kline_stream_open.json").read_bytes()), Trade)

@@ -1,0 +1,116 @@
+"""The table of venues; a venue or a stream built from the settings. A new venue is its own file and one line here."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from core.clock import Clock
+from core.errors import ConfigError
+from core.http import is_loopback
+from core.settings import Market, Settings, urls_setting, where_set
+from core.topic import Topic
+from market.quarantine import Quarantine
+from market.venue import Venue
+from market.venues.atlas import Atlas
+from market.venues.binance.rest import Binance
+from market.venues.coinbase import Coinbase
+from market.venues.kraken import Kraken
+from market.venues.tiingo import Tiingo
+
+if TYPE_CHECKING:
+    from market.venues.binance.stream import BinanceStream
+
+
+class Entry(NamedTuple):
+    """A line of the table."""
+
+    client: Callable[..., Venue]
+    url: str  # default host
+
+
+VENUES: Mapping[str, Entry] = {
+    "binance": Entry(Binance, ""),  # its hosts are in BINANCE_REST_URLS and BINANCE_ARCHIVE_URL
+    "binanceus": Entry(Binance, "https://api.binance.us"),
+    "coinbase": Entry(Coinbase, "https://api.exchange.coinbase.com"),
+    "kraken": Entry(Kraken, "https://api.kraken.com"),
+    "tiingo": Entry(Tiingo, "https://api.tiingo.com"),
+    "atlas": Entry(Atlas, "https://forge-data.allora.run"),
+}
+
+
+def check_names(settings: Settings) -> None:
+    """Raise ConfigError if a setting names a venue that is not in the table."""
+    for setting, names in settings.venues_set.items():
+        known = [name for name in VENUES if setting != "VENUE_URLS" or name != "binance"]
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"{where_set(setting)}: {setting}={','.join(names)!r}: {name!r} cannot stand there; choose of "
+                    f"{', '.join(known)}"
+                )
+
+
+def urls_of(venue: str, settings: Settings) -> tuple[str, ...]:
+    """REST hosts of a venue in the order they are tried."""
+    return settings.urls_of(venue) or (VENUES[venue].url,)
+
+
+def venue_from(
+    name: str,
+    settings: Settings,
+    clock: Clock,
+    aside: Quarantine,
+    *,
+    topics: Iterable[Topic],
+    timeout_s: float = 10.0,
+    patience_s: float = 60.0,
+) -> Venue:
+    """Build a venue.
+
+    Args:
+        topics: say what the symbols are pairs of, as far as the caller knows.
+    Raises:
+        ConfigError: an unknown venue, a URL is not http(s), or MARKET is simulated and a URL is not this machine's.
+    """
+    check_names(settings)
+    urls = urls_of(name, settings)
+    archive = settings.binance_archive_url.strip() if name == "binance" else ""
+    for setting, group in {urls_setting(name): urls, "BINANCE_ARCHIVE_URL": (archive,) if archive else ()}.items():
+        for url in group:
+            _check_url(setting, url, settings)
+    waits = {"timeout_s": timeout_s, "patience_s": patience_s}
+    client = VENUES[name].client
+    if client is Binance:
+        return Binance(urls, archive, clock, aside=aside, name=name, **waits)
+    tokens = {topic.symbol: topic.token for topic in topics}
+    return client(urls, clock, aside, tokens=tokens, key=settings.key_of(name), **waits)
+
+
+def stream_from(settings: Settings, series: Iterable[tuple[str, int]]) -> "BinanceStream | None":
+    """Build the stream if the first venue is Binance; else return None: the prices of a stand-in are another market's.
+
+    The simulated exchange has streams and REST routes at one URL, unless BINANCE_WS_URLS says otherwise.
+
+    Raises:
+        ConfigError: a URL is not ws(s), or MARKET is simulated and a URL is not this machine's.
+    """
+    from market.venues.binance.stream import BinanceStream  # noqa: PLC0415 -- uvloop and websockets, for serving alone
+
+    if settings.venues[0] != "binance":
+        return None
+    urls = settings.ws_urls
+    if settings.market is Market.SIMULATED and "binance_ws_urls" not in settings.model_fields_set:
+        urls = tuple(f"ws{url.removeprefix('http')}" for url in settings.urls_of("binance"))
+    for url in urls:
+        _check_url("BINANCE_WS_URLS", url, settings, scheme="ws")
+    return BinanceStream(urls, series)
+
+
+def _check_url(setting: str, url: str, settings: Settings, *, scheme: str = "http") -> None:
+    if urlsplit(url).scheme not in {scheme, f"{scheme}s"}:
+        raise ConfigError(f"{setting} must begin with {scheme}:// or {scheme}s://, was {url!r}")
+    if settings.market is Market.SIMULATED and not is_loopback(url):
+        raise ConfigError(
+            f"MARKET=simulated needs {setting} on this machine, was {url!r}: start `python -m exchange` and set "
+            "BINANCE_REST_URLS and BINANCE_ARCHIVE_URL to the URL it prints, BINANCE_WS_URLS to nothing"
+        )
