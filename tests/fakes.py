@@ -19,14 +19,23 @@ NO_ORIGIN = Origin(klines={}, topics={}, source_sha256="0" * 64, machine="none")
 
 
 class FakeClock:
-    """A clock whose sleep takes no time."""
+    """A clock whose sleep takes no time. A change of ``time_ms`` lets time pass; ``set_wall`` does not."""
 
     def __init__(self, now_ms: int = START_MS) -> None:
         self.time_ms = now_ms
+        self._set_ms = 0  # how far the wall clock has been set ahead
         self.slept_s: list[float] = []
 
     def now_ms(self) -> int:
         return self.time_ms
+
+    def elapsed_s(self) -> float:
+        return (self.time_ms - self._set_ms) / 1000
+
+    def set_wall(self, by_ms: int) -> None:
+        """Set the wall clock, as a person or NTP does: no time passes."""
+        self.time_ms += by_ms
+        self._set_ms += by_ms
 
     def sleep(self, seconds: float) -> None:
         self.slept_s.append(seconds)

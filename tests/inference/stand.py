@@ -53,6 +53,9 @@ class RunningClock:
         with self._lock:
             return self._ahead_ms + round((time.monotonic() - self._began_s) * 1000)
 
+    def elapsed_s(self) -> float:
+        return self.now_ms() / 1000
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
@@ -70,6 +73,9 @@ class Skewed:
 
     def now_ms(self) -> int:
         return self._clock.now_ms() + self._by_ms
+
+    def elapsed_s(self) -> float:
+        return self._clock.elapsed_s()
 
     def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)
