@@ -23,7 +23,7 @@ from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
 from klines.quality import Aside
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
-from market.price_guard import Anchors
+from market.live.price_feed import PriceFeed
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
@@ -197,7 +197,7 @@ def state(market: Failover, endpoint: str) -> str:
     kind = "prices" if endpoint == "price" else "klines"
     faults = market.faults
     fault = faults.get(("binance", kind, "")) or faults.get(("binance", kind, "ETHUSDT"))
-    return f"first {fault.state}, {(fault.until_ms - fault.last_ms) / 1000:g} s" if fault else "first well"
+    return f"first {fault.state}, {fault.rest_s:g} s" if fault else "first well"
 
 
 def aside(market: Failover) -> str:
@@ -219,15 +219,21 @@ def at_the_price(klines: Klines) -> Klines:
     return replace(klines, **{name: getattr(klines, name) * factor for name in PRICE_COLUMNS})
 
 
-def of_price(market: Failover, clock: FakeClock) -> str:
-    price = market.prices(["ETHUSDT"])["ETHUSDT"]
-    anchors = Anchors()
+def of_price(market: Failover, clock: FakeClock, feed: PriceFeed) -> str:
     moved = clock.now_ms() >= LONGER.end_ms  # the market went on
-    anchors.learn("ETHUSDT", LONGER if moved else at_the_price(WALK))
-    believed = "believed" if anchors.offer("ETHUSDT", price, clock.now_ms()) else "doubted until confirmed"
-    true = float(LONGER.close[-1]) if moved else 2000.0
-    assert (price.price == pytest.approx(true)) == (believed == "believed")
-    return f"{'first' if price.venue == 'binance' else 'next venue'}, {believed}; {state(market, 'price')}"
+    if not moved:
+        feed.anchors.learn("ETHUSDT", at_the_price(WALK))
+    parts = []
+    for _ in range(5):
+        feed.poll(["ETHUSDT"])
+        if anchor := feed.anchors.get("ETHUSDT"):
+            break
+        parts = ["doubted"]
+        clock.time_ms += 1_000
+    assert anchor
+    assert anchor.price == pytest.approx(float(LONGER.close[-1]) if moved else 2000.0)
+    who = "first" if anchor.venue == "binance" else "next venue"
+    return f"{', then '.join([*parts, who])}, believed; {state(market, 'price')}"
 
 
 def of_archive(market: Failover, clock: FakeClock) -> str:
@@ -246,9 +252,6 @@ def _kind(error: WorkerError) -> str:
     return "malformed" if isinstance(error, MalformedKlines) else "unavailable"
 
 
-OF = {"candles": of_candles, "price": of_price, "archive": of_archive}
-
-
 def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     """What becomes of a fault, on a market that was well before."""
     first, second = venues
@@ -260,7 +263,6 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
         ],
         clock,
         kept,
-        awaits_life=False,
     )
     first.handler = lambda path, query: None
     for venue in venues:
@@ -270,15 +272,19 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     spoil(first, fault)
     if fault.name.startswith("frozen") and endpoint == "price":
         of_candles(market, clock)  # which tell that nobody trades
+    feed = PriceFeed(market, ["ETHUSDT"], CorrectedClock(clock))
     if fault.still:
         for step in range(45):
             clock.time_ms += 4_000
             ended = LONGER.between(0, clock.time_ms - MINUTE_MS + 1)
             venues[1].prices = {"ETHUSDT": repr(float(ended.close[-1]))}  # there it goes on
-            market.prices(["ETHUSDT"])
+            feed.poll(["ETHUSDT"])
             if step % 15 == 14:
-                market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.now_ms() // MINUTE_MS * MINUTE_MS)
-    return OF[endpoint](market, clock)
+                end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
+                feed.anchors.learn("ETHUSDT", market.klines("ETHUSDT", MINUTE_MS, end_ms - ROWS * MINUTE_MS, end_ms))
+    if endpoint == "price":
+        return of_price(market, clock, feed)
+    return of_candles(market, clock) if endpoint == "candles" else of_archive(market, clock)
 
 
 STREAM_FAULTS: list[tuple[str, Kind | None, dict[str, float]]] = [

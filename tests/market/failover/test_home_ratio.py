@@ -1,4 +1,4 @@
-"""At what level a symbol's series are, and what another venue's candles and prices are multiplied by."""
+"""What a stand-in's candles and prices are multiplied by to be at the prices of the home venue."""
 
 from dataclasses import replace
 
@@ -9,7 +9,8 @@ from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MarketUnavailable
 from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.failover.failover import Failover
-from market.failover.level import GOOD_MS, LEAST_COMMON, level_ratio
+from market.failover.home_ratio import GOOD_MS
+from market.price_ratio import LEAST_ROWS
 from tests.fakes import FakeClock, random_walk_klines
 from tests.market.failover.pair import (
     APART,
@@ -83,7 +84,7 @@ def test_flows_that_are_counted_otherwise_are_left_out_and_volume_is_brought_to_
     [
         pytest.param(at_level(WALK, 1.2), id="another level altogether"),
         pytest.param(random_walk_klines(6 * 60, seed=5, sigma=0.02), id="another asset"),
-        pytest.param(at_level(WALK, APART).tail(LEAST_COMMON - 1), id="too few in common"),
+        pytest.param(at_level(WALK, APART).tail(LEAST_ROWS - 1), id="too few in common"),
     ],
 )
 def test_a_venue_whose_level_cannot_be_told_is_not_used(
@@ -93,7 +94,7 @@ def test_a_venue_whose_level_cannot_be_told_is_not_used(
     second.series["ETHUSDT", "1m"] = other
     first.handler = broken(Answer("sorry", 500))
     with pytest.raises(
-        MarketUnavailable, match=r"no venue has 1m klines of ETHUSDT: binance: .*500.*binanceus: .*level"
+        MarketUnavailable, match=r"no venue has 1m klines of ETHUSDT: binance: .*500.*binanceus: .*price ratio"
     ):
         newest(market)
 
@@ -142,15 +143,6 @@ def test_two_first_answers_at_once_have_one_level(
     assert market.level("ETHUSDT") == "binance"
 
 
-def test_a_level_is_a_median_of_what_both_have() -> None:
-    other = at_level(WALK, APART)
-    wild = with_row(with_row(other, LAST_MS, high=9e9), LAST_MS - MINUTE_MS, high=9e9)
-    scale = level_ratio(WALK.tail(60), wild)
-    assert scale
-    assert scale.price == pytest.approx(1 / APART)
-    assert scale.flow == pytest.approx(3.0)
-
-
 def test_volume_is_brought_to_size_long_after_the_venues_shared_a_candle(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
@@ -184,7 +176,7 @@ def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
     first.prices = {}
     second.series["ETHUSDT", "1m"] = random_walk_klines(6 * 60, seed=5, sigma=0.02)
     for _ in range(300):
-        with pytest.raises(MarketUnavailable, match=r"binanceus: .*its level is not known"):
+        with pytest.raises(MarketUnavailable, match=r"binanceus: .*the price ratio is not known"):
             market.prices(["ETHUSDT"])
         clock.time_ms += SECOND_MS
     assert len(second.asked("/api/v3/klines")) <= 5  # in five minutes: a budget is not spent on it
@@ -219,9 +211,9 @@ def test_a_level_that_newer_candles_refute_is_not_used_any_more(
     newest(market, end_ms=clock.time_ms)
     first.handler = broken(Answer("sorry", 500))
     second.series["ETHUSDT", "1m"] = at_level(LONG, 1.08)  # apart by more than two venues of one asset can be
-    with pytest.raises(MarketUnavailable, match="its level is not known"):
+    with pytest.raises(MarketUnavailable, match="the price ratio is not known"):
         newest(market, end_ms=clock.time_ms)
-    with pytest.raises(MarketUnavailable, match="its level is not known"):
+    with pytest.raises(MarketUnavailable, match="the price ratio is not known"):
         market.prices(["ETHUSDT"])
 
 
@@ -271,7 +263,7 @@ def test_a_ratio_does_not_change_while_nothing_new_is_known(
 ) -> None:
     """In an outage fewer and fewer candles of before are among those asked for: the last ones may have been odd."""
     odd = at_level(LONG, APART)
-    at_ms = LAST_MS - 9 * MINUTE_MS
+    at_ms = LAST_MS - 4 * MINUTE_MS
     factor = np.where((odd.open_time_ms >= at_ms) & (odd.open_time_ms <= LAST_MS), 1.004, 1.0)
     second.series["ETHUSDT", "1m"] = replace(odd, **{n: getattr(odd, n) * factor for n in PRICE_COLUMNS})
     newest(market, rows=200)
@@ -327,7 +319,7 @@ def test_a_venue_out_of_use_leaves_its_level_to_all_intervals_of_a_symbol(first:
     for interval_ms in (HOUR_MS, MINUTE_MS):
         again.stand("ETHUSDT", interval_ms, "kraken", [])
     again.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
-    with pytest.raises(MarketUnavailable, match="its level is not known"):
+    with pytest.raises(MarketUnavailable, match="the price ratio is not known"):
         again.klines("ETHUSDT", HOUR_MS, NOW_MS - 20 * HOUR_MS, NOW_MS)
     assert again.level("ETHUSDT") == "kraken"
     clock.time_ms += 2 * SECOND_MS
