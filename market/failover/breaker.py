@@ -22,6 +22,12 @@ KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may answer one
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0  # of a venue that failed, doubling
 BARRED_REST_S = 600.0  # a country, an address, a key or a listing does not change within minutes
 STOPPED_REST_S = 120.0  # of a venue that stands still while others go on
+# By state of a venue that answers and is not to be used for a symbol: why, and the rest; None is the doubling rest.
+UNUSABLE: dict[str, tuple[str, float | None]] = {
+    "silent": ("no trade of {} in its last candles, where another venue has some", STOPPED_REST_S),
+    "far": ("its price of {} is far from the last ones; another venue or more prices decide", None),
+    "frozen": ("it repeats an old price of {}, which the newest candles exclude", STOPPED_REST_S),
+}
 LONE_REST_S = 2.0
 # By state, the longest rest if no other venue can stand in; other states keep their rest.
 LONGEST_ALONE_S = dict.fromkeys(("unreachable", "malformed", "refused", "silent"), LONE_REST_S)
@@ -150,22 +156,15 @@ class VenueBreaker:
         state, of_symbol, rest_s = _sorted_out(venue, error)
         self._record((venue.offer.name, kind, symbol if of_symbol else ""), symbol, state, str(error), rest_s)
 
-    def record_silence(self, venue: Venue, symbol: str) -> None:
-        """Leave a venue alone that has no trade of a symbol in its last candles, where another venue has."""
-        why = f"{venue.offer.name} has no trade of {symbol} in its last candles, where another venue has"
-        for kind in (KLINES, PRICES):  # its last price is no newer than its last trade
-            self._record((venue.offer.name, kind, symbol), symbol, "silent", why, STOPPED_REST_S)
+    def record_unusable(self, venue: Venue, kind: str, symbol: str, state: str) -> None:
+        """Leave a venue alone that answers, and whose candles or price of a symbol are not to be used.
 
-    def record_far(self, venue: Venue, symbol: str) -> None:
-        """Leave a venue's price of a symbol alone that is far from the believed one, so that the next poll asks another
-        venue."""
-        why = f"{venue.offer.name}: price of {symbol} is far from the last ones; another venue or more prices decide"
-        self._record((venue.offer.name, PRICES, symbol), symbol, "far", why, None)
-
-    def record_frozen(self, venue: Venue, symbol: str) -> None:
-        """Leave a venue's price of a symbol alone that stands still while the candles go on."""
-        why = f"{venue.offer.name} repeats an old price of {symbol}, which the newest candles exclude"
-        self._record((venue.offer.name, PRICES, symbol), symbol, "frozen", why, STOPPED_REST_S)
+        Args:
+            state: of ``UNUSABLE``.
+        """
+        why, rest_s = UNUSABLE[state]
+        reason = f"{venue.offer.name}: {why.format(symbol)}"
+        self._record((venue.offer.name, kind, symbol), symbol, state, reason, rest_s)
 
     def record_success(self, venue: Venue, kind: str, symbol: str) -> None:
         """Forget the faults of a venue that has answered."""

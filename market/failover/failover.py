@@ -110,7 +110,8 @@ class Failover(MarketData):
                 continue
             self._endings.went_on(symbol, klines.end_ms)
             for other, _ in silent:
-                self._breaker.record_silence(other, symbol)
+                for kind in (KLINES, PRICES):  # a venue's last price is no newer than its last trade
+                    self._breaker.record_unusable(other, kind, symbol, "silent")
             return self._filled(venue, symbol, self._taken(venue, symbol, klines, (start_ms, end_ms)))
         if silent:  # whoever has the newest; it is the market that is silent
             venue, klines = max(silent, key=lambda one: one[1].end_ms)

@@ -89,13 +89,9 @@ class SpotPrices:
     def judge(self, symbol: str, name: str, verdict: Verdict) -> None:
         """Leave the price of a venue alone if it was not believed, so that the next question goes to another venue."""
         for venue in self._venues:
-            if venue.offer.name != name:
-                continue
-            if verdict is Verdict.FAR:
-                self._breaker.record_far(venue, symbol)
-            elif verdict is Verdict.FROZEN:
-                self._breaker.record_frozen(venue, symbol)
-            else:
+            if venue.offer.name == name and verdict in {Verdict.FAR, Verdict.FROZEN}:
+                self._breaker.record_unusable(venue, PRICES, symbol, verdict.value)
+            elif venue.offer.name == name:
                 self._breaker.record_success(venue, PRICES, symbol)
 
     def why_reserved(self, venue: Venue) -> WorkerError | None:

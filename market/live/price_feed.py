@@ -1,5 +1,6 @@
 """The newest price of every symbol: from the stream while it agrees with the candles, else over REST."""
 
+import contextlib
 import threading
 from collections.abc import Sequence
 
@@ -125,37 +126,27 @@ class PriceFeed:
         return is_stale or not self.anchors.agrees(symbol)
 
     def _ask(self, symbols: Sequence[str]) -> dict[str, Price]:
-        try:
-            prices = self._market.prices(symbols)
-        except (ConfigError, MalformedKlines):
-            # One unknown name or one bad price spoils the whole list: ask for the others one by one.
-            return self._ask_each(symbols)
-        missing = [symbol for symbol in symbols if symbol not in prices]
-        return prices | self._ask_each(missing, have_some=True) if missing else prices
+        """Ask for all at once, and one by one for those that are missing: one unknown name or bad price spoils a list.
 
-    def _ask_each(self, symbols: Sequence[str], *, have_some: bool = False) -> dict[str, Price]:
-        """Ask once for each symbol, so that a failure does not spoil the others.
-
-        Args:
-            have_some: True if there are prices of other symbols; failures are noted and not raised then.
+        Raises:
+            WorkerError: there is no price at all; the failures of single symbols are noted.
         """
         prices: dict[str, Price] = {}
         failure: WorkerError | None = None
-        for symbol in symbols:
+        with contextlib.suppress(ConfigError, MalformedKlines):
+            prices = self._market.prices(symbols)
+        for symbol in [symbol for symbol in symbols if symbol not in prices]:
             try:
                 prices |= self._market.prices([symbol])
-                continue
-            except MarketUnavailable as error:
-                if not have_some:
+            except WorkerError as error:
+                if isinstance(error, MarketUnavailable) and not prices:
                     raise
-                failure = error
-            except (ConfigError, MalformedKlines) as error:
-                failure = error
                 if isinstance(error, ConfigError):
                     self._pause(symbol, error)
-            self.errors += 1
-            self._faults = {**self._faults, symbol: str(failure)}
-        if failure and not prices and not have_some:
+                failure = error
+                self.errors += 1
+                self._faults = {**self._faults, symbol: str(error)}
+        if failure and not prices:
             raise failure
         return prices
 

@@ -19,7 +19,7 @@ from core.errors import MalformedKlines, WorkerError
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
 from exchange.walk import price_at
-from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from klines.quality import Aside
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
@@ -28,6 +28,7 @@ from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
 from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
 from tests.inference.stand import RunningClock, Skewed
+from tests.market.failover.pair import frozen, leapt, with_row
 from tests.market.venue import NOT_FOUND, Answer, Venue, rest_rows, zip_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
@@ -69,27 +70,11 @@ def twice(rows: Cells) -> object:
 
 
 def spiked(factor: float) -> Klines:
-    columns = {name: getattr(WALK, name).copy() for name in ("high", "low", "close")}
-    for at in (100, -10):  # in the archived day, and among the newest
-        price = WALK.close[at] * factor
-        columns["close"][at] = price
-        columns["high"][at], columns["low"][at] = max(WALK.high[at], price), min(WALK.low[at], price)
-    return replace(WALK, **columns)
-
-
-def leapt() -> Klines:
-    columns = {name: getattr(WALK, name).copy() for name in ("high", "close")}
-    columns["close"][-1] *= 1.5
-    columns["high"][-1] = columns["close"][-1]
-    return replace(WALK, **columns)
-
-
-def frozen() -> Klines:
-    flat = np.arange(len(WALK)) >= len(WALK) - 5
-    columns = {name: np.where(flat, WALK.close[-6], getattr(WALK, name)) for name in PRICE_COLUMNS}
-    for name in FLOW_COLUMNS:  # no trade, no volume of any kind
-        columns[name] = np.where(flat, 0.0, getattr(WALK, name))
-    return replace(WALK, **columns)
+    klines = WALK
+    for row in (100, len(WALK) - 10):  # in the archived day, and among the newest
+        price = float(WALK.close[row]) * factor
+        klines = with_row(klines, int(WALK.open_time_ms[row]), close=price, high=price)
+    return klines
 
 
 def stuck() -> Klines:
@@ -134,8 +119,8 @@ FAULTS = [
     Fault(name="one row of tomorrow", rows=lambda rows: [*rows, [NOW_MS + DAY_MS, *rows[-1][1:]]]),
     Fault(name="a hole of two minutes", klines=HOLE),
     Fault(name="a spike that no other venue has", klines=spiked(1.5)),
-    Fault(name="a leap of the newest candle that no other venue has", klines=leapt()),
-    Fault(name="frozen: no trade in five minutes, price still", klines=frozen()),
+    Fault(name="a leap of the newest candle that no other venue has", klines=leapt(WALK, NOW_MS - MINUTE_MS, 1.5)),
+    Fault(name="frozen: no trade in five minutes, price still", klines=frozen(WALK, 5)),
     Fault(name="nothing newer than ten minutes", klines=WALK.between(0, NOW_MS - 10 * MINUTE_MS)),
     Fault(name="frozen: the last candle told five times over", klines=stuck()),
     Fault(name="a price 30 % away", price="2600"),

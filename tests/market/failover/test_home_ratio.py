@@ -7,10 +7,9 @@ import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MarketUnavailable
-from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import COLUMNS, PRICE_COLUMNS
 from market.failover.failover import Failover
 from market.failover.home_ratio import GOOD_MS
-from market.price_ratio import LEAST_ROWS
 from tests.fakes import FakeClock, random_walk_klines
 from tests.market.failover.pair import (
     APART,
@@ -52,46 +51,18 @@ def test_no_return_has_the_difference_of_two_venues_in_it(
     for minute in range(1, 40):
         clock.time_ms = NOW_MS + minute * MINUTE_MS
         kept = kept.merge(market.klines("ETHUSDT", MINUTE_MS, kept.end_ms - 10 * MINUTE_MS, clock.time_ms))
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()  # the first is not to be asked
     first.series["ETHUSDT", "1m"] = whole
     first.handler = works
     clock.time_ms += MINUTE_MS
-    ((since_ms, until_ms),) = market.borrowed("ETHUSDT", MINUTE_MS)
-    assert (since_ms, until_ms) == (NOW_MS, NOW_MS + 39 * MINUTE_MS)
     assert_prices_equal(kept, whole.between(int(kept.open_time_ms[0]), kept.end_ms))
-    back = market.klines("ETHUSDT", MINUTE_MS, since_ms, clock.time_ms)
+    back = market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.time_ms)
     assert market.source("ETHUSDT", MINUTE_MS) == "binance"
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()
-    np.testing.assert_allclose(back.close, whole.between(since_ms, clock.time_ms).close, rtol=1e-11)
+    np.testing.assert_allclose(back.close, whole.between(NOW_MS, clock.time_ms).close, rtol=1e-11)
 
 
-def test_flows_that_are_counted_otherwise_are_left_out_and_volume_is_brought_to_size(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    newest(market, rows=120)
-    first.handler = broken(Answer("sorry", 500))
-    clock.time_ms += MINUTE_MS
-    longer = walk(6 * 60 + 1)
-    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
-    told = newest(market, end_ms=NOW_MS + MINUTE_MS).tail(1)
-    assert np.isnan(told.trades).all()
-    assert np.isnan(told.taker_buy_base).all()
-    np.testing.assert_allclose(told.volume, longer.tail(1).volume, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        pytest.param(at_level(WALK, 1.2), id="another level altogether"),
-        pytest.param(random_walk_klines(6 * 60, seed=5, sigma=0.02), id="another asset"),
-        pytest.param(at_level(WALK, APART).tail(LEAST_ROWS - 1), id="too few in common"),
-    ],
-)
-def test_a_venue_whose_level_cannot_be_told_is_not_used(
-    first: Venue, second: Venue, market: Failover, other: Klines
-) -> None:
+def test_a_venue_whose_ratio_cannot_be_measured_is_not_used(first: Venue, second: Venue, market: Failover) -> None:
     newest(market)
-    second.series["ETHUSDT", "1m"] = other
+    second.series["ETHUSDT", "1m"] = at_level(WALK, 1.2)
     first.handler = broken(Answer("sorry", 500))
     with pytest.raises(
         MarketUnavailable, match=r"no venue has 1m klines of ETHUSDT: binance: .*500.*binanceus: .*price ratio"
@@ -113,7 +84,7 @@ def test_whoever_tells_first_sets_the_level(first: Venue, second: Venue, market:
     np.testing.assert_allclose(klines.close[-1], longer.close[-1] * APART)
 
 
-def test_a_level_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: FakeClock) -> None:
+def test_a_ratio_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: FakeClock) -> None:
     """Where candles at that level are there, the new venue's are brought to it; where none are, it begins anew."""
     lone = alone(first, clock)
     lone.stand("ETHUSDT", MINUTE_MS, "kraken", [])
@@ -143,7 +114,7 @@ def test_two_first_answers_at_once_have_one_level(
     assert market.level("ETHUSDT") == "binance"
 
 
-def test_volume_is_brought_to_size_long_after_the_venues_shared_a_candle(
+def test_volume_is_brought_to_size_also_long_after_the_venues_shared_a_candle_and_other_flows_are_left_out(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     newest(market, rows=120)
@@ -151,11 +122,12 @@ def test_volume_is_brought_to_size_long_after_the_venues_shared_a_candle(
     second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
     for minute in (1, 90):
         clock.time_ms = NOW_MS + minute * MINUTE_MS
-        told = newest(market, end_ms=clock.time_ms).tail(1)
-        np.testing.assert_allclose(told.volume, walk(6 * 60 + minute).tail(1).volume, rtol=1e-6)
+        last = newest(market, end_ms=clock.time_ms).tail(1)
+        np.testing.assert_allclose(last.volume, walk(6 * 60 + minute).tail(1).volume, rtol=1e-6)
+        assert np.isnan([last.trades, last.taker_buy_base]).all()
 
 
-def test_a_level_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
+def test_a_ratio_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     newest(market, rows=120)
@@ -169,7 +141,7 @@ def test_a_level_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
     assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
 
 
-def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
+def test_without_a_ratio_there_is_no_price_and_no_word_of_a_wrong_symbol(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     newest(market)
@@ -182,24 +154,7 @@ def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
     assert len(second.asked("/api/v3/klines")) <= 5  # in five minutes: a budget is not spent on it
 
 
-def test_nothing_is_asked_for_again_while_another_venue_would_tell_it(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """Begun at the second venue's level; from its return on the first one tells all, and the list would only grow."""
-    first.handler = broken(Answer("sorry", 500))
-    newest(market)
-    first.handler = works
-    clock.time_ms += 2 * MINUTE_MS
-    first.series["ETHUSDT", "1m"] = LONG
-    newest(market, end_ms=clock.time_ms)
-    assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
-    assert not market.borrowed("ETHUSDT", MINUTE_MS)
-    first.handler = broken(Answer("sorry", 500))
-    newest(market, end_ms=clock.time_ms)
-    assert not market.borrowed("ETHUSDT", MINUTE_MS)  # the own venue has told them now
-
-
-def test_a_level_that_newer_candles_refute_is_not_used_any_more(
+def test_a_ratio_that_newer_candles_refute_is_not_used_any_more(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     newest(market)
@@ -236,28 +191,6 @@ def test_a_series_that_another_venue_began_is_the_first_ones_path_at_one_ratio(
     assert len(second.requests) == asked
 
 
-def quiet_but(klines: Klines, every: int) -> Klines:
-    """With a trade in every so manieth candle; the others are flat at the price before, without volume."""
-    last = np.arange(len(klines)) // every * every
-    trades = last == np.arange(len(klines))
-    flat = {name: np.where(trades, getattr(klines, name), klines.close[last]) for name in PRICE_COLUMNS}
-    return replace(klines, volume=np.where(trades, klines.volume, 0.0), **flat)  # type: ignore[arg-type]
-
-
-def test_a_level_is_measured_by_trades_alone(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
-    """In a market that moves one way, candles without a trade are always behind it."""
-    shocks = np.full(8 * 60, 0.5)
-    rising = random_walk_klines(8 * 60, shocks=shocks)
-    first.series["ETHUSDT", "1m"] = rising
-    second.series["ETHUSDT", "1m"] = at_level(quiet_but(rising, 15), APART)
-    newest(market, rows=200)
-    first.handler = broken(Answer("sorry", 500))
-    for minute in (1, 16, 61):
-        clock.time_ms = NOW_MS + minute * MINUTE_MS
-        told = newest(market, rows=2, end_ms=clock.time_ms)
-        assert told.close[-1] == pytest.approx(rising.between(0, clock.time_ms).close[-1], rel=1e-9)
-
-
 def test_a_ratio_does_not_change_while_nothing_new_is_known(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
@@ -274,7 +207,7 @@ def test_a_ratio_does_not_change_while_nothing_new_is_known(
         assert told.close[-1] == pytest.approx(LONG.between(0, clock.time_ms).close[-1], rel=1e-4)
 
 
-def test_a_level_of_a_venue_out_of_use_outlasts_the_candles_that_it_told(
+def test_a_ratio_of_a_venue_out_of_use_outlasts_the_candles_that_it_told(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     """What is told since at that level is what others are measured by."""
@@ -291,7 +224,7 @@ def test_a_level_of_a_venue_out_of_use_outlasts_the_candles_that_it_told(
     np.testing.assert_allclose(told.close, longer.between(0, clock.time_ms).tail(5).close * 1.01, rtol=1e-9)
 
 
-def test_a_level_is_measured_by_each_interval_and_a_price_counts_by_the_shortest(
+def test_a_ratio_is_measured_by_each_interval_and_a_price_counts_by_the_shortest(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     """In a long outage sixty hours say another ratio than the last hour."""
