@@ -9,26 +9,16 @@ import structlog
 
 from core.clock import Clock, iso
 from core.errors import MalformedKlines
-from klines.klines import COLUMNS, MOST_LEAP, Klines, unit_leaps
-from klines.quality import (
-    LEAPT,
-    ROUNDING,
-    STAYED_ROWS,
-    Aside,
-    RefusedRow,
-    doubts_of,
-    extent_of,
-    rows_awaited,
-)
+from klines.klines import COLUMNS, Klines
+from klines.quality import LEAPT, STAYED_ROWS, Aside, RefusedRow, doubts_of, extent_of, rows_awaited
 from market.failover.breaker import VenueBreaker
 from market.failover.home_ratio import HomeRatios
+from market.failover.stretches import ALIKE, Case, sorted_stretches
 from market.venue import Venue
 
 AGAIN_S, NOBODY_AGAIN_S = 600.0, 60.0  # how long a second venue's answer counts; the second if no venue had any
 REMEMBERED = 10_000  # answers
 LONGEST_HOLE_ROWS = 300  # before a leap, over which a second venue is asked how far it went
-ALIKE = MOST_LEAP / 2  # of ln(price): prices so near are at one level
-KNOWN_VISITS = 3  # a level that comes so often is the market's, and no slip of a unit
 MOST_ASKED = 20  # leaps of one answer that a second venue is asked about, the newest
 LONE_SPIKE = "far from its neighbours, and no second venue has the like"
 OTHER_LEVEL = "at another level than the rows around it, and no second venue has the like"
@@ -45,40 +35,6 @@ class _Elsewhere:
     step: float = np.nan  # of ln(close): how far it goes there in the same direction
     before: float = np.nan  # of ln(close): how far it is from the close before the leap
     after: float = np.nan  # the same for the close after the leap
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
-    """Candles of a venue among the known ones around them."""
-
-    venue: Venue
-    symbol: str
-    run: Klines
-    recent: Klines | None
-    leaps: Sequence[int]  # rows that leap beyond MOST_LEAP
-
-    def time(self, row: int) -> int:
-        return int(self.run.open_time_ms[row])
-
-    def is_known(self, row: int) -> bool:
-        """True if the candle of a row was confirmed before with the same close."""
-        at_ms = self.time(row)
-        same = () if self.recent is None else self.recent.between(at_ms, at_ms + 1).close
-        return any(abs(close / self.run.close[row] - 1) < ROUNDING for close in same)
-
-    def is_alike(self, row: int, level: float) -> bool:
-        return abs(float(np.log(self.run.close[row] / level))) <= ALIKE
-
-    def visited(self) -> set[int]:
-        """The leaps to a level that comes ``KNOWN_VISITS`` times."""
-        starts = [0, *self.leaps]
-        return {
-            row for row in self.leaps if sum(self.is_alike(at, self.run.close[row]) for at in starts) >= KNOWN_VISITS
-        }
-
-    def leap(self, row: int) -> str:
-        percent = 100 * (self.run.close[row] / self.run.close[row - 1] - 1)
-        return f"{self.symbol} leaps by {percent:+.0f} % at {iso(self.time(row))}"
 
 
 class SecondOpinion:
@@ -117,38 +73,42 @@ class SecondOpinion:
         doubts = doubts_of(run, recent)
         if recent is not None and len(run):  # the candle before the first says how far that one goes
             run = recent.between(0, int(run.open_time_ms[0])).merge(run)
-        case = _Case(venue=venue, symbol=symbol, run=run, recent=recent, leaps=unit_leaps(run))
+        case = Case(symbol, run, recent)
         is_series = not alone and among is None
         if not doubts and not case.leaps:
             if is_series:
                 self._held.pop((symbol, interval_ms), None)
             return klines
-        visited = case.visited()
-        spikes = [row for row in _rows(run, doubts.spikes) if row not in visited]
-        odd, marked, held = self._sorted_stretches(case, spikes, visited)
-        self._refuse_leaps(case, set(_rows(run, doubts.leaps)) - set(case.leaps))
-        lone = [row for row in spikes if case.time(row) in klines.open_time_ms and self._is_alone(case, row, keep=True)]
-        refused = [*_refused(case, klines, lone, LONE_SPIKE), *_refused(case, klines, odd, OTHER_LEVEL)]
+        spikes = [row for row in case.rows(doubts.spikes) if row not in case.visited]
+        leaps = [
+            row
+            for row in case.leaps
+            if not {row, row - 1} & {*spikes} and not (case.is_known(row) and case.is_known(row - 1))
+        ]
+        found = sorted_stretches(case, leaps, self._levels_elsewhere(venue, case, leaps))
+        self._refuse_leaps(venue, case, set(case.rows(doubts.leaps)) - set(case.leaps))
+        spikes = [row for row in spikes if case.time(row) in klines.open_time_ms]
+        lone = [row for row in spikes if self._is_alone(venue, case, row, keep=True)]
+        refused = [*_refused(case, klines, lone, LONE_SPIKE), *_refused(case, klines, found.odd, OTHER_LEVEL)]
         keep = ~np.isin(klines.open_time_ms, [row.open_time_ms for row in refused])
-        if doubts.leap_ms is not None:
-            (row,) = _rows(run, [doubts.leap_ms])
-            if row not in case.leaps and self._is_alone(case, row):
-                held = row if held is None else min(held, row)
-        if held is not None:  # it comes again with the next question, and is used when it has stayed
-            keep &= klines.open_time_ms < case.time(held)
+        for row in case.rows([] if doubts.leap_ms is None else [doubts.leap_ms]):
+            if row not in case.leaps and self._is_alone(venue, case, row):
+                found.held = row if found.held is None else min(found.held, row)
+        if found.held is not None:  # it comes again with the next question, and is used when it has stayed
+            keep &= klines.open_time_ms < case.time(found.held)
         if is_series:
-            self._hold(case, held)
+            self._hold(venue, case, found.held)
         self._aside.put(venue.offer.name, symbol, interval_ms, refused, self._clock.now_ms())
         columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
         kept = Klines(interval_ms=interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
-        self._aside.mark(venue.offer.name, symbol, interval_ms, _refused(case, kept, marked, LEAPT))
+        self._aside.mark(venue.offer.name, symbol, interval_ms, _refused(case, kept, found.marked, LEAPT))
         return kept
 
     def why_held(self, symbol: str, interval_ms: int) -> str:
         """Why the newest candles of a series are not used yet; empty if they are."""
         return self._held.get((symbol, interval_ms), (0, ""))[1]
 
-    def _hold(self, case: _Case, held: int | None) -> None:
+    def _hold(self, venue: Venue, case: Case, held: int | None) -> None:
         """Remember which candles wait to be confirmed, and log a new one once."""
         key = (case.symbol, case.run.interval_ms)
         before = self._held.pop(key, (None, ""))
@@ -162,63 +122,13 @@ class SecondOpinion:
         )
         if before[0] != case.time(held):
             details = {"symbol": case.symbol, "open": iso(case.time(held)), "rows": rows}
-            log.warning("leap_awaits_confirmation", venue=case.venue.offer.name, **details)
+            log.warning("leap_awaits_confirmation", venue=venue.offer.name, **details)
 
-    def _sorted_stretches(
-        self, case: _Case, spikes: Sequence[int], visited: set[int]
-    ) -> tuple[list[int], list[int], int | None]:
-        """Decide which stretches of a run, parted by leaps beyond ``MOST_LEAP``, are used.
-
-        Where a second venue has candles of that time, its level decides. Where none has, a level that was left for
-        another and comes back is right, and a new one is used when it has stayed for ``BELIEVED_AFTER_MS`` or comes for
-        the third time.
-
-        Returns:
-            Rows that are not used, first rows of new levels that are used, and the row from which candles wait.
-        Raises:
-            MalformedKlines: the newest stretch is not at a second venue's level: all is to be asked of that venue.
-        """
-        run, close = case.run, case.run.close
-        leaps = [
-            row
-            for row in case.leaps
-            if not {row, row - 1} & {*spikes} and not (case.is_known(row) and case.is_known(row - 1))
-        ]
-        if not leaps:
-            return [], [], None
-        starts, ends = [0, *leaps], [*leaps, len(run)]
-        is_right = self._by_second_venue(case, leaps)
-        odd: list[int] = []
-        marked: list[int] = []
-        level: float | None = None
-        number = 0
-        while number < len(starts):
-            first, end = starts[number], ends[number]
-            is_new = level is not None and not case.is_alike(first, level)
-            if is_right[number] is False:
-                odd += range(first, end)
-                number += 1
-                continue
-            if is_new and not is_right[number] and first not in visited:  # no venue says
-                back = _return_to(case, starts, is_right, number, level or 0.0)
-                if back is not None and 2 * (starts[back] - first) < len(run):
-                    odd += range(first, starts[back])
-                    number = back
-                    continue
-                if len(run) - 1 - first < rows_awaited(run.interval_ms):
-                    return odd, marked, first
-            marked += [first] if is_new else []
-            level = float(close[end - 1])
-            number += 1
-        if len(run) - 1 in odd:
-            raise MalformedKlines(f"{case.leap(starts[-1])}, and another venue has no such move")
-        return odd, marked, None
-
-    def _by_second_venue(self, case: _Case, leaps: Sequence[int]) -> list[bool | None]:
+    def _levels_elsewhere(self, venue: Venue, case: Case, leaps: Sequence[int]) -> list[bool | None]:
         """For each stretch between leaps, True if a second venue is at its level; None if no venue says."""
         is_right: list[bool | None] = [None] * (len(leaps) + 1)
         for number, row in list(enumerate(leaps))[-MOST_ASKED:]:
-            elsewhere = self._elsewhere(case, row)
+            elsewhere = self._elsewhere(venue, case, row)
             nearest = min(elsewhere.before, elsewhere.after)
             if np.isnan(nearest):
                 continue
@@ -229,18 +139,18 @@ class SecondOpinion:
                 is_right[number], is_right[number + 1] = None, None
         return is_right
 
-    def _refuse_leaps(self, case: _Case, rows: Iterable[int]) -> None:
+    def _refuse_leaps(self, venue: Venue, case: Case, rows: Iterable[int]) -> None:
         """Raises MalformedKlines where a leap of up to ``MOST_LEAP`` has stayed and another venue has none."""
         for row in sorted(rows):
             if case.is_known(row):
                 continue
             step = abs(float(np.log(case.run.close[row] / case.run.close[row - 1])))
-            elsewhere = self._elsewhere(case, row)
+            elsewhere = self._elsewhere(venue, case, row)
             # If another venue is at the new level as well, the older candles are wrong.
             if elsewhere.step < step / 2 and not elsewhere.after < step / 4:
                 raise MalformedKlines(f"{case.leap(row)}, and another venue has no such move")
 
-    def _elsewhere(self, case: _Case, row: int) -> _Elsewhere:
+    def _elsewhere(self, venue: Venue, case: Case, row: int) -> _Elsewhere:
         """What another venue has near the time of a leap."""
         run, interval_ms = case.run, case.run.interval_ms
         at_ms, before_ms = case.time(row), case.time(row - 1)
@@ -251,7 +161,7 @@ class SecondOpinion:
         span = (before_ms - STAYED_ROWS * interval_ms, min(at_ms + (STAYED_ROWS + 1) * interval_ms, run.end_ms))
 
         def ask() -> _Elsewhere:
-            for _, other in self._breaker.others(case.venue, case.symbol, interval_ms, span):
+            for _, other in self._breaker.others(venue, case.symbol, interval_ms, span):
                 if len(other) and other.open_time_ms[0] <= before_ms and other.end_ms >= span[1]:
                     moves = np.log(other.close / other.close[0])
                     sides = other.between(0, at_ms), other.between(at_ms, other.end_ms)
@@ -262,20 +172,20 @@ class SecondOpinion:
                     return _Elsewhere(float(moves.max() if closes[1] > closes[0] else -moves.min()), before, after)
             return _Elsewhere()
 
-        return self._once((case.venue.offer.name, case.symbol, interval_ms, at_ms, span[1]), ask)
+        return self._once((venue.offer.name, case.symbol, interval_ms, at_ms, span[1]), ask)
 
-    def _is_alone(self, case: _Case, row: int, *, keep: bool = False) -> bool:
+    def _is_alone(self, venue: Venue, case: Case, row: int, *, keep: bool = False) -> bool:
         """True if no other venue has a move of half the size in the same candle; ``keep`` the answer for a while."""
         interval_ms, at_ms = case.run.interval_ms, case.time(row)
 
         def ask() -> _Elsewhere:
             span = (at_ms - interval_ms, at_ms + interval_ms)
-            for _, other in self._breaker.others(case.venue, case.symbol, interval_ms, span):
+            for _, other in self._breaker.others(venue, case.symbol, interval_ms, span):
                 if len(other.between(at_ms, at_ms + interval_ms)):
                     return _Elsewhere(step=extent_of(other, at_ms))
             return _Elsewhere()
 
-        key = (case.venue.offer.name, case.symbol, interval_ms, at_ms, 0)
+        key = (venue.offer.name, case.symbol, interval_ms, at_ms, 0)
         extent = (self._once(key, ask) if keep else ask()).step
         return not extent >= extent_of(case.run, at_ms) / 2  # NaN as well
 
@@ -294,23 +204,11 @@ class SecondOpinion:
         return answer
 
 
-def _return_to(
-    case: _Case, starts: Sequence[int], is_right: Sequence[bool | None], number: int, level: float
-) -> int | None:
-    """The first stretch after ``number`` that is at ``level`` again, or None."""
-    later = range(number + 1, len(starts))
-    return next((n for n in later if is_right[n] is not False and case.is_alike(starts[n], level)), None)
-
-
-def _rows(run: Klines, times_ms: Sequence[int]) -> list[int]:
-    rows: list[int] = np.searchsorted(run.open_time_ms, times_ms).tolist()
-    return rows
-
-
-def _refused(case: _Case, klines: Klines, rows: Iterable[int], reason: str) -> list[RefusedRow]:
+def _refused(case: Case, klines: Klines, rows: Iterable[int], reason: str) -> list[RefusedRow]:
     """Those of a run's rows that are among ``klines``, as rows for the file of refused ones."""
     times_ms = [case.time(row) for row in rows if case.time(row) in klines.open_time_ms]
-    cells = np.stack([getattr(klines, name) for name in COLUMNS], axis=1)[_rows(klines, times_ms)].tolist()
+    table = np.stack([getattr(klines, name) for name in COLUMNS], axis=1)
+    cells = table[np.searchsorted(klines.open_time_ms, times_ms)].tolist()
     return [
         RefusedRow(open_time_ms=at_ms, reason=reason, row=tuple(row))
         for at_ms, row in zip(times_ms, cells, strict=True)
