@@ -51,6 +51,7 @@ class _Usual:
     price: Price  # close of the newest candle, or a newer price that two venues confirmed
     limit: float  # of ln(one price / another) within a minute
     possible: float  # the same for what no price does unconfirmed
+    candle_min: float  # length of a candle
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,11 +94,13 @@ class Anchors:
         tail = klines.tail(RANGE_ROWS)
         if not len(tail):
             return
-        move = float(np.mean(np.log(tail.high / tail.low))) / math.sqrt(klines.interval_ms / MINUTE_MS)
+        candle_min = klines.interval_ms / MINUTE_MS
+        move = float(np.mean(np.log(tail.high / tail.low))) / math.sqrt(candle_min)
         usual = _Usual(
             price=Price(price=float(tail.close[-1]), asof_ms=tail.end_ms),
             limit=min(MOST_LIMIT, max(LEAST_LIMIT, MOST_RANGES * move)),
             possible=POSSIBLE_RANGES * move,
+            candle_min=candle_min,
         )
         with self._offering:
             self._klines[symbol], self._usual[symbol] = tail, usual
@@ -168,7 +171,7 @@ class Anchors:
         usual = self._usual.get(symbol)
         if usual is None:
             return True
-        minutes = max(0.0, (price.asof_ms - usual.price.asof_ms) / MINUTE_MS) + 1
+        minutes = max(0.0, (price.asof_ms - usual.price.asof_ms) / MINUTE_MS) + usual.candle_min
         most = max(MOST_LIMIT, usual.possible * math.sqrt(minutes))
         return abs(math.log(price.price / usual.price.price)) <= most
 

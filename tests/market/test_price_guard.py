@@ -216,6 +216,21 @@ def test_a_price_that_was_asked_for_and_goes_with_the_candles_takes_the_place_of
     assert not believes(anchors, at(1.03 * CLOSE, 200))
 
 
+@pytest.mark.parametrize(("minutes", "away", "possible"), [(1, 0.055, True), (1, 0.075, False), (50, 0.075, True)])
+def test_where_hours_are_the_only_candles_a_price_may_go_as_far_as_in_an_hour(
+    minutes: int, away: float, possible: bool
+) -> None:
+    hours = random_walk_klines(60, interval_ms=60 * MINUTE_MS, sigma=6e-3)
+    anchors, verdicts = Anchors(), []
+    anchors.learn(ETH, hours)
+    for second in range(3):
+        price = Price(
+            price=float(hours.close[-1]) * math.exp(away), asof_ms=hours.end_ms + minutes * MINUTE_MS + 1_000 * second
+        )
+        verdicts.append(believes(anchors, price, asked=True))
+    assert verdicts[-1] is possible
+
+
 def test_a_price_of_before_the_first_candle_is_given_up_where_the_candle_excludes_it() -> None:
     anchors = Anchors()
     assert believes(anchors, at(2 * CLOSE, 100))

@@ -29,7 +29,7 @@ from tests.market.failover.pair import (
 from tests.market.venue import Answer, Venue
 
 
-def test_what_the_first_told_is_never_told_otherwise(first: Venue, second: Venue, market: Failover) -> None:
+def test_candles_of_the_home_venue_stay_as_they_are(first: Venue, second: Venue, market: Failover) -> None:
     before = newest(market, rows=30)
     second.series["ETHUSDT", "1m"] = with_row(
         at_level(WALK, APART), LAST_MS, close=float(WALK.close[-1]) * 1.004, high=float(WALK.high[-1]) * 1.01
@@ -70,7 +70,9 @@ def test_a_venue_whose_ratio_cannot_be_measured_is_not_used(first: Venue, second
         newest(market)
 
 
-def test_whoever_tells_first_sets_the_level(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
+def test_the_first_venue_that_answers_is_the_home_venue(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
     first.handler = broken(Answer("barred", 451))
     klines = newest(market)
     np.testing.assert_allclose(klines.close, WALK.tail(20).close * APART)
@@ -96,7 +98,7 @@ def test_a_ratio_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: Fak
     assert again.level("ETHUSDT") == "binance"
 
 
-def test_two_first_answers_at_once_have_one_level(
+def test_two_first_answers_at_once_have_one_home_venue(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     """A first sync asks for several months at a time, and a venue may fail for one of them."""
@@ -244,7 +246,7 @@ def test_a_ratio_is_measured_by_each_interval_and_a_price_counts_by_the_shortest
     assert_prices_equal(newest(market, end_ms=clock.time_ms), walk(6 * 60 + 1).tail(20))
 
 
-def test_a_venue_out_of_use_leaves_its_level_to_all_intervals_of_a_symbol(first: Venue, clock: FakeClock) -> None:
+def test_a_home_venue_out_of_use_leaves_its_prices_to_all_intervals_of_a_symbol(first: Venue, clock: FakeClock) -> None:
     """Candles of one interval are enough to bring the other to it."""
     hours = random_walk_klines(200, interval_ms=HOUR_MS, start_ms=NOW_MS - 200 * HOUR_MS)
     first.add("ETHUSDT", hours)
