@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import structlog
 
-from core.backoff import backoff
 from core.clock import CorrectedClock, is_ahead
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from core.seldom import Seldom
@@ -14,10 +13,9 @@ from market.live.venue_clock import VenueClock
 from market.price_guard import Anchors
 from market.venue import MarketData, Price, Verdict
 
-POLL_S = 1.0
+POLL_S = 1.0  # also after a failure: a venue that is back is noticed this soon
 QUIET_MS = 1_500  # a symbol without a price from the stream for so long is asked for over REST
 UNKNOWN_SYMBOL_S = 60.0  # until a symbol that the venue does not know is asked for again
-LONGEST_BACK_OFF_S = 1.0  # a venue that is back is noticed this soon; a longer pause that it asks for is kept
 NAP_S = 0.25  # a stream that falls silent, and a clock that was set, is noticed this late
 # By verdict, what a symbol's fault says.
 REFUSALS = {
@@ -163,5 +161,4 @@ class PriceFeed:
             log.warning("prices_unavailable", reason=str(error), count=count)
         paused = {symbol: self._faults[symbol] for symbol in self._paused_until_s if symbol in self._faults}
         self._faults = {**self._faults, **dict.fromkeys(symbols, str(error)), **paused}
-        asked_for_s = getattr(error, "retry_after_s", None) or 0.0
-        return max(asked_for_s, backoff(self._failures, POLL_S, LONGEST_BACK_OFF_S))
+        return max(POLL_S, getattr(error, "retry_after_s", None) or 0.0)
