@@ -6,9 +6,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time in integer milliseconds since the epoch (UTC), and a sleep."""
+    """The wall clock, a clock for intervals, and a sleep. Only ages and times of candles are told by the wall clock."""
 
-    def now_ms(self) -> int: ...
+    def now_ms(self) -> int:
+        """Wall time in milliseconds since the epoch, UTC. The machine's clock may be set while the process runs."""
+
+    def elapsed_s(self) -> float:
+        """Seconds since an arbitrary moment; never goes back and is never set."""
 
     def sleep(self, seconds: float) -> None: ...
 
@@ -19,12 +23,15 @@ class SystemClock:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
+    def elapsed_s(self) -> float:
+        return time.monotonic()
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
 
 class CorrectedClock:
-    """Another clock, less its error as far as that is known. Safe to use from several threads.
+    """The machine's clock plus a correction, as far as the error is known. Safe to use from several threads.
 
     Args:
         clock: the machine's.
@@ -32,14 +39,15 @@ class CorrectedClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.ahead_ms = 0  # what is added: how far the true time is ahead of the machine's
+        self.ahead_ms = 0  # how far the true time is ahead of the machine's
 
     def now_ms(self) -> int:
-        """See the protocol."""
         return self._clock.now_ms() + self.ahead_ms
 
+    def elapsed_s(self) -> float:
+        return self._clock.elapsed_s()
+
     def sleep(self, seconds: float) -> None:
-        """See the protocol."""
         self._clock.sleep(seconds)
 
 
@@ -49,9 +57,9 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
 
-@lru_cache(maxsize=256)  # each answer says three moments, and most answers the same ones
+@lru_cache(maxsize=256)  # each answer names three moments, and most answers name the same ones
 def iso(ms: int) -> str:
-    """UTC time as people and logs read it.
+    """Write a UTC time for people and logs.
 
     >>> iso(1_700_000_000_000)
     '2023-11-14T22:13:20.000Z'
@@ -60,11 +68,11 @@ def iso(ms: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{millis:03d}Z"
 
 
-SLACK_MS = 5 * SECOND_MS  # a clock that is being corrected goes back less far
+SLACK_MS = 5 * SECOND_MS  # a correction of the machine's clock is smaller than this
 
 
 def is_ahead(asof_ms: int, now_ms: int) -> bool:
-    """Whether a moment that was once past is in the future: the machine's clock was set back, and no age says a thing.
+    """True if a moment that has passed now seems to lie ahead: the clock was set back, so ages mean nothing.
 
     >>> is_ahead(60_000, 55_000), is_ahead(60_000, 54_999)
     (False, True)

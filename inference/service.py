@@ -24,7 +24,7 @@ from klines.klines import Klines
 from ledger.answer_log import Ledger
 from ledger.answers import Answer
 from market.listings import Listings
-from market.price_ratio import Ratio
+from market.price_ratio import PriceRatio
 from market.venue import Opening, Price
 from model.features import rows_needed
 from model.forecaster import (
@@ -85,7 +85,7 @@ class Market(Protocol):
 class TruthRatios(Protocol):
     """What the service reads of the truth venue; it does not wait."""
 
-    def ratio(self, symbol: str, now_ms: int) -> Ratio | None: ...
+    def ratio(self, symbol: str, now_ms: int) -> PriceRatio | None: ...
 
     def fault(self, symbol: str) -> str: ...
 
@@ -271,7 +271,7 @@ class InferenceService:
         )
         forecast, reason = self._forecast(outlook, now_ms)
         # Of a return nothing is carried.
-        if topic.target is Target.VOLATILITY and outlook.window_close and not outlook.why_no_anchor(anchor):
+        if topic.target is Target.VOLATILITY and outlook.window_close:
             forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
         ratio = self.truth_ratio(topic, now_ms)
         scored = ratio.value if ratio else 1.0
@@ -318,12 +318,7 @@ class InferenceService:
                 return base, Known(elapsed_ms=max(0, anchor.asof_ms - base.ms)), math.nan
             return Base(ms=now_ms, source=BaseSource.ASKED, block_ms=base.block_ms), NOTHING, math.nan
         price, asof_ms = opening.last, opening.end_ms
-        if (
-            anchor.venue == opening.venue
-            and opening.end_ms <= anchor.asof_ms
-            and not is_ahead(anchor.asof_ms, now_ms)
-            and (topic.target is Target.PRICE or not outlook.why_no_anchor(anchor))  # of a price that was looked at
-        ):
+        if anchor.venue == opening.venue and opening.end_ms <= anchor.asof_ms and not is_ahead(anchor.asof_ms, now_ms):
             price, asof_ms = anchor.price, anchor.asof_ms
         if topic.target is Target.PRICE:  # it starts from its anchor, whoever told that
             asof_ms = anchor.asof_ms
@@ -346,7 +341,7 @@ class InferenceService:
             return True  # for good or ill: whoever is held is to hear of it
         return True
 
-    def truth_ratio(self, topic: Topic, now_ms: int) -> Ratio | None:
+    def truth_ratio(self, topic: Topic, now_ms: int) -> PriceRatio | None:
         """What the anchor of a price topic is multiplied by; None where it is not."""
         if self._truth is None or topic.target is not Target.PRICE:
             return None
@@ -446,8 +441,6 @@ class InferenceService:
                 f"topic {topic.key}: newest price of {topic.symbol} is of {iso(anchor.asof_ms)}, "
                 f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; a price by the new time is awaited"
             )
-        if fault := outlook.why_no_anchor(anchor):
-            raise UnusableForecast(f"topic {topic.key}: {fault}")
         return anchor
 
     def _forecast(self, outlook: Outlook, now_ms: int) -> tuple[HeadForecast, str]:
@@ -540,7 +533,6 @@ class InferenceService:
                 panel=panel,
                 klines_end_ms=klines.end_ms,
                 close=float(klines.close[-1]),
-                newest=self._newest(topic.symbol),
                 champion=forecaster.version if forecaster else "",
                 created_ms=forecaster.manifest.created_ms if forecaster else 0,
                 forecast=forecast,
@@ -559,12 +551,6 @@ class InferenceService:
             return {}
         epoch_min = max(1, round(epoch_blocks(topic) * BLOCK_MS / MINUTE_MS))
         return starts(minutes, head_of(topic), epoch_min)
-
-    def _newest(self, symbol: str) -> Price:
-        """The close of a symbol's newest candle: within an hour a price may go far from an hour's last one."""
-        windows = [window[symbol] for window in self._windows.values() if len(window.get(symbol, ()))]
-        klines = max(windows, key=lambda window: window.end_ms)
-        return Price(price=float(klines.close[-1]), asof_ms=klines.end_ms)
 
     def _fall_back(self, interval_ms: int) -> None:
         """The naive forecast of every question that is answered from an interval's candles, each once."""

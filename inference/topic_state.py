@@ -1,6 +1,5 @@
 """What is known about a topic between two candles, and how old it may be. Values, no I/O."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,8 +11,6 @@ from market.venue import Price
 from model.forecaster import HeadForecast, Start
 from model.heads import Panel
 
-SURE_JUMP = 0.05  # of the price since the last close; what is beyond, and beyond the sigmas, is a wrong price
-SURE_SIGMAS = 10.0  # of the present volatility
 CLOCK_SET_BACK = "the machine's clock was set back"
 
 
@@ -44,7 +41,6 @@ class Outlook:
     panel: Panel
     klines_end_ms: int  # close of the newest kline
     close: float  # of the newest kline
-    newest: Price  # close of the symbol's newest kline of any interval
     champion: str  # version in use; empty without one
     created_ms: int  # when that version was trained
     forecast: HeadForecast | None  # the champion's
@@ -53,18 +49,6 @@ class Outlook:
     fallback: HeadForecast | None  # the naive forecast
     fallback_fault: str
     starts: Mapping[int, Start]  # of the newest whole minutes, of a volatility topic
-
-    def why_no_anchor(self, anchor: Price) -> str:
-        """Why a price cannot be of this market, going by its newest candle; empty when it can."""
-        known = self.forecast or self.fallback
-        candles = max(0, anchor.asof_ms - self.newest.asof_ms) / self.panel.interval_ms + 1
-        most = max(SURE_JUMP, SURE_SIGMAS * (known.scale if known else 0.0) * candles**0.5)
-        if abs(math.log(anchor.price / self.newest.price)) <= most:
-            return ""
-        return (
-            f"newest price of {self.topic.symbol} is {anchor.price}, its candle of {iso(self.newest.asof_ms)} closed "
-            f"at {self.newest.price}: more than {most:.1%} away, the next candle decides"
-        )
 
     def why_no_champion(self, now_ms: int, limits: Limits) -> str:
         """Why the champion's forecast cannot be used now; empty when it can."""

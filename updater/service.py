@@ -51,6 +51,9 @@ class StoppableClock:
     def now_ms(self) -> int:
         return self._clock.now_ms()
 
+    def elapsed_s(self) -> float:
+        return self._clock.elapsed_s()
+
     def sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise Stopped

@@ -52,6 +52,9 @@ class StandingClock:
     def now_ms(self) -> int:
         return self.time_ms
 
+    def elapsed_s(self) -> float:
+        return time.monotonic()
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 

@@ -22,6 +22,9 @@ class FastClock:
     def now_ms(self) -> int:
         return self._base_ms + round((time.monotonic() - self._began_s) * self._speed * 1000)
 
+    def elapsed_s(self) -> float:
+        return (time.monotonic() - self._began_s) * self._speed
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds / self._speed)
 

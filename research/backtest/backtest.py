@@ -62,6 +62,9 @@ class PastClock:
     def now_ms(self) -> int:
         return self.time_ms
 
+    def elapsed_s(self) -> float:
+        return self.time_ms / 1000
+
     def sleep(self, seconds: float) -> None:
         raise AssertionError(f"nothing waits in a walk through the past, asked were {seconds} s")
 

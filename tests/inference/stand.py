@@ -49,18 +49,29 @@ class RunningClock:
         self._began_s = time.monotonic()
         self._lock = threading.Lock()
         self._ahead_ms = BASE_MS + 10_000
+        self._set_ms = 0  # how far the wall clock has been set ahead
 
     def now_ms(self) -> int:
         with self._lock:
             return self._ahead_ms + round((time.monotonic() - self._began_s) * 1000)
 
+    def elapsed_s(self) -> float:
+        return (self.now_ms() - self._set_ms) / 1000
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def jump(self, by_ms: int) -> None:
-        """Let time pass at once."""
+        """Let time pass at once; below 0 the clock is set back, and no time passes."""
         with self._lock:
             self._ahead_ms += by_ms
+            self._set_ms += min(by_ms, 0)
+
+    def set_wall(self, by_ms: int) -> None:
+        """Set the wall clock, as a person or NTP does: no time passes."""
+        with self._lock:
+            self._ahead_ms += by_ms
+            self._set_ms += by_ms
 
 
 class Skewed:
@@ -71,6 +82,9 @@ class Skewed:
 
     def now_ms(self) -> int:
         return self._clock.now_ms() + self._by_ms
+
+    def elapsed_s(self) -> float:
+        return self._clock.elapsed_s()
 
     def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)

@@ -389,6 +389,9 @@ class FatalClock:
             raise Killed
         return NOW_MS
 
+    def elapsed_s(self) -> float:
+        return self.now_ms() / 1000
+
     def sleep(self, seconds: float) -> None:
         raise AssertionError(f"nothing waits, asked were {seconds} s")
 

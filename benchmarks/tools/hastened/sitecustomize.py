@@ -12,6 +12,9 @@ class _Hastened(clock.SystemClock):
     def now_ms(self) -> int:
         return round(_base_ms + (time.monotonic() - _began_s) * _speed * 1000)
 
+    def elapsed_s(self) -> float:
+        return (time.monotonic() - _began_s) * _speed
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds / _speed)
 

@@ -60,7 +60,6 @@ def live_over(
         yield live, market
     finally:
         live.stop()
-        market.stop()
 
 
 @pytest.fixture
