@@ -14,9 +14,9 @@ from core.errors import ConfigError, WorkerError
 from core.settings import Market, Settings
 from core.topic import Topic, split_symbol
 from klines.klines import Klines
-from market.failover.level import level_ratio
 from market.http.client import HostState
 from market.listings import asked_pairs
+from market.price_ratio import price_ratio
 from market.quarantine import Quarantine
 from market.venue import Price, Venue
 from market.venues.registry import VENUES, venue_from
@@ -122,8 +122,8 @@ def _compared(findings: Sequence[Finding], first: str) -> Iterator[Finding]:
     for finding in findings:
         level = levels.get(finding.symbol)
         known = level is not None and finding.klines is not None
-        scale = level_ratio(level, finding.klines) if known else None  # type: ignore[arg-type]
-        yield replace(finding, ratio=scale.price if scale else None)
+        scale = price_ratio(level, finding.klines) if known else None  # type: ignore[arg-type]
+        yield replace(finding, ratio=scale.value if scale else None)
 
 
 def _host(host: HostState) -> str:

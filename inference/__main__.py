@@ -91,7 +91,7 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     rows = rows_to_keep(topics)
     # The updater says at whose level candles are before it stores them: so first the candles are read, and then that.
     tails = {series: read_tail(settings.klines_dir, *series) for series in rows}
-    venues = market_from(settings, clock, topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0, awaits_life=True)
+    venues = market_from(settings, clock, topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
     stream = stream_from(settings, rows)
     _make(settings.data_dir)
     with given or listen(settings.host, settings.port) as listener:
@@ -138,7 +138,6 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         finally:
             ledger.close()
             live.stop(STOP_S)
-            venues.stop()
             for feed in background:
                 feed.stop(STOP_S)
             service.stop(STOP_S)

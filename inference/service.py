@@ -24,7 +24,7 @@ from klines.klines import Klines
 from ledger.answer_log import Ledger
 from ledger.answers import Answer
 from market.listings import Listings
-from market.price_ratio import Ratio
+from market.price_ratio import PriceRatio
 from market.venue import Opening, Price
 from model.features import rows_needed
 from model.forecaster import (
@@ -84,7 +84,7 @@ class Market(Protocol):
 class TruthRatios(Protocol):
     """What the service reads of the truth venue; it does not wait."""
 
-    def ratio(self, symbol: str, now_ms: int) -> Ratio | None: ...
+    def ratio(self, symbol: str, now_ms: int) -> PriceRatio | None: ...
 
     def fault(self, symbol: str) -> str: ...
 
@@ -297,10 +297,9 @@ class InferenceService:
         scored: float,
     ) -> Made:
         """The number that comes of its parts. The time is none of them: it says which parts can be used."""
-        is_believed = topic.target is Target.PRICE or not outlook.why_no_anchor(anchor)  # a price's was looked at
-        known = known_of(topic, anchor, base, opening, is_believed=is_believed)
+        known = known_of(topic, anchor, base, opening)
         # Of a return nothing is carried.
-        if topic.target is Target.VOLATILITY and outlook.window_close and is_believed:
+        if topic.target is Target.VOLATILITY and outlook.window_close:
             forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
         number = value(
             topic,
@@ -351,7 +350,7 @@ class InferenceService:
             return True  # for good or ill: whoever is held is to hear of it
         return True
 
-    def truth_ratio(self, topic: Topic, now_ms: int) -> Ratio | None:
+    def truth_ratio(self, topic: Topic, now_ms: int) -> PriceRatio | None:
         """What the anchor of a price topic is multiplied by; None where it is not."""
         if self._truth is None or topic.target is not Target.PRICE:
             return None
@@ -450,8 +449,6 @@ class InferenceService:
                 f"topic {topic.key}: newest price of {topic.symbol} is of {iso(anchor.asof_ms)}, "
                 f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; a price by the new time is awaited"
             )
-        if fault := outlook.why_no_anchor(anchor):
-            raise StaleKlines(f"topic {topic.key}: {fault}")
         return anchor
 
     def _forecast(self, outlook: Outlook, now_ms: int) -> tuple[HeadForecast, str]:
@@ -544,7 +541,6 @@ class InferenceService:
                 panel=panel,
                 klines_end_ms=klines.end_ms,
                 close=float(klines.close[-1]),
-                newest=self._newest(topic.symbol),
                 champion=forecaster.version if forecaster else "",
                 created_ms=forecaster.manifest.created_ms if forecaster else 0,
                 forecast=forecast,
@@ -563,12 +559,6 @@ class InferenceService:
             return {}
         epoch_min = max(1, round(epoch_blocks(topic) * BLOCK_MS / MINUTE_MS))
         return starts(minutes, head_of(topic), epoch_min)
-
-    def _newest(self, symbol: str) -> Price:
-        """The close of a symbol's newest candle: within an hour a price may go far from an hour's last one."""
-        windows = [window[symbol] for window in self._windows.values() if len(window.get(symbol, ()))]
-        klines = max(windows, key=lambda window: window.end_ms)
-        return Price(price=float(klines.close[-1]), asof_ms=klines.end_ms)
 
     def _fall_back(self, interval_ms: int) -> None:
         """The naive forecast of every question that is answered from an interval's candles, each once."""

@@ -13,8 +13,6 @@ from model.forecaster import HeadForecast, Start
 from model.heads import Panel
 from model.known import NOTHING, Known
 
-SURE_JUMP = 0.05  # of the price since the last close; what is beyond, and beyond the sigmas, is a wrong price
-SURE_SIGMAS = 10.0  # of the present volatility
 CLOCK_SET_BACK = "the machine's clock was set back"
 
 
@@ -45,7 +43,6 @@ class Outlook:
     panel: Panel
     klines_end_ms: int  # close of the newest kline
     close: float  # of the newest kline
-    newest: Price  # close of the symbol's newest kline of any interval
     champion: str  # version in use; empty without one
     created_ms: int  # when that version was trained
     forecast: HeadForecast | None  # the champion's
@@ -54,18 +51,6 @@ class Outlook:
     fallback: HeadForecast | None  # the naive forecast
     fallback_fault: str
     starts: Mapping[int, Start]  # of the newest whole minutes, of a volatility topic
-
-    def why_no_anchor(self, anchor: Price) -> str:
-        """Why a price cannot be of this market, going by its newest candle; empty when it can."""
-        known = self.forecast or self.fallback
-        candles = max(0, anchor.asof_ms - self.newest.asof_ms) / self.panel.interval_ms + 1
-        most = max(SURE_JUMP, SURE_SIGMAS * (known.scale if known else 0.0) * candles**0.5)
-        if abs(math.log(anchor.price / self.newest.price)) <= most:
-            return ""
-        return (
-            f"newest price of {self.topic.symbol} is {anchor.price}, its candle of {iso(self.newest.asof_ms)} closed "
-            f"at {self.newest.price}: more than {most:.1%} away, the next candle decides"
-        )
 
     def why_no_champion(self, now_ms: int, limits: Limits) -> str:
         """Why the champion's forecast cannot be used now; empty when it can."""
@@ -97,19 +82,18 @@ class Made:
     truth_ratio: float = 1.0  # that the anchor was multiplied by
 
 
-def known_of(topic: Topic, anchor: Price, base: Base, opening: Opening | None, *, is_believed: bool) -> Known:
+def known_of(topic: Topic, anchor: Price, base: Base, opening: Opening | None) -> Known:
     """What is known of a question's interval.
 
     Args:
         opening: how it began; None where it begins now, or where of a price the anchor is all that is known.
-        is_believed: whether the anchor can be a price of this market.
     """
     if base.source is BaseSource.ASKED:
         return NOTHING
     if opening is None:
         return Known(elapsed_ms=max(0, anchor.asof_ms - base.ms))
     price, asof_ms = opening.last, opening.end_ms
-    if is_believed and anchor.venue == opening.venue and opening.end_ms <= anchor.asof_ms:
+    if anchor.venue == opening.venue and opening.end_ms <= anchor.asof_ms:
         price, asof_ms = anchor.price, anchor.asof_ms
     if topic.target is Target.PRICE:  # it starts from its anchor, whoever told that
         asof_ms = anchor.asof_ms

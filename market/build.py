@@ -32,7 +32,6 @@ def market_from(
     topics: Iterable[Topic],
     timeout_s: float = 10.0,
     patience_s: float = 60.0,
-    awaits_life: bool = False,
     writes: bool = False,
 ) -> Failover:
     """All venues of MARKET_VENUES as one.
@@ -53,7 +52,7 @@ def market_from(
     topics, waits = tuple(topics), {"timeout_s": timeout_s, "patience_s": patience_s}
     venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
     _check_use(venues)
-    failover = Failover(venues, clock, aside, awaits_life=awaits_life)
+    failover = Failover(venues, clock, aside)
     _read_standing(settings.klines_dir, failover)
     if writes:
         failover.on_standing = partial(_write_ahead, settings.klines_dir, failover, threading.Lock())

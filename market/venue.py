@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from klines.klines import Klines
@@ -20,6 +21,15 @@ class Price:
     # the stream the venue's own time of the trade.
     asof_ms: int
     venue: str = ""  # whose price it is; empty where there is but one
+
+
+class Verdict(StrEnum):
+    """What the price guard decides about a price."""
+
+    BELIEVED = "believed"
+    OLDER = "older"  # than the believed price
+    FAR = "far"  # from the believed price or the newest candle, and not confirmed
+    FROZEN = "frozen"  # repeated while the candles have left it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +75,10 @@ class MarketData(Protocol):
 
         Raises: as ``klines``.
         """
+
+    def judge_price(self, symbol: str, venue: str, verdict: Verdict) -> None:
+        """Learn what the price guard decided about a venue's price."""
+        return None
 
     def clock_ahead_ms(self) -> int:
         """How far the venue's clock is ahead of ours; 0 when the two cannot be told apart, or the venue has none.

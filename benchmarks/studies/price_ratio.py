@@ -25,7 +25,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from core.clock import HOUR_MS, MINUTE_MS, iso
 from klines.klines import PRICE_COLUMNS, Floats, Ints, Klines
-from market.price_ratio import HALF_LIFE_MIN, KEPT, MIN_MINUTES, MOST_AGE_MS, MOST_SPREAD, Basis
+from market.live.truth_ratio import MOST_AGE_MS, MOST_NOISE
+from market.price_ratio import HALF_LIFE_ROWS, LEAST_ROWS, WINDOW_ROWS, price_ratio
 from market.store.recording import load_recording
 from model.significance import mean_over_time
 
@@ -50,7 +51,7 @@ EVERY_MIN = 3  # a row is every third minute
 CHUNK = 8192
 REPEATED = 2000
 
-Estimator = Callable[[Floats], Floats]  # (R, KEPT) ln(ratio) of minutes, oldest first -> (R,)
+Estimator = Callable[[Floats], Floats]  # (R, WINDOW_ROWS) ln(ratio) of minutes, oldest first -> (R,)
 
 
 # -- estimators --------------------------------------------------------------------------------------------------------
@@ -73,20 +74,20 @@ def weighted_median(values: Floats, weights: Floats) -> Floats:
     return found
 
 
-def fading(minutes: int, half_life_min: float = HALF_LIFE_MIN) -> Floats:
+def fading(minutes: int, half_life_min: float = HALF_LIFE_ROWS) -> Floats:
     """``(minutes,)`` weights that halve with the age, oldest first."""
     weights: Floats = 0.5 ** (np.arange(minutes)[::-1] / half_life_min)
     return weights
 
 
-def fading_median(half_life_min: float, minutes: int = KEPT) -> Estimator:
+def fading_median(half_life_min: float, minutes: int = WINDOW_ROWS) -> Estimator:
     return lambda windows: weighted_median(windows[:, -minutes:], fading(minutes, half_life_min))
 
 
 def fading_spread(windows: Floats) -> Floats:
     """``(R,)`` median distance from the served median, with its weights."""
-    level = weighted_median(windows, fading(KEPT))
-    return weighted_median(np.abs(windows - level[:, None]), fading(KEPT))
+    level = weighted_median(windows, fading(WINDOW_ROWS))
+    return weighted_median(np.abs(windows - level[:, None]), fading(WINDOW_ROWS))
 
 
 def middle_of(*minutes: int) -> Estimator:
@@ -112,7 +113,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "median of medians of 10, 30, 90": middle_of(10, 30, 90),
     **{f"of 60, of 10 where {most:g} spreads apart": newest_where_apart(10, 60, most) for most in (2.0, 3.0)},
 }
-SERVED = f"fading median, {HALF_LIFE_MIN:g} min"
+SERVED = f"fading median, {HALF_LIFE_ROWS:g} min"
 
 
 # -- real: two feeds that meet every hour ------------------------------------------------------------------------------
@@ -272,14 +273,14 @@ def period_of(name: str, day: str, series: Mapping[str, Klines]) -> Period:
     start_ms = int(np.datetime64(day, "ms").astype(np.int64))
     klines = {symbol: run.between(start_ms, start_ms + PERIOD_MIN * MINUTE_MS) for symbol, run in series.items()}
     assert all(len(run) == PERIOD_MIN for run in klines.values()), "the periods have no hole"
-    rows = np.arange(KEPT + max(OLD_MIN), PERIOD_MIN - max(AHEAD_MIN), EVERY_MIN)
+    rows = np.arange(WINDOW_ROWS + max(OLD_MIN), PERIOD_MIN - max(AHEAD_MIN), EVERY_MIN)
     return Period(name=name, klines=klines, rows=rows)
 
 
 def estimates(read: Floats, rows: Ints, estimator: Estimator, old: int = 0) -> Floats:
     """``(R,)`` from the minutes up to each row, or to so many before it."""
-    windows = sliding_window_view(read, KEPT)
-    first = rows - old - KEPT + 1
+    windows = sliding_window_view(read, WINDOW_ROWS)
+    first = rows - old - WINDOW_ROWS + 1
     parts = [estimator(windows[first[at : at + CHUNK]]) for at in range(0, len(first), CHUNK)]
     return np.concatenate(parts)
 
@@ -326,11 +327,11 @@ def show_ages(laws: Sequence[Law], invented: Sequence[Law], period: Period, seed
     for law in (*laws, *invented):
         read, was = law.drawn(PERIOD_MIN, np.random.default_rng(seed))
         cells = [
-            level_error(was, period.rows, estimates(read, period.rows, fading_median(HALF_LIFE_MIN, few)))
+            level_error(was, period.rows, estimates(read, period.rows, fading_median(HALF_LIFE_ROWS, few)))
             for few in FEW
         ]
         print(f"  {law.name:38}" + "".join(f"{error:8.2f}" for error in cells))
-    print(f"  the least number is {MIN_MINUTES}")
+    print(f"  the least number is {LEAST_ROWS}")
 
 
 def show_gain(laws: Sequence[Law], period: Period, seed: int) -> None:
@@ -355,9 +356,9 @@ def show_gain(laws: Sequence[Law], period: Period, seed: int) -> None:
 
 def show_spreads(laws: Sequence[Law], period: Period, series: Mapping[str, Klines], seed: int) -> None:
     """What the spread is of two feeds of one asset, and of two assets."""
-    weights = fading(KEPT)
+    weights = fading(WINDOW_ROWS)
     worth = weights.sum() ** 2 / (weights @ weights)  # so many minutes of one weight
-    error = 1.2533 * 1.4826 * MOST_SPREAD / worth**0.5  # of a median of normal ones, by their median distance
+    error = 1.2533 * 1.4826 * MOST_NOISE / worth**0.5  # of a median of normal ones, by their median distance
     print(f"\n  {period.name} {_span(period)}: spread (median distance from the median, fading as it does), bp")
     print(f"  {'':38}" + "".join(f"{f'{share} %':>9}" for share in (1, 25, 50, 75, 95, 99)) + f"{'refused':>10}")
     named = {law.name: law.drawn(PERIOD_MIN, np.random.default_rng(seed))[0] for law in laws}
@@ -369,30 +370,28 @@ def show_spreads(laws: Sequence[Law], period: Period, series: Mapping[str, Kline
     for name, log_ratio in named.items():
         spread = estimates(log_ratio, period.rows, fading_spread)
         cells = "".join(f"{found * BP:9.2f}" for found in np.percentile(spread, (1, 25, 50, 75, 95, 99)))
-        print(f"  {name:38}{cells}{np.mean(spread > MOST_SPREAD):10.2%}")
-    print(f"  the limit is {MOST_SPREAD * BP:g} bp: a ratio of such minutes would err by {error * BP:.1f} bp itself")
+        print(f"  {name:38}{cells}{np.mean(spread > MOST_NOISE):10.2%}")
+    print(f"  the limit is {MOST_NOISE * BP:g} bp: a ratio of such minutes would err by {error * BP:.1f} bp itself")
 
 
 def check_served(law: Law, period: Period, seed: int) -> None:
-    """That ``Basis`` says what was measured here, and how long it takes to say it."""
+    """That ``price_ratio`` says what was measured here, and how long it takes to say it."""
     klines, rows = period.klines[SYMBOLS[0]], period.rows[:: len(period.rows) // 20]
     read, _ = law.drawn(PERIOD_MIN, np.random.default_rng(seed))
     factor = np.exp(read)
     second = replace(klines, **{name: getattr(klines, name) * factor for name in PRICE_COLUMNS})
     expected = np.exp(estimates(read, rows, ESTIMATORS[SERVED]))
-    basis, took_s = Basis(), 0.0
+    took_s = 0.0
     for row, value in zip(rows.tolist(), expected.tolist(), strict=True):
-        end_ms = int(klines.open_time_ms[row]) + MINUTE_MS
-        for venue, run in (("first", klines), ("second", second)):
-            basis.learn(SYMBOLS[0], venue, run.between(end_ms - KEPT * MINUTE_MS, end_ms))
-        said = basis.ratio(SYMBOLS[0], of="second", to="first", now_ms=end_ms)
+        newest, same = (run.rows(row + 1 - WINDOW_ROWS, row + 1) for run in (klines, second))
+        said = price_ratio(same, newest)
         assert said is not None
         assert abs(said.value / value - 1) < 1e-12
         began_s = time.perf_counter()
         for _ in range(REPEATED // len(rows)):
-            basis.ratio(SYMBOLS[0], of="second", to="first", now_ms=end_ms)
+            price_ratio(same, newest)
         took_s += (time.perf_counter() - began_s) / (REPEATED // len(rows))
-    print(f"\n  Basis says the same at {len(rows)} moments, in {took_s / len(rows) * 1e6:.0f} us each")
+    print(f"\n  price_ratio says the same at {len(rows)} moments, in {took_s / len(rows) * 1e6:.0f} us each")
 
 
 def _span(period: Period) -> str:

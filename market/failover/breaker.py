@@ -1,32 +1,39 @@
-"""Which venue may be asked what: faults by kind of question and symbol, how long each is waited out, signs of life."""
+"""Which venue may be asked for what: a circuit breaker by venue, kind of question and symbol.
+
+A venue that fails is left alone for a rest. The first question after the rest finds out whether the venue is back: no
+thread asks meanwhile. Where no other venue can stand in, the rest is seconds.
+"""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
 from core.backoff import backoff
-from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
+from core.clock import Clock
 from core.errors import ConfigError, KeyRefused, MalformedKlines, MarketUnavailable, WorkerError
 from core.seldom import Seldom
 from klines.klines import Klines
 from klines.spans import Span
-from market.http.client import PROBATION_MS
 from market.http.errors import Blocked, Refused
 from market.venue import Venue
 
-KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may be well for one and not for the other
-SILENCE_REST_MS = 2 * MINUTE_MS
-FIRST_REST_MS, LONGEST_REST_MS = SECOND_MS, MINUTE_MS  # of a venue that failed, doubling
-LONE_REST_MS = 2 * SECOND_MS
-# By state, the longest rest where no other venue can stand in; what is not here is waited out.
-LONGEST_ALONE_MS = dict.fromkeys(("unreachable", "malformed", "refused", "silent", "frozen"), LONE_REST_MS)
-LONGEST_ALONE_MS["barred"] = 3 * SECOND_MS  # a filter of one host for all may have been passing as well
-SIGN_OF_LIFE_S = 3.0  # how long one is waited for
-# Without a sign of life it is asked again after this all the same, where it has never given one or no other venue is
-# left: it may be well, and only not know what we ask for as a sign. A proven one is, much later.
-UNPROVEN_MS, PROVEN_MS = MINUTE_MS, 15 * MINUTE_MS
+KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may answer one and fail at the other
+FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0  # of a venue that failed, doubling
+BARRED_REST_S = 600.0  # a country, an address, a key or a listing does not change within minutes
+STOPPED_REST_S = 120.0  # of a venue that stands still while others go on
+# By state of a venue that answers and is not to be used for a symbol: why, and the rest; None is the doubling rest.
+UNUSABLE: dict[str, tuple[str, float | None]] = {
+    "silent": ("no trade of {} in its last candles, where another venue has some", STOPPED_REST_S),
+    "far": ("its price of {} is far from the last ones; another venue or more prices decide", None),
+    "frozen": ("it repeats an old price of {}, which the newest candles exclude", STOPPED_REST_S),
+}
+LONE_REST_S = 2.0
+# By state, the longest rest if no other venue can stand in; other states keep their rest.
+LONGEST_ALONE_S = dict.fromkeys(("unreachable", "malformed", "refused", "silent"), LONE_REST_S)
+LONGEST_ALONE_S |= {"barred": 3.0}  # a filter of one host for all may have been passing as well
+LONGEST_ALONE_S |= {"far": 0.0, "frozen": 0.0}  # the price guard decides; a pause would only delay it
 
 log = structlog.get_logger()
 
@@ -34,76 +41,75 @@ ASKED_AGAIN = "it is asked again within seconds; a second venue in MARKET_VENUES
 
 Failures = list[tuple[Venue, WorkerError]]
 Ask = Callable[[Venue, str, int, int, int], Klines]
+Key = tuple[str, str, str]  # venue, kind of question, symbol or empty
 
 
-class NoLevel(MarketUnavailable):
-    """A venue's candles or prices cannot be brought to the level of a series."""
+class NoRatio(MarketUnavailable):
+    """A venue's candles or prices cannot be brought to the prices of the home venue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VenueFault:
-    """Why a venue is left alone for a kind of question, or for one symbol of it."""
+    """Why a venue is left alone for a kind of question, or for one symbol of it. Times are of ``Clock.elapsed_s``."""
 
     reason: str
-    state: (
-        str  # barred, limited, unreachable, refused, key refused, malformed, unknown symbol, no level, silent, frozen
-    )
-    since_ms: int
-    last_ms: int
-    until_ms: int  # not asked before
+    state: str  # as in FAULT_KINDS, or limited, unreachable, silent, far, frozen
+    since_s: float
+    last_s: float
+    rest_s: float  # after the last failure
     failures: int = 1  # in a row
-    lives: bool = True  # whether it gave a sign of life since, where one is awaited
 
 
-class Health:
-    """What is known of how the venues are. Safe to use from several threads; nothing is asked under its lock.
+# By class of failure: the state, whether it concerns one symbol alone, and the rest; None is the doubling rest.
+FAULT_KINDS: tuple[tuple[type[WorkerError], str, bool, float | None], ...] = (
+    (KeyRefused, "key refused", False, BARRED_REST_S),
+    (ConfigError, "unknown symbol", True, BARRED_REST_S),
+    (MalformedKlines, "malformed", True, None),
+    (Refused, "refused", True, None),
+    (Blocked, "barred", False, BARRED_REST_S),
+    (NoRatio, "no ratio", True, None),
+)
+
+
+class VenueBreaker:
+    """The faults of all venues. Safe to use from several threads; nothing is asked under the lock.
 
     Args:
         venues: best first.
         clock: for rests.
-        awaits_life: whether a thread looks for a sign of life of a venue that could not be reached before it is asked
-            again, so that no question waits for one that hangs; without it the next question finds out.
     """
 
-    def __init__(self, venues: Sequence[Venue], clock: Clock, *, awaits_life: bool) -> None:
+    def __init__(self, venues: Sequence[Venue], clock: Clock) -> None:
         self._venues = tuple(venues)
         self._clock = clock
-        self._awaits_life = awaits_life
         self._lock = threading.RLock()
-        self._faults: dict[tuple[str, str, str], VenueFault] = {}  # by (venue, kind, symbol or "")
-        self._watched: set[str] = set()  # venues whose sign of life is awaited
-        self._proven: set[str] = set()  # venues that have given one
-        self._stopping = threading.Event()
+        self._faults: dict[Key, VenueFault] = {}
         self._seldom = Seldom()
 
     @property
-    def faults(self) -> dict[tuple[str, str, str], VenueFault]:
-        """By (venue, kind of question, symbol or empty): what is left alone now, and why."""
-        now_ms = self._clock.now_ms()
+    def faults(self) -> dict[Key, VenueFault]:
+        """By (venue, kind of question, symbol or empty): why a venue is left alone now."""
+        now_s = self._clock.elapsed_s()
         with self._lock:
-            return {key: fault for key, fault in self._faults.items() if not self._is_over(key, fault, now_ms)}
-
-    def stop(self) -> None:
-        """End the threads that wait for signs of life."""
-        self._stopping.set()
+            return {key: fault for key, fault in self._faults.items() if now_s < fault.last_s + fault.rest_s}
 
     def order(
         self, kind: str, symbol: str, failures: Failures, fits: Callable[[Venue], bool] = lambda _: True
     ) -> Iterator[Venue]:
-        """The venues to ask, best first; those that are left alone add why to ``failures``.
+        """The venues to ask, best first; the reason of each one that is left alone is added to ``failures``.
 
         Args:
-            fits: whether a venue has what is asked for at all; where it has not, it cannot stand in either.
+            fits: True if a venue has what is asked for at all; else it cannot stand in either.
         """
         for venue in filter(fits, self._venues):
-            error = self.why_left(venue, kind, symbol, fits)
+            error = self.why_open(venue, kind, symbol, fits)
             if error is None:
                 yield venue
             else:
                 failures.append((venue, error))
 
     def having(self, interval_ms: int, end_ms: int) -> Callable[[Venue], bool]:
-        """Whether a venue has candles of an interval, as far back as they end."""
+        """Return a test that is True for a venue that has candles of an interval that end at ``end_ms``."""
 
         def has(venue: Venue) -> bool:
             rows = venue.offer.history_rows
@@ -115,217 +121,120 @@ class Health:
     def others(
         self, first: Venue, symbol: str, interval_ms: int, span: Span, ask: Ask | None = None
     ) -> Iterator[tuple[Venue, Klines]]:
-        """What the other venues have of a range, best first; those that fail are left alone.
+        """Candles of a span from each venue but one, best first; failures are recorded.
 
         Args:
-            ask: asks one of them, as ``Venue.klines`` has it; None takes their candles as they are.
+            ask: asks a venue, as ``Venue.klines`` does; None is ``Venue.klines``.
         """
         for venue in self.order(KLINES, symbol, [], self.having(interval_ms, span[1])):
             if venue is first:
                 continue
             try:
-                told = ask(venue, symbol, interval_ms, *span) if ask else venue.klines(symbol, interval_ms, *span)
+                klines = ask(venue, symbol, interval_ms, *span) if ask else venue.klines(symbol, interval_ms, *span)
             except WorkerError as error:
-                self.failed(venue, KLINES, symbol, error)
+                self.record_failure(venue, KLINES, symbol, error)
             else:
-                yield venue, told
+                yield venue, klines
 
-    def why_left(
+    def why_open(
         self, venue: Venue, kind: str, symbol: str, fits: Callable[[Venue], bool] = lambda _: True
     ) -> WorkerError | None:
-        """Why a venue is not asked now; None when it is."""
-        name, now_ms = venue.offer.name, self._clock.now_ms()
+        """Why a venue is not asked now; None if it is asked."""
         if venue.offer.key_missing:
-            return ConfigError(f"{name}: {venue.offer.key} is not set")
+            return ConfigError(f"{venue.offer.name}: {venue.offer.key} is not set")
+        now_s = self._clock.elapsed_s()
         with self._lock:
             others = [other for other in filter(fits, self._venues) if other is not venue]
-            alone = all(self._is_left(other, kind, symbol, now_ms) for other in others)
-            fault = self._fault_of(name, kind, symbol, now_ms, alone=alone)
+            alone = all(other.offer.key_missing or self._fault_of(other, kind, symbol, now_s) for other in others)
+            fault = self._fault_of(venue, kind, symbol, now_s, alone=alone)
         if fault is None:
             return None
         if fault.state == "limited":
-            return MarketUnavailable(fault.reason, max(0.0, (fault.until_ms - now_ms) / 1000))
+            return MarketUnavailable(fault.reason, max(0.0, fault.last_s + fault.rest_s - now_s))
         return ConfigError(fault.reason) if fault.state == "unknown symbol" else MarketUnavailable(fault.reason)
 
-    def failed(self, venue: Venue, kind: str, symbol: str, error: WorkerError) -> None:
-        """Leave a venue alone for a while."""
-        now_ms, name = self._clock.now_ms(), venue.offer.name
-        state, scope, rest_ms = _sorted_out(symbol, error)
-        awaits = self._awaits_life and state == "unreachable"
-        with self._lock:
-            before = self._faults.get((name, kind, scope))
-            failures = before.failures + 1 if before else 1
-            doubled_ms = round(backoff(failures, FIRST_REST_MS, LONGEST_REST_MS))
-            self._faults[name, kind, scope] = VenueFault(
-                reason=str(error),
-                state=state,
-                since_ms=before.since_ms if before else now_ms,
-                last_ms=now_ms,
-                until_ms=now_ms + (doubled_ms if rest_ms is None else rest_ms),
-                failures=failures,
-                lives=not awaits,
-            )
-        if before is None:
-            self._say_left(name, kind, scope or symbol, state, str(error))
-        if awaits:
-            self._watch(venue)
+    def record_failure(self, venue: Venue, kind: str, symbol: str, error: WorkerError) -> None:
+        """Leave a venue alone for a while, by the class of the failure."""
+        state, of_symbol, rest_s = _sorted_out(error)
+        self._record((venue.offer.name, kind, symbol if of_symbol else ""), symbol, state, str(error), rest_s)
 
-    def silent(self, venue: Venue, symbol: str) -> None:
-        """Leave a venue alone that has no trade of a symbol in its last candles, where another one has."""
-        # Its last price is no newer than its last trade.
-        why = f"{venue.offer.name} has no trade of {symbol} in its last candles, where another venue has"
-        self._stopped(venue, symbol, "silent", why, (KLINES, PRICES))
+    def record_unusable(self, venue: Venue, kind: str, symbol: str, state: str) -> None:
+        """Leave a venue alone that answers, and whose candles or price of a symbol are not to be used.
 
-    def frozen(self, venue: Venue, symbol: str, since_ms: int) -> WorkerError:
-        """Leave a venue's prices of a symbol alone: they stand still while its candles go on. Returns that in words."""
-        why = f"{venue.offer.name} tells the same price of {symbol} since {iso(since_ms)}, and its candles have others"
-        self._stopped(venue, symbol, "frozen", why, (PRICES,))
-        return MarketUnavailable(why)
+        Args:
+            state: of ``UNUSABLE``.
+        """
+        why, rest_s = UNUSABLE[state]
+        reason = f"{venue.offer.name}: {why.format(symbol)}"
+        self._record((venue.offer.name, kind, symbol), symbol, state, reason, rest_s)
 
-    def _stopped(self, venue: Venue, symbol: str, state: str, reason: str, kinds: Sequence[str]) -> None:
-        now_ms, name = self._clock.now_ms(), venue.offer.name
-        fault = VenueFault(
-            reason=reason,
-            state=state,
-            since_ms=now_ms,
-            last_ms=now_ms,
-            until_ms=now_ms + SILENCE_REST_MS,
-        )
-        self._say_left(name, kinds[0], symbol, state, reason)
-        with self._lock:
-            for kind in kinds:
-                self._faults[name, kind, symbol] = fault
-
-    def well(self, venue: Venue, kind: str, symbol: str) -> None:
-        """A venue has answered."""
+    def record_success(self, venue: Venue, kind: str, symbol: str) -> None:
+        """Forget the faults of a venue that has answered."""
         name = venue.offer.name
         with self._lock:
             gone = [self._faults.pop((name, kind, scope), None) for scope in ("", symbol)]
         for fault in gone:
-            if fault and fault.state not in {"silent", "frozen"}:
-                away_s = (self._clock.now_ms() - fault.since_ms) / 1000
-                said = {"asked_for": kind, "symbol": symbol, "away_s": away_s, "failures": fault.failures}
-                if count := self._seldom.due("venue_back", name, kind, symbol):
-                    log.info("venue_back", venue=name, **said, count=count)
+            if fault and (count := self._seldom.due("venue_back", name, kind, symbol)):
+                away_s = round(self._clock.elapsed_s() - fault.since_s, 3)
+                details = {"asked_for": kind, "symbol": symbol, "away_s": away_s, "failures": fault.failures}
+                log.info("venue_back", venue=name, **details, count=count)
 
-    def proven(self, venue: Venue) -> None:
-        """A venue has answered what is asked of it as a sign of life."""
+    def _record(self, key: Key, symbol: str, state: str, reason: str, rest_s: float | None) -> None:
+        now_s, (name, kind, _) = self._clock.elapsed_s(), key
         with self._lock:
-            self._proven.add(venue.offer.name)
+            before = self._faults.get(key)
+            failures = before.failures + 1 if before else 1
+            # A far price rests twice as long, or the next poll would ask the same venue again.
+            doubled_s = backoff(failures + (state == "far"), FIRST_REST_S, LONGEST_REST_S)
+            self._faults[key] = VenueFault(
+                reason=reason,
+                state=state,
+                since_s=before.since_s if before else now_s,
+                last_s=now_s,
+                rest_s=doubled_s if rest_s is None else rest_s,
+                failures=failures,
+            )
+        is_news = before is None or before.state != state
+        if is_news and (count := self._seldom.due("venue_left", name, kind, symbol, state)):
+            details = {"asked_for": kind, "symbol": symbol, "state": state, "reason": reason}
+            log.warning("venue_left", venue=name, **details, count=count)
 
-    def _say_left(self, name: str, kind: str, symbol: str, state: str, reason: str) -> None:
-        if count := self._seldom.due("venue_left", name, kind, symbol, state):
-            said = {"asked_for": kind, "symbol": symbol, "state": state, "reason": reason}
-            log.warning("venue_left", venue=name, **said, count=count)
-
-    def _is_left(self, venue: Venue, kind: str, symbol: str, now_ms: int) -> bool:
-        return venue.offer.key_missing or self._fault_of(venue.offer.name, kind, symbol, now_ms) is not None
-
-    def _fault_of(self, name: str, kind: str, symbol: str, now_ms: int, *, alone: bool = False) -> VenueFault | None:
-        for key in ((name, kind, ""), (name, kind, symbol)):
-            fault = self._faults.get(key)
-            if fault and not self._is_over(key, fault, now_ms, alone=alone):
+    def _fault_of(
+        self, venue: Venue, kind: str, symbol: str, now_s: float, *, alone: bool = False
+    ) -> VenueFault | None:
+        """The fault for which a venue is left alone; ``alone`` if no other venue can stand in."""
+        for scope in ("", symbol):
+            fault = self._faults.get((venue.offer.name, kind, scope))
+            if fault is None:
+                continue
+            rest_s = min(fault.rest_s, LONGEST_ALONE_S.get(fault.state, fault.rest_s)) if alone else fault.rest_s
+            if now_s < fault.last_s + rest_s:
                 return fault
         return None
 
-    def _is_over(self, key: tuple[str, str, str], fault: VenueFault, now_ms: int, *, alone: bool = False) -> bool:
-        """Whether a venue may be asked again.
 
-        Args:
-            alone: no other venue can stand in for it.
-        """
-        if fault.last_ms > now_ms:  # the clock was set back
-            return True
-        if not fault.lives:
-            proven = key[0] in self._proven and not alone
-            return now_ms >= fault.last_ms + (PROVEN_MS if proven else UNPROVEN_MS)
-        longest_ms = LONGEST_ALONE_MS.get(fault.state) if alone else None
-        return now_ms >= (fault.until_ms if longest_ms is None else min(fault.until_ms, fault.last_ms + longest_ms))
-
-    # Signs of life.
-
-    def _watch(self, venue: Venue) -> None:
-        name = venue.offer.name
-        with self._lock:
-            if name in self._watched:
-                return
-            self._watched.add(name)
-        try:
-            threading.Thread(target=self._await_life, args=(venue,), name=f"venue-{name}", daemon=True).start()
-        except RuntimeError:  # no thread to be had: the next question finds out
-            log.exception("no_sign_of_life_awaited", venue=name)
-            self._lives(name)
-
-    def _await_life(self, venue: Venue) -> None:
-        """Wait until a venue answers something cheap."""
-        # A sign of life is a request too: half of what the venue may be asked is left for questions.
-        pause_s = max(FIRST_REST_MS / 1000, 120 * len(venue.hosts.urls) / venue.offer.requests_a_minute)
-        try:
-            while not self._stopping.is_set():
-                reach = venue.hosts.ping(venue.offer.ping, SIGN_OF_LIFE_S)
-                if reach:
-                    self.proven(venue)
-                if reach.barred:
-                    self._bars(venue.offer.name, reach.detail)
-                if reach or reach.barred:
-                    break
-                self._stopping.wait(pause_s)
-        except Exception:
-            log.exception("sign_of_life_fault", venue=venue.offer.name)
-        self._lives(venue.offer.name)
-
-    def _bars(self, name: str, why: str) -> None:
-        """A venue that could not be reached bars us now: that has an end, and no sign of life is to be had before."""
-        now_ms = self._clock.now_ms()
-        with self._lock:
-            for key, fault in self._faults.items():
-                if key[0] == name and fault.state == "unreachable":
-                    self._faults[key] = replace(
-                        fault, state="barred", reason=why, last_ms=now_ms, until_ms=now_ms + PROBATION_MS
-                    )
-
-    def _lives(self, name: str) -> None:
-        with self._lock:
-            self._watched.discard(name)
-            for key, fault in self._faults.items():
-                if key[0] == name:
-                    self._faults[key] = replace(fault, lives=True)
-
-
-# Kinds of failure: the state that it is, whether it is about one symbol alone, and the rest; None is the doubling one.
-_KINDS: tuple[tuple[type[WorkerError], str, bool, int | None], ...] = (
-    (ConfigError, "unknown symbol", True, PROBATION_MS),
-    (MalformedKlines, "malformed", True, None),
-    (Refused, "refused", True, None),
-    (Blocked, "barred", False, PROBATION_MS),
-    (NoLevel, "no level", True, None),
-)
-
-
-def _sorted_out(symbol: str, error: WorkerError) -> tuple[str, str, int | None]:
-    """The state that a failure is, the symbol that it is about or "", and the rest in ms or None."""
-    if isinstance(error, KeyRefused):
-        return "key refused", "", PROBATION_MS
-    for kind, state, of_symbol, rest_ms in _KINDS:
+def _sorted_out(error: WorkerError) -> tuple[str, bool, float | None]:
+    """The state of a failure, True if it concerns one symbol alone, and the rest."""
+    for kind, state, of_symbol, rest_s in FAULT_KINDS:
         if isinstance(error, kind):
-            return state, symbol if of_symbol else "", rest_ms
+            return state, of_symbol, rest_s
     if isinstance(error, MarketUnavailable) and error.retry_after_s is not None:
-        return "limited", "", round(error.retry_after_s * 1000)
-    return "unreachable", "", None
+        return "limited", False, error.retry_after_s
+    return "unreachable", False, None
 
 
 def failure_of(failures: Failures, what: str) -> WorkerError:
-    """One error for all venues that were to be asked: of the kind that says what to do next."""
+    """One error for all venues that could not give ``what``: of the class that says what to do next."""
     if len(failures) == 1:
         error = failures[0][1]
         if isinstance(error, MalformedKlines):
             return MalformedKlines(f"{error}; {ASKED_AGAIN}")
         return error
-    told = "; ".join(f"{venue.offer.name}: {error}" for venue, error in failures)
+    reasons = "; ".join(f"{venue.offer.name}: {error}" for venue, error in failures)
     errors = [error for _, error in failures]
-    message = f"no venue has {what}: {told}" if failures else f"no venue of MARKET_VENUES has {what}"
+    message = f"no venue has {what}: {reasons}" if failures else f"no venue of MARKET_VENUES has {what}"
     if all(isinstance(error, ConfigError) for error in errors):
         return ConfigError(message)
-    waits = [error.retry_after_s if isinstance(error, MarketUnavailable) else None for error in errors]
-    known = [wait_s for wait_s in waits if wait_s is not None]
-    return MarketUnavailable(message, min(known) if len(known) == len(waits) else None)
+    waits_s = [error.retry_after_s if isinstance(error, MarketUnavailable) else None for error in errors]
+    known_s = [wait_s for wait_s in waits_s if wait_s is not None]
+    return MarketUnavailable(message, min(known_s) if len(known_s) == len(waits_s) else None)

@@ -1,9 +1,10 @@
-"""Pairs whose candles ended: told from a venue that stands still, and from one that has no trade for a while."""
+"""Pairs whose candles ended: told from a venue that stands still, and from a pair that has no trade for a while."""
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
+from core.clock import DAY_MS, MINUTE_MS, Clock, iso
 from core.errors import SYMBOL_SETTING, WorkerError
 from market.listings import lack
 from market.venue import Venue
@@ -11,11 +12,20 @@ from market.venue import Venue
 QUIET_MS = 5 * MINUTE_MS  # without a candle: a venue is seldom later
 ENDED_MS = DAY_MS  # without a candle: the longest halts of a listed pair are shorter
 LOOKED_BACK_MS = 999 * DAY_MS  # one page of days
-LOOK_AGAIN_MS = HOUR_MS
+LOOK_AGAIN_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The newest candle of a silent symbol."""
+
+    looked_s: float  # when venues were asked, by Clock.elapsed_s
+    close_ms: int  # 0 if no candle is known
+    listed: str = ""  # what venues list of the symbol
 
 
 class Endings:
-    """When each silent symbol's newest candle closed. Safe to use from several threads.
+    """When the newest candle of each silent symbol closed. Safe to use from several threads.
 
     Args:
         clock: for ages.
@@ -24,15 +34,14 @@ class Endings:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        # By symbol: when it was asked, the close of the newest candle, and what venues list of it.
-        self._ends: dict[str, tuple[int, int, str]] = {}
-        self._told: dict[str, int] = {}  # by symbol: close of the newest candle of a venue that was not silent
+        self._ends: dict[str, _End] = {}  # by symbol
+        self._seen_ms: dict[str, int] = {}  # by symbol: close of the newest candle of a venue that was not silent
 
     def went_on(self, symbol: str, end_ms: int) -> None:
-        """A venue has told a symbol's candles up to a close, and was not silent."""
+        """Note that a venue that was not silent has a symbol's candles up to ``end_ms``."""
         with self._lock:
-            self._told[symbol] = max(end_ms, self._told.get(symbol, 0))
-            if end_ms > self._ends.get(symbol, (0, end_ms, ""))[1]:
+            self._seen_ms[symbol] = max(end_ms, self._seen_ms.get(symbol, 0))
+            if (end := self._ends.get(symbol)) and end_ms > end.close_ms:
                 del self._ends[symbol]
 
     def look(self, symbol: str, interval_ms: int, silent: Sequence[Venue], known_ms: int) -> None:
@@ -40,37 +49,39 @@ class Endings:
 
         Args:
             silent: the venues that were asked.
-            known_ms: close of the newest candle that is known; 0 for none.
+            known_ms: close of the newest known candle; 0 for none.
         """
-        now_ms = self._clock.now_ms()
+        now_ms, now_s = self._clock.now_ms(), self._clock.elapsed_s()
         if known_ms > 0 and now_ms - known_ms < QUIET_MS:
             return
         with self._lock:
-            asked_ms, before_ms, lists = self._ends.get(symbol, (-LOOK_AGAIN_MS, 0, ""))
-            if 0 <= now_ms - asked_ms < LOOK_AGAIN_MS and before_ms >= known_ms:
+            before = self._ends.get(symbol)
+            if before and now_s - before.looked_s < LOOK_AGAIN_S and before.close_ms >= known_ms:
                 return
-            self._ends[symbol] = (now_ms, max(before_ms, known_ms), lists)
-        found_ms = known_ms
+            before = before or _End(now_s, 0)
+            self._ends[symbol] = replace(before, looked_s=now_s, close_ms=max(before.close_ms, known_ms))
+        close_ms = known_ms
         if not known_ms or now_ms - known_ms >= ENDED_MS:
-            found_ms = max([known_ms, *(_newest_ms(venue, symbol, interval_ms, now_ms) for venue in silent)])
-        lists = ", ".join(said for venue in silent if (said := _lists(venue, symbol)))
+            close_ms = max([known_ms, *(_newest_ms(venue, symbol, interval_ms, now_ms) for venue in silent)])
+        listed = ", ".join(text for venue in silent if (text := _listed(venue, symbol)))
         with self._lock:
-            self._ends[symbol] = (now_ms, found_ms, lists)
+            self._ends[symbol] = _End(now_s, close_ms, listed)
 
-    def of(self, symbol: str) -> str:
-        """What is to be said of a symbol whose candles ended; empty where they did not, or just now."""
+    def remark(self, symbol: str) -> str:
+        """What to tell about a symbol whose candles ended; empty if they did not, or just now."""
         now_ms = self._clock.now_ms()
         with self._lock:
-            _, end_ms, lists = self._ends.get(symbol, (0, now_ms, ""))
-            others = [other for other in {*self._ends, *self._told} if other != symbol]
-            goes_on = any(self._told.get(other, 0) >= end_ms + QUIET_MS for other in others)
-        if now_ms - end_ms < QUIET_MS:
+            end = self._ends.get(symbol)
+            others = [other for other in {*self._ends, *self._seen_ms} if other != symbol]
+            goes_on = end and any(self._seen_ms.get(other, 0) >= end.close_ms + QUIET_MS for other in others)
+        if end is None or now_ms - end.close_ms < QUIET_MS:
             return ""
-        newest = f"newest candle of {symbol} closed {iso(end_ms)}" if end_ms else f"no candle of {symbol} in 999 days"
+        closed = f"newest candle of {symbol} closed {iso(end.close_ms)}"
+        newest = closed if end.close_ms else f"no candle of {symbol} in 999 days"
         if others and not goes_on:
             return f"{newest}, and no other symbol has new ones: the venue stands still; name another in MARKET_VENUES"
-        newest += f" ({lists})" if lists else ""
-        if now_ms - end_ms < ENDED_MS:
+        newest += f" ({end.listed})" if end.listed else ""
+        if now_ms - end.close_ms < ENDED_MS:
             return (
                 f"{newest}: halted, delisted or renamed? Its next candle is answered from; where none comes, set "
                 f"{SYMBOL_SETTING} to a pair that trades"
@@ -78,8 +89,8 @@ class Endings:
         return f"{newest}: delisted or renamed? Set {SYMBOL_SETTING} to a pair that trades"
 
 
-def _lists(venue: Venue, symbol: str) -> str:
-    """What a venue's list says of a symbol; empty where it cannot be asked, or has none."""
+def _listed(venue: Venue, symbol: str) -> str:
+    """What a venue's list says of a symbol; empty if the venue fails or has no list."""
     try:
         listing, lacks = lack(venue, symbol)
     except WorkerError:
@@ -88,7 +99,7 @@ def _lists(venue: Venue, symbol: str) -> str:
 
 
 def _newest_ms(venue: Venue, symbol: str, interval_ms: int, now_ms: int) -> int:
-    """When the newest candle of a symbol closed at a venue; 0 where that cannot be told."""
+    """When the newest candle of a symbol closed at a venue; 0 if it is not known."""
     try:
         days = venue.klines(symbol, DAY_MS, (now_ms - LOOKED_BACK_MS) // DAY_MS * DAY_MS, now_ms)
         if not len(days):

@@ -1,7 +1,7 @@
 """Several venues as one: each symbol from the first that can serve it, all at one level, and no row that is doubted.
 
-Levels are in ``level``, who may be asked in ``breaker``, which candles are believed in ``second_opinion``, and prices
-in ``spot_prices``, all of this folder.
+Price ratios are in ``home_ratio``, who may be asked in ``breaker``, which candles are believed in ``second_opinion``,
+and prices in ``spot_prices``, all of this folder.
 """
 
 import threading
@@ -18,13 +18,13 @@ from core.seldom import Seldom
 from klines.activity import longest_quiet, quiet_rows
 from klines.klines import Klines
 from klines.spans import Span, interval_name, joined, without
-from market.failover.breaker import KLINES, PRICES, Failures, Health, VenueFault, failure_of
+from market.failover.breaker import KLINES, PRICES, Failures, VenueBreaker, VenueFault, failure_of
 from market.failover.endings import Endings
-from market.failover.level import Levels
-from market.failover.second_opinion import Belief
-from market.failover.spot_prices import Quotes
+from market.failover.home_ratio import HomeRatios
+from market.failover.second_opinion import SecondOpinion
+from market.failover.spot_prices import SpotPrices
 from market.quarantine import Quarantine
-from market.venue import UNKNOWN, MarketData, Price, Venue
+from market.venue import UNKNOWN, MarketData, Price, Venue, Verdict
 
 # Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
 SILENT_ROWS = 2
@@ -60,13 +60,12 @@ class Failover(MarketData):
         venues: best first.
         clock: for rests and ages.
         aside: takes the rows that are doubted.
-        awaits_life: as ``Health`` has it.
     Attributes:
         on_standing: called in the thread that asks when ``standing`` may have changed, before candles by which it has
             are handed on; what it raises is raised.
     """
 
-    def __init__(self, venues: Sequence[Venue], clock: Clock, aside: Quarantine, *, awaits_life: bool = True) -> None:
+    def __init__(self, venues: Sequence[Venue], clock: Clock, aside: Quarantine) -> None:
         self.venues = tuple(venues)
         self.aside = aside
         self.stream_venue = self.venues[0].offer.name
@@ -74,13 +73,13 @@ class Failover(MarketData):
         self.filled = 0  # candles that a venue lacked and another one had
         self.on_standing: Callable[[], None] = _ignored
         self._clock = clock
-        self._health = Health(self.venues, clock, awaits_life=awaits_life)
-        self._levels = Levels(self.venues, clock, self._health)
+        self._breaker = VenueBreaker(self.venues, clock)
+        self._ratios = HomeRatios(self.venues, clock, self._breaker)
         self._lock = threading.RLock()
-        self._belief = Belief(self._levels, self._health, aside, clock)
+        self._opinion = SecondOpinion(self._ratios, self._breaker, aside, clock)
         self._endings = Endings(clock)
         self._seldom = Seldom()
-        self._quotes = Quotes(self.venues, self._levels, self._health, clock)
+        self._prices = SpotPrices(self.venues, self._ratios, self._breaker, clock)
         self._series: dict[tuple[str, int], _Series] = {}  # by (symbol, interval)
         self._holes: dict[tuple[str, int, int], int] = {}  # by symbol, interval, start: when another venue was asked
         self._rank = {venue.offer.name: number for number, venue in enumerate(self.venues)}
@@ -95,25 +94,26 @@ class Failover(MarketData):
         failures: Failures = []
         silent: list[tuple[Venue, Klines]] = []
         series = self._series_of(symbol, interval_ms)
-        for venue in self._health.order(KLINES, symbol, failures, self._health.having(interval_ms, end_ms)):
-            if (why := self._quotes.needs(venue)) is not None:
+        for venue in self._breaker.order(KLINES, symbol, failures, self._breaker.having(interval_ms, end_ms)):
+            if (why := self._prices.why_reserved(venue)) is not None:
                 failures.append((venue, why))
                 continue
             try:
                 told, klines = self._told(venue, symbol, interval_ms, (start_ms, end_ms))
             except WorkerError as error:
-                self._health.failed(venue, KLINES, symbol, error)
+                self._breaker.record_failure(venue, KLINES, symbol, error)
                 failures.append((venue, error))
                 self._was_in_vain(venue, symbol, series)
                 continue
-            self._health.well(venue, KLINES, symbol)
+            self._breaker.record_success(venue, KLINES, symbol)
             if self._is_silent(symbol, told, (start_ms, end_ms)):
                 silent.append((venue, klines))
                 self._was_in_vain(venue, symbol, series)
                 continue
             self._endings.went_on(symbol, klines.end_ms)
             for other, _ in silent:
-                self._health.silent(other, symbol)
+                for kind in (KLINES, PRICES):  # a venue's last price is no newer than its last trade
+                    self._breaker.record_unusable(other, kind, symbol, "silent")
             return self._filled(venue, symbol, self._taken(venue, symbol, klines, (start_ms, end_ms)))
         if silent:  # whoever has the newest; it is the market that is silent
             venue, klines = max(silent, key=lambda one: one[1].end_ms)
@@ -134,10 +134,10 @@ class Failover(MarketData):
         """
 
         def ask(start_ms: int, end_ms: int) -> tuple[Klines, Klines]:
-            told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
+            told = self._ratios.klines(venue, symbol, interval_ms, start_ms, end_ms)
             if self._is_silent(symbol, told, (start_ms, end_ms)) and venue.hosts.demote("has no new candle"):
-                told = self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
-            return told, self._belief.believed(venue, symbol, told)
+                told = self._ratios.klines(venue, symbol, interval_ms, start_ms, end_ms)
+            return told, self._opinion.confirmed(venue, symbol, told)
 
         start_ms, end_ms = asked
         part_ms = PART_ROWS * interval_ms
@@ -162,14 +162,14 @@ class Failover(MarketData):
 
     def remark(self, symbol: str, interval_ms: int) -> str:
         """See the protocol."""
-        return self._belief.why_held(symbol, interval_ms) or self._endings.of(symbol)
+        return self._opinion.why_held(symbol, interval_ms) or self._endings.remark(symbol)
 
     def refused(self, symbol: str, interval_ms: int) -> Mapping[int, str]:
         """See the protocol."""
         return self.aside.refused(symbol, interval_ms) | self._series_of(symbol, interval_ms).refused
 
     def _known_end_ms(self, symbol: str) -> int:
-        return max((recent.end_ms for recent in self._levels.recents(symbol)), default=0)
+        return max((recent.end_ms for recent in self._ratios.recents(symbol)), default=0)
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         """See the protocol: the series' own venue's archives, or where it has none yet of the first that has any."""
@@ -180,22 +180,25 @@ class Failover(MarketData):
                     return None
                 # Files come in any order: beside each other ``market.store.units`` looks at them, and then the
                 # caller lets them be remembered. Holes are asked for over REST.
-                klines = self._belief.believed(venue, symbol, klines, alone=True)
+                klines = self._opinion.confirmed(venue, symbol, klines, alone=True)
                 self._series_of(symbol, interval_ms)
-                self._levels.begin(symbol, venue.offer.name)
+                self._ratios.begin(symbol, venue.offer.name)
                 self.on_standing()
                 return klines
         return None
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """See the protocol, and ``Quotes``."""
-        return self._quotes.prices(symbols)
+        """See the protocol, and ``SpotPrices``."""
+        return self._prices.prices(symbols)
+
+    def judge_price(self, symbol: str, venue: str, verdict: Verdict) -> None:
+        self._prices.judge(symbol, venue, verdict)
 
     def clock_ahead_ms(self) -> int:
         """See the protocol: of the first venue that is well and tells a time."""
         failures: Failures = []
         told: list[int] = []
-        for venue in self._health.order(PRICES, "", failures):
+        for venue in self._breaker.order(PRICES, "", failures):
             if not venue.offer.tells_time:
                 continue
             try:
@@ -203,7 +206,6 @@ class Failover(MarketData):
             except WorkerError as error:
                 failures.append((venue, error))
                 continue
-            self._health.proven(venue)  # by the very question that is a sign of life
             if len(told) == 2 or abs(told[0]) < ODD_AHEAD_MS:
                 break
         if len(told) == 2:  # the first one's time is odd: of both and our own the one in the middle
@@ -217,23 +219,23 @@ class Failover(MarketData):
     def remember(self, symbol: str, klines: Klines) -> None:
         """See the protocol. Where nobody has told a candle yet, they are taken to be at the first venue's level."""
         if len(klines):
-            self._levels.begin(symbol, self.venues[0].offer.name)
-            self._levels.learn(symbol, klines, own=True, older=True)
+            self._ratios.begin(symbol, self.venues[0].offer.name)
+            self._ratios.learn(symbol, klines, own=True, older=True)
 
     def retold(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """See the protocol; where the own venue cannot be asked, the first other one whose level is known."""
         level, failures = self.level(symbol), Failures()
         for venue in sorted(self.venues, key=lambda venue: venue.offer.name != level):
-            if interval_ms in venue.offer.intervals_ms and self._health.why_left(venue, KLINES, symbol) is None:
+            if interval_ms in venue.offer.intervals_ms and self._breaker.why_open(venue, KLINES, symbol) is None:
                 try:
-                    return self._levels.klines(venue, symbol, interval_ms, start_ms, end_ms)
+                    return self._ratios.klines(venue, symbol, interval_ms, start_ms, end_ms)
                 except WorkerError as error:
                     failures.append((venue, error))
         raise failure_of(failures, f"{interval_name(interval_ms)} klines of {symbol}")
 
     def forget(self, symbol: str, interval_ms: int, span: Span) -> None:
         """See the protocol: nothing is measured by them any more."""
-        self._levels.forget(symbol, interval_ms, span)
+        self._ratios.forget(symbol, interval_ms, span)
 
     def borrowed(self, symbol: str, interval_ms: int) -> Sequence[Span]:
         """See the protocol; empty while it is not the series' own venue that is asked first.
@@ -243,7 +245,7 @@ class Failover(MarketData):
         series, level, now_ms = self._series_of(symbol, interval_ms), self.level(symbol), self._clock.now_ms()
         if 0 < series.again_ms - now_ms <= LONGEST_VAIN_MS:  # more: the clock was set back
             return ()
-        asked = next(self._health.order(KLINES, symbol, [], self._health.having(interval_ms, now_ms)), None)
+        asked = next(self._breaker.order(KLINES, symbol, [], self._breaker.having(interval_ms, now_ms)), None)
         if asked is None or asked.offer.name != level:
             return ()
         series.offered = bool(series.borrowed)
@@ -251,7 +253,7 @@ class Failover(MarketData):
 
     def stream_factor(self, symbol: str) -> float | None:
         """See the protocol; the stream is the first venue's."""
-        return self._levels.factor(self.venues[0], symbol, may_ask=False)
+        return self._ratios.factor(self.venues[0], symbol, may_ask=False)
 
     def lent(self, symbol: str, interval_ms: int) -> int:
         """See the protocol."""
@@ -263,7 +265,7 @@ class Failover(MarketData):
 
     def teller(self, symbol: str, interval_ms: int, open_ms: int) -> str:
         """See the protocol."""
-        level, own = self.level(symbol), self._levels.own(symbol, interval_ms).open_time_ms
+        level, own = self.level(symbol), self._ratios.own(symbol, interval_ms).open_time_ms
         row = int(np.searchsorted(own, open_ms))
         if row < len(own) and own[row] == open_ms:
             return level
@@ -272,7 +274,7 @@ class Failover(MarketData):
 
     def level(self, symbol: str) -> str:
         """The venue at whose level a symbol's series are; empty before the first candle."""
-        return self._levels.of(symbol)
+        return self._ratios.home(symbol)
 
     @property
     def standing(self) -> Standing:
@@ -290,7 +292,7 @@ class Failover(MarketData):
     def stand(self, symbol: str, interval_ms: int, level: str, borrowed: Iterable[Span]) -> None:
         """Begin a series where an earlier process left it."""
         with self._lock:
-            self._levels.begin(symbol, level)
+            self._ratios.begin(symbol, level)
             self._series[symbol, interval_ms] = _Series(borrowed=tuple(borrowed))
 
     def is_stood_in_for(self, symbol: str, interval_ms: int) -> bool:
@@ -298,7 +300,7 @@ class Failover(MarketData):
         first, end_ms = self.venues[0], self._clock.now_ms() // interval_ms * interval_ms
         if self.level(symbol) in {"", first.offer.name} or not first.offer.archives:
             return False
-        if self._health.why_left(first, KLINES, symbol):
+        if self._breaker.why_open(first, KLINES, symbol):
             return False
         try:
             newest = first.klines(symbol, interval_ms, end_ms - NEWEST_ROWS * interval_ms, end_ms)
@@ -309,7 +311,7 @@ class Failover(MarketData):
     def begin_anew(self, symbol: str) -> None:
         """Whoever tells a symbol's next candles tells them at its own level; the caller has none any more."""
         with self._lock:
-            self._levels.end(symbol)
+            self._ratios.end(symbol)
             for key in [key for key in self._series if key[0] == symbol]:
                 self._series[key] = _Series()
             for hole in [hole for hole in self._holes if hole[0] == symbol]:
@@ -325,12 +327,8 @@ class Failover(MarketData):
 
     @property
     def faults(self) -> dict[tuple[str, str, str], VenueFault]:
-        """See ``Health``."""
-        return self._health.faults
-
-    def stop(self) -> None:
-        """End the threads that wait for signs of life."""
-        self._health.stop()
+        """See ``VenueBreaker``."""
+        return self._breaker.faults
 
     # Who is asked.
 
@@ -354,7 +352,7 @@ class Failover(MarketData):
         newest_ms = self._clock.now_ms() // interval_ms * interval_ms
         if end_ms < newest_ms:
             return False
-        recent = self._levels.recent(symbol, interval_ms)
+        recent = self._ratios.recent(symbol, interval_ms)
         run = klines if recent is None else recent.between(0, start_ms).merge(klines)
         awaited = self._clock.now_ms() - newest_ms < PUBLISHED_MS
         quiet = quiet_rows(run, max(klines.end_ms, newest_ms - interval_ms) if awaited else newest_ms)
@@ -370,12 +368,12 @@ class Failover(MarketData):
         series = self._series_of(symbol, klines.interval_ms)
         if not len(klines):
             return klines
-        self._levels.begin(symbol, name)
-        own = self._levels.own(symbol, klines.interval_ms)
+        self._ratios.begin(symbol, name)
+        own = self._ratios.own(symbol, klines.interval_ms)
         with self._lock:
             before, series.source = series.source, name
             level = self.level(symbol)
-            self._levels.learn(symbol, klines, own=name == level)
+            self._ratios.learn(symbol, klines, own=name == level)
             if name == level:
                 series.borrowed = tuple(without(series.borrowed, [asked]))  # what it lacks now it will not have
                 series.offered, series.in_vain, series.again_ms = False, 0, 0
@@ -398,7 +396,7 @@ class Failover(MarketData):
         interval_ms, now_ms = klines.interval_ms, self._clock.now_ms()
 
         def fitting(other: Venue, *asked: Any) -> Klines:
-            return self._belief.believed(other, symbol, self._levels.klines(other, *asked), among=klines)
+            return self._opinion.confirmed(other, symbol, self._ratios.klines(other, *asked), among=klines)
 
         for start_ms, end_ms in [*klines.gaps()][-MOST_HOLES:]:
             hole = (symbol, interval_ms, start_ms)
@@ -409,7 +407,7 @@ class Failover(MarketData):
                 if len(self._holes) > REMEMBERED_HOLES:
                     self._holes.clear()
                 self._holes[hole] = now_ms
-            for other, told in self._health.others(venue, symbol, interval_ms, (start_ms, end_ms), fitting):
+            for other, told in self._breaker.others(venue, symbol, interval_ms, (start_ms, end_ms), fitting):
                 if len(told):
                     if count := self._seldom.due("hole_filled", symbol, other.offer.name, count=len(told)):
                         said = {"symbol": symbol, "venue": other.offer.name, "start": iso(start_ms), "rows": count}

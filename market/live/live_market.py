@@ -290,7 +290,7 @@ class LiveMarket(StreamReader):
         return left.between(end_ms - rows * interval_ms, end_ms)
 
     def _poll_series(self) -> None:
-        self._prices.clock_looked_at.wait(CLOCK_PATIENCE_S)
+        self._prices.venue_clock.tried.wait(CLOCK_PATIENCE_S)
         while (kept := self._next_due()) is not None:
             now_ms, lent = self._clock.now_ms(), self._market.lent(kept.symbol, kept.interval_ms)
             try:

@@ -18,16 +18,17 @@ from core.clock import DAY_MS, MINUTE_MS, CorrectedClock
 from core.errors import MalformedKlines, WorkerError
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
-from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
-from market.price_guard import Anchors
+from market.live.price_feed import PriceFeed
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
 from tests.fakes.clock import START_MS, FakeClock, RunningClock, Skewed, eventually
 from tests.fakes.klines import random_walk_klines
 from tests.fakes.venue_server import NOT_FOUND, Answer, Venue, rest_rows, zip_of
+from tests.market.failover.pair import frozen, leapt, with_row
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
 LONGER = random_walk_klines(2 * 1440 + 3)
@@ -68,27 +69,11 @@ def twice(rows: Cells) -> object:
 
 
 def spiked(factor: float) -> Klines:
-    columns = {name: getattr(WALK, name).copy() for name in ("high", "low", "close")}
-    for at in (100, -10):  # in the archived day, and among the newest
-        price = WALK.close[at] * factor
-        columns["close"][at] = price
-        columns["high"][at], columns["low"][at] = max(WALK.high[at], price), min(WALK.low[at], price)
-    return replace(WALK, **columns)
-
-
-def leapt() -> Klines:
-    columns = {name: getattr(WALK, name).copy() for name in ("high", "close")}
-    columns["close"][-1] *= 1.5
-    columns["high"][-1] = columns["close"][-1]
-    return replace(WALK, **columns)
-
-
-def frozen() -> Klines:
-    flat = np.arange(len(WALK)) >= len(WALK) - 5
-    columns = {name: np.where(flat, WALK.close[-6], getattr(WALK, name)) for name in PRICE_COLUMNS}
-    for name in FLOW_COLUMNS:  # no trade, no volume of any kind
-        columns[name] = np.where(flat, 0.0, getattr(WALK, name))
-    return replace(WALK, **columns)
+    klines = WALK
+    for row in (100, len(WALK) - 10):  # in the archived day, and among the newest
+        price = float(WALK.close[row]) * factor
+        klines = with_row(klines, int(WALK.open_time_ms[row]), close=price, high=price)
+    return klines
 
 
 def stuck() -> Klines:
@@ -133,8 +118,8 @@ FAULTS = [
     Fault(name="one row of tomorrow", rows=lambda rows: [*rows, [NOW_MS + DAY_MS, *rows[-1][1:]]]),
     Fault(name="a hole of two minutes", klines=HOLE),
     Fault(name="a spike that no other venue has", klines=spiked(1.5)),
-    Fault(name="a leap of the newest candle that no other venue has", klines=leapt()),
-    Fault(name="frozen: no trade in five minutes, price still", klines=frozen()),
+    Fault(name="a leap of the newest candle that no other venue has", klines=leapt(WALK, NOW_MS - MINUTE_MS, 1.5)),
+    Fault(name="frozen: no trade in five minutes, price still", klines=frozen(WALK, 5)),
     Fault(name="nothing newer than ten minutes", klines=WALK.between(0, NOW_MS - 10 * MINUTE_MS)),
     Fault(name="frozen: the last candle told five times over", klines=stuck()),
     Fault(name="a price 30 % away", price="2600"),
@@ -196,7 +181,7 @@ def state(market: Failover, endpoint: str) -> str:
     kind = "prices" if endpoint == "price" else "klines"
     faults = market.faults
     fault = faults.get(("binance", kind, "")) or faults.get(("binance", kind, "ETHUSDT"))
-    return f"first {fault.state}, {(fault.until_ms - fault.last_ms) / 1000:g} s" if fault else "first well"
+    return f"first {fault.state}, {fault.rest_s:g} s" if fault else "first well"
 
 
 def aside(market: Failover) -> str:
@@ -218,15 +203,21 @@ def at_the_price(klines: Klines) -> Klines:
     return replace(klines, **{name: getattr(klines, name) * factor for name in PRICE_COLUMNS})
 
 
-def of_price(market: Failover, clock: FakeClock) -> str:
-    price = market.prices(["ETHUSDT"])["ETHUSDT"]
-    anchors = Anchors()
+def of_price(market: Failover, clock: FakeClock, feed: PriceFeed) -> str:
     moved = clock.now_ms() >= LONGER.end_ms  # the market went on
-    anchors.learn("ETHUSDT", LONGER if moved else at_the_price(WALK))
-    believed = "believed" if anchors.offer("ETHUSDT", price, clock.now_ms()) else "doubted until confirmed"
-    true = float(LONGER.close[-1]) if moved else 2000.0
-    assert (price.price == pytest.approx(true)) == (believed == "believed")
-    return f"{'first' if price.venue == 'binance' else 'next venue'}, {believed}; {state(market, 'price')}"
+    if not moved:
+        feed.anchors.learn("ETHUSDT", at_the_price(WALK))
+    parts = []
+    for _ in range(5):
+        feed.poll(["ETHUSDT"])
+        if anchor := feed.anchors.get("ETHUSDT"):
+            break
+        parts = ["doubted"]
+        clock.time_ms += 1_000
+    assert anchor
+    assert anchor.price == pytest.approx(float(LONGER.close[-1]) if moved else 2000.0)
+    who = "first" if anchor.venue == "binance" else "next venue"
+    return f"{', then '.join([*parts, who])}, believed; {state(market, 'price')}"
 
 
 def of_archive(market: Failover, clock: FakeClock) -> str:
@@ -245,9 +236,6 @@ def _kind(error: WorkerError) -> str:
     return "malformed" if isinstance(error, MalformedKlines) else "unavailable"
 
 
-OF = {"candles": of_candles, "price": of_price, "archive": of_archive}
-
-
 def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     """What becomes of a fault, on a market that was well before."""
     first, second = venues
@@ -259,7 +247,6 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
         ],
         clock,
         kept,
-        awaits_life=False,
     )
     first.handler = lambda path, query: None
     for venue in venues:
@@ -269,15 +256,19 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     spoil(first, fault)
     if fault.name.startswith("frozen") and endpoint == "price":
         of_candles(market, clock)  # which tell that nobody trades
+    feed = PriceFeed(market, ["ETHUSDT"], CorrectedClock(clock))
     if fault.still:
         for step in range(45):
             clock.time_ms += 4_000
             ended = LONGER.between(0, clock.time_ms - MINUTE_MS + 1)
             venues[1].prices = {"ETHUSDT": repr(float(ended.close[-1]))}  # there it goes on
-            market.prices(["ETHUSDT"])
+            feed.poll(["ETHUSDT"])
             if step % 15 == 14:
-                market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.now_ms() // MINUTE_MS * MINUTE_MS)
-    return OF[endpoint](market, clock)
+                end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
+                feed.anchors.learn("ETHUSDT", market.klines("ETHUSDT", MINUTE_MS, end_ms - ROWS * MINUTE_MS, end_ms))
+    if endpoint == "price":
+        return of_price(market, clock, feed)
+    return of_candles(market, clock) if endpoint == "candles" else of_archive(market, clock)
 
 
 STREAM_FAULTS: list[tuple[str, Kind | None, dict[str, float]]] = [

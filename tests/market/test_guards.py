@@ -52,9 +52,7 @@ def store(tmp_path: Path) -> KlineStore:
 def market(venue: Venue, clock: FakeClock) -> Failover:
     """Binance alone, archives and REST."""
     aside = Quarantine()
-    return Failover(
-        [Binance([venue.url], venue.url, clock, patience_s=0, aside=aside)], clock, aside, awaits_life=False
-    )
+    return Failover([Binance([venue.url], venue.url, clock, patience_s=0, aside=aside)], clock, aside)
 
 
 def synced(store: KlineStore, market: Failover, clock: FakeClock, days: int = 2) -> SyncReport:
@@ -337,7 +335,7 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(
         assert first in _line_of(report)
         assert until in _line_of(report)
         aside = Quarantine()
-        market = Failover([Binance([venue.url], venue.url, clock, aside=aside)], clock, aside, awaits_life=False)
+        market = Failover([Binance([venue.url], venue.url, clock, aside=aside)], clock, aside)
         clock.time_ms += 1
     whys = {int(WALK.open_time_ms[row]): why for row, why in bad.items()}
     told = {gap.start_ms: gap.why for gap in store.gaps("ETHUSDT", MINUTE_MS)}

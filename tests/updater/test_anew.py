@@ -41,7 +41,7 @@ class Stand:
         aside = Quarantine()
         first = Binance([self.first.url], self.first.url, self.clock, patience_s=0, aside=aside)
         second = Binance([self._second.url], "", self.clock, patience_s=0, aside=aside, name="binanceus")
-        return Failover([first, second], self.clock, aside, awaits_life=False)
+        return Failover([first, second], self.clock, aside)
 
     def sync(self) -> list[str]:
         """As the updater does."""

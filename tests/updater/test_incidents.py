@@ -94,7 +94,7 @@ def test_it_goes_through_without_a_wrong_answer(shared_data: Path, tmp_path: Pat
         for symbol, klines in real.items():
             server.add(symbol, klines)
         venue = Binance([server.url], server.url, clock, aside=aside)
-        market = Failover([venue], clock, aside, awaits_life=False)
+        market = Failover([venue], clock, aside)
         reports = sync_all(store, market, [(symbol, MINUTE_MS, start_ms) for symbol in SYMBOLS], end_ms)
     assert [report.failure for report in reports] == [None] * 3
     assert aside.counts == {}  # it was wild, and it was true

@@ -37,11 +37,3 @@ def second() -> Iterator[Venue]:
 def market(first: Venue, second: Venue, clock: FakeClock) -> Failover:
     """Both as one."""
     return two(first, second, clock)
-
-
-@pytest.fixture
-def watched(first: Venue, second: Venue, clock: FakeClock) -> Iterator[Failover]:
-    """The same, where a thread looks for signs of life of a venue that fails."""
-    market = two(first, second, clock, awaits_life=True)
-    yield market
-    market.stop()

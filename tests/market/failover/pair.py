@@ -65,17 +65,17 @@ def frozen(klines: Klines, rows: int) -> Klines:
     return replace(klines, **changed)  # type: ignore[arg-type]
 
 
-def two(first: Venue, second: Venue, clock: FakeClock | SystemClock, *, awaits_life: bool = False) -> Failover:
+def two(first: Venue, second: Venue, clock: FakeClock | SystemClock) -> Failover:
     aside = Quarantine()
     venues = [
         Binance([first.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside),
         Binance([second.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside, name="binanceus"),
     ]
-    return Failover(venues, clock, aside, awaits_life=awaits_life)
+    return Failover(venues, clock, aside)
 
 
 def alone(venue: Venue, clock: FakeClock) -> Failover:
-    return Failover([Binance([venue.url], "", clock, patience_s=0)], clock, Quarantine(), awaits_life=False)
+    return Failover([Binance([venue.url], "", clock, patience_s=0)], clock, Quarantine())
 
 
 def newest(market: Failover, rows: int = 20, end_ms: int = NOW_MS) -> Klines:

@@ -1,24 +1,22 @@
 """How long a venue that fails is left alone, and what brings it back."""
 
 import contextlib
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MarketUnavailable
-from market.failover.breaker import LONE_REST_MS, PROVEN_MS, UNPROVEN_MS
+from market.failover.breaker import BARRED_REST_S, LONE_REST_S
 from market.failover.failover import Failover
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
-from tests.fakes.clock import FakeClock, eventually
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
-    APART,
     NOW_MS,
-    at_level,
     broken,
     newest,
     two,
@@ -65,96 +63,75 @@ def test_when_all_are_gone_each_is_tried_again_soon(
             newest(market)
         clock.time_ms += SECOND_MS
     first.handler = works
-    clock.time_ms += LONE_REST_MS
+    clock.time_ms += round(LONE_REST_S * SECOND_MS)
     assert len(newest(market)) == 20
 
 
-def test_a_venue_that_hangs_holds_nobody_up(first: Venue, second: Venue) -> None:
-    """With signs of life awaited: after the first time no question waits for it, and it is back when it answers."""
-    clock = SystemClock()
-    now_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
-    live = random_walk_klines(300, start_ms=now_ms - 300 * MINUTE_MS)
-    first.add("ETHUSDT", live)
-    second.add("ETHUSDT", at_level(live, APART))
-    market = two(first, second, clock, awaits_life=True)
-    try:
-        newest(market, end_ms=now_ms)
-        first.handler = broken(Answer("sorry", 503))
-        newest(market, end_ms=now_ms)
-        asked = len([path for path, _ in first.requests if path == "/api/v3/klines"])
-        for _ in range(20):
-            newest(market, end_ms=now_ms)
-        assert len([path for path, _ in first.requests if path == "/api/v3/klines"]) == asked
-        eventually(lambda: any(path == "/api/v3/time" for path, _ in first.requests), what="a look for a sign of life")
-        first.handler = works
-
-        def is_back() -> bool:
-            newest(market, end_ms=now_ms)
-            return market.source("ETHUSDT", MINUTE_MS) == "binance"
-
-        eventually(is_back, timeout_s=5, what="the first venue's return")
-    finally:
-        market.stop()
-
-
-def test_a_venue_that_knows_no_sign_of_life_is_asked_again_all_the_same(
-    first: Venue, second: Venue, watched: Failover, clock: FakeClock
-) -> None:
-    """A mirror may serve candles and nothing else."""
-    newest(watched)
-    first.handler = lambda path, query: Answer("sorry", 404 if path == "/api/v3/time" else 503)
-    newest(watched)
-    first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
-    clock.time_ms += UNPROVEN_MS - 1
-    newest(watched)
-    assert watched.faults
-    clock.time_ms += 1
-    newest(watched)
-    assert not watched.faults
-
-
-def test_a_venue_that_has_given_signs_of_life_is_waited_for(
-    first: Venue, second: Venue, watched: Failover, clock: FakeClock
-) -> None:
-    newest(watched)
-    watched.clock_ahead_ms()
-    first.handler = broken(Answer("sorry", 503))
-    newest(watched)
-    asked = len(first.asked("/api/v3/klines"))
+def test_a_venue_that_hangs_is_asked_by_one_question_after_each_rest(first: Venue, second: Venue) -> None:
+    """Each such question waits for as long as the venue's time limit; the others go to the next venue at once."""
+    clock = FakeClock(NOW_MS)
+    market = two(first, second, clock)
+    newest(market)
+    gone = threading.Event()
+    first.handler = broken(Answer(hang_up=True, wait_for=gone))
+    asked = len(first.requests)
     for _ in range(10):
-        clock.time_ms += UNPROVEN_MS
-        newest(watched)
-    assert len(first.asked("/api/v3/klines")) == asked
+        newest(market)
+    assert len(first.requests) == asked + 1
+    for rest_s in (1, 2, 4):
+        clock.time_ms += rest_s * SECOND_MS - 1
+        newest(market)
+        clock.time_ms += 1
+        asked = len(first.requests)
+        for _ in range(5):
+            newest(market)
+        assert len(first.requests) == asked + 1
+    gone.set()
+    first.handler = works
+    clock.time_ms += 8 * SECOND_MS
+    newest(market)
+    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
+    assert not market.faults
 
 
-@pytest.mark.parametrize("how", ["with another to stand in", "alone"])
-def test_a_proven_venue_that_gives_no_sign_of_life_any_more_is_asked_again_some_day(
-    first: Venue, second: Venue, watched: Failover, clock: FakeClock, how: str
+def test_a_rest_is_as_long_when_the_clock_is_set(first: Venue, market: Failover, clock: FakeClock) -> None:
+    newest(market)
+    first.handler = broken(Answer("no", 451))
+    newest(market)
+    first.handler = works
+    asked = len(first.requests)
+    for by_ms in (HOUR_MS, -3 * HOUR_MS, 2 * HOUR_MS):
+        clock.set_wall(by_ms)
+        newest(market)
+    assert len(first.requests) == asked
+    clock.time_ms += round(BARRED_REST_S * SECOND_MS)
+    newest(market)
+    assert len(first.requests) > asked
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_venue_that_bars_us_is_left_alone_for_long_only_where_another_stands_in(
+    first: Venue, second: Venue, clock: FakeClock, alone: bool
 ) -> None:
-    """It may be well, and only its path for signs of life gone."""
-    newest(watched)
-    watched.clock_ahead_ms()
-    first.handler = broken(Answer("sorry", 503))
-    newest(watched)
-    if how == "alone":
-        second.handler = broken(Answer("sorry", 503))
-    first.handler = lambda path, query: Answer("sorry", 404) if path == "/api/v3/time" else None
-    clock.time_ms += (UNPROVEN_MS if how == "alone" else PROVEN_MS) - 1
-    if how == "alone":
-        with pytest.raises(MarketUnavailable):
-            newest(watched)
-    else:
-        newest(watched)
-        assert watched.source("ETHUSDT", MINUTE_MS) == "binanceus"
-    clock.time_ms += 1
-    newest(watched)
-    assert watched.source("ETHUSDT", MINUTE_MS) == "binance"
+    venues = two(first, second, clock).venues
+    market = Failover(venues[:1] if alone else venues, clock, Quarantine())
+    newest(market)
+    first.handler = broken(Answer("no", 403))
+    with contextlib.suppress(MarketUnavailable):
+        newest(market)
+    assert {fault.state for fault in market.faults.values()} == {"barred"}
+    first.handler = works
+    asked = len(first.requests)
+    clock.time_ms += 4 * SECOND_MS
+    newest(market)
+    assert (len(first.requests) > asked) is alone
+    assert market.source("ETHUSDT", MINUTE_MS) == ("binance" if alone else "binanceus")
 
 
 def test_a_venue_that_has_no_such_candles_stands_in_for_nobody(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
-    """Beside a venue without minutes the first venue is asked again as soon as one alone is."""
+    """Beside a venue without minutes the first one is asked again as soon as a venue alone is."""
     market.venues[1]._offer = replace(market.venues[1].offer, intervals_ms=frozenset({HOUR_MS}))  # type: ignore[attr-defined]
     newest(market)
     first.handler = broken(Answer("sorry", 500))
@@ -163,34 +140,7 @@ def test_a_venue_that_has_no_such_candles_stands_in_for_nobody(
         with pytest.raises(MarketUnavailable):
             newest(market)
         assert len(first.requests) > asked
-        clock.time_ms += LONE_REST_MS
-
-
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_venue_that_bars_its_signs_of_life_is_barred_and_not_gone(
-    first: Venue, second: Venue, clock: FakeClock, alone: bool
-) -> None:
-    """Where nobody stands in it is asked again soon: it may be back, and a sign of life is not looked for meanwhile."""
-    aside = Quarantine()
-    venues = [
-        Binance([venue.url], "", clock, patience_s=0, aside=aside, name=name)
-        for venue, name in ((first, "binance"), (second, "binanceus"))
-    ]
-    market = Failover(venues[:1] if alone else venues, clock, aside)
-    newest(market)
-    first.handler = lambda path, query: Answer("sorry", 500) if "klines" in path else Answer("no", 403)
-    with contextlib.suppress(MarketUnavailable):
-        newest(market)
-    eventually(lambda: {fault.state for fault in market.faults.values()} == {"barred"})
-    first.handler = works
-    asked = len(first.requests)
-    for _ in range(4):
-        clock.time_ms += SECOND_MS
-        with contextlib.suppress(MarketUnavailable):
-            newest(market)
-    assert (len(first.requests) > asked) is alone
-    assert market.source("ETHUSDT", MINUTE_MS) == ("binance" if alone else "binanceus")
-    market.stop()
+        clock.time_ms += round(LONE_REST_S * SECOND_MS)
 
 
 def test_of_a_venue_alone_a_host_that_tells_nothing_new_is_passed_over(
@@ -198,9 +148,7 @@ def test_of_a_venue_alone_a_host_that_tells_nothing_new_is_passed_over(
 ) -> None:
     whole = first.series["ETHUSDT", "1m"]
     second.add("ETHUSDT", whole)
-    market = Failover(
-        [Binance([first.url, second.url], "", clock, patience_s=0)], clock, Quarantine(), awaits_life=False
-    )
+    market = Failover([Binance([first.url, second.url], "", clock, patience_s=0)], clock, Quarantine())
     newest(market)
     assert not second.requests
     first.add("ETHUSDT", whole.between(0, NOW_MS - 10 * MINUTE_MS))
@@ -216,9 +164,7 @@ def test_where_no_host_tells_anything_new_each_is_asked_once(first: Venue, secon
     old = first.series["ETHUSDT", "1m"].between(0, NOW_MS - 10 * MINUTE_MS)
     for venue in (first, second):
         venue.add("ETHUSDT", old)
-    market = Failover(
-        [Binance([first.url, second.url], "", clock, patience_s=0)], clock, Quarantine(), awaits_life=False
-    )
+    market = Failover([Binance([first.url, second.url], "", clock, patience_s=0)], clock, Quarantine())
     for _ in range(30):
         assert newest(market).end_ms == old.end_ms
     asked, asked_again = first.asked("/api/v3/klines"), second.asked("/api/v3/klines")

@@ -1,17 +1,17 @@
 """Newest prices of several venues as one: who is asked how often, and which price counts."""
 
 import json
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from core.clock import MINUTE_MS, SECOND_MS, iso
+from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, iso
 from core.errors import ConfigError, MarketUnavailable
 from market.failover.breaker import PRICES
 from market.failover.failover import Failover
 from market.failover.spot_prices import OLD_PRICE_MS, PRICE_SHARE
+from market.live.price_feed import PriceFeed
 from market.quarantine import Quarantine
 from market.venue import Price
 from market.venues.binance.rest import Binance
@@ -21,6 +21,7 @@ from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     WALK,
+    alone,
     at_level,
     broken,
     frozen,
@@ -40,16 +41,31 @@ def test_prices_come_from_whoever_has_them(market: Failover) -> None:
         market.prices(["NOSUCHUSDT"])
 
 
-def ask_for_minutes(market: Failover, clock: FakeClock, minutes: int, second: Venue) -> Price:
-    """Ask for prices every four seconds and for candles every minute, as a node does; the last price."""
+def feed_of(market: Failover, clock: FakeClock) -> PriceFeed:
+    """A feed that knows the newest candles. Its thread is not started: the test says when it polls."""
+    feed = PriceFeed(market, ["ETHUSDT"], CorrectedClock(clock))
+    feed.anchors.learn("ETHUSDT", newest(market, rows=120, end_ms=clock.time_ms // MINUTE_MS * MINUTE_MS))
+    return feed
+
+
+def poll(feed: PriceFeed, clock: FakeClock, seconds: int = 1) -> Price:
+    """The anchor after a poll."""
+    clock.time_ms += seconds * SECOND_MS
+    feed.poll(["ETHUSDT"])
+    anchor = feed.anchors.get("ETHUSDT")
+    assert anchor
+    return anchor
+
+
+def poll_for_minutes(feed: PriceFeed, market: Failover, clock: FakeClock, minutes: int, second: Venue) -> Price:
+    """Poll every four seconds and ask for candles every minute, as a node does; the last anchor."""
     for step in range(15 * minutes):
-        clock.time_ms += 4 * SECOND_MS
-        ended = second.series["ETHUSDT", "1m"].between(0, clock.time_ms - MINUTE_MS + 1)
+        ended = second.series["ETHUSDT", "1m"].between(0, clock.time_ms + 4 * SECOND_MS - MINUTE_MS + 1)
         second.prices = {"ETHUSDT": repr(float(ended.close[-1]))}
-        price = market.prices(["ETHUSDT"])["ETHUSDT"]
+        anchor = poll(feed, clock, 4)
         if step % 15 == 14:
-            newest(market, end_ms=clock.time_ms // MINUTE_MS * MINUTE_MS)
-    return price
+            feed.anchors.learn("ETHUSDT", newest(market, end_ms=clock.time_ms // MINUTE_MS * MINUTE_MS))
+    return anchor
 
 
 def test_a_price_that_its_own_candles_have_left_is_passed_over(
@@ -59,15 +75,15 @@ def test_a_price_that_its_own_candles_have_left_is_passed_over(
     longer = walk(6 * 60 + 10)
     first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
     first.prices = {"ETHUSDT": str(float(longer.close[6 * 60 - 1]) * 1.002)}
-    newest(market, rows=120)
-    assert ask_for_minutes(market, clock, 1, second).venue == "binance"
-    price = ask_for_minutes(market, clock, 2, second)
+    feed = feed_of(market, clock)
+    assert poll_for_minutes(feed, market, clock, 1, second).venue == "binance"
+    price = poll_for_minutes(feed, market, clock, 2, second)
     assert price.venue == "binanceus"
     assert price.price == pytest.approx(longer.close[6 * 60 + 2])
     assert market.faults["binance", PRICES, "ETHUSDT"].state == "frozen"
-    assert ask_for_minutes(market, clock, 4, second).venue == "binanceus"  # also after its rest: it is the same
-    first.prices = {"ETHUSDT": "2001"}
-    assert ask_for_minutes(market, clock, 2, second).venue == "binance"
+    assert poll_for_minutes(feed, market, clock, 4, second).venue == "binanceus"  # also after its rest: it is the same
+    first.prices = {"ETHUSDT": repr(float(longer.close[6 * 60 + 6]))}
+    assert poll_for_minutes(feed, market, clock, 2, second).venue == "binance"
 
 
 def test_a_price_that_stands_still_with_its_candles_is_believed(
@@ -77,44 +93,78 @@ def test_a_price_that_stands_still_with_its_candles_is_believed(
     longer = replace(longer, volume=np.linspace(1.0, 2.0, len(longer)))  # trades, at one price
     first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
     first.prices = {"ETHUSDT": repr(float(longer.close[-1]))}
-    newest(market, rows=120)
-    assert ask_for_minutes(market, clock, 5, second).venue == "binance"
+    assert poll_for_minutes(feed_of(market, clock), market, clock, 5, second).venue == "binance"
 
 
-def test_a_clock_that_is_set_back_makes_no_healthy_price_frozen(
+def test_a_price_that_stands_still_at_a_stand_in_is_refused_and_said(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
-    """Candles that were told before look as if they came after the price, and have others."""
-    longer = walk(6 * 60 + 5)
-    first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
-    clock.time_ms += 5 * MINUTE_MS
-    newest(market, rows=120, end_ms=clock.time_ms)
-    first.prices = {"ETHUSDT": repr(float(longer.high[-1]) * 1.01)}
-    clock.time_ms -= 4 * MINUTE_MS
-    for _ in range(40):
-        assert market.prices(["ETHUSDT"])["ETHUSDT"].venue == "binance"
-        clock.time_ms += 4 * SECOND_MS
-    assert not market.faults
-
-
-def test_a_price_that_stands_still_at_a_venue_that_stands_in_is_told_from_one_that_moves(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """Its candles, brought to the level, have left it as its own venue's would have."""
+    """At home prices its candles have left it as those of the home venue would have."""
     longer = walk(6 * 60 + 10)
-    newest(market, rows=120)
+    feed = feed_of(market, clock)
     first.handler = broken(Answer("sorry", 500))
     second.series["ETHUSDT", "1m"] = at_level(longer, APART)
     second.prices = {"ETHUSDT": str(float(longer.close[6 * 60 - 1]) * 1.004)}
     for _ in range(3):
         for _ in range(15):
-            with suppress(MarketUnavailable):
-                market.prices(["ETHUSDT"])
+            feed.poll(["ETHUSDT"])
             clock.time_ms += 4 * SECOND_MS
-        newest(market, end_ms=clock.time_ms)
-    with pytest.raises(MarketUnavailable, match="binanceus tells the same price of ETHUSDT since"):
-        market.prices(["ETHUSDT"])
+        feed.anchors.learn("ETHUSDT", newest(market, end_ms=clock.time_ms))
+    before = feed.anchors.get("ETHUSDT")
+    assert poll(feed, clock) == before
+    assert feed.fault("ETHUSDT").startswith("binanceus: ETHUSDT: tells the same price again and again")
     assert market.faults["binanceus", PRICES, "ETHUSDT"].state == "frozen"
+
+
+@pytest.mark.parametrize("factor", [100.0, 1.3, 1.04, 0.01])
+def test_a_price_of_another_unit_is_left_for_a_venue_whose_price_is_near(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock, factor: float
+) -> None:
+    """The venue stays at the new level; every price that is believed meanwhile is of the other one, and fresh."""
+    second.series["ETHUSDT", "1m"] = at_level(WALK, APART)
+    feed = feed_of(market, clock)
+    true = float(WALK.close[-1])
+    first.prices, second.prices = {"ETHUSDT": repr(true)}, {"ETHUSDT": repr(true * APART)}
+    assert poll(feed, clock).venue == "binance"
+    first.prices = {"ETHUSDT": repr(true * factor)}
+    for _ in range(600):
+        anchor = poll(feed, clock)
+        assert anchor.price == pytest.approx(true, rel=1e-9)
+        assert clock.time_ms - anchor.asof_ms <= 2 * SECOND_MS
+    asked = len(first.asked("/api/v3/ticker/price"))
+    assert asked < 25  # rests double up to a minute
+    assert market.faults["binance", PRICES, "ETHUSDT"].state == "far"
+
+
+@pytest.mark.parametrize("factor", [1000.0, 1.08, 0.92, 0.001])
+def test_an_absurd_price_of_a_venue_alone_is_not_served_until_a_candle_says_so(
+    first: Venue, clock: FakeClock, factor: float
+) -> None:
+    first.prices = {"ETHUSDT": repr(float(WALK.close[-1]))}
+    market = alone(first, clock)
+    feed = feed_of(market, clock)
+    before = poll(feed, clock)
+    gone = float(WALK.close[-1]) * factor
+    first.prices = {"ETHUSDT": repr(gone)}
+    for _ in range(50):
+        assert poll(feed, clock) == before
+    assert len(first.asked("/api/v3/ticker/price")) == 51  # each second, as before
+    assert "far from the last ones" in feed.fault("ETHUSDT")
+    feed.anchors.learn("ETHUSDT", at_level(WALK.tail(60), factor))
+    assert poll(feed, clock).price == gone
+    assert feed.fault("ETHUSDT") == ""
+
+
+def test_a_leap_of_two_venues_is_the_market_s(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
+    """Each waits for the other's word: no candle has it yet."""
+    feed = feed_of(market, clock)
+    for factor in (1.0, 0.7):
+        price = float(WALK.close[-1]) * factor
+        first.prices, second.prices = {"ETHUSDT": repr(price)}, {"ETHUSDT": repr(price * APART)}
+        for _ in range(3):
+            anchor = poll(feed, clock)
+        assert anchor.price == pytest.approx(price)
+        assert anchor.asof_ms == clock.time_ms
 
 
 def test_a_price_of_long_ago_is_asked_for_elsewhere_and_the_newest_counts(
@@ -132,7 +182,7 @@ def test_a_price_of_long_ago_is_asked_for_elsewhere_and_the_newest_counts(
         Coinbase([first.url], clock, Quarantine(), patience_s=0),
         Binance([second.url], "", clock, patience_s=0, name="binanceus"),
     ]
-    market = Failover(venues, clock, Quarantine(), awaits_life=False)
+    market = Failover(venues, clock, Quarantine())
     assert market.prices(["ETHUSDT"])["ETHUSDT"].venue == "coinbase"
     assert not second.requests
     clock.time_ms += OLD_PRICE_MS + SECOND_MS
@@ -168,7 +218,7 @@ def test_lists_of_changing_length_do_not_ask_more_often(second: Venue, clock: Fa
     venue = Binance([second.url], "", clock, patience_s=0, name="binanceus")
     venue._offer = replace(venue.offer, prices_at_once=False, requests_a_minute=300)
     second.knows_symbols = False  # no form for several
-    market = Failover([venue], clock, Quarantine(), awaits_life=False)
+    market = Failover([venue], clock, Quarantine())
     rng = np.random.default_rng(3)
     for _ in range(120):
         chosen = [name for name in names if rng.random() < 0.3] or names
@@ -181,7 +231,7 @@ def test_candles_leave_prices_their_part_of_a_budget(first: Venue, clock: FakeCl
     """Where a venue is always late, its candles are asked for again and again."""
     venue = Binance([first.url], "", clock, patience_s=0)
     venue._offer, venue.hosts.limits.requests_a_minute = replace(venue.offer, requests_a_minute=60), 60
-    market = Failover([venue], clock, Quarantine(), awaits_life=False)
+    market = Failover([venue], clock, Quarantine())
     said = []
     for _ in range(180):
         assert market.prices(["ETHUSDT"])
@@ -199,7 +249,7 @@ def test_candles_leave_prices_their_part_of_a_budget(first: Venue, clock: FakeCl
 def test_where_nobody_asks_for_prices_all_of_a_budget_is_for_candles(first: Venue, clock: FakeClock) -> None:
     venue = Binance([first.url], "", clock, patience_s=0)
     venue._offer, venue.hosts.limits.requests_a_minute = replace(venue.offer, requests_a_minute=20), 20
-    market = Failover([venue], clock, Quarantine(), awaits_life=False)
+    market = Failover([venue], clock, Quarantine())
     for _ in range(20):
         newest(market)
     with pytest.raises(MarketUnavailable, match="budget of 20 requests a minute is used up"):

@@ -59,7 +59,6 @@ def live_over(
         yield live, market
     finally:
         live.stop()
-        market.stop()
 
 
 @pytest.fixture

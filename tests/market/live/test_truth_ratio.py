@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from core.clock import MINUTE_MS, SystemClock
 from core.errors import MarketUnavailable
-from klines.klines import PRICE_COLUMNS, Klines
+from klines.klines import PRICE_COLUMNS, Floats, Klines
 from market.failover.failover import Failover
-from market.live.truth_ratio import TruthFeed
-from market.price_ratio import MOST_AGE_MS
+from market.live.truth_ratio import MOST_AGE_MS, MOST_NOISE, TruthFeed
+from market.price_ratio import WINDOW_ROWS
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock, eventually
@@ -22,7 +23,7 @@ LONG = random_walk_klines(2 * ROWS)
 NOW_MS = START_MS + ROWS * MINUTE_MS
 
 
-def at_level(klines: Klines, factor: float) -> Klines:
+def at_level(klines: Klines, factor: float | Floats) -> Klines:
     changed = {name: getattr(klines, name) * factor for name in PRICE_COLUMNS}
     return replace(klines, **changed)
 
@@ -42,7 +43,7 @@ def servers() -> Iterator[tuple[Venue, Venue]]:
 
 def feed_of(servers: tuple[Venue, Venue], clock: FakeClock | SystemClock) -> TruthFeed:
     serving, truth = (Binance([server.url], "", clock, patience_s=0) for server in servers)
-    return TruthFeed(truth, Failover([serving], clock, Quarantine(), awaits_life=False), ["ETHUSDT"], clock)
+    return TruthFeed(truth, Failover([serving], clock, Quarantine()), ["ETHUSDT"], clock)
 
 
 def test_the_ratio_follows_the_newest_minutes(servers: tuple[Venue, Venue], clock: FakeClock) -> None:
@@ -68,8 +69,36 @@ def test_a_ratio_grows_old_and_is_then_not_used(servers: tuple[Venue, Venue], cl
     assert feed.ratio("ETHUSDT", NOW_MS - 60 * MINUTE_MS) is None  # the clock was set back
 
 
+def test_minutes_are_asked_for_once_corrected_ones_again_and_no_more_are_kept(
+    servers: tuple[Venue, Venue], clock: FakeClock
+) -> None:
+    feed = feed_of(servers, clock)
+    feed.look("ETHUSDT")
+    for minutes in range(1, 200):
+        clock.time_ms += MINUTE_MS
+        asked = len(servers[1].asked("/api/v3/klines"))
+        feed.look("ETHUSDT")
+        (query,) = servers[1].asked("/api/v3/klines")[asked:]
+        assert clock.time_ms - int(query["startTime"]) == 6 * MINUTE_MS
+        ratio = feed.ratio("ETHUSDT", clock.time_ms)
+        assert ratio is not None
+        assert (ratio.rows, ratio.newest_ms) == (min(90 + minutes, WINDOW_ROWS), clock.time_ms)
+    clock.set_wall(-60 * MINUTE_MS)  # minutes of the future do not count
+    feed.look("ETHUSDT")
+    assert feed.ratio("ETHUSDT", clock.time_ms).newest_ms == clock.time_ms  # type: ignore[union-attr]
+
+
+def test_a_ratio_of_noisy_minutes_is_not_used(servers: tuple[Venue, Venue], clock: FakeClock) -> None:
+    """It errs by more than none does, though the two are of one asset."""
+    for noise, used in ((0.8 * MOST_NOISE, True), (1.3 * MOST_NOISE, False)):
+        servers[1].add("ETHUSDT", at_level(LONG, np.exp(noise * (np.arange(len(LONG)) % 3 - 1))))
+        feed = feed_of(servers, clock)
+        feed.look("ETHUSDT")
+        assert (feed.ratio("ETHUSDT", NOW_MS) is not None) is used
+
+
 @pytest.mark.parametrize("factor", [pytest.param(1.2, id="not the same thing"), pytest.param(0.9, id="a depeg")])
-def test_a_ratio_out_of_bounds_is_none(servers: tuple[Venue, Venue], clock: FakeClock, factor: float) -> None:
+def test_a_ratio_out_of_bounds_is_not_used(servers: tuple[Venue, Venue], clock: FakeClock, factor: float) -> None:
     servers[1].add("ETHUSDT", at_level(LONG, factor))
     feed = feed_of(servers, clock)
     feed.look("ETHUSDT")

@@ -58,7 +58,7 @@ def market(request: pytest.FixtureRequest, venue: Venue, clock: FakeClock) -> It
         other.add("ETHUSDT", at_level(WALK, APART))
         second = Binance([other.url], "", clock, patience_s=0, aside=aside, name="binanceus")
         venues = [first, second] if request.param == "two of many" else [first]
-        yield Failover(venues, clock, aside, awaits_life=False)
+        yield Failover(venues, clock, aside)
 
 
 @pytest.fixture

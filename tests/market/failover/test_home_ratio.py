@@ -1,4 +1,4 @@
-"""At what level a symbol's series are, and what another venue's candles and prices are multiplied by."""
+"""What a stand-in's candles and prices are multiplied by to be at the prices of the home venue."""
 
 from dataclasses import replace
 
@@ -7,9 +7,9 @@ import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MarketUnavailable
-from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import COLUMNS, PRICE_COLUMNS
 from market.failover.failover import Failover
-from market.failover.level import GOOD_MS, LEAST_COMMON, level_ratio
+from market.failover.home_ratio import GOOD_MS
 from tests.fakes.clock import FakeClock
 from tests.fakes.klines import random_walk_klines
 from tests.fakes.venue_server import Answer, Venue
@@ -30,7 +30,7 @@ from tests.market.failover.pair import (
 )
 
 
-def test_what_the_first_told_is_never_told_otherwise(first: Venue, second: Venue, market: Failover) -> None:
+def test_candles_of_the_home_venue_stay_as_they_are(first: Venue, second: Venue, market: Failover) -> None:
     before = newest(market, rows=30)
     second.series["ETHUSDT", "1m"] = with_row(
         at_level(WALK, APART), LAST_MS, close=float(WALK.close[-1]) * 1.004, high=float(WALK.high[-1]) * 1.01
@@ -52,54 +52,28 @@ def test_no_return_has_the_difference_of_two_venues_in_it(
     for minute in range(1, 40):
         clock.time_ms = NOW_MS + minute * MINUTE_MS
         kept = kept.merge(market.klines("ETHUSDT", MINUTE_MS, kept.end_ms - 10 * MINUTE_MS, clock.time_ms))
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()  # the first is not to be asked
     first.series["ETHUSDT", "1m"] = whole
     first.handler = works
     clock.time_ms += MINUTE_MS
-    ((since_ms, until_ms),) = market.borrowed("ETHUSDT", MINUTE_MS)
-    assert (since_ms, until_ms) == (NOW_MS, NOW_MS + 39 * MINUTE_MS)
     assert_prices_equal(kept, whole.between(int(kept.open_time_ms[0]), kept.end_ms))
-    back = market.klines("ETHUSDT", MINUTE_MS, since_ms, clock.time_ms)
+    back = market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.time_ms)
     assert market.source("ETHUSDT", MINUTE_MS) == "binance"
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()
-    np.testing.assert_allclose(back.close, whole.between(since_ms, clock.time_ms).close, rtol=1e-11)
+    np.testing.assert_allclose(back.close, whole.between(NOW_MS, clock.time_ms).close, rtol=1e-11)
 
 
-def test_flows_that_are_counted_otherwise_are_left_out_and_volume_is_brought_to_size(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    newest(market, rows=120)
-    first.handler = broken(Answer("sorry", 500))
-    clock.time_ms += MINUTE_MS
-    longer = walk(6 * 60 + 1)
-    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
-    told = newest(market, end_ms=NOW_MS + MINUTE_MS).tail(1)
-    assert np.isnan(told.trades).all()
-    assert np.isnan(told.taker_buy_base).all()
-    np.testing.assert_allclose(told.volume, longer.tail(1).volume, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        pytest.param(at_level(WALK, 1.2), id="another level altogether"),
-        pytest.param(random_walk_klines(6 * 60, seed=5, sigma=0.02), id="another asset"),
-        pytest.param(at_level(WALK, APART).tail(LEAST_COMMON - 1), id="too few in common"),
-    ],
-)
-def test_a_venue_whose_level_cannot_be_told_is_not_used(
-    first: Venue, second: Venue, market: Failover, other: Klines
-) -> None:
+def test_a_venue_whose_ratio_cannot_be_measured_is_not_used(first: Venue, second: Venue, market: Failover) -> None:
     newest(market)
-    second.series["ETHUSDT", "1m"] = other
+    second.series["ETHUSDT", "1m"] = at_level(WALK, 1.2)
     first.handler = broken(Answer("sorry", 500))
     with pytest.raises(
-        MarketUnavailable, match=r"no venue has 1m klines of ETHUSDT: binance: .*500.*binanceus: .*level"
+        MarketUnavailable, match=r"no venue has 1m klines of ETHUSDT: binance: .*500.*binanceus: .*price ratio"
     ):
         newest(market)
 
 
-def test_whoever_tells_first_sets_the_level(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
+def test_the_first_venue_that_answers_is_the_home_venue(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
     first.handler = broken(Answer("barred", 451))
     klines = newest(market)
     np.testing.assert_allclose(klines.close, WALK.tail(20).close * APART)
@@ -113,7 +87,7 @@ def test_whoever_tells_first_sets_the_level(first: Venue, second: Venue, market:
     np.testing.assert_allclose(klines.close[-1], longer.close[-1] * APART)
 
 
-def test_a_level_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: FakeClock) -> None:
+def test_a_ratio_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: FakeClock) -> None:
     """Where candles at that level are there, the new venue's are brought to it; where none are, it begins anew."""
     lone = alone(first, clock)
     lone.stand("ETHUSDT", MINUTE_MS, "kraken", [])
@@ -125,7 +99,7 @@ def test_a_level_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: Fak
     assert again.level("ETHUSDT") == "binance"
 
 
-def test_two_first_answers_at_once_have_one_level(
+def test_two_first_answers_at_once_have_one_home_venue(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     """A first sync asks for several months at a time, and a venue may fail for one of them."""
@@ -143,16 +117,7 @@ def test_two_first_answers_at_once_have_one_level(
     assert market.level("ETHUSDT") == "binance"
 
 
-def test_a_level_is_a_median_of_what_both_have() -> None:
-    other = at_level(WALK, APART)
-    wild = with_row(with_row(other, LAST_MS, high=9e9), LAST_MS - MINUTE_MS, high=9e9)
-    scale = level_ratio(WALK.tail(60), wild)
-    assert scale
-    assert scale.price == pytest.approx(1 / APART)
-    assert scale.flow == pytest.approx(3.0)
-
-
-def test_volume_is_brought_to_size_long_after_the_venues_shared_a_candle(
+def test_volume_is_brought_to_size_also_long_after_the_venues_shared_a_candle_and_other_flows_are_left_out(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     newest(market, rows=120)
@@ -160,11 +125,12 @@ def test_volume_is_brought_to_size_long_after_the_venues_shared_a_candle(
     second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
     for minute in (1, 90):
         clock.time_ms = NOW_MS + minute * MINUTE_MS
-        told = newest(market, end_ms=clock.time_ms).tail(1)
-        np.testing.assert_allclose(told.volume, walk(6 * 60 + minute).tail(1).volume, rtol=1e-6)
+        last = newest(market, end_ms=clock.time_ms).tail(1)
+        np.testing.assert_allclose(last.volume, walk(6 * 60 + minute).tail(1).volume, rtol=1e-6)
+        assert np.isnan([last.trades, last.taker_buy_base]).all()
 
 
-def test_a_level_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
+def test_a_ratio_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     newest(market, rows=120)
@@ -178,37 +144,20 @@ def test_a_level_of_long_ago_is_measured_anew_before_a_price_counts_by_it(
     assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
 
 
-def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
+def test_without_a_ratio_there_is_no_price_and_no_word_of_a_wrong_symbol(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     newest(market)
     first.prices = {}
     second.series["ETHUSDT", "1m"] = random_walk_klines(6 * 60, seed=5, sigma=0.02)
     for _ in range(300):
-        with pytest.raises(MarketUnavailable, match=r"binanceus: .*its level is not known"):
+        with pytest.raises(MarketUnavailable, match=r"binanceus: .*the price ratio is not known"):
             market.prices(["ETHUSDT"])
         clock.time_ms += SECOND_MS
     assert len(second.asked("/api/v3/klines")) <= 5  # in five minutes: a budget is not spent on it
 
 
-def test_nothing_is_asked_for_again_while_another_venue_would_tell_it(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """Begun at the second venue's level; from its return on the first one tells all, and the list would only grow."""
-    first.handler = broken(Answer("sorry", 500))
-    newest(market)
-    first.handler = works
-    clock.time_ms += 2 * MINUTE_MS
-    first.series["ETHUSDT", "1m"] = LONG
-    newest(market, end_ms=clock.time_ms)
-    assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
-    assert not market.borrowed("ETHUSDT", MINUTE_MS)
-    first.handler = broken(Answer("sorry", 500))
-    newest(market, end_ms=clock.time_ms)
-    assert not market.borrowed("ETHUSDT", MINUTE_MS)  # the own venue has told them now
-
-
-def test_a_level_that_newer_candles_refute_is_not_used_any_more(
+def test_a_ratio_that_newer_candles_refute_is_not_used_any_more(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     newest(market)
@@ -220,9 +169,9 @@ def test_a_level_that_newer_candles_refute_is_not_used_any_more(
     newest(market, end_ms=clock.time_ms)
     first.handler = broken(Answer("sorry", 500))
     second.series["ETHUSDT", "1m"] = at_level(LONG, 1.08)  # apart by more than two venues of one asset can be
-    with pytest.raises(MarketUnavailable, match="its level is not known"):
+    with pytest.raises(MarketUnavailable, match="the price ratio is not known"):
         newest(market, end_ms=clock.time_ms)
-    with pytest.raises(MarketUnavailable, match="its level is not known"):
+    with pytest.raises(MarketUnavailable, match="the price ratio is not known"):
         market.prices(["ETHUSDT"])
 
 
@@ -245,34 +194,12 @@ def test_a_series_that_another_venue_began_is_the_first_ones_path_at_one_ratio(
     assert len(second.requests) == asked
 
 
-def quiet_but(klines: Klines, every: int) -> Klines:
-    """With a trade in every so manieth candle; the others are flat at the price before, without volume."""
-    last = np.arange(len(klines)) // every * every
-    trades = last == np.arange(len(klines))
-    flat = {name: np.where(trades, getattr(klines, name), klines.close[last]) for name in PRICE_COLUMNS}
-    return replace(klines, volume=np.where(trades, klines.volume, 0.0), **flat)  # type: ignore[arg-type]
-
-
-def test_a_level_is_measured_by_trades_alone(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
-    """In a market that moves one way, candles without a trade are always behind it."""
-    shocks = np.full(8 * 60, 0.5)
-    rising = random_walk_klines(8 * 60, shocks=shocks)
-    first.series["ETHUSDT", "1m"] = rising
-    second.series["ETHUSDT", "1m"] = at_level(quiet_but(rising, 15), APART)
-    newest(market, rows=200)
-    first.handler = broken(Answer("sorry", 500))
-    for minute in (1, 16, 61):
-        clock.time_ms = NOW_MS + minute * MINUTE_MS
-        told = newest(market, rows=2, end_ms=clock.time_ms)
-        assert told.close[-1] == pytest.approx(rising.between(0, clock.time_ms).close[-1], rel=1e-9)
-
-
 def test_a_ratio_does_not_change_while_nothing_new_is_known(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     """In an outage fewer and fewer candles of before are among those asked for: the last ones may have been odd."""
     odd = at_level(LONG, APART)
-    at_ms = LAST_MS - 9 * MINUTE_MS
+    at_ms = LAST_MS - 4 * MINUTE_MS
     factor = np.where((odd.open_time_ms >= at_ms) & (odd.open_time_ms <= LAST_MS), 1.004, 1.0)
     second.series["ETHUSDT", "1m"] = replace(odd, **{n: getattr(odd, n) * factor for n in PRICE_COLUMNS})
     newest(market, rows=200)
@@ -283,7 +210,7 @@ def test_a_ratio_does_not_change_while_nothing_new_is_known(
         assert told.close[-1] == pytest.approx(LONG.between(0, clock.time_ms).close[-1], rel=1e-4)
 
 
-def test_a_level_of_a_venue_out_of_use_outlasts_the_candles_that_it_told(
+def test_a_ratio_of_a_venue_out_of_use_outlasts_the_candles_that_it_told(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     """What is told since at that level is what others are measured by."""
@@ -300,7 +227,7 @@ def test_a_level_of_a_venue_out_of_use_outlasts_the_candles_that_it_told(
     np.testing.assert_allclose(told.close, longer.between(0, clock.time_ms).tail(5).close * 1.01, rtol=1e-9)
 
 
-def test_a_level_is_measured_by_each_interval_and_a_price_counts_by_the_shortest(
+def test_a_ratio_is_measured_by_each_interval_and_a_price_counts_by_the_shortest(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     """In a long outage sixty hours say another ratio than the last hour."""
@@ -320,7 +247,7 @@ def test_a_level_is_measured_by_each_interval_and_a_price_counts_by_the_shortest
     assert_prices_equal(newest(market, end_ms=clock.time_ms), walk(6 * 60 + 1).tail(20))
 
 
-def test_a_venue_out_of_use_leaves_its_level_to_all_intervals_of_a_symbol(first: Venue, clock: FakeClock) -> None:
+def test_a_home_venue_out_of_use_leaves_its_prices_to_all_intervals_of_a_symbol(first: Venue, clock: FakeClock) -> None:
     """Candles of one interval are enough to bring the other to it."""
     hours = random_walk_klines(200, interval_ms=HOUR_MS, start_ms=NOW_MS - 200 * HOUR_MS)
     first.add("ETHUSDT", hours)
@@ -328,7 +255,7 @@ def test_a_venue_out_of_use_leaves_its_level_to_all_intervals_of_a_symbol(first:
     for interval_ms in (HOUR_MS, MINUTE_MS):
         again.stand("ETHUSDT", interval_ms, "kraken", [])
     again.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
-    with pytest.raises(MarketUnavailable, match="its level is not known"):
+    with pytest.raises(MarketUnavailable, match="the price ratio is not known"):
         again.klines("ETHUSDT", HOUR_MS, NOW_MS - 20 * HOUR_MS, NOW_MS)
     assert again.level("ETHUSDT") == "kraken"
     clock.time_ms += 2 * SECOND_MS
