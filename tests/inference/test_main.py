@@ -19,7 +19,8 @@ from exchange.server import SimulatedExchange
 from inference.__main__ import main
 from inference.probe import main as probe
 from model.registry.versions import Registry
-from tests.fakes import eventually, free_port
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
 from tests.inference.stand import ETH_10M, publish
 
 CONFIG = {
