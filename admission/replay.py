@@ -14,9 +14,12 @@ import numpy as np
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Topic
 from klines.klines import Floats, Ints, Klines
+from klines.returns import candle_returns, rolling_sum
 from model.features import Bools
-from model.heads import MINUTE, Head, candle_returns, head_of, naive, rolling_sum, truth
-from model.known import Known, whole_return, whole_volatility
+from model.heads import Head, head_of
+from model.known import Known
+from model.panels import MINUTE
+from model.targets import naive, truth
 from model.windows import Rows
 
 BLOCK_MS = 5000  # where nobody has measured it
@@ -154,9 +157,9 @@ def answers(past: Past, klines: Klines, rest: Floats | None, known_min: int) -> 
     forecast = nothing if rest is None else np.where(np.isfinite(rest), rest, nothing)
     asked = row_of(klines, past.epochs.base_ms + known_min * MINUTE_MS)  # the newest candle that has closed by then
     known = _known(klines, asked, known_min)
+    whole = np.asarray(head.kind.measure.whole(known, _at(forecast, asked), horizon_min))
     if not head.kind.is_volatility:
-        return np.asarray(whole_return(known, _at(forecast, asked), horizon_min))
-    whole = np.asarray(whole_volatility(known, _at(forecast, asked), horizon_min, head.kind))
+        return whole
     whole[~(whole > 0)] = np.nan
     change: Floats = np.log(whole / past.base)
     return change

@@ -9,8 +9,8 @@ from admission.replay import Past
 from core.clock import DAY_MS
 from core.settings import Objective
 from klines.klines import Floats
-from model.evaluation import TopicForecasts
 from model.features import FLAT, Bools
+from model.judging.evaluation import TopicForecasts
 from model.stretch import NONE, Stretch, before_data, stretched_volatility
 
 LOOKED_AT_DAYS, RECORD_DAYS = 30, 7  # of epochs; a record of the second is to have the aspect

@@ -32,7 +32,7 @@ from core.logs import configure_logging
 from core.settings import Objective
 from core.topic import Target, Topic
 from klines.klines import Floats, Ints, Klines
-from model.heads import panels_for
+from model.panels import panels_for
 from model.windows import Rows
 from research.backtest.backtest import run
 from research.backtest.command import Asked, folder_of, moment_of, walk_of

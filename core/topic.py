@@ -17,12 +17,6 @@ MINUTES_A_YEAR = 365 * 24 * 60
 LONGEST_MINUTE_HORIZON_MIN = 4 * 60  # above it a topic is forecast from hourly klines
 CLASSIFICATION = "classification"  # the catalogue's word for a kind of topic that is not a Target
 
-# Each spelling the network uses for a loss, and the one we use.
-LOSS_NAMES: Mapping[str, str] = MappingProxyType(
-    {name: name for name in ("mse", "mae", "huber", "logcosh", "ztae", "zptae", "czar")}
-    | {"sqe": "mse", "se": "mse", "abse": "mae", "ae": "mae"}
-)
-
 # Assets that the spot market does not trade, and what stands for each, the default first: one PAXG or XAUT is one fine
 # troy ounce of gold in a vault. Source: paxos.com/paxgold, gold.tether.to.
 PROXIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"XAU": ("PAXG", "XAUT")})
@@ -90,7 +84,7 @@ class Topic:
     target: Target
     horizon_min: int  # from the moment of asking to the moment forecast
     volatility: Volatility = Volatility.STD_HORIZON  # of a volatility topic alone
-    loss: str = "mse"  # the topic's loss on the network, one of the values of LOSS_NAMES
+    loss: str = "mse"  # the topic's loss on the network, a name in ``core.losses``
     base: str | None = None  # Base of its parameters, a BaseRule; None is BASE_RULE
     wait: str | None = None  # Wait, likewise: seconds after the base or auto; None is ANSWER_WAIT
     objective: str | None = None  # Objective, likewise; None is OBJECTIVE

@@ -6,7 +6,6 @@ first ones must be without a hole; a hole further back shortens the mean that it
 Whoever changes what a column means, or a panel's memory, raises ``FEATURE_VERSION``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,7 +14,8 @@ import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from klines.klines import Floats, Ints, Klines
-from model.heads import Head, Panel, candle_returns, decode, rolling_sum
+from klines.returns import candle_returns, rolling_sum
+from model.panels import Panel
 
 FEATURE_VERSION = 2
 SPANS = (5, 15, 60, 240)  # candles
@@ -177,12 +177,6 @@ def present_scale(klines: Klines) -> float:
     return float(np.sqrt(blend + FLAT**2))
 
 
-def decoded(output: Floats, scale: Floats, panel: Panel, head: Head) -> Floats:
-    """``decode``; but a volatility is 0 where no candle that its scale reads has moved, for FLAT is no market's."""
-    value = decode(output, scale, panel, head)
-    return np.where(scale > FLAT * (1 + 1e-6), value, 0.0) if head.kind.is_volatility else value
-
-
 def stands_still(klines: Klines, candles: int) -> bool:
     """True if at least half of the last candles moved by FLAT or less: a volatility of 0 may follow."""
     moves = np.abs(candle_returns(klines.tail(candles + 1))[1:])
@@ -261,24 +255,3 @@ def _week() -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
         phase = 2 * np.pi * (minutes_ms % period_ms) / period_ms
         rows += [np.sin(phase), np.cos(phase)]
     return np.array(rows)
-
-
-def jumps(network: Callable[[Floats32], Floats32], x_NLF: Floats32) -> Floats32:
-    """How far each feature alone moves each output, put to its limits in the newest candle or in the whole window.
-
-    Args:
-        x_NLF: ``(N, L, F)`` windows in which the features are moved, one after the other.
-    Returns:
-        ``(F, O)``; an output that is not finite is left out, for it is never answered.
-    """
-    said_NO = network(x_NLF)
-    moved_FO = np.zeros((len(FEATURES), said_NO.shape[1]), np.float32)
-    for feature, most in enumerate(LIMITS):
-        jumped_4NLF = np.repeat(x_NLF[None], 4, axis=0)
-        jumped_4NLF[0, :, -1, feature] = jumped_4NLF[1, :, :, feature] = most
-        jumped_4NLF[2, :, -1, feature] = jumped_4NLF[3, :, :, feature] = -most
-        jumped_4NO = network(jumped_4NLF.reshape(-1, *x_NLF.shape[1:])).reshape(4, *said_NO.shape)
-        finite = np.isfinite(jumped_4NO) & np.isfinite(said_NO)
-        moved_4NO = np.abs(np.where(finite, jumped_4NO, 0.0) - np.where(finite, said_NO, 0.0))
-        moved_FO[feature] = moved_4NO.max(axis=(0, 1), initial=0.0)
-    return moved_FO

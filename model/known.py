@@ -12,7 +12,6 @@ from typing import Any
 
 from core.clock import MINUTE_MS
 from klines.klines import Floats, Ints
-from model.heads import Kind
 
 Number = float | Floats
 
@@ -55,7 +54,7 @@ def whole_return(known: Known, forecast: Number, horizon_min: int) -> Number:
     return known.moved + forecast * known.share_left(horizon_min)
 
 
-def whole_volatility(known: Known, forecast: Number, horizon_min: int, kind: Kind) -> Number:
+def whole_volatility(known: Known, forecast: Number, horizon_min: int, *, about_mean: bool) -> Number:
     """The interval's volatility per minute: the known minutes as they were, the rest as forecast.
 
     The known squares and the expected ones are put together as the definition does: the mean is taken off once, over
@@ -63,15 +62,15 @@ def whole_volatility(known: Known, forecast: Number, horizon_min: int, kind: Kin
 
     Args:
         forecast: volatility per minute, taken as that of each minute that is not known.
-        kind: VOLATILITY about the mean with ``n - 1``, or RMS about zero.
+        about_mean: the standard deviation, with ``n - 1``; False for the root mean square.
     """
     # A price of before the last close tells nothing of the minute that is running.
     running_min = _not_below_0(known.elapsed_ms / MINUTE_MS - known.minutes)
     rest = _not_below_0(horizon_min - known.minutes - running_min) * forecast**2
     squares = known.squares + known.running**2 + rest
-    if kind is Kind.RMS:
+    if not about_mean:
         volatility: Number = (squares / horizon_min) ** 0.5
         return volatility
-    about_mean = squares - (known.moved**2 + rest) / horizon_min
-    volatility = (_not_below_0(about_mean) / (horizon_min - 1)) ** 0.5
+    squares = squares - (known.moved**2 + rest) / horizon_min
+    volatility = (_not_below_0(squares) / (horizon_min - 1)) ** 0.5
     return volatility

@@ -10,7 +10,8 @@ from core.clock import iso
 from core.errors import TrainingFailed
 from klines.klines import Floats, Ints, Klines
 from model.features import Bools, Floats32, compute, describe
-from model.heads import LEADER, PanelPlan, encode, naive, truth
+from model.panels import LEADER, PanelPlan
+from model.targets import encode, naive, truth
 
 Rows = npt.NDArray[np.intp]
 

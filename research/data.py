@@ -10,7 +10,7 @@ from core.errors import ConfigError
 from klines.klines import COLUMNS, Klines, interval_name
 from market.store.kline_store import KlineStore
 from market.store.recording import load_recording
-from model.heads import PanelPlan
+from model.panels import PanelPlan
 from research.words import simulated_words
 
 _END_OF_TIME_MS = 2**62

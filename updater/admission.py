@@ -20,8 +20,10 @@ from core.topic import Topic
 from klines.klines import Floats, Ints, Klines
 from market.store.kline_store import KlineStore
 from model.calibration import Calibration
-from model.evaluation import forecasts, onnx_network, outputs
-from model.heads import Head, PanelPlan
+from model.heads import Head
+from model.judging.evaluation import forecasts, outputs
+from model.network import onnx_network
+from model.panels import PanelPlan
 from model.registry.versions import Champion, Registry, check
 from model.stretch import objective_of
 from model.windows import build

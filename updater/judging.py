@@ -1,8 +1,8 @@
 """The judgement of a round: which champions have to go, and which topics the challenger serves from now on.
 
-The rules are ``model.gate``'s; docs/decisions/0004 says why they are so. Champions are looked at first, and one that
-has to go is demoted at once, each with one swap of the champions file: it goes whatever becomes of the challenger, and
-the challenger meets the one that serves then.
+The rules are ``model.judging.gate``'s; docs/decisions/0004 gives the reasons. Champions are looked at first. A champion
+that has to go is demoted at once, with one swap of the champions file: it goes whatever becomes of the challenger, and
+the challenger meets the champion that serves then.
 """
 
 import math
@@ -15,17 +15,19 @@ import structlog
 
 from core.clock import HOUR_MS
 from core.errors import IncompatibleModel, UnusableForecast
+from core.sources import ADDS_NOTHING
 from core.topic import Topic
 from klines.klines import Floats
 from model.calibration import Calibration
-from model.evaluation import TopicForecasts, forecasts, onnx_network, outputs
 from model.features import Floats32
-from model.forecaster import ADDS_NOTHING, MOST_MOVED, BiRNNForecaster
-from model.gate import SCORED_TICKS, Decision, compare, judge_topics, scored_from, why_demoted
+from model.forecaster import BiRNNForecaster
 from model.heads import Head, Kind, head_of
+from model.judging.evaluation import TopicForecasts, forecasts, outputs
+from model.judging.gate import SCORED_TICKS, Decision, compare, judge_topics, scored_from, why_demoted
+from model.network import MOST_MOVED, onnx_network
 from model.registry.artefact import Artefact
 from model.registry.versions import Champion, Registry, check
-from model.training.fit import TrainedPanel
+from model.training.panel import TrainedPanel
 from model.windows import Rows, Split, Windows, spread
 from updater.state import Verdict
 

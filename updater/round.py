@@ -12,12 +12,15 @@ from core.topic import Topic
 from klines.klines import Klines
 from market.store.kline_store import KlineStore
 from model.features import FEATURE_VERSION, FEATURES
-from model.heads import PANELS, PanelPlan, head_of, panels_for
+from model.heads import head_of
+from model.panels import PANELS, PanelPlan, panels_for
 from model.registry import provenance
 from model.registry.artefact import Artefact, Manifest, Origin
 from model.registry.versions import Registry
 from model.training.config import TrainingConfig
-from model.training.fit import Progress, TrainedPanel, export_onnx, train_panel, weights_bytes
+from model.training.export import export_onnx, weights_bytes
+from model.training.fit import Progress
+from model.training.panel import TrainedPanel, train_panel
 from updater.judging import bounded, judge, without_unproven
 from updater.progress import Show
 from updater.state import Outcome

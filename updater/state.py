@@ -32,8 +32,8 @@ class Record(BaseModel):
 class Verdict(Record):
     """What the gate decided for one topic; losses are means over the judge rows, in the topic's own loss and unit.
 
-    The figures of the test against the naive forecast are ``model.gate.Decision``'s; those with a default are missing
-    from what earlier releases wrote.
+    The figures of the test against the naive forecast are ``model.judging.gate.Decision``'s. Earlier releases wrote
+    none of the fields that have a default.
     """
 
     topic: str  # Topic.key

@@ -15,7 +15,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from core.errors import ConfigError
 from core.files import replace_json
-from model.heads import PANELS
+from model.panels import PANELS
 from model.training.config import CONFIGS, TrainingConfig
 
 FILE = "training.json"

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from model.features import Floats32
+from model.network import Network
 from model.training.config import Cell
 
 CELLS: dict[str, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -95,3 +97,15 @@ class PanelNetwork(nn.Module):
         first, *others = (member.state_dict() for member in self.members)
         named = {f"member{k}.{name}": tensor for k, state in enumerate(others, 2) for name, tensor in state.items()}
         return {**first, **named, "path": self.path}
+
+
+def torch_network(model: BiRNNModel | PanelNetwork) -> Network:
+    """The model as a function of arrays, without gradients or dropout."""
+
+    def network(x_BLF: Floats32) -> Floats32:
+        model.eval()
+        with torch.no_grad():
+            y_BO: Floats32 = model(torch.from_numpy(x_BLF)).numpy()
+        return y_BO
+
+    return network

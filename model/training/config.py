@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from core.errors import ConfigError
-from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK
+from model.panels import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK
 
 Cell = Literal["rnn", "gru", "lstm"]
 

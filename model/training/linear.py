@@ -14,7 +14,6 @@ import numpy as np
 from core.clock import MINUTE_MS
 from klines.klines import Floats, Ints
 from model.features import FEATURES, LIMIT, SIGNED, varying
-from model.heads import Kind
 from model.windows import LEAST_ROWS, Rows, Split, Windows
 
 PENALTY = 1.0  # on squared weights, in units of the features' mean square
@@ -57,7 +56,7 @@ def fit(windows: Windows, split: Split) -> LinearPath:
     weights, unseen = np.zeros((len(heads), len(FEATURES))), np.full((len(rows), len(heads)), np.nan)
     by_horizon: dict[int, tuple[Floats, Floats]] = {}
     for column, head in enumerate(heads):
-        if head.kind is not Kind.RETURN:
+        if head.kind.is_volatility:
             continue
         if head.horizon_min not in by_horizon:
             known_ms = time_ms + head.horizon_min * MINUTE_MS + windows.plan.panel.interval_ms

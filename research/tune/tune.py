@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 from core.clock import DAY_MS
 from core.errors import ConfigError
 from core.topic import Topic
-from model.heads import LONGEST_LOOKBACK, PanelPlan, panels_for
+from model.panels import LONGEST_LOOKBACK, PanelPlan, panels_for
 from model.registry.provenance import source_sha256
 from model.training.config import CONFIGS
 from research.data import Recording, recording_of, span_text

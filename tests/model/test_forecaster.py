@@ -1,6 +1,7 @@
 """Serving computes what was judged, refuses what was made for other code, and lets no absurd number through."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -17,14 +18,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from core.clock import HOUR_MS, MINUTE_MS
 from core.errors import IncompatibleModel, StaleKlines, UnusableForecast
+from core.sources import PERSISTENCE
 from core.topic import Target, Topic, Volatility
 from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
-from model.evaluation import onnx_network, outputs
-from model.features import FEATURE_VERSION, FEATURES, FLAT, LIMIT, WARMUP, compute, decoded, rows_needed, stands_still
-from model.forecaster import MOST_MINUTES, MOST_MOVED, PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value
-from model.heads import HOUR, MINUTE, Head, Kind, PanelPlan, decode, head_of, naive
+from model.answer import MOST_MINUTES, carried, value
+from model.features import FEATURE_VERSION, FEATURES, FLAT, LIMIT, WARMUP, compute, rows_needed, stands_still
+from model.forecaster import BiRNNForecaster, HeadForecast, Naive
+from model.heads import Head, Kind, head_of
+from model.judging.evaluation import outputs
+from model.network import MOST_MOVED, onnx_network
+from model.panels import HOUR, MINUTE, PanelPlan
 from model.registry.artefact import Artefact, Manifest
 from model.registry.versions import Registry, check
+from model.targets import QUIET, decode, naive
 from model.windows import Split, build
 from tests.data import make_tiny_model as tiny
 from tests.fakes import NO_ORIGIN, START_MS, random_walk_klines
@@ -452,9 +458,9 @@ def test_a_volatility_is_decoded_where_anything_moves(output: float, scale: floa
     said, scales = np.array([output]), np.array([scale])
     moved = scale > 1.001 * FLAT
     if moved or scale == FLAT:
-        plain = decode(said, scales, MINUTE, VOLATILITY_15M)
-        np.testing.assert_array_equal(decoded(said, scales, MINUTE, VOLATILITY_15M), plain if moved else [0.0])
-    np.testing.assert_array_equal(decoded(said, scales, MINUTE, RETURN_10M), decode(said, scales, MINUTE, RETURN_10M))
+        volatility = max(math.exp(output) * (1 + QUIET) - QUIET, 0.0) * scale if moved else 0.0
+        assert decode(said, scales, MINUTE, VOLATILITY_15M)[0] == pytest.approx(volatility, rel=1e-12)
+    assert decode(said, scales, MINUTE, RETURN_10M)[0] == pytest.approx(output * scale * 10**0.5, rel=1e-12)
 
 
 @given(sigmas=st.floats(-7.99, 7.99), scale=st.floats(1e-6, 0.05), anchor=st.floats(1e-8, 1e8))

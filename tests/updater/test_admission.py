@@ -11,7 +11,7 @@ from admission.readiness import FILE, read_admission
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import Objective, load_settings
 from market.store.kline_store import KlineStore
-from model.heads import panels_for
+from model.panels import panels_for
 from model.registry.versions import Registry
 from tests.updater.folder import BTC, DAYS, ETH, updater_on, walk
 from tests.updater.test_answered import BLOCK_MS, TOPIC, answers, write

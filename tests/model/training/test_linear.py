@@ -9,7 +9,8 @@ from core.clock import MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats, Klines
 from model.features import FEATURES, LEAST_SPREAD, LIMIT, SIGNED
-from model.heads import LEADER, MINUTE, Kind, panels_for
+from model.heads import Kind
+from model.panels import LEADER, MINUTE, panels_for
 from model.training import linear
 from model.windows import Split, Windows, build, purged_split
 from tests.fakes import START_MS, random_walk_klines

@@ -1,21 +1,20 @@
 """Scores of forecasters on the same rows, each topic in its own loss and unit, beside the naive forecast's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import onnxruntime
 
 from core.errors import UnusableForecast
+from core.losses import loss_named
 from core.topic import Target, Topic
 from klines.klines import Floats, Ints
 from model.calibration import Calibration
-from model.features import FLAT, Bools, Floats32, decoded
+from model.features import FLAT, Bools, Floats32
 from model.heads import Head, head_of
-from model.losses import OF_STANDARDISED_RETURNS, loss
+from model.network import Network
+from model.targets import decode
 from model.windows import Rows, Windows
-
-Network = Callable[[Floats32], Floats32]  # (B, L, F) windows -> (B, O) outputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +42,6 @@ class Score:
     def to_json(self) -> dict[str, int | float | str]:
         """For manifests and logs."""
         return {**asdict(self), "ratio": self.ratio, "difference": self.difference}
-
-
-def onnx_network(onnx: bytes) -> Network:
-    """A published network as a function of arrays: what is served, and therefore what is judged."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def network(x_BLF: Floats32) -> Floats32:
-        y_BO: Floats32 = session.run(None, {name: x_BLF})[0]
-        return y_BO
-
-    return network
 
 
 def outputs(network: Network, windows: Windows, rows: Rows, *, batch: int = 1024) -> Floats32:
@@ -109,10 +94,11 @@ class TopicForecasts:
         A price is the close at the window's end moved by the log-return: history has no fresher anchor. The z-losses
         of a price topic look at that log-return, for they are losses of returns.
         """
-        came_true = self.came_true
-        if self.topic.target is Target.PRICE and self.topic.loss not in OF_STANDARDISED_RETURNS:
+        came_true, loss = self.came_true, loss_named(self.topic.loss)
+        if self.topic.target is Target.PRICE and not loss.of_returns:
             came_true, forecast = self.close * np.exp(came_true), self.close * np.exp(forecast)
-        return loss(self.topic.loss)(came_true * self.topic.unit, forecast * self.topic.unit, self.std)
+        losses: Floats = loss(np, came_true * self.topic.unit, forecast * self.topic.unit, self.std)
+        return losses
 
 
 def forecasts(
@@ -136,7 +122,7 @@ def forecasts(
         mine, came_true, naive = _of_topic(windows, rows, topic)
         if not mine.any():
             continue
-        number = decoded(
+        number = decode(
             output[mine, heads.index(head_of(topic))].astype(np.float64),
             windows.scale[rows[mine]],
             windows.plan.panel,

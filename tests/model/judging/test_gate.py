@@ -8,8 +8,8 @@ import pytest
 from core.clock import HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats
-from model.evaluation import TopicForecasts
-from model.gate import (
+from model.judging.evaluation import TopicForecasts
+from model.judging.gate import (
     LEVEL,
     OLD_H,
     SCORED_TICKS,

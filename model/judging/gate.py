@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from core.sources import ADDS_NOTHING
 from klines.klines import Floats, Ints
-from model.evaluation import TopicForecasts
-from model.forecaster import ADDS_NOTHING
 from model.heads import Head, head_of
-from model.significance import mean_over_time
+from model.judging.evaluation import TopicForecasts
+from model.judging.significance import mean_over_time
 
 LEVEL = 0.05  # a difference that chance makes as large as this often or more is none
-KINDNESS = 3.0  # of Student's t to forecasts made from the past, which pass on a random walk too often
+P_VALUE_FACTOR = 3.0  # the t-test passes noise built from past returns too often (docs/decisions/0004)
 LEAST_HORIZONS = 40  # of time below which there is no verdict
 BLOCKS = 5  # disjoint, with a horizon between them
 OLD_H = 48.0  # a champion trained longer ago gives way to a fresh network that is not significantly worse
@@ -27,8 +27,11 @@ TOLERANCE = 1e-9  # relative: equal losses may differ in the last digits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The losses of one forecaster against another's on the same rows, after Diebold and Mariano, J. Business &
-    Economic Statistics 13(3), 1995, with the standard error and small-sample distribution of ``model.significance``."""
+    """The losses of one forecaster against another's on the same rows.
+
+    After Diebold and Mariano, J. Business & Economic Statistics 13(3), 1995, with the standard error and small-sample
+    distribution of ``model.judging.significance``.
+    """
 
     rows: int
     mean: float  # its loss less the other's, in the unit of the loss; NaN without rows or where a loss is not finite
@@ -147,7 +150,7 @@ class Decision:
 
     promoted: bool
     reason: str
-    p: float | None = None  # chance of such a verdict without skill; allows for KINDNESS and for two tests
+    p: float | None = None  # chance of such a verdict without skill; allows for P_VALUE_FACTOR and for two tests
     pooled: bool = False  # the test over all symbols carried the verdict
     effective: float = 0.0  # independent rows that the test's are worth
     won: int = 0
@@ -194,7 +197,7 @@ def _against_naive(contest: Contest) -> Decision:
     best = min(in_question, key=lambda one: 2.0 if one.better is None else one.better)
     p = best.better
     if p is not None:
-        p = min(1.0, p * KINDNESS * (2 if pooled else 1))  # with a pooled test it has two chances
+        p = min(1.0, p * P_VALUE_FACTOR * (2 if pooled else 1))  # with a pooled test it has two chances
 
     def say(reason: str, promoted: bool = False) -> Decision:
         return Decision(

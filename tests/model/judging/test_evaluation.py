@@ -10,21 +10,12 @@ from hypothesis import strategies as st
 
 from core.errors import IncompatibleModel, UnusableForecast
 from core.topic import Target, Topic, Volatility
-from model.calibration import (
-    BIAS_LIMITS,
-    LEAST_HORIZONS,
-    LEAST_WINDOWS,
-    POOLED,
-    Calibration,
-    Evidence,
-    bias,
-    fit,
-    gains,
-    trust,
-)
-from model.evaluation import Score, TopicForecasts, outputs, score
+from model.calibration import BIAS_LIMITS, POOLED, Calibration
 from model.features import Floats32
-from model.heads import MINUTE, Head, Kind, panels_for
+from model.heads import Head, Kind
+from model.judging.evaluation import Score, TopicForecasts, outputs, score
+from model.panels import MINUTE, panels_for
+from model.training.calibrating import LEAST_HORIZONS, LEAST_WINDOWS, Evidence, bias, fit, gains, trust
 from model.windows import Rows, build
 from tests.fakes import random_walk_klines
 
