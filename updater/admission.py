@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import structlog
 
-from admission.readiness import Readiness, read_admission, readiness, write_admission
+from admission.assessment import readiness
+from admission.readiness import Readiness, read_admission, write_admission
 from admission.replay import BLOCK_MS, held
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock
 from core.errors import IncompatibleModel, UnusableForecast
@@ -19,12 +20,11 @@ from core.settings import AUTO_WAIT, LONGEST_WAIT_S, BaseRule, Settings, wait_s
 from core.topic import Topic
 from klines.klines import Floats, Ints, Klines
 from market.store.kline_store import KlineStore
-from model.calibration import Calibration
-from model.heads import Head
+from model.forecaster import BiRNNForecaster
 from model.judging.evaluation import forecasts, outputs
-from model.network import onnx_network
 from model.panels import PanelPlan
-from model.registry.versions import Champion, Registry, check
+from model.registry.champions import Champion, check
+from model.registry.versions import Registry
 from model.stretch import objective_of
 from model.windows import build
 from node.dry_run_heights import window_blocks
@@ -145,20 +145,18 @@ def _serves(topic: Topic, champion: Champion) -> bool:
 def _said(
     plan: PanelPlan, store: KlineStore, registry: Registry, version: str, digest: str, now_ms: int
 ) -> dict[str, Rest]:
-    artefact = registry.open(version, digest)
-    manifest = artefact.manifest
+    forecaster = BiRNNForecaster(registry.open(version, digest))
+    manifest, interval_ms = forecaster.manifest, plan.panel.interval_ms
     own = plan.reading(manifest.lookback)
     unseen_ms = max(manifest.split.judge_start_ms, now_ms - ASKED_DAYS * DAY_MS)
-    interval_ms = own.panel.interval_ms
     start_ms = unseen_ms - 2 * own.panel.rows_needed * interval_ms
     klines = {symbol: store.read(symbol, interval_ms, start_ms, now_ms).closed(now_ms) for symbol in own.symbols}
     windows = build(own, klines)
     rows = windows.rows(unseen_ms, now_ms)
     if not len(rows):
         return {}
-    output = outputs(onnx_network(artefact.onnx), windows, rows)
-    heads = tuple(Head.parse(key) for key in manifest.heads)
+    output = outputs(forecaster.network, windows, rows)
     return {
-        one.topic.key: (one.forecast, one.open_time_ms + interval_ms)
-        for one in forecasts(windows, rows, output, heads, Calibration.from_json(manifest.calibration))
+        of_topic.topic.key: (of_topic.forecast, of_topic.open_time_ms + interval_ms)
+        for of_topic in forecasts(windows, rows, output, forecaster.heads, forecaster.calibration)
     }

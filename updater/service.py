@@ -27,7 +27,8 @@ from market.venue import MarketData
 from model.forecaster import BiRNNForecaster
 from model.heads import head_of
 from model.panels import LEADER, MINUTE, PANELS, PanelPlan, panels_for, training_start_ms
-from model.registry.versions import Champion, Registry, check
+from model.registry.champions import Champion, check
+from model.registry.versions import Registry
 from updater.admission import REPLAYED_DAYS, refresh_admission
 from updater.progress import Pace, progress_of
 from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFile, Verdict

@@ -10,71 +10,32 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import ValidationError
 
-from core.clock import iso
 from core.errors import ConfigError, IncompatibleModel
 from core.files import replace_json, sync_folder
 from core.process.commands import lock_holder, try_lock
-from core.topic import Target, Topic, Volatility, horizon_text
-from model.heads import head_of
+from core.topic import Topic
 from model.registry.artefact import (
     Artefact,
-    Sha256,
-    StrictModel,
     first_fault,
     is_version_id,
     read_artefact,
     require_version_id,
     sealed,
 )
+from model.registry.champions import (
+    Champion,
+    ChampionsFile,
+    Demotion,
+    champion_of,
+    check,
+    require_not_demoted,
+    require_trained_for,
+)
 
 TEMPORARY = ".tmp-"
-
-# What a champion was chosen for. Of a volatility only its measure: a network forecasts it per minute, and an answer is
-# brought to the unit that its topic asks for.
-Question = tuple[str | None, str, str, Target, str, int]
-
-
-class Champion(StrictModel):
-    """The version that serves a topic, and the topic it was chosen for."""
-
-    version: str
-    manifest_sha256: Sha256
-    since_ms: NonNegativeInt
-    previous: str | None  # the version that served the same topic before
-    network: str | None  # chain id
-    token: str
-    symbol: str
-    target: Target
-    horizon_min: PositiveInt
-    volatility: Volatility = Volatility.STD  # what a file of before this field meant
-
-    def serves(self, topic: Topic) -> bool:
-        """Whether it was chosen for this very question."""
-        return self.question == _question(topic)
-
-    @property
-    def question(self) -> Question:
-        """Network, token, symbol, target, measure of volatility and horizon it was chosen for."""
-        return (self.network, self.token, self.symbol, self.target, self.volatility.measure, self.horizon_min)
-
-
-class Demotion(StrictModel):
-    """A champion that had to go, and why. It does not come back to its topic."""
-
-    champion: Champion  # as it was
-    demoted_ms: NonNegativeInt
-    reason: str
-    successor: str | None  # the version before it, which serves again; None: the naive forecast
-
-
-class _ChampionsFile(StrictModel):
-    schema_version: Literal[2]  # 1 was keyed by the topic's id alone
-    champions: dict[str, Champion]  # by Topic.key
-    demotions: dict[str, tuple[Demotion, ...]] = Field(default_factory=dict)  # by Topic.key, newest last
 
 
 class Registry:
@@ -128,16 +89,16 @@ class Registry:
         """
         return dict(self._read().demotions)
 
-    def _read(self) -> _ChampionsFile:
+    def _read(self) -> ChampionsFile:
         try:
             raw = self._champions.read_bytes()
-            content = _ChampionsFile.model_validate_json(raw)
+            content = ChampionsFile.model_validate_json(raw)
             gone = (demotion for several in content.demotions.values() for demotion in several)
             for champion in (*content.champions.values(), *(demotion.champion for demotion in gone)):
                 require_version_id(champion.version)
                 require_version_id(champion.previous or champion.version)
         except FileNotFoundError:
-            return _ChampionsFile(schema_version=2, champions={})
+            return ChampionsFile(schema_version=2, champions={})
         except OSError as error:
             raise IncompatibleModel(f"{self._champions}: cannot be read: {error.strerror}") from error
         except ValidationError as error:
@@ -224,17 +185,17 @@ class Registry:
                 content = self._read()
             except IncompatibleModel:
                 self._champions.replace(self._champions.with_name("champions.json.damaged"))
-                content = _ChampionsFile(schema_version=2, champions={})
+                content = ChampionsFile(schema_version=2, champions={})
             champions = dict(content.champions)
             for topic in topics:
-                _require_trained_for(topic, artefact)
-                _require_not_demoted(topic, version, content)
+                require_trained_for(topic, artefact)
+                require_not_demoted(topic, version, content)
                 before = champions.get(topic.key)
                 if before and not before.serves(topic):
                     before = None
                 if before and before.version == version:
                     continue
-                champions[topic.key] = _champion(topic, artefact, now_ms, previous=before.version if before else None)
+                champions[topic.key] = champion_of(topic, artefact, now_ms, previous=before.version if before else None)
             self._write(champions, content.demotions)
 
     def demote(self, topic: Topic, reason: str, now_ms: int, *, back_to: str | None) -> None:
@@ -264,13 +225,13 @@ class Registry:
             )
             if back_to is not None:
                 artefact = self.open(back_to)
-                _require_trained_for(topic, artefact)
-                _require_not_demoted(topic, back_to, content)
-                champions[topic.key] = _champion(topic, artefact, now_ms, previous=None)
+                require_trained_for(topic, artefact)
+                require_not_demoted(topic, back_to, content)
+                champions[topic.key] = champion_of(topic, artefact, now_ms, previous=None)
             self._write(champions, content.demotions)
 
     def _write(self, champions: dict[str, Champion], demotions: dict[str, tuple[Demotion, ...]]) -> None:
-        renewed = _ChampionsFile(schema_version=2, champions=champions, demotions=demotions)
+        renewed = ChampionsFile(schema_version=2, champions=champions, demotions=demotions)
         replace_json(self._champions, renewed.model_dump(mode="json"))
 
     def purge(self, keep: int) -> tuple[str, ...]:
@@ -305,58 +266,3 @@ class Registry:
             shutil.rmtree(leftover)
         for leftover in self.root.glob(f"{TEMPORARY}{self._champions.name}-*"):
             leftover.unlink(missing_ok=True)
-
-
-def check(topic: Topic, champion: Champion) -> None:
-    """Notice a champion that was chosen for another question under the same key.
-
-    Raises:
-        IncompatibleModel: says both questions.
-    """
-    if not champion.serves(topic):
-        raise IncompatibleModel(
-            f"topic {topic.key}: champion {champion.version} was chosen for {_words(champion.question)}, "
-            f"config.json asks for {_words(_question(topic))}; use another DATA_DIR or wait for the next training"
-        )
-
-
-def _question(topic: Topic) -> Question:
-    return (topic.network, topic.token, topic.symbol, topic.target, topic.volatility.measure, topic.horizon_min)
-
-
-def _words(question: Question) -> str:
-    network, token, symbol, target, measure, horizon_min = question
-    what = f"{target} ({measure})" if target is Target.VOLATILITY else target
-    return f"{token} {what} {horizon_text(horizon_min)} of {symbol} on {network or 'a network not given'}"
-
-
-def _champion(topic: Topic, artefact: Artefact, now_ms: int, *, previous: str | None) -> Champion:
-    return Champion(
-        version=artefact.version,
-        manifest_sha256=artefact.manifest_sha256,
-        since_ms=now_ms,
-        previous=previous,
-        network=topic.network,
-        token=topic.token,
-        symbol=topic.symbol,
-        target=topic.target,
-        horizon_min=topic.horizon_min,
-        volatility=topic.volatility,
-    )
-
-
-def _require_not_demoted(topic: Topic, version: str, content: _ChampionsFile) -> None:
-    for demotion in content.demotions.get(topic.key, ()):
-        if demotion.champion.version == version:
-            raise IncompatibleModel(
-                f"topic {topic.key}: {version} was demoted {iso(demotion.demoted_ms)} ({demotion.reason}); train anew"
-            )
-
-
-def _require_trained_for(topic: Topic, artefact: Artefact) -> None:
-    head, manifest = head_of(topic).key, artefact.manifest
-    if topic.symbol not in manifest.symbols or head not in manifest.heads:
-        raise IncompatibleModel(
-            f"topic {topic.key} needs {head} of {topic.symbol}; version {artefact.version} has "
-            f"{', '.join(manifest.heads)} of {', '.join(manifest.symbols)}"
-        )

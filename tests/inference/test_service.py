@@ -23,7 +23,8 @@ from market.venue import Opening, Price
 from model.answer import carried
 from model.features import rows_needed
 from model.panels import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Panel
-from model.registry.versions import Champion, Registry
+from model.registry.champions import Champion
+from model.registry.versions import Registry
 from tests.fakes import START_MS, FakeClock, random_walk_klines
 from tests.inference.stand import BTC_8H, ETH_10M, ETH_24H, SOL_15M, TOPICS, limits, publish, topic
 

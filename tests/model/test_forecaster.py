@@ -29,7 +29,8 @@ from model.judging.evaluation import outputs
 from model.network import MOST_MOVED, onnx_network
 from model.panels import HOUR, MINUTE, PanelPlan
 from model.registry.artefact import Artefact, Manifest
-from model.registry.versions import Registry, check
+from model.registry.champions import check
+from model.registry.versions import Registry
 from model.targets import QUIET, decode, naive
 from model.windows import Split, build
 from tests.data import make_tiny_model as tiny

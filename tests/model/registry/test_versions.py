@@ -23,7 +23,8 @@ from core.errors import ConfigError, IncompatibleModel
 from core.topic import Target, Topic, Volatility
 from model.heads import Head, Kind
 from model.registry.artefact import Artefact, Manifest, read_artefact, sealed
-from model.registry.versions import Registry, check
+from model.registry.champions import check
+from model.registry.versions import Registry
 from model.windows import Split
 from tests.fakes import NO_ORIGIN
 
