@@ -24,17 +24,8 @@ from pydantic import JsonValue
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats
-from model.judging.gate import (
-    LEAST_HORIZONS,
-    LEVEL,
-    OLD_H,
-    Comparison,
-    Contest,
-    compare,
-    decide,
-    scored_from,
-    why_demoted,
-)
+from model.judging.comparison import LEAST_HORIZONS, LEVEL, Comparison, compare
+from model.judging.gate import OLD_H, Contest, decide, scored_from, why_demoted
 from model.judging.significance import student_tail
 from model.panels import panels_for
 from model.registry.artefact import Artefact

@@ -20,8 +20,9 @@ from klines.klines import Floats
 from model.features import Floats32
 from model.forecaster import BiRNNForecaster
 from model.heads import head_of
+from model.judging.comparison import compare
 from model.judging.evaluation import TopicForecasts, forecasts, outputs
-from model.judging.gate import SCORED_TICKS, Decision, compare, judge_topics, scored_from, why_demoted
+from model.judging.gate import SCORED_TICKS, Decision, judge_topics, scored_from, why_demoted
 from model.registry.artefact import Artefact
 from model.registry.champions import Champion, check
 from model.registry.versions import Registry

@@ -22,7 +22,7 @@ from klines.klines import Klines
 from model.calibration import Calibration
 from model.features import FEATURES
 from model.heads import head_of
-from model.judging.gate import LEVEL
+from model.judging.comparison import LEVEL
 from model.panels import PanelPlan, panels_for
 from model.registry.artefact import Artefact
 from model.registry.versions import Registry

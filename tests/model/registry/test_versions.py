@@ -467,8 +467,7 @@ def test_a_reader_never_meets_a_mixed_or_missing_champion(registry: Registry) ->
 ENDLESS_WRITER = """
 import itertools, sys
 from pathlib import Path
-sys.path.insert(0, "tests/model")
-from test_versions import BTC_5M, CREATED_MS, ETH_10M, artefact
+from tests.model.registry.test_versions import BTC_5M, CREATED_MS, ETH_10M, artefact
 from model.registry.versions import Registry
 
 registry = Registry(Path(sys.argv[1]))
