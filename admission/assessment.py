@@ -16,7 +16,7 @@ from core.topic import Topic
 from klines.klines import Floats, Klines
 
 SHOWN_MIN = (0, 1, 2)  # whole known minutes: klines hold no more, and no answer waits longer
-PATIENT_DAYS = 730  # what takes longer is not worth waiting for
+PATIENT_DAYS = 730  # a longer wait is not advised
 
 
 def readiness(
@@ -34,21 +34,21 @@ def readiness(
     Args:
         klines: of one minute, of the topic's symbol.
         rest: as for ``admission.replay.answers``.
-        known_s: what ANSWER_WAIT guarantees of the interval.
+        known_s: seconds of the interval that ANSWER_WAIT guarantees to be known.
         objective: of ``objective_of``.
-        block_ms: measured time between two blocks; None where nobody measured it.
+        block_ms: measured time between two blocks; None if it was not measured.
         nonce_ms: as for ``epochs_between``.
     """
     start_ms = int(klines.open_time_ms[0]) if len(klines) else 0
     epochs = epochs_between(topic, start_ms, klines.end_ms, block_ms or BLOCK_MS, nonce_ms)
     past = past_of(topic, klines, epochs)
-    heard = np.flatnonzero(np.isfinite(rest)) if rest is not None else np.empty(0, np.int64)
-    judged_ms = int(klines.open_time_ms[heard[0]]) if len(heard) else start_ms
+    answered = np.flatnonzero(np.isfinite(rest)) if rest is not None else np.empty(0, np.int64)
+    judged_ms = int(klines.open_time_ms[answered[0]]) if len(answered) else start_ms
     shown, stretches, errors = {}, {}, {}
     for known_min in SHOWN_MIN:
-        said = answers(past, klines, rest, known_min)
-        errors[60 * known_min] = _errors(past, said, answers(past, klines, None, known_min), judged_ms)
-        walked = stretched(past, said, known_min, objective)
+        unstretched = answers(past, klines, rest, known_min)
+        errors[60 * known_min] = _errors(past, unstretched, answers(past, klines, None, known_min), judged_ms)
+        walked = stretched(past, unstretched, known_min, objective)
         shown[60 * known_min] = standing_of(past, walked.answers, 60 * known_min)
         stretches[60 * known_min] = walked.newest
     guaranteed_s = 60 * max(minutes for minutes in SHOWN_MIN if minutes == 0 or 60 * minutes <= known_s)
@@ -62,15 +62,16 @@ def readiness(
         short=_short(past, shown, guaranteed_s),
         block_ms=block_ms,
         replayed_days=len(klines) * MINUTE_MS / DAY_MS,
-        network_days=len(heard) * MINUTE_MS / DAY_MS,
+        network_days=len(answered) * MINUTE_MS / DAY_MS,
         errors=errors,
     )
 
 
-def _errors(past: Past, said: Floats, knowing: Floats, start_ms: int) -> Errors:
-    judged = (past.epochs.base_ms >= start_ms) & np.isfinite(past.truth + said + knowing)
+def _errors(past: Past, unstretched: Floats, knowing: Floats, start_ms: int) -> Errors:
+    judged = (past.epochs.base_ms >= start_ms) & np.isfinite(past.truth + unstretched + knowing)
     ours, with_known, without = (
-        float(np.sum((past.truth - forecast)[judged] ** 2)) for forecast in (said, knowing, np.zeros(len(said)))
+        float(np.sum((past.truth - forecast)[judged] ** 2))
+        for forecast in (unstretched, knowing, np.zeros(len(unstretched)))
     )
     return Errors(
         over_knowing=ours / with_known if with_known else None, over_plain=ours / without if without else None
@@ -84,7 +85,7 @@ def _short(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
 
 
 def _help(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
-    """The first of: more wait, more days, more spread; or that nothing known to us does."""
+    """The first advice that helps: more wait, more spread, more answers, more days; or that nothing would."""
     ours = shown[known_s]
     better = [
         seconds
@@ -108,7 +109,7 @@ def _help(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
 
 
 def _days_needed(criterion: Criterion, span_days: float) -> float:
-    """Days until the bound would hold, were the value to stay: its distance falls with the root of the days."""
+    """Days until the bound would hold if the value stayed: their distance falls with the root of the days."""
     value, bound = criterion.value, criterion.bound
     if value is None or bound is None:
         return math.inf

@@ -19,7 +19,7 @@ FILE = "admission.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Days:
-    """From a start until all criteria hold for the first time, over the starts. None: never."""
+    """Days from a start until all criteria hold for the first time, over all starts. None: never."""
 
     median: float | None
     p90: float | None
@@ -28,24 +28,24 @@ class Days:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a topic stands when so much of the interval is known."""
+    """How a topic stands if ``known_s`` seconds of the interval are known."""
 
     eligible: bool  # all criteria hold on the whole replay
     known_s: int
     days: Days
-    holds: float | None  # share of the later days on which they all still hold; None: they never held
-    criteria: Mapping[str, Criterion]  # of the whole replay; empty where there is nothing to judge
+    holds: float | None  # share of the later days on which all criteria still hold; None: they never held
+    criteria: Mapping[str, Criterion]  # of the whole replay; empty if there is nothing to judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errors:
-    """Mean squared error of the answers without a stretch, as a share of two naive forecasts' on the same epochs.
+    """Mean squared error of the unstretched answers over that of two naive forecasts on the same epochs.
 
-    In the criteria's terms, on the days that a network answered, or on all where it answered none. None: no epoch.
+    In the criteria's terms, on the days that a network answered, or on all days if it answered none. None: no epoch.
     """
 
-    over_knowing: float | None  # the naive forecast that knows the same beginning of the interval
-    over_plain: float | None  # the naive forecast that knows nothing of it
+    over_knowing: float | None  # over the naive forecast that knows the same beginning of the interval
+    over_plain: float | None  # over the naive forecast that knows nothing of the interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +58,10 @@ class Readiness:
     shown: Mapping[int, Standing]  # by seconds known
     stretch: Stretch  # of the answers from now on
     objective: str  # admission or loss
-    short: str  # what would help, or why nothing can be judged
+    short: str  # advice, or why nothing can be judged
     block_ms: float | None = None  # measured between two blocks; None: BLOCK_MS was assumed
-    replayed_days: float = 0.0  # 0: a release wrote the line that did not say
-    network_days: float = 0.0  # of them, the newest: those that a network answered
+    replayed_days: float = 0.0  # 0: written by an earlier release
+    network_days: float = 0.0  # the newest of these days, which a network answered
     errors: Mapping[int, Errors] = field(default_factory=dict)  # by seconds known
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Readiness:
         """The inverse of ``to_json``.
 
         Raises:
-            IncompatibleModel: it is something else.
+            IncompatibleModel: the value has another form.
         """
         try:
             return cls(
@@ -128,7 +128,7 @@ def write_admission(data_dir: Path, made_ms: int, topics: Mapping[str, Readiness
 
 
 def read_admission(data_dir: Path) -> tuple[int, dict[str, Readiness]]:
-    """When admission.json was made, and what it says by ``Topic.key``; 0 and nothing where there is no file.
+    """When admission.json was made, and its entries by ``Topic.key``; 0 and no entry without a file.
 
     Raises:
         IncompatibleModel: the file is damaged or of another release.

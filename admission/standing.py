@@ -16,18 +16,18 @@ FOLLOWED_DAYS = 30  # that a start must be followed to count; or half of a short
 
 
 def baselines(past: Past) -> Sequence[Floats]:
-    """What the criteria take off truth and answer alike, the stricter last: of volatility both of the named ones."""
+    """The series that the criteria take off truth and answer alike, the stricter last; volatility has two."""
     return (past.back, past.fitted) if past.head.kind.is_volatility else (past.fitted,)
 
 
-def standing_of(past: Past, said: Floats, known_s: int) -> Standing:
-    """Judge answers by records from each midnight on, looked at each midnight.
+def standing_of(past: Past, answered: Floats, known_s: int) -> Standing:
+    """Judge answers by records from each midnight to each later midnight.
 
     Args:
-        said: ``(E,)`` as answered, in the criteria's terms.
+        answered: ``(E,)`` in the criteria's terms.
     """
-    judged = np.isfinite(sum(baselines(past), np.zeros(len(said))))
-    begin = int(np.argmax(judged)) if judged.any() else len(said)
+    judged = np.isfinite(sum(baselines(past), np.zeros(len(answered))))
+    begin = int(np.argmax(judged)) if judged.any() else len(answered)
     start, look, first, last = _records(past, begin)
     if not len(first):
         nothing = Days(median=None, p90=None, never=1.0)
@@ -35,7 +35,7 @@ def standing_of(past: Past, said: Floats, known_s: int) -> Standing:
     found = [
         looks(
             past.truth - baseline,
-            said - baseline,
+            answered - baseline,
             first,
             last,
             horizon_min=past.topic.horizon_min,
@@ -43,7 +43,7 @@ def standing_of(past: Past, said: Floats, known_s: int) -> Standing:
         )
         for baseline in baselines(past)
     ]
-    passed = np.logical_and.reduce([_all(one) for one in found])
+    passed = np.logical_and.reduce([_all(of_baseline) for of_baseline in found])
     days, holds = _days(start, look, passed)
     return Standing(
         eligible=bool(passed[0]),
@@ -54,14 +54,14 @@ def standing_of(past: Past, said: Floats, known_s: int) -> Standing:
     )
 
 
-def admitted_after(past: Past, said: Floats, baseline: Floats, start_ms: int, end_ms: int) -> float:
-    """Days from a start until all criteria hold for the first time, looked at daily; infinite: not until ``end_ms``."""
+def admitted_after(past: Past, answered: Floats, baseline: Floats, start_ms: int, end_ms: int) -> float:
+    """Days from a start until all criteria hold at a daily look; infinite if not until ``end_ms``."""
     look_ms = np.arange(start_ms + DAY_MS, end_ms + 1, DAY_MS)
     first = np.full(len(look_ms), np.searchsorted(past.epochs.base_ms, start_ms))
     last = np.searchsorted(past.epochs.base_ms + past.topic.horizon_ms, look_ms, side="right")
     found = looks(
         past.truth - baseline,
-        said - baseline,
+        answered - baseline,
         first,
         np.maximum(last, first + 1),
         horizon_min=past.topic.horizon_min,
@@ -72,7 +72,7 @@ def admitted_after(past: Past, said: Floats, baseline: Floats, start_ms: int, en
 
 
 def _records(past: Past, begin: int) -> tuple[Ints, Ints, Ints, Ints]:
-    """Start and look of each record in days, its first epoch and the one after its last; the longest comes first."""
+    """Each record's start and look in days, first epoch, and the epoch after its last; the longest comes first."""
     base_ms = past.epochs.base_ms[begin:]
     nothing = np.empty(0, np.int64)
     if not len(base_ms):
@@ -94,7 +94,7 @@ def _records(past: Past, begin: int) -> tuple[Ints, Ints, Ints, Ints]:
 
 
 def _newest_truth_ms(past: Past) -> int:
-    """When the newest interval ended whose truth is there."""
+    """The end of the newest interval whose truth is known."""
     known = np.flatnonzero(np.isfinite(past.truth))
     return int(past.epochs.base_ms[known[-1]]) + past.topic.horizon_ms if len(known) else 0
 
@@ -105,7 +105,7 @@ def _all(found: Mapping[str, Looks]) -> Bools:
 
 
 def _days(start: Ints, look: Ints, passed: Bools) -> tuple[Days, float | None]:
-    """Over the starts that were followed for long enough."""
+    """Days to admission, and the share of later days that hold, over starts that were followed for long enough."""
     start, look, passed = start[1:], look[1:], passed[1:]  # the first record is the whole replay
     if not len(start):
         return Days(median=None, p90=None, never=1.0), None

@@ -22,19 +22,18 @@ NEWS_WEIGHT, NEWS_HORIZON_MIN, NEWS_FADES = 0.05, 15, 2 / 3
 
 
 def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) -> HeadForecast:
-    """A forecast as of now, made at the last candle's close and asked for a little later.
+    """Bring a forecast, made at the last candle's close, forward to the moment of the question.
 
-    The window that is asked about begins with the question, so it has moved on with it. Of a return nothing is taken
-    off: a price is built on the anchor, so what has come true since is in it, and what is said of the return to come
-    holds as well a minute later as when it was said. A volatility learns from how far the price has come since: with
-    ``m = ln(anchor / close)`` over ``d`` minutes, ``v**2`` becomes ``v**2 + w * (m**2 - v**2 * d)``, where the weight
-    ``w`` falls with the horizon. Only the minute panel's: what one return of up to an hour says of eight was not
-    measured. The naive forecast stays what it is.
+    The window in question begins with the question, so it has moved on too. A return stays as it is: a price is built
+    on the anchor, which holds the move since, and a forecast of the return to come is as good a minute later. A
+    volatility learns from the move since: with ``m = ln(anchor / close)`` over ``d`` minutes, ``v**2`` becomes
+    ``v**2 + w * (m**2 - v**2 * d)``, where the weight ``w`` falls with the horizon. This holds for the minute panel
+    only: how much a return of up to an hour tells about eight hours was not measured. The naive forecast stays.
 
     Args:
-        close: where the window that was read ended, in quote currency.
-        anchor: the newest price, likewise.
-        age_ms: from that close to the moment of the anchor; below 0 is 0.
+        close: the last close of the forecast's window, in quote currency.
+        anchor: the newest price, in quote currency.
+        age_ms: from that close to the moment of the anchor; below 0 counts as 0.
     Source: J.P. Morgan/Reuters, RiskMetrics, 4th ed., section 5.2, for the update; docs/decisions/0005 for the weights.
     """
     now = forecast.volatility
@@ -48,7 +47,7 @@ def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """The market's volatility at a question's base, from which a stretch is measured; NaN where it is not known."""
+    """The market's volatility at a question's base, from which a stretch is measured; NaN if it is not known."""
 
     volatility: float = math.nan  # per minute, of the window of the horizon's length that ends at the base
     dev: float = math.nan  # ln(volatility) less its mean over the last day's epochs
@@ -67,17 +66,17 @@ def value(
     base_price: float = math.nan,
     start: Start = UNKNOWN_START,
 ) -> float:
-    """The answer to ``topic`` in its own unit, if it can be meant.
+    """The answer to ``topic`` in the topic's own unit.
 
     Args:
         forecast: of the topic's symbol and head, for a whole horizon from now on.
         anchor: the newest trade price of the symbol, in quote currency; only a price is built on it.
         known: the beginning of the question's interval; the forecast completes it.
-        stretch: what the answer's distance from no change is multiplied by.
-        base_price, start: no change is this price or volatility; what is NaN leaves the answer as it is.
+        stretch: how the answer's distance from no change is widened.
+        base_price, start: the price or volatility of no change; NaN leaves the answer unstretched.
     Raises:
-        UnusableForecast: the forecast is not finite, or out of the band around the present state, or what comes of it
-            is; names topic, value and band. What is known is beyond doubt, however large.
+        UnusableForecast: the forecast or the answer is not finite, or the forecast lies outside the band around the
+            present state; names topic, value and band. The known part is never refused, however large.
     """
     number = _checked(topic, forecast, anchor)
     whole = number if known is NOTHING else forecast.head.kind.measure.whole(known, number, topic.horizon_min)
@@ -106,11 +105,11 @@ def _finite(topic: Topic, number: float) -> float:
 
 
 def _checked(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
-    """What the forecast says in its head's unit, if that lies within the band."""
+    """The forecast's number, in the head's unit; raises UnusableForecast if it lies outside the band."""
     if (forecast.symbol, forecast.head) != (topic.symbol, head_of(topic)):
         raise UnusableForecast(
             f"topic {topic.key} asks for {head_of(topic).key} of {topic.symbol}, "
-            f"was handed {forecast.head.key} of {forecast.symbol}"
+            f"was given {forecast.head.key} of {forecast.symbol}"
         )
     if not (math.isfinite(anchor) and anchor > 0):
         raise UnusableForecast(f"topic {topic.key}: the anchor price must be finite and above 0, was {anchor}")

@@ -30,7 +30,7 @@ class Calibration:
         return self.factors.get(POOLED, {}).get(head.key, 1.0) if head.kind.is_volatility else 0.0
 
     def most(self, head: Head) -> float:
-        """How far a head's outputs are trusted at most: the largest ``lambda``; 1 for volatility."""
+        """The largest factor of a head's outputs: the largest ``lambda``, or 1 for volatility."""
         if head.kind.is_volatility:
             return 1.0
         return max((heads.get(head.key, 0.0) for heads in self.factors.values()), default=0.0)
@@ -51,7 +51,7 @@ class Calibration:
         """The inverse of ``to_json``.
 
         Raises:
-            IncompatibleModel: it is something else, or a factor is not finite or out of its range.
+            IncompatibleModel: the value has another form, or a factor lies outside its range.
         """
         try:
             factors = {

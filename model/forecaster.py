@@ -42,13 +42,13 @@ LEAST_RETURNS = 2  # that a naive volatility is made of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadForecast:
-    """What one head says of one symbol; one of ``log_return`` and ``volatility`` is there."""
+    """One head's forecast for one symbol; exactly one of ``log_return`` and ``volatility`` is set."""
 
     symbol: str
     head: Head
     version: str  # PERSISTENCE, or the registry's id
-    asof_ms: int  # close of the window's last kline; whether that is too old is the caller's to say
-    may_be_zero: bool = False  # True if a volatility of 0 is sane: see ``stands_still``; the naive one is what it is
+    asof_ms: int  # close of the window's last kline; the caller decides if that is too old
+    may_be_zero: bool = False  # True if a volatility of 0 is sane: a market that stands still, or a naive forecast
     log_return: float | None = None  # ln(price at the horizon / price now)
     volatility: float | None = None  # per minute
     scale: float  # present volatility of one candle of the head's panel
@@ -57,7 +57,7 @@ class HeadForecast:
     def is_naive(self) -> bool:
         """True if the number is the naive forecast's.
 
-        No network made it, calibration or gate took the edge out, or the market stands still and both say 0.
+        That is: no network made it, calibration or gate took the edge out, or the market stands still and both are 0.
         """
         return self.version == PERSISTENCE or 0.0 in (self.log_return, self.volatility)
 
@@ -70,8 +70,7 @@ class BiRNNForecaster:
     """A published network, ready to run.
 
     Raises:
-        IncompatibleModel: the artefact was made for other features, panels or heads, or its network is not what its
-            manifest says.
+        IncompatibleModel: the artefact was made for other features, panels or heads, or network and manifest differ.
     """
 
     def __init__(self, artefact: Artefact) -> None:
@@ -94,10 +93,10 @@ class BiRNNForecaster:
                 )
 
     def jumps(self, x_NLF: Floats32 | None = None) -> Floats32:
-        """``(F, O)``: how far each feature alone can move each head's answers, as MOST_MOVED counts it.
+        """``(F, O)``: how far each feature alone can move each head's answers, in the unit of MOST_MOVED.
 
         Args:
-            x_NLF: ``(N, L, F)`` windows that are looked at beside one of zeros.
+            x_NLF: ``(N, L, F)`` windows to try beside a window of zeros.
         """
         nothing_1LF = np.zeros((1, self.panel.lookback, len(FEATURES)), np.float32)
         moved_FO = jumps(self.network, nothing_1LF if x_NLF is None else np.concatenate([nothing_1LF, x_NLF]))
@@ -135,9 +134,9 @@ class BiRNNForecaster:
 
         Args:
             klines: closed klines of the panel's interval by symbol, the leader's among them; at least
-                ``rows_needed(self.panel)`` of each, older ones are not looked at.
+                ``rows_needed(self.panel)`` of each; older candles are not read.
         Returns:
-            forecasts by (symbol, head), and for each symbol that has none the reason.
+            forecasts by (symbol, head), and the reason for each symbol without a forecast.
         """
         windows: dict[str, tuple[Floats32, float, int]] = {}
         reasons: Reasons = {}
@@ -183,21 +182,23 @@ class BiRNNForecaster:
             began_ms = int(tail.open_time_ms[-tail.run_length()[-1]])
             holes = [hole for hole in tail.gaps() if hole[1] == began_ms]
             if not holes:
-                return f"{symbol} leapt more than twofold at {iso(began_ms)}: what was before tells nothing of what is"
+                return (
+                    f"{symbol} leapt more than twofold at {iso(began_ms)}: older klines say nothing about the present"
+                )
             return f"klines of {symbol} are missing between {iso(holes[0][0])} and {iso(holes[0][1])}"
         return None
 
 
 class Naive:
-    """The champion of every topic that has no other: no move, or the volatility of the last window."""
+    """The forecast of every topic without a network: no move, or the volatility of the last window."""
 
     @staticmethod
     def forecast(klines: Klines, symbol: str, head: Head) -> HeadForecast:
         """The naive forecast at the last of ``klines``.
 
         Args:
-            klines: closed klines of the head's panel; one for a return, and for a volatility the horizon and one more.
-                Of the horizon's returns half may be missing: one odd candle costs no answer.
+            klines: closed klines of the head's panel: a single kline for a return; the horizon and one more for a
+                volatility, of whose returns half may be missing, so that an odd candle costs no answer.
         Raises:
             StaleKlines: there are fewer; says how many.
         """
@@ -210,7 +211,7 @@ class Naive:
         returns = candle_returns(tail)
         if have >= WARMUP:
             scale = present_scale(tail)
-        else:  # soon after a hole the sanity band is drawn around what there is
+        else:  # soon after a hole: the sanity band is drawn around the known returns
             known = returns[np.isfinite(returns)]
             scale = float(np.sqrt(np.mean(known**2) + FLAT**2)) if len(known) else FLAT
         if have >= needed:
@@ -228,7 +229,7 @@ class Naive:
 def _forecast(
     symbol: str, head: Head, version: str, asof_ms: int, number: float, scale: float, may_be_zero: bool
 ) -> HeadForecast:
-    number += 0.0  # of no skill and a fall comes -0.0, which reads badly in an answer
+    number += 0.0  # turns -0.0, the product of no skill and a fall, into 0.0
     return HeadForecast(
         symbol=symbol,
         head=head,
@@ -242,7 +243,7 @@ def _forecast(
 
 
 def _panel_of(artefact: Artefact) -> Panel:
-    """The panel with the manifest's lookback, where the code agrees on all that gives an input its meaning."""
+    """The panel with the manifest's lookback, if code and manifest agree on the meaning of the inputs."""
     manifest, panel = artefact.manifest, PANELS.get(artefact.manifest.panel)
     if panel is None:
         raise IncompatibleModel(

@@ -1,4 +1,4 @@
-"""A network as a function of arrays: how a published one is run, and how far a single feature can throw it."""
+"""A published network as a function of arrays, and how far a single feature can throw it."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from model.features import FEATURES, LIMITS, Floats32
 
 Network = Callable[[Floats32], Floats32]  # (B, L, F) windows -> (B, O) outputs
 
-# How far one feature that goes to its limit may move an answer: a return, in standard deviations of its horizon; a
-# volatility, in its logarithm, so e^3 is twentyfold. Networks of three months of minutes: 0.3 and 1.9 at most.
+# How far a single feature at its limit may move an answer: a return, in standard deviations of the horizon; the
+# logarithm of a volatility, so e^3 is twentyfold. Measured on three months of minutes: 0.3 and 1.9 at most.
 MOST_MOVED = 3.0
 
 
@@ -34,7 +34,7 @@ def network_in(session: onnxruntime.InferenceSession) -> Network:
 
 
 def onnx_network(onnx: bytes) -> Network:
-    """A network that nothing is known of but its bytes; a published one is a ``BiRNNForecaster``'s ``network``."""
+    """The network in some bytes without a manifest; with a manifest take ``BiRNNForecaster.network``."""
     return network_in(session_of(onnx))
 
 
@@ -42,9 +42,9 @@ def jumps(network: Network, x_NLF: Floats32) -> Floats32:
     """How far each feature alone moves each output, put to its limits in the newest candle or in the whole window.
 
     Args:
-        x_NLF: ``(N, L, F)`` windows in which the features are moved, one after the other.
+        x_NLF: ``(N, L, F)`` windows in which each feature in turn is moved.
     Returns:
-        ``(F, O)``; an output that is not finite is left out, for it is never answered.
+        ``(F, O)``; an output that is not finite is left out, because it is never answered.
     """
     plain_NO = network(x_NLF)
     moved_FO = np.zeros((len(FEATURES), plain_NO.shape[1]), np.float32)

@@ -1,4 +1,4 @@
-"""Panels: one network for all symbols, horizons and kinds of target of one candle interval."""
+"""Panels: a panel is one network, for all symbols, horizons and kinds of target of a candle interval."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from model.heads import Head, head_of
 
 LEADER = "BTCUSDT"  # the symbol whose features stand beside every symbol's own
 
-SHORTEST_LOOKBACK, LONGEST_LOOKBACK = 4, 512  # candles; what serving keeps is measured for the longest
+SHORTEST_LOOKBACK, LONGEST_LOOKBACK = 4, 512  # candles; serving keeps enough for the longest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -19,8 +19,8 @@ class Panel:
 
     name: str
     interval_ms: int
-    # Candles in a window. This is the default of TrainingConfig; a network's own stands in its manifest. Longer ones
-    # gain nothing, for the features remember more.
+    # Candles in a window: the default of TrainingConfig; a network's manifest has its own. Longer windows gain nothing,
+    # because the features remember more.
     lookback: int = 32
     memory: int = 1440  # candles that the features with the longest memory are means over
     days_per_training_day: int = 1  # hours are sparse and long horizons need years: the hour panel takes 8
@@ -46,7 +46,7 @@ class Panel:
         """The head's horizon in candles.
 
         Raises:
-            ConfigError: it is not a whole number of them.
+            ConfigError: the horizon is not a whole number of candles.
         """
         steps, rest = divmod(head.horizon_min * MINUTE_MS, self.interval_ms)
         if rest:
@@ -69,16 +69,16 @@ PANELS = {panel.name: panel for panel in (MINUTE, HOUR)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelPlan:
-    """What one panel's network is trained on and for."""
+    """The data and the topics of one panel's network."""
 
     panel: Panel
-    symbols: tuple[str, ...]  # the leader first: its klines are always needed, so it is always trained on
+    symbols: tuple[str, ...]  # the leader first, which is always trained on: its klines are needed anyway
     heads: tuple[Head, ...]  # the network's outputs, in this order
     topics: tuple[Topic, ...]
 
     @property
     def gap_ms(self) -> int:
-        """The longest horizon: what keeps the labels of one part of a split out of the next."""
+        """The longest horizon: the gap that keeps labels of a part of a split out of the next part."""
         return max(head.horizon_min for head in self.heads) * MINUTE_MS
 
     def reading(self, lookback: int) -> "PanelPlan":
@@ -87,7 +87,7 @@ class PanelPlan:
 
 
 def panel_of(horizon_min: int) -> Panel:
-    """The panel that serves a horizon: one-minute candles up to 4 h, hourly ones above.
+    """The panel that serves a horizon: one-minute candles up to 4 h, hourly candles above.
 
     >>> panel_of(240).name, panel_of(480).name
     ('minute', 'hour')
@@ -99,7 +99,7 @@ def panels_for(topics: Iterable[Topic]) -> dict[Panel, PanelPlan]:
     """The panels that the topics need, the minute panel first.
 
     Raises:
-        ConfigError: a horizon that no panel can serve, with the topic.
+        ConfigError: no panel can serve a topic's horizon; names the topic.
     """
     grouped: dict[Panel, list[Topic]] = {}
     for topic in topics:
@@ -122,7 +122,7 @@ def panels_for(topics: Iterable[Topic]) -> dict[Panel, PanelPlan]:
 
 
 def training_start_ms(panel: Panel, training_days: int, now_ms: int) -> int:
-    """Where the klines of a training begin: ``TRAINING_DAYS`` of windows (eight times as many for the hour panel) and
-    what the first of them reads, from the start of a UTC day on, so that whole archive days fit."""
+    """The first open time that a training reads: ``TRAINING_DAYS`` of windows (eight times as many for the hour panel)
+    and the memory of the first window, from the start of a UTC day on, so that whole archive days fit."""
     windows_ms = training_days * panel.days_per_training_day * DAY_MS
     return (now_ms - windows_ms - panel.rows_needed * panel.interval_ms) // DAY_MS * DAY_MS

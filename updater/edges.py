@@ -1,4 +1,4 @@
-"""What is taken out of a challenger's calibration before it is published: edges too large, and edges not proven."""
+"""Edges that a challenger loses before it is published: edges too large, and edges not proven."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 def bounded(trained: TrainedPanel, challenger: Artefact) -> Artefact:
     """A challenger whose returns are trusted no further than a single feature may move them.
 
-    Where the past was one straight line a return is trusted wholly, and every training would be refused for ever.
+    If the past was one straight line a return is trusted wholly, and every training would be refused for ever.
     """
     windows, split = trained.windows, trained.split
     forecaster = BiRNNForecaster(challenger)

@@ -17,45 +17,45 @@ TOLERANCE = 1e-9  # relative: equal losses may differ in the last digits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The losses of one forecaster against another's on the same rows.
+    """Our losses against theirs on the same rows.
 
     After Diebold and Mariano, J. Business & Economic Statistics 13(3), 1995, with the standard error and small-sample
     distribution of ``model.judging.significance``.
     """
 
     rows: int
-    mean: float  # its loss less the other's, in the unit of the loss; NaN without rows or where a loss is not finite
+    mean: float  # our loss less theirs, in the unit of the loss; NaN without rows or if a loss is not finite
     close: float  # below this size a mean is rounding
-    better: float | None  # chance of such a mean or a lower one if both were equally good; None: too little time
-    worse: float | None  # likewise of such a mean or a higher one
+    better: float | None  # chance of a mean this low or lower if both were equally good; None: too little time
+    worse: float | None  # chance of a mean this high or higher, likewise
     horizons: float  # of time that the rows cover
-    effective: float  # independent rows that they are worth
-    won: int  # blocks in which its loss is the lower one
-    blocks: int  # that have rows on which the two do not lose the same
+    effective: float  # independent rows that the rows are worth
+    won: int  # blocks in which our loss is lower
+    blocks: int  # that have rows with different losses
 
     @property
     def sound(self) -> bool:
-        """Whether there are rows, and every loss is finite."""
+        """True if there are rows and every loss is finite."""
         return math.isfinite(self.mean)
 
     @property
     def lower(self) -> bool:
-        """Lower in the mean."""
+        """True if our mean loss is lower."""
         return self.mean < -self.close
 
     @property
     def no_higher(self) -> bool:
-        """As low in the mean, or lower."""
+        """True if our mean loss is as low or lower."""
         return self.mean <= self.close
 
     @property
     def surely_worse(self) -> bool:
-        """Significantly so."""
+        """True if our mean loss is significantly higher."""
         return self.worse is not None and self.worse < LEVEL and not self.no_higher
 
 
 def compare(ticks: Ints, ours: Floats, theirs: Floats, steps: int) -> Comparison:
-    """Whether one forecaster has the lower expected loss.
+    """Compare two forecasters' expected losses.
 
     Args:
         ticks: ``(N,)`` place of each row in time, in candles, rising.
@@ -87,13 +87,15 @@ def compare(ticks: Ints, ours: Floats, theirs: Floats, steps: int) -> Comparison
 
 
 def compare_pooled(several: Iterable[tuple[Ints, Floats, Floats]], steps: int) -> Comparison | None:
-    """``compare`` over several symbols at once: differences in units of each symbol's mean loss of the other, averaged
-    over the symbols of a candle. Symbols move together, so a candle is one observation however many there are.
+    """``compare`` over several symbols at once.
+
+    Differences are in units of each symbol's mean loss of theirs, averaged over the symbols of a candle: symbols move
+    together, so a candle is a single observation however many symbols it has.
 
     Args:
-        several: of each symbol ``(N,)`` ticks, our losses and theirs.
+        several: for each symbol ``(N,)`` ticks, our losses and theirs.
     Returns:
-        None without at least two symbols that have rows, finite losses and a loss to measure by.
+        None unless two symbols have rows, finite losses and a mean loss above 0.
     """
     parts = [
         (ticks, (ours - theirs) / float(np.mean(theirs)))
@@ -111,7 +113,7 @@ def compare_pooled(several: Iterable[tuple[Ints, Floats, Floats]], steps: int) -
 
 
 def _blocks(ticks: Ints, steps: int) -> list[slice]:
-    """The rows of BLOCKS stretches of equal time, with a horizon between them; some may be empty."""
+    """The rows of BLOCKS stretches of equal time, with a horizon between two; some may be empty."""
     if not len(ticks):
         return []
     first, end = int(ticks[0]), int(ticks[-1]) + 1

@@ -27,7 +27,7 @@ class Champion(StrictModel):
     symbol: str
     target: Target
     horizon_min: PositiveInt
-    volatility: Volatility = Volatility.STD  # what a file of before this field meant
+    volatility: Volatility = Volatility.STD  # the meaning of files older than this field
 
     def serves(self, topic: Topic) -> bool:
         """True if the champion was chosen for this very question."""

@@ -1,7 +1,8 @@
-"""Published versions and which of them serves which topic: folders that are whole or absent, one swapped file.
+"""Published versions and champions: version folders are whole or absent, and ``champions.json`` is swapped as a whole.
 
 ``root/versions/ID/{model.onnx, weights.safetensors, manifest.json}`` and ``root/champions.json``. Any process may
-read; one at a time writes, and a writer killed at any moment leaves only ``.tmp-*``, which the next one sweeps.
+read, a single process at a time writes. A writer killed at any moment leaves only ``.tmp-*``, which the next writer
+sweeps.
 """
 
 import os
@@ -42,7 +43,7 @@ class Registry:
     """The versions below ``root`` and the champions among them.
 
     Reading makes no files and takes no lock. ``publish``, ``promote``, ``demote`` and ``purge`` take the writer's
-    lock for their own duration; whoever calls several holds it with ``writing()``. Write from one thread at a time.
+    lock while they run; ``writing()`` holds it over several of them. Write from a single thread at a time.
     """
 
     def __init__(self, root: Path) -> None:
@@ -55,12 +56,12 @@ class Registry:
         """Folder of a version, whether it exists or not.
 
         Raises:
-            IncompatibleModel: ``version`` cannot be the name of one.
+            IncompatibleModel: ``version`` is not a version's id.
         """
         return self._versions / require_version_id(version)
 
     def versions(self) -> tuple[str, ...]:
-        """Ids of the published versions, by panel and then by age, oldest first; what is no version is left alone."""
+        """Ids of the published versions, by panel and then by age, oldest first; other entries are left out."""
         if not self._versions.is_dir():
             return ()
         return tuple(sorted(entry.name for entry in self._versions.iterdir() if is_version_id(entry.name)))
@@ -77,12 +78,12 @@ class Registry:
         """Champion by ``Topic.key``; empty before the first promotion.
 
         Raises:
-            IncompatibleModel: ``champions.json`` is not what ``promote`` writes.
+            IncompatibleModel: ``champions.json`` cannot be read or has another form.
         """
         return dict(self._read().champions)
 
     def demotions(self) -> dict[str, tuple[Demotion, ...]]:
-        """Champions that had to go, by ``Topic.key``, the newest last.
+        """Demotions by ``Topic.key``, the newest last.
 
         Raises:
             IncompatibleModel: as ``champions``.
@@ -106,7 +107,7 @@ class Registry:
         return content
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """A value that changes whenever ``champions.json`` is swapped; one ``stat``, no read. None without the file."""
+        """A value that changes with every swap of ``champions.json``, by ``stat`` alone; None without the file."""
         try:
             status = self._champions.stat()
         except OSError:
@@ -115,7 +116,7 @@ class Registry:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only writer, and sweep what killed ones left; inside itself it does nothing.
+        """Be the only writer, and sweep the leftovers of killed writers; nested calls do nothing.
 
         Raises:
             ConfigError: another process writes to this folder.
@@ -128,8 +129,8 @@ class Registry:
         try:
             if not try_lock(lock):
                 raise ConfigError(
-                    f"{self.root}: another updater is writing here: {lock_holder(lock)[1]}; stop it, or give this one "
-                    "its own DATA_DIR"
+                    f"{self.root}: another updater is writing here: {lock_holder(lock)[1]}; stop it, or set "
+                    "another DATA_DIR"
                 )
             self._holds_lock = True
             self._sweep()
@@ -142,7 +143,7 @@ class Registry:
         """Write ``artefact`` as a new version, synced to disk before it gets its name.
 
         Returns:
-            its id; publishing an equal artefact again returns the same one.
+            the version's id; publishing an equal artefact again returns the same id.
         Raises:
             ConfigError: another process writes. OSError: the disk is full or read-only; nothing is left behind.
         """
@@ -170,12 +171,12 @@ class Registry:
         return version
 
     def promote(self, topics: Iterable[Topic], version: str, now_ms: int) -> None:
-        """Make ``version`` the champion of ``topics``, all in one swap; other topics keep theirs.
+        """Make ``version`` the champion of ``topics`` in one swap; other topics keep their champions.
 
         A ``champions.json`` that cannot be read is set aside as ``champions.json.damaged``.
 
         Raises:
-            IncompatibleModel: the version cannot be used, was not trained for one of the topics or demoted there;
+            IncompatibleModel: the version cannot be used, or was not trained for a topic, or was demoted there;
                 nothing changes.
             ConfigError: another process writes.
         """
@@ -199,11 +200,11 @@ class Registry:
             self._write(champions, content.demotions)
 
     def demote(self, topic: Topic, reason: str, now_ms: int, *, back_to: str | None) -> None:
-        """Take a topic from its champion and remember why, in one swap. The version does not get it back.
+        """Take a topic from its champion for good, and record the reason, in one swap.
 
         Args:
             reason: one line for people.
-            back_to: the version that serves from now on, such as the champion's previous one; None for the naive
+            back_to: the version that serves from now on, such as the champion's predecessor; None for the naive
                 forecast.
         Raises:
             IncompatibleModel: the topic has no champion for this question, ``back_to`` cannot be used, was not
@@ -217,11 +218,11 @@ class Registry:
             if gone is None:
                 raise IncompatibleModel(f"topic {topic.key} has no champion to demote")
             check(topic, gone)
-            demotion = Demotion(champion=gone, demoted_ms=now_ms, reason=reason, successor=back_to)
+            newest = Demotion(champion=gone, demoted_ms=now_ms, reason=reason, successor=back_to)
             there = set(self.versions())
-            kept = tuple(one for one in known if one.champion.version in there)
+            kept = tuple(demotion for demotion in known if demotion.champion.version in there)
             content = content.model_copy(
-                update={"demotions": dict(content.demotions) | {topic.key: (*kept, demotion)}},
+                update={"demotions": dict(content.demotions) | {topic.key: (*kept, newest)}},
             )
             if back_to is not None:
                 artefact = self.open(back_to)
@@ -238,7 +239,7 @@ class Registry:
         """Delete all but the newest ``keep`` versions of each panel, every champion and every champion's previous.
 
         Returns:
-            ids of what was deleted. A reader that has a version in memory is not affected.
+            ids of the deleted versions. A reader that has a version in memory is not affected.
         Raises:
             IncompatibleModel: ``champions.json`` cannot be read, so nothing is deleted.
             ConfigError: another process writes.

@@ -1,7 +1,7 @@
 """Fit of a calibration: how far each head of a network is trusted, measured in the head's own loss.
 
-``lambda`` is the share of the forecast that loses least, drawn towards 0 by what luck may have done. It is fitted for
-all symbols together, for a single symbol says too little; a symbol that it has harmed gets 0. Without skill it is 0.
+``lambda`` is the share of the forecast that loses least, drawn towards 0 for the part of luck. It is fitted for
+all symbols together, because a single symbol has too few rows; a symbol that it has harmed gets 0.
 ``bias`` is the factor that loses least on the validation rows.
 """
 
@@ -17,30 +17,30 @@ from model.losses import loss
 from model.targets import decode
 from model.windows import Rows, Windows
 
-CAUTION = 1.0  # standard errors of the loss saved at which nothing is believed; an edge of two keeps three quarters
-GAIN_CAUTION = 2.0  # likewise for what the recurrent network adds: the validation part holds a few days only
-LEAST_SHARE = 0.02  # a smaller share says nothing, and what is added to it is divided by it: it counts as 0
-SHARES = np.linspace(0.0, 1.0, 21)  # of a forecast that are tried
-LEAST_HORIZONS = 50  # of time below which no return is believed: overlapping rows are not evidence
+CAUTION = 1.0  # standard errors of the saved loss below which lambda is 0; at two, three quarters are kept
+GAIN_CAUTION = 2.0  # likewise for the recurrent network's part: validation holds a few days only
+LEAST_SHARE = 0.02  # smaller shares count as 0: gains divide by them
+SHARES = np.linspace(0.0, 1.0, 21)  # of a forecast: candidates for lambda
+LEAST_HORIZONS = 50  # of time below which lambda is 0: overlapping rows are not evidence
 LEAST_WINDOWS = 20  # horizons' worth of validation rows below which a symbol's own bias is luck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evidence:
-    """What was said of rows that whoever said it had not been fitted on. N rows."""
+    """A forecaster's outputs at N rows that it was not fitted on."""
 
     rows: Rows  # (N,)
-    output: Floats | Floats32  # (N, O) the network's targets, one column per head; NaN is no word
+    output: Floats | Floats32  # (N, O) in the network's targets, a column per head; NaN: no forecast
 
 
 def fit(windows: Windows, validated: Evidence, returns: Evidence | None = None) -> Calibration:
-    """Calibrate on rows in no part trained on.
+    """Calibrate on rows that were not trained on.
 
     Args:
         windows: the panel's windows.
         validated: the validation rows.
-        returns: where there are more rows by which to trust the return heads; a head of which it says nothing is
-            calibrated on the validation rows.
+        returns: more rows to calibrate the return heads on; a head without outputs there is calibrated on the
+            validation rows.
     """
     panel, symbols = windows.plan.panel, windows.plan.symbols
     factors: dict[str, dict[str, float]] = {name: {} for name in (POOLED, *symbols)}
@@ -50,7 +50,7 @@ def fit(windows: Windows, validated: Evidence, returns: Evidence | None = None) 
             for symbol, share in shares(windows, best, column).items():
                 factors[symbol][head.key] = share
             continue
-        rows, came_true, forecast = _heard(windows, validated, column)
+        rows, came_true, forecast = _truth_and_forecast(windows, validated, column)
         factors[POOLED][head.key] = bias(forecast, came_true, head.loss)
         for index, symbol in enumerate(symbols):
             mine = windows.symbol[rows] == index
@@ -59,19 +59,19 @@ def fit(windows: Windows, validated: Evidence, returns: Evidence | None = None) 
     return Calibration(factors=factors)
 
 
-def _heard(windows: Windows, evidence: Evidence, column: int) -> tuple[Rows, Floats, Floats]:
-    """The rows of a head that have a truth and a forecast; both, in the head's unit."""
+def _truth_and_forecast(windows: Windows, evidence: Evidence, column: int) -> tuple[Rows, Floats, Floats]:
+    """The rows of a head that have truth and forecast; truths and forecasts there, in the head's unit."""
     head = windows.plan.heads[column]
     known = np.isfinite(windows.truth[evidence.rows, column]) & np.isfinite(evidence.output[:, column])
     rows = evidence.rows[known]
-    said = evidence.output[known, column].astype(np.float64)
-    return rows, windows.truth[rows, column], decode(said, windows.scale[rows], windows.plan.panel, head)
+    output = evidence.output[known, column].astype(np.float64)
+    return rows, windows.truth[rows, column], decode(output, windows.scale[rows], windows.plan.panel, head)
 
 
 def shares(windows: Windows, evidence: Evidence, column: int) -> dict[str, float]:
     """``lambda`` of a return head, the ``column``-th of the plan's, by symbol; symbols without a row are absent."""
     head, steps = windows.plan.heads[column], windows.plan.panel.steps(windows.plan.heads[column])
-    rows, came_true, forecast = _heard(windows, evidence, column)
+    rows, came_true, forecast = _truth_and_forecast(windows, evidence, column)
     symbol, ticks = windows.symbol[rows], windows.open_time_ms[rows] // windows.plan.panel.interval_ms
     size = returns_std(came_true, symbol, len(windows.plan.symbols), FLAT * steps**0.5)[symbol]
     y, q = came_true / size, forecast / size
@@ -84,7 +84,7 @@ def shares(windows: Windows, evidence: Evidence, column: int) -> dict[str, float
 
 
 def returns_std(came_true: Floats, symbol: Ints, symbols: int, least: float) -> Floats:
-    """``(symbols,)`` root mean square of each symbol's truths, never below ``least``; 1 where it has none."""
+    """``(symbols,)`` root mean square of each symbol's truths, never below ``least``; 1 for a symbol without truths."""
     count, power = (np.bincount(symbol, weights=w, minlength=symbols) for w in (None, came_true**2))
     std: Floats = np.where(count > 0, np.maximum(np.sqrt(power / np.maximum(count, 1)), least), 1.0)
     return std
@@ -93,7 +93,7 @@ def returns_std(came_true: Floats, symbol: Ints, symbols: int, least: float) -> 
 def bias(forecast: Floats, came_true: Floats, loss_name: str = "mse") -> float:
     """The factor that loses least, within BIAS_LIMITS; 1 without rows.
 
-    The least absolute error is that of a weighted median; every other loss is as good as squared at this size.
+    The least absolute error is that of a weighted median; at this size every other loss is as good as squared.
 
     >>> bias(np.array([1.0, 2.0]), np.array([1.1, 2.2]))
     1.1
@@ -123,23 +123,22 @@ def trust(
     beside: Floats | float = 0.0,
     caution: float = CAUTION,
 ) -> float:
-    """``lambda``: the share in [0, 1] of a forecast that loses least, times ``1 - (caution / t)^2``; or 0.
+    """``lambda``: the share in [0, 1] of a forecast that loses least, times ``1 - (caution / t)^2``.
 
-    It is 0 where it would be below LEAST_SHARE.
-    ``t`` is the loss that it saves, in standard errors that allow for overlapping horizons. This is the positive part
-    of James and Stein's estimator, Proc. 4th Berkeley Symposium 1, 1961, for one number.
+    0 if that is below LEAST_SHARE. ``t`` is the saved loss in standard errors that allow for overlapping horizons. This
+    is the positive part of James and Stein's estimator, Proc. 4th Berkeley Symposium 1, 1961, for a single number.
 
     Args:
-        forecast, came_true: ``(N,)`` returns in standard deviations of past ones.
-        ticks: ``(N,)`` the rows' place in time, in candles; rows of several symbols may share one.
+        forecast, came_true: ``(N,)`` returns in standard deviations of past returns.
+        ticks: ``(N,)`` the rows' place in time, in candles; rows of several symbols may share a tick.
         steps: the horizon in candles.
         loss_name: one of the values of LOSS_NAMES.
-        beside: what is forecast without it, and what it is added to.
+        beside: the forecast without it, to which it is added.
     """
     if not forecast.any():
         return 0.0
-    of = loss(loss_name)
-    losses = [float(np.mean(of(came_true, beside + share * forecast, 1.0))) for share in SHARES]
+    loss_of = loss(loss_name)
+    losses = [float(np.mean(loss_of(came_true, beside + share * forecast, 1.0))) for share in SHARES]
     share = float(SHARES[int(np.argmin(losses))])
     t = saved(share, forecast, came_true, ticks, steps, loss_name, beside=beside)
     drawn = share * (1 - (caution / t) ** 2) if t > caution else 0.0
@@ -156,14 +155,14 @@ def saved(
     *,
     beside: Floats | float = 0.0,
 ) -> float:
-    """Loss that a share of a forecast saves, in its standard errors; 0 where nothing can be said.
+    """Loss that a share of a forecast saves, in standard errors; 0 if there is too little time to tell.
 
     Args:
-        share: of the forecast. The others: as for ``trust``.
+        share: of the forecast. The remaining arguments are those of ``trust``.
     """
-    of, without = loss(loss_name), np.zeros_like(forecast) + beside
+    loss_of, without = loss(loss_name), np.zeros_like(forecast) + beside
     over_time = mean_over_time(
-        of(came_true, without, 1.0) - of(came_true, without + share * forecast, 1.0), ticks, steps
+        loss_of(came_true, without, 1.0) - loss_of(came_true, without + share * forecast, 1.0), ticks, steps
     )
     if over_time.horizons < LEAST_HORIZONS or not over_time.error > 0:
         return 0.0
@@ -171,22 +170,22 @@ def saved(
 
 
 def gains(windows: Windows, rows: Rows, path: Floats, recurrent: Floats32, trusted: Evidence) -> Floats:
-    """``(O,)`` how much of the recurrent network's word on returns is added to the linear path's; 1 for volatility.
+    """``(O,)`` factors on the recurrent network's return outputs, before they join the linear path's; 1 for volatility.
 
-    The sum is multiplied by ``lambda`` in the end. A network is listened to where it adds to what ``lambda`` leaves of
-    the path; where nothing of that is believed there is no sum to add to.
+    ``lambda`` multiplies the sum in the end. A network counts if it improves what ``lambda`` leaves of the path; if
+    ``lambda`` leaves nothing, its factor is 0.
 
     Args:
         rows: ``(N,)`` validation rows.
-        path, recurrent: ``(N, O)`` what the two say there, in the network's targets.
-        trusted: by which ``lambda`` will be fitted.
+        path, recurrent: ``(N, O)`` outputs of the two at these rows, in the network's targets.
+        trusted: the evidence by which ``lambda`` will be fitted.
     """
     panel, found = windows.plan.panel, np.ones(len(windows.plan.heads))
     for column, head in enumerate(windows.plan.heads):
         if head.kind.is_volatility:
             continue
-        mine, came_true, linear = _heard(windows, Evidence(rows=rows, output=path), column)
-        _, _, more = _heard(windows, Evidence(rows=rows, output=recurrent), column)
+        mine, came_true, linear = _truth_and_forecast(windows, Evidence(rows=rows, output=path), column)
+        _, _, more = _truth_and_forecast(windows, Evidence(rows=rows, output=recurrent), column)
         share = max(shares(windows, trusted, column).values(), default=0.0)
         if not share:
             found[column] = 0.0

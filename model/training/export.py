@@ -19,7 +19,7 @@ OPSET = 17
 
 
 def export_onnx(model: PanelNetwork, lookback: int, windows_BLF: Floats32) -> bytes:
-    """The model for onnxruntime, checked against torch on random windows and on real ones.
+    """The model for onnxruntime, checked against torch on random windows and on real windows.
 
     Args:
         model: the network, of any input size F.
@@ -33,8 +33,8 @@ def export_onnx(model: PanelNetwork, lookback: int, windows_BLF: Floats32) -> by
     features = model.input_size
     model.eval()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # It is deprecated, but its successor unrolls the recurrence into a graph many times as large; and it warns
-        # that the graph may hold for a batch of 1 alone: the check below is with other batches.
+        # This exporter is deprecated, but its successor unrolls the recurrence into a graph many times as large. It
+        # warns that the graph may hold for a batch of 1 only: the check below uses larger batches.
         warnings.simplefilter("ignore")
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
@@ -59,7 +59,7 @@ def export_onnx(model: PanelNetwork, lookback: int, windows_BLF: Floats32) -> by
             if not apart_BO[window, output] < allowed:
                 raise TrainingFailed(
                     f"the exported network differs from torch's by {apart_BO[window, output]:.3g}: output {output} of "
-                    f"{kind} window {window} is {theirs_BO[window, output]:.9g}, torch says "
+                    f"{kind} window {window} is {theirs_BO[window, output]:.9g}, torch's is "
                     f"{ours_BO[window, output]:.9g}; allowed is less than {allowed:.3g}. torch {torch.__version__} and "
                     f"onnxruntime {onnxruntime.__version__} compute this network differently: the versions that were "
                     "tried together stand in requirements.lock"
@@ -68,5 +68,5 @@ def export_onnx(model: PanelNetwork, lookback: int, windows_BLF: Floats32) -> by
 
 
 def weights_bytes(model: PanelNetwork) -> bytes:
-    """The weights as safetensors; the first member's are named as the guide names them (``rnn.*``, ``linear.*``)."""
+    """The weights as safetensors; the first member's have the guide's names (``rnn.*``, ``linear.*``)."""
     return save({name: tensor.contiguous() for name, tensor in model.named_weights().items()})

@@ -19,13 +19,13 @@ from model.training.linear import LinearPath
 from model.training.objectives import Objective
 from model.windows import Rows, Split, Windows
 
-Progress = Callable[[int, int, int, float], None]  # epoch from 1, batch from 1, batches in the epoch, its loss
+Progress = Callable[[int, int, int, float], None]  # epoch from 1, batch from 1, batches in the epoch, batch loss
 Validated = Callable[[int, float], None]  # epoch from 1, loss on the validation rows after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Member:
-    """One trained network of a panel's."""
+    """A trained network among the several of a panel."""
 
     model: BiRNNModel  # in evaluation mode, with its best weights
     epochs: int  # run
@@ -45,8 +45,8 @@ def fit(
     """Train on the split's first part, stop by its second, and put the best weights back.
 
     Args:
-        rng: orders the rows; torch's own generator makes the weights and goes on from one member to the next.
-        path: what the network is added to.
+        rng: orders the rows; torch's own generator makes the weights and goes on from member to member.
+        path: the linear path that the network is added to.
     Raises:
         TrainingFailed: a loss is not finite; names epoch and batch.
     """
@@ -83,10 +83,10 @@ def fit(
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
-            model.leave_out(unread_F)  # the optimizer makes a full step of the gradient of rounding noise
+            model.leave_out(unread_F)  # Adam turns even a gradient of rounding noise into a full step
             schedule.step()
             progress(epoch, number, len(batches), loss.item())
-        heads = objective.by_head(_said(model, windows, validate), validate)
+        heads = objective.by_head(_outputs(model, windows, validate), validate)
         total = float(heads @ objective.weights.numpy())
         if not np.isfinite(total):
             raise _not_finite(plan, config, f"the validation loss is {total} after epoch {epoch}")
@@ -98,15 +98,15 @@ def fit(
     return Member(model=model, epochs=epoch, best_epoch=best_epoch, validation=best_heads)
 
 
-def _not_finite(plan: PanelPlan, config: TrainingConfig, what: str) -> TrainingFailed:
+def _not_finite(plan: PanelPlan, config: TrainingConfig, fault: str) -> TrainingFailed:
     return TrainingFailed(
-        f"{plan.panel.name} panel: {what}; "
+        f"{plan.panel.name} panel: {fault}; "
         f"lower learning_rate (was {config.learning_rate}) or clip_norm (was {config.clip_norm})"
     )
 
 
-def _said(model: BiRNNModel, windows: Windows, rows: Rows) -> Tensor:
-    """``(N, O)`` the model's outputs, batch by batch, finite or not."""
+def _outputs(model: BiRNNModel, windows: Windows, rows: Rows) -> Tensor:
+    """``(N, O)`` the model's outputs, batch by batch; they may be infinite or NaN."""
     network = torch_network(model)
     return torch.from_numpy(
         np.concatenate([network(windows.gather(part)) for part in np.array_split(rows, -(-len(rows) // 1024))])
@@ -115,7 +115,7 @@ def _said(model: BiRNNModel, windows: Windows, rows: Rows) -> Tensor:
 
 @contextmanager
 def torch_settings(seed: int, threads: int) -> Iterator[None]:
-    """A seed and a number of threads for what torch does inside; the process gets its own back."""
+    """Give torch a seed and a number of threads, and restore the process's own at the end."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

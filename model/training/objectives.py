@@ -1,4 +1,4 @@
-"""What the network is trained towards: the losses of ``core.losses``, computed with torch and with a gradient."""
+"""The training objective: the losses of ``core.losses``, computed with torch and with a gradient."""
 
 from collections.abc import Callable
 from functools import partial
@@ -36,11 +36,11 @@ def torch_loss(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 class Objective:
-    """What the network is trained towards: a mean over heads and over the windows whose future has no hole.
+    """The mean loss over heads and over the windows whose future has no hole.
 
-    A head whose loss is squared, and every volatility head, minimises half the squared error of its targets, which
-    adapt to the volatility of the moment. A return head of another loss minimises that loss itself, in standard
-    deviations of the symbol's past returns, as the network computes it.
+    A volatility head, and a head of the squared loss, minimises half the squared error of its targets, which adapt to
+    the volatility of the moment. A return head of another loss minimises that loss itself, in standard deviations of
+    the symbol's past returns, as the network computes it.
     """
 
     def __init__(self, windows: Windows, split: Split, config: TrainingConfig, path: LinearPath) -> None:
@@ -59,7 +59,7 @@ class Objective:
         return (losses_BO * self.weights).sum() / (known_BO * self.weights).sum().clamp(min=1e-9)
 
     def by_head(self, y_NO: Tensor, rows: Rows) -> Floats:
-        """``(O,)`` mean loss of each head; 0 for one that has no row."""
+        """``(O,)`` mean loss of each head; 0 for a head without rows."""
         losses_NO, known_NO = self._losses(y_NO, rows)
         heads_O: Floats = (losses_NO.sum(0) / known_NO.sum(0).clamp(min=1)).double().numpy()
         return heads_O
@@ -78,7 +78,7 @@ class Objective:
         return losses_BO * known_BO, known_BO
 
     def _spread(self, split: Split, column: int) -> Floats:
-        """``(S,)`` by symbol: standard deviation of a head's past returns, over the root of its horizon in candles."""
+        """``(S,)`` by symbol: standard deviation of a head's past returns, over the root of the horizon in candles."""
         windows = self._windows
         rows = windows.rows(split.train_start_ms, split.train_end_ms)
         rows = rows[np.isfinite(windows.truth[rows, column])]

@@ -1,4 +1,4 @@
-"""Training of a panel: its windows, its networks and linear path, how far they are trusted, and the evidence."""
+"""Training of a panel: windows, networks, linear path, calibration, and evidence for the gate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SPARE = 0.8  # of the bound: the windows that are judged on may move a head fart
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainedPanel:
-    """A trained network with all that is needed to judge and publish it."""
+    """A trained network with all data that judging and publishing need."""
 
     plan: PanelPlan
     config: TrainingConfig
@@ -37,11 +37,12 @@ class TrainedPanel:
     split: Split
     rows: Mapping[str, int]  # windows in train (of one epoch), validate and judge
     epochs: tuple[int, ...]  # run, for each member
-    best_epoch: tuple[int, ...]  # from 1; its weights are the ones here
+    best_epoch: tuple[int, ...]  # from 1; the model has the weights of this epoch
     validation: Mapping[str, float]  # loss of each head on the validation rows, by key; mean over the members
-    gains: Mapping[str, float]  # what the members' word counts beside the linear path's, by key of return heads
-    evidence: tuple[TopicForecasts, ...]  # of return topics, stretch by stretch of the training and the validation
-    # part: what a training of then would have served; none where the members have a say
+    gains: Mapping[str, float]  # factors on the members' outputs beside the linear path, by key of return heads
+    # What trainings of earlier moments would have served, stretch by stretch of training and validation part: of return
+    # topics whose members have a gain of 0.
+    evidence: tuple[TopicForecasts, ...]
 
 
 def train_panel(
@@ -55,11 +56,11 @@ def train_panel(
     """Features, windows, split, training and calibration of one panel.
 
     Args:
-        plan: the symbols, heads and topics; the length of its windows is the configuration's.
+        plan: the symbols, heads and topics; the configuration gives the length of the windows.
         klines: the panel's candles by symbol, the leader's among them.
         seed: the same seed, klines, config and machine give the same weights.
         progress: called after each batch; epochs are counted through all members.
-        validated: called after each epoch of the first member; what it raises ends the training.
+        validated: called after each epoch of the first member; an exception of it ends the training.
     Raises:
         TrainingFailed: too few windows, or a loss that is not finite.
     """
@@ -89,9 +90,9 @@ def train_panel(
     for model in models:
         _scale_outputs(model, gains_O)
     network = PanelNetwork(models, torch.from_numpy(path.weights.astype(np.float32))).eval()
-    validated_rows = Evidence(rows=validate, output=recurrent * gains_O + linear_there)  # as the network says it
+    validated_rows = Evidence(rows=validate, output=recurrent * gains_O + linear_there)
     calibration = calibrating.fit(windows, validated_rows, unseen)
-    alone = np.where(gains_O > 0, np.nan, path.unseen)  # beside members that have a say it is not what is served
+    alone = np.where(gains_O > 0, np.nan, path.unseen)  # with a gain, the path alone is not what is served
     returns = [column for column, head in enumerate(plan.heads) if not head.kind.is_volatility]
     return TrainedPanel(
         plan=plan,
@@ -118,9 +119,9 @@ def train_panel(
 
 
 def _within_bounds(plan: PanelPlan, network: Network, x_NLF: Floats32) -> Floats:
-    """``(O,)``: what the volatility heads are multiplied by, so that no feature alone throws one; 1 for returns.
+    """``(O,)``: factors on the volatility heads, so that no feature alone throws a head; 1 for returns.
 
-    Where the past was one straight line such a head learns anything of features that never had anything to say.
+    If the past was one straight line, such a head has learnt arbitrary weights of features that never varied.
     """
     nothing_1LF = np.zeros((1, *x_NLF.shape[1:]), np.float32)
     most_O = jumps(network, np.concatenate([nothing_1LF, x_NLF])).max(axis=0).astype(np.float64)
@@ -142,11 +143,11 @@ def _scale_outputs(model: BiRNNModel, gains_O: Floats) -> None:
 
 
 def _evidence(windows: Windows, path: LinearPath, alone: Floats) -> tuple[TopicForecasts, ...]:
-    """What would have been served in each stretch but the first: its own line, trusted as far as the stretches before
-    it would have had it.
+    """Forecasts that would have been served in each stretch but the first: the stretch's line, with the ``lambda``
+    that the earlier stretches give.
 
     Args:
-        alone: ``(N, O)`` at ``path.rows``; NaN for heads that are not to be spoken of.
+        alone: ``(N, O)`` at ``path.rows``; NaN for heads to leave out.
     """
     heads = windows.plan.heads
     found: list[TopicForecasts] = []

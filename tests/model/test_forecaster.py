@@ -525,9 +525,9 @@ def test_no_volatility_passes_a_band_that_is_none(scale: float) -> None:
 
 
 def test_a_forecast_of_another_symbol_or_head_answers_nothing() -> None:
-    with pytest.raises(UnusableForecast, match="asks for return-10m of ETHUSDT, was handed return-10m of BTCUSDT"):
+    with pytest.raises(UnusableForecast, match="asks for return-10m of ETHUSDT, was given return-10m of BTCUSDT"):
         value(topic(), replace(forecast(0.0), symbol="BTCUSDT"), 1.0)
-    with pytest.raises(UnusableForecast, match="asks for return-20m of ETHUSDT, was handed return-10m of ETHUSDT"):
+    with pytest.raises(UnusableForecast, match="asks for return-20m of ETHUSDT, was given return-10m of ETHUSDT"):
         value(topic(horizon_min=20), forecast(0.0), 1.0)
 
 
