@@ -20,7 +20,7 @@ SQUARED = "mse"  # the loss that a head's key does not name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """How the number that a kind of head forecasts is measured, in the three cases that occur."""
+    """How the number that a kind of head forecasts is measured: over past candles, in a window, for a question."""
 
     asked_as: str  # ``Volatility.measure`` of the topics that ask for it; empty for returns
     trailing: Callable[[Klines, int], Floats]  # (T,) over the last so many candles before each row
@@ -38,9 +38,10 @@ def _volatility(asked_as: str, *, about_mean: bool) -> Measure:
 
 
 class Kind(StrEnum):
-    """What a head forecasts, all unitless. A new measure of volatility is a new line here and nothing else.
+    """The kind of number that a head forecasts; unitless. A new kind is a new member here and nothing else.
 
-    A kind that is not a return is a volatility: never below 0, learnt as a logarithm over the present volatility.
+    Topics ask for a kind by ``Measure.asked_as``. A kind other than RETURN is a volatility: never below 0, learnt as a
+    logarithm over the present volatility.
     """
 
     measure: Measure
@@ -63,7 +64,7 @@ class Kind(StrEnum):
     )
     # standard deviation of one-minute log-returns over the horizon, per minute
     VOLATILITY = "volatility", _volatility("std", about_mean=True)
-    # square root of their mean square, per minute
+    # root mean square of one-minute log-returns over the horizon, per minute
     RMS = "rms", _volatility("rms", about_mean=False)
 
     @property
