@@ -42,7 +42,10 @@ from updater.training_settings import training_config
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "lightgbm")
 SOURCES = (  # what a forecast depends on; a folder begun with other code is not gone on with
     "model/**/*.py",
+    "core/losses.py",
     "klines/klines.py",
+    "klines/returns.py",
+    "updater/edges.py",
     "updater/judging.py",
     "updater/round.py",
     *(f"research/{name}.py" for name in ("backtest", "baselines", "guide", "stage", "walk")),

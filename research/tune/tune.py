@@ -34,6 +34,8 @@ from updater.training_settings import FILE, Knobs, settings_in_use, training_con
 STUDY_FILE = "tuning.sqlite3"
 CONFIRM_SEEDS = 2  # on each of the stretches to confirm on: four pairs of trainings in all
 SOURCES = (
+    "core/losses.py",
+    "klines/returns.py",
     "model/**/*.py",
     "research/tune/folds.py",
     "research/tune/trials.py",
