@@ -21,8 +21,7 @@ from model.training.config import TrainingConfig
 from model.training.export import export_onnx, weights_bytes
 from model.training.fit import Progress
 from model.training.panel import TrainedPanel, train_panel
-from updater.edges import bounded, without_unproven
-from updater.judging import judge
+from updater.judging import bounded, judge, without_unproven
 from updater.progress import Show
 from updater.state import Outcome
 from updater.training_process import Job

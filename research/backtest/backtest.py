@@ -45,7 +45,6 @@ SOURCES = (  # what a forecast depends on; a folder begun with other code is not
     "core/losses.py",
     "klines/klines.py",
     "klines/returns.py",
-    "updater/edges.py",
     "updater/judging.py",
     "updater/round.py",
     *(f"research/{name}.py" for name in ("backtest", "baselines", "guide", "stage", "walk")),

@@ -30,8 +30,7 @@ from model.training.export import OPSET
 from model.training.panel import TrainedPanel, train_panel
 from model.windows import Split
 from tests.fakes import START_MS, random_walk_klines
-from updater.edges import without_unproven
-from updater.judging import judge
+from updater.judging import judge, without_unproven
 from updater.round import artefact_of, run_round
 from updater.state import Verdict
 from updater.training_settings import training_config

@@ -15,7 +15,7 @@ from core.losses import CZAR_ALPHA, CZAR_EPSILON, CZAR_TAU, LOSS_NAMES, LOSSES
 from klines.klines import Floats
 from model.losses import loss
 from model.training.objectives import torch_loss
-from tests.model.sdk import Reference, reference_losses
+from tests.core.sdk import Reference, reference_losses
 
 NAMES = tuple(LOSS_NAMES)
 czar = loss("czar")
