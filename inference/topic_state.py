@@ -9,8 +9,9 @@ from core.settings import NoModelPolicy
 from core.topic import Topic
 from inference.base import Base
 from market.venue import Price
-from model.forecaster import HeadForecast, Start
-from model.heads import Panel
+from model.answer import Start
+from model.forecaster import HeadForecast
+from model.panels import Panel
 
 SURE_JUMP = 0.05  # of the price since the last close; what is beyond, and beyond the sigmas, is a wrong price
 SURE_SIGMAS = 10.0  # of the present volatility

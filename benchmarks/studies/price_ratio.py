@@ -27,7 +27,7 @@ from core.clock import HOUR_MS, MINUTE_MS, iso
 from klines.klines import PRICE_COLUMNS, Floats, Ints, Klines
 from market.price_ratio import HALF_LIFE_MIN, KEPT, MIN_MINUTES, MOST_AGE_MS, MOST_SPREAD, Basis
 from market.store.recording import load_recording
-from model.significance import mean_over_time
+from model.judging.significance import mean_over_time
 
 PAIR, SYMBOLS = "BNBUSDT", ("BTCUSDT", "ETHUSDT")
 BP = 1e4  # basis points

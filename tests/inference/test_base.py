@@ -18,8 +18,8 @@ from core.topic import Target
 from inference.base import Asked, Base, Bases, BaseSource
 from inference.stretches import Stretches
 from inference.waits import TooEarly, Waits
+from klines.returns import realised_volatility
 from market.venue import Price
-from model.heads import Kind, realised_volatility
 from model.stretch import Stretch
 from node.dry_run_heights import BLOCK_MS, block_height
 from tests.fakes.clock import START_MS
@@ -335,7 +335,7 @@ def test_a_volatility_is_stretched_about_the_middle_beyond_the_trailing_fit(tmp_
             replace(SOL_15M, objective="loss"), bench.clock.now_ms(), Base(ms=base_ms, source=BaseSource.DRY_RUN)
         )
         klines = bench.market.series[MINUTE_MS]["SOLUSDT"].closed(base_ms)
-        log = np.log(realised_volatility(klines, 15, Kind.VOLATILITY))
+        log = np.log(realised_volatility(klines, 15))
         dev = log[-1] - np.mean(log[-1 - 15 * np.arange(96)])  # a topic that the catalogue does not know: a horizon
         b = 0.02 - 0.4 * dev
         x = math.log(plain.number / 15**0.5) - log[-1] - b

@@ -16,7 +16,7 @@ from core.clock import DAY_MS, MINUTE_MS, iso
 from core.topic import Target, Topic, Volatility
 from exchange.server import SimulatedExchange
 from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
-from model.heads import Kind, realised_volatility
+from klines.returns import realised_volatility
 from model.registry.versions import Registry
 from tests.fakes.clock import BASE_MS, RunningClock, eventually
 from tests.fakes.klines import random_walk_klines
@@ -122,6 +122,6 @@ def test_the_first_candle_that_moves_is_heard(tmp_path: Path) -> None:
             what="a forecast from the first candle that moved",
         )
         known = klines["ETHUSDT"].between(0, MOVES_MS + MINUTE_MS)
-        last_window = realised_volatility(known, 15, Kind.VOLATILITY)[-1]
+        last_window = realised_volatility(known, 15)[-1]
         assert last_window > 0
         assert float(running.get("/inference/ETH?topic=3").text) == pytest.approx(ETH_15M.unit * last_window, rel=1e-6)
