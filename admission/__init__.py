@@ -1,1 +1,1 @@
-"""The network's seven criteria, and what a topic would need to meet them."""
+"""The network's seven criteria of admission, and how near a topic's answers are to them."""

@@ -1,4 +1,4 @@
-"""The seven criteria by which the network admits a worker to a mainnet topic, of the series of what the worker said.
+"""The seven criteria by which the network admits a worker to a mainnet topic, from the worker's past submissions.
 
 Source: revision bd01f9d2 of the network's worker metrics, as published with allora-forge-builder-kit (October 2026).
 """
@@ -14,7 +14,7 @@ from klines.klines import Floats, Ints
 
 NAMES = ("n_eff", "direction", "pearson", "wrmse", "wczar", "log_aspect", "participation")
 SURE, BOTH_SIDES = 1.6448536269514722, 1.959963984540054  # standard normal quantiles: 95 % of one side, of two
-SHORT_MIN = 20  # minutes; longer horizons count for more rows: their proofs take longer to gather
+SHORT_MIN = 20  # minutes; rows of longer horizons count for more, because they take longer to gather
 LEAST_ROWS, LEAST_PARTICIPATION = 20, 0.9
 ASPECT = 0.5  # of log10(spread of the forecasts / spread of the truths), either way
 FLOOR = 1e-6  # of a standard deviation
@@ -24,15 +24,15 @@ TAU = 0.1  # of the term of czar that softens small truths
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Record:
-    """What a worker said of one topic, one row for each submission, oldest first.
+    """A worker's submissions to one topic, a row each, oldest first.
 
     Raises:
-        ConfigError: the columns differ in length, a gap is below 1 epoch, or a number below cannot be meant.
+        ConfigError: the columns differ in length, a gap is below 1 epoch, or a number is out of its range.
     """
 
     truth: Floats  # (N,) log-returns; a row whose truth is not finite is left out
-    forecast: Floats  # (N,) log-returns; one that is not finite counts as a wrong direction
-    gap: Ints  # (N,) epochs since the row before; the first one's is not looked at
+    forecast: Floats  # (N,) log-returns; a value that is not finite counts as a wrong direction
+    gap: Ints  # (N,) epochs since the row before; the first row's is not read
     horizon_min: int
     ratio: int  # epochs that a horizon overlaps with: horizon over epoch length
     submitted: int  # epochs
@@ -57,7 +57,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criterion:
-    """One of the seven: its value, the confidence bound that decides, and whether it holds. None: not defined."""
+    """A criterion's value, the confidence bound that decides, and the verdict. None: not defined."""
 
     value: float | None
     bound: float | None  # of n_eff and participation the value; of the aspect the end of its interval nearer 0
@@ -90,12 +90,12 @@ def criteria(record: Record) -> Mapping[str, Criterion]:
 
 
 def effective_rows(truth: Floats, epoch: Ints, ratio: int) -> float:
-    """Independent rows that overlapping ones are worth: fewer by the autocorrelations that are no chance.
+    """Independent rows that overlapping rows are worth: fewer by the significant autocorrelations.
 
     Args:
         truth: ``(N,)``.
-        epoch: ``(N,)`` rising; rows exactly so many epochs apart are compared.
-        ratio: epochs that a horizon overlaps with; lags from 1 to one less are looked at.
+        epoch: ``(N,)`` rising; a lag compares rows that are exactly so many epochs apart.
+        ratio: epochs that a horizon overlaps with; lags are 1 to ``ratio - 1``.
     """
     alike = 0.0
     for lag in range(1, ratio):
@@ -171,7 +171,7 @@ def _gain(value: float, influence: Floats, rows: float) -> Criterion:
 
 
 def _log_aspect(truth: Floats, forecast: Floats, n_eff: float) -> Criterion:
-    """How widely the forecasts spread beside the truths, and whether one standard error reaches the allowed range."""
+    """How widely the forecasts spread beside the truths; passes if a standard error reaches the allowed range."""
     if len(truth) < 2 or not n_eff > 0:
         return NOT_DEFINED
     value, error = log_aspect(truth, forecast, n_eff)
@@ -180,23 +180,23 @@ def _log_aspect(truth: Floats, forecast: Floats, n_eff: float) -> Criterion:
 
 
 def log_aspect(truth: Floats, forecast: Floats, n_eff: float) -> tuple[float, float]:
-    """log10 of the spread of the forecasts over that of the truths, and its standard error.
+    """log10 of the forecasts' spread over the truths' spread, and its standard error.
 
     Args:
         truth, forecast: ``(N,)``, two or more.
         n_eff: above 0.
     """
     spreads = [max(float(np.std(values)), FLOOR) for values in (forecast, truth)]
-    own, other = (
+    of_forecast, of_truth = (
         (values - values.mean()) ** 2 / spread**2 if spread > FLOOR else np.zeros(len(values))
         for values, spread in zip((forecast, truth), spreads, strict=True)
     )
-    error = float(np.std((own - other) / (2 * math.log(10)), ddof=1)) / math.sqrt(n_eff)
+    error = float(np.std((of_forecast - of_truth) / (2 * math.log(10)), ddof=1)) / math.sqrt(n_eff)
     return math.log10(spreads[0] / spreads[1]), error
 
 
 def czar(truth: Floats, forecast: Floats, std: float) -> Floats:
-    """The criteria's own czar: alpha 0, where topics that are scored by czar have alpha 1 (``model.losses``).
+    """The criteria's own czar: alpha 0, where topics that are scored by czar have alpha 1 (``core.losses``).
 
     Returns:
         ``(N,)``, the term of the truth alone included.
@@ -215,10 +215,10 @@ def czar(truth: Floats, forecast: Floats, std: float) -> Floats:
     return result
 
 
-def _correlation(one: Floats, other: Floats) -> float | None:
+def _correlation(x: Floats, y: Floats) -> float | None:
     """Pearson's r, each side about its own mean; None where a side does not vary."""
-    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    one, other = one - one.mean(), other - other.mean()
-    power = float(one @ one) * float(other @ other)
-    return min(1.0, max(-1.0, float(one @ other) / math.sqrt(power))) if power > 0 else None
+    x, y = x - x.mean(), y - y.mean()
+    power = float(x @ x) * float(y @ y)
+    return min(1.0, max(-1.0, float(x @ y) / math.sqrt(power))) if power > 0 else None

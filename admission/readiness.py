@@ -1,39 +1,25 @@
-"""Whether a topic's answers would be admitted, when, and for how long: its epochs replayed, judged by the criteria.
+"""DATA_DIR/admission.json: whether each topic's answers would be admitted, when, and for how long.
 
-The updater makes it and writes DATA_DIR/admission.json; inference and the command line read it.
+The updater makes it (``admission.assessment``); inference and the command line read it.
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from admission.criteria import NAMES, Criterion
-from admission.records import Looks, looks
-from admission.replay import BLOCK_MS, Past, answers, epochs_between, past_of
-from admission.stretch_fit import stretched
-from core.clock import DAY_MS, MINUTE_MS
 from core.errors import IncompatibleModel
 from core.files import replace_json
-from core.settings import Objective
-from core.topic import Topic
-from klines.klines import Floats, Ints, Klines
-from model.features import Bools
 from model.stretch import Stretch
 
 FILE = "admission.json"
-SHOWN_MIN = (0, 1, 2)  # whole known minutes: klines hold no more, and no answer waits longer
-FOLLOWED_DAYS = 30  # that a start must be followed to count; or half of a shorter replay
-PATIENT_DAYS = 730  # what takes longer is not worth waiting for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Days:
-    """From a start until all criteria hold for the first time, over the starts. None: never."""
+    """Days from a start until all criteria hold for the first time, over all starts. None: never."""
 
     median: float | None
     p90: float | None
@@ -42,24 +28,24 @@ class Days:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a topic stands when so much of the interval is known."""
+    """How a topic stands if ``known_s`` seconds of the interval are known."""
 
     eligible: bool  # all criteria hold on the whole replay
     known_s: int
     days: Days
-    holds: float | None  # share of the later days on which they all still hold; None: they never held
-    criteria: Mapping[str, Criterion]  # of the whole replay; empty where there is nothing to judge
+    holds: float | None  # share of the later days on which all criteria still hold; None: they never held
+    criteria: Mapping[str, Criterion]  # of the whole replay; empty if there is nothing to judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errors:
-    """Mean squared error of the answers without a stretch, as a share of two naive forecasts' on the same epochs.
+    """Mean squared error of the unstretched answers over that of two naive forecasts on the same epochs.
 
-    In the criteria's terms, on the days that a network answered, or on all where it answered none. None: no epoch.
+    In the criteria's terms, on the days that a network answered, or on all days if it answered none. None: no epoch.
     """
 
-    over_knowing: float | None  # the naive forecast that knows the same beginning of the interval
-    over_plain: float | None  # the naive forecast that knows nothing of it
+    over_knowing: float | None  # over the naive forecast that knows the same beginning of the interval
+    over_plain: float | None  # over the naive forecast that knows nothing of the interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +58,10 @@ class Readiness:
     shown: Mapping[int, Standing]  # by seconds known
     stretch: Stretch  # of the answers from now on
     objective: str  # admission or loss
-    short: str  # what would help, or why nothing can be judged
+    short: str  # advice, or why nothing can be judged
     block_ms: float | None = None  # measured between two blocks; None: BLOCK_MS was assumed
-    replayed_days: float = 0.0  # 0: a release wrote the line that did not say
-    network_days: float = 0.0  # of them, the newest: those that a network answered
+    replayed_days: float = 0.0  # 0: written by an earlier release
+    network_days: float = 0.0  # the newest of these days, which a network answered
     errors: Mapping[int, Errors] = field(default_factory=dict)  # by seconds known
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +85,7 @@ class Readiness:
         """The inverse of ``to_json``.
 
         Raises:
-            IncompatibleModel: it is something else.
+            IncompatibleModel: the value has another form.
         """
         try:
             return cls(
@@ -142,7 +128,7 @@ def write_admission(data_dir: Path, made_ms: int, topics: Mapping[str, Readiness
 
 
 def read_admission(data_dir: Path) -> tuple[int, dict[str, Readiness]]:
-    """When admission.json was made, and what it says by ``Topic.key``; 0 and nothing where there is no file.
+    """When admission.json was made, and its entries by ``Topic.key``; 0 and no entry without a file.
 
     Raises:
         IncompatibleModel: the file is damaged or of another release.
@@ -156,221 +142,3 @@ def read_admission(data_dir: Path) -> tuple[int, dict[str, Readiness]]:
         return 0, {}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise IncompatibleModel(f"{data_dir / FILE} cannot be read: {error!r}; train again") from error
-
-
-def readiness(
-    topic: Topic,
-    klines: Klines,
-    rest: Floats | None,
-    *,
-    known_s: float,
-    objective: Objective,
-    block_ms: float | None = None,
-    nonce_ms: int = 0,
-) -> Readiness:
-    """Replay a topic over its klines.
-
-    Args:
-        klines: of one minute, of the topic's symbol.
-        rest: as for ``admission.replay.answers``.
-        known_s: what ANSWER_WAIT guarantees of the interval.
-        objective: of ``objective_of``.
-        block_ms: measured time between two blocks; None where nobody measured it.
-        nonce_ms: as for ``epochs_between``.
-    """
-    start_ms = int(klines.open_time_ms[0]) if len(klines) else 0
-    epochs = epochs_between(topic, start_ms, klines.end_ms, block_ms or BLOCK_MS, nonce_ms)
-    past = past_of(topic, klines, epochs)
-    heard = np.flatnonzero(np.isfinite(rest)) if rest is not None else np.empty(0, np.int64)
-    judged_ms = int(klines.open_time_ms[heard[0]]) if len(heard) else start_ms
-    shown, stretches, errors = {}, {}, {}
-    for known_min in SHOWN_MIN:
-        said = answers(past, klines, rest, known_min)
-        errors[60 * known_min] = _errors(past, said, answers(past, klines, None, known_min), judged_ms)
-        walked = stretched(past, said, known_min, objective)
-        shown[60 * known_min] = standing_of(past, walked.answers, 60 * known_min)
-        stretches[60 * known_min] = walked.newest
-    guaranteed_s = 60 * max(minutes for minutes in SHOWN_MIN if minutes == 0 or 60 * minutes <= known_s)
-    return Readiness(
-        network=topic.network,
-        topic_id=topic.topic_id,
-        standing=shown[guaranteed_s],
-        shown=shown,
-        stretch=stretches[guaranteed_s],
-        objective="admission" if objective is Objective.ADMISSION else "loss",
-        short=_short(past, shown, guaranteed_s),
-        block_ms=block_ms,
-        replayed_days=len(klines) * MINUTE_MS / DAY_MS,
-        network_days=len(heard) * MINUTE_MS / DAY_MS,
-        errors=errors,
-    )
-
-
-def _errors(past: Past, said: Floats, knowing: Floats, start_ms: int) -> Errors:
-    judged = (past.epochs.base_ms >= start_ms) & np.isfinite(past.truth + said + knowing)
-    ours, with_known, without = (
-        float(np.sum((past.truth - forecast)[judged] ** 2)) for forecast in (said, knowing, np.zeros(len(said)))
-    )
-    return Errors(
-        over_knowing=ours / with_known if with_known else None, over_plain=ours / without if without else None
-    )
-
-
-def baselines(past: Past) -> Sequence[Floats]:
-    """What the criteria take off truth and answer alike, the stricter last: of volatility both of the named ones."""
-    return (past.back, past.fitted) if past.head.kind.is_volatility else (past.fitted,)
-
-
-def standing_of(past: Past, said: Floats, known_s: int) -> Standing:
-    """Judge answers by records from each midnight on, looked at each midnight.
-
-    Args:
-        said: ``(E,)`` as answered, in the criteria's terms.
-    """
-    judged = np.isfinite(sum(baselines(past), np.zeros(len(said))))
-    begin = int(np.argmax(judged)) if judged.any() else len(said)
-    start, look, first, last = _records(past, begin)
-    if not len(first):
-        nothing = Days(median=None, p90=None, never=1.0)
-        return Standing(eligible=False, known_s=known_s, days=nothing, holds=None, criteria={})
-    found = [
-        looks(
-            past.truth - baseline,
-            said - baseline,
-            first,
-            last,
-            horizon_min=past.topic.horizon_min,
-            ratio=past.epochs.ratio,
-        )
-        for baseline in baselines(past)
-    ]
-    passed = np.logical_and.reduce([_all(one) for one in found])
-    days, holds = _days(start, look, passed)
-    return Standing(
-        eligible=bool(passed[0]),
-        known_s=known_s,
-        days=days,
-        holds=holds,
-        criteria={name: of.at(0) for name, of in found[-1].items()},
-    )
-
-
-def admitted_after(past: Past, said: Floats, baseline: Floats, start_ms: int, end_ms: int) -> float:
-    """Days from a start until all criteria hold for the first time, looked at daily; infinite: not until ``end_ms``."""
-    look_ms = np.arange(start_ms + DAY_MS, end_ms + 1, DAY_MS)
-    first = np.full(len(look_ms), np.searchsorted(past.epochs.base_ms, start_ms))
-    last = np.searchsorted(past.epochs.base_ms + past.topic.horizon_ms, look_ms, side="right")
-    found = looks(
-        past.truth - baseline,
-        said - baseline,
-        first,
-        np.maximum(last, first + 1),
-        horizon_min=past.topic.horizon_min,
-        ratio=past.epochs.ratio,
-    )
-    passed = _all(found)
-    return float(np.argmax(passed)) + 1 if passed.any() else math.inf
-
-
-def _records(past: Past, begin: int) -> tuple[Ints, Ints, Ints, Ints]:
-    """Start and look of each record in days, its first epoch and the one after its last; the longest comes first."""
-    base_ms = past.epochs.base_ms[begin:]
-    nothing = np.empty(0, np.int64)
-    if not len(base_ms):
-        return nothing, nothing, nothing, nothing
-    ended_ms = past.epochs.base_ms + past.topic.horizon_ms
-    end_ms = _newest_truth_ms(past)
-    starts = np.arange(-(-int(base_ms[0]) // DAY_MS), -(-end_ms // DAY_MS))
-    start, look = (grid.ravel() for grid in np.meshgrid(starts, starts + 1, indexing="ij"))
-    later = (look > start) & (look * DAY_MS <= end_ms)
-    start, look = np.append(base_ms[0] // DAY_MS, start[later]), np.append(end_ms // DAY_MS, look[later])
-    first, last = (
-        np.searchsorted(past.epochs.base_ms, start * DAY_MS),
-        np.searchsorted(ended_ms, look * DAY_MS, "right"),
-    )
-    first[0], last[0] = begin, np.searchsorted(ended_ms, end_ms, "right")
-    some = last > first
-    some[0] = True
-    return start[some], look[some], first[some], np.maximum(last, first)[some]
-
-
-def _newest_truth_ms(past: Past) -> int:
-    """When the newest interval ended whose truth is there."""
-    known = np.flatnonzero(np.isfinite(past.truth))
-    return int(past.epochs.base_ms[known[-1]]) + past.topic.horizon_ms if len(known) else 0
-
-
-def _all(found: Mapping[str, Looks]) -> Bools:
-    passed: Bools = np.logical_and.reduce([of.passed for of in found.values()])
-    return passed
-
-
-def _days(start: Ints, look: Ints, passed: Bools) -> tuple[Days, float | None]:
-    """Over the starts that were followed for long enough."""
-    start, look, passed = start[1:], look[1:], passed[1:]  # the first record is the whole replay
-    if not len(start):
-        return Days(median=None, p90=None, never=1.0), None
-    followed = min(FOLLOWED_DAYS, (int(look.max()) - int(start.min()) + 1) // 2)
-    first_days, later, held_later = [], 0, 0
-    for day in np.unique(start):
-        mine = start == day
-        if look.max() - day < followed:
-            continue
-        of_mine = passed[mine][np.argsort(look[mine])]
-        if not of_mine.any():
-            first_days.append(math.inf)
-            continue
-        at = int(np.argmax(of_mine))
-        first_days.append(float(np.sort(look[mine])[at] - day))
-        later, held_later = later + len(of_mine) - at - 1, held_later + int(of_mine[at + 1 :].sum())
-    median, p90 = (float(np.quantile(first_days, share, method="higher")) for share in (0.5, 0.9))
-    days = Days(
-        median=median if math.isfinite(median) else None,
-        p90=p90 if math.isfinite(p90) else None,
-        never=float(np.mean(np.isinf(first_days))),
-    )
-    return days, held_later / later if later else None
-
-
-# -- in words ---------------------------------------------------------------------------------------------------------
-
-
-def _short(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
-    if not shown[known_s].criteria:
-        return "nothing to judge yet: there are too few days of klines; more days help"
-    return "nothing is short" if shown[known_s].eligible else _help(past, shown, known_s)
-
-
-def _help(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
-    """The first of: more wait, more days, more spread; or that nothing known to us does."""
-    ours = shown[known_s]
-    better = [
-        seconds
-        for seconds, standing in shown.items()
-        if seconds > known_s and (standing.days.never, -standing.eligible) < (ours.days.never, -ours.eligible)
-    ]
-    if better:
-        return f"more wait would help: ANSWER_WAIT={min(better)}"
-    failed = {name: of for name, of in ours.criteria.items() if not of.passed}
-    if list(failed) == ["log_aspect"]:
-        return "more spread would help: OBJECTIVE=admission"
-    if "participation" in failed:
-        return "answering more than nine of ten epochs would help: candles are missing"
-    span_days = float(np.isfinite(past.truth).sum()) * past.epochs.length_ms / DAY_MS
-    needed = max(
-        (_days_needed(of, span_days) for name, of in failed.items() if name != "log_aspect"), default=span_days
-    )
-    if needed <= PATIENT_DAYS:
-        return f"more days would help: about {needed:.0f} in all" if failed else "more days would help"
-    return "neither a longer wait nor more days would help"
-
-
-def _days_needed(criterion: Criterion, span_days: float) -> float:
-    """Days until the bound would hold, were the value to stay: its distance falls with the root of the days."""
-    value, bound = criterion.value, criterion.bound
-    if value is None or bound is None:
-        return math.inf
-    if value == bound:  # n_eff
-        return span_days * 20 / value if value > 0 else math.inf
-    above = value - 0.5 if value - 0.5 > 0 and bound > 0 and value > 0.5 and bound <= 0.5 else value
-    return span_days * ((value - bound) / above) ** 2 if above > 0 else math.inf

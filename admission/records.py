@@ -1,6 +1,6 @@
-"""The seven criteria of many stretches of one series at once: those of ``admission.criteria``, from running totals.
+"""The criteria of ``admission.criteria`` for many stretches of a series at once, from running totals.
 
-A topic that is looked at daily from each of ninety starts has four thousand records, of up to 26,000 rows each. All
+A topic that is judged daily from each of ninety starts has four thousand records of up to 26,000 rows each. All
 criteria but czar's are made of moments, whose totals are taken once. Czar depends on the record's own standard
 deviation, and smoothly: a polynomial through its values at a few tens of deviations is exact to the last digits.
 """
@@ -41,7 +41,7 @@ class Looks:
     passed: Bools  # (R,)
 
     def at(self, row: int) -> Criterion:
-        """Of one record."""
+        """The criterion of a single record."""
         value, bound = (float(number[row]) for number in (self.value, self.bound))
         return Criterion(
             value=value if math.isfinite(value) else None,
@@ -56,8 +56,8 @@ def looks(
     """The seven criteria of each record, in the order of ``admission.criteria`` and equal to it.
 
     Args:
-        truth, forecast: ``(E,)`` one row for each epoch; where one of them is not finite nothing was submitted.
-        first, last: ``(R,)`` a record's first epoch, and the one after its last.
+        truth, forecast: ``(E,)`` a row for each epoch; a row that is not finite was not submitted.
+        first, last: ``(R,)`` a record's first epoch, and the epoch after its last.
     """
     there = np.isfinite(truth) & np.isfinite(forecast)
     unit = float(np.std(truth[there])) if there.any() else 0.0
@@ -90,7 +90,7 @@ def looks(
 
 
 def _totals(columns: Floats) -> Floats:
-    """``(C, E + 1)`` of what lies before each row."""
+    """``(C, E + 1)`` totals of the rows before each row."""
     totals: Floats = np.concatenate([np.zeros((len(columns), 1)), np.cumsum(columns, axis=1)], axis=1)
     return totals
 
@@ -142,7 +142,7 @@ def _gain(value: Floats, variance: Floats, n: Floats, rows: Floats) -> Looks:
 
 
 def _log_aspect(of: Mapping[str, Floats], n: Floats, n_eff: Floats, floor: float) -> Looks:
-    """The influence is a difference of squares about the mean: its variance is made of fourth moments."""
+    """The influence is a difference of squares about the mean, so its variance is made of fourth moments."""
     y, p = of["y"], of["p"]
     vy, vp = (np.maximum(v, 0.0) for v in (of["yy"] - y * y, of["pp"] - p * p))
     fourth_y = of["yyyy"] - 4 * y * of["yyy"] + 6 * y * y * of["yy"] - 3 * y**4
@@ -185,8 +185,8 @@ def _wczar(
     y, p, number = y[there], p[there], np.concatenate([[0], np.cumsum(there)])[edges]
     w = np.abs(y)
     sums = np.empty((9, len(edges), len(nodes.log_std)))
-    for node, one in enumerate(np.exp(nodes.log_std)):
-        ours, zero = w * czar(y, p, float(one)), w * czar(y, np.zeros(len(y)), float(one))
+    for node, deviation in enumerate(np.exp(nodes.log_std).tolist()):
+        ours, zero = w * czar(y, p, deviation), w * czar(y, np.zeros(len(y)), deviation)
         both = (ours, zero, ours * ours, zero * zero, ours * zero, ours * y, ours * y * y, zero * y, zero * y * y)
         sums[:, :, node] = _totals(np.stack(both))[:, number]
     exact = nodes.weights(np.log(std))
@@ -229,7 +229,7 @@ class _Nodes:
         )
 
     def weights(self, log_std: Floats) -> Floats:
-        """``(R, M)`` of the values at the points, for the polynomial's value at each of R deviations."""
+        """``(R, M)`` weights of the M points for the polynomial's value at each of R deviations."""
         apart = log_std[:, np.newaxis] - self.log_std
         hit = apart == 0
         raw = self.factor / np.where(hit, 1.0, apart)

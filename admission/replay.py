@@ -1,4 +1,4 @@
-"""What would have been answered on a topic's own epochs, on past minutes; nothing later than an answer is read for it.
+"""A topic's epochs replayed on past klines: the answers that would have been given, from nothing later than they.
 
 Klines hold whole minutes: an epoch is replayed as if it had been answered when so many of its minutes were known.
 Every series is in the terms of the network's criteria: ln(price at the target / base price), of a return and a price
@@ -16,11 +16,13 @@ from core.topic import Topic
 from klines.klines import Floats, Ints, Klines
 from klines.returns import candle_returns, rolling_sum
 from model.features import Bools
-from model.heads import MINUTE, Head, head_of, naive, truth
-from model.known import Known, whole_return, whole_volatility
+from model.heads import Head, head_of
+from model.known import Known
+from model.panels import MINUTE
+from model.targets import naive, truth
 from model.windows import Rows
 
-BLOCK_MS = 5000  # where nobody has measured it
+BLOCK_MS = 5000  # between two blocks, if it was not measured
 FIT_DAYS = 7  # of epochs that the trailing fit of a volatility's change is made on
 LEAST_TARGETS = 20  # intervals that do not overlap, below which there is no trailing fit
 
@@ -29,27 +31,27 @@ LEAST_TARGETS = 20  # intervals that do not overlap, below which there is no tra
 class Epochs:
     """A topic's epochs, evenly spaced in time. E of them, no number left out."""
 
-    number: Ints  # (E,) each one more than the one before
+    number: Ints  # (E,) rising by 1
     base_ms: Ints  # (E,) where the interval begins: the nonce block's time cut down to the minute
     length_ms: float
     ratio: int  # epochs that a horizon overlaps with
 
     def of(self, span_ms: float) -> int:
-        """How many epochs begin in a span, at least 1."""
+        """The number of epochs that begin in a span, at least 1."""
         return max(1, round(span_ms / self.length_ms))
 
 
 def epoch_ms(topic: Topic, block_ms: float = BLOCK_MS) -> float:
-    """Length of the topic's epochs; as long as the horizon where it is not known."""
+    """Length of the topic's epochs; the horizon if the epoch length is not known."""
     return topic.epoch_length_blocks * block_ms if topic.epoch_length_blocks else float(topic.horizon_ms)
 
 
 def epochs_between(topic: Topic, start_ms: int, end_ms: int, block_ms: float = BLOCK_MS, nonce_ms: int = 0) -> Epochs:
-    """Those whose base is neither before ``start_ms`` nor at ``end_ms`` or later.
+    """The epochs whose base lies in ``[start_ms, end_ms)``.
 
     Args:
         block_ms: measured time between two blocks.
-        nonce_ms: time of one of the topic's nonce blocks, from which the others are counted.
+        nonce_ms: time of any of the topic's nonce blocks, from which the epochs are counted.
 
     >>> from core.topic import Target
     >>> topic = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=20)
@@ -60,32 +62,32 @@ def epochs_between(topic: Topic, start_ms: int, end_ms: int, block_ms: float = B
     length_ms = epoch_ms(topic, block_ms)
     number = np.arange(math.ceil((start_ms - nonce_ms) / length_ms), math.ceil((end_ms - nonce_ms) / length_ms))
     base_ms = (nonce_ms + number * length_ms).astype(np.int64) // MINUTE_MS * MINUTE_MS
-    late = base_ms >= start_ms  # one that was cut down may lie before
+    late = base_ms >= start_ms  # a base that was cut down may lie before
     ratio = max(1, round(topic.horizon_ms / length_ms))
     return Epochs(number=number[late], base_ms=base_ms[late], length_ms=length_ms, ratio=ratio)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Past:
-    """What came true on each epoch and what was known at its base. NaN: a candle is missing, or nothing moved."""
+    """Truth and base of each epoch. NaN: a candle is missing, or nothing moved."""
 
     topic: Topic
     epochs: Epochs
     truth: Floats  # (E,) in the criteria's terms
     base: Floats  # (E,) base price; of volatility the base volatility, per minute
-    row: Rows  # (E,) of the klines: the candle that closes at the base; -1 where it is missing
-    back: Floats  # (E,) of volatility: the change if it went back to the last day's mean; else 0
-    fitted: Floats  # (E,) of volatility: the change by the trailing fit; else 0
-    intercept: Floats  # (E,) of the trailing fit; 0 else
-    slope: Floats  # (E,) likewise, by dev = -back
+    row: Rows  # (E,) of the klines: the candle that closes at the base; -1 if it is missing
+    back: Floats  # (E,) volatility only, else 0: the change back to the last day's mean
+    fitted: Floats  # (E,) volatility only, else 0: the change by the trailing fit
+    intercept: Floats  # (E,) of the trailing fit, else 0
+    slope: Floats  # (E,) of the trailing fit by dev = -back, else 0
 
     @property
     def head(self) -> Head:
-        """What a forecaster is asked for."""
+        """The head that answers the topic."""
         return head_of(self.topic)
 
     def ended_before(self, moment_ms: int) -> int:
-        """How many epochs, the oldest first, had seen the end of their interval by then."""
+        """The number of epochs, from the oldest on, whose interval had ended by a moment."""
         return int(np.searchsorted(self.epochs.base_ms + self.topic.horizon_ms, moment_ms, side="right"))
 
 
@@ -101,11 +103,11 @@ def past_of(topic: Topic, klines: Klines, epochs: Epochs) -> Past:
 
 
 def past_with(topic: Topic, epochs: Epochs, *, row: Rows, base: Floats, came_true: Floats) -> Past:
-    """The same of bases and truths that are known already.
+    """``past_of`` for bases and truths that are known already.
 
     Args:
         row: ``(E,)`` as in ``Past``.
-        base: ``(E,)`` likewise.
+        base: ``(E,)`` as in ``Past``.
         came_true: ``(E,)`` in the head's unit.
     """
     zeros = np.zeros(len(epochs.number))
@@ -140,36 +142,36 @@ def past_with(topic: Topic, epochs: Epochs, *, row: Rows, base: Floats, came_tru
 
 
 def answers(past: Past, klines: Klines, rest: Floats | None, known_min: int) -> Floats:
-    """What is answered when so many whole minutes of each interval are known, unstretched.
+    """The unstretched answers if ``known_min`` whole minutes of each interval are known.
 
     Args:
         past: of ``klines``.
-        rest: ``(T,)`` for each candle the forecast that was there when it closed, in the head's unit: the log-return
-            of a whole horizon, or the volatility per minute. NaN where there was no word: the naive forecast answers.
-            None: the naive forecast alone, which knows what is known.
+        rest: ``(T,)`` each candle's newest forecast when it closed, in the head's unit: the log-return of a whole
+            horizon, or the volatility per minute. NaN: no forecast, so the naive forecast answers. None: the naive
+            forecast answers everywhere, with the known minutes.
     Returns:
-        ``(E,)`` in the criteria's terms; of volatility the logarithm of what is expected. NaN: nothing can be answered.
+        ``(E,)`` in the criteria's terms; for volatility the logarithm of the expectation. NaN: no answer.
     """
     head, horizon_min = past.head, past.topic.horizon_min
     nothing = np.zeros(len(klines)) if not head.kind.is_volatility else naive(klines, MINUTE, head)
     forecast = nothing if rest is None else np.where(np.isfinite(rest), rest, nothing)
     asked = row_of(klines, past.epochs.base_ms + known_min * MINUTE_MS)  # the newest candle that has closed by then
     known = _known(klines, asked, known_min)
+    whole = np.asarray(head.kind.measure.whole(known, _at(forecast, asked), horizon_min))
     if not head.kind.is_volatility:
-        return np.asarray(whole_return(known, _at(forecast, asked), horizon_min))
-    whole = np.asarray(whole_volatility(known, _at(forecast, asked), horizon_min, head.kind))
+        return whole
     whole[~(whole > 0)] = np.nan
     change: Floats = np.log(whole / past.base)
     return change
 
 
 def held(values: Floats, close_ms: Ints, klines: Klines, longest_ms: int) -> Floats:
-    """``(T,)`` for each minute candle the newest of some forecasts that were made before it closed, or as it did.
+    """``(T,)`` for each minute candle the newest forecast that was made by its close.
 
     Args:
-        values: ``(N,)``; of the hour panel, say.
-        close_ms: ``(N,)`` rising: when the candle closed that each was made after.
-        longest_ms: an older one is no word.
+        values: ``(N,)`` forecasts, for example of the hour panel.
+        close_ms: ``(N,)`` rising: the close of the candle that each forecast was made after.
+        longest_ms: forecasts older than this are not used.
     """
     if not len(values):
         return np.full(len(klines), np.nan)
@@ -181,7 +183,7 @@ def held(values: Floats, close_ms: Ints, klines: Klines, longest_ms: int) -> Flo
 
 
 def row_of(klines: Klines, moment_ms: Ints) -> Rows:
-    """``(E,)`` the row of the candle that closes at each moment; -1 where there is none."""
+    """``(E,)`` the row of the candle that closes at each moment; -1 if it is missing."""
     opened_ms = moment_ms - klines.interval_ms
     row = np.minimum(np.searchsorted(klines.open_time_ms, opened_ms), max(len(klines) - 1, 0))
     return np.where(klines.open_time_ms[row] == opened_ms, row, -1) if len(klines) else np.full(len(row), -1)
@@ -193,7 +195,7 @@ def _at(values: Floats, row: Rows) -> Floats:
 
 
 def _known(klines: Klines, row: Rows, minutes: int) -> Known:
-    """The minutes up to each row, of which none is missing; NaN where one is."""
+    """The last ``minutes`` minutes up to each row; NaN if a minute is missing."""
     if not minutes:
         return Known(total=np.zeros(len(row)), squares=np.zeros(len(row)), running=np.zeros(len(row)))
     returns = candle_returns(klines)
@@ -207,14 +209,14 @@ def _known(klines: Klines, row: Rows, minutes: int) -> Known:
 
 
 def running(columns: Sequence[Floats], there: Bools) -> Floats:
-    """``(E + 1, C)`` totals of the rows before each, of those that are there."""
+    """``(E + 1, C)`` totals of the columns over the rows before each row that are ``there``."""
     rows = np.stack([np.where(there, column, 0.0) for column in columns], axis=1)
     totals: Floats = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])
     return totals
 
 
 def _trailing_mean(values: Floats, rows: int) -> Floats:
-    """Mean of each row and the ``rows - 1`` before it, of those that are there."""
+    """Mean of the known values among each row and the ``rows - 1`` before it."""
     totals = running([np.ones(len(values)), values], np.isfinite(values))
     last = np.arange(1, len(values) + 1)
     count, total = (totals[last] - totals[np.maximum(last - rows, 0)]).T

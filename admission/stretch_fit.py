@@ -1,4 +1,4 @@
-"""How far a topic's answers have to be stretched, by what would have been answered in its last 30 days."""
+"""How far a topic's answers have to be stretched, by the replayed answers of its last 30 days."""
 
 from dataclasses import dataclass
 
@@ -9,33 +9,33 @@ from admission.replay import Past
 from core.clock import DAY_MS
 from core.settings import Objective
 from klines.klines import Floats
-from model.evaluation import TopicForecasts
 from model.features import FLAT, Bools
+from model.judging.evaluation import TopicForecasts
 from model.stretch import NONE, Stretch, before_data, stretched_volatility
 
-LOOKED_AT_DAYS, RECORD_DAYS = 30, 7  # of epochs; a record of the second is to have the aspect
-SURE = 0.95  # of the records
-# The aspect of all the days together: the error that a short record is allowed shrinks as it grows, and a record of
-# weeks would lose what it had (docs/decisions/0010).
+LOOKED_AT_DAYS, RECORD_DAYS = 30, 7  # of epochs; records of RECORD_DAYS shall have the aspect
+SURE = 0.95  # share of the records that shall have it
+# The aspect of all the days together: the error allowed to a short record shrinks as the record grows, and a record of
+# weeks would lose its aspect (docs/decisions/0010).
 LASTING = 0.48
-LEAST_ROWS = 20  # of a record, with a truth and an answer
+LEAST_ROWS = 20  # of a record, with truth and answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stretched:
-    """A topic's answers, stretched day by day with what had come true by that day's midnight."""
+    """A topic's answers, each day stretched by the truths known at its midnight."""
 
     answers: Floats  # (E,) in the criteria's terms
-    newest: Stretch  # by all that has come true
+    newest: Stretch  # by all known truths
 
 
 def stretched(past: Past, unstretched: Floats, known_min: int, objective: Objective) -> Stretched:
     """Walk through the days with a new stretch at each midnight.
 
     Args:
-        unstretched: ``(E,)`` answers of ``admission.replay`` with so many minutes known.
-        objective: of ``objective_of``: LOSS stretches nothing, AUTO only what still loses less than the plain naive
-            forecast.
+        unstretched: ``(E,)`` answers of ``admission.replay`` with ``known_min`` minutes known.
+        objective: of ``objective_of``: LOSS stretches nothing; AUTO stretches only if the answers still lose less than
+            the plain naive forecast.
     """
     base_ms, result = past.epochs.base_ms, np.array(unstretched)
     if objective is Objective.LOSS or not len(base_ms):
@@ -59,7 +59,7 @@ def _applied(past: Past, unstretched: Floats, span: slice, stretch: Stretch) -> 
 
 
 def _span(past: Past, unstretched: Floats, moment_ms: int, days: int) -> tuple[slice, Bools]:
-    """The epochs of so many days whose interval had ended by a moment; which of them have truth and answer."""
+    """The epochs of the last days whose interval had ended by a moment; a mask of those with truth and answer."""
     first = int(np.searchsorted(past.epochs.base_ms, moment_ms - days * DAY_MS))
     span = slice(first, max(first, past.ended_before(moment_ms)))
     there = np.isfinite(past.truth[span] + past.fitted[span] + unstretched[span])
@@ -67,7 +67,7 @@ def _span(past: Past, unstretched: Floats, moment_ms: int, days: int) -> tuple[s
 
 
 def _needed(past: Past, unstretched: Floats, moment_ms: int) -> float:
-    """log10 of the least factor with which the record of the days before a moment has the aspect; NaN: no record."""
+    """log10 of the least factor that gives the record before a moment the aspect; NaN: no record."""
     span, there = _span(past, unstretched, moment_ms, RECORD_DAYS)
     if past.epochs.base_ms[0] > moment_ms - RECORD_DAYS * DAY_MS + past.epochs.length_ms or there.sum() < LEAST_ROWS:
         return np.nan
@@ -81,14 +81,14 @@ def _needed(past: Past, unstretched: Floats, moment_ms: int) -> float:
 
 
 def _beyond_fit(past: Past, unstretched: Floats, span: slice, there: Bools) -> tuple[Floats, Floats]:
-    """Truths and answers beyond what the trailing fit says."""
+    """Truths and answers less the trailing fit."""
     return (past.truth[span] - past.fitted[span])[there], (unstretched[span] - past.fitted[span])[there]
 
 
 def _stretch(
     past: Past, unstretched: Floats, moment_ms: int, needed: Floats, known_min: int, objective: Objective
 ) -> Stretch:
-    """By what had come true by a moment."""
+    """The stretch by the truths known at a moment."""
     volatility = past.head.kind.is_volatility
     span, there = _span(past, unstretched, moment_ms, LOOKED_AT_DAYS)
     factor = 1.0
@@ -119,7 +119,7 @@ def _stretch(
 
 
 def _saves(past: Past, unstretched: Floats, span: slice, there: Bools, stretch: Stretch) -> bool:
-    """True if the stretched answer still lost less than the plain naive forecast, in the topic's loss."""
+    """True if the stretched answers still lost less than the plain naive forecast, in the topic's loss."""
     answer = _applied(past, unstretched, span, stretch)[there]
     came_true, base = past.truth[span][there], past.base[span][there]
     of_change = past.head.kind.is_volatility

@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from admission.readiness import SHOWN_MIN, admitted_after, baselines
+from admission.assessment import SHOWN_MIN
 from admission.records import looks
 from admission.replay import BLOCK_MS, Epochs, Past, answers, epochs_between, held, past_of
+from admission.standing import admitted_after, baselines
 from admission.stretch_fit import stretched
 from core.clock import DAY_MS, MINUTE_MS
 from core.files import replace_json
@@ -32,7 +33,7 @@ from core.logs import configure_logging
 from core.settings import Objective
 from core.topic import Target, Topic
 from klines.klines import Floats, Ints, Klines
-from model.heads import panels_for
+from model.panels import panels_for
 from model.windows import Rows
 from research.backtest.backtest import run
 from research.backtest.command import Asked, folder_of, moment_of, walk_of

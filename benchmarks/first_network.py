@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from model.heads import panels_for
+from model.panels import panels_for
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from tests.fakes.net import free_port

@@ -20,7 +20,8 @@ import requests
 
 from exchange.server import SimulatedExchange
 from market.store.kline_store import KlineStore
-from model.heads import HOUR, MINUTE, head_of
+from model.heads import head_of
+from model.panels import HOUR, MINUTE
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from tests.fakes.net import free_port

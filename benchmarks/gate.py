@@ -2,7 +2,7 @@
 
     python -m benchmarks.gate [--quick]
 
-Everything goes through the very functions that decide in the updater (model.gate, and for trained networks
+Everything goes through the very functions that decide in the updater (model.judging.gate, and for trained networks
 updater.judging). Seeded; docs/decisions/0004 explains the figures.
 """
 
@@ -24,22 +24,13 @@ from pydantic import JsonValue
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats
-from model.gate import (
-    LEAST_HORIZONS,
-    LEVEL,
-    OLD_H,
-    Comparison,
-    Contest,
-    compare,
-    decide,
-    scored_from,
-    why_demoted,
-)
-from model.heads import panels_for
+from model.judging.comparison import LEAST_HORIZONS, LEVEL, Comparison, compare
+from model.judging.gate import OLD_H, Contest, decide, scored_from, why_demoted
+from model.judging.significance import student_tail
+from model.panels import panels_for
 from model.registry.artefact import Artefact
 from model.registry.versions import Registry
-from model.significance import student_tail
-from model.training.fit import train_panel
+from model.training.panel import train_panel
 from tests.fakes.klines import random_walk_klines
 from tests.noise import SIZES, Noise, Size, ahead, noise_forecasts, promotions, returns
 from updater.judging import judge

@@ -24,7 +24,8 @@ import requests
 from benchmarks.tools.fast_clock import FastClock
 from core.clock import HOUR_MS, MINUTE_MS
 from exchange.server import SimulatedExchange
-from model.heads import HOUR, MINUTE, head_of, panel_of
+from model.heads import head_of
+from model.panels import HOUR, MINUTE, panel_of
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from tests.fakes.net import free_port

@@ -31,7 +31,7 @@ import requests
 from core.settings import load_settings
 from core.topic import CatalogueTopic
 from exchange.server import SimulatedExchange
-from model.heads import MINUTE, panels_for
+from model.panels import MINUTE, panels_for
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from tests.catalogue import scalar_topics, write_configs

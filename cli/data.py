@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from market.store.sync import SyncReport
     from market.store.table_files import KlineFile
     from market.venue import Venue
-    from model.heads import PanelPlan
+    from model.panels import PanelPlan
 
 data_app = typer.Typer(no_args_is_help=True, help="The stored klines: sync, verify, gaps, export, import, trim.")
 
@@ -171,7 +171,7 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """Bring the stored klines up to now: those of the configured topics, as the updater does."""
-    from model.heads import panels_for  # noqa: PLC0415
+    from model.panels import panels_for  # noqa: PLC0415
     from updater.progress import show_cursor_again  # noqa: PLC0415
 
     intervals = [_interval_ms(text) for text in interval or ()]
@@ -220,7 +220,7 @@ def _wanted(
     now_ms: int,
 ) -> list[tuple[str, int, int]]:
     """``(symbol, interval_ms, start_ms)`` of each series asked for, or of each that the topics need."""
-    from model.heads import PANELS, training_start_ms  # noqa: PLC0415
+    from model.panels import PANELS, training_start_ms  # noqa: PLC0415
 
     needed = [(symbol, plan.panel.interval_ms) for plan in plans for symbol in plan.symbols]
     lengths = list(dict.fromkeys(intervals)) or [plan.panel.interval_ms for plan in plans]
@@ -675,12 +675,13 @@ def _oldest_ms(interval_ms: int, training_days: int, keep_days: int | None, now_
     Raises:
         ConfigError: a training reads more than ``keep_days``.
     """
-    from model.heads import PANELS, klines_kept_from_ms, training_start_ms  # noqa: PLC0415
+    from market.store.retention import kept_from_ms  # noqa: PLC0415
+    from model.panels import PANELS, training_start_ms  # noqa: PLC0415
 
     panels = [panel for panel in PANELS.values() if panel.interval_ms == interval_ms]
     starts = [training_start_ms(panel, training_days, now_ms) for panel in panels]
     if keep_days is None:
-        return klines_kept_from_ms(panels[0], training_days, now_ms) if panels else None
+        return kept_from_ms(starts[0]) if starts else None
     oldest_ms = now_ms - keep_days * DAY_MS
     if starts and oldest_ms > starts[0]:
         needed = -(-(now_ms - starts[0]) // DAY_MS)

@@ -17,7 +17,7 @@ from core.clock import DAY_MS, SystemClock, iso
 from core.errors import IncompatibleModel, WorkerError
 from core.logs import short_version
 from core.settings import Settings
-from model.forecaster import ADDS_NOTHING
+from core.sources import ADDS_NOTHING
 from model.registry.versions import Registry
 from research.words import ONE_NAIVE, p_text
 from updater.progress import duration

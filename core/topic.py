@@ -15,25 +15,19 @@ from core.errors import ConfigError
 LONGEST_HORIZON_MIN = 7 * 24 * 60
 MINUTES_A_YEAR = 365 * 24 * 60
 LONGEST_MINUTE_HORIZON_MIN = 4 * 60  # above it a topic is forecast from hourly klines
-CLASSIFICATION = "classification"  # the catalogue's word for a kind of topic that is not a Target
+CLASSIFICATION = "classification"  # the catalogue's word for topics whose target is not a Target
 
-# Each spelling the network uses for a loss, and the one we use.
-LOSS_NAMES: Mapping[str, str] = MappingProxyType(
-    {name: name for name in ("mse", "mae", "huber", "logcosh", "ztae", "zptae", "czar")}
-    | {"sqe": "mse", "se": "mse", "abse": "mae", "ae": "mae"}
-)
-
-# Assets that the spot market does not trade, and what stands for each, the default first: one PAXG or XAUT is one fine
-# troy ounce of gold in a vault. Source: paxos.com/paxgold, gold.tether.to.
+# Assets that the spot market does not trade, and the tokens that stand for them, the default first: a PAXG or an XAUT
+# is a fine troy ounce of gold in a vault. Source: paxos.com/paxgold, gold.tether.to.
 PROXIES: Mapping[str, tuple[str, ...]] = MappingProxyType({"XAU": ("PAXG", "XAUT")})
 
-# What counts as a dollar in a symbol: the dollar and the tokens that are redeemed for one. A name that ends with
-# another's comes before it, so that BTCFDUSD is BTC in FDUSD and not BTCFD in USD where nobody names the token.
+# Quotes of a symbol that count as a dollar: the dollar and the tokens that are redeemed for a dollar. A longer name
+# comes before its ending, so that BTCFDUSD without a token is BTC in FDUSD and not BTCFD in USD.
 DOLLARS = ("FDUSD", "PYUSD", "BUSD", "TUSD", "USD", "USDT", "USDC", "USDP", "USD1", "DAI")
 
 
 class Target(StrEnum):
-    """What is asked for, and in which unit."""
+    """The kind of number that a topic asks for, and its unit."""
 
     PRICE = "price"  # quote currency per unit of base: USD per ETH
     LOG_RETURN = "log_return"  # unitless: ln(price at the horizon / price now)
@@ -41,7 +35,7 @@ class Target(StrEnum):
 
 
 class Volatility(StrEnum):
-    """What a volatility topic means by the word: a measure of the horizon's log-returns, and its unit."""
+    """A volatility topic's definition: a measure of the horizon's log-returns, and its unit."""
 
     STD = "std"  # sample standard deviation (about the mean, n - 1), per minute
     # The same over the horizon, times the square root of its minutes: the network's own definition, and the default.
@@ -53,7 +47,7 @@ class Volatility(StrEnum):
 
     @property
     def measure(self) -> str:
-        """What is measured, without its unit: ``std`` or ``rms``."""
+        """The measure without the unit: ``std`` or ``rms``."""
         return self.partition("_")[0]
 
     @property
@@ -62,7 +56,7 @@ class Volatility(StrEnum):
         return self.measure == "rms"
 
     def factor(self, horizon_min: int) -> float:
-        """What a volatility per minute is multiplied by.
+        """The factor from a volatility per minute to this unit.
 
         >>> Volatility.STD.factor(15), Volatility.RMS_HORIZON.factor(16), round(Volatility.STD_ANNUAL.factor(15), 1)
         (1.0, 4.0, 725.0)
@@ -72,7 +66,7 @@ class Volatility(StrEnum):
 
 
 def topic_key(network: str | None, topic_id: int) -> str:
-    """Name that no other topic of a deployment has; an id alone is unique within its network.
+    """The name of a topic, unique in a deployment; an id alone is unique within a network only.
 
     >>> topic_key("net-1", 64), topic_key(None, 64)
     ('net-1/64', '64')
@@ -82,7 +76,7 @@ def topic_key(network: str | None, topic_id: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """One question the network asks. Source: ``worker[].topicId`` and ``.parameters`` of config.json."""
+    """A question that the network asks. Source: ``worker[].topicId`` and ``.parameters`` of config.json."""
 
     topic_id: int
     token: str  # as the node writes it into the URL: "ETH"
@@ -90,16 +84,16 @@ class Topic:
     target: Target
     horizon_min: int  # from the moment of asking to the moment forecast
     volatility: Volatility = Volatility.STD_HORIZON  # of a volatility topic alone
-    loss: str = "mse"  # the topic's loss on the network, one of the values of LOSS_NAMES
+    loss: str = "mse"  # the topic's loss on the network, the name of a ``core.losses.Loss``
     base: str | None = None  # Base of its parameters, a BaseRule; None is BASE_RULE
-    wait: str | None = None  # Wait, likewise: seconds after the base or auto; None is ANSWER_WAIT
-    objective: str | None = None  # Objective, likewise; None is OBJECTIVE
-    held: bool = True  # whether the node that asks is known to wait for an answer without a time limit
-    network: str | None = None  # chain id; None when the config does not say
-    epoch_length_blocks: int | None = None  # from the catalogue; None for a topic it does not know
+    wait: str | None = None  # Wait of its parameters: seconds after the base, or auto; None is ANSWER_WAIT
+    objective: str | None = None  # Objective of its parameters; None is OBJECTIVE
+    held: bool = True  # True if the asking node is known to wait for an answer without a time limit
+    network: str | None = None  # chain id; None if the config has none
+    epoch_length_blocks: int | None = None  # from the catalogue; None for a topic that it does not list
     endpoint: str = ""  # InferenceEndpoint with the node's placeholders in it
     parameters: tuple[tuple[str, str], ...] = ()  # the node's own replacement table, in file order
-    key: str = field(init=False, compare=False, repr=False)  # a name that no other topic of a deployment has
+    key: str = field(init=False, compare=False, repr=False)  # ``topic_key``
 
     def __post_init__(self) -> None:
         if self.topic_id <= 0:
@@ -117,7 +111,7 @@ class Topic:
 
     @property
     def asked(self) -> str:
-        """The target, and of a volatility its definition.
+        """The target, and for a volatility the definition.
 
         >>> Topic(topic_id=79, token="BTC", symbol="BTCUSDT", target=Target.VOLATILITY, horizon_min=15).asked
         'volatility std_horizon'
@@ -126,7 +120,7 @@ class Topic:
 
     @property
     def proxy(self) -> str:
-        """What people are told where the symbol is a pair of something else than the token; empty where it is not.
+        """A sentence for people if another asset's pair stands for the token; else empty.
 
         >>> Topic(topic_id=60, token="XAU", symbol="PAXGUSDT", target=Target.LOG_RETURN, horizon_min=1440).proxy
         'PAXG stands for XAU'
@@ -147,7 +141,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueTopic:
-    """One active topic of a network. Source: the network's own topic list; see ``source`` in catalogue.json."""
+    """An active topic of a network. Source: the network's own topic list; see ``source`` in catalogue.json."""
 
     network: str
     topic_id: int
@@ -172,9 +166,9 @@ def catalogue() -> Mapping[tuple[str, int], CatalogueTopic]:
 
 
 def fill_placeholders(template: str, *, topic_id: int, height: int, parameters: Mapping[str, str]) -> str:
-    """An endpoint as the offchain node completes it: plain text replacement, nothing is escaped.
+    """Complete an endpoint as the offchain node does: plain text replacement, nothing is escaped.
 
-    ``{TopicId}`` and ``{BlockHeight}`` come first, then each parameter; what is unknown stays as it is.
+    ``{TopicId}`` and ``{BlockHeight}`` come first, then each parameter; unknown placeholders stay.
     Source: the node's apiAdapter.
 
     >>> fill_placeholders("http://h/{Token}?t={TopicId}&x={X}", topic_id=1, height=60, parameters={"Token": "ETH"})
@@ -187,7 +181,7 @@ def fill_placeholders(template: str, *, topic_id: int, height: int, parameters: 
 
 
 def default_symbol(token: str) -> str:
-    """The pair whose prices answer for an asset when the config names none.
+    """The pair whose prices answer for an asset if the config names no symbol.
 
     >>> default_symbol("eth"), default_symbol("XAU")
     ('ETHUSDT', 'PAXGUSDT')
@@ -197,7 +191,7 @@ def default_symbol(token: str) -> str:
 
 
 def bases_of(token: str) -> tuple[str, ...]:
-    """What the base of a token's pair may be: the token, or one of its proxies.
+    """The bases that a token's pair may have: the token and its proxies.
 
     >>> bases_of("eth"), bases_of("XAU")
     (('ETH',), ('XAU', 'PAXG', 'XAUT'))
@@ -206,13 +200,13 @@ def bases_of(token: str) -> tuple[str, ...]:
 
 
 def split_symbol(symbol: str, token: str) -> tuple[str, str]:
-    """Base and quote of a pair in dollars; the whole symbol and an empty quote where its quote is no dollar.
+    """Base and quote of a pair in dollars; the whole symbol and an empty quote if the quote is not a dollar.
 
     A text may be two pairs: DOTUSD is DOT in USD, or DO in TUSD. An asset of the catalogue decides, then the token,
     then the longer name of a dollar.
 
     Args:
-        token: what the pair is a pair of; empty where nobody says.
+        token: the expected base; empty if it is not known.
 
     >>> split_symbol("DOTUSD", "DOT"), split_symbol("DOTUSD", "DO"), split_symbol("DOTUSD", "")
     (('DOT', 'USD'), ('DO', 'TUSD'), ('DO', 'TUSD'))
@@ -228,7 +222,7 @@ def split_symbol(symbol: str, token: str) -> tuple[str, str]:
 
 @cache
 def _traded() -> frozenset[str]:
-    """The catalogue's assets, and in the place of those that are not traded their proxies."""
+    """The catalogue's assets; proxies in place of assets that are not traded."""
     assets = {topic.asset for topic in catalogue().values()}
     return frozenset(base for asset in assets for base in PROXIES.get(asset, (asset,)))
 
@@ -237,7 +231,7 @@ def parse_horizon(text: str) -> int:
     """Minutes of a horizon as configs and the catalogue write it.
 
     Raises:
-        ConfigError: not minutes, hours or days between 1m and 7d.
+        ConfigError: the text is not minutes, hours or days between 1m and 7d.
 
     >>> parse_horizon("10m"), parse_horizon("8h"), parse_horizon("7d")
     (10, 480, 10080)

@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from core.clock import SECOND_MS, iso
 from core.errors import StaleKlines, WorkerError
 from core.process.listener import BACKLOG
+from core.sources import NAIVE, NETWORK
 from core.topic import Target, Topic
 from inference.base import Asked
 from inference.holds import Gone, Holds, Reason
@@ -34,7 +35,6 @@ from inference.waits import TooEarly
 from ledger.answer_log import READ_S, Ledger, silent
 from ledger.answers import Answer
 from ledger.background_writer import Drain
-from model.forecaster import NAIVE, NETWORK
 
 GATHER_LINES_S = 0.1  # log lines are written in batches, so that a burst of questions is not slowed by each line
 KEEP_ALIVE_S = 75

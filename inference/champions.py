@@ -9,7 +9,8 @@ from core.clock import SECOND_MS, Clock
 from core.errors import IncompatibleModel
 from core.topic import Topic
 from model.forecaster import BiRNNForecaster
-from model.registry.versions import Champion, Registry, check
+from model.registry.champions import Champion, check
+from model.registry.versions import Registry
 
 RETRY_MS = 30 * SECOND_MS  # a version that could not be read is tried again: the disk may have been at fault
 

@@ -11,6 +11,7 @@ from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
 from core.errors import StaleKlines, UnusableForecast, WorkerError
 from core.seldom import Seldom
 from core.settings import NoModelPolicy
+from core.sources import ADDS_NOTHING, NAIVE, NETWORK, PERSISTENCE
 from core.topic import Target, Topic
 from inference.base import ASKED_ONLY, Asked, Base, Bases, BaseSource
 from inference.champions import NOTHING as NONE_CHOSEN
@@ -26,23 +27,11 @@ from ledger.answers import Answer
 from market.listings import Listings
 from market.price_ratio import PriceRatio
 from market.venue import Opening, Price
+from model.answer import UNKNOWN_START, Start, carried, value
 from model.features import rows_needed
-from model.forecaster import (
-    ADDS_NOTHING,
-    NAIVE,
-    NETWORK,
-    PERSISTENCE,
-    UNKNOWN_START,
-    BiRNNForecaster,
-    Forecasts,
-    HeadForecast,
-    Naive,
-    Reasons,
-    Start,
-    carried,
-    value,
-)
-from model.heads import LONGEST_LOOKBACK, Head, head_of, panel_of, panels_for
+from model.forecaster import BiRNNForecaster, Forecasts, HeadForecast, Naive, Reasons
+from model.heads import Head, head_of
+from model.panels import LONGEST_LOOKBACK, panel_of, panels_for
 from model.registry.versions import Registry
 from model.stretch import NONE
 from node.decimals import decimal_text

@@ -13,8 +13,7 @@ from core.seldom import Seldom
 from core.settings import Objective
 from core.topic import Target, Topic
 from klines.klines import Klines
-from klines.returns import realised_volatility
-from model.forecaster import Start
+from model.answer import Start
 from model.heads import Head
 from model.known import Known
 from model.stretch import NONE, Stretch, before_data, objective_of
@@ -85,7 +84,7 @@ def starts(minutes: Klines, head: Head, epoch_min: int) -> dict[int, Start]:
     """
     day = DAY_MS // MINUTE_MS
     tail = minutes.tail(day + head.horizon_min + NEWEST_STARTS)
-    volatility = realised_volatility(tail, head.horizon_min, about_mean=head.kind.about_mean)
+    volatility = head.kind.measure.trailing(tail, head.horizon_min)
     with np.errstate(divide="ignore"):
         log = np.log(volatility)
     found = {}

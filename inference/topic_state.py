@@ -9,9 +9,10 @@ from core.settings import NoModelPolicy
 from core.topic import Target, Topic
 from inference.base import Base, BaseSource
 from market.venue import Opening, Price
-from model.forecaster import HeadForecast, Start
-from model.heads import Panel
+from model.answer import Start
+from model.forecaster import HeadForecast
 from model.known import NOTHING, Known
+from model.panels import Panel
 
 CLOCK_SET_BACK = "the machine's clock was set back"
 

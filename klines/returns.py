@@ -40,6 +40,11 @@ def rolling_sum(values: Floats, rows: int) -> Floats:
         run, length = run[length:] + run[:-length], 2 * length
 
 
+def trailing_return(klines: Klines, steps: int) -> Floats:
+    """``(T,)``: log-return of each close over the close ``steps`` candles before; NaN where a candle is missing."""
+    return rolling_sum(candle_returns(klines), steps)
+
+
 def volatility(squares: Floats | float, count: int, interval_ms: int, *, about_mean: bool) -> Floats:
     """Return the volatility per minute of log-returns, unitless.
 

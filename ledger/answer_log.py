@@ -24,11 +24,11 @@ from core.clock import Clock
 from core.errors import ConfigError, WorkerError
 from core.files import disk_refusal
 from core.seldom import Seldom
+from core.sources import NAIVE, PERSISTENCE
 from core.topic import Topic
 from ledger.answers import Answer
 from ledger.background_writer import Drain
 from ledger.journal import Journal, remove
-from model.forecaster import NAIVE, PERSISTENCE
 
 SCHEMA_VERSION = 4
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs

@@ -1,33 +1,19 @@
-"""How far a network's outputs may be trusted, each head in its own loss: shrinkage of returns, bias of volatility.
+"""How far a network's outputs are trusted: shrinkage of returns, bias of volatility, as a manifest holds them.
 
-``lambda`` per (symbol, return head) in [0, 1]: the share of the forecast that loses least, drawn towards 0 by what luck
-may have done. It is fitted for all symbols together, for one alone says too little; a symbol that it has harmed gets 0.
-Where there is no skill it is 0 and the forecast is persistence.
-``bias`` per (symbol, volatility head): the factor that loses least on the validation rows.
+``lambda`` per (symbol, return head) in [0, 1]: the share of the forecast that is answered; 0 is persistence.
+``bias`` per (symbol, volatility head): the factor on the forecast. ``model.training.calibrating`` fits both.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from core.errors import ConfigError, IncompatibleModel
-from klines.klines import Floats, Ints
-from model.features import FLAT, Floats32, decoded
-from model.heads import Head, Kind
-from model.losses import loss
-from model.significance import mean_over_time
-from model.windows import Rows, Windows
+from klines.klines import Floats
+from model.heads import Head
 
-CAUTION = 1.0  # standard errors of the loss saved at which nothing is believed; an edge of two keeps three quarters
-GAIN_CAUTION = 2.0  # likewise for what the recurrent network adds: the validation part holds a few days only
-LEAST_SHARE = 0.02  # what is trusted less is not trusted: it says nothing, and what is added to it is divided by it
-SHARES = np.linspace(0.0, 1.0, 21)  # of a forecast that are tried
-LEAST_HORIZONS = 50  # of time below which no return is believed: overlapping rows are not evidence
 POOLED = "*"  # stands for any symbol that was not trained on
 BIAS_LIMITS = (0.5, 2.0)
-LEAST_WINDOWS = 20  # horizons' worth of validation rows below which a symbol's own bias is luck: it gets the pooled one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +27,11 @@ class Calibration:
         known = self.factors.get(symbol, {}).get(head.key)
         if known is not None:
             return known
-        return 0.0 if head.kind is Kind.RETURN else self.factors.get(POOLED, {}).get(head.key, 1.0)
+        return self.factors.get(POOLED, {}).get(head.key, 1.0) if head.kind.is_volatility else 0.0
 
     def most(self, head: Head) -> float:
-        """How far a head's outputs are trusted at most: the largest ``lambda``; 1 for volatility."""
-        if head.kind is not Kind.RETURN:
+        """The largest factor of a head's outputs: the largest ``lambda``, or 1 for volatility."""
+        if head.kind.is_volatility:
             return 1.0
         return max((heads.get(head.key, 0.0) for heads in self.factors.values()), default=0.0)
 
@@ -65,7 +51,7 @@ class Calibration:
         """The inverse of ``to_json``.
 
         Raises:
-            IncompatibleModel: it is something else, or a factor is not finite or out of its range.
+            IncompatibleModel: the value has another form, or a factor lies outside its range.
         """
         try:
             factors = {
@@ -76,7 +62,7 @@ class Calibration:
             raise IncompatibleModel(f"calibration is malformed: {error!r}; train again") from error
         for symbol, heads in factors.items():
             for key, factor in heads.items():
-                low, high = (0.0, 1.0) if Head.parse(key).kind is Kind.RETURN else BIAS_LIMITS
+                low, high = BIAS_LIMITS if Head.parse(key).kind.is_volatility else (0.0, 1.0)
                 if not low <= factor <= high:
                     raise IncompatibleModel(
                         f"calibration of {symbol} {key} must lie in [{low}, {high}], was {factor}; train again"
@@ -85,180 +71,4 @@ class Calibration:
 
 
 def _name(head: Head) -> str:
-    return "lambda" if head.kind is Kind.RETURN else "bias"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Evidence:
-    """What was said of rows that whoever said it had not been fitted on. N rows."""
-
-    rows: Rows  # (N,)
-    output: Floats | Floats32  # (N, O) the network's targets, one column per head; NaN is no word
-
-
-def fit(windows: Windows, validated: Evidence, returns: Evidence | None = None) -> Calibration:
-    """Calibrate on rows in no part trained on.
-
-    Args:
-        windows: the panel's windows.
-        validated: the validation rows.
-        returns: where there are more rows by which to trust the return heads; a head of which it says nothing is
-            calibrated on the validation rows.
-    """
-    panel, symbols = windows.plan.panel, windows.plan.symbols
-    factors: dict[str, dict[str, float]] = {name: {} for name in (POOLED, *symbols)}
-    for column, head in enumerate(windows.plan.heads):
-        if head.kind is Kind.RETURN:
-            best = returns if returns and np.isfinite(returns.output[:, column]).any() else validated
-            for symbol, share in shares(windows, best, column).items():
-                factors[symbol][head.key] = share
-            continue
-        rows, came_true, forecast = _heard(windows, validated, column)
-        factors[POOLED][head.key] = bias(forecast, came_true, head.loss)
-        for index, symbol in enumerate(symbols):
-            mine = windows.symbol[rows] == index
-            if mine.sum() >= LEAST_WINDOWS * panel.steps(head):
-                factors[symbol][head.key] = bias(forecast[mine], came_true[mine], head.loss)
-    return Calibration(factors=factors)
-
-
-def _heard(windows: Windows, evidence: Evidence, column: int) -> tuple[Rows, Floats, Floats]:
-    """The rows of a head that have a truth and a forecast; both, in the head's unit."""
-    head = windows.plan.heads[column]
-    known = np.isfinite(windows.truth[evidence.rows, column]) & np.isfinite(evidence.output[:, column])
-    rows = evidence.rows[known]
-    said = evidence.output[known, column].astype(np.float64)
-    return rows, windows.truth[rows, column], decoded(said, windows.scale[rows], windows.plan.panel, head)
-
-
-def shares(windows: Windows, evidence: Evidence, column: int) -> dict[str, float]:
-    """``lambda`` of a return head, the ``column``-th of the plan's, by symbol; symbols without a row are absent."""
-    head, steps = windows.plan.heads[column], windows.plan.panel.steps(windows.plan.heads[column])
-    rows, came_true, forecast = _heard(windows, evidence, column)
-    symbol, ticks = windows.symbol[rows], windows.open_time_ms[rows] // windows.plan.panel.interval_ms
-    size = returns_std(came_true, symbol, len(windows.plan.symbols), FLAT * steps**0.5)[symbol]
-    y, q = came_true / size, forecast / size
-    share, found = trust(q, y, ticks, steps, head.loss), {}
-    for index, name in enumerate(windows.plan.symbols):
-        if (mine := symbol == index).any():
-            own = saved(share, q[mine], y[mine], ticks[mine], steps, head.loss)
-            found[name] = share if own > -CAUTION else 0.0
-    return found
-
-
-def returns_std(came_true: Floats, symbol: Ints, symbols: int, least: float) -> Floats:
-    """``(symbols,)`` root mean square of each symbol's truths, never below ``least``; 1 where it has none."""
-    count, power = (np.bincount(symbol, weights=w, minlength=symbols) for w in (None, came_true**2))
-    std: Floats = np.where(count > 0, np.maximum(np.sqrt(power / np.maximum(count, 1)), least), 1.0)
-    return std
-
-
-def bias(forecast: Floats, came_true: Floats, loss_name: str = "mse") -> float:
-    """The factor that loses least, within BIAS_LIMITS; 1 without rows.
-
-    The least absolute error is that of a weighted median; every other loss is as good as squared at this size.
-
-    >>> bias(np.array([1.0, 2.0]), np.array([1.1, 2.2]))
-    1.1
-    >>> bias(np.ones(5), np.array([1.1, 1.2, 1.2, 1.3, 9.0]), "mae")
-    1.2
-    """
-    power = float(forecast @ forecast)
-    if not power > 0:
-        return 1.0
-    factor = float(forecast @ came_true) / power
-    if loss_name == "mae":
-        some = forecast > 0
-        ratios = came_true[some] / forecast[some]
-        order = np.argsort(ratios)
-        weights = np.cumsum(forecast[some][order])
-        factor = float(ratios[order][np.searchsorted(weights, weights[-1] / 2)])
-    return float(np.clip(factor, *BIAS_LIMITS))
-
-
-def trust(
-    forecast: Floats,
-    came_true: Floats,
-    ticks: Ints,
-    steps: int,
-    loss_name: str,
-    *,
-    beside: Floats | float = 0.0,
-    caution: float = CAUTION,
-) -> float:
-    """``lambda``: the share in [0, 1] of a forecast that loses least, times ``1 - (caution / t)^2``; or 0.
-
-    It is 0 where it would be below LEAST_SHARE.
-    ``t`` is the loss that it saves, in standard errors that allow for overlapping horizons. This is the positive part
-    of James and Stein's estimator, Proc. 4th Berkeley Symposium 1, 1961, for one number.
-
-    Args:
-        forecast, came_true: ``(N,)`` returns in standard deviations of past ones.
-        ticks: ``(N,)`` the rows' place in time, in candles; rows of several symbols may share one.
-        steps: the horizon in candles.
-        loss_name: one of the values of LOSS_NAMES.
-        beside: what is forecast without it, and what it is added to.
-    """
-    if not forecast.any():
-        return 0.0
-    of = loss(loss_name)
-    losses = [float(np.mean(of(came_true, beside + share * forecast, 1.0))) for share in SHARES]
-    share = float(SHARES[int(np.argmin(losses))])
-    t = saved(share, forecast, came_true, ticks, steps, loss_name, beside=beside)
-    drawn = share * (1 - (caution / t) ** 2) if t > caution else 0.0
-    return drawn if drawn >= LEAST_SHARE else 0.0
-
-
-def saved(
-    share: float,
-    forecast: Floats,
-    came_true: Floats,
-    ticks: Ints,
-    steps: int,
-    loss_name: str,
-    *,
-    beside: Floats | float = 0.0,
-) -> float:
-    """Loss that a share of a forecast saves, in its standard errors; 0 where nothing can be said.
-
-    Args:
-        share: of the forecast. The others: as for ``trust``.
-    """
-    of, without = loss(loss_name), np.zeros_like(forecast) + beside
-    over_time = mean_over_time(
-        of(came_true, without, 1.0) - of(came_true, without + share * forecast, 1.0), ticks, steps
-    )
-    if over_time.horizons < LEAST_HORIZONS or not over_time.error > 0:
-        return 0.0
-    return over_time.value / over_time.error
-
-
-def gains(windows: Windows, rows: Rows, path: Floats, recurrent: Floats32, trusted: Evidence) -> Floats:
-    """``(O,)`` how much of the recurrent network's word on returns is added to the linear path's; 1 for volatility.
-
-    The sum is multiplied by ``lambda`` in the end. A network is listened to where it adds to what ``lambda`` leaves of
-    the path; where nothing of that is believed there is no sum to add to.
-
-    Args:
-        rows: ``(N,)`` validation rows.
-        path, recurrent: ``(N, O)`` what the two say there, in the network's targets.
-        trusted: by which ``lambda`` will be fitted.
-    """
-    panel, found = windows.plan.panel, np.ones(len(windows.plan.heads))
-    for column, head in enumerate(windows.plan.heads):
-        if head.kind is not Kind.RETURN:
-            continue
-        mine, came_true, linear = _heard(windows, Evidence(rows=rows, output=path), column)
-        _, _, more = _heard(windows, Evidence(rows=rows, output=recurrent), column)
-        share = max(shares(windows, trusted, column).values(), default=0.0)
-        if not share:
-            found[column] = 0.0
-            continue
-        steps, symbol = panel.steps(head), windows.symbol[mine]
-        size = returns_std(came_true, symbol, len(windows.plan.symbols), FLAT * steps**0.5)[symbol]
-        ticks = windows.open_time_ms[mine] // panel.interval_ms
-        believed = share * linear / size
-        found[column] = (
-            trust(more / size, came_true / size, ticks, steps, head.loss, beside=believed, caution=GAIN_CAUTION) / share
-        )
-    return found
+    return "bias" if head.kind.is_volatility else "lambda"

@@ -1,12 +1,11 @@
-"""Klines to what the network reads: scale-free, causal numbers with a finite memory.
+"""Klines to the network's inputs: scale-free, causal numbers with a finite memory.
 
 A row is a function of the ``WARMUP`` candles up to it, of the symbol and of the leader, and of the symbol's
 ``panel.memory`` last candles, and of nothing else: a live tail and the stored history give the same row. Only the
-first ones must be without a hole; a hole further back shortens the mean that it lies in.
-Whoever changes what a column means, or a panel's memory, raises ``FEATURE_VERSION``.
+``WARMUP`` candles must be without a hole; a hole further back shortens the mean that it lies in.
+A change of a column's meaning or of a panel's memory must raise ``FEATURE_VERSION``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from klines.klines import Floats, Ints, Klines
 from klines.returns import candle_returns, rolling_sum
-from model.heads import Head, Panel, decode
+from model.panels import Panel
 
 FEATURE_VERSION = 2
 SPANS = (5, 15, 60, 240)  # candles
@@ -26,7 +25,7 @@ WARMUP = 241  # candles without a hole that one row reads, itself included: each
 FLAT = 1e-6  # per candle: the least volatility a market is taken to have
 BLOCK = 16_384  # rows worked on at once: their doubles stay in the processor's cache, and no page is new to it
 WEEK_MS = 7 * DAY_MS
-LIMIT = 8.0  # features are clipped here: what lies beyond is news, whatever its size
+LIMIT = 8.0  # features are clipped here: beyond it the size carries no more information
 LEAST_SPREAD = 0.05  # standard deviation below which a feature does not vary; of real markets the least is 0.099
 
 _OWN = (
@@ -57,7 +56,7 @@ _CALENDAR = ("day_sin", "day_cos", "half_day_sin", "half_day_cos", "hour_sin", "
 FEATURES: tuple[str, ...] = (*_OWN, *(f"leader_{name}" for name in _LEADER), *_CALENDAR)
 SIGNED = tuple(
     name for name in FEATURES if any(part in name for part in ("return", "move", "taker", "close_place"))
-)  # those that change their sign, and nothing else, where rises become falls and buyers sellers
+)  # these change their sign, and no other feature changes, in a market with rises and falls exchanged
 
 
 def _limit(name: str) -> float:
@@ -84,12 +83,12 @@ class FeatureTable:
 
 
 def rows_needed(panel: Panel) -> int:
-    """Candles of a symbol that the features of one window read; its last is the newest of them."""
+    """Candles of a symbol that the features of one window read, the window's own included."""
     return panel.rows_needed
 
 
 def unbroken_needed(panel: Panel) -> int:
-    """The newest of them, of the symbol and of the leader, that must be without a hole."""
+    """How many of the newest candles, of the symbol and of the leader, must be without a hole."""
     return WARMUP + panel.lookback - 1
 
 
@@ -101,11 +100,11 @@ def compute(
     Args:
         klines: the symbol's candles of the panel's interval, oldest first; gaps are gaps.
         leader: the leader's candles over the same time; they are matched by ``open_time_ms``.
-        panel: its lookback and memory decide what is usable.
-        led: ``describe`` of the leader, where several symbols share it.
+        panel: its lookback and memory decide which rows are usable.
+        led: ``describe`` of the leader, if several symbols share it.
         newest: how many rows are wanted, counted from the end; None for all.
     Returns:
-        A row per candle, oldest first. With NaN in a flow column (a venue that has none) its feature is neutral, 0.
+        A row per candle, oldest first. NaN in a flow column (a venue without flows) makes a neutral feature, 0.
     """
     first = max(0, len(klines) - (len(klines) if newest is None else newest))
     open_time_ms = klines.open_time_ms[first:]
@@ -145,14 +144,14 @@ def compute(
 
 
 def _described(klines: Klines, first: int, last: int, memory: int) -> "Described":
-    """``describe`` of the rows from ``first`` to before ``last``, which read no others than those before them."""
+    """``describe`` of the rows from ``first`` to before ``last``, from these rows and the memory before them."""
     context = min(first, max(memory, WARMUP) + 1)
     columns, scale = describe(klines.rows(first - context, last), memory)
     return {name: column[context:] for name, column in columns.items()}, scale[context:]
 
 
 def _fill(x_TF: Floats32, columns: list[Floats]) -> None:
-    """Clipped to LIMITS, and 0 where there is no number."""
+    """Write the columns, clipped to LIMITS and with 0 for NaN."""
     table, limits_F1 = np.array(columns), np.array(LIMITS)[:, None]
     np.clip(table, -limits_F1, limits_F1, out=table)
     table[np.isnan(table)] = 0.0
@@ -160,10 +159,10 @@ def _fill(x_TF: Floats32, columns: list[Floats]) -> None:
 
 
 def varying(x_NF: Floats | Floats32) -> Bools:
-    """``(F,)``: True for features that vary over some rows; the others are constant there, or rounding noise.
+    """``(F,)``: True for features that vary over the rows; False for constants and rounding noise.
 
-    Nothing can be learnt of what those do, and a weight that is fitted to noise of 1e-10 makes 1e10 of a feature that
-    begins to move.
+    Nothing can be learnt from a constant, and a weight fitted to noise of 1e-10 would blow a feature up 1e10 times
+    when it begins to move.
     """
     if not len(x_NF):
         return np.zeros(x_NF.shape[1], np.bool_)
@@ -172,16 +171,10 @@ def varying(x_NF: Floats | Floats32) -> Bools:
 
 
 def present_scale(klines: Klines) -> float:
-    """``FeatureTable.scale`` of the last candle, from the ``WARMUP`` candles up to it, which have no hole."""
+    """``FeatureTable.scale`` of the last candle; the last ``WARMUP`` candles must have no hole."""
     squares = candle_returns(klines.tail(WARMUP))[1:] ** 2
     blend = float(np.mean([squares[-15:].mean(), squares[-60:].mean(), squares[-240:].mean()]))
     return float(np.sqrt(blend + FLAT**2))
-
-
-def decoded(output: Floats, scale: Floats, panel: Panel, head: Head) -> Floats:
-    """``decode``; but a volatility is 0 where no candle that its scale reads has moved, for FLAT is no market's."""
-    value = decode(output, scale, panel, head)
-    return np.where(scale > FLAT * (1 + 1e-6), value, 0.0) if head.kind.is_volatility else value
 
 
 def stands_still(klines: Klines, candles: int) -> bool:
@@ -194,7 +187,7 @@ Described = tuple[dict[str, Floats], Floats]
 
 
 def describe(klines: Klines, memory: int) -> Described:
-    """Columns by name, NaN where their candles have a hole or there is no such number; and the scale."""
+    """Columns by name, NaN at holes and at undefined numbers; and the scale."""
     returns = candle_returns(klines)
     spread = np.log(klines.high / klines.low)
     squares, spread_squares = returns**2, spread**2 / (4 * np.log(2))  # Parkinson, J. Business 53(1), 1980
@@ -230,7 +223,7 @@ def describe(klines: Klines, memory: int) -> Described:
 
 
 def _remembered(values: Floats, memory: int) -> Floats:
-    """Mean of those of the last ``memory`` candles whose number is known; NaN where none is."""
+    """Mean over the known numbers of the last ``memory`` candles; NaN if no number is known."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return rolling_sum(np.where(known, values, 0.0), memory) / rolling_sum(known.astype(np.float64), memory)
@@ -255,31 +248,10 @@ def _calendar(open_time_ms: Ints) -> list[Floats]:
 
 @cache
 def _week() -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    """``_calendar`` of each minute of a week from the epoch: a look takes an eighth of the time of a sine."""
+    """``_calendar`` of each minute of a week from the epoch: a look-up takes an eighth of a sine's time."""
     rows = []
     minutes_ms = np.arange(0, WEEK_MS, MINUTE_MS)
     for period_ms in (DAY_MS, DAY_MS // 2, HOUR_MS, WEEK_MS):
         phase = 2 * np.pi * (minutes_ms % period_ms) / period_ms
         rows += [np.sin(phase), np.cos(phase)]
     return np.array(rows)
-
-
-def jumps(network: Callable[[Floats32], Floats32], x_NLF: Floats32) -> Floats32:
-    """How far each feature alone moves each output, put to its limits in the newest candle or in the whole window.
-
-    Args:
-        x_NLF: ``(N, L, F)`` windows in which the features are moved, one after the other.
-    Returns:
-        ``(F, O)``; an output that is not finite is left out, for it is never answered.
-    """
-    said_NO = network(x_NLF)
-    moved_FO = np.zeros((len(FEATURES), said_NO.shape[1]), np.float32)
-    for feature, most in enumerate(LIMITS):
-        jumped_4NLF = np.repeat(x_NLF[None], 4, axis=0)
-        jumped_4NLF[0, :, -1, feature] = jumped_4NLF[1, :, :, feature] = most
-        jumped_4NLF[2, :, -1, feature] = jumped_4NLF[3, :, :, feature] = -most
-        jumped_4NO = network(jumped_4NLF.reshape(-1, *x_NLF.shape[1:])).reshape(4, *said_NO.shape)
-        finite = np.isfinite(jumped_4NO) & np.isfinite(said_NO)
-        moved_4NO = np.abs(np.where(finite, jumped_4NO, 0.0) - np.where(finite, said_NO, 0.0))
-        moved_FO[feature] = moved_4NO.max(axis=(0, 1), initial=0.0)
-    return moved_FO

@@ -1,23 +1,20 @@
-"""From the newest klines to a number: a published BiRNN through onnxruntime, the naive forecast, and the last check.
+"""From the newest klines to the forecasts of every head: a published network, and the naive forecast.
 
-A forecaster has no state that a forecast changes: threads may share it, and one that is being replaced still answers.
+A forecaster has no state that a forecast changes: threads may share it, and a replaced forecaster still answers.
 """
 
-import math
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import onnxruntime
 
-from core.clock import MINUTE_MS, iso
-from core.errors import ConfigError, IncompatibleModel, StaleKlines, UnusableForecast
-from core.topic import Target, Topic
+from core.clock import iso
+from core.errors import ConfigError, IncompatibleModel, StaleKlines
+from core.sources import PERSISTENCE
 from klines.klines import Klines
-from klines.returns import candle_returns, volatility_of
+from klines.returns import candle_returns
 from model.calibration import Calibration
 from model.features import (
     FEATURE_VERSION,
@@ -28,42 +25,30 @@ from model.features import (
     Described,
     Floats32,
     compute,
-    decoded,
     describe,
-    jumps,
     present_scale,
     rows_needed,
     stands_still,
     unbroken_needed,
 )
-from model.heads import LEADER, MINUTE, PANELS, Head, Kind, Panel, head_of, naive, panel_of
-from model.known import NOTHING, Known, whole_return, whole_volatility
+from model.heads import Head
+from model.network import MOST_MOVED, Network, jumps, network_in, session_of
+from model.panels import LEADER, PANELS, Panel, panel_of
 from model.registry.artefact import Artefact, Manifest, read_artefact
-from model.stretch import NONE, Stretch, stretched_price, stretched_return, stretched_volatility
+from model.targets import decode, naive
 
-PERSISTENCE = "persistence"  # the version of the naive forecast
-NETWORK, NAIVE = "network", "naive"  # what an answer's number comes from
-ADDS_NOTHING = "the network adds nothing"
 LEAST_RETURNS = 2  # that a naive volatility is made of
-MOST_SIGMAS = 8.0  # a return beyond this many standard deviations of its horizon is a fault, not a forecast
-MOST_TIMES = 50.0  # so is a volatility that many times above the present one, or below it in a market that moves
-# Weight of a minute's squared return in what is expected of a variance, as measured (docs/decisions/0005).
-MOST_MINUTES = 5.0  # without a new candle; measured up to three, and then it is stale
-# How far one feature that goes to its limit may move an answer: a return, in standard deviations of its horizon; a
-# volatility, in its logarithm, so e^3 is twentyfold. Networks of three months of minutes: 0.3 and 1.9 at most.
-MOST_MOVED = 3.0
-NEWS_WEIGHT, NEWS_HORIZON_MIN, NEWS_FADES = 0.05, 15, 2 / 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadForecast:
-    """What one head says of one symbol; one of ``log_return`` and ``volatility`` is there."""
+    """One head's forecast for one symbol; exactly one of ``log_return`` and ``volatility`` is set."""
 
     symbol: str
     head: Head
     version: str  # PERSISTENCE, or the registry's id
-    asof_ms: int  # close of the window's last kline; whether that is too old is the caller's to say
-    may_be_zero: bool = False  # True if a volatility of 0 is sane: see ``stands_still``; the naive one is what it is
+    asof_ms: int  # close of the window's last kline; the caller decides if that is too old
+    may_be_zero: bool = False  # True if a volatility of 0 is sane: a market that stands still, or a naive forecast
     log_return: float | None = None  # ln(price at the horizon / price now)
     volatility: float | None = None  # per minute
     scale: float  # present volatility of one candle of the head's panel
@@ -72,7 +57,7 @@ class HeadForecast:
     def is_naive(self) -> bool:
         """True if the number is the naive forecast's.
 
-        No network made it, calibration or gate took the edge out, or the market stands still and both say 0.
+        That is: no network made it, calibration or gate took the edge out, or the market stands still and both are 0.
         """
         return self.version == PERSISTENCE or 0.0 in (self.log_return, self.volatility)
 
@@ -85,8 +70,7 @@ class BiRNNForecaster:
     """A published network, ready to run.
 
     Raises:
-        IncompatibleModel: the artefact was made for other features, panels or heads, or its network is not what its
-            manifest says.
+        IncompatibleModel: the artefact was made for other features, panels or heads, or network and manifest differ.
     """
 
     def __init__(self, artefact: Artefact) -> None:
@@ -95,10 +79,10 @@ class BiRNNForecaster:
         self.panel = _panel_of(artefact)
         self.heads = _heads_of(artefact)
         self.calibration = Calibration.from_json(self.manifest.calibration)
-        self._session = _session_of(artefact)
+        self.network = _network_of(artefact)  # outputs, neither decoded nor calibrated
         for windows in (1, 2):
             try:
-                y_NO = self._run(np.zeros((windows, self.panel.lookback, len(FEATURES)), np.float32))
+                y_NO = self.network(np.zeros((windows, self.panel.lookback, len(FEATURES)), np.float32))
             except Exception as error:  # onnxruntime's errors have no common base
                 reason = str(error).partition("\n")[0]
                 raise IncompatibleModel(f"version {self.version}: the network cannot be run: {reason}") from error
@@ -109,13 +93,13 @@ class BiRNNForecaster:
                 )
 
     def jumps(self, x_NLF: Floats32 | None = None) -> Floats32:
-        """``(F, O)``: how far each feature alone can move each head's answers, as MOST_MOVED counts it.
+        """``(F, O)``: how far each feature alone can move each head's answers, in the unit of MOST_MOVED.
 
         Args:
-            x_NLF: ``(N, L, F)`` windows that are looked at beside one of zeros.
+            x_NLF: ``(N, L, F)`` windows to try beside a window of zeros.
         """
         nothing_1LF = np.zeros((1, self.panel.lookback, len(FEATURES)), np.float32)
-        moved_FO = jumps(self._run, nothing_1LF if x_NLF is None else np.concatenate([nothing_1LF, x_NLF]))
+        moved_FO = jumps(self.network, nothing_1LF if x_NLF is None else np.concatenate([nothing_1LF, x_NLF]))
         return moved_FO * np.array([self.calibration.most(head) for head in self.heads], np.float32)
 
     def check_jumps(self, x_NLF: Floats32 | None = None) -> None:
@@ -150,9 +134,9 @@ class BiRNNForecaster:
 
         Args:
             klines: closed klines of the panel's interval by symbol, the leader's among them; at least
-                ``rows_needed(self.panel)`` of each, older ones are not looked at.
+                ``rows_needed(self.panel)`` of each; older candles are not read.
         Returns:
-            forecasts by (symbol, head), and for each symbol that has none the reason.
+            forecasts by (symbol, head), and the reason for each symbol without a forecast.
         """
         windows: dict[str, tuple[Floats32, float, int]] = {}
         reasons: Reasons = {}
@@ -176,11 +160,11 @@ class BiRNNForecaster:
             windows[symbol] = (table.x, float(table.scale[-1]), tail.end_ms)
         if not windows:
             return {}, reasons
-        y_NO = self._run(np.stack([x for x, _, _ in windows.values()])).astype(np.float64)
+        y_NO = self.network(np.stack([x for x, _, _ in windows.values()])).astype(np.float64)
         scale_N = np.array([scale for _, scale, _ in windows.values()])
         results: Forecasts = {}
         for column, head in enumerate(self.heads):
-            number_N = decoded(y_NO[:, column], scale_N, self.panel, head)
+            number_N = decode(y_NO[:, column], scale_N, self.panel, head)
             for row, (symbol, (_, scale, asof_ms)) in enumerate(windows.items()):
                 number = self.calibration.apply(number_N[row : row + 1], symbol, head).item()
                 still = head.kind.is_volatility and stands_still(klines[symbol], self.panel.steps(head))
@@ -198,25 +182,23 @@ class BiRNNForecaster:
             began_ms = int(tail.open_time_ms[-tail.run_length()[-1]])
             holes = [hole for hole in tail.gaps() if hole[1] == began_ms]
             if not holes:
-                return f"{symbol} leapt more than twofold at {iso(began_ms)}: what was before tells nothing of what is"
+                return (
+                    f"{symbol} leapt more than twofold at {iso(began_ms)}: older klines say nothing about the present"
+                )
             return f"klines of {symbol} are missing between {iso(holes[0][0])} and {iso(holes[0][1])}"
         return None
 
-    def _run(self, x_NLF: Floats32) -> Floats32:
-        y_NO: Floats32 = self._session.run(None, {self._session.get_inputs()[0].name: x_NLF})[0]
-        return y_NO
-
 
 class Naive:
-    """The champion of every topic that has no other: no move, or the volatility of the last window."""
+    """The forecast of every topic without a network: no move, or the volatility of the last window."""
 
     @staticmethod
     def forecast(klines: Klines, symbol: str, head: Head) -> HeadForecast:
         """The naive forecast at the last of ``klines``.
 
         Args:
-            klines: closed klines of the head's panel; one for a return, and for a volatility the horizon and one more.
-                Of the horizon's returns half may be missing: one odd candle costs no answer.
+            klines: closed klines of the head's panel: a single kline for a return; the horizon and one more for a
+                volatility, of whose returns half may be missing, so that an odd candle costs no answer.
         Raises:
             StaleKlines: there are fewer; says how many.
         """
@@ -229,7 +211,7 @@ class Naive:
         returns = candle_returns(tail)
         if have >= WARMUP:
             scale = present_scale(tail)
-        else:  # soon after a hole the sanity band is drawn around what there is
+        else:  # soon after a hole: the sanity band is drawn around the known returns
             known = returns[np.isfinite(returns)]
             scale = float(np.sqrt(np.mean(known**2) + FLAT**2)) if len(known) else FLAT
         if have >= needed:
@@ -240,140 +222,28 @@ class Naive:
             if len(window) < max(LEAST_RETURNS, (needed - 1) / 2):
                 have_of = f"{symbol} has {len(window)} of the last {needed - 1} returns"
                 raise StaleKlines(f"{have_of}, the naive {head.key} needs half of them")
-            number = volatility_of(window, panel.interval_ms, about_mean=head.kind.about_mean)
+            number = head.kind.measure.of_returns(window, panel.interval_ms)
         return _forecast(symbol, head, PERSISTENCE, tail.end_ms, number, scale, may_be_zero=True)
-
-
-def carried(forecast: HeadForecast, close: float, anchor: float, age_ms: int) -> HeadForecast:
-    """A forecast as of now, made at the last candle's close and asked for a little later.
-
-    The window that is asked about begins with the question, so it has moved on with it. Of a return nothing is taken
-    off: a price is built on the anchor, so what has come true since is in it, and what is said of the return to come
-    holds as well a minute later as when it was said. A volatility learns from how far the price has come since: with
-    ``m = ln(anchor / close)`` over ``d`` minutes, ``v**2`` becomes ``v**2 + w * (m**2 - v**2 * d)``, where the weight
-    ``w`` falls with the horizon. Only the minute panel's: what one return of up to an hour says of eight was not
-    measured. The naive forecast stays what it is.
-
-    Args:
-        close: where the window that was read ended, in quote currency.
-        anchor: the newest price, likewise.
-        age_ms: from that close to the moment of the anchor; below 0 is 0.
-    Source: J.P. Morgan/Reuters, RiskMetrics, 4th ed., section 5.2, for the update; docs/decisions/0005 for the weights.
-    """
-    now = forecast.volatility
-    if now is None or forecast.version == PERSISTENCE or panel_of(forecast.head.horizon_min) is not MINUTE:
-        return forecast
-    weight = NEWS_WEIGHT * min(1.0, NEWS_HORIZON_MIN / forecast.head.horizon_min) ** NEWS_FADES
-    moved, minutes = math.log(anchor / close), max(0, age_ms) / MINUTE_MS
-    variance = now**2 + weight * (moved**2 - now**2 * min(minutes, MOST_MINUTES))
-    return replace(forecast, volatility=math.sqrt(variance))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """The market's volatility at a question's base, from which a stretch is measured; NaN where it is not known."""
-
-    volatility: float = math.nan  # per minute, of the window of the horizon's length that ends at the base
-    dev: float = math.nan  # ln(volatility) less its mean over the last day's epochs
-
-
-UNKNOWN_START = Start()
-
-
-def value(
-    topic: Topic,
-    forecast: HeadForecast,
-    anchor: float,
-    known: Known = NOTHING,
-    stretch: Stretch = NONE,
-    *,
-    base_price: float = math.nan,
-    start: Start = UNKNOWN_START,
-) -> float:
-    """The answer to ``topic`` in its own unit, if it can be meant.
-
-    Args:
-        forecast: of the topic's symbol and head, for a whole horizon from now on.
-        anchor: the newest trade price of the symbol, in quote currency; only a price is built on it.
-        known: the beginning of the question's interval; the forecast completes it.
-        stretch: what the answer's distance from no change is multiplied by.
-        base_price, start: no change is this price or volatility; what is NaN leaves the answer as it is.
-    Raises:
-        UnusableForecast: the forecast is not finite, or out of the band around the present state, or what comes of it
-            is; names topic, value and band. What is known is beyond doubt, however large.
-    """
-    number = _checked(topic, forecast, anchor)
-    if topic.target is Target.VOLATILITY:
-        volatility = (
-            number if known is NOTHING else whole_volatility(known, number, topic.horizon_min, forecast.head.kind)
-        )
-        if stretch is not NONE and volatility > 0 and start.volatility > 0 and math.isfinite(start.dev):
-            volatility = stretched_volatility(math.log(volatility), start.volatility, start.dev, stretch)
-        return _finite(topic, float(volatility) * topic.unit)
-    if topic.target is Target.LOG_RETURN:
-        move = number if known is NOTHING else whole_return(known, number, topic.horizon_min)
-        return _finite(topic, float(stretched_return(move, stretch)))
-    try:
-        price = anchor * math.exp(number * known.share_left(topic.horizon_min))
-        if stretch is not NONE and base_price > 0:
-            price = stretched_price(price, base_price, stretch)
-    except OverflowError:
-        price = math.inf
-    if not (math.isfinite(price) and price > 0):
-        raise UnusableForecast(f"topic {topic.key}: price {price} from anchor {anchor} and log-return {number}")
-    return price
-
-
-def _finite(topic: Topic, number: float) -> float:
-    if not math.isfinite(number):
-        raise UnusableForecast(f"topic {topic.key}: the answer would be {number}")
-    return number
-
-
-def _checked(topic: Topic, forecast: HeadForecast, anchor: float) -> float:
-    """What the forecast says in its head's unit, if that lies within the band."""
-    if (forecast.symbol, forecast.head) != (topic.symbol, head_of(topic)):
-        raise UnusableForecast(
-            f"topic {topic.key} asks for {head_of(topic).key} of {topic.symbol}, "
-            f"was handed {forecast.head.key} of {forecast.symbol}"
-        )
-    if not (math.isfinite(anchor) and anchor > 0):
-        raise UnusableForecast(f"topic {topic.key}: the anchor price must be finite and above 0, was {anchor}")
-    panel = panel_of(topic.horizon_min)
-    if topic.target is Target.VOLATILITY:
-        number, present = forecast.volatility, forecast.scale * panel.per_minute
-        low = 0.0 if forecast.may_be_zero else max(present / MOST_TIMES, sys.float_info.min)
-        high = present * MOST_TIMES
-    else:
-        number = forecast.log_return
-        high = MOST_SIGMAS * forecast.scale * panel.steps(forecast.head) ** 0.5
-        low = -high
-    if number is None or not (math.isfinite(number) and low <= number <= high):
-        raise UnusableForecast(
-            f"topic {topic.key}: {forecast.head.key} of {forecast.version} is {number}, "
-            f"sane is {low:.3g} to {high:.3g} (scale {forecast.scale:.3g})"
-        )
-    return number
 
 
 def _forecast(
     symbol: str, head: Head, version: str, asof_ms: int, number: float, scale: float, may_be_zero: bool
 ) -> HeadForecast:
-    number += 0.0  # of no skill and a fall comes -0.0, which reads badly in an answer
+    number += 0.0  # turns -0.0, the product of no skill and a fall, into 0.0
     return HeadForecast(
         symbol=symbol,
         head=head,
         version=version,
         asof_ms=asof_ms,
         may_be_zero=may_be_zero,
-        log_return=number if head.kind is Kind.RETURN else None,
+        log_return=None if head.kind.is_volatility else number,
         volatility=number if head.kind.is_volatility else None,
         scale=scale,
     )
 
 
 def _panel_of(artefact: Artefact) -> Panel:
-    """The panel with the manifest's lookback, where the code agrees on all that gives an input its meaning."""
+    """The panel with the manifest's lookback, if code and manifest agree on the meaning of the inputs."""
     manifest, panel = artefact.manifest, PANELS.get(artefact.manifest.panel)
     if panel is None:
         raise IncompatibleModel(
@@ -400,12 +270,9 @@ def _heads_of(artefact: Artefact) -> tuple[Head, ...]:
         raise IncompatibleModel(f"version {artefact.version}: {error}") from error
 
 
-def _session_of(artefact: Artefact) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # a batch is a few windows: threads only wait
-    options.log_severity_level = 4  # what it has to say comes back as an exception
+def _network_of(artefact: Artefact) -> Network:
     try:
-        session = onnxruntime.InferenceSession(artefact.onnx, options, providers=["CPUExecutionProvider"])
+        session = session_of(artefact.onnx)
     except Exception as error:  # onnxruntime's errors have no common base
         reason = str(error).partition("\n")[0]
         raise IncompatibleModel(f"version {artefact.version}: onnxruntime refuses the network: {reason}") from error
@@ -418,4 +285,4 @@ def _session_of(artefact: Artefact) -> onnxruntime.InferenceSession:
             f"version {artefact.version}: the network's input and output are {ways}; must be two of tensor(float), "
             f"(N, {wanted[0]}, {wanted[1]}) and (N, {wanted[2]})"
         )
-    return session
+    return network_in(session)

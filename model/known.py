@@ -1,10 +1,10 @@
-"""What is known of a question's interval when the question is answered, and how a forecast of the rest completes it.
+"""The known beginning of a question's interval, and how a forecast of the rest completes it.
 
-The interval begins at the base: the nonce block's time cut down to the minute. An answer that is given later knows how
-the interval began, and only the rest of it has to be forecast. The minutes of an interval are counted from its base;
-the minute that is running is known up to the newest price.
+The interval begins at the base: the nonce block's time cut down to the minute. A later answer knows how the interval
+began, so only the rest has to be forecast. Minutes are counted from the base; the running minute is known up to the
+newest price.
 
-Every number may be one of a single question, or an array with a row for each of many.
+Every number may belong to a single question, or be an array with a row for each question.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,15 @@ from typing import Any
 
 from core.clock import MINUTE_MS
 from klines.klines import Floats, Ints
-from model.heads import Kind
 
 Number = float | Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Known:
-    """The beginning of an interval; of ``NOTHING`` not even a second is known.
+    """The known beginning of an interval; ``NOTHING`` is an interval that has not begun.
 
-    All moves are log-returns between raw prices of one venue: an offset between two venues' prices would be taken for
-    a move.
+    All moves are log-returns between raw prices of a single venue: an offset between two venues would look like a move.
     """
 
     elapsed_ms: int | Ints = 0  # from the base to the moment of the newest price that is used
@@ -37,7 +35,7 @@ class Known:
         return self.total + self.running
 
     def share_left(self, horizon_min: int) -> Number:
-        """The part of the interval that is not known, from 1 at its base to 0 at its end."""
+        """The unknown part of the interval, from 1 at the base to 0 at the end."""
         share: Number = _not_below_0(1.0 - self.elapsed_ms / (horizon_min * MINUTE_MS))
         return share
 
@@ -46,32 +44,32 @@ NOTHING = Known()
 
 
 def _not_below_0(value: Any) -> Any:
-    """``max(value, 0)`` of one number or many; numpy's own takes a microsecond for one, and a question waits for it."""
+    """``max(value, 0)`` of a number or an array; numpy's own takes a microsecond while a question waits."""
     return (abs(value) + value) / 2
 
 
 def whole_return(known: Known, forecast: Number, horizon_min: int) -> Number:
-    """The interval's log-return: the known move, and of the forecast of a whole horizon what falls to the rest."""
+    """The interval's log-return: the known move, and the rest's share of the forecast of a whole horizon."""
     return known.moved + forecast * known.share_left(horizon_min)
 
 
-def whole_volatility(known: Known, forecast: Number, horizon_min: int, kind: Kind) -> Number:
+def whole_volatility(known: Known, forecast: Number, horizon_min: int, *, about_mean: bool) -> Number:
     """The interval's volatility per minute: the known minutes as they were, the rest as forecast.
 
-    The known squares and the expected ones are put together as the definition does: the mean is taken off once, over
-    all of the interval. Where nothing is known the result is the forecast itself.
+    Known and expected squares are added up and the mean is taken off once, over the whole interval, as the definition
+    has it. If nothing is known the result is the forecast itself.
 
     Args:
-        forecast: volatility per minute, taken as that of each minute that is not known.
-        kind: VOLATILITY about the mean with ``n - 1``, or RMS about zero.
+        forecast: volatility per minute, taken as that of each unknown minute.
+        about_mean: the standard deviation, with ``n - 1``; False for the root mean square.
     """
-    # A price of before the last close tells nothing of the minute that is running.
+    # A price older than the last close tells nothing about the running minute.
     running_min = _not_below_0(known.elapsed_ms / MINUTE_MS - known.minutes)
     rest = _not_below_0(horizon_min - known.minutes - running_min) * forecast**2
     squares = known.squares + known.running**2 + rest
-    if kind is Kind.RMS:
+    if not about_mean:
         volatility: Number = (squares / horizon_min) ** 0.5
         return volatility
-    about_mean = squares - (known.moved**2 + rest) / horizon_min
-    volatility = (_not_below_0(about_mean) / (horizon_min - 1)) ** 0.5
+    squares = squares - (known.moved**2 + rest) / horizon_min
+    volatility = (_not_below_0(squares) / (horizon_min - 1)) ** 0.5
     return volatility

@@ -1,8 +1,8 @@
-"""The stretch of a topic: how much wider than the least expected loss asks for its answers are spread.
+"""The stretch of a topic: its answers are spread wider than the least expected loss asks for.
 
-The forecast that loses least is drawn towards no change by as much as it is worth, and admission asks for answers that
-spread at least 0.316 times as widely as the truths. So the answer's distance from no change is multiplied by a factor
-of the topic's own, whatever serves it. Every number may be one of a single answer, or an array with a row for each.
+The forecast that loses least lies close to no change, and admission asks for answers that spread at least 0.316 times
+as widely as the truths. So the answer's distance from no change is multiplied by a factor that belongs to the topic,
+not to the network. Every number may belong to a single answer, or be an array with a row for each answer.
 """
 
 import math
@@ -16,11 +16,11 @@ from core.settings import Objective
 from core.topic import Topic
 from model.known import Number
 
-BEFORE_DATA = 0.33  # spread over the truths' that a stretch aims at before there is anything to measure
+BEFORE_DATA = 0.33  # spread over the truths' spread that a stretch aims at before anything is measured
 
 
 def objective_of(topic: Topic, setting: Objective) -> Objective:
-    """What a topic's answers are made for; ``auto`` on a mainnet stays ``auto``: the loss, with a spread that saves.
+    """A topic's objective; ``auto`` on a mainnet stays ``auto``: least loss, stretched where that still saves loss.
 
     >>> from core.topic import Target
     >>> eth = Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=9, network="testnet-1")
@@ -37,12 +37,12 @@ def objective_of(topic: Topic, setting: Objective) -> Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """How a topic's answers are stretched; ``NONE`` leaves them as they are."""
+    """How a topic's answers are stretched; ``NONE`` leaves answers as they are."""
 
     factor: float = 1.0  # 1 or more
-    shift: float = 0.0  # of volatility alone: the logarithm of a forecast and this are its expected logarithm
-    middle: float = 0.0  # of volatility alone: what is stretched about, the trailing mean of x of stretched_volatility
-    intercept: float = 0.0  # of volatility alone: the trailing fit, intercept + slope * dev
+    shift: float = 0.0  # volatility only: added to ln(forecast) it gives the expected logarithm
+    middle: float = 0.0  # volatility only: mean distance of the forecasts from the trailing fit, stretched about
+    intercept: float = 0.0  # volatility only: the trailing fit, intercept + slope * dev
     slope: float = 0.0
 
     def to_json(self) -> dict[str, float]:
@@ -54,7 +54,7 @@ class Stretch:
         """The inverse of ``to_json``.
 
         Raises:
-            IncompatibleModel: it is something else, a number is not finite, or the factor is below 1.
+            IncompatibleModel: the value has another form, a number is not finite, or the factor is below 1.
         """
         try:
             stretch = cls(**{str(name): float(number) for name, number in value.items()})
@@ -69,10 +69,10 @@ NONE = Stretch()
 
 
 def before_data(horizon_min: int, known_min: float) -> Stretch:
-    """The stretch of a return or price topic of which nothing was replayed yet.
+    """The stretch of a return or price topic before its first replay.
 
     Args:
-        known_min: minutes of the interval that are known when it is answered; 0: nothing to stretch.
+        known_min: minutes of the interval that are known when the topic is answered; 0: nothing to stretch.
 
     >>> round(before_data(15, 1).factor, 3), before_data(15, 0).factor
     (1.278, 1.0)
@@ -81,25 +81,25 @@ def before_data(horizon_min: int, known_min: float) -> Stretch:
 
 
 def stretched_return(move: Number, stretch: Stretch) -> Number:
-    """A log-return as it is answered: ``factor * move``."""
+    """The answered log-return: ``factor * move``."""
     return stretch.factor * move
 
 
 def stretched_price(price: float, base_price: float, stretch: Stretch) -> float:
-    """A price as it is answered: its log-distance from the base price is stretched."""
+    """The answered price: the log-distance from the base price is stretched."""
     if stretch.factor == 1:
         return price  # to the last bit
     return base_price * math.exp(stretch.factor * math.log(price / base_price))
 
 
 def stretched_volatility(forecast_log: Number, base_volatility: Number, dev: Number, stretch: Stretch) -> Number:
-    """A volatility as it is answered: stretched about the middle of what the forecasts say beyond the trailing fit.
+    """The answered volatility: stretched about the trailing fit and the forecasts' mean distance from it.
 
     Args:
-        forecast_log: ln of the forecast of the interval's volatility, known part included. The expectation of the
-            logarithm lies lower than the logarithm of what is expected; ``stretch.shift`` is the difference.
+        forecast_log: ln of the forecast of the interval's volatility, known part included. The expected logarithm lies
+            lower than the logarithm of the expectation; ``stretch.shift`` is the difference.
         base_volatility: of the window of the horizon's length that ends at the base, in the unit of the forecast.
-        dev: ln(base volatility) less its mean over the last day's epochs, this one included.
+        dev: ln(base volatility) less its mean over the last day's epochs, the present epoch included.
     """
     centre = np.log(base_volatility) + stretch.intercept + stretch.slope * dev + stretch.middle
     answer: Number = np.exp(centre + stretch.factor * (forecast_log + stretch.shift - centre))

@@ -10,21 +10,22 @@ from core.clock import iso
 from core.errors import TrainingFailed
 from klines.klines import Floats, Ints, Klines
 from model.features import Bools, Floats32, compute, describe
-from model.heads import LEADER, PanelPlan, encode, naive, truth
+from model.panels import LEADER, PanelPlan
+from model.targets import encode, naive, truth
 
 Rows = npt.NDArray[np.intp]
 
-TRAIN_SHARE, VALIDATE_SHARE = 0.78, 0.10  # of the usable time; the newest rest is judged on
+TRAIN_SHARE, VALIDATE_SHARE = 0.78, 0.10  # of the usable time; the newest rest is for judging
 SPREAD_ROWS = 8
 LEAST_ROWS = 16  # in each part of a split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Three stretches of time, half open, of the opening of a window's last candle; each earlier than the next.
+    """Three half-open stretches of time, in order; a window belongs where its last candle opens.
 
-    Between two of them lies at least the longest horizon, so no label of one part reads into the next.
-    A window may read candles of the part before its own, as it will in service.
+    Between two parts lies at least the longest horizon, so no label of a part reads into the next part.
+    A window may read candles of an earlier part, as it will in service.
     """
 
     train_start_ms: int
@@ -39,13 +40,13 @@ class Split:
 class Windows:
     """All windows of a panel's symbols. R rows, one per candle, symbol after symbol; F features; O heads.
 
-    The window of a row is ``x[row - lookback + 1 : row + 1]`` with the panel's lookback; only where ``usable`` does
-    it lie within one symbol and free of holes.
+    The window of a row is ``x[row - lookback + 1 : row + 1]`` with the panel's lookback. If the row is ``usable``, the
+    window lies within one symbol and has no hole.
     """
 
     plan: PanelPlan
     x: Floats32  # (R, F)
-    target: Floats32  # (R, O) what the network learns; NaN where the future has a hole or is not here yet
+    target: Floats32  # (R, O) labels of the network; NaN where the future has a hole or is not here yet
     truth: Floats  # (R, O) in the head's unit, NaN likewise
     naive: Floats  # (R, O) in the head's unit
     scale: Floats  # (R,) volatility of one candle
@@ -59,7 +60,7 @@ class Windows:
 
         Args:
             stride: takes every ``stride``-th candle of the clock, the same for all symbols.
-            phase: which of them.
+            phase: 0 to ``stride - 1``: which candles of the clock are taken.
         """
         tick = self.open_time_ms // self.plan.panel.interval_ms
         return np.flatnonzero(
@@ -76,14 +77,14 @@ class Windows:
         return windows
 
     def reading(self, lookback: int) -> "Windows":
-        """The same rows, each with a window of another length; usable are those that are so with either length.
+        """The same rows with windows of another length; a row stays usable if it is usable with both lengths.
 
         Raises:
             ConfigError: no panel may have this lookback.
         """
         plan, usable = self.plan.reading(lookback), self.usable
         if (longer := lookback - self.plan.panel.lookback) > 0:
-            # A row is usable for a longer window where the rows before it were: no hole lies between them, and the
+            # A row is usable for a longer window if the rows before it are usable: no hole lies between them. The
             # first rows of a symbol never are.
             row = np.arange(len(usable))
             usable = row - np.maximum.accumulate(np.where(usable, -1, row)) > longer
@@ -95,7 +96,7 @@ def build(plan: PanelPlan, klines: Mapping[str, Klines]) -> Windows:
 
     Args:
         plan: symbols, heads and panel.
-        klines: the panel's candles by symbol; a symbol without any has no rows.
+        klines: the panel's candles by symbol; a symbol without candles has no rows.
     """
     panel = plan.panel
     leader = klines[LEADER]
@@ -128,8 +129,8 @@ def _by_head(columns: list[Floats]) -> Floats:
 def purged_split(windows: Windows) -> Split:
     """Train, validate and judge in time order, cut at the same moments for every symbol.
 
-    The usable time is shared out by TRAIN_SHARE and VALIDATE_SHARE after two gaps of the longest horizon are
-    taken off it; what is left at the new end is for judging.
+    Two gaps of the longest horizon are taken off the usable time; TRAIN_SHARE and VALIDATE_SHARE divide the rest, and
+    the newest remainder is for judging.
 
     Raises:
         TrainingFailed: a part has fewer than LEAST_ROWS windows, with all counts.
@@ -168,5 +169,5 @@ def purged_split(windows: Windows) -> Split:
 
 
 def spread(rows: Rows) -> Rows:
-    """About SPREAD_ROWS of some rows, evenly spread."""
+    """About SPREAD_ROWS of the rows, evenly spread."""
     return rows[:: max(1, len(rows) // SPREAD_ROWS)]

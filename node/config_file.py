@@ -14,12 +14,12 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from core.errors import ConfigError
+from core.losses import LOSS_NAMES, LOSSES, loss_named
 from core.settings import AUTO_WAIT, BaseRule, Objective, wait_s
 from core.topic import (
     CLASSIFICATION,
     DOLLARS,
     LONGEST_MINUTE_HORIZON_MIN,
-    LOSS_NAMES,
     CatalogueTopic,
     Target,
     Topic,
@@ -47,7 +47,6 @@ from node.rules import (
     told_version,
 )
 
-SIGNED_LOSSES = frozenset({"ztae", "zptae", "czar"})  # in units of the standard deviation of past returns
 T = TypeVar("T")
 
 
@@ -372,8 +371,9 @@ def _loss(node: _Node, known: CatalogueTopic | None, target: Target | None) -> s
     loss = LOSS_NAMES[node.value or (known.loss if known else "mse")]
     if known and loss != LOSS_NAMES[known.loss]:
         _contradiction(node, known, known.loss)
-    if target is Target.VOLATILITY and loss in SIGNED_LOSSES:
-        node.wrong("it scores returns and is not defined for volatility; give one of mse, mae, huber, logcosh")
+    if target is Target.VOLATILITY and loss_named(loss).of_returns:
+        others = ", ".join(loss.name for loss in LOSSES if not loss.of_returns)
+        node.wrong(f"it scores returns and is not defined for volatility; give one of {others}")
     return loss
 
 

@@ -11,7 +11,7 @@ from klines.klines import COLUMNS, Klines
 from klines.spans import interval_name
 from market.store.kline_store import KlineStore
 from market.store.recording import load_recording
-from model.heads import PanelPlan
+from model.panels import PanelPlan
 from research.words import simulated_words
 
 _END_OF_TIME_MS = 2**62

@@ -9,8 +9,9 @@ import numpy.typing as npt
 from core.clock import HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats
-from model.evaluation import TopicForecasts
-from model.gate import LEAST_HORIZONS, judge_topics
+from model.judging.comparison import LEAST_HORIZONS
+from model.judging.evaluation import TopicForecasts
+from model.judging.gate import judge_topics
 
 SYMBOLS = 3
 TOGETHER = 0.7  # correlation between two symbols' returns

@@ -23,16 +23,16 @@ from updater.service import open_updater
 from updater.state import StateFile
 
 HEARTBEAT_S = 20.0
-PATIENCE_S = 2.5  # for the job at hand, once told to end: a request in flight may take longer and is left behind
+PATIENCE_S = 2.5  # for the job at hand after a signal: a request in flight may take longer and is abandoned
 WRONG_CONFIG = 2  # exit status
 SLICE_S = 0.5
-START_ANEW = 1  # exit status: whoever supervises starts it again
+START_ANEW = 1  # exit status: the supervisor starts the updater again
 
 log = structlog.get_logger()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until told to end; 2 with one line on stderr when the configuration is wrong, 1 when to be started anew."""
+    """Run until a signal comes; exit status 2, with a line on stderr, if the configuration is wrong."""
     parser = argparse.ArgumentParser(prog="python -m updater", description="keeps klines fresh, trains and publishes")
     parser.add_argument(
         "--config-json",
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="JSON of training settings that differ from the defaults, in the place of DATA_DIR/training.json",
     )
     options = parser.parse_args(arguments)
-    # A handler may run in the middle of anything; putting into a SimpleQueue is the thing it may safely do.
+    # A handler may run in the middle of anything; putting into a SimpleQueue is safe even then.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.put(received))
@@ -62,7 +62,9 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
         simulated=settings.market is Market.SIMULATED,
         form=settings.log_format,
     )
-    topics = topics_from_config(*settings.config_files, node_version=settings.node_version)  # inference says warnings
+    topics = topics_from_config(
+        *settings.config_files, node_version=settings.node_version
+    )  # inference logs the warnings
     trigger = cron_trigger(settings.retrain_cron)
     stop = threading.Event()
     with open_updater(settings, topics, training_file, stop) as updater:
@@ -75,8 +77,8 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
         updater.state.end()
         log.info("ended", abandoned_a_request=not ended)
         if not ended:
-            # Some request still waits for the venue. All files are written by rename, so nothing can be torn; but the
-            # interpreter would wait for that thread.
+            # A request still waits for the venue. All files are written by rename, so nothing can be torn; but the
+            # interpreter would wait for the request's thread.
             show_cursor_again()
             os._exit(status)
     return status
@@ -85,8 +87,8 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
 def watch(schedule: Schedule, state: StateFile, signals: "queue.SimpleQueue[int]", clock: Clock) -> int:
     """Beat while the schedule can be relied on and no signal comes.
 
-    When it cannot (a clock set back, a job that hangs), the process ends and is started anew: dates are also in the
-    retries and in the state, a thread that hangs cannot be ended, and of all ways out a start is the one best tried.
+    After a clock set back or a job that hangs the process ends and is started anew: retries and state hold dates too, a
+    thread that hangs cannot be ended, and a start is the best tested way out.
 
     Returns:
         the exit status.
@@ -97,7 +99,7 @@ def watch(schedule: Schedule, state: StateFile, signals: "queue.SimpleQueue[int]
         beaten_s = time.monotonic()
         while time.monotonic() < beaten_s + HEARTBEAT_S:
             with contextlib.suppress(queue.Empty):
-                # In slices: a signal that comes just before a wait begins does not end that wait.
+                # In slices, because a signal just before a wait begins does not end that wait.
                 log.info("ending", signal=signal.Signals(signals.get(timeout=SLICE_S)).name)
                 return 0
     log.error("ending_to_be_started_anew", reason=reason)

@@ -1,7 +1,7 @@
-"""DATA_DIR/admission.json: what the champions would have answered on each topic's own epochs, and whether that gets in.
+"""DATA_DIR/admission.json: the champions' answers on each topic's own epochs, and whether they would be admitted.
 
-A network is asked about candles alone that came after all that it was trained, stopped and calibrated on. What served
-before is not known any more, and there the naive forecast answers that knows what is known: nothing is in-sample.
+A network answers only candles after all that it was trained, stopped and calibrated on. Which network served earlier is
+not known any more; there the naive forecast with the known minutes answers: nothing is in-sample.
 """
 
 import os
@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import structlog
 
-from admission.readiness import Readiness, read_admission, readiness, write_admission
+from admission.assessment import readiness
+from admission.readiness import Readiness, read_admission, write_admission
 from admission.replay import BLOCK_MS, held
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock
 from core.errors import IncompatibleModel, UnusableForecast
@@ -19,18 +20,19 @@ from core.settings import AUTO_WAIT, LONGEST_WAIT_S, BaseRule, Settings, wait_s
 from core.topic import Topic
 from klines.klines import Floats, Ints, Klines
 from market.store.kline_store import KlineStore
-from model.calibration import Calibration
-from model.evaluation import forecasts, onnx_network, outputs
-from model.heads import Head, PanelPlan
-from model.registry.versions import Champion, Registry, check
+from model.forecaster import BiRNNForecaster
+from model.judging.evaluation import forecasts, outputs
+from model.panels import PanelPlan
+from model.registry.champions import Champion, check
+from model.registry.versions import Registry
 from model.stretch import objective_of
 from model.windows import build
 from node.dry_run_heights import window_blocks
 from updater.answered import Answered, answered_of
 
 REPLAYED_DAYS = 90
-ASKED_DAYS = 14  # of the newest candles, at most, a network is asked about: two minutes on one core for ten symbols
-LANDING_S = 15.0  # from an answer to its place in a block
+ASKED_DAYS = 14  # most days of candles that a network answers: two minutes on a core for ten symbols
+LANDING_S = 15.0  # from an answer to a block that holds it
 
 log = structlog.get_logger()
 
@@ -43,11 +45,11 @@ def refresh_admission(
     clock: Clock,
     go_on: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make the entries of some panels' topics anew; those of other panels stay.
+    """Make the entries of some panels' topics anew; entries of other panels stay.
 
     Args:
         plans: of the panels, by name.
-        go_on: is called now and then, and raises where the work is to end.
+        go_on: is called now and then, and raises if the work is to end.
     Raises:
         OSError: the file cannot be written.
     """
@@ -74,11 +76,11 @@ def refresh_admission(
 def guaranteed_s(topic: Topic, settings: Settings, *, dry_run: bool) -> float:
     """Seconds of the interval that are surely known when a topic is answered, by its Wait or ANSWER_WAIT.
 
-    For topics whose ledger does not yet tell how late they are answered (``updater.answered``).
-    The window of ``auto`` is taken to be as long as the dry-run node's: an epoch, five minutes at most.
+    For topics with too few answers in the ledger to measure it (``updater.answered``). The window of ``auto`` is taken
+    to be as long as the dry-run node's: an epoch, five minutes at most.
 
     Args:
-        dry_run: True under ``birnn run``, whose node's heights tell the base without a chain.
+        dry_run: True under ``birnn run``, whose node's heights give the base without a chain.
     """
     wait = topic.wait or settings.answer_wait
     if (topic.base or settings.base_rule) == BaseRule.ASKED:
@@ -90,7 +92,7 @@ def guaranteed_s(topic: Topic, settings: Settings, *, dry_run: bool) -> float:
     return max(0.0, min(window_blocks(topic) * BLOCK_MS / SECOND_MS - LANDING_S, LONGEST_WAIT_S))
 
 
-Rest = tuple[Floats, Ints]  # (N,) forecasts in the head's unit, (N,) when the candle closed that each was made after
+Rest = tuple[Floats, Ints]  # (N,) forecasts in the head's unit, (N,) close times of the candles they were made after
 
 
 def _entry(
@@ -111,7 +113,7 @@ def _entry(
 def _rest(
     plan: PanelPlan, store: KlineStore, registry: Registry, now_ms: int, go_on: Callable[[], None]
 ) -> dict[str, Rest]:
-    """What each topic's champion said of the candles that it had not seen, by ``Topic.key``."""
+    """Each topic's champion's forecasts at candles that it had not seen, by ``Topic.key``."""
     try:
         champions = registry.champions()
     except IncompatibleModel as error:
@@ -126,7 +128,7 @@ def _rest(
     for (version, digest), topics in by_version.items():
         go_on()
         try:
-            found |= _said(replace(plan, topics=tuple(topics)), store, registry, version, digest, now_ms)
+            found |= _unseen_forecasts(replace(plan, topics=tuple(topics)), store, registry, version, digest, now_ms)
         except (IncompatibleModel, UnusableForecast) as error:
             log.warning("network_unusable", version=version, reason=str(error))
     return found
@@ -140,23 +142,21 @@ def _serves(topic: Topic, champion: Champion) -> bool:
     return True
 
 
-def _said(
+def _unseen_forecasts(
     plan: PanelPlan, store: KlineStore, registry: Registry, version: str, digest: str, now_ms: int
 ) -> dict[str, Rest]:
-    artefact = registry.open(version, digest)
-    manifest = artefact.manifest
+    forecaster = BiRNNForecaster(registry.open(version, digest))
+    manifest, interval_ms = forecaster.manifest, plan.panel.interval_ms
     own = plan.reading(manifest.lookback)
     unseen_ms = max(manifest.split.judge_start_ms, now_ms - ASKED_DAYS * DAY_MS)
-    interval_ms = own.panel.interval_ms
     start_ms = unseen_ms - 2 * own.panel.rows_needed * interval_ms
     klines = {symbol: store.read(symbol, interval_ms, start_ms, now_ms).closed(now_ms) for symbol in own.symbols}
     windows = build(own, klines)
     rows = windows.rows(unseen_ms, now_ms)
     if not len(rows):
         return {}
-    output = outputs(onnx_network(artefact.onnx), windows, rows)
-    heads = tuple(Head.parse(key) for key in manifest.heads)
+    output = outputs(forecaster.network, windows, rows)
     return {
-        one.topic.key: (one.forecast, one.open_time_ms + interval_ms)
-        for one in forecasts(windows, rows, output, heads, Calibration.from_json(manifest.calibration))
+        of_topic.topic.key: (of_topic.forecast, of_topic.open_time_ms + interval_ms)
+        for of_topic in forecasts(windows, rows, output, forecaster.heads, forecaster.calibration)
     }

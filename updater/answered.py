@@ -1,6 +1,6 @@
-"""What the ledger tells about the newest questions: the time between blocks, and how late each topic was answered.
+"""Measured from the ledger's newest answers: the time between blocks, and how late each topic was answered.
 
-inference writes the ledger; it is read only here, and where it cannot be read nothing is measured.
+inference writes the ledger; here it is only read. If it cannot be read nothing is measured.
 """
 
 import sqlite3
@@ -19,10 +19,10 @@ from core.topic import Topic
 NEWEST_DAYS = 7
 MOST_ROWS = 2016  # of a topic: seven days of five minutes
 FEWEST_PAIRS = 20  # of blocks, an hour or more apart
-BLOCK_MS_RANGE = (500.0, 60_000.0)  # outside it the heights are of two chains, or the times are wrong
+BLOCK_MS_RANGE = (500.0, 60_000.0)  # outside it the heights belong to two chains, or the times are wrong
 ANSWERS, ALL_BUT = 50, 2  # of the newest answers 96 % were at least as late as the third earliest
 
-CHAIN, DRY_RUN = "chain", "dry_run"  # of base_source: where a nonce block's time is sure
+CHAIN, DRY_RUN = "chain", "dry_run"  # the values of base_source with a sure time of the nonce block
 
 NEWEST = sa.text(
     "SELECT height, answered_ms, base_ms, base_source, block_ms FROM answers "
@@ -44,15 +44,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What was measured for one topic; None and 0: not measured."""
+    """The measurements of a topic; None and 0: not measured."""
 
     block_ms: float | None = None  # between two blocks of its network
     nonce_ms: int = 0  # time of the topic's newest nonce block
-    known_s: float | None = None  # from base to answer, of nearly all of the newest answers at least
+    known_s: float | None = None  # from base to answer: nearly all of the newest answers came no earlier
 
 
 def answered_of(ledger_url: str, topics: Iterable[Topic], now_ms: int) -> Mapping[str, Answered]:
-    """What is measured, by ``Topic.key``; empty where the ledger is not there or cannot be read."""
+    """The measurements by ``Topic.key``; empty if the ledger is missing or cannot be read."""
     topics = tuple(topics)
     try:
         rows = _rows(ledger_url, topics, now_ms - NEWEST_DAYS * DAY_MS)
@@ -115,7 +115,7 @@ def block_ms_of(times: Mapping[int, int]) -> float | None:
     Args:
         times: in ms, by height, of some of a chain's blocks.
     Returns:
-        None where too few are known, or the median cannot be a chain's.
+        None if too few blocks are known, or the median lies outside BLOCK_MS_RANGE.
 
     >>> block_ms_of({height: 5300 * height for height in range(0, 6000, 60)})
     5300.0
@@ -133,7 +133,7 @@ def block_ms_of(times: Mapping[int, int]) -> float | None:
 
 
 def known_s_of(rows: Sequence[Row]) -> float | None:
-    """Seconds from base to answer that 95 % of the newest answers had at least; None where they are too few.
+    """Seconds from base to answer that 95 % of the newest answers reached; None if they are too few.
 
     Args:
         rows: the newest first.

@@ -1,4 +1,4 @@
-"""Health check of the updater for containers: standard library alone, so that it costs little every few seconds.
+"""Health check of the updater for containers, with the standard library alone, because it runs every few seconds.
 
 ``python -m updater.probe [--data-dir DIR] [--max-age S]`` exits 0 while the heartbeat in ``DATA_DIR/updater.json``
 is fresh, else 1 with one line that says why. DATA_DIR is read from the environment alone, not from ``.env``.
@@ -16,7 +16,7 @@ MAX_AHEAD_S = 60.0  # of a heartbeat written before the machine's clock was set 
 
 
 def check(data_dir: Path, max_age_s: float, now_ms: int) -> str:
-    """Why the updater does not look alive; empty when it does."""
+    """Why the updater does not look alive; empty if it does."""
     path = data_dir / "updater.json"
     try:
         heartbeat_ms = int(json.loads(path.read_bytes())["heartbeat_ms"])

@@ -1,4 +1,4 @@
-"""How far a long task is: a bar on a terminal, a log line every few seconds elsewhere."""
+"""Progress of a long task: a bar on a terminal, a log line every few seconds elsewhere."""
 
 import sys
 import time
@@ -11,21 +11,21 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
 LOG_EVERY_S = 5.0
-ROOMY = 100  # columns of a terminal from which on there is a bar beside the per cent
+ROOMY = 100  # columns of a terminal from which on the bar is shown beside the per cent
 
 Show = Callable[[int, int, str], None]
-"""Called with how much is done, how much is wanted, and a note ("epoch 3 of 12, loss 0.71")."""
+"""Called with the steps done, the steps wanted, and a note ("epoch 3 of 12, loss 0.71")."""
 
 log = structlog.get_logger()
 
 
 @contextmanager
 def progress_of(task: str, step: int = 1) -> Iterator[Show]:
-    """Show one task's progress on stderr (per cent, and a bar if there is room) if that is a terminal, else in the log.
+    """Show a task's progress: on a terminal per cent and, with room, a bar on stderr; else in the log.
 
     Args:
-        task: its name: "sync", "train minute".
-        step: as for ``Pace``, by which the time is told that is left.
+        task: a name such as "sync" or "train minute".
+        step: as for ``Pace``, which estimates the time left.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -63,17 +63,17 @@ def _logged(task: str) -> Show:
 
 
 class Pace:
-    """How long a task will still take, by the whole steps that were done and the time they took.
+    """Estimates the time left of a task by the whole steps done and the time they took.
 
     Args:
-        step: the least part of the task that takes about as long as any other of this size.
+        step: a size at which all parts of the task take about equally long.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, step: int = 1) -> None:
         self._clock = clock
         self._step = step
-        self._first: tuple[int, float] | None = None  # how much was done and seconds, when it was first asked
-        self._measured: tuple[int, float] | None = None  # how much was done in whole steps since, and the time it took
+        self._first: tuple[int, float] | None = None  # steps done and seconds at the first call
+        self._measured: tuple[int, float] | None = None  # whole steps done since, and the seconds they took
 
     def left_s(self, done: int, wanted: int) -> float | None:
         """Seconds until the end; None before a step is measured, and at the end.
@@ -109,6 +109,6 @@ def duration(seconds: float) -> str:
 
 
 def show_cursor_again() -> None:
-    """Undo what a bar that was cut off did to the terminal."""
+    """Show the cursor that a cut-off bar has left hidden."""
     if sys.stderr.isatty():
         Console(stderr=True).show_cursor(show=True)

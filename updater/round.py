@@ -1,4 +1,4 @@
-"""One round of one panel, inside the child process: stored klines in, a judged and published version out."""
+"""A round of a panel, inside the child process: stored klines in, a judged and published version out."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -12,12 +12,15 @@ from core.topic import Topic
 from klines.klines import Klines
 from market.store.kline_store import KlineStore
 from model.features import FEATURE_VERSION, FEATURES
-from model.heads import PANELS, PanelPlan, head_of, panels_for
+from model.heads import head_of
+from model.panels import PANELS, PanelPlan, panels_for
 from model.registry import provenance
 from model.registry.artefact import Artefact, Manifest, Origin
 from model.registry.versions import Registry
 from model.training.config import TrainingConfig
-from model.training.fit import Progress, TrainedPanel, export_onnx, train_panel, weights_bytes
+from model.training.export import export_onnx, weights_bytes
+from model.training.fit import Progress
+from model.training.panel import TrainedPanel, train_panel
 from updater.judging import bounded, judge, without_unproven
 from updater.progress import Show
 from updater.state import Outcome
@@ -35,11 +38,11 @@ log = structlog.get_logger()
 
 
 def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Outcome:
-    """Train, judge, publish, promote to champion where the gate says so, and delete versions of no more use.
+    """Train, judge, publish, promote if the gate decides so, and delete versions that nothing uses.
 
     Args:
         registry: the one in ``job.data_dir``, whose lock the caller holds.
-        show: is told how far it is.
+        show: is called with the progress.
     Raises:
         TrainingFailed, ConfigError, IncompatibleModel, UnusableForecast: nothing was promoted; the champions stay,
             but for those that were found to be worse than the naive forecast.
@@ -60,10 +63,10 @@ def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Out
 
 
 def _configured(job: Job) -> tuple[TrainingConfig, Knobs, str]:
-    """What to train with, what of it differs from the defaults, and why that is not what the file says; empty if it is.
+    """The configuration, its differences from the defaults, and why the file was not used; empty if it was.
 
     Raises:
-        ConfigError: the file is wrong, and the job says to train with nothing else.
+        ConfigError: the file is wrong, and the job has no fallback.
     """
     fault = ""
     try:
@@ -92,10 +95,10 @@ def run_round(
     oldest_champion_ms: int = 0,
     show: Show = lambda _done, _wanted, _note: None,
 ) -> Outcome:
-    """Train, judge, publish and promote, on klines in memory and at whatever time the clock says.
+    """Train, judge, publish and promote, on klines in memory and at the clock's time; a backtest calls it too.
 
-    A backtest calls it too. First the champions that have to go are demoted, then the new version is written, then it
-    is promoted: cut off between any two of these, a champion or the naive forecast answers each topic.
+    First champions are demoted, then the new version is written, then it is promoted: cut off between any two of these
+    steps, a champion or the naive forecast answers each topic.
 
     Args:
         klines: the panel's candles by symbol, all of them closed before ``clock.now_ms()``.
@@ -103,7 +106,7 @@ def run_round(
         as ``refresh_panel``.
     """
     started_ms = clock.now_ms()
-    trained = train_panel(plan, klines, config, seed, _in_words(config, show))
+    trained = train_panel(plan, klines, config, seed, _as_progress(config, show))
     artefact = bounded(trained, artefact_of(trained, klines, clock.now_ms()))
     show(1, 1, "judging")
     verdicts = judge(trained, artefact, registry, clock.now_ms(), oldest_champion_ms=oldest_champion_ms)
@@ -126,10 +129,10 @@ def run_round(
 
 
 def artefact_of(trained: TrainedPanel, klines: Mapping[str, Klines], now_ms: int) -> Artefact:
-    """A trained network as it is published, but for the scores that it does not have yet.
+    """A trained network as it is published, still without scores.
 
     Args:
-        klines: what it was trained on.
+        klines: the candles it was trained on.
     """
     plan, windows, split = trained.plan, trained.windows, trained.split
     checked = windows.rows(split.judge_start_ms, split.judge_end_ms)[:CHECKED_WINDOWS]
@@ -173,7 +176,7 @@ def _asked(topic: Topic) -> dict[str, JsonValue]:
     }
 
 
-def _in_words(config: TrainingConfig, show: Show) -> Progress:
+def _as_progress(config: TrainingConfig, show: Show) -> Progress:
     def progress(epoch: int, batch: int, batches: int, loss: float) -> None:
         epochs = config.epochs * config.seeds
         note = f"epoch {epoch} of {epochs}, loss {loss:.4f}"

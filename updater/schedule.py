@@ -1,7 +1,7 @@
 """When the updater works: by RETRAIN_CRON, every few minutes to stay fresh, and again after failures.
 
-All work runs on the one thread of the scheduler's pool, so two jobs never overlap (single flight); a job that is
-still waiting or running when its time comes again is not queued twice (coalescing).
+All work runs on the single thread of the scheduler's pool, so two jobs never overlap. A job that still waits or runs
+when its time comes again is not queued twice.
 """
 
 import logging
@@ -26,7 +26,7 @@ SYNC_EVERY_MIN = 5
 MOST_JITTER_S = 300.0
 MOST_SET_BACK_S = 60.0
 LONGEST_IDLE_S = 3600.0  # a sync is due every five minutes, whether it goes well or not
-LONGEST_JOB_S = 4 * 3600.0  # the first one may be a sync and a round of each panel; a round's training is limited
+LONGEST_JOB_S = 4 * 3600.0  # the first job may be a sync and a round of each panel
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 log = structlog.get_logger()
@@ -43,13 +43,13 @@ class Rounds(Protocol):
 
 
 def cron_trigger(text: str) -> CronTrigger:
-    """RETRAIN_CRON as a trigger in UTC, with a jitter so that not all nodes of the world ask the venue at once.
+    """RETRAIN_CRON as a trigger in UTC, with a jitter so that not all nodes ask the venue at once.
 
     The jitter is at most five minutes and a tenth of the shortest interval. Weekdays count as in cron, from
     Sunday = 0; the scheduler's own reading of the same five fields counts from Monday.
 
     Raises:
-        ConfigError: it is no cron line, or one that never comes.
+        ConfigError: the text is not a cron line, or its time never comes.
     """
     fields = text.split()
     try:
@@ -70,7 +70,7 @@ def cron_trigger(text: str) -> CronTrigger:
 
 
 def _weekdays(field: str) -> str:
-    """Cron's weekday numbers as names, one by one.
+    """Cron's weekday numbers as a list of names.
 
     >>> _weekdays("1-5"), _weekdays("0,6/3"), _weekdays("*"), _weekdays("5-7"), _weekdays("mon")
     ('mon,tue,wed,thu,fri', 'sun,sat', '*', 'sun,fri,sat', 'mon')
@@ -101,12 +101,12 @@ class Schedule:
     """Runs rounds until it is stopped."""
 
     def __init__(self, rounds: Rounds, state: StateFile, panels: Collection[str], trigger: CronTrigger) -> None:
-        logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # it speaks of jobs; our own lines say what matters
+        logging.getLogger("apscheduler").setLevel(logging.CRITICAL)  # our own lines say more
         self._rounds = rounds
         self._state = state
         self._panels = panels
-        self._at_work_since_s = (False, time.monotonic())  # one value, as two threads use it
-        self._ahead_s: float | None = None  # of the machine's clock before the monotonic one, when last asked
+        self._at_work_since_s = (False, time.monotonic())  # a single value, because two threads use it
+        self._ahead_s: float | None = None  # of the machine's clock before the monotonic clock, at the last call
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(1)},
@@ -122,7 +122,7 @@ class Schedule:
             self._add(self._train, trigger, id=f"train-{panel}", args=[panel])
 
     def start(self) -> None:
-        """Begin: train what has no usable champion, sync, then go on by the clock."""
+        """Begin: train panels without a usable champion, sync, then go on by the clock."""
         self._scheduler.start()
         self.note_next_runs()
 
@@ -135,13 +135,13 @@ class Schedule:
                 self._state.update_panel(panel, next_run_ms=next_ms)
 
     def trouble(self, now_s: float, monotonic_s: float) -> str:
-        """Why work will not come when it should, so that the process must be started anew; empty while it will.
+        """Why the process must be started anew, because work will not come in time; empty while it will.
 
         The scheduler plans by the machine's clock: set back by six hours, the next sync would come in six hours.
 
         Args:
             now_s: the machine's clock. A jump back is noticed between two calls.
-            monotonic_s: the clock that nobody sets.
+            monotonic_s: the clock that is never set.
         """
         ahead_s, before_s = now_s - monotonic_s, self._ahead_s
         self._ahead_s = ahead_s
@@ -157,7 +157,7 @@ class Schedule:
         """Start nothing more, and wait for the job at hand.
 
         Returns:
-            whether it ended in time.
+            True if the job ended in time.
         """
         waiting = threading.Thread(target=self._scheduler.shutdown, daemon=True)
         waiting.start()

@@ -21,11 +21,14 @@ from market.build import market_from, write_standing
 from market.failover.failover import Failover
 from market.listings import Listings
 from market.store.kline_store import END_OF_TIME_MS, KlineStore
+from market.store.retention import kept_from_ms
 from market.store.sync import failed_in, sync_all
 from market.venue import MarketData
 from model.forecaster import BiRNNForecaster
-from model.heads import LEADER, MINUTE, PANELS, PanelPlan, head_of, klines_kept_from_ms, panels_for, training_start_ms
-from model.registry.versions import Champion, Registry, check
+from model.heads import head_of
+from model.panels import LEADER, MINUTE, PANELS, PanelPlan, panels_for, training_start_ms
+from model.registry.champions import Champion, check
+from model.registry.versions import Registry
 from updater.admission import REPLAYED_DAYS, refresh_admission
 from updater.progress import Pace, progress_of
 from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFile, Verdict
@@ -176,7 +179,7 @@ class Updater:
         panels = {panel.interval_ms: panel for panel in PANELS.values()}
         for symbol, interval_ms in self.store.series():
             if interval_ms in panels:
-                oldest_ms = klines_kept_from_ms(panels[interval_ms], self.settings.training_days, now_ms)
+                oldest_ms = kept_from_ms(training_start_ms(panels[interval_ms], self.settings.training_days, now_ms))
                 if gone := self.store.trim(symbol, interval_ms, oldest_ms):
                     log.info("klines_trimmed", symbol=symbol, interval_ms=interval_ms, files=[p.name for p in gone])
 

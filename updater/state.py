@@ -1,6 +1,6 @@
-"""``DATA_DIR/updater.json``: what the updater did last, does now and will do next, for people and health checks.
+"""``DATA_DIR/updater.json``: the updater's last, present and next work, for people and health checks.
 
-Nothing is decided by this file alone: a lost or unreadable one costs the history of failures and no model.
+Nothing is decided by this file alone: a lost or unreadable file costs the history of failures and no model.
 """
 
 import os
@@ -25,16 +25,16 @@ log = structlog.get_logger()
 
 
 class Record(BaseModel):
-    """A part of the file. A field this version does not know makes the file unreadable, rather than half read."""
+    """A part of the file. An unknown field makes the file unreadable, rather than half read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
 
 
 class Verdict(Record):
-    """What the gate decided for one topic; losses are means over the judge rows, in the topic's own loss and unit.
+    """The gate's decision for a topic; losses are means over the judge rows, in the topic's own loss and unit.
 
-    The figures of the test against the naive forecast are ``model.gate.Decision``'s; those with a default are missing
-    from what earlier releases wrote.
+    The figures of the test against the naive forecast are ``model.judging.gate.Decision``'s. Earlier releases wrote
+    none of the fields that have a default.
     """
 
     topic: str  # Topic.key
@@ -48,12 +48,12 @@ class Verdict(Record):
     champion_version: str | None = None
     promoted: bool
     reason: str
-    p: float | None = None  # chance of such a lead over the naive forecast without skill; None: there was no test
-    effective: float = 0.0  # independent rows that the test's are worth
+    p: float | None = None  # chance of such a lead over the naive forecast without skill; None: no test was made
+    effective: float = 0.0  # independent rows that the test's rows are worth
     won: int = 0  # of the blocks of time
     blocks: int = 0
-    pooled: bool = False  # the test is the one over all symbols of the head
-    demoted: str = ""  # which champion had to go before the challenger was judged, and why; empty if none
+    pooled: bool = False  # True if the test is over all symbols of the head
+    demoted: str = ""  # which champion was demoted before the challenger was judged, and why; empty if none was
 
     @property
     def adds_nothing(self) -> bool:
@@ -62,42 +62,42 @@ class Verdict(Record):
 
 
 class Outcome(Record):
-    """The end of one training round of one panel."""
+    """The result of a training round of a panel."""
 
     panel: str
     ok: bool  # False: nothing was published
-    reason: str = ""  # why not, in one line
+    reason: str = ""  # why not, in a line
     version: str | None = None
     finished_ms: int
     took_s: float
     rows: int = 0  # training rows
     training: dict[str, JsonValue] = Field(default_factory=dict)  # fields of TrainingConfig not at their defaults
-    training_fault: str = ""  # why the file of training settings was not heeded, in one line
+    training_fault: str = ""  # why the file of training settings was not used, in a line
     verdicts: tuple[Verdict, ...] = ()
     missing: dict[str, str] = Field(default_factory=dict)  # symbol left out of the round -> why
 
     @property
     def complete(self) -> bool:
-        """Published, with every configured symbol in it: nothing to try again before the schedule says so."""
+        """True if a version with every configured symbol was published: nothing to try again before the schedule."""
         return self.ok and not self.missing
 
 
 class SeriesState(Record):
-    """The last sync of one series of klines."""
+    """The last sync of a series of klines."""
 
     synced_ms: int
     fetched_rows: int
     newest_ms: int | None  # open time of the newest kline in the store
     gaps: int
     reason: str = ""  # why the sync failed; empty when it did not
-    refused: str = ""  # what was told and refused, in words
+    refused: str = ""  # the rejected rows, in words
 
 
 class PanelState(Record):
-    """One panel's past, present and future."""
+    """A panel's past, present and future."""
 
     running_since_ms: int | None = None
-    due: str = ""  # why it is trained as soon as the panel before it is done; empty if it is not
+    due: str = ""  # why the panel is trained as soon as the panel before it is done; empty if it is not
     progress: str = ""
     per_cent: float | None = None  # of the training's steps; None before the first and after the last
     left_s: float | None = None  # until the last step at the pace so far; a training that stops early needs less
@@ -139,7 +139,7 @@ def retry_after_min(failures: int) -> int:
 
 
 def read_state(data_dir: Path) -> UpdaterState | None:
-    """The state as last written; None when there is no file, or none that this version can read (which is logged)."""
+    """The state as last written; None without a file, or if this version cannot read it (which is logged)."""
     path = data_dir / FILE
     try:
         return UpdaterState.model_validate_json(path.read_bytes())
@@ -151,23 +151,23 @@ def read_state(data_dir: Path) -> UpdaterState | None:
 
 
 class StateFile:
-    """The one writer of the file; safe to call from several threads.
+    """The only writer of the file; safe to call from several threads.
 
-    A disk that refuses the write is logged and trained on: the models matter, and a heartbeat that stands
-    still tells the health check.
+    A disk that refuses the write is logged and trainings go on: the models matter, and the health check sees the
+    heartbeat stand still.
     """
 
     def __init__(self, data_dir: Path, clock: Clock, panels: Iterable[str]) -> None:
-        """Take over what the last updater left.
+        """Take over the last updater's state.
 
         Args:
-            data_dir: where the file lies.
-            panels: the panels of this start; others are forgotten.
+            data_dir: the file's folder.
+            panels: the panels of this start; other panels are forgotten.
         """
         self._path = data_dir / FILE
         self._clock = clock
         self._lock = threading.Lock()
-        self._fault = ""  # why it could not be written last
+        self._fault = ""  # why the last write failed; empty if it did not
         old = read_state(data_dir) or UpdaterState()
         now_ms = clock.now_ms()
         taken = {
@@ -181,35 +181,35 @@ class StateFile:
 
     @property
     def current(self) -> UpdaterState:
-        """The state as of now; a value, it does not change under the reader."""
+        """The state as of now; a value that does not change under the reader."""
         with self._lock:
             return self._state
 
     def panel(self, name: str) -> PanelState:
-        """One panel's state as of now."""
+        """A panel's state as of now."""
         return self.current.panels.get(name, PanelState())
 
     def beat(self) -> None:
-        """Say that this process is alive."""
+        """Record that this process is alive."""
         self._write({})
 
     def end(self) -> None:
-        """Say that this process works no more."""
+        """Record that this process has ended."""
         self._write({"pid": 0})
 
     def update_panel(self, name: str, **changes: Any) -> PanelState:
-        """Change fields of one panel."""
+        """Change fields of a panel."""
         with self._lock:
             panel = self._state.panels.get(name, PanelState()).model_copy(update=changes)
             self._write_locked({"panels": self._state.panels | {name: panel}})
         return panel
 
     def replace_series(self, series: Mapping[str, SeriesState]) -> None:
-        """The newest sync of every series wanted now."""
+        """Record the newest sync of every wanted series; other series are forgotten."""
         self._write({"series": dict(series)})
 
     def finish(self, outcome: Outcome) -> PanelState:
-        """Note the end of a round, and when to try again if something is left to be desired."""
+        """Record the end of a round, and when to try again if it is not complete."""
         before = self.panel(outcome.panel)
         self.update_panel(
             outcome.panel,
@@ -221,7 +221,7 @@ class StateFile:
         return self.plan_retry(outcome.panel)
 
     def plan_retry(self, name: str) -> PanelState:
-        """When the panel is tried again, counted from now; never, if it last went well."""
+        """Plan the panel's next try, counted from now; no try if the last round went well."""
         failures = self.panel(name).failures
         next_try_ms = self._clock.now_ms() + retry_after_min(failures) * MINUTE_MS if failures else None
         return self.update_panel(name, next_try_ms=next_try_ms)
@@ -237,6 +237,6 @@ class StateFile:
             replace_json(self._path, self._state.model_dump(mode="json"))
         except OSError as error:
             fault = error.strerror or str(error)
-            if fault != self._fault:  # each heartbeat would say so anew
+            if fault != self._fault:  # else each heartbeat would repeat it
                 log.error("state_not_written", file=str(self._path), reason=fault)
         self._fault = fault

@@ -1,7 +1,7 @@
 """``python -m updater.training_child``: a training in a process of its own, which ``updater.training_process`` starts.
 
-stdin: one line of JSON, a ``Job``; its end means that the parent is gone. stdout: lines of JSON, ``Step`` and at
-last one ``Outcome``. stderr: anything else.
+stdin: a line of JSON, a ``Job``; the end of stdin means that the parent is gone. stdout: lines of JSON, ``Step`` and at
+last an ``Outcome``. stderr: anything else.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ from model.registry.versions import Registry
 from updater.state import Outcome, Record
 from updater.training_process import Job, Step, only_writer
 
-# A tenth of a core that somebody else wants all of: answers do not notice, and a training of minutes still ends within
-# its time limit. At 19 or under SCHED_IDLE it would not.
+# A tenth of a core that other processes want fully: answers are not delayed, and a training of minutes still ends in
+# time. At 19 or under SCHED_IDLE it would not.
 NICENESS = 10
 ORPHANED = 3  # exit status
 STEP_EVERY_S = 1.0
 
 
 def _end_with_the_parent() -> None:
-    """The parent never writes a second line, so this returns at the pipe's end alone. Where it is cut does not
-    matter: the registry is written by renames."""
+    """Wait for the pipe's end, as the parent never writes a second line. The training may be cut off anywhere: the
+    registry is written by renames."""
     os.read(0, 1)
     os._exit(ORPHANED)
 
@@ -38,15 +38,15 @@ def _stand_back() -> None:
     files = {"oom_score_adj": 1000}
     if os.getsid(0) == os.getpid():
         # Linux may weigh sessions and not processes against each other (man 7 sched, "The autogroup feature"), and this
-        # is a session of its own: beside inference, which is in another, its niceness alone means nothing.
+        # is a session of its own: against inference, in another session, its niceness alone has no effect.
         files["autogroup"] = NICENESS
     for name, number in files.items():
-        with contextlib.suppress(OSError):  # Linux alone has them
+        with contextlib.suppress(OSError):  # only Linux has these files
             Path("/proc/self", name).write_text(str(number))
 
 
 def _read_line(fd: int) -> bytes:
-    """Up to the first newline and no byte further, unlike a buffered reader, which would swallow the pipe's end."""
+    """Read up to the first newline and no byte further; a buffered reader would swallow the pipe's end."""
     line = bytearray()
     while not line.endswith(b"\n") and (part := os.read(fd, 65536)):
         line += part
@@ -54,11 +54,11 @@ def _read_line(fd: int) -> bytes:
 
 
 def main() -> int:
-    """Do the job on stdin; 0 when there is an outcome, good or bad."""
+    """Do the job on stdin; exit status 0 with an outcome, good or bad."""
     out = os.fdopen(os.dup(1), "w", buffering=1)  # a line at a time
-    os.dup2(2, 1)  # what libraries print must not come between our lines
+    os.dup2(2, 1)  # prints of libraries must not come between our lines
 
-    def say(message: Record) -> None:
+    def send(message: Record) -> None:
         out.write(message.model_dump_json() + "\n")
 
     line = _read_line(0)
@@ -68,17 +68,17 @@ def main() -> int:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     configure_logging("warning", service="updater", simulated=job.simulated)
     _stand_back()
-    from updater.round import refresh_panel  # noqa: PLC0415 - seconds of imports, during which the parent may die
+    from updater.round import refresh_panel  # noqa: PLC0415 - it takes seconds, during which the parent may die
 
     clock = SystemClock()
     started_ms = clock.now_ms()
-    said_s = 0.0
+    sent_s = 0.0
 
     def show(done: int, wanted: int, note: str) -> None:
-        nonlocal said_s
-        if time.monotonic() - said_s >= STEP_EVERY_S:
-            said_s = time.monotonic()
-            say(Step(done=done, wanted=wanted, note=note))
+        nonlocal sent_s
+        if time.monotonic() - sent_s >= STEP_EVERY_S:
+            sent_s = time.monotonic()
+            send(Step(done=done, wanted=wanted, note=note))
 
     try:
         registry = Registry(job.data_dir)
@@ -90,11 +90,11 @@ def main() -> int:
         outcome = Outcome(
             panel=job.panel, ok=False, reason=reason, finished_ms=now_ms, took_s=(now_ms - started_ms) / 1000
         )
-    say(outcome)
+    send(outcome)
     return 0
 
 
 if __name__ == "__main__":
     status = main()
     sys.stderr.flush()
-    os._exit(status)  # taking torch down in order takes seconds, and everything is on disk and said
+    os._exit(status)  # an orderly end of torch takes seconds, and everything is on disk and sent

@@ -1,11 +1,10 @@
-"""A training in a process of its own, seen from the updater: started, watched, limited, and killed when need be.
+"""A training in a process of its own, seen from the updater: started, watched, limited, and killed if need be.
 
-The child alone writes the registry (the champions file without those that have to go, then a version's folder, then
-the champions file with the new ones, each with one rename), and nobody else does; the parent alone writes the kline
-store. So a ``kill -9`` of either at any moment leaves the old state, or some champions demoted, or a whole new version
-that is not champion yet, or the new champions: each is a state the next start can use. The child ends when the pipe on
-its stdin does, that is when the parent does, however that died; the registry's lock, held for the whole training,
-keeps the next updater's child waiting until it has.
+Only the child writes the registry, in three steps of a rename each: champions demoted, a version's folder, champions
+promoted. Only the parent writes the kline store. So a ``kill -9`` of either at any moment leaves the old state, or some
+champions demoted, or a whole new version that is not champion yet, or the new champions: the next start can use each.
+The child ends when the pipe on its stdin ends, that is when the parent ends in any way. The registry's lock, held for
+the whole training, keeps the next updater's child waiting until then.
 """
 
 import contextlib
@@ -29,9 +28,9 @@ from core.topic import Topic
 from model.registry.versions import Registry
 from updater.state import Outcome, Record
 
-TIME_LIMIT_S = 45 * 60.0  # a training that takes longer is killed and counts as failed; usual are two to five minutes
-# A second thread gains nothing on a network this small, and spins while another process computes: a batch that takes
-# 0.2 s takes 3 s then.
+TIME_LIMIT_S = 45 * 60.0  # a longer training is killed and counts as failed; usual are two to five minutes
+# A second thread gains nothing on a small network, and spins while another process computes: then a batch takes 3 s
+# instead of 0.2 s.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 ORPHAN_PATIENCE_S = 10.0
 _POLL_S = 0.1
@@ -44,21 +43,21 @@ class Stopped(Exception):
 
 
 class Job(Record):
-    """What a child is asked to do: the one line on its stdin."""
+    """A training to do: the only line on the child's stdin."""
 
     data_dir: Path
     panel: str
-    topics: tuple[Topic, ...]  # of this panel, and only those whose symbols have klines
+    topics: tuple[Topic, ...]  # of this panel, whose symbols have klines
     start_ms: int  # klines before this are not trained on
     seed: int
     oldest_champion_ms: int  # a champion made before this may not answer any more, so it defends nothing
-    simulated: bool  # the klines are the simulated exchange's: say so in each log line
+    simulated: bool  # True if the klines are the simulated exchange's, which each log line then says
     training_file: Path | None  # settings that differ from the defaults; None when there is no such file
-    fallback: dict[str, JsonValue] | None  # trained with when the file is wrong; None: the training fails then
+    fallback: dict[str, JsonValue] | None  # settings if the file is wrong; None: the training fails then
 
 
 class Step(Record):
-    """How far a training is."""
+    """Progress of a training."""
 
     done: int
     wanted: int
@@ -66,15 +65,15 @@ class Step(Record):
 
 
 MESSAGE: TypeAdapter[Step | Outcome] = TypeAdapter(Step | Outcome)
-"""A line on the child's stdout; the outcome is the last one."""
+"""A line on the child's stdout; the last line is the outcome."""
 
 
 @contextlib.contextmanager
 def only_writer(registry: Registry, patience_s: float = ORPHAN_PATIENCE_S) -> Iterator[None]:
-    """Hold the registry's lock for a whole training; an orphan of a killed updater is given time to end.
+    """Hold the registry's lock for a whole training; give a killed updater's child time to end.
 
     Raises:
-        ConfigError: somebody else still writes after ``patience_s``.
+        ConfigError: another process still writes after ``patience_s``.
     """
     deadline = time.monotonic() + patience_s
     with contextlib.ExitStack() as stack:
@@ -100,9 +99,9 @@ def run_training(
 
     Args:
         stop: set to have the child killed.
-        show: is told how far it is, from another thread.
+        show: is called with the progress, from another thread.
     Raises:
-        TrainingFailed: it was killed by the time limit or by somebody else, or died, with the reason.
+        TrainingFailed: the child died or was killed, by the time limit or otherwise; says how.
         Stopped: ``stop`` was set.
     """
     process = subprocess.Popen(
@@ -139,9 +138,9 @@ def run_training(
 
 
 def _send(stdin: IO[bytes] | None, job: Job) -> None:
-    """The pipe stays open: its end is how the child learns of ours."""
+    """Send the job and leave the pipe open: its end tells the child that the parent has ended."""
     assert stdin is not None  # noqa: S101 - for mypy; it is a pipe
-    with contextlib.suppress(BrokenPipeError):  # it died already; its exit status says more
+    with contextlib.suppress(BrokenPipeError):  # the child has died already; its exit status says more
         stdin.write(job.model_dump_json().encode() + b"\n")
         stdin.flush()
 
@@ -181,5 +180,5 @@ def _how_it_ended(returncode: int, errors: deque[str]) -> str:
         name = signal.Signals(-returncode).name
         hint = "; out of memory?" if name == "SIGKILL" else ""
         return f"the training process was ended by {name}{hint}"
-    said = f": {errors[0]}" if errors else ""
-    return f"the training process ended with status {returncode} and no outcome{said}"
+    last_error = f": {errors[0]}" if errors else ""
+    return f"the training process ended with status {returncode} and no outcome{last_error}"

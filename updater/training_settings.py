@@ -1,6 +1,6 @@
 """``DATA_DIR/training.json``: training settings that differ from the code's defaults, read anew by every training.
 
-``{"minute": {"hidden_layer_size": 48}, "hour": {"lookback": 64}}``; what stands outside a panel's object holds for both
+``{"minute": {"hidden_layer_size": 48}, "hour": {"lookback": 64}}``; settings outside a panel's object hold for both
 panels. ``birnn tune`` writes it, people may, and ``--config-json FILE`` names another file.
 """
 
@@ -15,7 +15,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from core.errors import ConfigError
 from core.files import replace_json
-from model.heads import PANELS
+from model.panels import PANELS
 from model.training.config import CONFIGS, TrainingConfig
 
 FILE = "training.json"
@@ -24,16 +24,16 @@ Knobs: TypeAlias = dict[str, JsonValue]  # fields of TrainingConfig
 
 
 def settings_file(data_dir: Path, given: Path | None = None) -> Path | None:
-    """The file that counts: the one given, else the one in the data folder, if there is one."""
+    """The given file, else the file in the data folder; None if there is neither."""
     usual = data_dir / FILE
     return given or (usual if usual.exists() else None)
 
 
 def read_settings(path: Path | None) -> dict[str, Knobs]:
-    """What the file changes, by panel; nothing without a file. ``settings_in_use`` checks the fields as well.
+    """The file's settings by panel; empty without a file. ``settings_in_use`` checks the fields as well.
 
     Raises:
-        ConfigError: it cannot be read or is no such file, in one line.
+        ConfigError: the file cannot be read or has another form.
     """
     if path is None:
         return {panel: {} for panel in PANELS}
@@ -43,7 +43,7 @@ def read_settings(path: Path | None) -> dict[str, Knobs]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; {remedy}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: is no JSON ({error}); {remedy}") from error
+        raise ConfigError(f"{path}: is not JSON ({error}); {remedy}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be an object, is {type(content).__name__}; {remedy}")
     for name, value in content.items():
@@ -57,10 +57,10 @@ def read_settings(path: Path | None) -> dict[str, Knobs]:
 
 
 def settings_in_use(path: Path | None, panels: Iterable[str]) -> dict[str, Knobs]:
-    """``read_settings``, and a check of the fields of these panels, before anything that takes long is begun.
+    """``read_settings``, with a check of these panels' fields, before any long work begins.
 
     Raises:
-        ConfigError: as ``read_settings``; or a setting is unknown or wrong: names file, panel, setting and value.
+        ConfigError: as ``read_settings``; or a setting is unknown or wrong: names file, panel, setting, value.
     """
     settings = read_settings(path)
     for panel in panels:
@@ -75,7 +75,7 @@ def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingC
     """The panel's configuration, with some fields changed.
 
     Raises:
-        ConfigError: there is no such field, or its value is wrong.
+        ConfigError: a field is unknown, or a value is wrong.
     """
     known = asdict(CONFIGS[panel])
     for name in differing.keys() - known.keys():
@@ -94,10 +94,10 @@ def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingC
 
 
 def write_settings(path: Path, panel: str, knobs: Knobs) -> None:
-    """Put one panel's settings into the file; the other's stay as they are.
+    """Put a panel's settings into the file; the other panel's stay.
 
     Raises:
-        ConfigError: the file that is there cannot be read, so what it says of the other panel would be lost.
+        ConfigError: the present file cannot be read, so the other panel's settings would be lost.
     """
     before = read_settings(path if path.exists() else None)
     replace_json(path, {name: differing for name, differing in (before | {panel: knobs}).items() if differing})

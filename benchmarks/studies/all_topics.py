@@ -26,6 +26,7 @@ import requests
 from core.clock import CorrectedClock, SystemClock
 from core.logs import configure_logging
 from core.settings import NoModelPolicy, Settings, load_settings
+from core.sources import PERSISTENCE
 from core.topic import Topic
 from exchange.server import SimulatedExchange
 from inference.service import InferenceService, rows_to_keep
@@ -34,8 +35,8 @@ from klines.klines import Klines
 from ledger.answer_log import Ledger
 from market.build import market_from
 from market.live.live_market import LiveMarket
-from model.forecaster import PERSISTENCE, BiRNNForecaster
-from model.heads import panels_for
+from model.forecaster import BiRNNForecaster
+from model.panels import panels_for
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from research.words import ONE_NAIVE

@@ -21,12 +21,15 @@ import numpy as np
 from core.clock import DAY_MS, MINUTE_MS
 from core.files import replace_json
 from core.logs import configure_logging
+from core.sources import PERSISTENCE
 from core.topic import Target, Topic, horizon_text
 from klines.klines import Floats, Ints, Klines
-from model.evaluation import TopicForecasts
-from model.forecaster import NEWS_FADES, NEWS_HORIZON_MIN, NEWS_WEIGHT, PERSISTENCE, HeadForecast, carried
-from model.heads import MINUTE, Kind, Panel, PanelPlan, head_of, panel_of, training_start_ms
-from model.significance import Mean, mean_over_time
+from model.answer import NEWS_FADES, NEWS_HORIZON_MIN, NEWS_WEIGHT, carried
+from model.forecaster import HeadForecast
+from model.heads import Kind, head_of
+from model.judging.evaluation import TopicForecasts
+from model.judging.significance import Mean, mean_over_time
+from model.panels import MINUTE, Panel, PanelPlan, panel_of, training_start_ms
 from model.training import linear
 from model.windows import Split, build
 from research.backtest.backtest import run

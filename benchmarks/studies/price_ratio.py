@@ -28,7 +28,7 @@ from klines.klines import PRICE_COLUMNS, Floats, Ints, Klines
 from market.live.truth_ratio import MOST_AGE_MS, MOST_NOISE
 from market.price_ratio import HALF_LIFE_ROWS, LEAST_ROWS, WINDOW_ROWS, price_ratio
 from market.store.recording import load_recording
-from model.significance import mean_over_time
+from model.judging.significance import mean_over_time
 
 PAIR, SYMBOLS = "BNBUSDT", ("BTCUSDT", "ETHUSDT")
 BP = 1e4  # basis points

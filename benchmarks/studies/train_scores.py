@@ -24,10 +24,13 @@ import polars as pl
 from core.clock import DAY_MS, iso
 from core.topic import Target, Topic
 from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Klines
-from model.evaluation import onnx_network, outputs, score
-from model.heads import MINUTE, PanelPlan, head_of, panels_for, training_start_ms
+from model.heads import head_of
+from model.judging.evaluation import outputs, score
+from model.network import onnx_network
+from model.panels import MINUTE, PanelPlan, panels_for, training_start_ms
 from model.training.config import CONFIGS
-from model.training.fit import TrainedPanel, export_onnx, train_panel
+from model.training.export import export_onnx
+from model.training.panel import TrainedPanel, train_panel
 from model.windows import build
 from research.words import ONE_NAIVE
 

@@ -32,7 +32,7 @@ from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_all
 from market.venues.binance.rest import Binance
 from model.features import compute
-from model.heads import MINUTE, training_start_ms
+from model.panels import MINUTE, training_start_ms
 from tests.fakes.clock import FakeClock
 from tests.fakes.klines import random_walk_klines
 

@@ -1,4 +1,4 @@
-"""A published version on disk: a network, its weights, and a manifest that answers for every byte of both.
+"""A published version on disk: a network, its weights, and a manifest with the digests of both.
 
 Nothing in it can be executed: ONNX graph, safetensors, JSON. Reading one checks it completely and hands out the
 very bytes that were checked, so that nothing can change between check and use.
@@ -36,7 +36,7 @@ _VERSION_ID = re.compile(r"[a-z][a-z0-9]*-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 
 
 class StrictModel(BaseModel):
-    """JSON that must be exactly what this code would have written."""
+    """JSON that must have exactly the fields and types that this code writes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -46,14 +46,14 @@ Name = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class StoredFile(StrictModel):
-    """What a file of a version must be."""
+    """Size and digest that a file of a version must have."""
 
     size: PositiveInt  # bytes
     sha256: Sha256
 
 
 class CandlesRead(StrictModel):
-    """The candles of one symbol that a training was handed, those it was judged on included; 0 where there are none."""
+    """The candles of one symbol that a training was given, judge rows included; all numbers 0 without candles."""
 
     first_open_ms: NonNegativeInt
     last_open_ms: NonNegativeInt
@@ -62,16 +62,16 @@ class CandlesRead(StrictModel):
 
 
 class Origin(StrictModel):
-    """What a network was made of, beside the seed, the configuration and the libraries: equal ones give equal bytes."""
+    """A network's ingredients beside seed, configuration and libraries: equal ingredients give equal bytes."""
 
     klines: dict[Name, CandlesRead]  # by symbol
-    topics: dict[Name, dict[str, JsonValue]]  # what was asked, by ``Topic.key``
+    topics: dict[Name, dict[str, JsonValue]]  # the questions, by ``Topic.key``
     source_sha256: Sha256  # of our own code: ``provenance.source_sha256``
     machine: str  # system, processor and the instructions that torch used
 
 
 class Manifest(StrictModel):
-    """What a version was made for, from what, and how it scored. Written once, never changed."""
+    """A version's purpose, ingredients and scores. Written once, never changed."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
     panel: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=32)]
@@ -87,10 +87,10 @@ class Manifest(StrictModel):
     rows: PositiveInt  # windows trained on
     seed: NonNegativeInt
     training: dict[str, JsonValue]  # the training's configuration
-    libraries: dict[str, str]  # name -> version, of what made the network: Python, this package and the libraries
+    libraries: dict[str, str]  # name -> version, of Python, this package and the libraries that made the network
     origin: Origin
     created_ms: NonNegativeInt
-    scores: tuple[dict[str, JsonValue], ...] = ()  # one object per topic
+    scores: tuple[dict[str, JsonValue], ...] = ()  # an object per topic
     files: dict[str, StoredFile] = {}  # filled in by publication
 
 
@@ -106,7 +106,7 @@ class Artefact:
 
 
 def is_version_id(name: str) -> bool:
-    """Whether ``name`` can be the name of a version's folder and of nothing else."""
+    """True if ``name`` can be the name of a version's folder and of nothing else."""
     return _VERSION_ID.fullmatch(name) is not None
 
 
@@ -114,18 +114,18 @@ def require_version_id(version: str) -> str:
     """``version`` itself.
 
     Raises:
-        IncompatibleModel: it is no version's id, for example because it would lead out of the folder.
+        IncompatibleModel: ``version`` is not a version's id, for example because it would lead out of the folder.
 
     >>> require_version_id("minute-20261122T084500Z-1a2b3c")
     'minute-20261122T084500Z-1a2b3c'
     """
     if not is_version_id(version):
-        raise IncompatibleModel(f"{version!r} is no version: it must look like minute-20261122T084500Z-1a2b3c")
+        raise IncompatibleModel(f"{version!r} is not a version: it must look like minute-20261122T084500Z-1a2b3c")
     return version
 
 
 def sealed(artefact: Artefact) -> tuple[str, dict[str, bytes]]:
-    """Name and files of the version that ``artefact`` becomes; equal artefacts give equal ones.
+    """Id and files of the version that ``artefact`` becomes; equal artefacts give equal ids and files.
 
     Returns:
         the version's id, which ends in the first digits of the manifest's sha256, and file name -> content.
@@ -149,9 +149,9 @@ def read_artefact(folder: Path, manifest_sha256: str | None = None) -> Artefact:
 
     Args:
         folder: ``versions/ID``.
-        manifest_sha256: digest the manifest must have; None where only the six digits in the ID are known.
+        manifest_sha256: digest the manifest must have; None if only the six digits in the ID are known.
     Raises:
-        IncompatibleModel: names the folder, the file and what is wrong with it.
+        IncompatibleModel: a file is missing, foreign, torn or altered; names folder, file and fault.
     """
     version = require_version_id(folder.name)
     expected = {NETWORK_FILE, WEIGHTS_FILE, MANIFEST_FILE}
@@ -187,7 +187,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
     """The manifest in ``raw``.
 
     Raises:
-        IncompatibleModel: not JSON, another schema version, a field too many, missing or of the wrong kind.
+        IncompatibleModel: not JSON, another schema version, or a field too many, missing or of the wrong kind.
     """
     try:
         return Manifest.model_validate_json(raw)
@@ -196,7 +196,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first thing wrong, as ``where: what (value)`` on one line."""
+    """The first fault, as ``field: message (value)`` on a single line."""
     fault = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in fault["loc"]) or "content"
     return f"{where}: {fault['msg']} (was {str(fault['input'])[:60]!r})"

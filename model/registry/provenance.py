@@ -1,4 +1,4 @@
-"""What a network was made of, for its manifest: candles, code, libraries, machine."""
+"""A network's ingredients for its manifest: candles, code, libraries, machine."""
 
 import hashlib
 import platform
@@ -12,15 +12,15 @@ import torch
 from klines.klines import COLUMNS, Klines
 from model.registry.artefact import CandlesRead
 
-PACKAGES = ("core/**/*.py", "klines/**/*.py", "model/**/*.py")  # what makes a network of klines; the others call it
+PACKAGES = ("core/**/*.py", "klines/**/*.py", "model/**/*.py")  # the code that makes a network of klines
 LIBRARIES = ("birnn-worker", "torch", "onnx", "onnxruntime", "safetensors", "numpy")
 
 
 def candles_read(klines: Klines) -> CandlesRead:
     """Range, number and sha256 of some candles.
 
-    The digest is of the bytes of ``interval_ms``, ``open_time_ms`` (int64) and each of ``COLUMNS`` (float64), one
-    after the other, little-endian.
+    The digest is of the bytes of ``interval_ms``, ``open_time_ms`` (int64) and each of ``COLUMNS`` (float64), in this
+    order, little-endian.
     """
     digest = hashlib.sha256(np.array(klines.interval_ms, "<i8").tobytes())
     digest.update(klines.open_time_ms.astype("<i8").tobytes())
@@ -41,7 +41,7 @@ def source_sha256(*patterns: str) -> str:
     Args:
         patterns: globs below the folder of the packages, such as ``model/**/*.py``; those of PACKAGES if left out.
     Raises:
-        FileNotFoundError: a pattern matches no file: a digest that left out a part would call other code the same.
+        FileNotFoundError: a pattern matches no file: without it the digest would miss a part of the code.
     """
     root = Path(__file__).parents[2]
     digest = hashlib.sha256()
@@ -60,5 +60,5 @@ def libraries() -> dict[str, str]:
 
 
 def machine() -> str:
-    """What decides the last bits of a sum: ``Linux x86_64, AVX512``."""
+    """The machine, as far as it decides the last bits of a sum: ``Linux x86_64, AVX512``."""
     return f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

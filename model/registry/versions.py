@@ -1,7 +1,8 @@
-"""Published versions and which of them serves which topic: folders that are whole or absent, one swapped file.
+"""Published versions and champions: version folders are whole or absent, and ``champions.json`` is swapped as a whole.
 
 ``root/versions/ID/{model.onnx, weights.safetensors, manifest.json}`` and ``root/champions.json``. Any process may
-read; one at a time writes, and a writer killed at any moment leaves only ``.tmp-*``, which the next one sweeps.
+read, a single process at a time writes. A writer killed at any moment leaves only ``.tmp-*``, which the next writer
+sweeps.
 """
 
 import os
@@ -10,78 +11,39 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import ValidationError
 
-from core.clock import iso
 from core.errors import ConfigError, IncompatibleModel
 from core.files import replace_json, sync_folder
 from core.process.commands import lock_holder, try_lock
-from core.topic import Target, Topic, Volatility, horizon_text
-from model.heads import head_of
+from core.topic import Topic
 from model.registry.artefact import (
     Artefact,
-    Sha256,
-    StrictModel,
     first_fault,
     is_version_id,
     read_artefact,
     require_version_id,
     sealed,
 )
+from model.registry.champions import (
+    Champion,
+    ChampionsFile,
+    Demotion,
+    champion_of,
+    check,
+    require_not_demoted,
+    require_trained_for,
+)
 
 TEMPORARY = ".tmp-"
-
-# What a champion was chosen for. Of a volatility only its measure: a network forecasts it per minute, and an answer is
-# brought to the unit that its topic asks for.
-Question = tuple[str | None, str, str, Target, str, int]
-
-
-class Champion(StrictModel):
-    """The version that serves a topic, and the topic it was chosen for."""
-
-    version: str
-    manifest_sha256: Sha256
-    since_ms: NonNegativeInt
-    previous: str | None  # the version that served the same topic before
-    network: str | None  # chain id
-    token: str
-    symbol: str
-    target: Target
-    horizon_min: PositiveInt
-    volatility: Volatility = Volatility.STD  # what a file of before this field meant
-
-    def serves(self, topic: Topic) -> bool:
-        """Whether it was chosen for this very question."""
-        return self.question == _question(topic)
-
-    @property
-    def question(self) -> Question:
-        """Network, token, symbol, target, measure of volatility and horizon it was chosen for."""
-        return (self.network, self.token, self.symbol, self.target, self.volatility.measure, self.horizon_min)
-
-
-class Demotion(StrictModel):
-    """A champion that had to go, and why. It does not come back to its topic."""
-
-    champion: Champion  # as it was
-    demoted_ms: NonNegativeInt
-    reason: str
-    successor: str | None  # the version before it, which serves again; None: the naive forecast
-
-
-class _ChampionsFile(StrictModel):
-    schema_version: Literal[2]  # 1 was keyed by the topic's id alone
-    champions: dict[str, Champion]  # by Topic.key
-    demotions: dict[str, tuple[Demotion, ...]] = Field(default_factory=dict)  # by Topic.key, newest last
 
 
 class Registry:
     """The versions below ``root`` and the champions among them.
 
     Reading makes no files and takes no lock. ``publish``, ``promote``, ``demote`` and ``purge`` take the writer's
-    lock for their own duration; whoever calls several holds it with ``writing()``. Write from one thread at a time.
+    lock while they run; ``writing()`` holds it over several of them. Write from a single thread at a time.
     """
 
     def __init__(self, root: Path) -> None:
@@ -94,12 +56,12 @@ class Registry:
         """Folder of a version, whether it exists or not.
 
         Raises:
-            IncompatibleModel: ``version`` cannot be the name of one.
+            IncompatibleModel: ``version`` is not a version's id.
         """
         return self._versions / require_version_id(version)
 
     def versions(self) -> tuple[str, ...]:
-        """Ids of the published versions, by panel and then by age, oldest first; what is no version is left alone."""
+        """Ids of the published versions, by panel and then by age, oldest first; other entries are left out."""
         if not self._versions.is_dir():
             return ()
         return tuple(sorted(entry.name for entry in self._versions.iterdir() if is_version_id(entry.name)))
@@ -116,28 +78,28 @@ class Registry:
         """Champion by ``Topic.key``; empty before the first promotion.
 
         Raises:
-            IncompatibleModel: ``champions.json`` is not what ``promote`` writes.
+            IncompatibleModel: ``champions.json`` cannot be read or has another form.
         """
         return dict(self._read().champions)
 
     def demotions(self) -> dict[str, tuple[Demotion, ...]]:
-        """Champions that had to go, by ``Topic.key``, the newest last.
+        """Demotions by ``Topic.key``, the newest last.
 
         Raises:
             IncompatibleModel: as ``champions``.
         """
         return dict(self._read().demotions)
 
-    def _read(self) -> _ChampionsFile:
+    def _read(self) -> ChampionsFile:
         try:
             raw = self._champions.read_bytes()
-            content = _ChampionsFile.model_validate_json(raw)
+            content = ChampionsFile.model_validate_json(raw)
             gone = (demotion for several in content.demotions.values() for demotion in several)
             for champion in (*content.champions.values(), *(demotion.champion for demotion in gone)):
                 require_version_id(champion.version)
                 require_version_id(champion.previous or champion.version)
         except FileNotFoundError:
-            return _ChampionsFile(schema_version=2, champions={})
+            return ChampionsFile(schema_version=2, champions={})
         except OSError as error:
             raise IncompatibleModel(f"{self._champions}: cannot be read: {error.strerror}") from error
         except ValidationError as error:
@@ -145,7 +107,7 @@ class Registry:
         return content
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """A value that changes whenever ``champions.json`` is swapped; one ``stat``, no read. None without the file."""
+        """A value that changes with every swap of ``champions.json``, by ``stat`` alone; None without the file."""
         try:
             status = self._champions.stat()
         except OSError:
@@ -154,7 +116,7 @@ class Registry:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only writer, and sweep what killed ones left; inside itself it does nothing.
+        """Be the only writer, and sweep the leftovers of killed writers; nested calls do nothing.
 
         Raises:
             ConfigError: another process writes to this folder.
@@ -167,8 +129,8 @@ class Registry:
         try:
             if not try_lock(lock):
                 raise ConfigError(
-                    f"{self.root}: another updater is writing here: {lock_holder(lock)[1]}; stop it, or give this one "
-                    "its own DATA_DIR"
+                    f"{self.root}: another updater is writing here: {lock_holder(lock)[1]}; stop it, or set "
+                    "another DATA_DIR"
                 )
             self._holds_lock = True
             self._sweep()
@@ -181,7 +143,7 @@ class Registry:
         """Write ``artefact`` as a new version, synced to disk before it gets its name.
 
         Returns:
-            its id; publishing an equal artefact again returns the same one.
+            the version's id; publishing an equal artefact again returns the same id.
         Raises:
             ConfigError: another process writes. OSError: the disk is full or read-only; nothing is left behind.
         """
@@ -209,12 +171,12 @@ class Registry:
         return version
 
     def promote(self, topics: Iterable[Topic], version: str, now_ms: int) -> None:
-        """Make ``version`` the champion of ``topics``, all in one swap; other topics keep theirs.
+        """Make ``version`` the champion of ``topics`` in one swap; other topics keep their champions.
 
         A ``champions.json`` that cannot be read is set aside as ``champions.json.damaged``.
 
         Raises:
-            IncompatibleModel: the version cannot be used, was not trained for one of the topics or demoted there;
+            IncompatibleModel: the version cannot be used, or was not trained for a topic, or was demoted there;
                 nothing changes.
             ConfigError: another process writes.
         """
@@ -224,25 +186,25 @@ class Registry:
                 content = self._read()
             except IncompatibleModel:
                 self._champions.replace(self._champions.with_name("champions.json.damaged"))
-                content = _ChampionsFile(schema_version=2, champions={})
+                content = ChampionsFile(schema_version=2, champions={})
             champions = dict(content.champions)
             for topic in topics:
-                _require_trained_for(topic, artefact)
-                _require_not_demoted(topic, version, content)
+                require_trained_for(topic, artefact)
+                require_not_demoted(topic, version, content)
                 before = champions.get(topic.key)
                 if before and not before.serves(topic):
                     before = None
                 if before and before.version == version:
                     continue
-                champions[topic.key] = _champion(topic, artefact, now_ms, previous=before.version if before else None)
+                champions[topic.key] = champion_of(topic, artefact, now_ms, previous=before.version if before else None)
             self._write(champions, content.demotions)
 
     def demote(self, topic: Topic, reason: str, now_ms: int, *, back_to: str | None) -> None:
-        """Take a topic from its champion and remember why, in one swap. The version does not get it back.
+        """Take a topic from its champion for good, and record the reason, in one swap.
 
         Args:
             reason: one line for people.
-            back_to: the version that serves from now on, such as the champion's previous one; None for the naive
+            back_to: the version that serves from now on, such as the champion's predecessor; None for the naive
                 forecast.
         Raises:
             IncompatibleModel: the topic has no champion for this question, ``back_to`` cannot be used, was not
@@ -256,28 +218,28 @@ class Registry:
             if gone is None:
                 raise IncompatibleModel(f"topic {topic.key} has no champion to demote")
             check(topic, gone)
-            demotion = Demotion(champion=gone, demoted_ms=now_ms, reason=reason, successor=back_to)
+            newest = Demotion(champion=gone, demoted_ms=now_ms, reason=reason, successor=back_to)
             there = set(self.versions())
-            kept = tuple(one for one in known if one.champion.version in there)
+            kept = tuple(demotion for demotion in known if demotion.champion.version in there)
             content = content.model_copy(
-                update={"demotions": dict(content.demotions) | {topic.key: (*kept, demotion)}},
+                update={"demotions": dict(content.demotions) | {topic.key: (*kept, newest)}},
             )
             if back_to is not None:
                 artefact = self.open(back_to)
-                _require_trained_for(topic, artefact)
-                _require_not_demoted(topic, back_to, content)
-                champions[topic.key] = _champion(topic, artefact, now_ms, previous=None)
+                require_trained_for(topic, artefact)
+                require_not_demoted(topic, back_to, content)
+                champions[topic.key] = champion_of(topic, artefact, now_ms, previous=None)
             self._write(champions, content.demotions)
 
     def _write(self, champions: dict[str, Champion], demotions: dict[str, tuple[Demotion, ...]]) -> None:
-        renewed = _ChampionsFile(schema_version=2, champions=champions, demotions=demotions)
+        renewed = ChampionsFile(schema_version=2, champions=champions, demotions=demotions)
         replace_json(self._champions, renewed.model_dump(mode="json"))
 
     def purge(self, keep: int) -> tuple[str, ...]:
         """Delete all but the newest ``keep`` versions of each panel, every champion and every champion's previous.
 
         Returns:
-            ids of what was deleted. A reader that has a version in memory is not affected.
+            ids of the deleted versions. A reader that has a version in memory is not affected.
         Raises:
             IncompatibleModel: ``champions.json`` cannot be read, so nothing is deleted.
             ConfigError: another process writes.
@@ -305,58 +267,3 @@ class Registry:
             shutil.rmtree(leftover)
         for leftover in self.root.glob(f"{TEMPORARY}{self._champions.name}-*"):
             leftover.unlink(missing_ok=True)
-
-
-def check(topic: Topic, champion: Champion) -> None:
-    """Notice a champion that was chosen for another question under the same key.
-
-    Raises:
-        IncompatibleModel: says both questions.
-    """
-    if not champion.serves(topic):
-        raise IncompatibleModel(
-            f"topic {topic.key}: champion {champion.version} was chosen for {_words(champion.question)}, "
-            f"config.json asks for {_words(_question(topic))}; use another DATA_DIR or wait for the next training"
-        )
-
-
-def _question(topic: Topic) -> Question:
-    return (topic.network, topic.token, topic.symbol, topic.target, topic.volatility.measure, topic.horizon_min)
-
-
-def _words(question: Question) -> str:
-    network, token, symbol, target, measure, horizon_min = question
-    what = f"{target} ({measure})" if target is Target.VOLATILITY else target
-    return f"{token} {what} {horizon_text(horizon_min)} of {symbol} on {network or 'a network not given'}"
-
-
-def _champion(topic: Topic, artefact: Artefact, now_ms: int, *, previous: str | None) -> Champion:
-    return Champion(
-        version=artefact.version,
-        manifest_sha256=artefact.manifest_sha256,
-        since_ms=now_ms,
-        previous=previous,
-        network=topic.network,
-        token=topic.token,
-        symbol=topic.symbol,
-        target=topic.target,
-        horizon_min=topic.horizon_min,
-        volatility=topic.volatility,
-    )
-
-
-def _require_not_demoted(topic: Topic, version: str, content: _ChampionsFile) -> None:
-    for demotion in content.demotions.get(topic.key, ()):
-        if demotion.champion.version == version:
-            raise IncompatibleModel(
-                f"topic {topic.key}: {version} was demoted {iso(demotion.demoted_ms)} ({demotion.reason}); train anew"
-            )
-
-
-def _require_trained_for(topic: Topic, artefact: Artefact) -> None:
-    head, manifest = head_of(topic).key, artefact.manifest
-    if topic.symbol not in manifest.symbols or head not in manifest.heads:
-        raise IncompatibleModel(
-            f"topic {topic.key} needs {head} of {topic.symbol}; version {artefact.version} has "
-            f"{', '.join(manifest.heads)} of {', '.join(manifest.symbols)}"
-        )

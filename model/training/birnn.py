@@ -1,10 +1,12 @@
-"""The network of the guide this project descends from; what a panel publishes: several of them and a linear path."""
+"""The BiRNN of the guide this project descends from, and a panel's network: several BiRNNs and a linear path."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from model.features import Floats32
+from model.network import Network
 from model.training.config import Cell
 
 CELLS: dict[str, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -15,7 +17,7 @@ class BiRNNModel(nn.Module):
     """Bidirectional RNN over a past window. Reading it backwards leaks nothing: the target lies after its end.
 
     Class name, constructor and parameter names (``rnn.*``, ``linear.*``) are the guide's, so that weights trained
-    by its class load into this one. Its cell is the simple one; the gated ones stand in its place if asked for.
+    by its class load here. The guide's cell is the simple one; ``cell`` chooses a gated cell instead.
 
     Source: Schuster and Paliwal, IEEE Trans. Signal Processing 45(11), 1997.
     """
@@ -43,10 +45,10 @@ class BiRNNModel(nn.Module):
         self.linear = nn.Linear(2 * hidden_layer_size, output_size)
 
     def leave_out(self, features_F: Tensor) -> None:
-        """Take the weights of some features away, so that whatever they come to be changes no output.
+        """Set the input weights of some features to 0, so that these features change no output.
 
         Args:
-            features_F: True for those to leave out.
+            features_F: True for the features to leave out.
         """
         with torch.no_grad():
             for name, weight in self.rnn.named_parameters():
@@ -61,7 +63,7 @@ class BiRNNModel(nn.Module):
 
 
 class PanelNetwork(nn.Module):
-    """The mean of networks that differ in their seeds, and a linear path from the newest feature row past them.
+    """The mean of networks that differ in their seeds, plus a linear path from the newest feature row.
 
     ``members`` are trained one after the other; ``path`` is fitted before them and is not trained.
     """
@@ -69,8 +71,8 @@ class PanelNetwork(nn.Module):
     def __init__(self, members: Sequence[BiRNNModel], path_OF: Tensor | None = None) -> None:
         """
         Args:
-            members: one or more, of equal input and output size.
-            path_OF: ``(O, F)`` weights of the linear path; None is none.
+            members: at least one network, all of equal input and output size.
+            path_OF: ``(O, F)`` weights of the linear path; None for no path.
         """
         super().__init__()
         self.members = nn.ModuleList(members)
@@ -91,7 +93,19 @@ class PanelNetwork(nn.Module):
         return y_BO / len(self.members) + x_BLF[:, -1] @ self.path.T
 
     def named_weights(self) -> dict[str, Tensor]:
-        """All weights: the first member's as the guide names them, further ones' after ``memberK.``, and ``path``."""
-        first, *others = (member.state_dict() for member in self.members)
-        named = {f"member{k}.{name}": tensor for k, state in enumerate(others, 2) for name, tensor in state.items()}
+        """All weights: the first member's by the guide's names, others with ``memberK.`` before, and ``path``."""
+        first, *more = (member.state_dict() for member in self.members)
+        named = {f"member{k}.{name}": tensor for k, state in enumerate(more, 2) for name, tensor in state.items()}
         return {**first, **named, "path": self.path}
+
+
+def torch_network(model: BiRNNModel | PanelNetwork) -> Network:
+    """The model as a function of arrays, without gradients or dropout."""
+
+    def network(x_BLF: Floats32) -> Floats32:
+        model.eval()
+        with torch.no_grad():
+            y_BO: Floats32 = model(torch.from_numpy(x_BLF)).numpy()
+        return y_BO
+
+    return network

@@ -1,9 +1,9 @@
 """The linear path of the return heads: ridge regression on the features that have a direction, in closed form.
 
-What little can be known of a return here is that moves of minutes fall back a little, above all those that takers and
-large volume have made. Four months of minutes say so in every one of them, and a heavily penalised line finds it more
-reliably than the recurrent network does, which has a hundred times as many weights to fit to the same noise
-(docs/decisions/0003). A mirrored market gives the mirrored forecast: there is no intercept and no calendar in it.
+The little that is known of a return is that moves of minutes fall back a little, above all the moves of takers and of
+large volume. This holds in each of four months of minutes, and a heavily penalised line finds it more reliably than the
+recurrent network, which has a hundred times as many weights to fit to the same noise (docs/decisions/0003). A mirrored
+market gives the mirrored forecast: the line has no intercept and no calendar.
 """
 
 from dataclasses import dataclass
@@ -14,40 +14,38 @@ import numpy as np
 from core.clock import MINUTE_MS
 from klines.klines import Floats, Ints
 from model.features import FEATURES, LIMIT, SIGNED, varying
-from model.heads import Kind
 from model.windows import LEAST_ROWS, Rows, Split, Windows
 
 PENALTY = 1.0  # on squared weights, in units of the features' mean square
-FOLDS, FIRST = 8, 2  # equal stretches of the training part; the first of them that is forecast by a line of the others
-STRIDE = 3  # every third candle: neighbours say nearly the same
+FOLDS, FIRST = 8, 2  # equal stretches of the training part; the first that is forecast, by a line of those before
+STRIDE = 3  # every third candle: neighbours hold nearly the same information
 TARGET_LIMIT = 3.0  # standard deviations of the horizon: a crash must not steer the line
-MOST_SAID = 1.0  # likewise, by one feature at its limit; of three months of minutes it is 0.3 (docs/decisions/0003)
+MOST_FORECAST = 1.0  # likewise, by a feature at its limit; on three months of minutes 0.3 (docs/decisions/0003)
 
 _SIGNED = np.array([FEATURES.index(name) for name in SIGNED])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinearPath:
-    """Weights of the newest feature row, and what lines fitted on the past said of the rows that came after it."""
+    """Weights of the newest feature row, and forecasts of lines fitted on the past of each stretch."""
 
     weights: Floats  # (O, F); 0 for volatility heads and for features without a direction
-    stretches: tuple[tuple[int, int], ...]  # from, until, in ms: of each another line speaks
+    stretches: tuple[tuple[int, int], ...]  # from, until, in ms: each has a line of its own
     rows: Rows  # (N,) of all stretches, by symbol and time
-    unseen: (
-        Floats  # (N, O) targets forecast for them; NaN for volatility heads and where too few rows were there to fit
-    )
+    # (N, O) targets forecast for these rows; NaN for volatility heads and where too few rows were there to fit on
+    unseen: Floats
 
     def __call__(self, windows: Windows, rows: Rows) -> Floats:
-        """``(N, O)``: what it says of some rows, in the network's targets."""
-        said: Floats = windows.x[rows].astype(np.float64) @ self.weights.T
-        return said
+        """``(N, O)``: the path's forecasts at some rows, in the network's targets."""
+        output: Floats = windows.x[rows].astype(np.float64) @ self.weights.T
+        return output
 
 
 def fit(windows: Windows, split: Split) -> LinearPath:
     """Fit on the training part, for each horizon, all symbols together.
 
-    The same is done at the beginning of each stretch of that part but the first ones, on what was known by then, and
-    kept for the rows that follow. The last stretch is the validation part, of which the final line speaks.
+    Each stretch of the training part after the first ones is also forecast by a line fitted on the rows known at its
+    beginning. The last stretch is the validation part, which the final line forecasts.
     """
     edges = np.linspace(split.train_start_ms, split.train_end_ms, FOLDS + 1).astype(np.int64).tolist()
     stretches = (*list(pairwise(edges))[FIRST:], (split.validate_start_ms, split.validate_end_ms))
@@ -57,7 +55,7 @@ def fit(windows: Windows, split: Split) -> LinearPath:
     weights, unseen = np.zeros((len(heads), len(FEATURES))), np.full((len(rows), len(heads)), np.nan)
     by_horizon: dict[int, tuple[Floats, Floats]] = {}
     for column, head in enumerate(heads):
-        if head.kind is not Kind.RETURN:
+        if head.kind.is_volatility:
             continue
         if head.horizon_min not in by_horizon:
             known_ms = time_ms + head.horizon_min * MINUTE_MS + windows.plan.panel.interval_ms
@@ -72,7 +70,7 @@ def fit(windows: Windows, split: Split) -> LinearPath:
 def _fit_horizon(
     x_NS: Floats, target: Floats, time_ms: Ints, known_ms: Ints, stretches: tuple[tuple[int, int], ...], end_ms: int
 ) -> tuple[Floats, Floats]:
-    """``(S,)`` the final weights; ``(N,)`` what the line of its stretch says of each row."""
+    """``(S,)`` the final weights; ``(N,)`` each row's forecast by the line of its stretch."""
     there, unseen = np.isfinite(target) & (time_ms < end_ms), np.full(len(target), np.nan)
     final = _ridge(x_NS[there], target[there])
     for start_ms, until_ms in stretches:
@@ -85,14 +83,14 @@ def _fit_horizon(
 
 
 def _ridge(x_NS: Floats, target: Floats) -> Floats:
-    """Weights whose forecasts are as large as a line without penalty would make them if features were unrelated.
+    """Weights whose forecasts are as large as those of a line without penalty if features were unrelated.
 
-    A feature that does not vary has none, and a feature at its limit says no more than MOST_SAID.
+    A feature that does not vary gets weight 0, and a feature at its limit forecasts no more than MOST_FORECAST.
     """
     weights, used = np.zeros(x_NS.shape[1]), varying(x_NS)
     size = np.sqrt(np.mean(x_NS[:, used] ** 2, axis=0))
     scaled = x_NS[:, used] / size
     power = scaled.T @ scaled + PENALTY * len(scaled) * np.eye(len(size)) + np.eye(len(size)) * 1e-9
     slopes = np.linalg.solve(power, scaled.T @ np.clip(target, -TARGET_LIMIT, TARGET_LIMIT))
-    weights[used] = np.clip((1 + PENALTY) * slopes / size, -MOST_SAID / LIMIT, MOST_SAID / LIMIT)
+    weights[used] = np.clip((1 + PENALTY) * slopes / size, -MOST_FORECAST / LIMIT, MOST_FORECAST / LIMIT)
     return weights

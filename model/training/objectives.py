@@ -1,89 +1,30 @@
-"""The network's losses for training: what ``model.losses`` computes, in torch and with a gradient.
-
-``y`` is what came true, ``p`` the forecast, ``std`` the standard deviation of past truths; their shapes broadcast.
-All losses but ``mse`` and ``mae`` change with the unit: hand them what the topic's own loss is computed of. czar lacks
-its term of the truth alone, which moves no gradient: only differences between two forecasts are the network's.
-"""
+"""The training objective: the losses of ``core.losses``, computed with torch and with a gradient."""
 
 from collections.abc import Callable
-from math import atan, log
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from core.errors import ConfigError
-from core.topic import LOSS_NAMES
-from model.losses import CZAR_ALPHA, ZPTAE_ALPHA, ZPTAE_BETA
+from core.losses import loss_named
+from klines.klines import Floats
+from model.features import FLAT
+from model.heads import SQUARED
+from model.training.calibrating import returns_std
+from model.training.config import TrainingConfig
+from model.training.linear import LinearPath
+from model.windows import Rows, Split, Windows
 
-TorchLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def _squared_error(y: Tensor, p: Tensor, std: Tensor) -> Tensor:
-    return torch.square(y - p)
-
-
-def _absolute_error(y: Tensor, p: Tensor, std: Tensor) -> Tensor:
-    return torch.abs(y - p)
+TARGET_LIMIT = 5.0  # training labels are clipped here: one crash must not steer the network
 
 
-def _huber(y: Tensor, p: Tensor, std: Tensor) -> Tensor:
-    error = torch.abs(y - p)
-    near = error.clamp(max=1.0)
-    return near * (error - 0.5 * near)  # no branch whose square overflows beside the one that is taken
-
-
-def _logcosh(y: Tensor, p: Tensor, std: Tensor) -> Tensor:
-    error = torch.abs(y - p)
-    return error + torch.log1p(torch.exp(-2 * error)) - log(2.0)
-
-
-def _ztae(y: Tensor, p: Tensor, std: Tensor) -> Tensor:
-    return torch.abs(torch.tanh(y / std) - torch.tanh(p / std))
-
-
-def _zptae(y: Tensor, p: Tensor, std: Tensor) -> Tensor:
-    z, q = y / std, p / std
-
-    def power_tanh(x: Tensor) -> Tensor:
-        length = torch.hypot(torch.ones_like(x), x)  # 1 + x^2 overflows in float32 long before x does
-        return x / length ** (2 * (1 - ZPTAE_ALPHA) / ZPTAE_BETA)
-
-    return torch.abs(power_tanh(z) - power_tanh(q)) + (0.01 * torch.abs(q - z)) ** 4
-
-
-_D = CZAR_ALPHA / 3.0**0.5
-_K = 1 + _D**2
-
-
-def _czar(y: Tensor, p: Tensor, std: Tensor) -> Tensor:
-    z, q = y / std, p / std
-    a = torch.abs(z)
-    u = torch.where(z >= 0, q, -q)  # the forecast in the direction of the truth
-    gain = _K * (torch.atan(a + _D) - atan(_D))
-    bend = _K * 2 * _D / _K**2  # k g(d), with 1 + d^2 = k
-    wrong_sign = 0.5 * bend * q**2 - u + gain
-    too_small = _K * (torch.atan(a + _D) - torch.atan(u + _D))
-    steep = (_K * 2 * (a + _D) / (1 + (a + _D) ** 2) ** 2).clamp(max=bend)
-    too_large = 0.5 * steep * (u - a) ** 2 + _K / (1 + (a + _D) ** 2) * (u - a)
-    return torch.where(u <= 0, wrong_sign, torch.where(u <= a, too_small, too_large))
-
-
-_LOSSES: dict[str, TorchLoss] = {
-    "mse": _squared_error,
-    "mae": _absolute_error,
-    "huber": _huber,
-    "logcosh": _logcosh,
-    "ztae": _ztae,
-    "zptae": _zptae,
-    "czar": _czar,
-}
-
-
-def torch_loss(name: str) -> TorchLoss:
+def torch_loss(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """The loss of that name, row by row: ``(y, p, std)`` that broadcast to the losses in that shape.
 
-    Gradients by ``p`` are finite for every finite forecast up to the size whose square float32 can hold. That of ztae
-    fades out some standard deviations from 0: whoever trains with it starts near 0, as the network does.
+    czar lacks its term of the truth alone, which moves no gradient: only differences between two forecasts are the
+    network's. Gradients by ``p`` are finite for every finite forecast up to the size whose square float32 can hold.
+    That of ztae fades out some standard deviations from 0: a training with it has to start near 0, as ours does.
 
     Raises:
         ConfigError: no such loss, with the names there are.
@@ -91,7 +32,59 @@ def torch_loss(name: str) -> TorchLoss:
     >>> torch_loss("abse")(torch.tensor([3.0]), torch.tensor([1.0, 5.0]), torch.tensor(1.0)).tolist()
     [2.0, 2.0]
     """
-    try:
-        return _LOSSES[LOSS_NAMES[name]]
-    except KeyError:
-        raise ConfigError(f"Loss must be one of {', '.join(LOSS_NAMES)}, was {name!r}") from None
+    return partial(loss_named(name).forecast_part, torch)
+
+
+class Objective:
+    """The mean loss over heads and over the windows whose future has no hole.
+
+    A volatility head, and a head of the squared loss, minimises half the squared error of its targets, which adapt to
+    the volatility of the moment. A return head of another loss minimises that loss itself, in standard deviations of
+    the symbol's past returns, as the network computes it.
+    """
+
+    def __init__(self, windows: Windows, split: Split, config: TrainingConfig, path: LinearPath) -> None:
+        plan = windows.plan
+        self.weights = torch.tensor([1.0 if head.kind.is_volatility else config.return_weight for head in plan.heads])
+        self._windows = windows
+        self._path_FO = torch.from_numpy(path.weights.T.astype(np.float32).copy())
+        self._others = {
+            column: (torch_loss(head.loss), self._spread(split, column))
+            for column, head in enumerate(plan.heads)
+            if not head.kind.is_volatility and head.loss != SQUARED
+        }
+
+    def __call__(self, y_BO: Tensor, rows: Rows) -> Tensor:
+        losses_BO, known_BO = self._losses(y_BO, rows)
+        return (losses_BO * self.weights).sum() / (known_BO * self.weights).sum().clamp(min=1e-9)
+
+    def by_head(self, y_NO: Tensor, rows: Rows) -> Floats:
+        """``(O,)`` mean loss of each head; 0 for a head without rows."""
+        losses_NO, known_NO = self._losses(y_NO, rows)
+        heads_O: Floats = (losses_NO.sum(0) / known_NO.sum(0).clamp(min=1)).double().numpy()
+        return heads_O
+
+    def _losses(self, y_BO: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        target_BO = torch.from_numpy(self._windows.target[rows])
+        known_BO = torch.isfinite(target_BO)
+        target_BO = torch.nan_to_num(target_BO).clamp(-TARGET_LIMIT, TARGET_LIMIT)
+        y_BO = y_BO + torch.from_numpy(self._windows.x[rows]) @ self._path_FO
+        losses_BO = 0.5 * (y_BO - target_BO).square()
+        for column, (of, spread_S) in self._others.items():
+            unit_B = torch.from_numpy(
+                (self._windows.scale[rows] / spread_S[self._windows.symbol[rows]]).astype(np.float32)
+            )
+            losses_BO[:, column] = of(target_BO[:, column] * unit_B, y_BO[:, column] * unit_B, torch.tensor(1.0))
+        return losses_BO * known_BO, known_BO
+
+    def _spread(self, split: Split, column: int) -> Floats:
+        """``(S,)`` by symbol: standard deviation of a head's past returns, over the root of the horizon in candles."""
+        windows = self._windows
+        rows = windows.rows(split.train_start_ms, split.train_end_ms)
+        rows = rows[np.isfinite(windows.truth[rows, column])]
+        steps = windows.plan.panel.steps(windows.plan.heads[column])
+        std = returns_std(
+            windows.truth[rows, column], windows.symbol[rows], len(windows.plan.symbols), FLAT * steps**0.5
+        )
+        spread_S: Floats = std / steps**0.5
+        return spread_S

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from admission.criteria import Criterion
-from admission.readiness import baselines, standing_of
 from admission.records import looks
 from admission.replay import Epochs, Past, epoch_ms, past_with
+from admission.standing import baselines, standing_of
 from core.clock import MINUTE_MS
 from core.topic import Topic
 from klines.klines import Floats, Ints

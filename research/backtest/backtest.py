@@ -20,10 +20,12 @@ from core.topic import Topic
 from inference.champions import Champions
 from klines.klines import Floats
 from model.calibration import Calibration
-from model.evaluation import TopicForecasts, forecasts, onnx_network, outputs
 from model.features import Floats32
 from model.forecaster import BiRNNForecaster
-from model.heads import MINUTE, PanelPlan, head_of, training_start_ms
+from model.heads import head_of
+from model.judging.evaluation import TopicForecasts, forecasts, outputs
+from model.network import onnx_network
+from model.panels import MINUTE, PanelPlan, training_start_ms
 from model.registry.artefact import Artefact
 from model.registry.provenance import source_sha256
 from model.registry.versions import Registry
@@ -40,7 +42,9 @@ from updater.training_settings import training_config
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "lightgbm")
 SOURCES = (  # what a forecast depends on; a folder begun with other code is not gone on with
     "model/**/*.py",
+    "core/losses.py",
     "klines/klines.py",
+    "klines/returns.py",
     "updater/judging.py",
     "updater/round.py",
     *(f"research/{name}.py" for name in ("backtest", "baselines", "guide", "stage", "walk")),

@@ -8,12 +8,12 @@ import numpy as np
 from core.topic import Topic
 from klines.klines import Floats
 from klines.returns import realised_volatility, rolling_sum
-from model import calibration as calibrations
-from model.calibration import Evidence
-from model.evaluation import forecasts
 from model.features import Floats32
 from model.heads import Head, Kind, head_of
-from model.training.fit import TARGET_LIMIT
+from model.judging.evaluation import forecasts
+from model.training import calibrating
+from model.training.calibrating import Evidence
+from model.training.objectives import TARGET_LIMIT
 from model.windows import Rows
 from research.backtest.guide import guide
 from research.backtest.stage import Baseline, Forecasts, Stage, Tell
@@ -119,7 +119,7 @@ def _learnt(name: str, learner: Learner) -> Callable[[Stage, Tell], Forecasts]:
             )
             for part, rows in enumerate([calibrate, stage.rows]):
                 asked[part][:, column] = say(windows.x[rows])
-        calibration = calibrations.fit(windows, Evidence(rows=calibrate, output=asked[0]))
+        calibration = calibrating.fit(windows, Evidence(rows=calibrate, output=asked[0]))
         return {one.topic.key: one.forecast for one in forecasts(windows, stage.rows, asked[1], heads, calibration)}
 
     return forecast

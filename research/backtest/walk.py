@@ -6,9 +6,10 @@ from itertools import pairwise
 
 from core.clock import DAY_MS, iso
 from core.errors import ConfigError
-from core.topic import CLASSIFICATION, LOSS_NAMES, Target, Topic, catalogue, default_symbol, parse_horizon, split_symbol
+from core.losses import LOSS_NAMES
+from core.topic import CLASSIFICATION, Target, Topic, catalogue, default_symbol, parse_horizon, split_symbol
 from klines.spans import interval_name
-from model.heads import LEADER, Panel, PanelPlan, panels_for, training_start_ms
+from model.panels import LEADER, Panel, PanelPlan, panels_for, training_start_ms
 from research.data import Recording, span_text
 from updater.training_settings import Knobs
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from klines.klines import Floats, Ints
-from model.significance import mean_over_time
+from model.judging.significance import mean_over_time
 
 DECILES = 10
 TWO_SIDED = 1.96  # standard errors of a band that holds 95 of 100

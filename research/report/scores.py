@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from core.topic import Topic
 from klines.klines import Floats, Ints
-from model.evaluation import TopicForecasts
-from model.heads import Kind, head_of, panel_of
-from model.significance import mean_over_time
+from model.heads import Kind, head_of
+from model.judging.evaluation import TopicForecasts
+from model.judging.significance import mean_over_time
+from model.panels import panel_of
 from research.backtest.admission import admission
 from research.backtest.folder import Folder, StepRecord
 from research.backtest.walk import Walk

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from core.clock import DAY_MS, HOUR_MS, iso
 from core.errors import ConfigError
-from model.heads import LONGEST_LOOKBACK, Panel, PanelPlan
+from model.panels import LONGEST_LOOKBACK, Panel, PanelPlan
 from model.windows import TRAIN_SHARE, VALIDATE_SHARE
 from research.data import Recording
 

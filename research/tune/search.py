@@ -24,7 +24,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from core.errors import ConfigError, TrainingFailed, UnusableForecast
-from model.heads import PanelPlan
+from model.panels import PanelPlan
 from research.data import Recording
 from research.tune.folds import Fold
 from research.tune.trials import Told, measure, searched, suggested, told_progress

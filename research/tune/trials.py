@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 import optuna
 
 from core.errors import TrainingFailed
-from model.evaluation import onnx_network, outputs, score
-from model.heads import LONGEST_LOOKBACK, SHORTEST_LOOKBACK, PanelPlan
+from model.judging.evaluation import outputs, score
+from model.network import onnx_network
+from model.panels import LONGEST_LOOKBACK, SHORTEST_LOOKBACK, PanelPlan
 from model.training.config import TrainingConfig
-from model.training.fit import Progress, Validated, export_onnx, train_panel
+from model.training.export import export_onnx
+from model.training.fit import Progress, Validated
+from model.training.panel import train_panel
 from research.data import Recording
 from research.tune.folds import Fold
 from updater.training_settings import Knobs

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 from core.clock import DAY_MS
 from core.errors import ConfigError
 from core.topic import Topic
-from model.heads import LONGEST_LOOKBACK, PanelPlan, panels_for
+from model.panels import LONGEST_LOOKBACK, PanelPlan, panels_for
 from model.registry.provenance import source_sha256
 from model.training.config import CONFIGS
 from research.data import Recording, recording_of, span_text
@@ -34,6 +34,8 @@ from updater.training_settings import FILE, Knobs, settings_in_use, training_con
 STUDY_FILE = "tuning.sqlite3"
 CONFIRM_SEEDS = 2  # on each of the stretches to confirm on: four pairs of trainings in all
 SOURCES = (
+    "core/losses.py",
+    "klines/returns.py",
     "model/**/*.py",
     "research/tune/folds.py",
     "research/tune/trials.py",

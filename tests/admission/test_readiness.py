@@ -8,18 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from admission.assessment import readiness
 from admission.criteria import NAMES, Record, criteria
-from admission.readiness import (
-    FILE,
-    Days,
-    Readiness,
-    admitted_after,
-    read_admission,
-    readiness,
-    standing_of,
-    write_admission,
-)
+from admission.readiness import FILE, Days, Readiness, read_admission, write_admission
 from admission.replay import Past, answers, epochs_between, past_of
+from admission.standing import admitted_after, standing_of
 from core.clock import DAY_MS, MINUTE_MS
 from core.errors import IncompatibleModel
 from core.settings import Objective

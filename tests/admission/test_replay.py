@@ -10,7 +10,6 @@ from admission.replay import Past, answers, epochs_between, held, past_of, row_o
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats, Klines
-from klines.returns import volatility_of
 from tests.fakes.klines import random_walk_klines
 
 RETURN = Topic(
@@ -77,7 +76,7 @@ def test_a_volatility_is_its_known_minutes_and_the_forecast_of_the_others() -> N
     row = int(row_of(DAY, epochs.base_ms[epoch : epoch + 1])[0])
     returns = np.diff(np.log(DAY.close))
     before, after = returns[row - 15 : row], returns[row : row + 15]
-    base, truth = (volatility_of(part, MINUTE_MS, about_mean=past.head.kind.about_mean) for part in (before, after))
+    base, truth = (past.head.kind.measure.of_returns(part, MINUTE_MS) for part in (before, after))
     assert past.truth[epoch] == pytest.approx(np.log(truth / base), rel=1e-9)
     assert answers(past, DAY, None, 0)[epoch] == pytest.approx(0.0, abs=1e-12)
     known = answers(past, DAY, np.full(len(DAY), 0.002), 1)[epoch]

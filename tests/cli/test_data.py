@@ -21,8 +21,9 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from exchange.server import SimulatedExchange
 from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.store.kline_store import KlineStore
+from market.store.retention import BACKTEST_DAYS
 from market.store.table_files import read_klines, write_klines
-from model.heads import BACKTEST_DAYS, MINUTE, training_start_ms
+from model.panels import MINUTE, training_start_ms
 from research.backtest.walk import SPAN_DAYS
 from tests.fakes.clock import START_MS, eventually
 from tests.fakes.klines import random_walk_klines

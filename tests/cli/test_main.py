@@ -241,8 +241,8 @@ MISSPELT = '{"hour": {"epoch": 3}}', "panel hour: epoch=3: there is no such sett
 @pytest.mark.parametrize(
     ("command", "content", "says"),
     [
-        pytest.param(TRAIN, "{", "is no JSON", id="no JSON"),
-        pytest.param(TRAIN, "[" * 100_000, "is no JSON", id="nested without end"),
+        pytest.param(TRAIN, "{", "is not JSON", id="no JSON"),
+        pytest.param(TRAIN, "[" * 100_000, "is not JSON", id="nested without end"),
         pytest.param(TRAIN, '{"minute": {"epochs": 0}}', "panel minute: epochs must be 1 or more, was 0", id="range"),
         pytest.param(TRAIN, '{"dropout": "much"}', "dropout='much'", id="no number"),
         pytest.param(TRAIN, '{"clip_norm": Infinity}', "clip_norm must be a finite number, was inf", id="infinite"),

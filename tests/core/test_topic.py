@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError
-from core.topic import CLASSIFICATION, LOSS_NAMES, Target, Topic, catalogue, horizon_text, parse_horizon
+from core.losses import LOSS_NAMES
+from core.topic import CLASSIFICATION, Target, Topic, catalogue, horizon_text, parse_horizon
 
 
 def test_the_catalogue_is_the_networks_list(shared_data: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.model.sdk import reference_losses
+from tests.core.sdk import reference_losses
 
 FILE = Path(__file__).parent / "reference_losses.json"
 SDK_VERSION = "1.3.0"

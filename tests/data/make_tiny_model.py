@@ -16,11 +16,12 @@ from core.topic import Target, Topic
 from klines.klines import Klines
 from model.features import FEATURE_VERSION, FEATURES, rows_needed
 from model.forecaster import BiRNNForecaster, Forecasts
-from model.heads import MINUTE, Kind, head_of
+from model.heads import Kind, head_of
+from model.panels import MINUTE
 from model.registry.artefact import Artefact, Manifest
 from model.registry.versions import Registry
 from model.training.birnn import BiRNNModel, PanelNetwork
-from model.training.fit import export_onnx, weights_bytes
+from model.training.export import export_onnx, weights_bytes
 from model.windows import Split
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core.clock import DAY_MS
 from exchange.server import SimulatedExchange
-from model.heads import MINUTE, panels_for
+from model.panels import MINUTE, panels_for
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from node.endpoint import inference_url, parse_decimal

@@ -29,13 +29,16 @@ import requests
 import sqlalchemy as sa
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
+from core.sources import PERSISTENCE
 from core.topic import Topic
 from exchange.server import SimulatedExchange
 from inference.service import rows_to_keep
 from klines.klines import Klines
 from ledger.answer_log import answers as kept
-from model.forecaster import PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value
-from model.heads import HOUR, MINUTE, head_of, panel_of
+from model.answer import carried, value
+from model.forecaster import BiRNNForecaster, HeadForecast, Naive
+from model.heads import head_of
+from model.panels import HOUR, MINUTE, panel_of
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from node.decimals import decimal_text

@@ -31,7 +31,7 @@ from market.listings import Listings
 from market.live.live_market import LiveMarket
 from market.venues.binance.rest import Binance
 from model.features import FEATURE_VERSION, FEATURES
-from model.heads import HOUR, MINUTE, Panel
+from model.panels import HOUR, MINUTE, Panel
 from model.registry.artefact import Artefact, Manifest
 from model.registry.versions import Registry
 from model.windows import Split

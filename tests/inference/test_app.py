@@ -29,9 +29,9 @@ from klines.klines import Klines
 from ledger.answer_log import RECENT
 from market.listings import Listings
 from market.venues.binance.rest import Binance
+from model.answer import carried
 from model.features import unbroken_needed
-from model.forecaster import carried
-from model.heads import HOUR, MINUTE
+from model.panels import HOUR, MINUTE
 from model.registry.versions import Registry
 from tests.fakes.clock import BASE_MS, RunningClock, eventually
 from tests.fakes.net import free_port

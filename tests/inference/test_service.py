@@ -20,10 +20,11 @@ from ledger.answer_log import Ledger
 from market.live.live_market import opening_of
 from market.price_ratio import PriceRatio
 from market.venue import Opening, Price
+from model.answer import carried
 from model.features import rows_needed
-from model.forecaster import carried
-from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Panel
-from model.registry.versions import Champion, Registry
+from model.panels import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Panel
+from model.registry.champions import Champion
+from model.registry.versions import Registry
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import random_walk_klines
 from tests.inference.stand import BTC_8H, ETH_10M, SOL_15M, TOPICS, limits, publish, topic

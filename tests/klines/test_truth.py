@@ -16,8 +16,9 @@ from core.topic import Target, Topic, Volatility
 from klines.klines import COLUMNS, PRICE_COLUMNS, Floats, Klines
 from klines.truth import Truth, log_return, price_at, truth_of, volatility
 from market.store.recording import load_recording
-from model.heads import HOUR, MINUTE, Panel, head_of
-from model.heads import truth as labels
+from model.heads import head_of
+from model.panels import HOUR, MINUTE, Panel
+from model.targets import truth as labels
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines
 

@@ -13,10 +13,11 @@ import torch
 
 from core.topic import Target, Topic, Volatility
 from klines.klines import COLUMNS, PRICE_COLUMNS, Ints, Klines
-from model.evaluation import TopicForecasts
 from model.features import FEATURES, Bools, rows_needed
-from model.heads import LEADER, Kind, Panel, PanelPlan, panels_for
-from model.training.fit import TrainedPanel
+from model.heads import Kind
+from model.judging.evaluation import TopicForecasts
+from model.panels import LEADER, Panel, PanelPlan, panels_for
+from model.training.panel import TrainedPanel
 from model.windows import Split, Windows
 from tests.fakes.klines import random_walk_klines
 

@@ -11,8 +11,11 @@ from core.clock import MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats
 from klines.truth import truth_of
-from model.forecaster import Naive, value
-from model.heads import head_of, naive, panel_of, truth
+from model.answer import value
+from model.forecaster import Naive
+from model.heads import head_of
+from model.panels import panel_of
+from model.targets import naive, truth
 from node.config_file import topics_from_config
 from tests.catalogue import scalar_topics, write_configs
 from tests.fakes.clock import START_MS

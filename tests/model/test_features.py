@@ -21,7 +21,7 @@ from model.features import (
     rows_needed,
     unbroken_needed,
 )
-from model.heads import HOUR, MINUTE
+from model.panels import HOUR, MINUTE
 from tests.fakes.klines import random_walk_klines
 
 ROWS = rows_needed(MINUTE) + 400

@@ -5,9 +5,8 @@ import pytest
 
 from core.clock import MINUTE_MS
 from klines.klines import Floats
-from klines.returns import volatility_of
 from model.heads import Kind
-from model.known import NOTHING, Known, whole_return, whole_volatility
+from model.known import NOTHING, Known, whole_return
 
 HORIZON = 15
 
@@ -36,14 +35,14 @@ def known_of(closes: Floats, newest: float, elapsed_ms: int) -> Known:
 def test_a_wholly_known_interval_is_its_own_truth(kind: Kind, seed: int) -> None:
     closes = walk(seed)
     known = known_of(closes, closes[-1], HORIZON * MINUTE_MS)
-    truth = volatility_of(np.diff(np.log(closes)), MINUTE_MS, about_mean=kind.about_mean)
-    assert whole_volatility(known, 99.0, HORIZON, kind) == pytest.approx(truth, rel=1e-12)
+    truth = kind.measure.of_returns(np.diff(np.log(closes)), MINUTE_MS)
+    assert kind.measure.whole(known, 99.0, HORIZON) == pytest.approx(truth, rel=1e-12)
     assert whole_return(known, 99.0, HORIZON) == pytest.approx(np.log(closes[-1] / closes[0]), rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", [Kind.VOLATILITY, Kind.RMS])
 def test_where_nothing_is_known_the_forecast_is_the_answer(kind: Kind) -> None:
-    assert whole_volatility(NOTHING, 0.0012, HORIZON, kind) == pytest.approx(0.0012, rel=1e-12)
+    assert kind.measure.whole(NOTHING, 0.0012, HORIZON) == pytest.approx(0.0012, rel=1e-12)
     assert whole_return(NOTHING, -0.003, HORIZON) == pytest.approx(-0.003, rel=1e-12)
 
 
@@ -59,7 +58,7 @@ def test_volatility_is_expected_over_what_the_rest_may_bring(kind: Kind, known_m
     rest[:, 0] = 0.002 + rest[:, 0] * 0.5**0.5
     returns = np.concatenate([np.broadcast_to(np.diff(np.log(closes)), (ways, known_min)), rest], axis=1)
     squares = np.var(returns, axis=1, ddof=1) if kind is Kind.VOLATILITY else np.mean(returns**2, axis=1)
-    assert whole_volatility(known, per_minute, HORIZON, kind) ** 2 == pytest.approx(squares.mean(), rel=5e-3)
+    assert kind.measure.whole(known, per_minute, HORIZON) ** 2 == pytest.approx(squares.mean(), rel=5e-3)
 
 
 def test_of_the_forecast_of_a_return_the_share_of_the_rest_counts() -> None:
@@ -73,7 +72,7 @@ def test_a_late_candle_leaves_its_minute_to_the_running_move() -> None:
     known = known_of(closes, 100.3, 130_000)
     first, running = np.log(100.1 / 100), np.log(100.3 / 100.1)
     squares = first**2 + running**2 + (HORIZON - 130 / 60) * 0.001**2
-    assert whole_volatility(known, 0.001, HORIZON, Kind.RMS) == pytest.approx((squares / HORIZON) ** 0.5, rel=1e-12)
+    assert Kind.RMS.measure.whole(known, 0.001, HORIZON) == pytest.approx((squares / HORIZON) ** 0.5, rel=1e-12)
 
 
 def test_many_rows_are_as_each_of_them() -> None:
@@ -87,7 +86,7 @@ def test_many_rows_are_as_each_of_them() -> None:
     )
     forecast = np.linspace(0.001, 0.002, 4)
     for kind in (Kind.VOLATILITY, Kind.RMS):
-        each = [whole_volatility(row, one, HORIZON, kind) for row, one in zip(rows, forecast, strict=True)]
-        assert np.asarray(whole_volatility(many, forecast, HORIZON, kind)) == pytest.approx(np.asarray(each), rel=1e-14)
+        each = [kind.measure.whole(row, one, HORIZON) for row, one in zip(rows, forecast, strict=True)]
+        assert np.asarray(kind.measure.whole(many, forecast, HORIZON)) == pytest.approx(np.asarray(each), rel=1e-14)
     returns = [whole_return(row, one, HORIZON) for row, one in zip(rows, forecast, strict=True)]
     assert np.asarray(whole_return(many, forecast, HORIZON)) == pytest.approx(np.asarray(returns), rel=1e-14)

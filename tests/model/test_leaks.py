@@ -8,14 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from core.topic import LOSS_NAMES, Target
-from model import calibration as calibrations
-from model.calibration import Calibration, Evidence
-from model.evaluation import TopicForecasts, forecasts, outputs
+from core.losses import LOSS_NAMES
+from core.topic import Target
+from model.calibration import Calibration
 from model.features import FEATURES, Floats32, rows_needed
-from model.heads import HOUR, LEADER, MINUTE, Head, Kind, Panel, head_of
+from model.heads import Head, Kind, head_of
+from model.judging.evaluation import TopicForecasts, forecasts, outputs
+from model.panels import HOUR, LEADER, MINUTE, Panel
+from model.training import calibrating
+from model.training.birnn import torch_network
+from model.training.calibrating import Evidence
 from model.training.config import TrainingConfig
-from model.training.fit import TrainedPanel, torch_network, train_panel
+from model.training.panel import TrainedPanel, train_panel
 from model.windows import build, purged_split
 from tests.fakes.klines import random_walk_klines
 from tests.model.leaks import (
@@ -303,7 +307,7 @@ def test_a_calibration_fitted_on_the_judge_part_is_caught() -> None:
         made = train(MINUTE, klines)
         rows = made.windows.rows(made.split.judge_start_ms, made.split.judge_end_ms)
         said = outputs(torch_network(made.model), made.windows, rows)
-        return replace(made, calibration=calibrations.fit(made.windows, Evidence(rows=rows, output=said)))
+        return replace(made, calibration=calibrating.fit(made.windows, Evidence(rows=rows, output=said)))
 
     assert moved_by_the_judge_part(careless, history(MINUTE)) == {"calibration"}
 
@@ -337,7 +341,7 @@ def test_evidence_calibrated_on_all_of_itself_is_caught() -> None:
         windows = build(TRAINED_ON[MINUTE], klines)
         rows, heads = windows.rows(0, 2**62), windows.plan.heads
         said = outputs(Readout(len(FEATURES), len(heads)), windows, rows)
-        return forecasts(windows, rows, said, heads, calibrations.fit(windows, Evidence(rows=rows, output=said)))
+        return forecasts(windows, rows, said, heads, calibrating.fit(windows, Evidence(rows=rows, output=said)))
 
     cut_ms = trained(MINUTE).split.validate_start_ms
     caught = evidence_that_reads_ahead(careless, history(MINUTE), cut_ms)

@@ -11,14 +11,18 @@ import pytest
 
 from core.topic import horizon_text
 from klines.klines import FLOW_COLUMNS, Floats, Klines
-from model.evaluation import forecasts, onnx_network, outputs
 from model.features import rows_needed
 from model.forecaster import BiRNNForecaster, Forecasts
-from model.heads import HOUR, LEADER, MINUTE, Head, Kind, Panel, head_of, truth
+from model.heads import Head, Kind, head_of
+from model.judging.evaluation import forecasts, outputs
 from model.losses import loss
+from model.network import onnx_network
+from model.panels import HOUR, LEADER, MINUTE, Panel
 from model.registry.versions import Registry
+from model.targets import truth
+from model.training.birnn import torch_network
 from model.training.config import TrainingConfig
-from model.training.fit import TrainedPanel, torch_network, train_panel
+from model.training.panel import TrainedPanel, train_panel
 from model.windows import build
 from tests.fakes.clock import FakeClock
 from tests.fakes.klines import random_walk_klines

@@ -13,7 +13,7 @@ from core.errors import TrainingFailed
 from core.topic import Target, Topic
 from klines.klines import Klines
 from model.features import compute, rows_needed, unbroken_needed
-from model.heads import LEADER, MINUTE, PanelPlan, panels_for
+from model.panels import LEADER, MINUTE, PanelPlan, panels_for
 from model.windows import LEAST_ROWS, Windows, build, purged_split
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines

@@ -14,7 +14,7 @@ from klines.klines import Klines
 from market.listings import Listings
 from market.store.kline_store import KlineStore
 from market.venues.binance.rest import Binance
-from model.heads import MINUTE, panels_for, training_start_ms
+from model.panels import MINUTE, panels_for, training_start_ms
 from model.registry.versions import Registry
 from tests.fakes.clock import FakeClock
 from tests.fakes.klines import random_walk_klines

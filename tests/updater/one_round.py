@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from core.topic import Target, Topic
-from model.heads import MINUTE, panels_for
+from model.panels import MINUTE, panels_for
 from model.registry.versions import Registry
 from model.training.config import TrainingConfig
 from tests.fakes.clock import FakeClock

@@ -11,11 +11,11 @@ from admission.readiness import FILE, read_admission
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import Objective, load_settings
 from market.store.kline_store import KlineStore
-from model.heads import panels_for
+from model.panels import panels_for
 from model.registry.versions import Registry
 from tests.updater.folder import BTC, DAYS, ETH, updater_on, walk
 from tests.updater.test_answered import BLOCK_MS, TOPIC, answers, write
-from updater.admission import _said, guaranteed_s, refresh_admission
+from updater.admission import _unseen_forecasts, guaranteed_s, refresh_admission
 
 MINUTES = tuple(replace(topic, network="allora-testnet-1", epoch_length_blocks=60) for topic in (ETH, BTC))
 
@@ -41,7 +41,7 @@ def test_a_network_is_asked_about_candles_alone_that_it_has_not_seen(published: 
     manifest = registry.open(version).manifest
     (plan,) = panels_for([ETH, BTC]).values()
     digest = next(iter(registry.champions().values())).manifest_sha256
-    said = _said(plan, store, registry, version, digest, now_ms)
+    said = _unseen_forecasts(plan, store, registry, version, digest, now_ms)
     assert said.keys() == {ETH.key, BTC.key}
     for forecast, close_ms in said.values():
         assert close_ms.min() > manifest.split.judge_start_ms

@@ -25,7 +25,7 @@ from market.store.recording import load_recording
 from market.store.sync import sync_all
 from market.venue import Opening, Price
 from market.venues.binance.rest import Binance
-from model.heads import MINUTE, panels_for
+from model.panels import MINUTE, panels_for
 from model.registry.versions import Registry
 from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Venue

@@ -21,11 +21,13 @@ from core.topic import Target, Topic
 from klines.klines import Klines
 from model.calibration import Calibration
 from model.features import FEATURES
-from model.gate import LEVEL
-from model.heads import PanelPlan, head_of, panels_for
+from model.heads import head_of
+from model.judging.comparison import LEVEL
+from model.panels import PanelPlan, panels_for
 from model.registry.artefact import Artefact
 from model.registry.versions import Registry
-from model.training.fit import OPSET, TrainedPanel, train_panel
+from model.training.export import OPSET
+from model.training.panel import TrainedPanel, train_panel
 from model.windows import Split
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines

@@ -13,10 +13,12 @@ from core.clock import DAY_MS
 from core.errors import IncompatibleModel
 from core.topic import Target, Topic
 from klines.klines import Klines
-from model.evaluation import onnx_network
+from model.answer import value
 from model.features import FEATURES, LIMITS, compute, varying
-from model.forecaster import MOST_MOVED, BiRNNForecaster, Naive, value
-from model.heads import LEADER, MINUTE, head_of, panels_for
+from model.forecaster import BiRNNForecaster, Naive
+from model.heads import head_of
+from model.network import MOST_MOVED, onnx_network
+from model.panels import LEADER, MINUTE, panels_for
 from model.registry.artefact import Artefact
 from model.registry.versions import Registry
 from tests.fakes.clock import START_MS, FakeClock

@@ -13,7 +13,7 @@ import pytest
 
 from core.clock import HOUR_MS
 from klines.klines import COLUMNS, Klines
-from model.heads import LEADER, MINUTE
+from model.panels import LEADER, MINUTE
 from model.registry.artefact import Artefact
 from model.registry.provenance import candles_read, source_sha256
 from model.registry.versions import Registry

@@ -39,7 +39,7 @@ def test_training_settings_change_only_what_they_name() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        pytest.param("{", "is no JSON", id="cut off"),
+        pytest.param("{", "is not JSON", id="cut off"),
         pytest.param('{"minute": {"epochs": 0}}', "panel minute: epochs must be 1 or more, was 0", id="out of range"),
         pytest.param('{"minute": {"epoch": 3}}', "panel minute: epoch=3: there is no such setting", id="no such knob"),
         pytest.param('{"lookback": 3}', "panel minute: lookback must be 4 to 512, was 3", id="for both panels"),

@@ -10,7 +10,8 @@ from klines.klines import Klines
 from model.calibration import POOLED, Calibration
 from model.features import rows_needed
 from model.forecaster import BiRNNForecaster
-from model.heads import MINUTE, Head, Kind, panels_for
+from model.heads import Head, Kind
+from model.panels import MINUTE, panels_for
 from model.registry.artefact import Artefact
 from model.registry.versions import Registry
 from tests.fakes.clock import START_MS, FakeClock

@@ -32,9 +32,9 @@ def test_a_panel_s_own_setting_comes_before_the_one_for_both(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        pytest.param(b"", "is no JSON", id="empty"),
-        pytest.param(b'{"minute": {', "is no JSON", id="cut off"),
-        pytest.param(b"\xff\xfe", "is no JSON", id="no text"),
+        pytest.param(b"", "is not JSON", id="empty"),
+        pytest.param(b'{"minute": {', "is not JSON", id="cut off"),
+        pytest.param(b"\xff\xfe", "is not JSON", id="no text"),
         pytest.param(b"[]", "must be an object, is list", id="a list"),
         pytest.param(b'{"minute": 3}', "panel minute must be an object, was 3", id="panel is a number"),
         pytest.param(b'{"minuet": {"epochs": 3}}', "there is no panel minuet", id="no such panel"),

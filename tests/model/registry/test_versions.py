@@ -23,7 +23,8 @@ from core.errors import ConfigError, IncompatibleModel
 from core.topic import Target, Topic, Volatility
 from model.heads import Head, Kind
 from model.registry.artefact import Artefact, Manifest, read_artefact, sealed
-from model.registry.versions import Registry, check
+from model.registry.champions import check
+from model.registry.versions import Registry
 from model.windows import Split
 from tests.fakes.node import NO_ORIGIN
 
@@ -208,7 +209,7 @@ def flipped(content: bytes) -> bytes:
         pytest.param(manifest_says(files={}), "files must be model.onnx and weights", id="files not listed"),
         pytest.param(manifest_says(split=SPLIT | {"judge_end_ms": None}), "split.judge_end_ms: ", id="no judged range"),
         pytest.param(manifest_says(split=SPLIT | {"x": 1}), "split.x: ", id="unknown part of the split"),
-        pytest.param(lambda f: f.rename(f.parent / "latest"), "'latest' is no version", id="name that is no id"),
+        pytest.param(lambda f: f.rename(f.parent / "latest"), "'latest' is not a version", id="name that is no id"),
         pytest.param(lambda f: f.rename(f.with_name(f"{f.name[:-6]}000000")), "manifest.json: altered", id="other id"),
         pytest.param(lambda f: f.parent / "minute-20200101T000000Z-000000", "cannot be read", id="folder missing"),
         pytest.param(linked, "model.onnx: cannot be read", id="network is a link"),
@@ -268,9 +269,9 @@ def test_no_flipped_bit_goes_unnoticed(version: Path, name: str, where: float, b
     ],
 )
 def test_an_id_cannot_lead_out_of_the_folder(registry: Registry, version: str) -> None:
-    with pytest.raises(IncompatibleModel, match="is no version"):
+    with pytest.raises(IncompatibleModel, match="is not a version"):
         registry.open(version)
-    with pytest.raises(IncompatibleModel, match="is no version"):
+    with pytest.raises(IncompatibleModel, match="is not a version"):
         registry.promote([ETH_10M], version, now_ms=0)
 
 
@@ -380,7 +381,7 @@ def test_a_champion_cannot_name_a_file_outside(registry: Registry) -> None:
     registry.promote([ETH_10M], version, now_ms=1)
     champions = registry.root / "champions.json"
     champions.write_text(champions.read_text().replace(version, "../../elsewhere"))
-    with pytest.raises(IncompatibleModel, match=r"'\.\./\.\./elsewhere' is no version"):
+    with pytest.raises(IncompatibleModel, match=r"'\.\./\.\./elsewhere' is not a version"):
         registry.champions()
 
 
@@ -466,8 +467,7 @@ def test_a_reader_never_meets_a_mixed_or_missing_champion(registry: Registry) ->
 ENDLESS_WRITER = """
 import itertools, sys
 from pathlib import Path
-sys.path.insert(0, "tests/model/registry")
-from test_versions import BTC_5M, CREATED_MS, ETH_10M, artefact
+from tests.model.registry.test_versions import BTC_5M, CREATED_MS, ETH_10M, artefact
 from model.registry.versions import Registry
 
 registry = Registry(Path(sys.argv[1]))

@@ -9,7 +9,8 @@ from core.clock import MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats, Klines
 from model.features import FEATURES, LEAST_SPREAD, LIMIT, SIGNED
-from model.heads import LEADER, MINUTE, Kind, panels_for
+from model.heads import Kind
+from model.panels import LEADER, MINUTE, panels_for
 from model.training import linear
 from model.windows import Split, Windows, build, purged_split
 from tests.fakes.clock import START_MS
@@ -152,8 +153,8 @@ def test_a_feature_at_its_limit_says_no_more_than_it_may(size: float) -> None:
     told = np.where(windows.usable, np.nan_to_num(windows.target[:, column].astype(np.float64)), 0.0)
     windows.x[:, knowing] = size * told / told.std()
     path = linear.fit(windows, split)
-    assert path.weights[column, knowing] * LIMIT == pytest.approx(linear.MOST_SAID)
-    assert np.abs(path.weights * LIMIT).max() <= linear.MOST_SAID
+    assert path.weights[column, knowing] * LIMIT == pytest.approx(linear.MOST_FORECAST)
+    assert np.abs(path.weights * LIMIT).max() <= linear.MOST_FORECAST
 
 
 def test_heads_of_volatility_have_no_path() -> None:

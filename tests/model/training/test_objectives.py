@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError
-from core.topic import LOSS_NAMES
+from core.losses import LOSS_NAMES, loss_named
 from model.losses import loss
 from model.training.objectives import torch_loss
 
@@ -72,6 +72,6 @@ def test_czar_pays_for_a_direction_from_the_first_step_on() -> None:
 
 def test_every_spelling_of_a_loss_is_known_and_no_other() -> None:
     for name, ours in LOSS_NAMES.items():
-        assert torch_loss(name) is torch_loss(ours)
+        assert loss_named(name) is loss_named(ours)
     with pytest.raises(ConfigError, match=r"mse.*czar.*'rmse'"):
         torch_loss("rmse")

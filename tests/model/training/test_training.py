@@ -11,21 +11,18 @@ from torch import Tensor
 
 from core.errors import ConfigError, TrainingFailed
 from core.topic import Target, Topic
-from model.evaluation import onnx_network, outputs
 from model.features import FEATURES, SIGNED
-from model.heads import MINUTE, Head, Kind, panels_for
+from model.heads import Head, Kind
+from model.judging.evaluation import outputs
 from model.losses import loss
+from model.network import onnx_network
+from model.panels import MINUTE, panels_for
 from model.training import linear
-from model.training.birnn import BiRNNModel, PanelNetwork
+from model.training.birnn import BiRNNModel, PanelNetwork, torch_network
 from model.training.config import TrainingConfig
-from model.training.fit import (
-    Objective,
-    TrainedPanel,
-    export_onnx,
-    torch_network,
-    train_panel,
-    weights_bytes,
-)
+from model.training.export import export_onnx, weights_bytes
+from model.training.objectives import Objective
+from model.training.panel import TrainedPanel, train_panel
 from model.windows import build, purged_split
 from tests.fakes.klines import random_walk_klines
 
@@ -236,7 +233,7 @@ def test_an_export_that_says_something_else_is_an_error() -> None:
             return super().forward(x_BLF) + (len(x_BLF) - 1)  # tracing freezes the length it sees
 
     with pytest.raises(
-        TrainingFailed, match=r"differs from torch's by 6: output 0 of random window \d is .* torch says"
+        TrainingFailed, match=r"differs from torch's by 6: output 0 of random window \d is .* torch's is"
     ):
         export_onnx(CountsItsBatch([BiRNNModel(3, 4, 1, 1, 0.0)]), 8, np.zeros((0, 8, 3), np.float32))
 

@@ -10,7 +10,7 @@ import pytest
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats, Klines
-from model.heads import panels_for
+from model.panels import panels_for
 from model.windows import Split, build
 from research.backtest.baselines import BASELINES
 from research.backtest.stage import Forecasts, Stage

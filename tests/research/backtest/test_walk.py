@@ -9,7 +9,7 @@ from core.clock import DAY_MS, HOUR_MS
 from core.errors import ConfigError
 from core.topic import CLASSIFICATION, Target, Topic, catalogue
 from market.store.kline_store import KlineStore
-from model.heads import panels_for
+from model.panels import panels_for
 from research.backtest.command import chosen_topics, introduction, walk_of
 from research.backtest.folder import Folder
 from research.backtest.walk import catalogue_topics, short_history, with_unseen

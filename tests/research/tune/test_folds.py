@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS
 from core.errors import ConfigError
 from core.topic import Target, Topic
-from model.heads import HOUR, LONGEST_LOOKBACK, PanelPlan, panels_for
+from model.panels import HOUR, LONGEST_LOOKBACK, PanelPlan, panels_for
 from model.windows import Split, build, purged_split
 from research.data import Recording
 from research.tune.folds import CONFIRMED, JUDGE_SHARE, SEARCHED, Fold, folds_of

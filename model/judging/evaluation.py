@@ -1,26 +1,25 @@
-"""Scores of forecasters on the same rows, each topic in its own loss and unit, beside the naive forecast's."""
+"""Scores of forecasters and of the naive forecast on the same rows, in each topic's own loss and unit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import onnxruntime
 
 from core.errors import UnusableForecast
+from core.losses import loss_named
 from core.topic import Target, Topic
 from klines.klines import Floats, Ints
 from model.calibration import Calibration
-from model.features import FLAT, Bools, Floats32, decoded
+from model.features import FLAT, Bools, Floats32
 from model.heads import Head, head_of
-from model.losses import OF_STANDARDISED_RETURNS, loss
+from model.network import Network
+from model.targets import decode
 from model.windows import Rows, Windows
-
-Network = Callable[[Floats32], Floats32]  # (B, L, F) windows -> (B, O) outputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """How a forecaster did on one topic; mean losses over ``rows``, in the topic's unit."""
+    """A forecaster's mean losses on one topic over ``rows`` rows, in the topic's unit."""
 
     topic: str  # Topic.key
     loss: str
@@ -30,14 +29,14 @@ class Score:
 
     @property
     def ratio(self) -> float:
-        """Of the naive loss: below 1 is skill. 1 where both are 0, as in a market that stood still."""
+        """Model loss over naive loss: below 1 is skill. 1 if both are 0, as in a market that stood still."""
         if self.naive_loss > 0:
             return self.model_loss / self.naive_loss
         return 1.0 if self.model_loss <= 0 else float("inf")
 
     @property
     def difference(self) -> float:
-        """Model loss less naive loss: what czar's term of the truth alone does not blur."""
+        """Model loss less naive loss; czar's term of the truth alone does not blur it, unlike the ratio."""
         return self.model_loss - self.naive_loss
 
     def to_json(self) -> dict[str, int | float | str]:
@@ -45,22 +44,8 @@ class Score:
         return {**asdict(self), "ratio": self.ratio, "difference": self.difference}
 
 
-def onnx_network(onnx: bytes) -> Network:
-    """A published network as a function of arrays: what is served, and therefore what is judged."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def network(x_BLF: Floats32) -> Floats32:
-        y_BO: Floats32 = session.run(None, {name: x_BLF})[0]
-        return y_BO
-
-    return network
-
-
 def outputs(network: Network, windows: Windows, rows: Rows, *, batch: int = 1024) -> Floats32:
-    """What a network says of some rows, batch by batch.
+    """A network's outputs at some rows, batch by batch.
 
     Returns:
         ``(N, O)``.
@@ -80,7 +65,7 @@ def outputs(network: Network, windows: Windows, rows: Rows, *, batch: int = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TopicForecasts:
-    """What a forecaster said of one topic, row by row, beside the truth and the naive forecast. N rows, time order."""
+    """One topic's forecasts, truths and naive forecasts. N rows, in time order."""
 
     topic: Topic
     open_time_ms: Ints  # (N,) of the candle that each forecast was made after
@@ -88,7 +73,7 @@ class TopicForecasts:
     forecast: Floats  # (N,) likewise
     naive: Floats  # (N,) likewise
     close: Floats  # (N,) the anchor, quote currency
-    std: float  # of past returns over the horizon, for the z-losses
+    std: float  # of past returns over the horizon, for the losses of returns
 
     @property
     def losses(self) -> Floats:
@@ -103,31 +88,32 @@ class TopicForecasts:
     def losses_of(self, forecast: Floats) -> Floats:
         """``(N,)`` losses of any forecast of these rows, in the topic's own loss and unit.
 
+        A price is the close at the window's end moved by the log-return: history has no fresher anchor. A loss of
+        returns is computed of the log-return, for a price topic too.
+
         Args:
             forecast: ``(N,)`` in the head's unit.
-
-        A price is the close at the window's end moved by the log-return: history has no fresher anchor. The z-losses
-        of a price topic look at that log-return, for they are losses of returns.
         """
-        came_true = self.came_true
-        if self.topic.target is Target.PRICE and self.topic.loss not in OF_STANDARDISED_RETURNS:
+        came_true, loss = self.came_true, loss_named(self.topic.loss)
+        if self.topic.target is Target.PRICE and not loss.of_returns:
             came_true, forecast = self.close * np.exp(came_true), self.close * np.exp(forecast)
-        return loss(self.topic.loss)(came_true * self.topic.unit, forecast * self.topic.unit, self.std)
+        losses: Floats = loss(np, came_true * self.topic.unit, forecast * self.topic.unit, self.std)
+        return losses
 
 
 def forecasts(
     windows: Windows, rows: Rows, output: Floats32, heads: Sequence[Head], calibration: Calibration
 ) -> tuple[TopicForecasts, ...]:
-    """What a network, calibrated, says of some rows.
+    """A network's calibrated forecasts at some rows.
 
     Args:
-        windows: of the plan whose topics are asked; candles before the rows give the z-losses their std.
+        windows: of the plan with the topics; candles before the rows give the losses of returns their std.
         rows: ``(N,)`` rows that no compared network was trained, stopped or calibrated on.
         output: ``(N, O)`` the network's outputs at the rows.
-        heads: what its columns mean, in order; they need not be the plan's.
+        heads: of the columns, in order; they need not be the plan's.
         calibration: the network's own.
     Returns:
-        one for each topic that the network has a head for and that has rows.
+        an entry for each topic that has rows and a head among ``heads``.
     """
     found = []
     for topic in windows.plan.topics:
@@ -136,7 +122,7 @@ def forecasts(
         mine, came_true, naive = _of_topic(windows, rows, topic)
         if not mine.any():
             continue
-        number = decoded(
+        number = decode(
             output[mine, heads.index(head_of(topic))].astype(np.float64),
             windows.scale[rows[mine]],
             windows.plan.panel,
@@ -159,21 +145,21 @@ def forecasts(
 def score(
     windows: Windows, rows: Rows, output: Floats32, heads: Sequence[Head], calibration: Calibration
 ) -> tuple[Score, ...]:
-    """Mean losses of ``forecasts``; call it with the same windows and rows for each network to compare."""
+    """Mean losses of ``forecasts``; networks compare on the same windows and rows."""
     return tuple(
         Score(
-            topic=one.topic.key,
-            loss=one.topic.loss,
-            rows=len(one.came_true),
-            model_loss=float(np.mean(one.losses)),
-            naive_loss=float(np.mean(one.naive_losses)),
+            topic=of_topic.topic.key,
+            loss=of_topic.topic.loss,
+            rows=len(of_topic.came_true),
+            model_loss=float(np.mean(of_topic.losses)),
+            naive_loss=float(np.mean(of_topic.naive_losses)),
         )
-        for one in forecasts(windows, rows, output, heads, calibration)
+        for of_topic in forecasts(windows, rows, output, heads, calibration)
     )
 
 
 def _of_topic(windows: Windows, rows: Rows, topic: Topic) -> tuple[Bools, Floats, Floats]:
-    """Which of the rows are the topic's and have a truth; the truths and naive forecasts there, in the head's unit."""
+    """Mask of the topic's rows with a truth; truths and naive forecasts there, in the head's unit."""
     column = windows.plan.heads.index(head_of(topic))
     symbol = windows.plan.symbols.index(topic.symbol)
     mine = (windows.symbol[rows] == symbol) & np.isfinite(windows.truth[rows, column])

@@ -163,7 +163,7 @@ def test_a_kill_at_any_moment_leaves_the_champion_or_the_demotion_whole(registry
     for turn in range(1, 9):
         with subprocess.Popen(
             [sys.executable, "-c", ENDLESS_DEMOTER, str(registry.root), str(turn * 100_000)],
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             env=os.environ | {"PYTHONPATH": "."},
             stdout=subprocess.PIPE,
         ) as writer:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from klines.klines import Floats
-from model.significance import horizons, mean_over_time, student_tail
+from model.judging.significance import horizons, mean_over_time, student_tail
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,9 @@ import pytest
 from core.clock import HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats
-from model.evaluation import TopicForecasts
-from model.gate import (
-    LEVEL,
-    OLD_H,
-    SCORED_TICKS,
-    Comparison,
-    Contest,
-    compare,
-    compare_pooled,
-    decide,
-    judge_topics,
-    scored_from,
-    why_demoted,
-)
+from model.judging.comparison import LEVEL, Comparison, compare, compare_pooled
+from model.judging.evaluation import TopicForecasts
+from model.judging.gate import OLD_H, SCORED_TICKS, Contest, decide, judge_topics, scored_from, why_demoted
 from tests.noise import Noise, Size, promotions
 
 STEPS = 15

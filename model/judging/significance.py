@@ -1,7 +1,7 @@
-"""How sure a mean over time is when neighbouring rows share a part of their truth: standard error and Student's t.
+"""Standard error and Student's t of a mean over time, when neighbouring rows share a part of their truth.
 
-Two forecasts of the next hour made a minute apart share 59 minutes of what came true, so 60 rows are worth little more
-than one. The long-run variance is the mean square of the rows' first few cosine transforms, each an independent
+Two forecasts of the next hour made a minute apart share 59 minutes of truth, so 60 rows are worth little more than a
+single row. The long-run variance is the mean square of the rows' first few cosine transforms, each an independent
 estimate of it: with ``B`` of them the ratio of mean to error is Student's t with ``B`` degrees of freedom, also where
 the time holds few horizons. Lazarus, Lewis, Stock and Watson, J. Business & Economic Statistics 36(4), 2018. The
 Bartlett weights of Newey and West need critical values of their own there: docs/decisions/0004 compares them.
@@ -14,40 +14,40 @@ import numpy as np
 
 from klines.klines import Floats, Ints
 
-COSINES_PER_HORIZON = 0.4  # faster ones would lie where the overlap of horizons has taken the variance away
+COSINES_PER_HORIZON = 0.4  # faster cosines lie where overlapping horizons have taken the variance away
 MOST_BINS = 4096  # of time: the fastest cosine then turns by less than a fortieth of a radian within one
-MOST_COSINES = 64  # slower correlation than the overlap is then seen as well, down to a thirtieth of the time
+MOST_COSINES = 64  # so that correlation slower than the overlap counts too, down to a thirtieth of the time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mean:
-    """A mean over rows in time, and how sure it is."""
+    """A mean over rows in time, and its standard error."""
 
     value: float
-    error: float  # standard error; NaN where nothing can be said
-    freedom: int  # degrees of freedom of Student's t; 0 where nothing can be said
+    error: float  # standard error; NaN if it cannot be estimated
+    freedom: int  # degrees of freedom of Student's t; 0 if the error cannot be estimated
     rows: int
     horizons: float  # of time that the rows cover
-    effective: float  # independent rows that they are worth
+    effective: float  # independent rows that the rows are worth
 
     @property
     def p_below(self) -> float:
-        """Chance of a mean this low or lower if 0 were expected."""
+        """Chance of a mean this low or lower if the expectation were 0."""
         return _tail(-self.value, self.error, self.freedom)
 
     @property
     def p_above(self) -> float:
-        """Chance of a mean this high or higher if 0 were expected."""
+        """Chance of a mean this high or higher if the expectation were 0."""
         return _tail(self.value, self.error, self.freedom)
 
 
 def mean_over_time(values: Floats, ticks: Ints, steps: int) -> Mean:
-    """Mean of values whose correlation comes from horizons that overlap.
+    """Mean of values that are correlated because their horizons overlap.
 
     Args:
         values: ``(N,)`` finite, any unit.
-        ticks: ``(N,)`` place of each in time, in candles, in any order; several may share one, as symbols do. Candles
-            without a row count as holes, not as values.
+        ticks: ``(N,)`` place of each value in time, in candles, in any order; values of several symbols may share a
+            tick. Candles without a row count as holes, not as values.
         steps: the horizon in candles, 1 or more.
 
     >>> flat = mean_over_time(np.array([1.0, -1.0] * 500), np.arange(1000), 10)
@@ -72,7 +72,7 @@ def mean_over_time(values: Floats, ticks: Ints, steps: int) -> Mean:
 
 
 def horizons(ticks: Ints, steps: int) -> float:
-    """Horizons of time that some rows cover; what lies further than one from the row before it is a hole."""
+    """Horizons of time that some rows cover; a row over a horizon after the row before begins after a hole."""
     if not len(ticks):
         return 0.0
     apart = np.diff(ticks)
@@ -82,7 +82,7 @@ def horizons(ticks: Ints, steps: int) -> float:
 
 
 def variance_of_sum(centred: Floats, ticks: Ints, cosines: int) -> float:
-    """Of the sum of values whose expectation is 0, by so many cosine transforms of them.
+    """Variance of the sum of values whose expectation is 0, by their first ``cosines`` cosine transforms.
 
     Args:
         centred: ``(N,)``.
@@ -99,7 +99,7 @@ def variance_of_sum(centred: Floats, ticks: Ints, cosines: int) -> float:
 
 
 def student_tail(t: float, freedom: int) -> float:
-    """Chance that Student's t with so many degrees of freedom exceeds ``t``.
+    """Chance that Student's t with ``freedom`` degrees of freedom exceeds ``t``.
 
     Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
 

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError
-from core.topic import LOSS_NAMES
+from core.losses import CZAR_ALPHA, CZAR_EPSILON, CZAR_TAU, LOSS_NAMES, LOSSES
 from klines.klines import Floats
-from model.losses import CZAR_ALPHA, CZAR_EPSILON, CZAR_TAU, NAMES, OF_STANDARDISED_RETURNS, czar, loss
+from model.losses import loss
 from model.training.objectives import torch_loss
-from tests.model.sdk import Reference, reference_losses
+from tests.core.sdk import Reference, reference_losses
 
+NAMES = tuple(LOSS_NAMES)
+czar = loss("czar")
 SIZES = st.floats(-50, 50, allow_subnormal=False)
 REFERENCE = Path(__file__).parents[1] / "data" / "reference_losses.json"
 SDK_LOSSES = ["huber", "logcosh", "mae", "mse", "zptae", "ztae"]
@@ -34,7 +36,7 @@ def test_the_reference_implementations_agree(name: str) -> None:
     assert_agrees(name, *rows.T)
 
 
-@pytest.mark.parametrize("name", sorted(OF_STANDARDISED_RETURNS))
+@pytest.mark.parametrize("name", [loss.name for loss in LOSSES if loss.of_returns])
 def test_the_golden_values_agree(shared_data: Path, name: str) -> None:
     rows = [r for r in json.loads((shared_data / "losses_golden.json").read_text())["rows"] if r["loss"] == name]
     assert len(rows) >= 64
