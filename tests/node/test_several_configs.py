@@ -9,7 +9,7 @@ import pytest
 from core.errors import ConfigError
 from core.settings import load_settings
 from node.config_file import topics_from_config
-from tests.node.test_config_file import ENDPOINT, config, entry
+from tests.node.config_files import ENDPOINT, config, entry
 
 MAINNET = "allora-mainnet-1"
 HERE = ENDPOINT + "&network=" + MAINNET

@@ -1,0 +1,45 @@
+"""All that is wrong or unwise in one file."""
+
+from collections.abc import Iterator
+
+from node.json_text import JsonNode, is_mnemonic
+from node.rules.entries import reputer_findings, worker_findings
+from node.rules.file import ConfigFile, struct_findings
+from node.rules.finding import Finding, Severity, warning
+from node.rules.wallet import wallet_findings
+from node.schema import TOP
+
+
+def findings(root: JsonNode, node_version: str = "", own: tuple[str, int] | None = None) -> list[Finding]:
+    """All that is wrong or unwise in one file, errors first.
+
+    Args:
+        root: the whole file.
+        node_version: NODE_VERSION; where it is empty or no version, the file's own keys tell.
+        own: host and port that inference listens on; None where they are not known or do not matter.
+    """
+    file = ConfigFile.of(root, node_version, own)
+    found = [
+        *struct_findings(file, root, TOP),
+        *wallet_findings(file),
+        *(finding for entry in root.field("worker").items() for finding in worker_findings(file, entry)),
+        *reputer_findings(file),
+        *_words(file),
+    ]
+    return sorted(found, key=lambda finding: finding.severity is not Severity.ERROR)
+
+
+def _words(file: ConfigFile) -> Iterator[Finding]:
+    """The words of a wallet anywhere but in a key of the wallet, of which _submission tells."""
+    told = {field.key for field in file.wallet.fields() if is_mnemonic(field.value)}
+    for node in _all_below(file.root):
+        several = isinstance(node.value, list) and all(isinstance(item, str) for item in node.value)
+        words = " ".join(node.value) if several else node.value
+        if is_mnemonic(words) and node.key not in told:
+            yield warning(node, "anybody who can read this file can take the wallet; remove these words", kind=True)
+
+
+def _all_below(node: JsonNode) -> Iterator[JsonNode]:
+    for child in (*node.fields(), *node.items()):
+        yield child
+        yield from _all_below(child)
