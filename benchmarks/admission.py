@@ -29,6 +29,7 @@ from admission.stretch_fit import stretched
 from core.clock import DAY_MS, MINUTE_MS
 from core.files import replace_json
 from core.logs import configure_logging
+from core.progress import progress_of
 from core.settings import Objective
 from core.topic import Target, Topic
 from klines.klines import Floats, Ints, Klines
@@ -37,7 +38,6 @@ from model.windows import Rows
 from research.backtest.backtest import run
 from research.backtest.command import Asked, folder_of, moment_of, walk_of
 from research.data import recording_of
-from updater.progress import progress_of
 
 TOKENS = ("BTC", "ETH", "SOL")
 EPOCH_BLOCKS = 60  # of five seconds

@@ -18,11 +18,11 @@ from typing import Any
 from core.clock import SystemClock
 from core.files import replace_json
 from core.logs import configure_logging
+from core.progress import progress_of
 from core.topic import Target, Topic
 from research.backtest.backtest import run
 from research.backtest.command import Asked, folder_of, introduction, walk_of
 from research.report.report import HTML_FILE, write_report
-from updater.progress import progress_of
 
 TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"
 VOLATILITY_MIN = {5: (0.32, 0.40, 0.06, 0.12), 15: (0.27, 0.36, 0.04, 0.10), 60: (0.25, 0.36, 0.02, 0.08)}

@@ -171,8 +171,8 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """Bring the stored klines up to now: those of the configured topics, as the updater does."""
+    from core.progress import show_cursor_again  # noqa: PLC0415
     from model.heads import panels_for  # noqa: PLC0415
-    from updater.progress import show_cursor_again  # noqa: PLC0415
 
     intervals = [_interval_ms(text) for text in interval or ()]
     with market_for_once(settings_from(config=config, data_dir=data_dir, market=market)) as local:
@@ -245,10 +245,10 @@ def _wanted(
 
 def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int) -> "list[SyncReport]":
     """Sync, as the only updater of the folder."""
+    from core.progress import progress_of  # noqa: PLC0415
     from market.build import market_from, write_standing  # noqa: PLC0415
     from market.store.kline_store import KlineStore  # noqa: PLC0415
     from market.store.sync import failed_in, sync_all  # noqa: PLC0415
-    from updater.progress import progress_of  # noqa: PLC0415
     from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew  # noqa: PLC0415
 
     stop = threading.Event()  # ends the waits of requests that are under way, so that Ctrl-C need not wait for them

@@ -217,6 +217,7 @@ def backtest(
     as_json: JsonOption = False,
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
+    from core.progress import progress_of, show_cursor_again  # noqa: PLC0415
     from research.backtest.backtest import STEP  # noqa: PLC0415
     from research.backtest.command import (  # noqa: PLC0415
         Asked,
@@ -227,7 +228,6 @@ def backtest(
         walk_of,
     )
     from research.report.report import JSON_FILE  # noqa: PLC0415
-    from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
     from updater.training_settings import settings_file  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
@@ -297,10 +297,10 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search for better training settings on past klines; the updater reads what is adopted. Resumable."""
+    from core.progress import progress_of, show_cursor_again  # noqa: PLC0415
     from research.backtest.command import chosen_topics, moment_of  # noqa: PLC0415
     from research.tune.tables import as_plain, tables  # noqa: PLC0415
     from research.tune.tune import Asked, tuned  # noqa: PLC0415
-    from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     place = place_of(settings_from(data_dir=data_dir))

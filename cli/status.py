@@ -17,10 +17,9 @@ from core.clock import DAY_MS, SystemClock, iso
 from core.errors import IncompatibleModel, WorkerError
 from core.logs import short_version
 from core.settings import Settings
+from core.words import duration, p_text
 from model.forecaster import ADDS_NOTHING
 from model.registry.versions import Registry
-from research.words import p_text
-from updater.progress import duration
 from updater.state import read_state, retry_after_min
 
 ALIVE_WITHIN_MS = 60_000

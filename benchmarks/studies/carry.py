@@ -21,6 +21,7 @@ import numpy as np
 from core.clock import DAY_MS, MINUTE_MS
 from core.files import replace_json
 from core.logs import configure_logging
+from core.progress import progress_of
 from core.topic import Target, Topic, horizon_text
 from klines.klines import Floats, Ints, Klines
 from model.evaluation import TopicForecasts
@@ -34,7 +35,6 @@ from research.backtest.command import Asked, folder_of, introduction, moment_of,
 from research.backtest.walk import Walk
 from research.data import Recording
 from research.report.scores import NAIVE, SERVED, Scored, scored_topics
-from updater.progress import progress_of
 
 TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"
 VOLATILITY_MIN = ((5, 15, 60), (480,))  # by panel

@@ -10,10 +10,10 @@ from admission.criteria import Criterion
 from admission.readiness import baselines, standing_of
 from admission.records import looks
 from admission.replay import Epochs, Past, epoch_ms, past_with
+from admission.words import standing_words
 from core.clock import MINUTE_MS
 from core.topic import Topic
 from klines.klines import Floats, Ints
-from research.words import standing_words
 
 NO_CHANGE, DAY_MEAN, TRAILING_FIT = "no change", "back to the day's mean", "trailing fit"
 

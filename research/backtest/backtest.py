@@ -16,6 +16,7 @@ import polars as pl
 from pydantic import JsonValue
 
 from core.clock import Clock, iso
+from core.progress import Show
 from core.topic import Topic
 from inference.champions import Champions
 from klines.klines import Floats
@@ -33,7 +34,6 @@ from research.backtest.folder import Fingerprint, Folder, StepRecord
 from research.backtest.stage import Stage
 from research.backtest.walk import Walk
 from research.data import Recording
-from updater.progress import Show
 from updater.round import KEEP_VERSIONS, run_round
 from updater.training_settings import training_config
 

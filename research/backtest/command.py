@@ -11,7 +11,9 @@ from rich.console import RenderableType
 
 from core.clock import SystemClock
 from core.errors import ConfigError
+from core.progress import Show
 from core.topic import Topic
+from core.words import counted
 from research.backtest.backtest import fingerprint, run
 from research.backtest.baselines import BASELINES
 from research.backtest.folder import Folder
@@ -29,8 +31,6 @@ from research.backtest.walk import (
 )
 from research.data import Recording, recording_of, span_text
 from research.report.report import tables, write_report
-from research.words import counted
-from updater.progress import Show
 from updater.training_settings import settings_file, settings_in_use
 
 

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from admission.words import CRITERIA
 from core.topic import split_symbol
+from core.words import number_text, p_text
 from research.report.plots import direction_plot, forecast_and_truth, loss_over_time, reliability_plot
 from research.report.scores import NEWEST, SERVED, SURE, Scored
-from research.words import AT_THE_BASE, CRITERIA, criteria_met, label, number_text, p_text, ratio_text
+from research.words import AT_THE_BASE, criteria_met, label, ratio_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f26; --faint: #667085; --paper: #fff; --line: #d9dde5; --good: #0a7d43;

@@ -12,9 +12,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from admission.words import CRITERIA
 from core.clock import iso
 from core.files import replace_file
 from core.topic import split_symbol
+from core.words import p_text
 from research.backtest.backtest import fingerprint
 from research.backtest.baselines import BASELINES
 from research.backtest.folder import Folder, StepRecord
@@ -22,7 +24,7 @@ from research.backtest.walk import Walk
 from research.data import Recording, span_text
 from research.report.page import page
 from research.report.scores import NEWEST, SERVED, Scored, decisions, pooled_directions, scored_topics, topic_report
-from research.words import AT_THE_BASE, CRITERIA, criteria_met, label, p_text, ratio_text, topic_words
+from research.words import AT_THE_BASE, criteria_met, label, ratio_text, topic_words
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 SHORT = {"volatility": "vol", "log_return": "return"}

@@ -8,12 +8,13 @@ from pydantic import JsonValue
 from rich.box import SIMPLE
 from rich.table import Table
 
+from core.words import counted, p_text
 from model.training.config import CONFIGS
 from research.data import span_text
 from research.tune.search import needed_min
 from research.tune.trials import searched
 from research.tune.tune import LEVEL, Found
-from research.words import NAIVE_WORDS, counted, p_text, ratio_text
+from research.words import NAIVE_WORDS, ratio_text
 
 SHOWN = 5  # trials beside what they are compared with
 NAMES_WIDTH, TRIAL_WIDTH = 22, 11  # columns of the settings' names and of a trial, with the gap beside them

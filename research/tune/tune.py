@@ -19,7 +19,9 @@ from optuna.trial import FrozenTrial
 
 from core.clock import DAY_MS
 from core.errors import ConfigError
+from core.progress import Show
 from core.topic import Topic
+from core.words import counted
 from model.heads import LONGEST_LOOKBACK, PanelPlan, panels_for
 from model.registry.provenance import source_sha256
 from model.training.config import CONFIGS
@@ -27,8 +29,6 @@ from research.data import Recording, recording_of, span_text
 from research.tune.folds import SEARCHED, Fold, folds_of
 from research.tune.search import Limits, Task, count, finished, only_tuner, opened, prepare, reference, search
 from research.tune.trials import KNOBS, Told, measure, told_progress
-from research.words import counted
-from updater.progress import Show
 from updater.training_settings import FILE, Knobs, settings_in_use, training_config, write_settings
 
 STUDY_FILE = "tuning.sqlite3"
