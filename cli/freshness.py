@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import requests
 import structlog
 
 from cli.ready import News
 from cli.screen import folded
+from core.http_get import NoAnswer
 from core.logs import LogFormat, console_lines, readable
+from inference.probe import topics_of
 
 LOOK_S = 1.0
 LOG_EVERY_S = 30.0  # where there is no terminal to keep a line on
@@ -203,7 +204,7 @@ class Watch:
     """
 
     def __init__(self, base_url: str, show: Show | None, folder: Path) -> None:
-        self._url = f"{base_url}/topics"
+        self._base_url = base_url
         self._show = show
         self._news = News(folder)
         self._stopping = threading.Event()
@@ -219,26 +220,23 @@ class Watch:
 
     def _run(self) -> None:
         pause_s = LOOK_S
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy of the environment does not lead to this machine
-            while not self._stopping.wait(pause_s):
-                for sentence in self._news.lines():
-                    log.info("admission", said=sentence)
-                line = self._look(session)
-                if self._show:
-                    self._show(line)
-                elif text := line(None):
-                    log.info("freshness", said=text)
-                    pause_s = LOG_EVERY_S
+        while not self._stopping.wait(pause_s):
+            for sentence in self._news.lines():
+                log.info("admission", said=sentence)
+            line = self._line()
+            if self._show:
+                self._show(line)
+            elif text := line(None):
+                log.info("freshness", said=text)
+                pause_s = LOG_EVERY_S
 
-    def _look(self, session: requests.Session) -> Callable[[int | None], str]:
+    def _line(self) -> Callable[[int | None], str]:
         """What makes the line, of a width or of any."""
         try:
-            answer = session.get(self._url, timeout=TIMEOUT_S)
-            answer.raise_for_status()
-            topics = answer.json()
+            topics = topics_of(self._base_url, TIMEOUT_S)
             freshness(topics)  # what cannot be read is no answer
-        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-            said = "" if self._show is None else f"inference at {self._url}: no answer yet ({type(error).__name__})"
+        except (NoAnswer, KeyError, TypeError) as error:
+            why = error.kind if isinstance(error, NoAnswer) else type(error).__name__
+            said = "" if self._show is None else f"inference at {self._base_url}: no answer yet ({why})"
             return lambda _: said
         return lambda width: freshness(topics, width)

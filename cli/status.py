@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import requests
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -15,9 +14,11 @@ from cli.ready import admission_words, in_order
 from cli.screen import INDENT, Column, table_of
 from core.clock import DAY_MS, SystemClock, iso
 from core.errors import IncompatibleModel, WorkerError
+from core.http_get import NoAnswer
 from core.logs import short_version
 from core.settings import Settings
 from core.words import duration, p_text
+from inference.probe import topics_of
 from model.forecaster import ADDS_NOTHING
 from model.registry.versions import Registry
 from updater.state import read_state, retry_after_min
@@ -49,13 +50,9 @@ def status_report(settings: Settings) -> dict[str, Any]:
 def endpoint_report(url: str) -> dict[str, Any]:
     """What ``/topics`` of an endpoint says, or why it does not."""
     try:
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy of the environment does not lead to this machine
-            answer = session.get(f"{url}/topics", timeout=2)
-        answer.raise_for_status()
-        return {"url": url, "answers": True, "topics": answer.json()}
-    except (requests.RequestException, ValueError) as error:
-        return {"url": url, "answers": False, "reason": type(error).__name__}
+        return {"url": url, "answers": True, "topics": topics_of(url)}
+    except NoAnswer as error:
+        return {"url": url, "answers": False, "reason": error.kind}
 
 
 def _folder(folder: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     stopped = threading.Event()
     node = DryRunNode(topics, _WakingClock(stopped), stopped, base_url=base_url)
-    structlog.get_logger().info("dry run", topics=[topic.key for topic in topics], base_url=base_url)
+    structlog.get_logger().info("dry_run_started", topics=[topic.key for topic in topics], base_url=base_url)
     threads = node.start()
     signal.sigwait(signals)
     stopped.set()

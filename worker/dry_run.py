@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from importlib.metadata import version
 
-import requests
 import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock
 from core.errors import UnusableForecast
+from core.http_get import NoAnswer, http_get
 from core.topic import Topic
 from node.dry_run_heights import BLOCK_MS, block_height, epoch_blocks, epoch_start, window_blocks
 from node.endpoint import inference_url, submission
@@ -33,7 +33,7 @@ class Reply:
     """What came back from the endpoint."""
 
     status: int | None = None  # None: nothing did, and ``failure`` says why
-    body: bytes = b""  # its first BODY_LIMIT bytes
+    body: bytes = b""
     model_version: str | None = None
     forecast: str | None = None  # "network" or "naive", as the endpoint says it
     anchor_age_ms: int | None = None  # as the endpoint says it, None where it does not
@@ -47,29 +47,18 @@ def ask(url: str, timeout_s: float) -> Reply:
     Args:
         timeout_s: for the connection, for the headers, and for the body as a whole.
     """
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy and no .netrc between this and an endpoint on the same machine
-        session.headers["User-Agent"] = USER_AGENT
-        try:
-            with session.get(url, timeout=timeout_s, stream=True) as response:
-                deadline = time.monotonic() + timeout_s
-                body = bytearray()
-                for byte in response.iter_content(1):  # one at a time: a body that trickles must not hold us up
-                    body += byte
-                    if len(body) > BODY_LIMIT:
-                        return Reply(failure=f"the body is longer than {BODY_LIMIT} bytes")
-                    if time.monotonic() > deadline:
-                        return Reply(failure=f"the body took longer than {timeout_s:g} s")
-                return Reply(
-                    status=response.status_code,
-                    body=bytes(body),
-                    model_version=response.headers.get("X-Model-Version"),
-                    forecast=response.headers.get("X-Forecast"),
-                    anchor_age_ms=_age_ms(response.headers.get("X-Anchor-Age-Ms")),
-                    forecast_age_ms=_age_ms(response.headers.get("X-Forecast-Age-Ms")),
-                )
-        except (requests.RequestException, ValueError, OSError) as error:  # requests lets some of urllib3's through
-            return Reply(failure=f"{type(error).__name__}: {error}")
+    try:
+        answer = http_get(url, timeout_s, most_bytes=BODY_LIMIT, user_agent=USER_AGENT)
+    except NoAnswer as error:
+        return Reply(failure=str(error))
+    return Reply(
+        status=answer.status,
+        body=answer.body,
+        model_version=answer.headers.get("X-Model-Version"),
+        forecast=answer.headers.get("X-Forecast"),
+        anchor_age_ms=_age_ms(answer.headers.get("X-Anchor-Age-Ms")),
+        forecast_age_ms=_age_ms(answer.headers.get("X-Forecast-Age-Ms")),
+    )
 
 
 def _age_ms(text: str | None) -> int | None:
@@ -176,7 +165,7 @@ class DryRunNode:
                 raise UnusableForecast(reply.failure)
             value = submission(reply.status, reply.body)
         except UnusableForecast as error:
-            line.warning("nothing to submit", value=None, reason=str(error))
+            line.warning("nothing_to_submit", value=None, reason=str(error))
             return None
-        line.info("would submit", value=str(value))
+        line.info("would_submit", value=str(value))
         return value

@@ -153,7 +153,7 @@ class Supervisor:
             while not _came(signals):
                 refused = [child for child in self._all() if self._tend(child)]
                 if refused:
-                    self._logger().error("a process refused its configuration", process=refused[0].module)
+                    self._logger().error("configuration_refused", process=refused[0].module)
                     return CONFIG_EXIT
                 self._each_tick()
         finally:
@@ -179,9 +179,7 @@ class Supervisor:
         if time.monotonic() >= child.not_before_s and child.cleared():
             child.start(self.environment)
         if in_s is not None:  # said after the start, which others wait for
-            self._logger().warning(
-                "process ended; it is started again", process=child.module, exit_code=exit_code, in_s=in_s
-            )
+            self._logger().warning("process_restarted", process=child.module, exit_code=exit_code, in_s=in_s)
         return False
 
     def _stop_all(self) -> None:
@@ -201,7 +199,7 @@ class Supervisor:
             try:
                 process.wait(timeout=max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self._logger().warning("process did not end in time; it is killed", pid=process.pid)
+                self._logger().warning("process_killed", pid=process.pid)
                 process.kill()
                 process.wait()
 
