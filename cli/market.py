@@ -7,20 +7,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from cli.place import Place, place_of, said_market, tape_folder, try_folders
-from cli.screen import say
-from cli.verbs import or_example
+from cli.place import said_market, tape_folder
 from core.clock import SystemClock
 from core.errors import ConfigError, MarketUnavailable
 from core.logs import readable
 from core.process.commands import RUN, child_command
-from core.settings import Market, Settings, load_settings
-from node.config_file import topics_from_config
+from core.settings import Market, Settings
 
 VENUE_PATIENCE_S = 3.0
 EXCHANGE_PATIENCE_S = 30.0
@@ -176,60 +173,6 @@ def replaying(settings: Settings, replay: Path | None) -> Settings:
         raise ConfigError(f"--replay {replay}: no such folder; name one of Parquet klines")
     _prices(replay)  # there is something to replay
     return settings.model_copy(update={"market": Market.SIMULATED})
-
-
-@contextmanager
-def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[Settings]:
-    """The settings of a verb that asks the market and ends, while the block runs: with config file, folder and hosts.
-
-    The market is MARKET's, else that of the last run, else a real one if it answers. Everything else is tried first.
-
-    Raises:
-        ConfigError: the configuration is wrong, or another process works on the folder.
-        WorkerError: the disk is full or read-only, or the simulated exchange did not come up.
-    """
-    notes: list[str] = []
-    settings = or_example(replaying(settings, replay), notes.append)
-    topics_from_config(*settings.config_files, node_version=settings.node_version)
-    place = place_of(settings) if replay is None else None
-    if place and place.last:
-        settings = settings.model_copy(update={"market": place.market, "seed": place.last.seed})
-        replay = place.last.replay
-        notes.append(place.sentence)
-    try_folders(settings, replay)
-    choice = choose_market(settings, replay)
-    say("\n".join([choice.sentence, *notes]))
-    with ExitStack() as stack:
-        url, folder = None, settings.data_dir
-        if choice.market is Market.SIMULATED:
-            url, _ = stack.enter_context(simulated_exchange(settings, replay))
-            folder = tape_folder(settings, replay)
-        environment = local_environment(settings, url, folder)
-        if not (place and place.last):
-            say(f"data: {environment['DATA_DIR']}")
-        yield load_settings(seed=settings.seed, **{name.lower(): value for name, value in environment.items()})
-
-
-@contextmanager
-def market_of(place: Place) -> Iterator[Settings]:
-    """The settings by which the market of a verb's folder is asked, while the block runs.
-
-    Raises:
-        MarketUnavailable: the simulated exchange did not come up, or nothing says which klines it replayed.
-    """
-    settings = load_settings()
-    if place.market is Market.BINANCE:
-        yield settings.model_copy(update={"data_dir": place.folder})
-        return
-    seed, replay = place.folder.name.removeprefix("seed-"), place.last.replay if place.last else None
-    if not seed.isdecimal() and replay is None:
-        raise MarketUnavailable(f"{place.folder}: nothing says which klines were replayed there")
-    changes = {"data_dir": place.folder.parents[1], "seed": int(seed) if seed.isdecimal() else settings.seed}
-    settings = settings.model_copy(update=changes)
-    with simulated_exchange(settings, replay) as (url, _):
-        yield load_settings(
-            **{name.lower(): value for name, value in local_environment(settings, url, place.folder).items()}
-        )
 
 
 def _pass_on(lines: TextIO) -> None:

@@ -18,24 +18,24 @@ from typer.exceptions import TyperException
 from cli.screen import json_alone, say
 from core.errors import ConfigError, WorkerError
 from core.files import DISK_REFUSES
-from core.settings import Settings, in_words, load_settings, settings_warnings
+from core.settings import Market, Settings, in_words, load_settings, settings_warnings
 from core.topic import Topic
 from node.config_file import topics_from_config
 
 EXAMPLE_CONFIG = Path("config.example.json")
-NOT_FOR_SERVING = (
-    "torch",
-    "onnx",
-    "safetensors",
-    "lightgbm",
-    "matplotlib",
-    "optuna",
-)  # pyproject.toml: train, research
+# pyproject.toml: train, research
+NOT_FOR_SERVING = ("torch", "onnx", "safetensors", "jinja2", "lightgbm", "matplotlib", "optuna")
 
 ConfigOption = Annotated[
     str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
 ]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
+MarketOption = Annotated[
+    Market | None,
+    typer.Option(
+        help="auto: Binance if it answers within three seconds, else the simulated exchange.", case_sensitive=False
+    ),
+]
 
 
 class OneLineGroup(TyperGroup):
@@ -88,11 +88,12 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
                 raise
             _fail(WorkerError(f"{error.filename}: {error.strerror}"))
         except ModuleNotFoundError as error:
-            if error.name not in NOT_FOR_SERVING:
+            package = (error.name or "").partition(".")[0]
+            if package not in NOT_FOR_SERVING:
                 raise
             _fail(
                 ConfigError(
-                    f"{verb.__name__} needs the package {error.name}, which a container does not have: run it from a "
+                    f"{verb.__name__} needs the package {package}, which a container does not have: run it from a "
                     "checkout of the repository, after pip install '.[train,research]' there"
                 )
             )

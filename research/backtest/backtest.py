@@ -43,7 +43,7 @@ SOURCES = (  # what a forecast depends on; a folder begun with other code is not
     "klines/klines.py",
     "updater/judging.py",
     "updater/round.py",
-    *(f"research/{name}.py" for name in ("backtest", "baselines", "guide", "stage", "walk")),
+    *(f"research/backtest/{name}.py" for name in ("backtest", "baselines", "guide", "stage", "walk")),
 )
 STEP = 1000  # of the progress bar: one date of one panel
 TRAINING_PART, BASELINES_FROM = 0.5, 0.6  # of it

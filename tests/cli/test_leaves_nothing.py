@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_data import environment
+from tests.cli.data.stand import environment
 
 
 @pytest.mark.parametrize(

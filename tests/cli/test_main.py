@@ -19,7 +19,7 @@ from cli.main import app
 from cli.market import choose_market, local_environment
 from cli.place import tape_folder
 from cli.screen import folded, say, show_parts
-from cli.status import status_tables
+from cli.status.tables import status_tables
 from core.clock import SystemClock
 from core.settings import VENUES, Market, load_settings, urls_setting
 from exchange.server import SimulatedExchange
@@ -281,7 +281,14 @@ def test_tuning_begins_nothing_that_it_could_not_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "package"), [("backtest", "lightgbm"), ("backtest", "matplotlib"), ("tune", "optuna"), ("tune", "torch")]
+    ("verb", "package"),
+    [
+        ("backtest", "lightgbm"),
+        ("backtest", "matplotlib"),
+        ("backtest", "jinja2"),
+        ("tune", "optuna"),
+        ("tune", "torch"),
+    ],
 )
 def test_a_package_that_only_a_checkout_has_is_named(verb: str, package: str) -> None:
     without = f"import sys; sys.modules[{package!r}] = None; from cli.main import app; app()"

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli.status import headline, status_report, status_tables
+from cli.status.report import status_report
+from cli.status.tables import headline, status_tables
 from core.clock import MINUTE_MS, SystemClock
 from core.settings import load_settings
 from tests.terminal import on_terminal

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from cli.status import endpoint_report, headline
+from cli.status.report import endpoint_report
+from cli.status.tables import headline
 from core.clock import HOUR_MS, MINUTE_MS, SystemClock, iso
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic, Volatility

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from rich.console import RenderableType
 from rich.text import Text
 
-from cli.doctor import TIMEOUT_S, Finding, examine, unserved
+from cli.doctor.venues import TIMEOUT_S, Finding, examine, unserved
 from cli.place import endpoint_of
 from cli.screen import Column, table_of
-from cli.status import endpoint_report, headline, status_report
+from cli.status.report import endpoint_report, status_report
+from cli.status.tables import headline
 from cli.verbs import EXAMPLE_CONFIG
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
 from core.errors import ConfigError, WorkerError

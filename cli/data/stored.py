@@ -1,0 +1,124 @@
+"""What the verbs share: options, the store of the market in use, its series, and how they are named and shown."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.place import is_tape, place_of
+from cli.screen import ROOMY, Column, say, screen, table_of
+from cli.session import log_as
+from cli.verbs import settings_from
+from core.clock import iso
+from core.errors import ConfigError
+from klines.klines import INTERVALS, interval_name
+
+if TYPE_CHECKING:  # polars loads only where a verb needs it
+    from market.store.kline_store import KlineStore
+
+INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
+
+Series = tuple[str, int]  # (symbol, interval_ms)
+
+
+def _upper(given: Any) -> Any:
+    """Symbols as Binance writes them, however a person does."""
+    if isinstance(given, str):
+        return given.upper() if given.isascii() else given
+    return [_upper(one) for one in given] if given else given
+
+
+SymbolsOption = Annotated[
+    list[str] | None, typer.Option("--symbol", help="Only this symbol; repeat it.", callback=_upper)
+]
+IntervalsOption = Annotated[
+    list[str] | None, typer.Option("--interval", help="Only this interval, such as 1m or 1h; repeat it.")
+]
+SymbolOption = Annotated[str, typer.Option("--symbol", help="Such as ETHUSDT.", callback=_upper)]
+IntervalOption = Annotated[str, typer.Option("--interval", help="Such as 1m or 1h.")]
+
+
+def interval_of(text: str) -> int:
+    if text not in INTERVALS_MS:
+        raise ConfigError(f"--interval must be one of {', '.join(INTERVALS_MS)}, was {text!r}")
+    return INTERVALS_MS[text]
+
+
+def day_ms(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{option} must be a UTC day or moment such as 2024-01-31, was {text!r}") from error
+
+
+def minute_text(ms: int) -> str:
+    return iso(ms)[:16].replace("T", " ")
+
+
+def open_store(data_dir: Path | None) -> "KlineStore":
+    """The store of the market in use."""
+    from market.store.kline_store import KlineStore  # noqa: PLC0415
+
+    settings = settings_from(data_dir=data_dir)
+    place = place_of(settings)
+    log_as(settings, place.market, level="error")  # what is wrong with a file, the verbs say
+    return KlineStore(place.folder / "klines")
+
+
+def say_where(store: "KlineStore") -> None:
+    """The line that ends what a verb says: which folder it was about."""
+    say(f"klines: {where(store)}")
+
+
+def where(store: "KlineStore") -> str:
+    return f"{store.root}{' (SIMULATED)' if is_tape(store.root.parent) else ''}"
+
+
+def stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
+    """The series that are there, of those asked for.
+
+    Raises:
+        ConfigError: there is none; says what there is.
+    """
+    wanted = {interval_of(text) for text in intervals or ()}
+    there = store.series()
+    if not there:
+        raise ConfigError(
+            f"{store.root}: no klines are stored there; run birnn data sync, or set DATA_DIR "
+            "(MARKET=simulated: those of the simulated exchange)"
+        )
+    for symbol in symbols or ():
+        if symbol not in {known for known, _ in there}:
+            known = ", ".join(sorted({known for known, _ in there}))
+            raise ConfigError(f"--symbol {symbol}: no klines of it in {store.root}; there are {known}")
+    found = [one for one in there if (not symbols or one[0] in symbols) and (not wanted or one[1] in wanted)]
+    if not found:
+        names = ", ".join(name_of(one) for one in there)
+        raise ConfigError(f"--interval {', '.join(intervals or ())}: none such in {store.root}; there are {names}")
+    return found
+
+
+def name_of(series: Series) -> str:
+    return f"{series[0]}-{interval_name(series[1])}"
+
+
+def show(found: Sequence[dict[str, str | int]]) -> None:
+    """A table of what ``--json`` has, moments to the minute."""
+    console = screen()
+    columns = [
+        Column(heading=heading, wraps=number > 0, least_width=ROOMY if heading == "files" else 0)
+        for number, heading in enumerate(found[0])
+    ]
+    console.print(table_of(columns, [[_cell(value) for value in one.values()] for one in found], console.width))
+
+
+def _cell(value: str | int) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return value[:16].replace("T", " ") if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", value) else value
