@@ -26,7 +26,7 @@ from cli.verbs import (
 from core.errors import ConfigError
 from core.settings import Market
 
-# Verbs import what they need themselves: a shell that completes a word waits for the imports of this file.
+# Verbs import inside: a shell that completes a word waits for the imports of this file.
 app = typer.Typer(cls=OneLineGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 

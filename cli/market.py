@@ -1,4 +1,4 @@
-"""Which market a command on this machine uses, and the settings its processes get for it."""
+"""The market that a command uses, real or simulated, and the environment of its processes."""
 
 import contextlib
 import json
@@ -26,17 +26,17 @@ EXCHANGE = "exchange"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarketChoice:
-    """The real venues or the simulated exchange, and the one line that says so."""
+    """Real venues or the simulated exchange, with the line that says so."""
 
     market: Market  # never AUTO
     sentence: str
 
 
 def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoice:
-    """Resolve ``MARKET``; not set at all, it counts as ``auto`` here.
+    """Choose the market by ``MARKET``, which counts as ``auto`` if it is not set.
 
     Args:
-        replay: folder that the simulated exchange is to play, with MARKET=simulated.
+        replay: folder that the simulated exchange plays, with MARKET=simulated.
     Raises:
         ConfigError: there is nothing to replay in the folder.
     """
@@ -52,7 +52,7 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     from market.build import market_from  # noqa: PLC0415  (the line that refuses a second run is not to wait for it)
 
     real = settings.model_copy(update={"market": Market.BINANCE})
-    venues = market_from(real, SystemClock(), topics=()).venues  # asked whether they answer, and for no symbol
+    venues = market_from(real, SystemClock(), topics=()).venues  # they are pinged, so no topics are needed
     pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
     asked = {pool.submit(venue.hosts.answers, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
     pool.shutdown(wait=False)
@@ -78,10 +78,10 @@ def _prices(replay: Path | None) -> str:
 
 
 def local_environment(settings: Settings, exchange_url: str | None, data_dir: Path) -> dict[str, str]:
-    """What the processes of this machine get in their environment.
+    """The environment of the processes of this machine.
 
     Args:
-        exchange_url: of the simulated exchange; None is Binance.
+        exchange_url: of the simulated exchange; None for real venues.
         data_dir: of the market in use.
     """
     market = Market.BINANCE if exchange_url is None else Market.SIMULATED
@@ -92,7 +92,7 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
         "HOST": settings.host,
         "PORT": str(settings.port),
         RUN: "1",
-        # The dry-run node's heights are of no chain.
+        # The dry-run node's heights belong to no chain.
         "RPC_URLS": settings.rpc_urls or "none",
     }
     if exchange_url is not None:
@@ -106,7 +106,7 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
 
 
 def exchange_arguments(settings: Settings, replay: Path | None) -> tuple[str, ...]:
-    """What makes the simulated exchange play one tape, and go on with it after a restart."""
+    """Arguments that let the simulated exchange play one tape, and go on with it after a restart."""
     tape = ("--seed", str(settings.seed))
     return (
         tape
@@ -117,15 +117,15 @@ def exchange_arguments(settings: Settings, replay: Path | None) -> tuple[str, ..
 
 @contextmanager
 def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The simulated exchange as a process of its own, while the block runs.
+    """Run the simulated exchange as a process while the block runs.
 
     Yields:
-        Its URL and the process.
+        URL and process.
     Raises:
-        MarketUnavailable: it did not come up.
-        ConfigError: it refused its arguments.
+        MarketUnavailable: the process did not come up.
+        ConfigError: the process refused its arguments.
     """
-    with contextlib.suppress(OSError):  # a disk that refuses was told of, and keeps nobody from answering
+    with contextlib.suppress(OSError):  # a warning about the disk was shown already
         tape_folder(settings, replay).mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         child_command(EXCHANGE, *exchange_arguments(settings, replay)),
@@ -163,7 +163,7 @@ def replaying(settings: Settings, replay: Path | None) -> Settings:
     """The settings with the market that a replay needs.
 
     Raises:
-        ConfigError: MARKET is a real one, or there is no such folder or nothing in it to replay.
+        ConfigError: MARKET is real, the folder does not exist, or the folder holds nothing to replay.
     """
     if replay is None:
         return settings
@@ -171,7 +171,7 @@ def replaying(settings: Settings, replay: Path | None) -> Settings:
         raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     if not replay.is_dir():
         raise ConfigError(f"--replay {replay}: no such folder; name one of Parquet klines")
-    _prices(replay)  # there is something to replay
+    _prices(replay)  # raises if there is nothing to replay
     return settings.model_copy(update={"market": Market.SIMULATED})
 
 

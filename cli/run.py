@@ -35,21 +35,21 @@ def run_node(settings: Settings, replay: Path | None) -> int:
     notes += [f"warning: {line}" for line in config_read.warnings]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
-        # What can be wrong on this machine is tried before any venue is asked. The socket stays ours until the end:
-        # questions find it even while the door is started again, and no other instance comes to be asked in its place.
+        # Faults of this machine are found before any venue is asked. The socket stays open to the end: questions find
+        # it while the door is started again, and no other instance can take the port.
         listener = stack.enter_context(listen(settings.host, settings.port))
         try:
             try_folders(settings, replay)
         except ConfigError:
             raise
-        except WorkerError as error:  # the disk: answers need none
+        except WorkerError as error:  # the disk, which answers do not need
             notes.append(f"warning: {error}")
         choice = choose_market(settings, replay)
         for line in (choice.sentence, *notes):
             say(line)
         note_run(settings, choice.market, replay, url_of(listener))
         show = stack.enter_context(status_line(settings.log_format))
-        form = "json" if show else settings.log_format  # what the status line makes readable of it, if it is to be
+        form = "json" if show else settings.log_format  # the status line makes JSON readable
         log_as(settings, choice.market, form=form)
         url, exchange, folder = None, None, settings.data_dir
         if choice.market is Market.SIMULATED:

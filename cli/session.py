@@ -1,4 +1,4 @@
-"""What a verb has before its own work begins: settings, topics, a market, a log, and an end on Ctrl-C."""
+"""The prologue of a verb: settings, topics, a market, a log, and an end on Ctrl-C."""
 
 import signal
 import sys
@@ -30,7 +30,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResearchSession:
-    """What ``birnn backtest`` and ``birnn tune`` have in common."""
+    """Settings, folder and topics of ``birnn backtest`` and ``birnn tune``."""
 
     settings: Settings
     place: Place
@@ -38,7 +38,7 @@ class ResearchSession:
 
 
 def configured_topics(settings: Settings) -> tuple[Topic, ...]:
-    """The topics of config.json, or of the example where there is no config.json and none was named."""
+    """The topics of config.json, or of the example if no file was named and there is no config.json."""
     return topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
 
 
@@ -94,11 +94,11 @@ def market_for_once(
 ) -> Iterator[Session]:
     """The session of a verb that asks the market and ends, while the block runs.
 
-    The market is MARKET's, else that of the last run, else a real one if it answers. Everything else is tried first.
+    The market is MARKET's, else that of the last run, else real if a venue answers. Folders are checked before.
 
     Args:
-        check: raises if the topics do not fit what was asked for.
-        quiet: a progress bar stands in the place of log lines of level info.
+        check: raises if the topics do not suit the verb.
+        quiet: a progress bar replaces log lines of level info.
     Raises:
         ConfigError: the configuration is wrong, or another process works on the folder.
         WorkerError: the disk is full or read-only, or the simulated exchange did not come up.
@@ -135,10 +135,10 @@ def settings_for(environment: Mapping[str, str], **others: object) -> Settings:
 
 @contextmanager
 def market_of(place: Place) -> Iterator[Settings]:
-    """The settings by which the market of a verb's folder is asked, while the block runs.
+    """The settings that reach the market of a verb's folder, while the block runs.
 
     Raises:
-        MarketUnavailable: the simulated exchange did not come up, or nothing says which klines it replayed.
+        MarketUnavailable: the simulated exchange did not come up, or the replayed klines are not known.
     """
     settings = load_settings()
     if place.market is Market.BINANCE:

@@ -9,7 +9,7 @@ from core.settings import Settings
 from core.topic import CLASSIFICATION, PROXIES, Topic, catalogue, default_symbol
 from node.config_file import read_config
 
-LISTING_PATIENCE_S = 2.0  # for the venues' own lists
+LISTING_PATIENCE_S = 2.0  # for the venues' lists of pairs
 NAMES = ("topic", "token", "symbol", "target", "horizon", "loss", "network", "epoch")
 
 Row = tuple[int | str, ...]
@@ -33,7 +33,7 @@ def show_catalogue(*, as_json: bool) -> None:
 
 
 def show_configured(settings: Settings, *, as_json: bool) -> None:
-    """Print the topics of config.json with what is unwise about them, the venues' own lists included."""
+    """Print the topics of config.json with warnings, those by the venues' lists of pairs included."""
     read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
     rows: list[Row] = []
     for topic in read.topics:
@@ -68,14 +68,14 @@ def _print(rows: Sequence[Row], notes: Sequence[str], *, epoch_from: int = 0) ->
 
 
 def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> list[tuple[str, str]]:
-    """What the venues' own lists say against configured symbols; nothing where no venue can be asked from here."""
+    """Doubts about configured symbols by the venues' lists of pairs; empty if no venue can be asked."""
     from market.build import market_from  # noqa: PLC0415
     from market.listings import asked_pairs  # noqa: PLC0415
 
     try:
         clock, wait_s = SystemClock(), LISTING_PATIENCE_S
         venues = market_from(settings, clock, topics=configured, timeout_s=wait_s, patience_s=0).venues
-    except ConfigError as error:  # such as MARKET=simulated without the exchange: the start says it, this is a list
+    except ConfigError as error:  # such as MARKET=simulated without the exchange
         return [("warning", f"symbols were not looked up: {error}")]
     pairs = asked_pairs(venues, configured, LISTING_PATIENCE_S)
     return [("refused" if pair.contradiction else "warning", pair.line) for pair in pairs if pair.line]

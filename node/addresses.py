@@ -18,7 +18,7 @@ def host_of(url: str) -> str:
 
 
 def misnamed(host: str, role: str) -> str:
-    """Why a host of the public networks cannot be what the node asks of it; empty where nothing speaks against it.
+    """Return why a public network's host cannot play ``role`` (rpc or grpc), or an empty string if it can.
 
     >>> misnamed("allora-rpc.tesnet.allora.network", "rpc"), misnamed("rpc.example.org", "grpc")
     ('there is no such host; write allora-rpc.testnet.allora.network', '')
@@ -39,7 +39,7 @@ def misnamed(host: str, role: str) -> str:
 
 
 def answers_at(own_host: str, host: str) -> bool:
-    """True if what listens on a host answers at an address of the same machine.
+    """True if a process that listens on ``own_host`` answers at ``host``, an address of the same machine.
 
     >>> [answers_at(own, "127.0.0.1") for own in ("127.0.0.1", "localhost", "0.0.0.0", "::", "::1", "10.0.0.9")]
     [True, True, True, True, False, False]
@@ -57,7 +57,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_request_uri(text: str) -> bool:
-    """True if Go's url.ParseRequestURI takes a text; an empty one the node passes over.
+    """True if Go's url.ParseRequestURI accepts the text. The node skips an empty text, so it passes.
 
     >>> [is_request_uri(text) for text in ("localhost:9090", "127.0.0.1:9090", "my_host:9090", "https://h:x", "host")]
     [True, False, False, False, False]

@@ -1,7 +1,7 @@
-"""config.json of the offchain node: the topics in it, and what is wrong or unwise.
+"""config.json of the offchain node, read: its topics, its errors and its warnings.
 
-What the node itself can read is in ``node/rules/``; here is what its entries mean to this worker. What the node
-would not say (or only long after the start), is one line that names file, key, value and remedy.
+``node/rules/`` knows what the node can read; this module knows what the entries mean to this worker. Each mistake is
+one line that names file, key, value and remedy.
 """
 
 import re
@@ -24,23 +24,23 @@ from node.versions import NodeVersions, named_version, takes_held_answers, versi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the files say: the topics, and what is legal in them and unwise."""
+    """The content of one or several files."""
 
     topics: tuple[Topic, ...]
-    warnings: tuple[str, ...]  # a line each
-    rpc_urls: Mapping[str | None, tuple[str, ...]]  # of each network's chain, by chain id: nodeRpcs or nodeRpc
-    nodes: Mapping[str | None, NodeVersions]  # that read the file of a network, by chain id
+    warnings: tuple[str, ...]  # a line for each thing that is legal and unwise
+    rpc_urls: Mapping[str | None, tuple[str, ...]]  # by chain id: nodeRpcs or nodeRpc of the network's files
+    nodes: Mapping[str | None, NodeVersions]  # by chain id: the nodes that read the network's files
 
 
 def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | None = None) -> Config:
-    """A config.json or several, as one; the shipped catalogue fills in what is left out of a topic.
+    """Read one config.json or several as one; the catalogue fills in what a topic leaves out.
 
     Args:
         paths: files in any schema of the offchain node, v0.5 to the newest; each is of one wallet and network.
-        node_version: NODE_VERSION, the node that reads the files; where it is empty, each file's own keys tell.
-        own: host and port that inference listens on; None where questions do not come by the files' addresses.
+        node_version: NODE_VERSION, the node that reads the files; if empty, each file's own keys decide.
+        own: host and port that inference listens on; None if questions do not use the files' addresses.
     Raises:
-        ConfigError: the mistakes in one of them, a line each, or a topic that inference could not tell from another.
+        ConfigError: a line for each mistake; two topics that inference could not tell apart are one.
     """
     warnings: list[str] = []
     if node_version and named_version(node_version) is None:
@@ -55,7 +55,7 @@ def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | Non
     for path in paths:
         with kept(faults):
             entries += _entries(path, node_version, own, warnings, rpc_urls, nodes, faults)
-    single: list[_Entry] = []  # without those that are told to be twins: what else is said of them follows from it
+    single: list[_Entry] = []  # without twins: further faults of a twin follow from the first
     for place, entry in enumerate(entries):
         with kept(faults):
             for earlier in entries[:place]:
@@ -72,7 +72,7 @@ def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | Non
 
 
 def topics_from_config(*paths: Path, node_version: str = "") -> tuple[Topic, ...]:
-    """The topics of a config.json or of several, in their order; see ``read_config``."""
+    """The topics of one config.json or several, in their order; see ``read_config``."""
     return read_config(*paths, node_version=node_version).topics
 
 
@@ -83,8 +83,8 @@ class _Entry:
     node: JsonNode
     topic_id: int
     network: str | None
-    is_placed: bool  # False: what names the network is wrong
-    topic: Topic | None  # None: something else in it is wrong
+    is_placed: bool  # False if the keys that name the network are wrong
+    topic: Topic | None  # None if another key of the entry is wrong
 
     @property
     def key(self) -> str:
@@ -100,13 +100,13 @@ def _entries(
     nodes: dict[str | None, NodeVersions],
     faults: list[str],
 ) -> list[_Entry]:
-    """Each entry of one file; adds to the last four."""
+    """Read the entries of one file; adds to the last four arguments."""
     root = read_json(path)
     if not isinstance(root.value, JsonObject):
         root.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)
     found = findings(root, node_version, own)
     wrong = [finding for finding in found if finding.severity is Severity.ERROR]
-    # Host, path and query of an endpoint are wrong each for itself. What else is said twice of a value mostly follows.
+    # Host, path and query of an endpoint are independent. Of other keys the first fault mostly explains the second.
     first = {(one.key, one.line if one.key.endswith(".InferenceEndpoint") else ""): one.line for one in reversed(wrong)}
     faults += _with_version(reversed(first.values()), root, node_version)
     warnings += [finding.line for finding in found]
@@ -139,7 +139,7 @@ def _no_entries(entries: JsonNode) -> NoReturn:
 
 
 def _with_version(lines: Iterable[str], root: JsonNode, node_version: str) -> Iterator[str]:
-    """The lines; the first one that names a version which nobody named says by what it is known."""
+    """The lines; the first that names a guessed version says that the version was guessed."""
     guessed = "" if named_version(node_version) else version_by_keys(root).said
     for line in lines:
         if guessed and guessed in line:
@@ -150,16 +150,16 @@ def _with_version(lines: Iterable[str], root: JsonNode, node_version: str) -> It
 
 
 def _urls(wallet: JsonNode) -> list[str]:
-    """Those of the chain that a wallet names."""
+    """The chain's URLs in a wallet."""
     several = wallet.field("nodeRpcs").value
     named = (*(several if isinstance(several, list) else ()), wallet.field("nodeRpc").value)
     return [url for url in named if url and isinstance(url, str)]
 
 
 def _network(chain_id: JsonNode, urls: Iterable[str]) -> str | None:
-    """The chain id that a wallet names, or that its hosts do."""
+    """The chain id of a wallet, by ``chainId`` or else by its hosts."""
     named = chain_id.value
-    if named and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", named):  # it goes into URLs, headers and labels
+    if named and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", named):  # the chain id goes into URLs, headers and labels
         chain_id.wrong('it is letters, digits, dots and dashes, such as "allora-testnet-1"')
     hosts = [host_of(url) for url in urls]
     of_hosts = {network for word, network in PUBLIC_NETWORKS.items() if any(word in host for host in hosts)}
@@ -167,7 +167,7 @@ def _network(chain_id: JsonNode, urls: Iterable[str]) -> str | None:
 
 
 def _check_twins(earlier: _Entry, later: _Entry) -> None:
-    """Refuse a topic that stands in the files twice, two pairs of one name, and two topics behind one URL."""
+    """Refuse a topic given twice, two pairs of one name, and two topics behind one URL."""
     first, node, other, topic = earlier.node, later.node, earlier.topic, later.topic
     is_one_file = first.file == node.file
     if not (is_one_file or (earlier.is_placed and later.is_placed)):
@@ -195,7 +195,7 @@ def _check_twins(earlier: _Entry, later: _Entry) -> None:
 
 
 def _check_question(node: JsonNode, topic: Topic, topics: Sequence[Topic]) -> None:
-    """Refuse an endpoint of ours whose question several topics could be the answer to."""
+    """Refuse an endpoint of this worker whose question fits several topics."""
     url = urlsplit(_url(topic))
     if not ASKED.fullmatch(url.path):
         return

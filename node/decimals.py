@@ -15,7 +15,7 @@ LARGEST = Decimal("1e40")
 _DECIMAL = re.compile(rb"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INFINITE = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
 _NAN = re.compile(rb"[+-]?s?nan[0-9]*", re.IGNORECASE)
-_MAX_EXPONENT = 100_000  # apd's, also for zeros
+_MAX_EXPONENT = 100_000  # the limit of apd, for zeros too
 
 
 def decimal_text(value: float) -> str:
@@ -24,7 +24,7 @@ def decimal_text(value: float) -> str:
     The text is the shortest that gives ``value`` back.
 
     Raises:
-        UnusableForecast: not finite, or neither 0 nor between 1e-40 and 1e40 in size.
+        UnusableForecast: ``value`` is not finite, or neither 0 nor between 1e-40 and 1e40 in size.
 
     >>> decimal_text(1e-7), decimal_text(-0.0), decimal_text(2650.25)
     ('0.0000001', '0', '2650.25')
@@ -44,7 +44,7 @@ def decimal_text(value: float) -> str:
 
 
 def parse_decimal(body: bytes) -> Decimal:
-    """A 200 body as the node and the chain read it: one finite decimal and nothing else.
+    """Read a 200 body as the node and the chain do: one finite decimal and nothing else.
 
     Raises:
         UnusableForecast: the reason, on one line.
@@ -69,7 +69,7 @@ def parse_decimal(body: bytes) -> Decimal:
 
 
 def _fault(body: bytes) -> str:
-    """Why the parser, or what looks at its result, refuses ``body``."""
+    """Why the node or the chain refuses ``body``."""
     if _NAN.fullmatch(body):
         return "parses, but the chain refuses NaN"
     if _INFINITE.fullmatch(body):

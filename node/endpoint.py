@@ -17,7 +17,7 @@ def inference_url(topic: Topic, height: int, base_url: str | None = None) -> str
     Args:
         topic: from config.json.
         height: the nonce's block height.
-        base_url: put in the place of the endpoint's scheme, host and port, where the node's own network is absent.
+        base_url: replaces the endpoint's scheme, host and port on a machine without Docker's network.
 
     >>> from core.topic import Target
     >>> eth = Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=10,
@@ -32,10 +32,10 @@ def inference_url(topic: Topic, height: int, base_url: str | None = None) -> str
 
 
 def submission(status: int, body: bytes) -> Decimal:
-    """The value the node would sign for this answer of the endpoint.
+    """The value that the node would sign for an answer.
 
     Raises:
-        UnusableForecast: it would submit nothing; the text says why.
+        UnusableForecast: the node would submit nothing; the text says why.
     """
     if status != 200:
         raise UnusableForecast(f"status {status}: the node reads 200 alone")

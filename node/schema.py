@@ -17,7 +17,7 @@ OUR_KEYS = (
     *("InferenceEndpoint", "Token", "Target", "Horizon", "Loss", "Symbol", "Volatility"),
     *("Base", "Wait", "Objective"),
 )
-# What the node may ask a worker for. A route that comes later is added to ANSWERED, and its error is gone.
+# Endpoints that the node may ask. Those that are not in ANSWERED are errors.
 ENDPOINTS = ("InferenceEndpoint", "ForecastEndpoint", "LabeledInferenceEndpoint")
 ANSWERED = frozenset({"InferenceEndpoint"})
 
@@ -61,15 +61,15 @@ OBJECT = Kind(lambda value: isinstance(value, JsonObject), "it must be an object
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What a key is in the versions from ``since`` up to and without ``until``."""
+    """A key in the versions from ``since`` up to but not including ``until``."""
 
     kind: Kind
     since: Version = V0_5_0
     until: Version = NEVER
     least: float | None = None
-    zero_is_absent: bool = False  # 0 is taken for absent, and a default stands in
-    needed: str = ""  # the node does not start or cannot submit without it: an example, as JSON
-    newer_too: str = ""  # what replaced it, for a node that does not read it any more
+    zero_is_absent: bool = False  # the node replaces 0 by a default
+    needed: str = ""  # an example as JSON, if the node cannot start or submit without the key
+    newer_too: str = ""  # the key that replaced this one in newer nodes
 
 
 Keys = Mapping[str, tuple[Key, ...]]
@@ -87,7 +87,7 @@ WALLET = _keys(
     addressAccountPassphrase=Key(kind=STRING, until=V0_9, newer_too="keyringPassphrase"),
     alloraHomeDir=Key(kind=STRING),
     chainId=(
-        Key(kind=STRING, until=V0_9),  # which the node ignores, and we tell the network by
+        Key(kind=STRING, until=V0_9),  # ignored by the node; names the network for us
         Key(kind=STRING, since=V0_9, needed='"allora-testnet-1" or "allora-mainnet-1"'),
     ),
     keyringBackend=Key(kind=STRING, since=V0_9),
@@ -164,4 +164,4 @@ LOSS = _keys(
     IsNeverNegative=Key(kind=BOOL),
 )
 TOP = _keys(wallet=Key(kind=OBJECT), worker=Key(kind=LIST), reputer=Key(kind=LIST))
-HOMES = {"wallet": WALLET, "each entry of worker": WORKER, "the top level": TOP}  # where a key may belong instead
+HOMES = {"wallet": WALLET, "each entry of worker": WORKER, "the top level": TOP}  # where a misplaced key may belong

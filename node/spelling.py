@@ -10,11 +10,12 @@ def _bare(name: str) -> str:
 
 
 def same_but_for_case(name: str, known: Iterable[str]) -> str:
+    """The known key that differs in case, blanks, dots, dashes or underscores alone, or an empty string."""
     return next((right for right in known if _bare(right) == _bare(name)), "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known key that a name differs from by two letters at most (one in a short key); empty where none does.
+    """The known key at most two letters away (one letter for a short key), or an empty string.
 
     >>> nearest("sumbitTx", ("submitTx", "gas")), nearest("gsa", ("gas",)), nearest("note", ("wallet", "worker"))
     ('submitTx', 'gas', '')

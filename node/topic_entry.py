@@ -27,13 +27,13 @@ from core.topic import (
 from node.json_text import EXAMPLE, JsonNode, JsonObject
 from node.rules.endpoint import TOKEN
 
-SIGNED_LOSSES = frozenset({"ztae", "zptae", "czar"})  # in units of the standard deviation of past returns
+SIGNED_LOSSES = frozenset({"ztae", "zptae", "czar"})  # need the standard deviation of past returns
 T = TypeVar("T")
 
 
 @contextmanager
 def kept(faults: list[str]) -> Iterator[None]:
-    """Goes on after a fault, which is added to the others."""
+    """Add a fault of the block to ``faults`` and go on."""
     try:
         yield
     except ConfigError as error:
@@ -41,10 +41,10 @@ def kept(faults: list[str]) -> Iterator[None]:
 
 
 class Reader:
-    """Reads one value after the other, and keeps what is wrong with each.
+    """Reads values and collects their faults.
 
     Args:
-        told: keys of which something is said already, in lower case; they are not read.
+        told: keys that a finding is about already; their values are not read.
     """
 
     def __init__(self, told: Iterable[str]) -> None:
@@ -52,11 +52,11 @@ class Reader:
         self.faults: list[str] = []
 
     def knows(self, node: JsonNode) -> bool:
-        """True if something is said of the value already."""
+        """True if a finding is about the value already."""
         return node.key.casefold() in self.told
 
     def read(self, node: JsonNode, reading: Callable[..., T], *more: Any) -> T | None:
-        """What ``reading`` makes of the value; None where the value is wrong."""
+        """``reading`` of the value; None if the value is wrong."""
         if not self.knows(node):
             with kept(self.faults):
                 return reading(node, *more)
@@ -64,7 +64,7 @@ class Reader:
 
 
 def read_topic(entry: JsonNode, network: str | None, is_placed: bool, reader: Reader) -> Topic | None:
-    """The topic that an entry stands for; None where something in it is wrong, which the reader keeps."""
+    """The topic of an entry; None if a key is wrong, with the faults in ``reader``."""
     if not isinstance(entry.value, JsonObject):
         entry.wrong(f"each entry is an object with topicId and parameters, as in {EXAMPLE}", kind=True)
     topic_id = entry.field("topicId")

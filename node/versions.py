@@ -22,7 +22,7 @@ class NodeVersions:
     first: Version
     last: Version
     said: str  # "node v0.12.0"
-    is_named: bool  # True if somebody named it: then a node reads the file
+    is_named: bool  # True if an operator named the version: then a node reads the file
 
     def overlap(self, since: Version, until: Version) -> bool:
         """True if one of the versions lies in [since, until)."""
@@ -34,7 +34,7 @@ class NodeVersions:
 
 
 def named_version(text: str) -> NodeVersions | None:
-    """The version that NODE_VERSION or an image tag names, None where it names none.
+    """The version that NODE_VERSION or an image tag names; None if the text names no version.
 
     >>> [v and (v.first, v.last) for v in map(named_version, ("v0.12.0", "0.9", "v0.7.0@sha256:00", "sha256:00", "x"))]
     [((0, 12, 0), (0, 12, 0)), ((0, 9, 0), (0, 9, 999999)), ((0, 7, 0), (0, 7, 0)), None, None]
@@ -52,7 +52,7 @@ def named_version(text: str) -> NodeVersions | None:
 
 
 def version_by_keys(root: JsonNode) -> NodeVersions:
-    """The versions whose schema a file is written in, as its own keys tell."""
+    """The versions whose schema a file follows, judged by its keys."""
     wallet = root.field("wallet")
     names = [entry.field("inferenceEntrypointName").value for entry in root.field("worker").items()]
     new = any(wallet.field(key).value for key in ("nodeRpcs", "nodegRpcs"))
@@ -66,12 +66,12 @@ def version_by_keys(root: JsonNode) -> NodeVersions:
 
 
 def takes_held_answers(versions: NodeVersions) -> bool:
-    """Whether no node of these versions has a time limit on its question for an answer, going by the sources read."""
+    """True if no node of these versions limits how long it waits for an answer, by the sources read."""
     return any(versions.within(*span) for span in ((V0_5_0, V0_6), (V0_9, V0_10), (V0_12, NEVER)))
 
 
 def starts_in_turn(versions: NodeVersions) -> bool:
-    """Whether a node of these versions starts its topics one after the other: an answer held then holds up others."""
+    """True if a node of these versions starts its topics in turn, so that a held answer delays other topics."""
     return versions.overlap(V0_12, NEVER)
 
 

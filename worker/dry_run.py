@@ -1,4 +1,4 @@
-"""A node that asks as the official one does and logs what it would submit. It never signs and never sends.
+"""The dry-run node: asks as the official node does and logs the values. It never signs and never sends.
 
 Without a chain the heights are those of ``node.dry_run_heights``.
 """
@@ -23,30 +23,26 @@ RETRY_S = 5.0
 TIMEOUT_S = 300.0  # longer than an answer is ever held; the official node waits without end
 BODY_LIMIT = 4096
 SHOWN_BODY = 200
-USER_AGENT = f"birnn-dry-run/{version('birnn-worker')}"  # by this name inference counts a question as the node's
+USER_AGENT = f"birnn-dry-run/{version('birnn-worker')}"  # inference recognises the node's questions by this name
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What came back from the endpoint."""
+    """An answer of the endpoint, or the failure to get one."""
 
-    status: int | None = None  # None: nothing did, and ``failure`` says why
+    status: int | None = None  # None if no answer came; then ``failure`` says why
     body: bytes = b""
     model_version: str | None = None
-    forecast: str | None = None  # "network" or "naive", as the endpoint says it
-    anchor_age_ms: int | None = None  # as the endpoint says it, None where it does not
+    forecast: str | None = None  # X-Forecast: "network" or "naive"
+    anchor_age_ms: int | None = None  # X-Anchor-Age-Ms
     forecast_age_ms: int | None = None
     failure: str = ""
 
 
 def ask(url: str, timeout_s: float) -> Reply:
-    """One GET, without retry. Any failure is a Reply.
-
-    Args:
-        timeout_s: for the connection, for the headers, and for the body as a whole.
-    """
+    """Ask once, without retry; a failure is a Reply too."""
     try:
         answer = http_get(url, timeout_s, most_bytes=BODY_LIMIT, user_agent=USER_AGENT)
     except NoAnswer as error:
@@ -66,7 +62,7 @@ def _age_ms(text: str | None) -> int | None:
 
 
 class DryRunNode:
-    """Asks for each topic in a thread of its own, so that one that hangs holds up no other."""
+    """Asks for each topic in a thread of its own: a question that hangs delays no other topic."""
 
     def __init__(
         self,
@@ -91,7 +87,7 @@ class DryRunNode:
         self._timeout_s = timeout_s
 
     def start(self) -> list[threading.Thread]:
-        """Start the threads, their first questions spread over a second. They are daemons: one may hang in a read."""
+        """Start the threads, first questions spread over a second. Daemons, since a read may hang."""
         threads = [
             threading.Thread(
                 target=self.follow, args=(topic, index / len(self._topics)), name=f"topic-{topic.key}", daemon=True
@@ -105,8 +101,8 @@ class DryRunNode:
     def follow(self, topic: Topic, delay_s: float = 0.0) -> None:
         """Ask for ``topic`` at once and then at the start of each epoch, until stopped.
 
-        The first window opens with the first question, however far the epoch is: an operator wants to see now that
-        a topic with an epoch of a day is answered.
+        The first window opens with the first question, in the middle of an epoch too: a topic with an epoch of a day
+        is answered at once.
         """
         self._clock.sleep(delay_s)
         epoch = epoch_blocks(topic)
@@ -125,7 +121,7 @@ class DryRunNode:
         """Ask for one nonce until there is a value to submit or its window closes.
 
         Returns:
-            The value that would be submitted, None if none came in time.
+            The value that would be submitted; None if no value came in time.
         """
         while not self._stopped.is_set():
             value = self._question(topic, height, opened_ms)
@@ -137,13 +133,13 @@ class DryRunNode:
         return None
 
     def _question(self, topic: Topic, height: int, opened_ms: int) -> Decimal | None:
-        """One question and its log line, which tells what the way from the window's opening to the value has cost."""
+        """Ask once and log the outcome with its times."""
         url = inference_url(topic, height, self._base_url)
         began = time.perf_counter()
         reply = ask(url, self._timeout_s)
         took_ms = round((time.perf_counter() - began) * SECOND_MS, 1)
         if self._stopped.is_set():
-            return None  # also keeps a thread that hung in a read off stdout while the process ends
+            return None  # the process is ending: write nothing
         line = log.bind(
             topic_id=topic.topic_id,
             network=topic.network,

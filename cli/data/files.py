@@ -78,11 +78,10 @@ def import_files(
         bool, typer.Option("--force", help="Take them whatever their names, stored klines or a venue say.")
     ] = False,
 ) -> None:
-    """Take klines of files into the store, over what it has of the same minutes; refuses rows that break a rule.
+    """Take klines from files into the store, over stored rows of the same times; rows that break a rule are rejected.
 
-    Refused is a file whose name says another symbol or interval, or whose rows mostly differ from known ones.
-
-    Known is what is stored and what a venue has. Where one of the files cannot be used, none is taken.
+    A file is refused if its name says another symbol or interval, or if its rows mostly differ from stored rows or from
+    a venue's. If one file is refused, no file is taken.
     """
     from klines.klines import Klines  # noqa: PLC0415
     from klines.quality import Aside, check_unit  # noqa: PLC0415
@@ -92,8 +91,8 @@ def import_files(
     store, interval_ms, now_ms = open_store(data_dir), interval_of(interval), SystemClock().now_ms()
     for path in files:
         ending_of(path)
-    store.latest(symbol, interval_ms)  # refuses what is no symbol
-    # Before rows are read: where the name says another interval, their times do not fit either.
+    store.latest(symbol, interval_ms)  # raises if it is not a symbol
+    # Before rows are read: with the wrong interval their times would be refused first.
     _check_names([] if force else [(str(path), path.name) for path in files], symbol, interval_ms)
     aside = Aside(store.root)
     read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
@@ -104,7 +103,7 @@ def import_files(
                 _check_content(path, found, symbol, interval_ms)
         taken: list[tuple[Path, Klines, Tally]] = []
         leapt: dict[Path, Sequence[RefusedRow]] = {}
-        known = Klines.empty(interval_ms)  # of the files before
+        known = Klines.empty(interval_ms)  # stored rows and those of earlier files
         for path, found in read:
             klines = found.klines.closed(now_ms)
             start_ms = int(found.klines.open_time_ms[0])
@@ -148,7 +147,7 @@ def _force(store: "KlineStore") -> str:
 
 
 def _check_names(named: Iterable[tuple[str, str]], symbol: str, interval_ms: int) -> None:
-    """Raises ConfigError where a name plainly says another series."""
+    """Raise ConfigError if a name plainly says another series."""
     from market.store.comparison import name_fault  # noqa: PLC0415
 
     for what, name in named:
@@ -158,7 +157,7 @@ def _check_names(named: Iterable[tuple[str, str]], symbol: str, interval_ms: int
 
 
 def _check_content(path: Path, found: "KlineFile", symbol: str, interval_ms: int) -> None:
-    """Raises ConfigError where a file plainly says inside that it holds another series."""
+    """Raise ConfigError if the content plainly says another series."""
     from market.store.comparison import column_fault  # noqa: PLC0415
 
     _check_names([(f"{path}: {found.member} in it", found.member)], symbol, interval_ms)
@@ -170,10 +169,10 @@ def _check_content(path: Path, found: "KlineFile", symbol: str, interval_ms: int
 def _ask_about(
     data_dir: Path | None, store: "KlineStore", symbol: str, taken: "Sequence[tuple[Path, Klines, Tally]]"
 ) -> list[str]:
-    """What a venue says of the rows that would change the store.
+    """Compare the rows that would change the store with a venue's; a line for each file.
 
     Raises:
-        MalformedKlines: it has others.
+        MalformedKlines: the venue has other rows.
     """
     from market.store.comparison import ASKED_ROWS, LEAST_ASKED_ROWS, Heard, venues_say  # noqa: PLC0415
     from market.store.month_file import not_in  # noqa: PLC0415

@@ -48,9 +48,9 @@ def verify(
     offline: Annotated[bool, typer.Option("--offline", help="Do not compare the days with a venue's.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Read every stored file and compare each day with a venue's, where one answers.
+    """Read every stored file and compare each day with a venue's, if a venue answers.
 
-    Status 1 when a file is damaged, a tail is not as its months say, or a day is of something else.
+    Status 1 if a file is damaged, a tail differs from its months, or a day holds another series.
     """
     store = open_store(data_dir)
     table: list[dict[str, str | int]] = []
@@ -104,7 +104,7 @@ def verify(
 def _compare_days(
     data_dir: Path | None, store: "KlineStore", wanted: Sequence[Series]
 ) -> tuple[list[tuple[Series, "Sequence[Span]"]], list[str]]:
-    """The days of each series whose candles are not those of a venue, and a line for each series."""
+    """The days of each series that differ from a venue's, and a line for each series."""
     from market.store.comparison import days_say  # noqa: PLC0415
 
     def ask(venues: "Sequence[Venue]", _: str) -> "Iterator[Heard]":
@@ -130,7 +130,7 @@ def gaps(
     interval: IntervalsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Holes between the first and the newest stored kline, and whether the venue has none or its rows were refused."""
+    """Gaps between the first and the newest stored kline, and whether the venue has no klines or rejected ones."""
     store = open_store(data_dir)
     table: list[dict[str, str | int]] = []
     empty = []
@@ -183,7 +183,7 @@ def trim(
 
 
 def _oldest_ms(interval_ms: int, training_days: int, keep_days: int | None, now_ms: int) -> int | None:
-    """From when on klines are kept; None for all of an interval that no training reads.
+    """The oldest open time to keep; None to keep everything, for an interval that no training reads.
 
     Raises:
         ConfigError: a training reads more than ``keep_days``.

@@ -1,4 +1,4 @@
-"""What the verbs share: options, the store of the market in use, its series, and how they are named and shown."""
+"""Shared by the verbs: options, the store of the market in use, its series, and their tables."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ Series = tuple[str, int]  # (symbol, interval_ms)
 
 
 def _upper(given: Any) -> Any:
-    """Symbols as Binance writes them, however a person does."""
+    """Symbols in capital letters, as Binance writes them."""
     if isinstance(given, str):
         return given.upper() if given.isascii() else given
     return [_upper(one) for one in given] if given else given
@@ -67,12 +67,12 @@ def open_store(data_dir: Path | None) -> "KlineStore":
 
     settings = settings_from(data_dir=data_dir)
     place = place_of(settings)
-    log_as(settings, place.market, level="error")  # what is wrong with a file, the verbs say
+    log_as(settings, place.market, level="error")  # the verbs report damaged files
     return KlineStore(place.folder / "klines")
 
 
 def say_where(store: "KlineStore") -> None:
-    """The line that ends what a verb says: which folder it was about."""
+    """Say which folder the output was about."""
     say(f"klines: {where(store)}")
 
 
@@ -81,10 +81,10 @@ def where(store: "KlineStore") -> str:
 
 
 def stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
-    """The series that are there, of those asked for.
+    """The stored series among those asked for.
 
     Raises:
-        ConfigError: there is none; says what there is.
+        ConfigError: there are none; the text lists the stored series.
     """
     wanted = {interval_of(text) for text in intervals or ()}
     there = store.series()
@@ -109,7 +109,7 @@ def name_of(series: Series) -> str:
 
 
 def show(found: Sequence[dict[str, str | int]]) -> None:
-    """A table of what ``--json`` has, moments to the minute."""
+    """Print the rows of ``--json`` as a table, with times to the minute."""
     console = screen()
     columns = [
         Column(heading=heading, wraps=number > 0, least_width=ROOMY if heading == "files" else 0)

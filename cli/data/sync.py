@@ -79,7 +79,7 @@ def _wanted(
     training_days: int,
     now_ms: int,
 ) -> list[tuple[str, int, int]]:
-    """``(symbol, interval_ms, start_ms)`` of each series asked for, or of each that the topics need."""
+    """``(symbol, interval_ms, start_ms)`` of each series asked for, or else of each that the topics need."""
     from model.heads import PANELS, training_start_ms  # noqa: PLC0415
 
     needed = [(symbol, plan.panel.interval_ms) for plan in plans for symbol in plan.symbols]
@@ -111,12 +111,12 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
     from market.store.sync import failed_in, sync_all  # noqa: PLC0415
     from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew  # noqa: PLC0415
 
-    stop = threading.Event()  # ends the waits of requests that are under way, so that Ctrl-C need not wait for them
+    stop = threading.Event()  # ends the waits of pending requests on Ctrl-C
     store = KlineStore(settings.klines_dir)
     for symbol, interval_ms, _ in wanted:
-        store.latest(symbol, interval_ms)  # refuses what is no symbol before anything is fetched
+        store.latest(symbol, interval_ms)  # raises if it is not a symbol
     with _interrupts(stop), only_updater(settings.data_dir), progress_of("sync") as show:
-        # Here, and not before: an updater may have said at whose level candles are until it ended.
+        # After the lock: an updater may have changed the home venue until it ended.
         clock, topics = StoppableClock(SystemClock(), stop), topics_as_far_as_known(settings)
         market = market_from(settings, clock, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
         begin_anew(store, market, [(symbol, interval_ms) for symbol, interval_ms, _ in wanted])

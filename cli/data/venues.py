@@ -1,4 +1,4 @@
-"""What a venue says of stored klines, or of klines about to be stored, within a bounded time."""
+"""Questions to venues about stored klines, or klines about to be stored, within a bounded time."""
 
 import re
 import threading
@@ -20,13 +20,13 @@ if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from market.venue import Venue
 
 VENUE_TIMEOUT_S = 3.0  # of one answer
-VENUE_WAIT_S = 8.0  # for all that a venue says of an import, or of what is stored
+VENUE_WAIT_S = 8.0  # for all questions of one command
 
 
 def answers_in_time(
     data_dir: Path | None, symbol: str, ask: "Callable[[Sequence[Venue], str], Iterator[Heard]]"
 ) -> "list[Heard]":
-    """As many answers of the folder's market, real or simulated, as come within ``VENUE_WAIT_S``."""
+    """The answers of the folder's market, real or simulated, that come within ``VENUE_WAIT_S``."""
     from market.build import market_from  # noqa: PLC0415
     from market.store.comparison import Heard  # noqa: PLC0415
 
@@ -37,16 +37,16 @@ def answers_in_time(
             topics = topics_as_far_as_known(settings)
             market = market_from(settings, SystemClock(), topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
         except WorkerError as error:
-            return [Heard(said=f"not compared with a venue: {error}")]  # of the first, which tells it for all
+            return [Heard(said=f"not compared with a venue: {error}")]  # one answer stands for all
         own = market.level(symbol) or market.venues[0].offer.name
-        simulated = settings.market is Market.SIMULATED  # the exchange plays the first venue, and is not that venue
+        simulated = settings.market is Market.SIMULATED  # the exchange plays the first venue
         venues = sorted(market.venues, key=lambda venue: venue.offer.name != own)
 
         def listen() -> None:
             for one in ask(venues, own):
                 heard.append(one)  # noqa: PERF402  (each as it comes: what has come in time counts)
 
-        # Left behind when it is not done in time: nothing waits for it, nor does the end of the process.
+        # A daemon: neither this function nor the end of the process waits for a late answer.
         asking = threading.Thread(target=listen, daemon=True, name="venues")
         asking.start()
         asking.join(VENUE_WAIT_S)

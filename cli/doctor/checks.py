@@ -1,4 +1,4 @@
-"""What ``birnn doctor`` looks at, one check after the other, and what it says of each."""
+"""The checks of ``birnn doctor``, one after the other."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ START = "scripts/run starts everything (with Docker: docker compose up -d)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One finding."""
+    """The result of one check."""
 
     name: str
     state: State
@@ -47,7 +47,7 @@ class Check:
 
 @dataclass(slots=True, kw_only=True)
 class Subject:
-    """What is looked at, and what earlier checks found of it."""
+    """The settings under examination, and results of earlier checks."""
 
     settings: Settings
     clock: Clock
@@ -62,7 +62,7 @@ class Subject:
 
     @property
     def invented(self) -> bool:
-        """True if what runs here, ran last or is to run asks no venue."""
+        """True if the node on this machine uses the simulated exchange."""
         topics = self.report["endpoint"].get("topics") or [{}]
         return "SIMULATED" in {self.report["market"], topics[0].get("market")}
 
@@ -101,7 +101,7 @@ def _folder(subject: Subject) -> Iterator[Check]:
     folder = subject.settings.data_dir.absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
-        return  # whoever read the state has said so
+        return  # reported when the state was read
     fault = ""
     if not os.access(there, os.W_OK | os.X_OK):
         fault = "cannot be written to"
@@ -247,10 +247,10 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
 
 
 def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
-    """Look at everything.
+    """Run every check.
 
     Args:
-        told: is called with each check's name before it is looked at.
+        told: called with each check's name before it runs.
     """
     told("state")
     found: list[Check] = []
@@ -269,7 +269,7 @@ def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
 
 
 def verdict(checks: Sequence[Check]) -> str:
-    """What the checks come to, in one sentence.
+    """The result of all checks in one sentence.
 
     >>> well = Check(name="clock", state="well", line="")
     >>> verdict([well]), verdict([well, Check(name="updater", state="wrong", line="does not run")])
@@ -287,7 +287,7 @@ def verdict(checks: Sequence[Check]) -> str:
 
 
 def checks_table(checks: Sequence[Check], width: int) -> RenderableType:
-    """The checks for people."""
+    """The checks as a table."""
     styles = {"well": "green", "warning": "yellow", "wrong": "bold red", "not looked at": "dim"}
     columns = (Column(heading="check"), Column(heading="state"), Column(heading="finding", wraps=True))
     rows = [

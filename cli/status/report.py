@@ -18,7 +18,7 @@ ALIVE_WITHIN_MS = 60_000
 
 
 def status_report(settings: Settings) -> dict[str, Any]:
-    """Everything as JSON: the endpoint, and the data folder in use unless no updater has run on it."""
+    """The report as JSON: the endpoint, and the data folder if an updater has run on it."""
     place = place_of(settings)
     folders = [(place.market.value.upper(), place.folder)]
     return {
@@ -35,7 +35,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
 
 
 def endpoint_report(url: str) -> dict[str, Any]:
-    """What ``/topics`` of an endpoint says, or why it does not."""
+    """The document of ``/topics``, or why there is none."""
     try:
         return {"url": url, "answers": True, "topics": topics_of(url)}
     except NoAnswer as error:

@@ -14,14 +14,14 @@ from core.words import duration, p_text
 from model.forecaster import ADDS_NOTHING
 from updater.state import retry_after_min
 
-WHOLE_IDS = 140  # columns of a screen that has room for a version's whole id
+WHOLE_IDS = 140  # columns; a screen this wide shows whole ids of versions
 NAIVE = f"naive: {ADDS_NOTHING}"
 
 GOOD, BAD, DIM = "green", "red", "dim"
 
 
 def headline(endpoint: Mapping[str, Any]) -> str:
-    """What the endpoint answers, in one sentence.
+    """The state of the endpoint in one sentence.
 
     >>> topic = {"ready": True, "network": "n", "forecast": "naive"}
     >>> rest = [topic | {"topic_id": 2, "forecast": "network"}, topic | {"topic_id": 3, "ready": False}]
@@ -102,7 +102,7 @@ def _topics_table(topics: Sequence[dict[str, Any]], width: int) -> RenderableTyp
 
 
 def _last_value(topic: Mapping[str, Any], width: int) -> tuple[str, str]:
-    """The value and when it was given; who gave it as well, where that is not who answers now."""
+    """The value and its time; also its forecaster, if another one answers now."""
     last = topic["last_answer"]
     if not last:
         return "none yet", ""
@@ -160,7 +160,7 @@ def _hanging(line: str, width: int, style: str = "") -> Text:
 
 
 def _panel_lines(name: str, panel: Mapping[str, Any], alive: bool, cron: str) -> Iterator[str]:
-    """What a panel does now, did last and does next, and why."""
+    """The present, last and next work of a panel, with reasons."""
     outcome = panel["outcome"] or {}
     now = "idle" if alive else "stopped"
     if panel["running_since_ms"] and not alive:
@@ -235,7 +235,7 @@ def _verdicts_table(judged: Sequence[Mapping[str, Any]], several: bool, width: i
 
 
 def _verdict_words(verdict: Mapping[str, Any], width: int) -> Text:
-    """Why a network serves or does not. One with the naive forecast's very losses is called naive, promoted or not."""
+    """Why a network serves or does not. A network with exactly the naive losses is called naive."""
     reason = verdict["reason"]
     if verdict["challenger"] is not None and verdict["challenger"] == verdict["naive"]:
         words = NAIVE if verdict["promoted"] else f"{NAIVE}; the champion stays"
@@ -289,12 +289,12 @@ def _series_table(series: Mapping[str, Any], width: int) -> RenderableType:
 
 
 def _version(version: str, width: int) -> str:
-    """A version's id, whole where there is room; --json has it whole."""
+    """The id of a version, shortened on narrow screens."""
     return version if width >= WHOLE_IDS else short_version(version)
 
 
 def _value(text: str) -> str:
-    """A forecast for a table: no more digits than help.
+    """A forecast in nine digits.
 
     >>> _value("2780.25123456789"), _value("0.0004743215678901234"), _value("")
     ('2780.25123', '0.000474321568', '')
@@ -303,7 +303,7 @@ def _value(text: str) -> str:
 
 
 def _when(ms: int) -> str:
-    """To the minute: a table has to fit a terminal."""
+    """A moment to the minute."""
     return iso(ms)[:16].replace("T", " ") + "Z"
 
 

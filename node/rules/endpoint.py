@@ -12,7 +12,7 @@ from node.rules.file import ConfigFile
 from node.rules.finding import Finding, error, warning
 from node.spelling import nearest
 
-ASKED = re.compile(r".*/inference/([^/]*)")  # the path of an endpoint of ours, up to the token
+ASKED = re.compile(r".*/inference/([^/]*)")  # the path of our endpoint; the group is the token
 TOKEN = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _HEIGHT = 918_273_645  # stands for any block height
 
@@ -20,8 +20,8 @@ _HEIGHT = 918_273_645  # stands for any block height
 def endpoint_findings(
     file: ConfigFile, node: JsonNode, topic_id: int | None, table: Mapping[str, str]
 ) -> Iterator[Finding]:
-    """The inference endpoint: its placeholders, where it is, its path and its query."""
-    if not TOKEN.fullmatch(token := table.get("Token", "")):  # which is told; what follows from it is not
+    """Check placeholders, address, path and query of an inference endpoint."""
+    if not TOKEN.fullmatch(token := table.get("Token", "")):  # another rule reports the token
         token, table = "", {**table, "Token": "TOKEN"}
     fault = _placeholder_fault(node.value, table)
     if fault:
@@ -61,7 +61,7 @@ def endpoint_findings(
 def _names(
     file: ConfigFile, node: JsonNode, parts: SplitResult, topic_id: int | None, token: str, is_elsewhere: bool
 ) -> Iterator[Finding]:
-    """Written out instead of as placeholders they may name another topic, whose value would be submitted here."""
+    """Check token and topic that are written out: another topic's value would be submitted for this one."""
     asked = ASKED.fullmatch(parts.path)
     if token and not is_elsewhere and unquote(parts.path) != f"/inference/{token}":
         yield error(node, f"inference answers /inference/{{Token}} and not {parts.path or '/'}; write that path")
@@ -113,7 +113,7 @@ def _query(node: JsonNode, query: str) -> Iterator[Finding]:
 
 
 def _placeholder_fault(template: str, parameters: Mapping[str, str]) -> str:
-    """Why the node would not complete an endpoint; empty where nothing keeps it from that."""
+    """Why the node could not fill in an endpoint, or an empty string."""
     known = ["TopicId", "BlockHeight", *(key for key in parameters if key != "InferenceEndpoint")]
     rest = template
     for key in known:
@@ -134,6 +134,6 @@ def _no_height(node: JsonNode) -> Finding:
 
 
 def is_foreign(file: ConfigFile, url: Any) -> bool:
-    """True if a URL names a host that is certainly not inference's."""
+    """True if a URL's host certainly is not this worker."""
     host = host_of(url) if isinstance(url, str) else ""
     return bool(host) and host != COMPOSE_HOST and not is_loopback(host) and (not file.own or host != file.own[0])

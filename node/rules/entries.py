@@ -48,7 +48,7 @@ def _entrypoint(file: ConfigFile, name: JsonNode) -> Iterator[Finding]:
 
 
 def _parameters(node: JsonNode) -> Iterator[Finding]:
-    """Keys of a map: every value a string, every key once, ours spelt right, the others used as placeholders."""
+    """Check a map: string values, no key twice, known keys spelt right, other keys used as placeholders."""
     fields = [*node.fields()]
     names = [field.name for field in fields]
     placeholders = {
@@ -77,7 +77,7 @@ def _parameters(node: JsonNode) -> Iterator[Finding]:
 
 
 def _unanswered(file: ConfigFile, entry: JsonNode, parameters: JsonNode) -> Iterator[Finding]:
-    """Endpoints that the node would ask and this worker has no route for."""
+    """Find endpoints that this worker has no route for."""
     forecasts = entry.field("forecastEntrypointName")
     forecast = parameters.at("ForecastEndpoint")
     if "ForecastEndpoint" not in ANSWERED and forecasts.value and not is_foreign(file, forecast.value):

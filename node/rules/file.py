@@ -15,7 +15,7 @@ class ConfigFile:
     """A config.json, the node that reads it, and the address that inference listens on."""
 
     root: JsonNode
-    by_keys: NodeVersions  # whose schema the file is written in
+    by_keys: NodeVersions  # the versions whose schema the file follows
     node: NodeVersions  # NODE_VERSION's, else ``by_keys``
     own: tuple[str, int] | None  # host and port; None if they are not known or do not matter
 
@@ -37,7 +37,7 @@ class ConfigFile:
 
 
 def struct_findings(file: ConfigFile, node: JsonNode, keys: Keys) -> Iterator[Finding]:
-    """Keys of a struct: misspelt, twice, of another version, of another type, too small."""
+    """Find keys of a struct that are misspelt, given twice, of another version or type, or too small."""
     by_fold = {name.casefold(): name for name in keys}
     seen: dict[str, int] = {}
     for field in node.fields():
@@ -80,12 +80,12 @@ def _value(file: ConfigFile, field: JsonNode, name: str, spans: tuple[Key, ...])
     if not any(span.kind.fits(field.value) for span in read):
         versions = f" for {file.node.said}" if len(spans) > 1 and name in {"gasPrices", "maxFees"} else ""
         example = f", such as {span.needed}" if (span := read[-1]).needed and span.kind is STRING else ""
-        # What is to be an object or a list may hold a mnemonic instead.
+        # A string in the place of an object or a list may be a mnemonic: show its type alone.
         whole = read[-1].kind in (OBJECT, LIST, STRINGS)
         yield error(field, f"{read[-1].kind.remedy}{example}{versions}", kind=whole)
         return
     if name == "gasPriceUpdateInterval" and file.wallet.field("gasPrices").value != "auto":
-        return  # nobody reads it then
+        return  # the node reads it with "auto" alone
     for span in read:
         if span.least is None or not file.node.within(span.since, span.until) or not is_number(field.value):
             continue

@@ -7,10 +7,10 @@ from node.json_text import JsonNode
 
 
 class Severity(StrEnum):
-    """What a finding does."""
+    """The effect of a finding."""
 
     ERROR = "error"  # the start is refused
-    WARNING = "warning"  # said once
+    WARNING = "warning"  # shown once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +18,9 @@ class Finding:
     """One mistake in a file, in one line with file, key, value and remedy. Never shows a mnemonic or passphrase."""
 
     severity: Severity
-    key: str  # the whole way to it
+    key: str  # the full path
     line: str
-    meant: str = ""  # likewise, of the key that a misspelt one stands for
+    meant: str = ""  # the full path of the key that a misspelt one stands for
 
 
 def error(node: JsonNode, remedy: str, *, kind: bool = False) -> Finding:

@@ -1,4 +1,4 @@
-"""All that is wrong or unwise in one file."""
+"""The entry to the rules: every error and warning about one file."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,12 @@ from node.schema import TOP
 
 
 def findings(root: JsonNode, node_version: str = "", own: tuple[str, int] | None = None) -> list[Finding]:
-    """All that is wrong or unwise in one file, errors first.
+    """Every error and warning about one file, errors first.
 
     Args:
         root: the whole file.
-        node_version: NODE_VERSION; where it is empty or no version, the file's own keys tell.
-        own: host and port that inference listens on; None where they are not known or do not matter.
+        node_version: NODE_VERSION; if it names no version, the file's own keys decide.
+        own: host and port that inference listens on; None if they are not known or do not matter.
     """
     file = ConfigFile.of(root, node_version, own)
     found = [
@@ -30,7 +30,7 @@ def findings(root: JsonNode, node_version: str = "", own: tuple[str, int] | None
 
 
 def _words(file: ConfigFile) -> Iterator[Finding]:
-    """The words of a wallet anywhere but in a key of the wallet, of which _submission tells."""
+    """Find a mnemonic outside the wallet; the rules over the wallet report the others."""
     told = {field.key for field in file.wallet.fields() if is_mnemonic(field.value)}
     for node in _all_below(file.root):
         several = isinstance(node.value, list) and all(isinstance(item, str) for item in node.value)

@@ -32,7 +32,7 @@ def wallet_findings(file: ConfigFile) -> Iterator[Finding]:
 
 
 def _schema(file: ConfigFile) -> Iterator[Finding]:
-    """A file that is written for other versions than the node's, as a whole."""
+    """Find a file that as a whole is written for other versions."""
     if not file.node.is_named or file.node.overlap(
         file.by_keys.first, (*file.by_keys.last[:2], file.by_keys.last[2] + 1)
     ):
@@ -64,9 +64,6 @@ def _needed(file: ConfigFile) -> Iterator[Finding]:
             empty = blank or field.value == [] or (STRINGS.fits(field.value) and not any(field.value))
             if field.value is None or empty or zero:
                 yield error(field, f'{file.node.said} needs it; write "{name}": {span.needed}')
-
-
-# What the node can submit with.
 
 
 def _submission(file: ConfigFile) -> Iterator[Finding]:
@@ -105,7 +102,7 @@ def _submission(file: ConfigFile) -> Iterator[Finding]:
 
 
 def _key(file: ConfigFile) -> Iterator[Finding]:
-    """Where the node finds its key, and to whom it speaks."""
+    """Check where the node finds its key, and TLS to the chain."""
     wallet = file.wallet
     backend = wallet.field("keyringBackend")
     if isinstance(backend.value, str) and backend.value and backend.value not in KEYRINGS:
@@ -147,7 +144,7 @@ def _gas_prices(file: ConfigFile, price: JsonNode) -> Iterator[Finding]:
 
 
 def _urls(file: ConfigFile) -> Iterator[Finding]:
-    """Addresses of the chain: what Go refuses to parse, and what is of another network."""
+    """Find addresses of the chain that Go cannot parse or that belong to another network."""
     chain = file.wallet.field("chainId").value
     single = file.wallet.field("nodeRpc")
     lists = [file.wallet.field(name) for name in ("nodeRpcs", "nodegRpcs")]
