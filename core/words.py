@@ -38,6 +38,19 @@ def percent_text(share: float) -> str:
     return f"{100 * share:,.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
 
 
+def ratio_text(ratio: float | None, *, is_naive: bool = False) -> str:
+    """A ratio to the naive loss; "naive" for the naive forecast itself.
+
+    >>> ratio_text(0.67128), ratio_text(0.99996), ratio_text(18.2), ratio_text(None), ratio_text(1.0, is_naive=True)
+    ('0.6713', '1.0000', '18.2', '', 'naive')
+    """
+    if is_naive:
+        return "naive"
+    if ratio is None:
+        return ""
+    return f"{ratio:.4f}" if ratio < 10 else f"{ratio:.1f}"
+
+
 def p_text(p: float | None) -> str:
     """A chance, as tables write it.
 

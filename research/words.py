@@ -1,11 +1,11 @@
-"""How tables and pictures write things."""
+"""Words of reports, tables and pictures."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 SIMULATED_FOLDER, REPLAY = "simulated", "replay-"  # where the simulated exchange's klines lie, and how a replay's begin
-NAIVE_WORDS = "naive: the network adds nothing"  # of a forecast that is equal to the naive one
+NAIVE_WORDS = "naive: the network adds nothing"  # a forecast equal to the naive forecast
 LOSSES = {"mse": "squared error", "mae": "absolute error"}
 LABELS = {"newest": "newest network", "har": "HAR", "lightgbm": "LightGBM"}
 AT_THE_BASE = (  # beside a backtest's verdict of admission
@@ -14,7 +14,7 @@ AT_THE_BASE = (  # beside a backtest's verdict of admission
 
 
 def simulated_words(folder: Path) -> str:
-    """Where the klines of a folder below the simulated exchange's come from; empty for a real market's.
+    """Where the klines of a simulated folder come from; empty for a real market.
 
     >>> simulated_words(Path("data/simulated/seed-0/klines"))
     'SIMULATED: these prices are invented'
@@ -37,7 +37,7 @@ def label(name: str) -> str:
 
 
 def topic_words(one: Mapping[str, Any]) -> str:
-    """A topic of a report, as a sentence begins with it.
+    """The name of a report's topic at the start of a sentence.
 
     >>> topic_words({"topic": "allora-testnet-1/80", "unseen": False})
     'topic 80'
@@ -50,7 +50,7 @@ def topic_words(one: Mapping[str, Any]) -> str:
 
 
 def criteria_met(one: Mapping[str, Any], ours: str) -> int:
-    """How many criteria a contender meets on a topic of a report; against the stricter baseline where there are two."""
+    """How many criteria a contender meets on a topic; by the stricter of two baselines."""
     found = one["admission"]["criteria"].values()
     return min(sum(bool(criterion["passed"]) for criterion in of_baseline[ours].values()) for of_baseline in found)
 
@@ -62,16 +62,3 @@ def loss_words(loss: str) -> str:
     ('squared error', 'its loss, czar')
     """
     return LOSSES.get(loss, f"its loss, {loss}")
-
-
-def ratio_text(ratio: float | None, *, is_naive: bool = False) -> str:
-    """A ratio to the naive loss, as tables write it; what is the naive forecast itself is called so.
-
-    >>> ratio_text(0.67128), ratio_text(0.99996), ratio_text(18.2), ratio_text(None), ratio_text(1.0, is_naive=True)
-    ('0.6713', '1.0000', '18.2', '', 'naive')
-    """
-    if is_naive:
-        return "naive"
-    if ratio is None:
-        return ""
-    return f"{ratio:.4f}" if ratio < 10 else f"{ratio:.1f}"

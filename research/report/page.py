@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from admission.words import CRITERIA
 from core.topic import split_symbol
-from core.words import number_text, p_text
+from core.words import number_text, p_text, ratio_text
 from research.report.plots import direction_plot, forecast_and_truth, loss_over_time, reliability_plot
 from research.report.scores import NEWEST, SERVED, SURE, Scored
-from research.words import AT_THE_BASE, criteria_met, label, ratio_text
+from research.words import AT_THE_BASE, criteria_met, label
 
 NOTHING_GAINED = 0.99995  # a ratio from here on reads 1.0000
 
