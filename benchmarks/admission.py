@@ -27,7 +27,7 @@ from admission.records import looks
 from admission.replay import BLOCK_MS, Epochs, Past, answers, epochs_between, held, past_of
 from admission.stretch_fit import stretched
 from benchmarks.tools.goals import Goal, show_goals
-from core.clock import DAY_MS, MINUTE_MS
+from core.clock import DAY_MS, MINUTE_MS, moment_ms
 from core.files import replace_json
 from core.logs import configure_logging
 from core.progress import progress_of
@@ -37,7 +37,7 @@ from klines.klines import Floats, Ints, Klines
 from model.heads import panels_for
 from model.windows import Rows
 from research.backtest.backtest import run
-from research.backtest.command import Asked, folder_of, moment_of, walk_of
+from research.backtest.command import Asked, folder_of, walk_of
 from research.data import recording_of
 
 TOKENS = ("BTC", "ETH", "SOL")
@@ -76,7 +76,7 @@ def days_of(past: Past, said: Floats, baseline: Floats) -> list[float]:
 
 
 def ms(day: str) -> int:
-    moment = moment_of(day, "day")
+    moment = moment_ms(day, "day")
     assert moment is not None
     return moment
 

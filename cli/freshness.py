@@ -231,7 +231,6 @@ class Watch:
                 pause_s = LOG_EVERY_S
 
     def _line(self) -> Callable[[int | None], str]:
-        """The function that makes the line for a width."""
         try:
             topics = topics_of(self._base_url, TIMEOUT_S)
             freshness(topics)  # raises if the document is not readable

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -23,6 +24,7 @@ from cli.verbs import (
     or_example,
     settings_from,
 )
+from core.clock import moment_ms
 from core.errors import ConfigError
 from core.settings import Market
 
@@ -92,11 +94,10 @@ def train(
     """One round now: sync the klines, train, judge, publish what wins."""
     from updater.service import checked_plans, train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
-    settings = settings_from(config=config, data_dir=data_dir, market=market)
-    with market_for_once(
-        settings, replay, check=lambda topics: checked_plans(topics, panel or (), config_json)
-    ) as here:
-        outcomes = train_once(here.settings, here.topics, panels=panel or (), training_file=config_json)
+    settings, panels = settings_from(config=config, data_dir=data_dir, market=market), panel or ()
+    check = partial(checked_plans, panels=panels, training_file=config_json)
+    with market_for_once(settings, replay, check=check) as (local, topics):
+        outcomes = train_once(local, topics, panels=panels, training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
 
@@ -143,10 +144,9 @@ def backtest(
     from research.report.report import JSON_FILE  # noqa: PLC0415
     from updater.training_settings import settings_file  # noqa: PLC0415
 
-    here = research_session(config=config, data_dir=data_dir, topic=topic, network=network, days=days, seed=seed)
-    settings, place = here.settings, here.place
+    settings, place, topics = research_session(config, data_dir, topic, network, days, seed)
     asked = Asked(
-        topics=here.topics,
+        topics=topics,
         data_dir=place.folder if data is None else settings.data_dir.absolute(),
         data=data,
         start=start,
@@ -202,18 +202,16 @@ def tune(
 ) -> None:
     """Search for better training settings on past klines; the updater reads what is adopted. Resumable."""
     from core.progress import progress_of  # noqa: PLC0415
-    from research.backtest.command import moment_of  # noqa: PLC0415
     from research.tune.tables import as_plain, tables  # noqa: PLC0415
     from research.tune.tune import Asked, tuned  # noqa: PLC0415
 
-    here = research_session(config=config, data_dir=data_dir, topic=topic, network=network, days=days, seed=seed)
-    settings, place = here.settings, here.place
+    settings, place, topics = research_session(config, data_dir, topic, network, days, seed)
     say(place.sentence)
     asked = Asked(
-        topics=here.topics,
+        topics=topics,
         data_dir=place.folder,
         data=data,
-        end_ms=moment_of(end, "--end"),
+        end_ms=moment_ms(end, "--end"),
         panels=panel or (),
         training_days=settings.training_days,
         seed=settings.seed,

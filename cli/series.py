@@ -85,7 +85,6 @@ def _text(path: Path) -> str:
 
 
 def _places(where: str, names: list[str]) -> dict[str, int]:
-    """The place of each column in the header."""
     whole = ",".join(names)
     separator = next((sign for sign in ";\t|" if len(names) == 1 and sign in whole), None)
     if separator:

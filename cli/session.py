@@ -2,10 +2,11 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
@@ -18,23 +19,6 @@ from core.logs import LogFormat, configure_logging
 from core.settings import Market, Settings, load_settings
 from core.topic import Topic
 from node.config_file import topics_from_config
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """Settings and topics of a verb that asks the market and ends."""
-
-    settings: Settings  # with config file, folder and hosts of the market in use
-    topics: tuple[Topic, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResearchSession:
-    """Settings, folder and topics of ``birnn backtest`` and ``birnn tune``."""
-
-    settings: Settings
-    place: Place
-    topics: tuple[Topic, ...]
 
 
 def configured_topics(settings: Settings) -> tuple[Topic, ...]:
@@ -53,35 +37,43 @@ def log_as(settings: Settings, market: Market, *, level: str = "", form: LogForm
 
 
 @contextmanager
-def stoppable(words: str) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the block with ``words`` and status 130."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def stoppable(words: str, stop: threading.Event | None = None) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM set ``stop`` and end the block, with ``words`` and status 130."""
+
+    def interrupt(*_: object) -> NoReturn:
+        if stop:
+            stop.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except KeyboardInterrupt:
-        from core.progress import show_cursor_again  # noqa: PLC0415  (rich's progress, for verbs that show one)
+        from core.progress import show_cursor_again  # noqa: PLC0415  (loads rich's progress)
 
         show_cursor_again()
         say(f"stopped; {words}", to=sys.stderr)
         raise typer.Exit(130) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def research_session(
-    *,
     config: str | None,
     data_dir: Path | None,
     topic: Sequence[int] | None,
     network: str,
     days: int | None,
     seed: int | None,
-) -> ResearchSession:
+) -> tuple[Settings, Place, tuple[Topic, ...]]:
     """Settings, place and topics of a verb that works on stored klines."""
     from research.backtest.command import chosen_topics  # noqa: PLC0415  (matplotlib and torch load only here)
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
     place = place_of(settings_from(data_dir=data_dir))
     configured = configured_topics(settings) if config or not topic else None
-    return ResearchSession(settings=settings, place=place, topics=chosen_topics(network, topic or (), configured))
+    return settings, place, chosen_topics(network, topic or (), configured)
 
 
 @contextmanager
@@ -91,8 +83,8 @@ def market_for_once(
     *,
     check: Callable[[tuple[Topic, ...]], object] = lambda _: None,
     quiet: bool = False,
-) -> Iterator[Session]:
-    """The session of a verb that asks the market and ends, while the block runs.
+) -> Iterator[tuple[Settings, tuple[Topic, ...]]]:
+    """Settings and topics of a verb that asks the market and ends, while the block runs.
 
     The market is MARKET's, else that of the last run, else real if a venue answers. Folders are checked before.
 
@@ -125,7 +117,7 @@ def market_for_once(
             say(f"data: {environment['DATA_DIR']}")
         local = settings_for(environment, seed=settings.seed)
         log_as(local, choice.market, level="warning" if quiet and local.log_level == "info" else "")
-        yield Session(settings=local, topics=topics)
+        yield local, topics
 
 
 def settings_for(environment: Mapping[str, str], **others: object) -> Settings:

@@ -15,8 +15,8 @@ from core.errors import ConfigError
 from core.topic import Topic, fill_placeholders, split_symbol, topic_key
 from node.addresses import PUBLIC_NETWORKS, host_of
 from node.json_text import EXAMPLE, JsonNode, JsonObject, read_json
+from node.rules.base import Severity
 from node.rules.endpoint import ASKED
-from node.rules.finding import Severity
 from node.rules.findings import findings
 from node.topic_entry import Reader, kept, read_topic
 from node.versions import NodeVersions, named_version, takes_held_answers, version_by_keys
@@ -150,7 +150,6 @@ def _with_version(lines: Iterable[str], root: JsonNode, node_version: str) -> It
 
 
 def _urls(wallet: JsonNode) -> list[str]:
-    """The chain's URLs in a wallet."""
     several = wallet.field("nodeRpcs").value
     named = (*(several if isinstance(several, list) else ()), wallet.field("nodeRpc").value)
     return [url for url in named if url and isinstance(url, str)]

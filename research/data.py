@@ -29,6 +29,13 @@ class Recording:
         runs = [self.series[symbol, interval_ms] for symbol in symbols]
         return max(int(run.open_time_ms[0]) for run in runs), min(run.end_ms for run in runs)
 
+    def check_end(self, end_ms: int, last_ms: int) -> None:
+        """Raise ConfigError if the klines end before ``end_ms``."""
+        if end_ms > last_ms:
+            raise ConfigError(
+                f"--end {iso(end_ms)[:16]}: klines of {self.source} end at {iso(last_ms)[:16]}: give an earlier day"
+            )
+
     def until(self, plan: PanelPlan, start_ms: int, end_ms: int) -> dict[str, Klines]:
         """A panel's klines by symbol, from ``start_ms`` on and closed by ``end_ms``."""
         interval_ms = plan.panel.interval_ms

@@ -6,8 +6,8 @@ Without a chain the heights are those of ``node.dry_run_heights``.
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+from email.message import Message
 from importlib.metadata import version
 
 import structlog
@@ -26,35 +26,6 @@ SHOWN_BODY = 200
 USER_AGENT = f"birnn-dry-run/{version('birnn-worker')}"  # inference recognises the node's questions by this name
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """An answer of the endpoint, or the failure to get one."""
-
-    status: int | None = None  # None if no answer came; then ``failure`` says why
-    body: bytes = b""
-    model_version: str | None = None
-    forecast: str | None = None  # X-Forecast: "network" or "naive"
-    anchor_age_ms: int | None = None  # X-Anchor-Age-Ms
-    forecast_age_ms: int | None = None
-    failure: str = ""
-
-
-def ask(url: str, timeout_s: float) -> Reply:
-    """Ask once, without retry; a failure is a Reply too."""
-    try:
-        answer = http_get(url, timeout_s, most_bytes=BODY_LIMIT, user_agent=USER_AGENT)
-    except NoAnswer as error:
-        return Reply(failure=str(error))
-    return Reply(
-        status=answer.status,
-        body=answer.body,
-        model_version=answer.headers.get("X-Model-Version"),
-        forecast=answer.headers.get("X-Forecast"),
-        anchor_age_ms=_age_ms(answer.headers.get("X-Anchor-Age-Ms")),
-        forecast_age_ms=_age_ms(answer.headers.get("X-Forecast-Age-Ms")),
-    )
 
 
 def _age_ms(text: str | None) -> int | None:
@@ -78,7 +49,7 @@ class DryRunNode:
             clock: its sleep should end when ``stopped`` is set.
             stopped: ends every topic's loop before its next question.
             base_url: see ``inference_url``.
-            timeout_s: see ``ask``.
+            timeout_s: see ``http_get``.
         """
         self._topics = topics
         self._clock = clock
@@ -133,13 +104,17 @@ class DryRunNode:
         return None
 
     def _question(self, topic: Topic, height: int, opened_ms: int) -> Decimal | None:
-        """Ask once and log the outcome with its times."""
         url = inference_url(topic, height, self._base_url)
         began = time.perf_counter()
-        reply = ask(url, self._timeout_s)
+        answer, failure = None, ""
+        try:
+            answer = http_get(url, self._timeout_s, most_bytes=BODY_LIMIT, user_agent=USER_AGENT)
+        except NoAnswer as error:
+            failure = str(error)
         took_ms = round((time.perf_counter() - began) * SECOND_MS, 1)
         if self._stopped.is_set():
             return None  # the process is ending: write nothing
+        headers = answer.headers if answer else Message()
         line = log.bind(
             topic_id=topic.topic_id,
             network=topic.network,
@@ -147,19 +122,19 @@ class DryRunNode:
             target=topic.target,
             height=height,
             url=url,
-            status=reply.status,
-            body=reply.body[:SHOWN_BODY].decode("utf-8", "replace"),
-            model_version=reply.model_version,
-            forecast=reply.forecast,
-            anchor_age_ms=reply.anchor_age_ms,
-            forecast_age_ms=reply.forecast_age_ms,
+            status=answer and answer.status,
+            body=answer.body[:SHOWN_BODY].decode("utf-8", "replace") if answer else "",
+            model_version=headers.get("X-Model-Version"),
+            forecast=headers.get("X-Forecast"),
+            anchor_age_ms=_age_ms(headers.get("X-Anchor-Age-Ms")),
+            forecast_age_ms=_age_ms(headers.get("X-Forecast-Age-Ms")),
             took_ms=took_ms,
             window_ms=self._clock.now_ms() - opened_ms,
         )
         try:
-            if reply.status is None:
-                raise UnusableForecast(reply.failure)
-            value = submission(reply.status, reply.body)
+            if answer is None:
+                raise UnusableForecast(failure)
+            value = submission(answer.status, answer.body)
         except UnusableForecast as error:
             line.warning("nothing_to_submit", value=None, reason=str(error))
             return None

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.data.stored import (
+from cli.data.shared import (
+    VENUE_WAIT_S,
     IntervalOption,
     SymbolOption,
-    day_ms,
+    answers_in_time,
     interval_of,
     minute_text,
     name_of,
@@ -18,10 +19,9 @@ from cli.data.stored import (
     say_where,
     where,
 )
-from cli.data.venues import VENUE_WAIT_S, answers_in_time
 from cli.screen import say
 from cli.verbs import DataOption, one_line_errors
-from core.clock import DAY_MS, SystemClock, iso
+from core.clock import DAY_MS, SystemClock, iso, moment_ms
 from core.errors import ConfigError, MalformedKlines
 from klines.klines import interval_name
 
@@ -47,7 +47,7 @@ def export(
     from market.store.table_files import ending_of, write_klines  # noqa: PLC0415
 
     ending_of(out)
-    start_ms, end_ms = day_ms(start, "--start"), day_ms(end, "--end")
+    start_ms, end_ms = moment_ms(start, "--start"), moment_ms(end, "--end")
     store, interval_ms = open_store(data_dir), interval_of(interval)
     first_ms, latest_ms = store.first(symbol, interval_ms), store.latest(symbol, interval_ms)
     if first_ms is None or latest_ms is None:
@@ -147,7 +147,6 @@ def _force(store: "KlineStore") -> str:
 
 
 def _check_names(named: Iterable[tuple[str, str]], symbol: str, interval_ms: int) -> None:
-    """Raise ConfigError if a name plainly says another series."""
     from market.store.comparison import name_fault  # noqa: PLC0415
 
     for what, name in named:
@@ -157,7 +156,6 @@ def _check_names(named: Iterable[tuple[str, str]], symbol: str, interval_ms: int
 
 
 def _check_content(path: Path, found: "KlineFile", symbol: str, interval_ms: int) -> None:
-    """Raise ConfigError if the content plainly says another series."""
     from market.store.comparison import column_fault  # noqa: PLC0415
 
     _check_names([(f"{path}: {found.member} in it", found.member)], symbol, interval_ms)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.data.stored import (
+from cli.data.shared import (
+    VENUE_WAIT_S,
     IntervalsOption,
     Series,
     SymbolsOption,
+    answers_in_time,
     minute_text,
     name_of,
     open_store,
@@ -18,7 +20,6 @@ from cli.data.stored import (
     show,
     stored,
 )
-from cli.data.venues import VENUE_WAIT_S, answers_in_time
 from cli.screen import JsonOption, print_json, say
 from cli.verbs import DataOption, one_line_errors, settings_from
 from core.clock import DAY_MS, SystemClock, iso

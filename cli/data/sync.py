@@ -1,15 +1,13 @@
 """``birnn data sync``."""
 
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.data.stored import IntervalsOption, SymbolsOption, interval_of
+from cli.data.shared import IntervalsOption, SymbolsOption, interval_of
 from cli.screen import JsonOption, print_json, say
 from cli.session import market_for_once, stoppable
 from cli.verbs import ConfigOption, DataOption, MarketOption, one_line_errors, settings_from, topics_as_far_as_known
@@ -20,8 +18,6 @@ from core.settings import Settings
 from klines.klines import INTERVALS
 
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
-    from types import FrameType
-
     from market.store.sync import SyncReport
     from model.heads import PanelPlan
 
@@ -43,12 +39,12 @@ def sync(
 
     intervals = [interval_of(text) for text in interval or ()]
     settings = settings_from(config=config, data_dir=data_dir, market=market)
-    with market_for_once(settings, quiet=sys.stderr.isatty()) as session:
-        local, now_ms = session.settings, SystemClock().now_ms()
-        plans = list(panels_for(session.topics).values())
+    with market_for_once(settings, quiet=sys.stderr.isatty()) as (local, topics):
+        plans, now_ms = list(panels_for(topics).values()), SystemClock().now_ms()
         wanted = _wanted(plans, symbol, intervals, days, local.training_days, now_ms)
-        with stoppable("what has arrived is stored, and the same command goes on"):
-            reports = _synced(local, wanted, now_ms)
+        stop = threading.Event()  # ends the waits of pending requests on Ctrl-C
+        with stoppable("what has arrived is stored, and the same command goes on", stop):
+            reports = _synced(local, wanted, now_ms, stop)
     for report in reports:
         line = line_of(report)
         say(line.replace(SYMBOL_SETTING, "--symbol") if symbol else line)
@@ -103,19 +99,19 @@ def _wanted(
     return [(symbol, interval_ms, start_ms(interval_ms)) for symbol, interval_ms in series]
 
 
-def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int) -> "list[SyncReport]":
-    """Sync, as the only updater of the folder."""
+def _synced(
+    settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int, stop: threading.Event
+) -> "list[SyncReport]":
     from core.progress import progress_of  # noqa: PLC0415
     from market.build import market_from, write_standing  # noqa: PLC0415
     from market.store.kline_store import KlineStore  # noqa: PLC0415
     from market.store.sync import failed_in, sync_all  # noqa: PLC0415
     from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew  # noqa: PLC0415
 
-    stop = threading.Event()  # ends the waits of pending requests on Ctrl-C
     store = KlineStore(settings.klines_dir)
     for symbol, interval_ms, _ in wanted:
         store.latest(symbol, interval_ms)  # raises if it is not a symbol
-    with _interrupts(stop), only_updater(settings.data_dir), progress_of("sync") as show:
+    with only_updater(settings.data_dir), progress_of("sync") as show:
         # After the lock: an updater may have changed the home venue until it ended.
         clock, topics = StoppableClock(SystemClock(), stop), topics_as_far_as_known(settings)
         market = market_from(settings, clock, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
@@ -123,22 +119,6 @@ def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: 
         reports = sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
         write_standing(settings.klines_dir, market, failed_in(reports))
         return reports
-
-
-@contextmanager
-def _interrupts(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set ``stop`` and raise KeyboardInterrupt."""
-
-    def interrupt(_: int, __: "FrameType | None") -> NoReturn:
-        stop.set()
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def line_of(report: "SyncReport") -> str:

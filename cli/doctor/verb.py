@@ -29,8 +29,7 @@ def run_doctor(load: Callable[[], Settings], market: bool, symbols: Sequence[str
     try:
         subject = Subject(settings=load(), clock=clock)
     except ConfigError as error:
-        remedy = "nothing starts before it is mended"
-        checks.append(Check(name="settings", state="wrong", line=str(error), remedy=remedy))
+        checks.append(Check("wrong", str(error), "nothing starts before it is mended", name="settings"))
     else:
         with asking("looking at everything, and asking each venue where prices are real") as told:
             checks = all_checks(subject, told)

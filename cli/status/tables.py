@@ -289,7 +289,6 @@ def _series_table(series: Mapping[str, Any], width: int) -> RenderableType:
 
 
 def _version(version: str, width: int) -> str:
-    """The id of a version, shortened on narrow screens."""
     return version if width >= WHOLE_IDS else short_version(version)
 
 
@@ -303,7 +302,6 @@ def _value(text: str) -> str:
 
 
 def _when(ms: int) -> str:
-    """A moment to the minute."""
     return iso(ms)[:16].replace("T", " ") + "Z"
 
 

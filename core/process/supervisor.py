@@ -182,7 +182,6 @@ class Supervisor:
         return False
 
     def _stop_all(self) -> None:
-        """End the children side by side, and then the exchange."""
         children = [child.process for child in self.children if child.process is not None]
         exchange = [self.exchange.process] if self.exchange and self.exchange.process else []
         deadline_s = time.monotonic() + self._patience_s

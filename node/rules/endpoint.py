@@ -8,8 +8,7 @@ from urllib.parse import SplitResult, parse_qs, parse_qsl, unquote, urlsplit
 from core.topic import fill_placeholders
 from node.addresses import COMPOSE_HOST, COMPOSE_PORT, answers_at, host_of, is_loopback
 from node.json_text import JsonNode
-from node.rules.file import ConfigFile
-from node.rules.finding import Finding, error, warning
+from node.rules.base import ConfigFile, Finding, error, warning
 from node.spelling import nearest
 
 ASKED = re.compile(r".*/inference/([^/]*)")  # the path of our endpoint; the group is the token

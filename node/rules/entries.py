@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from node.addresses import COMPOSE_HOST, host_of
 from node.json_text import JsonNode, JsonObject
+from node.rules.base import ConfigFile, Finding, error, struct_findings, warning
 from node.rules.endpoint import endpoint_findings, is_foreign
-from node.rules.file import ConfigFile, struct_findings
-from node.rules.finding import Finding, error, warning
 from node.schema import ANSWERED, ENDPOINTS, HOMES, INT, LOSS, OUR_KEYS, REPUTER, WORKER
 from node.spelling import nearest, same_but_for_case
 from node.versions import ENTRYPOINT, OLD_ENTRYPOINT, V0_6, V0_7
@@ -77,7 +76,6 @@ def _parameters(node: JsonNode) -> Iterator[Finding]:
 
 
 def _unanswered(file: ConfigFile, entry: JsonNode, parameters: JsonNode) -> Iterator[Finding]:
-    """Find endpoints that this worker has no route for."""
     forecasts = entry.field("forecastEntrypointName")
     forecast = parameters.at("ForecastEndpoint")
     if "ForecastEndpoint" not in ANSWERED and forecasts.value and not is_foreign(file, forecast.value):

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 from node.json_text import JsonNode, is_mnemonic
+from node.rules.base import ConfigFile, Finding, Severity, struct_findings, warning
 from node.rules.entries import reputer_findings, worker_findings
-from node.rules.file import ConfigFile, struct_findings
-from node.rules.finding import Finding, Severity, warning
 from node.rules.wallet import wallet_findings
 from node.schema import TOP
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 from node.addresses import DOMAIN, PUBLIC_NETWORKS, host_of, is_request_uri, misnamed
 from node.json_text import JsonNode, is_mnemonic
-from node.rules.file import ConfigFile, struct_findings
-from node.rules.finding import Finding, error, warning
+from node.rules.base import ConfigFile, Finding, error, struct_findings, warning
 from node.schema import STRINGS, WALLET
 from node.spelling import nearest
 from node.versions import V0_6, V0_7, V0_9, V0_10, is_number

@@ -132,7 +132,6 @@ def _told(show: Show, done: int, wanted: int, name: str) -> Told:
 def _step(
     walk: Walk, recording: Recording, folder: Folder, plan: PanelPlan, from_ms: int, to_ms: int, told: Told
 ) -> StepRecord:
-    """Train at ``from_ms`` and forecast until ``to_ms``."""
     began_s, clock, trained = time.monotonic(), PastClock(from_ms), walk.trained(plan)
     told(0.0, "cutting windows")
     start_ms = training_start_ms(plan.panel, walk.training_days, from_ms)

@@ -190,7 +190,6 @@ def example(stage: Stage, tell: Tell) -> Forecasts:
 
 
 def _of_bars(stage: Stage, topic: Topic) -> Floats | None:
-    """Intercept and four weights; None for too few bars."""
     steps = stage.windows.plan.panel.steps(head_of(topic))
     mine = stage.of_symbol(stage.fitting("train", "validate"), topic.symbol)
     last = mine[-1] if len(mine) else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from core.clock import SystemClock
+from core.clock import SystemClock, moment_ms
 from core.errors import ConfigError
 from core.progress import Show
 from core.topic import Topic
@@ -96,7 +96,7 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
         baselines=known if asked.baselines is None else tuple(name for name in known if name in asked.baselines),
         quick=asked.quick,
     )
-    start_ms, end_ms = moment_of(asked.start, "--start"), moment_of(asked.end, "--end")
+    start_ms, end_ms = moment_ms(asked.start, "--start"), moment_ms(asked.end, "--end")
     panels = [plan.panel.name for plan in walk.plans()]
     training = settings_in_use(settings_file(asked.data_dir, asked.training_file), panels)
     recording = recording_of(walk.plans(), asked.data, asked.data_dir)
@@ -109,21 +109,6 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
         span_days=QUICK_SPAN_DAYS if asked.quick else SPAN_DAYS,
     )
     return replace(walk, start_ms=start_ms, end_ms=end_ms, training=training), recording
-
-
-def moment_of(text: str | None, option: str) -> int | None:
-    """A day or moment of the command line in ms; None if not given.
-
-    Raises:
-        ConfigError: the text is neither; names the option.
-    """
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"{option} must be a UTC day or moment such as 2024-01-31, was {text!r}") from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def folder_of(asked: Asked, walk: Walk, recording: Recording) -> Folder:

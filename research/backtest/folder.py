@@ -168,5 +168,4 @@ def _short(value: Any) -> str:
 
 
 def _is_digest(value: Any) -> bool:
-    """True if the value is a sha256, which is not worth printing."""
     return isinstance(value, str) and len(value) == 64

@@ -143,10 +143,7 @@ def span_of(
     """
     last_ms = min(recording.span(plan.symbols, plan.panel.interval_ms)[1] for plan in plans)
     end_ms = last_ms if end_ms is None else end_ms
-    if end_ms > last_ms:
-        raise ConfigError(
-            f"--end {iso(end_ms)[:16]}: klines of {recording.source} end at {iso(last_ms)[:16]}: give an earlier day"
-        )
+    recording.check_end(end_ms, last_ms)
     first_ms = max(recording.span(plan.symbols, plan.panel.interval_ms)[0] for plan in plans)
     if end_ms <= first_ms:
         raise ConfigError(

@@ -166,7 +166,6 @@ def direction_plot(deciles: Sequence[Mapping[str, Any]], name: str) -> str:
 
 @contextmanager
 def _figure(name: str) -> Iterator[tuple[Figure, Axes]]:
-    """A figure in the report's style while the block runs."""
     style: Any = {**_STYLE, "svg.hashsalt": f"backtest {name}"}
     with mpl.rc_context(style):
         figure = Figure(figsize=(5.6, 3.6), layout="constrained")

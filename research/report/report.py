@@ -163,7 +163,6 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[RenderableType]:
 
 
 def _table(*figures: str) -> Table:
-    """A table of topics that fits 80 columns."""
     table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
     for heading in ("topic", "question", *figures):
         table.add_column(heading, justify="left" if heading in ("topic", "question", "loss") else "right", no_wrap=True)

@@ -55,10 +55,7 @@ def folds_of(recording: Recording, plan: PanelPlan, training_days: int, end_ms: 
     there_ms = max(0, end_ms - first_ms)
     spread_ms = there_ms - (count - 1) * HOUR_MS  # spans are whole hours, and a judge part may not reach into two
     length_ms = int(min(longest_ms, spread_ms / (1 + JUDGE_SHARE * (count - 1)))) // HOUR_MS * HOUR_MS
-    if end_ms > last_ms:
-        raise ConfigError(
-            f"--end {iso(end_ms)[:16]}: klines of {recording.source} end at {iso(last_ms)[:16]}: give an earlier day"
-        )
+    recording.check_end(end_ms, last_ms)
     if length_ms < max(LEAST_DAYS * DAY_MS, 4 * plan.gap_ms):
         raise ConfigError(
             f"{recording.source}: {there_ms / DAY_MS:.1f} days of windows before {iso(end_ms)[:10]} are too few to "

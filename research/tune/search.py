@@ -272,7 +272,6 @@ def _may_begin(study: optuna.Study, limits: Limits) -> bool:
 
 
 def _wall_s(study: optuna.Study) -> float:
-    """Wall time of the default."""
     trial = reference(study, DEFAULT, {})
     return float(trial.user_attrs["wall_s"]) if trial else 0.0
 

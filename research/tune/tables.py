@@ -116,7 +116,6 @@ def _conclusion(found: Found) -> str:
 
 
 def _is_naive(score: float) -> bool:
-    """True if every topic has the naive loss."""
     return abs(score) < EXACT
 
 

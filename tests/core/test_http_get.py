@@ -54,6 +54,12 @@ def test_no_whole_answer_is_none(sent: bytes, kind: str, says: str) -> None:
     assert caught.value.kind == kind
 
 
+@pytest.mark.parametrize("url", ["http://", "nonsense", "http://[::1", "http://a" + "b" * 300 + ".invalid/"])
+def test_an_impossible_url_gives_no_answer(url: str) -> None:
+    with pytest.raises(NoAnswer):
+        http_get(url, 1)
+
+
 def test_a_body_that_trickles_ends_at_the_deadline() -> None:
     over = threading.Event()
 

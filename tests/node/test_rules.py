@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core.errors import ConfigError
 from node.config_file import Config, read_config
 from node.json_text import read_json
-from node.rules.finding import Severity
+from node.rules.base import Severity
 from node.rules.findings import findings
 
 EXAMPLE = json.loads((Path(__file__).parents[2] / "config.example.json").read_text("utf-8"))

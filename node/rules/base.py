@@ -1,13 +1,38 @@
-"""The file under examination, and the rules that every struct in it obeys."""
+"""Shared by the rules: a finding, the file under examination, and the rules over any struct."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from node.json_text import JsonNode
-from node.rules.finding import Finding, error, warning
 from node.schema import ENDPOINTS, HOMES, LIST, OBJECT, OUR_KEYS, STRING, STRINGS, WALLET, Key, Keys
 from node.spelling import nearest, same_but_for_case
 from node.versions import V0_8_1, NodeVersions, is_number, named_version, version_by_keys
+
+
+class Severity(StrEnum):
+    """The effect of a finding."""
+
+    ERROR = "error"  # the start is refused
+    WARNING = "warning"  # shown once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One mistake in a file, in one line with file, key, value and remedy. Never shows a mnemonic or passphrase."""
+
+    severity: Severity
+    key: str  # the full path
+    line: str
+    meant: str = ""  # the full path of the key that a misspelt one stands for
+
+
+def error(node: JsonNode, remedy: str, *, kind: bool = False) -> Finding:
+    return Finding(severity=Severity.ERROR, key=node.key, line=node.line(remedy, kind=kind))
+
+
+def warning(node: JsonNode, remedy: str, *, kind: bool = False) -> Finding:
+    return Finding(severity=Severity.WARNING, key=node.key, line=node.line(remedy, kind=kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,10 @@
-"""Shared by the verbs: options, the store of the market in use, its series, and their tables."""
+"""Shared by the verbs: options, the store of the market in use, tables, and questions to venues."""
 
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,22 +12,26 @@ import typer
 
 from cli.place import is_tape, place_of
 from cli.screen import ROOMY, Column, say, screen, table_of
-from cli.session import log_as
-from cli.verbs import settings_from
-from core.clock import iso
-from core.errors import ConfigError
+from cli.session import log_as, market_of
+from cli.verbs import settings_from, topics_as_far_as_known
+from core.clock import SystemClock, iso
+from core.errors import ConfigError, WorkerError
+from core.settings import Market
 from klines.klines import INTERVALS, interval_name
 
 if TYPE_CHECKING:  # polars loads only where a verb needs it
+    from market.store.comparison import Heard
     from market.store.kline_store import KlineStore
+    from market.venue import Venue
 
+VENUE_TIMEOUT_S = 3.0  # of one answer
+VENUE_WAIT_S = 8.0  # for all questions of one command
 INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 
 Series = tuple[str, int]  # (symbol, interval_ms)
 
 
 def _upper(given: Any) -> Any:
-    """Symbols in capital letters, as Binance writes them."""
     if isinstance(given, str):
         return given.upper() if given.isascii() else given
     return [_upper(one) for one in given] if given else given
@@ -45,16 +51,6 @@ def interval_of(text: str) -> int:
     if text not in INTERVALS_MS:
         raise ConfigError(f"--interval must be one of {', '.join(INTERVALS_MS)}, was {text!r}")
     return INTERVALS_MS[text]
-
-
-def day_ms(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(f"{option} must be a UTC day or moment such as 2024-01-31, was {text!r}") from error
 
 
 def minute_text(ms: int) -> str:
@@ -122,3 +118,38 @@ def _cell(value: str | int) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return value[:16].replace("T", " ") if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", value) else value
+
+
+def answers_in_time(
+    data_dir: Path | None, symbol: str, ask: "Callable[[Sequence[Venue], str], Iterator[Heard]]"
+) -> "list[Heard]":
+    """The answers of the folder's market, real or simulated, that come within ``VENUE_WAIT_S``."""
+    from market.build import market_from  # noqa: PLC0415
+    from market.store.comparison import Heard  # noqa: PLC0415
+
+    heard: list[Heard] = []
+    with ExitStack() as stack:
+        try:
+            settings = stack.enter_context(market_of(place_of(settings_from(data_dir=data_dir))))
+            topics = topics_as_far_as_known(settings)
+            market = market_from(settings, SystemClock(), topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+        except WorkerError as error:
+            return [Heard(said=f"not compared with a venue: {error}")]  # one answer stands for all
+        own = market.level(symbol) or market.venues[0].offer.name
+        simulated = settings.market is Market.SIMULATED  # the exchange plays the first venue
+        venues = sorted(market.venues, key=lambda venue: venue.offer.name != own)
+
+        def listen() -> None:
+            for one in ask(venues, own):
+                heard.append(one)  # noqa: PERF402  (each as it comes: what has come in time counts)
+
+        # A daemon: neither this function nor the end of the process waits for a late answer.
+        asking = threading.Thread(target=listen, daemon=True, name="venues")
+        asking.start()
+        asking.join(VENUE_WAIT_S)
+    if simulated:
+        played, name = rf"\b{re.escape(own)}\b", "the simulated exchange"
+        return [
+            replace(one, fault=re.sub(played, name, one.fault), said=re.sub(played, name, one.said)) for one in heard
+        ]
+    return list(heard)
