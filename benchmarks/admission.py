@@ -69,7 +69,7 @@ def replayed(topic: Topic, klines: Klines) -> Past:
 
 
 def days_of(past: Past, said: Floats, baseline: Floats) -> list[float]:
-    """Days until all seven hold, by start; infinite: not until the end."""
+    """Days until all seven criteria hold, by start; infinite if never."""
     first_ms, last_ms = ms(FIRST), ms(LAST)
     starts = [first_ms + number * EVERY_DAYS * DAY_MS for number in range(STARTS)]
     return [admitted_after(past, said, baseline, start_ms, last_ms) for start_ms in starts]
@@ -108,7 +108,7 @@ def returns(klines: Mapping[str, Klines]) -> list[Goal]:
 
 
 def wrmse_bound(past: Past, said: Floats) -> float:
-    """Over all three months."""
+    """The bound of the weighted error over all three months."""
     edges = np.searchsorted(past.epochs.base_ms, [ms(FIRST), ms(LAST)])
     found = looks(past.truth, said, edges[:1], edges[1:], horizon_min=past.topic.horizon_min, ratio=past.epochs.ratio)
     return float(found["wrmse"].bound[0])
@@ -134,7 +134,7 @@ def in_span(past: Past) -> Rows:
 
 
 def squared_error(past: Past, said: Floats) -> float:
-    """Over the plain naive forecast's; of volatility that of the level."""
+    """The squared error over the plain naive forecast's; for a volatility, of the level."""
     scored = in_span(past)
     scored = scored[np.isfinite(said[scored])]
     said, truth, naive = said[scored], past.truth[scored], np.zeros(len(scored))
@@ -181,14 +181,14 @@ def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Goal]
 
 
 def rest_of(rows: pl.DataFrame, token: str, name: str, minutes: Klines) -> Floats:
-    """What a contender of the walk forward said at each candle of a token."""
+    """A contender's forecast at each candle of a token."""
     mine = rows.filter(pl.col("topic") == str(TOKENS.index(token) + 1)).sort("open_time_ms")
     close_ms = mine["open_time_ms"].to_numpy() + MINUTE_MS
     return held(mine[name].to_numpy().astype(np.float64), close_ms, minutes, MINUTE_MS)
 
 
 def random_walks(_klines: Mapping[str, Klines]) -> list[Goal]:
-    """Nothing known, nothing to forecast: the answer is a tenth of the last quarter's move, stretched as any other."""
+    """Answers without skill: a tenth of the last quarter's move, stretched."""
     topic, admitted = topic_of("BTC", Target.LOG_RETURN, 15), 0
     for seed in range(WALKS):
         klines = random_walk(seed)
@@ -230,13 +230,13 @@ def nonces_between(start_ms: int, end_ms: int, seed: int) -> Ints:
 
 
 def known_minutes(nonce_ms: Ints, wait_s: int) -> Ints:
-    """Whole minutes of each interval that have closed when it is answered: as asked, or so long after the base."""
+    """Whole minutes of each interval that are known at its answer: at once, or a wait after the base."""
     asked_ms = nonce_ms % MINUTE_MS + ASKED_AFTER_MS
     return np.maximum(asked_ms, 1000 * wait_s) // MINUTE_MS
 
 
 def waited(topic: Topic, klines: Klines, rest: Floats | None, nonce_ms: Ints, wait_s: int) -> tuple[Past, Floats]:
-    """The epochs of nonce blocks, and what is answered after a wait, unstretched."""
+    """The epochs of nonce blocks, and the answers after a wait, unstretched."""
     length_ms = EPOCH_BLOCKS * BLOCK_MS
     epochs = Epochs(
         number=np.arange(len(nonce_ms)),
