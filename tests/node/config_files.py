@@ -1,8 +1,10 @@
 """What config.json files of these tests are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from core.topic import Topic
 
@@ -21,3 +23,8 @@ def entry(topic_id: object = 1, /, name: Any = "apiAdapter", **parameters: objec
 
 def config(*entries: object, **wallet: object) -> dict[str, Any]:
     return {"wallet": {"chainId": "allora-testnet-1"} | wallet, "worker": list(entries)}
+
+
+def by_parts(rows: Iterable[tuple[Any, list[str]]]) -> list[Any]:
+    """Parameters whose ids are the parts that a line must have."""
+    return [pytest.param(*row, id=" ".join(row[1])[:60]) for row in rows]

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from structlog.testing import capture_logs
 from core.clock import Clock, SystemClock
 from core.topic import Target, Topic
 from node.dry_run_heights import block_height, epoch_blocks, epoch_start
+from tests.answering import Answer, answering
 from tests.fakes import START_MS, FakeClock, eventually, free_port
 from worker.dry_run import BODY_LIMIT, DryRunNode
 
@@ -41,33 +41,17 @@ class Endpoint:
 def endpoint() -> Iterator[Endpoint]:
     state = Endpoint()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.asked.append(self.path)
-            if state.hang_on in self.path:
-                state.over.wait(60)
-                return
-            status, body = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
-            self.send_response(status)
-            self.send_header("X-Model-Version", "v7")
-            for name, text in state.headers.items():
-                self.send_header(name, text)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path: str) -> Answer | None:
+        state.asked.append(path)
+        if state.hang_on in path:
+            state.over.wait(60)
+            return None
+        status, body = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
+        return status, body, {"X-Model-Version": "v7", **state.headers}
 
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield state
-    state.over.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(answer) as state.url:
+        yield state
+        state.over.set()
 
 
 def topic(topic_id: int = 1, token: str = "ETH", *, epoch: int | None = 120) -> Topic:
