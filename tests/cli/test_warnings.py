@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from exchange.server import SimulatedExchange
 from tests.fakes import entry_of, eventually, free_port, simulated_environment
+from tests.process import python
 
 ROOT = Path(__file__).parents[2]
 ENDPOINT = "http://inference:8000/inference/{Token}?topic={TopicId}"
@@ -81,15 +82,7 @@ def test_the_updater_beside_it_does_not(tmp_path: Path, config: Path, exchange: 
 
 def test_birnn_topics_says_it_below_the_table(tmp_path: Path, config: Path, exchange: SimulatedExchange) -> None:
     given = simulated_environment(exchange, tmp_path / "data", free_port(), MARKET_VENUES="binance")
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "topics", "--config", str(config)],
-        env=given,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python("-m", "cli.main", "topics", "--config", str(config), env=given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 2
