@@ -39,8 +39,7 @@ from model.forecaster import PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, 
 from model.heads import HOUR, MINUTE, head_of, panel_of
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from node.decimals import decimal_text
-from node.endpoint import parse_decimal
+from node.decimals import decimal_text, parse_decimal
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
 from tests.fakes.node import simulated_environment
