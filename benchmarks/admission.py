@@ -16,7 +16,7 @@ import argparse
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,18 +27,19 @@ from admission.records import looks
 from admission.replay import BLOCK_MS, Epochs, Past, answers, epochs_between, held, past_of
 from admission.standing import admitted_after, baselines
 from admission.stretch_fit import stretched
-from core.clock import DAY_MS, MINUTE_MS
+from benchmarks.tools.goals import Goal, show_goals
+from core.clock import DAY_MS, MINUTE_MS, moment_ms
 from core.files import replace_json
 from core.logs import configure_logging
+from core.progress import progress_of
 from core.settings import Objective
 from core.topic import Target, Topic
 from klines.klines import Floats, Ints, Klines
 from model.panels import panels_for
 from model.windows import Rows
 from research.backtest.backtest import run
-from research.backtest.command import Asked, folder_of, moment_of, walk_of
+from research.backtest.command import Asked, folder_of, walk_of
 from research.data import recording_of
-from updater.progress import progress_of
 
 TOKENS = ("BTC", "ETH", "SOL")
 EPOCH_BLOCKS = 60  # of five seconds
@@ -51,17 +52,6 @@ JITTER_MS = 1000  # a simulated block takes 4 to 6 s; an epoch of 60 then drifts
 ASKED_AFTER_MS = 3000  # of the nonce block: when the node asks
 WAITS_S = (0, 30, 60, 120)
 CHAINS = 5  # simulated ones: where the bases fall decides about days as much as the wait does
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A row of the table."""
-
-    what: str
-    must: str
-    aim: str
-    measured: str
-    reached: bool | None  # None: nothing was demanded
 
 
 def topic_of(token: str, target: Target, horizon_min: int) -> Topic:
@@ -80,14 +70,14 @@ def replayed(topic: Topic, klines: Klines) -> Past:
 
 
 def days_of(past: Past, said: Floats, baseline: Floats) -> list[float]:
-    """Days until all seven hold, by start; infinite: not until the end."""
+    """Days until all seven criteria hold, by start; infinite if never."""
     first_ms, last_ms = ms(FIRST), ms(LAST)
     starts = [first_ms + number * EVERY_DAYS * DAY_MS for number in range(STARTS)]
     return [admitted_after(past, said, baseline, start_ms, last_ms) for start_ms in starts]
 
 
 def ms(day: str) -> int:
-    moment = moment_of(day, "day")
+    moment = moment_ms(day, "day")
     assert moment is not None
     return moment
 
@@ -96,7 +86,7 @@ def told(days: Sequence[float]) -> str:
     return " ".join("never" if math.isinf(day) else f"{day:.0f}" for day in days)
 
 
-def returns(klines: Mapping[str, Klines]) -> list[Line]:
+def returns(klines: Mapping[str, Klines]) -> list[Goal]:
     wanted = [(15, 1, 4, "2, none never"), (20, 1, 8, "5"), (60, 1, 0, ""), (60, 2, 0, "median <= 30")]
     lines = []
     for horizon_min, known_min, most, aim in wanted:
@@ -112,20 +102,20 @@ def returns(klines: Mapping[str, Klines]) -> list[Line]:
                 must, reached = "5 of 9 starts", STARTS - never >= 5
             what = f"log-return {horizon_min} min {token}, {60 * known_min} s known"
             if (horizon_min, known_min) == (60, 1):
-                lines.append(Line(what=what, must="the bound stated", aim="", measured=measured, reached=None))
+                lines.append(Goal(what=what, must="the bound stated", measured=measured, reached=None))
             else:
-                lines.append(Line(what=what, must=must, aim=aim, measured=measured, reached=reached))
+                lines.append(Goal(what=what, must=must, aim=aim, measured=measured, reached=reached))
     return lines
 
 
 def wrmse_bound(past: Past, said: Floats) -> float:
-    """Over all three months."""
+    """The bound of the weighted error over all three months."""
     edges = np.searchsorted(past.epochs.base_ms, [ms(FIRST), ms(LAST)])
     found = looks(past.truth, said, edges[:1], edges[1:], horizon_min=past.topic.horizon_min, ratio=past.epochs.ratio)
     return float(found["wrmse"].bound[0])
 
 
-def errors(klines: Mapping[str, Klines]) -> list[Line]:
+def errors(klines: Mapping[str, Klines]) -> list[Goal]:
     lines = []
     for horizon_min, must in ERRORS.items():
         ratios = []
@@ -133,7 +123,7 @@ def errors(klines: Mapping[str, Klines]) -> list[Line]:
             past = replayed(topic_of(token, Target.LOG_RETURN, horizon_min), klines[f"{token}USDT"])
             ratios.append(squared_error(past, answers(past, klines[f"{token}USDT"], None, 1)))
         what = f"squared error of the knowing naive over the plain one's, {horizon_min} min, 60 s known"
-        lines.append(Line(what=what, must=f"{must}", aim="below", measured=shares(ratios), reached=max(ratios) <= must))
+        lines.append(Goal(what=what, must=f"{must}", aim="below", measured=shares(ratios), reached=max(ratios) <= must))
     return lines
 
 
@@ -145,7 +135,7 @@ def in_span(past: Past) -> Rows:
 
 
 def squared_error(past: Past, said: Floats) -> float:
-    """Over the plain naive forecast's; of volatility that of the level."""
+    """The squared error over the plain naive forecast's; for a volatility, of the level."""
     scored = in_span(past)
     scored = scored[np.isfinite(said[scored])]
     said, truth, naive = said[scored], past.truth[scored], np.zeros(len(scored))
@@ -158,8 +148,8 @@ def shares(ratios: Sequence[float]) -> str:
     return " / ".join(f"{ratio:.3f}" for ratio in ratios)
 
 
-def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Line]:
-    lines: list[Line] = []
+def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Goal]:
+    lines: list[Goal] = []
     levels: dict[str, list[float]] = {"served": [], "har": [], "knowing naive": []}
     for token in TOKENS:
         minutes = klines[f"{token}USDT"]
@@ -172,7 +162,7 @@ def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Line]
                 for baseline, about in zip(baselines(past), ("day's mean", "trailing fit"), strict=True):
                     days = days_of(past, said, baseline)
                     lines.append(
-                        Line(
+                        Goal(
                             what=f"volatility 15 min {token}, {60 * known_min} s known, {name}, {about}",
                             must=f"every start <= {most:.0f}" if name == "served" else "",
                             aim=aim,
@@ -186,20 +176,20 @@ def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Line]
         what = f"level error of volatility 15 min over plain naive, 60 s known, {name}"
         reached = max(ratios) <= LEVEL_ERROR if name == "served" else None
         lines.append(
-            Line(what=what, must=f"{LEVEL_ERROR}", aim=f"{LEVEL_AIM}", measured=shares(ratios), reached=reached)
+            Goal(what=what, must=f"{LEVEL_ERROR}", aim=f"{LEVEL_AIM}", measured=shares(ratios), reached=reached)
         )
     return lines
 
 
 def rest_of(rows: pl.DataFrame, token: str, name: str, minutes: Klines) -> Floats:
-    """What a contender of the walk forward said at each candle of a token."""
+    """A contender's forecast at each candle of a token."""
     mine = rows.filter(pl.col("topic") == str(TOKENS.index(token) + 1)).sort("open_time_ms")
     close_ms = mine["open_time_ms"].to_numpy() + MINUTE_MS
     return held(mine[name].to_numpy().astype(np.float64), close_ms, minutes, MINUTE_MS)
 
 
-def random_walks(_klines: Mapping[str, Klines]) -> list[Line]:
-    """Nothing known, nothing to forecast: the answer is a tenth of the last quarter's move, stretched as any other."""
+def random_walks(_klines: Mapping[str, Klines]) -> list[Goal]:
+    """Answers without skill: a tenth of the last quarter's move, stretched."""
     topic, admitted = topic_of("BTC", Target.LOG_RETURN, 15), 0
     for seed in range(WALKS):
         klines = random_walk(seed)
@@ -209,7 +199,7 @@ def random_walks(_klines: Mapping[str, Klines]) -> list[Line]:
         start_ms = int(klines.open_time_ms[0]) + (WALK_DAYS - LOOKS) * DAY_MS
         admitted += math.isfinite(admitted_after(past, said, past.fitted, start_ms, klines.end_ms + DAY_MS))
     what = f"{WALKS} random walks, nothing known, {LOOKS} daily looks"
-    return [Line(what=what, must="0 admitted", aim="", measured=f"{admitted} admitted", reached=admitted == 0)]
+    return [Goal(what=what, must="0 admitted", measured=f"{admitted} admitted", reached=admitted == 0)]
 
 
 def random_walk(seed: int) -> Klines:
@@ -241,13 +231,13 @@ def nonces_between(start_ms: int, end_ms: int, seed: int) -> Ints:
 
 
 def known_minutes(nonce_ms: Ints, wait_s: int) -> Ints:
-    """Whole minutes of each interval that have closed when it is answered: as asked, or so long after the base."""
+    """Whole minutes of each interval that are known at its answer: at once, or a wait after the base."""
     asked_ms = nonce_ms % MINUTE_MS + ASKED_AFTER_MS
     return np.maximum(asked_ms, 1000 * wait_s) // MINUTE_MS
 
 
 def waited(topic: Topic, klines: Klines, rest: Floats | None, nonce_ms: Ints, wait_s: int) -> tuple[Past, Floats]:
-    """The epochs of nonce blocks, and what is answered after a wait, unstretched."""
+    """The epochs of nonce blocks, and the answers after a wait, unstretched."""
     length_ms = EPOCH_BLOCKS * BLOCK_MS
     epochs = Epochs(
         number=np.arange(len(nonce_ms)),
@@ -346,14 +336,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(row, flush=True)
         return
 
-    def last(klines: Mapping[str, Klines]) -> list[Line]:
+    def last(klines: Mapping[str, Klines]) -> list[Goal]:
         return volatilities(klines, served(given.data, out, given.walk))
 
-    print(f"{'':76}{'must':>28}{'aim':>16}  measured", flush=True)
-    for part in (returns, errors, random_walks, last):
-        for line in part(klines):
-            fault = "  NOT REACHED" if line.reached is False else ""
-            print(f"{line.what:76}{line.must:>28}{line.aim:>16}  {line.measured}{fault}", flush=True)
+    show_goals(goal for part in (returns, errors, random_walks, last) for goal in part(klines))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def running(data_dir: Path, port: int) -> Iterator[psutil.Popen]:
 
 
 def cpu_s(process: psutil.Popen) -> float:
-    """CPU seconds of a process and all below it, those that have ended included."""
+    """CPU seconds of a process and its descendants, ended ones included."""
     found = 0.0
     for one in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
@@ -68,7 +68,7 @@ def cpu_s(process: psutil.Popen) -> float:
 
 
 def answers(port: int) -> bool:
-    """Whether every topic can be answered."""
+    """True if every topic can be answered."""
     try:
         return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == 200
     except requests.RequestException:
@@ -76,14 +76,14 @@ def answers(port: int) -> bool:
 
 
 def training(folder: Path, panel: str) -> bool:
-    """Whether a panel's first training has begun: its klines are there."""
+    """True if a panel's first training has begun."""
     state = read_state(folder)
     found = state.panels.get(panel) if state else None
     return bool(found and (found.running_since_ms or found.outcome))
 
 
 def published(folder: Path, panel: str) -> bool:
-    """Whether a network of a panel is champion of a topic."""
+    """True if a network of the panel is champion of a topic."""
     return any(champion.version.startswith(f"{panel}-") for champion in Registry(folder).champions().values())
 
 

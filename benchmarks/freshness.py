@@ -62,13 +62,13 @@ class Node:
             return False
 
     def age_ms(self) -> int | None:
-        """Of the price behind one answer; None where it was refused."""
+        """Age of the price behind an answer; None for a refusal."""
         self._asked += 1
         answer = self._session.get(self._url + self._paths[self._asked % len(self._paths)], timeout=5)
         return int(answer.headers["X-Anchor-Age-Ms"]) if answer.status_code == 200 else None
 
     def watch(self, seconds: float) -> list[int | None]:
-        """Ages, fifty a second."""
+        """Collect ages, fifty a second."""
         ages = []
         until_s = time.perf_counter() + seconds
         while time.perf_counter() < until_s:
@@ -97,7 +97,7 @@ def show(what: str, ages: list[int | None]) -> None:
 
 
 def cut(node: Node, what: str, spoil: Callable[[], None]) -> None:
-    """Spoil the stream; the ages of the next twelve seconds."""
+    """Spoil the stream and return the ages of the next twelve seconds."""
     spoil()
     show(what, node.watch(12))
 
@@ -143,7 +143,7 @@ def main() -> None:
 
 
 def refuse(exchange: SimulatedExchange, seconds: float) -> None:
-    """Cut the stream and let nobody in."""
+    """Cut the stream and refuse new connections."""
     exchange.fail_stream("refuse", seconds=seconds)
     exchange.fail_stream("drop")
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.gate [--quick]
 
-Everything goes through the very functions that decide in the updater (model.judging.gate, and for trained networks
-updater.judging). Seeded; docs/decisions/0004 explains the figures.
+All decisions are those of the updater's own functions (model.judging.gate, and updater.judging for trained networks).
+Seeded; docs/decisions/0004 explains the figures.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def rate(promoted: npt.NDArray[np.bool_]) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What the gate promotes of one kind of noise."""
+    """The share of one kind of noise that the gate promotes."""
 
     mean: float
     half: float
@@ -142,7 +142,7 @@ def show_power(markets: int) -> None:
 
 @dataclass(slots=True)
 class Months:
-    """What a topic goes through in many rounds."""
+    """The history of a topic over many rounds."""
 
     rounds: int = 0
     passed: int = 0  # challengers that differ from naive and beat it
@@ -211,7 +211,7 @@ def show_months(topics: int, rounds: int) -> None:
 
 
 def rounds_served(size: Size, share: float, seed: int, *, every: int = 360, week: int = 28) -> int:
-    """After how many rounds a champion is demoted whose forecasts are noise of so large a share; ``week`` if never.
+    """Rounds until a champion that is noise of this share is demoted; ``week`` if never.
 
     Args:
         every: candles from round to round.
@@ -339,7 +339,7 @@ def show_pipeline(markets: int) -> None:
 
 
 def unshrunk(artefact: Artefact) -> Artefact:
-    """What a network of returns says before calibration."""
+    """A network's returns before calibration."""
     manifest = artefact.manifest
     factors = {symbol: {head: {"lambda": 1.0} for head in manifest.heads} for symbol in manifest.symbols}
     return replace(artefact, manifest=manifest.model_copy(update={"calibration": factors}))

@@ -4,8 +4,7 @@
 
 Every other kill comes within 5 ms of a height's first answer, the rest at any moment after inference is ready. A
 question names one of the last three heights, so each is asked on both sides of a kill, and waits for up to a minute.
-Printed are the values that changed, the connections that were refused, and the questions that
-were lost with the process that had accepted them, by what their asker was told.
+Prints changed values, refused connections, and questions lost with the process that had accepted them.
 """
 
 import argparse
@@ -34,7 +33,7 @@ LONGEST_S = 60.0
 
 
 class Askers:
-    """Threads that ask in turn, one question every 50 ms, and what they were told."""
+    """Threads that ask in turn, one question every 50 ms, and their answers."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -61,7 +60,7 @@ class Askers:
             self.victim = pid
 
     def close(self) -> None:
-        """Stop asking; questions that still wait are waited for."""
+        """Stop asking and wait for pending questions."""
         self._over.set()
         self._due.release(ASKERS)
         for thread in self._threads:
@@ -110,7 +109,7 @@ def _lost(error: requests.RequestException) -> str:
 
 
 def inference_of(door: psutil.Process) -> psutil.Process | None:
-    """The process that answers; None while there is none."""
+    """The inference process, or None."""
     found = [child for child in door.children() if child.status() != psutil.STATUS_ZOMBIE]
     return found[0] if found else None
 

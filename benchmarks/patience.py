@@ -1,4 +1,4 @@
-"""What a minute without the exchange costs when questions are held: a node that is asked twenty times a second.
+"""The cost of a minute without the exchange when questions are held, at twenty questions a second.
 
     python -m benchmarks.patience [--seconds 60] [--rate 20]
 
@@ -33,7 +33,7 @@ MOST_AFTER_PRICE_S, MOST_AFTER_RETURN_S = 0.25, 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What one question was told, in seconds of the wall clock."""
+    """The answer to one question, with times in seconds of the wall clock."""
 
     asked_s: float
     came_s: float
@@ -61,7 +61,7 @@ async def ask(host: str, port: int) -> Told:
 
 
 async def questions(host: str, port: int, seconds: float, rate: int) -> list[Told]:
-    """So many a second, each whether or not the ones before are answered."""
+    """Ask at a fixed rate, whether or not earlier questions are answered."""
     tasks, began_s = [], time.monotonic()
     for number in range(round(seconds * rate)):
         await asyncio.sleep(max(0.0, began_s + number / rate - time.monotonic()))
@@ -105,7 +105,7 @@ def ready(url: str, log: Path) -> None:
 
 
 def show(told: list[Told], back_s: float) -> None:
-    """A table of what the questions were told."""
+    """Print the answers and their times."""
     held = [one for one in told if one.came_s > back_s > one.asked_s and one.came_s - one.asked_s > 1.0]
     statuses = Counter(one.status for one in told)
     prices: dict[float, float] = {}  # moment of the price, by that of the answer; the first to say it said it at once

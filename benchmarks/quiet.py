@@ -1,4 +1,4 @@
-"""Whom a day of the whole node turns to, and where it writes: `birnn run --market simulated`, sixty times as fast.
+"""Hosts that a day of the whole node asks and files that it writes: `birnn run --market simulated`, sixtyfold.
 
     python -m benchmarks.quiet [--hours 24] [--speed 60]
 

@@ -65,7 +65,7 @@ TRAIN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What wrk measured in some seconds."""
+    """The result of one turn of wrk."""
 
     per_s: float
     median_ms: float
@@ -74,7 +74,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A server and how it is asked."""
+    """A server and the questions to it."""
 
     name: str
     url: str  # of the server
@@ -98,7 +98,7 @@ def turn(asked: Asked, connections: int, seconds: int, lua: Path) -> Turn:
 
 
 def compare(what: str, servers: Sequence[Asked], connections: int, seconds: int, rounds: int, lua: Path) -> None:
-    """Ask the servers in turn and print the medians; the last server is what the others are measured by.
+    """Ask the servers in turn and print the medians; the last server is the standard.
 
     A ratio is taken within a round, of two turns next to each other: the machine's own pace changes between rounds.
     """
@@ -133,7 +133,7 @@ def wait_for(url: str, patience_s: float = 60.0) -> float:
 
 @contextmanager
 def running(command: Sequence[str], environment: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process for as long as the block lasts."""
+    """Run a process while the block runs."""
     with log.open("ab") as output:
         process = subprocess.Popen([sys.executable, *command], env=environment, stdout=output, stderr=output)
     try:
@@ -166,7 +166,7 @@ def repeated(work: Callable[[], object], every_s: float) -> Iterator[None]:
 
 
 def wait_for_child(training: "subprocess.Popen[bytes]", patience_s: float = 120.0) -> None:
-    """Until the updater's training, which is a process of its own, is under way."""
+    """Wait until the updater's training process runs."""
     deadline = time.monotonic() + patience_s
     while not psutil.Process(training.pid).children():
         if time.monotonic() > deadline or training.poll() is not None:
@@ -175,7 +175,7 @@ def wait_for_child(training: "subprocess.Popen[bytes]", patience_s: float = 120.
 
 
 def without_exchange(exchange: SimulatedExchange, measure: Callable[[str], None]) -> None:
-    """Measure while the exchange refuses everything, and while it lets everybody wait."""
+    """Measure while the exchange refuses every request, and while it hangs."""
     exchange.fail_next("/", 1_000_000, status=503)
     exchange.fail_stream("half_open")
     exchange.fail_stream("refuse", seconds=3600)
@@ -189,7 +189,7 @@ def without_exchange(exchange: SimulatedExchange, measure: Callable[[str], None]
 
 
 def start_and_memory(what: str, topics: Sequence[CatalogueTopic], environment: dict[str, str], folder: Path) -> None:
-    """Start inference for some topics on the data there is; print how soon it is ready and what it weighs."""
+    """Start inference on stored data; print the time until ready and the memory."""
     folder.mkdir()
     port = str(free_port())
     configs = ",".join(map(str, write_configs(folder, topics)))

@@ -15,15 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from admission.words import ONE_NAIVE
+from benchmarks.tools.goals import Goal, show_goals
 from core.clock import SystemClock
 from core.files import replace_json
 from core.logs import configure_logging
+from core.progress import progress_of
 from core.topic import Target, Topic
 from research.backtest.backtest import run
 from research.backtest.command import Asked, folder_of, introduction, walk_of
 from research.report.report import HTML_FILE, write_report
-from research.words import ONE_NAIVE
-from updater.progress import progress_of
 
 TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"
 VOLATILITY_MIN = {5: (0.32, 0.40, 0.06, 0.12), 15: (0.27, 0.36, 0.04, 0.10), 60: (0.25, 0.36, 0.02, 0.08)}
@@ -46,51 +47,44 @@ def topics() -> tuple[Topic, ...]:
     )
 
 
-def figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, str, bool | None]]:
-    """What, measured, must, aim, whether the must is reached."""
+def goals(report: Mapping[str, Any]) -> list[Goal]:
     volatile = [one for one in report["topics"] if one["target"] == "volatility"]
     seen = {(one["symbol"], one["horizon"]): one for one in volatile if not one["unseen"]}
-    found: list[tuple[str, str, str, str, bool | None]] = []
+    found: list[Goal] = []
     for minutes, (must, aim, har_must, har_aim) in VOLATILITY_MIN.items():
         of = [seen[f"{token}USDT", horizon(minutes)] for token in TOKENS]
         under = [1 - one["ratio_to_naive"]["served"] for one in of]
         below = [1 - one["against"]["served"]["har"]["ratio"] for one in of]
         found += [
-            (
-                f"volatility {horizon(minutes)} under naive",
-                percent(under),
-                f"{must:.0%}",
-                f"{aim:.0%}",
-                min(under) >= must,
-            ),
-            (
-                f"volatility {horizon(minutes)} under HAR",
-                percent(below),
-                f"{har_must:.0%}",
-                f"{har_aim:.0%}",
-                min(below) >= har_must,
-            ),
+            Goal(
+                what=f"volatility {horizon(minutes)} under {name}",
+                measured=percent(shares),
+                must=f"{least:.0%}",
+                aim=f"{hoped:.0%}",
+                reached=min(shares) >= least,
+            )
+            for name, shares, least, hoped in (("naive", under, must, aim), ("HAR", below, har_must, har_aim))
         ]
     trees = [one["against"]["served"]["lightgbm"]["ratio"] for one in seen.values()]
     not_worse = sum(ratio <= 1 for ratio in trees)
     found.append(
-        (
-            f"over LightGBM: {' '.join(f'{r:.4f}' for r in trees)}",
-            f"{not_worse} of {len(trees)}",
-            "7",
-            "9",
-            not_worse >= 7,
+        Goal(
+            what=f"over LightGBM: {' '.join(f'{r:.4f}' for r in trees)}",
+            measured=f"{not_worse} of {len(trees)}",
+            must="7",
+            aim="9",
+            reached=not_worse >= 7,
         )
     )
     unseen = [1 - one["ratio_to_naive"]["served"] for one in volatile if one["unseen"]]
     if unseen:
         found.append(
-            (
-                "volatility of an unseen symbol, under naive",
-                percent(unseen),
-                f"{UNSEEN_MUST:.0%}",
-                f"{UNSEEN_AIM:.0%}",
-                min(unseen) >= UNSEEN_MUST,
+            Goal(
+                what="volatility of an unseen symbol, under naive",
+                measured=percent(unseen),
+                must=f"{UNSEEN_MUST:.0%}",
+                aim=f"{UNSEEN_AIM:.0%}",
+                reached=min(unseen) >= UNSEEN_MUST,
             )
         )
     returns = [one for one in report["topics"] if one["target"] != "volatility" and not one["unseen"]]
@@ -101,27 +95,28 @@ def figures(report: Mapping[str, Any]) -> list[tuple[str, str, str, str, bool | 
     surely = [one for one in returns if (p := one["against"]["served"]["naive"]["dm_p"]) is not None and p < LEVEL]
     below_naive = sum(lead < -1e-9 for lead in excess.values())
     found += [
-        (
-            f"returns: the worst, {worst}, above naive",
-            f"{excess[worst]:+.3%}",
-            f"{MOST_ABOVE:.1%}",
-            "",
-            excess[worst] <= MOST_ABOVE,
+        Goal(
+            what=f"returns: the worst, {worst}, above naive",
+            measured=f"{excess[worst]:+.3%}",
+            must=f"{MOST_ABOVE:.1%}",
+            reached=excess[worst] <= MOST_ABOVE,
         ),
-        ("returns: below naive", f"{below_naive} of {len(returns)}", "", "two thirds", None),
-        (f"returns: significantly (p < {LEVEL})", f"{len(surely)} of {len(returns)}", "", "a quarter", None),
+        Goal(what="returns: below naive", measured=f"{below_naive} of {len(returns)}", aim="two thirds"),
+        Goal(
+            what=f"returns: significantly (p < {LEVEL})", measured=f"{len(surely)} of {len(returns)}", aim="a quarter"
+        ),
     ]
     for group in report["pooled_directions"]:
         if len(group["horizons"]) > 1:
             top = group["most_confident_fifth"]
             what = f"direction {'/'.join(group['horizons'])}, most confident fifth, worth {top['effective']:,.0f} rows"
             found.append(
-                (
-                    what,
-                    f"{top['rate']:.2%}, p {top['p']:.4f}",
-                    "51%, p 0.05",
-                    "53%",
-                    top["rate"] > 0.51 and top["p"] < LEVEL,
+                Goal(
+                    what=what,
+                    measured=f"{top['rate']:.2%}, p {top['p']:.4f}",
+                    must="51%, p 0.05",
+                    aim="53%",
+                    reached=top["rate"] > 0.51 and top["p"] < LEVEL,
                 )
             )
     return found
@@ -170,9 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with progress_of("skill") as show:
         records = run(walk, recording, folder, show)
     report = write_report(walk, recording, folder, records, command=asked.command, made_ms=SystemClock().now_ms())
-    print(f"\n{'':64}{'measured':>28}{'must':>14}{'aim':>12}")
-    for what, measured, must, aim, reached in figures(report):
-        print(f"{what:64}{measured:>28}{must:>14}{aim:>12}" + ("" if reached is not False else "  NOT REACHED"))
+    show_goals(goals(report))
     print(ONE_NAIVE)
     print(f"{report['took_s']:.0f} s; {folder.root / HTML_FILE}")
 

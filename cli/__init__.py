@@ -1,7 +1,7 @@
 """The birnn command.
 
-Its libraries compute on one thread, unless the environment says otherwise: a second one gains nothing on networks this
-small and spins while it has nothing to do. They read the setting when they load, so it is set here, before any of them.
+Libraries compute on one thread unless the environment says otherwise: a second thread gains nothing on networks this
+small and burns time while idle. Libraries read the setting when they load, so it is set here, before any import.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""``birnn run``: how old the prices behind the answers are, on one line that stays below the log; and admission."""
+"""The status line of ``birnn run``: age of the prices behind the answers, and how many topics are ready."""
 
 import os
 import sys
@@ -8,37 +8,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import requests
 import structlog
 
 from cli.ready import News
 from cli.screen import folded
+from core.http_get import NoAnswer
 from core.logs import LogFormat, console_lines, readable
+from inference.probe import topics_of
 
 LOOK_S = 1.0
-LOG_EVERY_S = 30.0  # where there is no terminal to keep a line on
+LOG_EVERY_S = 30.0  # without a terminal
 TIMEOUT_S = 2.0
 CLEAR = b"\r\x1b[K"
-USUAL_WIDTH = 80  # columns of a terminal that does not say
+USUAL_WIDTH = 80  # columns of a terminal that does not tell its width
 
 log = structlog.get_logger()
 
-Topics = Sequence[dict[str, Any]]  # what /topics says
+Topics = Sequence[dict[str, Any]]  # the document of /topics
 Show = Callable[[Callable[[int], str]], None]
 """Called with what makes the line of a terminal's width."""
 
 
 @contextmanager
 def status_line(form: LogFormat = "auto") -> Iterator[Show | None]:
-    """Keep a line at the bottom of the terminal while the block runs, whoever of this process's family writes above it.
+    """Keep a line at the bottom of the terminal while the block runs.
 
-    Standard output and error go through a pipe meanwhile, which the children inherit: they write JSON into it, and it
-    becomes readable here.
+    Standard output and error go through a pipe that children inherit: they write JSON, and this process makes it
+    readable.
 
     Args:
         form: LOG_FORMAT.
     Yields:
-        What sets the line; None where standard output is no terminal.
+        The function that sets the line; None if standard output is not a terminal.
     """
     if not sys.stdout.isatty():
         yield None
@@ -92,7 +93,7 @@ class _Bottom:
                     self._write(text.encode() + b"\n")
 
     def _write(self, above: bytes) -> None:
-        """Write whole lines in the place of the status, and the status anew, to the width that the terminal has now."""
+        """Write whole lines over the status line, and the status line again below them."""
         width = _width(self._terminal)
         text = self._line(width - 1)[: width - 1]
         folded = max(0, self._shown - 1) // width  # a terminal that became narrower broke the line into rows
@@ -103,7 +104,7 @@ class _Bottom:
             while content:
                 content = content[os.write(self._terminal, content) :]
         except OSError:
-            pass  # the terminal is gone; whoever runs us will hear of it otherwise
+            pass  # the terminal is gone
 
 
 def _width(terminal: int) -> int:
@@ -116,10 +117,10 @@ def _width(terminal: int) -> int:
 
 
 def freshness(topics: Topics, width: int | None = None) -> str:
-    """What ``/topics`` says about age, in one line.
+    """The ages of ``/topics`` in one line.
 
     Args:
-        width: characters that it may have; parts become shorter, the least important first, until it fits. None: any.
+        width: most characters; the least important parts are shortened first. None for any number.
 
     >>> topic = {"symbol": "ETHUSDT", "anchor_age_ms": 412, "forecast_age_ms": 12_345, "ready": True,
     ...          "market": "SIMULATED", "stream": ""}
@@ -147,7 +148,7 @@ def freshness(topics: Topics, width: int | None = None) -> str:
     for which in SHORTENING:
         if len(line()) > width:
             chosen[which] = min(chosen[which] + 1, len(parts[which]) - 1)
-    for which in reversed(SHORTENING):  # one of the last steps may have made room for more than it had to
+    for which in reversed(SHORTENING):  # a later step may have made room for a longer form
         if chosen[which]:
             chosen[which] -= 1
             chosen[which] += len(line()) > width
@@ -192,18 +193,18 @@ def _forecast_forms(topics: Topics) -> tuple[str, ...]:
 
 
 class Watch:
-    """Asks the endpoint for the ages once a second, in a thread of its own, and shows or logs them.
+    """Asks the endpoint once a second in a thread, and shows or logs the ages.
 
-    How many topics would be admitted is logged at the start and whenever it was found anew.
+    The number of topics that would be admitted is logged at the start and whenever the updater judged anew.
 
     Args:
         base_url: of the inference endpoint.
-        show: sets the status line; None logs every half minute.
+        show: sets the status line; if None, a line is logged every half minute.
         folder: DATA_DIR of the updater.
     """
 
     def __init__(self, base_url: str, show: Show | None, folder: Path) -> None:
-        self._url = f"{base_url}/topics"
+        self._base_url = base_url
         self._show = show
         self._news = News(folder)
         self._stopping = threading.Event()
@@ -219,26 +220,22 @@ class Watch:
 
     def _run(self) -> None:
         pause_s = LOOK_S
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy of the environment does not lead to this machine
-            while not self._stopping.wait(pause_s):
-                for sentence in self._news.lines():
-                    log.info("admission", said=sentence)
-                line = self._look(session)
-                if self._show:
-                    self._show(line)
-                elif text := line(None):
-                    log.info("freshness", said=text)
-                    pause_s = LOG_EVERY_S
+        while not self._stopping.wait(pause_s):
+            for sentence in self._news.lines():
+                log.info("admission", said=sentence)
+            line = self._line()
+            if self._show:
+                self._show(line)
+            elif text := line(None):
+                log.info("freshness", said=text)
+                pause_s = LOG_EVERY_S
 
-    def _look(self, session: requests.Session) -> Callable[[int | None], str]:
-        """What makes the line, of a width or of any."""
+    def _line(self) -> Callable[[int | None], str]:
         try:
-            answer = session.get(self._url, timeout=TIMEOUT_S)
-            answer.raise_for_status()
-            topics = answer.json()
-            freshness(topics)  # what cannot be read is no answer
-        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-            said = "" if self._show is None else f"inference at {self._url}: no answer yet ({type(error).__name__})"
+            topics = topics_of(self._base_url, TIMEOUT_S)
+            freshness(topics)  # raises if the document is not readable
+        except (NoAnswer, KeyError, TypeError) as error:
+            why = error.kind if isinstance(error, NoAnswer) else type(error).__name__
+            said = "" if self._show is None else f"inference at {self._base_url}: no answer yet ({why})"
             return lambda _: said
         return lambda width: freshness(topics, width)

@@ -2,65 +2,36 @@
 
 import json
 import shlex
-import signal
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
-import structlog
 import typer
 
-from cli.data import data_app
-from cli.market import (
-    EXCHANGE,
-    choose_market,
-    exchange_arguments,
-    local_environment,
-    market_for_once,
-    replaying,
-    simulated_exchange,
-)
-from cli.place import note_run, place_of, tape_folder, try_folders
-from cli.screen import ROOMY, Column, JsonOption, asking, print_json, say, screen, show_parts, table_of
+from cli.data.app import data_app
+from cli.place import place_of
+from cli.screen import JsonOption, print_json, say, screen, show_parts
+from cli.session import configured_topics, log_as, market_for_once, research_session, stoppable
 from cli.verbs import (
     ConfigOption,
     DataOption,
+    MarketOption,
     OneLineGroup,
     one_line_errors,
     or_example,
     settings_from,
-    topics_as_far_as_known,
 )
-from core.clock import SystemClock
-from core.errors import ConfigError, WorkerError
-from core.logs import configure_logging
-from core.process.listener import listen, url_of
-from core.settings import Market, Settings
-from core.topic import CLASSIFICATION, PROXIES, Topic, catalogue, default_symbol
-from inference.probe import look, some_ready
-from node.config_file import read_config, topics_from_config
+from core.clock import moment_ms
+from core.errors import ConfigError
+from core.settings import Market
 
-# Verbs import what they need themselves: a shell that completes a word waits for the imports of this file.
+# Verbs import inside: a shell that completes a word waits for the imports of this file.
 app = typer.Typer(cls=OneLineGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 
-ALL_READY_PATIENCE_S = 120.0
-EPOCH_COLUMN = "blocks/epoch"
-LISTING_PATIENCE_S = 2.0  # for the venues' own lists, when topics are shown
-_begun_s = time.monotonic()
-MarketOption = Annotated[
-    Market | None,
-    typer.Option(
-        help="auto: Binance if it answers within three seconds, else the simulated exchange.", case_sensitive=False
-    ),
-]
 TopicOption = Annotated[
     list[int] | None, typer.Option(help="Topic id, of --network or, with --config, of the config; repeat it.")
 ]
@@ -103,61 +74,9 @@ def run(
     replay: ReplayOption = None,
 ) -> None:
     """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
-    from cli.freshness import Watch, status_line  # noqa: PLC0415
-    from core.process.supervisor import Child, Supervisor  # noqa: PLC0415
-    from door.holder import arguments as door_arguments  # noqa: PLC0415
+    from cli.run import run_node  # noqa: PLC0415
 
-    notes: list[str] = []
-    settings = settings_from(config=config, data_dir=data_dir, market=market, port=port)
-    settings = or_example(replaying(settings, replay), notes.append)
-    config_read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
-    notes += [f"warning: {line}" for line in config_read.warnings]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
-    with ExitStack() as stack:
-        # What can be wrong on this machine is tried before any venue is asked. The socket stays ours until the end:
-        # questions find it even while the door is started again, and no other instance comes to be asked in its place.
-        listener = stack.enter_context(listen(settings.host, settings.port))
-        try:
-            try_folders(settings, replay)
-        except ConfigError:
-            raise
-        except WorkerError as error:  # the disk: answers need none
-            notes.append(f"warning: {error}")
-        choice = choose_market(settings, replay)
-        for line in (choice.sentence, *notes):
-            say(line)
-        note_run(settings, choice.market, replay, url_of(listener))
-        show = stack.enter_context(status_line(settings.log_format))
-        form = "json" if show else settings.log_format  # what the status line makes readable of it, if it is to be
-        simulated = choice.market is Market.SIMULATED
-        configure_logging(settings.log_level, service="birnn", simulated=simulated, form=form)
-        url, exchange, folder = None, None, settings.data_dir
-        if choice.market is Market.SIMULATED:
-            url, process = stack.enter_context(simulated_exchange(settings, replay))
-            again = (*exchange_arguments(settings, replay), "--port", str(urlsplit(url).port))
-            exchange = Child(module=EXCHANGE, arguments=again, process=process, starts=1)
-            folder = tape_folder(settings, replay)
-        environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
-        base_url = url_of(listener)
-        door = door_arguments(settings.answer_patience_s, settings.log_level, form, choice.market.value)
-        children = [
-            Child(module="door.holder", arguments=door, listener_fd=listener.fileno()),
-            Child(module="updater"),
-            Child(module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url)),
-        ]
-        say(
-            f"asking: curl -s '{base_url}/inference/TOKEN?topic=ID'; state: {base_url}/topics and birnn status; "
-            f"data in {environment['DATA_DIR']}; Ctrl-C ends"
-        )
-        with Watch(base_url, show, Path(environment["DATA_DIR"])):
-            code = Supervisor(children, environment, structlog.get_logger, exchange=exchange).run()
-    raise typer.Exit(code)
-
-
-def _ready(base_url: str) -> bool:
-    """Every topic can be answered, or after a while some: what the official node waits for as well."""
-    patient = time.monotonic() < _begun_s + ALL_READY_PATIENCE_S
-    return look(f"{base_url}/readyz", timeout_s=1)[0] or (not patient and some_ready(base_url))
+    raise typer.Exit(run_node(settings_from(config=config, data_dir=data_dir, market=market, port=port), replay))
 
 
 @app.command()
@@ -175,14 +94,10 @@ def train(
     """One round now: sync the klines, train, judge, publish what wins."""
     from updater.service import checked_plans, train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
-    settings = settings_from(config=config, data_dir=data_dir, market=market)
-    files = or_example(settings, lambda _: None).config_files
-    topics = topics_from_config(*files, node_version=settings.node_version)
-    checked_plans(topics, panel or (), config_json)
-    with market_for_once(settings, replay) as local:
-        simulated = local.market is Market.SIMULATED
-        configure_logging(local.log_level, service="birnn", simulated=simulated, form=local.log_format)
-        outcomes = train_once(local, topics, panels=panel or (), training_file=config_json)
+    settings, panels = settings_from(config=config, data_dir=data_dir, market=market), panel or ()
+    check = partial(checked_plans, panels=panels, training_file=config_json)
+    with market_for_once(settings, replay, check=check) as (local, topics):
+        outcomes = train_once(local, topics, panels=panels, training_file=config_json)
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
 
 
@@ -217,26 +132,21 @@ def backtest(
     as_json: JsonOption = False,
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
+    from core.progress import progress_of  # noqa: PLC0415
     from research.backtest.backtest import STEP  # noqa: PLC0415
     from research.backtest.command import (  # noqa: PLC0415
         Asked,
-        chosen_topics,
         folder_of,
         introduction,
         walk_and_report,
         walk_of,
     )
     from research.report.report import JSON_FILE  # noqa: PLC0415
-    from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
     from updater.training_settings import settings_file  # noqa: PLC0415
 
-    settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
-    place = place_of(settings_from(data_dir=data_dir))
-    configured = None
-    if config or not topic:
-        configured = topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
+    settings, place, topics = research_session(config, data_dir, topic, network, days, seed)
     asked = Asked(
-        topics=chosen_topics(network, topic or (), configured),
+        topics=topics,
         data_dir=place.folder if data is None else settings.data_dir.absolute(),
         data=data,
         start=start,
@@ -252,10 +162,8 @@ def backtest(
         quick=quick,
         command=shlex.join(["birnn", *sys.argv[1:]]),
     )
-    simulated = data is None and place.market is Market.SIMULATED
-    configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    log_as(settings, place.market if data is None else Market.BINANCE)
+    with stoppable("the same command goes on after the last finished step"):
         walk, recording = walk_of(asked)
         folder = folder_of(asked, walk, recording)
         read = place.sentence if data is None else f"klines: {data.absolute()}"
@@ -263,10 +171,6 @@ def backtest(
             say(line)
         with progress_of("backtest", step=STEP * len(walk.plans())) as show:
             parts = walk_and_report(asked, walk, recording, folder, show)
-    except KeyboardInterrupt:
-        show_cursor_again()
-        say("stopped; the same command goes on after the last finished step", to=sys.stderr)
-        raise typer.Exit(130) from None
     if as_json:
         print_json(json.loads((folder.root / JSON_FILE).read_bytes()))
         return
@@ -297,22 +201,17 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search for better training settings on past klines; the updater reads what is adopted. Resumable."""
-    from research.backtest.command import chosen_topics, moment_of  # noqa: PLC0415
+    from core.progress import progress_of  # noqa: PLC0415
     from research.tune.tables import as_plain, tables  # noqa: PLC0415
     from research.tune.tune import Asked, tuned  # noqa: PLC0415
-    from updater.progress import progress_of, show_cursor_again  # noqa: PLC0415
 
-    settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
-    place = place_of(settings_from(data_dir=data_dir))
+    settings, place, topics = research_session(config, data_dir, topic, network, days, seed)
     say(place.sentence if data is None else f"klines: {data.absolute()}")
-    configured = None
-    if config or not topic:
-        configured = topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
     asked = Asked(
-        topics=chosen_topics(network, topic or (), configured),
+        topics=topics,
         data_dir=place.folder,
         data=data,
-        end_ms=moment_of(end, "--end"),
+        end_ms=moment_ms(end, "--end"),
         panels=panel or (),
         training_days=settings.training_days,
         seed=settings.seed,
@@ -324,20 +223,16 @@ def tune(
         adopt=adopt,
         anew=new,
     )
-    simulated = place.market is Market.SIMULATED
-    configure_logging(settings.log_level, service="birnn", simulated=simulated, form=settings.log_format)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    log_as(settings, place.market)
     panels = []
-    try:
-        with progress_of("tune, time used", step=10) as show:
-            for found in tuned(asked, show, say):
-                panels.append(as_plain(found))
-                if not as_json:
-                    show_parts(tables(found, screen().width))
-    except KeyboardInterrupt:
-        show_cursor_again()
-        say("stopped; the same command goes on, and repeats the trial that was cut off", to=sys.stderr)
-        raise typer.Exit(130) from None
+    with (
+        stoppable("the same command goes on, and repeats the trial that was cut off"),
+        progress_of("tune, time used", step=10) as show,
+    ):
+        for found in tuned(asked, show, say):
+            panels.append(as_plain(found))
+            if not as_json:
+                show_parts(tables(found, screen().width))
     if as_json:
         print_json({"panels": panels})
 
@@ -349,7 +244,8 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """What is served, how good it is, what the updater did last and does next."""
-    from cli.status import status_report, status_tables  # noqa: PLC0415
+    from cli.status.report import status_report  # noqa: PLC0415
+    from cli.status.tables import status_tables  # noqa: PLC0415
 
     settings = settings_from(data_dir=data_dir)
     report = status_report(settings)
@@ -400,9 +296,7 @@ def ready(
     else:
         settings = settings_from(config=config, data_dir=data_dir)
         place = place_of(settings)
-        configured = or_example(settings)
-        topics = topics_from_config(*configured.config_files, node_version=settings.node_version)
-        made_ms, found = found_in(place.folder, chosen(topics, topic or (), network))
+        made_ms, found = found_in(place.folder, chosen(configured_topics(settings), topic or (), network))
         say(place.sentence)
         document = ready_json(found)
         parts = ready_parts(found, made_ms, console.width)
@@ -425,50 +319,9 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """What is well and what is not, asked now; exit 1 when something is wrong."""
-    from cli.checks import Check, Subject, all_checks, checks_table, verdict  # noqa: PLC0415
-    from cli.doctor import examine, reasons, report_of, unserved, venues_table  # noqa: PLC0415
-    from market.venues.registry import check_names  # noqa: PLC0415
+    from cli.doctor.verb import run_doctor  # noqa: PLC0415
 
-    console, clock = screen(), SystemClock()
-    checks: list[Check] = []
-    try:
-        settings = settings_from(config=config, data_dir=data_dir)
-        check_names(settings)
-    except ConfigError as error:
-        if market or symbol:
-            raise
-        checks.append(
-            Check(name="settings", state="wrong", line=str(error), remedy="nothing starts before it is mended")
-        )
-        findings = []
-    else:
-        if market or symbol:
-            if not symbol:
-                settings = or_example(settings)
-                configured = topics_from_config(*settings.config_files)
-                symbol = list(dict.fromkeys(topic.symbol for topic in configured))
-            else:
-                configured = topics_as_far_as_known(settings)
-            with asking(f"asking each venue for {', '.join(symbol)}"):
-                findings = examine(settings, symbol, configured, clock)
-        else:
-            subject = Subject(settings=settings, clock=clock)
-            with asking("looking at everything, and asking each venue where prices are real") as told:
-                checks = all_checks(subject, told)
-            findings = subject.findings
-    lacking = unserved(findings, settings) if market or symbol else []
-    well = not lacking and all(check.state != "wrong" for check in checks)
-    if as_json:
-        found = {"well": well, "checks": [asdict(check) for check in checks]} if not (market or symbol) else {}
-        print_json(found | {"venues": report_of(findings, clock.now_ms()), "unserved": lacking})
-        raise typer.Exit(0 if well else 1)
-    if checks:
-        console.print(verdict(checks), style="bold")
-        console.print(checks_table(checks, console.width))
-    if findings:
-        console.print(venues_table(findings, clock.now_ms(), console.width))
-    for line in (*reasons(findings), *lacking):
-        say(line)
+    well = run_doctor(lambda: settings_from(config=config, data_dir=data_dir), market, symbol or (), as_json=as_json)
     raise typer.Exit(0 if well else 1)
 
 
@@ -480,62 +333,12 @@ def topics(
     as_json: JsonOption = False,
 ) -> None:
     """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
-    columns = [Column(heading="topic")]
-    columns += [Column(heading=name) for name in ("token", "symbol", "target", "horizon", "loss")]
-    columns += [
-        Column(heading="network", wraps=True),
-        Column(heading=EPOCH_COLUMN, least_width=ROOMY if known else 0),
-    ]
-    rows: list[tuple[int | str, ...]] = []
-    warnings: list[str] = []
+    from cli.topics import show_catalogue, show_configured  # noqa: PLC0415
+
     if known:
-        for (network, topic_id), entry in sorted(catalogue().items()):
-            symbol = default_symbol(entry.asset) if entry.target != CLASSIFICATION else "none"
-            asked = (topic_id, entry.asset, symbol, entry.target, entry.horizon, entry.loss)
-            rows.append((*asked, network, entry.epoch_length_blocks))
-        notes = {
-            f"{asset} is no pair of the exchange: {default_symbol(asset)} stands for it (or {', '.join(others)} in "
-            "dollars)"
-            for asset, (_, *others) in PROXIES.items()
-        }
+        show_catalogue(as_json=as_json)
     else:
-        settings = or_example(settings_from(config=config))
-        read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
-        for topic in read.topics:
-            asked = (topic.topic_id, topic.token, topic.symbol, topic.target, topic.horizon, topic.loss)
-            rows.append((*asked, topic.network or "not said", topic.epoch_length_blocks or "not said"))
-        notes = {f"{topic.proxy}: prices of {topic.symbol}" for topic in read.topics if topic.proxy}
-        unknown = [topic.key for topic in read.topics if (topic.network or "", topic.topic_id) not in catalogue()]
-        notes |= {f"topic {key} is not in the catalogue: asked as config.json says, unchecked" for key in unknown}
-        warnings = list(read.warnings)
-    if as_json:
-        warnings += [] if known else [line for _, line in _listing_doubts(settings, read.topics)]
-        names = ["epoch" if column.heading == EPOCH_COLUMN else column.heading for column in columns]
-        named = [dict(zip(names, row, strict=True)) for row in rows]
-        print_json({"topics": named, "notes": sorted(notes), "warnings": warnings})
-        return
-    console = screen()
-    console.print(table_of(columns, [[str(cell) for cell in row] for row in rows], console.width))
-    for note in sorted(notes):
-        say(note)
-    for line in warnings:
-        say(f"warning: {line}")
-    for kind, line in [] if known else _listing_doubts(settings, read.topics):  # what is above need not wait for it
-        say(f"{kind}: {line}")
-
-
-def _listing_doubts(settings: Settings, configured: Sequence[Topic]) -> list[tuple[str, str]]:
-    """What the venues' own lists say against configured symbols; nothing where no venue can be asked from here."""
-    from market.build import market_from  # noqa: PLC0415
-    from market.listings import asked_pairs  # noqa: PLC0415
-
-    try:
-        clock, wait_s = SystemClock(), LISTING_PATIENCE_S
-        venues = market_from(settings, clock, topics=configured, timeout_s=wait_s, patience_s=0).venues
-    except ConfigError as error:  # such as MARKET=simulated without the exchange: the start says it, this is a list
-        return [("warning", f"symbols were not looked up: {error}")]
-    pairs = asked_pairs(venues, configured, LISTING_PATIENCE_S)
-    return [("refused" if pair.contradiction else "warning", pair.line) for pair in pairs if pair.line]
+        show_configured(or_example(settings_from(config=config)), as_json=as_json)
 
 
 if __name__ == "__main__":

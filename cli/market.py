@@ -1,4 +1,4 @@
-"""Which market a command on this machine uses, and the settings its processes get for it."""
+"""The market that a command uses, real or simulated, and the environment of its processes."""
 
 import contextlib
 import json
@@ -7,20 +7,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from cli.place import Place, place_of, said_market, tape_folder, try_folders
-from cli.screen import say
-from cli.verbs import or_example
+from cli.place import said_market, tape_folder
 from core.clock import SystemClock
 from core.errors import ConfigError, MarketUnavailable
 from core.logs import readable
 from core.process.commands import RUN, child_command
-from core.settings import Market, Settings, load_settings
-from node.config_file import topics_from_config
+from core.settings import Market, Settings
 
 VENUE_PATIENCE_S = 3.0
 EXCHANGE_PATIENCE_S = 30.0
@@ -29,17 +26,17 @@ EXCHANGE = "exchange"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarketChoice:
-    """The real venues or the simulated exchange, and the one line that says so."""
+    """Real venues or the simulated exchange, with the line that says so."""
 
     market: Market  # never AUTO
     sentence: str
 
 
 def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoice:
-    """Resolve ``MARKET``; not set at all, it counts as ``auto`` here.
+    """Choose the market by ``MARKET``, which counts as ``auto`` if it is not set.
 
     Args:
-        replay: folder that the simulated exchange is to play, with MARKET=simulated.
+        replay: folder that the simulated exchange plays, with MARKET=simulated.
     Raises:
         ConfigError: there is nothing to replay in the folder.
     """
@@ -58,7 +55,7 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     from market.build import market_from  # noqa: PLC0415  (as above)
 
     real = settings.model_copy(update={"market": Market.BINANCE})
-    venues = market_from(real, SystemClock(), topics=()).venues  # asked whether they answer, and for no symbol
+    venues = market_from(real, SystemClock(), topics=()).venues  # they are pinged, so no topics are needed
     pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
     asked = {pool.submit(venue.hosts.ping, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
     pool.shutdown(wait=False)
@@ -84,10 +81,10 @@ def _prices(replay: Path | None) -> str:
 
 
 def local_environment(settings: Settings, exchange_url: str | None, data_dir: Path) -> dict[str, str]:
-    """What the processes of this machine get in their environment.
+    """The environment of the processes of this machine.
 
     Args:
-        exchange_url: of the simulated exchange; None is Binance.
+        exchange_url: of the simulated exchange; None for real venues.
         data_dir: of the market in use.
     """
     market = Market.BINANCE if exchange_url is None else Market.SIMULATED
@@ -98,7 +95,7 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
         "HOST": settings.host,
         "PORT": str(settings.port),
         RUN: "1",
-        # The dry-run node's heights are of no chain.
+        # The dry-run node's heights belong to no chain.
         "RPC_URLS": settings.rpc_urls or "none",
     }
     if exchange_url is not None:
@@ -112,7 +109,7 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
 
 
 def exchange_arguments(settings: Settings, replay: Path | None) -> tuple[str, ...]:
-    """What makes the simulated exchange play one tape, and go on with it after a restart."""
+    """Arguments that let the simulated exchange play one tape, and go on with it after a restart."""
     tape = ("--seed", str(settings.seed))
     return (
         tape
@@ -123,15 +120,15 @@ def exchange_arguments(settings: Settings, replay: Path | None) -> tuple[str, ..
 
 @contextmanager
 def simulated_exchange(settings: Settings, replay: Path | None) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The simulated exchange as a process of its own, while the block runs.
+    """Run the simulated exchange as a process while the block runs.
 
     Yields:
-        Its URL and the process.
+        URL and process.
     Raises:
-        MarketUnavailable: it did not come up.
-        ConfigError: it refused its arguments.
+        MarketUnavailable: the process did not come up.
+        ConfigError: the process refused its arguments.
     """
-    with contextlib.suppress(OSError):  # a disk that refuses was told of, and keeps nobody from answering
+    with contextlib.suppress(OSError):  # a warning about the disk was shown already
         tape_folder(settings, replay).mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         child_command(EXCHANGE, *exchange_arguments(settings, replay)),
@@ -169,7 +166,7 @@ def replaying(settings: Settings, replay: Path | None) -> Settings:
     """The settings with the market that a replay needs.
 
     Raises:
-        ConfigError: MARKET is a real one, or there is no such folder or nothing in it to replay.
+        ConfigError: MARKET is real, the folder does not exist, or the folder holds nothing to replay.
     """
     if replay is None:
         return settings
@@ -177,62 +174,8 @@ def replaying(settings: Settings, replay: Path | None) -> Settings:
         raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     if not replay.is_dir():
         raise ConfigError(f"--replay {replay}: no such folder; name one of Parquet klines")
-    _prices(replay)  # there is something to replay
+    _prices(replay)  # raises if there is nothing to replay
     return settings.model_copy(update={"market": Market.SIMULATED})
-
-
-@contextmanager
-def market_for_once(settings: Settings, replay: Path | None = None) -> Iterator[Settings]:
-    """The settings of a verb that asks the market and ends, while the block runs: with config file, folder and hosts.
-
-    The market is MARKET's, else that of the last run, else a real one if it answers. Everything else is tried first.
-
-    Raises:
-        ConfigError: the configuration is wrong, or another process works on the folder.
-        WorkerError: the disk is full or read-only, or the simulated exchange did not come up.
-    """
-    notes: list[str] = []
-    settings = or_example(replaying(settings, replay), notes.append)
-    topics_from_config(*settings.config_files, node_version=settings.node_version)
-    place = place_of(settings) if replay is None else None
-    if place and place.last:
-        settings = settings.model_copy(update={"market": place.market, "seed": place.last.seed})
-        replay = place.last.replay
-        notes.append(place.sentence)
-    try_folders(settings, replay)
-    choice = choose_market(settings, replay)
-    say("\n".join([choice.sentence, *notes]))
-    with ExitStack() as stack:
-        url, folder = None, settings.data_dir
-        if choice.market is Market.SIMULATED:
-            url, _ = stack.enter_context(simulated_exchange(settings, replay))
-            folder = tape_folder(settings, replay)
-        environment = local_environment(settings, url, folder)
-        if not (place and place.last):
-            say(f"data: {environment['DATA_DIR']}")
-        yield load_settings(seed=settings.seed, **{name.lower(): value for name, value in environment.items()})
-
-
-@contextmanager
-def market_of(place: Place) -> Iterator[Settings]:
-    """The settings by which the market of a verb's folder is asked, while the block runs.
-
-    Raises:
-        MarketUnavailable: the simulated exchange did not come up, or nothing says which klines it replayed.
-    """
-    settings = load_settings()
-    if place.market is Market.BINANCE:
-        yield settings.model_copy(update={"data_dir": place.folder})
-        return
-    seed, replay = place.folder.name.removeprefix("seed-"), place.last.replay if place.last else None
-    if not seed.isdecimal() and replay is None:
-        raise MarketUnavailable(f"{place.folder}: nothing says which klines were replayed there")
-    changes = {"data_dir": place.folder.parents[1], "seed": int(seed) if seed.isdecimal() else settings.seed}
-    settings = settings.model_copy(update=changes)
-    with simulated_exchange(settings, replay) as (url, _):
-        yield load_settings(
-            **{name.lower(): value for name, value in local_environment(settings, url, place.folder).items()}
-        )
 
 
 def _pass_on(lines: TextIO) -> None:

@@ -1,6 +1,6 @@
-"""Where a verb finds its data, by one rule: MARKET if it is set, else what the last ``birnn run`` used, else DATA_DIR.
+"""The folder of a verb, by one rule: MARKET if set, else the folder of the last ``birnn run``, else DATA_DIR.
 
-``DATA_DIR/last-run.json`` says what the last run used. Prices of each simulated tape are in a folder of their own.
+``DATA_DIR/last-run.json`` records the last run. Each simulated tape has a folder of its own.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ SIMULATED_FOLDER = "simulated"
 
 
 class LastRun(BaseModel):
-    """What ``birnn run`` used; its folder is told from DATA_DIR, so that both may be moved together."""
+    """The record of a ``birnn run``. ``folder`` is relative to DATA_DIR, so that both can be moved together."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,13 +33,13 @@ class LastRun(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The folder that a verb works on, and whose prices are in it."""
+    """The folder that a verb works on, and the market whose prices it holds."""
 
     folder: Path
     market: Market  # never AUTO
     because: str
-    last: LastRun | None = None  # the run that used it, where that decided
-    decided: bool = True  # False: neither MARKET nor a run says which market is meant
+    last: LastRun | None = None  # the run that used the folder, if that decided
+    decided: bool = True  # False if neither MARKET nor a run decided
 
     @property
     def sentence(self) -> str:
@@ -49,13 +49,13 @@ class Place:
 
 
 def tape_folder(settings: Settings, replay: Path | None) -> Path:
-    """Where all of one tape, invented or replayed, is kept: never beside real prices, nor beside another tape."""
+    """The folder of one tape, invented or replayed: apart from real prices and from other tapes."""
     tape = f"seed-{settings.seed}" if replay is None else f"replay-{replay.resolve().name}"
     return settings.data_dir / SIMULATED_FOLDER / tape
 
 
 def said_market(settings: Settings) -> Market:
-    """MARKET; AUTO where it is not set."""
+    """MARKET; AUTO if it is not set."""
     return settings.market if "market" in settings.model_fields_set else Market.AUTO
 
 
@@ -63,7 +63,7 @@ def place_of(settings: Settings) -> Place:
     """The place of every verb but ``run``.
 
     Raises:
-        ConfigError: the last run's folder is gone, or what it left cannot be read.
+        ConfigError: the last run's folder is gone, or its record cannot be read.
     """
     refuse_file(settings.data_dir)
     base, said = settings.data_dir.absolute(), said_market(settings)
@@ -87,14 +87,14 @@ def place_of(settings: Settings) -> Place:
 
 
 def endpoint_of(settings: Settings, place: Place | None) -> str:
-    """Where inference answers: HOST and PORT where they are set, else where the last run listened."""
+    """The URL of inference: by HOST and PORT if set, else by the last run."""
     if place and place.last and place.last.url and not {"host", "port"} & settings.model_fields_set:
         return place.last.url
     return f"http://{settings.host}:{settings.port}"
 
 
 def note_run(settings: Settings, market: Market, replay: Path | None, url: str) -> None:
-    """Let the other verbs know what a run uses; a full disk keeps nobody from running."""
+    """Record a run for the other verbs; a full disk is no hindrance."""
     folder = tape_folder(settings, replay) if market is Market.SIMULATED else settings.data_dir
     last = LastRun(
         market=market,
@@ -109,10 +109,10 @@ def note_run(settings: Settings, market: Market, replay: Path | None, url: str) 
 
 
 def try_folders(settings: Settings, replay: Path | None) -> None:
-    """Try whether the folder can be written and nobody works on it; where the market is not known yet, both folders.
+    """Check that the folder can be written and is not in use; both folders if the market is not known yet.
 
     Raises:
-        ConfigError: it cannot be made, somebody works on it, or real prices would come among those of a tape.
+        ConfigError: the folder cannot be made, is in use, or belongs to a tape while prices are real.
         WorkerError: the disk is full or read-only.
     """
     said, tape = said_market(settings), tape_folder(settings, replay)
@@ -129,7 +129,7 @@ def try_folders(settings: Settings, replay: Path | None) -> None:
 
 
 def is_tape(folder: Path) -> bool:
-    """True if the folder is one in which the prices of a simulated tape are kept."""
+    """True if the folder is that of a simulated tape."""
     return folder.parent.name == SIMULATED_FOLDER and folder.name.startswith(("seed-", "replay-"))
 
 

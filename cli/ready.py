@@ -11,21 +11,13 @@ from rich.text import Text
 from admission.criteria import NOT_DEFINED, Criterion, Record, criteria
 from admission.readiness import FILE, Errors, Readiness, Standing, read_admission
 from admission.replay import BLOCK_MS
+from admission.words import CRITERIA, criteria_words, standing_words
 from cli.screen import Column, table_of
 from cli.series import read_series
 from core.clock import SECOND_MS, iso
 from core.errors import ConfigError, IncompatibleModel, WorkerError
 from core.topic import Topic, parse_horizon
-from research.words import (
-    CRITERIA,
-    counted,
-    criteria_words,
-    days_words,
-    number_text,
-    percent_text,
-    ratio_text,
-    standing_words,
-)
+from core.words import counted, days_words, number_text, percent_text, ratio_text
 
 GOOD, BAD = "green", "red"
 ERRORS = (

@@ -1,4 +1,4 @@
-"""How verbs show what they found: tables that fit the terminal, or one JSON document alone on standard output."""
+"""Output of the verbs: tables that fit the terminal, or one JSON document alone on standard output."""
 
 import json
 import os
@@ -16,20 +16,22 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-UNBOUNDED = 180  # columns where there is no screen: in a file, in a pipe
-INDENT = "    "  # of the rows that go on with a line
+UNBOUNDED = 180  # columns in a file or a pipe
+INDENT = "    "  # of the second and later rows of a line
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-ROOMY = 100  # columns from which on tables have wider gaps
+ROOMY = 100  # columns; tables have wider gaps from here on
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and nothing else on standard output.")]
 
 
-_answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)  # standard output, while it is kept
+_answers: ContextVar[TextIO | None] = ContextVar(
+    "answers", default=None
+)  # the real standard output inside ``json_alone``
 
 
 @contextmanager
 def json_alone() -> Iterator[None]:
-    """Keep standard output for ``print_json``: all else goes to standard error, that of libraries and children too."""
+    """Reserve standard output for ``print_json``; output of libraries and children goes to standard error."""
     with ExitStack() as undo:
         stdout = undo.enter_context(_descriptor_kept()) if _is_descriptor_1(sys.stdout) else sys.stdout
         token = _answers.set(stdout)
@@ -40,7 +42,7 @@ def json_alone() -> Iterator[None]:
 
 @contextmanager
 def _descriptor_kept() -> Iterator[TextIO]:
-    """File descriptor 1 leads to standard error while the block runs; yields what still leads to standard output."""
+    """Point file descriptor 1 at standard error while the block runs; yield the real standard output."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as kept:
         os.dup2(2, 1)
@@ -59,21 +61,21 @@ def _is_descriptor_1(stream: TextIO) -> bool:
 
 
 def print_json(found: object) -> None:
-    """Write what a verb with ``--json`` found to standard output, as one document."""
+    """Write the document of a verb with ``--json`` to standard output."""
     stdout = _answers.get() or sys.stdout
     stdout.write(json.dumps(found, indent=1, allow_nan=False) + "\n")
     stdout.flush()
 
 
 def screen() -> Console:
-    """Standard output, as wide as the terminal; a file or a pipe has no width, and lines in it are not broken."""
+    """A console on standard output, as wide as the terminal; lines in a file or a pipe are not broken."""
     console = Console(highlight=False)
     seen = os.environ.get("COLUMNS") or any(os.isatty(fd) for fd in (0, 1, 2))
     return console if seen else Console(highlight=False, width=UNBOUNDED)
 
 
 def folded(line: str, width: int) -> str:
-    """A line in rows of at most ``width`` columns, broken between words; colours take no room, indented text stays.
+    """Break a line between words into rows of at most ``width`` columns; indented text stays.
 
     >>> folded("12:00:00 synced fetched=4 symbol=BTCUSDT", 27)
     '12:00:00 synced fetched=4\\n    symbol=BTCUSDT'
@@ -94,7 +96,7 @@ def folded(line: str, width: int) -> str:
 
 
 def say(line: str, *, to: TextIO | None = None) -> None:
-    """Print text for people; on a terminal each of its lines is broken between words.
+    """Print text; on a terminal lines are broken between words.
 
     Args:
         to: standard output when not given.
@@ -107,7 +109,7 @@ def say(line: str, *, to: TextIO | None = None) -> None:
 
 
 def show_parts(parts: Iterable[RenderableType]) -> None:
-    """Print what a verb found: text as ``say`` does, tables as wide as the screen."""
+    """Print text as ``say`` does, and tables as wide as the screen."""
     console = screen()
     for part in parts:
         if isinstance(part, str):
@@ -118,10 +120,10 @@ def show_parts(parts: Iterable[RenderableType]) -> None:
 
 @contextmanager
 def asking(what: str) -> Iterator[Callable[[str], None]]:
-    """Say on standard error that something takes a while, on a terminal for as long as it does.
+    """Show on standard error that the block takes a while.
 
     Yields:
-        What is called with the name of each part that begins.
+        The function to call with the name of each part that begins.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -137,8 +139,8 @@ class Column:
     """One column of a table."""
 
     heading: str
-    least_width: int = 0  # of the screen, below which the column is left out
-    wraps: bool = False  # True if its text is broken between words where it does not fit
+    least_width: int = 0  # columns of the narrowest screen that shows the column
+    wraps: bool = False  # True if text that does not fit is broken between words
     right: bool = False
 
 
@@ -146,7 +148,7 @@ def table_of(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], wi
     """A table that fits a screen, if one of the columns that remain wraps.
 
     Args:
-        rows: a cell for each column, also for those that are left out.
+        rows: a cell for each column, hidden columns included.
         width: of the screen.
     """
     table = Table(

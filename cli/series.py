@@ -1,4 +1,4 @@
-"""``birnn ready --series``: a CSV of what was said and what came true, held against the network's criteria."""
+"""``birnn ready --series``: a CSV of forecasts and true values, judged by the network's criteria."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from core.errors import ConfigError
 
 COLUMNS = ("true", "pred", "gap")
 HEADER = ",".join(COLUMNS)
-LARGEST = 700.0  # of a log-return: exp of more is not a number
+LARGEST = 700.0  # log-return; exp of more overflows
 LONGEST_GAP = 1_000_000  # epochs
 SHOWN = 40  # characters of a cell in a message
 
@@ -85,7 +85,6 @@ def _text(path: Path) -> str:
 
 
 def _places(where: str, names: list[str]) -> dict[str, int]:
-    """Where each column stands, by the header."""
     whole = ",".join(names)
     separator = next((sign for sign in ";\t|" if len(names) == 1 and sign in whole), None)
     if separator:

@@ -1,4 +1,4 @@
-"""What the verbs of ``birnn`` share: settings from options, and failures in one line."""
+"""Shared by the verbs of ``birnn``: options, settings from options, and failures in one line."""
 
 import contextlib
 import errno
@@ -18,43 +18,43 @@ from typer.exceptions import TyperException
 from cli.screen import json_alone, say
 from core.errors import ConfigError, WorkerError
 from core.files import DISK_REFUSES
-from core.settings import Settings, in_words, load_settings, settings_warnings
+from core.settings import Market, Settings, in_words, load_settings, settings_warnings
 from core.topic import Topic
 from node.config_file import topics_from_config
 
 EXAMPLE_CONFIG = Path("config.example.json")
-NOT_FOR_SERVING = (
-    "torch",
-    "onnx",
-    "safetensors",
-    "lightgbm",
-    "matplotlib",
-    "optuna",
-)  # pyproject.toml: train, research
+# pyproject.toml: train, research
+NOT_FOR_SERVING = ("torch", "onnx", "safetensors", "jinja2", "lightgbm", "matplotlib", "optuna")
 
 ConfigOption = Annotated[
     str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
 ]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept (DATA_DIR).")]
+MarketOption = Annotated[
+    Market | None,
+    typer.Option(
+        help="auto: Binance if it answers within three seconds, else the simulated exchange.", case_sensitive=False
+    ),
+]
 
 
 class OneLineGroup(TyperGroup):
-    """A group of verbs that says in one line what is wrong on its command line, or with standard output."""
+    """A group of verbs that reports a wrong command line or a broken standard output in one line."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         try:
-            code = super().main(*args, **{**kwargs, "standalone_mode": False})  # a verb's Exit comes back as its status
-            sys.stdout.flush()  # what is left is written here, where a failure can still be said
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})  # the exit status of the verb
+            sys.stdout.flush()  # a failure can still be reported here
         except TyperException as error:
-            if said := _in_one_line(error):  # the help of a group without a verb is printed already
+            if said := _in_one_line(error):  # empty after the help of a group without a verb
                 say(f"birnn: {said}", to=sys.stderr)
             code = error.exit_code
         except OSError as error:
             if error.errno not in {*DISK_REFUSES, errno.EPIPE, errno.EIO}:
                 raise
-            if error.errno != errno.EPIPE:  # a reader that has seen enough, such as head, is no failure to speak of
+            if error.errno != errno.EPIPE:  # a closed pipe, such as of head, is no failure
                 say(f"birnn: the output cannot be written: {error.strerror}", to=sys.stderr)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries the rest of the output again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python writes the rest again at exit
             code = 1
         sys.exit(code)
 
@@ -74,7 +74,7 @@ def _fail(error: WorkerError) -> NoReturn:
 
 
 def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
-    """A failure we name is one line and an exit code, never a traceback; with ``--json`` nothing else is on stdout."""
+    """Report a WorkerError as one line and an exit code; with ``--json`` keep standard output for the document."""
 
     @functools.wraps(verb)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -84,7 +84,7 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
         except WorkerError as error:
             _fail(error)
         except OSError as error:
-            if error.filename is None:  # no file's: a bug, or a connection
+            if error.filename is None:  # a bug or a connection, not a file
                 raise
             _fail(WorkerError(f"{error.filename}: {error.strerror}"))
         except ModuleNotFoundError as error:
@@ -102,7 +102,7 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def settings_from(*, config: str | None = None, data_dir: Path | None = None, **others: object) -> Settings:
-    """The settings of this process, with what options say.
+    """The settings of this process, overridden by options.
 
     Raises:
         ConfigError: as ``load_settings``.
@@ -120,10 +120,10 @@ def _warn_once() -> None:
 
 
 def or_example(settings: Settings, tell: Callable[[str], None] = say) -> Settings:
-    """A first run needs no config.json; one that was named must be there.
+    """Use config.example.json if no file was named and there is no config.json.
 
     Raises:
-        ConfigError: neither is in the working folder.
+        ConfigError: the working folder has neither.
     """
     if "config_file" in settings.model_fields_set or settings.config_files[0].exists():
         return settings
@@ -137,7 +137,7 @@ def or_example(settings: Settings, tell: Callable[[str], None] = say) -> Setting
 
 
 def topics_as_far_as_known(settings: Settings) -> tuple[Topic, ...]:
-    """The configured topics; none where the files cannot be read, for a verb that needs no config.json."""
+    """The configured topics; empty if the files cannot be read."""
     with contextlib.suppress(ConfigError):
         return topics_from_config(*settings.config_files, node_version=settings.node_version)
     return ()

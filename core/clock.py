@@ -1,8 +1,11 @@
 """Time as a value that is handed in, so that tests need not wait."""
 
 import time
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
+
+from core.errors import ConfigError
 
 
 class Clock(Protocol):
@@ -78,3 +81,21 @@ def is_ahead(asof_ms: int, now_ms: int) -> bool:
     (False, True)
     """
     return asof_ms - now_ms > SLACK_MS
+
+
+def moment_ms(text: str | None, option: str) -> int | None:
+    """A UTC day or moment of the command line; None if not given.
+
+    Raises:
+        ConfigError: the text is neither; names the option.
+
+    >>> moment_ms("1970-01-02", "--start"), moment_ms("1970-01-01T01:00+01:00", "--start"), moment_ms(None, "--start")
+    (86400000, 0, None)
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{option} must be a UTC day or moment such as 2024-01-31, was {text!r}") from error

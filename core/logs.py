@@ -132,7 +132,7 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     'topic 1 ETH 2000.512 minute-1a2b3c again'
     >>> _answer_in_short(answer | {"asker": "hand"})["event"]
     'topic 1 ETH 2000.512 minute-1a2b3c (by hand)'
-    >>> _answer_in_short(answer | {"event": "would submit", "forecast": "network"})["event"]
+    >>> _answer_in_short(answer | {"event": "would_submit", "forecast": "network"})["event"]
     'would submit topic 1 ETH 2000.512 network'
     """
     version = str(event.get("version") or event.get("model_version") or "")
@@ -141,7 +141,7 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
     answered = event["status"] == 200 and value is not None
     frame = {name: event[name] for name in ("market", "level", "service", "exception") if name in event}
     topic = ["topic", str(event["topic_id"] or "?"), str(event.get("token") or "")]
-    if answered and event["event"] == "would submit":
+    if answered and event["event"] == "would_submit":
         return frame | {
             "event": " ".join(["would submit", *topic, _number_in_short(value), "naive" if naive else "network"])
         }

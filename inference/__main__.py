@@ -42,7 +42,7 @@ from market.store.warm_start import read_tail
 from market.venues.registry import stream_from, venue_from
 from model.registry.versions import Registry
 from node.config_file import Config, read_config
-from node.rules import starts_in_turn, takes_held_answers
+from node.versions import starts_in_turn, takes_held_answers
 
 WRONG_CONFIG = 2  # exit status
 # Fresh data soon or not at all: a request that hangs is given up, and the next one is a second away.

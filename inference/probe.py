@@ -8,40 +8,51 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
+from typing import Any
+
+from core.http_get import NoAnswer, http_get
 
 TIMEOUT_S = 3.0
 PAUSE_S = 0.5
 LONGEST_LINE = 300
 
-# The process is on this machine or in this compose file: a proxy that the environment names leads elsewhere.
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-
 
 def look(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
     """Whether ``url`` answers 200, and what it says, on one line."""
     try:
-        with _open(url, timeout=timeout_s) as response:
-            return response.status == 200, _one_line(response.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return False, f"{error.code} {_one_line(error.read())}"
-    except (OSError, ValueError) as error:
-        return False, f"no answer from {url}: {getattr(error, 'reason', None) or error}"
+        answer = http_get(url, timeout_s)
+    except NoAnswer as error:
+        return False, f"no answer from {url}: {error}"
+    words = _one_line(answer.body)
+    return answer.status == 200, words if answer.status == 200 else f"{answer.status} {words}"
 
 
 def _one_line(body: bytes) -> str:
     return "; ".join(body.decode("utf-8", "replace").split("\n"))[:LONGEST_LINE]
 
 
-def some_ready(url: str) -> bool:
-    """Whether at least one topic can be answered."""
+def topics_of(url: str, timeout_s: float = TIMEOUT_S) -> list[dict[str, Any]]:
+    """What ``/topics`` of the process at ``url`` says.
+
+    Raises:
+        NoAnswer: it does not answer, or not with topics.
+    """
+    answer = http_get(f"{url}/topics", timeout_s)
+    if answer.status != 200:
+        raise NoAnswer(f"status {answer.status}", _one_line(answer.body))
     try:
-        with _open(f"{url}/topics", timeout=TIMEOUT_S) as response:
-            return any(topic["ready"] for topic in json.load(response))
-    except (OSError, ValueError, KeyError, TypeError):
+        topics: list[dict[str, Any]] = json.loads(answer.body)
+    except ValueError as error:
+        raise NoAnswer("not JSON", str(error)) from error
+    return topics
+
+
+def some_ready(url: str) -> bool:
+    """True if at least one topic can be answered."""
+    try:
+        return any(topic["ready"] for topic in topics_of(url))
+    except (NoAnswer, KeyError, TypeError):
         return False
 
 

@@ -1,7 +1,7 @@
 """The heights of the dry-run node: one block every five seconds, counted from 1970.
 
-So every process and every restart agrees on them, and a height tells its time. A topic's nonces are the multiples of
-its epoch length.
+All processes and restarts agree on the heights, and a height gives the time of its block. A topic's nonces are the
+multiples of its epoch length.
 """
 
 from core.clock import MINUTE_MS, SECOND_MS
@@ -9,7 +9,7 @@ from core.topic import Topic
 
 BLOCK_MS = 5 * SECOND_MS
 WINDOW_BLOCKS = 60  # longest time a nonce stays open
-NEW_MS = 5 * MINUTE_MS  # a height is the dry-run node's if its time is so little ago: real chains are not so high
+NEW_MS = 5 * MINUTE_MS  # a height this recent is the dry-run node's: real chains are not so high
 
 
 def block_height(now_ms: int) -> int:
@@ -27,12 +27,12 @@ def block_time_ms(height: int) -> int:
 
 
 def epoch_blocks(topic: Topic) -> int:
-    """Length of a topic's epoch: the catalogue's, or for a topic it does not know the horizon's."""
+    """Length of a topic's epoch: by the catalogue, else the horizon."""
     return topic.epoch_length_blocks or max(1, topic.horizon_ms // BLOCK_MS)
 
 
 def epoch_start(topic: Topic, height: int) -> int:
-    """The nonce height that is open, or was last, at ``height``."""
+    """The nonce height of the epoch that ``height`` lies in."""
     return height - height % epoch_blocks(topic)
 
 

@@ -23,40 +23,40 @@ class JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class JsonNode:
-    """A JSON value, and where it stands. None is absent: Go's decoder takes null for that."""
+    """A JSON value and its place in the file. None is a missing value or null, which Go's decoder treats alike."""
 
     file: Path
-    key: str  # the whole way to it: "worker[0].topicId"
+    key: str  # the full path: "worker[0].topicId"
     value: Any
-    name: str = ""  # its own key, as the file spells it
+    name: str = ""  # the last key, as the file spells it
 
     def line(self, remedy: str, *, kind: bool = False) -> str:
-        """The one line about a value; with ``kind`` it says what sort of value it is and not which."""
+        """The line of an error or warning; with ``kind`` it shows the type of the value and not the value."""
         hidden = kind or bool(_SECRET_KEY.search(self.name))
         shown = "is missing or null" if self.value is None else f"was {_shown(self.value, kind=hidden)}"
         where = "a key of many words" if is_mnemonic(self.key) else self.key or "top level"
         line = f"{self.file}: {where} {shown}: {remedy}"
-        # Keys and values come from the file: whatever is in them, it stays one line.
+        # Keys and values come from the file and may hold line breaks.
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
     def wrong(self, remedy: str, *, kind: bool = False) -> NoReturn:
-        """Raise the one line."""
+        """Raise ConfigError with ``line``."""
         raise ConfigError(self.line(remedy, kind=kind))
 
     def field(self, name: str) -> "JsonNode":
-        """A key of a Go struct: found in any case, the last one where it stands twice."""
+        """The value of a key of a Go struct: of any case, the last one if given twice."""
         return self._last(name, [pair for pair in self._pairs if pair[0].casefold() == name.casefold()])
 
     def at(self, name: str) -> "JsonNode":
-        """A key of a Go map: found in its own case alone, the last one where it stands twice."""
+        """The value of a key of a Go map: of exact case, the last one if given twice."""
         return self._last(name, [pair for pair in self._pairs if pair[0] == name])
 
     def fields(self) -> "Iterator[JsonNode]":
-        """Every pair of an object, in the file's order and spelling; nothing where the value is not an object."""
+        """Every pair of an object, in the file's order and spelling; empty if the value is not an object."""
         return (self._child(name, value) for name, value in self._pairs)
 
     def items(self) -> "Iterator[JsonNode]":
-        """Every item of a list; nothing where the value is not a list."""
+        """Every item of a list; empty if the value is not a list."""
         values = self.value if isinstance(self.value, list) else []
         return (JsonNode(self.file, f"{self.key}[{index}]", value) for index, value in enumerate(values))
 
@@ -81,7 +81,7 @@ def is_mnemonic(value: Any) -> bool:
 
 
 def _shown(value: Any, *, kind: bool = False) -> str:
-    """A value for an error message: ASCII, on one line, not long, no secret; containers by their kind."""
+    """A value for a message: ASCII, one short line, no secret; objects and lists by their type."""
     kinds = {JsonObject: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number"}
     if kind or isinstance(value, JsonObject | list) or is_mnemonic(value):
         return kinds.get(type(value), "a number")
@@ -92,17 +92,17 @@ def _shown(value: Any, *, kind: bool = False) -> str:
 
 
 def read_json(path: Path) -> JsonNode:
-    """The value in a file.
+    """Read a file as a tree.
 
     Raises:
-        ConfigError: there is no such file, or it is not JSON; says where and what to do.
+        ConfigError: there is no such file, or it is not JSON; the text says where and what to do.
     """
 
     def refuse_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
     try:
-        if path.exists() and not path.is_file():  # what Docker makes of a mounted file that is missing
+        if path.exists() and not path.is_file():  # Docker makes a folder for a mounted file that is missing
             raise ConfigError(f"{path}: not a file: remove it, then cp {EXAMPLE} config.json")
         text = path.read_bytes().decode("utf-8")
         value = json.loads(

@@ -1,3 +1,3 @@
-"""Proof: how the very code that trains and serves would have done on days gone by."""
+"""Backtests and tuning with the code that trains and serves."""
 
 import core  # noqa: F401  (before matplotlib, which this package alone imports)

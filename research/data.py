@@ -1,4 +1,4 @@
-"""Where a backtest's klines come from: a folder of Parquet files, or the worker's own kline store."""
+"""Klines of a backtest: from a folder of Parquet files, or from the worker's kline store."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,26 +19,33 @@ _END_OF_TIME_MS = 2**62
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Recording:
-    """What the market did, in memory."""
+    """Klines in memory."""
 
-    source: str  # in words: which folder
-    simulated: str  # in words, where the simulated exchange's klines come from; empty for a real market's
-    series: Mapping[tuple[str, int], Klines]  # (symbol, interval_ms), none of them empty
+    source: str  # names the folder
+    simulated: str  # where simulated klines come from; empty for real klines
+    series: Mapping[tuple[str, int], Klines]  # (symbol, interval_ms); not empty
 
     def span(self, symbols: Iterable[str], interval_ms: int) -> tuple[int, int]:
-        """From when until when all of these symbols have klines, in ms; holes in between are not looked for."""
+        """The span in ms in which all of these symbols have klines; gaps are not looked for."""
         runs = [self.series[symbol, interval_ms] for symbol in symbols]
         return max(int(run.open_time_ms[0]) for run in runs), min(run.end_ms for run in runs)
 
+    def check_end(self, end_ms: int, last_ms: int) -> None:
+        """Raise ConfigError if the klines end before ``end_ms``."""
+        if end_ms > last_ms:
+            raise ConfigError(
+                f"--end {iso(end_ms)[:16]}: klines of {self.source} end at {iso(last_ms)[:16]}: give an earlier day"
+            )
+
     def until(self, plan: PanelPlan, start_ms: int, end_ms: int) -> dict[str, Klines]:
-        """A panel's klines that opened at ``start_ms`` or later and had closed at ``end_ms``, by symbol."""
+        """A panel's klines by symbol, from ``start_ms`` on and closed by ``end_ms``."""
         interval_ms = plan.panel.interval_ms
         return {
             symbol: self.series[symbol, interval_ms].between(start_ms, end_ms).closed(end_ms) for symbol in plan.symbols
         }
 
     def digests(self) -> dict[str, str]:
-        """``{"BTCUSDT-1m": sha256}`` of every number in it."""
+        """``{"BTCUSDT-1m": sha256}`` over all numbers."""
         return {
             f"{symbol}-{interval_name(interval_ms)}": _digest(klines)
             for (symbol, interval_ms), klines in sorted(self.series.items())
@@ -58,7 +65,7 @@ def recording_of(plans: Sequence[PanelPlan], data: Path | None, data_dir: Path) 
     Args:
         data: a folder of ``SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet``; None is the store in ``data_dir``.
     Raises:
-        ConfigError: a symbol has none of an interval; says what there is.
+        ConfigError: a symbol has no klines of an interval; the text lists the recorded series.
     """
     wanted = sorted({(symbol, plan.panel.interval_ms) for plan in plans for symbol in plan.symbols})
     folder = data or data_dir / "klines"
@@ -81,7 +88,7 @@ def _from_store(folder: Path, wanted: Iterable[tuple[str, int]]) -> dict[tuple[s
 
 
 def _from_folder(folder: Path, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Klines]:
-    """What is recorded; hours that are not, out of whole hours of minutes that are."""
+    """The recorded klines; hours that are missing are made of whole hours of minutes."""
     recorded = load_recording(folder, {symbol for symbol, _ in wanted})
     found = {}
     for symbol, interval_ms in wanted:

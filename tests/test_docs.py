@@ -11,6 +11,7 @@ from core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WIDTH = 120  # of a line of prose
 ids = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -42,6 +43,15 @@ def test_settings_are_spelt_as_they_are_read(page: Path) -> None:
     sources = [*(ROOT / "core").rglob("*.py"), *(ROOT / "model").rglob("*.py"), *(ROOT / "scripts").iterdir()]
     code = "\n".join(path.read_text() for path in sources)
     assert {name for name in named - read if name not in code} == set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_prose_is_wrapped(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = [line for line in prose.splitlines() if len(line) > WIDTH and not line.lstrip().startswith("|")]
+    code = [line for line in lines if line.startswith("    ")]
+    links = [line for line in lines if " " not in line.strip()[:WIDTH]]
+    assert [line for line in lines if line not in code and line not in links] == []
 
 
 def test_the_changelog_tells_of_this_version() -> None:

@@ -27,7 +27,7 @@ PLANTED = {  # a forbidden import for each contract, in a module that has none l
     "torch is imported in model and research alone": ("updater/state.py", "import torch"),
     "fastapi is imported in inference alone": ("worker/dry_run.py", "import fastapi"),
     "onnxruntime is imported in model alone": ("inference/question.py", "import onnxruntime"),
-    "matplotlib is imported in research alone": ("cli/status.py", "import matplotlib"),
+    "matplotlib is imported in research alone": ("cli/status/report.py", "import matplotlib"),
 }
 
 

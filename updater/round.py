@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from core.clock import Clock
 from core.errors import ConfigError, IncompatibleModel
+from core.progress import Show
 from core.topic import Topic
 from klines.klines import Klines
 from market.store.kline_store import KlineStore
@@ -22,7 +23,6 @@ from model.training.export import export_onnx, weights_bytes
 from model.training.fit import Progress
 from model.training.panel import TrainedPanel, train_panel
 from updater.judging import bounded, judge, without_unproven
-from updater.progress import Show
 from updater.state import Outcome
 from updater.training_process import Job
 from updater.training_settings import Knobs, settings_in_use, training_config

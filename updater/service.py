@@ -14,6 +14,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, SystemClock, iso
 from core.data_folder import only_updater
 from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
 from core.files import disk_refusal
+from core.progress import Pace, progress_of
 from core.settings import Market, Settings
 from core.topic import Topic
 from klines.spans import interval_name
@@ -30,7 +31,6 @@ from model.panels import LEADER, MINUTE, PANELS, PanelPlan, panels_for, training
 from model.registry.champions import Champion, check
 from model.registry.versions import Registry
 from updater.admission import REPLAYED_DAYS, refresh_admission
-from updater.progress import Pace, progress_of
 from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFile, Verdict
 from updater.training_process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.training_settings import settings_file, settings_in_use

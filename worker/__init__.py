@@ -1,1 +1,1 @@
-"""What stands in the place of the official node on one machine."""
+"""The dry-run node, which replaces the official node on one machine."""

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base-url", help="ask here, in the place of each endpoint's scheme, host and port")
     base_url = parser.parse_args(arguments).base_url
     signals = {signal.SIGTERM, signal.SIGINT}
-    # Blocked here and in every thread, then waited for: nothing is interrupted half-way, no handler is needed.
+    # Blocked in every thread and waited for here: nothing is interrupted half-way.
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         if base_url is not None and not re.fullmatch(r"https?://[^/?#\s]+/?", base_url):
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     stopped = threading.Event()
     node = DryRunNode(topics, _WakingClock(stopped), stopped, base_url=base_url)
-    structlog.get_logger().info("dry run", topics=[topic.key for topic in topics], base_url=base_url)
+    structlog.get_logger().info("dry_run_started", topics=[topic.key for topic in topics], base_url=base_url)
     threads = node.start()
     signal.sigwait(signals)
     stopped.set()

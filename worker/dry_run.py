@@ -1,4 +1,4 @@
-"""A node that asks as the official one does and logs what it would submit. It never signs and never sends.
+"""The dry-run node: asks as the official node does and logs the values. It never signs and never sends.
 
 Without a chain the heights are those of ``node.dry_run_heights``.
 """
@@ -6,15 +6,15 @@ Without a chain the heights are those of ``node.dry_run_heights``.
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+from email.message import Message
 from importlib.metadata import version
 
-import requests
 import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock
 from core.errors import UnusableForecast
+from core.http_get import NoAnswer, http_get
 from core.topic import Topic
 from node.dry_run_heights import BLOCK_MS, block_height, epoch_blocks, epoch_start, window_blocks
 from node.endpoint import inference_url, submission
@@ -23,53 +23,9 @@ RETRY_S = 5.0
 TIMEOUT_S = 300.0  # longer than an answer is ever held; the official node waits without end
 BODY_LIMIT = 4096
 SHOWN_BODY = 200
-USER_AGENT = f"birnn-dry-run/{version('birnn-worker')}"  # by this name inference counts a question as the node's
+USER_AGENT = f"birnn-dry-run/{version('birnn-worker')}"  # inference recognises the node's questions by this name
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What came back from the endpoint."""
-
-    status: int | None = None  # None: nothing did, and ``failure`` says why
-    body: bytes = b""  # its first BODY_LIMIT bytes
-    model_version: str | None = None
-    forecast: str | None = None  # "network" or "naive", as the endpoint says it
-    anchor_age_ms: int | None = None  # as the endpoint says it, None where it does not
-    forecast_age_ms: int | None = None
-    failure: str = ""
-
-
-def ask(url: str, timeout_s: float) -> Reply:
-    """One GET, without retry. Any failure is a Reply.
-
-    Args:
-        timeout_s: for the connection, for the headers, and for the body as a whole.
-    """
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy and no .netrc between this and an endpoint on the same machine
-        session.headers["User-Agent"] = USER_AGENT
-        try:
-            with session.get(url, timeout=timeout_s, stream=True) as response:
-                deadline = time.monotonic() + timeout_s
-                body = bytearray()
-                for byte in response.iter_content(1):  # one at a time: a body that trickles must not hold us up
-                    body += byte
-                    if len(body) > BODY_LIMIT:
-                        return Reply(failure=f"the body is longer than {BODY_LIMIT} bytes")
-                    if time.monotonic() > deadline:
-                        return Reply(failure=f"the body took longer than {timeout_s:g} s")
-                return Reply(
-                    status=response.status_code,
-                    body=bytes(body),
-                    model_version=response.headers.get("X-Model-Version"),
-                    forecast=response.headers.get("X-Forecast"),
-                    anchor_age_ms=_age_ms(response.headers.get("X-Anchor-Age-Ms")),
-                    forecast_age_ms=_age_ms(response.headers.get("X-Forecast-Age-Ms")),
-                )
-        except (requests.RequestException, ValueError, OSError) as error:  # requests lets some of urllib3's through
-            return Reply(failure=f"{type(error).__name__}: {error}")
 
 
 def _age_ms(text: str | None) -> int | None:
@@ -77,7 +33,7 @@ def _age_ms(text: str | None) -> int | None:
 
 
 class DryRunNode:
-    """Asks for each topic in a thread of its own, so that one that hangs holds up no other."""
+    """Asks for each topic in a thread of its own: a question that hangs delays no other topic."""
 
     def __init__(
         self,
@@ -93,7 +49,7 @@ class DryRunNode:
             clock: its sleep should end when ``stopped`` is set.
             stopped: ends every topic's loop before its next question.
             base_url: see ``inference_url``.
-            timeout_s: see ``ask``.
+            timeout_s: see ``http_get``.
         """
         self._topics = topics
         self._clock = clock
@@ -102,7 +58,7 @@ class DryRunNode:
         self._timeout_s = timeout_s
 
     def start(self) -> list[threading.Thread]:
-        """Start the threads, their first questions spread over a second. They are daemons: one may hang in a read."""
+        """Start the threads, first questions spread over a second. Daemons, since a read may hang."""
         threads = [
             threading.Thread(
                 target=self.follow, args=(topic, index / len(self._topics)), name=f"topic-{topic.key}", daemon=True
@@ -116,8 +72,8 @@ class DryRunNode:
     def follow(self, topic: Topic, delay_s: float = 0.0) -> None:
         """Ask for ``topic`` at once and then at the start of each epoch, until stopped.
 
-        The first window opens with the first question, however far the epoch is: an operator wants to see now that
-        a topic with an epoch of a day is answered.
+        The first window opens with the first question, in the middle of an epoch too: a topic with an epoch of a day
+        is answered at once.
         """
         self._clock.sleep(delay_s)
         epoch = epoch_blocks(topic)
@@ -136,7 +92,7 @@ class DryRunNode:
         """Ask for one nonce until there is a value to submit or its window closes.
 
         Returns:
-            The value that would be submitted, None if none came in time.
+            The value that would be submitted; None if no value came in time.
         """
         while not self._stopped.is_set():
             value = self._question(topic, height, opened_ms)
@@ -148,13 +104,17 @@ class DryRunNode:
         return None
 
     def _question(self, topic: Topic, height: int, opened_ms: int) -> Decimal | None:
-        """One question and its log line, which tells what the way from the window's opening to the value has cost."""
         url = inference_url(topic, height, self._base_url)
         began = time.perf_counter()
-        reply = ask(url, self._timeout_s)
+        answer, failure = None, ""
+        try:
+            answer = http_get(url, self._timeout_s, most_bytes=BODY_LIMIT, user_agent=USER_AGENT)
+        except NoAnswer as error:
+            failure = str(error)
         took_ms = round((time.perf_counter() - began) * SECOND_MS, 1)
         if self._stopped.is_set():
-            return None  # also keeps a thread that hung in a read off stdout while the process ends
+            return None  # the process is ending: write nothing
+        headers = answer.headers if answer else Message()
         line = log.bind(
             topic_id=topic.topic_id,
             network=topic.network,
@@ -162,21 +122,21 @@ class DryRunNode:
             target=topic.target,
             height=height,
             url=url,
-            status=reply.status,
-            body=reply.body[:SHOWN_BODY].decode("utf-8", "replace"),
-            model_version=reply.model_version,
-            forecast=reply.forecast,
-            anchor_age_ms=reply.anchor_age_ms,
-            forecast_age_ms=reply.forecast_age_ms,
+            status=answer and answer.status,
+            body=answer.body[:SHOWN_BODY].decode("utf-8", "replace") if answer else "",
+            model_version=headers.get("X-Model-Version"),
+            forecast=headers.get("X-Forecast"),
+            anchor_age_ms=_age_ms(headers.get("X-Anchor-Age-Ms")),
+            forecast_age_ms=_age_ms(headers.get("X-Forecast-Age-Ms")),
             took_ms=took_ms,
             window_ms=self._clock.now_ms() - opened_ms,
         )
         try:
-            if reply.status is None:
-                raise UnusableForecast(reply.failure)
-            value = submission(reply.status, reply.body)
+            if answer is None:
+                raise UnusableForecast(failure)
+            value = submission(answer.status, answer.body)
         except UnusableForecast as error:
-            line.warning("nothing to submit", value=None, reason=str(error))
+            line.warning("nothing_to_submit", value=None, reason=str(error))
             return None
-        line.info("would submit", value=str(value))
+        line.info("would_submit", value=str(value))
         return value

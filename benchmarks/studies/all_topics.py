@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import requests
 
+from admission.words import ONE_NAIVE
 from core.clock import CorrectedClock, SystemClock
 from core.logs import configure_logging
 from core.settings import NoModelPolicy, Settings, load_settings
@@ -39,7 +40,6 @@ from model.forecaster import BiRNNForecaster
 from model.panels import panels_for
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from research.words import ONE_NAIVE
 from tests.catalogue import scalar_topics, write_configs
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.clock import DAY_MS, MINUTE_MS
+from core.clock import DAY_MS, MINUTE_MS, moment_ms
 from core.files import replace_json
 from core.logs import configure_logging
+from core.progress import progress_of
 from core.sources import PERSISTENCE
 from core.topic import Target, Topic, horizon_text
 from klines.klines import Floats, Ints, Klines
@@ -33,11 +34,10 @@ from model.panels import MINUTE, Panel, PanelPlan, panel_of, training_start_ms
 from model.training import linear
 from model.windows import Split, build
 from research.backtest.backtest import run
-from research.backtest.command import Asked, folder_of, introduction, moment_of, walk_of
+from research.backtest.command import Asked, folder_of, introduction, walk_of
 from research.backtest.walk import Walk
 from research.data import Recording
 from research.report.scores import NAIVE, SERVED, Scored, scored_topics
-from updater.progress import progress_of
 
 TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"
 VOLATILITY_MIN = ((5, 15, 60), (480,))  # by panel
@@ -408,7 +408,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n".join(introduction(walk, recording, folder)), flush=True)
     with progress_of("carry") as told:
         records = run(walk, recording, folder, told)
-    since_ms = moment_of(given.since, "--since")
+    since_ms = moment_ms(given.since, "--since")
     show(walk, recording, scored_topics(walk, folder, records), walk.start_ms if since_ms is None else since_ms)
 
 

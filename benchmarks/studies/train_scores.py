@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from admission.words import ONE_NAIVE
 from core.clock import DAY_MS, iso
 from core.topic import Target, Topic
 from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Klines
@@ -32,7 +33,6 @@ from model.training.config import CONFIGS
 from model.training.export import export_onnx
 from model.training.panel import TrainedPanel, train_panel
 from model.windows import build
-from research.words import ONE_NAIVE
 
 EXAMPLE = (  # the topics of config.example.json
     ("ETH", Target.PRICE, 10, "mse"),

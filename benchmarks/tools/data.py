@@ -1,4 +1,4 @@
-"""What fetching, keeping and reading klines costs, with what it must not cost.
+"""The cost of fetching, keeping and reading klines, beside its limits.
 
     python -m benchmarks.tools.data [--days 365] [--series 60]
 
@@ -46,7 +46,7 @@ APPEND_MS, APPEND_KB = 25.0, 100.0
 
 
 def written(klines: Klines) -> Klines:
-    """The same with as many digits as Binance writes of a price in dollars."""
+    """The klines rounded as Binance writes prices in dollars."""
     digits = {"open": 2, "high": 2, "low": 2, "close": 2, "volume": 5, "trades": 0, "taker_buy_base": 5}
     columns = {name: np.round(getattr(klines, name), digits.get(name, 7)) for name in COLUMNS}
     return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms, **columns)
@@ -87,7 +87,7 @@ def serve(days: int, series: int) -> None:
 
 
 def bytes_written() -> int:
-    """What this process has handed to the kernel so far."""
+    """Bytes that this process has written so far."""
     counted = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(counted["wchar"])
 
@@ -117,7 +117,7 @@ def syncs(url: str, folder: Path, symbols: list[str], days: int, times: int) -> 
 
 
 def bad(reports: list[SyncReport]) -> str:
-    """What went wrong with the first series that failed."""
+    """The failure of the first series that failed."""
     return str(next(report for report in reports if report.failure or report.gaps))
 
 
@@ -157,7 +157,7 @@ def reading(folder: Path, days: int) -> dict[str, float]:
 
 
 def elsewhere(work: str, *arguments: object) -> Any:
-    """What a piece of work in a process of its own found."""
+    """The result of a piece of work in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.tools.data", "--work", work, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -176,7 +176,7 @@ WORK: dict[str, Callable[..., Any]] = {
 
 
 def figure(what: str, found: float, must: float, unit: str) -> bool:
-    """Print a figure; whether it is what it must be."""
+    """Print a figure; True if it is within its limit."""
     kept = found < must
     print(f"{what:66} {found:9.2f} {unit:4} must be under {must:g}{'' if kept else '   MISSED'}", flush=True)
     return kept

@@ -9,11 +9,11 @@ from inference.memory import keep_heap_whole
 
 
 class FastClock:
-    """Runs ``speed`` times as fast as the wall's clock; the same in every process that is told the same moment.
+    """A clock ``speed`` times as fast as the wall's; equal in all processes with the same arguments.
 
     Args:
-        base_ms: what it shows at that moment.
-        began_s: the moment, by ``time.monotonic``, which the processes of a machine share.
+        base_ms: the clock's time at ``began_s``.
+        began_s: a moment of ``time.monotonic``, which the processes of a machine share.
     """
 
     def __init__(self, base_ms: int, began_s: float, speed: float) -> None:

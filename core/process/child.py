@@ -1,10 +1,10 @@
-"""Runs one of our modules as a child that does not outlive the process that started it, however that ends.
+"""Run one of our modules as a child that never outlives the process that started it.
 
-Arguments: pid of the run or of the door, module, the module's own. By the pid ``core.process.commands`` tells children
-from others. A listening socket is passed on as systemd does (``core.process.listener.handed_over``).
+Arguments: pid of the run or of the door, module, the module's own. ``core.process.commands`` recognises children by
+the pid. A listening socket is passed on as systemd does (``core.process.listener.handed_over``).
 
-The parent holds the other end of this process's standard input. When the parent is gone, killed included,
-reading gives end of file and the module is asked to stop: no orphan keeps the port or writes beside the next start.
+The parent holds the other end of this process's standard input. When the parent is gone, even
+killed, reading gives end of file and the module is asked to stop: no orphan keeps the port or the data folder.
 """
 
 import os
@@ -28,7 +28,7 @@ def _stop_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    # The watch inherits blocked signals: they are for the module's own threads, which may wait for them (sigwait).
+    # Signals are blocked in the watch: the module's own threads may wait for them (sigwait).
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     threading.Thread(target=_stop_with_parent, daemon=True, name="parent-watch").start()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,6 +1,6 @@
-"""Which process listens on a port or holds a lock file, and whether it is about to end; as far as /proc tells.
+"""Find the process that listens on a port or holds a lock file, and whether it is about to end, by /proc.
 
-A child of ``birnn run`` stands for the run: that is what a person can end.
+For a child of ``birnn run`` the run is named: that is the process that a person can end.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from pathlib import Path
 
 PROC = Path("/proc")
 CHILD = "core.process.child"  # the module that runs children; its first argument is the pid of the run, or of the door
-READY = "BIRNN_READY"  # to a child: the descriptor of the pipe in which it says that it works
-RUN = "BIRNN_RUN"  # set for the children of ``birnn run``, which has said what is unwise in the settings
+READY = "BIRNN_READY"  # to a child: descriptor of the pipe in which it reports that it is ready
+RUN = "BIRNN_RUN"  # set for children of ``birnn run``, which has shown the warnings
 ENDING = "birnn-ending"  # at most 15 bytes: the name of a run's process while it ends
 _LISTENING = "0A"
 _LONGEST_COMMAND = 80
@@ -26,9 +26,9 @@ def child_command(module: str, *arguments: str) -> list[str]:
 
 
 def say_ready() -> None:
-    """Tell whoever started this process that it works; said once. After that its end is followed by a start at once."""
+    """Report to the parent, once, that this process is ready: after its end it is then started again at once."""
     if fd := os.environ.pop(READY, ""):
-        with contextlib.suppress(OSError):  # who started it is gone
+        with contextlib.suppress(OSError):  # the parent is gone
             os.write(int(fd), b"1")
         os.close(int(fd))
 
@@ -39,7 +39,7 @@ def can_tell() -> bool:
 
 
 def say_ending() -> None:
-    """Let others know that this process is about to end: who starts in its place waits for it, and not for another."""
+    """Mark this process as about to end: a successor waits for it."""
     with contextlib.suppress(OSError):  # Linux alone has it
         (PROC / "self" / "comm").write_text(ENDING)
 
@@ -53,7 +53,7 @@ def is_ending(pid: int) -> bool:
 
 
 def described(pid: int) -> str:
-    """The process as a message names it.
+    """The name of a process in a message.
 
     >>> described(2**31)
     'pid 2147483648'
@@ -65,9 +65,9 @@ def described(pid: int) -> str:
 
 
 def listeners(address: str, port: int) -> list[int]:
-    """Pids of those whose listening keeps others from listening on ``address``; of children of a run, the run's.
+    """Pids of the processes that keep the port on ``address`` busy; for a child of a run, the run's.
 
-    Empty also where they are another user's, whose sockets this one may not see.
+    Empty too if the processes belong to another user, whose sockets are hidden.
     """
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(ipaddress.ip_address(address), port)}
     found: set[int] = set()
@@ -79,12 +79,12 @@ def listeners(address: str, port: int) -> list[int]:
 
 
 def is_listened_on(address: str, port: int) -> bool:
-    """True if some process, of any user, listens where that keeps others from listening on ``address``."""
+    """True if a process of any user keeps the port on ``address`` busy."""
     return any(True for _ in _listening_inodes(ipaddress.ip_address(address), port))
 
 
 def try_lock(fd: int) -> bool:
-    """Lock the open file, until this process ends at the latest, and write into it whose it is; False if it is held."""
+    """Lock the open file for this process and write its name into it; False if the file is locked."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -98,7 +98,7 @@ def try_lock(fd: int) -> bool:
 
 
 def lock_holder(fd: int) -> tuple[int | None, str]:
-    """Pid of who holds the lock file, None where it is not said, and the process as a message names it."""
+    """Pid of the lock's holder, None if not known, and the holder's name in a message."""
     pid, _, command = os.pread(fd, 1000, 0).decode(errors="replace").partition(" ")
     if not (pid.isascii() and pid.isdigit()):
         return None, "another process"
@@ -129,7 +129,7 @@ def _responsible(pid: int) -> int:
 
 
 def _run_of(arguments: Sequence[str]) -> int | None:
-    """Pid of the ``birnn run`` that started a process with these arguments; None if none did."""
+    """Pid of the ``birnn run`` that started a process with these arguments, or None."""
     after = list(arguments[arguments.index(CHILD) + 1 :]) if CHILD in arguments else []
     return int(after[0]) if after and after[0].isdigit() else None
 
@@ -140,6 +140,6 @@ def _status(pid: int, field: int) -> str:
 
 
 def _shortened(words: Sequence[str]) -> str:
-    """A command in one line, without the folders of its programs and files, not longer than a message can take."""
+    """A command in one short line, without folders."""
     short = " ".join(word.rpartition("/")[2] if word.startswith("/") else word for word in words)
     return " ".join(short.split())[:_LONGEST_COMMAND]

@@ -1,4 +1,4 @@
-"""Keeps processes running, and ends all of them together: those of ``birnn run``, and inference behind the door."""
+"""Keep processes running and end them together: those of ``birnn run``, and inference behind the door."""
 
 import fcntl
 import os
@@ -34,9 +34,9 @@ def pause_s(ends: int) -> float:
 
 @dataclass(kw_only=True)
 class Child:
-    """One supervised process: started when ``may_start`` says so, and again when it ends.
+    """A supervised process, started when ``may_start`` allows it and again when the process ends.
 
-    If it had said that it is ready, it is started again at once, else after a pause that grows.
+    A process that had reported ready is started again at once, any other after a growing pause.
     """
 
     module: str
@@ -54,7 +54,7 @@ class Child:
     _answer: bool = False
 
     def cleared(self) -> bool:
-        """Whether ``may_start`` says so; it is asked in a thread, for a server that hangs must not hold up the rest."""
+        """True if the process may start. ``may_start`` runs in a thread, so that a hanging server delays nothing."""
         if self.may_start is None:
             return True
         if self._asking is None:
@@ -92,7 +92,7 @@ class Child:
         self.started_s = time.monotonic()
 
     def ended(self, exit_code: int) -> float:
-        """Note that it ended; the seconds until it is started again."""
+        """Record the end of the process; return the seconds until the next start."""
         now_s, in_s = time.monotonic(), 0.0
         if self._was_ready():
             self.ended_in_a_row = 0
@@ -118,12 +118,12 @@ class Child:
 
 
 class Supervisor:
-    """Runs children until a signal, or a configuration refused at the first start.
+    """Runs children until a signal, or until a child refuses its configuration at the first start.
 
     Args:
-        logger: gives what to log with. It is asked when there is something to say: the door has no log loaded before.
-        exchange: the simulated one, already running; it ends after the children, which ask it until their end.
-        each_tick: what else is to be done ten times a second.
+        logger: makes the logger at the first event; the door does not load a log before.
+        exchange: the simulated exchange, already running; it ends after the children, which ask it to the last.
+        each_tick: called ten times a second.
         patience_s: how long the children have to end.
     """
 
@@ -145,8 +145,8 @@ class Supervisor:
         self._patience_s = patience_s
 
     def run(self) -> int:
-        """Returns the exit code: 0 after a signal, 2 when a child refused its configuration."""
-        # A handler may run in the middle of anything; putting into a SimpleQueue is the thing it may safely do.
+        """Run; return the exit code, 0 after a signal, 2 if a child refused its configuration."""
+        # A handler may interrupt any statement; putting into a SimpleQueue is safe there.
         signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _: signals.put(received))
@@ -154,7 +154,7 @@ class Supervisor:
             while not _came(signals):
                 refused = [child for child in self._all() if self._tend(child)]
                 if refused:
-                    self._logger().error("a process refused its configuration", process=refused[0].module)
+                    self._logger().error("configuration_refused", process=refused[0].module)
                     return CONFIG_EXIT
                 self._each_tick()
         finally:
@@ -166,10 +166,9 @@ class Supervisor:
         return [*([self.exchange] if self.exchange else []), *self.children]
 
     def _tend(self, child: Child) -> bool:
-        """Start or restart ``child`` when it is time; True when it refused its configuration at its first start.
+        """Start or restart ``child`` when it is due; True if it refused its configuration at its first start.
 
-        A later refusal is an end like any other: the file may be half edited, the port not free yet, and the rest of
-        the node works on.
+        A later refusal counts as any other end: the file may be half edited or the port not free yet.
         """
         exit_code = child.process.poll() if child.process else None
         if child.process and exit_code is None:
@@ -179,14 +178,11 @@ class Supervisor:
         in_s = None if exit_code is None else child.ended(exit_code)
         if time.monotonic() >= child.not_before_s and child.cleared():
             child.start(self.environment)
-        if in_s is not None:  # said after the start, which others wait for
-            self._logger().warning(
-                "process ended; it is started again", process=child.module, exit_code=exit_code, in_s=in_s
-            )
+        if in_s is not None:  # logged after the start, which others wait for
+            self._logger().warning("process_restarted", process=child.module, exit_code=exit_code, in_s=in_s)
         return False
 
     def _stop_all(self) -> None:
-        """End the children side by side, and then the exchange."""
         children = [child.process for child in self.children if child.process is not None]
         exchange = [self.exchange.process] if self.exchange and self.exchange.process else []
         deadline_s = time.monotonic() + self._patience_s
@@ -202,7 +198,7 @@ class Supervisor:
             try:
                 process.wait(timeout=max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self._logger().warning("process did not end in time; it is killed", pid=process.pid)
+                self._logger().warning("process_killed", pid=process.pid)
                 process.kill()
                 process.wait()
 

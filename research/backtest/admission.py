@@ -1,4 +1,4 @@
-"""Whether what was served would have been admitted to mainnet: the network's seven criteria, on rows an epoch apart."""
+"""Admission of served forecasts to mainnet: the network's seven criteria, on rows an epoch apart."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,19 +10,19 @@ from admission.criteria import Criterion
 from admission.records import looks
 from admission.replay import Epochs, Past, epoch_ms, past_with
 from admission.standing import baselines, standing_of
+from admission.words import standing_words
 from core.clock import MINUTE_MS
 from core.topic import Topic
 from klines.klines import Floats, Ints
-from research.words import standing_words
 
 NO_CHANGE, DAY_MEAN, TRAILING_FIT = "no change", "back to the day's mean", "trailing fit"
 
 
 def admission(topic: Topic, base_ms: Ints, truth: Floats, naive: Floats, said: Mapping[str, Floats]) -> dict[str, Any]:
-    """The criteria of what each contender said, and of the first one when they hold; JSON.
+    """The criteria of each contender, and when they hold for the first; JSON.
 
     Args:
-        base_ms: ``(N,)`` when each row's interval began, rising; one or more.
+        base_ms: ``(N,)`` start of each row's interval, rising, N at least 1.
         truth, naive: ``(N,)`` in the head's unit. A price's is ln(price / price at the base).
         said: by contender, ``(N,)`` likewise.
     """
@@ -55,7 +55,7 @@ def admission(topic: Topic, base_ms: Ints, truth: Floats, naive: Floats, said: M
 
 
 def past_of_rows(topic: Topic, base_ms: Ints, truth: Floats, naive: Floats) -> Past:
-    """The topic's epochs over the span of some rows: of each the first row in it, and none shorter than rows are apart.
+    """The first row of each epoch; an epoch is at least as long as the distance of rows.
 
     Args:
         base_ms, truth, naive: as for ``admission``.
@@ -77,7 +77,7 @@ def past_of_rows(topic: Topic, base_ms: Ints, truth: Floats, naive: Floats) -> P
 
 
 def _change(past: Past, forecast: Floats) -> Floats:
-    """``(E,)`` a contender's rows in the criteria's terms."""
+    """``(E,)`` a contender's rows as the criteria take them."""
     said: Floats = np.where(past.row >= 0, forecast[past.row], np.nan)
     if not past.head.kind.is_volatility:
         return said
@@ -86,7 +86,7 @@ def _change(past: Past, forecast: Floats) -> Floats:
 
 
 def _criteria(past: Past, baseline: Floats, forecast: Floats, first: int) -> Mapping[str, Criterion]:
-    """Of all epochs from ``first`` on, where the baselines begin."""
+    """The criteria over all epochs from ``first`` on, where the baselines begin."""
     of_all = looks(
         past.truth - baseline,
         forecast - baseline,

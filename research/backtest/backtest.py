@@ -1,8 +1,8 @@
 """A walk forward through the past with the very code that trains and serves.
 
-At each date a round of the updater (``updater.round.run_round``) on the klines that had closed by then, with a
-clock that says so and a registry of the walk's own; then what the gate made champion answers, as inference would
-choose it, until the next date. Row by row is kept what was served, what the newest network said, and the baselines.
+At each date a round of the updater (``updater.round.run_round``) runs on the klines closed by then, with a clock set to
+that date and a registry of the walk's own. The champion then answers, chosen as by inference, until the next date.
+Each row keeps the served forecast, the newest network's forecast and the baselines'.
 """
 
 import time
@@ -16,6 +16,7 @@ import polars as pl
 from pydantic import JsonValue
 
 from core.clock import Clock, iso
+from core.progress import Show
 from core.topic import Topic
 from inference.champions import Champions
 from klines.klines import Floats
@@ -35,19 +36,18 @@ from research.backtest.folder import Fingerprint, Folder, StepRecord
 from research.backtest.stage import Stage
 from research.backtest.walk import Walk
 from research.data import Recording
-from updater.progress import Show
 from updater.round import KEEP_VERSIONS, run_round
 from updater.training_settings import training_config
 
 LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "lightgbm")
-SOURCES = (  # what a forecast depends on; a folder begun with other code is not gone on with
+SOURCES = (  # code that forecasts depend on; a folder of other code is not continued
     "model/**/*.py",
     "core/losses.py",
     "klines/klines.py",
     "klines/returns.py",
     "updater/judging.py",
     "updater/round.py",
-    *(f"research/{name}.py" for name in ("backtest", "baselines", "guide", "stage", "walk")),
+    *(f"research/backtest/{name}.py" for name in ("backtest", "baselines", "guide", "stage", "walk")),
 )
 STEP = 1000  # of the progress bar: one date of one panel
 TRAINING_PART, BASELINES_FROM = 0.5, 0.6  # of it
@@ -59,7 +59,7 @@ as the market is now, or the present volatility."""
 
 @dataclass(frozen=True, slots=True)
 class PastClock:
-    """A clock that stands at a moment of the past."""
+    """A clock fixed at a moment of the past."""
 
     time_ms: int
 
@@ -74,7 +74,7 @@ class PastClock:
 
 
 def fingerprint(walk: Walk, recording: Recording) -> Fingerprint:
-    """Everything that went in: two backtests with the same give the same rows."""
+    """All inputs of a walk: equal fingerprints give equal rows."""
     return {
         "topics": {topic.key: _question(topic) for topic in walk.topics},
         "unseen": list(walk.unseen),
@@ -101,12 +101,12 @@ def _question(topic: Topic) -> str:
 
 
 def run(walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[StepRecord]:
-    """Walk, from where the folder says it was left off.
+    """Walk, continuing after the last finished step of the folder.
 
     Args:
-        show: is told how far it is.
+        show: called with the progress.
     Returns:
-        the steps in the order in which they were walked; their rows are in the folder.
+        the steps in order; their rows are in the folder.
     Raises:
         ConfigError: the folder holds another backtest. TrainingFailed, UnusableForecast: as a round of the updater.
     """
@@ -139,7 +139,6 @@ def _told(show: Show, done: int, wanted: int, name: str) -> Told:
 def _step(
     walk: Walk, recording: Recording, folder: Folder, plan: PanelPlan, from_ms: int, to_ms: int, told: Told
 ) -> StepRecord:
-    """Train at ``from_ms`` and forecast until ``to_ms``."""
     began_s, clock, trained = time.monotonic(), PastClock(from_ms), walk.trained(plan)
     told(0.0, "cutting windows")
     start_ms = training_start_ms(plan.panel, walk.training_days, from_ms)
@@ -189,12 +188,12 @@ def _step(
         sha256="",
     )
     finished = folder.finish(record, frame)
-    folder.registry.purge(KEEP_VERSIONS)  # not before: a step that is begun anew may need what this one did without
+    folder.registry.purge(KEEP_VERSIONS)  # after the step is finished: a step begun anew may need more
     return finished
 
 
 def _serving(registry: Registry, plan: PanelPlan, clock: Clock) -> Mapping[str, BiRNNForecaster]:
-    """What answers each topic now, by ``Topic.key``, as inference would choose it; naive answers the others."""
+    """The networks that serve now, by ``Topic.key``, chosen as by inference; naive serves other topics."""
     chosen = Champions(registry, plan.topics, clock).look()
     assert chosen is not None  # noqa: S101  (the first look always reads)
     return chosen.forecasters
@@ -261,11 +260,11 @@ def _frame(
 
 
 def _output(artefact: Artefact, stage: Stage) -> Floats32:
-    """What a published network says of the rows, through the very file that is served."""
+    """A published network's output for the rows, from the file that is served."""
     return outputs(onnx_network(artefact.onnx), stage.windows.reading(artefact.manifest.lookback), stage.rows)
 
 
 def _unshrunk(stage: Stage) -> Calibration:
-    """What leaves outputs as the network gave them: its opinion, whatever trust it is given."""
+    """A calibration that changes nothing: the raw output of the network."""
     plan = stage.windows.plan
     return Calibration(factors={symbol: {head.key: 1.0 for head in plan.heads} for symbol in plan.symbols})

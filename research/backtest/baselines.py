@@ -1,4 +1,4 @@
-"""What the network is measured beside, all on the same rows. The naive forecast needs no fit and is not here."""
+"""Baselines beside the network, on the same rows. The naive forecast needs no fit and is not here."""
 
 from collections.abc import Callable, Mapping
 
@@ -25,7 +25,7 @@ HAR_SPANS_MIN = (60, 240, 1440)  # beside the horizon's own
 HAR_SPANS_HOUR_MIN = (480, 1440, 10080)  # of the hour panel
 RIDGE_PENALTIES = tuple(10.0**power for power in range(-6, 1))  # of the mean square of the features, which is 1
 EXAMPLE_LEAST_BARS = 30
-FIT_STRIDE = 3  # every third candle: neighbours say nearly the same
+FIT_STRIDE = 3  # every third candle: neighbours are nearly equal
 QUICK_FIT_STRIDE = 15
 TREES: Mapping[str, str | int | float | bool] = {
     "objective": "regression",
@@ -49,7 +49,7 @@ MOST_TREES, QUICK_TREES, PATIENCE_TREES = 600, 150, 30
 
 
 def har(stage: Stage, tell: Tell) -> Forecasts:
-    """Heterogeneous autoregression: least squares of the coming volatility on those of several windows gone by.
+    """Heterogeneous autoregression: least squares of the coming volatility on volatilities of past windows.
 
     In levels, with an intercept, an equation for each symbol and head, fitted on training and validation part; one
     for all symbols together answers for those it was not fitted on. A forecast is never below 0. Windows: the
@@ -96,7 +96,7 @@ def _least_squares(x: Floats, y: Floats) -> Floats:
 
 
 def _learnt(name: str, learner: Learner) -> Callable[[Stage, Tell], Forecasts]:
-    """A forecaster that learns the network's targets from the newest feature row, a fit for each head, all symbols
+    """Learn the network's targets from the newest feature row, a fit for each head, all symbols
     together; its outputs are decoded and calibrated on the validation part exactly as the network's are."""
 
     def forecast(stage: Stage, tell: Tell) -> Forecasts:
@@ -142,7 +142,7 @@ def ridge(x: Floats32, y: Floats, x_stop: Floats32, y_stop: Floats, _stage: Stag
 
 
 def trees(x: Floats32, y: Floats, x_stop: Floats32, y_stop: Floats, stage: Stage) -> Callable[[Floats32], Floats]:
-    """Gradient boosted trees, as many as the squared error on the validation part wants.
+    """Gradient boosted trees, stopped by the squared error on the validation part.
 
     Source: Ke et al., LightGBM, NeurIPS 2017.
     """
@@ -191,7 +191,6 @@ def example(stage: Stage, tell: Tell) -> Forecasts:
 
 
 def _of_bars(stage: Stage, topic: Topic) -> Floats | None:
-    """Intercept and four weights; None where there are too few bars to tell."""
     steps = stage.windows.plan.panel.steps(head_of(topic))
     mine = stage.of_symbol(stage.fitting("train", "validate"), topic.symbol)
     last = mine[-1] if len(mine) else 0

@@ -1,4 +1,4 @@
-"""``birnn backtest``: from what was asked on the command line to a walk, its report and the lines that say so."""
+"""``birnn backtest``: from the command line to a walk, its report and its lines."""
 
 import hashlib
 import json
@@ -9,9 +9,11 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from core.clock import SystemClock
+from core.clock import SystemClock, moment_ms
 from core.errors import ConfigError
+from core.progress import Show
 from core.topic import Topic
+from core.words import counted
 from research.backtest.backtest import fingerprint, run
 from research.backtest.baselines import BASELINES
 from research.backtest.folder import Folder
@@ -29,14 +31,12 @@ from research.backtest.walk import (
 )
 from research.data import Recording, recording_of, span_text
 from research.report.report import tables, write_report
-from research.words import counted
-from updater.progress import Show
 from updater.training_settings import settings_file, settings_in_use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The command line of a backtest; None is what was not said."""
+    """The command line of a backtest; None for an option not given."""
 
     topics: Sequence[Topic]
     data_dir: Path
@@ -56,10 +56,10 @@ class Asked:
 
 
 def chosen_topics(network: str, ids: Sequence[int], configured: Sequence[Topic] | None) -> tuple[Topic, ...]:
-    """The topics that are asked for: those of a config, all or some of them, or of the catalogue.
+    """The topics asked for: all or some of a config, or of the catalogue.
 
     Raises:
-        ConfigError: an id that is not there, or no id at all.
+        ConfigError: an unknown id, or no id.
     """
     if configured is None:
         return catalogue_topics(network, ids)
@@ -71,10 +71,10 @@ def chosen_topics(network: str, ids: Sequence[int], configured: Sequence[Topic] 
 
 
 def walk_of(asked: Asked) -> tuple[Walk, Recording]:
-    """The walk that is asked for, and the klines it goes over.
+    """The walk asked for, and its klines.
 
     Raises:
-        ConfigError: a topic, a name, the folder or the span is not as it must be, in one line.
+        ConfigError: a topic, a name, the folder or the span is wrong, in one line.
     """
     known = tuple(BASELINES)
     for name in asked.baselines or ():
@@ -96,7 +96,7 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
         baselines=known if asked.baselines is None else tuple(name for name in known if name in asked.baselines),
         quick=asked.quick,
     )
-    start_ms, end_ms = moment_of(asked.start, "--start"), moment_of(asked.end, "--end")
+    start_ms, end_ms = moment_ms(asked.start, "--start"), moment_ms(asked.end, "--end")
     panels = [plan.panel.name for plan in walk.plans()]
     training = settings_in_use(settings_file(asked.data_dir, asked.training_file), panels)
     recording = recording_of(walk.plans(), asked.data, asked.data_dir)
@@ -111,26 +111,11 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
     return replace(walk, start_ms=start_ms, end_ms=end_ms, training=training), recording
 
 
-def moment_of(text: str | None, option: str) -> int | None:
-    """A day or moment of the command line in ms; None where it was not given.
-
-    Raises:
-        ConfigError: it is neither; names the option.
-    """
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"{option} must be a UTC day or moment such as 2024-01-31, was {text!r}") from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
 def folder_of(asked: Asked, walk: Walk, recording: Recording) -> Folder:
-    """Where the walk is kept: the same command finds the same folder again, another one another.
+    """The folder of the walk: equal commands find the same folder.
 
     Raises:
-        ConfigError: the folder that was asked for holds another backtest; says in what they differ.
+        ConfigError: the folder holds another backtest; the text says how they differ.
     """
     about = fingerprint(walk, recording)
     if asked.out:
@@ -145,7 +130,7 @@ def folder_of(asked: Asked, walk: Walk, recording: Recording) -> Folder:
 
 
 def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
-    """What is about to be done, in lines."""
+    """Lines about the walk to come."""
     done = sum(folder.step(plan.panel.name, date) is not None for date, _ in walk.dates for plan in walk.plans())
     steps = len(walk.dates) * len(walk.plans())
     panels = " and ".join(plan.panel.name for plan in walk.plans())
@@ -162,7 +147,7 @@ def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
 
 
 def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[RenderableType]:
-    """Do it; returns what the terminal, of a width in columns, shows at the end."""
+    """Walk and write the report; return the parts that the terminal shows."""
     records = run(walk, recording, folder, show)
     show(1, 1, "report")
     report = write_report(

@@ -1,7 +1,7 @@
-"""A backtest's folder: one finished step after the other, each written whole or not at all, and what they belong to.
+"""A backtest's folder: finished steps, each written whole or not at all, and the fingerprint they belong to.
 
-``backtest.json`` says everything that went in. ``steps/PANEL-TIME.json`` and ``.parquet`` are a step: the first is
-written last, so a step without it was not finished. ``models/`` is the registry of the walk.
+``backtest.json`` is the fingerprint. ``steps/PANEL-TIME.json`` and ``.parquet`` are a step: the JSON file is written
+last, so a step without it was not finished. ``models/`` is the registry of the walk.
 """
 
 import hashlib
@@ -27,25 +27,25 @@ Fingerprint = Mapping[str, JsonValue]
 
 
 class StepRecord(BaseModel):
-    """One training and what it then served, without the rows."""
+    """One training and the champions after it, without the rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
 
     panel: str
     from_ms: int
     to_ms: int
-    version: str  # what the training published
+    version: str  # the published version
     verdicts: tuple[dict[str, JsonValue], ...]  # the gate's, as the updater keeps them
     before: dict[str, str]  # by Topic.key: the version that served before the round; absent where naive did
-    after: dict[str, str]  # likewise after it
-    champions: JsonValue  # champions.json after the round: where the next step goes on
+    after: dict[str, str]  # by Topic.key, after the round
+    champions: JsonValue  # champions.json after the round; the next step continues from it
     rows: int
     took_s: float
     sha256: str  # of the rows' file
 
 
 class Folder:
-    """Where a backtest keeps what it has done."""
+    """The folder of a backtest."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -53,7 +53,7 @@ class Folder:
 
     @contextmanager
     def working(self, fingerprint: Fingerprint) -> Iterator[None]:
-        """Be the only one who works here, on this very backtest.
+        """Lock the folder for this backtest.
 
         Raises:
             ConfigError: the folder holds another backtest, is in use, or cannot be written.
@@ -77,10 +77,10 @@ class Folder:
             replace_json(self.root / ABOUT_FILE, fingerprint)
 
     def refuse_another(self, fingerprint: Fingerprint) -> None:
-        """See whether what is here, if anything, belongs to this very backtest.
+        """Check that the folder is empty or belongs to this backtest.
 
         Raises:
-            ConfigError: it does not; says in what they differ.
+            ConfigError: the folder belongs to another backtest; the text says how they differ.
         """
         file = self.root / ABOUT_FILE
         if not file.exists():
@@ -98,7 +98,7 @@ class Folder:
             )
 
     def step(self, panel: str, from_ms: int) -> StepRecord | None:
-        """A finished step; None if it is not, or if a file of it is damaged."""
+        """A finished step; None if the step is not finished or a file of it is damaged."""
         about, rows = self._files(panel, from_ms)
         try:
             record = StepRecord.model_validate_json(about.read_bytes())
@@ -112,7 +112,7 @@ class Folder:
         return pl.read_parquet(self._files(record.panel, record.from_ms)[1])
 
     def finish(self, record: StepRecord, rows: pl.DataFrame) -> StepRecord:
-        """Keep a step; after this it is finished."""
+        """Write a step, which is then finished."""
         about, file = self._files(record.panel, record.from_ms)
         buffer = io.BytesIO()
         rows.write_parquet(buffer, compression="zstd", statistics=False)
@@ -123,9 +123,9 @@ class Folder:
         return record
 
     def go_on_after(self, champions: JsonValue) -> None:
-        """Put the champions back to what they were after a step; None is before the first promotion.
+        """Restore the champions after a step; None for those before the first promotion.
 
-        A step that was cut off may have demoted and promoted already; begun anew, it must find what it found at first.
+        A step that was cut off may have demoted and promoted; begun anew, it must find the same champions.
         """
         file = self.registry.root / CHAMPIONS_FILE
         if champions is None:
@@ -134,7 +134,7 @@ class Folder:
             replace_json(file, champions)
 
     def champions(self) -> Any:
-        """``champions.json`` as it is now; None without the file."""
+        """The content of ``champions.json``; None without the file."""
         try:
             return json.loads((self.registry.root / CHAMPIONS_FILE).read_bytes())
         except FileNotFoundError:
@@ -146,7 +146,7 @@ class Folder:
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    """Where two JSON values differ, in words.
+    """The differences of two JSON values, in words.
 
     >>> list(differences({"seed": 0, "data": {"a": 1}}, {"seed": 1, "data": {"a": 1}}))
     ['seed is 0 there, 1 here']
@@ -168,5 +168,4 @@ def _short(value: Any) -> str:
 
 
 def _is_digest(value: Any) -> bool:
-    """Whether it is a sha256, which tells people nothing."""
     return isinstance(value, str) and len(value) == 64

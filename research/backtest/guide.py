@@ -21,12 +21,12 @@ BATCH = 32
 def guide(stage: Stage, tell: Tell) -> Forecasts:
     """One network for all symbols, from the last ten closes to the next one.
 
-    As the guide has it. Training: closes of each symbol scaled to [-1, 1] by the lowest and highest of all of them,
+    Training, as in the guide: closes of each symbol scaled to [-1, 1] by the lowest and highest of all of them,
     windows of ten, the label is the close of the candle that follows, ``BiRNNModel`` with 115 hidden units, two layers
     and dropout 0.3, Adam with a learning rate of 0.001, mean squared error. Answers: the last ten closes scaled by
     their own lowest and highest, and the output scaled back by them; it serves every horizon.
-    Bounded here: at most ROWS windows, evenly out of the whole history up to the date (the guide takes the newest
-    1,000 candles of each symbol), EPOCHS epochs in batches of BATCH (the guide: 50 epochs, one window at a time).
+    Bounds of this project: at most ROWS windows, evenly out of the whole history up to the date (the guide takes the
+    newest 1,000 candles of each symbol), EPOCHS epochs in batches of BATCH (the guide: 50 epochs, a window at a time).
     Its app reads 20 closes of some symbols, here ten of all, and rounds to cents, which is left out.
 
     Source: 0xtnpxsgt/Allora-Comprehensive-Guide, birnn_model.py and Allora101Guide.md.

@@ -1,4 +1,4 @@
-"""What a baseline is fitted on and asked for, at one date of a walk."""
+"""Rows that a baseline is fitted on and asked for, at one date of a walk."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from model.windows import Rows, Split, Windows
 Forecasts = Mapping[str, Floats]
 """By ``Topic.key``: ``(N,)`` in the head's unit, one for each of ``Stage.rows_of(topic)``."""
 
-Tell = Callable[[str], None]  # is told what is being done
+Tell = Callable[[str], None]  # called with the present work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stage:
-    """One date: rows to fit on, which are the network's own training and validation parts, and rows to forecast."""
+    """One date: rows to fit on (the network's training and validation parts) and rows to forecast."""
 
     windows: Windows  # from the start of the training to the last label of the rows; its symbols: the trained first
     klines: Mapping[str, Klines]  # that the windows are made of
@@ -27,12 +27,12 @@ class Stage:
     rows: Rows  # (N,) to forecast: all after the date
     now_ms: int  # the date
     seed: int
-    quick: bool  # a smaller fit will do
+    quick: bool  # fit less
 
     def fitting(self, *parts: str, stride: int = 1) -> Rows:
         """Rows of the trained symbols in parts of the split ("train", "validate"), every ``stride``-th candle.
 
-        Their labels end before the part that follows, and so before the date.
+        Labels end before the part that follows, and so before the date.
         """
         bounds = {
             "train": (self.split.train_start_ms, self.split.train_end_ms),
@@ -43,7 +43,7 @@ class Stage:
         return chosen
 
     def known_by_now(self, horizon_ms: int) -> Rows:
-        """Rows of the trained symbols whose future over this horizon had come true at the date, the newest included."""
+        """Rows of the trained symbols whose horizon had ended at the date."""
         last_ms = self.now_ms - horizon_ms - self.windows.plan.panel.interval_ms
         rows = self.windows.rows(self.split.train_start_ms, last_ms + 1)
         chosen: Rows = rows[self.windows.symbol[rows] < len(self.trained)]
@@ -54,43 +54,43 @@ class Stage:
         return self.windows.plan.heads.index(head_of(topic))
 
     def of_symbol(self, rows: Rows, symbol: str) -> Rows:
-        """Those of the rows that are this symbol's."""
+        """The rows of a symbol."""
         chosen: Rows = rows[self.windows.symbol[rows] == self.windows.plan.symbols.index(symbol)]
         return chosen
 
     def known(self, rows: Rows, column: int) -> Rows:
-        """Those of the rows for which it is known what came true for a head."""
+        """The rows with a known truth for a head."""
         chosen: Rows = rows[np.isfinite(self.windows.truth[rows, column])]
         return chosen
 
     def rows_of(self, topic: Topic) -> Rows:
-        """The rows of a topic that are scored: its symbol's, with a truth."""
+        """The scored rows of a topic: those of its symbol with a known truth."""
         return self.known(self.of_symbol(self.rows, topic.symbol), self.column(topic))
 
     def topics(self, *kinds: Kind) -> list[Topic]:
-        """The topics of these kinds of head."""
+        """The topics whose heads have one of these kinds."""
         return [topic for topic in self.windows.plan.topics if head_of(topic).kind in kinds]
 
     def heads(self, *kinds: Kind) -> list[Head]:
-        """The heads of these kinds."""
+        """The heads of one of these kinds."""
         return [head for head in self.windows.plan.heads if head.kind in kinds]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """Another way to forecast, fitted at each date on the rows the network was fitted on."""
+    """A way to forecast, fitted at each date on the network's rows."""
 
     name: str
     about: str  # one line for people
-    kinds: tuple[Kind, ...]  # of heads it has something to say about
+    kinds: tuple[Kind, ...]  # kinds of head that it forecasts
     forecast: Callable[[Stage, Tell], Forecasts]
-    unseen: bool  # whether it can say something of a symbol it was not fitted on
+    unseen: bool  # True if it can forecast a symbol outside its fit
 
     def applies(self, topic: Topic, unseen: bool) -> bool:
-        """Whether it forecasts this topic."""
+        """True if the baseline forecasts the topic."""
         return head_of(topic).kind in self.kinds and (self.unseen or not unseen)
 
 
 def price_like(topic: Topic) -> bool:
-    """Whether a forecast of a price answers the topic."""
+    """True if a forecast of a price answers the topic."""
     return topic.target in (Target.PRICE, Target.LOG_RETURN)

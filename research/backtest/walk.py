@@ -1,4 +1,4 @@
-"""What a backtest is asked: topics, span, training dates, baselines; checked against the klines there are."""
+"""The plan of a backtest: topics, span, training dates and baselines, checked against the klines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,15 +23,15 @@ STAND_IN_IDS = 1_000_000  # topic ids from here on are of topics that no network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """One backtest. At each of ``dates`` the panels are trained anew; what they give serves until the next."""
+    """One backtest. At each of ``dates`` panels are trained and judged; champions serve until the next date."""
 
-    topics: tuple[Topic, ...]  # those of the unseen symbols among them
-    unseen: tuple[str, ...]  # symbols whose klines are in nobody's training
+    topics: tuple[Topic, ...]  # including those of unseen symbols
+    unseen: tuple[str, ...]  # symbols that no training sees
     start_ms: int
     end_ms: int  # nothing of this moment or later is read
     every_days: int
     training_days: int  # as TRAINING_DAYS
-    stride: int  # every so many minutes a forecast is scored; of the hour panel every one is
+    stride: int  # minutes between scored forecasts of the minute panel; the hour panel scores all
     seed: int
     training: Mapping[str, Knobs]  # by panel, fields of TrainingConfig that differ from their defaults
     baselines: tuple[str, ...]
@@ -39,12 +39,12 @@ class Walk:
 
     @property
     def dates(self) -> list[tuple[int, int]]:
-        """When a training takes place and until when it serves, in ms."""
+        """Start and end of each training's service, in ms."""
         trainings = range(self.start_ms, self.end_ms, self.every_days * DAY_MS)
         return list(pairwise([*trainings, self.end_ms]))
 
     def plans(self) -> list[PanelPlan]:
-        """What is forecast, by panel: unseen symbols come last. What is trained: ``trained``."""
+        """Plans to forecast, by panel, unseen symbols last; see ``trained`` for the plans to train."""
         return [
             replace(
                 plan,
@@ -57,7 +57,7 @@ class Walk:
         ]
 
     def trained(self, plan: PanelPlan) -> PanelPlan:
-        """The plan without the unseen symbols; its heads stay, for the others are trained for them."""
+        """The plan without unseen symbols. Heads stay: they are trained on the other symbols."""
         return replace(
             plan,
             symbols=tuple(symbol for symbol in plan.symbols if symbol not in self.unseen),
@@ -103,7 +103,7 @@ def catalogue_topics(network: str, ids: Sequence[int]) -> tuple[Topic, ...]:
 
 
 def with_unseen(topics: Sequence[Topic], unseen: Sequence[str]) -> tuple[Topic, ...]:
-    """The topics, and for each unseen symbol that none of them is about, stand-ins that ask of it what they ask.
+    """The topics, and copies of them for each unseen symbol without a topic.
 
     Raises:
         ConfigError: the leader, which is in every training, or nothing left to train on.
@@ -136,18 +136,15 @@ def span_of(
 ) -> tuple[int, int]:
     """Start and end of a walk, as asked or as the klines allow.
 
-    The end is where the first of the series ends. The start, when it is not given, is ``span_days`` earlier; or later,
-    so that before it lies the history a training wants, or at least half of what there is.
+    The default end is where the first series ends, the default start ``span_days`` earlier; or later, so that the
+    history of a training, or at least half of all klines, lies before the start.
 
     Raises:
-        ConfigError: too few klines before the start, or none after it; says what there is and what is needed.
+        ConfigError: too few klines before the start, or none after it; the text says what is needed.
     """
     last_ms = min(recording.span(plan.symbols, plan.panel.interval_ms)[1] for plan in plans)
     end_ms = last_ms if end_ms is None else end_ms
-    if end_ms > last_ms:
-        raise ConfigError(
-            f"--end {iso(end_ms)[:16]}: klines of {recording.source} end at {iso(last_ms)[:16]}: give an earlier day"
-        )
+    recording.check_end(end_ms, last_ms)
     first_ms = max(recording.span(plan.symbols, plan.panel.interval_ms)[0] for plan in plans)
     if end_ms <= first_ms:
         raise ConfigError(
@@ -183,7 +180,7 @@ def span_of(
 
 
 def short_history(recording: Recording, walk: Walk) -> list[str]:
-    """Sentences for panels whose first training has less history than it wants; it takes what there is."""
+    """A sentence for each panel whose first training has a short history."""
     said = []
     for plan in walk.plans():
         have = _history(recording, plan.panel, walk.start_ms, walk.training_days)
@@ -200,5 +197,5 @@ def _history(recording: Recording, panel: Panel, start_ms: int, training_days: i
 
 
 def _days(panel: Panel, training_days: int) -> float:
-    """Days of klines in a training of so many TRAINING_DAYS, and what its first window reads."""
+    """Days of klines of a training, with those that the first window reads."""
     return training_days * panel.days_per_training_day + panel.rows_needed * panel.interval_ms / DAY_MS

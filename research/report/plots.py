@@ -31,8 +31,8 @@ COLOURS = {
     "guide": "#d946ef",
     "example": "#a16207",
 }
-LEAST_PERCENT = 1.0  # of the naive loss: what the picture of a naive forecast shows at least, above and below
-FAR_OFF = 3.0  # times the others' range: a line beyond leaves the picture, its end stands in the legend
+LEAST_PERCENT = 1.0  # percent of the naive loss: least range above and below
+FAR_OFF = 3.0  # times the range of other lines; beyond it a line leaves the picture and its end stands in the legend
 DAYS_SHOWN, POINTS_SHOWN = 2, 500
 _STYLE = {
     "svg.fonttype": "none",
@@ -54,7 +54,7 @@ _STYLE = {
 
 
 def loss_over_time(report: Mapping[str, Any]) -> str:
-    """Sum of loss less naive loss: a line that falls gains on the naive forecast, its end is the whole difference."""
+    """Draw the running sum of loss less naive loss: a falling line gains on the naive forecast."""
     curves = report["curves"]
     times = _dates(curves["time_ms"])
     naive = [name for name in curves if name in report["equal_to_naive"]]
@@ -95,7 +95,7 @@ def loss_over_time(report: Mapping[str, Any]) -> str:
 
 
 def forecast_and_truth(one: Scored, is_naive: bool) -> str:
-    """Volatility: the last days of the span. Returns: the network's opinion against what came true.
+    """Draw forecast and truth: the last days for a volatility, a scatter of the network's output for a return.
 
     Args:
         is_naive: True if what is served is the naive forecast: a return is then drawn on equal scales.
@@ -128,7 +128,7 @@ def forecast_and_truth(one: Scored, is_naive: bool) -> str:
 
 
 def reliability_plot(report: Mapping[str, Any], unit: float) -> str:
-    """Mean of what came true by decile of the forecast; on the diagonal a forecast means what it says.
+    """Draw the mean truth by decile of the forecast; on the diagonal a forecast means what it says.
 
     Args:
         unit: ``Topic.unit``, in which the topic is asked.
@@ -149,7 +149,7 @@ def reliability_plot(report: Mapping[str, Any], unit: float) -> str:
 
 
 def direction_plot(deciles: Sequence[Mapping[str, Any]], name: str) -> str:
-    """Share of right directions by tenth of confidence; the band holds 95 of 100 coins."""
+    """Draw the share of right directions by tenth of confidence; the band holds 95 of 100 coins."""
     places = np.arange(1, len(deciles) + 1)
     with _figure(name) as (figure, axes):
         low, high = (100 * np.array([part["band"][edge] for part in deciles]) for edge in (0, 1))
@@ -166,7 +166,6 @@ def direction_plot(deciles: Sequence[Mapping[str, Any]], name: str) -> str:
 
 @contextmanager
 def _figure(name: str) -> Iterator[tuple[Figure, Axes]]:
-    """A figure in the report's style while the block runs."""
     style: Any = {**_STYLE, "svg.hashsalt": f"backtest {name}"}
     with mpl.rc_context(style):
         figure = Figure(figsize=(5.6, 3.6), layout="constrained")

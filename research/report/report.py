@@ -1,4 +1,4 @@
-"""What a walk comes to: ``report.json`` with everything, ``report.html`` to look at, and a table for the terminal."""
+"""The report of a walk: ``report.json`` with everything, ``report.html`` to look at, tables for the terminal."""
 
 import json
 import math
@@ -12,9 +12,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from admission.words import CRITERIA, ONE_NAIVE
 from core.clock import iso
 from core.files import replace_file
 from core.topic import split_symbol
+from core.words import p_text, ratio_text
 from research.backtest.backtest import fingerprint
 from research.backtest.baselines import BASELINES
 from research.backtest.folder import Folder, StepRecord
@@ -22,7 +24,7 @@ from research.backtest.walk import Walk
 from research.data import Recording, span_text
 from research.report.page import page
 from research.report.scores import NEWEST, SERVED, Scored, decisions, pooled_directions, scored_topics, topic_report
-from research.words import AT_THE_BASE, CRITERIA, ONE_NAIVE, criteria_met, label, p_text, ratio_text, topic_words
+from research.words import AT_THE_BASE, criteria_met, label, topic_words
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 SHORT = {"volatility": "vol", "log_return": "return"}
@@ -42,10 +44,10 @@ def write_report(
 
     Args:
         records: every step of the walk.
-        command: that gives this report.
-        notes: sentences that whoever reads the figures should know.
+        command: that repeats this report.
+        notes: sentences about the figures.
     Returns:
-        what is in the JSON file.
+        the content of the JSON file.
     """
     scored = scored_topics(walk, folder, records)
     about = {"command": command, "made": iso(made_ms), "notes": [*notes, *_without_rows(walk, scored)]}
@@ -86,7 +88,7 @@ def _report(
 
 
 def _decided(decisions: Sequence[Mapping[str, Any]]) -> str:
-    """Counts in words; what is equal to the naive forecast is not counted as promoted or kept."""
+    """Decisions counted in words; a network equal to the naive forecast counts as naive."""
     counts = Counter("naive" if one["naive"] else one["decision"] for one in decisions)
     demoted = sum(bool(one["demoted"]) for one in decisions)
     return (
@@ -106,7 +108,7 @@ def _without_rows(walk: Walk, scored: Sequence[Scored]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON without numbers that JSON cannot carry."""
+    """The value with null for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -117,7 +119,7 @@ def _plain(value: Any) -> Any:
 
 
 def tables(report: Mapping[str, Any], folder: Path) -> list[RenderableType]:
-    """What the terminal shows, part by part."""
+    """The parts that the terminal shows."""
     baselines = list(report["baselines"])
     table = _table("loss", "rows", "served", "DM p", "newest", "criteria")
     beside = _table("served", *(label(name) for name in baselines))
@@ -162,7 +164,6 @@ def tables(report: Mapping[str, Any], folder: Path) -> list[RenderableType]:
 
 
 def _table(*figures: str) -> Table:
-    """A table of topics that fits 80 columns."""
     table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
     for heading in ("topic", "question", *figures):
         table.add_column(heading, justify="left" if heading in ("topic", "question", "loss") else "right", no_wrap=True)

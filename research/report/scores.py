@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from core.topic import Topic
+from core.words import p_text, percent_text
 from klines.klines import Floats, Ints
 from model.heads import Kind, head_of
 from model.judging.evaluation import TopicForecasts
@@ -19,7 +20,7 @@ from research.backtest.admission import admission
 from research.backtest.folder import Folder, StepRecord
 from research.backtest.walk import Walk
 from research.report.metrics import Bin, Hits, by_decile, hits, reliability
-from research.words import NAIVE_WORDS, loss_words, p_text, percent_text
+from research.words import NAIVE_WORDS, loss_words
 
 SERVED, NEWEST, NAIVE = "served", "newest", "naive"
 TOP_SHARE = 0.2  # the most confident fifth

@@ -1,8 +1,8 @@
-"""Which past a tuning looks at: stretches of time that end before the rows the next gates will judge on.
+"""The past of a tuning: stretches of time that end before the rows of the next gates.
 
-A gate judges on the newest rows of the history that a training reads. Settings that were chosen on those very rows
-would look better there than they are, so the newest judge part of the klines is kept out of a tuning. Of what is
-before it, the older stretches are searched on; the newest are for confirming, and no trial of the search sees them.
+A gate judges on the newest rows of a training's history. Settings chosen on those rows would look too good there, so
+the newest judge part is kept out of a tuning. Of the rest, older stretches are for the search; the newest are for the
+confirmation and no trial of the search sees them.
 """
 
 import math
@@ -14,9 +14,9 @@ from model.panels import LONGEST_LOOKBACK, Panel, PanelPlan
 from model.windows import TRAIN_SHARE, VALIDATE_SHARE
 from research.data import Recording
 
-SEARCHED, CONFIRMED = 2, 2  # stretches of each kind
-JUDGE_SHARE = 1 - TRAIN_SHARE - VALIDATE_SHARE  # of a stretch; its newest rows
-LEAST_DAYS = 2.0  # of windows in a stretch; with fewer there is nothing to tell one setting from another by
+SEARCHED, CONFIRMED = 2, 2  # number of stretches
+JUDGE_SHARE = 1 - TRAIN_SHARE - VALIDATE_SHARE  # of a stretch: the newest rows
+LEAST_DAYS = 2.0  # windows of a stretch; fewer cannot tell settings apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,21 +29,21 @@ class Fold:
     end_ms: int
 
     def klines_from_ms(self, panel: Panel) -> int:
-        """Where the klines begin that the first window reads."""
+        """The oldest open time that the first window reads."""
         return self.start_ms - (panel.rows_needed - 1) * panel.interval_ms
 
 
 def folds_of(recording: Recording, plan: PanelPlan, training_days: int, end_ms: int | None = None) -> tuple[Fold, ...]:
     """The stretches of a recording, oldest first: SEARCHED to search on, then CONFIRMED to confirm on.
 
-    Each is as long as the history of a training, or less where there are not so many klines. Their judge parts are
-    disjoint; they are spread over what history there is, at most the length of a stretch apart.
+    Each is as long as the history of a training, or shorter for want of klines. Judge parts are disjoint and spread
+    over the history, at most the length of a stretch apart.
 
     Args:
         training_days: as TRAINING_DAYS.
-        end_ms: where the last of them ends; when not given, a judge part before the newest kline.
+        end_ms: end of the last stretch; by default a judge part before the newest kline.
     Raises:
-        ConfigError: too few klines; says how many days there are and are needed.
+        ConfigError: too few klines; the text gives the days stored and needed.
     """
     panel, count = plan.panel, SEARCHED + CONFIRMED
     longest_ms = training_days * panel.days_per_training_day * DAY_MS
@@ -53,12 +53,9 @@ def folds_of(recording: Recording, plan: PanelPlan, training_days: int, end_ms: 
         held_back_ms = math.ceil(JUDGE_SHARE * min(longest_ms + DAY_MS, last_ms - oldest_ms) / DAY_MS) * DAY_MS
         end_ms = (last_ms - held_back_ms) // DAY_MS * DAY_MS
     there_ms = max(0, end_ms - first_ms)
-    spread_ms = there_ms - (count - 1) * HOUR_MS  # whole hours are counted in, and no judge part is to reach into two
+    spread_ms = there_ms - (count - 1) * HOUR_MS  # spans are whole hours, and a judge part may not reach into two
     length_ms = int(min(longest_ms, spread_ms / (1 + JUDGE_SHARE * (count - 1)))) // HOUR_MS * HOUR_MS
-    if end_ms > last_ms:
-        raise ConfigError(
-            f"--end {iso(end_ms)[:16]}: klines of {recording.source} end at {iso(last_ms)[:16]}: give an earlier day"
-        )
+    recording.check_end(end_ms, last_ms)
     if length_ms < max(LEAST_DAYS * DAY_MS, 4 * plan.gap_ms):
         raise ConfigError(
             f"{recording.source}: {there_ms / DAY_MS:.1f} days of windows before {iso(end_ms)[:10]} are too few to "

@@ -30,8 +30,8 @@ from research.tune.folds import Fold
 from research.tune.trials import Told, measure, searched, suggested, told_progress
 from updater.training_settings import Knobs, training_config
 
-DEFAULT, IN_USE = "default", "in use"  # trials that the others are compared with
-SLOWEST = 4.0  # times the default's CPU time; a trial that takes longer is given up
+DEFAULT, IN_USE = "default", "in use"  # trials that set the standard
+SLOWEST = 4.0  # times the default's CPU time; longer trials are given up
 TRIES = 3  # of a trial that ends its process
 STARTUP_TRIALS = 5  # random ones, and none pruned, before the sampler and the pruner have grounds
 SQLITE_PATIENCE_S = 60.0
@@ -44,24 +44,24 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Task:
-    """What is searched for, and on what; a helper process is handed it whole."""
+    """The search and its data, as handed to helper processes."""
 
     plan: PanelPlan
     recording: Recording
-    folds: tuple[Fold, ...]  # to search on
-    base: Knobs  # settings in use that no knob of the search changes
-    in_use: Knobs  # all settings in use; empty where the defaults are
+    folds: tuple[Fold, ...]  # stretches of the search
+    base: Knobs  # settings in use outside the search
+    in_use: Knobs  # all settings in use; empty for defaults
     seed: int
     storage: Path
-    study: str  # its name there
+    study: str  # of the study in the file
 
     def knobs_of(self, what: str) -> Knobs:
-        """All fields that differ in the configuration that trials are compared with."""
+        """The fields of a reference that differ from the defaults."""
         return self.in_use if what == IN_USE else {}
 
     @property
     def references(self) -> tuple[str, ...]:
-        """What is measured before anything is tried: trial 0 is the default."""
+        """The references, measured first: trial 0 is the default."""
         return (DEFAULT, IN_USE) if self.in_use else (DEFAULT,)
 
     @property
@@ -73,7 +73,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Where a search ends, whichever comes first; the references are always measured."""
+    """Limits of a search, the first one ends it; references are always measured."""
 
     trials: int | None = None  # in the study, beside the references
     until_s: float | None = None  # of time.time()
@@ -81,10 +81,10 @@ class Limits:
 
 @contextmanager
 def only_tuner(storage: Path) -> Iterator[None]:
-    """Be the only one at work on a study file.
+    """Lock a study file.
 
     Raises:
-        ConfigError: another tuning is, or the file cannot be written.
+        ConfigError: another tuning holds the lock, or the file cannot be written.
     """
     if storage.is_dir():
         raise ConfigError(f"{storage}: is a folder; give a file with --study")
@@ -103,13 +103,13 @@ def only_tuner(storage: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(task: Task, *, helper: int = 0, anew: bool = False) -> Iterator[optuna.Study]:
-    """The study, made if it is not there; silent but for errors.
+    """Open or make the study; only errors are logged.
 
     Args:
         helper: number of the process, for its own random numbers.
         anew: delete the study first.
     Raises:
-        ConfigError: the file is no study.
+        ConfigError: the file is not a study.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -121,7 +121,7 @@ def opened(task: Task, *, helper: int = 0, anew: bool = False) -> Iterator[optun
         raise ConfigError(f"{task.storage}: is no study ({reason}); delete it, or give --study FILE") from error
     try:
         if anew:
-            with suppress(KeyError):  # there is none
+            with suppress(KeyError):  # no such study
                 optuna.delete_study(study_name=task.study, storage=storage)
         study = optuna.create_study(study_name=task.study, storage=storage, load_if_exists=True)
         # begun anew, a sampler would repeat its first draws
@@ -137,7 +137,7 @@ def opened(task: Task, *, helper: int = 0, anew: bool = False) -> Iterator[optun
 
 
 def prepare(study: optuna.Study, task: Task) -> None:
-    """Put right what a killed search left, and see to it that the references come first."""
+    """Repair the trials of a killed search, and queue the references first."""
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
         _repeat(study, trial.params, trial.user_attrs)
@@ -159,18 +159,18 @@ def _repeat(study: optuna.Study, params: Mapping[str, Any], attrs: Mapping[str, 
 
 
 def reference(study: optuna.Study, what: str, knobs: Knobs) -> FrozenTrial | None:
-    """The finished trial of what others are compared with: the default, or the settings in use with these fields."""
+    """The finished trial of a reference: the default, or the settings in use."""
     return next(iter(_of(study, what, knobs, TrialState.COMPLETE)), None)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that ran to their end, the best first; references are not among them."""
+    """Finished trials, the best first, without references."""
     done = study.get_trials(states=[TrialState.COMPLETE])
     return sorted((trial for trial in done if "what" not in trial.user_attrs), key=lambda trial: trial.value or 0.0)
 
 
 def count(study: optuna.Study) -> int:
-    """Trials so far that are no references: finished, pruned or under way."""
+    """Number of trials that are finished, pruned or running, without references."""
     states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING]
     return sum("what" not in trial.user_attrs for trial in study.get_trials(deepcopy=False, states=states))
 
@@ -179,9 +179,9 @@ def search(task: Task, limits: Limits, told: Told, say: Told, *, jobs: int = 1) 
     """Try configurations until a limit is reached.
 
     Args:
-        told: is told what is being done.
-        say: is told a line before the references are measured and another one after that.
-        jobs: processes; all but this one are ended with it.
+        told: called with the present work.
+        say: called with a line before and a line after the references are measured.
+        jobs: processes; helpers end with this process.
     Raises:
         TrainingFailed, UnusableForecast: a reference cannot be trained or judged.
         KeyboardInterrupt: after the running trial was marked as failed.
@@ -214,8 +214,8 @@ def search(task: Task, limits: Limits, told: Told, say: Told, *, jobs: int = 1) 
 
 
 def _help(task: Task, limits: Limits, number: int) -> None:
-    """A helper process: works beside the one that started it, and ends when that does, however it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """Run a helper process, which ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     parent = multiprocessing.parent_process()
 
     def end_with_the_parent() -> None:
@@ -230,10 +230,9 @@ def _help(task: Task, limits: Limits, number: int) -> None:
 
 @contextmanager
 def held_back() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C wait for a call of the function that is handed out, or for the end of the block.
+    """Delay Ctrl-C until the yielded function is called or the block ends.
 
-    An exception in the middle of a look into the study would leave its read lock behind, for which every later write,
-    that of this very process too, waits in vain.
+    An exception during a read of the study would leave its read lock behind, and every later write would wait for it.
     """
     caught: list[tuple[int, FrameType | None]] = []
     handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
@@ -245,7 +244,7 @@ def held_back() -> Iterator[Callable[[], None]]:
 
     if threading.current_thread() is threading.main_thread():
         for ending in (signal.SIGINT, signal.SIGTERM):
-            if callable(handler := signal.getsignal(ending)):  # not where it is ignored, or ends the process
+            if callable(handler := signal.getsignal(ending)):  # unless the signal is ignored or ends the process
                 handlers[ending] = handler
                 signal.signal(ending, lambda number, frame: caught.append((number, frame)))
     try:
@@ -273,13 +272,12 @@ def _may_begin(study: optuna.Study, limits: Limits) -> bool:
 
 
 def _wall_s(study: optuna.Study) -> float:
-    """How long the default took."""
     trial = reference(study, DEFAULT, {})
     return float(trial.user_attrs["wall_s"]) if trial else 0.0
 
 
 def _last_s(study: optuna.Study, until_s: float) -> float:
-    """When a search must end so that its best can still be confirmed."""
+    """The latest end of a search that leaves time for the confirmation."""
     return until_s - LAST_TRIALS * _wall_s(study)
 
 
@@ -294,7 +292,7 @@ def _time_left(study: optuna.Study, until_s: float) -> str:
 
 
 def needed_min(default: FrozenTrial) -> int:
-    """Minutes that a panel needs at least: for the default, a trial like it and the confirmation of that."""
+    """Least minutes of a panel: the default, one like trial and its confirmation."""
     return math.ceil((LAST_TRIALS + 2) * float(default.user_attrs["wall_s"]) / 60)
 
 

@@ -1,4 +1,4 @@
-"""What ``birnn tune`` shows at the end: the trials beside the default, the confirmation, and what became of it."""
+"""The result of ``birnn tune``: trials beside the default, the confirmation, and the adoption."""
 
 import math
 from collections.abc import Iterator
@@ -8,20 +8,22 @@ from pydantic import JsonValue
 from rich.box import SIMPLE
 from rich.table import Table
 
+from admission.words import ONE_NAIVE
+from core.words import counted, p_text, ratio_text
 from model.training.config import CONFIGS
 from research.data import span_text
 from research.tune.search import needed_min
 from research.tune.trials import searched
 from research.tune.tune import LEVEL, Found
-from research.words import NAIVE_WORDS, ONE_NAIVE, counted, p_text, ratio_text
+from research.words import NAIVE_WORDS
 
-SHOWN = 5  # trials beside what they are compared with
+SHOWN = 5  # trials beside the references
 NAMES_WIDTH, TRIAL_WIDTH = 22, 11  # columns of the settings' names and of a trial, with the gap beside them
-EXACT = 1e-12  # of a score, the logarithm of a ratio: what rounding makes of none
+EXACT = 1e-12  # of a score (logarithm of a ratio); smaller is rounding
 
 
 def tables(found: Found, width: int = 132) -> Iterator[Table | str]:
-    """One panel's outcome as people read it.
+    """One panel's outcome as tables.
 
     Args:
         width: of the screen, in columns; a narrow one shows fewer trials.
@@ -57,7 +59,7 @@ def tables(found: Found, width: int = 132) -> Iterator[Table | str]:
 
 
 def as_plain(found: Found) -> dict[str, JsonValue]:
-    """One panel's outcome for programs; ratios are loss over the naive forecast's."""
+    """One panel's outcome as JSON; ratios are loss over naive loss."""
 
     def plain(trial: FrozenTrial) -> dict[str, JsonValue]:
         ratio = None if trial.value is None else math.exp(trial.value)
@@ -116,7 +118,6 @@ def _conclusion(found: Found) -> str:
 
 
 def _is_naive(score: float) -> bool:
-    """True if every topic came to the naive forecast's loss."""
     return abs(score) < EXACT
 
 

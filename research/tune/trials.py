@@ -1,4 +1,4 @@
-"""One configuration of a panel's training, measured as the gate would measure it; and what a search may try."""
+"""A configuration of a panel's training, measured as by the gate; and the range of a search."""
 
 import math
 import time
@@ -20,12 +20,12 @@ from research.tune.folds import Fold
 from updater.training_settings import Knobs
 
 CHECKED_WINDOWS = 64
-LEAST_RATIO, MOST_RATIO = 1e-3, 1e3  # a topic without an error, or with an absurd one, must not decide alone
+LEAST_RATIO, MOST_RATIO = 1e-3, 1e3  # bounds of a ratio: one absurd topic must not decide
 
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A field of TrainingConfig and where it is searched."""
+    """A field of TrainingConfig and its range in a search."""
 
     name: str
     low: float
@@ -34,7 +34,7 @@ class Knob:
     log: bool = True
 
     def suggest(self, trial: optuna.Trial, known: Sequence[float]) -> int | float:
-        """A value for a trial; the range is widened to hold those that are ``known``."""
+        """A value for a trial; the range is widened to hold ``known`` values."""
         low, high = min(self.low, *known), max(self.high, *known)
         if self.whole:
             return trial.suggest_int(self.name, int(low), int(high), log=self.log)
@@ -56,13 +56,13 @@ KNOBS = (
 
 
 def searched(config: TrainingConfig) -> dict[str, float]:
-    """The values of a configuration that a search may change, of those knobs that this release's training has."""
+    """The searched values of a configuration, of knobs that this release has."""
     known = asdict(config)
     return {knob.name: known[knob.name] for knob in KNOBS if knob.name in known}
 
 
 def suggested(trial: optuna.Trial, known: Sequence[Mapping[str, float]]) -> Knobs:
-    """What a trial is to try.
+    """The settings of a trial.
 
     Args:
         known: values of every knob that the ranges must hold.
@@ -76,9 +76,9 @@ def suggested(trial: optuna.Trial, known: Sequence[Mapping[str, float]]) -> Knob
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """How a configuration did on the judge rows of one stretch."""
+    """The result of a configuration on the judge rows of one stretch."""
 
-    ratios: Mapping[str, float]  # by Topic.key: loss over the naive forecast's on the same rows
+    ratios: Mapping[str, float]  # by Topic.key: loss over naive loss on the same rows
     cpu_s: float  # training alone
 
     @property
@@ -96,7 +96,7 @@ def measure(
     progress: Progress = lambda _epoch, _batch, _batches, _loss: None,
     validated: Validated = lambda _epoch, _loss: None,
 ) -> Measured:
-    """Train on a stretch of the past and judge what would be published, in each topic's own loss.
+    """Train on a stretch and judge the network that would be published, in each topic's own loss.
 
     Args:
         progress, validated: as for ``train_panel``; what they raise ends the training.
@@ -108,7 +108,7 @@ def measure(
     begun_s = time.process_time()
     trained = train_panel(plan, klines, config, seed, progress, validated)
     cpu_s = time.process_time() - begun_s
-    progress(config.epochs * config.seeds, 1, 1, math.nan)  # also where the training ended early
+    progress(config.epochs * config.seeds, 1, 1, math.nan)  # after an early end too
     windows, split = trained.windows, trained.split
     rows = windows.rows(split.judge_start_ms, split.judge_end_ms)
     onnx = export_onnx(trained.model, config.lookback, windows.gather(rows[:CHECKED_WINDOWS]))
@@ -118,16 +118,16 @@ def measure(
     return Measured(ratios={one.topic: min(max(one.ratio, LEAST_RATIO), MOST_RATIO) for one in scores}, cpu_s=cpu_s)
 
 
-Told = Callable[[str], None]  # is told what is being done
+Told = Callable[[str], None]  # called with the present work
 
 
 def told_progress(
     config: TrainingConfig, told: Told, watch: Callable[[], None], number: int = 0, trainings: int = 1
 ) -> Progress:
-    """A training's progress in words; ``watch`` may end it by raising.
+    """Show a training's progress in words; ``watch`` may end the training by raising.
 
     Args:
-        number, trainings: which of how many trainings it is, from 0; the per cent are those of all.
+        number, trainings: place of the training from 0, and how many there are; per cent are of all.
     """
     epochs = config.epochs * config.seeds
 

@@ -1,7 +1,7 @@
 """``birnn tune``: a search per panel, the confirmation of its best, and the file that the next trainings read.
 
-Trial 0 is the default configuration. The best of the search is adopted only if it also beats the default, and the
-settings in use where they differ, on rows that no trial saw and with other seeds.
+Trial 0 is the default configuration. The best trial is adopted only if it also beats the default and the settings in
+use, on rows that no trial saw and with other seeds.
 """
 
 import hashlib
@@ -19,7 +19,9 @@ from optuna.trial import FrozenTrial
 
 from core.clock import DAY_MS
 from core.errors import ConfigError
+from core.progress import Show
 from core.topic import Topic
+from core.words import counted
 from model.panels import LONGEST_LOOKBACK, PanelPlan, panels_for
 from model.registry.provenance import source_sha256
 from model.training.config import CONFIGS
@@ -27,8 +29,6 @@ from research.data import Recording, recording_of, span_text
 from research.tune.folds import SEARCHED, Fold, folds_of
 from research.tune.search import Limits, Task, count, finished, only_tuner, opened, prepare, reference, search
 from research.tune.trials import KNOBS, Told, measure, told_progress
-from research.words import counted
-from updater.progress import Show
 from updater.training_settings import FILE, Knobs, settings_in_use, training_config, write_settings
 
 STUDY_FILE = "tuning.sqlite3"
@@ -39,8 +39,8 @@ SOURCES = (
     "model/**/*.py",
     "research/tune/folds.py",
     "research/tune/trials.py",
-)  # trials of other code cannot be compared
-LEVEL = 0.05  # chance of adopting what is no better
+)  # trials of different code cannot be compared
+LEVEL = 0.05  # chance of adopting settings that are no better
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +51,20 @@ class Asked:
     data_dir: Path
     data: Path | None = None  # folder of Parquet klines
     end_ms: int | None = None
-    panels: Sequence[str] = ()  # names; empty for all that the topics need
+    panels: Sequence[str] = ()  # empty for all that the topics need
     training_days: int = 90
     seed: int = 0
     minutes: float = 60.0  # for all panels together
     trials: int | None = None  # in each panel's study
     jobs: int = 1
     study: Path | None = None
-    out: Path | None = None  # in the place of DATA_DIR/training.json
+    out: Path | None = None  # instead of DATA_DIR/training.json
     adopt: bool = True
-    anew: bool = False  # forget the study there is
+    anew: bool = False  # delete the study first
 
     @property
     def settings_file(self) -> Path:
-        """What the updater reads, and what is written."""
+        """The file of training settings."""
         return self.out or self.data_dir / FILE
 
 
@@ -80,21 +80,21 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What came out of one panel's tuning."""
+    """The result of one panel's tuning."""
 
     panel: str
     topics: int
     references: tuple[FrozenTrial, ...]  # the default first
-    best: tuple[FrozenTrial, ...]  # trials that ran to their end, the best first
+    best: tuple[FrozenTrial, ...]  # finished trials, the best first
     tried: int
     importances: Mapping[str, float]
     pairs: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)  # of the best against each reference
-    chances: Mapping[str, float] = field(default_factory=dict)  # likewise: of such a lead by luck
+    chances: Mapping[str, float] = field(default_factory=dict)  # chance of such a lead by luck, against each reference
     adopted: Path | None = None
 
     @property
     def better(self) -> bool:
-        """Whether the best is to be adopted."""
+        """True if the best trial is to be adopted."""
         return bool(self.chances) and max(self.chances.values()) < LEVEL
 
 
@@ -120,10 +120,10 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
     """Tune one panel after the other; each result is written before the next begins.
 
     Args:
-        show: is told how far it is.
-        say: is told a line at a time what is about to be done, and what it takes.
+        show: called with the progress.
+        say: called with lines about the work to come.
     Raises:
-        ConfigError: an option, the klines or a file is not as it must be. TrainingFailed, UnusableForecast: the
+        ConfigError: an option, the klines or a file is wrong. TrainingFailed, UnusableForecast: the
             default configuration cannot be trained or judged.
     """
     plans = plans_of(asked)
@@ -152,7 +152,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
 
 
 def _checked_file(asked: Asked, plans: Sequence[PanelPlan]) -> dict[str, Knobs]:
-    """The settings in use, by panel; before hours are spent on what could not be written at last.
+    """The settings in use, by panel; checked before hours are spent on a result that could not be written.
 
     Raises:
         ConfigError: the file of training settings is wrong, or cannot be written although it is to be.
@@ -164,7 +164,7 @@ def _checked_file(asked: Asked, plans: Sequence[PanelPlan]) -> dict[str, Knobs]:
 
 
 def _task(asked: Asked, plan: PanelPlan, in_use: Knobs, recording: Recording, storage: Path) -> Task:
-    """The search as asked, its folds still to come."""
+    """The search without its folds."""
     panel = plan.panel.name
     searched = {knob.name for knob in KNOBS}
     base = {name: value for name, value in in_use.items() if name not in searched}
@@ -192,7 +192,7 @@ def _task(asked: Asked, plan: PanelPlan, in_use: Knobs, recording: Recording, st
 
 
 def _folds(study: optuna.Study, asked: Asked, task: Task) -> tuple[Fold, ...]:
-    """The stretches of the study: those it began with, however the store has grown since."""
+    """The stretches that the study began with, even if the store has grown since."""
     if "folds" in study.user_attrs:
         folds = tuple(Fold(start_ms=start, end_ms=end) for start, end in study.user_attrs["folds"])
     else:
@@ -210,7 +210,7 @@ def _folds(study: optuna.Study, asked: Asked, task: Task) -> tuple[Fold, ...]:
 
 
 def _digests(task: Task, folds: Sequence[Fold]) -> dict[str, str]:
-    """Of the klines that any trial of the study may read."""
+    """Digests of the klines that trials may read."""
     panel = task.plan.panel.reading(LONGEST_LOOKBACK)
     klines = task.recording.until(task.plan, folds[0].klines_from_ms(panel), folds[-1].end_ms)
     series = {(symbol, panel.interval_ms): run for symbol, run in klines.items()}
@@ -229,7 +229,7 @@ def _introduction(task: Task, folds: Sequence[Fold], place: int, panels: int) ->
 
 
 def _concluded(study: optuna.Study, asked: Asked, task: Task, told: Told) -> Found:
-    """Confirm the best trial, and adopt it if it is."""
+    """Confirm the best trial, and adopt it if it holds."""
     references = [(what, task.knobs_of(what)) for what in task.references]
     trials = [trial for what, knobs in references if (trial := reference(study, what, knobs))]
     found = Found(
@@ -250,7 +250,7 @@ def _concluded(study: optuna.Study, asked: Asked, task: Task, told: Told) -> Fou
         what: tuple(_pairs(study, task, (f"trial {best.number}", knobs), (what, theirs), told))
         for what, theirs in references
     }
-    # each candidate that is put to the test is one more chance to be lucky
+    # each tested candidate is one more chance to be lucky
     chances = {what: min(1.0, luck(of) * len(candidates)) for what, of in pairs.items()}
     found = replace(found, pairs=pairs, chances=chances)
     if found.better and asked.adopt:
@@ -273,7 +273,7 @@ def _pairs(
 
 
 def _confirmed(study: optuna.Study, task: Task, name: str, knobs: Knobs, number: int, seed: int, told: Told) -> float:
-    """The score of one training of a confirmation; kept in the study, so that it is not done twice."""
+    """The score of one training of a confirmation, kept in the study for the next run."""
     digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()
     key = f"confirmed {digest} {number} {seed}"
     if key not in study.user_attrs:
@@ -289,7 +289,7 @@ def _confirmed(study: optuna.Study, task: Task, name: str, knobs: Knobs, number:
 
 
 def luck(pairs: Sequence[Pair]) -> float:
-    """Chance of a lead like this, or a clearer one, if there were none: Student's t on the pairs' differences.
+    """Chance of at least this lead by luck: Student's t on the pairs' differences.
 
     The four pairs differ in stretch and seed; the distribution function for three degrees of freedom is
     ``1/2 + (x / (1 + x^2) + atan x) / pi`` with ``x = t / sqrt 3`` (Student, Biometrika 6(1), 1908).
@@ -305,7 +305,7 @@ def luck(pairs: Sequence[Pair]) -> float:
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
-    """Share of the scores' variance that each knob explains; empty where there are too few trials to tell."""
+    """Share of the scores' variance that each knob explains; empty for too few trials."""
     if len(finished(study)) < 2 * len(KNOBS):
         return {}
     try:

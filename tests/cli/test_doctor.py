@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.checks import Subject, all_checks
+from cli.doctor.checks import Subject, all_checks
 from cli.place import note_run, tape_folder
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import Market, load_settings

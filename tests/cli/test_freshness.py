@@ -3,16 +3,15 @@
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.freshness import freshness
+from tests.answering import answering
 from tests.cli.test_ready import topic_entry, write
 from tests.fakes.clock import eventually
 from tests.terminal import on_terminal
@@ -45,29 +44,9 @@ print("over", flush=True)
 """
 
 
-@contextmanager
-def endpoint(status: int = 200, topics: Sequence[dict[str, Any]] = (STATE,)) -> Iterator[str]:
-    """Answers ``/topics`` with these topics' states."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(topics).encode()
-            self.send_response(status if self.path == "/topics" else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def endpoint(status: int = 200, topics: Sequence[dict[str, Any]] = (STATE,)) -> AbstractContextManager[str]:
+    """A server that answers ``/topics`` with these topics' states."""
+    return answering(lambda path: (status if path == "/topics" else 404, json.dumps(topics).encode(), {}))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +73,7 @@ def watched(url: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", WATCHING, url, *arguments]
 
 
-@pytest.mark.parametrize(("status", "shown"), [(200, "price age: ETHUSDT 0.4 s"), (503, "no answer yet (HTTPError)")])
+@pytest.mark.parametrize(("status", "shown"), [(200, "price age: ETHUSDT 0.4 s"), (503, "no answer yet (status 503)")])
 def test_on_a_terminal_it_stays_below_the_log(status: int, shown: str) -> None:
     with endpoint(status) as url, on_terminal(watched(url), 0, {"COLUMNS": "200"}) as (terminal, process):
         eventually(lambda: shown in terminal.written, what="the line")

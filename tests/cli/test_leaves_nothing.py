@@ -1,12 +1,11 @@
 """A verb that finds nothing to do in the wrong folder makes no folder there."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.test_data import environment
+from tests.cli.data.stand import environment
+from tests.process import python
 
 
 @pytest.mark.parametrize(
@@ -23,15 +22,7 @@ from tests.cli.test_data import environment
 )
 def test_a_verb_without_data_leaves_no_folder(tmp_path: Path, verb: list[str]) -> None:
     folder = tmp_path / "data"
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *verb],
-        env=environment(folder),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = python("-m", "cli.main", *verb, env=environment(folder), cwd=tmp_path)
     said = done.stdout + done.stderr
     assert str(folder) in said or "none.csv" in said, said
     assert not list(tmp_path.iterdir())

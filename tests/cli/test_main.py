@@ -19,7 +19,7 @@ from cli.main import app
 from cli.market import choose_market, local_environment
 from cli.place import tape_folder
 from cli.screen import folded, say, show_parts
-from cli.status import status_tables
+from cli.status.tables import status_tables
 from core.clock import SystemClock
 from core.settings import Market, load_settings
 from exchange.server import SimulatedExchange
@@ -28,6 +28,7 @@ from model.registry.versions import Registry
 from tests.fakes.net import free_port
 from tests.fakes.node import simulated_environment
 from tests.model.registry.test_versions import ETH_10M, artefact
+from tests.process import python
 from tests.terminal import Terminal, on_terminal
 from updater.state import Outcome, StateFile, Verdict
 
@@ -220,15 +221,7 @@ def test_status_of_nothing_is_no_failure(tmp_path: Path) -> None:
 def test_what_is_wrong_is_one_line_and_exit_code_2(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], says: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        env={"DATA_DIR": str(tmp_path), "CONFIG_FILE": EXAMPLE, "PATH": "/usr/bin:/bin", **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = process(*arguments, DATA_DIR=str(tmp_path), **environment)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert says in line
@@ -259,15 +252,8 @@ def test_training_settings_are_read_before_the_market_is_asked_or_anything_kept(
     file = tmp_path / "settings.json"
     file.write_text(content)
     with SimulatedExchange() as exchange:
-        done = subprocess.run(
-            [sys.executable, "-m", *command, str(file)],
-            env=simulated_environment(exchange, tmp_path / "data", free_port(), CONFIG_FILE=EXAMPLE, MARKET="binance"),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        given = simulated_environment(exchange, tmp_path / "data", free_port(), CONFIG_FILE=EXAMPLE, MARKET="binance")
+        done = python("-m", *command, str(file), env=given)
         assert exchange.requests == []
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
@@ -283,28 +269,25 @@ def test_tuning_begins_nothing_that_it_could_not_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "package"), [("backtest", "lightgbm"), ("backtest", "matplotlib"), ("tune", "optuna"), ("tune", "torch")]
+    ("verb", "package"),
+    [
+        ("backtest", "lightgbm"),
+        ("backtest", "matplotlib"),
+        ("backtest", "jinja2"),
+        ("tune", "optuna"),
+        ("tune", "torch"),
+    ],
 )
 def test_a_package_that_only_a_checkout_has_is_named(verb: str, package: str) -> None:
     without = f"import sys; sys.modules[{package!r}] = None; from cli.main import app; app()"
-    result = subprocess.run(
-        [sys.executable, "-c", without, verb, "--topic", "80"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    result = python("-c", without, verb, "--topic", "80")
     assert result.returncode == 2
     assert f"{verb} needs the package {package}" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
 def process(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        env={"CONFIG_FILE": EXAMPLE, "PATH": "/usr/bin:/bin", **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return python("-m", "cli.main", *arguments, env={"CONFIG_FILE": EXAMPLE, "PATH": "/usr/bin:/bin", **environment})
 
 
 @pytest.mark.parametrize(
@@ -408,7 +391,7 @@ print("after it")
 
 
 def test_what_libraries_and_children_print_does_not_come_between() -> None:
-    ran = subprocess.run([sys.executable, "-c", ALONE], cwd=ROOT, capture_output=True, text=True, check=True)
+    ran = python("-c", ALONE)
     assert ran.stdout == '{\n "found": 1\n}\nafter it\n'
     assert ran.stderr.splitlines() == ["a verb's own", "a library's", "a child"]
 
@@ -444,7 +427,7 @@ def test_a_shell_completes_verbs_and_options_without_loading_what_they_need(
         f"finally: sys.stderr.write(' '.join(set({heavy!r}) & set(sys.modules)))"
     )
     given = {"_BIRNN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(index), "PATH": "/usr/bin:/bin"}
-    ran = subprocess.run([sys.executable, "-c", code], env=given, cwd=ROOT, capture_output=True, text=True, check=False)
+    ran = python("-c", code, env=given)
     assert set(ran.stdout.split()) == offered
     assert ran.stderr == "", "these are slow to load"
 
@@ -452,8 +435,5 @@ def test_a_shell_completes_verbs_and_options_without_loading_what_they_need(
 def test_libraries_compute_on_one_thread_unless_the_environment_says_otherwise() -> None:
     code = "import cli.main, os, numpy; os.write(1, str(len(os.listdir('/proc/self/task'))).encode())"
     for given, threads in (({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")):
-        environment = {"PATH": "/usr/bin:/bin", **given}
-        ran = subprocess.run(
-            [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        ran = python("-c", code, env={"PATH": "/usr/bin:/bin", **given})
         assert ran.stdout == threads, ran.stderr

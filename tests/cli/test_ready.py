@@ -21,7 +21,8 @@ from admission.readiness import Readiness, write_admission
 from cli.main import app
 from cli.ready import News
 from cli.series import read_series
-from cli.status import status_report, status_tables
+from cli.status.report import status_report
+from cli.status.tables import status_tables
 from core.clock import SystemClock
 from core.settings import load_settings
 from tests.admission.test_criteria import NAMES, PUBLISHED

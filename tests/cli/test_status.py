@@ -5,20 +5,20 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from cli.status import headline, status_report, status_tables
+from admission.words import ONE_NAIVE
+from cli.status.report import status_report
+from cli.status.tables import headline, status_tables
 from core.clock import MINUTE_MS, SystemClock
 from core.settings import load_settings
-from research.words import ONE_NAIVE
+from tests.answering import Answer, answering
 from tests.terminal import on_terminal
 from updater.state import Outcome, SeriesState, StateFile, Verdict
 
@@ -69,29 +69,16 @@ SIX = [
 
 @contextmanager
 def endpoint(topics: list[dict[str, Any]]) -> Iterator[int]:
-    """Answers ``/topics`` and ``/readyz``; yields its port."""
+    """A server that answers ``/topics`` and ``/readyz``; yields its port."""
     ready = all(topic["ready"] for topic in topics)
+    known = {"/topics": (200, json.dumps(topics)), "/readyz": (200, "ready") if ready else (503, "not yet")}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            known = {"/topics": (200, json.dumps(topics)), "/readyz": (200, "ready") if ready else (503, "not yet")}
-            status, text = known.get(self.path, (404, ""))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text.encode())
+    def answer(path: str) -> Answer:
+        status, text = known.get(path, (404, ""))
+        return status, text.encode(), {}
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering(answer) as url:
+        yield int(url.rpartition(":")[2])
 
 
 def verdict(topic_id: int, head: str, reason: str, *, promoted: bool) -> Verdict:

@@ -19,6 +19,7 @@ from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
 from tests.fakes.node import simulated_environment
 from tests.fakes.venue_server import entry_of
+from tests.process import python
 
 ROOT = Path(__file__).parents[2]
 ENDPOINT = "http://inference:8000/inference/{Token}?topic={TopicId}"
@@ -84,15 +85,7 @@ def test_the_updater_beside_it_does_not(tmp_path: Path, config: Path, exchange: 
 
 def test_birnn_topics_says_it_below_the_table(tmp_path: Path, config: Path, exchange: SimulatedExchange) -> None:
     given = simulated_environment(exchange, tmp_path / "data", free_port(), MARKET_VENUES="binance")
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "topics", "--config", str(config)],
-        env=given,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python("-m", "cli.main", "topics", "--config", str(config), env=given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 2

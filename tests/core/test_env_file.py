@@ -1,8 +1,6 @@
 """``.env``: read as strictly as config.json; one line with the number of what is wrong, and never a key in it."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from core.env_file import read_env_file
 from core.errors import ConfigError
 from core.settings import Market, NoModelPolicy, load_settings, setting_names, settings_warnings
+from tests.process import python
 
 SECRET = "geheim7"
 
@@ -231,10 +230,8 @@ def test_any_bytes_are_read_or_refused_in_a_line_each(tmp_path_factory: pytest.T
 def test_every_process_says_it_in_one_line(folder: Path, module: str) -> None:
     (folder / ".env").write_text("TRAINING_DAY=30\n")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", module, *(["run"] if module == "cli.main" else [])]
-    ended = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    command = ["-m", module, *(["run"] if module == "cli.main" else [])]
+    ended = python(*command, env=environment, cwd=folder)
     assert (ended.returncode, ended.stdout) == (2, "")
     (line,) = ended.stderr.splitlines()
     assert ".env line 1: 'TRAINING_DAY' is no setting" in line

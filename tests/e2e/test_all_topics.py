@@ -7,7 +7,8 @@ from exchange.server import SimulatedExchange
 from model.panels import MINUTE, panels_for
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from node.endpoint import inference_url, parse_decimal
+from node.decimals import parse_decimal
+from node.endpoint import inference_url
 from tests.catalogue import scalar_topics, write_configs
 from tests.fakes.clock import RunningClock
 from tests.inference.stand import node

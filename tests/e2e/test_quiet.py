@@ -100,7 +100,7 @@ def running(watch: Watch, *arguments: str, **environment: str) -> Iterator[tuple
 def test_a_node_that_answers_and_trains(watch: Watch) -> None:
     port = str(free_port())
     with running(watch, "-m", "cli.main", "run", PORT=port, MARKET="binance", **CONFIG, **EXCHANGE) as (_, lines):
-        eventually(lambda: any('"event":"would submit"' in line for line in lines), 60, "a dry submission")
+        eventually(lambda: any('"event":"would_submit"' in line for line in lines), 60, "a dry submission")
         eventually(lambda: any('"event":"champion_in_use"' in line for line in lines), 400, "an answering network")
     assert Registry(watch.data).versions()
     assert watch.hosts() == HOSTS

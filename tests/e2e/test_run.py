@@ -19,7 +19,7 @@ import requests
 
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from node.endpoint import parse_decimal
+from node.decimals import parse_decimal
 from tests.disk import Disk, disk
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port

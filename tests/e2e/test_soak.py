@@ -41,8 +41,7 @@ from model.heads import head_of
 from model.panels import HOUR, MINUTE, panel_of
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from node.decimals import decimal_text
-from node.endpoint import parse_decimal
+from node.decimals import decimal_text, parse_decimal
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
 from tests.fakes.node import simulated_environment

@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from cli.status import endpoint_report, headline
+from cli.status.report import endpoint_report
+from cli.status.tables import headline
 from core.clock import HOUR_MS, MINUTE_MS, SystemClock, iso
+from core.http_get import http_get
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic, Volatility
 from exchange.server import SimulatedExchange
@@ -38,7 +40,7 @@ from tests.fakes.net import free_port
 from tests.fakes.venue_server import entry_of
 from tests.inference.hanging import hanging
 from tests.inference.stand import BTC_8H, ETH_10M, ETH_24H, SOL_15M, TOPICS, Node, node, publish, topic
-from worker.dry_run import ask as ask_as_node
+from worker.dry_run import USER_AGENT
 
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 QUESTIONS = [(ETH_10M, "/inference/ETH?topic=1"), (ETH_24H, "/inference/ETH?topic=2"), (BTC_8H, "/inference/BTC")]
@@ -299,7 +301,7 @@ def test_what_is_asked_by_hand_gets_the_answer_and_is_not_counted_as_the_node_s(
 
 
 def test_the_dry_run_node_is_counted_as_the_node(served: Node) -> None:
-    reply = ask_as_node(f"{served.url}/inference/SOL?height=60000", 5.0)
+    reply = http_get(f"{served.url}/inference/SOL?height=60000", 5.0, user_agent=USER_AGENT)
     assert reply.status == 200
     eventually(lambda: any(line["height"] == 60_000 for line in served.lines), what="its line")
     assert {line["asker"] for line in served.lines if line["height"] == 60_000} == {"node"}
@@ -727,5 +729,5 @@ def test_from_the_moment_that_a_venue_lists_another_pair_nothing_is_answered(tmp
         assert states[82]["ready"], "another symbol's topic is answered"
         assert running.get("/inference/SOL?topic=82").status_code == 200
         assert headline(endpoint_report(running.url)).endswith("not answered: 1, 2")
-        reply = ask_as_node(f"{running.url}/inference/ETH?topic=1&height=70001", 5)
+        reply = http_get(f"{running.url}/inference/ETH?topic=1&height=70001", 5)
         assert (reply.status, says.encode() in reply.body) == (503, True), "the dry run shows the body"

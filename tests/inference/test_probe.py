@@ -1,13 +1,12 @@
 """The probe against a server that says what the test wants said."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from inference.probe import main as probe
+from tests.answering import Answer, answering
 
 Says = dict[str, tuple[int, str]]
 
@@ -16,22 +15,12 @@ Says = dict[str, tuple[int, str]]
 def server() -> Iterator[tuple[str, Says]]:
     says: Says = {}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = says.get(self.path, (404, "not found"))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body.encode())
+    def answer(path: str) -> Answer:
+        status, body = says.get(path, (404, "not found"))
+        return status, body.encode(), {}
 
-        def log_message(self, *_: object) -> None:
-            """Nothing to say."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"http://127.0.0.1:{listening.server_port}", says
-        listening.shutdown()
-        thread.join()
+    with answering(answer) as url:
+        yield url, says
 
 
 def topics(*ready: bool) -> tuple[int, str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from cli.data import _line_of
+from cli.data.sync import line_of as _line_of
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from klines.klines import PRICE_COLUMNS, Klines

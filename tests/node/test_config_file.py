@@ -2,7 +2,6 @@
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.errors import ConfigError
-from core.topic import DOLLARS, Target, Topic, Volatility, catalogue, default_symbol, split_symbol
+from core.topic import Target, Topic, Volatility
 from node.config_file import topics_from_config
-from node.rules import OUR_KEYS
-
-EXAMPLE = Path(__file__).parents[2] / "config.example.json"
-Read = Callable[[object], tuple[Topic, ...]]
-ENDPOINT = "http://inference:8000/inference/{Token}?topic={TopicId}&height={BlockHeight}"
-
-
-def entry(topic_id: object = 1, /, name: Any = "apiAdapter", **parameters: object) -> dict[str, Any]:
-    return {
-        "topicId": topic_id,
-        "inferenceEntrypointName": name,
-        "parameters": {"InferenceEndpoint": ENDPOINT, "Token": "ETH"} | parameters,
-    }
-
-
-def config(*entries: object, **wallet: object) -> dict[str, Any]:
-    return {"wallet": {"chainId": "allora-testnet-1"} | wallet, "worker": list(entries)}
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Read:
-    """Write a value as JSON, or bytes as they are, to config.json and read that."""
-
-    def read(content: object) -> tuple[Topic, ...]:
-        path = tmp_path / "config.json"
-        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        return topics_from_config(path)
-
-    return read
+from node.schema import OUR_KEYS
+from tests.node.config_files import ENDPOINT, EXAMPLE, Read, by_parts, config, entry
 
 
 def test_the_example_holds_six_topics() -> None:
@@ -154,134 +126,6 @@ def test_the_catalogue_may_be_repeated_in_other_words(read: Read) -> None:
     assert (topic.token, topic.symbol, topic.horizon_min, topic.loss) == ("eth", "ETHUSDC", 1440, "mse")
 
 
-@pytest.mark.parametrize("word", list(Volatility))
-def test_a_volatility_topic_that_the_catalogue_does_not_know_may_say_what_it_means(read: Read, word: str) -> None:
-    asked = entry(9999, Token="SOL", Target="volatility", Horizon="15m", Volatility=word)
-    said, silent = read(config(asked, entry(9998, Token="SOL", Target="volatility", Horizon="15m")))
-    assert (said.volatility, silent.volatility) == (word, Volatility.STD_HORIZON)
-    assert said.unit == Volatility(word).factor(15)
-
-
-def test_every_volatility_topic_of_the_catalogue_has_the_network_s_definition() -> None:
-    definitions = {(topic.target == "volatility", topic.volatility) for topic in catalogue().values()}
-    assert definitions == {(True, "std_horizon"), (False, None)}
-
-
-def test_the_definition_of_a_catalogue_topic_may_be_repeated(read: Read) -> None:
-    said, silent = read(config(entry(82, Token="SOL", Volatility="std_horizon"), entry(79, Token="BTC")))
-    assert said.volatility is silent.volatility is Volatility.STD_HORIZON
-    assert said.unit == 15**0.5
-
-
-@pytest.mark.parametrize(
-    ("asked", "symbol", "proxy"),
-    [
-        pytest.param(entry(60, Token="XAU"), "PAXGUSDT", "PAXG stands for XAU", id="gold"),
-        pytest.param(entry(60, Token="xau", Symbol="PAXGUSDC"), "PAXGUSDC", "PAXG stands for XAU", id="in USDC"),
-        pytest.param(entry(60, Token="XAU", Symbol="XAUTUSDT"), "XAUTUSDT", "XAUT stands for XAU", id="the other one"),
-        pytest.param(entry(70, Token="NEAR"), "NEARUSDT", "", id="NEAR"),
-        pytest.param(entry(81, Token="XRP"), "XRPUSDT", "", id="XRP"),
-        pytest.param(entry(56, Token="BERA"), "BERAUSDT", "", id="BERA"),
-    ],
-)
-def test_each_asset_has_a_pair_and_a_proxy_is_named(read: Read, asked: dict[str, Any], symbol: str, proxy: str) -> None:
-    (topic,) = read(config(asked))
-    assert (topic.symbol, topic.proxy) == (symbol, proxy)
-
-
-@pytest.mark.parametrize("quote", DOLLARS)
-@pytest.mark.parametrize(
-    ("topic_id", "token", "base"),
-    [(1, "ETH", "ETH"), (8, "BNB", "BNB"), (9, "ARB", "ARB"), (60, "XAU", "PAXG"), (9999, "DOGE", "DOGE")],
-)
-def test_a_pair_of_the_token_in_any_dollar_is_taken(
-    read: Read, topic_id: int, token: str, base: str, quote: str
-) -> None:
-    asked = {} if topic_id < 9999 else {"Target": "price", "Horizon": "10m"}
-    (topic,) = read(config(entry(topic_id, Token=token, Symbol=base + quote, **asked)))
-    assert split_symbol(topic.symbol, token) == (base, quote)
-
-
-@pytest.mark.parametrize(
-    ("token", "symbol", "base", "quote"),
-    [
-        ("DOT", "DOTUSD", "DOT", "USD"),
-        ("dot", "DOTUSD", "DOT", "USD"),
-        ("DO", "DOTUSD", "DO", "TUSD"),
-        ("DOT", "DOTTUSD", "DOT", "TUSD"),
-        ("BNB", "BNBUSD", "BNB", "USD"),
-        ("BTC", "BTCFDUSD", "BTC", "FDUSD"),
-        ("BTC", "BTCUSD1", "BTC", "USD1"),
-        ("A", "AUSDT", "A", "USDT"),
-        ("A", "AUSD1", "A", "USD1"),
-        ("APY", "APYUSD", "APY", "USD"),
-        ("AFD", "AFDUSD", "AFD", "USD"),
-        ("S", "SUSDT", "S", "USDT"),
-        ("CRV", "CRVUSD", "CRV", "USD"),
-        ("B", "BUSD", "B", "USD"),
-        ("BUSD", "BUSDUSD", "BUSD", "USD"),
-        ("USD", "USDUSDT", "USD", "USDT"),
-        ("USDT", "USDTUSD", "USDT", "USD"),
-        ("USDC", "USDCUSDT", "USDC", "USDT"),
-        ("TUSD", "TUSDUSDT", "TUSD", "USDT"),
-        ("FDUSD", "FDUSDUSDT", "FDUSD", "USDT"),
-        ("DAI", "DAIUSDT", "DAI", "USDT"),
-        ("DAI", "DAIUSD", "DAI", "USD"),
-        ("XAU", "XAUTUSD", "XAUT", "USD"),
-        ("XAU", "XAUTTUSD", "XAUT", "TUSD"),
-    ],
-)
-def test_the_token_says_where_its_symbol_is_split(read: Read, token: str, symbol: str, base: str, quote: str) -> None:
-    (topic,) = read(config(entry(9999, Token=token, Symbol=symbol, Target="price", Horizon="10m")))
-    assert split_symbol(topic.symbol, topic.token) == (base, quote)
-
-
-def test_one_symbol_is_not_two_pairs(read: Read) -> None:
-    asked = {"Symbol": "DOTUSD", "Target": "price", "Horizon": "10m"}
-    with pytest.raises(ConfigError, match="that is DO in TUSD here and DOT in USD in"):
-        read(config(entry(9998, Token="DOT", **asked), entry(9999, Token="DO", **asked)))
-
-
-@pytest.mark.parametrize(
-    ("token", "symbol"),
-    [
-        ("SU", "SUSDT"),
-        ("TUSD", "USDTUSD"),
-        ("ETH", "ETHBTC"),
-        ("ETH", "ETHEUR"),
-        ("ETH", "ETHTRY"),
-        ("ETH", "ETHBNB"),
-        ("ETH", "ETHFIUSDT"),
-        ("ETH", "ETHWUSDT"),
-        ("ETH", "WETHUSDT"),
-        ("ETH", "STETHETH"),
-        ("ETH", "USDTETH"),
-        ("ETH", "USDT"),
-        ("ETH", "ETH"),
-        ("ETH", "ETHUSDTUSDT"),
-        ("ETH", "ETHUSDCUSDT"),
-        ("BTC", "WBTCUSDT"),
-        ("BTC", "BTCDOMUSDT"),
-        ("BTC", "BTCSTUSDT"),
-        ("BTC", "XBTUSD"),
-        ("SOL", "SOLVUSDT"),
-        ("XAU", "PAXGBTC"),
-        ("XAU", "PAXUSDT"),
-        ("DOGE", "DOGEBTC"),
-        ("DOGE", "1000DOGEUSDT"),
-        ("BTCB", "BTCBUSD"),
-    ],
-)
-def test_a_pair_of_something_else_or_in_something_else_is_refused(read: Read, token: str, symbol: str) -> None:
-    known = {"ETH": 1, "BTC": 14, "SOL": 37, "XAU": 60}.get(token)
-    asked = {} if known else {"Target": "log_return", "Horizon": "1h"}
-    with pytest.raises(ConfigError) as caught:
-        read(config(entry(known or 9999, Token=token, Symbol=symbol, **asked)))
-    assert f'Symbol was "{symbol}"' in str(caught.value)
-    assert f"Token is {token}" in str(caught.value)
-    assert f"such as {default_symbol(token)}" in str(caught.value)
-
-
 def test_a_price_topic_may_have_a_loss_for_returns(read: Read) -> None:
     (topic,) = read(config(entry(77, Token="BTC")))
     assert (topic.target, topic.loss) == (Target.PRICE, "czar")
@@ -297,162 +141,116 @@ def without(key: str) -> dict[str, Any]:
     return made
 
 
-@pytest.mark.parametrize(
-    ("content", "parts"),
-    [
-        pytest.param([], ["top level was a list", "must be an object"], id="a list"),
-        pytest.param("a b c", ["top level was a string"], id="a string"),
-        pytest.param({}, ["worker is missing", "config.example.json"], id="empty object"),
-        pytest.param(config(), ["worker was a list", "one entry for each topic"], id="no entries"),
-        pytest.param({"worker": {"topicId": 1}}, ["worker was an object", "must be a list"], id="one entry, no list"),
-        pytest.param(config(7), ["worker[0] was a number", "each entry is an object"], id="entry is a number"),
-        pytest.param({"wallet": "x y", "worker": [ANY]}, ["wallet was a string"], id="wallet"),
-        pytest.param(config(ANY, chainId=1), ["wallet.chainId was 1", "allora-testnet-1"], id="chainId"),
-        pytest.param(config(ANY, nodeRpcs="http://x"), ["wallet.nodeRpcs was a string", "list"], id="nodeRpcs"),
-        pytest.param(config(ANY, nodeRpc=["http://x"]), ["wallet.nodeRpc was a list", "one URL"], id="nodeRpc"),
-        pytest.param(config(entry(None)), ["worker[0].topicId is missing", "whole number"], id="no topicId"),
-        *(
-            pytest.param(
-                config(entry(value)), [f"worker[0].topicId was {shown}", "whole number"], id=f"topicId {shown}"
-            )
-            for value, shown in [(True, "true"), ("1", '"1"'), (1.0, "1.0"), (0, "0"), (-1, "-1"), (2**64, str(2**64))]
-        ),
-        pytest.param(
-            config(entry(), entry(3, Token="BTC"), entry()), ["worker[2].topicId was 1", "worker[0]"], id="twice"
-        ),
-        pytest.param(
-            config(entry(1, InferenceEndpoint="http://h/{Token}"), entry(2, InferenceEndpoint="http://h/{Token}")),
-            ["worker[1].parameters.InferenceEndpoint", "topic allora-testnet-1/1", "?topic={TopicId}"],
-            id="two topics, one question",
-        ),
-        pytest.param(
-            config(HEADLESS), ["worker[0].inferenceEntrypointName is missing", "apiAdapter"], id="no entrypoint"
-        ),
-        pytest.param(config(entry(name="apiadapter")), ['was "apiadapter"', "apiAdapter"], id="entrypoint's case"),
-        pytest.param(
-            config(entry(name="api-worker-reputer"), nodeRpcs=["http://x"]),
-            ['inferenceEntrypointName was "api-worker-reputer"', "nodeRpcs", '"apiAdapter"'],
-            id="old entrypoint, new wallet",
-        ),
-        pytest.param(
-            config({"topicId": 1, "inferenceEntrypointName": "apiAdapter"}),
-            ["worker[0].parameters is missing"],
-            id="no parameters",
-        ),
-        pytest.param(config(entry() | {"parameters": []}), ["worker[0].parameters was a list"], id="parameters list"),
-        pytest.param(config(entry(Horizon=10)), ["worker[0].parameters.Horizon was 10:", "string"], id="number"),
-        pytest.param(config(entry(x=None)), ["worker[0].parameters.x is missing or null", "string"], id="null"),
-        pytest.param(
-            config(entry(horizon="10m")), ["parameters.horizon", "case-sensitive", "write Horizon"], id="case"
-        ),
-        pytest.param(config(without("Token")), ["parameters.Token is missing", '"ETH"'], id="no Token"),
-        pytest.param(config(entry(Token="E/TH")), ['parameters.Token was "E/TH"', "letters"], id="odd Token"),
-        pytest.param(config(entry(Token="BTC")), ['Token was "BTC"', 'Token "ETH"', "topic 1"], id="other asset"),
-        pytest.param(config(entry(Target="Price")), ["price, log_return, volatility"], id="unknown Target"),
-        pytest.param(config(entry(Target="log_return")), ['"log_return"', 'Target "price"'], id="other Target"),
-        pytest.param(config(entry(Horizon="10min")), ['Horizon was "10min"', "10m, 8h or 7d"], id="unknown Horizon"),
-        pytest.param(config(entry(Horizon="20m")), ['"20m"', 'Horizon "10m"'], id="other Horizon"),
-        pytest.param(config(entry(Loss="rmse")), ['Loss was "rmse"', "mse, mae, huber"], id="unknown Loss"),
-        pytest.param(config(entry(Loss="czar")), ['"czar"', 'Loss "mse"'], id="other Loss"),
-        pytest.param(
-            config(entry(9999, Target="volatility", Horizon="15m", Loss="czar")),
-            ['Loss was "czar"', "not defined for volatility"],
-            id="a loss for returns on volatility",
-        ),
-        pytest.param(config(entry(Symbol="ETH/USDT")), ['Symbol was "ETH/USDT"', "ETHUSDT"], id="odd Symbol"),
-        pytest.param(config(entry(Symbol="../etc")), ["Symbol was"], id="Symbol as a path"),
-        pytest.param(config(entry(Symbol="BTCUSDT")), ['"BTCUSDT"', "pair of BTC", "Token is ETH"], id="Symbol of BTC"),
-        pytest.param(
-            config(entry(82, Token="SOL", Volatility="sd")),
-            ['Volatility was "sd"', "one of std, std_horizon, std_annual, rms, rms_horizon, rms_annual"],
-            id="unknown Volatility",
-        ),
-        pytest.param(
-            config(entry(Volatility="std")), ['Volatility was "std"', "Target is price", "remove"], id="of a price"
-        ),
-        *(
-            pytest.param(
-                config(entry(82, Token="SOL", Volatility=word)),
-                [f'Volatility was "{word}"', 'topic 82 of allora-testnet-1 has Volatility "std_horizon"', "write that"],
-                id=f"{word} of a catalogue topic",
-            )
-            for word in Volatility
-            if word is not Volatility.STD_HORIZON
-        ),
-        pytest.param(config(entry(Symbol="PAXGUSDT")), ["pair of PAXG", "Token is ETH"], id="Symbol of gold"),
-        pytest.param(
-            config(entry(9999, Target="price", Horizon="250m")),
-            ['Horizon was "250m"', "whole hours"],
-            id="between hours",
-        ),
-        pytest.param(
-            config(entry(9999, Target="volatility", Horizon="1m")), ['Horizon was "1m"', "2m or more"], id="one minute"
-        ),
-        pytest.param(
-            config(entry(InferenceEndpoint="http://h/inference/BTC?topic={TopicId}")),
-            ['asks for "BTC"', 'Token is "ETH"', "{Token}"],
-            id="another token written out",
-        ),
-        pytest.param(
-            config(entry(InferenceEndpoint="http://h/inference/{Token}?topic=14&height={BlockHeight}")),
-            ['asks for topic "14"', "topicId is 1", "{TopicId}"],
-            id="another topic written out",
-        ),
-        pytest.param(
-            config(entry(87, Token="XAU")),
-            ["topicId was 87", "XAU 24h", "classification", "remove"],
-            id="classification",
-        ),
-        pytest.param(
-            config(entry(9999, Target="classification")), ["Target", "classification topic"], id="Target classification"
-        ),
-        pytest.param(
-            config(entry(9999)),
-            ["Target is missing", "topic 9999 of allora-testnet-1", "Target (price", "Horizon (such as 10m)"],
-            id="unknown topic",
-        ),
-        pytest.param(
-            config(entry(9999, Target="price")), ["Horizon is missing", "9999"], id="unknown topic, half said"
-        ),
-        pytest.param({"worker": [entry()]}, ["network is not known", "chainId", "Target", "Horizon"], id="no network"),
-        pytest.param(
-            config(without("InferenceEndpoint")), ["InferenceEndpoint is missing", "http://"], id="no endpoint"
-        ),
-        *(
-            pytest.param(config(entry(InferenceEndpoint=url)), ["InferenceEndpoint was", "http:// or https://"], id=url)
-            for url in ["", "inference:8000/x", "ftp://h/x", "http:///x", "http://h:x/", "http://h/a b", "http://[h/x"]
-        ),
-        pytest.param(
-            config(entry(InferenceEndpoint="http://h/{token}?t={TopicId}")),
-            ["{token} is no placeholder", "{TopicId}, {BlockHeight}, {Token}"],
-            id="unknown placeholder",
-        ),
-        pytest.param(config(entry(InferenceEndpoint="http://h/{Token")), ["a brace is left over"], id="open brace"),
-        pytest.param(
-            config(entry(InferenceEndpoint="http://h/{A}", A="{Token}")),
-            ["{A} stands for"],
-            id="placeholder in a value",
-        ),
-        pytest.param(
-            config(entry(InferenceEndpoint="http://h/{A}", A="x\ny")), ["without blanks"], id="newline through a value"
-        ),
-        pytest.param(b'{"worker": [1,]}', ["line 1 column 1", "not JSON"], id="trailing comma"),
-        pytest.param(b'{\n "worker":\n  oops}', ["line 3 column 3", "not JSON"], id="third line"),
-        pytest.param(b"", ["line 1 column 1", "not JSON"], id="empty"),
-        pytest.param(b'\xef\xbb\xbf{"worker": []}', ["line 1 column 1", "without BOM"], id="byte order mark"),
-        pytest.param(b'{"worker": "\xff"}', ["byte 12 is not UTF-8", "save the file as UTF-8"], id="latin 1"),
-        pytest.param(b'{"worker": NaN}', ["NaN is not JSON"], id="NaN"),
-        pytest.param(b"[" * 100_000, ["not JSON"], id="endless brackets"),
-        pytest.param(b'{"worker": ' + b"9" * 5000 + b"}", ["not JSON"], id="a number without end"),
-        pytest.param(b'{"worker": [], "Worker": []}', ["worker was a list", "given 2 times"], id="a key twice"),
-        pytest.param(
-            json.dumps(config(entry())).replace('"Token": "ETH"', '"Token": "A", "Token": "ETH"').encode(),
-            ["parameters.Token was a string", "given 2 times"],
-            id="a parameter twice",
-        ),
-        pytest.param(config(entry(**{"a\nb": 1})), ["worker[0].parameters.a\\nb was 1"], id="newline in a key"),
-    ],
-)
+MISTAKES = [
+    ([], ["top level was a list", "must be an object"]),
+    ("a b c", ["top level was a string"]),
+    ({}, ["worker is missing", "config.example.json"]),
+    (config(), ["worker was a list", "one entry for each topic"]),
+    ({"worker": {"topicId": 1}}, ["worker was an object", "must be a list"]),
+    (config(7), ["worker[0] was a number", "each entry is an object"]),
+    ({"wallet": "x y", "worker": [ANY]}, ["wallet was a string"]),
+    (config(ANY, chainId=1), ["wallet.chainId was 1", "allora-testnet-1"]),
+    (config(ANY, nodeRpcs="http://x"), ["wallet.nodeRpcs was a string", "list"]),
+    (config(ANY, nodeRpc=["http://x"]), ["wallet.nodeRpc was a list", "one URL"]),
+    (config(entry(None)), ["worker[0].topicId is missing", "whole number"]),
+    *(
+        (config(entry(value)), [f"worker[0].topicId was {shown}", "whole number"])
+        for (value, shown) in [(True, "true"), ("1", '"1"'), (1.0, "1.0"), (0, "0"), (-1, "-1"), (2**64, str(2**64))]
+    ),
+    (config(entry(), entry(3, Token="BTC"), entry()), ["worker[2].topicId was 1", "worker[0]"]),
+    (
+        config(entry(1, InferenceEndpoint="http://h/{Token}"), entry(2, InferenceEndpoint="http://h/{Token}")),
+        ["worker[1].parameters.InferenceEndpoint", "topic allora-testnet-1/1", "?topic={TopicId}"],
+    ),
+    (config(HEADLESS), ["worker[0].inferenceEntrypointName is missing", "apiAdapter"]),
+    (config(entry(name="apiadapter")), ['was "apiadapter"', "apiAdapter"]),
+    (
+        config(entry(name="api-worker-reputer"), nodeRpcs=["http://x"]),
+        ['inferenceEntrypointName was "api-worker-reputer"', "nodeRpcs", '"apiAdapter"'],
+    ),
+    (config({"topicId": 1, "inferenceEntrypointName": "apiAdapter"}), ["worker[0].parameters is missing"]),
+    (config(entry() | {"parameters": []}), ["worker[0].parameters was a list"]),
+    (config(entry(Horizon=10)), ["worker[0].parameters.Horizon was 10:", "string"]),
+    (config(entry(x=None)), ["worker[0].parameters.x is missing or null", "string"]),
+    (config(entry(horizon="10m")), ["parameters.horizon", "case-sensitive", "write Horizon"]),
+    (config(without("Token")), ["parameters.Token is missing", '"ETH"']),
+    (config(entry(Token="E/TH")), ['parameters.Token was "E/TH"', "letters"]),
+    (config(entry(Token="BTC")), ['Token was "BTC"', 'Token "ETH"', "topic 1"]),
+    (config(entry(Target="Price")), ["price, log_return, volatility"]),
+    (config(entry(Target="log_return")), ['"log_return"', 'Target "price"']),
+    (config(entry(Horizon="10min")), ['Horizon was "10min"', "10m, 8h or 7d"]),
+    (config(entry(Horizon="20m")), ['"20m"', 'Horizon "10m"']),
+    (config(entry(Loss="rmse")), ['Loss was "rmse"', "mse, mae, huber"]),
+    (config(entry(Loss="czar")), ['"czar"', 'Loss "mse"']),
+    (
+        config(entry(9999, Target="volatility", Horizon="15m", Loss="czar")),
+        ['Loss was "czar"', "not defined for volatility"],
+    ),
+    (config(entry(Symbol="ETH/USDT")), ['Symbol was "ETH/USDT"', "ETHUSDT"]),
+    (config(entry(Symbol="../etc")), ["Symbol was"]),
+    (config(entry(Symbol="BTCUSDT")), ['"BTCUSDT"', "pair of BTC", "Token is ETH"]),
+    (
+        config(entry(82, Token="SOL", Volatility="sd")),
+        ['Volatility was "sd"', "one of std, std_horizon, std_annual, rms, rms_horizon, rms_annual"],
+    ),
+    (config(entry(Volatility="std")), ['Volatility was "std"', "Target is price", "remove"]),
+    *(
+        (
+            config(entry(82, Token="SOL", Volatility=word)),
+            [f'Volatility was "{word}"', 'topic 82 of allora-testnet-1 has Volatility "std_horizon"', "write that"],
+        )
+        for word in Volatility
+        if word is not Volatility.STD_HORIZON
+    ),
+    (config(entry(Symbol="PAXGUSDT")), ["pair of PAXG", "Token is ETH"]),
+    (config(entry(9999, Target="price", Horizon="250m")), ['Horizon was "250m"', "whole hours"]),
+    (config(entry(9999, Target="volatility", Horizon="1m")), ['Horizon was "1m"', "2m or more"]),
+    (
+        config(entry(InferenceEndpoint="http://h/inference/BTC?topic={TopicId}")),
+        ['asks for "BTC"', 'Token is "ETH"', "{Token}"],
+    ),
+    (
+        config(entry(InferenceEndpoint="http://h/inference/{Token}?topic=14&height={BlockHeight}")),
+        ['asks for topic "14"', "topicId is 1", "{TopicId}"],
+    ),
+    (config(entry(87, Token="XAU")), ["topicId was 87", "XAU 24h", "classification", "remove"]),
+    (config(entry(9999, Target="classification")), ["Target", "classification topic"]),
+    (
+        config(entry(9999)),
+        ["Target is missing", "topic 9999 of allora-testnet-1", "Target (price", "Horizon (such as 10m)"],
+    ),
+    (config(entry(9999, Target="price")), ["Horizon is missing", "9999"]),
+    ({"worker": [entry()]}, ["network is not known", "chainId", "Target", "Horizon"]),
+    (config(without("InferenceEndpoint")), ["InferenceEndpoint is missing", "http://"]),
+    *(
+        (config(entry(InferenceEndpoint=url)), ["InferenceEndpoint was", "http:// or https://"])
+        for url in ["", "inference:8000/x", "ftp://h/x", "http:///x", "http://h:x/", "http://h/a b", "http://[h/x"]
+    ),
+    (
+        config(entry(InferenceEndpoint="http://h/{token}?t={TopicId}")),
+        ["{token} is no placeholder", "{TopicId}, {BlockHeight}, {Token}"],
+    ),
+    (config(entry(InferenceEndpoint="http://h/{Token")), ["a brace is left over"]),
+    (config(entry(InferenceEndpoint="http://h/{A}", A="{Token}")), ["{A} stands for"]),
+    (config(entry(InferenceEndpoint="http://h/{A}", A="x\ny")), ["without blanks"]),
+    (b'{"worker": [1,]}', ["line 1 column 1", "not JSON"]),
+    (b'{\n "worker":\n  oops}', ["line 3 column 3", "not JSON"]),
+    (b"", ["line 1 column 1", "not JSON"]),
+    (b'\xef\xbb\xbf{"worker": []}', ["line 1 column 1", "without BOM"]),
+    (b'{"worker": "\xff"}', ["byte 12 is not UTF-8", "save the file as UTF-8"]),
+    (b'{"worker": NaN}', ["NaN is not JSON"]),
+    (b"[" * 100000, ["not JSON"]),
+    (b'{"worker": ' + b"9" * 5000 + b"}", ["not JSON"]),
+    (b'{"worker": [], "Worker": []}', ["worker was a list", "given 2 times"]),
+    (
+        json.dumps(config(entry())).replace('"Token": "ETH"', '"Token": "A", "Token": "ETH"').encode(),
+        ["parameters.Token was a string", "given 2 times"],
+    ),
+    (config(entry(**{"a\nb": 1})), ["worker[0].parameters.a\\nb was 1"]),
+]
+
+
+@pytest.mark.parametrize(("content", "parts"), by_parts(MISTAKES))
 def test_each_mistake_is_one_line(read: Read, content: object, parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         read(content)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from core.errors import ConfigError
 from node.config_file import Config, read_config
 from node.json_text import read_json
-from node.rules import Severity, findings
+from node.rules.base import Severity
+from node.rules.findings import findings
+from tests.node.config_files import by_parts
 
 EXAMPLE = json.loads((Path(__file__).parents[2] / "config.example.json").read_text("utf-8"))
 WORDS = "test " * 11 + "junk"  # in the shape of a mnemonic
@@ -261,7 +263,7 @@ def changed(change: Change) -> Json:
     return content
 
 
-@pytest.mark.parametrize(("change", "parts"), [pytest.param(*row, id=" ".join(row[1])[:60]) for row in ERRORS])
+@pytest.mark.parametrize(("change", "parts"), by_parts(ERRORS))
 @pytest.mark.parametrize("version", ["", "v0.12.0"])
 def test_what_cannot_be_read_or_answered_stops_the_start(
     read: Read, change: Change, parts: list[str], version: str
@@ -322,7 +324,7 @@ def test_old_nodes_that_try_once_or_estimate_no_gas_are_warned_of(read: Read, co
     assert "a transaction is tried once" in line
 
 
-@pytest.mark.parametrize(("change", "parts"), [pytest.param(*row, id=" ".join(row[1])[:60]) for row in WARNINGS])
+@pytest.mark.parametrize(("change", "parts"), by_parts(WARNINGS))
 def test_what_is_legal_and_unwise_is_said_in_one_line(read: Read, change: Change, parts: list[str]) -> None:
     lines = [line for line in read(changed(change)).warnings if all(part in line for part in parts)]
     assert len(lines) == 1

@@ -9,7 +9,7 @@ import pytest
 from core.errors import ConfigError
 from core.settings import load_settings
 from node.config_file import topics_from_config
-from tests.node.test_config_file import ENDPOINT, config, entry
+from tests.node.config_files import ENDPOINT, by_parts, config, entry
 
 MAINNET = "allora-mainnet-1"
 HERE = ENDPOINT + "&network=" + MAINNET
@@ -58,77 +58,56 @@ BARE = "http://h/inference/{Token}"
 PRICE = {"Target": "price", "Horizon": "10m"}
 
 
-@pytest.mark.parametrize(
-    ("contents", "parts"),
-    [
-        pytest.param(
-            [TESTNET_3, TESTNET_3],
-            ["second.json: worker[0].topicId was 3", "first.json: worker[0]", "in this network", "remove"],
-            id="one network, one id",
-        ),
-        pytest.param(
-            [TESTNET_3, MAINNET_3],
-            [
-                "first.json: worker[0].parameters.InferenceEndpoint",
-                f"topic {MAINNET}/3",
-                "add &network=allora-testnet-1",
-            ],
-            id="the first one's URL is ambiguous",
-        ),
-        pytest.param(
-            [THERE_3, config(entry(3, Token="SOL"), chainId=MAINNET)],
-            ["second.json: worker[0].parameters.InferenceEndpoint", "add &network=allora-mainnet-1"],
-            id="the second one's URL is ambiguous",
-        ),
-        pytest.param(
-            [config(entry(3, Token="BTC", InferenceEndpoint=HERE))],
-            [f'asks for network "{MAINNET}"', "the wallet is on allora-testnet-1"],
-            id="the network of another file",
-        ),
-        pytest.param(
-            [{"worker": [entry(9, InferenceEndpoint=HERE, **PRICE)]}],
-            [f'asks for network "{MAINNET}"', 'no "chainId"'],
-            id="a network, and none in the wallet",
-        ),
-        pytest.param(
-            [TESTNET_3, {"worker": [entry(3, Token="SOL", **PRICE)]}],
-            ["second.json: worker[0].topicId", "first.json: worker[0]", '"chainId" to the wallet of', "second.json to"],
-            id="one file does not say its network",
-        ),
-        pytest.param(
-            [{"worker": [entry(9, **PRICE)]}, {"worker": [entry(9, Token="SOL", **PRICE)]}],
-            ["second.json: worker[0].topicId was 9", "first.json: worker[0]"],
-            id="no file says its network",
-        ),
-        pytest.param(
-            [config(entry(1, InferenceEndpoint=BARE), entry(2))],
-            ["worker[0].parameters.InferenceEndpoint", "allora-testnet-1/2 is about ETH too", "add ?topic={TopicId}"],
-            id="a token of two topics",
-        ),
-        pytest.param(
-            [
-                config(entry(18, Token="BTC", InferenceEndpoint=BARE)),
-                config(entry(18, Token="BTC", InferenceEndpoint=HERE), chainId=MAINNET),
-            ],
-            ["first.json: worker[0]", "add ?topic={TopicId}&network=allora-testnet-1"],
-            id="a token of two networks",
-        ),
-        pytest.param(
-            [
-                config(entry(18, Token="BTC", InferenceEndpoint="http://h/x/{TopicId}")),
-                config(entry(18, Token="BTC", InferenceEndpoint="http://h/x/{TopicId}"), chainId=MAINNET),
-            ],
-            ["second.json: worker[0]", "the very same URL", "add ?network=allora-mainnet-1"],
-            id="one URL elsewhere for two networks",
-        ),
-        pytest.param(
-            [config(entry(InferenceEndpoint="http://h/inference/eth?topic=1"))],
-            ['asks for "eth"', 'Token is "ETH"'],
-            id="a token in another case",
-        ),
-        pytest.param([config(entry(9, **PRICE), chainId="a b")], ["wallet.chainId was", "dashes"], id="chainId"),
-    ],
-)
+MISTAKES = [
+    (
+        [TESTNET_3, TESTNET_3],
+        ["second.json: worker[0].topicId was 3", "first.json: worker[0]", "in this network", "remove"],
+    ),
+    (
+        [TESTNET_3, MAINNET_3],
+        ["first.json: worker[0].parameters.InferenceEndpoint", f"topic {MAINNET}/3", "add &network=allora-testnet-1"],
+    ),
+    (
+        [THERE_3, config(entry(3, Token="SOL"), chainId=MAINNET)],
+        ["second.json: worker[0].parameters.InferenceEndpoint", "add &network=allora-mainnet-1"],
+    ),
+    (
+        [config(entry(3, Token="BTC", InferenceEndpoint=HERE))],
+        [f'asks for network "{MAINNET}"', "the wallet is on allora-testnet-1"],
+    ),
+    ([{"worker": [entry(9, InferenceEndpoint=HERE, **PRICE)]}], [f'asks for network "{MAINNET}"', 'no "chainId"']),
+    (
+        [TESTNET_3, {"worker": [entry(3, Token="SOL", **PRICE)]}],
+        ["second.json: worker[0].topicId", "first.json: worker[0]", '"chainId" to the wallet of', "second.json to"],
+    ),
+    (
+        [{"worker": [entry(9, **PRICE)]}, {"worker": [entry(9, Token="SOL", **PRICE)]}],
+        ["second.json: worker[0].topicId was 9", "first.json: worker[0]"],
+    ),
+    (
+        [config(entry(1, InferenceEndpoint=BARE), entry(2))],
+        ["worker[0].parameters.InferenceEndpoint", "allora-testnet-1/2 is about ETH too", "add ?topic={TopicId}"],
+    ),
+    (
+        [
+            config(entry(18, Token="BTC", InferenceEndpoint=BARE)),
+            config(entry(18, Token="BTC", InferenceEndpoint=HERE), chainId=MAINNET),
+        ],
+        ["first.json: worker[0]", "add ?topic={TopicId}&network=allora-testnet-1"],
+    ),
+    (
+        [
+            config(entry(18, Token="BTC", InferenceEndpoint="http://h/x/{TopicId}")),
+            config(entry(18, Token="BTC", InferenceEndpoint="http://h/x/{TopicId}"), chainId=MAINNET),
+        ],
+        ["second.json: worker[0]", "the very same URL", "add ?network=allora-mainnet-1"],
+    ),
+    ([config(entry(InferenceEndpoint="http://h/inference/eth?topic=1"))], ['asks for "eth"', 'Token is "ETH"']),
+    ([config(entry(9, **PRICE), chainId="a b")], ["wallet.chainId was", "dashes"]),
+]
+
+
+@pytest.mark.parametrize(("contents", "parts"), by_parts(MISTAKES))
 def test_what_could_not_be_told_apart_is_one_line(tmp_path: Path, contents: list[Any], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         topics_from_config(*files(tmp_path, *contents))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from cli.status import status_report, status_tables
+from cli.status.report import status_report
+from cli.status.tables import status_tables
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError
 from core.settings import load_settings

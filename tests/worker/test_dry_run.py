@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,10 @@ from structlog.testing import capture_logs
 from core.clock import Clock, SystemClock
 from core.topic import Target, Topic
 from node.dry_run_heights import block_height, epoch_blocks, epoch_start
+from tests.answering import Answer, answering
 from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.fakes.net import free_port
-from worker.dry_run import BODY_LIMIT, DryRunNode, ask
+from worker.dry_run import BODY_LIMIT, DryRunNode
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,33 +42,17 @@ class Endpoint:
 def endpoint() -> Iterator[Endpoint]:
     state = Endpoint()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.asked.append(self.path)
-            if state.hang_on in self.path:
-                state.over.wait(60)
-                return
-            status, body = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
-            self.send_response(status)
-            self.send_header("X-Model-Version", "v7")
-            for name, text in state.headers.items():
-                self.send_header(name, text)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path: str) -> Answer | None:
+        state.asked.append(path)
+        if state.hang_on in path:
+            state.over.wait(60)
+            return None
+        status, body = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
+        return status, body, {"X-Model-Version": "v7", **state.headers}
 
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield state
-    state.over.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(answer) as state.url:
+        yield state
+        state.over.set()
 
 
 def topic(topic_id: int = 1, token: str = "ETH", *, epoch: int | None = 120) -> Topic:
@@ -123,7 +107,7 @@ def test_an_answer_is_logged_as_it_would_be_submitted(endpoint: Endpoint) -> Non
     took_ms = line.pop("took_ms")
     assert took_ms >= 0
     assert line == {
-        "event": "would submit",
+        "event": "would_submit",
         "log_level": "info",
         "topic_id": 1,
         "network": None,
@@ -158,20 +142,18 @@ def test_what_cannot_be_submitted_says_why(endpoint: Endpoint, status: int, body
     with capture_logs() as lines:
         assert node(endpoint, FakeClock()).answer(topic(), 120, opened_ms=START_MS, closes_ms=START_MS) is None
     (line,) = lines
-    assert line["event"] == "nothing to submit"
+    assert line["event"] == "nothing_to_submit"
     assert reason in line["reason"]
     assert line["value"] is None
 
 
-def test_no_server_is_a_reason_too() -> None:
-    reply = ask(f"http://127.0.0.1:{free_port()}/inference/ETH", 1.0)
-    assert reply.status is None
-    assert "ConnectionError" in reply.failure
-
-
-@pytest.mark.parametrize("url", ["http://", "nonsense", "http://[::1", "http://a" + "b" * 300 + ".invalid/"])
-def test_an_impossible_url_is_a_reason_too(url: str) -> None:
-    assert ask(url, 1.0).failure
+def test_no_server_is_a_reason_too(endpoint: Endpoint) -> None:
+    endpoint.url = f"http://127.0.0.1:{free_port()}"
+    with capture_logs() as lines:
+        assert node(endpoint, FakeClock()).answer(topic(), 120, opened_ms=START_MS, closes_ms=START_MS) is None
+    (line,) = lines
+    assert (line["event"], line["status"], line["body"]) == ("nothing_to_submit", None, "")
+    assert "ConnectionRefusedError" in line["reason"]
 
 
 def test_a_failure_is_asked_again_inside_the_window(endpoint: Endpoint) -> None:
@@ -194,8 +176,9 @@ def test_the_window_s_time_goes_on_while_a_value_is_waited_for(endpoint: Endpoin
 @pytest.mark.parametrize("text", ["", "-1", "soon", "1.5", "9" * 5000, "\u00b2"])
 def test_an_age_that_is_no_number_is_none(endpoint: Endpoint, text: str) -> None:
     endpoint.headers = {"X-Anchor-Age-Ms": text}
-    reply = ask(f"{endpoint.url}/inference/ETH", 5.0)
-    assert (reply.status, reply.anchor_age_ms, reply.forecast_age_ms) == (200, None, None)
+    with capture_logs() as lines:
+        node(endpoint, FakeClock()).answer(topic(), 120, opened_ms=START_MS, closes_ms=START_MS)
+    assert [(line["status"], line["anchor_age_ms"], line["forecast_age_ms"]) for line in lines] == [(200, None, None)]
 
 
 def test_a_window_closes(endpoint: Endpoint) -> None:
@@ -247,8 +230,8 @@ def test_a_topic_that_hangs_holds_up_no_other(endpoint: Endpoint) -> None:
         for thread in threads:
             thread.join(10)
     by_topic = {line["topic_id"]: line for line in lines}
-    assert by_topic[3]["event"] == by_topic[37]["event"] == "would submit"
-    assert by_topic[1]["event"] == "nothing to submit"
+    assert by_topic[3]["event"] == by_topic[37]["event"] == "would_submit"
+    assert by_topic[1]["event"] == "nothing_to_submit"
     assert "Timeout" in by_topic[1]["reason"]
 
 
@@ -292,7 +275,7 @@ def read_lines(running: subprocess.Popen[str], wanted: Sequence[str]) -> list[di
 def test_the_process_answers_the_example_and_ends_on_a_signal(endpoint: Endpoint, number: signal.Signals) -> None:
     endpoint.hang_on = "topic=64&"  # one question is out while the signal comes
     with process(ROOT / "config.example.json", "--base-url", endpoint.url, market="simulated") as running:
-        lines = read_lines(running, ["would submit"] * 5)
+        lines = read_lines(running, ["would_submit"] * 5)
         eventually(lambda: any("topic=64&" in path for path in endpoint.asked))
         running.send_signal(number)
         assert running.wait(5) == 0
@@ -300,7 +283,7 @@ def test_the_process_answers_the_example_and_ends_on_a_signal(endpoint: Endpoint
         assert running.stderr.read() == ""
     assert {line["market"] for line in lines} == {"SIMULATED"}
     assert {line["service"] for line in lines} == {"node"}
-    assert {line["topic_id"] for line in lines if line["event"] == "would submit"} == {1, 14, 2, 82, 79}
+    assert {line["topic_id"] for line in lines if line["event"] == "would_submit"} == {1, 14, 2, 82, 79}
 
 
 def test_the_process_asks_for_the_topics_of_every_file(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -311,7 +294,7 @@ def test_the_process_asks_for_the_topics_of_every_file(endpoint: Endpoint, tmp_p
         asked = {"topicId": 1, "inferenceEntrypointName": "apiAdapter", "parameters": parameters}
         path.write_text(json.dumps({"wallet": {"chainId": path.stem}, "worker": [asked]}))
     with process(",".join(map(str, paths)), "--base-url", endpoint.url) as running:
-        lines = read_lines(running, ["would submit"] * 2)
+        lines = read_lines(running, ["would_submit"] * 2)
     assert {(line["network"], line["topic_id"], line["token"]) for line in lines if "value" in line} == {
         ("allora-testnet-1", 1, "ETH"),
         ("allora-mainnet-1", 1, "BTC"),

@@ -150,7 +150,7 @@ def test_a_configuration_refused_at_the_first_start_ends_all(stand: Stand) -> No
 def test_a_child_that_ends_is_started_again_and_may_refuse_its_configuration_then(stand: Stand) -> None:
     stand.run("recovering", "sleeper")
     eventually(lambda: len(stand.said("recovering")) == 3, what="the third start")
-    ended = stand.lines("process ended; it is started again")
+    ended = stand.lines("process_restarted")
     assert [(line["exit_code"], line["in_s"]) for line in ended] == [(1, 1.0), (2, 2.0)]
     assert stand.said("sleeper") == ["up"], "the other goes on"
 

@@ -16,8 +16,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from admission.words import ONE_NAIVE
 from cli.main import app
 from core.topic import Target, Topic
+from core.words import p_text, ratio_text
 from model.losses import loss
 from research.backtest.backtest import run
 from research.backtest.command import folder_of, introduction, walk_and_report, walk_of
@@ -26,7 +28,6 @@ from research.report.page import page
 from research.report.plots import forecast_and_truth, loss_over_time, reliability_plot
 from research.report.report import tables, write_report
 from research.report.scores import Scored, scored_topics, topic_report
-from research.words import ONE_NAIVE, p_text, ratio_text
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
 
 CZAR = Topic(topic_id=9006, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=10, loss="czar")

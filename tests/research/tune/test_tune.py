@@ -24,6 +24,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from admission.words import ONE_NAIVE
 from core.clock import DAY_MS, HOUR_MS
 from core.errors import ConfigError
 from core.topic import Target, Topic
@@ -36,7 +37,6 @@ from research.tune.search import held_back, only_tuner
 from research.tune.tables import as_plain, tables
 from research.tune.trials import KNOBS, searched, told_progress
 from research.tune.tune import LEVEL, Asked, Found, Pair, luck, tuned
-from research.words import ONE_NAIVE
 from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.fakes.klines import random_walk_klines
 from tests.updater.folder import updater_on, write_config

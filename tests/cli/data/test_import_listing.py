@@ -11,7 +11,7 @@ from core.clock import MINUTE_MS
 from klines.klines import PRICE_COLUMNS, Klines
 from market.store.kline_store import KlineStore
 from market.store.table_files import write_klines
-from tests.cli.test_data import ETH, data
+from tests.cli.data.stand import ETH, data
 from tests.fakes.klines import random_walk_klines
 
 ROWS = 1240

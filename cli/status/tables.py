@@ -1,89 +1,28 @@
-"""What ``birnn status`` shows: the updater's state file, the champions, and the running endpoint's own view."""
+"""The report of ``birnn status`` as people read it."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import requests
 from rich.console import RenderableType
 from rich.text import Text
 
-from admission.readiness import read_admission
-from cli.place import endpoint_of, place_of
-from cli.ready import admission_words, in_order
+from admission.words import ONE_NAIVE
 from cli.screen import INDENT, Column, table_of
 from core.clock import DAY_MS, SystemClock, iso
-from core.errors import IncompatibleModel, WorkerError
 from core.logs import short_version
-from core.settings import Settings
 from core.sources import ADDS_NOTHING
-from model.registry.versions import Registry
-from research.words import ONE_NAIVE, p_text
-from updater.progress import duration
-from updater.state import read_state, retry_after_min
+from core.words import duration, p_text
+from updater.state import retry_after_min
 
-ALIVE_WITHIN_MS = 60_000
-WHOLE_IDS = 140  # columns of a screen that has room for a version's whole id
+WHOLE_IDS = 140  # columns; a screen this wide shows whole ids of versions
 NAIVE = f"naive: {ADDS_NOTHING}"
 
 GOOD, BAD, DIM = "green", "red", "dim"
 
 
-def status_report(settings: Settings) -> dict[str, Any]:
-    """Everything as JSON: the endpoint, and the data folder in use unless no updater has run on it."""
-    place = place_of(settings)
-    folders = [(place.market.value.upper(), place.folder)]
-    return {
-        "place": place.sentence,
-        "market": place.market.value.upper(),
-        "endpoint": endpoint_report(endpoint_of(settings, place)),
-        "retrain_cron": settings.retrain_cron,
-        "folders": [
-            {"folder": str(folder), "market": market, **_folder(folder)}
-            for market, folder in folders
-            if (folder / "updater.json").exists() or (folder / "champions.json").exists()
-        ],
-    }
-
-
-def endpoint_report(url: str) -> dict[str, Any]:
-    """What ``/topics`` of an endpoint says, or why it does not."""
-    try:
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy of the environment does not lead to this machine
-            answer = session.get(f"{url}/topics", timeout=2)
-        answer.raise_for_status()
-        return {"url": url, "answers": True, "topics": answer.json()}
-    except (requests.RequestException, ValueError) as error:
-        return {"url": url, "answers": False, "reason": type(error).__name__}
-
-
-def _folder(folder: Path) -> dict[str, Any]:
-    state = read_state(folder)
-    report: dict[str, Any] = {"updater": None if state is None else state.model_dump(mode="json")}
-    report |= {"champions": {}, "demotions": {}, "admission": {}}
-    if state is not None:
-        is_seen = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
-        report["updater_alive"] = state.pid != 0 and is_seen
-    try:
-        registry = Registry(folder)
-        report["champions"] = {key: champion.model_dump() for key, champion in registry.champions().items()}
-        report["demotions"] = {
-            key: [one.model_dump(mode="json") for one in several] for key, several in registry.demotions().items()
-        }
-    except WorkerError as error:
-        report["champions_refused"] = str(error)
-    try:
-        _, readiness = read_admission(folder)
-        report["admission"] = {key: admission_words(one) for key, one in in_order(readiness)}
-    except IncompatibleModel as error:
-        report["admission_refused"] = str(error)
-    return report
-
-
 def headline(endpoint: Mapping[str, Any]) -> str:
-    """What the endpoint answers, in one sentence.
+    """The state of the endpoint in one sentence.
 
     >>> topic = {"ready": True, "network": "n", "forecast": "naive"}
     >>> rest = [topic | {"topic_id": 2, "forecast": "network"}, topic | {"topic_id": 3, "ready": False}]
@@ -164,7 +103,7 @@ def _topics_table(topics: Sequence[dict[str, Any]], width: int) -> RenderableTyp
 
 
 def _last_value(topic: Mapping[str, Any], width: int) -> tuple[str, str]:
-    """The value and when it was given; who gave it as well, where that is not who answers now."""
+    """The value and its time; also its forecaster, if another one answers now."""
     last = topic["last_answer"]
     if not last:
         return "none yet", ""
@@ -223,7 +162,7 @@ def _hanging(line: str, width: int, style: str = "") -> Text:
 
 
 def _panel_lines(name: str, panel: Mapping[str, Any], alive: bool, cron: str) -> Iterator[str]:
-    """What a panel does now, did last and does next, and why."""
+    """The present, last and next work of a panel, with reasons."""
     outcome = panel["outcome"] or {}
     now = "idle" if alive else "stopped"
     if panel["running_since_ms"] and not alive:
@@ -298,7 +237,7 @@ def _verdicts_table(judged: Sequence[Mapping[str, Any]], several: bool, width: i
 
 
 def _verdict_words(verdict: Mapping[str, Any], width: int) -> Text:
-    """Why a network serves or does not. One with the naive forecast's very losses is called naive, promoted or not."""
+    """Why a network serves or does not. A network with exactly the naive losses is called naive."""
     reason = verdict["reason"]
     if verdict["challenger"] is not None and verdict["challenger"] == verdict["naive"]:
         words = NAIVE if verdict["promoted"] else f"{NAIVE}; the champion stays"
@@ -352,12 +291,11 @@ def _series_table(series: Mapping[str, Any], width: int) -> RenderableType:
 
 
 def _version(version: str, width: int) -> str:
-    """A version's id, whole where there is room; --json has it whole."""
     return version if width >= WHOLE_IDS else short_version(version)
 
 
 def _value(text: str) -> str:
-    """A forecast for a table: no more digits than help.
+    """A forecast in nine digits.
 
     >>> _value("2780.25123456789"), _value("0.0004743215678901234"), _value("")
     ('2780.25123', '0.000474321568', '')
@@ -366,7 +304,6 @@ def _value(text: str) -> str:
 
 
 def _when(ms: int) -> str:
-    """To the minute: a table has to fit a terminal."""
     return iso(ms)[:16].replace("T", " ") + "Z"
 
 

@@ -1,18 +1,20 @@
-"""What ``birnn doctor`` looks at, one check after the other, and what it says of each."""
+"""The checks of ``birnn doctor``, one after the other."""
 
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from cli.doctor import TIMEOUT_S, Finding, examine, unserved
+from cli.doctor.venues import TIMEOUT_S, Finding, examine, unserved
 from cli.place import endpoint_of
 from cli.screen import Column, table_of
-from cli.status import endpoint_report, headline, status_report
+from cli.status.report import endpoint_report, status_report
+from cli.status.tables import headline
 from cli.verbs import EXAMPLE_CONFIG
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
 from core.errors import ConfigError, WorkerError
@@ -34,19 +36,23 @@ WRONG_CLOCK_MS = 10 * MINUTE_MS  # more than that no process corrects
 START = "scripts/run starts everything (with Docker: docker compose up -d)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
-    """One finding."""
+    """The result of one check."""
 
-    name: str
     state: State
     line: str
     remedy: str = ""
+    name: str = ""  # by CHECKS
+
+
+well, warning, wrong = partial(Check, "well"), partial(Check, "warning"), partial(Check, "wrong")
+not_looked_at = partial(Check, "not looked at")
 
 
 @dataclass(slots=True, kw_only=True)
 class Subject:
-    """What is looked at, and what earlier checks found of it."""
+    """The settings under examination, and results of earlier checks."""
 
     settings: Settings
     clock: Clock
@@ -61,7 +67,7 @@ class Subject:
 
     @property
     def invented(self) -> bool:
-        """True if what runs here, ran last or is to run asks no venue."""
+        """True if the node on this machine uses the simulated exchange."""
         topics = self.report["endpoint"].get("topics") or [{}]
         return "SIMULATED" in {self.report["market"], topics[0].get("market")}
 
@@ -70,37 +76,32 @@ def _config(subject: Subject) -> Iterator[Check]:
     files = subject.settings.config_files
     if "config_file" not in subject.settings.model_fields_set and not files[0].exists() and EXAMPLE_CONFIG.exists():
         files = (EXAMPLE_CONFIG,)
-        yield Check(
-            name="config",
-            state="warning",
-            line=f"there is no config.json here; {EXAMPLE_CONFIG} stands for it",
-            remedy=f"cp {EXAMPLE_CONFIG} config.json, and choose your topics there",
+        yield warning(
+            f"there is no config.json here; {EXAMPLE_CONFIG} stands for it",
+            f"cp {EXAMPLE_CONFIG} config.json, and choose your topics there",
         )
     names = ", ".join(map(str, files))
     try:
         read = read_config(*files, node_version=subject.settings.node_version, own=subject.settings.address)
     except ConfigError as error:
-        yield Check(name="config", state="wrong", line=str(error), remedy="nothing starts before that is mended")
+        yield wrong(str(error), "nothing starts before that is mended")
         return
     subject.topics = read.topics
-    for warning in read.warnings:
-        yield Check(name="config", state="warning", line=warning)
-    yield Check(name="config", state="well", line=f"{names}: {len(subject.topics)} topics")
+    yield from map(warning, read.warnings)
+    yield well(f"{names}: {len(subject.topics)} topics")
 
 
 def _settings(subject: Subject) -> Iterator[Check]:
-    for warning in settings_warnings():
-        yield Check(name="settings", state="warning", line=warning)
+    yield from map(warning, settings_warnings())
     given = sorted(name.upper() for name in subject.settings.model_fields_set)
-    line = f"set: {', '.join(given)}; the rest at their defaults" if given else "all at their defaults"
-    yield Check(name="settings", state="well", line=line)
+    yield well(f"set: {', '.join(given)}; the rest at their defaults" if given else "all at their defaults")
 
 
 def _folder(subject: Subject) -> Iterator[Check]:
     folder = subject.settings.data_dir.absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
-        return  # whoever read the state has said so
+        return  # reported when the state was read
     fault = ""
     if not os.access(there, os.W_OK | os.X_OK):
         fault = "cannot be written to"
@@ -108,13 +109,13 @@ def _folder(subject: Subject) -> Iterator[Check]:
     elif not shutil.disk_usage(there).total:  # such as /proc
         fault, remedy = "is on no disk, so that nothing can be kept there", "choose another DATA_DIR"
     if fault:
-        yield Check(name="data folder", state="wrong", line=f"{there}: {fault}", remedy=remedy)
+        yield wrong(f"{there}: {fault}", remedy)
         return
     words = str(folder) if folder == there else f"{folder} (is made by the first start)"
     free_mb = shutil.disk_usage(there).free >> 20
     state: State = "wrong" if free_mb < LEAST_FREE_MB else "warning" if free_mb < COMFORTABLE_MB else "well"
     remedy = "" if state == "well" else f"make room: below {LEAST_FREE_MB} MB trainings and the ledger stop"
-    yield Check(name="data folder", state=state, line=f"{words}: {free_mb:,} MB free", remedy=remedy)
+    yield Check(state, f"{words}: {free_mb:,} MB free", remedy)
 
 
 def _venues(subject: Subject) -> Iterator[Check]:
@@ -126,7 +127,7 @@ def _venues(subject: Subject) -> Iterator[Check]:
             if subject.invented
             else "there are no topics to ask for"
         )
-        yield Check(name="venues", state="not looked at", line=why)
+        yield not_looked_at(why)
         return
     subject.findings = examine(settings, symbols, subject.topics, subject.clock)
     lacking = unserved(subject.findings, settings)
@@ -136,20 +137,18 @@ def _venues(subject: Subject) -> Iterator[Check]:
         of_what.setdefault(what, []).append(symbol)
     for what, those in of_what.items():
         said, _, remedy = what.partition("; ")
-        yield Check(name="venues", state="wrong", line=f"{', '.join(those)}: {said}", remedy=remedy)
+        yield wrong(f"{', '.join(those)}: {said}", remedy)
     used = [finding for finding in subject.findings if finding.role]
     failing = list(dict.fromkeys(finding.venue for finding in used if finding.state != "well"))
     if failing and not lacking:
-        line = f"not well: {', '.join(failing)}; the others stand in, and the table below says why"
-        yield Check(name="venues", state="warning", line=line)
+        yield warning(f"not well: {', '.join(failing)}; the others stand in, and the table below says why")
     elif not failing and not lacking:
-        line = f"{', '.join(dict.fromkeys(finding.venue for finding in used))} answer for {', '.join(symbols)}"
-        yield Check(name="venues", state="well", line=line)
+        yield well(f"{', '.join(dict.fromkeys(finding.venue for finding in used))} answer for {', '.join(symbols)}")
 
 
 def _clock(subject: Subject) -> Iterator[Check]:
     if subject.invented:
-        yield Check(name="clock", state="not looked at", line="prices are simulated: no venue tells the time")
+        yield not_looked_at("prices are simulated: no venue tells the time")
         return
     for name in subject.settings.venues:
         try:
@@ -166,53 +165,49 @@ def _clock(subject: Subject) -> Iterator[Check]:
         side = "behind" if ahead_ms > 0 else "ahead of"
         words = f"{off_ms / 1000:.1f} s {side} {name}'s"
         remedy = "" if state == "well" else "set this machine's clock (NTP)"
-        yield Check(name="clock", state=state, line=words, remedy=remedy)
+        yield Check(state, words, remedy)
         return
-    yield Check(name="clock", state="not looked at", line="no venue in use told the time")
+    yield not_looked_at("no venue in use told the time")
 
 
 def _inference(subject: Subject) -> Iterator[Check]:
     endpoint = subject.report["endpoint"]
     if not endpoint["answers"]:
-        line = f"{endpoint['url']}: no answer ({endpoint['reason']})"
-        yield Check(name="inference", state="wrong", line=line, remedy=START)
+        yield wrong(f"{endpoint['url']}: no answer ({endpoint['reason']})", START)
         return
     ready, said = look(f"{endpoint['url']}/readyz")
     line = f"{endpoint['url']}: {headline(endpoint)}"
     if ready:
-        yield Check(name="inference", state="well", line=line)
+        yield well(line)
     else:
-        yield Check(name="inference", state="wrong", line=f"{line}; {said}", remedy="birnn status says more")
+        yield wrong(f"{line}; {said}", "birnn status says more")
 
 
 def _updater(subject: Subject) -> Iterator[Check]:
     folder = subject.folder
     if folder is None:
-        line = f"no updater has run here yet; {subject.report['place']}"
-        yield Check(name="updater", state="wrong", line=line, remedy=START)
+        yield wrong(f"no updater has run here yet; {subject.report['place']}", START)
         return
     state = folder["updater"]
     at = f"{iso(state['heartbeat_ms'])[:19].replace('T', ' ')}Z"
     seen = f"{folder['folder']}: last seen {at}"
     if not folder["updater_alive"]:
-        line = f"does not run; {seen}" if state["pid"] else f"{folder['folder']}: is stopped since {at}"
-        yield Check(name="updater", state="wrong", line=line, remedy=START)
+        yield wrong(f"does not run; {seen}" if state["pid"] else f"{folder['folder']}: is stopped since {at}", START)
     else:
-        yield Check(name="updater", state="well", line=f"alive; {seen}")
+        yield well(f"alive; {seen}")
     for name, panel in state["panels"].items():
         outcome = panel["outcome"] or {}
         if panel["failures"]:
             reason = outcome.get("reason") or f"left out: {', '.join(outcome.get('missing', ()))}"
             count = f"{panel['failures']} failures in a row" if panel["failures"] > 1 else "the last training failed"
-            line = f"{name} panel: {count}: {reason}"
-            yield Check(name="updater", state="warning", line=line, remedy="birnn status says when it tries again")
+            yield warning(f"{name} panel: {count}: {reason}", "birnn status says when it tries again")
 
 
 def _klines(subject: Subject) -> Iterator[Check]:
     folder = subject.folder
     series = folder["updater"]["series"] if folder else {}
     if not series:
-        yield Check(name="klines", state="not looked at", line="no series has been synced yet")
+        yield not_looked_at("no series has been synced yet")
         return
     late = 0
     for name, entry in series.items():
@@ -225,10 +220,10 @@ def _klines(subject: Subject) -> Iterator[Check]:
         why = f": {entry['reason']}" if entry["reason"] else ""
         state: State = "wrong" if age_ms is None or age_ms > DAY_MS else "warning"
         remedy = "birnn data sync fetches what is missing, where no updater runs"
-        yield Check(name="klines", state=state, line=f"{name}: {words}{why}", remedy=remedy)
+        yield Check(state, f"{name}: {words}{why}", remedy)
     if not late:
         gaps = sum(entry["gaps"] for entry in series.values())
-        yield Check(name="klines", state="well", line=f"{len(series)} series are up to date; {gaps} gaps")
+        yield well(f"{len(series)} series are up to date; {gaps} gaps")
 
 
 CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
@@ -245,10 +240,10 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
 
 
 def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
-    """Look at everything.
+    """Run every check.
 
     Args:
-        told: is called with each check's name before it is looked at.
+        told: called with each check's name before it runs.
     """
     told("state")
     found: list[Check] = []
@@ -256,36 +251,36 @@ def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
         subject.report = status_report(subject.settings)
     except WorkerError as error:  # DATA_DIR is a file, or the folder of the last run is gone
         line, _, remedy = str(error).partition("; ")
-        found.append(Check(name="data folder", state="wrong", line=line, remedy=remedy))
+        found.append(replace(wrong(line, remedy), name="data folder"))
         url = endpoint_of(subject.settings, None)
         subject.report = {"endpoint": endpoint_report(url), "place": str(subject.settings.data_dir), "folders": []}
         subject.report["market"] = subject.settings.market.value.upper()
     for name, check in CHECKS:
         told(name)
-        found += check(subject)
+        found += (replace(result, name=name) for result in check(subject))
     return found
 
 
 def verdict(checks: Sequence[Check]) -> str:
-    """What the checks come to, in one sentence.
+    """The result of all checks in one sentence.
 
-    >>> well = Check(name="clock", state="well", line="")
-    >>> verdict([well]), verdict([well, Check(name="updater", state="wrong", line="does not run")])
+    >>> clock, updater = Check("well", "", name="clock"), Check("wrong", "does not run", name="updater")
+    >>> verdict([clock]), verdict([clock, updater])
     ('all is well: clock', 'wrong: updater; 1 other check is well')
     """
     states: tuple[State, ...] = ("wrong", "warning", "well")
     names = {state: list(dict.fromkeys(check.name for check in checks if check.state == state)) for state in states}
     labels: tuple[tuple[State, str], ...] = (("wrong", "wrong"), ("warning", "to heed"))
     bad = [f"{label}: {', '.join(names[state])}" for state, label in labels if names[state]]
-    well = [name for name in names["well"] if name not in names["wrong"] + names["warning"]]
+    good = [name for name in names["well"] if name not in names["wrong"] + names["warning"]]
     if not bad:
-        return f"all is well: {', '.join(well)}"
-    others = "other check is well" if len(well) == 1 else "other checks are well"
-    return f"{'; '.join(bad)}; {len(well)} {others}"
+        return f"all is well: {', '.join(good)}"
+    others = "other check is well" if len(good) == 1 else "other checks are well"
+    return f"{'; '.join(bad)}; {len(good)} {others}"
 
 
 def checks_table(checks: Sequence[Check], width: int) -> RenderableType:
-    """The checks for people."""
+    """The checks as a table."""
     styles = {"well": "green", "warning": "yellow", "wrong": "bold red", "not looked at": "dim"}
     columns = (Column(heading="check"), Column(heading="state"), Column(heading="finding", wraps=True))
     rows = [

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from core.words import duration
+
 LOG_EVERY_S = 5.0
 ROOMY = 100  # columns of a terminal from which on the bar is shown beside the per cent
 
@@ -95,17 +97,6 @@ class Pace:
         measured, took_s = self._measured
         left_s = took_s / measured * (wanted - first_done) - (now_s - first_s)
         return max(left_s, took_s / measured * (wanted - first_done - measured - self._step), 0.0)
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(42.4), duration(200), duration(7300)
-    ('42 s', '3 min', '2 h 2 min')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def show_cursor_again() -> None:

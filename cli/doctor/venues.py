@@ -1,4 +1,4 @@
-"""What ``birnn doctor --market`` finds: each venue asked as it would be used, and what of it can be used."""
+"""``birnn doctor --market``: every venue asked as inference would ask it."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,12 +27,12 @@ MINUTES = 60  # of candles asked of each, to compare levels by
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One venue, for one symbol."""
+    """The result for one venue and one symbol."""
 
     venue: str
     role: str  # "1", "2" ... in MARKET_VENUES, "truth", or empty: not used
-    symbol: str  # as we write it
-    name: str = ""  # as the venue does
+    symbol: str  # in our spelling
+    name: str = ""  # in the venue's spelling
     state: str = ""  # "well", or what is wrong
     quote: str = ""
     price: Price | None = None
@@ -47,7 +47,7 @@ class Finding:
 
     @property
     def serves(self) -> bool:
-        """Whether it can tell prices or candles."""
+        """True if the venue has a price or candles."""
         return self.price is not None or (self.klines is not None and len(self.klines) > 0)
 
 
@@ -55,7 +55,7 @@ def examine(settings: Settings, symbols: Sequence[str], topics: Sequence[Topic],
     """Ask every venue for the newest price, the last hour and the listing of each symbol, all at once.
 
     Args:
-        topics: the configured ones, as far as they are known: what the symbols are to be pairs of.
+        topics: the configured topics, if known; they say which pair a symbol must be.
     """
     asked = [(name, symbol) for name in VENUES for symbol in symbols]
     with ThreadPoolExecutor(len(VENUES), thread_name_prefix="doctor") as pool:
@@ -117,7 +117,7 @@ def _asked(venue: Venue, finding: Finding, symbol: str, clock: Clock) -> Finding
 
 
 def _compared(findings: Sequence[Finding], first: str) -> Iterator[Finding]:
-    """Each with the ratio of the first venue's level to its own."""
+    """Add the ratio of the first venue's price level to each finding's."""
     levels: Mapping[str, Klines] = {f.symbol: f.klines for f in findings if f.venue == first and f.klines is not None}
     for finding in findings:
         level = levels.get(finding.symbol)
@@ -133,13 +133,13 @@ def _host(host: HostState) -> str:
 
 
 def _short(text: str) -> str:
-    """The gist of a failure: its first clause, without the host that it begins with."""
+    """The first clause of a failure, without the host."""
     clause = re.sub(r"^https?://\S+?(: | )", "", text.partition("; ")[0])
     return clause if len(clause) <= 60 else f"{clause[:57]}..."
 
 
 def venues_table(findings: Sequence[Finding], now_ms: int, width: int) -> Table:
-    """The findings for people.
+    """The findings as a table.
 
     Args:
         width: of the screen, in columns.
@@ -180,13 +180,13 @@ def venues_table(findings: Sequence[Finding], now_ms: int, width: int) -> Table:
 
 
 def reasons(findings: Sequence[Finding]) -> list[str]:
-    """In full what is wrong with the venues in use, where the table cuts it short."""
+    """The full faults of venues in use that the table shortens."""
     faults = ((f, f.price_fault or f.klines_fault) for f in findings if f.role and f.state != "well")
     return list(dict.fromkeys(f"{f.venue}: {fault}" for f, fault in faults if fault not in {"", f.state}))
 
 
 def report_of(findings: Sequence[Finding], now_ms: int) -> list[dict[str, Any]]:
-    """The findings for programs."""
+    """The findings as JSON."""
     return [
         {
             "venue": f.venue,
@@ -211,7 +211,7 @@ def report_of(findings: Sequence[Finding], now_ms: int) -> list[dict[str, Any]]:
 
 
 def unserved(findings: Sequence[Finding], settings: Settings) -> list[str]:
-    """What no venue in use can tell, or one tells of another pair, in a line each with what to do."""
+    """A line with a remedy for each symbol that no venue in use serves, or that a venue lists as another pair."""
     lines: list[str] = []
     for symbol in dict.fromkeys(finding.symbol for finding in findings):
         used = [f for f in findings if f.symbol == symbol and f.venue in settings.venues]

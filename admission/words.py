@@ -1,0 +1,49 @@
+"""The criteria of admission and a topic's standing, in words."""
+
+from collections.abc import Sequence
+
+from admission.readiness import Standing
+from core.words import days_words, share_words
+
+CRITERIA = {  # of admission to mainnet, by its name in admission.criteria: in words, and what its bound must be
+    "n_eff": ("independent rows", "at least 20"),
+    "direction": ("right directions", "above 0.5"),
+    "pearson": ("correlation", "above 0"),
+    "wrmse": ("gain in weighted RMSE", "above 0"),
+    "wczar": ("gain in weighted CZAR", "above 0"),
+    "log_aspect": ("log10 of the spreads' ratio", "-0.5 to 0.5"),
+    "participation": ("epochs answered", "above 0.9"),
+}
+ONE_NAIVE = "judged at the base, nothing known: knowing naive and plain naive are the same"
+SHORT_CRITERIA = {"wrmse": "weighted RMSE", "wczar": "weighted CZAR", "log_aspect": "spread", "n_eff": "rows"}
+
+
+def criteria_words(names: Sequence[str]) -> str:
+    """Criteria of admission in a sentence.
+
+    >>> criteria_words(["n_eff", "direction", "log_aspect"]), criteria_words(["wczar"])
+    ('rows, right directions and spread', 'weighted CZAR')
+    """
+    *others, last = [SHORT_CRITERIA.get(name, CRITERIA[name][0]) for name in names] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def standing_words(standing: Standing, failed: Sequence[str], advice: str = "") -> str:
+    """Whether a topic would be admitted and when, in one sentence.
+
+    Args:
+        failed: criteria that do not hold over all days, by name.
+        advice: what would help, or why nothing can be judged.
+    """
+    days = standing.days
+    if standing.eligible:
+        after = "" if days.median is None else f" after a median of {days_words(days.median)}"
+        holds = standing.holds
+        later = "" if holds is None else f"; the criteria hold on {share_words(holds)} of the later days"
+        return f"would be admitted{after}{later}"
+    if not standing.criteria:
+        return advice
+    short = f"short of {criteria_words(failed)}" if failed else "one of the two baselines is not beaten"
+    begun = f"records begun on {share_words(1 - days.never)} of the days"
+    some = f"over all days {short}, though {begun} met all seven at some time"
+    return "; ".join(part for part in (f"would not be admitted: {some if days.never < 1 else short}", advice) if part)

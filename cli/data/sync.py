@@ -1,0 +1,142 @@
+"""``birnn data sync``."""
+
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.data.shared import IntervalsOption, SymbolsOption, interval_of
+from cli.screen import JsonOption, print_json, say
+from cli.session import market_for_once, stoppable
+from cli.verbs import ConfigOption, DataOption, MarketOption, one_line_errors, settings_from, topics_as_far_as_known
+from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
+from core.data_folder import only_updater
+from core.errors import SYMBOL_SETTING
+from core.settings import Settings
+from klines.spans import INTERVALS
+
+if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
+    from market.store.sync import SyncReport
+    from model.panels import PanelPlan
+
+
+@one_line_errors
+def sync(
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    market: MarketOption = None,
+    symbol: SymbolsOption = None,
+    interval: IntervalsOption = None,
+    days: Annotated[
+        int | None, typer.Option(help="So many days back; what a training reads when not given.", min=1, max=3650)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the stored klines up to now: those of the configured topics, as the updater does."""
+    from model.panels import panels_for  # noqa: PLC0415
+
+    intervals = [interval_of(text) for text in interval or ()]
+    settings = settings_from(config=config, data_dir=data_dir, market=market)
+    with market_for_once(settings, quiet=sys.stderr.isatty()) as (local, topics):
+        plans, now_ms = list(panels_for(topics).values()), SystemClock().now_ms()
+        wanted = _wanted(plans, symbol, intervals, days, local.training_days, now_ms)
+        stop = threading.Event()  # ends the waits of pending requests on Ctrl-C
+        with stoppable("what has arrived is stored, and the same command goes on", stop):
+            reports = _synced(local, wanted, now_ms, stop)
+    for report in reports:
+        line = line_of(report)
+        say(line.replace(SYMBOL_SETTING, "--symbol") if symbol else line)
+    if as_json:
+        print_json(
+            [
+                {
+                    "symbol": report.symbol,
+                    "interval": INTERVALS.get(report.interval_ms, str(report.interval_ms)),
+                    "fetched": report.fetched,
+                    "gaps": [{"from": iso(start_ms), "to": iso(end_ms)} for start_ms, end_ms in report.gaps],
+                    "refused": report.refused,
+                    "set_aside": [str(path) for path in report.set_aside],
+                    "failure": str(report.failure or ""),
+                }
+                for report in reports
+            ]
+        )
+    if any(report.failure for report in reports):
+        raise typer.Exit(1)
+
+
+def _wanted(
+    plans: "Sequence[PanelPlan]",
+    symbols: Sequence[str] | None,
+    intervals: Sequence[int],
+    days: int | None,
+    training_days: int,
+    now_ms: int,
+) -> list[tuple[str, int, int]]:
+    """``(symbol, interval_ms, start_ms)`` of each series asked for, or else of each that the topics need."""
+    from model.panels import PANELS, training_start_ms  # noqa: PLC0415
+
+    needed = [(symbol, plan.panel.interval_ms) for plan in plans for symbol in plan.symbols]
+    lengths = list(dict.fromkeys(intervals)) or [plan.panel.interval_ms for plan in plans]
+    named = list(dict.fromkeys(symbols or (symbol for symbol, _ in needed)))
+    usual = {interval_ms for _, interval_ms in needed}
+    series = [
+        (symbol, interval_ms)
+        for interval_ms in lengths
+        for symbol in named
+        if symbols or interval_ms not in usual or (symbol, interval_ms) in needed
+    ]
+    panels = sorted(PANELS.values(), key=lambda panel: panel.interval_ms)
+
+    def start_ms(interval_ms: int) -> int:
+        if days is not None:
+            return (now_ms - days * DAY_MS) // DAY_MS * DAY_MS
+        panel = panels[-1 if interval_ms >= HOUR_MS else 0]
+        return training_start_ms(panel, training_days, now_ms)
+
+    return [(symbol, interval_ms, start_ms(interval_ms)) for symbol, interval_ms in series]
+
+
+def _synced(
+    settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int, stop: threading.Event
+) -> "list[SyncReport]":
+    from core.progress import progress_of  # noqa: PLC0415
+    from market.build import market_from, write_standing  # noqa: PLC0415
+    from market.store.kline_store import KlineStore  # noqa: PLC0415
+    from market.store.sync import failed_in, sync_all  # noqa: PLC0415
+    from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew  # noqa: PLC0415
+
+    store = KlineStore(settings.klines_dir)
+    for symbol, interval_ms, _ in wanted:
+        store.latest(symbol, interval_ms)  # raises if it is not a symbol
+    with only_updater(settings.data_dir), progress_of("sync") as show:
+        # After the lock: an updater may have changed the home venue until it ended.
+        clock, topics = StoppableClock(SystemClock(), stop), topics_as_far_as_known(settings)
+        market = market_from(settings, clock, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
+        begin_anew(store, market, [(symbol, interval_ms) for symbol, interval_ms, _ in wanted])
+        reports = sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
+        write_standing(settings.klines_dir, market, failed_in(reports))
+        return reports
+
+
+def line_of(report: "SyncReport") -> str:
+    rows = sum(end - start for start, end in report.gaps) // report.interval_ms if report.gaps else 0
+    parts = [
+        f"{report.symbol}-{INTERVALS.get(report.interval_ms, report.interval_ms)}: {report.fetched} rows fetched",
+        *(
+            [f"{rows:,} missing in {len(report.gaps)} gap{'s' if len(report.gaps) > 1 else ''}"]
+            if report.gaps
+            else []
+            if report.failure
+            else ["no other gaps" if report.refused else "no gaps"]
+        ),
+    ]
+    parts += [report.refused] if report.refused else []
+    parts += [f"{path.name} was damaged and set aside" for path in report.set_aside]
+    if report.failure:
+        parts.append(f"FAILED: {report.failure}")
+    if report.remark:
+        parts.append(report.remark)
+    return "; ".join(parts)

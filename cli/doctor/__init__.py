@@ -1,0 +1,1 @@
+"""``birnn doctor``: what is well and what is not, asked now."""

@@ -1,0 +1,82 @@
+"""``birnn run``: inference, updater and a dry-run node on this machine."""
+
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from cli.freshness import Watch, status_line
+from cli.market import EXCHANGE, choose_market, exchange_arguments, local_environment, replaying, simulated_exchange
+from cli.place import note_run, tape_folder, try_folders
+from cli.screen import say
+from cli.session import log_as
+from cli.verbs import or_example
+from core.errors import ConfigError, WorkerError
+from core.process.listener import listen, url_of
+from core.process.supervisor import Child, Supervisor
+from core.settings import Market, Settings
+from door.holder import arguments as door_arguments
+from inference.probe import look, some_ready
+from node.config_file import read_config
+
+ALL_READY_PATIENCE_S = 120.0  # then some topics are enough for the dry-run node to start
+
+
+def run_node(settings: Settings, replay: Path | None) -> int:
+    """Run everything until a signal; the exit code."""
+    patient_until_s = time.monotonic() + ALL_READY_PATIENCE_S
+    notes: list[str] = []
+    settings = or_example(replaying(settings, replay), notes.append)
+    config_read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
+    notes += [f"warning: {line}" for line in config_read.warnings]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
+    with ExitStack() as stack:
+        # Faults of this machine are found before any venue is asked. The socket stays open to the end: questions find
+        # it while the door is started again, and no other instance can take the port.
+        listener = stack.enter_context(listen(settings.host, settings.port))
+        try:
+            try_folders(settings, replay)
+        except ConfigError:
+            raise
+        except WorkerError as error:  # the disk, which answers do not need
+            notes.append(f"warning: {error}")
+        choice = choose_market(settings, replay)
+        for line in (choice.sentence, *notes):
+            say(line)
+        note_run(settings, choice.market, replay, url_of(listener))
+        show = stack.enter_context(status_line(settings.log_format))
+        form = "json" if show else settings.log_format  # the status line makes JSON readable
+        log_as(settings, choice.market, form=form)
+        url, exchange, folder = None, None, settings.data_dir
+        if choice.market is Market.SIMULATED:
+            url, process = stack.enter_context(simulated_exchange(settings, replay))
+            again = (*exchange_arguments(settings, replay), "--port", str(urlsplit(url).port))
+            exchange = Child(module=EXCHANGE, arguments=again, process=process, starts=1)
+            folder = tape_folder(settings, replay)
+        environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
+        base_url = url_of(listener)
+        door = door_arguments(settings.answer_patience_s, settings.log_level, form, choice.market.value)
+        children = [
+            Child(module="door.holder", arguments=door, listener_fd=listener.fileno()),
+            Child(module="updater"),
+            Child(
+                module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url, patient_until_s)
+            ),
+        ]
+        say(
+            f"asking: curl -s '{base_url}/inference/TOKEN?topic=ID'; state: {base_url}/topics and birnn status; "
+            f"data in {environment['DATA_DIR']}; Ctrl-C ends"
+        )
+        with Watch(base_url, show, Path(environment["DATA_DIR"])):
+            code = Supervisor(children, environment, structlog.get_logger, exchange=exchange).run()
+    return code
+
+
+def _ready(base_url: str, patient_until_s: float) -> bool:
+    """True if every topic can be answered, or when patience ends some: the official node waits for the same."""
+    patient = time.monotonic() < patient_until_s
+    return look(f"{base_url}/readyz", timeout_s=1)[0] or (not patient and some_ready(base_url))
