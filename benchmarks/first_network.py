@@ -22,7 +22,7 @@ import requests
 from model.heads import panels_for
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from tests.fakes import free_port
+from tests.fakes.net import free_port
 from updater.state import read_state
 
 ROOT = Path(__file__).parents[1]

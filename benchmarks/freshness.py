@@ -23,7 +23,8 @@ from market.store.kline_store import KlineStore
 from model.heads import HOUR, MINUTE, head_of
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from tests.fakes import free_port, simulated_environment
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
 from tests.inference.stand import HEADS, publish
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.json"

@@ -40,7 +40,7 @@ from model.registry.artefact import Artefact
 from model.registry.versions import Registry
 from model.significance import student_tail
 from model.training.fit import train_panel
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 from tests.noise import SIZES, Noise, Size, ahead, noise_forecasts, promotions, returns
 from updater.judging import judge
 from updater.round import artefact_of

@@ -24,7 +24,8 @@ import psutil
 import requests
 
 from exchange.server import SimulatedExchange
-from tests.fakes import free_port, simulated_environment
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
 
 ROOT = Path(__file__).parents[1]
 EVERY_S = 0.05

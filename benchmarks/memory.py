@@ -27,7 +27,8 @@ from exchange.server import SimulatedExchange
 from model.heads import HOUR, MINUTE, head_of, panel_of
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from tests.fakes import free_port, simulated_environment
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
 from tests.inference.stand import HEADS, publish
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.json"

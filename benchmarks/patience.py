@@ -22,7 +22,8 @@ from pathlib import Path
 import requests
 
 from exchange.server import SimulatedExchange
-from tests.fakes import free_port, simulated_environment
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.json"
 PATH = "/inference/ETH?topic=1"

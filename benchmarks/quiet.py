@@ -21,7 +21,7 @@ from benchmarks.tools.fast_clock import FastClock
 from core.clock import DAY_MS, HOUR_MS, iso
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
-from tests.fakes import free_port
+from tests.fakes.net import free_port
 from tests.updater.folder import TINY
 from tests.watch import ROOT, STRACE, Watch
 

@@ -35,7 +35,8 @@ from model.heads import MINUTE, panels_for
 from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from tests.catalogue import scalar_topics, write_configs
-from tests.fakes import free_port, simulated_environment
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
 
 ROOT = Path(__file__).parents[1]
 LUA = """

@@ -19,9 +19,9 @@ from core.errors import ConfigError, WorkerError
 from core.settings import Settings, settings_warnings
 from core.topic import Topic
 from inference.probe import look
-from klines.klines import INTERVALS
-from klines.quality import Aside
+from klines.spans import INTERVALS
 from market.build import venue_from
+from market.quarantine import Quarantine
 from node.config_file import read_config
 from updater.service import LEAST_FREE_MB
 
@@ -154,7 +154,7 @@ def _clock(subject: Subject) -> Iterator[Check]:
     for name in subject.settings.venues:
         try:
             venue = venue_from(
-                name, subject.settings, subject.clock, Aside(), topics=(), timeout_s=TIMEOUT_S, patience_s=0
+                name, subject.settings, subject.clock, Quarantine(), topics=(), timeout_s=TIMEOUT_S, patience_s=0
             )
             if not venue.offer.tells_time:
                 continue

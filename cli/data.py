@@ -23,14 +23,15 @@ from core.data_folder import only_updater
 from core.errors import SYMBOL_SETTING, ConfigError, MalformedKlines, WorkerError
 from core.logs import configure_logging
 from core.settings import Market, Settings
-from klines.klines import INTERVALS, interval_name
+from klines.spans import INTERVALS, interval_name
 from node.config_file import topics_from_config
 
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from types import FrameType
 
-    from klines.klines import Klines, Span
-    from klines.quality import RefusedRow
+    from klines.checks import RejectedRow
+    from klines.klines import Klines
+    from klines.spans import Span
     from market.store.comparison import Heard, Tally
     from market.store.kline_store import KlineStore
     from market.store.sync import SyncReport
@@ -487,7 +488,8 @@ def import_files(
     Known is what is stored and what a venue has. Where one of the files cannot be used, none is taken.
     """
     from klines.klines import Klines  # noqa: PLC0415
-    from klines.quality import Aside, check_unit  # noqa: PLC0415
+    from klines.plausible import check_unit  # noqa: PLC0415
+    from market.quarantine import Quarantine  # noqa: PLC0415
     from market.store.comparison import Tally, completed, overlap_fault, tally  # noqa: PLC0415
     from market.store.table_files import ending_of, read_klines  # noqa: PLC0415
 
@@ -497,7 +499,7 @@ def import_files(
     store.latest(symbol, interval_ms)  # refuses what is no symbol
     # Before rows are read: where the name says another interval, their times do not fit either.
     _check_names([] if force else [(str(path), path.name) for path in files], symbol, interval_ms)
-    aside = Aside(store.root)
+    aside = Quarantine(store.root)
     read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
     with store.writing():
         together = reduce(Klines.merge, (found.klines for _, found in read), Klines.empty(interval_ms))
@@ -505,7 +507,7 @@ def import_files(
             if not force:
                 _check_content(path, found, symbol, interval_ms)
         taken: list[tuple[Path, Klines, Tally]] = []
-        leapt: dict[Path, Sequence[RefusedRow]] = {}
+        leapt: dict[Path, Sequence[RejectedRow]] = {}
         known = Klines.empty(interval_ms)  # of the files before
         for path, found in read:
             klines = found.klines.closed(now_ms)

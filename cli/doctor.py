@@ -14,11 +14,11 @@ from core.errors import ConfigError, WorkerError
 from core.settings import VENUES, Market, Settings
 from core.topic import Topic, split_symbol
 from klines.klines import Klines
-from klines.quality import Aside
 from market.build import venue_from
 from market.failover.level import level_ratio
 from market.http.client import HostState
 from market.listings import asked_pairs
+from market.quarantine import Quarantine
 from market.venue import Price, Venue
 
 TIMEOUT_S = 5.0
@@ -70,7 +70,7 @@ def _look(settings: Settings, name: str, symbol: str, topics: Sequence[Topic], c
         role = f"{role}, truth" if role else "truth"
     finding = Finding(venue=name, role=role, symbol=symbol)
     try:
-        venue = venue_from(name, settings, clock, Aside(), topics=topics, timeout_s=TIMEOUT_S, patience_s=0)
+        venue = venue_from(name, settings, clock, Quarantine(), topics=topics, timeout_s=TIMEOUT_S, patience_s=0)
     except ConfigError as error:
         return replace(finding, state="not asked", price_fault=str(error))
     offer = venue.offer

@@ -18,9 +18,9 @@ from core.files import replace_json
 from core.settings import Market, Settings, urls_setting
 from core.timed_http import is_loopback
 from core.topic import Topic
-from klines.klines import INTERVALS, Span, interval_name, joined
-from klines.quality import Aside
+from klines.spans import INTERVALS, Span, interval_name, joined
 from market.failover.failover import Failover, Standing
+from market.quarantine import Quarantine
 from market.venue import Venue
 from market.venues.atlas import Atlas
 from market.venues.binance.rest import Binance
@@ -36,7 +36,7 @@ def venue_from(
     name: str,
     settings: Settings,
     clock: Clock,
-    aside: Aside,
+    aside: Quarantine,
     *,
     topics: Iterable[Topic],
     timeout_s: float = 10.0,
@@ -89,7 +89,7 @@ def market_from(
     names = settings.venues
     if settings.market is Market.SIMULATED:
         names = tuple(name for name in names if all(map(is_loopback, settings.urls_of(name)))) or names[:1]
-    aside = Aside(settings.klines_dir)
+    aside = Quarantine(settings.klines_dir)
     topics, waits = tuple(topics), {"timeout_s": timeout_s, "patience_s": patience_s}
     venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
     _check_use(venues)

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from klines.klines import Klines, Span
+from klines.klines import Klines
+from klines.spans import Span
 from market.http.client import Hosts
 
 UNKNOWN = "unknown"  # of the venue that told a candle: no venue has this name

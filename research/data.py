@@ -7,7 +7,8 @@ from pathlib import Path
 
 from core.clock import iso
 from core.errors import ConfigError
-from klines.klines import COLUMNS, Klines, interval_name
+from klines.klines import COLUMNS, Klines
+from klines.spans import interval_name
 from market.store.kline_store import KlineStore
 from market.store.recording import load_recording
 from model.heads import PanelPlan

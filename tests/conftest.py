@@ -8,7 +8,7 @@ import structlog
 from hypothesis import settings
 
 from exchange.server import SimulatedExchange
-from tests.inference.stand import RunningClock
+from tests.fakes.clock import RunningClock
 
 # No deadline per example: a busy machine is no failure. Derandomised: a red run can be run again.
 settings.register_profile("here", deadline=None, derandomize=True)

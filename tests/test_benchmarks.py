@@ -7,7 +7,7 @@ from admission.replay import row_of
 from benchmarks.admission import known_minutes, nonces_between, topic_of, waited
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 
 def test_nonce_blocks_fall_anywhere_in_their_minute() -> None:

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from core.env_file import DOCKER_NAMES
 from core.settings import Settings
-from tests.fakes import free_port
+from tests.fakes.net import free_port
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -16,7 +16,7 @@ from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerEr
 from core.files import disk_refusal
 from core.settings import Market, Settings
 from core.topic import Topic
-from klines.klines import interval_name
+from klines.spans import interval_name
 from market.build import market_from, write_standing
 from market.failover.failover import Failover
 from market.listings import Listings

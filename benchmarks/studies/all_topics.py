@@ -40,7 +40,8 @@ from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from research.words import ONE_NAIVE
 from tests.catalogue import scalar_topics, write_configs
-from tests.fakes import eventually, free_port
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
 
 READY_S = 120.0
 

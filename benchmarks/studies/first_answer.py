@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 
-from tests.fakes import free_port
+from tests.fakes.net import free_port
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = {1: "ETH", 14: "BTC", 2: "ETH", 64: "BTC", 82: "SOL", 79: "BTC"}

@@ -26,13 +26,14 @@ import numpy as np
 
 from core.clock import DAY_MS, MINUTE_MS, iso
 from exchange.formats import archive_zip, rest_rows
-from klines.klines import COLUMNS, Klines, month_span
+from klines.klines import COLUMNS, Klines
+from klines.spans import month_span
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_all
 from market.venues.binance.rest import Binance
 from model.features import compute
 from model.heads import MINUTE, training_start_ms
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 NOW_MS = 1_764_085_587_000  # 2025-11-25 15:46:27 UTC: files of both units are in the year before
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "BNBUSDT", "ARBUSDT")

@@ -9,7 +9,8 @@ import structlog
 from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from core.seldom import Seldom
-from klines.klines import Klines, Span
+from klines.klines import Klines
+from klines.spans import Span
 from market.http.client import PROBATION_MS, Blocked, Refused
 from market.venue import Venue
 

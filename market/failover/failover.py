@@ -15,13 +15,15 @@ import structlog
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import MalformedKlines, WorkerError
 from core.seldom import Seldom
-from klines.klines import Klines, Span, interval_name, joined, without
-from klines.quality import Aside, longest_quiet, quiet_rows
+from klines.activity import longest_quiet, quiet_rows
+from klines.klines import Klines
+from klines.spans import Span, interval_name, joined, without
 from market.failover.breaker import KLINES, PRICES, Failures, Health, VenueFault, failure_of
 from market.failover.endings import Endings
 from market.failover.level import Levels
 from market.failover.second_opinion import Belief
 from market.failover.spot_prices import Quotes
+from market.quarantine import Quarantine
 from market.venue import UNKNOWN, MarketData, Price, Venue
 
 # Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
@@ -64,7 +66,7 @@ class Failover(MarketData):
             are handed on; what it raises is raised.
     """
 
-    def __init__(self, venues: Sequence[Venue], clock: Clock, aside: Aside, *, awaits_life: bool = True) -> None:
+    def __init__(self, venues: Sequence[Venue], clock: Clock, aside: Quarantine, *, awaits_life: bool = True) -> None:
         self.venues = tuple(venues)
         self.aside = aside
         self.stream_venue = self.venues[0].offer.name

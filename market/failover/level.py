@@ -13,8 +13,9 @@ import numpy as np
 
 from core.clock import HOUR_MS, MINUTE_MS, Clock
 from core.errors import WorkerError
-from klines.klines import COLUMNS, PRICE_COLUMNS, Ints, Klines, Span
-from klines.quality import traded_in
+from klines.activity import traded_in
+from klines.klines import COLUMNS, PRICE_COLUMNS, Ints, Klines
+from klines.spans import Span
 from market.failover.breaker import KLINES, Health, NoLevel
 from market.venue import Venue
 

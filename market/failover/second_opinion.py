@@ -9,20 +9,13 @@ import structlog
 
 from core.clock import MINUTE_MS, Clock, iso
 from core.errors import MalformedKlines
+from klines.activity import ROUNDING, extent_of
+from klines.checks import RejectedRow
 from klines.klines import COLUMNS, MOST_LEAP, Klines, unit_leaps
-from klines.quality import (
-    LEAPT,
-    ROUNDING,
-    STAYED_ROWS,
-    Aside,
-    Doubts,
-    RefusedRow,
-    doubts_of,
-    extent_of,
-    rows_awaited,
-)
+from klines.plausible import LEAPT, STAYED_ROWS, Doubts, doubts_of, rows_awaited
 from market.failover.breaker import Health
 from market.failover.level import Levels
+from market.quarantine import Quarantine
 from market.venue import Venue
 
 AGAIN_MS, REMEMBERED = 10 * MINUTE_MS, 10_000  # how long what a second venue said counts: a doubt stays in the window
@@ -88,7 +81,7 @@ class Belief:
         clock: for how long what a second venue said counts.
     """
 
-    def __init__(self, levels: Levels, health: Health, aside: Aside, clock: Clock) -> None:
+    def __init__(self, levels: Levels, health: Health, aside: Quarantine, clock: Clock) -> None:
         self._levels = levels
         self._health = health
         self._aside = aside
@@ -120,16 +113,16 @@ class Belief:
             return klines
         known = set(_times(run, _known_levels(run)))
         doubts = replace(doubts, spikes=tuple(at_ms for at_ms in doubts.spikes if at_ms not in known))
-        sorted_out = self._levels_of(venue, symbol, run, doubts, recent)
+        separate_rows = self._levels_of(venue, symbol, run, doubts, recent)
         self._refuse_leaps(venue, symbol, run, doubts, recent)
         refused = [
             _row(klines, at_ms, "far from its neighbours, and no second venue has the like")
             for at_ms in doubts.spikes
             if at_ms in klines.open_time_ms and self._is_alone(venue, symbol, run, at_ms, remember=True)
         ]
-        refused += [_row(klines, at_ms, OTHER_LEVEL) for at_ms in sorted_out.odd if at_ms in klines.open_time_ms]
+        refused += [_row(klines, at_ms, OTHER_LEVEL) for at_ms in separate_rows.odd if at_ms in klines.open_time_ms]
         keep = ~np.isin(klines.open_time_ms, [row.open_time_ms for row in refused])
-        held_ms = sorted_out.held_ms
+        held_ms = separate_rows.held_ms
         leap_ms = None if doubts.leap_ms in _times(run, unit_leaps(run)) else doubts.leap_ms
         if leap_ms is not None and self._is_alone(venue, symbol, run, leap_ms):
             held_ms = leap_ms if held_ms is None else min(held_ms, leap_ms)
@@ -138,7 +131,7 @@ class Belief:
         if not alone and among is None:
             self._hold(venue, symbol, run, held_ms)
         self._aside.put(venue.offer.name, symbol, interval_ms, refused, self._clock.now_ms())
-        marked = [at_ms for at_ms in sorted_out.marked if at_ms in klines.open_time_ms[keep]]
+        marked = [at_ms for at_ms in separate_rows.marked if at_ms in klines.open_time_ms[keep]]
         self._aside.mark(venue.offer.name, symbol, interval_ms, [_row(klines, at_ms, LEAPT) for at_ms in marked])
         columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
         return Klines(interval_ms=interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
@@ -322,7 +315,7 @@ def _percent(run: Klines, at_ms: int) -> str:
     return f"{100 * (run.close[row] / run.close[row - 1] - 1):+.0f} %"
 
 
-def _row(klines: Klines, at_ms: int, reason: str) -> RefusedRow:
+def _row(klines: Klines, at_ms: int, reason: str) -> RejectedRow:
     row = int(np.searchsorted(klines.open_time_ms, at_ms))
     cells = tuple(float(getattr(klines, name)[row]) for name in COLUMNS)
-    return RefusedRow(open_time_ms=at_ms, reason=reason, row=cells)
+    return RejectedRow(open_time_ms=at_ms, reason=reason, row=cells)

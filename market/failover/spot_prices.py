@@ -8,7 +8,7 @@ import numpy as np
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
-from klines.quality import ROUNDING, has_left
+from klines.activity import ROUNDING, has_left
 from market.failover.breaker import PRICES, Failures, Health, failure_of
 from market.failover.level import Levels
 from market.http.client import Refused

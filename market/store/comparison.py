@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
-from klines.klines import COLUMNS, FLOW_COLUMNS, INTERVALS, PRICE_COLUMNS, Klines, Span, interval_name, month_span
+from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
+from klines.spans import INTERVALS, Span, interval_name, month_span
 from market.venue import Venue
 
 SAME = 1e-6  # numbers this close are one number written twice, with six digits or 32 bits

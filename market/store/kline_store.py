@@ -19,7 +19,8 @@ from core.clock import DAY_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
 from core.files import replace_file, replace_json, sweep_leftovers, sync_folder
 from core.process.commands import lock_holder, try_lock
-from klines.klines import INTERVALS, Ints, Klines, Span, interval_name, unit_leaps, without
+from klines.klines import Ints, Klines, unit_leaps
+from klines.spans import INTERVALS, Span, interval_name, without
 from market.store.month_file import (
     JOURNAL,
     Damaged,

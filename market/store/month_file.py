@@ -12,7 +12,8 @@ import polars as pl
 
 from core.clock import iso
 from core.errors import MalformedKlines, WorkerError
-from klines.klines import COLUMNS, Ints, Klines, Span, month_span
+from klines.klines import COLUMNS, Ints, Klines
+from klines.spans import Span, month_span
 
 SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
 JOURNAL = ".new.parquet"

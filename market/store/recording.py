@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from core.errors import ConfigError, MalformedKlines
-from klines.klines import COLUMNS, INTERVALS, Klines
+from klines.klines import COLUMNS, Klines
+from klines.spans import INTERVALS
 
 INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 

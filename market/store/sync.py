@@ -12,8 +12,9 @@ import structlog
 
 from core.clock import DAY_MS, HOUR_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable, WorkerError
-from klines.klines import Klines, Span, month_span, without
-from klines.quality import EARLIEST_MS
+from klines.checks import EARLIEST_MS
+from klines.klines import Klines
+from klines.spans import Span, month_span, without
 from market.store.kline_store import KlineStore
 from market.store.units import odd_stretches
 from market.store.warm_start import read_tail

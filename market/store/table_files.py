@@ -15,8 +15,9 @@ import polars as pl
 from core.clock import DAY_MS, iso
 from core.errors import ConfigError, MalformedKlines
 from core.files import replace_file
-from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines, interval_name
-from klines.quality import EARLIEST_MS, MOST_REFUSED, RefusedRow, sorted_out
+from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, separate_rows
+from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
+from klines.spans import interval_name
 from market.venues.binance.archive import MICROSECONDS_FROM, csv_in_zip
 
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: archives count in microseconds from here on
@@ -82,7 +83,7 @@ class KlineFile:
     """What a file holds."""
 
     klines: Klines
-    refused: tuple[RefusedRow, ...] = ()
+    refused: tuple[RejectedRow, ...] = ()
     fault: str = ""  # of the first refused row: where it is, its cells, and what they must be
     member: str = ""  # name of the CSV in a zip
     symbols: tuple[str, ...] = ()  # that a column for symbols names
@@ -171,7 +172,7 @@ def _klines_of(table: _Table, interval_ms: int, now_ms: int) -> KlineFile:
     numbers = {name: column for name, (column, _) in found.items()}
     wrong = {name: unread for name, (_, unread) in found.items()}
     # What is in no cell must break a rule: infinity where there is something else than a number.
-    sifted = sorted_out(
+    sifted = separate_rows(
         interval_ms, times, {n: np.where(wrong[n], np.inf, numbers[n]) for n in numbers}, now_ms=now_ms, strict=True
     )
     if table.titles["open_time"] == "column 1":
@@ -251,7 +252,7 @@ def _ends(cells: Floats, end_ms: Ints) -> Bools:
     return fits
 
 
-def _fault(table: _Table, refused: RefusedRow, untimed: bool, wrong: Mapping[str, Bools], interval_ms: int) -> str:
+def _fault(table: _Table, refused: RejectedRow, untimed: bool, wrong: Mapping[str, Bools], interval_ms: int) -> str:
     """Where a refused row is, its cells, and what they must be."""
     row = refused.place
     if row in table.torn:

@@ -12,7 +12,8 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from core.errors import WorkerError
-from klines.klines import MOST_LEAP, Klines, Span, joined, without
+from klines.klines import MOST_LEAP, Klines
+from klines.spans import Span, joined, without
 from market.store.kline_store import KlineStore
 from market.venue import MarketData
 

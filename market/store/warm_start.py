@@ -12,7 +12,8 @@ import structlog
 
 from core.errors import MalformedKlines
 from core.files import replace_file
-from klines.klines import COLUMNS, Klines, interval_name
+from klines.klines import COLUMNS, Klines
+from klines.spans import interval_name
 
 TAIL_ROWS = 4_000  # more than serving keeps of any series
 

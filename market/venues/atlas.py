@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
+from klines.checks import MOST_REFUSED, CheckedRows, RejectedRow
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import MOST_REFUSED, RefusedRow, Sifted
 from market.venue import Offer, Price
 from market.venues.base import KeyedVenue
 from market.venues.parsing import Row, aged_price, json_of, rows_in, sifted_rows, time_ms
@@ -30,7 +30,7 @@ TAG = (
 class Page:
     """One answer."""
 
-    sifted: Sifted
+    sifted: CheckedRows
     following: Mapping[str, str] | None  # query of the next page; None after the last
 
 
@@ -69,7 +69,7 @@ class Atlas(KeyedVenue):
     def _span_ms(self, interval_ms: int) -> int:
         return SPANS_MS[interval_ms]
 
-    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
+    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> CheckedRows:
         fixed: dict[str, str | int] = {"dataset_name": name, "resolution": RESOLUTIONS[interval_ms]}
         query: Mapping[str, str | int] | None = {
             "start": iso(start_ms),
@@ -78,8 +78,8 @@ class Atlas(KeyedVenue):
             "ordering": "timestamp",
         }
         klines = Klines.empty(interval_ms)
-        refused: list[RefusedRow] = []
-        marked: list[RefusedRow] = []
+        refused: list[RejectedRow] = []
+        marked: list[RejectedRow] = []
         asked: list[Mapping[str, str | int]] = []
         while query is not None:
             if query in asked or len(asked) == MOST_PAGES:
@@ -91,7 +91,7 @@ class Atlas(KeyedVenue):
             refused += got.sifted.refused
             marked += got.sifted.marked
             query = got.following
-        return Sifted(klines=klines, refused=tuple(refused), marked=tuple(marked))
+        return CheckedRows(klines=klines, refused=tuple(refused), marked=tuple(marked))
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return {

@@ -11,9 +11,11 @@ from core.clock import Clock
 from core.errors import SYMBOL_SETTING, ConfigError, UnknownSymbol, WorkerError
 from core.settings import urls_setting
 from core.topic import split_symbol
-from klines.klines import INTERVALS, Klines
-from klines.quality import Aside, Sifted
+from klines.checks import CheckedRows
+from klines.klines import Klines
+from klines.spans import INTERVALS
 from market.http.client import Blocked, Hosts, Refused
+from market.quarantine import Quarantine
 from market.venue import Listing, Offer, Price, Venue
 
 T = TypeVar("T")
@@ -42,7 +44,7 @@ class RestVenue(Venue):
         self,
         urls: Sequence[str],
         clock: Clock,
-        aside: Aside,
+        aside: Quarantine,
         *,
         tokens: Mapping[str, str] = NO_TOKENS,
         offer: Offer | None = None,
@@ -147,7 +149,7 @@ class KeyedVenue(RestVenue):
         self,
         urls: Sequence[str],
         clock: Clock,
-        aside: Aside,
+        aside: Quarantine,
         *,
         tokens: Mapping[str, str] = NO_TOKENS,
         key: str = "",
@@ -197,7 +199,7 @@ class KeyedVenue(RestVenue):
         """How much time one request may ask for."""
 
     @abstractmethod
-    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
+    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> CheckedRows:
         """What the venue has of such a span; rows of other times may be among it."""
 
     @abstractmethod

@@ -8,8 +8,8 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.errors import MalformedKlines
+from klines.checks import CheckedRows, check_closed_rows
 from klines.klines import Klines
-from klines.quality import Sifted, sift_closed
 from market.http.client import Refused
 from market.venue import Offer, Price
 from market.venues.base import RestVenue
@@ -99,7 +99,7 @@ class Coinbase(RestVenue):
             raise
 
 
-def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None = None) -> Sifted:
+def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None = None) -> CheckedRows:
     """The candles of an answer, of the Exchange or of the Advanced Trade API, in whatever order.
 
     Args:
@@ -114,7 +114,7 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None =
     # Taken for an empty page, a host that ignores the range would look like a symbol that was not listed yet.
     if last_ms is not None and rows and opened_ms.min() > last_ms:
         raise MalformedKlines(f"asked for candles up to {iso(last_ms)}, got only newer ones")
-    return sift_closed(interval_ms, opened_ms, cells, now_ms)
+    return check_closed_rows(interval_ms, opened_ms, cells, now_ms)
 
 
 def ticker(body: bytes, *, symbol: str, clock: Clock) -> Price:

@@ -9,8 +9,8 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import SYMBOL_SETTING, MalformedKlines, UnknownSymbol
+from klines.checks import CheckedRows, check_rows
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import Sifted, sift
 from market.venue import Offer, Price
 from market.venues.base import KeyedVenue
 from market.venues.parsing import aged_price, json_of, number, whole_rows
@@ -88,7 +88,7 @@ class CoinGecko(KeyedVenue):
     def _span_ms(self, interval_ms: int) -> int:
         return (max(DAYS[interval_ms]) + 1) * DAY_MS  # always the whole range
 
-    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
+    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> CheckedRows:
         days = next((days for days in DAYS[interval_ms] if now_ms - days * DAY_MS <= start_ms), max(DAYS[interval_ms]))
         return self._ask(
             f"/api/v3/coins/{name}/ohlc",
@@ -104,7 +104,7 @@ class CoinGecko(KeyedVenue):
         )
 
 
-def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
+def candles(body: bytes, *, interval_ms: int, now_ms: int) -> CheckedRows:
     """Candles of that length from rows of [end in ms, open, high, low, close], the unfinished one among them.
 
     A first or last row whose end is off the grid is a part of a candle, and dropped.
@@ -129,7 +129,7 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
         for place, name in enumerate(PRICE_COLUMNS, 1)
     }
     columns["volume"] = np.zeros(int(kept.sum()))
-    return sift(interval_ms, ends[kept] - interval_ms, columns, now_ms=now_ms)
+    return check_rows(interval_ms, ends[kept] - interval_ms, columns, now_ms=now_ms)
 
 
 def means(body: bytes, *, names: Sequence[str], now_ms: int) -> dict[str, Price]:

@@ -8,8 +8,8 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
+from klines.checks import CheckedRows, check_closed_rows
 from klines.klines import Klines
-from klines.quality import Sifted, sift_closed
 from market.http.client import Refused, Unreached
 from market.venue import Offer, Price
 from market.venues.base import RestVenue
@@ -102,7 +102,7 @@ class Kraken(RestVenue):
             raise self._unknown(symbol, error) from error
 
 
-def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
+def candles(body: bytes, *, interval_ms: int, now_ms: int) -> CheckedRows:
     """The candles of an answer.
 
     Args:
@@ -122,7 +122,7 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int) -> Sifted:
     columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
         columns |= {"quote_volume": np.where(volume == 0, 0.0, mean * volume), "trades": count}
-    return sift_closed(interval_ms, opened_ms, columns, now_ms)
+    return check_closed_rows(interval_ms, opened_ms, columns, now_ms)
 
 
 def last_trades(body: bytes, *, pairs: Sequence[str]) -> dict[str, float]:

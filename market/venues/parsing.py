@@ -10,8 +10,8 @@ import numpy as np
 
 from core.clock import HOUR_MS, SECOND_MS
 from core.errors import MalformedKlines
+from klines.checks import EARLIEST_MS, MOST_REFUSED, UNREADABLE_MS, CheckedRows, check_closed_rows
 from klines.klines import Ints
-from klines.quality import EARLIEST_MS, MOST_REFUSED, UNREADABLE_MS, Sifted, sift_closed
 from market.venue import Price
 
 Row = dict[str, Any]
@@ -86,7 +86,7 @@ def whole_rows(
         is_row: whether a list is a row.
         width: columns of a row.
         rule: what a row must be, for the message.
-        few: so many that are no rows say nothing of the answer, as ``sift`` has it.
+        few: so many that are no rows say nothing of the answer, as ``check_rows`` has it.
     Raises:
         MalformedKlines: most are no rows; names the first.
     """
@@ -121,15 +121,15 @@ def rows_in(value: object, what: str) -> list[Row]:
     return whole
 
 
-def sifted_rows(interval_ms: int, rows: Sequence[Row], time: str, names: Mapping[str, str], now_ms: int) -> Sifted:
+def sifted_rows(interval_ms: int, rows: Sequence[Row], time: str, names: Mapping[str, str], now_ms: int) -> CheckedRows:
     """Rows with names, sorted out.
 
     Args:
         time: name of the open time.
         names: our column -> theirs.
     Raises:
-        MalformedKlines: as ``sift``.
+        MalformedKlines: as ``check_rows``.
     """
     times = np.array([time_ms(row.get(time)) for row in rows], np.int64)
     columns = {ours: np.array([number(row.get(theirs)) for row in rows], np.float64) for ours, theirs in names.items()}
-    return sift_closed(interval_ms, times, columns, now_ms)
+    return check_closed_rows(interval_ms, times, columns, now_ms)

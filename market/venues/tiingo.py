@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable
-from klines.quality import Sifted
+from klines.checks import CheckedRows
 from market.venue import Offer, Price
 from market.venues.base import KeyedVenue
 from market.venues.parsing import Row, aged_price, json_of, rows_in, sifted_rows, time_ms
@@ -61,7 +61,7 @@ class Tiingo(KeyedVenue):
     def _span_ms(self, interval_ms: int) -> int:
         return PAGE_ROWS * interval_ms
 
-    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Sifted:
+    def _span(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> CheckedRows:
         params = {
             "tickers": name,
             "startDate": iso(start_ms),
@@ -76,7 +76,7 @@ class Tiingo(KeyedVenue):
         return self._ask("/tiingo/crypto/top", {"tickers": ",".join(names)}, partial(tops, names=names, now_ms=now_ms))
 
 
-def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> Sifted:
+def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> CheckedRows:
     """The bars of a ticker; an empty list says that it has none of that time.
 
     Raises:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from core.clock import DAY_MS, iso
 from core.errors import ConfigError
 from core.topic import CLASSIFICATION, LOSS_NAMES, Target, Topic, catalogue, default_symbol, parse_horizon, split_symbol
-from klines.klines import interval_name
+from klines.spans import interval_name
 from model.heads import LEADER, Panel, PanelPlan, panels_for, training_start_ms
 from research.data import Recording, span_text
 from updater.training_settings import Knobs

@@ -25,7 +25,7 @@ from core.errors import IncompatibleModel
 from core.settings import Objective
 from core.topic import Target, Topic
 from klines.klines import Floats, Klines
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 RETURN = Topic(
     topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=15, epoch_length_blocks=60

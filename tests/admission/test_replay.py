@@ -11,7 +11,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats, Klines
 from model.heads import volatility_of
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 RETURN = Topic(
     topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=15, epoch_length_blocks=60

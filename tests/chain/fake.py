@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from chain.rpc import WINDOW_OPENED
 from core.clock import Clock
-from tests.fakes import START_MS
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS
+from tests.fakes.venue_server import Answer, Venue
 
 PAGE = 20  # headers that /blockchain gives at once
 Attributes = dict[str, str]

@@ -14,9 +14,9 @@ from chain.follower import POLL_S, Follower
 from chain.rpc import BODY_LIMIT_BYTES
 from core.clock import HOUR_MS, MINUTE_MS
 from tests.chain.fake import FakeChain
-from tests.fakes import eventually, free_port
-from tests.inference.stand import RunningClock
-from tests.market.venue import Answer
+from tests.fakes.clock import RunningClock, eventually
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import Answer
 
 TESTNET = "allora-testnet-1"
 

@@ -24,9 +24,10 @@ from market.store.kline_store import KlineStore
 from market.store.table_files import read_klines, write_klines
 from model.heads import BACKTEST_DAYS, MINUTE, training_start_ms
 from research.backtest.walk import SPAN_DAYS
-from tests.fakes import START_MS, eventually, random_walk_klines
-from tests.market.venue import Answer
-from tests.market.venue import Venue as LoopbackVenue
+from tests.fakes.clock import START_MS, eventually
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer
+from tests.fakes.venue_server import Venue as LoopbackVenue
 from tests.terminal import on_terminal
 
 ROOT = Path(__file__).parents[2]

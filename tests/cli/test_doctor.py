@@ -14,8 +14,10 @@ from cli.place import note_run, tape_folder
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import VENUES, Market, load_settings, urls_setting
 from tests.cli.test_status import SIX, endpoint
-from tests.fakes import FakeClock, entry_of, free_port, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import Answer, Venue, entry_of
 from tests.terminal import on_terminal
 from updater.state import SeriesState, StateFile
 

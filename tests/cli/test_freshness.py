@@ -14,7 +14,7 @@ import pytest
 
 from cli.freshness import freshness
 from tests.cli.test_ready import topic_entry, write
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 from tests.terminal import on_terminal
 
 STATE: dict[str, Any] = {

@@ -12,7 +12,7 @@ from klines.klines import PRICE_COLUMNS, Klines
 from market.store.kline_store import KlineStore
 from market.store.table_files import write_klines
 from tests.cli.test_data import ETH, data
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 ROWS = 1240
 WALK = random_walk_klines(ROWS, first=4.4)

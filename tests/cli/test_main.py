@@ -24,7 +24,8 @@ from core.clock import SystemClock
 from core.settings import VENUES, Market, load_settings, urls_setting
 from exchange.server import SimulatedExchange
 from model.registry.versions import Registry
-from tests.fakes import free_port, simulated_environment
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
 from tests.model.registry.test_versions import ETH_10M, artefact
 from tests.terminal import Terminal, on_terminal
 from updater.state import Outcome, StateFile, Verdict

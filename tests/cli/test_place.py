@@ -18,7 +18,8 @@ from core.data_folder import only_updater
 from core.errors import ConfigError
 from core.settings import Market, Settings, load_settings
 from market.store.kline_store import KlineStore
-from tests.fakes import free_port, random_walk_klines
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.net import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "setup"
 

@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from exchange.server import SimulatedExchange
-from tests.fakes import entry_of, eventually, free_port, simulated_environment
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
+from tests.fakes.venue_server import entry_of
 
 ROOT = Path(__file__).parents[2]
 ENDPOINT = "http://inference:8000/inference/{Token}?topic={TopicId}"

@@ -12,7 +12,7 @@ import pytest
 
 from core.data_folder import only_updater
 from core.errors import ConfigError
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 
 HOLD = """
 import sys, time

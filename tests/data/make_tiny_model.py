@@ -22,7 +22,9 @@ from model.registry.versions import Registry
 from model.training.birnn import BiRNNModel, PanelNetwork
 from model.training.fit import export_onnx, weights_bytes
 from model.windows import Split
-from tests.fakes import NO_ORIGIN, START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.node import NO_ORIGIN
 
 FOLDER = Path(__file__).parent / "tiny_model"
 GOLDEN = FOLDER / "golden.json"

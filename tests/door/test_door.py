@@ -15,7 +15,8 @@ import psutil
 import pytest
 import requests
 
-from tests.fakes import eventually, free_port
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
 
 ROOT = Path(__file__).parents[2]
 INFERENCE = """

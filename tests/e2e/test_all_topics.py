@@ -9,7 +9,8 @@ from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from node.endpoint import inference_url, parse_decimal
 from tests.catalogue import scalar_topics, write_configs
-from tests.inference.stand import RunningClock, node
+from tests.fakes.clock import RunningClock
+from tests.inference.stand import node
 from tests.updater.folder import TINY
 from updater.round import run_round
 from updater.training_settings import training_config

@@ -15,7 +15,8 @@ import pytest
 from exchange.server import SimulatedExchange
 from model.registry.versions import Registry
 from tests.e2e.test_run import alive
-from tests.fakes import eventually, free_port
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
 from tests.updater.folder import TINY
 from tests.watch import ROOT, STRACE, Watch
 

@@ -21,7 +21,8 @@ from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from node.endpoint import parse_decimal
 from tests.disk import Disk, disk
-from tests.fakes import eventually, free_port
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
 from tests.updater.folder import TINY
 from updater.state import read_state
 

@@ -41,7 +41,9 @@ from model.registry.versions import Registry
 from node.config_file import topics_from_config
 from node.decimals import decimal_text
 from node.endpoint import parse_decimal
-from tests.fakes import eventually, free_port, simulated_environment
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
+from tests.fakes.node import simulated_environment
 from tests.inference.stand import publish
 
 MAX_ANCHOR_AGE_S = 6  # shorter than the outages below, so that there are refusals

@@ -14,7 +14,8 @@ from core.errors import ConfigError
 from exchange.replay import WEEK_MS, ReplayTape
 from exchange.walk import price_at, unfinished
 from klines.klines import COLUMNS, Klines
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 NOW_MS = START_MS + 1_000 * DAY_MS + 12_345
 

@@ -27,7 +27,7 @@ from exchange.formats import archive_zip, page, rest_rows
 from exchange.replay import ReplayTape
 from exchange.server import SimulatedExchange
 from exchange.walk import INTERVALS_MS
-from tests.fakes import START_MS, FakeClock
+from tests.fakes.clock import START_MS, FakeClock
 
 REPOSITORY = Path(__file__).parents[2]
 NOW_MS = START_MS + 12 * HOUR_MS + 34 * MINUTE_MS + 56_789

@@ -21,8 +21,8 @@ from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind, StreamFault
 from exchange.walk import INTERVALS_MS, price_at
 from klines.klines import COLUMNS
-from tests.fakes import START_MS, eventually, random_walk_klines
-from tests.inference.stand import BASE_MS, RunningClock
+from tests.fakes.clock import BASE_MS, START_MS, RunningClock, eventually
+from tests.fakes.klines import random_walk_klines
 
 DECIMAL = re.compile(r"[0-9]+\.[0-9]{8}")
 PROMPT_MS = 50

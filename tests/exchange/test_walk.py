@@ -22,7 +22,7 @@ from exchange.walk import (
     unfinished,
 )
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Klines
-from tests.fakes import START_MS
+from tests.fakes.clock import START_MS
 
 TAPE = RandomTape(seed=0)
 GOLDEN_HOUR = [2199.59, 2212.94, 2197.62, 2209.39]

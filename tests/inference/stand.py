@@ -36,7 +36,8 @@ from model.heads import HOUR, MINUTE, Panel
 from model.registry.artefact import Artefact, Manifest
 from model.registry.versions import Registry
 from model.windows import Split
-from tests.fakes import NO_ORIGIN, START_MS, eventually
+from tests.fakes.clock import START_MS, eventually
+from tests.fakes.node import NO_ORIGIN
 
 BASE_MS = START_MS + 30 * 60_000  # on the minute, in the middle of an hour
 

@@ -33,21 +33,11 @@ from model.features import unbroken_needed
 from model.forecaster import carried
 from model.heads import HOUR, MINUTE
 from model.registry.versions import Registry
-from tests.fakes import entry_of, eventually, free_port
+from tests.fakes.clock import BASE_MS, RunningClock, eventually
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import entry_of
 from tests.inference.hanging import hanging
-from tests.inference.stand import (
-    BASE_MS,
-    BTC_8H,
-    ETH_10M,
-    ETH_24H,
-    SOL_15M,
-    TOPICS,
-    Node,
-    RunningClock,
-    node,
-    publish,
-    topic,
-)
+from tests.inference.stand import BTC_8H, ETH_10M, ETH_24H, SOL_15M, TOPICS, Node, node, publish, topic
 from worker.dry_run import ask as ask_as_node
 
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")

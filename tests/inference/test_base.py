@@ -22,7 +22,7 @@ from market.venue import Price
 from model.heads import Kind, realised_volatility
 from model.stretch import Stretch
 from node.dry_run_heights import BLOCK_MS, block_height
-from tests.fakes import START_MS
+from tests.fakes.clock import START_MS
 from tests.inference.stand import ETH_10M, SOL_15M
 from tests.inference.test_service import Bench
 

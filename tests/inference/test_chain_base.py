@@ -20,9 +20,9 @@ from inference.base import Bases, BaseSource
 from inference.waits import Waits
 from klines.truth import log_return, truth_of
 from tests.chain.fake import FakeChain
-from tests.fakes import eventually
-from tests.inference.stand import ETH_10M, SOL_15M, Node, RunningClock, node
-from tests.market.venue import Answer
+from tests.fakes.clock import RunningClock, eventually
+from tests.fakes.venue_server import Answer
+from tests.inference.stand import ETH_10M, SOL_15M, Node, node
 
 RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)
 NETWORK = ETH_10M.network

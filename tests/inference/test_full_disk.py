@@ -11,7 +11,7 @@ import requests
 
 from exchange.server import SimulatedExchange
 from tests.disk import Disk, disk
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 from tests.inference.test_main import environment, exchange, running
 
 __all__ = ["disk", "exchange"]

@@ -17,8 +17,8 @@ from inference.base import Bases
 from inference.holds import Reason
 from inference.waits import Waits
 from node.dry_run_heights import BLOCK_MS
-from tests.fakes import eventually
-from tests.inference.stand import BASE_MS, ETH_10M, TOPICS, Node, RunningClock, node
+from tests.fakes.clock import BASE_MS, RunningClock, eventually
+from tests.inference.stand import ETH_10M, TOPICS, Node, node
 
 BASES = Bases(rule=BaseRule.MINUTE, node_delay_ms=4_000, chains={})
 HEIGHT = BASE_MS // BLOCK_MS  # the clock starts ten seconds after it

@@ -23,7 +23,8 @@ from inference.__main__ import _chains_from, _log_unheld, main
 from inference.probe import main as probe
 from model.registry.versions import Registry
 from node.config_file import read_config
-from tests.fakes import eventually, free_port
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
 from tests.inference.stand import ETH_10M, publish
 
 CONFIG = {

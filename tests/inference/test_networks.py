@@ -8,7 +8,8 @@ import pytest
 from core.clock import iso
 from core.topic import Target
 from exchange.server import SimulatedExchange
-from tests.inference.stand import BASE_MS, ETH_10M, Node, RunningClock, node, topic
+from tests.fakes.clock import BASE_MS, RunningClock
+from tests.inference.stand import ETH_10M, Node, node, topic
 
 SOL_8H = replace(topic(1, "SOL", 480, Target.LOG_RETURN), network="allora-mainnet-1")
 SOL_15M = replace(topic(23, "SOL", 15, Target.VOLATILITY), network="allora-mainnet-1")

@@ -16,9 +16,11 @@ import requests
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from klines.klines import PRICE_COLUMNS, Klines
-from tests.fakes import eventually, free_port, random_walk_klines
+from tests.fakes.clock import eventually
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import Answer, Venue, rest_rows
 from tests.inference.test_main import CONFIG, environment, running
-from tests.market.venue import Answer, Venue, rest_rows
 
 ASKED = "/inference/ETH?topic=1"
 FUTURE_ROWS = 30  # the venue knows them, and is not asked before they have closed

@@ -24,7 +24,8 @@ from model.features import rows_needed
 from model.forecaster import carried
 from model.heads import HOUR, LONGEST_LOOKBACK, MINUTE, SHORTEST_LOOKBACK, Panel
 from model.registry.versions import Champion, Registry
-from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
 from tests.inference.stand import BTC_8H, ETH_10M, ETH_24H, SOL_15M, TOPICS, limits, publish, topic
 
 LOG_RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)

@@ -18,8 +18,9 @@ from exchange.server import SimulatedExchange
 from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from model.heads import Kind, realised_volatility
 from model.registry.versions import Registry
-from tests.fakes import eventually, random_walk_klines
-from tests.inference.stand import BASE_MS, Node, RunningClock, node, publish, topic
+from tests.fakes.clock import BASE_MS, RunningClock, eventually
+from tests.fakes.klines import random_walk_klines
+from tests.inference.stand import Node, node, publish, topic
 
 FIRST_MS, ROWS = BASE_MS - 3 * DAY_MS, 13 * 1440  # ten days are left after now, so that the replay is not shifted
 SILENCE = -3.5  # of a network: what it learns of a market that stands still, a volatility of 0

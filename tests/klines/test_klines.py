@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError, MalformedKlines
-from klines.klines import COLUMNS, FLOW_COLUMNS, INTERVALS, Klines, interval_name, month_span
-from tests.fakes import START_MS, random_walk_klines
+from klines.klines import COLUMNS, FLOW_COLUMNS, Klines
+from klines.spans import INTERVALS, interval_name, month_span
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 Row = tuple[float, ...]
 

@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS
 from core.errors import MalformedKlines
-from klines.klines import COLUMNS, INTERVALS, PRICE_COLUMNS, Klines
-from klines.quality import CONTRADICTING, FILE, MOST_REFUSED, Aside, RefusedRow, doubts_of, sift, sorted_out
-from tests.fakes import START_MS, random_walk_klines
+from klines.checks import CONTRADICTING, MOST_REFUSED, RejectedRow, check_rows, separate_rows
+from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
+from klines.plausible import doubts_of
+from klines.spans import INTERVALS
+from market.quarantine import FILE, Quarantine
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 ROWS = 200
 WALK = random_walk_klines(ROWS)
@@ -47,7 +51,7 @@ def changed(**cells: float) -> dict[str, "np.ndarray[tuple[int], np.dtype[np.flo
     ],
 )
 def test_one_bad_row_is_set_aside_and_the_others_are_used(cells: dict[str, float], reason: str) -> None:
-    found = sift(MINUTE_MS, WALK.open_time_ms, changed(**cells))
+    found = check_rows(MINUTE_MS, WALK.open_time_ms, changed(**cells))
     (row,) = found.refused
     assert reason in row.reason
     assert row.open_time_ms == WALK.open_time_ms[5]
@@ -77,7 +81,7 @@ def test_one_bad_row_is_set_aside_and_the_others_are_used(cells: dict[str, float
 def test_volumes_that_contradict_each_other_are_not_known_and_the_candle_is_used(
     cells: dict[str, float], reason: str
 ) -> None:
-    found = sift(MINUTE_MS, WALK.open_time_ms, changed(**cells))
+    found = check_rows(MINUTE_MS, WALK.open_time_ms, changed(**cells))
     (row,) = found.marked
     assert reason in row.reason
     assert (row.open_time_ms, row.place) == (WALK.open_time_ms[5], 5)
@@ -85,13 +89,13 @@ def test_volumes_that_contradict_each_other_are_not_known_and_the_candle_is_used
     np.testing.assert_array_equal(found.klines.close, WALK.close)
     for name in CONTRADICTING:
         np.testing.assert_array_equal(np.isnan(getattr(found.klines, name)), np.arange(ROWS) == 5)
-    strict = sorted_out(MINUTE_MS, WALK.open_time_ms, changed(**cells), strict=True)
+    strict = separate_rows(MINUTE_MS, WALK.open_time_ms, changed(**cells), strict=True)
     assert strict.refused == found.marked
     assert len(strict.klines) == ROWS - 1
 
 
 def test_a_venue_whose_volumes_all_contradict_each_other_still_tells_prices() -> None:
-    found = sift(MINUTE_MS, WALK.open_time_ms, COLUMNS_OF | {"taker_buy_base": WALK.volume * 2})
+    found = check_rows(MINUTE_MS, WALK.open_time_ms, COLUMNS_OF | {"taker_buy_base": WALK.volume * 2})
     assert len(found.marked) == ROWS
     np.testing.assert_array_equal(found.klines.close, WALK.close)
     assert np.isnan(found.klines.taker_buy_base).all()
@@ -104,7 +108,7 @@ def test_rounding_contradicts_nothing(digits: Callable[..., Any]) -> None:
     volumes = {"volume": WALK.volume, "taker_buy_base": WALK.volume}
     quotes = dict.fromkeys(("quote_volume", "taker_buy_quote"), WALK.volume * 1234.5678)
     columns = {name: np.array(digits(column), np.float64) for name, column in (flat | volumes | quotes).items()}
-    found = sift(MINUTE_MS, WALK.open_time_ms, columns)
+    found = check_rows(MINUTE_MS, WALK.open_time_ms, columns)
     assert not found.refused
     assert not found.marked
 
@@ -116,7 +120,7 @@ def test_no_real_candle_contradicts_itself(shared_data: Path) -> None:
         frame = pl.read_parquet(file)
         interval_ms = INTERVALS_MS[file.name.split("-")[1]]
         columns = {name: frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in COLUMNS}
-        found = sift(interval_ms, frame["open_time"].to_numpy(), columns)
+        found = check_rows(interval_ms, frame["open_time"].to_numpy(), columns)
         assert not found.refused
         assert not found.marked
         rows += len(frame)
@@ -127,10 +131,10 @@ def test_a_time_that_cannot_be_read_is_told_in_words(tmp_path: Path) -> None:
     times = WALK.open_time_ms.copy()
     times[:110] = -1
     with pytest.raises(MalformedKlines, match=r"110 of 200 rows are no klines.*row of a time that cannot be read"):
-        sift(MINUTE_MS, times, COLUMNS_OF)
+        check_rows(MINUTE_MS, times, COLUMNS_OF)
     times[1:110] = WALK.open_time_ms[1:110]
-    aside = Aside(tmp_path)
-    aside.put("binance", "ETHUSDT", MINUTE_MS, sift(MINUTE_MS, times, COLUMNS_OF).refused, START_MS)
+    aside = Quarantine(tmp_path)
+    aside.put("binance", "ETHUSDT", MINUTE_MS, check_rows(MINUTE_MS, times, COLUMNS_OF).refused, START_MS)
     assert json.loads((tmp_path / FILE).read_text())["open_time_ms"] is None
 
 
@@ -146,7 +150,7 @@ def test_a_time_that_cannot_be_read_is_told_in_words(tmp_path: Path) -> None:
 def test_a_row_of_a_wrong_time_is_set_aside(at_ms: int, reason: str) -> None:
     times = WALK.open_time_ms.copy()
     times[5] = at_ms
-    found = sift(MINUTE_MS, times, COLUMNS_OF, now_ms=WALK.end_ms)
+    found = check_rows(MINUTE_MS, times, COLUMNS_OF, now_ms=WALK.end_ms)
     assert all(reason in row.reason for row in found.refused)
     assert len(found.klines) + len(found.refused) == ROWS
     assert 1 <= len(found.refused) <= 2  # of two different rows of one time nobody knows which is right
@@ -155,13 +159,13 @@ def test_a_row_of_a_wrong_time_is_set_aside(at_ms: int, reason: str) -> None:
 def test_a_batch_of_other_columns_is_no_batch() -> None:
     swapped = dict(COLUMNS_OF) | {"open": WALK.low, "high": WALK.open, "low": WALK.high}
     with pytest.raises(MalformedKlines):
-        sift(MINUTE_MS, WALK.open_time_ms, swapped)
+        check_rows(MINUTE_MS, WALK.open_time_ms, swapped)
 
 
 @given(order=st.permutations(list(range(30))), twice=st.lists(st.integers(0, 29), max_size=10))
 def test_order_and_repetition_change_nothing(order: list[int], twice: list[int]) -> None:
     rows = np.array([*order, *twice])
-    found = sift(MINUTE_MS, WALK.open_time_ms[rows], {name: column[rows] for name, column in COLUMNS_OF.items()})
+    found = check_rows(MINUTE_MS, WALK.open_time_ms[rows], {name: column[rows] for name, column in COLUMNS_OF.items()})
     assert not found.refused
     np.testing.assert_array_equal(found.klines.open_time_ms, WALK.open_time_ms[:30])
     np.testing.assert_array_equal(found.klines.close, WALK.close[:30])
@@ -177,7 +181,7 @@ CELLS = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0.5, 2.0)
 def test_what_comes_out_always_keeps_the_rules(times: list[int], table: list[list[float]]) -> None:
     columns = {name: np.array([table[row][at] for row in range(len(times))]) for at, name in enumerate(COLUMNS)}
     try:
-        found = sift(MINUTE_MS, np.array(times, np.int64), columns)
+        found = check_rows(MINUTE_MS, np.array(times, np.int64), columns)
     except MalformedKlines:
         return
     assert len(found.klines) <= len(times)  # and building them has checked every rule
@@ -185,8 +189,8 @@ def test_what_comes_out_always_keeps_the_rules(times: list[int], table: list[lis
 
 
 def test_refused_rows_are_kept_once_and_counted(tmp_path: Path) -> None:
-    aside = Aside(tmp_path / "klines")
-    row = RefusedRow(
+    aside = Quarantine(tmp_path / "klines")
+    row = RejectedRow(
         open_time_ms=START_MS, reason="low is above open or close", row=(1.0, float("inf"), *[float("nan")] * 7)
     )
     aside.put("binance", "ETHUSDT", MINUTE_MS, [row], START_MS)
@@ -204,8 +208,8 @@ def test_refused_rows_are_kept_once_and_counted(tmp_path: Path) -> None:
 
 def test_a_disk_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path) -> None:
     (tmp_path / "klines").write_text("no folder")
-    aside = Aside(tmp_path / "klines")
-    aside.put("binance", "ETHUSDT", MINUTE_MS, [RefusedRow(open_time_ms=0, reason="x", row=(1.0,) * 9)], 0)
+    aside = Quarantine(tmp_path / "klines")
+    aside.put("binance", "ETHUSDT", MINUTE_MS, [RejectedRow(open_time_ms=0, reason="x", row=(1.0,) * 9)], 0)
     assert sum(aside.counts.values()) == 1
 
 
@@ -219,7 +223,7 @@ def test_what_really_happened_is_believed(shared_data: Path, pattern: str) -> No
         frame = pl.read_parquet(file)
         names = dict(zip(COLUMNS, COLUMNS, strict=True))
         columns = {name: frame[name].cast(pl.Float64).to_numpy() for name in names}
-        found = sift(MINUTE_MS, frame["open_time"].to_numpy(), columns)
+        found = check_rows(MINUTE_MS, frame["open_time"].to_numpy(), columns)
         assert not found.refused
         klines = found.klines
         told: Klines | None = None

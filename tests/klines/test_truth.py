@@ -18,7 +18,8 @@ from klines.truth import Truth, log_return, price_at, truth_of, volatility
 from market.store.recording import load_recording
 from model.heads import HOUR, MINUTE, Panel, head_of
 from model.heads import truth as labels
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 KLINES = random_walk_klines(400)
 HOURS = random_walk_klines(100, HOUR_MS, seed=3)

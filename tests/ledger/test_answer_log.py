@@ -16,7 +16,7 @@ from core.errors import ConfigError, WorkerError
 from core.topic import Target, Topic, Volatility
 from ledger.answer_log import READ_S, Ledger
 from ledger.answers import Answer
-from tests.fakes import START_MS, FakeClock, eventually
+from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.inference.hanging import hanging
 from tests.inference.stand import ETH_10M, SOL_15M, topic
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ledger.background_writer import Drain
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 
 
 def test_everything_is_done_once_and_in_order() -> None:

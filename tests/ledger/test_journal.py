@@ -12,7 +12,7 @@ import pytest
 from ledger.answer_log import Ledger, answers
 from ledger.answers import Answer
 from ledger.journal import PATTERN, Journal
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 from tests.inference.stand import ETH_10M
 from tests.ledger.test_answer_log import CLOCK, answer, ledger, stored
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from klines.quality import Aside
-from tests.market.venue import Venue
+from market.quarantine import Quarantine
+from tests.fakes.venue_server import Venue
 
 
 @pytest.fixture
@@ -16,5 +16,5 @@ def venue() -> Iterator[Venue]:
 
 
 @pytest.fixture
-def aside() -> Aside:
-    return Aside()
+def aside() -> Quarantine:
+    return Quarantine()

@@ -20,15 +20,15 @@ from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
 from exchange.walk import price_at
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
-from klines.quality import Aside
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
 from market.price_guard import Anchors
+from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
-from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
-from tests.inference.stand import RunningClock, Skewed
-from tests.market.venue import NOT_FOUND, Answer, Venue, rest_rows, zip_of
+from tests.fakes.clock import START_MS, FakeClock, RunningClock, Skewed, eventually
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import NOT_FOUND, Answer, Venue, rest_rows, zip_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
 LONGER = random_walk_klines(2 * 1440 + 3)
@@ -252,7 +252,7 @@ OF = {"candles": of_candles, "price": of_price, "archive": of_archive}
 def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     """What becomes of a fault, on a market that was well before."""
     first, second = venues
-    clock, kept = FakeClock(NOW_MS), Aside()
+    clock, kept = FakeClock(NOW_MS), Quarantine()
     market = Failover(
         [
             Binance([first.url], first.url, clock, timeout_s=0.3, patience_s=0, aside=kept),

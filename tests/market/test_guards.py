@@ -13,13 +13,15 @@ from cli.data import _line_of
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import BELIEVED_AFTER_MS, LEAPT, Aside
+from klines.plausible import BELIEVED_AFTER_MS, LEAPT
 from market.failover.failover import Failover
+from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_series
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue, rest_rows
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue, rest_rows
 
 NOW_MS = START_MS + 2 * DAY_MS + 617 * MINUTE_MS + 30_000
 END_MS = NOW_MS // MINUTE_MS * MINUTE_MS
@@ -49,7 +51,7 @@ def store(tmp_path: Path) -> KlineStore:
 @pytest.fixture
 def market(venue: Venue, clock: FakeClock) -> Failover:
     """Binance alone, archives and REST."""
-    aside = Aside()
+    aside = Quarantine()
     return Failover(
         [Binance([venue.url], venue.url, clock, patience_s=0, aside=aside)], clock, aside, awaits_life=False
     )
@@ -334,7 +336,7 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(
         assert "no other gaps" in _line_of(report)
         assert first in _line_of(report)
         assert until in _line_of(report)
-        aside = Aside()
+        aside = Quarantine()
         market = Failover([Binance([venue.url], venue.url, clock, aside=aside)], clock, aside, awaits_life=False)
         clock.time_ms += 1
     whys = {int(WALK.open_time_ms[row]): why for row, why in bad.items()}

@@ -11,7 +11,7 @@ from core.clock import MINUTE_MS
 from market.price_guard import CONFIRMATIONS, LEAST_LIMIT, RANGE_ROWS, Anchors
 from market.store.recording import load_recording
 from market.venue import Price
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 ETH = "ETHUSDT"
 KLINES = random_walk_klines(60)

@@ -15,7 +15,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SLACK_MS
 from core.errors import MalformedKlines
 from klines.klines import COLUMNS, PRICE_COLUMNS, Floats, Klines
 from market.price_ratio import HALF_LIFE_MIN, KEPT, MIN_MINUTES, MOST_AGE_MS, MOST_APART, MOST_SPREAD, Basis, Ratio
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 ETH = "ETHUSDT"
 KLINES = random_walk_klines(KEPT)

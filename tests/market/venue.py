@@ -20,7 +20,8 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 
 from core.clock import DAY_MS
-from klines.klines import COLUMNS, INTERVALS, Klines, month_span
+from klines.klines import COLUMNS, Klines
+from klines.spans import INTERVALS, month_span
 
 
 @dataclass

@@ -18,7 +18,7 @@ from model.features import FEATURES, Bools, rows_needed
 from model.heads import LEADER, Kind, Panel, PanelPlan, panels_for
 from model.training.fit import TrainedPanel
 from model.windows import Split, Windows
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 Market = Mapping[str, Klines]
 OTHER = "ETHUSDT"

@@ -15,7 +15,8 @@ from model.forecaster import Naive, value
 from model.heads import head_of, naive, panel_of, truth
 from node.config_file import topics_from_config
 from tests.catalogue import scalar_topics, write_configs
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 LONGEST_MIN = 240
 

@@ -26,7 +26,7 @@ from model.evaluation import Score, TopicForecasts, outputs, score
 from model.features import Floats32
 from model.heads import MINUTE, Head, Kind, panels_for
 from model.windows import Rows, build
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 ROWS = 3600
 WALKS = {"BTCUSDT": random_walk_klines(ROWS, seed=1), "ETHUSDT": random_walk_klines(ROWS, seed=2)}

@@ -22,7 +22,7 @@ from model.features import (
     unbroken_needed,
 )
 from model.heads import HOUR, MINUTE
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 ROWS = rows_needed(MINUTE) + 400
 LEADER_WALK = random_walk_klines(ROWS, seed=1, first=40_000.0)

@@ -27,7 +27,9 @@ from model.registry.artefact import Artefact, Manifest
 from model.registry.versions import Registry, check
 from model.windows import Split, build
 from tests.data import make_tiny_model as tiny
-from tests.fakes import NO_ORIGIN, START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.node import NO_ORIGIN
 
 RETURN_10M = Head(Kind.RETURN, 10)
 VOLATILITY_15M = Head(Kind.VOLATILITY, 15)

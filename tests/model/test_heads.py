@@ -28,7 +28,8 @@ from model.heads import (
     training_start_ms,
     truth,
 )
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 WALK = random_walk_klines(600)
 HEADS = [Head(Kind.RETURN, 10), Head(Kind.VOLATILITY, 5), Head(Kind.VOLATILITY, 15), Head(Kind.RMS, 15)]

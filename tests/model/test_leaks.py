@@ -17,7 +17,7 @@ from model.heads import HOUR, LEADER, MINUTE, Head, Kind, Panel, head_of
 from model.training.config import TrainingConfig
 from model.training.fit import TrainedPanel, torch_network, train_panel
 from model.windows import build, purged_split
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 from tests.model.leaks import (
     OTHER,
     SYMBOLS,

@@ -20,7 +20,8 @@ from model.registry.versions import Registry
 from model.training.config import TrainingConfig
 from model.training.fit import TrainedPanel, torch_network, train_panel
 from model.windows import build
-from tests.fakes import FakeClock, random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
 from tests.model.leaks import SYMBOLS, Market, plan_of
 from updater.round import run_round
 

@@ -23,7 +23,7 @@ from model.stretch import (
     stretched_return,
     stretched_volatility,
 )
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 RETURN = Topic(
     topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=20, epoch_length_blocks=60

@@ -15,7 +15,8 @@ from klines.klines import Klines
 from model.features import compute, rows_needed, unbroken_needed
 from model.heads import LEADER, MINUTE, PanelPlan, panels_for
 from model.windows import LEAST_ROWS, Windows, build, purged_split
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 ROWS = 3200
 WALKS = {"BTCUSDT": random_walk_klines(ROWS, seed=1), "ETHUSDT": random_walk_klines(ROWS, seed=2)}

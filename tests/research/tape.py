@@ -9,9 +9,11 @@ import polars as pl
 
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
-from klines.klines import COLUMNS, Klines, interval_name
+from klines.klines import COLUMNS, Klines
+from klines.spans import interval_name
 from research.backtest.command import Asked
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 TINY = '{"epochs": 1, "stride": 53, "hidden_layer_size": 4, "num_layers": 1}'
 DAYS = 3  # of a training

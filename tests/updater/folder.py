@@ -16,7 +16,9 @@ from market.store.kline_store import KlineStore
 from market.venues.binance.rest import Binance
 from model.heads import MINUTE, panels_for, training_start_ms
 from model.registry.versions import Registry
-from tests.fakes import FakeClock, free_port, random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.net import free_port
 from updater.round import refresh_panel
 from updater.service import Updater
 from updater.state import StateFile

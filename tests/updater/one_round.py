@@ -7,7 +7,8 @@ from core.topic import Target, Topic
 from model.heads import MINUTE, panels_for
 from model.registry.versions import Registry
 from model.training.config import TrainingConfig
-from tests.fakes import FakeClock, random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
 from updater.round import run_round
 
 TOPICS = (

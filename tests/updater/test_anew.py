@@ -8,15 +8,16 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from klines.klines import COLUMNS
-from klines.quality import Aside
 from market.build import write_standing
 from market.failover.failover import Failover
+from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.sync import sync_all
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import APART, at_level
-from tests.market.venue import Answer, Venue
 from updater.service import begin_anew
 
 WALK = random_walk_klines(6 * 1440)
@@ -37,7 +38,7 @@ class Stand:
         self.market = self.opened()
 
     def opened(self) -> Failover:
-        aside = Aside()
+        aside = Quarantine()
         first = Binance([self.first.url], self.first.url, self.clock, patience_s=0, aside=aside)
         second = Binance([self._second.url], "", self.clock, patience_s=0, aside=aside, name="binanceus")
         return Failover([first, second], self.clock, aside, awaits_life=False)

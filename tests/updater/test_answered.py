@@ -14,7 +14,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.topic import Topic
 from ledger.answer_log import Ledger
 from ledger.answers import Answer
-from tests.fakes import START_MS, FakeClock, eventually
+from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.updater.folder import BTC, ETH
 from updater.answered import ANSWERS, answered_of, block_ms_of
 

@@ -16,10 +16,10 @@ from core.topic import Target, Topic
 from inference.service import InferenceService, rows_to_keep
 from inference.topic_state import Limits
 from klines.klines import Klines
-from klines.quality import Aside
 from ledger.answer_log import Ledger
 from market.failover.failover import Failover
 from market.live.live_market import opening_of
+from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.recording import load_recording
 from market.store.sync import sync_all
@@ -27,8 +27,8 @@ from market.venue import Opening, Price
 from market.venues.binance.rest import Binance
 from model.heads import MINUTE, panels_for
 from model.registry.versions import Registry
-from tests.fakes import FakeClock
-from tests.market.venue import Venue
+from tests.fakes.clock import FakeClock
+from tests.fakes.venue_server import Venue
 from updater.round import run_round
 from updater.training_settings import training_config
 
@@ -89,7 +89,7 @@ def test_it_goes_through_without_a_wrong_answer(shared_data: Path, tmp_path: Pat
     real = {symbol: klines for (symbol, _), klines in load_recording(files, SYMBOLS).items()}
     start_ms, end_ms = int(real["BTCUSDT"].open_time_ms[0]), real["BTCUSDT"].end_ms
     clock = FakeClock(end_ms)
-    store, aside = KlineStore(tmp_path / "klines"), Aside()
+    store, aside = KlineStore(tmp_path / "klines"), Quarantine()
     with Venue().running() as server:
         for symbol, klines in real.items():
             server.add(symbol, klines)

@@ -27,7 +27,8 @@ from model.registry.artefact import Artefact
 from model.registry.versions import Registry
 from model.training.fit import OPSET, TrainedPanel, train_panel
 from model.windows import Split
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 from updater.judging import judge, without_unproven
 from updater.round import artefact_of, run_round
 from updater.state import Verdict

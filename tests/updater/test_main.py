@@ -19,7 +19,7 @@ from core.data_folder import only_updater
 from core.topic import Topic
 from exchange.server import SimulatedExchange
 from model.registry.versions import Registry
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 from tests.updater.folder import BTC, DAYS, ETH, ETH_8H, TINY, write_config
 from updater.state import UpdaterState, read_state
 

@@ -19,7 +19,8 @@ from model.forecaster import MOST_MOVED, BiRNNForecaster, Naive, value
 from model.heads import LEADER, MINUTE, head_of, panels_for
 from model.registry.artefact import Artefact
 from model.registry.versions import Registry
-from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
 from updater.round import run_round
 from updater.state import Outcome
 from updater.training_settings import training_config

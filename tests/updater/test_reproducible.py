@@ -17,7 +17,8 @@ from model.heads import LEADER, MINUTE
 from model.registry.artefact import Artefact
 from model.registry.provenance import candles_read, source_sha256
 from model.registry.versions import Registry
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 from tests.updater.one_round import CONFIG, KLINES, PLAN
 
 END_MS = KLINES[LEADER].end_ms

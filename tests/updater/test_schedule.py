@@ -12,7 +12,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from core.clock import HOUR_MS, SystemClock
 from core.errors import ConfigError
-from tests.fakes import FakeClock, eventually
+from tests.fakes.clock import FakeClock, eventually
 from updater.__main__ import watch
 from updater.schedule import MOST_JITTER_S, Schedule, cron_trigger
 from updater.state import Outcome, PanelState, StateFile

@@ -15,7 +15,9 @@ from core.topic import Topic
 from exchange.server import SimulatedExchange
 from market.listings import Listings
 from market.venues.binance.rest import Binance
-from tests.fakes import FakeClock, entry_of, random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import entry_of
 from tests.updater.folder import BTC, ETH, ETH_8H, TINY, updater_on, walk
 from updater.service import StoppableClock, Updater, train_once
 from updater.state import Outcome

@@ -13,7 +13,8 @@ from model.forecaster import BiRNNForecaster
 from model.heads import MINUTE, Head, Kind, panels_for
 from model.registry.artefact import Artefact
 from model.registry.versions import Registry
-from tests.fakes import START_MS, FakeClock, random_walk_klines
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
 from tests.updater.folder import TINY
 from updater.round import run_round
 from updater.state import Verdict

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS, SystemClock
-from tests.fakes import START_MS, FakeClock
+from tests.fakes.clock import START_MS, FakeClock
 from updater import probe
 from updater.state import FILE, Outcome, PanelState, SeriesState, StateFile, Verdict, read_state, retry_after_min
 

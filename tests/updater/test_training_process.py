@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import ConfigError, TrainingFailed
 from model.registry.versions import Registry
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 from tests.updater.folder import ETH, job_on
 from updater.training_child import NICENESS, ORPHANED
 from updater.training_process import Stopped, only_writer, run_training

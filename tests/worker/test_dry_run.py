@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from core.clock import Clock, SystemClock
 from core.topic import Target, Topic
 from node.dry_run_heights import block_height, epoch_blocks, epoch_start
-from tests.fakes import START_MS, FakeClock, eventually, free_port
+from tests.fakes.clock import START_MS, FakeClock, eventually
+from tests.fakes.net import free_port
 from worker.dry_run import BODY_LIMIT, DryRunNode, ask
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from core.errors import MalformedKlines
+from klines.checks import CheckedRows, check_rows
 from klines.klines import Ints
-from klines.quality import Sifted, sift
 
 CSV_LIMIT_BYTES = 64 * 1024 * 1024  # a month of 1m klines is 6 MB; anything near this is no kline file
 MICROSECONDS_FROM = 10**14  # as milliseconds this is the year 5138
@@ -43,7 +43,7 @@ def check(body: bytes, checksum: bytes) -> None:
         raise MalformedKlines(f"SHA-256 is {actual}, its checksum file says {expected}")
 
 
-def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> Sifted:
+def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> CheckedRows:
     """Klines of one archive file, and its rows that are none.
 
     Args:
@@ -56,7 +56,7 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> S
     """
     table = _table(unzipped(body))
     times = _milliseconds(table[:, 0])
-    found = sift(interval_ms, times, {name: table[:, column] for column, name in enumerate(NAMES, start=1)})
+    found = check_rows(interval_ms, times, {name: table[:, column] for column, name in enumerate(NAMES, start=1)})
     inside = found.klines.between(start_ms, end_ms)
     if not len(inside):
         raise MalformedKlines("no row lies in the time that the file's name says")

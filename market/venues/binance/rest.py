@@ -13,9 +13,11 @@ import structlog
 
 from core.clock import DAY_MS, Clock, iso
 from core.errors import MalformedKlines
-from klines.klines import FLOW_COLUMNS, INTERVALS, PRICE_COLUMNS, Klines, interval_name, month_span
-from klines.quality import UNREADABLE_MS, Aside, Sifted, sift
+from klines.checks import UNREADABLE_MS, CheckedRows, check_rows
+from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Klines
+from klines.spans import INTERVALS, interval_name, month_span
 from market.http.client import PROBATION_MS, Hosts, Reach, Refused
+from market.quarantine import Quarantine
 from market.venue import Listing, Offer, Price
 from market.venues.base import RestVenue
 from market.venues.binance.archive import check, read_archive
@@ -58,7 +60,7 @@ class Binance(RestVenue):
         *,
         timeout_s: float = 10.0,
         patience_s: float = 60.0,
-        aside: Aside | None = None,
+        aside: Quarantine | None = None,
         name: str = "binance",
     ) -> None:
         offer = Offer(
@@ -70,7 +72,9 @@ class Binance(RestVenue):
             ping="/api/v3/time",
             requests_a_minute=REQUESTS_A_MINUTE,
         )
-        super().__init__(rest_urls, clock, aside or Aside(), offer=offer, timeout_s=timeout_s, patience_s=patience_s)
+        super().__init__(
+            rest_urls, clock, aside or Quarantine(), offer=offer, timeout_s=timeout_s, patience_s=patience_s
+        )
         self._files = Hosts(
             [archive_url.rstrip("/")] if archive_url else self.hosts.urls,
             clock,
@@ -212,7 +216,7 @@ class Binance(RestVenue):
             raise
 
 
-def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int, few: int) -> Sifted:
+def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int, few: int) -> CheckedRows:
     """The rows of one answer that lie in ``[start_ms, end_ms)`` and have closed, and those that are no klines.
 
     Raises:
@@ -223,7 +227,7 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
         raise MalformedKlines(f"klines must be a list, was {str(rows)[:80]}")
     rows = whole_rows(rows, _is_row, COLUMNS, ROW_RULE, few)
     if not rows:
-        return Sifted(klines=Klines.empty(interval_ms))
+        return CheckedRows(klines=Klines.empty(interval_ms))
     lengths = {row[6] - row[0] + 1 for row in rows if row[0] != UNREADABLE_MS}
     if lengths and interval_ms not in lengths and lengths <= INTERVALS.keys():
         raise MalformedKlines(f"rows must be {interval_ms // 1000} s long, all are {min(lengths) // 1000} s or longer")
@@ -236,7 +240,7 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     if newest_ms != UNREADABLE_MS and newest_ms <= start_ms - (interval_ms if few else 1):
         raise MalformedKlines(f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(newest_ms)}")
     cells = {name: np.array([number(cell) for cell in columns[at]]) for name, at in PLACES.items()}
-    found = sift(
+    found = check_rows(
         interval_ms, times, cells, now_ms=now_ms + interval_ms, few=few
     )  # the running one may seem not to have begun
     # The newest alone: that an old one ends some day to come is a slip, and costs no other its place.

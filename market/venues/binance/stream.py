@@ -28,7 +28,8 @@ from core.errors import ConfigError, MalformedKlines
 from core.seldom import Seldom
 from core.settings import Market, Settings
 from core.timed_http import USER_AGENT, is_loopback
-from klines.klines import INTERVALS, Klines, interval_name
+from klines.klines import Klines
+from klines.spans import INTERVALS, interval_name
 from market.venue import MarketStream, StreamReader
 
 Series = tuple[str, int]  # symbol, interval_ms

@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import ConfigError
 from core.process.listener import handed_over, listen, url_of
-from tests.fakes import free_port
+from tests.fakes.net import free_port
 
 ROOT = Path(__file__).parents[3]
 LISTEN = """

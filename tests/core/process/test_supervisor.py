@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from core.process.supervisor import pause_s
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 
 RUN = """
 import json, subprocess, sys, time

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from market.failover.failover import Failover
-from tests.fakes import FakeClock
+from tests.fakes.clock import FakeClock
+from tests.fakes.venue_server import Venue
 from tests.market.failover.pair import APART, NOW_MS, WALK, at_level, two
-from tests.market.venue import Venue
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import numpy as np
 
 from core.clock import HOUR_MS, MINUTE_MS, SystemClock
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import Aside
 from market.failover.failover import Failover
+from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 
 NOW_MS = START_MS + 6 * HOUR_MS
 LONG = random_walk_klines(8 * 60)
@@ -65,7 +66,7 @@ def frozen(klines: Klines, rows: int) -> Klines:
 
 
 def two(first: Venue, second: Venue, clock: FakeClock | SystemClock, *, awaits_life: bool = False) -> Failover:
-    aside = Aside()
+    aside = Quarantine()
     venues = [
         Binance([first.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside),
         Binance([second.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside, name="binanceus"),
@@ -74,7 +75,7 @@ def two(first: Venue, second: Venue, clock: FakeClock | SystemClock, *, awaits_l
 
 
 def alone(venue: Venue, clock: FakeClock) -> Failover:
-    return Failover([Binance([venue.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    return Failover([Binance([venue.url], "", clock, patience_s=0)], clock, Quarantine(), awaits_life=False)
 
 
 def newest(market: Failover, rows: int = 20, end_ms: int = NOW_MS) -> Klines:

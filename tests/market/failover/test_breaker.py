@@ -8,12 +8,14 @@ import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.errors import MarketUnavailable
-from klines.quality import Aside
 from market.failover.breaker import LONE_REST_MS, PROVEN_MS, UNPROVEN_MS
 from market.failover.failover import Failover
 from market.http.client import Hosts
+from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
-from tests.fakes import FakeClock, eventually, random_walk_klines
+from tests.fakes.clock import FakeClock, eventually
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     NOW_MS,
@@ -23,7 +25,6 @@ from tests.market.failover.pair import (
     two,
     works,
 )
-from tests.market.venue import Answer, Venue
 
 
 def test_a_rate_limit_is_waited_out_and_the_venue_is_back(first: Venue, market: Failover, clock: FakeClock) -> None:
@@ -218,7 +219,7 @@ def test_a_venue_that_bars_its_signs_of_life_is_barred_and_not_gone(
     first: Venue, second: Venue, clock: FakeClock, alone: bool
 ) -> None:
     """Where nobody stands in it is asked again soon: it may be back, and a sign of life is not looked for meanwhile."""
-    aside = Aside()
+    aside = Quarantine()
     venues = [
         Binance([venue.url], "", clock, patience_s=0, aside=aside, name=name)
         for venue, name in ((first, "binance"), (second, "binanceus"))
@@ -245,7 +246,9 @@ def test_of_a_venue_alone_a_host_that_tells_nothing_new_is_passed_over(
 ) -> None:
     whole = first.series["ETHUSDT", "1m"]
     second.add("ETHUSDT", whole)
-    market = Failover([Binance([first.url, second.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    market = Failover(
+        [Binance([first.url, second.url], "", clock, patience_s=0)], clock, Quarantine(), awaits_life=False
+    )
     newest(market)
     assert not second.requests
     first.add("ETHUSDT", whole.between(0, NOW_MS - 10 * MINUTE_MS))
@@ -261,7 +264,9 @@ def test_where_no_host_tells_anything_new_each_is_asked_once(first: Venue, secon
     old = first.series["ETHUSDT", "1m"].between(0, NOW_MS - 10 * MINUTE_MS)
     for venue in (first, second):
         venue.add("ETHUSDT", old)
-    market = Failover([Binance([first.url, second.url], "", clock, patience_s=0)], clock, Aside(), awaits_life=False)
+    market = Failover(
+        [Binance([first.url, second.url], "", clock, patience_s=0)], clock, Quarantine(), awaits_life=False
+    )
     for _ in range(30):
         assert newest(market).end_ms == old.end_ms
     asked, asked_again = first.asked("/api/v3/klines"), second.asked("/api/v3/klines")

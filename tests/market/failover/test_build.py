@@ -15,9 +15,10 @@ from market.build import STANDING, market_from, write_standing
 from market.failover.failover import Failover
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, failed_in, sync_series
-from tests.fakes import FakeClock, random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import APART, NOW_MS, at_level, broken, newest, works
-from tests.market.venue import Answer, Venue
 
 DAYS = 40
 WHOLE = random_walk_klines(DAYS * 24 * 60 + 60, start_ms=NOW_MS - DAYS * DAY_MS)

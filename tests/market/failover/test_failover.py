@@ -11,7 +11,8 @@ from core.errors import MalformedKlines, MarketUnavailable
 from klines.klines import COLUMNS, Klines
 from market.failover.breaker import KLINES, PRICES
 from market.failover.failover import Failover
-from tests.fakes import START_MS, FakeClock
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     LAST_MS,
@@ -28,7 +29,6 @@ from tests.market.failover.pair import (
     walk,
     works,
 )
-from tests.market.venue import Answer, Venue
 
 FAULTS = [
     pytest.param(Answer('{"code":0,"msg":"restricted location"}', 451), "barred", id="451"),

@@ -10,7 +10,9 @@ from core.errors import MarketUnavailable
 from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from market.failover.failover import Failover
 from market.failover.level import GOOD_MS, LEAST_COMMON, level_ratio
-from tests.fakes import FakeClock, random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     LAST_MS,
@@ -26,7 +28,6 @@ from tests.market.failover.pair import (
     with_row,
     works,
 )
-from tests.market.venue import Answer, Venue
 
 
 def test_what_the_first_told_is_never_told_otherwise(first: Venue, second: Venue, market: Failover) -> None:

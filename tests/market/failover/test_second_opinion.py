@@ -11,10 +11,12 @@ from structlog.testing import capture_logs
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import BELIEVED_AFTER_MS
+from klines.plausible import BELIEVED_AFTER_MS
 from market.failover.failover import Failover
 from market.failover.second_opinion import AGAIN_MS
-from tests.fakes import FakeClock, random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue, rest_rows
 from tests.market.failover.pair import (
     APART,
     LAST_MS,
@@ -29,7 +31,6 @@ from tests.market.failover.pair import (
     walk,
     with_row,
 )
-from tests.market.venue import Answer, Venue, rest_rows
 
 
 @pytest.mark.parametrize("has_it", [pytest.param(True, id="confirmed"), pytest.param(False, id="contradicted")])

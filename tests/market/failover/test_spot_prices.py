@@ -9,14 +9,15 @@ import pytest
 
 from core.clock import MINUTE_MS, SECOND_MS, iso
 from core.errors import ConfigError, MarketUnavailable
-from klines.quality import Aside
 from market.failover.breaker import PRICES
 from market.failover.failover import Failover
 from market.failover.spot_prices import OLD_PRICE_MS, PRICE_SHARE
+from market.quarantine import Quarantine
 from market.venue import Price
 from market.venues.binance.rest import Binance
 from market.venues.coinbase import Coinbase
-from tests.fakes import FakeClock
+from tests.fakes.clock import FakeClock
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     WALK,
@@ -26,7 +27,6 @@ from tests.market.failover.pair import (
     newest,
     walk,
 )
-from tests.market.venue import Answer, Venue
 
 
 def test_prices_come_from_whoever_has_them(market: Failover) -> None:
@@ -129,10 +129,10 @@ def test_a_price_of_long_ago_is_asked_for_elsewhere_and_the_newest_counts(
     first.handler = told
     second.series["ETHUSDT", "1m"] = WALK
     venues = [
-        Coinbase([first.url], clock, Aside(), patience_s=0),
+        Coinbase([first.url], clock, Quarantine(), patience_s=0),
         Binance([second.url], "", clock, patience_s=0, name="binanceus"),
     ]
-    market = Failover(venues, clock, Aside(), awaits_life=False)
+    market = Failover(venues, clock, Quarantine(), awaits_life=False)
     assert market.prices(["ETHUSDT"])["ETHUSDT"].venue == "coinbase"
     assert not second.requests
     clock.time_ms += OLD_PRICE_MS + SECOND_MS
@@ -168,7 +168,7 @@ def test_lists_of_changing_length_do_not_ask_more_often(second: Venue, clock: Fa
     venue = Binance([second.url], "", clock, patience_s=0, name="binanceus")
     venue._offer = replace(venue.offer, prices_at_once=False, requests_a_minute=300)
     second.knows_symbols = False  # no form for several
-    market = Failover([venue], clock, Aside(), awaits_life=False)
+    market = Failover([venue], clock, Quarantine(), awaits_life=False)
     rng = np.random.default_rng(3)
     for _ in range(120):
         chosen = [name for name in names if rng.random() < 0.3] or names
@@ -181,7 +181,7 @@ def test_candles_leave_prices_their_part_of_a_budget(first: Venue, clock: FakeCl
     """Where a venue is always late, its candles are asked for again and again."""
     venue = Binance([first.url], "", clock, patience_s=0)
     venue._offer, venue.hosts.requests_a_minute = replace(venue.offer, requests_a_minute=60), 60
-    market = Failover([venue], clock, Aside(), awaits_life=False)
+    market = Failover([venue], clock, Quarantine(), awaits_life=False)
     said = []
     for _ in range(180):
         assert market.prices(["ETHUSDT"])
@@ -199,7 +199,7 @@ def test_candles_leave_prices_their_part_of_a_budget(first: Venue, clock: FakeCl
 def test_where_nobody_asks_for_prices_all_of_a_budget_is_for_candles(first: Venue, clock: FakeClock) -> None:
     venue = Binance([first.url], "", clock, patience_s=0)
     venue._offer, venue.hosts.requests_a_minute = replace(venue.offer, requests_a_minute=20), 20
-    market = Failover([venue], clock, Aside(), awaits_life=False)
+    market = Failover([venue], clock, Quarantine(), awaits_life=False)
     for _ in range(20):
         newest(market)
     with pytest.raises(MarketUnavailable, match="20 requests went out within a minute"):

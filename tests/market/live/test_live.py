@@ -15,8 +15,8 @@ from klines.klines import Klines
 from market.live.live_market import OVERLAP_ROWS, LiveMarket, Series
 from market.venue import MarketData, MarketStream, Price
 from market.venues.binance.rest import Binance
-from tests.fakes import eventually, random_walk_klines
-from tests.inference.stand import BASE_MS, RunningClock, Skewed
+from tests.fakes.clock import BASE_MS, RunningClock, Skewed, eventually
+from tests.fakes.klines import random_walk_klines
 
 BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)
 ROWS = 30

@@ -21,8 +21,8 @@ from klines.klines import COLUMNS, Klines
 from market.live.live_market import LiveMarket
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
-from tests.fakes import eventually, free_port
-from tests.inference.stand import BASE_MS, RunningClock, Skewed
+from tests.fakes.clock import BASE_MS, RunningClock, Skewed, eventually
+from tests.fakes.net import free_port
 from tests.market.live.test_live import Feed, feeding, venue
 
 BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)

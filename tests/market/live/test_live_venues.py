@@ -12,13 +12,12 @@ from core.clock import MINUTE_MS, CorrectedClock
 from exchange.server import SimulatedExchange
 from exchange.walk import price_at
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import Aside
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
+from market.quarantine import Quarantine
 from market.venue import Price
 from market.venues.binance.rest import Binance
-from tests.fakes import eventually
-from tests.inference.stand import BASE_MS, RunningClock
+from tests.fakes.clock import BASE_MS, RunningClock, eventually
 
 BTC = ("BTCUSDT", MINUTE_MS)
 ROWS = 120
@@ -46,7 +45,7 @@ def live_over(
     Args:
         left: what an earlier run kept of the series, at the first venue's level.
     """
-    aside, ours = Aside(), CorrectedClock(clock)
+    aside, ours = Quarantine(), CorrectedClock(clock)
     venues = [
         kind([exchange.url], "", ours, timeout_s=1, patience_s=0, aside=aside, name=name)
         for exchange, kind, name in zip(exchanges, (Binance, Dearer), ("binance", "binanceus"), strict=False)

@@ -8,13 +8,14 @@ import pytest
 from core.clock import MINUTE_MS, SystemClock
 from core.errors import MarketUnavailable
 from klines.klines import PRICE_COLUMNS, Klines
-from klines.quality import Aside
 from market.failover.failover import Failover
 from market.live.truth_ratio import TruthFeed
 from market.price_ratio import MOST_AGE_MS
+from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock, eventually
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 
 ROWS = 300
 LONG = random_walk_klines(2 * ROWS)
@@ -41,7 +42,7 @@ def servers() -> Iterator[tuple[Venue, Venue]]:
 
 def feed_of(servers: tuple[Venue, Venue], clock: FakeClock | SystemClock) -> TruthFeed:
     serving, truth = (Binance([server.url], "", clock, patience_s=0) for server in servers)
-    return TruthFeed(truth, Failover([serving], clock, Aside(), awaits_life=False), ["ETHUSDT"], clock)
+    return TruthFeed(truth, Failover([serving], clock, Quarantine(), awaits_life=False), ["ETHUSDT"], clock)
 
 
 def test_the_ratio_follows_the_newest_minutes(servers: tuple[Venue, Venue], clock: FakeClock) -> None:

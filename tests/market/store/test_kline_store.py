@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
-from klines.klines import COLUMNS, Klines, Span, without
+from klines.klines import COLUMNS, Klines
+from klines.spans import Span, without
 from market.store.kline_store import ABSENT_FOR_MS, DAMAGED_FOR_MS, TAIL_BEHIND_MS, Gap, KlineStore
 from market.store.month_file import Damaged, unpacked
 from market.store.warm_start import TAIL_ROWS, read_tail
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 REPOSITORY = Path(__file__).parents[3]
 MONTH_END_MS = START_MS + 16 * DAY_MS  # 2023-12-01
@@ -597,7 +599,7 @@ from pathlib import Path
 from core.clock import MINUTE_MS
 from core.errors import WorkerError
 from market.store.kline_store import KlineStore
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 root, how, start_ms = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 walk = random_walk_klines(3000, start_ms=start_ms)
@@ -685,7 +687,7 @@ import sys
 from pathlib import Path
 from core.clock import MINUTE_MS
 from market.store.kline_store import KlineStore
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 store, start_ms = KlineStore(Path(sys.argv[1]), **json.loads(sys.argv[4])), int(sys.argv[3])
 walk = random_walk_klines(3000, start_ms=start_ms)
 with store.writing():

@@ -12,13 +12,15 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, UnknownSymbol
 from exchange.server import SimulatedExchange
-from klines.klines import COLUMNS, Klines, month_span
+from klines.klines import COLUMNS, Klines
+from klines.spans import month_span
 from market.store.kline_store import ABSENT_FOR_MS, KlineStore
 from market.store.sync import MISSES, THREADS, SyncReport, sync_all, sync_series
 from market.venue import MarketData, Price
 from market.venues.binance.rest import Binance
-from tests.fakes import FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue, csv_of, zip_of
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue, csv_of, zip_of
 
 
 def utc(text: str) -> int:

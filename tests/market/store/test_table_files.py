@@ -20,8 +20,9 @@ from core.errors import ConfigError, MalformedKlines
 from klines.klines import COLUMNS, FLOW_COLUMNS, Klines
 from market.store.table_files import ending_of, read_klines, write_klines
 from market.venues.binance.archive import read_archive, unzipped
-from tests.fakes import START_MS, random_walk_klines
-from tests.market.venue import csv_of, zip_of
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import csv_of, zip_of
 
 NOW_MS = 1_764_085_587_000
 WALK = random_walk_klines(200)

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from klines.klines import COLUMNS, PRICE_COLUMNS, Klines, Span, month_span
-from klines.quality import Aside
+from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
+from klines.spans import Span, month_span
 from market.failover.failover import Failover
+from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_series
 from market.venue import MarketData
 from market.venues.binance.rest import Binance
-from tests.fakes import FakeClock, random_walk_klines
+from tests.fakes.clock import FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import APART, at_level
-from tests.market.venue import Answer, Venue
 
 FIRST_MS = 1_696_118_400_000  # 2023-10-01
 START_MS, NOW_MS = FIRST_MS + 22 * DAY_MS, FIRST_MS + 30 * DAY_MS + 617 * MINUTE_MS + 30_000
@@ -50,7 +52,7 @@ def clock() -> FakeClock:
 def market(request: pytest.FixtureRequest, venue: Venue, clock: FakeClock) -> Iterator[MarketData]:
     """A venue's archives and REST, alone or before a venue that is a little dearer; what they say is up to the test."""
     venue.add("ETHUSDT", WALK)
-    aside = Aside()
+    aside = Quarantine()
     first = Binance([venue.url], venue.url, clock, patience_s=0, aside=aside)
     with Venue().running() as other:
         other.add("ETHUSDT", at_level(WALK, APART))

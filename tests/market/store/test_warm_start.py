@@ -11,7 +11,7 @@ from core.clock import HOUR_MS, MINUTE_MS
 from klines.klines import COLUMNS, Klines
 from market.store.kline_store import KlineStore
 from market.store.warm_start import TAIL_ROWS, read_tail
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 WALK = random_walk_klines(TAIL_ROWS + 500)
 

@@ -2,10 +2,10 @@
 
 from hypothesis import strategies as st
 
-from klines.quality import Sifted
+from klines.checks import CheckedRows
 
 
-def assert_keeps_rules(found: Sifted, interval_ms: int, now_ms: int) -> None:
+def assert_keeps_rules(found: CheckedRows, interval_ms: int, now_ms: int) -> None:
     """What any parser has made of any body: rows of ended intervals (the other rules are the type's own)."""
     assert found.klines.interval_ms == interval_ms
     assert found.klines.end_ms <= now_ms

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, WorkerError
 from klines.klines import Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.atlas import MOST_PAGES, Atlas, live, page
 from market.venues.parsing import time_ms
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Handler, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Handler, Venue
 from tests.market.venues.bodies import CELLS, assert_keeps_rules
 
 KEY = "UP-0123456789abcdef0123456789"
@@ -74,7 +75,7 @@ def venue(venue: Venue) -> Venue:
 
 
 @pytest.fixture
-def atlas(venue: Venue, clock: FakeClock, aside: Aside) -> Atlas:
+def atlas(venue: Venue, clock: FakeClock, aside: Quarantine) -> Atlas:
     return Atlas([venue.url], clock, aside, key=KEY)
 
 
@@ -168,13 +169,13 @@ def test_no_rows_are_no_klines(venue: Venue, atlas: Atlas, rows: object) -> None
 
 
 @pytest.mark.parametrize("into_the_minute_ms", [0, MINUTE_MS - 1])
-def test_the_minute_that_has_not_ended_is_dropped(venue: Venue, aside: Aside, into_the_minute_ms: int) -> None:
+def test_the_minute_that_has_not_ended_is_dropped(venue: Venue, aside: Quarantine, into_the_minute_ms: int) -> None:
     atlas = Atlas([venue.url], FakeClock(START_MS + 10 * MINUTE_MS + into_the_minute_ms), aside, key=KEY)
     venue.handler = lambda path, query: Answer(page_of([row_of(WALK, row) for row in range(11)]))
     assert len(atlas.klines("ETHUSDT", MINUTE_MS, START_MS, END_MS)) == 10
 
 
-def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: Venue, atlas: Atlas, aside: Aside) -> None:
+def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: Venue, atlas: Atlas, aside: Quarantine) -> None:
     hours = WALK.resample(HOUR_MS)
     rows = [row_of(hours, row) for row in range(24)]
     rows[5]["count"] = 59
@@ -185,7 +186,9 @@ def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: Venue, atlas: Atlas,
     assert aside.counts == {}
 
 
-def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(venue: Venue, atlas: Atlas, aside: Aside) -> None:
+def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(
+    venue: Venue, atlas: Atlas, aside: Quarantine
+) -> None:
     rows = [row_of(WALK, row, **({"close": -1} if row == 7 else {})) for row in range(100)]
     venue.handler = lambda path, query: Answer(page_of(rows))
     assert len(atlas.klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + 100 * MINUTE_MS)) == 99

@@ -15,13 +15,15 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerE
 from core.settings import Market, load_settings
 from core.timed_http import USER_AGENT
 from klines.klines import Klines
-from klines.quality import Aside
 from market.build import venue_from
 from market.http.client import PROBATION_MS
+from market.quarantine import Quarantine
 from market.venue import MarketData
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, free_port, random_walk_klines
-from tests.market.venue import Answer, Venue, assert_same, rest_rows
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import assert_same, random_walk_klines
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import Answer, Venue, rest_rows
 
 NOW_MS = START_MS + 40 * DAY_MS
 WALK = random_walk_klines(3 * 1440)  # three whole days
@@ -191,7 +193,7 @@ def test_what_is_not_klines_is_refused(
     ],
 )
 def test_one_row_that_is_no_kline_is_set_aside(venue: Venue, clock: FakeClock, body: str, says: str) -> None:
-    aside = Aside()
+    aside = Quarantine()
     venue.scripted = [Answer(body)]
     klines = five(Binance([venue.url], venue.url, clock, aside=aside))
     assert len(klines) == 4
@@ -529,13 +531,13 @@ def test_a_host_that_is_silent_is_not_waited_for(venue: Venue) -> None:
 def test_settings_that_cannot_be_served_are_refused(market: str, rest: str, archive: str, says: str) -> None:
     settings = load_settings(market=Market(market), binance_rest_urls=rest, binance_archive_url=archive)
     with pytest.raises(ConfigError, match=says):
-        venue_from("binance", settings, FakeClock(), Aside(), topics=())
+        venue_from("binance", settings, FakeClock(), Quarantine(), topics=())
 
 
 @pytest.mark.parametrize("market", list(Market))
 def test_a_server_on_this_machine_serves_every_market(venue: Venue, clock: FakeClock, market: Market) -> None:
     settings = load_settings(market=market, binance_rest_urls=f"{venue.url}/", binance_archive_url=f"{venue.url}/")
-    built = venue_from("binance", settings, clock, Aside(), topics=())
+    built = venue_from("binance", settings, clock, Quarantine(), topics=())
     assert len(five(built)) == 5
     assert built.archive("ETHUSDT", MINUTE_MS, START_MS) is not None
 

@@ -10,11 +10,12 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import MalformedKlines, MarketUnavailable
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.binance.archive import read_archive
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import NOT_FOUND, Answer, Venue, assert_same, csv_of, zip_of
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import assert_same, random_walk_klines
+from tests.fakes.venue_server import NOT_FOUND, Answer, Venue, csv_of, zip_of
 
 WALK = random_walk_klines(3 * 1440)  # three whole days
 
@@ -165,7 +166,7 @@ def test_a_file_that_is_no_kline_archive_is_refused(venue: Venue, binance: Binan
 def test_one_bad_row_of_a_file_costs_no_other_its_place(
     venue: Venue, clock: FakeClock, spoil: Callable[[str], str], says: str
 ) -> None:
-    aside = Aside()
+    aside = Quarantine()
     binance = Binance([venue.url], venue.url, clock, aside=aside)
     lines = csv_of(ONE_DAY).splitlines()
     lines[700] = spoil(lines[700])

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, CorrectedClock, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from klines.klines import Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.coinbase import PAGE_ROWS, SILENT_PAGES, Coinbase, candles, ticker
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue
 
 ROWS = 1000
 WALK = random_walk_klines(ROWS)
@@ -62,11 +63,11 @@ def venue(venue: Venue) -> Venue:
     return venue
 
 
-def client(venue: Venue, now_ms: int = NOW_MS, aside: Aside | None = None) -> Coinbase:
-    return Coinbase([venue.url], FakeClock(now_ms), aside or Aside(), patience_s=0)
+def client(venue: Venue, now_ms: int = NOW_MS, aside: Quarantine | None = None) -> Coinbase:
+    return Coinbase([venue.url], FakeClock(now_ms), aside or Quarantine(), patience_s=0)
 
 
-def last_rows(venue: Venue, rows: int, aside: Aside | None = None) -> Klines:
+def last_rows(venue: Venue, rows: int, aside: Quarantine | None = None) -> Klines:
     """The newest closed candles, as the client has them."""
     return client(venue, aside=aside).klines("ETHUSDT", MINUTE_MS, WALK.end_ms - rows * MINUTE_MS, NOW_MS)
 
@@ -101,7 +102,7 @@ def test_the_unfinished_candle_is_dropped(venue: Venue) -> None:
 
 def test_the_venues_clock_says_what_is_closed(venue: Venue) -> None:
     clock = CorrectedClock(FakeClock(WALK.end_ms - 5_000))
-    market = Coinbase([venue.url], clock, Aside(), patience_s=0)
+    market = Coinbase([venue.url], clock, Quarantine(), patience_s=0)
     clock.ahead_ms = market.clock_ahead_ms()
     assert clock.now_ms() == NOW_MS + 7_000
     assert market.clock_ahead_ms() == 0
@@ -219,7 +220,7 @@ def test_what_is_not_candles_is_refused(venue: Venue, answer: Answer) -> None:
 
 
 def test_one_bad_row_is_set_aside(venue: Venue) -> None:
-    aside = Aside()
+    aside = Quarantine()
     rows = rows_of(WALK.tail(100))
     rows[7][4] = -1
     venue.handler = lambda path, query: Answer(json.dumps(rows))
@@ -244,7 +245,7 @@ def test_a_rate_limit_is_heeded(venue: Venue) -> None:
     clock = FakeClock(NOW_MS)
     venue.scripted = [Answer("{}", 429, {"Retry-After": "3"})]
     Exchange(venue)
-    assert Coinbase([venue.url], clock, Aside()).prices(["ETHUSDT"])["ETHUSDT"].price == 2000.5
+    assert Coinbase([venue.url], clock, Quarantine()).prices(["ETHUSDT"])["ETHUSDT"].price == 2000.5
     assert clock.slept_s == [3.0]
 
 

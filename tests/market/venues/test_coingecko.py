@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from klines.klines import Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.coingecko import COINS, CoinGecko, candles, means
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Handler, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Handler, Venue
 from tests.market.venues.bodies import CELLS, assert_keeps_rules
 
 KEY = "CG-0123456789abcdefghijk"
@@ -55,7 +56,7 @@ def venue(venue: Venue) -> Venue:
 
 
 @pytest.fixture
-def gecko(venue: Venue, clock: FakeClock, aside: Aside) -> CoinGecko:
+def gecko(venue: Venue, clock: FakeClock, aside: Quarantine) -> CoinGecko:
     return CoinGecko([venue.url], clock, aside)
 
 
@@ -102,7 +103,7 @@ def test_so_many_days_are_asked_for_that_the_candles_have_their_length(
     ],
 )
 def test_a_candle_that_may_be_told_from_before_its_end_is_not_closed(
-    venue: Venue, aside: Aside, since_end_ms: int, rows: int
+    venue: Venue, aside: Quarantine, since_end_ms: int, rows: int
 ) -> None:
     end_ms = START_MS + DAY_MS
     venue.handler = fixed(rows_of(HALVES.between(START_MS - DAY_MS, end_ms + HALF_MS)))
@@ -124,7 +125,7 @@ def test_what_it_cannot_have_is_not_asked_for(venue: Venue, gecko: CoinGecko) ->
 
 
 def test_parts_of_candles_at_the_ends_are_dropped_and_gaps_stay_gaps(
-    venue: Venue, gecko: CoinGecko, aside: Aside
+    venue: Venue, gecko: CoinGecko, aside: Quarantine
 ) -> None:
     rows = rows_of(HALVES.between(NOW_MS - DAY_MS, NOW_MS - HOUR_MS))
     hole = rows.pop(20)
@@ -136,7 +137,7 @@ def test_parts_of_candles_at_the_ends_are_dropped_and_gaps_stay_gaps(
 
 
 def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(
-    venue: Venue, gecko: CoinGecko, aside: Aside
+    venue: Venue, gecko: CoinGecko, aside: Quarantine
 ) -> None:
     rows = rows_of(HALVES.between(NOW_MS - DAY_MS, NOW_MS - HOUR_MS))
     rows[7][3] = None
@@ -289,7 +290,7 @@ def test_any_bytes_are_a_price_in_the_past_or_a_named_error(body: bytes | str) -
 
 
 def test_it_works_without_a_key_and_more_often_with_one(
-    venue: Venue, clock: FakeClock, aside: Aside, gecko: CoinGecko
+    venue: Venue, clock: FakeClock, aside: Quarantine, gecko: CoinGecko
 ) -> None:
     keyed = CoinGecko([venue.url], clock, aside, key=KEY)
     assert len(day(gecko)) == len(day(keyed)) == 47
@@ -318,7 +319,7 @@ def test_a_genuine_rate_limit_is_waited_out(
     ("name", "status"), [("ohlc_7d_1_http500.json", 500), ("market_chart_daily_1_http422.json", 422)]
 )
 def test_genuine_refusals_are_quoted(
-    shared_data: Path, venue: Venue, clock: FakeClock, aside: Aside, name: str, status: int
+    shared_data: Path, venue: Venue, clock: FakeClock, aside: Quarantine, name: str, status: int
 ) -> None:
     body = (shared_data / "raw" / "coingecko" / name).read_bytes()
     venue.handler = lambda path, query: Answer(body, status)

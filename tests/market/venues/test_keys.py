@@ -11,14 +11,14 @@ from core.clock import DAY_MS
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from core.settings import load_settings
 from core.topic import Target, Topic
-from klines.quality import Aside
 from market.build import market_from
+from market.quarantine import Quarantine
 from market.venues.atlas import Atlas
 from market.venues.base import KeyedVenue
 from market.venues.coingecko import CoinGecko
 from market.venues.tiingo import Tiingo
-from tests.fakes import START_MS, FakeClock
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.venue_server import Answer, Venue
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 NOW_MS = START_MS + 2 * DAY_MS
@@ -46,7 +46,7 @@ CALLS: list[Any] = [
 @pytest.mark.parametrize("key", ["", "  \n"])
 @pytest.mark.parametrize("kind", [Tiingo, Atlas])
 def test_without_a_key_nothing_is_asked(
-    venue: Venue, clock: FakeClock, aside: Aside, kind: type[KeyedVenue], call: Call, key: str
+    venue: Venue, clock: FakeClock, aside: Quarantine, kind: type[KeyedVenue], call: Call, key: str
 ) -> None:
     keyless = kind([venue.url], clock, aside, key=key)
     assert keyless.offer.key_missing
@@ -58,7 +58,7 @@ def test_without_a_key_nothing_is_asked(
 @pytest.mark.parametrize("key", ["two\nlines of it", "schlüssel-schlüssel", "short", "with a blank in it"])
 @pytest.mark.parametrize("kind", VENUES)
 def test_what_is_no_key_is_not_sent_and_not_told(
-    venue: Venue, clock: FakeClock, aside: Aside, kind: type[KeyedVenue], key: str
+    venue: Venue, clock: FakeClock, aside: Quarantine, kind: type[KeyedVenue], key: str
 ) -> None:
     keyed = kind([venue.url], clock, aside, key=key)
     assert not keyed.offer.key_missing
@@ -71,7 +71,7 @@ def test_what_is_no_key_is_not_sent_and_not_told(
 
 @pytest.mark.parametrize("kind", VENUES)
 def test_a_key_is_sent_without_the_blanks_around_it(
-    venue: Venue, clock: FakeClock, aside: Aside, kind: type[KeyedVenue]
+    venue: Venue, clock: FakeClock, aside: Quarantine, kind: type[KeyedVenue]
 ) -> None:
     keyed = kind([venue.url], clock, aside, key=f" {KEY}\n", patience_s=0)
     with pytest.raises(WorkerError):  # the venue knows no such path
@@ -125,7 +125,7 @@ CASES = [
 def test_a_refusal_says_what_to_do_and_a_key_is_in_no_fault_no_log_and_no_url(
     venue: Venue,
     clock: FakeClock,
-    aside: Aside,
+    aside: Quarantine,
     kind: type[KeyedVenue],
     call: Call,
     answer: Answer,
@@ -143,7 +143,7 @@ def test_a_refusal_says_what_to_do_and_a_key_is_in_no_fault_no_log_and_no_url(
 
 @pytest.mark.parametrize("kind", VENUES)
 def test_not_even_a_part_of_a_key_is_quoted_from_an_answer(
-    venue: Venue, clock: FakeClock, aside: Aside, kind: type[KeyedVenue]
+    venue: Venue, clock: FakeClock, aside: Quarantine, kind: type[KeyedVenue]
 ) -> None:
     keyed = kind([venue.url], clock, aside, key=KEY)
     venue.scripted = [Answer(f"{'x' * 40}{KEY}")]  # a fault quotes the first 60 bytes

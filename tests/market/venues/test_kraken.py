@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from klines.klines import Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.kraken import ROWS, Kraken, candles, last_trades
-from tests.fakes import START_MS, FakeClock, free_port, random_walk_klines
-from tests.market.venue import Answer, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import Answer, Venue
 
 WALK = random_walk_klines(1000)
 NOW_MS = WALK.end_ms - 20 * SECOND_MS  # the newest candle is unfinished
@@ -62,13 +64,13 @@ def venue(venue: Venue) -> Venue:
     return venue
 
 
-def client(venue: Venue, aside: Aside | None = None) -> Kraken:
-    return Kraken([venue.url], FakeClock(NOW_MS), aside or Aside(), patience_s=0)
+def client(venue: Venue, aside: Quarantine | None = None) -> Kraken:
+    return Kraken([venue.url], FakeClock(NOW_MS), aside or Quarantine(), patience_s=0)
 
 
 def patient(venue: Venue) -> tuple[Kraken, FakeClock]:
     clock = FakeClock(NOW_MS)
-    return Kraken([venue.url], clock, Aside()), clock
+    return Kraken([venue.url], clock, Quarantine()), clock
 
 
 def test_closed_candles_of_the_range(venue: Venue) -> None:
@@ -135,7 +137,7 @@ def test_prices_and_the_clock(venue: Venue) -> None:
 )
 def test_the_venues_second_is_told_from_ours_where_they_differ(venue: Venue, ours_ms: int, ahead_ms: int) -> None:
     venue.handler = lambda path, query: said({"unixtime": NOW_MS // 1000})
-    assert Kraken([venue.url], FakeClock(NOW_MS + ours_ms), Aside()).clock_ahead_ms() == ahead_ms
+    assert Kraken([venue.url], FakeClock(NOW_MS + ours_ms), Quarantine()).clock_ahead_ms() == ahead_ms
 
 
 @pytest.mark.parametrize("at", [NOW_MS, -1, True, 1.5, str(NOW_MS // 1000), None])
@@ -167,7 +169,7 @@ def test_an_unknown_pair_is_an_error_of_the_configuration(venue: Venue) -> None:
     with pytest.raises(ConfigError):
         waiting.prices(["NOPEUSDT"])
     assert (len(venue.requests) - asked, clock.slept_s) == (1, [])  # asking again would not help
-    half = Kraken([venue.url, f"http://127.0.0.1:{free_port()}"], FakeClock(NOW_MS), Aside(), patience_s=0)
+    half = Kraken([venue.url, f"http://127.0.0.1:{free_port()}"], FakeClock(NOW_MS), Quarantine(), patience_s=0)
     with pytest.raises(ConfigError):  # whatever ails the other host
         half.prices(["NOPEUSDT"])
 
@@ -266,7 +268,7 @@ def test_a_price_of_another_pair_is_refused() -> None:
 
 
 def test_one_bad_row_is_set_aside(venue: Venue) -> None:
-    aside = Aside()
+    aside = Quarantine()
     rows = rows_of(WALK.tail(100))
     rows[7][4] = "-1"
     venue.handler = lambda path, query: said({"XXBTZUSD": rows, "last": 1})

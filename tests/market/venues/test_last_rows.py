@@ -9,8 +9,9 @@ import pytest
 
 from core.clock import MINUTE_MS
 from market.venues.binance.rest import Binance
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Venue, rest_rows
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Venue, rest_rows
 
 ROWS = 90
 WALK = random_walk_klines(ROWS, start_ms=START_MS)

@@ -13,7 +13,9 @@ from exchange.server import SimulatedExchange
 from market.listings import Listings, Pair, asked_pairs
 from market.venue import Venue
 from market.venues.binance.rest import Binance
-from tests.fakes import entry_of, eventually, free_port
+from tests.fakes.clock import eventually
+from tests.fakes.net import free_port
+from tests.fakes.venue_server import entry_of
 
 INFO = "/api/v3/exchangeInfo"
 

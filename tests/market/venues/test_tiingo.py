@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from klines.klines import Klines
-from klines.quality import Aside
+from market.quarantine import Quarantine
 from market.venues.parsing import time_ms
 from market.venues.tiingo import PAGE_ROWS, RUN_OUT_S, Tiingo, bars, tops
-from tests.fakes import START_MS, FakeClock, random_walk_klines
-from tests.market.venue import Answer, Handler, Venue
+from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Answer, Handler, Venue
 from tests.market.venues.bodies import CELLS, assert_keeps_rules
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -72,7 +73,7 @@ def venue(venue: Venue) -> Venue:
 
 
 @pytest.fixture
-def tiingo(venue: Venue, clock: FakeClock, aside: Aside) -> Tiingo:
+def tiingo(venue: Venue, clock: FakeClock, aside: Quarantine) -> Tiingo:
     return Tiingo([venue.url], clock, aside, key=KEY)
 
 
@@ -118,7 +119,7 @@ def test_an_interval_that_it_lacks_is_an_error_of_the_configuration(venue: Venue
 
 
 @pytest.mark.parametrize("into_the_minute_ms", [0, 1, MINUTE_MS - 1])
-def test_the_bar_that_has_not_ended_is_dropped(venue: Venue, aside: Aside, into_the_minute_ms: int) -> None:
+def test_the_bar_that_has_not_ended_is_dropped(venue: Venue, aside: Quarantine, into_the_minute_ms: int) -> None:
     rows = [row_of(WALK, row) for row in range(11)]
     rows[10]["high"] = 1.0  # nothing that an unfinished bar says counts
     venue.handler = lambda path, query: Answer(answer_of(rows))
@@ -137,7 +138,9 @@ def test_gaps_stay_gaps_and_what_has_not_begun_is_not_asked_for(venue: Venue, ti
     assert len(venue.requests) == asked
 
 
-def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(venue: Venue, tiingo: Tiingo, aside: Aside) -> None:
+def test_rows_that_are_no_klines_are_kept_aside_and_the_others_used(
+    venue: Venue, tiingo: Tiingo, aside: Quarantine
+) -> None:
     rows = [row_of(WALK, row) for row in range(100)]
     rows[7]["close"] = "much"
     rows[8]["volume"] = None

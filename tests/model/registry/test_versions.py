@@ -25,7 +25,7 @@ from model.heads import Head, Kind
 from model.registry.artefact import Artefact, Manifest, read_artefact, sealed
 from model.registry.versions import Registry, check
 from model.windows import Split
-from tests.fakes import NO_ORIGIN
+from tests.fakes.node import NO_ORIGIN
 
 CREATED_MS = 1_795_337_100_000  # 2026-11-22 08:45:00 UTC
 SPLIT = {

@@ -12,7 +12,8 @@ from model.features import FEATURES, LEAST_SPREAD, LIMIT, SIGNED
 from model.heads import LEADER, MINUTE, Kind, panels_for
 from model.training import linear
 from model.windows import Split, Windows, build, purged_split
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 TOPICS = tuple(
     Topic(topic_id=number, token="ETH", symbol="ETHUSDT", target=target, horizon_min=horizon_min)

@@ -27,7 +27,7 @@ from model.training.fit import (
     weights_bytes,
 )
 from model.windows import build, purged_split
-from tests.fakes import random_walk_klines
+from tests.fakes.klines import random_walk_klines
 
 TOPICS = (
     Topic(topic_id=1, token="ETH", symbol="ETHUSDT", target=Target.PRICE, horizon_min=10),

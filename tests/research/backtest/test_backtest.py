@@ -24,7 +24,7 @@ from research.backtest.baselines import BASELINES
 from research.backtest.command import Asked, folder_of, walk_of
 from research.backtest.folder import Folder, StepRecord
 from research.report.scores import decisions, scored_topics
-from tests.fakes import eventually
+from tests.fakes.clock import eventually
 from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
 from updater.round import KEEP_VERSIONS
 

@@ -15,7 +15,7 @@ from model.windows import Split, build
 from research.backtest.baselines import BASELINES
 from research.backtest.stage import Forecasts, Stage
 from research.data import recording_of
-from tests.fakes import START_MS
+from tests.fakes.clock import START_MS
 from tests.research.tape import BTC, ETH, SOL, clustered
 
 VOLATILITY_60 = replace(BTC, topic_id=9004, horizon_min=60)

@@ -14,7 +14,8 @@ from research.backtest.command import chosen_topics, introduction, walk_of
 from research.backtest.folder import Folder
 from research.backtest.walk import catalogue_topics, short_history, with_unseen
 from research.data import recording_of
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 from tests.research.tape import BTC, ETH, HISTORY_DAYS, SOL, after, asked, clustered, tape, write_klines
 
 

@@ -13,7 +13,8 @@ from model.heads import HOUR, LONGEST_LOOKBACK, PanelPlan, panels_for
 from model.windows import Split, build, purged_split
 from research.data import Recording
 from research.tune.folds import CONFIRMED, JUDGE_SHARE, SEARCHED, Fold, folds_of
-from tests.fakes import START_MS, random_walk_klines
+from tests.fakes.clock import START_MS
+from tests.fakes.klines import random_walk_klines
 
 PLAN = panels_for([Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=480)])[HOUR]
 LONGEST_DAYS = 200

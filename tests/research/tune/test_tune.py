@@ -37,7 +37,8 @@ from research.tune.tables import as_plain, tables
 from research.tune.trials import KNOBS, searched, told_progress
 from research.tune.tune import LEVEL, Asked, Found, Pair, luck, tuned
 from research.words import ONE_NAIVE
-from tests.fakes import START_MS, FakeClock, eventually, random_walk_klines
+from tests.fakes.clock import START_MS, FakeClock, eventually
+from tests.fakes.klines import random_walk_klines
 from tests.updater.folder import updater_on, write_config
 
 BTC = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=480)

@@ -1,0 +1,112 @@
+"""Rows that the row checks rejected: counted, logged, and kept in a file where a person can look at them."""
+
+import json
+import math
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from core.clock import iso
+from core.seldom import Seldom
+from klines.checks import CheckedRows, RejectedRow, time_text
+from klines.klines import COLUMNS
+
+REMEMBERED = 100_000  # rows, so that a row that is sent again and again counts once
+KEPT_BYTES = 1 << 20  # of the file; the file before it is kept as well
+FILE = "refused.jsonl"
+
+Counts = Counter[tuple[str, str, str]]  # by (venue, symbol, reason)
+
+log = structlog.get_logger()
+
+
+class Quarantine:
+    """Counts rejected and odd rows, and keeps the rejected ones in a file. Safe to use from several threads.
+
+    Args:
+        folder: where ``refused.jsonl`` is; None only counts.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._counts: Counts = Counter()
+        self._marks: Counts = Counter()
+        self._seen: set[tuple[str, str, int, int, str]] = set()
+        self._seldom = Seldom()
+
+    @property
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """How many rows were rejected so far, by (venue, symbol, reason)."""
+        with self._lock:
+            return dict(self._counts)
+
+    @property
+    def marks(self) -> dict[tuple[str, str, str], int]:
+        """How many odd rows were used so far, by (venue, symbol, reason)."""
+        with self._lock:
+            return dict(self._marks)
+
+    def refused(self, symbol: str, interval_ms: int) -> dict[int, str]:
+        """Return why rows of a series were rejected, by open time, as far as they are remembered."""
+        with self._lock:
+            return {
+                at_ms: reason
+                for venue, its, interval, at_ms, reason in self._seen
+                if (its, interval) == (symbol, interval_ms) and (venue, its, reason) in self._counts
+            }
+
+    def take(self, venue: str, symbol: str, interval_ms: int, checked: CheckedRows, now_ms: int) -> None:
+        """``put`` the rejected rows of a batch and ``mark`` the odd ones."""
+        self.put(venue, symbol, interval_ms, checked.refused, now_ms)
+        self.mark(venue, symbol, interval_ms, checked.marked)
+
+    def put(self, venue: str, symbol: str, interval_ms: int, refused: Sequence[RejectedRow], now_ms: int) -> None:
+        """Count and keep rejected rows; a row that was rejected before for the same reason does not count again."""
+        rows = self._new("rows_refused", venue, symbol, interval_ms, refused, self._counts)
+        if rows and self._folder is not None:
+            known = {"refused": iso(now_ms), "venue": venue, "symbol": symbol, "interval_ms": interval_ms}
+            _keep(self._folder / FILE, [json.dumps(known | _as_json(row)) for row in rows])
+
+    def mark(self, venue: str, symbol: str, interval_ms: int, odd: Sequence[RejectedRow]) -> None:
+        """Count odd rows that are used; a row that was marked before for the same reason does not count again."""
+        self._new("rows_marked", venue, symbol, interval_ms, odd, self._marks)
+
+    def _new(
+        self, event: str, venue: str, symbol: str, interval_ms: int, rows: Sequence[RejectedRow], counts: Counts
+    ) -> list[RejectedRow]:
+        """Count and log the rows that were not seen before, and return them."""
+        new = []
+        with self._lock:
+            if len(self._seen) > REMEMBERED:
+                self._seen.clear()
+            for row in rows:
+                seen = (venue, symbol, interval_ms, row.open_time_ms, row.reason)
+                if seen not in self._seen:
+                    self._seen.add(seen)
+                    counts[venue, symbol, row.reason] += 1
+                    new.append(row)
+        if new and (count := self._seldom.due(event, venue, symbol, interval_ms, count=len(new))):
+            series = {"venue": venue, "symbol": symbol, "interval_ms": interval_ms}
+            log.warning(event, **series, rows=count, reason=new[0].reason, first=time_text(new[0].open_time_ms))
+        return new
+
+
+def _keep(path: Path, lines: Sequence[str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > KEPT_BYTES:
+            path.replace(path.with_name(f"{path.name}.1"))
+        with path.open("a") as handle:  # several processes write here: one write each, and whole lines
+            handle.write("\n".join(lines) + "\n")
+    except OSError as error:  # the process goes on; what needs the disk more says what is wrong with it
+        log.warning("refused_rows_not_kept", file=str(path), why=error.strerror)
+
+
+def _as_json(row: RejectedRow) -> dict[str, str | int | None]:
+    """Numbers as texts: JSON has no infinity."""
+    cells = {name: None if math.isnan(cell) else repr(cell) for name, cell in zip(COLUMNS, row.row, strict=True)}
+    return {"open_time_ms": row.open_time_ms if row.open_time_ms > 0 else None, "reason": row.reason, **cells}
