@@ -49,7 +49,7 @@ class Watch:
         self._logger = logger
         self._probe: _Probe | None = None
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """One look at the queue; it never waits."""
         if self._probe is None:
             if select.select([self._listener], [], [], 0)[0]:
@@ -161,7 +161,7 @@ def main(given_arguments: Sequence[str]) -> int:
     inference = Child(module="inference", listener_fd=listener.fileno())
     watch = Watch(listener, inference, max(LEAST_PATIENCE_S, float(patience_s)), market.upper(), logger)
     with listener:
-        code = Supervisor([inference], {}, logger, each_tick=watch.look, patience_s=STOP_S).run()
+        code = Supervisor([inference], {}, logger, each_tick=watch.poll, patience_s=STOP_S).run()
     ended = inference.process.returncode if inference.process else 0
     return code or (ended if ended >= 0 else 128 - ended)
 

@@ -32,7 +32,7 @@ from inference.stretches import Stretches
 from inference.topic_state import Limits
 from inference.waits import Waits
 from ledger.answer_log import Ledger
-from ledger.background_writer import Drain
+from ledger.background_writer import BackgroundWriter
 from market.build import market_from, venue_from
 from market.failover.failover import Failover
 from market.listings import Listings
@@ -116,7 +116,7 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             truth=truth,
             listings=listings,
         )
-        journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
+        journal = BackgroundWriter[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
         holds = Holds(service, settings.answer_patience_s)
         raise_file_limit()
         metrics = Metrics(service, live, venues, settings.data_dir, holds)

@@ -33,7 +33,7 @@ from inference.service import InferenceService
 from inference.waits import TooEarly
 from ledger.answer_log import READ_S, Ledger, silent
 from ledger.answers import Answer
-from ledger.background_writer import Drain
+from ledger.background_writer import BackgroundWriter
 from model.forecaster import NAIVE, NETWORK
 
 GATHER_LINES_S = 0.1  # log lines are written in batches, so that a burst of questions is not slowed by each line
@@ -53,7 +53,7 @@ class Application(FastAPI):
     """
 
     def __init__(
-        self, service: InferenceService, metrics: Metrics, journal: "Drain[dict[str, Any]]", holds: Holds
+        self, service: InferenceService, metrics: Metrics, journal: "BackgroundWriter[dict[str, Any]]", holds: Holds
     ) -> None:
         super().__init__(openapi_url=None, redirect_slashes=False)
         self._service = service
@@ -198,7 +198,7 @@ async def _recall(ledger: Ledger, topic: Topic, height: int) -> None:
 
 
 def create_app(
-    service: InferenceService, metrics: Metrics, journal: "Drain[dict[str, Any]]", holds: Holds | None = None
+    service: InferenceService, metrics: Metrics, journal: "BackgroundWriter[dict[str, Any]]", holds: Holds | None = None
 ) -> FastAPI:
     """The application over a service that somebody else starts and stops.
 
@@ -265,7 +265,7 @@ def create_server(app: FastAPI, market: str) -> uvicorn.Server:
 
 
 def write_lines(lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """One log line per question, all of them with one write; stdout may block, so this runs in a drain's thread.
+    """One log line per question, all of them with one write; stdout may block, so this runs in a writer's thread.
 
     What the log adds to a line (level, time, service) is the same for the whole batch and made once for it. Under load
     each microsecond and each write here is taken from the event loop.
@@ -327,7 +327,7 @@ def _of(answer: Answer, now_ms: int) -> dict[str, Any]:
 
 def _state(service: InferenceService, topic: Topic, reason: str) -> dict[str, Any]:
     """One topic as ``/topics`` shows it."""
-    outlook, price, last, now_ms = service.outlook(topic), service.anchor(topic), service.last(topic), service.now_ms()
+    state, price, last, now_ms = service.state(topic), service.anchor(topic), service.last(topic), service.now_ms()
     instead, naive = service.instead_of_champion(topic), service.why_naive(topic)
     given = last and {"height": last.height, "answered": iso(last.answered_ms), **_of(last, last.answered_ms)}
     return {
@@ -343,19 +343,19 @@ def _state(service: InferenceService, topic: Topic, reason: str) -> dict[str, An
         "market": service.market_name,
         "ready": not reason,
         "reason": reason,
-        "champion": (outlook.champion or None) if outlook else None,
+        "champion": (state.champion or None) if state else None,
         "persistence": instead,
         "forecast": None if naive is None else NAIVE if naive else NETWORK,
         "naive_because": naive or "",
-        "fault": outlook.fault if outlook else "",
+        "fault": state.fault if state else "",
         "anchor": price.price if price else None,
         "venue": (price.venue or None) if price else None,
         "candles_of": service.candles_of(topic) or None,
         "truth_ratio": ratio.value if (ratio := service.truth_ratio(topic, now_ms)) else None,
         "truth_fault": service.truth_fault(topic),
         "anchor_age_ms": max(0, now_ms - price.asof_ms) if price else None,
-        "as_of": iso(outlook.klines_end_ms) if outlook else None,
-        "forecast_age_ms": max(0, now_ms - outlook.klines_end_ms) if outlook else None,
+        "as_of": iso(state.klines_end_ms) if state else None,
+        "forecast_age_ms": max(0, now_ms - state.klines_end_ms) if state else None,
         "stream": service.stream_fault,
         "last_answer": given,
     }

@@ -43,7 +43,7 @@ class Champions:
         self._looked_ms = 0
         self._chosen = NOTHING
 
-    def look(self) -> Chosen | None:
+    def poll(self) -> Chosen | None:
         """What is chosen now; None when nothing has changed since the last look."""
         stamp = self._registry.stamp()
         now_ms = self._clock.now_ms()

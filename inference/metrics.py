@@ -196,16 +196,16 @@ class _State(Collector):
             persistence.add_metric(_labels(topic), float(bool(service.instead_of_champion(topic))))
             if (why := service.why_naive(topic)) is not None:
                 naive.add_metric(_labels(topic), float(bool(why)))
-            price, outlook = service.anchor(topic), service.outlook(topic)
+            price, state = service.anchor(topic), service.state(topic)
             if price and topic.symbol not in symbols:
                 symbols.add(topic.symbol)
                 anchor.add_metric([topic.symbol], (now_ms - price.asof_ms) / 1000)
-            if outlook and (topic.symbol, outlook.panel.name) not in panels:
-                panels.add((topic.symbol, outlook.panel.name))
-                klines.add_metric([topic.symbol, outlook.panel.name], (now_ms - outlook.klines_end_ms) / 1000)
-            if outlook and outlook.champion and outlook.champion not in versions:
-                versions.add(outlook.champion)
-                model.add_metric([outlook.champion], (now_ms - outlook.created_ms) / 1000)
+            if state and (topic.symbol, state.panel.name) not in panels:
+                panels.add((topic.symbol, state.panel.name))
+                klines.add_metric([topic.symbol, state.panel.name], (now_ms - state.klines_end_ms) / 1000)
+            if state and state.champion and state.champion not in versions:
+                versions.add(state.champion)
+                model.add_metric([state.champion], (now_ms - state.created_ms) / 1000)
         feed = CounterMetricFamily("birnn_feed_errors", "Requests to the venue that failed", labels=["kind"])
         for kind, count in self._live.errors.items():
             feed.add_metric([kind], count)

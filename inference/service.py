@@ -18,7 +18,7 @@ from inference.champions import Champions, Chosen
 from inference.memory import give_back_heap
 from inference.question import NODE, Questions
 from inference.stretches import Stretches, starts
-from inference.topic_state import CLOCK_SET_BACK, Limits, Made, Outlook, known_of
+from inference.topic_state import CLOCK_SET_BACK, Limits, MadeForecast, TopicState, known_of
 from inference.waits import NO_WAITS, Waits
 from klines.klines import Klines
 from ledger.answer_log import Ledger
@@ -50,7 +50,7 @@ from node.dry_run_heights import BLOCK_MS, epoch_blocks
 
 OPENING_ROWS = 180  # minutes kept of a symbol that is forecast from longer candles
 CANDLE_AWAITED_MS = 5 * SECOND_MS  # a base's candle that is late
-LOOK_S = 0.5  # how often champions.json is looked at
+POLL_S = 0.5  # how often champions.json is looked at
 # Kept beyond what a forecast counts: it bears holes of long ago, and so much may be missing before it is short of rows.
 SPARE_MS = 25 * HOUR_MS
 # A nonce's window is long over by then. Who asks later asked by hand before, or the chain began anew under its old id;
@@ -106,7 +106,7 @@ def rows_to_keep(topics: Iterable[Topic]) -> dict[tuple[str, int], int]:
 class InferenceService:
     """Answers questions from memory.
 
-    ``infer`` runs on the event loop and reads one immutable ``Outlook`` and one ``Price``, so what it answers is
+    ``infer`` runs on the event loop and reads one immutable ``TopicState`` and one ``Price``, so what it answers is
     never half of one champion and half of another. Everything slow happens in ``candles_closed`` and in the thread
     that looks for champions.
     """
@@ -146,8 +146,10 @@ class InferenceService:
         self._windows: dict[int, Mapping[str, Klines]] = {}  # by interval: the candles that were closed together
         self._forecasts: dict[str, tuple[Forecasts, Reasons]] = {}  # by version
         self._fallbacks: dict[tuple[str, Head], tuple[HeadForecast | None, str]] = {}  # naive, or why there is none
-        self._outlooks: Mapping[str, Outlook] = {}  # by Topic.key; replaced, never changed
-        self._made: dict[str, tuple[tuple[object, ...], Made]] = {}  # by Topic.key: the newest, and what it is made of
+        self._states: Mapping[str, TopicState] = {}  # by Topic.key; replaced, never changed
+        self._made: dict[
+            str, tuple[tuple[object, ...], MadeForecast]
+        ] = {}  # by Topic.key: the newest, and what it is made of
         newest = ((topic.key, ledger.newest(topic)) for topic in self.questions.topics)
         self._last = {key: answer for key, answer in newest if answer}  # by Topic.key
         self._forecasting = threading.Lock()  # candles against champions; a request never takes it
@@ -248,7 +250,7 @@ class InferenceService:
         if asker == NODE:
             self._last[topic.key] = answer
 
-    def make(self, topic: Topic, now_ms: int, base: Base | None = None, asked: Asked | None = None) -> Made:
+    def make(self, topic: Topic, now_ms: int, base: Base | None = None, asked: Asked | None = None) -> MadeForecast:
         """The number for a topic as of now, without giving it as an answer.
 
         Args:
@@ -261,47 +263,47 @@ class InferenceService:
         self._refuse_another_pair(topic)
         return self._make(topic, now_ms, base or Base(ms=now_ms, source=BaseSource.ASKED), asked)
 
-    def _make(self, topic: Topic, now_ms: int, base: Base, asked: Asked | None) -> Made:
+    def _make(self, topic: Topic, now_ms: int, base: Base, asked: Asked | None) -> MadeForecast:
         """``make`` for a symbol that no venue contradicts. What is as it was a moment ago makes the same number."""
-        outlook = self._outlooks.get(topic.key)
-        if outlook is None:
+        state = self._states.get(topic.key)
+        if state is None:
             fault = self._kline_fault(topic)
             interval_ms = panel_of(topic.horizon_min).interval_ms
             starting = f"starting: no {interval_ms // MINUTE_MS}m candles of {topic.symbol} yet"
             raise StaleKlines(f"topic {topic.key}: {fault or starting}")
-        anchor = self._anchor(outlook, now_ms)
+        anchor = self._anchor(state, now_ms)
         opening = self._opening(topic, base, asked, now_ms)
         if opening is None and topic.target is not Target.PRICE and base.source is not BaseSource.ASKED:
             base = Base(ms=now_ms, source=BaseSource.ASKED, block_ms=base.block_ms)
-        forecast, reason = self._forecast(outlook, now_ms)
+        forecast, reason = self._forecast(state, now_ms)
         ratio = self.truth_ratio(topic, now_ms)
         scored = ratio.value if ratio else 1.0
         fitted = self._stretches.fitted if self._stretches else None
-        parts = (topic, outlook, anchor, base, opening, forecast, reason, scored, fitted)
+        parts = (topic, state, anchor, base, opening, forecast, reason, scored, fitted)
         before = self._made.get(topic.key)
         if before and before[0] == parts:
             return before[1]
-        made = self._put_together(topic, outlook, anchor, base, opening, forecast, reason, scored)
+        made = self._put_together(topic, state, anchor, base, opening, forecast, reason, scored)
         self._made[topic.key] = parts, made
         return made
 
     def _put_together(
         self,
         topic: Topic,
-        outlook: Outlook,
+        state: TopicState,
         anchor: Price,
         base: Base,
         opening: Opening | None,
         forecast: HeadForecast,
         reason: str,
         scored: float,
-    ) -> Made:
+    ) -> MadeForecast:
         """The number that comes of its parts. The time is none of them: it says which parts can be used."""
-        is_believed = topic.target is Target.PRICE or not outlook.why_no_anchor(anchor)  # a price's was looked at
+        is_believed = topic.target is Target.PRICE or not state.why_no_anchor(anchor)  # a price's was looked at
         known = known_of(topic, anchor, base, opening, is_believed=is_believed)
         # Of a return nothing is carried.
-        if topic.target is Target.VOLATILITY and outlook.window_close and is_believed:
-            forecast = carried(forecast, outlook.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
+        if topic.target is Target.VOLATILITY and state.window_close and is_believed:
+            forecast = carried(forecast, state.window_close, anchor.price, anchor.asof_ms - forecast.asof_ms)
         number = value(
             topic,
             forecast,
@@ -309,9 +311,9 @@ class InferenceService:
             known,
             self._stretches.of(topic, known) if self._stretches else NONE,
             base_price=opening.first * scored if opening else math.nan,
-            start=outlook.starts.get(base.ms, UNKNOWN_START),
+            start=state.starts.get(base.ms, UNKNOWN_START),
         )
-        return Made(
+        return MadeForecast(
             number=number,
             value=decimal_text(number),
             forecast=forecast,
@@ -374,22 +376,22 @@ class InferenceService:
                 reasons[topic.key] = str(error)
         return reasons
 
-    def outlook(self, topic: Topic) -> Outlook | None:
+    def state(self, topic: Topic) -> TopicState | None:
         """What is known about a topic; None before the first candles."""
-        return self._outlooks.get(topic.key)
+        return self._states.get(topic.key)
 
     def instead_of_champion(self, topic: Topic) -> str:
         """Why the naive forecast would answer a topic now; empty when the champion does."""
-        outlook = self._outlooks.get(topic.key)
-        return outlook.why_no_champion(self._clock.now_ms(), self.limits) if outlook else ""
+        state = self._states.get(topic.key)
+        return state.why_no_champion(self._clock.now_ms(), self.limits) if state else ""
 
     def why_naive(self, topic: Topic) -> str | None:
         """Why a topic's answer would be the naive forecast now; empty if a network makes it, None before any candle."""
-        outlook = self._outlooks.get(topic.key)
-        if outlook is None:
+        state = self._states.get(topic.key)
+        if state is None:
             return None
         instead = self.instead_of_champion(topic)
-        return instead or (ADDS_NOTHING if outlook.forecast and outlook.forecast.is_naive else "")
+        return instead or (ADDS_NOTHING if state.forecast and state.forecast.is_naive else "")
 
     def anchor(self, topic: Topic) -> Price | None:
         """The newest trade price of the topic's symbol."""
@@ -416,28 +418,28 @@ class InferenceService:
         """The service's clock."""
         return self._clock.now_ms()
 
-    def _anchor(self, outlook: Outlook, now_ms: int) -> Price:
+    def _anchor(self, state: TopicState, now_ms: int) -> Price:
         """The newest price, which a price forecast starts from and must be fresh for.
 
         A return or a volatility is made from candles alone: they must be fresh, and the price is only told beside it.
         """
-        topic = outlook.topic
-        limit_ms = self.limits.klines_of_ms(outlook.panel.interval_ms)
-        if is_ahead(outlook.klines_end_ms, now_ms):
+        topic = state.topic
+        limit_ms = self.limits.klines_of_ms(state.panel.interval_ms)
+        if is_ahead(state.klines_end_ms, now_ms):
             raise StaleKlines(
-                f"topic {topic.key}: newest candle of {topic.symbol} closed {iso(outlook.klines_end_ms)}, "
+                f"topic {topic.key}: newest candle of {topic.symbol} closed {iso(state.klines_end_ms)}, "
                 f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; candles by the new time are awaited"
             )
-        if now_ms - outlook.klines_end_ms > limit_ms:
+        if now_ms - state.klines_end_ms > limit_ms:
             raise StaleKlines(
                 f"topic {topic.key}: {self._missing_market(topic)} (newest candle closed "
-                f"{iso(outlook.klines_end_ms)}, at most {limit_ms // SECOND_MS} s ago is allowed: MAX_KLINE_AGE_S)"
+                f"{iso(state.klines_end_ms)}, at most {limit_ms // SECOND_MS} s ago is allowed: MAX_KLINE_AGE_S)"
             )
         anchor = self.anchor(topic)
         if topic.target is not Target.PRICE:
-            if anchor and anchor.asof_ms > outlook.klines_end_ms and not is_ahead(anchor.asof_ms, now_ms):
+            if anchor and anchor.asof_ms > state.klines_end_ms and not is_ahead(anchor.asof_ms, now_ms):
                 return anchor
-            return Price(price=outlook.close, asof_ms=outlook.klines_end_ms, venue=self.candles_of(topic))
+            return Price(price=state.close, asof_ms=state.klines_end_ms, venue=self.candles_of(topic))
         if anchor is None or now_ms - anchor.asof_ms > self.limits.anchor_ms:
             fault = self._live.price_fault(topic.symbol)
             raise StaleKlines(
@@ -450,20 +452,20 @@ class InferenceService:
                 f"topic {topic.key}: newest price of {topic.symbol} is of {iso(anchor.asof_ms)}, "
                 f"now it is {iso(now_ms)}: {CLOCK_SET_BACK}; a price by the new time is awaited"
             )
-        if fault := outlook.why_no_anchor(anchor):
+        if fault := state.why_no_anchor(anchor):
             raise StaleKlines(f"topic {topic.key}: {fault}")
         return anchor
 
-    def _forecast(self, outlook: Outlook, now_ms: int) -> tuple[HeadForecast, str]:
+    def _forecast(self, state: TopicState, now_ms: int) -> tuple[HeadForecast, str]:
         """The champion's forecast, or the naive one and why."""
-        reason = outlook.why_no_champion(now_ms, self.limits)
-        if not reason and outlook.forecast:
-            return outlook.forecast, ""
+        reason = state.why_no_champion(now_ms, self.limits)
+        if not reason and state.forecast:
+            return state.forecast, ""
         if self.limits.policy is NoModelPolicy.REFUSE:
-            raise UnusableForecast(f"topic {outlook.topic.key}: {reason}; NO_MODEL_POLICY is refuse")
-        if outlook.fallback is None:
-            raise UnusableForecast(f"topic {outlook.topic.key}: {reason}; naive: {outlook.fallback_fault}")
-        return outlook.fallback, reason
+            raise UnusableForecast(f"topic {state.topic.key}: {reason}; NO_MODEL_POLICY is refuse")
+        if state.fallback is None:
+            raise UnusableForecast(f"topic {state.topic.key}: {reason}; naive: {state.fallback_fault}")
+        return state.fallback, reason
 
     def _missing_market(self, topic: Topic) -> str:
         interval_ms = panel_of(topic.horizon_min).interval_ms
@@ -482,19 +484,19 @@ class InferenceService:
                 if forecaster.panel.interval_ms == interval_ms:
                     self._run(version, forecaster)
             self._fall_back(interval_ms)
-            self._look_out()
+            self._publish_states()
         give_back_heap()
 
     def choose(self) -> None:
         """Put new champions to use, if there are any: their forecasts are made before anyone is told of them."""
-        chosen = self._champions.look()
+        chosen = self._champions.poll()
         if chosen is None and self._chosen_once:
             return
         with self._forecasting:
             self._chosen_once = True
             if chosen is not None:
                 self._adopt(chosen)
-            self._look_out()
+            self._publish_states()
 
     def _adopt(self, chosen: Chosen) -> None:
         for version, forecaster in chosen.versions.items():
@@ -523,11 +525,11 @@ class InferenceService:
             forecasts, reasons = {}, dict.fromkeys((topic.symbol for topic in self.topics), f"{version}: {error!r}")
         self._forecasts[version] = ({**before, **forecasts}, reasons)
 
-    def _look_out(self) -> None:
+    def _publish_states(self) -> None:
         """Put what is known of every topic together and swap it in with one assignment."""
         if not self._chosen_once:
             return  # or the naive forecast would answer for a champion that is still being read
-        outlooks: dict[str, Outlook] = {}
+        states: dict[str, TopicState] = {}
         for topic in self.topics:
             panel, head = panel_of(topic.horizon_min), head_of(topic)
             klines = self._windows.get(panel.interval_ms, {}).get(topic.symbol)
@@ -539,7 +541,7 @@ class InferenceService:
             forecast = forecasts.get((topic.symbol, head))
             asof_ms = forecast.asof_ms if forecast else 0
             last_read = klines.between(asof_ms - panel.interval_ms, asof_ms)
-            outlooks[topic.key] = Outlook(
+            states[topic.key] = TopicState(
                 topic=topic,
                 panel=panel,
                 klines_end_ms=klines.end_ms,
@@ -554,7 +556,7 @@ class InferenceService:
                 fallback_fault=fallback_fault,
                 starts=self._starts(topic),
             )
-        self._outlooks = outlooks
+        self._states = states
 
     def _starts(self, topic: Topic) -> Mapping[int, Start]:
         """What a stretch of a volatility is measured from, by base, of the bases that a question may still have."""
@@ -587,11 +589,11 @@ class InferenceService:
         while not self._stopping.is_set():
             try:
                 if self._stretches:
-                    self._stretches.look()
+                    self._stretches.poll()
                 if self._bases.chains:
                     self.ledger.note_block_times(self._bases.block_time, self._clock.now_ms() - RECALL_MS)
                 self.choose()
             except Exception:
                 if count := self._seldom.due("champions_not_read"):
                     log.exception("champions_not_read", remedy="the ones in use stay", count=count)
-            self._stopping.wait(LOOK_S)
+            self._stopping.wait(POLL_S)

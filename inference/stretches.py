@@ -41,7 +41,7 @@ class Stretches:
         self.fitted: Mapping[str, Stretch] = {}
         self._seldom = Seldom()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Put to use what the updater has fitted since the last look; what cannot be read leaves all as it is."""
         try:
             status = self._file.stat()

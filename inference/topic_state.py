@@ -38,7 +38,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class TopicState:
     """All that an answer to one topic needs beside the anchor: made in the background, replaced as a whole."""
 
     topic: Topic
@@ -84,7 +84,7 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class MadeForecast:
     """A number made for a topic, before it is anybody's answer."""
 
     number: float

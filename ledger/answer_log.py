@@ -26,7 +26,7 @@ from core.files import disk_refusal
 from core.seldom import Seldom
 from core.topic import Topic
 from ledger.answers import Answer
-from ledger.background_writer import Drain
+from ledger.background_writer import BackgroundWriter
 from ledger.journal import Journal, remove
 from model.forecaster import NAIVE, PERSISTENCE
 
@@ -141,9 +141,11 @@ class Ledger:
             if not self._refusal:
                 raise _unusable(self._engine.url, error) from error
             self._load_unwritable()
-        self._drain = Drain[Answer]("ledger", self._write, gather_s=GATHER_S, busy_gather_s=BUSY_GATHER_S)
+        self._writer = BackgroundWriter[Answer]("ledger", self._write, gather_s=GATHER_S, busy_gather_s=BUSY_GATHER_S)
         self._reading_since_s: float | None = None  # when the read began that is under way
-        self._reads = Drain[tuple[Topic, int, Future[None]]]("ledger-reads", self._look_up, capacity=READS_WAITING)
+        self._reads = BackgroundWriter[tuple[Topic, int, Future[None]]](
+            "ledger-reads", self._look_up, capacity=READS_WAITING
+        )
 
     def recall(self, topic: Topic, height: int) -> Answer | None:
         """The answer to this question, if memory has it."""
@@ -231,7 +233,7 @@ class Ledger:
         except OSError as error:  # the disk: answers need none
             self.unjournalled += 1
             self._say("answer_not_journalled", error.strerror or str(error))
-        if not self._drain.put(answer):
+        if not self._writer.put(answer):
             self.dropped += 1
             self._unwritten.pop(key, None)
         return answer
@@ -273,7 +275,7 @@ class Ledger:
     def close(self, timeout_s: float = 2.0) -> None:
         """Write what is queued and close the database."""
         self._reads.close(min(timeout_s, READS_CLOSE_S))
-        if left := self._drain.close(timeout_s):
+        if left := self._writer.close(timeout_s):
             log.error("ledger_closed_early", answers_in_journal_alone=left)
         self._journal.close(all_written=not self._unwritten and not self.dropped)
         self._engine.dispose()

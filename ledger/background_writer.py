@@ -18,12 +18,12 @@ LONGEST_PAUSE_S = 60.0  # a full disk stays full for long, and each failure is a
 log = structlog.get_logger()
 
 
-class Drain(Generic[Item]):
+class BackgroundWriter(Generic[Item]):
     """Hands what is put to ``take``, in order and in batches.
 
     Args:
         name: of the thread.
-        take: does the work in the drain's thread; returns what could not be done and is to be tried again.
+        take: does the work in the writer's thread; returns what could not be done and is to be tried again.
         gather_s: how long to wait for more after the first item. 0 works at once.
         busy_gather_s: likewise, after a batch of ``MANY`` items or more; as ``gather_s`` where it is not given.
         retry_s: pause before what was returned is tried again; it doubles with each failure in a row, up to a minute.

@@ -27,7 +27,7 @@ from inference.service import InferenceService, rows_to_keep
 from inference.topic_state import Limits
 from inference.waits import NO_WAITS, Waits
 from ledger.answer_log import Ledger
-from ledger.background_writer import Drain
+from ledger.background_writer import BackgroundWriter
 from market.listings import Listings
 from market.live.live_market import LiveMarket
 from market.venues.binance.rest import Binance
@@ -216,7 +216,7 @@ def node(
         lines.extend(batch)
         return ()
 
-    journal = Drain[dict[str, Any]]("answer-lines", write)
+    journal = BackgroundWriter[dict[str, Any]]("answer-lines", write)
     holds = Holds(service, patience_s, most_held)
     server = create_server(create_app(service, Metrics(service, live, holds=holds), journal, holds), "SIMULATED")
     holds.is_ending = lambda: server.should_exit

@@ -402,7 +402,7 @@ def test_a_champion_is_back_as_soon_as_the_candles_after_an_outage_are_enough(
         assert running.get("/inference/ETH").headers["X-Model-Version"] == "persistence"
         assert "missing between" in running.get("/topics").json()[0]["persistence"]
         clock.jump(MINUTE_MS)
-        eventually(lambda: outlook_ms(running) == BASE_MS + MINUTE_MS, what="the champion's forecast")
+        eventually(lambda: forecast_asof_ms(running) == BASE_MS + MINUTE_MS, what="the champion's forecast")
         eventually(running.ready, what="/readyz")
         assert running.get("/inference/ETH").headers["X-Model-Version"] == version
 
@@ -519,14 +519,14 @@ def test_a_champion_answers_by_its_target_and_each_panel_has_its_own(
         for number, (asked, path) in enumerate(QUESTIONS):
             answer = running.get(f"{path}{'&' if '?' in path else '?'}height={number}")
             versions[asked.topic_id] = answer.headers["X-Model-Version"]
-            outlook, kept = running.service.outlook(asked), running.service.last(asked)
-            assert outlook
-            assert outlook.forecast
+            state, kept = running.service.state(asked), running.service.last(asked)
+            assert state
+            assert state.forecast
             assert kept
-            since_ms = kept.anchor_asof_ms - outlook.klines_end_ms
-            expected = carried(outlook.forecast, outlook.close, kept.anchor, since_ms).volatility
-            if outlook.forecast.log_return is not None:
-                expected = outlook.forecast.log_return
+            since_ms = kept.anchor_asof_ms - state.klines_end_ms
+            expected = carried(state.forecast, state.close, kept.anchor, since_ms).volatility
+            if state.forecast.log_return is not None:
+                expected = state.forecast.log_return
                 assert expected != 0
                 if asked.target is Target.PRICE:
                     expected = kept.anchor * math.exp(expected)
@@ -570,13 +570,13 @@ def test_a_champion_that_was_chosen_for_a_volatility_per_minute_answers_in_the_n
     registry.promote([replace(SOL_15M, volatility=Volatility.STD)], version, clock.now_ms())
     with node(tmp_path, exchange, clock, topics=[SOL_15M]) as running:
         answer = running.get("/inference/SOL")
-        outlook, kept = running.service.outlook(SOL_15M), running.service.last(SOL_15M)
+        state, kept = running.service.state(SOL_15M), running.service.last(SOL_15M)
         assert answer.headers["X-Model-Version"] == version
-        assert outlook
-        assert outlook.forecast
+        assert state
+        assert state.forecast
         assert kept
-        since_ms = kept.anchor_asof_ms - outlook.klines_end_ms
-        per_minute = carried(outlook.forecast, outlook.close, kept.anchor, since_ms).volatility
+        since_ms = kept.anchor_asof_ms - state.klines_end_ms
+        per_minute = carried(state.forecast, state.close, kept.anchor, since_ms).volatility
         assert per_minute
         assert float(answer.text) == pytest.approx(per_minute * 15**0.5, rel=1e-12)
 
@@ -610,7 +610,7 @@ def test_a_swap_under_load_never_gives_a_mixed_or_missing_answer(
                 clock.jump(25_000)
                 jumped_ms = clock.now_ms()
                 eventually(lambda at=jumped_ms: anchor_ms(running) >= at, what="a fresh anchor")  # type: ignore[misc]
-            eventually(lambda: outlook_ms(running) == BASE_MS + MINUTE_MS, what="the candle's forecast")
+            eventually(lambda: forecast_asof_ms(running) == BASE_MS + MINUTE_MS, what="the candle's forecast")
             least = max(500, len(answers) + 10)  # three are under way that may have been made before
             eventually(lambda: len(answers) > least, what="more answers")
         finally:
@@ -660,8 +660,8 @@ def moment_ms(text: str) -> int:
 
 
 def in_use(running: Node) -> str:
-    outlook = running.service.outlook(ETH_10M)
-    return outlook.champion if outlook else ""
+    state = running.service.state(ETH_10M)
+    return state.champion if state else ""
 
 
 def anchor_ms(running: Node) -> int:
@@ -669,9 +669,9 @@ def anchor_ms(running: Node) -> int:
     return anchor.asof_ms if anchor else 0
 
 
-def outlook_ms(running: Node) -> int:
-    outlook = running.service.outlook(ETH_10M)
-    return outlook.forecast.asof_ms if outlook and outlook.forecast else 0
+def forecast_asof_ms(running: Node) -> int:
+    state = running.service.state(ETH_10M)
+    return state.forecast.asof_ms if state and state.forecast else 0
 
 
 def torn(folder: Path, registry: Registry) -> None:

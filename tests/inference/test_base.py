@@ -302,7 +302,7 @@ def stretching(tmp_path: Path, objective: Objective, fitted: dict[str, dict[str,
         }
         write_admission(tmp_path, START_MS, entries)
     stretches = Stretches(objective, tmp_path)
-    stretches.look()
+    stretches.poll()
     asked = (ETH_10M, RETURN_10M, SOL_15M)
     bench = Bench(tmp_path, NoModelPolicy.PERSISTENCE, asked=asked, bases=bases(), stretches=stretches)
     bench.clock.sleep(62)
@@ -375,7 +375,7 @@ def test_a_torn_file_of_stretches_leaves_those_in_use(tmp_path: Path) -> None:
         assert stretches
         for content in ('{"topics": {"a": {"stretch": {"factor": 0.5}}}}', '{"topics": 3}', "[]", "{"):
             (tmp_path / FILE).write_text(content)
-            stretches.look()
+            stretches.poll()
             known = bench.service.make(RETURN_10M, bench.clock.now_ms())
             assert known.number == 0.0
             assert stretches.fitted[RETURN_10M.key].factor == 2.5

@@ -455,9 +455,9 @@ def test_a_fault_nobody_expected_is_shown_and_tried_again(tmp_path: Path, short_
         registry.promote([ETH_10M], version, bench.clock.now_ms())
         registry.short_of = short_of
         bench.service.choose()
-        outlook = bench.service.outlook(ETH_10M)
-        assert outlook
-        assert "MemoryError: for the" in outlook.fault
+        state = bench.service.state(ETH_10M)
+        assert state
+        assert "MemoryError: for the" in state.fault
         assert bench.service.infer(1, "ETH", None).version == good
         registry.short_of = ""
         bench.clock.sleep(31)
@@ -484,7 +484,7 @@ def test_a_volatility_learns_from_the_newest_price_and_not_from_one_that_cannot_
 
 def test_a_forecast_that_is_older_than_the_newest_candle_is_carried_from_its_own_close(bench: Bench) -> None:
     bench.promote(0.0, SOL_15M)
-    before = bench.service.outlook(SOL_15M)
+    before = bench.service.state(SOL_15M)
     assert before
     assert before.forecast
     series, asof_ms = bench.market.series[MINUTE_MS], before.klines_end_ms
@@ -492,10 +492,10 @@ def test_a_forecast_that_is_older_than_the_newest_candle_is_carried_from_its_own
     newest = replace(last, open_time_ms=last.open_time_ms + MINUTE_MS)
     bench.clock.sleep(60)
     bench.cut("SOLUSDT", lambda klines: klines.merge(newest))  # the leader has none: no window can be cut
-    outlook = bench.service.outlook(SOL_15M)
-    assert outlook
-    assert outlook.forecast == before.forecast
-    assert outlook.klines_end_ms == asof_ms + MINUTE_MS
+    state = bench.service.state(SOL_15M)
+    assert state
+    assert state.forecast == before.forecast
+    assert state.klines_end_ms == asof_ms + MINUTE_MS
     close, now_ms = float(last.close[0]), bench.clock.now_ms()
     bench.market.prices = {"SOLUSDT": Price(price=close * 1.002, asof_ms=now_ms - 500)}
     expected = carried(before.forecast, close, close * 1.002, now_ms - 500 - asof_ms)
