@@ -22,12 +22,14 @@ from core.process.commands import RUN, say_ready
 from core.process.listener import handed_over, listen
 from core.settings import AUTO_WAIT, Market, Settings, load_settings, settings_warnings
 from core.topic import Target, Topic
-from inference.app import GATHER_LINES_S, create_app, create_server, write_lines
+from inference.answering import InferenceService
 from inference.base import Bases
-from inference.holds import Holds, raise_file_limit
+from inference.forecast_cache import ForecastCache, rows_to_keep
+from inference.http.app import GATHER_LINES_S, create_app, create_server, write_lines
+from inference.http.holds import Holds, raise_file_limit
+from inference.http.metrics import Metrics
 from inference.memory import keep_heap_whole
-from inference.metrics import Metrics
-from inference.service import InferenceService, rows_to_keep
+from inference.poller import Poller
 from inference.stretches import Stretches
 from inference.topic_state import Limits
 from inference.waits import Waits
@@ -100,19 +102,21 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         chains = _chains_from(settings, config, clock)
         truth = _truth_from(settings, topics, venues, clock)
         live = LiveMarket(venues, rows, clock, stream, tails)
-        registry = Registry(settings.data_dir)
+        bases = Bases(rule=settings.base_rule, node_delay_ms=round(settings.node_delay_s * SECOND_MS), chains=chains)
+        stretches = Stretches(settings.objective, settings.data_dir)
+        forecasts = ForecastCache(topics, live, Registry(settings.data_dir), clock)
         listings = Listings(venues.venues, topics, threading.Event())
         service = InferenceService(
+            forecasts,
             topics,
             live,
-            registry,
             ledger,
             clock,
             limits=_limits(settings),
             market=market,
-            bases=Bases(rule=settings.base_rule, node_delay_ms=round(settings.node_delay_s * SECOND_MS), chains=chains),
+            stretches=stretches,
+            bases=bases,
             waits=_waits_from(settings, config, chains),
-            stretches=Stretches(settings.objective, settings.data_dir),
             truth=truth,
             listings=listings,
         )
@@ -124,14 +128,18 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         holds.is_ending = lambda: server.should_exit
         _end_on_signals(server)
         sys.setswitchinterval(SWITCH_S)
-        background: tuple[Follower | TruthFeed, ...] = (*chains.values(), *([truth] if truth else []))
+        poller = Poller(forecasts, stretches, ledger, bases, clock)
+        background: tuple[Poller | Follower | TruthFeed, ...] = (
+            poller,
+            *chains.values(),
+            *([truth] if truth else []),
+        )
         try:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
-            _log_notes(config, warnings=RUN not in os.environ)  # else birnn run has said them
-            _log_unheld(settings, config, chains)
-            service.start()
-            live.start(_ready_after(service.candles_closed))
+            _log_notes(settings, config, chains)
+            listings.start()
+            live.start(_ready_after(forecasts.candles_closed))
             for feed in background:
                 feed.start()
             server.run(sockets=[listener])
@@ -141,7 +149,7 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             venues.stop()
             for feed in background:
                 feed.stop(STOP_S)
-            service.stop(STOP_S)
+            listings.stop()
             journal.close(STOP_S)
         log.info("ended")
     return 0
@@ -186,11 +194,13 @@ def _end_on_signals(server: uvicorn.Server) -> None:
         signal.signal(number, stop)
 
 
-def _log_notes(config: Config, *, warnings: bool) -> None:
-    for warning in (*settings_warnings(), *config.warnings) if warnings else ():
-        log.warning("config_unwise", reason=warning)
+def _log_notes(settings: Settings, config: Config, chains: Mapping[str | None, Follower]) -> None:
+    if RUN not in os.environ:  # birnn run has shown the warnings already
+        for warning in (*settings_warnings(), *config.warnings):
+            log.warning("config_unwise", reason=warning)
     for note in sorted({topic.proxy for topic in config.topics if topic.proxy}):
         log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
+    _log_unheld(settings, config, chains)
 
 
 def _chains_from(settings: Settings, config: Config, clock: Clock) -> dict[str | None, Follower]:

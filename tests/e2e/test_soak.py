@@ -32,7 +32,7 @@ from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.topic import Topic
 from exchange.server import SimulatedExchange
 from exchange.walk import price_at
-from inference.service import rows_to_keep
+from inference.forecast_cache import rows_to_keep
 from klines.klines import Klines
 from ledger.answer_log import answers as kept
 from model.forecaster import PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value

@@ -16,14 +16,17 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
 from core.clock import HOUR_MS, Clock, CorrectedClock
-from core.settings import NoModelPolicy
+from core.settings import NoModelPolicy, Objective
 from core.topic import Target, Topic
 from exchange.server import SimulatedExchange
-from inference.app import create_app, create_server
+from inference.answering import InferenceService
 from inference.base import ASKED_ONLY, Bases
-from inference.holds import MOST_HELD, Holds
-from inference.metrics import Metrics
-from inference.service import InferenceService, rows_to_keep
+from inference.forecast_cache import ForecastCache, rows_to_keep
+from inference.http.app import create_app, create_server
+from inference.http.holds import MOST_HELD, Holds
+from inference.http.metrics import Metrics
+from inference.poller import Poller
+from inference.stretches import Stretches
 from inference.topic_state import Limits
 from inference.waits import NO_WAITS, Waits
 from ledger.answer_log import Ledger
@@ -198,14 +201,16 @@ def node(
     ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", topics, "SIMULATED", clock, folder)
     asked = venue([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
     live = LiveMarket(asked, rows_to_keep(topics), clock)
+    forecasts, stretches = ForecastCache(topics, live, Registry(folder), clock), Stretches(Objective.LOSS, folder)
     service = InferenceService(
+        forecasts,
         topics,
         live,
-        Registry(folder),
         ledger,
         clock,
         limits=limits(policy),
         market="SIMULATED",
+        stretches=stretches,
         bases=bases,
         waits=waits,
         listings=listings,
@@ -222,8 +227,11 @@ def node(
     holds.is_ending = lambda: server.should_exit
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    service.start()
-    live.start(service.candles_closed)
+    poller = Poller(forecasts, stretches, ledger, bases, clock)
+    poller.start()
+    if listings:
+        listings.start()
+    live.start(forecasts.candles_closed)
     thread.start()
     eventually(lambda: server.started, what="the server")
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -237,6 +245,8 @@ def node(
         thread.join()
         listener.close()
         live.stop()
-        service.stop()
+        poller.stop()
+        if listings:
+            listings.stop()
         ledger.close()
         journal.close()

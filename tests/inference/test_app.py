@@ -24,7 +24,7 @@ from core.clock import HOUR_MS, MINUTE_MS, SystemClock, iso
 from core.settings import NoModelPolicy
 from core.topic import Target, Topic, Volatility
 from exchange.server import SimulatedExchange
-from inference.metrics import LATENCY_S
+from inference.http.metrics import LATENCY_S
 from klines.klines import Klines
 from ledger.answer_log import RECENT
 from market.listings import Listings
@@ -186,7 +186,7 @@ def test_one_log_line_per_question(served: Node) -> None:
 LOGGED = """
 import sys
 from core.logs import configure_logging
-from inference.app import write_lines
+from inference.http.app import write_lines
 configure_logging(sys.argv[1], service="inference", simulated=True, form=sys.argv[2])
 write_lines([{"topic_id": 1, "status": 200, "value": "1.5"}, {"topic_id": 2, "status": 503, "reason": "stale"}])
 write_lines([{"topic_id": 3, "status": 200, "value": "2"}])

@@ -138,7 +138,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         bench.clock.sleep(62)  # the interval began 72 s ago, its first minute has closed
         bench.fill()
         bench.tell()
-        bench.service.choose()
+        bench.forecasts.choose()
         yield bench
 
 
@@ -210,7 +210,7 @@ def test_a_late_candle_is_waited_for_then_the_last_trade_counts_then_the_asking(
     base_ms = now_ms // MINUTE_MS * MINUTE_MS
     series = bench.market.series[MINUTE_MS]
     series["ETHUSDT"] = series["ETHUSDT"].between(0, base_ms - MINUTE_MS)  # the candle that closed at the base is late
-    bench.service.candles_closed(MINUTE_MS)
+    bench.forecasts.candles_closed(MINUTE_MS)
     height = base_ms // BLOCK_MS
     asked = Asked(ms=now_ms, may_hold=True)
     with pytest.raises(StaleKlines, match=r"candle of ETHUSDT that closed .* is awaited"):
@@ -308,7 +308,7 @@ def stretching(tmp_path: Path, objective: Objective, fitted: dict[str, dict[str,
     bench.clock.sleep(62)
     bench.fill()
     bench.tell()
-    bench.service.choose()
+    bench.forecasts.choose()
     return bench
 
 
@@ -372,7 +372,6 @@ def test_a_volatility_is_stretched_about_the_middle_beyond_the_trailing_fit(tmp_
 def test_a_torn_file_of_stretches_leaves_those_in_use(tmp_path: Path) -> None:
     with closing(stretching(tmp_path, Objective.ADMISSION, {RETURN_10M.key: {"factor": 2.5}})) as bench:
         stretches = bench.service._stretches
-        assert stretches
         for content in ('{"topics": {"a": {"stretch": {"factor": 0.5}}}}', '{"topics": 3}', "[]", "{"):
             (tmp_path / FILE).write_text(content)
             stretches.poll()

@@ -14,7 +14,7 @@ from core.settings import BaseRule, NoModelPolicy
 from core.topic import Target
 from exchange.server import SimulatedExchange
 from inference.base import Bases
-from inference.holds import Reason
+from inference.http.holds import Reason
 from inference.waits import Waits
 from node.dry_run_heights import BLOCK_MS
 from tests.fakes import eventually

@@ -14,7 +14,7 @@ from enum import StrEnum
 from starlette.types import Receive
 
 from core.topic import Topic
-from inference.service import InferenceService
+from inference.answering import InferenceService
 from ledger.answers import Answer
 
 MOST_HELD = 2_000

@@ -14,9 +14,9 @@ from prometheus_client.utils import floatToGoString
 
 from core.files import existing
 from core.topic import Topic
-from inference.holds import Holds, Reason
+from inference.answering import InferenceService
+from inference.http.holds import Holds, Reason
 from inference.question import NODE
-from inference.service import InferenceService
 from ledger.answers import Answer
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket

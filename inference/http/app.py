@@ -25,11 +25,11 @@ from core.clock import SECOND_MS, iso
 from core.errors import StaleKlines, WorkerError
 from core.process.listener import BACKLOG
 from core.topic import Target, Topic
+from inference.answering import InferenceService
 from inference.base import Asked
-from inference.holds import Gone, Holds, Reason
-from inference.metrics import Metrics
+from inference.http.holds import Gone, Holds, Reason
+from inference.http.metrics import Metrics
 from inference.question import BadQuestion, asker, network_name, refuse_misspelt, whole_number
-from inference.service import InferenceService
 from inference.waits import TooEarly
 from ledger.answer_log import READ_S, Ledger, silent
 from ledger.answers import Answer
