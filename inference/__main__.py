@@ -25,7 +25,8 @@ from core.topic import Target, Topic
 from inference.answering import InferenceService
 from inference.base import Bases
 from inference.forecast_cache import ForecastCache, rows_to_keep
-from inference.http.app import GATHER_LINES_S, create_app, create_server, write_lines
+from inference.http.app import create_app, create_server
+from inference.http.fast_route import GATHER_LINES_S, write_lines
 from inference.http.holds import Holds, raise_file_limit
 from inference.http.metrics import Metrics
 from inference.memory import keep_heap_whole

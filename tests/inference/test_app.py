@@ -186,7 +186,7 @@ def test_one_log_line_per_question(served: Node) -> None:
 LOGGED = """
 import sys
 from core.logs import configure_logging
-from inference.http.app import write_lines
+from inference.http.fast_route import write_lines
 configure_logging(sys.argv[1], service="inference", simulated=True, form=sys.argv[2])
 write_lines([{"topic_id": 1, "status": 200, "value": "1.5"}, {"topic_id": 2, "status": 503, "reason": "stale"}])
 write_lines([{"topic_id": 3, "status": 200, "value": "2"}])
