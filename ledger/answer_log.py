@@ -26,11 +26,11 @@ from ledger.journal import Journal, remove
 from ledger.schema import QUESTION, one_line
 
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
-READS_CLOSE_S = 0.2  # nobody waits for an answer any more when the ledger is closed
-READ_S = 1.0  # for the database to say what was answered before; the node waits without end, so we must not
-READS_WAITING = 1_000  # questions about the past that may wait for the database: about what it answers in READ_S
-# An answer is committed this much later, with those that came in the meantime. Each commit takes the event loop's core
-# and Python's lock for a while: under load two hundred a second cost a tenth of all answers.
+READS_CLOSE_S = 0.2  # when the ledger is closed, no question waits for a read
+READ_S = 1.0  # for the database to return an older answer; the node would wait without end
+READS_WAITING = 1_000  # older answers that may be waited for: about as many as the database returns in READ_S
+# Answers of this long are committed together. A commit takes Python's lock and the event loop's core for a while: under
+# load two hundred commits a second cost a tenth of all answers.
 GATHER_S, BUSY_GATHER_S = 0.005, 0.1
 
 log = structlog.get_logger()
@@ -42,13 +42,13 @@ class Ledger:
     Args:
         url: SQLAlchemy URL, SQLite or PostgreSQL.
         topics: whose newest answers are held in memory.
-        market: BINANCE or SIMULATED; what was answered from the other one is as if never asked.
-        clock: for the name of a damaged file set aside.
+        market: BINANCE or SIMULATED; answers from the other market do not count.
+        clock: for the name under which a damaged file is set aside.
         folder: of the journal.
         recent: answers per topic held in memory.
     Raises:
-        ConfigError: the database cannot be used, and no full or read-only disk is to blame; one line with its name and
-            the remedy.
+        ConfigError: the database cannot be used, and the reason is not a full or read-only disk. One line with the
+            database and the remedy.
     """
 
     def __init__(
@@ -83,23 +83,23 @@ class Ledger:
         )
 
     def recall(self, topic: Topic, height: int) -> Answer | None:
-        """The answer to this question, if memory has it."""
+        """Return the answer to this question if memory has it."""
         key = (topic.key, height)
         answer = self._recent.get(topic.key, {}).get(height) or self._unwritten.get(key)
         return answer if answer and answer.answers(topic, self._market) else None
 
     def newest(self, topic: Topic) -> Answer | None:
-        """The answer that was given last to this very question, as far as memory has it."""
-        known = [one for one in self._recent.get(topic.key, {}).values() if one.answers(topic, self._market)]
-        return max(known, key=lambda one: one.answered_ms, default=None)
+        """Return the last answer to the topic's present question that memory has."""
+        known = [answer for answer in self._recent.get(topic.key, {}).values() if answer.answers(topic, self._market)]
+        return max(known, key=lambda answer: answer.answered_ms, default=None)
 
     def look_up(self, topic: Topic, height: int) -> "Future[None]":
-        """``fetch`` in a thread of the ledger's own, one question after the other.
+        """Run ``fetch`` in the ledger's reading thread.
 
         Returns:
-            what is done when memory has all there is; whoever gives up waiting, after ``READ_S``, cancels it.
+            a future that is done after ``fetch``; cancel it after ``READ_S``.
         Raises:
-            WorkerError: the database has left an earlier question without an answer, or too many are waiting.
+            WorkerError: the database hangs in an earlier question, or too many questions are waiting.
         """
         done: Future[None] = Future()
         began_s = self._reading_since_s
@@ -115,7 +115,7 @@ class Ledger:
             self._reading_since_s = time.monotonic()
             try:
                 self.fetch(topic, height)
-            except Exception as error:  # noqa: BLE001 -- whoever waits is told
+            except Exception as error:  # noqa: BLE001 -- raised where the future is awaited
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -124,7 +124,7 @@ class Ledger:
         return ()
 
     def may_be_elsewhere(self, topic: Topic, height: int) -> bool:
-        """Whether the database may have an answer that memory has not: then ``fetch`` before answering anew."""
+        """True if the database may have an answer that memory lacks: call ``fetch`` before a new answer is made."""
         if height > self._elsewhere.get(topic.key, -1):
             return False
         return height not in self._recent.get(topic.key, {}) and (topic.key, height) not in self._unwritten
@@ -147,7 +147,7 @@ class Ledger:
         """Record an answer, unless its question has one already.
 
         Returns:
-            the answer that stands: ``answer``, or the one that came before it.
+            the answer that stands: ``answer``, or an earlier answer to the question.
         """
         if answer.height is None:
             return answer
@@ -159,7 +159,7 @@ class Ledger:
                     return standing
                 self._unwritten[key] = answer
                 self._journal.append(answer)
-        except OSError as error:  # the disk: answers need none
+        except OSError as error:  # of the disk, which answers do not need
             self.unjournalled += 1
             self._say("answer_not_journalled", error.strerror or str(error))
         if not self._writer.put(answer):
@@ -168,11 +168,11 @@ class Ledger:
         return answer
 
     def note_block_times(self, time_of: Callable[[Topic, int], int | None], since_ms: int) -> None:
-        """Fill in the times of nonce blocks that the chain has told since their questions were answered. Waits.
+        """Fill in block times that became known after their questions were answered. Waits: not for the event loop.
 
         Args:
-            time_of: a block's time in ms, None while it is not known.
-            since_ms: answers of before are not looked at any more.
+            time_of: returns a block's time in ms; None while it is not known.
+            since_ms: older answers are left as they are.
         """
         for topic in self._topics:
             for height, answer in list(self._recent.get(topic.key, {}).items()):
@@ -196,7 +196,7 @@ class Ledger:
 
     @property
     def unwritten(self) -> int:
-        """How many answers the database does not have yet."""
+        """Number of answers that the database does not have yet."""
         return len(self._unwritten)
 
     def close(self, timeout_s: float = 2.0) -> None:
@@ -250,7 +250,7 @@ class Ledger:
         for key, rows in newest.items():
             found = {answer.height: answer for answer in rows if answer.height is not None}
             with self._remembering:
-                # Before what this process answered since its start, while the database could not be read.
+                # In front of the answers that this process gave while the database could not be read.
                 self._recent[key] = found | self._recent.get(key, {})
                 if len(found) == self._capacity:
                     self._elsewhere[key] = max(min(found) - 1, self._elsewhere.get(key, -1))
@@ -289,12 +289,12 @@ class Ledger:
 
 
 def silent(topic: Topic, height: int) -> WorkerError:
-    """What is said when the database does not say whether a question was answered before."""
+    """Return the error for a question whose older answer the database does not return in time."""
     return WorkerError(
         f"topic {topic.key}: whether height {height} was answered before is not known: the ledger's database does not "
         f"answer within {READ_S:g} s; look at DATABASE_URL and the disk of DATA_DIR"
     )
 
 
-def _same_question(one: Answer, other: Answer) -> bool:
-    return all(getattr(one, name) == getattr(other, name) for name in ("network", *QUESTION))
+def _same_question(first: Answer, second: Answer) -> bool:
+    return all(getattr(first, name) == getattr(second, name) for name in ("network", *QUESTION))
