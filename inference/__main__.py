@@ -48,20 +48,18 @@ from node.config_file import Config, read_config
 from node.rules import starts_in_turn, takes_held_answers
 
 WRONG_CONFIG = 2  # exit status
-# Fresh data soon or not at all: a request that hangs is given up, and the next one is a second away.
-VENUE_TIMEOUT_S = 3.0
-# A thread that computes lets the event loop in after this long; Python's own 5 ms is ten answers' time.
-SWITCH_S = 0.0005
+VENUE_TIMEOUT_S = 3.0  # a request that hangs is given up; the next one comes a second later
+SWITCH_S = 0.0005  # a computing thread gives way to the event loop; Python's 5 ms are ten answers' time
 WORTH = "each second that an answer may wait is worth more than any network"
-STOP_S = 0.3  # for each background thread; one that hangs in a request is left behind
+STOP_S = 0.3  # for each background thread; a thread that hangs in a request is left behind
 
 log = structlog.get_logger()
 
 
 def main() -> int:
-    """Run until told to end; 2 with one line on stderr when the configuration is wrong."""
+    """Run until told to end; return 2, with one line on stderr, if the configuration is wrong."""
     keep_heap_whole()
-    # Before there is a server to stop, ending is leaving.
+    # Until there is a server to stop, a signal ends the process at once.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
@@ -75,10 +73,10 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     """Answer until told to end.
 
     Args:
-        machine: its own clock, unless months are to pass in minutes. From here on the time is the venue's.
-        given: the socket to answer on, which another process holds open as well; None is HOST and PORT.
+        machine: the machine's clock, or a faster clock in tests. It is corrected by the venue's clock here.
+        given: the socket to answer on, if another process holds it open; None listens on HOST and PORT.
     Raises:
-        ConfigError: what the settings name is wrong or cannot be had.
+        ConfigError: a setting is wrong, or names something that cannot be had.
     """
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
@@ -157,20 +155,20 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
 
 
 def _ready_after(closed: Callable[[int], None]) -> Callable[[int], None]:
-    """``closed``, and the word that this process works: it has forecasts, so no end from here on is a start's."""
+    """Return ``closed`` followed by ``say_ready``: once there are forecasts, the start has succeeded."""
 
-    def told(interval_ms: int) -> None:
+    def closed_and_ready(interval_ms: int) -> None:
         closed(interval_ms)
         say_ready()
 
-    return told
+    return closed_and_ready
 
 
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno not in DISK_REFUSES:  # of those the ledger tells; answers need no disk
+        if error.errno not in DISK_REFUSES:  # else the ledger logs it; answers need no disk
             raise ConfigError(
                 f"DATA_DIR={folder}: cannot be made: {error.strerror}; name a folder that may be written to"
             ) from error
@@ -186,7 +184,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _end_on_signals(server: uvicorn.Server) -> None:
-    """End the server with SIGTERM and SIGINT also after it has served: it catches them itself while it does."""
+    """Let SIGTERM and SIGINT end the server before and after it serves; while it serves it catches them itself."""
 
     def stop(_: int, __: FrameType | None) -> None:
         server.should_exit = True
@@ -205,7 +203,7 @@ def _log_notes(settings: Settings, config: Config, chains: Mapping[str | None, F
 
 
 def _chains_from(settings: Settings, config: Config, clock: Clock) -> dict[str | None, Follower]:
-    """A follower of each network's chain, by chain id; none where RPC_URLS is ``none`` or no address is known."""
+    """Return a follower of each network's chain, by chain id; empty if RPC_URLS is ``none`` or no address is known."""
     if settings.rpc_urls == "none":
         return {}
     given = tuple(url.strip().rstrip("/") for url in settings.rpc_urls.split(",") if url.strip())
@@ -223,7 +221,7 @@ def _waits_from(settings: Settings, config: Config, chains: Mapping[str | None, 
 
 
 def _log_unheld(settings: Settings, config: Config, chains: Mapping[str | None, Follower]) -> None:
-    """Say where ``auto`` holds no answer, and what to do about it."""
+    """Log on which networks ``auto`` holds no answer, and what to do about it."""
     autos = [topic for topic in config.topics if (topic.wait or settings.answer_wait) == AUTO_WAIT]
     for network in dict.fromkeys(topic.network for topic in autos):
         node = config.nodes[network]
@@ -242,7 +240,7 @@ def _log_unheld(settings: Settings, config: Config, chains: Mapping[str | None, 
 
 
 def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, clock: Clock) -> TruthFeed | None:
-    """What follows TRUTH_VENUE; None where it is not set or is whom prices come from anyway.
+    """Return what follows TRUTH_VENUE; None if it is not set, or if prices come from that venue anyway.
 
     Raises:
         ConfigError: the venue's URL or key is wrong.

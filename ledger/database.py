@@ -20,8 +20,8 @@ CACHE_KB = 256  # of pages, a connection
 BUSY_S = 2.0  # how long SQLite waits for another process's write
 ROOM_BYTES = 1 << 18  # of a new SQLite file with its write-ahead log and that log's index
 MARKS = "(" + ", ".join("?" * len(answers.c)) + ")"  # a row's place in SQLite's INSERT
-# Rows of one INSERT. executemany takes Python's lock for each row: at 32 connections it left 0.81 and 0.86 of the answers
-# (two noisy runs). These numbers only, because SQLite keeps a prepared statement of up to 600 kB for each number.
+# Rows of one INSERT. executemany takes Python's lock for each row: at 32 connections it left 0.81 and 0.86 of the
+# answers (two noisy runs). Only these numbers: SQLite keeps a prepared statement of up to 600 kB for each of them.
 ROWS_AT_ONCE = (256, 64, 16, 4, 1)
 FAULTS = (sa.exc.SQLAlchemyError, OSError)  # of a database that may be well again later
 

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes at /metrics."""
+"""The metrics that Prometheus scrapes at /metrics."""
 
 import shutil
 from bisect import bisect_left
@@ -31,7 +31,7 @@ _Key = tuple[str, str | None, int, str, int]  # asker, network, topic id (0: no 
 
 
 class _Buckets(Collector):
-    """A histogram for one thread: the library's own takes a lock for each number, and four times as long."""
+    """A histogram for one thread. The library's histogram takes a lock for each number, and four times as long."""
 
     def __init__(self, name: str, what: str, bounds: Sequence[float]) -> None:
         self._name, self._what, self._bounds = name, what, bounds
@@ -50,7 +50,7 @@ class _Buckets(Collector):
 
 
 class Metrics:
-    """Counts of what was answered, and gauges read from the service when somebody asks. For the event loop alone."""
+    """Counts questions and answers, and reads gauges from the service at each scrape. For the event loop alone."""
 
     def __init__(
         self,
@@ -95,13 +95,14 @@ class Metrics:
     def answered(
         self, topic: Topic | None, answer: Answer | None, status: int, took_s: float, asked_ms: int, asker: str
     ) -> None:
-        """Count one question; ``topic`` is None where it named none that is configured.
+        """Count one question.
 
-        A new series ends those of versions that answer no more, or months would pile them up.
+        Before a new series is added, series of versions that answer no more are dropped: they would pile up for months.
 
         Args:
-            answer: None where there is none. Ages are counted of answers that were made for this question of the
-                node's and not recalled.
+            topic: None if the question named no configured topic.
+            answer: None if the question was refused. Ages are counted only for answers that were made for this question
+                of the node, and not for recalled answers.
             asker: NODE or HAND.
         """
         version = answer.version if answer else ""
@@ -116,7 +117,7 @@ class Metrics:
             self._forecast_age.observe(answer.forecast_age_ms(answer.answered_ms) / 1000)
 
     def held(self, reason: str, seconds: float) -> None:
-        """Count one question that was held, when it is answered or refused."""
+        """Count one held question, when it is answered or refused."""
         self._held.labels(reason).observe(seconds)
 
     def client_gone(self) -> None:
@@ -128,7 +129,7 @@ class Metrics:
         self._unlogged.inc()
 
     def text(self) -> bytes:
-        """The exposition."""
+        """Return the metrics as text."""
         self._forget_the_replaced()
         return generate_latest(self._registry)
 
@@ -139,7 +140,7 @@ class Metrics:
 
 
 class _State(Collector):
-    """Ages and faults as of the moment of the scrape."""
+    """Ages and faults at the moment of the scrape."""
 
     def __init__(
         self,
@@ -256,7 +257,7 @@ class _State(Collector):
 
 
 def _of_venues(venues: Failover) -> Iterable[Metric]:
-    """How each venue is, how much of it is asked, and what it told that was not believed."""
+    """State of each venue, its requests, and its candles that were rejected or marked."""
     left = GaugeMetricFamily(
         "birnn_venue_left", "Kinds of question and symbols for which it is left alone", labels=["venue", "state"]
     )
