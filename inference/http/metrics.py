@@ -84,7 +84,9 @@ class Metrics:
         self._gone = Counter(
             "birnn_held_clients_gone", "Held questions whose client did not wait", registry=self._registry
         )
-        self._unlogged = Counter("birnn_log_lines_dropped", "Answer lines that nobody read", registry=self._registry)
+        self._unlogged = Counter(
+            "birnn_log_lines_dropped", "Answer lines that could not be logged", registry=self._registry
+        )
         market = Info("birnn_market", "Where prices come from: BINANCE or SIMULATED", registry=self._registry)
         market.info({"market": service.market_name})
         ProcessCollector(registry=self._registry)
@@ -215,7 +217,7 @@ class _State(Collector):
             incidents.add_metric([kind], count)
         stream = GaugeMetricFamily(
             "birnn_stream_up",
-            "1 while the stream tells prices, 0 while they are polled",
+            "1 while the stream sends prices, 0 while they are polled",
             value=not self._live.stream_fault,
         )
         ahead = GaugeMetricFamily(
@@ -224,7 +226,7 @@ class _State(Collector):
             value=self._live.clock_ahead_ms / 1000,
         )
         venue = GaugeMetricFamily(
-            "birnn_venue_in_use", "1 for the venue that told a symbol's newest price", labels=["symbol", "venue"]
+            "birnn_venue_in_use", "1 for the venue of a symbol's newest price", labels=["symbol", "venue"]
         )
         truth = GaugeMetricFamily(
             "birnn_truth_ratio", "What the anchor of a symbol's price topics is multiplied by", labels=["symbol"]
