@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,12 @@ ETH_24H = topic(2, "ETH", 1440)
 BTC_8H = topic(64, "BTC", 480, Target.LOG_RETURN)
 SOL_15M = topic(82, "SOL", 15, Target.VOLATILITY)
 TOPICS = (ETH_10M, ETH_24H, BTC_8H, SOL_15M)
+QUESTIONS = (
+    (ETH_10M, "/inference/ETH?topic=1"),
+    (ETH_24H, "/inference/ETH?topic=2"),
+    (BTC_8H, "/inference/BTC"),
+    (SOL_15M, "/inference/SOL?topic=82"),
+)
 HEADS = {MINUTE.name: ("return-10m", "volatility-15m"), HOUR.name: ("return-8h", "return-24h")}
 
 
@@ -173,6 +180,11 @@ class Node:
 
     def ready(self) -> bool:
         return self.get("/readyz").status_code == 200
+
+
+def moment_ms(text: str) -> int:
+    """The opposite of ``iso``."""
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def limits(policy: NoModelPolicy = NoModelPolicy.PERSISTENCE) -> Limits:

@@ -24,7 +24,7 @@ from model.stretch import Stretch
 from node.dry_run_heights import BLOCK_MS, block_height
 from tests.fakes import START_MS
 from tests.inference.stand import ETH_10M, SOL_15M
-from tests.inference.test_service import Bench
+from tests.inference.test_answering import Bench
 
 NETWORK = ETH_10M.network
 RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)

@@ -5,14 +5,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chain.follower import Follower
-from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, iso
+from core.clock import MINUTE_MS, CorrectedClock, iso
 from core.settings import BaseRule
 from core.topic import Target
 from exchange.server import SimulatedExchange
@@ -21,7 +20,7 @@ from inference.waits import Waits
 from klines.truth import log_return, truth_of
 from tests.chain.fake import FakeChain
 from tests.fakes import eventually
-from tests.inference.stand import ETH_10M, SOL_15M, Node, RunningClock, node
+from tests.inference.stand import ETH_10M, SOL_15M, Node, RunningClock, moment_ms, node
 from tests.market.venue import Answer
 
 RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)
@@ -68,10 +67,6 @@ def answered(folder: Path) -> list[Any]:
             "SELECT topic_id, height, CAST(value AS REAL), base_ms, base_source, elapsed_ms, anchor, anchor_asof_ms, "
             "block_ms FROM answers"
         ).fetchall()
-
-
-def moment_ms(text: str) -> int:
-    return round(datetime.fromisoformat(text).timestamp() * SECOND_MS)
 
 
 def test_headers_ledger_and_score_agree_on_the_base(

@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import requests
 from exchange.server import SimulatedExchange
 from tests.disk import Disk, disk
 from tests.fakes import eventually
+from tests.inference.stand import moment_ms
 from tests.inference.test_main import environment, exchange, running
 
 __all__ = ["disk", "exchange"]
@@ -34,8 +34,7 @@ def lines(log: Path, event: str) -> list[dict[str, object]]:
 
 def identity(answer: requests.Response) -> tuple[str, float]:
     """The number, and the moment of the price behind it: no two answers have both in common."""
-    asked = datetime.fromisoformat(answer.headers["X-Asked"])
-    return answer.text, round(asked.timestamp() * 1000) - int(answer.headers["X-Anchor-Age-Ms"])
+    return answer.text, moment_ms(answer.headers["X-Asked"]) - int(answer.headers["X-Anchor-Age-Ms"])
 
 
 HOW = [
