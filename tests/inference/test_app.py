@@ -9,28 +9,38 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import requests
 
 from core.clock import HOUR_MS, MINUTE_MS, iso
-from core.topic import Topic
+from core.topic import Target, Topic
 from exchange.server import SimulatedExchange
 from inference.http.metrics import LATENCY_S
 from tests.fakes import eventually
 from tests.inference.stand import (
     BASE_MS,
+    ETH_10M,
     QUESTIONS,
     TOPICS,
     Node,
     RunningClock,
     moment_ms,
     node,
+    topic,
 )
 from worker.dry_run import ask as ask_as_node
 
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 HEIGHTS = itertools.count(50_000)
+
+# Two networks served by one process: one topic id, two questions.
+SOL_8H = replace(topic(1, "SOL", 480, Target.LOG_RETURN), network="allora-mainnet-1")
+MAINNET_SOL_15M = replace(topic(23, "SOL", 15, Target.VOLATILITY), network="allora-mainnet-1")
+GOLD = replace(topic(60, "XAU", 1440, Target.LOG_RETURN), symbol="PAXGUSDT")
+TWO_NETWORKS = (ETH_10M, SOL_8H, MAINNET_SOL_15M, GOLD)
+TESTNET, MAINNET = "&network=allora-testnet-1", "&network=allora-mainnet-1"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +48,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node without champions, for questions that change nothing."""
     clock = RunningClock()
     with SimulatedExchange(clock=clock) as exchange, node(tmp_path_factory.mktemp("node"), exchange, clock) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def served_for_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    clock, folder = RunningClock(), tmp_path_factory.mktemp("node")
+    with SimulatedExchange(clock=clock) as exchange, node(folder, exchange, clock, topics=TWO_NETWORKS) as running:
         yield running
 
 
@@ -290,3 +307,57 @@ def test_the_dry_run_node_is_counted_as_the_node(served: Node) -> None:
     assert reply.status == 200
     eventually(lambda: any(line["height"] == 60_000 for line in served.lines), what="its line")
     assert {line["asker"] for line in served.lines if line["height"] == 60_000} == {"node"}
+
+
+# -- two networks -----------------------------------------------------------------------------------------------
+
+
+def test_the_same_height_of_the_same_id_is_answered_for_each_network(served_for_two: Node) -> None:
+    here, there = (f"/inference/ETH?topic=1&height=9{TESTNET}", f"/inference/SOL?topic=1&height=9{MAINNET}")
+    first = [served_for_two.get(path) for path in (here, there)]
+    again = [served_for_two.get(path) for path in (here, there)]
+    assert [answer.status_code for answer in first] == [200, 200]
+    assert [answer.text for answer in again] == [answer.text for answer in first]
+    assert float(first[0].text) > 1, "a price"
+    assert first[1].text == "0", "no move"
+    assert [answer.headers["X-Network"] for answer in first] == ["allora-testnet-1", "allora-mainnet-1"]
+    assert first[0].headers["X-As-Of"] == iso(BASE_MS)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        pytest.param("/inference/ETH?topic=1", 400, MAINNET, id="no network"),
+        pytest.param(f"/inference/ETH?topic=1{MAINNET}", 400, "about SOL", id="the other network"),
+        pytest.param(f"/inference/SOL?topic=23{TESTNET}", 404, "but for allora-mainnet-1", id="not of that network"),
+        pytest.param("/inference/SOL?topic=23&network=", 404, "network ''", id="network empty"),
+        pytest.param(f"/inference/SOL?topic=23{MAINNET}{MAINNET}", 400, "2 times", id="network twice"),
+        pytest.param("/inference/SOL?topic=23&network=%0A%00", 404, "\\n\\x00", id="a line break"),
+    ],
+)
+def test_each_mistake_about_networks_has_its_status_and_one_plain_line(
+    served_for_two: Node, path: str, status: int, says: str
+) -> None:
+    answer = served_for_two.get(path)
+    assert (answer.status_code, says in answer.text) == (status, True), answer.text
+    assert answer.text.isprintable()
+
+
+def test_an_id_of_one_network_is_found_without_it(served_for_two: Node) -> None:
+    assert served_for_two.get("/inference/SOL?topic=23").status_code == 200
+    assert served_for_two.get(f"/inference/SOL?topic=23{MAINNET}").status_code == 200
+
+
+def test_pages_tell_the_networks_apart(served_for_two: Node) -> None:
+    served_for_two.get(f"/inference/SOL?topic=1{MAINNET}")
+    states = {(state["network"], state["topic_id"]): state for state in served_for_two.get("/topics").json()}
+    assert states.keys() == {(topic.network, topic.topic_id) for topic in TWO_NETWORKS}
+    assert (states["allora-mainnet-1", 1]["symbol"], states["allora-mainnet-1", 1]["proxy"]) == ("SOLUSDT", None)
+    assert states["allora-testnet-1", 60]["proxy"] == "PAXG stands for XAU"
+    scraped = served_for_two.get("/metrics").text
+    for network in ("allora-testnet-1", "allora-mainnet-1"):
+        assert f'birnn_topic_ready{{network="{network}",topic="1"}} 1.0' in scraped
+    assert (
+        'birnn_answers_total{asker="node",network="allora-mainnet-1",status="200",topic="1",version="persistence"}'
+        in scraped
+    )
