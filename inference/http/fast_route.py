@@ -1,7 +1,7 @@
 """The route of questions, on a short way around FastAPI.
 
 Under load every microsecond of the event loop's thread counts: a whole answer is to cost about as much as an empty
-FastAPI route. Measured in one process, CPU time of one question (CPython 3.13, two cores, best of nine):
+FastAPI route. Measured in one process, CPU time of one question (CPython 3.11, best of nine):
 
                      here      by the library
     way to a route   2.6 us    31 us in FastAPI, 68 us if it also checks the parameters

@@ -41,7 +41,7 @@ class Still:
     prices: dict[str, Price] = field(default_factory=dict)
     stream_fault: str = ""
     before: dict[tuple[str, int], Price] = field(default_factory=dict)  # the last price before a moment
-    tellers: dict[int, str] = field(default_factory=dict)  # who told a candle, by opening time; empty: the only venue
+    venue_of: dict[int, str] = field(default_factory=dict)  # by opening time of a candle; absent: the only venue
 
     def snapshot(self, interval_ms: int) -> Mapping[str, Klines]:
         return dict(self.series[interval_ms])
@@ -50,7 +50,7 @@ class Still:
         return self.prices.get(symbol)
 
     def opening(self, symbol: str, since_ms: int) -> Opening | None:
-        return opening_of(self.series[MINUTE_MS][symbol], since_ms, lambda open_ms: self.tellers.get(open_ms, ""))
+        return opening_of(self.series[MINUTE_MS][symbol], since_ms, lambda open_ms: self.venue_of.get(open_ms, ""))
 
     def last_before(self, symbol: str, moment_ms: int) -> Price | None:
         return self.before.get((symbol, moment_ms))
@@ -179,7 +179,7 @@ def test_rows_kept_are_what_forecasts_read() -> None:
         for (_, interval_ms), count in rows.items()
     )
     long = rows_to_keep([topic(9, "ETH", 7 * 24 * 60, Target.VOLATILITY)])
-    assert long.pop(("ETHUSDT", MINUTE_MS)) == 180  # how an interval began is told by minutes, whatever its panel
+    assert long.pop(("ETHUSDT", MINUTE_MS)) == 180  # minutes say how an interval began, whatever its panel
     assert min(long.values()) > max(rows_needed(HOUR), 7 * 24)
 
 
@@ -391,8 +391,8 @@ def test_a_price_of_the_future_is_refused_or_not_told(bench: Bench) -> None:
     bench.clock.sleep(-8)
     with pytest.raises(StaleKlines, match=r"newest price .* clock was set back"):
         bench.service.answer(ETH_10M, 5)
-    told = bench.service.answer(LOG_RETURN_10M, 5)
-    assert told.anchor_asof_ms == told.asof_ms
+    answer = bench.service.answer(LOG_RETURN_10M, 5)
+    assert answer.anchor_asof_ms == answer.asof_ms
 
 
 def test_a_forecast_from_candles_of_the_future_is_not_the_champions(bench: Bench) -> None:
@@ -413,12 +413,12 @@ def test_an_absurd_forecast_is_refused_and_not_remembered(bench: Bench) -> None:
 
 
 def test_topics_of_one_panel_may_have_different_champions(bench: Bench) -> None:
-    one, other = bench.promote(0.5, ETH_10M), bench.promote(-0.5, LOG_RETURN_10M)
+    up, down = bench.promote(0.5, ETH_10M), bench.promote(-0.5, LOG_RETURN_10M)
     answers = bench.infer(1, "ETH", None), bench.infer(3, "ETH", None)
-    assert [answer.version for answer in answers] == [one, other]
+    assert [answer.version for answer in answers] == [up, down]
     assert float(answers[0].value) > 2000
     assert float(answers[1].value) < 0
-    assert bench.service.versions() == {"persistence", one, other}
+    assert bench.service.versions() == {"persistence", up, down}
 
 
 def test_a_version_that_could_not_be_read_is_tried_again(bench: Bench) -> None:

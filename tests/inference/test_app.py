@@ -197,13 +197,13 @@ def test_a_batch_of_lines_is_logged_line_by_line(level: str, topic_ids: list[int
         assert list(line) == sorted(line)
         assert line.pop("at").endswith("Z")
         answered = line.pop("status") == 200
-        said = {"value": line["value"]} if answered else {"reason": "stale"}
+        own_fields = {"value": line["value"]} if answered else {"reason": "stale"}
         assert line == {
             "event": "answer",
             "level": "info" if answered else "warning",
             "service": "inference",
             "market": "SIMULATED",
-            **said,
+            **own_fields,
         }
     assert ran.stderr == ""
 

@@ -104,7 +104,7 @@ def test_every_answer_of_a_replay_is_scored_over_the_interval_that_it_is_for(
     clock: RunningClock,
 ) -> None:
     """Nonces drift over the minute; every other is answered minutes later. Some blocks' times are told afterwards."""
-    said = {}
+    headers_of = {}
     for number in range(8):
         clock.jump(41_000)
         if number % 3 == 2:
@@ -117,10 +117,10 @@ def test_every_answer_of_a_replay_is_scored_over_the_interval_that_it_is_for(
         for topic in TOPICS:
             answer = running.get(f"/inference/{topic.token}?topic={topic.topic_id}&height={nonce}&wait=0")
             assert answer.status_code == 200, answer.text
-            said[topic.topic_id, nonce] = answer.headers
+            headers_of[topic.topic_id, nonce] = answer.headers
     chain.faults.clear()
     eventually(
-        lambda: len([row for row in answered(tmp_path) if row[-1]]) == len(said),
+        lambda: len([row for row in answered(tmp_path) if row[-1]]) == len(headers_of),
         30,
         "all blocks' times are in the ledger",
     )
@@ -130,7 +130,7 @@ def test_every_answer_of_a_replay_is_scored_over_the_interval_that_it_is_for(
     by_id = {topic.topic_id: topic for topic in TOPICS}
     sources = set()
     for topic_id, nonce, value, base_ms, source, elapsed_ms, anchor, anchor_ms, block_ms in answered(tmp_path):
-        headers, topic = said[topic_id, nonce], by_id[topic_id]
+        headers, topic = headers_of[topic_id, nonce], by_id[topic_id]
         sources.add(source)
         assert (headers["X-Base"], headers["X-Base-Source"]) == (iso(base_ms), source)
         assert headers["X-Elapsed-Ms"] == str(elapsed_ms)

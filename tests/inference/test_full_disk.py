@@ -56,10 +56,10 @@ def test_it_answers_says_what_is_full_and_writes_when_there_is_room(
         assert first.status_code == 200
         again = requests.get(process.url + ASKED.format(7), timeout=5)
         assert identity(again) == identity(first)
-        said = lines(log, "ledger_not_written")[0]
-        assert said["reason"] == reason
-        assert said["folder"] == str(folder)
-        assert str(said["remedy"]).startswith(f"make room in {folder}, or mount it writable")
+        line = lines(log, "ledger_not_written")[0]
+        assert line["reason"] == reason
+        assert line["folder"] == str(folder)
+        assert str(line["remedy"]).startswith(f"make room in {folder}, or mount it writable")
         counts = requests.get(f"{process.url}/metrics", timeout=5).text
         assert "birnn_ledger_unwritten 1.0" in counts
         assert "birnn_ledger_unjournalled_total 1.0" in counts

@@ -315,8 +315,8 @@ def test_a_swap_under_load_never_gives_a_mixed_or_missing_answer(
     tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
 ) -> None:
     registry = Registry(tmp_path)
-    one, other = (publish(registry, output, clock.now_ms()) for output in (-1.0, 1.0))
-    registry.promote([ETH_10M], one, clock.now_ms())
+    down, up = (publish(registry, output, clock.now_ms()) for output in (-1.0, 1.0))
+    registry.promote([ETH_10M], down, clock.now_ms())
     answers: list[tuple[int, str, str]] = []
     ending = threading.Event()
     with node(tmp_path, exchange, clock, topics=[ETH_10M]) as running:
@@ -333,7 +333,7 @@ def test_a_swap_under_load_never_gives_a_mixed_or_missing_answer(
         for asker in askers:
             asker.start()
         try:
-            for version in (other, one, other, one):
+            for version in (up, down, up, down):
                 registry.promote([ETH_10M], version, clock.now_ms())
                 eventually(lambda v=version: answers[-1][1] == v, 2.0, "the new champion")  # type: ignore[misc]
             for _ in range(2):  # a candle closes under load, too
@@ -348,7 +348,7 @@ def test_a_swap_under_load_never_gives_a_mixed_or_missing_answer(
             for asker in askers:
                 asker.join()
     assert {status for status, _, _ in answers} == {200}
-    assert {version for _, version, _ in answers} == {one, other}
+    assert {version for _, version, _ in answers} == {down, up}
     with sqlite3.connect(tmp_path / "ledger.sqlite3") as ledger:
         rows = ledger.execute("SELECT version, value, anchor, asof_ms, height FROM answers").fetchall()
     ledger.close()
@@ -359,29 +359,29 @@ def test_a_swap_under_load_never_gives_a_mixed_or_missing_answer(
     for (version, asof_ms), found in moves.items():
         # The networks say one deviation of the horizon down and up: nothing of the one in an answer of the other.
         assert max(found) - min(found) < 1e-9, "one forecast per version and window"
-        assert found[0] < 0 if version == one else found[0] > 0
+        assert found[0] < 0 if version == down else found[0] > 0
         assert asof_ms in {BASE_MS, BASE_MS + MINUTE_MS}
-    assert moves[one, BASE_MS][0] == pytest.approx(-moves[other, BASE_MS][0], rel=1e-6)
-    assert (one, BASE_MS + MINUTE_MS) in moves
+    assert moves[down, BASE_MS][0] == pytest.approx(-moves[up, BASE_MS][0], rel=1e-6)
+    assert (down, BASE_MS + MINUTE_MS) in moves
 
 
 def test_counts_of_a_version_end_when_another_answers_though_nobody_scrapes(
     tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock
 ) -> None:
     registry = Registry(tmp_path)
-    one, other = (publish(registry, output, clock.now_ms()) for output in (-1.0, 1.0))
+    down, up = (publish(registry, output, clock.now_ms()) for output in (-1.0, 1.0))
     with node(tmp_path, exchange, clock, topics=[ETH_10M]) as running:
 
         def put_to_use(version: str) -> None:
             registry.promote([ETH_10M], version, clock.now_ms())
             eventually(lambda: in_use(running) == version, what="the champion")
 
-        for version in (one, other):
+        for version in (down, up):
             put_to_use(version)
             assert running.get("/inference/ETH").headers["X-Model-Version"] == version
-        put_to_use(one)
+        put_to_use(down)
         scraped = running.get("/metrics").text
-    assert f'version="{one}"}}' not in re.sub("birnn_model.*", "", scraped)
+    assert f'version="{down}"}}' not in re.sub("birnn_model.*", "", scraped)
 
 
 def in_use(running: Node) -> str:
