@@ -1,6 +1,6 @@
 """Ask a running inference process how it is: ``python -m inference.probe healthz|readyz [--wait S]``.
 
-For health checks and start order, where neither curl nor wget is at hand. Exit code 0 when it is well, else 1.
+For health checks and start order in images without curl or wget. Exit code 0 if the process is well, else 1.
 """
 
 import argparse
@@ -16,12 +16,12 @@ TIMEOUT_S = 3.0
 PAUSE_S = 0.5
 LONGEST_LINE = 300
 
-# The process is on this machine or in this compose file: a proxy that the environment names leads elsewhere.
+# Without the environment's proxy: the process is on this machine or in this compose file.
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 def look(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
-    """Whether ``url`` answers 200, and what it says, on one line."""
+    """Return whether ``url`` answers 200, and its body on one line."""
     try:
         with _open(url, timeout=timeout_s) as response:
             return response.status == 200, _one_line(response.read())
@@ -37,7 +37,7 @@ def _one_line(body: bytes) -> str:
 
 
 def some_ready(url: str) -> bool:
-    """Whether at least one topic can be answered."""
+    """True if at least one topic can be answered."""
     try:
         with _open(f"{url}/topics", timeout=TIMEOUT_S) as response:
             return any(topic["ready"] for topic in json.load(response))
@@ -46,7 +46,7 @@ def some_ready(url: str) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look once, or until it is well or the time is up."""
+    """Ask once, or with ``--wait`` until the process is well or the time is up."""
     parser = argparse.ArgumentParser(prog="python -m inference.probe", description=__doc__)
     parser.add_argument("what", choices=("healthz", "readyz"))
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="keep asking for this long")

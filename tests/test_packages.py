@@ -18,6 +18,7 @@ PACKAGES = PYPROJECT["tool"]["importlinter"]["root_packages"]
 PLANTED = {  # a forbidden import for each contract, in a module that has none like it
     "imports point down": ("core/clock.py", "import klines.klines"),
     "imports point down inside market": ("market/http/client.py", "import market.build"),
+    "imports point down inside inference": ("inference/base.py", "import inference.http.app"),
     "serving loads neither torch nor the kline store's polars": (
         "inference/question.py",
         "import market.store.kline_store",

@@ -188,7 +188,7 @@ def _step(
 
 def _serving(registry: Registry, plan: PanelPlan, clock: Clock) -> Mapping[str, BiRNNForecaster]:
     """What answers each topic now, by ``Topic.key``, as inference would choose it; naive answers the others."""
-    chosen = Champions(registry, plan.topics, clock).look()
+    chosen = Champions(registry, plan.topics, clock).poll()
     assert chosen is not None  # noqa: S101  (the first look always reads)
     return chosen.forecasters
 

@@ -32,9 +32,9 @@ from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.topic import Topic
 from exchange.server import SimulatedExchange
 from exchange.walk import price_at
-from inference.service import rows_to_keep
+from inference.forecast_cache import rows_to_keep
 from klines.klines import Klines
-from ledger.answer_log import answers as kept
+from ledger.schema import answers as kept
 from model.forecaster import PERSISTENCE, BiRNNForecaster, HeadForecast, Naive, carried, value
 from model.heads import HOUR, MINUTE, head_of, panel_of
 from model.registry.versions import Registry
