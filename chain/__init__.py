@@ -1,1 +1,1 @@
-"""What the chain did: its blocks, their times, and until when a nonce is open."""
+"""Reading the chain: its blocks, their times, and until when a nonce is open."""

@@ -1,4 +1,4 @@
-"""Follows a chain's blocks in the background: which is the newest, when each was made, how long a nonce is open."""
+"""Follow a chain's blocks in the background: the newest block, the times of blocks, the windows of nonces."""
 
 import threading
 import time
@@ -16,19 +16,19 @@ from core.seldom import Seldom
 
 __all__ = ["Block", "Follower"]
 
-REMEMBERED_MS = 2 * HOUR_MS  # is filled; what is ten minutes older is let go
+REMEMBERED_MS = 2 * HOUR_MS  # headers that are fetched; ten minutes later they are forgotten
 MOST_HEIGHTS = 20_000  # remembered at most
-PAGE = 20  # headers that CometBFT gives at once
-AHEAD_MS = 30 * SECOND_MS  # a block's time lies behind the moment in which it is seen
-LATE_MS = 2 * MINUTE_MS  # the newest block of a chain that runs is younger
-STUCK_S, STUCK_BLOCKS = 20.0, 5.0  # without a new block for longer than both, the next address is asked
-MOST_BEHIND = 2  # blocks that one address may be behind another
-FEWEST_BLOCKS = 10  # that their mean time is measured over
+PAGE = 20  # headers in one answer of CometBFT
+AHEAD_MS = 30 * SECOND_MS  # most that a new block's time may be ahead of our clock
+LATE_MS = 2 * MINUTE_MS  # most that the newest block may be behind our clock
+STUCK_S, STUCK_BLOCKS = 20.0, 5.0  # without a new block for longer than both: the next address
+MOST_BEHIND = 2  # blocks that one address may be behind another address
+FEWEST_BLOCKS = 10  # for the mean time between blocks
 FIRST_POLL_S = 1.0  # until the time between blocks is known
 POLL_S = (0.5, 2.0)  # the shortest and the longest afterwards
 LONGEST_FILL_REST_S = 30.0  # after headers could not be had: one second, doubling up to this
-MOST_WISHES, TRIES = 16, 3  # heights whose windows wait to be asked for, and how often each is
-WISHES_A_TURN = 4  # a question waits for its window for three seconds, and a turn may be two seconds away
+MOST_WISHES, TRIES = 16, 3  # heights whose windows are to be asked for, and tries for each
+WISHES_A_TURN = 4  # a question waits three seconds for its window; turns are up to two seconds apart
 REMEDY = "check RPC_URLS (none: the chain is not asked) and the chain; until then NODE_DELAY_S stands in for it"
 
 _log = structlog.get_logger()
@@ -42,23 +42,23 @@ class _Known:
 
 
 class Follower:
-    """One chain's newest blocks, in memory. Whatever it tells is read without a lock and without waiting.
+    """One chain's newest blocks, in memory. Reading them takes no lock and never waits.
 
-    It asks ``/status`` every half block (between 0.5 and 2 s), ``/blockchain`` for headers that it has missed (20 in a
-    request, one request with each status at most), and ``/block_results`` once for each nonce whose window is wanted.
+    The thread asks ``/status`` every half block (0.5 to 2 s), ``/blockchain`` for missed headers (20 in a request, at
+    most one request per status), and ``/block_results`` once for each nonce whose window is wanted.
 
-    A block's time is believed when it fits the clock, or the clock as it would run had nobody set it since the two last
-    agreed. What was believed stays known while the chain cannot be asked, because a block never changes.
+    A block's time is believed if it fits the clock, or the clock as it would run if it had not been set since block and
+    clock last agreed. Believed times stay known while the chain cannot be asked, because a block never changes.
 
     Args:
         urls: RPC addresses, best first; see ``chain.rpc.Rpc``.
-        chain_id: the wallet's; None takes the first one that an address tells.
-        clock: what is believed to be the time.
+        chain_id: of the wallet; None takes the first id that an address returns.
+        clock: for comparing block times.
         topics: ids of the topics whose windows may be asked for.
-        on_block: called in this class's thread whenever something new is known; it must return at once.
+        on_block: called in the follower's thread whenever something new is known; it must return at once.
         timeout_s: of the requests; see ``chain.rpc.Rpc``.
         poll_s: the shortest and the longest pause between two statuses.
-        seconds: a clock that nobody sets.
+        seconds: a monotonic clock.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Follower:
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self.chain_id = chain_id
-        self.fault = "the chain was not asked yet"  # why nothing new is known: host and reason; empty while all is well
+        self.fault = "the chain was not asked yet"  # why nothing new is known: host and reason; empty if all is well
         self._rpc = Rpc(urls, clock, timeout_s=timeout_s, seconds=seconds)
         self._clock = clock
         self._topics = frozenset(topics)
@@ -82,7 +82,7 @@ class Follower:
         self._shortest_poll_s, self._longest_poll_s = poll_s
         self._seconds = seconds
         self._known = _Known()
-        self._agreed: tuple[int, float] | None = None  # the clock and the seconds when a block's time fitted the clock
+        self._agreed: tuple[int, float] | None = None  # both clocks, when a block's time last fitted
         self._newest_s = 0.0  # when the newest block was first seen
         self._fill_again_s = float("-inf")
         self._fill_failures = 0  # in a row
@@ -97,7 +97,7 @@ class Follower:
         self._thread.start()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """End the thread; one that hangs in a request is left behind after ``timeout_s``."""
+        """End the thread; after ``timeout_s`` a thread that hangs in a request is left behind."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -109,18 +109,18 @@ class Follower:
 
     @property
     def block_ms(self) -> float | None:
-        """Mean time between the remembered blocks in milliseconds; None while ten are not known."""
+        """Mean time between the remembered blocks in milliseconds; None while fewer than ten are known."""
         return self._known.block_ms
 
     def time_of(self, height: int) -> int | None:
-        """Time of a block's header in milliseconds; None where it is not known: not made yet, or hours old."""
+        """Return the time of a block's header in milliseconds; None if it is not known: not made yet, or hours old."""
         return self._known.times.get(height)
 
     def window_end(self, topic_id: int, height: int) -> int | None:
-        """The height at which the submission window of a nonce ends, as the nonce's own block says it.
+        """Return the height at which the submission window of a nonce ends, by the events of the nonce's block.
 
-        The first call for a height that is remembered has it asked for; until the answer is there, and for a block that
-        opened no window of this topic, it is None.
+        The first call for a known block returns None and has the window asked for. Also None if the block opened no
+        window of this topic.
         """
         if topic_id not in self._topics:
             return None
@@ -135,7 +135,7 @@ class Follower:
                 self._turn()
             except ChainFault as fault:
                 self._failed(str(fault))
-            except Exception as error:  # noqa: BLE001 -- an answer nobody thought of must not end the following
+            except Exception as error:  # noqa: BLE001 -- an unexpected answer must not end the thread
                 self._failed(f"{type(error).__name__}: {error}")
             self._stopping.wait(max(self._poll_s, self._rpc.rests_s))
 
@@ -171,16 +171,16 @@ class Follower:
         if newest is None or _has_restarted(newest, block):
             return status
         if block.height > newest.height and block.time_ms <= newest.time_ms:
-            raise ChainFault(f"time goes back: {_said(block)} comes after {_said(newest)}")
+            raise ChainFault(f"time goes back: {_named(block)} comes after {_named(newest)}")
         if newest.height - block.height > MOST_BEHIND:
             raise ChainFault(f"the node is {newest.height - block.height} blocks behind, at height {block.height}")
         if block.height <= newest.height:
             if self._known.times.get(block.height, block.time_ms) != block.time_ms:
                 known = Block(height=block.height, time_ms=self._known.times[block.height])
-                raise ChainFault(f"{_said(block)} was {_said(known)} before")
+                raise ChainFault(f"{_named(block)} was {_named(known)} before")
             waited_s = self._seconds() - self._newest_s
             if waited_s > max(STUCK_S, STUCK_BLOCKS * (self._known.block_ms or 0) / 1000):
-                raise ChainFault(f"no new block for {waited_s:.0f} s, the newest is {_said(newest)}")
+                raise ChainFault(f"no new block for {waited_s:.0f} s, the newest is {_named(newest)}")
         return status
 
     def _check_time(self, block: Block) -> None:
@@ -194,7 +194,7 @@ class Follower:
                 return  # the clock was set
         off_s = (block.time_ms - now_ms) / 1000
         where = f"{off_s:.0f} s ahead of" if off_s > 0 else f"{-off_s:.0f} s behind"
-        raise ChainFault(f"{_said(block)} is {where} our clock: the chain stands still or lies, or the clock is wrong")
+        raise ChainFault(f"{_named(block)} is {where} our clock: the chain stands still or lies, or the clock is wrong")
 
     def _take(self, block: Block) -> None:
         newest = self._known.newest
@@ -214,8 +214,8 @@ class Follower:
             _log.warning(
                 "chain_restarted",
                 chain_id=self.chain_id,
-                before=_said(newest),
-                now=_said(block),
+                before=_named(newest),
+                now=_named(block),
                 remedy="nothing if the chain began anew; else one of RPC_URLS is of another chain: take it out",
                 count=count,
             )
@@ -249,15 +249,15 @@ class Follower:
             return
         self._fill_failures = 0
         known = self._known.times
-        others = [height for height, ms in page.items() if known.get(height, ms) != ms]
-        if others:  # the chain began anew while nobody looked, and has come further than before
-            height = max(others)
+        changed = [height for height, ms in page.items() if known.get(height, ms) != ms]
+        if changed:  # unseen, the chain began anew and has come further than before
+            height = max(changed)
             self._forget(Block(height=height, time_ms=known[height]), Block(height=height, time_ms=page[height]))
             known = {height: ms for height, ms in known.items() if height > top}
         self._remember({**known, **page})
 
     def _missing(self, earliest: int) -> int | None:
-        """The highest height of the span to remember whose time is not known."""
+        """Return the highest height to remember whose time is not known; None if all are."""
         known = self._known
         if known.newest is None:
             return None
@@ -282,7 +282,7 @@ class Follower:
             if headers[height][0] >= after_ms:
                 raise ChainFault(
                     f"time goes back: block {height + 1} or a later one is of {iso(after_ms)}, "
-                    f"{_said(Block(height=height, time_ms=headers[height][0]))}"
+                    f"{_named(Block(height=height, time_ms=headers[height][0]))}"
                 )
             after_ms = headers[height][0]
         return {height: ms for height, (ms, _) in headers.items()}
@@ -306,9 +306,9 @@ class Follower:
 
 
 def _has_restarted(newest: Block, block: Block) -> bool:
-    """A block that is not above the newest one known, and made after it, is of a chain that began anew."""
+    """True if a block is not higher than the newest known block but made later: the chain began anew."""
     return block.height <= newest.height and block.time_ms > newest.time_ms
 
 
-def _said(block: Block) -> str:
+def _named(block: Block) -> str:
     return f"block {block.height} of {iso(block.time_ms)}"

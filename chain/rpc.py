@@ -1,4 +1,4 @@
-"""GET from a chain's CometBFT RPC, which may have several addresses: order, time limits, back-off, and answers."""
+"""GET from the CometBFT RPC of a chain, at one of several addresses: order, time limits, back-off, answers."""
 
 import re
 import time
@@ -18,11 +18,11 @@ from core.seldom import Seldom
 
 T = TypeVar("T")
 
-TIMEOUT_S = 3.0  # for the connection, and for each pause of an answer
+TIMEOUT_S = 3.0  # for the connection, and for each pause within an answer
 BODY_LIMIT_BYTES = 4 * 1024 * 1024  # a status is 2 kB, 20 headers 25 kB; a block's events some 100 kB
 FIRST_REST_S, LONGEST_REST_S = 0.5, 30.0  # of an address that failed
-DOUBTED_S = 600.0  # how long it is asked after the others
-LONGEST_ASKED_REST_S = 3_600.0  # of a Retry-After
+DOUBTED_S = 600.0  # how long the other addresses are asked first
+LONGEST_ASKED_REST_S = 3_600.0  # longest Retry-After that is kept
 STATUS = "/status"
 WINDOW_OPENED = "EventWorkerSubmissionWindowOpened"
 
@@ -35,7 +35,7 @@ class ChainFault(WorkerError):
 
     Args:
         message: the reason, without the host.
-        retry_after_s: how long the address wants to be left alone, in seconds; None when it did not say.
+        retry_after_s: the address's Retry-After in seconds; None if there was none.
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
@@ -44,7 +44,7 @@ class ChainFault(WorkerError):
 
 
 class Untold(ChainFault):
-    """The node is well and does not have what it was asked for, such as a block that it has pruned."""
+    """The node is well but lacks what was asked for, such as a block that it has pruned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What ``/status`` says."""
+    """The answer of ``/status``."""
 
     chain_id: str
     newest: Block
@@ -68,8 +68,8 @@ class Status:
 class Rpc:
     """A chain's RPC addresses, asked in order. For one thread.
 
-    An address that fails rests for half a second, doubling up to 30 s, or as long as its Retry-After asks for; for ten
-    minutes the others are asked before it.
+    An address that fails rests for half a second, doubling up to 30 s, or as long as its Retry-After asks for. For ten
+    minutes the other addresses are asked before it.
 
     Args:
         urls: best first, as a wallet writes them: ``tcp://`` and a missing scheme mean ``http://``.
@@ -94,15 +94,15 @@ class Rpc:
         self._seldom = Seldom()
 
     def ask(self, path: str, params: Mapping[str, str | int], parse: Callable[[Any], T]) -> T:
-        """What ``parse`` makes of the first usable answer.
+        """Return what ``parse`` makes of the first usable answer.
 
         Args:
             path: begins with a slash.
             params: query parameters.
-            parse: turns the ``result`` of an answer into the value; raises ChainFault when it is not to be believed,
-                and whatever else it raises of ``dict[...]`` and ``int()`` means that the answer has another form.
+            parse: turns the ``result`` of an answer into the value. Raises ChainFault if the result is not believed; an
+                error of ``dict[...]`` or ``int()`` means that the answer has another form.
         Raises:
-            ChainFault: no address gave a usable answer; the text has each host with its reason.
+            ChainFault: no address gave a usable answer; the message has each host with its reason.
         """
         reasons = []
         now_s = self._seconds()
@@ -180,7 +180,7 @@ class _Address:
 
     @property
     def host(self) -> str:
-        """Without what may be a key: a user before the host, a path behind it."""
+        """The host alone: a user before it or a path behind it may be a key."""
         return self.url.split("://", 1)[1].split("/", 1)[0].rpartition("@")[2]
 
 
@@ -194,7 +194,7 @@ def _http_url(url: str) -> str:
 
 
 def status_of(result: Any) -> Status:
-    """The ``result`` of ``/status``."""
+    """Read the ``result`` of ``/status``."""
     sync = result["sync_info"]
     return Status(
         chain_id=_text(result["node_info"]["network"]),
@@ -205,24 +205,24 @@ def status_of(result: Any) -> Status:
 
 
 def headers_of(result: Any) -> dict[int, tuple[int, str]]:
-    """Time in milliseconds and chain id by height, of the ``result`` of ``/blockchain``."""
+    """Return time in milliseconds and chain id by height, from the ``result`` of ``/blockchain``."""
     headers = [meta["header"] for meta in result["block_metas"]]
     return {_whole(header["height"]): (_time_ms(header["time"]), _text(header["chain_id"])) for header in headers}
 
 
 def windows_of(result: Any) -> dict[int, dict[int, int]]:
-    """Last height of each worker submission window that a block opened, by nonce and topic id.
+    """Return the last height of each worker submission window that a block opened, by nonce and topic id.
 
     Args:
-        result: of ``/block_results``. Event types end in the same word whatever their version; older releases of
-            CometBFT call the events of a block's end by another name.
+        result: of ``/block_results``. Event types end in the same word in all versions; older releases of CometBFT have
+            another name for the list of a block's last events.
     """
     ends: dict[int, dict[int, int]] = {}
     for event in _events(result):
         if str(event["type"]).rpartition(".")[2] == WINDOW_OPENED:
-            said = {attribute["key"]: attribute["value"] for attribute in event["attributes"]}
+            attributes = {attribute["key"]: attribute["value"] for attribute in event["attributes"]}
             topic_id, nonce, end = (
-                _whole(said[name].strip('"')) for name in ("topic_id", "nonce_block_height", "window_end_block")
+                _whole(attributes[name].strip('"')) for name in ("topic_id", "nonce_block_height", "window_end_block")
             )
             ends.setdefault(nonce, {})[topic_id] = end
     return ends
@@ -233,28 +233,28 @@ def _events(result: Any) -> Iterator[Any]:
         yield from result.get(name) or ()
 
 
-def _text(said: Any) -> str:
-    if not isinstance(said, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", said):
-        raise ValueError(f"a chain id is letters, digits, dots and dashes, was {said!r}")
-    return said
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
+        raise ValueError(f"a chain id is letters, digits, dots and dashes, was {value!r}")
+    return value
 
 
-def _whole(said: Any) -> int:
+def _whole(value: Any) -> int:
     """
     >>> _whole("1414"), _whole(7)
     (1414, 7)
     """
-    if isinstance(said, bool) or not re.fullmatch(r"[0-9]{1,18}", str(said)):
-        raise ValueError(f"a height or id is a whole number, was {said!r}")
-    return int(said)
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)):
+        raise ValueError(f"a height or id is a whole number, was {value!r}")
+    return int(value)
 
 
-def _time_ms(said: Any) -> int:
+def _time_ms(value: Any) -> int:
     """
     >>> _time_ms("1970-01-01T00:00:01.171988872Z"), _time_ms("1970-01-01T00:00:02Z")
     (1171, 2000)
     """
-    moment = datetime.fromisoformat(said)
+    moment = datetime.fromisoformat(value)
     if moment.tzinfo is None:
-        raise ValueError(f"a time has a zone, was {said!r}")
+        raise ValueError(f"a time has a zone, was {value!r}")
     return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -1,4 +1,4 @@
-"""One process at a time keeps klines and trains in a data folder: a lock file in it says which."""
+"""The lock that lets one process at a time keep klines and train in a data folder."""
 
 import os
 import time
@@ -10,13 +10,13 @@ from core.errors import ConfigError, WorkerError
 from core.files import DISK_REFUSES
 from core.process.commands import is_ending, lock_holder, try_lock
 
-ENDING_PATIENCE_S = 6.0  # a run that is told to end, and the children of a killed one, end within five seconds
+ENDING_PATIENCE_S = 6.0  # an ending run, and the children of a killed run, end within five seconds
 POLL_S = 0.1
 LOCK = ".updater.lock"
 
 
 def refuse_file(data_dir: Path) -> None:
-    """Raises ConfigError where the folder, or one that it is to be in, is a file."""
+    """Raise ConfigError if the folder, or a folder above it, is a file."""
     there = next(path for path in (data_dir, *data_dir.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ConfigError(f"DATA_DIR={there}: is a file; give a folder that can be made and written")
@@ -24,12 +24,12 @@ def refuse_file(data_dir: Path) -> None:
 
 @contextmanager
 def only_updater(data_dir: Path, patience_s: float = ENDING_PATIENCE_S) -> Iterator[None]:
-    """Be the only updater on this folder; the kernel lets go of the lock when the process dies, however it does.
+    """Be the only updater on this folder. The kernel frees the lock whenever and however the process ends.
 
     Args:
-        patience_s: how long a process that is about to end is waited for.
+        patience_s: how long to wait for a process that is about to end.
     Raises:
-        ConfigError: another one works on it, or the folder cannot be made or written.
+        ConfigError: another updater works on the folder, or the folder cannot be made or written.
         WorkerError: the disk is full, read-only or broken.
     """
     try:
@@ -46,7 +46,7 @@ def only_updater(data_dir: Path, patience_s: float = ENDING_PATIENCE_S) -> Itera
         deadline = time.monotonic() + patience_s
         while not try_lock(lock):
             pid, holder = lock_holder(lock)
-            unknown = pid in {None, os.getpid()}  # our own number: that of another container's process
+            unknown = pid in {None, os.getpid()}  # our own pid: a process of another container
             if not (unknown or is_ending(pid or 0)) or time.monotonic() > deadline:
                 raise ConfigError(f"DATA_DIR={data_dir}: {holder} works on this folder; end it, or give another folder")
             time.sleep(POLL_S)

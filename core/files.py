@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whatever is killed in between."""
+"""Replace files so that a kill leaves either the whole old file or the whole new file."""
 
 import errno
 import json
@@ -7,16 +7,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})  # may pass; all else is a wrong setting
+DISK_REFUSES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+)  # may pass; other errors are a wrong setting
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """Return the folder, or the nearest folder above it that exists."""
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def disk_refusal(folder: Path, size: int) -> str:
-    """Why the disk does not take a new file of ``size`` bytes; empty if it does, or if the folder is what is wrong."""
+    """Return why the disk takes no new file of ``size`` bytes; empty if it does, or if the folder is wrong."""
     try:
         with tempfile.TemporaryFile(dir=existing(folder)) as probe:
             probe.write(bytes(size))
@@ -62,7 +64,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep_leftovers(folder: Path) -> None:
-    """Remove what killed writers left below ``folder``; call it only where no other writer is at work."""
+    """Remove temporary files of killed writers below ``folder``; call it only while no other writer is at work."""
     for leftover in folder.rglob(".tmp-*"):
         if leftover.is_file():
             leftover.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""One JSON object per line for programs, one short line for people; both say SIMULATED while prices are not live.
+"""The log: JSON lines for programs, or short lines for people. Both say SIMULATED if prices are not live.
 
-Our lines go to stdout, those of libraries to stderr. A line that cannot be written is dropped. A process whose output
-goes through a pipe writes JSON, and the process at the terminal makes it readable: it alone knows colours and width.
+Our lines go to stdout, lines of libraries to stderr. A line that cannot be written is dropped. A process that writes
+into a pipe writes JSON, and the process at the terminal makes it readable: only that one knows colours and width.
 """
 
 import json
@@ -20,19 +20,16 @@ from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 
 LogFormat = Literal["auto", "console", "json"]  # auto: console on a terminal, else json
 
-SLOW_MS = 10.0  # an answer that took less does not say how long: its line has to fit 80 columns
-LONGEST_NUMBER = 8  # characters of a value, if it need not be longer
-LONGEST_TEXT = 160  # characters of a value on the console; JSON has it whole
+SLOW_MS = 10.0  # faster answers do not show their time, so that the line fits 80 columns
+LONGEST_NUMBER = 8  # characters of a number, if its size allows
+LONGEST_TEXT = 160  # characters of a value on the console; JSON has the whole value
 DIM, BOLD, CYAN, MAGENTA, RESET = "\x1b[2m", "\x1b[1m", "\x1b[36m", "\x1b[35;1m", "\x1b[0m"
 LEVEL_COLOURS = {"debug": DIM, "info": "\x1b[32m", "warning": "\x1b[33;1m", "error": "\x1b[31;1m"}
 SHORT_LEVELS = {"warning": "warn"}
 
 
 class _Lines:
-    """Writes whole lines, and lets go of those that a full disk or a closed pipe does not take.
-
-    Whoever logs has something better to do than to end over a line of log.
-    """
+    """Writes whole lines. Drops a line that a full disk or a closed pipe does not take: that must not end a process."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -43,7 +40,7 @@ class _Lines:
             self._stream.write(f"{line}\n")
             self._stream.flush()
 
-    debug = info = warning = error = critical = exception = msg  # by these names structlog calls it
+    debug = info = warning = error = critical = exception = msg  # the names that structlog calls
 
 
 class ConsoleLines:
@@ -89,11 +86,11 @@ class ConsoleLines:
 
 
 def readable(line: str, render: Any = None) -> str:
-    """A line of another process's output, in this process's form of log; what is no line of log stays as it is.
+    """Return a log line of another process in this process's form; other lines stay as they are.
 
     Args:
         line: without its newline.
-        render: what renders it; this process's own when not given.
+        render: renders the line; None is this process's renderer.
     """
     render = render or structlog.get_config()["processors"][-1]
     if not isinstance(render, ConsoleLines) or not line.startswith("{"):
@@ -116,11 +113,11 @@ def _progress_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Topic, value, which network, age of the price, time taken if it was long; or the status and the reason.
+    """Show topic, value, network, age of the price, and the time if it was long; or the status and the reason.
 
-    A question by hand has that it is one in the place of both times: the node's are those that matter.
-    A repeated answer has "again" in the place of an age: the height fixed its price when it was first asked for.
-    Of what the node would submit the value alone: the endpoint's line for the same answer has the rest.
+    "(by hand)" stands in place of both times: only those of the node matter. "again" stands in place of the age for an
+    answer that was given before. A line of what the node would submit has the value alone: the endpoint's line for the
+    same answer has the rest.
 
     >>> answer = {"event": "answer", "topic_id": 1, "token": "ETH", "status": 200, "value": "2000.51234567",
     ...           "version": "minute-20261122T084500Z-1a2b3c", "anchor_age_ms": 412, "took_ms": 0.0871}
@@ -159,7 +156,7 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short_version(version: str) -> str:
-    """A version's panel and the end of its id, by which people tell it from others; other names stay as they are.
+    """Shorten a version to its panel and the end of its id; other names stay as they are.
 
     >>> short_version("minute-20261122T084500Z-1a2b3c"), short_version("persistence")
     ('minute-1a2b3c', 'persistence')
@@ -184,7 +181,7 @@ def _number_in_short(text: object) -> str:
 
 
 def _value_in_short(value: object) -> str:
-    """Empty for what says nothing: None, an empty text or list."""
+    """Return a short text; empty for None, an empty text or an empty list."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -201,18 +198,19 @@ def _value_in_short(value: object) -> str:
 
 
 def _printable(text: object) -> str:
-    """Without what would move the cursor or change colours: a token in a URL is anybody's text."""
+    """Escape characters that could move the cursor or change colours: a token in a URL can be any text."""
     return "".join(
         sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in str(text)
     )
 
 
 def console_lines(stream: TextIO | int, form: LogFormat) -> ConsoleLines | None:
-    """What makes lines readable on a stream; None if they stay JSON.
+    """Return the renderer of readable lines for a stream; None if its lines are JSON.
+
+    Colours are for terminals only, and not if NO_COLOR is set or TERM is dumb.
 
     Args:
-        stream: where the lines go, or its file descriptor. Colours are for terminals alone, and not where NO_COLOR is
-            set or TERM is dumb.
+        stream: where the lines go, or its file descriptor.
     """
     terminal = os.isatty(stream) if isinstance(stream, int) else stream.isatty()
     if form == "json" or (form == "auto" and not terminal):
@@ -221,7 +219,7 @@ def console_lines(stream: TextIO | int, form: LogFormat) -> ConsoleLines | None:
 
 
 def configure_logging(level: str, *, service: str, simulated: bool, form: LogFormat = "auto") -> None:
-    """Send this process's log lines to stdout, and what libraries warn of to stderr in the same form.
+    """Send this process's log lines to stdout, and warnings of libraries to stderr in the same form.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -249,27 +247,27 @@ def configure_logging(level: str, *, service: str, simulated: bool, form: LogFor
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
-    others = logging.StreamHandler(sys.stderr)
+    of_libraries = logging.StreamHandler(sys.stderr)
     rendered = (sys.stderr and console_lines(sys.stderr, form)) or _json
-    others.setFormatter(
+    of_libraries.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *described],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, rendered],
         )
     )
-    logging.basicConfig(level=max(numeric, logging.WARNING), handlers=[others])
+    logging.basicConfig(level=max(numeric, logging.WARNING), handlers=[of_libraries])
 
 
 def _json(_: Any, __: str, event: Any) -> str:
-    """One line; under load those of answers are a twentieth of all that inference does with the standard library."""
+    """Render with orjson: with the standard library, answer lines are a twentieth of inference's work under load."""
     try:
         return orjson.dumps(event, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS).decode()
-    except TypeError:  # an integer of more than 64 bits, or text that is none
+    except TypeError:  # an integer of more than 64 bits, or text that is not Unicode
         return json.dumps(event, default=str, sort_keys=True)
 
 
 def _own_stdout() -> TextIO:
-    """Stdout once more: what it could not write ends with it, and in ``sys.stdout`` would spoil the exit status."""
+    """Open stdout a second time: a failed write in ``sys.stdout`` itself would spoil the exit status."""
     if sys.stdout is None:  # started with it closed
         return Path(os.devnull).open("w", encoding="utf-8")
     return os.fdopen(1, "w", encoding="utf-8", closefd=False)

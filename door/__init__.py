@@ -1,1 +1,1 @@
-"""Holds the port that the endpoint answers on, and runs the process that answers."""
+"""The process that holds the endpoint's port, and runs the process that answers on it."""

@@ -1,7 +1,7 @@
 """``python -m door``: listens on HOST and PORT, and runs ``python -m inference`` behind it until SIGTERM or SIGINT.
 
-Its command line lacks the word inference, so that what ends inference by name leaves the port open. Reading the
-settings takes libraries of 30 MB: once the port is bound, ``door.holder`` takes this process over.
+Its command line lacks the word inference: who ends inference by name leaves the port open. Reading the settings takes
+libraries of 30 MB, so once the port is bound this process becomes ``door.holder``, which does without them.
 """
 
 import os
@@ -15,7 +15,7 @@ from door.holder import arguments
 
 
 def main() -> int:
-    """Listen and become the holder; 2 with one line on stderr when the configuration is wrong."""
+    """Listen and become the holder; return 2, with one line on stderr, if the configuration is wrong."""
     try:
         settings = load_settings()
         listener = handed_over() or listen(settings.host, settings.port)

@@ -1,9 +1,9 @@
-"""Holds a listening socket while the process that answers on it ends and is started again.
+"""Hold a listening socket while the process that answers on it ends and is started again.
 
-Connections meanwhile wait in the kernel's queue. A question that nobody has accepted for too long is answered here,
-with 503 and the reason, so that no node waits for ever.
+Meanwhile connections wait in the kernel's queue. If no process accepts them for too long, they are answered here with
+503 and the reason, so that no node waits for ever.
 
-Only the standard library and core's light parts are loaded: 16 MB, until there is something to log.
+Only the standard library and light parts of core are loaded, 16 MB, until there is something to log.
 """
 
 import select
@@ -19,24 +19,24 @@ from core.clock import SystemClock, iso
 from core.process.listener import BACKLOG, handed_over, local_address
 from core.process.supervisor import Child, Supervisor
 
-LEAST_PATIENCE_S = 5.0
+LEAST_PATIENCE_S = 5.0  # also if ANSWER_PATIENCE_S is shorter
 STOP_S = 3.0  # for inference to end; ``birnn run`` gives the door half a second more
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: door\r\nConnection: close\r\n\r\n"
 
 
 class Watch:
-    """Answers in the place of a process that does not.
+    """Answers the waiting connections in place of a process that accepts none.
 
-    That the queue is not empty says little: under load it never is. So when somebody waits, the door itself stands in
-    line behind them: connections are accepted in the order in which they came, and while nobody has answered the
-    door's own question, nobody's that came later has been answered.
+    Under load the queue is never empty, so its length says nothing. Instead the door connects to its own socket as soon
+    as a connection waits. Connections are accepted in order: while the door's own question has no answer, no later
+    question has one either.
 
     Args:
         listener: whose queue is watched.
-        child: who is to accept.
-        patience_s: how long the door's question may wait before all that wait are answered here.
-        market: BINANCE or SIMULATED, which every response says.
-        logger: gives what to log with, when something is to be said.
+        child: the process that is to accept.
+        patience_s: how long the door's question may wait before all waiting connections are answered here.
+        market: BINANCE or SIMULATED, for the header of every response.
+        logger: returns the logger; called only when there is something to log.
     """
 
     def __init__(
@@ -49,20 +49,20 @@ class Watch:
         self._logger = logger
         self._probe: _Probe | None = None
 
-    def look(self) -> None:
-        """One look at the queue; it never waits."""
+    def poll(self) -> None:
+        """Check the queue, without waiting."""
         if self._probe is None:
             if select.select([self._listener], [], [], 0)[0]:
                 self._probe = _Probe(self._listener)
         elif self._probe.answered():
-            self._leave_line()
+            self._close_probe()
         elif self._probe.waited_s > self._patience_s:
             reason = self._reason()
             answered = self._answer_all(reason, self._probe.address)
-            self._leave_line()
+            self._close_probe()
             self._logger().warning("door_answered", status=503, connections=answered, reason=reason)
 
-    def _leave_line(self) -> None:
+    def _close_probe(self) -> None:
         if self._probe:
             self._probe.close()
         self._probe = None
@@ -75,8 +75,8 @@ class Watch:
         before = "" if ended is None else f"; the process before ended with {_named(ended)}"
         return f"inference has accepted no connection for {self._patience_s:g} s: {state}{before}"
 
-    def _answer_all(self, reason: str, own: object) -> int:
-        """Answer what waits, and not for ever what comes meanwhile; how many those were beside the door's own."""
+    def _answer_all(self, reason: str, own_address: object) -> int:
+        """Answer at most BACKLOG waiting connections; return how many there were beside the door's own."""
         body = f"{reason}\n".encode()
         head = (
             "HTTP/1.1 503 Service Unavailable",
@@ -91,12 +91,12 @@ class Watch:
         for _ in range(BACKLOG):
             try:
                 connection, address = self._listener.accept()
-            except OSError:  # nobody is left, or the process that answers was quicker
+            except OSError:  # the queue is empty, or inference was quicker
                 break
-            answered += address != own
-            with connection, suppress(OSError):  # who asked may be gone
+            answered += address != own_address
+            with connection, suppress(OSError):  # the client may be gone
                 connection.setblocking(False)
-                with suppress(BlockingIOError):  # unread, the question would make the end of the connection a reset
+                with suppress(BlockingIOError):  # closing with an unread question would be a reset
                     connection.recv(1 << 16)
                 connection.send(response)
                 connection.shutdown(socket.SHUT_WR)
@@ -104,6 +104,8 @@ class Watch:
 
 
 class _Probe:
+    """The door's own question."""
+
     def __init__(self, listener: socket.socket) -> None:
         self._began_s = time.monotonic()
         self._asked = False
@@ -120,7 +122,7 @@ class _Probe:
         return time.monotonic() - self._began_s
 
     def answered(self) -> bool:
-        """Whether somebody took it: an answer, or the end of a connection that was accepted."""
+        """True if the connection was accepted: there is an answer, or the connection has ended."""
         try:
             if not self._asked:
                 self._socket.send(PROBE)
@@ -137,12 +139,12 @@ class _Probe:
 
 
 def arguments(patience_s: float, log_level: str, log_format: str, market: str) -> tuple[str, ...]:
-    """What the holder is started with: what it needs of the settings, read already."""
+    """Return the holder's command line: the settings that it needs."""
     return str(patience_s), log_level, log_format, market
 
 
 def main(given_arguments: Sequence[str]) -> int:
-    """Hold the socket that this process was started with; the exit status of inference."""
+    """Hold the socket that this process was started with; return the exit status of inference."""
     patience_s, level, form, market = given_arguments
     listener = handed_over()
     if listener is None:
@@ -150,7 +152,7 @@ def main(given_arguments: Sequence[str]) -> int:
         return 2
 
     def logger() -> Any:
-        import structlog  # noqa: PLC0415 -- 14 MB, which are needed when something went wrong and else never
+        import structlog  # noqa: PLC0415 -- 14 MB, needed only when something went wrong
 
         from core.logs import configure_logging  # noqa: PLC0415
 
@@ -161,7 +163,7 @@ def main(given_arguments: Sequence[str]) -> int:
     inference = Child(module="inference", listener_fd=listener.fileno())
     watch = Watch(listener, inference, max(LEAST_PATIENCE_S, float(patience_s)), market.upper(), logger)
     with listener:
-        code = Supervisor([inference], {}, logger, each_tick=watch.look, patience_s=STOP_S).run()
+        code = Supervisor([inference], {}, logger, each_tick=watch.poll, patience_s=STOP_S).run()
     ended = inference.process.returncode if inference.process else 0
     return code or (ended if ended >= 0 else 128 - ended)
 

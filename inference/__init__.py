@@ -1,1 +1,1 @@
-"""Answers the offchain node: one decimal per topic."""
+"""The process that answers the offchain node: one decimal per question."""

@@ -22,17 +22,20 @@ from core.process.commands import RUN, say_ready
 from core.process.listener import handed_over, listen
 from core.settings import AUTO_WAIT, Market, Settings, load_settings, settings_warnings
 from core.topic import Target, Topic
-from inference.app import GATHER_LINES_S, create_app, create_server, write_lines
+from inference.answering import InferenceService
 from inference.base import Bases
-from inference.holds import Holds, raise_file_limit
+from inference.forecast_cache import ForecastCache, rows_to_keep
+from inference.http.app import create_app, create_server
+from inference.http.fast_route import GATHER_LINES_S, write_lines
+from inference.http.holds import Holds, raise_file_limit
+from inference.http.metrics import Metrics
 from inference.memory import keep_heap_whole
-from inference.metrics import Metrics
-from inference.service import InferenceService, rows_to_keep
+from inference.poller import Poller
 from inference.stretches import Stretches
 from inference.topic_state import Limits
 from inference.waits import Waits
 from ledger.answer_log import Ledger
-from ledger.background_writer import Drain
+from ledger.background_writer import BackgroundWriter
 from market.build import market_from
 from market.failover.failover import Failover
 from market.listings import Listings
@@ -45,20 +48,18 @@ from node.config_file import Config, read_config
 from node.versions import starts_in_turn, takes_held_answers
 
 WRONG_CONFIG = 2  # exit status
-# Fresh data soon or not at all: a request that hangs is given up, and the next one is a second away.
-VENUE_TIMEOUT_S = 3.0
-# A thread that computes lets the event loop in after this long; Python's own 5 ms is ten answers' time.
-SWITCH_S = 0.0005
+VENUE_TIMEOUT_S = 3.0  # a request that hangs is given up; the next one comes a second later
+SWITCH_S = 0.0005  # a computing thread gives way to the event loop; Python's 5 ms are ten answers' time
 WORTH = "each second that an answer may wait is worth more than any network"
-STOP_S = 0.3  # for each background thread; one that hangs in a request is left behind
+STOP_S = 0.3  # for each background thread; a thread that hangs in a request is left behind
 
 log = structlog.get_logger()
 
 
 def main() -> int:
-    """Run until told to end; 2 with one line on stderr when the configuration is wrong."""
+    """Run until told to end; return 2, with one line on stderr, if the configuration is wrong."""
     keep_heap_whole()
-    # Before there is a server to stop, ending is leaving.
+    # Until there is a server to stop, a signal ends the process at once.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
@@ -72,10 +73,10 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     """Answer until told to end.
 
     Args:
-        machine: its own clock, unless months are to pass in minutes. From here on the time is the venue's.
-        given: the socket to answer on, which another process holds open as well; None is HOST and PORT.
+        machine: the machine's clock, or a faster clock in tests. It is corrected by the venue's clock here.
+        given: the socket to answer on, if another process holds it open; None listens on HOST and PORT.
     Raises:
-        ConfigError: what the settings name is wrong or cannot be had.
+        ConfigError: a setting is wrong, or names something that cannot be had.
     """
     if settings.market is Market.AUTO:
         raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
@@ -100,23 +101,25 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         chains = _chains_from(settings, config, clock)
         truth = _truth_from(settings, topics, venues, clock)
         live = LiveMarket(venues, rows, clock, stream, tails)
-        registry = Registry(settings.data_dir)
+        bases = Bases(rule=settings.base_rule, node_delay_ms=round(settings.node_delay_s * SECOND_MS), chains=chains)
+        stretches = Stretches(settings.objective, settings.data_dir)
+        forecasts = ForecastCache(topics, live, Registry(settings.data_dir), clock)
         listings = Listings(venues.venues, topics, threading.Event())
         service = InferenceService(
+            forecasts,
             topics,
             live,
-            registry,
             ledger,
             clock,
             limits=_limits(settings),
             market=market,
-            bases=Bases(rule=settings.base_rule, node_delay_ms=round(settings.node_delay_s * SECOND_MS), chains=chains),
+            stretches=stretches,
+            bases=bases,
             waits=_waits_from(settings, config, chains),
-            stretches=Stretches(settings.objective, settings.data_dir),
             truth=truth,
             listings=listings,
         )
-        journal = Drain[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
+        journal = BackgroundWriter[dict[str, Any]]("answer-lines", write_lines, gather_s=GATHER_LINES_S)
         holds = Holds(service, settings.answer_patience_s)
         raise_file_limit()
         metrics = Metrics(service, live, venues, settings.data_dir, holds)
@@ -124,14 +127,18 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         holds.is_ending = lambda: server.should_exit
         _end_on_signals(server)
         sys.setswitchinterval(SWITCH_S)
-        background: tuple[Follower | TruthFeed, ...] = (*chains.values(), *([truth] if truth else []))
+        poller = Poller(forecasts, stretches, ledger, bases, clock)
+        background: tuple[Poller | Follower | TruthFeed, ...] = (
+            poller,
+            *chains.values(),
+            *([truth] if truth else []),
+        )
         try:
             host, port = listener.getsockname()[:2]
             log.info("listening", url=f"http://{host}:{port}", topics=[t.key for t in topics], answers_from=market)
-            _log_notes(config, warnings=RUN not in os.environ)  # else birnn run has said them
-            _log_unheld(settings, config, chains)
-            service.start()
-            live.start(_ready_after(service.candles_closed))
+            _log_notes(settings, config, chains)
+            listings.start()
+            live.start(_ready_after(forecasts.candles_closed))
             for feed in background:
                 feed.start()
             server.run(sockets=[listener])
@@ -140,27 +147,27 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             live.stop(STOP_S)
             for feed in background:
                 feed.stop(STOP_S)
-            service.stop(STOP_S)
+            listings.stop()
             journal.close(STOP_S)
         log.info("ended")
     return 0
 
 
 def _ready_after(closed: Callable[[int], None]) -> Callable[[int], None]:
-    """``closed``, and the word that this process works: it has forecasts, so no end from here on is a start's."""
+    """Return ``closed`` followed by ``say_ready``: once there are forecasts, the start has succeeded."""
 
-    def told(interval_ms: int) -> None:
+    def closed_and_ready(interval_ms: int) -> None:
         closed(interval_ms)
         say_ready()
 
-    return told
+    return closed_and_ready
 
 
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno not in DISK_REFUSES:  # of those the ledger tells; answers need no disk
+        if error.errno not in DISK_REFUSES:  # else the ledger logs it; answers need no disk
             raise ConfigError(
                 f"DATA_DIR={folder}: cannot be made: {error.strerror}; name a folder that may be written to"
             ) from error
@@ -176,7 +183,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _end_on_signals(server: uvicorn.Server) -> None:
-    """End the server with SIGTERM and SIGINT also after it has served: it catches them itself while it does."""
+    """Let SIGTERM and SIGINT end the server before and after it serves; while it serves it catches them itself."""
 
     def stop(_: int, __: FrameType | None) -> None:
         server.should_exit = True
@@ -185,15 +192,17 @@ def _end_on_signals(server: uvicorn.Server) -> None:
         signal.signal(number, stop)
 
 
-def _log_notes(config: Config, *, warnings: bool) -> None:
-    for warning in (*settings_warnings(), *config.warnings) if warnings else ():
-        log.warning("config_unwise", reason=warning)
+def _log_notes(settings: Settings, config: Config, chains: Mapping[str | None, Follower]) -> None:
+    if RUN not in os.environ:  # birnn run has shown the warnings already
+        for warning in (*settings_warnings(), *config.warnings):
+            log.warning("config_unwise", reason=warning)
     for note in sorted({topic.proxy for topic in config.topics if topic.proxy}):
         log.info("proxy", note=note, remedy="Symbol in config.json names another pair")
+    _log_unheld(settings, config, chains)
 
 
 def _chains_from(settings: Settings, config: Config, clock: Clock) -> dict[str | None, Follower]:
-    """A follower of each network's chain, by chain id; none where RPC_URLS is ``none`` or no address is known."""
+    """Return a follower of each network's chain, by chain id; empty if RPC_URLS is ``none`` or no address is known."""
     if settings.rpc_urls == "none":
         return {}
     given = tuple(url.strip().rstrip("/") for url in settings.rpc_urls.split(",") if url.strip())
@@ -211,7 +220,7 @@ def _waits_from(settings: Settings, config: Config, chains: Mapping[str | None, 
 
 
 def _log_unheld(settings: Settings, config: Config, chains: Mapping[str | None, Follower]) -> None:
-    """Say where ``auto`` holds no answer, and what to do about it."""
+    """Log on which networks ``auto`` holds no answer, and what to do about it."""
     autos = [topic for topic in config.topics if (topic.wait or settings.answer_wait) == AUTO_WAIT]
     for network in dict.fromkeys(topic.network for topic in autos):
         node = config.nodes[network]
@@ -230,7 +239,7 @@ def _log_unheld(settings: Settings, config: Config, chains: Mapping[str | None, 
 
 
 def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, clock: Clock) -> TruthFeed | None:
-    """What follows TRUTH_VENUE; None where it is not set or is whom prices come from anyway.
+    """Return what follows TRUTH_VENUE; None if it is not set, or if prices come from that venue anyway.
 
     Raises:
         ConfigError: the venue's URL or key is wrong.

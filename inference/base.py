@@ -1,7 +1,7 @@
-"""When the interval of a question begins: its base, by the best rule for which enough is known.
+"""The base of a question: the moment when its interval begins.
 
-The network's rule is the nonce block's time, cut down to the minute. The block's time is told by the chain; for the
-heights of the dry-run node it follows from the height; else it is guessed from when the question came.
+By the network's rule the base is the nonce block's time, cut down to the minute. The block's time comes from the chain,
+or from the height if the dry-run node asks; if it is not known, it is guessed from when the question came.
 """
 
 from collections.abc import Mapping
@@ -16,29 +16,29 @@ from core.settings import BaseRule
 from core.topic import Topic
 from node.dry_run_heights import NEW_MS, block_time_ms
 
-AWAITED_BLOCKS, AWAITED_MS = 3, 3 * SECOND_MS  # a height so little above the newest is waited for, but not for long
-OLDEST_MS = 10 * MINUTE_MS  # before the answer; an older base is not the base of this question
-AHEAD_MS = 2 * SECOND_MS  # by which a block's time may be ahead of our clock
+AWAITED_BLOCKS, AWAITED_MS = 3, 3 * SECOND_MS  # how far ahead of the newest block, and how long, a block is waited for
+OLDEST_MS = 10 * MINUTE_MS  # before the answer; an older base belongs to another question
+AHEAD_MS = 2 * SECOND_MS  # most that a block's time may be ahead of our clock
 
 
 class BaseSource(StrEnum):
-    """How a base is known."""
+    """Where a base comes from."""
 
-    CHAIN = "chain"  # the chain told the nonce block's time
-    DRY_RUN = "dry_run"  # the dry-run node's heights are counted from 1970
+    CHAIN = "chain"  # time of the nonce's block, from the chain
+    DRY_RUN = "dry_run"  # from the height: the dry-run node counts heights from 1970
     GUESS = "guess"  # from when the question came
     ASKED = "asked"  # the interval begins with the answer
 
 
-SURE = frozenset({BaseSource.CHAIN, BaseSource.DRY_RUN})  # then the window is known as well
+SURE = frozenset({BaseSource.CHAIN, BaseSource.DRY_RUN})  # with these the window is known as well
 
 
-class Asked(NamedTuple):  # a tuple, and not a dataclass: each question has one, and it is made in half the time
+class Asked(NamedTuple):  # made in half the time of a dataclass, once per question
     """When a question came, and what it may wait for."""
 
     ms: int
-    may_hold: bool = False  # for what makes it answerable
-    may_wait: bool = False  # for the moment at which an answer is worth most
+    may_hold: bool = False  # True if the question may wait until it can be answered
+    may_wait: bool = False  # True if it may wait until the answer is worth most
 
 
 class Base(NamedTuple):
@@ -46,11 +46,11 @@ class Base(NamedTuple):
 
     ms: int
     source: BaseSource
-    block_ms: int | None = None  # the nonce block's time, where it is known
+    block_ms: int | None = None  # time of the nonce's block; None if it is not known
 
 
 class Chain(Protocol):
-    """What is read of a chain's follower; none of it waits."""
+    """The part of a chain's follower that bases and waits read; no call waits."""
 
     @property
     def newest(self) -> Block | None: ...
@@ -78,10 +78,10 @@ class Bases:
     chains: Mapping[str | None, Chain]
 
     def of(self, topic: Topic, height: int | None, asked_ms: int, now_ms: int, *, may_wait: bool) -> Base:
-        """The base of a question that came at ``asked_ms`` and is answered at ``now_ms``.
+        """Return the base of a question that came at ``asked_ms`` and is answered at ``now_ms``.
 
         Raises:
-            StaleKlines: the nonce block is about to be told, and ``may_wait`` says that the question can wait for it.
+            StaleKlines: the nonce's block is about to come, and the question may wait for it.
         """
         if height is None or (topic.base or self.rule) == BaseRule.ASKED:
             return Base(ms=now_ms, source=BaseSource.ASKED)
@@ -93,7 +93,7 @@ class Bases:
         )
 
     def block_time(self, topic: Topic, height: int) -> int | None:
-        """When a block of a topic's chain was made, as the chain told; None where it did not."""
+        """Return the time of a block of a topic's chain; None if it is not known."""
         chain = self.chains.get(topic.network)
         return chain.time_of(height) if chain else None
 
@@ -103,9 +103,9 @@ class Bases:
             return _at(block_ms, BaseSource.DRY_RUN)
         chain = self.chains.get(topic.network)
         if chain is not None:
-            told_ms = chain.time_of(height)
-            if told_ms is not None and told_ms <= now_ms + AHEAD_MS:
-                return _at(told_ms, BaseSource.CHAIN)
+            header_ms = chain.time_of(height)
+            if header_ms is not None and header_ms <= now_ms + AHEAD_MS:
+                return _at(header_ms, BaseSource.CHAIN)
             newest = chain.newest
             is_next = newest is not None and newest.height < height <= newest.height + AWAITED_BLOCKS
             if may_wait and is_next and 0 <= now_ms - asked_ms < AWAITED_MS:
@@ -114,7 +114,7 @@ class Bases:
 
 
 def oldest_base_ms(topic: Topic) -> int:
-    """How long before the answer a topic's interval may have begun."""
+    """Return how long before the answer a topic's interval may have begun, in ms."""
     return min(OLDEST_MS, topic.horizon_ms // 2)
 
 

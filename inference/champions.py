@@ -1,4 +1,4 @@
-"""Which published networks answer which topics, as the registry has it now; a bad one never replaces a good one."""
+"""The networks that answer topics, as the registry names them now; a bad network never replaces a good one."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from model.forecaster import BiRNNForecaster
 from model.registry.champions import Champion, check
 from model.registry.versions import Registry
 
-RETRY_MS = 30 * SECOND_MS  # a version that could not be read is tried again: the disk may have been at fault
+RETRY_MS = 30 * SECOND_MS  # after a version could not be read: the disk may have been at fault
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """Per topic the network in use, and what is wrong with the one that should be."""
+    """Per topic the network in use, and the fault of the network that should be in use."""
 
     forecasters: Mapping[str, BiRNNForecaster]  # by Topic.key; a topic without a usable champion is absent
-    faults: Mapping[str, str]  # by Topic.key; absent where all is well
+    faults: Mapping[str, str]  # by Topic.key; a topic without a fault is absent
 
     @property
     def versions(self) -> dict[str, BiRNNForecaster]:
-        """The networks in use, each once."""
+        """The networks in use, by version."""
         return {forecaster.version: forecaster for forecaster in self.forecasters.values()}
 
 
@@ -34,25 +34,25 @@ NOTHING = Chosen(forecasters={}, faults={})
 
 
 class Champions:
-    """Follows ``champions.json``. For one thread."""
+    """Follows ``champions.json``. Not for two threads at once."""
 
     def __init__(self, registry: Registry, topics: Iterable[Topic], clock: Clock) -> None:
         self._registry = registry
         self._topics = tuple(topics)
         self._clock = clock
-        self._seen: object = self  # no stamp equals it: the first look always reads
-        self._looked_ms = 0
+        self._seen: object = self  # equals no stamp, so the first poll reads
+        self._read_ms = 0
         self._chosen = NOTHING
 
-    def look(self) -> Chosen | None:
-        """What is chosen now; None when nothing has changed since the last look."""
+    def poll(self) -> Chosen | None:
+        """Return the present choice; None if nothing has changed since the last poll."""
         stamp = self._registry.stamp()
         now_ms = self._clock.now_ms()
-        retry = bool(self._chosen.faults) and not 0 <= now_ms - self._looked_ms < RETRY_MS
+        retry = bool(self._chosen.faults) and not 0 <= now_ms - self._read_ms < RETRY_MS
         if stamp == self._seen and not retry:
             return None
         before, self._chosen = self._chosen, self._choose()
-        self._seen, self._looked_ms = stamp, now_ms
+        self._seen, self._read_ms = stamp, now_ms
         for key, fault in self._chosen.faults.items():
             if before.faults.get(key) != fault:
                 in_use = self._chosen.forecasters.get(key)
@@ -62,7 +62,7 @@ class Champions:
     def _choose(self) -> Chosen:
         try:
             champions = self._registry.champions()
-        except Exception as error:  # noqa: BLE001 -- no memory, perhaps: shown, and tried again
+        except Exception as error:  # noqa: BLE001 -- such as MemoryError: shown, and tried again
             fault = str(_as_fault("champions.json", error))
             return Chosen(
                 forecasters=self._chosen.forecasters, faults=dict.fromkeys((t.key for t in self._topics), fault)
@@ -84,7 +84,7 @@ class Champions:
         return Chosen(forecasters=forecasters, faults=faults)
 
     def _load(self, champion: Champion, loaded: dict[str, BiRNNForecaster | IncompatibleModel]) -> BiRNNForecaster:
-        """The version, read and warmed up once however many topics it serves."""
+        """Return the network of a version, read and warmed up once for all its topics."""
         version = champion.version
         if version not in loaded:
             try:
@@ -98,7 +98,7 @@ class Champions:
 
 
 def _as_fault(what: str, error: Exception) -> IncompatibleModel:
-    """Whatever happened, as a fault that is shown and tried again; what nobody expected is in the log."""
+    """Return any error as a fault that is shown and tried again; log an unexpected error."""
     if isinstance(error, IncompatibleModel):
         return error
     log.error("champion_not_loaded", what=what, exc_info=error)

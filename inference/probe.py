@@ -1,6 +1,6 @@
 """Ask a running inference process how it is: ``python -m inference.probe healthz|readyz [--wait S]``.
 
-For health checks and start order, where neither curl nor wget is at hand. Exit code 0 when it is well, else 1.
+For health checks and start order in images without curl or wget. Exit code 0 if the process is well, else 1.
 """
 
 import argparse
@@ -19,7 +19,7 @@ LONGEST_LINE = 300
 
 
 def look(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
-    """Whether ``url`` answers 200, and what it says, on one line."""
+    """Return whether ``url`` answers 200, and its body on one line."""
     try:
         answer = http_get(url, timeout_s)
     except NoAnswer as error:
@@ -57,7 +57,7 @@ def some_ready(url: str) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look once, or until it is well or the time is up."""
+    """Ask once, or with ``--wait`` until the process is well or the time is up."""
     parser = argparse.ArgumentParser(prog="python -m inference.probe", description=__doc__)
     parser.add_argument("what", choices=("healthz", "readyz"))
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="keep asking for this long")

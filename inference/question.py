@@ -1,4 +1,4 @@
-"""What may be asked over HTTP, and the one line that says why something else may not. No I/O."""
+"""The questions that may be asked over HTTP, and one line that says what is wrong with others. No I/O."""
 
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
@@ -9,13 +9,13 @@ from core.topic import Topic
 LARGEST_NUMBER = 2**63 - 1  # block heights are int64 on the chain
 LONGEST_ECHO = 60
 NAMES = ("topic", "height", "network", "wait")  # of the query's parameters
-MOST_NAMES = 20  # that are looked at
+MOST_NAMES = 20  # parameters that are checked
 NODE, HAND = "node", "hand"  # who asks
-NODES = (b"go-http-client/", b"birnn-dry-run/")  # how the User-Agent of the official node, and of ours, begins
+NODES = (b"go-http-client/", b"birnn-dry-run/")  # beginnings of the official node's User-Agent, and of ours
 
 
 class BadQuestion(WorkerError):
-    """The question itself is wrong; asking it again will not help.
+    """The question itself is wrong: the same question will fail again.
 
     Args:
         status: 400 for a question that cannot be understood, 404 for a topic or token that is not configured.
@@ -28,9 +28,9 @@ class BadQuestion(WorkerError):
 
 
 def asker(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Who asks, told by the User-Agent: NODE, or HAND for curl, a browser and whatever else is not the node.
+    """Return who asks, by the User-Agent: NODE, or HAND for curl, a browser and other programs.
 
-    A node of another make is known by "allora" in its name; a question without a name counts as the node's.
+    Other makes of the node have "allora" in the name. A question without a User-Agent counts as the node's.
 
     Args:
         headers: names in lower case.
@@ -46,7 +46,7 @@ def asker(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def whole_number(name: str, texts: Sequence[str]) -> int | None:
-    """The value of a query parameter, None when it is not given.
+    """Return the value of a query parameter; None if it is not given.
 
     Raises:
         BadQuestion: given twice, or not a whole number from 0 to 2**63 - 1 in plain digits.
@@ -65,10 +65,10 @@ def whole_number(name: str, texts: Sequence[str]) -> int | None:
 
 
 def refuse_misspelt(names: Collection[str]) -> None:
-    """Refuse a name that is nearly one of ours which is not given; others are the node's own, and nobody's business.
+    """Refuse a misspelt parameter, unless the right one is given too. Other unknown names are the node's own.
 
     Raises:
-        BadQuestion: says which was probably meant.
+        BadQuestion: names the parameter that was probably meant.
 
     >>> refuse_misspelt(["topic", "x", "topicId"])
     """
@@ -79,7 +79,7 @@ def refuse_misspelt(names: Collection[str]) -> None:
 
 
 def echo(text: str) -> str:
-    """What was asked, safe to send back: one line, printable, short.
+    """Return a part of the question in a form that is safe to send back: printable, short, on one line.
 
     >>> echo("ETH\\n"), len(echo("9" * 5000))
     ("'ETH\\\\n'", 63)
@@ -89,7 +89,7 @@ def echo(text: str) -> str:
 
 
 def network_name(texts: Sequence[str]) -> str | None:
-    """The value of ``network=``, None when it is not given.
+    """Return the value of ``network=``; None if it is not given.
 
     Raises:
         BadQuestion: given twice.
@@ -103,7 +103,7 @@ def network_name(texts: Sequence[str]) -> str | None:
 
 
 class Questions:
-    """The configured topics, by the names under which the nodes ask for them."""
+    """The configured topics, found by the names that nodes use."""
 
     def __init__(self, topics: Iterable[Topic]) -> None:
         self.topics = tuple(topics)
@@ -114,21 +114,21 @@ class Questions:
             self._by_token.setdefault(topic.token, []).append(topic)
 
     def topic(self, token: str, topic_id: int | None, network: str | None = None) -> Topic:
-        """The topic that is asked for.
+        """Return the topic of a question.
 
         Args:
-            token: as the path names it.
-            topic_id: as the query names it; may be None where the token has one topic only.
-            network: likewise; may be None where one configured network has that topic id.
+            token: from the path.
+            topic_id: from the query; may be None if the token has one topic only.
+            network: from the query; may be None if one configured network has that topic id.
         Raises:
-            BadQuestion: 404 for a token, topic or network that is not configured, 400 for those that do not fit
-                together and for what several topics could answer; it lists them.
+            BadQuestion: 404 if token, topic or network is not configured. 400 if they do not fit together, or if
+                several topics could be meant; the message lists them.
         """
-        named = self._by_token.get(token)
-        if named is None:
+        topics_of_token = self._by_token.get(token)
+        if topics_of_token is None:
             tokens = ", ".join(sorted(self._by_token))
             raise BadQuestion(404, f"token {echo(token)} is in no configured topic; configured are {tokens}")
-        found = named if topic_id is None else self._by_id.get(topic_id, [])
+        found = topics_of_token if topic_id is None else self._by_id.get(topic_id, [])
         if not found:
             ids = ", ".join(str(known) for known in sorted(self._by_id))
             raise BadQuestion(404, f"topic {topic_id} is not configured; configured are {ids}")

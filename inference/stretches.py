@@ -1,4 +1,4 @@
-"""The stretch of each topic, as the updater has fitted it, and what a stretch of a volatility is measured from."""
+"""The stretches that the updater has fitted, and the past volatility that some of them start from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,17 +18,17 @@ from model.heads import Head
 from model.known import Known
 from model.stretch import NONE, Stretch, before_data, objective_of
 
-NEWEST_STARTS = 15  # whole minutes; a base is ten minutes old at most
+NEWEST_STARTS = 15  # minutes; a base is at most ten minutes old
 
 log = structlog.get_logger()
 
 
 class Stretches:
-    """The stretches in use.
+    """The stretches in use, read from the updater's file.
 
     Args:
         setting: OBJECTIVE, for topics that have none of their own.
-        data_dir: where the updater leaves what it has fitted.
+        data_dir: folder of the updater's file.
     Attributes:
         fitted: by Topic.key; replaced as a whole.
     """
@@ -41,8 +41,8 @@ class Stretches:
         self.fitted: Mapping[str, Stretch] = {}
         self._seldom = Seldom()
 
-    def look(self) -> None:
-        """Put to use what the updater has fitted since the last look; what cannot be read leaves all as it is."""
+    def poll(self) -> None:
+        """Put new stretches to use, if there are any. A file that cannot be read changes nothing."""
         try:
             status = self._file.stat()
         except OSError:
@@ -59,11 +59,11 @@ class Stretches:
                 log.warning("stretches_not_read", reason=str(error), remedy="the ones in use stay", count=count)
 
     def of(self, topic: Topic, known: Known) -> Stretch:
-        """The stretch of an answer with so much known."""
-        asked = topic.key, topic.objective
-        objective = self._objectives.get(asked)
+        """Return the stretch of an answer for which ``known`` of its interval is known."""
+        key = topic.key, topic.objective
+        objective = self._objectives.get(key)
         if objective is None:
-            objective = self._objectives[asked] = objective_of(topic, self._setting)
+            objective = self._objectives[key] = objective_of(topic, self._setting)
         if objective is Objective.LOSS:
             return NONE
         fitted = self.fitted.get(topic.key)
@@ -75,11 +75,11 @@ class Stretches:
 
 
 def starts(minutes: Klines, head: Head, epoch_min: int) -> dict[int, Start]:
-    """The market at each of the newest whole minutes, by base in ms; a base whose day is not known is left out.
+    """Return a volatility's start for each of the newest minutes, by base in ms; without a known day there is no start.
 
     Args:
-        minutes: one-minute candles, a day and a horizon of them.
-        head: a volatility's.
+        minutes: one-minute candles, at least a day and a horizon of them.
+        head: of a volatility.
         epoch_min: minutes from one of the topic's epochs to the next.
     """
     day = DAY_MS // MINUTE_MS

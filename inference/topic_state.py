@@ -1,4 +1,4 @@
-"""What is known about a topic between two candles, and how old it may be. Values, no I/O."""
+"""The state of a topic between two candles, and how old its parts may be. Values, no I/O."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ CLOCK_SET_BACK = "the machine's clock was set back"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How old what an answer rests on may be, and what happens without a model."""
+    """How old the parts of an answer may be, and what happens without a model."""
 
     anchor_ms: int
     klines_ms: int  # for one-minute candles; longer ones close less often and get the difference on top
@@ -27,7 +27,7 @@ class Limits:
     policy: NoModelPolicy
 
     def klines_of_ms(self, interval_ms: int) -> int:
-        """How long ago the newest candle may have closed.
+        """Return how long ago the newest candle may have closed, in ms.
 
         >>> limits = Limits(anchor_ms=30_000, klines_ms=180_000, model_ms=1, policy=NoModelPolicy.REFUSE)
         >>> limits.klines_of_ms(60_000), limits.klines_of_ms(3_600_000)
@@ -37,8 +37,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    """All that an answer to one topic needs beside the anchor: made in the background, replaced as a whole."""
+class TopicState:
+    """All that an answer to one topic needs beside the anchor. Made in the background, replaced as a whole."""
 
     topic: Topic
     panel: Panel
@@ -47,14 +47,14 @@ class Outlook:
     champion: str  # version in use; empty without one
     created_ms: int  # when that version was trained
     forecast: HeadForecast | None  # the champion's
-    window_close: float | None  # of the last kline that it has read, which need not be the newest
-    fault: str  # what is wrong with the champion, or with the one that should be
+    window_close: float | None  # of the last kline that the forecast has read; it need not be the newest
+    fault: str  # of the champion, or of the version that should be champion
     fallback: HeadForecast | None  # the naive forecast
     fallback_fault: str
     starts: Mapping[int, Start]  # of the newest whole minutes, of a volatility topic
 
     def why_no_champion(self, now_ms: int, limits: Limits) -> str:
-        """Why the champion's forecast cannot be used now; empty when it can."""
+        """Return why the champion's forecast cannot be used now; empty if it can."""
         if not self.champion:
             return self.fault or "no champion yet"
         if now_ms - self.created_ms > limits.model_ms:
@@ -70,24 +70,24 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """A number made for a topic, before it is anybody's answer."""
+class MadeForecast:
+    """A number made for a topic, before it is given as an answer."""
 
     number: float
     value: str  # its decimal
     forecast: HeadForecast
     anchor: Price
-    reason: str  # why it is not the champion's; empty when it is
+    reason: str  # why the forecast is not the champion's; empty if it is
     base: Base
     elapsed_ms: int  # of the interval that was known
-    truth_ratio: float = 1.0  # that the anchor was multiplied by
+    truth_ratio: float = 1.0  # factor on the anchor
 
 
 def known_of(topic: Topic, anchor: Price, base: Base, opening: Opening | None) -> Known:
-    """What is known of a question's interval.
+    """Return how much is known of a question's interval.
 
     Args:
-        opening: how it began; None where it begins now, or where of a price the anchor is all that is known.
+        opening: how the interval began; None if it begins now, or if only the anchor of a price is known.
     """
     if base.source is BaseSource.ASKED:
         return NOTHING
@@ -96,7 +96,7 @@ def known_of(topic: Topic, anchor: Price, base: Base, opening: Opening | None) -
     price, asof_ms = opening.last, opening.end_ms
     if anchor.venue == opening.venue and opening.end_ms <= anchor.asof_ms:
         price, asof_ms = anchor.price, anchor.asof_ms
-    if topic.target is Target.PRICE:  # it starts from its anchor, whoever told that
+    if topic.target is Target.PRICE:  # it starts from its anchor, of whatever venue
         asof_ms = anchor.asof_ms
     return Known(
         elapsed_ms=max(0, asof_ms - base.ms),

@@ -1,4 +1,4 @@
-"""When an answer is worth most: each second in which the market is watched is information, until the window closes."""
+"""How long an answer is held: each second of market is worth something, until the nonce's window closes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ from core.topic import Topic
 from inference.base import SURE, Base, BaseSource, Chain, oldest_base_ms
 from node.dry_run_heights import BLOCK_MS, epoch_blocks, window_blocks
 
-LANDING_BLOCKS, LANDING_MS = 3, 15 * SECOND_MS  # from an answer to its place in a block: three blocks, at least so long
-WINDOW_AWAITED_MS = 3 * SECOND_MS  # for the chain to tell when a window ends
-KEPT_MS = 2 * SECOND_MS  # before the base is too old to count: what was waited for would be lost with it
-SILENT_EPOCHS = 2  # after which a node may have started anew
+LANDING_BLOCKS, LANDING_MS = 3, 15 * SECOND_MS  # from an answer to its block: three blocks, at least so long
+WINDOW_AWAITED_MS = 3 * SECOND_MS  # for the chain's word when a window ends
+KEPT_MS = 2 * SECOND_MS  # an answer comes so long before its base is too old
+SILENT_EPOCHS = 2  # after which the node may have been started again
 
 
 class TooEarly(Exception):
@@ -25,25 +25,27 @@ class TooEarly(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Waits:
-    """Decides how long each question is held for the worth of its answer. For the event loop alone.
+    """Decides how long each question is held, because a later answer is worth more. For the event loop alone.
 
     Args:
         setting: ANSWER_WAIT, for topics that have no Wait of their own.
-        chains: followers by chain id; they tell when a window ends.
-        in_turn: chain ids whose node starts its topics one after the other: there the first question after a silence
-            is not held.
+        chains: followers by chain id; they know when a window ends.
+        in_turn: chain ids whose node starts its topics one after the other. The first question after a silence is not
+            held there.
     """
 
     setting: str
     chains: Mapping[str | None, Chain]
     in_turn: frozenset[str | None] = frozenset()
-    _asked: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # Topic.key: height, when, and that before
+    _asked: dict[str, tuple[int, int, int]] = field(
+        default_factory=dict
+    )  # by Topic.key: newest height, when it was asked, when the height before it was asked
 
     def check(self, topic: Topic, height: int, base: Base, asked_ms: int, now_ms: int) -> None:
-        """Pass where a question is to be answered now.
+        """Return if a question is to be answered now.
 
         Raises:
-            TooEarly: it is not.
+            TooEarly: a later answer is worth more.
         """
         setting, silent_ms = topic.wait or self.setting, self._silent_ms(topic, height, asked_ms)
         if setting == "0" or base.source not in SURE:
@@ -55,7 +57,7 @@ class Waits:
         self, topic: Topic, height: int, base: Base, setting: str, silent_ms: int, asked_ms: int, now_ms: int
     ) -> int:
         is_auto = setting == AUTO_WAIT
-        is_dry = base.source is BaseSource.DRY_RUN  # then an operator wants to see at once that a topic is answered
+        is_dry = base.source is BaseSource.DRY_RUN  # a dry run is to show its first answer at once
         if is_auto and not is_dry and not topic.held:
             return 0
         if (is_dry or topic.network in self.in_turn) and silent_ms > SILENT_EPOCHS * epoch_blocks(topic) * BLOCK_MS:
@@ -70,7 +72,7 @@ class Waits:
         return min(wanted_ms, latest_ms)
 
     def _latest_ms(self, topic: Topic, height: int, base: Base) -> int | None:
-        """The latest moment of an answer that lands in the window; None where the window is not known."""
+        """Return the latest moment for an answer that lands in the window; None if the window is not known."""
         if base.block_ms is None:
             return None
         if base.source is BaseSource.DRY_RUN:
@@ -83,7 +85,7 @@ class Waits:
         return round(base.block_ms + (end - height) * a_block_ms - landing_ms)
 
     def _silent_ms(self, topic: Topic, height: int, asked_ms: int) -> int:
-        """Since the question for another height before this one; without one, longer than any silence."""
+        """Return the time since a question for another height; longer than any silence if there was none."""
         known = self._asked.get(topic.key)
         if known is None or known[0] != height:
             before_ms = known[1] if known else 0

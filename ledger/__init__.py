@@ -1,1 +1,1 @@
-"""Every answer that was given, in memory and in the database, before its first byte is sent."""
+"""The answers that were given: kept in memory, in a journal and in a database."""

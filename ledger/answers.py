@@ -1,4 +1,4 @@
-"""An answer as it was given: what went over the wire, and what it rested on."""
+"""An answer as it was given: the value that was sent, and the prices and forecast behind it."""
 
 from typing import NamedTuple
 
@@ -6,50 +6,47 @@ from core.clock import iso
 from core.topic import Topic, topic_key
 
 
-class Answer(NamedTuple):  # a tuple, and not a dataclass: it is made in half the time, and is a row of the ledger as is
-    """One answer to the node, in the order of the ledger's columns.
-
-    ``height`` is None where the question named none; such an answer is not kept.
-    """
+class Answer(NamedTuple):  # made in half the time of a dataclass, and a row of the ledger as it is
+    """One answer to the node. The fields are in the order of the ledger's columns."""
 
     network: str  # chain id; empty when the config does not say
     topic_id: int
-    height: int | None
+    height: int | None  # None if the question named no height; such an answer is not kept
     value: str  # the decimal, to the letter
     version: str  # of the network, or "persistence"
     symbol: str
     target: str  # Topic.asked: a volatility with its definition
     horizon_min: int
-    anchor: float  # the newest price when it was given: last trade, or last close where no trade price is needed
+    anchor: float  # the newest price: the last trade, or the last close if no trade price is needed
     anchor_asof_ms: int
     asof_ms: int  # end of the window that the forecast was made from
     answered_ms: int
     market: str  # BINANCE or SIMULATED
-    venue: str = ""  # who told the anchor
-    truth_ratio: float = 1.0  # of the truth venue's prices to those of the anchor's level; what a price started from
-    forecast: str = ""  # "network", or "naive" for the naive forecast's number; empty: an older release did not say
+    venue: str = ""  # of the anchor
+    truth_ratio: float = 1.0  # factor on the anchor, to the truth venue's price level
+    forecast: str = ""  # "network", or "naive"; empty in rows of older releases
     asked_ms: int = 0  # when the question came
-    base_ms: int = 0  # when the interval begins that was answered for
+    base_ms: int = 0  # when the answer's interval begins
     base_source: str = "asked"  # a BaseSource
-    block_ms: int | None = None  # the nonce block's time; None while the chain has not told it
-    elapsed_ms: int = 0  # of the interval that was known, from the base to the newest price used
+    block_ms: int | None = None  # time of the nonce's block; None while it is not known
+    elapsed_ms: int = 0  # from the base to the newest price used
 
     @property
     def key(self) -> str:
-        """``Topic.key`` of the topic it answers."""
+        """``Topic.key`` of the answered topic."""
         return topic_key(self.network, self.topic_id)
 
     def anchor_age_ms(self, now_ms: int) -> int:
-        """How old the anchor is."""
+        """Return the age of the anchor."""
         return max(0, now_ms - self.anchor_asof_ms)
 
     def forecast_age_ms(self, now_ms: int) -> int:
-        """How long ago the window ended that the forecast was made from."""
+        """Return the time since the end of the window that the forecast was made from."""
         return max(0, now_ms - self.asof_ms)
 
     def headers(self, now_ms: int) -> list[tuple[bytes, bytes]]:
-        """What is said beside the value when it is said at ``now_ms``, the first time or again."""
-        said = [
+        """Return the response headers of the answer when it is sent at ``now_ms``, the first time or again."""
+        headers = [
             (b"x-topic", b"%d" % self.topic_id),
             (b"x-model-version", self.version.encode("latin-1")),
             (b"x-anchor-age-ms", b"%d" % self.anchor_age_ms(now_ms)),
@@ -61,17 +58,17 @@ class Answer(NamedTuple):  # a tuple, and not a dataclass: it is made in half th
             (b"x-base-source", self.base_source.encode()),
         ]
         if self.forecast:
-            said.append((b"x-forecast", self.forecast.encode("latin-1")))
+            headers.append((b"x-forecast", self.forecast.encode("latin-1")))
         if self.venue:
-            said.append((b"x-venue", self.venue.encode("latin-1")))
+            headers.append((b"x-venue", self.venue.encode("latin-1")))
         if self.truth_ratio != 1.0:
-            said.append((b"x-truth-ratio", b"%.6f" % self.truth_ratio))
+            headers.append((b"x-truth-ratio", b"%.6f" % self.truth_ratio))
         if self.network:
-            said.append((b"x-network", self.network.encode("latin-1")))
-        return said
+            headers.append((b"x-network", self.network.encode("latin-1")))
+        return headers
 
     def answers(self, topic: Topic, market: str) -> bool:
-        """Whether it was given to the very question that ``topic`` asks now, and from the same market."""
+        """True if the answer is to the question that ``topic`` asks now, and from the same market."""
         return (self.market, self.network, self.symbol, self.target, self.horizon_min) == (
             market,
             topic.network or "",

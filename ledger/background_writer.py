@@ -1,4 +1,4 @@
-"""Work that must not be waited for: put on a queue here, done in batches by a thread of its own."""
+"""A queue whose items a thread of its own handles in batches, so that the caller does not wait."""
 
 import threading
 import time
@@ -12,22 +12,22 @@ from core.seldom import Seldom
 
 Item = TypeVar("Item")
 
-MANY = 8
-LONGEST_PAUSE_S = 60.0  # a full disk stays full for long, and each failure is a line in the log
+MANY = 8  # items of a large batch
+LONGEST_PAUSE_S = 60.0  # between retries: a full disk stays full for long
 
 log = structlog.get_logger()
 
 
-class Drain(Generic[Item]):
-    """Hands what is put to ``take``, in order and in batches.
+class BackgroundWriter(Generic[Item]):
+    """Hands the queued items to ``take``, in order and in batches.
 
     Args:
         name: of the thread.
-        take: does the work in the drain's thread; returns what could not be done and is to be tried again.
-        gather_s: how long to wait for more after the first item. 0 works at once.
-        busy_gather_s: likewise, after a batch of ``MANY`` items or more; as ``gather_s`` where it is not given.
-        retry_s: pause before what was returned is tried again; it doubles with each failure in a row, up to a minute.
-        capacity: how many may wait; more are refused.
+        take: does the work in the writer's thread; returns the items to try again.
+        gather_s: how long to wait for more items after the first one.
+        busy_gather_s: the same after a batch of ``MANY`` items or more; None is ``gather_s``.
+        retry_s: pause before returned items are tried again; it doubles with each failure in a row, up to a minute.
+        capacity: most items in the queue; more are refused.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Drain(Generic[Item]):
         self._take = take
         self._gather_s = gather_s
         self._busy_gather_s = gather_s if busy_gather_s is None else busy_gather_s
-        self._many = False  # whether the last batch was large
+        self._many = False  # True if the last batch was large
         self._retry_s = retry_s
         self._capacity = capacity
         self._waiting: deque[Item] = deque()
@@ -54,7 +54,7 @@ class Drain(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> bool:
-        """Queue ``item`` without waiting; False when too many are waiting, and it is not taken."""
+        """Queue ``item`` without waiting; return False if the queue is full and the item is refused."""
         if len(self._waiting) >= self._capacity:
             return False
         self._waiting.append(item)
@@ -64,11 +64,11 @@ class Drain(Generic[Item]):
 
     @property
     def waiting(self) -> int:
-        """How many items nobody has begun with."""
+        """Number of items in the queue."""
         return len(self._waiting)
 
     def close(self, timeout_s: float = 2.0) -> int:
-        """Do what is left, then end; how many items could not be done within ``timeout_s``."""
+        """Handle what is queued, then end; return how many items are left after ``timeout_s``."""
         self._closing.set()
         self._work.set()
         self._thread.join(timeout_s)
@@ -91,7 +91,7 @@ class Drain(Generic[Item]):
             time.sleep(0.2)
 
     def _step(self) -> bool:
-        """Do all that waits; False when some of it must be tried again."""
+        """Handle the queue; return False if some of it must be tried again."""
         batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
         self._many = len(batch) >= MANY
         if not batch:

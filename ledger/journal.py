@@ -1,9 +1,9 @@
-"""Answers that the database does not have yet, in a file: one line each, with the kernel before the answer is sent.
+"""A file of the answers that the database does not have yet, one line each, written before the answer is sent.
 
-The file is mapped into memory, so an answer is with the kernel as soon as it is copied there, and a kill of the process
-loses nothing. Room on the disk is taken before it is written to: a full disk is an error then, and not a signal. Each
-process has a file of its own and holds a lock on it; the next start reads what the files of its forerunners have and
-removes them once the database has it too.
+The file is mapped into memory: a copied line is with the kernel, and a kill of the process loses nothing. Disk space is
+reserved before it is written to, so that a full disk is an error and not a signal. Each process has its own file and
+holds a lock on it. The next start reads the files of earlier processes, and removes them once the database has their
+answers.
 """
 
 import fcntl
@@ -22,9 +22,9 @@ from pydantic import TypeAdapter, ValidationError
 from ledger.answers import Answer
 
 PATTERN = "answers-*.journal"
-LONG_BYTES = 1 << 20  # five thousand answers
-ROOM_BYTES = 1 << 18  # taken at a time
-ENDING_PATIENCE_S = 5.0  # for a forerunner that is still ending: what it answers meanwhile is to be read as well
+LONG_BYTES = 1 << 20  # five thousand answers, then the file is begun anew
+ROOM_BYTES = 1 << 18  # reserved at a time
+ENDING_PATIENCE_S = 5.0  # for an earlier process that is ending: its last answers are to be read as well
 PAUSE_S = 0.05
 READ = TypeAdapter(Answer)
 
@@ -42,7 +42,7 @@ class _File:
         self._room: mmap.mmap | None = None
 
     def append(self, lines: bytes) -> None:
-        """Hand the lines to the kernel.
+        """Write the lines.
 
         Raises:
             OSError: the disk has no room.
@@ -58,7 +58,7 @@ class _File:
         self.size = end
 
     def close(self) -> None:
-        """Give back the room that was not used, and the lock."""
+        """Give back the unused space and the lock."""
         if self._room is not None:
             self._room.close()
         with suppress(OSError):
@@ -67,21 +67,24 @@ class _File:
 
 
 class Journal:
-    """The file of this process, made with its first answer, and what others left in the folder.
+    """The file of this process, made with its first answer, and the files that earlier processes left in the folder.
 
-    Not to be used by two threads at once.
+    Not for two threads at once.
+
+    Attributes:
+        left: answers of earlier processes, in the order in which each process gave them.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: _File | None = None
         self._long = LONG_BYTES
-        self.left: list[Answer] = []  # by forerunners, in the order in which each gave them
-        self._theirs: list[Path] = []  # their files
+        self.left: list[Answer] = []
+        self._left_files: list[Path] = []
         self._read_all()
 
     def append(self, answer: Answer) -> None:
-        """Hand the answer to the kernel.
+        """Write the answer.
 
         Raises:
             OSError: the disk has no room for it.
@@ -92,14 +95,14 @@ class Journal:
 
     @property
     def is_long(self) -> bool:
-        """Whether it is time to leave out what the database has."""
+        """True if it is time to begin anew without the answers that the database has."""
         return self._file is not None and self._file.size > self._long
 
     def begin_anew(self, answers: Iterable[Answer]) -> Path | None:
-        """Go on in a new file that has these answers; what had been written before can then be removed.
+        """Go on in a new file that begins with these answers; return the old file, which can then be removed.
 
         Raises:
-            OSError: the disk did not take it; the file before stays in use.
+            OSError: the disk did not take the new file; the old file stays in use.
         """
         before, new = self._file, _File(self._folder)
         try:
@@ -116,13 +119,13 @@ class Journal:
         return before.path
 
     def forget_left(self) -> None:
-        """Remove what the forerunners left: the database has it."""
-        for path in self._theirs:
+        """Remove the files of earlier processes, once the database has their answers."""
+        for path in self._left_files:
             remove(path)
-        self.left, self._theirs = [], []
+        self.left, self._left_files = [], []
 
     def close(self, *, all_written: bool) -> None:
-        """End; the file stays where the database does not have all of it."""
+        """End, and remove the file if the database has all its answers."""
         if self._file is None:
             return
         if all_written:
@@ -142,7 +145,7 @@ class Journal:
                 log.error("journal_not_read", file=str(path), reason=error.strerror)
                 continue
             if ended:
-                self._theirs.append(path)
+                self._left_files.append(path)
             answers = [answer for line in lines if (answer := _answer(line))]
             self.left += answers
             if skipped := len(lines) - len(answers):
@@ -150,7 +153,7 @@ class Journal:
 
 
 def _line(answer: Answer) -> bytes:
-    """The ledger's row. A line begins with its newline: one that was cut off spoils none after it."""
+    """Begin with the newline, so that a line that was cut off does not spoil the next line."""
     return b"\n" + orjson.dumps(tuple(answer))
 
 
@@ -163,7 +166,7 @@ def _answer(line: bytes) -> Answer | None:
 
 
 def _lock(fd: int) -> bool:
-    """Whether the file is nobody else's who lives; it is this process's from now on."""
+    """Lock the file for this process; return False if another living process holds the lock."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -181,7 +184,7 @@ def _modified(path: Path) -> float:
 
 
 def remove(path: Path | None) -> None:
-    """Remove a file that the database makes superfluous."""
+    """Remove a file whose answers the database has."""
     if path:
         try:
             path.unlink(missing_ok=True)

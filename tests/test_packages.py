@@ -20,6 +20,7 @@ PLANTED = {  # a forbidden import for each contract, in a module that has none l
     "imports point down inside market": ("market/http/client.py", "import market.build"),
     "klines imports numpy and core alone": ("klines/activity.py", "import structlog"),
     "imports point down inside model": ("model/known.py", "import model.windows"),
+    "imports point down inside inference": ("inference/base.py", "import inference.http.app"),
     "serving loads neither torch nor the kline store's polars": (
         "inference/question.py",
         "import market.store.kline_store",

@@ -26,14 +26,12 @@ import requests
 from admission.words import ONE_NAIVE
 from core.clock import CorrectedClock, SystemClock
 from core.logs import configure_logging
-from core.settings import NoModelPolicy, Settings, load_settings
+from core.settings import Settings, load_settings
 from core.sources import PERSISTENCE
 from core.topic import Topic
 from exchange.server import SimulatedExchange
-from inference.service import InferenceService, rows_to_keep
-from inference.topic_state import Limits
+from inference.forecast_cache import ForecastCache, rows_to_keep
 from klines.klines import Klines
-from ledger.answer_log import Ledger
 from market.build import market_from
 from market.live.live_market import LiveMarket
 from model.forecaster import BiRNNForecaster
@@ -158,10 +156,8 @@ def forecasts(topics: Sequence[Topic], settings: Settings, rounds: int) -> None:
     klines, registry = tails(topics, settings), Registry(settings.data_dir)
     newest = {version.partition("-")[0]: version for version in registry.versions()}
     live, clock = Tails(klines, settings, topics), SystemClock()
-    ledger = Ledger(settings.ledger_url, topics, "SIMULATED", clock, settings.data_dir)
-    limits = Limits(anchor_ms=10**9, klines_ms=10**9, model_ms=10**12, policy=NoModelPolicy.PERSISTENCE)
-    service = InferenceService(topics, live, registry, ledger, clock, limits=limits, market="SIMULATED")
-    service.choose()
+    cache = ForecastCache(topics, live, registry, clock)
+    cache.choose()
     print(f"\n{'a candle closes: ms, median and longest':<44}{'forecast()':>20}{'candles_closed()':>20}")
     for panel in panels_for(topics):
         forecaster = BiRNNForecaster.load(registry.path(newest[panel.name]))
@@ -170,10 +166,9 @@ def forecasts(topics: Sequence[Topic], settings: Settings, rounds: int) -> None:
         if reasons or len(said) != len(runs) * len(forecaster.heads):
             raise SystemExit(f"not every symbol and head was forecast: {reasons}")
         network = milliseconds(lambda f=forecaster, r=runs: f.forecast(r), rounds)
-        whole = milliseconds(lambda i=panel.interval_ms: service.candles_closed(i), rounds)
+        whole = milliseconds(lambda i=panel.interval_ms: cache.candles_closed(i), rounds)
         what = f"{panel.name}: {len(runs)} symbols, {len(forecaster.heads)} heads"
         print(f"{what:<44}{network[0]:>10.1f}{network[1]:>10.1f}{whole[0]:>10.1f}{whole[1]:>10.1f}")
-    ledger.close()
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
 from core.process.listener import BACKLOG
-from inference.app import create_server
+from inference.http.app import create_server
 
 PAGES, PAGE_ROWS, BAR_ROWS, LAGS = 3, 1000, 10, 8
 

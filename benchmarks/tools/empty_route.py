@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
 from core.process.listener import BACKLOG
-from inference.app import create_server
+from inference.http.app import create_server
 
 
 def empty_app() -> FastAPI:

@@ -1,4 +1,4 @@
-"""The socket of the endpoint: bound here, or handed over by the parent process."""
+"""The socket that the endpoint answers on: bound here, or handed over by the process that started this one."""
 
 import errno
 import os
@@ -9,18 +9,18 @@ from core.errors import ConfigError
 from core.process.commands import can_tell, described, is_ending, is_listened_on, listeners
 
 BACKLOG = 2048
-LISTEN_PATIENCE_S = 6.0  # a run and its children end within five seconds
+LISTEN_PATIENCE_S = 6.0  # an ending run, and the children of a killed run, end within five seconds
 PAUSE_S = 0.1
-HANDED = 3  # the file descriptor at which systemd hands a socket over
-HAND_OVER = "BIRNN_LISTENER"  # to core.child: the socket's descriptor before it is at HANDED
-UNSEEN_LOOKS = 3  # for a port without a visible owner: an owner that is just ending is not visible
+HANDED = 3  # the file descriptor by which systemd hands over a socket
+HAND_OVER = "BIRNN_LISTENER"  # variable for core.process.child: the socket's descriptor before it is at HANDED
+UNSEEN_LOOKS = 3  # at a taken port without a visible holder: the holder may be ending
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind the socket, waiting for an owner of the port that is about to end.
+    """Listen on a port; wait for a process that holds the port and is about to end.
 
     Raises:
-        ConfigError: the port is taken; names the process.
+        ConfigError: the port cannot be had. The message names the process that holds it.
     """
     deadline = time.monotonic() + LISTEN_PATIENCE_S
     unseen = 0
@@ -50,7 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def hand_over(listener_fd: int, pid: int) -> dict[str, str]:
-    """Put the socket where process ``pid`` (this process after an exec) finds it; return the environment for it."""
+    """Put the socket where process ``pid`` finds it after an exec; return the environment variables for that."""
     if listener_fd != HANDED:
         os.dup2(listener_fd, HANDED)
         os.close(listener_fd)
@@ -59,13 +59,13 @@ def hand_over(listener_fd: int, pid: int) -> dict[str, str]:
 
 
 def pass_on() -> None:
-    """Hand the socket of a child over to the module that the child is about to run."""
+    """Hand the socket of a child process over to the module that the child is about to run."""
     if fd := os.environ.pop(HAND_OVER, ""):
         os.environ |= hand_over(int(fd), os.getpid())
 
 
 def handed_over() -> socket.socket | None:
-    """The listening socket handed over as systemd does, or None.
+    """Return the listening socket that this process was started with, in systemd's way; None if there is none.
 
     Source: man 3 sd_listen_fds.
     """
@@ -77,13 +77,13 @@ def handed_over() -> socket.socket | None:
 
 
 def local_address(listener: socket.socket) -> tuple[str, int]:
-    """The numeric address of the socket on this machine: a name may lead to another process."""
+    """Return host and port of the socket on this machine, as numbers: a name may lead to another socket."""
     host, port = listener.getsockname()[:2]
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
 
 
 def url_of(listener: socket.socket) -> str:
-    """The URL of the socket on this machine."""
+    """Return the socket's URL on this machine."""
     host, port = local_address(listener)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -99,7 +99,7 @@ def _address(host: str, port: int) -> str:
 
 
 def _unseen(host: str, port: int) -> str:
-    """The owner of a port if no process can be named."""
+    """Return who holds the port, if no process can be named."""
     if not can_tell():
         return f"a process that sudo lsof -nP -iTCP:{port} -sTCP:LISTEN names,"
     if is_listened_on(_address(host, port), port):

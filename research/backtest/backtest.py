@@ -194,7 +194,7 @@ def _step(
 
 def _serving(registry: Registry, plan: PanelPlan, clock: Clock) -> Mapping[str, BiRNNForecaster]:
     """The networks that serve now, by ``Topic.key``, chosen as by inference; naive serves other topics."""
-    chosen = Champions(registry, plan.topics, clock).look()
+    chosen = Champions(registry, plan.topics, clock).poll()
     assert chosen is not None  # noqa: S101  (the first look always reads)
     return chosen.forecasters
 

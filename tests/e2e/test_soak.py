@@ -32,9 +32,9 @@ from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
 from core.sources import PERSISTENCE
 from core.topic import Topic
 from exchange.server import SimulatedExchange
-from inference.service import rows_to_keep
+from inference.forecast_cache import rows_to_keep
 from klines.klines import Klines
-from ledger.answer_log import answers as kept
+from ledger.schema import answers as kept
 from model.answer import carried, value
 from model.forecaster import BiRNNForecaster, HeadForecast, Naive
 from model.heads import head_of

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
 from core.clock import HOUR_MS, Clock, CorrectedClock
-from core.settings import NoModelPolicy
+from core.settings import NoModelPolicy, Objective
 from core.topic import Target, Topic
 from exchange.server import SimulatedExchange
-from inference.app import create_app, create_server
+from inference.answering import InferenceService
 from inference.base import ASKED_ONLY, Bases
-from inference.holds import MOST_HELD, Holds
-from inference.metrics import Metrics
-from inference.service import InferenceService, rows_to_keep
+from inference.forecast_cache import ForecastCache, rows_to_keep
+from inference.http.app import create_app, create_server
+from inference.http.holds import MOST_HELD, Holds
+from inference.http.metrics import Metrics
+from inference.poller import Poller
+from inference.stretches import Stretches
 from inference.topic_state import Limits
 from inference.waits import NO_WAITS, Waits
 from ledger.answer_log import Ledger
-from ledger.background_writer import Drain
+from ledger.background_writer import BackgroundWriter
 from market.listings import Listings
 from market.live.live_market import LiveMarket
 from market.venues.binance.rest import Binance
@@ -56,6 +60,12 @@ ETH_24H = topic(2, "ETH", 1440)
 BTC_8H = topic(64, "BTC", 480, Target.LOG_RETURN)
 SOL_15M = topic(82, "SOL", 15, Target.VOLATILITY)
 TOPICS = (ETH_10M, ETH_24H, BTC_8H, SOL_15M)
+QUESTIONS = (
+    (ETH_10M, "/inference/ETH?topic=1"),
+    (ETH_24H, "/inference/ETH?topic=2"),
+    (BTC_8H, "/inference/BTC"),
+    (SOL_15M, "/inference/SOL?topic=82"),
+)
 HEADS = {MINUTE.name: ("return-10m", "volatility-15m"), HOUR.name: ("return-8h", "return-24h")}
 
 
@@ -136,6 +146,11 @@ class Node:
         return self.get("/readyz").status_code == 200
 
 
+def moment_ms(text: str) -> int:
+    """The opposite of ``iso``."""
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
 def limits(policy: NoModelPolicy = NoModelPolicy.PERSISTENCE) -> Limits:
     """The defaults of the settings."""
     return Limits(anchor_ms=30_000, klines_ms=180_000, model_ms=168 * HOUR_MS, policy=policy)
@@ -162,14 +177,16 @@ def node(
     ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", topics, "SIMULATED", clock, folder)
     asked = venue([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
     live = LiveMarket(asked, rows_to_keep(topics), clock)
+    forecasts, stretches = ForecastCache(topics, live, Registry(folder), clock), Stretches(Objective.LOSS, folder)
     service = InferenceService(
+        forecasts,
         topics,
         live,
-        Registry(folder),
         ledger,
         clock,
         limits=limits(policy),
         market="SIMULATED",
+        stretches=stretches,
         bases=bases,
         waits=waits,
         listings=listings,
@@ -180,14 +197,17 @@ def node(
         lines.extend(batch)
         return ()
 
-    journal = Drain[dict[str, Any]]("answer-lines", write)
+    journal = BackgroundWriter[dict[str, Any]]("answer-lines", write)
     holds = Holds(service, patience_s, most_held)
     server = create_server(create_app(service, Metrics(service, live, holds=holds), journal, holds), "SIMULATED")
     holds.is_ending = lambda: server.should_exit
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    service.start()
-    live.start(service.candles_closed)
+    poller = Poller(forecasts, stretches, ledger, bases, clock)
+    poller.start()
+    if listings:
+        listings.start()
+    live.start(forecasts.candles_closed)
     thread.start()
     eventually(lambda: server.started, what="the server")
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -201,6 +221,8 @@ def node(
         thread.join()
         listener.close()
         live.stop()
-        service.stop()
+        poller.stop()
+        if listings:
+            listings.stop()
         ledger.close()
         journal.close()

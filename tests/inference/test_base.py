@@ -24,7 +24,7 @@ from model.stretch import Stretch
 from node.dry_run_heights import BLOCK_MS, block_height
 from tests.fakes.clock import START_MS
 from tests.inference.stand import ETH_10M, SOL_15M
-from tests.inference.test_service import Bench
+from tests.inference.test_answering import Bench
 
 NETWORK = ETH_10M.network
 RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)
@@ -33,8 +33,8 @@ NONCE_MS = START_MS + 30 * MINUTE_MS + 59_000
 
 
 @dataclass
-class Told:
-    """A chain of which somebody else has told what is known."""
+class KnownChain:
+    """A chain whose blocks and windows the test sets."""
 
     times: dict[int, int] = field(default_factory=lambda: {NONCE: NONCE_MS})
     newest: Block | None = field(default_factory=lambda: Block(height=NONCE, time_ms=NONCE_MS))
@@ -48,7 +48,7 @@ class Told:
         return self.ends.get(height)
 
 
-def bases(chain: Told | None = None, rule: BaseRule = BaseRule.MINUTE) -> Bases:
+def bases(chain: KnownChain | None = None, rule: BaseRule = BaseRule.MINUTE) -> Bases:
     return Bases(rule=rule, node_delay_ms=4_000, chains={NETWORK: chain} if chain else {})
 
 
@@ -56,12 +56,12 @@ ASKED_MS = NONCE_MS + 3_000  # in the next minute
 
 
 def test_the_base_is_the_nonce_block_s_time_cut_down_to_the_minute() -> None:
-    base = bases(Told()).of(ETH_10M, NONCE, ASKED_MS, ASKED_MS, may_wait=True)
+    base = bases(KnownChain()).of(ETH_10M, NONCE, ASKED_MS, ASKED_MS, may_wait=True)
     assert base == Base(ms=START_MS + 30 * MINUTE_MS, source=BaseSource.CHAIN, block_ms=NONCE_MS)
 
 
 def test_a_block_of_the_minute_that_our_clock_has_yet_to_begin_is_its_base() -> None:
-    chain = Told(times={NONCE: START_MS + 500})
+    chain = KnownChain(times={NONCE: START_MS + 500})
     base = bases(chain).of(ETH_10M, NONCE, START_MS - 400, START_MS - 300, may_wait=True)
     assert base == Base(ms=START_MS, source=BaseSource.CHAIN, block_ms=START_MS + 500)
 
@@ -89,7 +89,7 @@ def test_only_heights_of_the_last_five_minutes_are_the_dry_run_node_s(ago_ms: in
 
 @pytest.mark.parametrize("above", [1, 3])
 def test_a_height_just_above_the_newest_is_waited_for_three_seconds(above: int) -> None:
-    rule = bases(Told())
+    rule = bases(KnownChain())
     with pytest.raises(StaleKlines, match="awaited"):
         rule.of(ETH_10M, NONCE + above, ASKED_MS, ASKED_MS + 2_900, may_wait=True)
     assert rule.of(ETH_10M, NONCE + above, ASKED_MS, ASKED_MS + 3_000, may_wait=True).source is BaseSource.GUESS
@@ -99,13 +99,13 @@ def test_a_height_just_above_the_newest_is_waited_for_three_seconds(above: int) 
 @pytest.mark.parametrize(
     ("height", "chain"),
     [
-        pytest.param(NONCE + 4, Told(), id="far above the newest"),
-        pytest.param(NONCE - 5_000, Told(), id="hours old"),
-        pytest.param(NONCE, Told(times={NONCE: ASKED_MS + MINUTE_MS}), id="a time that is not yet"),
-        pytest.param(NONCE, Told(times={}, newest=None), id="nothing told"),
+        pytest.param(NONCE + 4, KnownChain(), id="far above the newest"),
+        pytest.param(NONCE - 5_000, KnownChain(), id="hours old"),
+        pytest.param(NONCE, KnownChain(times={NONCE: ASKED_MS + MINUTE_MS}), id="a time that is not yet"),
+        pytest.param(NONCE, KnownChain(times={}, newest=None), id="nothing known"),
     ],
 )
-def test_what_the_chain_does_not_tell_is_guessed(height: int, chain: Told) -> None:
+def test_what_the_chain_does_not_tell_is_guessed(height: int, chain: KnownChain) -> None:
     assert bases(chain).of(ETH_10M, height, ASKED_MS, ASKED_MS, may_wait=True).source is BaseSource.GUESS
 
 
@@ -115,7 +115,7 @@ def test_an_old_base_gives_way_to_the_answer_s_own_moment(horizon_min: int, age_
     base_ms = NONCE_MS // MINUTE_MS * MINUTE_MS
     for late_ms, source in ((0, BaseSource.CHAIN), (1, BaseSource.ASKED)):
         now_ms = base_ms + age_min * MINUTE_MS + late_ms
-        found = bases(Told()).of(asked, NONCE, now_ms, now_ms, may_wait=True)
+        found = bases(KnownChain()).of(asked, NONCE, now_ms, now_ms, may_wait=True)
         assert (found.source, found.block_ms) == (source, NONCE_MS)
 
 
@@ -124,7 +124,7 @@ def test_an_old_base_gives_way_to_the_answer_s_own_moment(horizon_min: int, age_
     [(None, BaseRule.MINUTE, None), (NONCE, BaseRule.ASKED, None), (NONCE, BaseRule.MINUTE, "asked")],
 )
 def test_the_rule_asked_begins_with_the_answer(height: int | None, rule: BaseRule, own: str | None) -> None:
-    found = bases(Told(), rule).of(replace(ETH_10M, base=own), height, ASKED_MS, ASKED_MS + 7, may_wait=True)
+    found = bases(KnownChain(), rule).of(replace(ETH_10M, base=own), height, ASKED_MS, ASKED_MS + 7, may_wait=True)
     assert found == Base(ms=ASKED_MS + 7, source=BaseSource.ASKED)
 
 
@@ -138,7 +138,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         bench.clock.sleep(62)  # the interval began 72 s ago, its first minute has closed
         bench.fill()
         bench.tell()
-        bench.service.choose()
+        bench.forecasts.choose()
         yield bench
 
 
@@ -161,9 +161,9 @@ def test_a_return_knows_how_its_interval_began(bench: Bench) -> None:
     assert float(given.value) == pytest.approx(math.log(1.002), rel=1e-12)
     assert (given.base_ms, given.base_source, given.block_ms) == (base_ms, "dry_run", base_ms)
     assert given.elapsed_ms == now_ms - 400 - base_ms
-    said = dict(given.headers(now_ms))
-    assert said[b"x-elapsed-ms"] == b"%d" % given.elapsed_ms
-    assert said[b"x-base-source"] == b"dry_run"
+    headers = dict(given.headers(now_ms))
+    assert headers[b"x-elapsed-ms"] == b"%d" % given.elapsed_ms
+    assert headers[b"x-base-source"] == b"dry_run"
 
 
 def test_a_return_s_forecast_counts_for_the_rest(bench: Bench) -> None:
@@ -193,7 +193,7 @@ def test_a_candle_of_another_venue_ends_no_known_move(bench: Bench) -> None:
     now_ms = bench.clock.now_ms()
     base_ms = now_ms // MINUTE_MS * MINUTE_MS - MINUTE_MS
     bench.market.prices["ETHUSDT"] = Price(price=2000.0 * 1.001, asof_ms=now_ms - 400, venue="kraken")
-    bench.market.tellers = {base_ms: "kraken"}
+    bench.market.venue_of = {base_ms: "kraken"}
     given = bench.service.answer(RETURN_10M, base_ms // BLOCK_MS)
     assert (float(given.value), given.elapsed_ms) == (0.0, 0)
 
@@ -210,7 +210,7 @@ def test_a_late_candle_is_waited_for_then_the_last_trade_counts_then_the_asking(
     base_ms = now_ms // MINUTE_MS * MINUTE_MS
     series = bench.market.series[MINUTE_MS]
     series["ETHUSDT"] = series["ETHUSDT"].between(0, base_ms - MINUTE_MS)  # the candle that closed at the base is late
-    bench.service.candles_closed(MINUTE_MS)
+    bench.forecasts.candles_closed(MINUTE_MS)
     height = base_ms // BLOCK_MS
     asked = Asked(ms=now_ms, may_hold=True)
     with pytest.raises(StaleKlines, match=r"candle of ETHUSDT that closed .* is awaited"):
@@ -230,16 +230,16 @@ def test_the_same_parts_make_no_new_number_and_another_part_does(bench: Bench) -
     now_ms = bench.clock.now_ms()
     base = Base(ms=now_ms // MINUTE_MS * MINUTE_MS, source=BaseSource.DRY_RUN)
 
-    def told(price: float, age_ms: int) -> None:
+    def set_price(price: float, age_ms: int) -> None:
         bench.market.prices["ETHUSDT"] = Price(price=price, asof_ms=now_ms - age_ms)
 
-    told(2000.0, 400)
+    set_price(2000.0, 400)
     made = bench.service.make(RETURN_10M, now_ms, base)
     assert bench.service.make(RETURN_10M, now_ms + 50, base) is made
     minute_more = bench.service.make(RETURN_10M, now_ms, base._replace(ms=base.ms - MINUTE_MS))
-    told(2000.0, 300)
+    set_price(2000.0, 300)
     later = bench.service.make(RETURN_10M, now_ms, base)
-    told(2001.0, 300)
+    set_price(2001.0, 300)
     dearer = bench.service.make(RETURN_10M, now_ms, base)
     assert [one.elapsed_ms - made.elapsed_ms for one in (minute_more, later, dearer)] == [MINUTE_MS, 100, 100]
     assert dearer.number > later.number == made.number
@@ -302,13 +302,13 @@ def stretching(tmp_path: Path, objective: Objective, fitted: dict[str, dict[str,
         }
         write_admission(tmp_path, START_MS, entries)
     stretches = Stretches(objective, tmp_path)
-    stretches.look()
+    stretches.poll()
     asked = (ETH_10M, RETURN_10M, SOL_15M)
     bench = Bench(tmp_path, NoModelPolicy.PERSISTENCE, asked=asked, bases=bases(), stretches=stretches)
     bench.clock.sleep(62)
     bench.fill()
     bench.tell()
-    bench.service.choose()
+    bench.forecasts.choose()
     return bench
 
 
@@ -372,10 +372,9 @@ def test_a_volatility_is_stretched_about_the_middle_beyond_the_trailing_fit(tmp_
 def test_a_torn_file_of_stretches_leaves_those_in_use(tmp_path: Path) -> None:
     with closing(stretching(tmp_path, Objective.ADMISSION, {RETURN_10M.key: {"factor": 2.5}})) as bench:
         stretches = bench.service._stretches
-        assert stretches
         for content in ('{"topics": {"a": {"stretch": {"factor": 0.5}}}}', '{"topics": 3}', "[]", "{"):
             (tmp_path / FILE).write_text(content)
-            stretches.look()
+            stretches.poll()
             known = bench.service.make(RETURN_10M, bench.clock.now_ms())
             assert known.number == 0.0
             assert stretches.fitted[RETURN_10M.key].factor == 2.5
@@ -396,7 +395,7 @@ CHAIN_BASE = Base(ms=NONCE_MS // MINUTE_MS * MINUTE_MS, source=BaseSource.CHAIN,
 DRY_BASE = CHAIN_BASE._replace(source=BaseSource.DRY_RUN)
 
 
-def waits(setting: str, chain: Told | None = None, *, in_turn: bool = False) -> Waits:
+def waits(setting: str, chain: KnownChain | None = None, *, in_turn: bool = False) -> Waits:
     network = frozenset({NETWORK})
     return Waits(
         setting=setting,
@@ -406,28 +405,28 @@ def waits(setting: str, chain: Told | None = None, *, in_turn: bool = False) -> 
 
 
 def test_the_latest_moment_that_lands_is_three_blocks_before_the_window_ends() -> None:
-    chain = Told(ends={NONCE: NONCE + 12}, block_ms=6_000.0)
+    chain = KnownChain(ends={NONCE: NONCE + 12}, block_ms=6_000.0)
     assert due_ms(waits("auto", chain), CHAIN_BASE, now_ms=ASKED_MS) == NONCE_MS + (12 - 3) * 6_000
 
 
 def test_a_short_window_leaves_no_time_to_wait() -> None:
-    assert due_ms(waits("auto", Told(ends={NONCE: NONCE + 3})), CHAIN_BASE, now_ms=ASKED_MS) is None
+    assert due_ms(waits("auto", KnownChain(ends={NONCE: NONCE + 3})), CHAIN_BASE, now_ms=ASKED_MS) is None
 
 
 def test_it_is_two_minutes_after_the_base_at_most() -> None:
-    chain = Told(ends={NONCE: NONCE + 600})
+    chain = KnownChain(ends={NONCE: NONCE + 600})
     assert due_ms(waits("auto", chain), CHAIN_BASE, now_ms=ASKED_MS) == CHAIN_BASE.ms + 120_000
 
 
 def test_seconds_are_counted_from_the_base_and_end_with_the_window() -> None:
-    chain = Told(ends={NONCE: NONCE + 12})
+    chain = KnownChain(ends={NONCE: NONCE + 12})
     assert due_ms(waits("75.5", chain), CHAIN_BASE, now_ms=ASKED_MS) == CHAIN_BASE.ms + 75_500
     assert due_ms(waits("120", chain), CHAIN_BASE, now_ms=ASKED_MS) == NONCE_MS + 9 * 5_000
     assert due_ms(waits("30", chain), CHAIN_BASE, now_ms=CHAIN_BASE.ms + 31_000) is None
 
 
 def test_a_window_that_is_not_known_yet_is_waited_for_three_seconds() -> None:
-    rule = waits("auto", Told())
+    rule = waits("auto", KnownChain())
     with pytest.raises(TooEarly):
         rule.check(RETURN_10M, NONCE, CHAIN_BASE, ASKED_MS, ASKED_MS + 2_000)
     rule.check(RETURN_10M, NONCE, CHAIN_BASE, ASKED_MS, ASKED_MS + 3_000)
@@ -435,13 +434,13 @@ def test_a_window_that_is_not_known_yet_is_waited_for_three_seconds() -> None:
 
 @pytest.mark.parametrize("wait", ["60", "0.0"])
 def test_a_moment_that_has_passed_is_not_waited_for_while_the_window_is_not_known(wait: str) -> None:
-    assert due_ms(waits(wait, Told()), CHAIN_BASE, now_ms=ASKED_MS) is None  # 62 s after the base
-    assert due_ms(waits("62.1", Told()), CHAIN_BASE, now_ms=ASKED_MS) == CHAIN_BASE.ms + 62_100
+    assert due_ms(waits(wait, KnownChain()), CHAIN_BASE, now_ms=ASKED_MS) is None  # 62 s after the base
+    assert due_ms(waits("62.1", KnownChain()), CHAIN_BASE, now_ms=ASKED_MS) == CHAIN_BASE.ms + 62_100
 
 
 @pytest.mark.parametrize("setting", ["auto", "120"])
 def test_no_answer_waits_until_its_base_is_too_old(setting: str) -> None:
-    asked, chain = replace(RETURN_10M, horizon_min=3), Told(ends={NONCE: NONCE + 60})
+    asked, chain = replace(RETURN_10M, horizon_min=3), KnownChain(ends={NONCE: NONCE + 60})
     due = due_ms(waits(setting, chain), CHAIN_BASE, now_ms=ASKED_MS, topic=asked)
     assert due is not None
     late_ms = due + 1_000  # woken late
@@ -452,11 +451,11 @@ def test_no_answer_waits_until_its_base_is_too_old(setting: str) -> None:
 @pytest.mark.parametrize("source", [BaseSource.GUESS, BaseSource.ASKED])
 def test_only_a_base_that_is_sure_is_worth_waiting_for(source: BaseSource) -> None:
     base = CHAIN_BASE._replace(source=source)
-    assert due_ms(waits("60", Told(ends={NONCE: NONCE + 60})), base, now_ms=ASKED_MS) is None
+    assert due_ms(waits("60", KnownChain(ends={NONCE: NONCE + 60})), base, now_ms=ASKED_MS) is None
 
 
 def test_a_node_that_may_not_wait_is_answered_at_once() -> None:
-    rule, asked = waits("auto", Told(ends={NONCE: NONCE + 60})), replace(RETURN_10M, held=False)
+    rule, asked = waits("auto", KnownChain(ends={NONCE: NONCE + 60})), replace(RETURN_10M, held=False)
     assert due_ms(rule, CHAIN_BASE, now_ms=ASKED_MS, topic=asked) is None
     early_ms, own = CHAIN_BASE.ms + 40_000, replace(asked, wait="45")  # unless somebody has tried it
     assert due_ms(rule, CHAIN_BASE, now_ms=early_ms, topic=own) == CHAIN_BASE.ms + 45_000
@@ -470,7 +469,7 @@ def test_the_dry_run_node_s_window_is_known_without_a_chain() -> None:
 
 
 def test_a_node_that_starts_its_topics_in_turn_is_not_held_after_a_silence() -> None:
-    rule = waits("auto", Told(ends={NONCE + n: NONCE + n + 60 for n in range(600)}), in_turn=True)
+    rule = waits("auto", KnownChain(ends={NONCE + n: NONCE + n + 60 for n in range(600)}), in_turn=True)
     asked = replace(RETURN_10M, epoch_length_blocks=60)  # five minutes
     assert due_ms(rule, CHAIN_BASE, now_ms=ASKED_MS, topic=asked) is None
     later = CHAIN_BASE._replace(ms=CHAIN_BASE.ms + 5 * MINUTE_MS, block_ms=NONCE_MS + 5 * MINUTE_MS)

@@ -5,14 +5,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chain.follower import Follower
-from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, iso
+from core.clock import MINUTE_MS, CorrectedClock, iso
 from core.settings import BaseRule
 from core.topic import Target
 from exchange.server import SimulatedExchange
@@ -22,7 +21,7 @@ from klines.truth import log_return, truth_of
 from tests.chain.fake import FakeChain
 from tests.fakes.clock import RunningClock, eventually
 from tests.fakes.venue_server import Answer
-from tests.inference.stand import ETH_10M, SOL_15M, Node, node
+from tests.inference.stand import ETH_10M, SOL_15M, Node, moment_ms, node
 
 RETURN_10M = replace(ETH_10M, topic_id=3, target=Target.LOG_RETURN)
 NETWORK = ETH_10M.network
@@ -70,10 +69,6 @@ def answered(folder: Path) -> list[Any]:
         ).fetchall()
 
 
-def moment_ms(text: str) -> int:
-    return round(datetime.fromisoformat(text).timestamp() * SECOND_MS)
-
-
 def test_headers_ledger_and_score_agree_on_the_base(
     tmp_path: Path, running: Node, chain: FakeChain, exchange: SimulatedExchange, clock: RunningClock
 ) -> None:
@@ -109,7 +104,7 @@ def test_every_answer_of_a_replay_is_scored_over_the_interval_that_it_is_for(
     clock: RunningClock,
 ) -> None:
     """Nonces drift over the minute; every other is answered minutes later. Some blocks' times are told afterwards."""
-    said = {}
+    headers_of = {}
     for number in range(8):
         clock.jump(41_000)
         if number % 3 == 2:
@@ -122,10 +117,10 @@ def test_every_answer_of_a_replay_is_scored_over_the_interval_that_it_is_for(
         for topic in TOPICS:
             answer = running.get(f"/inference/{topic.token}?topic={topic.topic_id}&height={nonce}&wait=0")
             assert answer.status_code == 200, answer.text
-            said[topic.topic_id, nonce] = answer.headers
+            headers_of[topic.topic_id, nonce] = answer.headers
     chain.faults.clear()
     eventually(
-        lambda: len([row for row in answered(tmp_path) if row[-1]]) == len(said),
+        lambda: len([row for row in answered(tmp_path) if row[-1]]) == len(headers_of),
         30,
         "all blocks' times are in the ledger",
     )
@@ -135,7 +130,7 @@ def test_every_answer_of_a_replay_is_scored_over_the_interval_that_it_is_for(
     by_id = {topic.topic_id: topic for topic in TOPICS}
     sources = set()
     for topic_id, nonce, value, base_ms, source, elapsed_ms, anchor, anchor_ms, block_ms in answered(tmp_path):
-        headers, topic = said[topic_id, nonce], by_id[topic_id]
+        headers, topic = headers_of[topic_id, nonce], by_id[topic_id]
         sources.add(source)
         assert (headers["X-Base"], headers["X-Base-Source"]) == (iso(base_ms), source)
         assert headers["X-Elapsed-Ms"] == str(elapsed_ms)

@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import requests
 from exchange.server import SimulatedExchange
 from tests.disk import Disk, disk
 from tests.fakes.clock import eventually
+from tests.inference.stand import moment_ms
 from tests.inference.test_main import environment, exchange, running
 
 __all__ = ["disk", "exchange"]
@@ -34,8 +34,7 @@ def lines(log: Path, event: str) -> list[dict[str, object]]:
 
 def identity(answer: requests.Response) -> tuple[str, float]:
     """The number, and the moment of the price behind it: no two answers have both in common."""
-    asked = datetime.fromisoformat(answer.headers["X-Asked"])
-    return answer.text, round(asked.timestamp() * 1000) - int(answer.headers["X-Anchor-Age-Ms"])
+    return answer.text, moment_ms(answer.headers["X-Asked"]) - int(answer.headers["X-Anchor-Age-Ms"])
 
 
 HOW = [
@@ -57,10 +56,10 @@ def test_it_answers_says_what_is_full_and_writes_when_there_is_room(
         assert first.status_code == 200
         again = requests.get(process.url + ASKED.format(7), timeout=5)
         assert identity(again) == identity(first)
-        said = lines(log, "ledger_not_written")[0]
-        assert said["reason"] == reason
-        assert said["folder"] == str(folder)
-        assert str(said["remedy"]).startswith(f"make room in {folder}, or mount it writable")
+        line = lines(log, "ledger_not_written")[0]
+        assert line["reason"] == reason
+        assert line["folder"] == str(folder)
+        assert str(line["remedy"]).startswith(f"make room in {folder}, or mount it writable")
         counts = requests.get(f"{process.url}/metrics", timeout=5).text
         assert "birnn_ledger_unwritten 1.0" in counts
         assert "birnn_ledger_unjournalled_total 1.0" in counts

@@ -14,7 +14,7 @@ from core.settings import BaseRule, NoModelPolicy
 from core.topic import Target
 from exchange.server import SimulatedExchange
 from inference.base import Bases
-from inference.holds import Reason
+from inference.http.holds import Reason
 from inference.waits import Waits
 from node.dry_run_heights import BLOCK_MS
 from tests.fakes.clock import BASE_MS, RunningClock, eventually
@@ -85,7 +85,7 @@ def test_the_patience_ends_with_the_reason(tmp_path: Path, exchange: SimulatedEx
 
 def test_what_is_final_is_never_held(tmp_path: Path, exchange: SimulatedExchange, clock: RunningClock) -> None:
     with node(tmp_path, exchange, clock, policy=NoModelPolicy.REFUSE, wait=False, patience_s=LONG_S) as running:
-        eventually(lambda: all(running.service.outlook(topic) for topic in TOPICS), what="candles")
+        eventually(lambda: all(running.service.state(topic) for topic in TOPICS), what="candles")
         for path, status in ((PRICE, 503), ("/inference/ETH?topic=x", 400), ("/inference/DOGE", 404)):
             assert running.get(path).status_code == status
         assert running.holds.held.total() == 0

@@ -178,10 +178,10 @@ def test_what_is_configured_wrongly_stops_the_start_in_one_line(
     for name, value in environment(tmp_path, "http://127.0.0.1:9", **changes).items():
         monkeypatch.setenv(name, value)
     assert main() == 2
-    said = capsys.readouterr()
-    assert says in said.err
-    assert len(said.err.splitlines()) == 1
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert printed.out == ""
 
 
 def test_a_port_in_use_is_exit_code_2(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_port_in_use_is_exit_code_2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "rpc_urls", "said"),
+    ("version", "rpc_urls", "pattern"),
     [
         pytest.param("v0.12.0", "http://127.0.0.1:1", "", id="v0.12"),
         pytest.param("0.9.1", "http://127.0.0.1:1", "", id="v0.9"),
@@ -206,13 +206,13 @@ def test_a_port_in_use_is_exit_code_2(tmp_path: Path) -> None:
         pytest.param("v0.12.0", "none", "the chain is not asked.*RPC_URLS", id="no chain"),
     ],
 )
-def test_why_answers_are_not_held_is_one_line(version: str, rpc_urls: str, said: str) -> None:
+def test_why_answers_are_not_held_is_one_line(version: str, rpc_urls: str, pattern: str) -> None:
     settings = load_settings(node_version=version, rpc_urls=rpc_urls)
     config = read_config(Path(__file__).parents[2] / "config.example.json", node_version=version)
     with capture_logs() as lines:
         _log_unheld(settings, config, _chains_from(settings, config, SystemClock()))
-    assert len(lines) == bool(said)
-    assert all(re.search(said, f"{line['reason']}; {line['remedy']}") for line in lines)
+    assert len(lines) == bool(pattern)
+    assert all(re.search(pattern, f"{line['reason']}; {line['remedy']}") for line in lines)
 
 
 def test_serving_loads_neither_torch_nor_polars() -> None:

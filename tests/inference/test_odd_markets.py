@@ -40,8 +40,8 @@ def listed(minutes: int) -> Klines:
     walk = series(minutes, 4.4)
     level = np.ones(len(walk))
     level[:3] = np.array([0.098, 0.73, 1.95]) / 4.4
-    told = (*PRICE_COLUMNS, "quote_volume", "taker_buy_quote")
-    return replace(walk, **{name: getattr(walk, name) * level for name in told})
+    of_prices = (*PRICE_COLUMNS, "quote_volume", "taker_buy_quote")
+    return replace(walk, **{name: getattr(walk, name) * level for name in of_prices})
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def status_of(url: str) -> int:
 def says(url: str, words: str) -> None:
     """Wait until the answer, /readyz and /topics all say so, and none calls it starting."""
 
-    def told() -> list[str]:
+    def reasons() -> list[str]:
         topics = requests.get(f"{url}/topics", timeout=5).json()
         return [
             requests.get(url + ASKED, timeout=5).text,
@@ -94,8 +94,8 @@ def says(url: str, words: str) -> None:
             topics[0]["reason"],
         ]
 
-    eventually(lambda: all(words in text for text in told()), timeout_s=20, what=words)
-    assert not any("starting" in text for text in told())
+    eventually(lambda: all(words in text for text in reasons()), timeout_s=20, what=words)
+    assert not any("starting" in text for text in reasons())
 
 
 def test_a_new_listing_is_served_when_its_newest_candles_are_usable(tmp_path: Path, venue: Venue) -> None:

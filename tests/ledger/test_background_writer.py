@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ledger.background_writer import Drain
+from ledger.background_writer import BackgroundWriter
 from tests.fakes.clock import eventually
 
 
@@ -16,9 +16,9 @@ def test_everything_is_done_once_and_in_order() -> None:
         done.extend(batch)
         return ()
 
-    drain = Drain[int]("test-drain", take)
-    assert all(drain.put(number) for number in range(5000))
-    assert drain.close() == 0
+    writer = BackgroundWriter[int]("test-writer", take)
+    assert all(writer.put(number) for number in range(5000))
+    assert writer.close() == 0
     assert done == list(range(5000))
 
 
@@ -32,11 +32,11 @@ def test_what_fails_is_tried_again_before_what_came_later() -> None:
         done.extend(batch)
         return ()
 
-    drain = Drain[int]("test-drain", take, retry_s=0.05)
+    writer = BackgroundWriter[int]("test-writer", take, retry_s=0.05)
     for number in range(10):
-        drain.put(number)
+        writer.put(number)
     eventually(lambda: len(done) == 10, what="all work")
-    drain.close()
+    writer.close()
     assert done == list(range(10))
 
 
@@ -47,10 +47,10 @@ def test_what_goes_on_failing_is_tried_ever_less_often() -> None:
         tried_s.append(time.monotonic())
         return batch
 
-    drain = Drain[int]("test-drain", take, retry_s=0.05)
-    drain.put(1)
+    writer = BackgroundWriter[int]("test-writer", take, retry_s=0.05)
+    writer.put(1)
     eventually(lambda: len(tried_s) == 5, what="five tries")
-    drain.close()
+    writer.close()
     pauses_s = [later - earlier for earlier, later in pairwise(tried_s[:5])]
     assert all(pause_s >= least_s for pause_s, least_s in zip(pauses_s, (0.05, 0.1, 0.2, 0.4), strict=True))
 
@@ -62,11 +62,11 @@ def test_too_much_is_refused_and_never_waited_for() -> None:
         gate.wait()
         return ()
 
-    drain = Drain[int]("test-drain", take, capacity=10)
-    accepted = sum(drain.put(number) for number in range(1000))
+    writer = BackgroundWriter[int]("test-writer", take, capacity=10)
+    accepted = sum(writer.put(number) for number in range(1000))
     assert 10 <= accepted <= 20  # ten may wait while some are being done
     gate.set()
-    assert drain.close() == 0
+    assert writer.close() == 0
 
 
 def test_a_fault_in_the_work_does_not_end_the_thread() -> None:
@@ -78,9 +78,9 @@ def test_a_fault_in_the_work_does_not_end_the_thread() -> None:
         done.extend(batch)
         return ()
 
-    drain = Drain[int]("test-drain", take)
-    drain.put(1)
-    eventually(lambda: not drain.waiting, what="the fault")
-    drain.put(2)
-    drain.close()
+    writer = BackgroundWriter[int]("test-writer", take)
+    writer.put(1)
+    eventually(lambda: not writer.waiting, what="the fault")
+    writer.put(2)
+    writer.close()
     assert done == [2]

@@ -9,9 +9,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ledger.answer_log import Ledger, answers
+from ledger.answer_log import Ledger
 from ledger.answers import Answer
 from ledger.journal import PATTERN, Journal
+from ledger.schema import answers
 from tests.fakes.clock import eventually
 from tests.inference.stand import ETH_10M
 from tests.ledger.test_answer_log import CLOCK, answer, ledger, stored

@@ -11,9 +11,11 @@ import pytest
 
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import WorkerError
-from core.settings import NoModelPolicy
+from core.settings import NoModelPolicy, Objective
 from core.topic import Target, Topic
-from inference.service import InferenceService, rows_to_keep
+from inference.answering import InferenceService
+from inference.forecast_cache import ForecastCache, rows_to_keep
+from inference.stretches import Stretches
 from inference.topic_state import Limits
 from klines.klines import Klines
 from ledger.answer_log import Ledger
@@ -119,13 +121,16 @@ def walk(stored: Mapping[str, Klines], registry: Registry, folder: Path, clock: 
     rows = rows_to_keep(TOPICS)["BTCUSDT", MINUTE_MS]
     with closing(Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", TOPICS, "BINANCE", clock, folder)) as ledger:
         market = Played(stored, clock, rows)
-        service = InferenceService(TOPICS, market, registry, ledger, clock, limits=LIMITS, market="BINANCE")
-        service.choose()
+        forecasts, stretches = ForecastCache(TOPICS, market, registry, clock), Stretches(Objective.LOSS, folder)
+        service = InferenceService(
+            forecasts, TOPICS, market, ledger, clock, limits=LIMITS, market="BINANCE", stretches=stretches
+        )
+        forecasts.choose()
         answers = refusals = 0
         first_ms = int(stored["BTCUSDT"].open_time_ms[0])
         for at_ms in range(first_ms + rows * MINUTE_MS // 2, stored["BTCUSDT"].end_ms, 7 * MINUTE_MS):
             clock.time_ms = at_ms + SECOND_MS
-            service.candles_closed(MINUTE_MS)
+            forecasts.candles_closed(MINUTE_MS)
             for topic in TOPICS:
                 try:
                     value = float(service.answer(topic, None).value)

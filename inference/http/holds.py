@@ -1,7 +1,7 @@
-"""Questions that are held instead of refused: until they can be answered, or until the answer is worth most.
+"""Questions that are held: until they can be answered, or until the answer is worth most.
 
-A held question is a coroutine, not a thread. One task looks every BEAT_S whether the topics that are waited for can be
-answered; it lives while there is something to look at. Everything here runs on the event loop.
+A held question is a coroutine, not a thread. While questions are held, one task checks every BEAT_S which topics can be
+answered. Everything here runs on the event loop.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from enum import StrEnum
 from starlette.types import Receive
 
 from core.topic import Topic
-from inference.service import InferenceService
+from inference.answering import InferenceService
 from ledger.answers import Answer
 
 MOST_HELD = 2_000
 BEAT_S = 0.02
-SLICE_S = 1.0  # the wall clock may be set, and the end of a window may become known
-FILES = 65_536  # open files that the process asks for: each held question is a connection
+SLICE_S = 1.0  # then the wait is computed anew: the clock may be set, a window may become known
+FILES = 65_536  # open files to ask the system for: each held question is a connection
 
 
 class Reason(StrEnum):
-    """What a question is held for."""
+    """Why a question is held."""
 
     NOT_YET = "not_yet"  # it cannot be answered yet
     WORTH = "worth"  # a later answer is worth more
@@ -38,11 +38,11 @@ class Holds:
     """The questions that are held now.
 
     Args:
-        service: says whether a topic can be answered.
+        service: knows if a topic can be answered.
         patience_s: ANSWER_PATIENCE_S, how long a question is held that cannot be answered yet.
-        most: questions that are held at once; more are answered or refused at once.
+        most: most questions that are held; more are answered or refused at once.
     Attributes:
-        is_ending: whether the process is about to end.
+        is_ending: returns True if the process is about to end.
     """
 
     def __init__(self, service: InferenceService, patience_s: float, most: int = MOST_HELD) -> None:
@@ -57,16 +57,16 @@ class Holds:
 
     @property
     def has_place(self) -> bool:
-        """Whether one more question may be held."""
+        """True if one more question may be held."""
         return len(self._places) < self._most and not self.is_ending()
 
     @contextmanager
     def place(self, reason: Reason, receive: Receive) -> "Iterator[Place]":
-        """A place for one question, for as long as the context lasts."""
+        """Hold one question for as long as the context lasts."""
         if self._beat is None or self._beat.done():
             self._beat = asyncio.create_task(self._run())
         self.held[reason] += 1
-        place = Place(self, asyncio.create_task(_leaves(receive)))
+        place = Place(self, asyncio.create_task(_client_leaves(receive)))
         self._places.add(place)
         try:
             yield place
@@ -76,7 +76,7 @@ class Holds:
             place.leaving.cancel()
 
     def waiting(self, topic: Topic) -> "set[Place]":
-        """The places that are woken as soon as a topic can be answered."""
+        """Return the places that are woken as soon as a topic can be answered."""
         return self._waiting.setdefault(topic.key, (topic, set()))[1]
 
     async def _run(self) -> None:
@@ -99,8 +99,8 @@ class Place:
 
     Attributes:
         leaving: is done as soon as the client is gone.
-        answers: to the topic's question without a height, by who asks; the first of the places that were woken together
-            adds it, and the others say it as well.
+        answers: to the topic's question without a height, by asker. Places that are woken together share it: the first
+            place adds the answer, and the others send it too.
     """
 
     def __init__(self, holds: Holds, leaving: "asyncio.Task[None]") -> None:
@@ -112,7 +112,7 @@ class Place:
 
     @property
     def is_ending(self) -> bool:
-        """Whether the process is about to end: what is held is answered or refused now."""
+        """True if the process is about to end: held questions are answered or refused now."""
         return self._holds.is_ending()
 
     def wake(self, answers: "dict[str, Answer]") -> None:
@@ -122,10 +122,10 @@ class Place:
             self._woken.set_result(None)
 
     async def until_answerable(self, topic: Topic, seconds: float) -> None:
-        """Wait until the topic can be answered, so many seconds are over, or the process ends.
+        """Wait until the topic can be answered, ``seconds`` are over, or the process ends.
 
         Raises:
-            Gone: nobody waits for the answer any more.
+            Gone: the client has gone.
         """
         places = self._holds.waiting(topic)
         places.add(self)
@@ -135,15 +135,15 @@ class Place:
             places.discard(self)
 
     async def pause(self, seconds: float) -> None:
-        """Wait for SLICE_S at most, for so many seconds, or until the process ends.
+        """Wait until ``seconds`` or SLICE_S are over, or the process ends.
 
         Raises:
-            Gone: as above.
+            Gone: the client has gone.
         """
         await self._wait(min(SLICE_S, seconds))
 
     async def _wait(self, seconds: float) -> None:
-        """One future and one timer: a thousand questions wake at once, and each thing more makes the last ones late."""
+        """Wait with one future and one timer only: a thousand questions may wake at once."""
         loop = asyncio.get_running_loop()
         self._woken = loop.create_future()
         timer = loop.call_later(max(0.0, seconds), self.wake, {})
@@ -155,13 +155,13 @@ class Place:
             raise Gone
 
 
-async def _leaves(receive: Receive) -> None:
+async def _client_leaves(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def raise_file_limit() -> None:
-    """Let the process have as many connections as the system allows it, FILES at most."""
+    """Raise the limit of open files as far as the system allows, FILES at most."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft < wanted:

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes at /metrics."""
+"""The metrics that Prometheus scrapes at /metrics."""
 
 import shutil
 from bisect import bisect_left
@@ -14,9 +14,9 @@ from prometheus_client.utils import floatToGoString
 
 from core.files import existing
 from core.topic import Topic
-from inference.holds import Holds, Reason
+from inference.answering import InferenceService
+from inference.http.holds import Holds, Reason
 from inference.question import NODE
-from inference.service import InferenceService
 from ledger.answers import Answer
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
@@ -31,7 +31,7 @@ _Key = tuple[str, str | None, int, str, int]  # asker, network, topic id (0: no 
 
 
 class _Buckets(Collector):
-    """A histogram for one thread: the library's own takes a lock for each number, and four times as long."""
+    """A histogram for one thread. The library's histogram takes a lock for each number, and four times as long."""
 
     def __init__(self, name: str, what: str, bounds: Sequence[float]) -> None:
         self._name, self._what, self._bounds = name, what, bounds
@@ -50,7 +50,7 @@ class _Buckets(Collector):
 
 
 class Metrics:
-    """Counts of what was answered, and gauges read from the service when somebody asks. For the event loop alone."""
+    """Counts questions and answers, and reads gauges from the service at each scrape. For the event loop alone."""
 
     def __init__(
         self,
@@ -84,7 +84,9 @@ class Metrics:
         self._gone = Counter(
             "birnn_held_clients_gone", "Held questions whose client did not wait", registry=self._registry
         )
-        self._unlogged = Counter("birnn_log_lines_dropped", "Answer lines that nobody read", registry=self._registry)
+        self._unlogged = Counter(
+            "birnn_log_lines_dropped", "Answer lines that could not be logged", registry=self._registry
+        )
         market = Info("birnn_market", "Where prices come from: BINANCE or SIMULATED", registry=self._registry)
         market.info({"market": service.market_name})
         ProcessCollector(registry=self._registry)
@@ -95,13 +97,14 @@ class Metrics:
     def answered(
         self, topic: Topic | None, answer: Answer | None, status: int, took_s: float, asked_ms: int, asker: str
     ) -> None:
-        """Count one question; ``topic`` is None where it named none that is configured.
+        """Count one question.
 
-        A new series ends those of versions that answer no more, or months would pile them up.
+        Before a new series is added, series of versions that answer no more are dropped: they would pile up for months.
 
         Args:
-            answer: None where there is none. Ages are counted of answers that were made for this question of the
-                node's and not recalled.
+            topic: None if the question named no configured topic.
+            answer: None if the question was refused. Ages are counted only for answers that were made for this question
+                of the node, and not for recalled answers.
             asker: NODE or HAND.
         """
         version = answer.version if answer else ""
@@ -116,7 +119,7 @@ class Metrics:
             self._forecast_age.observe(answer.forecast_age_ms(answer.answered_ms) / 1000)
 
     def held(self, reason: str, seconds: float) -> None:
-        """Count one question that was held, when it is answered or refused."""
+        """Count one held question, when it is answered or refused."""
         self._held.labels(reason).observe(seconds)
 
     def client_gone(self) -> None:
@@ -128,7 +131,7 @@ class Metrics:
         self._unlogged.inc()
 
     def text(self) -> bytes:
-        """The exposition."""
+        """Return the metrics as text."""
         self._forget_the_replaced()
         return generate_latest(self._registry)
 
@@ -139,7 +142,7 @@ class Metrics:
 
 
 class _State(Collector):
-    """Ages and faults as of the moment of the scrape."""
+    """Ages and faults at the moment of the scrape."""
 
     def __init__(
         self,
@@ -196,16 +199,16 @@ class _State(Collector):
             persistence.add_metric(_labels(topic), float(bool(service.instead_of_champion(topic))))
             if (why := service.why_naive(topic)) is not None:
                 naive.add_metric(_labels(topic), float(bool(why)))
-            price, outlook = service.anchor(topic), service.outlook(topic)
+            price, state = service.anchor(topic), service.state(topic)
             if price and topic.symbol not in symbols:
                 symbols.add(topic.symbol)
                 anchor.add_metric([topic.symbol], (now_ms - price.asof_ms) / 1000)
-            if outlook and (topic.symbol, outlook.panel.name) not in panels:
-                panels.add((topic.symbol, outlook.panel.name))
-                klines.add_metric([topic.symbol, outlook.panel.name], (now_ms - outlook.klines_end_ms) / 1000)
-            if outlook and outlook.champion and outlook.champion not in versions:
-                versions.add(outlook.champion)
-                model.add_metric([outlook.champion], (now_ms - outlook.created_ms) / 1000)
+            if state and (topic.symbol, state.panel.name) not in panels:
+                panels.add((topic.symbol, state.panel.name))
+                klines.add_metric([topic.symbol, state.panel.name], (now_ms - state.klines_end_ms) / 1000)
+            if state and state.champion and state.champion not in versions:
+                versions.add(state.champion)
+                model.add_metric([state.champion], (now_ms - state.created_ms) / 1000)
         feed = CounterMetricFamily("birnn_feed_errors", "Requests to the venue that failed", labels=["kind"])
         for kind, count in self._live.errors.items():
             feed.add_metric([kind], count)
@@ -214,7 +217,7 @@ class _State(Collector):
             incidents.add_metric([kind], count)
         stream = GaugeMetricFamily(
             "birnn_stream_up",
-            "1 while the stream tells prices, 0 while they are polled",
+            "1 while the stream sends prices, 0 while they are polled",
             value=not self._live.stream_fault,
         )
         ahead = GaugeMetricFamily(
@@ -223,7 +226,7 @@ class _State(Collector):
             value=self._live.clock_ahead_ms / 1000,
         )
         venue = GaugeMetricFamily(
-            "birnn_venue_in_use", "1 for the venue that told a symbol's newest price", labels=["symbol", "venue"]
+            "birnn_venue_in_use", "1 for the venue of a symbol's newest price", labels=["symbol", "venue"]
         )
         truth = GaugeMetricFamily(
             "birnn_truth_ratio", "What the anchor of a symbol's price topics is multiplied by", labels=["symbol"]
@@ -256,7 +259,7 @@ class _State(Collector):
 
 
 def _of_venues(venues: Failover) -> Iterable[Metric]:
-    """How each venue is, how much of it is asked, and what it told that was not believed."""
+    """State of each venue, its requests, and its candles that were rejected or marked."""
     left = GaugeMetricFamily(
         "birnn_venue_left", "Kinds of question and symbols for which it is left alone", labels=["venue", "state"]
     )

@@ -10,13 +10,15 @@ import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS, iso
 from core.errors import StaleKlines, UnusableForecast
-from core.settings import NoModelPolicy
+from core.settings import NoModelPolicy, Objective
 from core.topic import Target, Topic
+from inference.answering import InferenceService
 from inference.base import ASKED_ONLY, Bases
-from inference.service import InferenceService, rows_to_keep
+from inference.forecast_cache import ForecastCache, rows_to_keep
 from inference.stretches import Stretches
 from klines.klines import Klines
 from ledger.answer_log import Ledger
+from ledger.answers import Answer
 from market.live.live_market import opening_of
 from market.price_ratio import PriceRatio
 from market.venue import Opening, Price
@@ -41,7 +43,7 @@ class Still:
     prices: dict[str, Price] = field(default_factory=dict)
     stream_fault: str = ""
     before: dict[tuple[str, int], Price] = field(default_factory=dict)  # the last price before a moment
-    tellers: dict[int, str] = field(default_factory=dict)  # who told a candle, by opening time; empty: the only venue
+    venue_of: dict[int, str] = field(default_factory=dict)  # by opening time of a candle; absent: the only venue
 
     def snapshot(self, interval_ms: int) -> Mapping[str, Klines]:
         return dict(self.series[interval_ms])
@@ -50,7 +52,7 @@ class Still:
         return self.prices.get(symbol)
 
     def opening(self, symbol: str, since_ms: int) -> Opening | None:
-        return opening_of(self.series[MINUTE_MS][symbol], since_ms, lambda open_ms: self.tellers.get(open_ms, ""))
+        return opening_of(self.series[MINUTE_MS][symbol], since_ms, lambda open_ms: self.venue_of.get(open_ms, ""))
 
     def last_before(self, symbol: str, moment_ms: int) -> Price | None:
         return self.before.get((symbol, moment_ms))
@@ -97,16 +99,17 @@ class Bench:
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.sqlite3'}", asked, "BINANCE", self.clock, folder)
         self.market = Still()
         self.truth = Scored()
+        self.forecasts = ForecastCache(asked, self.market, self.registry, self.clock)
         self.service = InferenceService(
+            self.forecasts,
             asked,
             self.market,
-            self.registry,
             self.ledger,
             self.clock,
             limits=limits(policy),
             market="BINANCE",
             bases=bases,
-            stretches=stretches,
+            stretches=stretches or Stretches(Objective.LOSS, folder),
             truth=self.truth,
         )
         self.fill()
@@ -131,20 +134,23 @@ class Bench:
         """Change one symbol's minute candles, and tell the service."""
         series = self.market.series[MINUTE_MS]
         series[symbol] = keep(series[symbol])
-        self.service.candles_closed(MINUTE_MS)
+        self.forecasts.candles_closed(MINUTE_MS)
 
     def close(self) -> None:
         self.ledger.close()
 
+    def infer(self, topic_id: int, token: str, height: int | None, network: str | None = None) -> Answer:
+        return self.service.answer(self.service.questions.topic(token, topic_id, network), height)
+
     def tell(self) -> None:
         """Candles of both panels have closed."""
         for interval_ms in self.market.series:
-            self.service.candles_closed(interval_ms)
+            self.forecasts.candles_closed(interval_ms)
 
     def promote(self, output: float, *topics: Topic, panel: Panel = MINUTE) -> str:
         version = publish(self.registry, output, self.clock.now_ms(), panel)
         self.registry.promote(topics, version, self.clock.now_ms())
-        self.service.choose()
+        self.forecasts.choose()
         return version
 
 
@@ -175,7 +181,7 @@ def test_rows_kept_are_what_forecasts_read() -> None:
         for (_, interval_ms), count in rows.items()
     )
     long = rows_to_keep([topic(9, "ETH", 7 * 24 * 60, Target.VOLATILITY)])
-    assert long.pop(("ETHUSDT", MINUTE_MS)) == 180  # how an interval began is told by minutes, whatever its panel
+    assert long.pop(("ETHUSDT", MINUTE_MS)) == 180  # minutes say how an interval began, whatever its panel
     assert min(long.values()) > max(rows_needed(HOUR), 7 * 24)
 
 
@@ -190,44 +196,44 @@ def test_a_champion_of_any_lookback_answers_from_the_klines_that_are_kept(
 
 def test_before_champions_are_read_there_is_no_answer_that_could_be_the_wrong_one(bench: Bench) -> None:
     with pytest.raises(StaleKlines, match="starting"):
-        bench.service.infer(1, "ETH", None)
-    bench.service.choose()
-    assert bench.service.infer(1, "ETH", None).version == "persistence"
+        bench.infer(1, "ETH", None)
+    bench.forecasts.choose()
+    assert bench.infer(1, "ETH", None).version == "persistence"
 
 
 def test_a_champion_put_to_use_between_two_candles_reads_the_candles_that_closed_together(bench: Bench) -> None:
-    bench.service.choose()
+    bench.forecasts.choose()
     bench.market.series[MINUTE_MS]["BTCUSDT"] = Klines.empty(MINUTE_MS)  # the next candles are just coming in
     version = bench.promote(0.5, ETH_10M)
-    assert bench.service.infer(1, "ETH", None).version == version
+    assert bench.infer(1, "ETH", None).version == version
 
 
 def test_persistence_is_the_newest_price_no_return_and_the_last_volatility(bench: Bench) -> None:
-    bench.service.choose()
+    bench.forecasts.choose()
     bench.price(2010.0)
-    assert bench.service.infer(1, "ETH", None).value == "2010.0"
-    assert bench.service.infer(3, "ETH", None).value == "0"
-    assert float(bench.service.infer(82, "SOL", None).value) > 0
+    assert bench.infer(1, "ETH", None).value == "2010.0"
+    assert bench.infer(3, "ETH", None).value == "0"
+    assert float(bench.infer(82, "SOL", None).value) > 0
 
 
 def test_a_price_moves_with_the_anchor_and_a_return_does_not(bench: Bench) -> None:
     version = bench.promote(0.5, ETH_10M, LOG_RETURN_10M)
-    move = float(bench.service.infer(3, "ETH", None).value)
+    move = float(bench.infer(3, "ETH", None).value)
     assert move > 0
     for price in (2000.0, 2022.0):
         bench.price(price)
-        answer = bench.service.infer(1, "ETH", None)
+        answer = bench.infer(1, "ETH", None)
         assert (answer.version, answer.anchor) == (version, price)
         assert float(answer.value) == pytest.approx(price * math.exp(move), rel=1e-12)
-        assert float(bench.service.infer(3, "ETH", None).value) == move
+        assert float(bench.infer(3, "ETH", None).value) == move
 
 
 def test_a_price_is_told_at_the_level_it_is_scored_at_and_nothing_else_is(bench: Bench) -> None:
-    bench.service.choose()
-    before = {asked.key: bench.service.infer(asked.topic_id, asked.token, None) for asked in ASKED}
+    bench.forecasts.choose()
+    before = {asked.key: bench.infer(asked.topic_id, asked.token, None) for asked in ASKED}
     bench.truth.ratios = {"ETHUSDT": 1.0005}
     for asked in ASKED:
-        after = bench.service.infer(asked.topic_id, asked.token, None)
+        after = bench.infer(asked.topic_id, asked.token, None)
         moved = asked.target is Target.PRICE and asked.symbol == "ETHUSDT"
         factor = 1.0005 if moved else 1.0
         assert float(after.value) == pytest.approx(float(before[asked.key].value) * factor, rel=1e-12)
@@ -239,25 +245,25 @@ def test_a_price_is_told_at_the_level_it_is_scored_at_and_nothing_else_is(bench:
 
 
 def test_the_first_answer_to_a_height_stands(bench: Bench) -> None:
-    bench.service.choose()
-    first = bench.service.infer(1, "ETH", 5)
+    bench.forecasts.choose()
+    first = bench.infer(1, "ETH", 5)
     bench.price(2050.0)
-    assert bench.service.infer(1, "ETH", 5) is first
-    assert bench.service.infer(1, "ETH", 6).value == "2050.0"
+    assert bench.infer(1, "ETH", 5) is first
+    assert bench.infer(1, "ETH", 6).value == "2050.0"
 
 
 def test_an_answer_is_given_again_while_its_nonce_may_be_open_and_then_no_more(bench: Bench) -> None:
-    bench.service.choose()
-    first = bench.service.infer(1, "ETH", 5)
+    bench.forecasts.choose()
+    first = bench.infer(1, "ETH", 5)
     bench.clock.sleep(2 * 3600)
-    assert bench.service.infer(1, "ETH", 5) is first
+    assert bench.infer(1, "ETH", 5) is first
     for seconds in (1, 24 * 3600, -48 * 3600):  # in the end the clock is set back to before it was given
         bench.clock.sleep(seconds)
         bench.fill()
         bench.tell()
         with pytest.raises(UnusableForecast, match=f"height 5 was answered {iso(first.answered_ms)}"):
-            bench.service.infer(1, "ETH", 5)
-        assert bench.service.infer(1, "ETH", None).value == "2000.0"
+            bench.infer(1, "ETH", 5)
+        assert bench.infer(1, "ETH", None).value == "2000.0"
 
 
 def too_old(bench: Bench) -> None:
@@ -286,21 +292,21 @@ def test_a_champion_that_cannot_answer_is_persistence_or_refused(
             bench.promote(0.5, ETH_10M)
         assert reason in bench.service.instead_of_champion(ETH_10M)
         if policy is NoModelPolicy.PERSISTENCE:
-            answer = bench.service.infer(1, "ETH", 7)
+            answer = bench.infer(1, "ETH", 7)
             assert (answer.version, answer.value) == ("persistence", "2000.0")
             return
         with pytest.raises(UnusableForecast, match=reason) as caught:
-            bench.service.infer(1, "ETH", 7)
+            bench.infer(1, "ETH", 7)
         assert "NO_MODEL_POLICY" in str(caught.value)
 
 
 def test_a_symbol_left_out_once_is_answered_from_the_window_before_until_that_is_too_old(bench: Bench) -> None:
     version = bench.promote(0.5, ETH_10M)
-    before = bench.service.infer(1, "ETH", None)
+    before = bench.infer(1, "ETH", None)
     bench.clock.sleep(60)
     bench.fill()
     bench.cut("BTCUSDT", lambda k: k.tail(0))
-    still = bench.service.infer(1, "ETH", None)
+    still = bench.infer(1, "ETH", None)
     assert (still.version, still.asof_ms) == (version, before.asof_ms)
 
 
@@ -325,7 +331,7 @@ def test_a_stale_market_is_refused_under_either_policy(
         hour = publish(bench.registry, 0.1, bench.clock.now_ms(), HOUR)
         bench.registry.promote([ETH_10M, LOG_RETURN_10M, SOL_15M], minute, bench.clock.now_ms())
         bench.registry.promote([BTC_8H], hour, bench.clock.now_ms())
-        bench.service.choose()
+        bench.forecasts.choose()
         bench.clock.sleep(age_s)
         assert (asked.key not in bench.service.not_ready()) is fresh
         if fresh:
@@ -352,12 +358,12 @@ def test_what_lies_in_the_future_is_not_fresh(bench: Bench, asked: Topic, back_s
 
 
 def test_a_price_of_the_future_is_refused_or_not_told(bench: Bench) -> None:
-    bench.service.choose()
+    bench.forecasts.choose()
     bench.clock.sleep(-8)
     with pytest.raises(StaleKlines, match=r"newest price .* clock was set back"):
         bench.service.answer(ETH_10M, 5)
-    told = bench.service.answer(LOG_RETURN_10M, 5)
-    assert told.anchor_asof_ms == told.asof_ms
+    answer = bench.service.answer(LOG_RETURN_10M, 5)
+    assert answer.anchor_asof_ms == answer.asof_ms
 
 
 def test_a_forecast_from_candles_of_the_future_is_not_the_champions(bench: Bench) -> None:
@@ -366,38 +372,38 @@ def test_a_forecast_from_candles_of_the_future_is_not_the_champions(bench: Bench
     bench.fill()
     bench.cut("BTCUSDT", lambda k: k.tail(0))  # so the forecast by the old time stays
     assert "clock was set back" in bench.service.instead_of_champion(ETH_10M)
-    assert bench.service.infer(1, "ETH", None).version == "persistence"
+    assert bench.infer(1, "ETH", None).version == "persistence"
 
 
 def test_an_absurd_forecast_is_refused_and_not_remembered(bench: Bench) -> None:
     bench.promote(100.0, ETH_10M)
     with pytest.raises(UnusableForecast, match="sane is"):
-        bench.service.infer(1, "ETH", 5)
+        bench.infer(1, "ETH", 5)
     version = bench.promote(0.5, ETH_10M)
-    assert bench.service.infer(1, "ETH", 5).version == version
+    assert bench.infer(1, "ETH", 5).version == version
 
 
 def test_topics_of_one_panel_may_have_different_champions(bench: Bench) -> None:
-    one, other = bench.promote(0.5, ETH_10M), bench.promote(-0.5, LOG_RETURN_10M)
-    answers = bench.service.infer(1, "ETH", None), bench.service.infer(3, "ETH", None)
-    assert [answer.version for answer in answers] == [one, other]
+    up, down = bench.promote(0.5, ETH_10M), bench.promote(-0.5, LOG_RETURN_10M)
+    answers = bench.infer(1, "ETH", None), bench.infer(3, "ETH", None)
+    assert [answer.version for answer in answers] == [up, down]
     assert float(answers[0].value) > 2000
     assert float(answers[1].value) < 0
-    assert bench.service.versions() == {"persistence", one, other}
+    assert bench.service.versions() == {"persistence", up, down}
 
 
 def test_a_version_that_could_not_be_read_is_tried_again(bench: Bench) -> None:
     version = publish(bench.registry, 0.5, bench.clock.now_ms())
     bench.registry.promote([ETH_10M], version, bench.clock.now_ms())
     away = bench.registry.path(version).rename(bench.registry.root / "away")
-    bench.service.choose()
-    assert bench.service.infer(1, "ETH", None).version == "persistence"
+    bench.forecasts.choose()
+    assert bench.infer(1, "ETH", None).version == "persistence"
     assert version in bench.service.instead_of_champion(ETH_10M)
     away.rename(bench.registry.path(version))
     bench.clock.sleep(31)
     bench.fill()
-    bench.service.choose()
-    assert bench.service.infer(1, "ETH", None).version == version
+    bench.forecasts.choose()
+    assert bench.infer(1, "ETH", None).version == version
 
 
 class Short(Registry):
@@ -425,16 +431,16 @@ def test_a_fault_nobody_expected_is_shown_and_tried_again(tmp_path: Path, short_
         version = publish(registry, 0.5, bench.clock.now_ms())
         registry.promote([ETH_10M], version, bench.clock.now_ms())
         registry.short_of = short_of
-        bench.service.choose()
-        outlook = bench.service.outlook(ETH_10M)
-        assert outlook
-        assert "MemoryError: for the" in outlook.fault
-        assert bench.service.infer(1, "ETH", None).version == good
+        bench.forecasts.choose()
+        state = bench.service.state(ETH_10M)
+        assert state
+        assert "MemoryError: for the" in state.fault
+        assert bench.infer(1, "ETH", None).version == good
         registry.short_of = ""
         bench.clock.sleep(31)
         bench.fill()
-        bench.service.choose()
-        assert bench.service.infer(1, "ETH", None).version == version
+        bench.forecasts.choose()
+        assert bench.infer(1, "ETH", None).version == version
 
 
 def test_a_volatility_learns_from_the_newest_price(bench: Bench) -> None:
@@ -454,7 +460,7 @@ def test_a_volatility_learns_from_the_newest_price(bench: Bench) -> None:
 
 def test_a_forecast_that_is_older_than_the_newest_candle_is_carried_from_its_own_close(bench: Bench) -> None:
     bench.promote(0.0, SOL_15M)
-    before = bench.service.outlook(SOL_15M)
+    before = bench.service.state(SOL_15M)
     assert before
     assert before.forecast
     series, asof_ms = bench.market.series[MINUTE_MS], before.klines_end_ms
@@ -462,10 +468,10 @@ def test_a_forecast_that_is_older_than_the_newest_candle_is_carried_from_its_own
     newest = replace(last, open_time_ms=last.open_time_ms + MINUTE_MS)
     bench.clock.sleep(60)
     bench.cut("SOLUSDT", lambda klines: klines.merge(newest))  # the leader has none: no window can be cut
-    outlook = bench.service.outlook(SOL_15M)
-    assert outlook
-    assert outlook.forecast == before.forecast
-    assert outlook.klines_end_ms == asof_ms + MINUTE_MS
+    state = bench.service.state(SOL_15M)
+    assert state
+    assert state.forecast == before.forecast
+    assert state.klines_end_ms == asof_ms + MINUTE_MS
     close, now_ms = float(last.close[0]), bench.clock.now_ms()
     bench.market.prices = {"SOLUSDT": Price(price=close * 1.002, asof_ms=now_ms - 500)}
     expected = carried(before.forecast, close, close * 1.002, now_ms - 500 - asof_ms)

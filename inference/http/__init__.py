@@ -1,0 +1,1 @@
+"""The HTTP edge of inference: routes, held questions, metrics."""
