@@ -17,13 +17,10 @@ from core.seldom import Seldom
 from klines.klines import (
     COLUMNS,
     FLOW_COLUMNS,
-    MOST_LEAP,
     PRICE_COLUMNS,
-    WIDEST_LEAP,
     Floats,
     Ints,
     Klines,
-    unit_leaps,
 )
 
 # More of a batch than this: it is not rows that are wrong but the batch, with other columns or units.
@@ -414,42 +411,6 @@ def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
         leaps=tuple(run.open_time_ms[stayed[new[stayed]]].tolist()),
         leap_ms=int(run.open_time_ms[late[0]]) if len(late) and new[late[0]] else None,
     )
-
-
-def check_unit(klines: Klines, beside: Klines) -> tuple[RefusedRow, ...]:
-    """Refuse candles of another unit or asset, which nobody else is there to ask about.
-
-    Args:
-        beside: believed ones before and after.
-    Returns:
-        The first rows of new levels that are used, as those of a new listing are: the leap lies among ``klines``, is
-        no wider than ``WIDEST_LEAP``, has stayed, and no level from before it comes back.
-    Raises:
-        MalformedKlines: closes leap otherwise beyond ``MOST_LEAP`` within a minute, as much more over longer candles or
-            a hole as a random walk goes, at most ``WIDEST_LEAP``; names the first.
-    """
-    run = beside.merge(klines)
-    mine = np.isin(run.open_time_ms, klines.open_time_ms)
-    leaps = unit_leaps(run)
-    starts, ends = [0, *leaps], [row - 1 for row in leaps]
-    marked: list[RefusedRow] = []
-    for number, row in enumerate(leaps):
-        if not mine[row] and not mine[row - 1]:
-            continue
-        within = bool(mine[row] and mine[row - 1])
-        apart = np.log(run.close[starts[number + 1 :]][:, None] / run.close[ends[: number + 1]][None, :])
-        stayed = len(run) - 1 - row >= rows_awaited(run.interval_ms)
-        if within and stayed and abs(apart[0, -1]) <= WIDEST_LEAP and bool((np.abs(apart) > MOST_LEAP / 2).all()):
-            cells = tuple(float(getattr(run, name)[row]) for name in COLUMNS)
-            marked.append(RefusedRow(open_time_ms=int(run.open_time_ms[row]), reason=LEAPT, row=cells))
-            continue
-        ratio = run.close[row] / run.close[row - 1]
-        stored = " Where it is the stored ones that are wrong, delete that symbol's folder in DATA_DIR/klines"
-        raise MalformedKlines(
-            f"the close of {iso(int(run.open_time_ms[row]))} is {ratio:.3g} times the one before: another unit "
-            f"or asset?{'' if within else stored}"
-        )
-    return tuple(marked)
 
 
 def rows_awaited(interval_ms: int) -> int:
