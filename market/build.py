@@ -35,10 +35,10 @@ def venue_from(
     timeout_s: float = 10.0,
     patience_s: float = 60.0,
 ) -> Venue:
-    """One venue.
+    """Build a venue.
 
     Args:
-        topics: what the symbols that it is asked for are pairs of, as far as somebody knows.
+        topics: say what the symbols are pairs of.
     Raises:
         ConfigError: a URL is not http(s), or MARKET is simulated and a URL is not this machine's.
     """

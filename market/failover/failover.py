@@ -1,4 +1,4 @@
-"""Several venues as one: each symbol from the first that can serve it, all at one level, and no row that is doubted.
+"""Several venues as one, for serving: each symbol from the first venue that can, all at one price level.
 
 Levels are in ``level``, who may be asked in ``breaker``, which candles are believed in ``second_opinion``, and prices
 in ``spot_prices``, all of this folder.
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 
 class Failover(MarketData):
-    """See the module. Safe to use from several threads.
+    """Several venues as one, kept in memory alone. Safe to use from several threads.
 
     Args:
         venues: best first.
@@ -63,9 +63,9 @@ class Failover(MarketData):
     # What the rest of the project asks.
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """See the protocol: from the first venue that can, at the level of the series.
+        """Klines of the first venue that can tell them, at the level of the series.
 
-        A venue that has nothing of the last candles, or no trade in them, is passed over where another one has them.
+        A venue without the last candles, or without a trade in them, is passed over if another venue has them.
         """
         failures: Failures = []
         silent: list[tuple[Venue, Klines]] = []
@@ -96,13 +96,13 @@ class Failover(MarketData):
         raise failure_of(failures, f"{interval_name(interval_ms)} klines of {symbol}")
 
     def _told(self, venue: Venue, symbol: str, interval_ms: int, asked: Span) -> tuple[Klines, Klines]:
-        """What a venue has of a range, and what is believed of it.
+        """A venue's klines of a range, and those of them that are believed.
 
-        Where the whole is not to be used, each part of ``PART_ROWS`` is asked for by itself, the newest first: some odd
-        hours must not cost the others their place. What stays out is missing.
+        If the whole is malformed, each part of ``PART_ROWS`` is asked for by itself, the newest first: odd hours must
+        not cost the others. A part that is malformed is missing.
 
         Raises:
-            WorkerError: as the venue does; MalformedKlines where the newest part is not to be used either.
+            WorkerError: as the venue does; MalformedKlines if the newest part is malformed as well.
         """
 
         def ask(start_ms: int, end_ms: int) -> tuple[Klines, Klines]:
@@ -140,7 +140,7 @@ class Failover(MarketData):
         return self._quotes.prices(symbols)
 
     def clock_ahead_ms(self) -> int:
-        """See the protocol: of the first venue that is well and tells a time."""
+        """The clock of the first venue that is well and tells a time."""
         failures: Failures = []
         told: list[int] = []
         for venue in self._health.order(PRICES, "", failures):
@@ -163,17 +163,15 @@ class Failover(MarketData):
         raise failure_of(failures, "the time")
 
     def remember(self, symbol: str, klines: Klines) -> None:
-        """See the protocol. Where nobody has told a candle yet, they are taken to be at the first venue's level."""
+        """Learn the level from candles; a symbol without a home gets the first venue as its home."""
         if len(klines):
             self._levels.begin(symbol, self.venues[0].offer.name)
             self._levels.learn(symbol, klines, own=True, older=True)
 
     def stream_factor(self, symbol: str) -> float | None:
-        """See the protocol; the stream is the first venue's."""
         return self._levels.factor(self.venues[0], symbol, may_ask=False)
 
     def source(self, symbol: str, interval_ms: int) -> str:
-        """See the protocol; empty before the first candle."""
         return self._sources.get((symbol, interval_ms), "")
 
     def teller(self, symbol: str, interval_ms: int, open_ms: int) -> str:
@@ -185,7 +183,6 @@ class Failover(MarketData):
         return source if source != home else UNKNOWN  # another venue filled a hole
 
     def home(self, symbol: str) -> str:
-        """See the protocol: the venue at whose price level a symbol's series are."""
         return self._levels.of(symbol)
 
     def begin(self, symbol: str, venue: str) -> None:
@@ -196,7 +193,7 @@ class Failover(MarketData):
 
     @property
     def faults(self) -> dict[tuple[str, str, str], VenueFault]:
-        """See ``Health``."""
+        """Faults by venue, kind of question and symbol."""
         return self._health.faults
 
     def stop(self) -> None:
@@ -206,7 +203,7 @@ class Failover(MarketData):
     # What is believed.
 
     def _is_silent(self, symbol: str, klines: Klines, asked: Span) -> bool:
-        """Whether a venue that was asked for the newest candles has none of them, or no trade in them."""
+        """True if a venue that was asked for the newest candles has none of them, or no trade in them."""
         interval_ms, (start_ms, end_ms) = klines.interval_ms, asked
         newest_ms = self._clock.now_ms() // interval_ms * interval_ms
         if end_ms < newest_ms:
@@ -218,7 +215,7 @@ class Failover(MarketData):
         return quiet >= max(SILENT_ROWS, 2 * longest_quiet(run) + 1)
 
     def _taken(self, venue: Venue, symbol: str, klines: Klines) -> Klines:
-        """Candles of a venue, from which the level and the source of the series are learnt."""
+        """A venue's candles, once the level and the source of the series are learnt from them."""
         if not len(klines):
             return klines
         name, series = venue.offer.name, (symbol, klines.interval_ms)
@@ -233,7 +230,7 @@ class Failover(MarketData):
         return klines
 
     def _filled(self, venue: Venue, symbol: str, klines: Klines) -> Klines:
-        """Candles with the holes between them from another venue, where one has them; what stays missing is a gap."""
+        """Candles with their holes filled from other venues, as far as those have them."""
         interval_ms, now_ms = klines.interval_ms, self._clock.now_ms()
 
         def fitting(other: Venue, *asked: Any) -> Klines:

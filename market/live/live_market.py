@@ -98,7 +98,7 @@ class LiveMarket(StreamReader):
             self._stream.start(self)
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """End the threads; one that hangs in a request is left behind after ``timeout_s`` and changes nothing more."""
+        """End the threads; a thread that hangs in a request is left behind after ``timeout_s``."""
         self._stopping.set()
         self._prices.stop()
         with self._changed:
@@ -112,17 +112,17 @@ class LiveMarket(StreamReader):
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Every symbol kept."""
+        """The symbols that are kept."""
         return self._symbols
 
     @property
     def errors(self) -> dict[str, int]:
-        """How many requests failed so far, for klines and for prices."""
+        """The number of failed requests so far, for klines and for prices."""
         return {"klines": self._kline_errors, "prices": self._prices.errors}
 
     @property
     def incidents(self) -> dict[str, int]:
-        """How often so far each thing went wrong that the feed made good by itself."""
+        """How often each fault came so far that the feed made good by itself."""
         return {
             "stream_ended": self._stream_ends,
             "stream_message_refused": self._stream.malformed if self._stream else 0,
@@ -133,12 +133,12 @@ class LiveMarket(StreamReader):
         }
 
     def source(self, symbol: str, interval_ms: int) -> str:
-        """The venue that told the newest candle of a series; empty where there is but one."""
+        """The venue of a series' newest candle; empty if there is but one venue."""
         return self._market.source(symbol, interval_ms)
 
     @property
     def stream_fault(self) -> str:
-        """Why the stream tells nothing now; empty while it does, and where there is none."""
+        """Why the stream sends nothing now; empty while it does, and if there is no stream."""
         return "" if self._stream_host or not self._stream else self._stream_fault or "not connected yet"
 
     @property
@@ -159,7 +159,7 @@ class LiveMarket(StreamReader):
         return self._prices.anchors.get(symbol)
 
     def opening(self, symbol: str, since_ms: int) -> Opening | None:
-        """How prices went on since the whole minute ``since_ms``; None where no candle that closed then is known.
+        """How prices went on since the whole minute ``since_ms``; None if no candle that closed then is known.
 
         Where no candle closed in time the last trade before that moment stands for its close: ``last_before``.
         """
@@ -175,11 +175,11 @@ class LiveMarket(StreamReader):
         return found
 
     def last_before(self, symbol: str, moment_ms: int) -> Price | None:
-        """The last believed price of the minute before a whole minute; None where there was none."""
+        """The last believed price of the minute before a whole minute; None if there was no such price."""
         return self._prices.anchors.last_before(symbol, moment_ms)
 
     def kline_fault(self, symbol: str, interval_ms: int) -> str:
-        """Why the last request for a series failed, or brought no new candle; empty where there is nothing to say."""
+        """Why the last request for a series failed, or brought no new candle; empty if it did bring one."""
         return self._kept[symbol, interval_ms].fault or self._market.remark(symbol, interval_ms)
 
     def price_fault(self, symbol: str) -> str:
@@ -237,7 +237,7 @@ class LiveMarket(StreamReader):
     # Klines over REST: each series is asked for when it is due, by the next free thread.
 
     def _remembered(self, symbol: str, interval_ms: int, rows: int, tails: Mapping[Series, Klines]) -> Klines:
-        """What an earlier run left, as far as it is of any use now."""
+        """The candles of an earlier run that are of any use now."""
         left = tails.get((symbol, interval_ms), Klines.empty(interval_ms))
         self._market.remember(symbol, left)  # what is too old to be kept tells the level all the same
         end_ms = self._clock.now_ms() // interval_ms * interval_ms
@@ -337,7 +337,7 @@ class LiveMarket(StreamReader):
 
 
 def opening_of(minutes: Klines, since_ms: int, teller: Callable[[int], str]) -> Opening | None:
-    """How prices went on since a whole minute, as one venue told them; None where no candle that closed then is there.
+    """How prices went on since a whole minute, by one venue's candles; None if no candle closed then.
 
     Args:
         minutes: one-minute candles.
@@ -366,4 +366,4 @@ def opening_of(minutes: Klines, since_ms: int, teller: Callable[[int], str]) -> 
 
 
 def _ignore(_: int) -> None:
-    """What is done with candles before anybody has asked for them."""
+    """Takes candles before ``start`` was called."""

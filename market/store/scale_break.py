@@ -4,26 +4,15 @@ No second venue is asked: a folder has the rows of one venue, and what is refuse
 it otherwise.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from core.clock import iso
 from core.errors import MalformedKlines
 from klines.klines import COLUMNS, WIDEST_LEAP, Klines, unit_leaps
-from klines.quality import LEAPT, RefusedRow, doubts_of
+from klines.quality import LEAPT, RefusedRow, Sifted, doubts_of
 
 SPIKE = "far from both neighbours"
 BREAK = "more than twentyfold from its neighbour: its file or page is not used"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckedRows:
-    """An answer, held against the stored rows around it."""
-
-    klines: Klines
-    refused: tuple[RefusedRow, ...] = ()
-    marked: tuple[RefusedRow, ...] = ()  # odd rows that are used
 
 
 class ScaleBreak(MalformedKlines):
@@ -37,7 +26,7 @@ class ScaleBreak(MalformedKlines):
         self.factor = factor
 
 
-def checked(klines: Klines, beside: Klines) -> CheckedRows:
+def checked(klines: Klines, beside: Klines) -> Sifted:
     """The rows of an answer that can be stored.
 
     Args:
@@ -53,7 +42,7 @@ def checked(klines: Klines, beside: Klines) -> CheckedRows:
     kept = _without(klines, spikes)
     if doubts.leap_ms in mine and doubts.leap_ms is not None:
         kept = kept.between(0, doubts.leap_ms)
-    return CheckedRows(
+    return Sifted(
         klines=kept,
         refused=tuple(_row(klines, at_ms, SPIKE) for at_ms in spikes),
         marked=leaps_in(kept, beside),

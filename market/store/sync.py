@@ -77,7 +77,7 @@ def sync_all(
     aside: Aside | None = None,
     endings: Endings | None = None,
 ) -> list[SyncReport]:
-    """Bring several series up to now, one after the other. One that fails does not stop the others.
+    """Bring several series up to now, one after the other. A series that fails does not stop the others.
 
     Args:
         store: the venue's folder.
@@ -140,7 +140,6 @@ class _Run:
             self._failure = error
 
     def report(self, pool: ThreadPoolExecutor, progress: Progress) -> SyncReport:
-        """Do it."""
         self._progress = progress
         gaps: list[Span] = []
         refused = remark = ""
@@ -285,7 +284,7 @@ class _Run:
         return True
 
     def _refused_of(self, spans: Sequence[Span]) -> dict[int, str]:
-        """By open time, why rows of spans were refused. One whose own time is wrong leaves a hole of a single row."""
+        """By open time, why rows of spans were refused; a row whose own time is wrong leaves a hole of a single row."""
         interval_ms = self._interval_ms
         refused = self._aside.refused(self._symbol, interval_ms)
         by_row = {at_ms // interval_ms * interval_ms: why for at_ms, why in refused.items()} | self._malformed
@@ -297,7 +296,7 @@ class _Run:
     def _download(
         self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]
     ) -> Generator[tuple[_Job, Klines | WorkerError | None], None, None]:
-        """Each job with what came of it, as it arrives and when its klines are in the store."""
+        """Each job with its outcome, as it arrives and once its klines are stored."""
         waiting = deque(jobs)
         running: dict[Future[Klines | WorkerError | None], _Job] = {}
         try:
@@ -317,7 +316,7 @@ class _Run:
                 future.cancel()
 
     def _parts(self, job: _Job) -> list[_Job]:
-        """What to ask for in the place of a long range that is malformed: some odd hours must not cost the others."""
+        """The parts to ask for in place of a long range that is malformed: odd hours must not cost the others."""
         step, (start_ms, end_ms) = PART_ROWS * self._interval_ms, job.span
         if job.source != "rest" or end_ms - start_ms <= step:
             return []
@@ -326,7 +325,7 @@ class _Run:
         return [self._job("part", span, missing) for span in spans]
 
     def _outcome(self, job: _Job) -> Klines | WorkerError | None:
-        """In the pool: what the venue has, or why not."""
+        """In the pool: ask the venue."""
         start_ms, end_ms = job.span
         try:
             if job.source in {"rest", "part"}:
@@ -346,8 +345,7 @@ class _Run:
             remedy = "REST is asked instead; where the stored rows are wrong: birnn data verify --repair"
             log.warning("scale_break", **self._said, file=job.name, factor=error.factor, remedy=remedy)
             return error
-        self._aside.put(*where, rows.refused, self._now_ms)
-        self._aside.mark(*where, rows.marked)
+        self._aside.take(*where, rows, self._now_ms)
         self._fetched += self._store.append(self._symbol, rows.klines)
         return klines
 
@@ -371,7 +369,7 @@ class _Run:
 
 
 def _common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
-    """What lies in both.
+    """The time that lies in both.
 
     >>> _common([(0, 10), (20, 30)], [(5, 25)])
     [(5, 10), (20, 25)]

@@ -44,7 +44,7 @@ EXPECTED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KlineFile:
-    """What a file holds."""
+    """The klines of a file, and what was wrong with it."""
 
     klines: Klines
     refused: tuple[RefusedRow, ...] = ()
@@ -55,7 +55,7 @@ class KlineFile:
 
 
 def ending_of(path: Path) -> str:
-    """Which of the three forms a file has: ``.csv``, ``.parquet`` or ``.zip``.
+    """The form of a file: ``.csv``, ``.parquet`` or ``.zip``.
 
     Raises:
         ConfigError: none of them.
@@ -66,7 +66,7 @@ def ending_of(path: Path) -> str:
 
 
 def write_klines(path: Path, symbol: str, klines: Klines) -> None:
-    """Klines as a file in the form its ending says; every number can be read back as it was.
+    """Write klines to a file in the form of its ending; every number can be read back as it was.
 
     CSV has a header, milliseconds, and nothing where a flow is not known. A zip holds one CSV as Binance's archive
     writes it: no header, 12 columns, microseconds from 2025 on, eight decimals unless they do not tell a number.
@@ -85,7 +85,7 @@ def write_klines(path: Path, symbol: str, klines: Klines) -> None:
 
 
 def read_klines(path: Path, interval_ms: int, now_ms: int) -> KlineFile:
-    """Klines of a file in the form its ending says, and the rows that break a rule.
+    """Read the klines of a file in the form of its ending, and the rows that break a rule.
 
     Columns are told by the exact names of a header (or of Parquet). A CSV without one has open time, prices and volume,
     or Binance's 12 columns, and must look like that. Times are milliseconds, microseconds or ISO dates, told apart in
@@ -152,7 +152,7 @@ def _klines_of(table: Table, interval_ms: int, now_ms: int) -> KlineFile:
 
 
 def _check_unit_of_time(table: Table, times: Ints) -> None:
-    """Times that are all in another unit are told as that."""
+    """Raises MalformedKlines where all times are in another unit."""
     newest, row = int(times.max()), int((times > 0).argmax())
     first = table.cell("open_time", row)
     if 0 < newest < SPREADSHEET_DAYS:
@@ -164,7 +164,7 @@ def _check_unit_of_time(table: Table, times: Ints) -> None:
 
 
 def _check_layout(table: Table, interval_ms: int, times: Ints, numbers: Mapping[str, Floats]) -> None:
-    """A file without a header has Binance's columns if its close times and numbers of trades are such."""
+    """Raises MalformedKlines where a file without a header has not Binance's columns, by close times and trades."""
     if "close_time" not in table.columns:
         return
     ends, _ = numbers_in(table.columns["close_time"])
@@ -187,7 +187,7 @@ def _check_layout(table: Table, interval_ms: int, times: Ints, numbers: Mapping[
 
 
 def _counts(trades: Floats, volume: Floats) -> Bools:
-    """Which numbers of trades are such, as far as they are known."""
+    """True for a number of trades that can be one, or is not known."""
     fits: Bools = np.isnan(trades) | (trades % 1 == 0) & ((trades > 0) == (volume > 0))
     return fits
 

@@ -50,7 +50,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Columns of a file as it has them."""
+    """Columns of a file, as the file has them."""
 
     columns: Mapping[str, pl.Series]  # by our names
     titles: Mapping[str, str]  # by our names: as the file calls them
@@ -118,7 +118,7 @@ def from_csv(content: bytes) -> Table:
 
 
 def _text(content: bytes) -> str:
-    """The text of a CSV, whatever byte order mark it has."""
+    """The text of a CSV, with any byte order mark."""
     for magic, said in ((b"PK\x03\x04", "a zip: let its name end in .zip"), (b"PAR1", "Parquet: let its name end so")):
         if content.startswith(magic):
             raise MalformedKlines(f"is {said}")
@@ -166,7 +166,7 @@ def from_parquet(content: bytes) -> Table:
 
 
 def _named(names: Sequence[str]) -> tuple[dict[str, int], dict[str, str], list[str]]:
-    """Of each column that is known by its name: where it is, and as the file calls it; and what is said of the others.
+    """By our name: the place of each known column, its title in the file; and notes about the other columns.
 
     Raises:
         MalformedKlines: a needed column is missing, or one is there twice.
@@ -194,7 +194,7 @@ def _named(names: Sequence[str]) -> tuple[dict[str, int], dict[str, str], list[s
 
 
 def numbers_in(column: pl.Series) -> tuple[Floats, Bools]:
-    """``(T,)`` numbers, NaN where there is none, and where there is something else."""
+    """``(T,)`` numbers, NaN for an empty cell; and True for a cell that is not a number."""
     if column.dtype != pl.String:
         return np.array(column.cast(pl.Float64).fill_null(np.nan).to_numpy()), np.zeros(len(column), np.bool_)
     texts = column.str.strip_chars()
@@ -205,7 +205,7 @@ def numbers_in(column: pl.Series) -> tuple[Floats, Bools]:
 
 
 def milliseconds_in(column: pl.Series) -> tuple[Ints, bool]:
-    """``(T,)`` times, below 0, which is on no grid, where there is none; and if some are dates without an offset."""
+    """``(T,)`` times, below 0 for a cell that is not a time; and True if some are dates without an offset."""
     if column.dtype.is_temporal():
         column = column.cast(pl.Datetime("us")).dt.epoch("us")
     texts = column.str.strip_chars() if column.dtype == pl.String else None
@@ -226,7 +226,7 @@ def milliseconds_in(column: pl.Series) -> tuple[Ints, bool]:
 
 
 def _iso_ms(text: str) -> tuple[int, bool] | None:
-    """A date or moment as a time, and whether it names its offset; None where it is none, or not of whole ms."""
+    """A date or moment as a time, and True if it names its offset; None if it is not a moment of whole ms."""
     text = text.strip()
     if len(text) < len("2024-03-01") or text[4] != "-":
         return None
