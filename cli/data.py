@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from klines.klines import Klines
     from klines.spans import Span
     from market.store.comparison import Heard, Tally
-    from market.store.kline_store import KlineStore
+    from market.store.home_store import HomeStore
     from market.store.sync import SyncReport
     from market.store.table_files import KlineFile
     from market.venue import Venue
@@ -85,28 +85,31 @@ def _moment(ms: int) -> str:
     return iso(ms)[:16].replace("T", " ")
 
 
-def _store(data_dir: Path | None) -> "KlineStore":
+def _store(data_dir: Path | None) -> "HomeStore":
     """The store of the market in use."""
-    from market.store.kline_store import KlineStore  # noqa: PLC0415
+    from market.store.home_store import HomeStore  # noqa: PLC0415
+    from market.store.migration import migrate  # noqa: PLC0415
 
     settings = settings_from(data_dir=data_dir)
     place = place_of(settings)
     simulated = place.market is Market.SIMULATED
     # What is wrong with a file, the verbs say.
     configure_logging("error", service="birnn", simulated=simulated, form=settings.log_format)
-    return KlineStore(place.folder / "klines")
+    root = place.folder / "klines"
+    migrate(root, settings.venues[0])
+    return HomeStore(root, settings.venues)
 
 
-def _say_where(store: "KlineStore") -> None:
+def _say_where(store: "HomeStore") -> None:
     """The line that ends what a verb says: which folder it was about."""
     say(f"klines: {_where(store)}")
 
 
-def _where(store: "KlineStore") -> str:
+def _where(store: "HomeStore") -> str:
     return f"{store.root}{' (SIMULATED)' if is_tape(store.root.parent) else ''}"
 
 
-def _stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
+def _stored(store: "HomeStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
     """The series that are there, of those asked for.
 
     Raises:
@@ -197,6 +200,7 @@ def sync(
         print_json(
             [
                 {
+                    "venue": report.venue,
                     "symbol": report.symbol,
                     "interval": INTERVALS.get(report.interval_ms, str(report.interval_ms)),
                     "fetched": report.fetched,
@@ -246,24 +250,24 @@ def _wanted(
 
 def _synced(settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int) -> "list[SyncReport]":
     """Sync, as the only updater of the folder."""
-    from market.build import market_from, write_standing  # noqa: PLC0415
-    from market.store.kline_store import KlineStore  # noqa: PLC0415
-    from market.store.sync import failed_in, sync_all  # noqa: PLC0415
+    from market.build import venues_from  # noqa: PLC0415
+    from market.quarantine import Quarantine  # noqa: PLC0415
+    from market.store.home_store import HomeStore, HomeSync  # noqa: PLC0415
+    from market.store.migration import migrate  # noqa: PLC0415
     from updater.progress import progress_of  # noqa: PLC0415
-    from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew  # noqa: PLC0415
+    from updater.service import SYNC_PATIENCE_S, StoppableClock  # noqa: PLC0415
 
     stop = threading.Event()  # ends the waits of requests that are under way, so that Ctrl-C need not wait for them
-    store = KlineStore(settings.klines_dir)
+    store = HomeStore(settings.klines_dir, settings.venues)
     for symbol, interval_ms, _ in wanted:
         store.latest(symbol, interval_ms)  # refuses what is no symbol before anything is fetched
     with _interrupts(stop), only_updater(settings.data_dir), progress_of("sync") as show:
-        # Here, and not before: an updater may have said at whose level candles are until it ended.
+        migrate(settings.klines_dir, settings.venues[0])
         clock, topics = StoppableClock(SystemClock(), stop), topics_as_far_as_known(settings)
-        market = market_from(settings, clock, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
-        begin_anew(store, market, [(symbol, interval_ms) for symbol, interval_ms, _ in wanted])
-        reports = sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
-        write_standing(settings.klines_dir, market, failed_in(reports))
-        return reports
+        aside = Quarantine(settings.klines_dir)
+        venues = venues_from(settings, clock, aside, topics=topics, patience_s=SYNC_PATIENCE_S)
+        keeper = HomeSync(store, venues, aside, clock)
+        return keeper.sync(wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
 
 
 @contextmanager
@@ -327,14 +331,17 @@ def verify(
 
     Status 1 when a file is damaged, a tail is not as its months say, or a day is of something else.
     """
-    store = _store(data_dir)
+    from market.store.inspection import gaps, inspect, tail_fault  # noqa: PLC0415
+
+    homes = _store(data_dir)
     table: list[dict[str, str | int]] = []
     notes, faults = [], 0
     with ExitStack() as stack:
-        if repair:
-            stack.enter_context(store.writing())
-        for one in _stored(store, symbol, interval):
-            files, tail = store.inspect(*one), store.tail_fault(*one)
+        for one in _stored(homes, symbol, interval):
+            store = homes.home_store(one[0])
+            if repair:
+                stack.enter_context(store.writing())
+            files, tail = inspect(store, *one), tail_fault(store, *one)
             damaged = [file for file in files if file.fault]
             notes += [f"{file.path}: {file.fault}" for file in damaged]
             faults += len(damaged) + bool(tail)
@@ -349,18 +356,18 @@ def verify(
             latest, first, rows = store.latest(*one), store.first(*one), 0
             ends = ("", "")
             if latest is not None and first is not None:
-                lost = sum(gap.end_ms - gap.start_ms for gap in store.gaps(*one))
+                lost = sum(gap.end_ms - gap.start_ms for gap in gaps(store, *one))
                 rows = (latest + one[1] - first - lost) // one[1]
                 ends = iso(first), iso(latest)
             counts: dict[str, str | int] = {"series": _name(one), "files": len(files), "rows": rows}
             state = {"damaged": len(damaged), "tail": "differs" if tail else "agrees"}
             table.append(counts | dict(zip(("first", "newest"), ends, strict=True)) | state)
         if not offline:
-            odd, said_of_days = _compare_days(data_dir, store, _stored(store, symbol, interval))
+            odd, said_of_days = _compare_days(data_dir, homes, _stored(homes, symbol, interval))
             notes += said_of_days
             faults += len(odd)
             for one, spans in odd if repair else ():
-                taken = sum(store.remove(*one, span) for span in spans)
+                taken = sum(homes.home_store(one[0]).remove(*one, span) for span in spans)
                 notes.append(f"taken out: {taken:,} klines of {_name(one)} in {len(spans)} days")
     if as_json:
         print_json({"series": table, "notes": notes})
@@ -368,7 +375,7 @@ def verify(
     _show(table)
     for note in notes:
         say(note)
-    _say_where(store)
+    _say_where(homes)
     if faults and repair:
         say("birnn data sync fetches what is missing now")
     elif faults:
@@ -377,7 +384,7 @@ def verify(
 
 
 def _compare_days(
-    data_dir: Path | None, store: "KlineStore", wanted: Sequence[Series]
+    data_dir: Path | None, store: "HomeStore", wanted: Sequence[Series]
 ) -> tuple[list[tuple[Series, "Sequence[Span]"]], list[str]]:
     """The days of each series whose candles are not those of a venue, and a line for each series."""
     from market.store.comparison import days_say  # noqa: PLC0415
@@ -407,13 +414,15 @@ def gaps(
     as_json: JsonOption = False,
 ) -> None:
     """Holes between the first and the newest stored kline, and whether the venue has none or its rows were refused."""
+    from market.store.inspection import gaps as gaps_of  # noqa: PLC0415
+
     store = _store(data_dir)
     table: list[dict[str, str | int]] = []
     empty = []
     for one in _stored(store, symbol, interval):
         if store.latest(*one) is None:
             empty.append(_name(one))
-        for gap in store.gaps(*one):
+        for gap in gaps_of(store.home_store(one[0]), *one):
             row: dict[str, str | int] = {"series": _name(one), "from": iso(gap.start_ms), "to": iso(gap.end_ms)}
             row["rows"] = (gap.end_ms - gap.start_ms) // one[1]
             asked = "" if gap.absent_ms is None else _moment(gap.absent_ms)
@@ -488,18 +497,19 @@ def import_files(
     Known is what is stored and what a venue has. Where one of the files cannot be used, none is taken.
     """
     from klines.klines import Klines  # noqa: PLC0415
-    from klines.plausible import check_unit  # noqa: PLC0415
     from market.quarantine import Quarantine  # noqa: PLC0415
     from market.store.comparison import Tally, completed, overlap_fault, tally  # noqa: PLC0415
+    from market.store.scale_break import leaps_in  # noqa: PLC0415
     from market.store.table_files import ending_of, read_klines  # noqa: PLC0415
 
-    store, interval_ms, now_ms = _store(data_dir), _interval_ms(interval), SystemClock().now_ms()
+    homes, interval_ms, now_ms = _store(data_dir), _interval_ms(interval), SystemClock().now_ms()
+    store = homes.home_store(symbol)
     for path in files:
         ending_of(path)
     store.latest(symbol, interval_ms)  # refuses what is no symbol
     # Before rows are read: where the name says another interval, their times do not fit either.
     _check_names([] if force else [(str(path), path.name) for path in files], symbol, interval_ms)
-    aside = Quarantine(store.root)
+    aside = Quarantine(homes.root)
     read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
     with store.writing():
         together = reduce(Klines.merge, (found.klines for _, found in read), Klines.empty(interval_ms))
@@ -515,15 +525,15 @@ def import_files(
             known = store.read(symbol, interval_ms, start_ms - DAY_MS, found.klines.end_ms + DAY_MS).merge(known)
             if not force:
                 if fault := overlap_fault(klines, known):
-                    raise MalformedKlines(f"{path}: {fault}; {_force(store)}")
+                    raise MalformedKlines(f"{path}: {fault}; {_force(homes)}")
                 try:
-                    leapt[path] = check_unit(found.klines, store.beside(symbol, found.klines).merge(together))
+                    leapt[path] = leaps_in(found.klines, store.beside(symbol, found.klines).merge(together))
                 except MalformedKlines as error:
                     raise MalformedKlines(f"{path}: {error}; {FORCE}") from error
             klines = completed(klines, known)
             taken.append((path, klines, tally(klines, known)))
             known = known.merge(klines)
-        heard = [] if force else _ask_about(data_dir, store, symbol, taken)
+        heard = [] if force else _ask_about(data_dir, homes, symbol, taken)
         for (path, klines, counts), (_, found) in zip(taken, read, strict=True):
             store.append(symbol, klines)
             parts = [f"{path}: {len(klines):,} rows of {symbol} in {interval}, {counts}"]
@@ -541,13 +551,13 @@ def import_files(
         say(f"together: {Tally(**dict(zip(('new', 'replaced', 'same'), sums, strict=True)))}")
     for said in dict.fromkeys(heard):
         say(said)
-    _say_where(store)
+    _say_where(homes)
 
 
 FORCE = "--force takes the file all the same"
 
 
-def _force(store: "KlineStore") -> str:
+def _force(store: "HomeStore") -> str:
     return f"the store is {_where(store)}; {FORCE}"
 
 
@@ -572,7 +582,7 @@ def _check_content(path: Path, found: "KlineFile", symbol: str, interval_ms: int
 
 
 def _ask_about(
-    data_dir: Path | None, store: "KlineStore", symbol: str, taken: "Sequence[tuple[Path, Klines, Tally]]"
+    data_dir: Path | None, store: "HomeStore", symbol: str, taken: "Sequence[tuple[Path, Klines, Tally]]"
 ) -> list[str]:
     """What a venue says of the rows that would change the store.
 
@@ -609,20 +619,23 @@ def _answers_in_time(
     data_dir: Path | None, symbol: str, ask: "Callable[[Sequence[Venue], str], Iterator[Heard]]"
 ) -> "list[Heard]":
     """As many answers of the folder's market, real or simulated, as come within ``VENUE_WAIT_S``."""
-    from market.build import market_from  # noqa: PLC0415
+    from market.build import venues_from  # noqa: PLC0415
+    from market.quarantine import Quarantine  # noqa: PLC0415
     from market.store.comparison import Heard  # noqa: PLC0415
+    from market.store.home import home_of  # noqa: PLC0415
 
     heard: list[Heard] = []
     with ExitStack() as stack:
         try:
             settings = stack.enter_context(market_of(place_of(settings_from(data_dir=data_dir))))
             topics = topics_as_far_as_known(settings)
-            market = market_from(settings, SystemClock(), topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+            aside, waits = Quarantine(settings.klines_dir), {"timeout_s": VENUE_TIMEOUT_S, "patience_s": 0.0}
+            found = venues_from(settings, SystemClock(), aside, topics=topics, **waits)
         except WorkerError as error:
             return [Heard(said=f"not compared with a venue: {error}")]  # of the first, which tells it for all
-        own = market.level(symbol) or market.venues[0].offer.name
+        own = home_of(settings.klines_dir, symbol, settings.venues) or found[0].offer.name
         simulated = settings.market is Market.SIMULATED  # the exchange plays the first venue, and is not that venue
-        venues = sorted(market.venues, key=lambda venue: venue.offer.name != own)
+        venues = sorted(found, key=lambda venue: venue.offer.name != own)
 
         def listen() -> None:
             for one in ask(venues, own):
@@ -657,11 +670,11 @@ def trim(
     """Delete whole months that are older than anything reads, and what was set aside as damaged a month ago."""
     store, settings, now_ms = _store(data_dir), settings_from(data_dir=data_dir), SystemClock().now_ms()
     deleted = 0
-    series = _stored(store, symbol, interval)
-    with store.writing():
-        for one in series:
+    series = set(_stored(store, symbol, interval))
+    for folder in store.folders():  # also of venues that were the home before
+        for one in sorted(series & {*folder.series()}):
             oldest_ms = _oldest_ms(one[1], settings.training_days, keep_days, now_ms)
-            gone = [] if oldest_ms is None else store.trim(*one, oldest_ms)
+            gone = [] if oldest_ms is None else folder.trim(*one, oldest_ms)
             deleted += len(gone)
             if gone:
                 say(f"{_name(one)}: deleted {', '.join(path.name for path in gone)}")

@@ -18,7 +18,7 @@ from core.process.commands import RUN
 from core.settings import AUTO_WAIT, LONGEST_WAIT_S, Settings, wait_s
 from core.topic import Topic
 from klines.klines import Floats, Ints, Klines
-from market.store.kline_store import KlineStore
+from market.store.home_store import HomeStore
 from model.calibration import Calibration
 from model.evaluation import forecasts, onnx_network, outputs
 from model.heads import Head, PanelPlan
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 def refresh_admission(
     settings: Settings,
     plans: Mapping[str, PanelPlan],
-    store: KlineStore,
+    store: HomeStore,
     registry: Registry,
     clock: Clock,
     go_on: Callable[[], None] = lambda: None,
@@ -98,7 +98,7 @@ def _entry(topic: Topic, klines: Klines, rest: Rest | None, plan: PanelPlan, set
 
 
 def _rest(
-    plan: PanelPlan, store: KlineStore, registry: Registry, now_ms: int, go_on: Callable[[], None]
+    plan: PanelPlan, store: HomeStore, registry: Registry, now_ms: int, go_on: Callable[[], None]
 ) -> dict[str, Rest]:
     """What each topic's champion said of the candles that it had not seen, by ``Topic.key``."""
     try:
@@ -130,7 +130,7 @@ def _serves(topic: Topic, champion: Champion) -> bool:
 
 
 def _said(
-    plan: PanelPlan, store: KlineStore, registry: Registry, version: str, digest: str, now_ms: int
+    plan: PanelPlan, store: HomeStore, registry: Registry, version: str, digest: str, now_ms: int
 ) -> dict[str, Rest]:
     artefact = registry.open(version, digest)
     manifest = artefact.manifest

@@ -57,7 +57,7 @@ def data(data_dir: Path, *arguments: str, **more: str) -> tuple[int, str, str]:
 @pytest.fixture
 def store(tmp_path: Path) -> KlineStore:
     """With minutes of ETH, one gap in them, and hours of BTC."""
-    store = KlineStore(tmp_path / "klines")
+    store = KlineStore(tmp_path / "klines" / "binance")
     store.append("ETHUSDT", WALK.between(0, at(1000)).merge(WALK.between(at(1010), 2**62)))
     store.append("BTCUSDT", random_walk_klines(300, HOUR_MS))
     return store
@@ -131,7 +131,7 @@ def test_gaps_are_told_with_what_the_venue_said(tmp_path: Path, store: KlineStor
         "ETHUSDT-1m: 1 row refused, the first of 2023-11-15 16:40Z: low is above open or close (asked for again "
         "by the first sync after 2023-11-17 00:00Z)"
     ) in shown
-    assert data(tmp_path, "gaps", "--symbol", "BTCUSDT")[1] == f"no gaps\nklines: {store.root}\n"
+    assert data(tmp_path, "gaps", "--symbol", "BTCUSDT")[1] == f"no gaps\nklines: {store.root.parent}\n"
 
 
 # -- export and import ------------------------------------------------------------------------------------------------
@@ -143,14 +143,16 @@ def test_what_is_exported_is_imported_just_so(tmp_path: Path, store: KlineStore,
     code, shown, _ = data(tmp_path, "export", "--symbol", "ETHUSDT", "--interval", "1m", "--out", str(out))
     assert (code, shown) == (
         0,
-        f"{out}: 3,990 rows of ETHUSDT in 1m, 2023-11-15 00:00 to 2023-11-17 18:40 UTC, 1 gaps\nklines: {store.root}\n",
+        f"{out}: 3,990 rows of ETHUSDT in 1m, 2023-11-15 00:00 to 2023-11-17 18:40 UTC, 1 gaps\n"
+        f"klines: {store.root.parent}\n",
     )
     for counts in ("3,990 new, 0 replaced, 0 the same", "0 new, 0 replaced, 3,990 the same"):
         code, shown, _ = data(other, "import", str(out), "--symbol", "ETHUSDT", "--interval", "1m")
         said = f"{out}: 3,990 rows of ETHUSDT in 1m, {counts}"
         assert (code, shown.splitlines()[0]) == (0, said)
         assert shown.splitlines()[-1] == f"klines: {other / 'klines'}"
-    found, taken = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
+    both = (store, KlineStore(other / "klines" / "binance"))
+    found, taken = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in both)
     for name in ("open_time_ms", *COLUMNS):
         np.testing.assert_array_equal(getattr(found, name), getattr(taken, name))
 
@@ -194,7 +196,7 @@ def test_candles_of_another_unit_are_not_imported(tmp_path: Path, rows: slice) -
     assert code == 1
     assert "some.csv: the close of 2023-11-15T0" in said
     assert "times the one before: another unit or asset?" in said
-    assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 100
+    assert len(KlineStore(tmp_path / "klines" / "binance").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 100
 
 
 @pytest.mark.parametrize(("first", "last"), [(80, 120), (100, 200)])
@@ -203,12 +205,12 @@ def test_candles_of_another_unit_are_not_imported_around_stored_ones_or_an_hour_
 ) -> None:
     path, walk = tmp_path / "some.csv", random_walk_klines(300)
     there = walk.rows(first, last)
-    KlineStore(tmp_path / "klines").append("ETHUSDT", there)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", there)
     around = walk.rows(0, first - 30).merge(walk.rows(last + 60, 300))
     write_klines(path, "ETHUSDT", in_another_unit(around))
     code, _, said = data(tmp_path, "import", str(path), *ETH)
     assert (code, "another unit or asset?" in said) == (1, True)
-    assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == last - first
+    assert len(KlineStore(tmp_path / "klines" / "binance").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == last - first
 
 
 def test_a_candle_that_has_not_closed_is_left_out(tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_files_with_other_names_for_columns_and_of_several_kinds_go_in_together(
     write_klines(one, "ETHUSDT", WALK.between(0, at(2500)))
     write_klines(two, "ETHUSDT", WALK.between(at(2400), 2**62))
     assert data(tmp_path, "import", str(one), str(two), "--symbol", "ETHUSDT", "--interval", "1m")[0] == 0
-    assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 4000
+    assert len(KlineStore(tmp_path / "klines" / "binance").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 4000
 
 
 def test_where_one_file_cannot_be_used_none_is_taken(tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_where_one_file_cannot_be_used_none_is_taken(tmp_path: Path) -> None:
     code, _, said = data(tmp_path, "import", str(good), str(bad), *ETH)
     assert code == 1
     assert "another unit or asset?" in said
-    assert KlineStore(tmp_path / "klines").latest("ETHUSDT", MINUTE_MS) is None
+    assert KlineStore(tmp_path / "klines" / "binance").latest("ETHUSDT", MINUTE_MS) is None
 
 
 def test_a_symbol_may_be_in_small_letters(tmp_path: Path, store: KlineStore) -> None:
@@ -250,12 +252,12 @@ def test_a_symbol_may_be_in_small_letters(tmp_path: Path, store: KlineStore) -> 
 def test_a_series_without_klines_is_not_called_whole(tmp_path: Path, store: KlineStore) -> None:
     (store.root / "SOLUSDT-1m").mkdir()
     shown = data(tmp_path, "gaps", "--symbol", "SOLUSDT")[1]
-    assert shown == f"no klines at all: SOLUSDT-1m; run birnn data sync\nklines: {store.root}\n"
+    assert shown == f"no klines at all: SOLUSDT-1m; run birnn data sync\nklines: {store.root.parent}\n"
 
 
 def test_a_folder_that_cannot_be_read_is_not_called_empty(tmp_path: Path, store: KlineStore) -> None:
     """A file in its place, for tests may be run by one who may read everything."""
-    (tmp_path / "klines" / "SOLUSDT-1m").write_text("")
+    (store.root / "SOLUSDT-1m").write_text("")
     code, _, said = data(
         tmp_path, "export", "--symbol", "SOLUSDT", "--interval", "1m", "--out", str(tmp_path / "x.csv")
     )
@@ -285,7 +287,7 @@ OTHER = random_walk_klines(9000, seed=5)
 
 
 def stored_minutes(data_dir: Path, symbol: str = "ETHUSDT") -> Klines:
-    return KlineStore(data_dir / "klines").read(symbol, MINUTE_MS, 0, 2**62)
+    return KlineStore(data_dir / "klines" / "binance").read(symbol, MINUTE_MS, 0, 2**62)
 
 
 def moved(klines: Klines, minutes: int) -> Klines:
@@ -351,7 +353,7 @@ def test_the_name_in_a_zip_and_a_column_for_symbols_are_looked_at(tmp_path: Path
 
 def test_the_candles_of_another_symbol_do_not_replace_right_ones(tmp_path: Path) -> None:
     """The very case: 8,640 minutes of one token in the place of another's, whose prices are near each other."""
-    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", MONTH)
     path = tmp_path / "mine.csv"
     write_klines(path, "BTCUSDT", OTHER.rows(100, 8740))
     code, shown, said = data(tmp_path, "import", str(path), *ETH)
@@ -367,7 +369,7 @@ def test_the_candles_of_another_symbol_do_not_replace_right_ones(tmp_path: Path)
 
 @pytest.mark.parametrize("minutes", [-1, 1, 60, -480, 330, 840])
 def test_the_shift_that_would_fit_is_named(tmp_path: Path, minutes: int) -> None:
-    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", MONTH)
     path = tmp_path / "mine.parquet"
     write_klines(path, "ETHUSDT", moved(MONTH.rows(1500, 4500), minutes))
     code, _, said = data(tmp_path, "import", str(path), *ETH)
@@ -376,7 +378,7 @@ def test_the_shift_that_would_fit_is_named(tmp_path: Path, minutes: int) -> None
 
 
 def test_a_shift_is_named_where_no_row_lies_over_a_stored_one(tmp_path: Path) -> None:
-    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", MONTH)
     path = tmp_path / "mine.csv"
     write_klines(path, "ETHUSDT", moved(MONTH.tail(400), 480))
     code, _, said = data(tmp_path, "import", str(path), *ETH)
@@ -385,7 +387,7 @@ def test_a_shift_is_named_where_no_row_lies_over_a_stored_one(tmp_path: Path) ->
 
 def test_hours_of_another_zone_are_told(tmp_path: Path) -> None:
     hours = random_walk_klines(300, HOUR_MS)
-    KlineStore(tmp_path / "klines").append("ETHUSDT", hours)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", hours)
     path = tmp_path / "mine.csv"
     write_klines(path, "ETHUSDT", moved(hours.rows(50, 250), 9 * 60))
     code, _, said = data(tmp_path, "import", str(path), "--symbol", "ETHUSDT", "--interval", "1h")
@@ -395,7 +397,7 @@ def test_hours_of_another_zone_are_told(tmp_path: Path) -> None:
 def test_a_month_of_something_else_among_right_ones_is_refused(tmp_path: Path) -> None:
     """Three days of a month that is over, in a file of which most is right."""
     long, other = random_walk_klines(30_000), random_walk_klines(30_000, seed=9)
-    KlineStore(tmp_path / "klines").append("ETHUSDT", long)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", long)
     turn = int(np.searchsorted(long.open_time_ms, START_MS // DAY_MS * DAY_MS + 16 * DAY_MS))  # 2023-12-01
     path = tmp_path / "mine.parquet"
     write_klines(path, "ETHUSDT", long.rows(0, turn).merge(other.rows(turn, 30_000)))
@@ -404,7 +406,7 @@ def test_a_month_of_something_else_among_right_ones_is_refused(tmp_path: Path) -
 
 
 def test_a_correction_is_taken_and_counted(tmp_path: Path) -> None:
-    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH.rows(0, 8000))
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", MONTH.rows(0, 8000))
     corrected = MONTH.rows(7000, 9000)
     close = corrected.close.copy()
     close[10:110] = (corrected.low * 0.4 + corrected.high * 0.6)[10:110]
@@ -420,7 +422,7 @@ def test_a_correction_is_taken_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_file_without_flows_leaves_those_that_are_stored(tmp_path: Path) -> None:
-    KlineStore(tmp_path / "klines").append("ETHUSDT", WALK)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", WALK)
     path = tmp_path / "mine.csv"
     columns = ("open_time_ms", *PRICE_COLUMNS, "volume")
     rows = zip(*(getattr(WALK, name).tolist() for name in columns), strict=True)
@@ -506,7 +508,7 @@ def test_a_venue_that_does_not_answer_is_no_hindrance(tmp_path: Path, listed: Lo
 
 def test_days_of_another_symbol_are_found_and_fetched_anew(tmp_path: Path, listed: LoopbackVenue) -> None:
     """What the very case left behind, before imports were held against anything."""
-    store = KlineStore(tmp_path / "klines")
+    store = KlineStore(tmp_path / "klines" / "binance")
     store.append("ETHUSDT", MONTH)
     first = START_MS // DAY_MS * DAY_MS + 2 * DAY_MS
     wrong = random_walk_klines(1440, seed=3, start_ms=first, first=1000.0)
@@ -536,7 +538,7 @@ def test_the_margin_covers_what_a_backtest_walks_over() -> None:
 @pytest.mark.parametrize("keep_days", [None, 40])
 def test_months_that_nothing_reads_are_deleted(tmp_path: Path, keep_days: int | None) -> None:
     now_ms = SystemClock().now_ms()
-    store = KlineStore(tmp_path / "klines")
+    store = KlineStore(tmp_path / "klines" / "binance")
     days = 200
     sparse = random_walk_klines(days, DAY_MS, start_ms=now_ms - days * DAY_MS)
     minutes = Klines(
@@ -595,7 +597,7 @@ def test_klines_of_the_simulated_exchange_are_not_called_a_venues(tmp_path: Path
     assert (code, "days compared are as the simulated exchange has them" in shown) == (0, True), (shown, said)
     store = tmp_path / "simulated" / "seed-0" / "klines"
     assert shown.endswith(f"klines: {store} (SIMULATED)\n")
-    KlineStore(store).remove("ETHUSDT", HOUR_MS, (0, 2**62))
+    KlineStore(store / "binance").remove("ETHUSDT", HOUR_MS, (0, 2**62))
     now_ms = SystemClock().now_ms() // HOUR_MS * HOUR_MS
     walk = random_walk_klines(20, HOUR_MS)
     path = tmp_path / "real.csv"
@@ -649,7 +651,8 @@ def test_sync_of_named_series(tmp_path: Path, venue: SimulatedExchange) -> None:
     )
     assert code == 0
     assert [line.split(":")[0] for line in shown.splitlines()[2:]] == ["SOLUSDT-15m", "SOLUSDT-1m"]
-    assert sorted(KlineStore(tmp_path / "klines").series()) == [("SOLUSDT", MINUTE_MS), ("SOLUSDT", 15 * MINUTE_MS)]
+    series = KlineStore(tmp_path / "klines" / "binance").series()
+    assert sorted(series) == [("SOLUSDT", MINUTE_MS), ("SOLUSDT", 15 * MINUTE_MS)]
 
 
 def test_a_series_that_fails_is_told_and_the_others_are_fetched(tmp_path: Path, venue: SimulatedExchange) -> None:
@@ -666,7 +669,7 @@ def test_an_interrupted_sync_leaves_a_store_that_the_next_goes_on_with(
 ) -> None:
     venue.fail_next("/api/v3/klines", count=10_000, delay_s=0.4)
     arguments = ["--symbol", "ETHUSDT", "--symbol", "SOLUSDT", "--interval", "1m", "--days", "200"]
-    reader = KlineStore(tmp_path / "klines")
+    reader = KlineStore(tmp_path / "klines" / "binance")
     with subprocess.Popen(
         [sys.executable, "-m", "cli.main", "data", "sync", *arguments],
         env=environment(tmp_path, **of(venue)),
@@ -676,7 +679,7 @@ def test_an_interrupted_sync_leaves_a_store_that_the_next_goes_on_with(
         text=True,
     ) as process:
         try:
-            eventually(lambda: reader.latest("ETHUSDT", MINUTE_MS) is not None, 60, "the first klines being stored")
+            eventually(lambda: len(reader.read("ETHUSDT", MINUTE_MS, 0, 2**62)) > 1440, 60, "a day being stored")
             began_s = time.monotonic()
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=30)

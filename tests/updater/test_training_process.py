@@ -117,7 +117,7 @@ def test_a_training_stands_back_and_takes_nobody_with_it(tmp_path: Path, own_ses
 
 def test_the_next_child_waits_for_an_orphan_to_end(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from model.registry import Registry\n"
+        "import sys, time; from pathlib import Path; from model.registry.versions import Registry\n"
         "with Registry(Path(sys.argv[1])).writing(): print('held', flush=True); time.sleep(600)"
     )
     orphan = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)

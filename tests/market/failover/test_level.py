@@ -52,17 +52,13 @@ def test_no_return_has_the_difference_of_two_venues_in_it(
     for minute in range(1, 40):
         clock.time_ms = NOW_MS + minute * MINUTE_MS
         kept = kept.merge(market.klines("ETHUSDT", MINUTE_MS, kept.end_ms - 10 * MINUTE_MS, clock.time_ms))
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()  # the first is not to be asked
     first.series["ETHUSDT", "1m"] = whole
     first.handler = works
     clock.time_ms += MINUTE_MS
-    ((since_ms, until_ms),) = market.borrowed("ETHUSDT", MINUTE_MS)
-    assert (since_ms, until_ms) == (NOW_MS, NOW_MS + 39 * MINUTE_MS)
     assert_prices_equal(kept, whole.between(int(kept.open_time_ms[0]), kept.end_ms))
-    back = market.klines("ETHUSDT", MINUTE_MS, since_ms, clock.time_ms)
+    back = market.klines("ETHUSDT", MINUTE_MS, NOW_MS, clock.time_ms)
     assert market.source("ETHUSDT", MINUTE_MS) == "binance"
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()
-    np.testing.assert_allclose(back.close, whole.between(since_ms, clock.time_ms).close, rtol=1e-11)
+    np.testing.assert_allclose(back.close, whole.between(NOW_MS, clock.time_ms).close, rtol=1e-11)
 
 
 def test_flows_that_are_counted_otherwise_are_left_out_and_volume_is_brought_to_size(
@@ -103,7 +99,7 @@ def test_whoever_tells_first_sets_the_level(first: Venue, second: Venue, market:
     first.handler = broken(Answer("barred", 451))
     klines = newest(market)
     np.testing.assert_allclose(klines.close, WALK.tail(20).close * APART)
-    assert market.level("ETHUSDT") == "binanceus"
+    assert market.home("ETHUSDT") == "binanceus"
     assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000 * APART)
     first.handler = works
     clock.time_ms += 11 * 60 * SECOND_MS  # the hosts' own memory of being barred
@@ -116,13 +112,13 @@ def test_whoever_tells_first_sets_the_level(first: Venue, second: Venue, market:
 def test_a_level_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: FakeClock) -> None:
     """Where candles at that level are there, the new venue's are brought to it; where none are, it begins anew."""
     lone = alone(first, clock)
-    lone.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    lone.begin("ETHUSDT", "kraken")
     lone.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
     np.testing.assert_allclose(newest(lone).close, WALK.tail(20).close * APART, rtol=1e-9)
     again = alone(first, clock)
-    again.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    again.begin("ETHUSDT", "kraken")
     assert_prices_equal(newest(again), WALK.tail(20))
-    assert again.level("ETHUSDT") == "binance"
+    assert again.home("ETHUSDT") == "binance"
 
 
 def test_two_first_answers_at_once_have_one_level(
@@ -140,7 +136,7 @@ def test_two_first_answers_at_once_have_one_level(
 
     second.handler = meanwhile
     assert_prices_equal(newest(market), WALK.tail(20))
-    assert market.level("ETHUSDT") == "binance"
+    assert market.home("ETHUSDT") == "binance"
 
 
 def test_a_level_is_a_median_of_what_both_have() -> None:
@@ -191,23 +187,6 @@ def test_without_a_level_there_is_no_price_and_no_word_of_a_wrong_symbol(
     assert len(second.asked("/api/v3/klines")) <= 5  # in five minutes: a budget is not spent on it
 
 
-def test_nothing_is_asked_for_again_while_another_venue_would_tell_it(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """Begun at the second venue's level; from its return on the first one tells all, and the list would only grow."""
-    first.handler = broken(Answer("sorry", 500))
-    newest(market)
-    first.handler = works
-    clock.time_ms += 2 * MINUTE_MS
-    first.series["ETHUSDT", "1m"] = LONG
-    newest(market, end_ms=clock.time_ms)
-    assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
-    assert not market.borrowed("ETHUSDT", MINUTE_MS)
-    first.handler = broken(Answer("sorry", 500))
-    newest(market, end_ms=clock.time_ms)
-    assert not market.borrowed("ETHUSDT", MINUTE_MS)  # the own venue has told them now
-
-
 def test_a_level_that_newer_candles_refute_is_not_used_any_more(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
@@ -241,7 +220,7 @@ def test_a_series_that_another_venue_began_is_the_first_ones_path_at_one_ratio(
         clock.time_ms = NOW_MS + minute * MINUTE_MS
         told = newest(market, end_ms=clock.time_ms)
         np.testing.assert_allclose(told.close, whole.between(0, clock.time_ms).tail(20).close * APART, rtol=1e-9)
-    assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
+    assert (market.home("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
     assert len(second.requests) == asked
 
 
@@ -287,7 +266,7 @@ def test_a_level_of_a_venue_out_of_use_outlasts_the_candles_that_it_told(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     """What is told since at that level is what others are measured by."""
-    market.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    market.begin("ETHUSDT", "kraken")
     market.remember("ETHUSDT", at_level(WALK, 1.01))
     longer = random_walk_klines(20 * 60)
     first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
@@ -325,12 +304,11 @@ def test_a_venue_out_of_use_leaves_its_level_to_all_intervals_of_a_symbol(first:
     hours = random_walk_klines(200, interval_ms=HOUR_MS, start_ms=NOW_MS - 200 * HOUR_MS)
     first.add("ETHUSDT", hours)
     again = alone(first, clock)
-    for interval_ms in (HOUR_MS, MINUTE_MS):
-        again.stand("ETHUSDT", interval_ms, "kraken", [])
+    again.begin("ETHUSDT", "kraken")
     again.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
     with pytest.raises(MarketUnavailable, match="its level is not known"):
         again.klines("ETHUSDT", HOUR_MS, NOW_MS - 20 * HOUR_MS, NOW_MS)
-    assert again.level("ETHUSDT") == "kraken"
+    assert again.home("ETHUSDT") == "kraken"
     clock.time_ms += 2 * SECOND_MS
     np.testing.assert_allclose(newest(again).close, WALK.tail(20).close * APART, rtol=1e-9)
     told = again.klines("ETHUSDT", HOUR_MS, NOW_MS - 20 * HOUR_MS, NOW_MS)
