@@ -113,7 +113,11 @@ def main() -> None:
         folder, url = Path(name), f"http://127.0.0.1:{(port := free_port())}"
         environment = simulated_environment(exchange, folder, port, CONFIG_FILE=str(EXAMPLE), LOG_LEVEL="warning")
         now_ms = time.time_ns() // 1_000_000
-        topics, registry, store = topics_from_config(EXAMPLE), Registry(folder), KlineStore(folder / "klines")
+        topics, registry, store = (
+            topics_from_config(EXAMPLE),
+            Registry(folder),
+            KlineStore(folder / "klines" / "binance"),
+        )
         for panel in (MINUTE, HOUR):
             version = publish(registry, 0.1, now_ms, panel)
             registry.promote([topic for topic in topics if head_of(topic).key in HEADS[panel.name]], version, now_ms)

@@ -36,13 +36,13 @@ from inference.topic_state import Limits
 from inference.waits import Waits
 from ledger.answer_log import Ledger
 from ledger.background_writer import BackgroundWriter
-from market.build import market_from
+from market.build import market_from, truth_venue_from
 from market.failover.failover import Failover
 from market.listings import Listings
 from market.live.live_market import LiveMarket
 from market.live.truth_ratio import TruthFeed
-from market.store.warm_start import read_tail
-from market.venues.registry import stream_from, venue_from
+from market.store.warm_start import read_warm_starts
+from market.venues.registry import stream_from
 from model.registry.versions import Registry
 from node.config_file import Config, read_config
 from node.versions import starts_in_turn, takes_held_answers
@@ -90,9 +90,9 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     config = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
     topics = config.topics
     rows = rows_to_keep(topics)
-    # The updater says at whose level candles are before it stores them: so first the candles are read, and then that.
-    tails = {series: read_tail(settings.klines_dir, *series) for series in rows}
-    venues = market_from(settings, clock, topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+    tails, homes = read_warm_starts(settings.klines_dir, rows, settings.venues)
+    waits = {"timeout_s": VENUE_TIMEOUT_S, "patience_s": 0.0}
+    venues = market_from(settings, clock, topics=topics, homes=homes, **waits)
     stream = stream_from(settings, rows)
     _make(settings.data_dir)
     with given or listen(settings.host, settings.port) as listener:
@@ -244,12 +244,10 @@ def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, c
     Raises:
         ConfigError: the venue's URL or key is wrong.
     """
-    name = settings.truth_venue
-    if not name or name == settings.venues[0]:
+    waits = {"timeout_s": VENUE_TIMEOUT_S, "patience_s": 0.0}
+    truth = truth_venue_from(settings, clock, venues.aside, topics=topics, **waits)
+    if truth is None:
         return None
-    truth = venue_from(name, settings, clock, venues.aside, topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
-    if truth.offer.key_missing:
-        raise ConfigError(f"TRUTH_VENUE={name} needs {truth.offer.key}: set it, or leave TRUTH_VENUE empty")
     symbols = [topic.symbol for topic in topics if topic.target is Target.PRICE]
     return TruthFeed(truth, venues, symbols, clock)
 

@@ -1,28 +1,50 @@
-"""The venues that the settings name, built; and the file in which the updater says at whose level each series is."""
+"""The venues that the settings name, built."""
 
-import contextlib
-import json
-import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import structlog
 
 from core.clock import MINUTE_MS, Clock
-from core.errors import ConfigError, WorkerError
-from core.files import replace_json
+from core.errors import ConfigError
 from core.http import is_loopback
 from core.settings import Market, Settings
 from core.topic import Topic
-from klines.spans import INTERVALS_MS, Span, interval_name, joined
-from market.failover.failover import Failover, Standing
+from market.failover.failover import Failover
 from market.quarantine import Quarantine
 from market.venue import Venue
 from market.venues.registry import check_names, urls_of, venue_from
 
 log = structlog.get_logger()
+
+
+def venues_from(
+    settings: Settings,
+    clock: Clock,
+    aside: Quarantine,
+    *,
+    topics: Iterable[Topic],
+    timeout_s: float = 10.0,
+    patience_s: float = 60.0,
+) -> list[Venue]:
+    """All venues of MARKET_VENUES, best first.
+
+    With MARKET=simulated only those whose hosts are on this machine: the others do not know its prices.
+
+    Args:
+        aside: the quarantine for rows that are rejected.
+        topics: as ``venue_from`` has them.
+    Raises:
+        ConfigError: as ``venue_from``; also when no venue has minutes, or each venue that has them lacks its key.
+    """
+    check_names(settings)
+    names = settings.venues
+    if settings.market is Market.SIMULATED:
+        names = tuple(name for name in names if all(map(is_loopback, urls_of(name, settings)))) or names[:1]
+    topics, waits = tuple(topics), {"timeout_s": timeout_s, "patience_s": patience_s}
+    venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
+    _check_use(venues)
+    return venues
 
 
 def market_from(
@@ -32,31 +54,39 @@ def market_from(
     topics: Iterable[Topic],
     timeout_s: float = 10.0,
     patience_s: float = 60.0,
-    writes: bool = False,
+    homes: Mapping[str, str] = MappingProxyType({}),
 ) -> Failover:
-    """All venues of MARKET_VENUES as one.
-
-    With MARKET=simulated only those whose hosts are on this machine: the others do not know its prices.
+    """All venues of MARKET_VENUES as one, for serving.
 
     Args:
         topics: as ``venue_from`` has them.
-        writes: keep at whose level each stored series is: for whoever alone writes the kline store.
+        homes: by symbol, the venue at whose price level its series are; of other symbols the first venue that answers.
     Raises:
-        ConfigError: as ``venue_from``; also when none of them can tell minutes, or each one that can lacks its key.
+        ConfigError: as ``venues_from``.
     """
-    check_names(settings)
-    names = settings.venues
-    if settings.market is Market.SIMULATED:
-        names = tuple(name for name in names if all(map(is_loopback, urls_of(name, settings)))) or names[:1]
     aside = Quarantine(settings.klines_dir)
-    topics, waits = tuple(topics), {"timeout_s": timeout_s, "patience_s": patience_s}
-    venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
-    _check_use(venues)
+    venues = venues_from(settings, clock, aside, topics=topics, timeout_s=timeout_s, patience_s=patience_s)
     failover = Failover(venues, clock, aside)
-    _read_standing(settings.klines_dir, failover)
-    if writes:
-        failover.on_standing = partial(_write_ahead, settings.klines_dir, failover, threading.Lock())
+    for symbol, venue in homes.items():
+        failover.begin(symbol, venue)
     return failover
+
+
+def truth_venue_from(
+    settings: Settings, clock: Clock, aside: Quarantine, *, topics: Iterable[Topic], **waits: float
+) -> Venue | None:
+    """TRUTH_VENUE; None if it is not set, or is the first of MARKET_VENUES.
+
+    Raises:
+        ConfigError: as ``venue_from``; or its key is missing.
+    """
+    name = settings.truth_venue
+    if not name or name == settings.venues[0]:
+        return None
+    truth = venue_from(name, settings, clock, aside, topics=topics, **waits)
+    if truth.offer.key_missing:
+        raise ConfigError(f"TRUTH_VENUE={name} needs {truth.offer.key}: set it, or leave TRUTH_VENUE empty")
+    return truth
 
 
 def _check_use(venues: Sequence[Venue]) -> None:
@@ -69,75 +99,3 @@ def _check_use(venues: Sequence[Venue]) -> None:
         raise ConfigError(f"{named}: set {' or '.join(offer.key for offer in keyless)}, or name another venue")
     for offer in keyless:
         log.warning("venue_without_key", venue=offer.name, remedy=f"set {offer.key}, or take it out of MARKET_VENUES")
-
-
-STANDING = "venues.json"
-
-
-def write_standing(folder: Path, failover: Failover, failed: Collection[tuple[str, int]]) -> None:
-    """Keep at whose level each stored series is, and since when it has candles of another venue; after they are stored.
-
-    Args:
-        failed: symbol and interval of each series whose sync has a failure: candles may have come and not been stored,
-            and what the file said of them before stays.
-    Raises:
-        WorkerError: it cannot be written.
-    """
-    for symbol, interval_ms, level, borrowed in _series_in(_standing_in(folder)):
-        if (symbol, interval_ms) in failed and level == failover.level(symbol):
-            failover.owe(symbol, interval_ms, borrowed)
-    _write(folder, failover.standing)
-
-
-def _write_ahead(folder: Path, failover: Failover, writing: threading.Lock) -> None:
-    """The same before candles are stored: what they took off the list stays on it, should they not arrive there."""
-    with writing:
-        ahead = failover.standing
-        for symbol, interval_ms, level, borrowed in _series_in(_standing_in(folder)):
-            now = ahead.get(f"{symbol}-{interval_name(interval_ms)}")
-            if now and now["level"] == level:
-                spans = joined([*borrowed, *((start, end) for start, end in now["borrowed"])])
-                now["borrowed"] = [list(span) for span in spans]
-        _write(folder, ahead)
-
-
-def _write(folder: Path, standing: Standing) -> None:
-    if _standing_in(folder) == standing:
-        return
-    path = folder / STANDING
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_json(path, standing)
-    except OSError as error:
-        raise WorkerError(f"{path}: {error.strerror}; check the space, owner and mode of DATA_DIR") from error
-
-
-def _standing_in(folder: Path) -> dict[str, Any]:
-    """What the file says; nothing where it is no such file, which is written anew then."""
-    with contextlib.suppress(OSError, ValueError):
-        said = json.loads((folder / STANDING).read_bytes())
-        if isinstance(said, dict):
-            return said
-    return {}
-
-
-def _series_in(said: Mapping[str, Any]) -> Iterator[tuple[str, int, str, list[Span]]]:
-    """Symbol, interval, level and borrowed spans of each series; what is damaged is left out."""
-    for key, series in said.items():
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            symbol, _, interval = key.rpartition("-")
-            borrowed = [(int(start), int(end)) for start, end in series["borrowed"]]
-            yield symbol, INTERVALS_MS[interval], str(series["level"]), borrowed
-
-
-def _read_standing(folder: Path, failover: Failover) -> None:
-    path = folder / STANDING
-    try:
-        for key, said in json.loads(path.read_bytes()).items():
-            symbol, _, interval = key.rpartition("-")
-            borrowed = [(int(start), int(end)) for start, end in said["borrowed"]]
-            failover.stand(symbol, INTERVALS_MS[interval], str(said["level"]), borrowed)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("venues_file_skipped", file=str(path), why=repr(error), remedy="levels are told anew")

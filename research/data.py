@@ -9,7 +9,8 @@ from core.clock import iso
 from core.errors import ConfigError
 from klines.klines import COLUMNS, Klines
 from klines.spans import interval_name
-from market.store.kline_store import KlineStore
+from market.store.home_store import HomeStore
+from market.store.migration import migrate
 from market.store.recording import load_recording
 from model.panels import PanelPlan
 from research.words import simulated_words
@@ -83,7 +84,8 @@ def recording_of(plans: Sequence[PanelPlan], data: Path | None, data_dir: Path) 
 
 
 def _from_store(folder: Path, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Klines]:
-    store = KlineStore(folder)
+    migrate(folder)
+    store = HomeStore(folder)
     return {(symbol, interval): store.read(symbol, interval, 0, _END_OF_TIME_MS) for symbol, interval in wanted}
 
 

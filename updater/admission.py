@@ -19,7 +19,7 @@ from core.process.commands import RUN
 from core.settings import AUTO_WAIT, LONGEST_WAIT_S, BaseRule, Settings, wait_s
 from core.topic import Topic
 from klines.klines import Floats, Ints, Klines
-from market.store.kline_store import KlineStore
+from market.store.home_store import HomeStore
 from model.forecaster import BiRNNForecaster
 from model.judging.evaluation import forecasts, outputs
 from model.panels import PanelPlan
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 def refresh_admission(
     settings: Settings,
     plans: Mapping[str, PanelPlan],
-    store: KlineStore,
+    store: HomeStore,
     registry: Registry,
     clock: Clock,
     go_on: Callable[[], None] = lambda: None,
@@ -111,7 +111,7 @@ def _entry(
 
 
 def _rest(
-    plan: PanelPlan, store: KlineStore, registry: Registry, now_ms: int, go_on: Callable[[], None]
+    plan: PanelPlan, store: HomeStore, registry: Registry, now_ms: int, go_on: Callable[[], None]
 ) -> dict[str, Rest]:
     """Each topic's champion's forecasts at candles that it had not seen, by ``Topic.key``."""
     try:
@@ -143,7 +143,7 @@ def _serves(topic: Topic, champion: Champion) -> bool:
 
 
 def _unseen_forecasts(
-    plan: PanelPlan, store: KlineStore, registry: Registry, version: str, digest: str, now_ms: int
+    plan: PanelPlan, store: HomeStore, registry: Registry, version: str, digest: str, now_ms: int
 ) -> dict[str, Rest]:
     forecaster = BiRNNForecaster(registry.open(version, digest))
     manifest, interval_ms = forecaster.manifest, plan.panel.interval_ms

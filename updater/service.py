@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,15 @@ from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerEr
 from core.files import disk_refusal
 from core.progress import Pace, progress_of
 from core.settings import Market, Settings
-from core.topic import Topic
+from core.topic import Target, Topic
 from klines.spans import interval_name
-from market.build import market_from, write_standing
-from market.failover.failover import Failover
+from market.build import truth_venue_from, venues_from
 from market.listings import Listings
-from market.store.kline_store import END_OF_TIME_MS, KlineStore
+from market.quarantine import Quarantine
+from market.store.home_store import HomeStore, HomeSync
+from market.store.migration import migrate
 from market.store.retention import kept_from_ms
-from market.store.sync import failed_in, sync_all
-from market.venue import MarketData
+from market.venue import Venue
 from model.forecaster import BiRNNForecaster
 from model.heads import head_of
 from model.panels import LEADER, MINUTE, PANELS, PanelPlan, panels_for, training_start_ms
@@ -62,44 +62,14 @@ class StoppableClock:
             raise Stopped
 
 
-def begin_anew(store: KlineStore, market: Failover, series: Iterable[tuple[str, int]]) -> list[str]:
-    """Give up what is stored of symbols that another venue began while the first one was away, where that is back.
-
-    Their level would stay what it was on that day, and they would lack the first one's flow columns for good. What is
-    stored goes before what is known of it: after a kill in between the same is done once more.
-
-    Args:
-        series: symbol and interval of those that are about to be synced.
-    Returns:
-        the symbols.
-    """
-    found = [symbol for symbol, interval_ms in dict(series).items() if market.is_stood_in_for(symbol, interval_ms)]
-    for symbol in found:
-        before = market.level(symbol)
-        for other, interval_ms in store.series():
-            if other == symbol:
-                store.remove(symbol, interval_ms, (0, END_OF_TIME_MS))
-        market.begin_anew(symbol)
-        log.warning(
-            "series_begun_anew",
-            symbol=symbol,
-            venue=market.venues[0].offer.name,
-            before=before,
-            remedy="nothing; inference follows with its next start",
-        )
-    if found:
-        write_standing(store.root, market, ())
-    return found
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Updater:
     """Everything one round needs. Its methods are called by one thread at a time: whoever schedules sees to that."""
 
     settings: Settings
     plans: Mapping[str, PanelPlan]  # by panel name
-    store: KlineStore
-    market: MarketData
+    store: HomeStore
+    keeper: HomeSync
     registry: Registry
     state: StateFile
     clock: Clock
@@ -110,7 +80,8 @@ class Updater:
     time_limit_s: float = TIME_LIMIT_S
     least_free_mb: int = LEAST_FREE_MB
     trimmed_ms: list[int] = field(default_factory=list)  # when klines were trimmed last; empty before the first time
-    anew_ms: list[int] = field(default_factory=list)  # likewise: when it was looked whether series are to begin anew
+    truth: Venue | None = None  # TRUTH_VENUE, where it is not the first venue
+    truth_ms: list[int] = field(default_factory=list)  # likewise: when the truth venue's minutes were synced
     admission_ms: list[int] = field(default_factory=list)  # likewise: when admission.json was made of all panels
 
     def sync(self) -> None:
@@ -126,18 +97,15 @@ class Updater:
             for symbol in plan.symbols
         ]
         wanted += [(symbol, MINUTE_MS, now_ms - REPLAYED_DAYS * DAY_MS) for symbol in self._replayed_alone()]
-        if isinstance(self.market, Failover) and self._is_due(self.anew_ms, now_ms, HOUR_MS):
-            begin_anew(self.store, self.market, [(symbol, interval_ms) for symbol, interval_ms, _ in wanted])
         with progress_of("sync") as show:
 
             def progress(done: int, rows: int) -> None:
                 self._go_on()
                 show(done, rows, "klines")
 
-            reports = sync_all(self.store, self.market, wanted, now_ms, progress=progress)
+            reports = self.keeper.sync(wanted, now_ms, progress)
+            self._sync_truth(now_ms)
         try:
-            if isinstance(self.market, Failover):
-                write_standing(self.store.root, self.market, failed_in(reports))
             self._trim(now_ms)
         except WorkerError as error:  # the disk: the series that could not be written have said so as well
             log.error("not_kept", reason=str(error))
@@ -158,6 +126,14 @@ class Updater:
         if self._is_due(self.admission_ms, now_ms, DAY_MS):
             self._make_admission(self.plans)
 
+    def _sync_truth(self, now_ms: int) -> None:
+        """Once an hour, fetch the truth venue's minutes of the price topics' symbols; a failure is in the log."""
+        if self.truth and self._is_due(self.truth_ms, now_ms, HOUR_MS):
+            topics = {topic for plan in self.plans.values() for topic in plan.topics if topic.target is Target.PRICE}
+            symbols = sorted({topic.symbol for topic in topics})
+            start_ms = now_ms - REPLAYED_DAYS * DAY_MS
+            self.keeper.sync_from(self.truth, [(symbol, MINUTE_MS, start_ms) for symbol in symbols], now_ms)
+
     def _replayed_alone(self) -> list[str]:
         """Symbols of topics whose minutes are wanted for their replay, and for no network."""
         trained = {symbol for plan in self.plans.values() if plan.panel is MINUTE for symbol in plan.symbols}
@@ -177,11 +153,15 @@ class Updater:
         if not self._is_due(self.trimmed_ms, now_ms, DAY_MS):
             return
         panels = {panel.interval_ms: panel for panel in PANELS.values()}
-        for symbol, interval_ms in self.store.series():
-            if interval_ms in panels:
-                oldest_ms = kept_from_ms(training_start_ms(panels[interval_ms], self.settings.training_days, now_ms))
-                if gone := self.store.trim(symbol, interval_ms, oldest_ms):
-                    log.info("klines_trimmed", symbol=symbol, interval_ms=interval_ms, files=[p.name for p in gone])
+        for folder in self.store.folders():
+            for symbol, interval_ms in folder.series():
+                if interval_ms in panels:
+                    oldest_ms = kept_from_ms(
+                        training_start_ms(panels[interval_ms], self.settings.training_days, now_ms)
+                    )
+                    if gone := folder.trim(symbol, interval_ms, oldest_ms):
+                        files = [path.name for path in gone]
+                        log.info("klines_trimmed", symbol=symbol, interval_ms=interval_ms, files=files)
 
     @staticmethod
     def _is_due(done_ms: list[int], now_ms: int, every_ms: int) -> bool:
@@ -406,18 +386,20 @@ def open_updater(
     plans = checked_plans(topics, (), training_file)
     clock = SystemClock()
     with only_updater(settings.data_dir):
-        # Here, and not before: another updater may have said at whose level candles are until it ended.
-        waiting = StoppableClock(clock, stop)
-        market = market_from(settings, waiting, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
+        migrate(settings.klines_dir, settings.venues[0])
+        store = HomeStore(settings.klines_dir, settings.venues)
+        waiting, aside = StoppableClock(clock, stop), Quarantine(settings.klines_dir)
+        venues = venues_from(settings, waiting, aside, topics=topics, patience_s=SYNC_PATIENCE_S)
         for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry sweep theirs when they write
             leftover.unlink(missing_ok=True)
-        listings = Listings(market.venues, topics, stop, logs_doubts=False)
+        listings = Listings(venues, topics, stop, logs_doubts=False)
         listings.start()
         yield Updater(
             settings=settings,
             plans=plans,
-            store=KlineStore(settings.klines_dir),
-            market=market,
+            store=store,
+            keeper=HomeSync(store, venues, aside, waiting),
+            truth=truth_venue_from(settings, waiting, aside, topics=topics, patience_s=SYNC_PATIENCE_S),
             registry=Registry(settings.data_dir),
             state=StateFile(settings.data_dir, clock, plans),
             clock=clock,

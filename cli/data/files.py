@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from klines.checks import RejectedRow
     from klines.klines import Klines
     from market.store.comparison import Tally
-    from market.store.kline_store import KlineStore
+    from market.store.home_store import HomeStore
     from market.store.table_files import KlineFile
     from market.venue import Venue
 
@@ -84,18 +84,19 @@ def import_files(
     a venue's. If one file is refused, no file is taken.
     """
     from klines.klines import Klines  # noqa: PLC0415
-    from klines.plausible import check_unit  # noqa: PLC0415
     from market.quarantine import Quarantine  # noqa: PLC0415
     from market.store.comparison import Tally, completed, overlap_fault, tally  # noqa: PLC0415
+    from market.store.scale_break import leaps_in  # noqa: PLC0415
     from market.store.table_files import ending_of, read_klines  # noqa: PLC0415
 
-    store, interval_ms, now_ms = open_store(data_dir), interval_of(interval), SystemClock().now_ms()
+    homes, interval_ms, now_ms = open_store(data_dir), interval_of(interval), SystemClock().now_ms()
+    store = homes.home_store(symbol)
     for path in files:
         ending_of(path)
     store.latest(symbol, interval_ms)  # raises if it is not a symbol
     # Before rows are read: with the wrong interval their times would be refused first.
     _check_names([] if force else [(str(path), path.name) for path in files], symbol, interval_ms)
-    aside = Quarantine(store.root)
+    aside = Quarantine(homes.root)
     read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
     with store.writing():
         together = reduce(Klines.merge, (found.klines for _, found in read), Klines.empty(interval_ms))
@@ -111,15 +112,15 @@ def import_files(
             known = store.read(symbol, interval_ms, start_ms - DAY_MS, found.klines.end_ms + DAY_MS).merge(known)
             if not force:
                 if fault := overlap_fault(klines, known):
-                    raise MalformedKlines(f"{path}: {fault}; {_force(store)}")
+                    raise MalformedKlines(f"{path}: {fault}; {_force(homes)}")
                 try:
-                    leapt[path] = check_unit(found.klines, store.beside(symbol, found.klines).merge(together))
+                    leapt[path] = leaps_in(found.klines, store.beside(symbol, found.klines).merge(together))
                 except MalformedKlines as error:
                     raise MalformedKlines(f"{path}: {error}; {FORCE}") from error
             klines = completed(klines, known)
             taken.append((path, klines, tally(klines, known)))
             known = known.merge(klines)
-        heard = [] if force else _ask_about(data_dir, store, symbol, taken)
+        heard = [] if force else _ask_about(data_dir, homes, symbol, taken)
         for (path, klines, counts), (_, found) in zip(taken, read, strict=True):
             store.append(symbol, klines)
             parts = [f"{path}: {len(klines):,} rows of {symbol} in {interval}, {counts}"]
@@ -137,13 +138,13 @@ def import_files(
         say(f"together: {Tally(**dict(zip(('new', 'replaced', 'same'), sums, strict=True)))}")
     for said in dict.fromkeys(heard):
         say(said)
-    say_where(store)
+    say_where(homes)
 
 
 FORCE = "--force takes the file all the same"
 
 
-def _force(store: "KlineStore") -> str:
+def _force(store: "HomeStore") -> str:
     return f"the store is {where(store)}; {FORCE}"
 
 
@@ -166,7 +167,7 @@ def _check_content(path: Path, found: "KlineFile", symbol: str, interval_ms: int
 
 
 def _ask_about(
-    data_dir: Path | None, store: "KlineStore", symbol: str, taken: "Sequence[tuple[Path, Klines, Tally]]"
+    data_dir: Path | None, store: "HomeStore", symbol: str, taken: "Sequence[tuple[Path, Klines, Tally]]"
 ) -> list[str]:
     """Compare the rows that would change the store with a venue's; a line for each file.
 

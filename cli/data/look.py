@@ -29,7 +29,7 @@ from klines.spans import interval_name
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from klines.spans import Span
     from market.store.comparison import Heard
-    from market.store.kline_store import KlineStore
+    from market.store.home_store import HomeStore
     from market.venue import Venue
 
 
@@ -53,14 +53,17 @@ def verify(
 
     Status 1 if a file is damaged, a tail differs from its months, or a day holds another series.
     """
-    store = open_store(data_dir)
+    from market.store.inspection import gaps, inspect, tail_fault  # noqa: PLC0415
+
+    homes = open_store(data_dir)
     table: list[dict[str, str | int]] = []
     notes, faults = [], 0
     with ExitStack() as stack:
-        if repair:
-            stack.enter_context(store.writing())
-        for one in stored(store, symbol, interval):
-            files, tail = store.inspect(*one), store.tail_fault(*one)
+        for one in stored(homes, symbol, interval):
+            store = homes.home_store(one[0])
+            if repair:
+                stack.enter_context(store.writing())
+            files, tail = inspect(store, *one), tail_fault(store, *one)
             damaged = [file for file in files if file.fault]
             notes += [f"{file.path}: {file.fault}" for file in damaged]
             faults += len(damaged) + bool(tail)
@@ -75,18 +78,18 @@ def verify(
             latest, first, rows = store.latest(*one), store.first(*one), 0
             ends = ("", "")
             if latest is not None and first is not None:
-                lost = sum(gap.end_ms - gap.start_ms for gap in store.gaps(*one))
+                lost = sum(gap.end_ms - gap.start_ms for gap in gaps(store, *one))
                 rows = (latest + one[1] - first - lost) // one[1]
                 ends = iso(first), iso(latest)
             counts: dict[str, str | int] = {"series": name_of(one), "files": len(files), "rows": rows}
             state = {"damaged": len(damaged), "tail": "differs" if tail else "agrees"}
             table.append(counts | dict(zip(("first", "newest"), ends, strict=True)) | state)
         if not offline:
-            odd, said_of_days = _compare_days(data_dir, store, stored(store, symbol, interval))
+            odd, said_of_days = _compare_days(data_dir, homes, stored(homes, symbol, interval))
             notes += said_of_days
             faults += len(odd)
             for one, spans in odd if repair else ():
-                taken = sum(store.remove(*one, span) for span in spans)
+                taken = sum(homes.home_store(one[0]).remove(*one, span) for span in spans)
                 notes.append(f"taken out: {taken:,} klines of {name_of(one)} in {len(spans)} days")
     if as_json:
         print_json({"series": table, "notes": notes})
@@ -94,7 +97,7 @@ def verify(
     show(table)
     for note in notes:
         say(note)
-    say_where(store)
+    say_where(homes)
     if faults and repair:
         say("birnn data sync fetches what is missing now")
     elif faults:
@@ -103,7 +106,7 @@ def verify(
 
 
 def _compare_days(
-    data_dir: Path | None, store: "KlineStore", wanted: Sequence[Series]
+    data_dir: Path | None, store: "HomeStore", wanted: Sequence[Series]
 ) -> tuple[list[tuple[Series, "Sequence[Span]"]], list[str]]:
     """The days of each series that differ from a venue's, and a line for each series."""
     from market.store.comparison import days_say  # noqa: PLC0415
@@ -132,13 +135,15 @@ def gaps(
     as_json: JsonOption = False,
 ) -> None:
     """Gaps between the first and the newest stored kline, and whether the venue has no klines or rejected ones."""
+    from market.store.inspection import gaps as gaps_of  # noqa: PLC0415
+
     store = open_store(data_dir)
     table: list[dict[str, str | int]] = []
     empty = []
     for one in stored(store, symbol, interval):
         if store.latest(*one) is None:
             empty.append(name_of(one))
-        for gap in store.gaps(*one):
+        for gap in gaps_of(store.home_store(one[0]), *one):
             row: dict[str, str | int] = {"series": name_of(one), "from": iso(gap.start_ms), "to": iso(gap.end_ms)}
             row["rows"] = (gap.end_ms - gap.start_ms) // one[1]
             asked = "" if gap.absent_ms is None else minute_text(gap.absent_ms)
@@ -170,11 +175,11 @@ def trim(
     """Delete whole months that are older than anything reads, and what was set aside as damaged a month ago."""
     store, settings, now_ms = open_store(data_dir), settings_from(data_dir=data_dir), SystemClock().now_ms()
     deleted = 0
-    series = stored(store, symbol, interval)
-    with store.writing():
-        for one in series:
+    series = set(stored(store, symbol, interval))
+    for folder in store.folders():  # also of venues that were the home before
+        for one in sorted(series & {*folder.series()}):
             oldest_ms = _oldest_ms(one[1], settings.training_days, keep_days, now_ms)
-            gone = [] if oldest_ms is None else store.trim(*one, oldest_ms)
+            gone = [] if oldest_ms is None else folder.trim(*one, oldest_ms)
             deleted += len(gone)
             if gone:
                 say(f"{name_of(one)}: deleted {', '.join(path.name for path in gone)}")

@@ -17,16 +17,15 @@ from cli.verbs import settings_from, topics_as_far_as_known
 from core.clock import SystemClock, iso
 from core.errors import ConfigError, WorkerError
 from core.settings import Market
-from klines.spans import INTERVALS, interval_name
+from klines.spans import INTERVALS_MS, interval_name
 
 if TYPE_CHECKING:  # polars loads only where a verb needs it
     from market.store.comparison import Heard
-    from market.store.kline_store import KlineStore
+    from market.store.home_store import HomeStore
     from market.venue import Venue
 
 VENUE_TIMEOUT_S = 3.0  # of one answer
 VENUE_WAIT_S = 8.0  # for all questions of one command
-INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 
 Series = tuple[str, int]  # (symbol, interval_ms)
 
@@ -57,26 +56,29 @@ def minute_text(ms: int) -> str:
     return iso(ms)[:16].replace("T", " ")
 
 
-def open_store(data_dir: Path | None) -> "KlineStore":
+def open_store(data_dir: Path | None) -> "HomeStore":
     """The store of the market in use."""
-    from market.store.kline_store import KlineStore  # noqa: PLC0415
+    from market.store.home_store import HomeStore  # noqa: PLC0415
+    from market.store.migration import migrate  # noqa: PLC0415
 
     settings = settings_from(data_dir=data_dir)
     place = place_of(settings)
     log_as(settings, place.market, level="error")  # the verbs report damaged files
-    return KlineStore(place.folder / "klines")
+    root = place.folder / "klines"
+    migrate(root, settings.venues[0])
+    return HomeStore(root, settings.venues)
 
 
-def say_where(store: "KlineStore") -> None:
+def say_where(store: "HomeStore") -> None:
     """Say which folder the output was about."""
     say(f"klines: {where(store)}")
 
 
-def where(store: "KlineStore") -> str:
+def where(store: "HomeStore") -> str:
     return f"{store.root}{' (SIMULATED)' if is_tape(store.root.parent) else ''}"
 
 
-def stored(store: "KlineStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
+def stored(store: "HomeStore", symbols: Sequence[str] | None, intervals: Sequence[str] | None) -> list[Series]:
     """The stored series among those asked for.
 
     Raises:
@@ -124,20 +126,23 @@ def answers_in_time(
     data_dir: Path | None, symbol: str, ask: "Callable[[Sequence[Venue], str], Iterator[Heard]]"
 ) -> "list[Heard]":
     """The answers of the folder's market, real or simulated, that come within ``VENUE_WAIT_S``."""
-    from market.build import market_from  # noqa: PLC0415
+    from market.build import venues_from  # noqa: PLC0415
+    from market.quarantine import Quarantine  # noqa: PLC0415
     from market.store.comparison import Heard  # noqa: PLC0415
+    from market.store.home import home_of  # noqa: PLC0415
 
     heard: list[Heard] = []
     with ExitStack() as stack:
         try:
             settings = stack.enter_context(market_of(place_of(settings_from(data_dir=data_dir))))
             topics = topics_as_far_as_known(settings)
-            market = market_from(settings, SystemClock(), topics=topics, timeout_s=VENUE_TIMEOUT_S, patience_s=0)
+            aside, waits = Quarantine(settings.klines_dir), {"timeout_s": VENUE_TIMEOUT_S, "patience_s": 0.0}
+            found = venues_from(settings, SystemClock(), aside, topics=topics, **waits)
         except WorkerError as error:
             return [Heard(said=f"not compared with a venue: {error}")]  # one answer stands for all
-        own = market.level(symbol) or market.venues[0].offer.name
+        own = home_of(settings.klines_dir, symbol, settings.venues) or found[0].offer.name
         simulated = settings.market is Market.SIMULATED  # the exchange plays the first venue
-        venues = sorted(market.venues, key=lambda venue: venue.offer.name != own)
+        venues = sorted(found, key=lambda venue: venue.offer.name != own)
 
         def listen() -> None:
             for one in ask(venues, own):

@@ -53,6 +53,7 @@ def sync(
             [
                 {
                     "symbol": report.symbol,
+                    "venue": report.venue,
                     "interval": INTERVALS.get(report.interval_ms, str(report.interval_ms)),
                     "fetched": report.fetched,
                     "gaps": [{"from": iso(start_ms), "to": iso(end_ms)} for start_ms, end_ms in report.gaps],
@@ -103,22 +104,23 @@ def _synced(
     settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int, stop: threading.Event
 ) -> "list[SyncReport]":
     from core.progress import progress_of  # noqa: PLC0415
-    from market.build import market_from, write_standing  # noqa: PLC0415
-    from market.store.kline_store import KlineStore  # noqa: PLC0415
-    from market.store.sync import failed_in, sync_all  # noqa: PLC0415
-    from updater.service import SYNC_PATIENCE_S, StoppableClock, begin_anew  # noqa: PLC0415
+    from market.build import venues_from  # noqa: PLC0415
+    from market.quarantine import Quarantine  # noqa: PLC0415
+    from market.store.home_store import HomeStore, HomeSync  # noqa: PLC0415
+    from market.store.migration import migrate  # noqa: PLC0415
+    from updater.service import SYNC_PATIENCE_S, StoppableClock  # noqa: PLC0415
 
-    store = KlineStore(settings.klines_dir)
+    store = HomeStore(settings.klines_dir, settings.venues)
     for symbol, interval_ms, _ in wanted:
         store.latest(symbol, interval_ms)  # raises if it is not a symbol
     with only_updater(settings.data_dir), progress_of("sync") as show:
+        migrate(settings.klines_dir, settings.venues[0])
         # After the lock: an updater may have changed the home venue until it ended.
         clock, topics = StoppableClock(SystemClock(), stop), topics_as_far_as_known(settings)
-        market = market_from(settings, clock, topics=topics, patience_s=SYNC_PATIENCE_S, writes=True)
-        begin_anew(store, market, [(symbol, interval_ms) for symbol, interval_ms, _ in wanted])
-        reports = sync_all(store, market, wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
-        write_standing(settings.klines_dir, market, failed_in(reports))
-        return reports
+        aside = Quarantine(settings.klines_dir)
+        venues = venues_from(settings, clock, aside, topics=topics, patience_s=SYNC_PATIENCE_S)
+        keeper = HomeSync(store, venues, aside, clock)
+        return keeper.sync(wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
 
 
 def line_of(report: "SyncReport") -> str:

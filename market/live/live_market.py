@@ -7,69 +7,26 @@ stream whenever that tells nothing.
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
 
-from core.backoff import backoff
 from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, is_ahead, iso
-from core.errors import ConfigError, WorkerError
+from core.errors import WorkerError
 from core.seldom import Seldom
-from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
-from market.live.price_feed import UNKNOWN_SYMBOL_S, PriceFeed
+from klines.klines import PRICE_COLUMNS, Klines
+from market.live.price_feed import PriceFeed
+from market.live.series import Batch, LiveSeries
 from market.venue import MarketData, MarketStream, Opening, Price, StreamReader
 
 Series = tuple[str, int]  # symbol, interval_ms
 
-AFTER_CLOSE_MS = 200  # a venue needs a moment to publish a candle that has just closed
-# While the stream is up its candle comes by itself; REST is asked when it has not come by then, and after it has come,
-# to see whether it is what REST has.
-STREAM_PATIENCE_MS = 1_000
-VERIFY_AFTER_MS = 2_000
-SAY_AGAIN_MS = SECOND_MS  # between two questions about candles of the stream that are not believed
-VERIFY_SPREAD_MS = 300  # from one series to the next
-STRAGGLERS_MS = 1_500  # how long the candles that are there wait for the others of their interval
-FIRST_LOAD_MS = 10_000  # the same while some series have never been answered
-LONGEST_BACK_OFF_S = 1.0  # a venue that is back is noticed this soon; what it asks to be left alone is heeded anyway
 CLOCK_PATIENCE_S = 1.0  # how long the first candles wait for it to be known what time it is
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
-OVERLAP_ROWS = 10  # asked for again each time: what the venue has corrected since is taken over
-HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more, and asking costs a page a minute
-HEAL_MS = MINUTE_MS - SECOND_MS  # between two questions for what holes lack: with each candle, and once
-LOOK_BACK_MS = 10 * MINUTE_MS  # between two questions for all that is kept, where there is less
 REMEMBERED_OPENINGS = 100
 LONGEST_NAP_S = 0.25  # a clock that was set, or a machine that slept, is noticed this late
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, kw_only=True)
-class _Kept:
-    """One series and when to ask for it again. Changed under the lock, by whoever polls it or hears of it."""
-
-    symbol: str
-    interval_ms: int
-    rows: int
-    number: int  # among all series
-    klines: Klines
-    due_ms: int = 0
-    polling: bool = False
-    tried: bool = False
-    told: bool = False  # whether the venue has told it since the start
-    failures: int = 0  # in a row
-    fault: str = ""
-    looked_back_ms: int = 0  # when all that is kept was last asked for
-    healed_ms: int = 0  # when its holes were last asked for
-    asked_ms: int = 0  # when it was last asked for
-
-
-@dataclass(slots=True, kw_only=True)
-class _Batch:
-    """Candles of one interval that came in and were not handed on yet."""
-
-    series: list[_Kept] = field(default_factory=list)
-    since_ms: int | None = None
 
 
 class LiveMarket(StreamReader):
@@ -96,7 +53,7 @@ class LiveMarket(StreamReader):
         self._stream = stream
         self._on_candles: Callable[[int], None] = _ignore
         self._kept = {
-            (symbol, interval_ms): _Kept(
+            (symbol, interval_ms): LiveSeries(
                 symbol=symbol,
                 interval_ms=interval_ms,
                 rows=count,
@@ -105,7 +62,7 @@ class LiveMarket(StreamReader):
             )
             for number, ((symbol, interval_ms), count) in enumerate(rows.items())
         }
-        self._batches = {interval_ms: _Batch() for _, interval_ms in self._kept}
+        self._batches = {interval_ms: Batch() for _, interval_ms in self._kept}
         for (_, interval_ms), kept in self._kept.items():
             self._batches[interval_ms].series.append(kept)
         self._symbols = tuple(dict.fromkeys(symbol for symbol, _ in self._kept))
@@ -141,7 +98,7 @@ class LiveMarket(StreamReader):
             self._stream.start(self)
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """End the threads; one that hangs in a request is left behind after ``timeout_s`` and changes nothing more."""
+        """End the threads; a thread that hangs in a request is left behind after ``timeout_s``."""
         self._stopping.set()
         self._prices.stop()
         with self._changed:
@@ -155,17 +112,17 @@ class LiveMarket(StreamReader):
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Every symbol kept."""
+        """The symbols that are kept."""
         return self._symbols
 
     @property
     def errors(self) -> dict[str, int]:
-        """How many requests failed so far, for klines and for prices."""
+        """The number of failed requests so far, for klines and for prices."""
         return {"klines": self._kline_errors, "prices": self._prices.errors}
 
     @property
     def incidents(self) -> dict[str, int]:
-        """How often so far each thing went wrong that the feed made good by itself."""
+        """How often each fault came so far that the feed made good by itself."""
         return {
             "stream_ended": self._stream_ends,
             "stream_message_refused": self._stream.malformed if self._stream else 0,
@@ -176,12 +133,12 @@ class LiveMarket(StreamReader):
         }
 
     def source(self, symbol: str, interval_ms: int) -> str:
-        """The venue that told the newest candle of a series; empty where there is but one."""
+        """The venue of a series' newest candle; empty if there is but one venue."""
         return self._market.source(symbol, interval_ms)
 
     @property
     def stream_fault(self) -> str:
-        """Why the stream tells nothing now; empty while it does, and where there is none."""
+        """Why the stream sends nothing now; empty while it does, and if there is no stream."""
         return "" if self._stream_host or not self._stream else self._stream_fault or "not connected yet"
 
     @property
@@ -202,7 +159,7 @@ class LiveMarket(StreamReader):
         return self._prices.anchors.get(symbol)
 
     def opening(self, symbol: str, since_ms: int) -> Opening | None:
-        """How prices went on since the whole minute ``since_ms``; None where no candle that closed then is known.
+        """How prices went on since the whole minute ``since_ms``; None if no candle that closed then is known.
 
         Where no candle closed in time the last trade before that moment stands for its close: ``last_before``.
         """
@@ -218,11 +175,11 @@ class LiveMarket(StreamReader):
         return found
 
     def last_before(self, symbol: str, moment_ms: int) -> Price | None:
-        """The last believed price of the minute before a whole minute; None where there was none."""
+        """The last believed price of the minute before a whole minute; None if there was no such price."""
         return self._prices.anchors.last_before(symbol, moment_ms)
 
     def kline_fault(self, symbol: str, interval_ms: int) -> str:
-        """Why the last request for a series failed, or brought no new candle; empty where there is nothing to say."""
+        """Why the last request for a series failed, or brought no new candle; empty if it did bring one."""
         return self._kept[symbol, interval_ms].fault or self._market.remark(symbol, interval_ms)
 
     def price_fault(self, symbol: str) -> str:
@@ -263,12 +220,9 @@ class LiveMarket(StreamReader):
                 for name in PRICE_COLUMNS
             )
             if not len(known) or not believable or self._market.stream_factor(symbol) != 1.0:
-                # Let REST say; a stream that tells such candles without end does not make it be asked without end.
-                kept.due_ms = min(kept.due_ms, max(now_ms, kept.asked_ms + SAY_AGAIN_MS))
+                kept.ask_instead(now_ms)
             else:
-                follows = closed_ms == known.end_ms + kept.interval_ms
-                kept.klines = known.merge(kline).tail(kept.rows)
-                kept.due_ms = now_ms + (VERIFY_AFTER_MS + kept.number * VERIFY_SPREAD_MS if follows else 0)
+                kept.add(kline, now_ms)
                 self._market.remember(symbol, kline)
                 self._news(kept, now_ms)
             self._changed.notify_all()
@@ -283,7 +237,7 @@ class LiveMarket(StreamReader):
     # Klines over REST: each series is asked for when it is due, by the next free thread.
 
     def _remembered(self, symbol: str, interval_ms: int, rows: int, tails: Mapping[Series, Klines]) -> Klines:
-        """What an earlier run left, as far as it is of any use now."""
+        """The candles of an earlier run that are of any use now."""
         left = tails.get((symbol, interval_ms), Klines.empty(interval_ms))
         self._market.remember(symbol, left)  # what is too old to be kept tells the level all the same
         end_ms = self._clock.now_ms() // interval_ms * interval_ms
@@ -292,20 +246,20 @@ class LiveMarket(StreamReader):
     def _poll_series(self) -> None:
         self._prices.venue_clock.tried.wait(CLOCK_PATIENCE_S)
         while (kept := self._next_due()) is not None:
-            now_ms, lent = self._clock.now_ms(), self._market.lent(kept.symbol, kept.interval_ms)
+            now_ms, series = self._clock.now_ms(), (kept.symbol, kept.interval_ms)
             try:
-                fetched = self._ask_klines(kept, now_ms)
+                fetched = self._market.klines(*series, *kept.wanted(now_ms))
             except WorkerError as error:
                 self._note_kline_failure(kept, error)
             except Exception as error:
-                if count := self._seldom.due("kline_feed_fault", kept.symbol, kept.interval_ms):
+                if count := self._seldom.due("kline_feed_fault", *series):
                     log.exception("kline_feed_fault", symbol=kept.symbol, interval_ms=kept.interval_ms, count=count)
                 self._note_kline_failure(kept, error)
             else:
-                is_lent = self._market.lent(kept.symbol, kept.interval_ms) > lent
-                self._note_klines(kept, fetched, now_ms, is_lent=is_lent)
+                is_stand_in = len(fetched) > 0 and self._market.source(*series) != self._market.home(kept.symbol)
+                self._note_klines(kept, fetched, now_ms, is_stand_in=is_stand_in)
 
-    def _next_due(self) -> _Kept | None:
+    def _next_due(self) -> LiveSeries | None:
         """Wait for a series that is due and take it; None when it is time to stop."""
         with self._changed:
             while not self._stopping.is_set():
@@ -324,88 +278,43 @@ class LiveMarket(StreamReader):
                 self._changed.wait(min(LONGEST_NAP_S, wait_ms / 1000))
         return None
 
-    def _ask_klines(self, kept: _Kept, now_ms: int) -> Klines:
-        """What has closed since the newest known candle, some before it, and what newer holes want."""
-        end_ms = now_ms // kept.interval_ms * kept.interval_ms
-        oldest_ms = end_ms - kept.rows * kept.interval_ms
-        known = kept.klines.between(oldest_ms, end_ms)
-        short = len(known) < kept.rows and not 0 <= now_ms - kept.looked_back_ms < LOOK_BACK_MS
-        if not len(known) or (short and kept.tried):  # a venue that reaches further may be back
-            kept.looked_back_ms = now_ms
-            start_ms = oldest_ms
-        else:
-            since_ms = known.end_ms
-            if not 0 <= now_ms - kept.healed_ms < HEAL_MS:  # not with each question for a candle that is late
-                kept.healed_ms = now_ms
-                since_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
-            borrowed = self._market.borrowed(kept.symbol, kept.interval_ms)
-            again_ms = [start for start, end in borrowed if end > oldest_ms]
-            start_ms = max(oldest_ms, min([since_ms - OVERLAP_ROWS * kept.interval_ms, *again_ms]))
-        return self._market.klines(kept.symbol, kept.interval_ms, start_ms, end_ms)
-
-    def _note_klines(self, kept: _Kept, fetched: Klines, asked_ms: int, *, is_lent: bool) -> None:
-        """Take over what was asked for.
-
-        Args:
-            is_lent: another venue than the series' own told it: only what is new of it, and the newest, is taken.
-        """
-        now_ms = self._clock.now_ms()
-        complete_ms = asked_ms // kept.interval_ms * kept.interval_ms
+    def _note_klines(self, kept: LiveSeries, fetched: Klines, asked_ms: int, *, is_stand_in: bool) -> None:
+        now_ms, said = self._clock.now_ms(), {"symbol": kept.symbol, "interval_ms": kept.interval_ms}
         with self._changed:
             if self._stopping.is_set():
                 return
-            # What is known now and not when it was asked: the stream may have told a candle meanwhile. After a clock
-            # was set back, what is not yet is forgotten.
-            latest_ms = now_ms // kept.interval_ms * kept.interval_ms + (kept.interval_ms if self._stream else 0)
-            known = kept.klines.between(complete_ms - kept.rows * kept.interval_ms, latest_ms)
-            if is_lent:
-                fetched = fetched.merge(known.between(0, known.end_ms - OVERLAP_ROWS * kept.interval_ms))
-            klines = known.merge(fetched).tail(kept.rows)
             if kept.failures and (count := self._seldom.due("klines_back", kept.symbol, kept.interval_ms)):
-                said = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "failures": kept.failures}
-                log.info("klines_back", **said, count=count)
-            corrected = _first_difference(known, fetched)
-            # Fewer rows: old ones left. What an earlier run left counts once the venue has been asked about it.
-            news = klines.end_ms != kept.klines.end_ms or len(klines) > len(kept.klines) or corrected is not None
-            news = news or (not kept.told and len(klines) > 0)
-            kept.klines, kept.fault, kept.failures, kept.tried, kept.polling = klines, "", 0, True, False
-            kept.told = True
-            if corrected is not None:
+                log.info("klines_back", **said, failures=kept.failures, count=count)
+            update = kept.take(
+                fetched,
+                asked_ms,
+                now_ms,
+                is_stand_in=is_stand_in,
+                has_stream=self._stream is not None,
+                stream_is_up=bool(self._stream_host),
+            )
+            if update.corrected_ms is not None:
                 self._corrected += 1
-                log.info("candle_corrected", symbol=kept.symbol, interval_ms=kept.interval_ms, open=iso(corrected))
-            patience_ms = STREAM_PATIENCE_MS if self._stream_host else AFTER_CLOSE_MS
-            kept.due_ms = min(complete_ms, now_ms) + kept.interval_ms + patience_ms  # now: the clock may go back
-            if klines.end_ms < complete_ms:
-                kept.due_ms = now_ms + _late_pause_ms(asked_ms - complete_ms)
-            elif next(klines.tail(HEALED_ROWS).gaps(), None):
-                kept.due_ms = min(kept.due_ms, now_ms + MINUTE_MS)
-            if news:
+                log.info("candle_corrected", **said, open=iso(update.corrected_ms))
+            if update.news:
                 self._news(kept, now_ms)
             self._changed.notify_all()
 
-    def _news(self, kept: _Kept, now_ms: int) -> None:
+    def _news(self, kept: LiveSeries, now_ms: int) -> None:
         batch = self._batches[kept.interval_ms]
         if batch.since_ms is None:
             batch.since_ms = now_ms
         if self._shortest[kept.symbol] == kept.interval_ms:
             self._prices.anchors.learn(kept.symbol, kept.klines)
 
-    def _note_kline_failure(self, kept: _Kept, error: Exception) -> None:
-        """Keep the last good klines, remember why, and ask again later."""
-        pause_s = max(
-            UNKNOWN_SYMBOL_S if isinstance(error, ConfigError) else 0.0,
-            getattr(error, "retry_after_s", None) or 0.0,
-            backoff(kept.failures + 1, 1.0, LONGEST_BACK_OFF_S),
-        )
+    def _note_kline_failure(self, kept: LiveSeries, error: Exception) -> None:
         with self._changed:
             news = kept.fault != str(error)
             if news and (count := self._seldom.due("klines_unavailable", kept.symbol, kept.interval_ms)):
                 said = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "reason": str(error)}
                 log.warning("klines_unavailable", **said, count=count)
             self._kline_errors += 1
-            kept.failures += 1
-            kept.fault, kept.tried, kept.polling = str(error), True, False
-            kept.due_ms = self._clock.now_ms() + round(pause_s * 1000)
+            kept.fail(error, self._clock.now_ms())
             self._changed.notify_all()
 
     # Candles handed on: all of an interval in one go.
@@ -415,7 +324,7 @@ class LiveMarket(StreamReader):
             ready = None
             with self._changed:
                 now_ms = self._clock.now_ms()
-                ready = next((i for i, batch in self._batches.items() if _is_whole(batch, now_ms)), None)
+                ready = next((i for i, batch in self._batches.items() if batch.is_whole(now_ms)), None)
                 if ready is None:
                     self._changed.wait(LONGEST_NAP_S)
                     continue
@@ -428,7 +337,7 @@ class LiveMarket(StreamReader):
 
 
 def opening_of(minutes: Klines, since_ms: int, teller: Callable[[int], str]) -> Opening | None:
-    """How prices went on since a whole minute, as one venue told them; None where no candle that closed then is there.
+    """How prices went on since a whole minute, by one venue's candles; None if no candle closed then.
 
     Args:
         minutes: one-minute candles.
@@ -457,38 +366,4 @@ def opening_of(minutes: Klines, since_ms: int, teller: Callable[[int], str]) -> 
 
 
 def _ignore(_: int) -> None:
-    """What is done with candles before anybody has asked for them."""
-
-
-def _is_whole(batch: _Batch, now_ms: int) -> bool:
-    """Whether candles are waiting and no more of the same close are worth waiting for."""
-    if batch.since_ms is None:
-        return False
-    newest_ms = max(kept.klines.end_ms for kept in batch.series)
-    # What failed and is not being asked for just now may take its time; its interval does not wait.
-    if all(
-        kept.tried and (kept.klines.end_ms == newest_ms or (kept.fault and not kept.polling)) for kept in batch.series
-    ):
-        return True
-    patience_ms = STRAGGLERS_MS if all(kept.tried for kept in batch.series) else FIRST_LOAD_MS
-    return not 0 <= now_ms - batch.since_ms < patience_ms  # before it began: the clock was set back
-
-
-def _late_pause_ms(late_ms: int) -> int:
-    """How soon to ask again for a candle that closed ``late_ms`` ago and is not there yet.
-
-    >>> [_late_pause_ms(ms) for ms in (200, 3_000, 60_000)]
-    [300, 1000, 15000]
-    """
-    return min(max(300, late_ms // 3), 15 * SECOND_MS)  # a venue may have none for a minute without a trade
-
-
-def _first_difference(known: Klines, fetched: Klines) -> int | None:
-    """Open time of the first candle that both have and not alike; None when there is none."""
-    _, left, right = np.intersect1d(known.open_time_ms, fetched.open_time_ms, assume_unique=True, return_indices=True)
-    for name in COLUMNS:
-        one, other = getattr(known, name)[left], getattr(fetched, name)[right]
-        differs = (one != other) & ~(np.isnan(one) & np.isnan(other))
-        if differs.any():
-            return int(known.open_time_ms[left[np.argmax(differs)]])
-    return None
+    """Takes candles before ``start`` was called."""

@@ -1,4 +1,4 @@
-"""Whether candles are those of a symbol and interval: by their file's name, what is stored, and what a venue says."""
+"""Whether candles belong to a symbol and interval: by the file's name, the stored rows, and a venue's rows."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
 from klines.spans import INTERVALS, Span, interval_name, month_span
 from market.venue import Venue
 
-SAME = 1e-6  # numbers this close are one number written twice, with six digits or 32 bits
+SAME = 1e-6  # relative; such numbers are one number written twice, with six digits or 32 bits
 OTHER_VENUE, OTHER_DAY = 0.02, 0.05  # two venues' prices of one asset are closer than this, and those of a day
 LEAST_OF_MONTH = 20  # rows in common that make a month of a file count by itself
 SHIFTS_MS = DAY_MS  # times of files are off by time zones and days at most
@@ -47,7 +47,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 def name_fault(name: str, symbol: str, interval_ms: int) -> str:
-    """In what the name of a file plainly says another symbol or interval; empty where it does not.
+    """The other symbol or interval that a file's name plainly says; empty if there is no such thing.
 
     >>> name_fault("TK0USDT-1m-2024-03.zip", "TK1USDT", 60_000)
     'says TK0USDT'
@@ -67,7 +67,7 @@ def name_fault(name: str, symbol: str, interval_ms: int) -> str:
 
 
 def column_fault(symbols: Sequence[str], symbol: str) -> str:
-    """Whether a column for symbols holds another one than asked for; empty where it does not."""
+    """The other symbol that a column of symbols names; empty if it names none."""
     for said in symbols:
         if re.sub(r"[^A-Z0-9]", "", said.upper()) != re.sub(r"[^A-Z0-9]", "", symbol):
             return f"has rows of {said}"
@@ -75,7 +75,7 @@ def column_fault(symbols: Sequence[str], symbol: str) -> str:
 
 
 def _interval_in(word: str) -> str:
-    """The interval that a word is, as Binance writes it, if it is one that is known."""
+    """A word as one of Binance's intervals; empty if it is not an interval that is read."""
     found = SPAN.fullmatch(word) or SPAN.fullmatch(word.lower())
     if found is None or word.endswith("M"):  # a month, or minutes: nobody knows
         return ""
@@ -106,7 +106,7 @@ def _symbols_in(words: Sequence[str]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """How the rows of a file lie to those that are stored."""
+    """How many rows of a file are new, would replace stored rows, and are stored already."""
 
     new: int
     replaced: int
@@ -117,7 +117,7 @@ class Tally:
 
 
 def completed(klines: Klines, known: Klines) -> Klines:
-    """Candles with the flows of the known ones where they lack them and have the same prices and volume."""
+    """Candles with flows that they lack taken from known candles of the same prices and volume."""
     mine, theirs = _common(klines, known)
     alike = _close(klines, known, mine, theirs, 0.0)
     columns = {name: getattr(klines, name) for name in COLUMNS}
@@ -130,7 +130,7 @@ def completed(klines: Klines, known: Klines) -> Klines:
 
 
 def tally(klines: Klines, known: Klines) -> Tally:
-    """How many candles are not among the known ones, differ from them, and are just like them."""
+    """How many candles are not among the known ones, differ from them, and equal them."""
     mine, theirs = _common(klines, known)
     same = np.ones(len(mine), np.bool_)
     for name in COLUMNS:
@@ -140,13 +140,13 @@ def tally(klines: Klines, known: Klines) -> Tally:
 
 
 def overlap_fault(klines: Klines, known: Klines) -> str:
-    """Why candles cannot be of the same series as known ones: most of those in common differ, as a whole or in a month.
+    """Why candles cannot be of the same series as known ones: most that both have differ, in all or in one month.
 
     Args:
-        known: those that are stored of the same time, and of a day before and after.
+        known: the stored candles of the same time, and of a day before and after.
     Returns:
-        Both values of one candle, and by how much the times would have to be moved, where that fits; empty where
-        nothing speaks against them.
+        Both values of one candle, and the shift of time that makes them fit, if there is one; empty if nothing speaks
+        against them.
     """
     mine, theirs = _common(klines, known)
     alike = _close(klines, known, mine, theirs, SAME)
@@ -170,7 +170,7 @@ def overlap_fault(klines: Klines, known: Klines) -> str:
 
 
 def _parts(times: npt.NDArray[np.int64]) -> Iterator[tuple[Bools, str]]:
-    """All rows in common, and those of each month that has enough of them."""
+    """All common rows, then those of each month that has enough of them."""
     if not len(times):
         return
     yield np.ones(len(times), np.bool_), ""
@@ -184,7 +184,7 @@ def _parts(times: npt.NDArray[np.int64]) -> Iterator[tuple[Bools, str]]:
 
 
 def _shift_ms(klines: Klines, known: Klines) -> int:
-    """By how much times must be moved for the closes to be those of known candles; 0 where nothing fits."""
+    """The shift of time that makes the closes equal those of known candles; 0 if nothing fits."""
     if not len(klines) or not len(known):
         return 0
     step_ms = klines.interval_ms
@@ -221,7 +221,7 @@ def _common(left: Klines, right: Klines) -> tuple[npt.NDArray[np.intp], npt.NDAr
 def _close(
     left: Klines, right: Klines, mine: npt.NDArray[np.intp], theirs: npt.NDArray[np.intp], tolerance: float
 ) -> Bools:
-    """Which of the rows have the same prices and volume."""
+    """True for rows of the same prices and volume."""
     alike = np.ones(len(mine), np.bool_)
     for name in (*PRICE_COLUMNS, "volume"):
         one, other = getattr(left, name)[mine], getattr(right, name)[theirs]
@@ -244,20 +244,20 @@ def _both(left: Klines, right: Klines, mine: int, theirs: int, here: str, there:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What came of asking venues about candles."""
+    """The result of comparing candles with a venue's."""
 
-    fault: str = ""  # why they are not believed; empty where nothing speaks against them
-    said: str = ""  # in words: how many were compared with whom, or why none
-    spans: tuple[Span, ...] = ()  # where the candles are that are not believed
+    fault: str = ""  # why the candles are not believed; empty if nothing speaks against them
+    said: str = ""  # in words: how many were compared with which venue, or why none
+    spans: tuple[Span, ...] = ()  # of the candles that are not believed
 
 
 def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, rows_asked: int) -> Heard:
-    """Hold a few candles against the first venue that has some of them.
+    """Compare a few candles with those of the first venue that has some of them.
 
     Args:
         venues: in the order they are asked.
         klines: candles that have closed.
-        own: the venue whose candles these should be, to the last digit; others' prices are only near.
+        own: the home venue, whose candles must be equal; other venues' prices are only near.
         rows_asked: how many candles, from the oldest to the newest.
     """
     chosen = np.unique(np.linspace(0, len(klines) - 1, rows_asked).round().astype(int))
@@ -279,9 +279,9 @@ def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, r
 
 
 def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Heard:
-    """Hold every whole day of candles against the daily candles of the first venue that has them, in one request.
+    """Compare every whole day of candles with the daily candles of the first venue that has them, in one request.
 
-    That finds another symbol's candles among them, not single odd ones: prices of venues differ by less.
+    That finds days of another symbol, and no single odd candles: prices of venues differ by less.
     """
     days = klines if klines.interval_ms == DAY_MS else klines.resample(DAY_MS)
     if not len(days):
@@ -310,7 +310,7 @@ def _times(klines: Klines) -> list[int]:
 
 
 def _first_told(venues: Sequence[Venue], symbol: str, interval_ms: int, spans: Sequence[Span]) -> tuple[str, Klines]:
-    """Name and candles of the first venue that has some; without candles, why no venue has."""
+    """Name and candles of the first venue that has some; else the reasons why no venue has, and no candles."""
     reasons = []
     for venue in venues:
         name, told = venue.offer.name, Klines.empty(interval_ms)

@@ -1,16 +1,19 @@
-"""Files of a month of klines: their names, what is in them, and what tells that one has changed."""
+"""Files of a month of klines: their names, what is in them, and reading them while another process writes."""
 
 import io
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import structlog
 
-from core.clock import iso
+from core.clock import DAY_MS, iso
 from core.errors import MalformedKlines, WorkerError
 from klines.klines import COLUMNS, Ints, Klines
 from klines.spans import Span, month_span
@@ -20,13 +23,20 @@ JOURNAL = ".new.parquet"
 CHECKSUM = "birnn_crc32"  # in the metadata of a month file, of the columns as they were written
 Stamp = tuple[int, int, int] | None  # (inode, time of change in ns, bytes) of a file; None when there is none
 
+TRUSTED_S = DAY_MS / 1000  # a file that did not change is looked into again after this: disks rot
+# Times of files are as coarse as the kernel's tick: a file this new may change once more and show the same time.
+SETTLED_S = 0.05
+TRIES = 5  # of reading a month while it changes
+
+log = structlog.get_logger()
+
 
 class Damaged(Exception):
-    """A month file that cannot be used, and why."""
+    """A month file cannot be used; says why."""
 
 
 def months_of(klines: Klines) -> Iterator[Span]:
-    """The months that hold klines of this run, oldest first."""
+    """The months that these klines lie in, oldest first."""
     row = 0
     while row < len(klines):
         span = month_span(int(klines.open_time_ms[row]))
@@ -35,7 +45,7 @@ def months_of(klines: Klines) -> Iterator[Span]:
 
 
 def month_file(ms: int) -> str:
-    """Name of the file that a kline of that open time is in."""
+    """Name of the month file of an open time."""
     return f"{iso(ms)[:7]}.parquet"
 
 
@@ -45,12 +55,12 @@ def journal_of(month: Path) -> Path:
 
 
 def month_of(path: Path) -> Path:
-    """The month file of a journal, or itself."""
+    """The month file of a journal; of a month file, itself."""
     return path.with_name(f"{path.name[:7]}.parquet")
 
 
 def stamp_of(path: Path) -> Stamp:
-    """The same as long as nobody replaces the file."""
+    """Inode, time of change and size of a file: the same as long as the file is not replaced."""
     try:
         with disk(path):
             found = path.stat()
@@ -60,7 +70,7 @@ def stamp_of(path: Path) -> Stamp:
 
 
 def stamps_of(month: Path) -> tuple[Stamp, Stamp]:
-    """Of the journal and of the month."""
+    """Stamps of the journal and of the month."""
     return stamp_of(journal_of(month)), stamp_of(month)
 
 
@@ -75,7 +85,7 @@ def runs_of(klines: Klines) -> Ints:
 
 
 def not_in(old: Klines, new: Klines) -> Klines:
-    """The rows of ``new`` that ``old`` does not have just so."""
+    """The rows of ``new`` that are missing in ``old`` or differ there."""
     _, left, right = np.intersect1d(old.open_time_ms, new.open_time_ms, assume_unique=True, return_indices=True)
     same = np.ones(len(left), dtype=np.bool_)
     for name in COLUMNS:
@@ -88,7 +98,7 @@ def not_in(old: Klines, new: Klines) -> Klines:
 
 
 def packed(klines: Klines) -> bytes:
-    """A month file."""
+    """The content of a month file."""
     buffer = io.BytesIO()
     frame = pl.DataFrame({name: getattr(klines, name) for name in SCHEMA}, schema=SCHEMA)
     frame.write_parquet(buffer, compression="zstd", metadata={CHECKSUM: _checksum(klines)})
@@ -96,17 +106,17 @@ def packed(klines: Klines) -> bytes:
 
 
 def _checksum(klines: Klines) -> str:
-    """Of all columns: what is compressed can be damaged and read all the same."""
+    """A checksum of all columns: a compressed file can be damaged and still be readable."""
     sums = (getattr(klines, name) for name in SCHEMA)
     return f"{reduce(lambda known, column: zlib.crc32(np.ascontiguousarray(column).data, known), sums, 0):08x}"
 
 
 def unpacked(path: Path, interval_ms: int) -> Klines:
-    """Klines of one month file; none when there is no such file.
+    """Klines of one month file; empty if there is no such file.
 
     Raises:
-        Damaged: it is torn, or holds something else.
-        WorkerError: it cannot be read.
+        Damaged: the file is torn, or holds something else.
+        WorkerError: the file cannot be read.
     """
     try:
         with disk(path):
@@ -124,18 +134,87 @@ def unpacked(path: Path, interval_ms: int) -> Klines:
     except MalformedKlines as error:
         raise Damaged(str(error)) from error
     if CHECKSUM in said and said[CHECKSUM] != _checksum(klines):  # a file of an older release has none
-        raise Damaged("its klines are not those that were written: the checksum is another")
+        raise Damaged("its klines are not those that were written: the checksum differs")
     if len(klines) and {month_file(int(edge))[:7] for edge in klines.open_time_ms[[0, -1]]} != {path.name[:7]}:
-        raise Damaged("its klines are of another month")
+        raise Damaged("its klines belong to another month")
     return klines
 
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """The operating system's refusals as one line that names the file."""
+    """Turn an OSError into a WorkerError of one line that names the file; FileNotFoundError passes."""
     try:
         yield
     except FileNotFoundError:
         raise
     except OSError as error:
         raise WorkerError(f"{path}: {error.strerror}; check the space, owner and mode of DATA_DIR") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Looked:
+    """What a month held when its files were last looked into."""
+
+    stamps: tuple[Stamp, Stamp]
+    runs: Ints
+    looked_s: float
+
+
+class MonthReader:
+    """Reads months. What it remembers of a month counts until a file of that month changes, and a day at most."""
+
+    def __init__(self) -> None:
+        self._looked: dict[Path, _Looked] = {}
+
+    def load(self, month: Path, interval_ms: int) -> tuple[Klines, bool]:
+        """What a month and its journal hold, and True if both could be used."""
+        for _ in range(TRIES):
+            # The journal first: what leaves it is in the month by then. Should the journal have changed meanwhile, an
+            # older row of it might hide a newer row of the month.
+            before = stamp_of(journal_of(month))
+            (recent, first_sound), (whole, second_sound) = (
+                _usable(path, interval_ms) for path in (journal_of(month), month)
+            )
+            if stamp_of(journal_of(month)) == before:
+                break
+        return whole.merge(recent), first_sound and second_sound
+
+    def runs(self, month: Path, interval_ms: int) -> Ints:
+        """``(runs, 2)``: first open time and end of each run of a month without a hole; read only when it changed."""
+        looked = self._looked.get(month)
+        if looked is not None and self.is_known(month):
+            return looked.runs
+        stamps = stamps_of(month)
+        klines, sound = self.load(month, interval_ms)
+        if sound:
+            self.note(month, klines, stamps)
+        return runs_of(klines)
+
+    def is_known(self, month: Path) -> bool:
+        """True if a month's files did not change since they were found sound."""
+        looked = self._looked.get(month)
+        return (
+            looked is not None and time.monotonic() - looked.looked_s <= TRUSTED_S and looked.stamps == stamps_of(month)
+        )
+
+    def note(self, month: Path, klines: Klines, stamps: tuple[Stamp, Stamp]) -> None:
+        """Remember what files hold that had these stamps before they were read, unless they may still change."""
+        newest_ns = max((stamp[1] for stamp in stamps if stamp), default=0)
+        if stamps == stamps_of(month) and time.time_ns() - newest_ns > SETTLED_S * 1e9:
+            self.wrote(month, klines)
+
+    def wrote(self, month: Path, klines: Klines) -> None:
+        """Remember what was just written."""
+        self._looked[month] = _Looked(stamps=stamps_of(month), runs=runs_of(klines), looked_s=time.monotonic())
+
+    def forget(self, month: Path) -> None:
+        """Read a month's files when they are next looked into."""
+        self._looked.pop(month, None)
+
+
+def _usable(path: Path, interval_ms: int) -> tuple[Klines, bool]:
+    try:
+        return unpacked(path, interval_ms), True
+    except Damaged as error:
+        log.warning("kline_file_skipped", file=str(path), why=str(error))
+        return Klines.empty(interval_ms), False

@@ -1,4 +1,4 @@
-"""Recorded klines in a folder of Parquet files: what the simulated exchange replays and a backtest walks over."""
+"""Recorded klines in a folder of Parquet files, which the simulated exchange replays and a backtest reads."""
 
 import re
 from collections.abc import Iterable

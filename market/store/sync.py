@@ -1,11 +1,10 @@
-"""Bring the kline store up to now: archive files for long stretches, REST for the rest, only what is missing."""
+"""Bring one venue's folder of klines up to now: archive files for long stretches, REST for the rest, no row twice."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
 import structlog
@@ -15,29 +14,33 @@ from core.errors import MalformedKlines, MarketUnavailable, WorkerError
 from klines.checks import EARLIEST_MS
 from klines.klines import Klines
 from klines.spans import Span, month_span, without
+from market.failover.endings import Endings
+from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
-from market.store.units import odd_stretches
-from market.store.warm_start import read_tail
-from market.venue import MarketData
+from market.store.scale_break import ScaleBreak, checked
+from market.venue import Venue
 
 THREADS = 4
 ARCHIVE_ROWS = 1000  # a REST request brings so many: an archive file (two requests) is not used for fewer
 OVERLAP_ROWS = 60  # an hour of minutes, in the same request as what is new
 REST_ROWS = 10_000  # asked for in one go, so that little is lost to a kill and little is held in memory
-KNOWN_ROWS = 300  # read of a series whose tail is missing
+BESIDE_ROWS = 240  # stored rows on either side of an answer, which say what is usual
+FEW_ROWS = 10  # a hole of fewer is asked for with the rows beside it
+PART_ROWS = 1_000  # asked for by itself where a longer range is malformed
 MISSES = 7  # archive files in a row that are not to be had: the venue has no archive, or not of this time
-UNIT_ROUNDS = 3  # behind a stretch that was given up there may be another
 SETTLED_MS = HOUR_MS  # what a venue still lacks after this it will not have soon
+SILENT_ROWS = 2  # missing at the end: the venue may have halted the pair
 
 Progress = Callable[[int, int], None]  # (rows settled, rows wanted)
 
-_log = structlog.get_logger()
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncReport:
     """What a sync did to one series."""
 
+    venue: str
     symbol: str
     interval_ms: int
     fetched: int = 0  # rows that are new in the store, or differ from what was there
@@ -48,11 +51,6 @@ class SyncReport:
     refused: str = ""  # what was told and refused and is not asked for now, in words
 
 
-def failed_in(reports: Sequence[SyncReport]) -> set[tuple[str, int]]:
-    """Symbol and interval of the series that not all was fetched or stored of."""
-    return {(report.symbol, report.interval_ms) for report in reports if report.failure}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     """One download: an archive file ("month", "day") or a range by REST ("rest")."""
@@ -61,24 +59,35 @@ class _Job:
     span: Span
     rows: int  # how many of the missing rows lie in it
 
+    @property
+    def name(self) -> str:
+        """In a log line: "month 2024-03", "day 2024-03-05", "rest 2024-03-05"."""
+        return f"{self.source} {iso(self.span[0])[: 7 if self.source == 'month' else 10]}"
 
-def _no_progress(done: int, wanted: int) -> None:
-    pass
+
+def no_progress(done: int, wanted: int) -> None:
+    """Show no progress."""
 
 
 def sync_all(
     store: KlineStore,
-    market: MarketData,
+    venue: Venue,
     wanted: Sequence[tuple[str, int, int]],
     now_ms: int,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
+    *,
+    aside: Quarantine | None = None,
+    endings: Endings | None = None,
 ) -> list[SyncReport]:
-    """Bring several series up to now, one after the other. One that fails does not stop the others.
+    """Bring several series up to now, one after the other. A series that fails does not stop the others.
 
     Args:
+        store: the venue's folder.
         wanted: ``(symbol, interval_ms, start_ms)`` of each.
         now_ms: klines that have closed by then are fetched.
-        progress: told how many rows of all series are settled, and how many were missing in all.
+        progress: is called with how many rows of all series are settled, and how many were missing in all.
+        aside: the quarantine that the venue puts rejected rows into; takes those that are rejected here.
+        endings: says why a series has no new klines although the venue answers; without it the reports do not say.
     Returns:
         A report for each; a failure is in it, not raised.
     Raises:
@@ -86,7 +95,7 @@ def sync_all(
     """
     # One pool for all: its threads keep their connections to the venue from one series to the next.
     with store.writing(), ThreadPoolExecutor(THREADS, thread_name_prefix="sync") as pool:
-        runs = [_Run(store, market, *series, now_ms) for series in wanted]
+        runs = [_Run(store, venue, *series, now_ms, aside or Quarantine(), endings) for series in wanted]
         total = sum(run.wanted for run in runs)
         done, reports = 0, []
         for run in runs:
@@ -95,51 +104,47 @@ def sync_all(
         return reports
 
 
-def sync_series(
-    store: KlineStore,
-    market: MarketData,
-    symbol: str,
-    interval_ms: int,
-    start_ms: int,
-    now_ms: int,
-    *,
-    progress: Progress = _no_progress,
-) -> SyncReport:
-    """Fetch what the store lacks of one series from ``start_ms`` on; see ``sync_all``.
+class _Run:
+    """One sync of one series. Downloads happen in a pool, everything else in the calling thread.
 
     What has arrived is in the store at once: a kill loses what was on its way, and the next run goes on from there.
     The newest klines are fetched once more with what follows them: had our clock been ahead of the venue's, the last
     might have been stored unfinished; and what the venue has corrected since is taken over.
     """
-    return sync_all(store, market, [(symbol, interval_ms, start_ms)], now_ms, progress)[0]
-
-
-class _Run:
-    """One sync of one series. Downloads happen in a pool, everything else in the calling thread."""
 
     def __init__(
-        self, store: KlineStore, market: MarketData, symbol: str, interval_ms: int, start_ms: int, now_ms: int
+        self,
+        store: KlineStore,
+        venue: Venue,
+        symbol: str,
+        interval_ms: int,
+        start_ms: int,
+        now_ms: int,
+        aside: Quarantine,
+        endings: Endings | None,
     ) -> None:
-        self._store, self._market, self._symbol, self._interval_ms = store, market, symbol, interval_ms
+        self._store, self._venue, self._symbol, self._interval_ms = store, venue, symbol, interval_ms
         self._start_ms, self._now_ms = start_ms, now_ms
-        self._progress: Progress = _no_progress
+        self._end_ms = now_ms // interval_ms * interval_ms  # the kline that opens then has not closed
+        self._aside, self._endings = aside, endings
+        self._said = {"venue": venue.offer.name, "symbol": symbol, "interval_ms": interval_ms}
+        self._progress: Progress = no_progress
         self._done = self._fetched = 0
         self._failure: WorkerError | None = None
         self._set_aside: list[Path] = []
-        self._refuted: set[Span] = set()  # archive files that were found to be of another unit
+        self._quarantined: list[Span] = []  # archive files with a scale break
+        self._malformed: dict[int, str] = {}  # by open time: why a part of a REST answer was not used
         self.wanted = 0
         try:
             self._set_aside = store.repair(symbol, interval_ms)
-            market.remember(symbol, _known(store, symbol, interval_ms))
             self.wanted = self._rows(self._missing())
         except WorkerError as error:  # a symbol that cannot name a folder, or a disk that cannot be read
             self._failure = error
 
     def report(self, pool: ThreadPoolExecutor, progress: Progress) -> SyncReport:
-        """Do it."""
         self._progress = progress
         gaps: list[Span] = []
-        refused = ""
+        refused = remark = ""
         if self._failure is None:
             try:
                 self._fetch(pool)
@@ -148,68 +153,53 @@ class _Run:
             except WorkerError as error:
                 self._failure = error
             progress(max(0, self.wanted - self._rows(gaps)), self.wanted)
-        _log.info(
-            "synced",
-            symbol=self._symbol,
-            interval_ms=self._interval_ms,
-            fetched=self._fetched,
-            missing=self._rows(gaps),
-            failure=None if self._failure is None else str(self._failure),
-        )
-        remark = "" if self._failure else self._market.remark(self._symbol, self._interval_ms)
-        if remark and gaps:
-            _log.warning("nothing_new", symbol=self._symbol, interval_ms=self._interval_ms, reason=remark)
+        failure = None if self._failure is None else str(self._failure)
+        log.info("synced", **self._said, fetched=self._fetched, missing=self._rows(gaps), failure=failure)
+        if failure is None and (remark := self._why_ended() if gaps else ""):
+            log.warning("nothing_new", **self._said, reason=remark)
         return SyncReport(
+            venue=self._venue.offer.name,
             symbol=self._symbol,
             interval_ms=self._interval_ms,
             fetched=self._fetched,
             gaps=tuple(gaps),
             set_aside=tuple(self._set_aside),
             failure=self._failure,
-            remark=remark if gaps else "",
+            remark=remark,
             refused=refused,
         )
 
+    def _why_ended(self) -> str:
+        if self._endings is None:
+            return ""
+        self._endings.look(self._symbol, self._interval_ms, [self._venue], self._newest_ms())
+        return self._endings.remark(self._symbol)
+
     def _fetch(self, pool: ThreadPoolExecutor) -> None:
-        if not self.wanted:
-            return
-        self._check_units(self._archives(pool, least_rows=ARCHIVE_ROWS))
-        if not self._rest(pool):
-            self._check_units(self._archives(pool, least_rows=1))
+        if self.wanted and self._venue.offer.archives:
+            self._archives(pool, least_rows=ARCHIVE_ROWS)
+        if self.wanted and not self._rest(pool) and self._venue.offer.archives:
+            self._archives(pool, least_rows=1)
+        newest_ms = self._newest_ms()
+        if self._endings and self._end_ms - newest_ms < SILENT_ROWS * self._interval_ms:
+            self._endings.went_on(self._symbol, newest_ms)
 
-    def _check_units(self, got: Sequence[Span]) -> None:
-        """Give up what is of another unit or asset than the rest; days of a month, REST or the next sync bring it."""
-        for _ in range(UNIT_ROUNDS):
-            odd = odd_stretches(
-                self._store, self._market, self._symbol, self._interval_ms, got, self._start_ms, self._now_ms
-            )
-            for span in odd:
-                rows = self._store.remove(self._symbol, self._interval_ms, span)
-                self._market.forget(self._symbol, self._interval_ms, span)
-                self._refuted |= {of for of in got if of[0] < span[1] and span[0] < of[1]}
-                _log.warning(
-                    "other_unit_removed",
-                    symbol=self._symbol,
-                    interval_ms=self._interval_ms,
-                    start=iso(span[0]),
-                    end=iso(span[1]),
-                    rows=rows,
-                )
-            if not odd:
-                break
-            self._done = max(0, self.wanted - self._rows(self._missing()))
-        if got or self._refuted:
-            self._market.remember(self._symbol, _known(self._store, self._symbol, self._interval_ms))
-
-    def _archives(self, pool: ThreadPoolExecutor, *, least_rows: int) -> list[Span]:
-        """Fetch files of months, then of days, that hold at least so many missing rows; returns what they cover."""
-        missing = self._missing()
-        months = [job for job in self._files("month", missing) if job.rows >= least_rows]
+    def _archives(self, pool: ThreadPoolExecutor, *, least_rows: int) -> None:
+        """Fetch files of months, then of days, that hold at least so many missing rows."""
+        months = [job for job in self._files("month", self._missing()) if job.rows >= least_rows]
         if least_rows > 1:  # of a month of which we have a part, the missing days are the smaller download
             months = [job for job in months if job.rows == self._rows([job.span])]
-        got = self._files_got(pool, months)
-        days = [job for job in self._files("day", without(missing, got)) if job.rows >= least_rows]
-        return [*got, *self._files_got(pool, days)]
+        days = self._days(months, least_rows)
+        if (months or days) and self._newest_ms() == 0:
+            # The newest rows over REST first: archive files are held against what is stored.
+            self._get(pool, [(max(self._start_ms, self._end_ms - OVERLAP_ROWS * self._interval_ms), self._end_ms)])
+        self._files_got(pool, months)
+        self._files_got(pool, self._days([], least_rows))
+
+    def _days(self, months: Sequence[_Job], least_rows: int) -> list[_Job]:
+        """Files of days that hold at least so many missing rows and lie in none of some months."""
+        missing = without(self._missing(), [*self._quarantined, *(job.span for job in months)])
+        return [job for job in self._files("day", missing) if job.rows >= least_rows]
 
     def _files(self, source: str, missing: Sequence[Span]) -> list[_Job]:
         """Archive files whose time is over and that should hold missing rows, newest first."""
@@ -220,65 +210,86 @@ class _Run:
             while at < end:
                 day_ms = at // DAY_MS * DAY_MS
                 span = month_span(at) if source == "month" else (day_ms, day_ms + DAY_MS)
-                if span[1] <= self._now_ms and span not in self._refuted:
+                if span[1] <= self._now_ms and span not in self._quarantined:
                     jobs.append(self._job(source, span, missing))
                 at = span[1]
         return jobs[::-1]
 
-    def _files_got(self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]) -> list[Span]:
-        """Download files until too many in a row cannot be had; returns the time that the others cover."""
-        got: list[Span] = []
+    def _files_got(self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]) -> None:
+        """Download files until too many in a row cannot be had."""
         misses = 0
         with closing(self._download(pool, jobs)) as arrivals:
             for job, outcome in arrivals:
                 if isinstance(outcome, Klines):
-                    got.append(job.span)
                     misses = 0
                     self._settle(min(len(outcome), job.rows))
                     continue
                 misses += 1
-                if outcome is not None:
-                    _log.warning("archive_unusable", symbol=self._symbol, file_of=job.source, why=str(outcome))
+                if isinstance(outcome, ScaleBreak):
+                    self._quarantined.append(job.span)
+                elif outcome is not None:
+                    log.warning("archive_unusable", **self._said, file=job.name, why=str(outcome))
                 if misses == MISSES:
                     break
-        return sorted(got)
 
     def _rest(self, pool: ThreadPoolExecutor) -> bool:
         """Ask for what is missing by REST, newest first; False when the venue could not be asked for all of it."""
-        missing = self._missing()
-        spans = list(missing)
+        spans = self._missing()
         latest = self._store.latest(self._symbol, self._interval_ms)
         if spans and latest is not None and spans[-1][0] == latest + self._interval_ms:
             overlap_ms = max(self._start_ms, latest - (OVERLAP_ROWS - 1) * self._interval_ms)
             spans[-1] = (overlap_ms, spans[-1][1])
-        step = REST_ROWS * self._interval_ms
-        pieces = [(at, min(at + step, end)) for start, end in spans for at in range(start, end, step)]
+        asked, reached = self._get(pool, spans)
+        # After the newest kline an answer without rows says that the venue is in trouble, not that there was no trade.
+        absent = [span for span in _common(self._missing(), asked) if span[1] <= self._newest_ms()]
+        self._store.remember_absent(self._symbol, self._interval_ms, absent, self._now_ms, self._refused_of(absent))
+        return reached
+
+    def _get(self, pool: ThreadPoolExecutor, spans: Sequence[Span]) -> tuple[list[Span], bool]:
+        """Ask for spans by REST.
+
+        Returns:
+            The settled time that the venue has answered about, and False if it could not be asked for all of it.
+        """
+        missing, step = self._missing(), REST_ROWS * self._interval_ms
+        wide = [self._widened(span) for span in spans]
+        pieces = [(at, min(at + step, end)) for start, end in wide for at in range(start, end, step)]
         settled_ms = (self._now_ms - SETTLED_MS) // self._interval_ms * self._interval_ms
         asked: list[Span] = []
-        reached, lent = True, self._market.lent(self._symbol, self._interval_ms)
         with closing(self._download(pool, [self._job("rest", piece, missing) for piece in pieces[::-1]])) as arrivals:
             for job, outcome in arrivals:
                 if isinstance(outcome, Klines):
                     self._settle(job.rows)
-                    if job.span[0] < settled_ms:
-                        asked.append((job.span[0], min(job.span[1], settled_ms)))
-                elif isinstance(outcome, WorkerError):
+                elif isinstance(outcome, WorkerError) and not self._is_settled_part(job, outcome, settled_ms):
                     self._failure = self._failure or outcome
                     if not isinstance(outcome, MalformedKlines):
-                        reached = not isinstance(outcome, MarketUnavailable)
-                        break
-        if self._market.lent(self._symbol, self._interval_ms) > lent:
-            return reached  # what another venue lacks the series' own may have
-        # After the newest kline an answer without rows says that the venue is in trouble, not that there was no trade.
-        newest_ms = self._store.latest(self._symbol, self._interval_ms) or 0
-        absent = [span for span in _common(self._missing(), asked) if span[1] <= newest_ms]
-        self._store.remember_absent(self._symbol, self._interval_ms, absent, self._now_ms, self._refused_of(absent))
-        return reached
+                        return asked, not isinstance(outcome, MarketUnavailable)
+                    continue
+                if job.span[0] < settled_ms:
+                    asked.append((job.span[0], min(job.span[1], settled_ms)))
+        return asked, True
+
+    def _widened(self, span: Span) -> Span:
+        """A span of few rows with rows on either side: alone, one odd row would make the whole answer malformed."""
+        start_ms, end_ms = span
+        if end_ms - start_ms >= FEW_ROWS * self._interval_ms:
+            return span
+        beside_ms = FEW_ROWS * self._interval_ms
+        return max(self._start_ms, start_ms - beside_ms), min(self._end_ms, end_ms + beside_ms)
+
+    def _is_settled_part(self, job: _Job, error: WorkerError, settled_ms: int) -> bool:
+        """True if a part of an answer is malformed and not of the newest rows: asked for again after a day."""
+        if job.source != "part" or job.span[1] > settled_ms or not isinstance(error, MalformedKlines):
+            return False
+        self._malformed |= dict.fromkeys(range(*job.span, self._interval_ms), str(error))
+        log.warning("part_refused", **self._said, start=iso(job.span[0]), reason=str(error))
+        return True
 
     def _refused_of(self, spans: Sequence[Span]) -> dict[int, str]:
-        """By open time, why rows of spans were refused. One whose own time is wrong leaves a hole of a single row."""
-        refused, interval_ms = self._market.refused(self._symbol, self._interval_ms), self._interval_ms
-        by_row = {at_ms // interval_ms * interval_ms: why for at_ms, why in refused.items()}
+        """By open time, why rows of spans were refused; a row whose own time is wrong leaves a hole of a single row."""
+        interval_ms = self._interval_ms
+        refused = self._aside.refused(self._symbol, interval_ms)
+        by_row = {at_ms // interval_ms * interval_ms: why for at_ms, why in refused.items()} | self._malformed
         astray = next((why for at_ms, why in refused.items() if not EARLIEST_MS <= at_ms < self._now_ms), "")
         found = {start: astray for start, end in spans if astray and end - start == interval_ms}
         rows = (at_ms for start, end in spans for at_ms in range(start, end, interval_ms))
@@ -287,7 +298,7 @@ class _Run:
     def _download(
         self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]
     ) -> Generator[tuple[_Job, Klines | WorkerError | None], None, None]:
-        """Each job with what came of it, as it arrives and when its klines are in the store."""
+        """Each job with its outcome, as it arrives and once its klines are stored."""
         waiting = deque(jobs)
         running: dict[Future[Klines | WorkerError | None], _Job] = {}
         try:
@@ -297,41 +308,60 @@ class _Run:
                     running[pool.submit(self._outcome, job)] = job
                 ready = wait(running, return_when=FIRST_COMPLETED).done
                 arrived = [(running.pop(future), future.result()) for future in ready]
-                runs = [outcome for _, outcome in arrived if isinstance(outcome, Klines)]
-                if runs:
-                    klines = reduce(Klines.merge, runs)
-                    self._fetched += self._store.append(self._symbol, klines)
-                yield from arrived
+                for job, outcome in sorted(arrived, key=lambda one: -one[0].span[0]):
+                    parts = self._parts(job) if isinstance(outcome, MalformedKlines) else []
+                    waiting.extend(parts)
+                    if not parts:
+                        yield job, self._stored(job, outcome) if isinstance(outcome, Klines) else outcome
         finally:
             for future in running:
                 future.cancel()
 
+    def _parts(self, job: _Job) -> list[_Job]:
+        """The parts to ask for in place of a long range that is malformed: odd hours must not cost the others."""
+        step, (start_ms, end_ms) = PART_ROWS * self._interval_ms, job.span
+        if job.source != "rest" or end_ms - start_ms <= step:
+            return []
+        missing = self._missing()
+        spans = [(max(at, start_ms), at + step) for at in range(end_ms - step, start_ms - step, -step)]
+        return [self._job("part", span, missing) for span in spans]
+
     def _outcome(self, job: _Job) -> Klines | WorkerError | None:
-        """In the pool: what the venue has, or why not."""
+        """In the pool: ask the venue."""
         start_ms, end_ms = job.span
         try:
-            if job.source == "rest":
-                return self._market.klines(self._symbol, self._interval_ms, start_ms, end_ms)
-            return self._market.archive(self._symbol, self._interval_ms, start_ms, month=job.source == "month")
+            if job.source in {"rest", "part"}:
+                return self._venue.klines(self._symbol, self._interval_ms, start_ms, end_ms)
+            return self._venue.archive(self._symbol, self._interval_ms, start_ms, month=job.source == "month")
         except WorkerError as error:
             return error
+
+    def _stored(self, job: _Job, klines: Klines) -> Klines | ScaleBreak:
+        """Store the rows of an answer that can be of the series; a file or page with a scale break is quarantined."""
+        beside = self._store.beside(self._symbol, klines, BESIDE_ROWS)
+        where = (self._venue.offer.name, self._symbol, self._interval_ms)
+        try:
+            rows = checked(klines, beside)
+        except ScaleBreak as error:
+            self._aside.put(*where, [error.row], self._now_ms)
+            remedy = "REST is asked instead; where the stored rows are wrong: birnn data verify --repair"
+            log.warning("scale_break", **self._said, file=job.name, factor=error.factor, remedy=remedy)
+            return error
+        self._aside.take(*where, rows, self._now_ms)
+        self._fetched += self._store.append(self._symbol, rows.klines)
+        return klines
 
     def _settle(self, rows: int) -> None:
         self._done = min(self._done + rows, self.wanted)
         self._progress(self._done, self.wanted)
 
     def _missing(self) -> list[Span]:
-        """What is not in the store, or is there from another venue and is to be had from the series' own again."""
-        end_ms = self._now_ms // self._interval_ms * self._interval_ms  # the kline that opens then has not closed
-        borrowed = [
-            (max(start, self._start_ms), min(end, end_ms))
-            for start, end in self._market.borrowed(self._symbol, self._interval_ms)
-        ]
-        missing = self._not_stored(end_ms)
-        return sorted([*without(missing, borrowed), *(span for span in borrowed if span[0] < span[1])])
+        return self._store.missing(self._symbol, self._interval_ms, self._start_ms, self._end_ms, now_ms=self._now_ms)
 
-    def _not_stored(self, end_ms: int) -> list[Span]:
-        return self._store.missing(self._symbol, self._interval_ms, self._start_ms, end_ms, now_ms=self._now_ms)
+    def _newest_ms(self) -> int:
+        """Close of the newest stored kline; 0 if there is none."""
+        latest = self._store.latest(self._symbol, self._interval_ms)
+        return 0 if latest is None else latest + self._interval_ms
 
     def _job(self, source: str, span: Span, missing: Sequence[Span]) -> _Job:
         return _Job(source=source, span=span, rows=self._rows(_common([span], missing)))
@@ -340,17 +370,8 @@ class _Run:
         return sum(end - start for start, end in spans) // self._interval_ms
 
 
-def _known(store: KlineStore, symbol: str, interval_ms: int) -> Klines:
-    """The newest candles of a series, by which the level of what is fetched is told."""
-    tail = read_tail(store.root, symbol, interval_ms)
-    latest = None if len(tail) else store.latest(symbol, interval_ms)
-    if latest is None:
-        return tail
-    return store.read(symbol, interval_ms, latest - KNOWN_ROWS * interval_ms, latest + interval_ms)
-
-
 def _common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
-    """What lies in both.
+    """The time that lies in both.
 
     >>> _common([(0, 10), (20, 30)], [(5, 25)])
     [(5, 10), (20, 25)]

@@ -147,7 +147,7 @@ def birnn(cwd: Path, *arguments: str, **environment: str) -> tuple[int, str, str
 def test_verbs_use_what_the_last_run_used_and_name_it(tmp_path: Path, verb: list[str]) -> None:
     ran(tmp_path / "data", Market.SIMULATED, seed=3)
     folder = tmp_path / "data" / "simulated" / "seed-3"
-    KlineStore(folder / "klines").append("BTCUSDT", random_walk_klines(50))
+    KlineStore(folder / "klines" / "binance").append("BTCUSDT", random_walk_klines(50))
     _, out, error = birnn(tmp_path, *verb, PORT=str(free_port()))
     assert str(folder) in out.replace("\n", "") + error
     assert "Traceback" not in error

@@ -23,6 +23,7 @@ from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
 from market.live.price_feed import PriceFeed
 from market.quarantine import Quarantine
+from market.store.scale_break import checked
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
 from tests.fakes.clock import START_MS, FakeClock, RunningClock, Skewed, eventually
@@ -221,12 +222,16 @@ def of_price(market: Failover, clock: FakeClock, feed: PriceFeed) -> str:
 
 
 def of_archive(market: Failover, clock: FakeClock) -> str:
+    """As a sync does, which asks the venue itself."""
     try:
-        told = market.archive("ETHUSDT", MINUTE_MS, START_MS)
+        file = market.venues[0].archive("ETHUSDT", MINUTE_MS, START_MS)
     except WorkerError as error:
         return f"not used ({_kind(error)}): asked for over REST"
-    if told is None:
+    if file is None:
         return "not there: asked for over REST"
+    rows = checked(file, Klines.empty(MINUTE_MS))
+    market.aside.put("binance", "ETHUSDT", MINUTE_MS, rows.refused, clock.now_ms())
+    told = rows.klines
     np.testing.assert_allclose(told.close, WALK.close[np.isin(WALK.open_time_ms, told.open_time_ms)], rtol=1e-8)
     left = "" if len(told) == len(DAY) else f"{len(DAY) - len(told)} missing, asked for over REST"
     return "; ".join(filter(None, ["used", left, aside(market)]))

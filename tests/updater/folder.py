@@ -12,6 +12,8 @@ from core.settings import load_settings
 from core.topic import Target, Topic
 from klines.klines import Klines
 from market.listings import Listings
+from market.quarantine import Quarantine
+from market.store.home_store import HomeStore, HomeSync
 from market.store.kline_store import KlineStore
 from market.venues.binance.rest import Binance
 from model.panels import MINUTE, panels_for, training_start_ms
@@ -60,7 +62,7 @@ def job_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0, **traini
 
 def publish_in(data_dir: Path) -> None:
     """Fill a data folder: four days of BTCUSDT and ETHUSDT up to now, and one version with its champions."""
-    clock, store, registry = SystemClock(), KlineStore(data_dir / "klines"), Registry(data_dir)
+    clock, store, registry = SystemClock(), KlineStore(data_dir / "klines" / "binance"), Registry(data_dir)
     for symbol in ("BTCUSDT", "ETHUSDT"):
         store.append(symbol, walk(symbol, clock.now_ms()))
     assert refresh_panel(job_on(data_dir, ETH, BTC), registry, clock, lambda *_: None).ok
@@ -92,11 +94,12 @@ def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None, time_
     plans = {panel.name: plan for panel, plan in panels_for(topics).items()}
     listings = Listings((), topics, threading.Event())
     listings.start()
+    store, away = HomeStore(data_dir / "klines"), Binance([nowhere], nowhere, FakeClock(clock.now_ms()), patience_s=1.0)
     return Updater(
         settings=load_settings(data_dir=data_dir, training_days=DAYS),
         plans=plans,
-        store=KlineStore(data_dir / "klines"),
-        market=Binance([nowhere], nowhere, FakeClock(clock.now_ms()), patience_s=1.0),
+        store=store,
+        keeper=HomeSync(store, [away], Quarantine(), clock),
         registry=Registry(data_dir),
         state=StateFile(data_dir, clock, plans),
         clock=clock,

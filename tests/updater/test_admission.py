@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from admission.readiness import FILE, read_admission
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import Objective, load_settings
-from market.store.kline_store import KlineStore
+from market.store.home_store import HomeStore
 from model.panels import panels_for
 from model.registry.versions import Registry
 from tests.updater.folder import BTC, DAYS, ETH, updater_on, walk
@@ -23,7 +23,7 @@ MINUTES = tuple(replace(topic, network="allora-testnet-1", epoch_length_blocks=6
 def test_every_topic_of_a_panel_gets_an_entry(published: Path) -> None:
     settings = load_settings(data_dir=published, training_days=DAYS)
     plans = {panel.name: plan for panel, plan in panels_for(MINUTES).items()}
-    refresh_admission(settings, plans, KlineStore(published / "klines"), Registry(published), SystemClock())
+    refresh_admission(settings, plans, HomeStore(published / "klines"), Registry(published), SystemClock())
     made_ms, entries = read_admission(published)
     assert made_ms > 0
     assert entries.keys() == {topic.key for topic in MINUTES}
@@ -36,7 +36,7 @@ def test_every_topic_of_a_panel_gets_an_entry(published: Path) -> None:
 
 
 def test_a_network_is_asked_about_candles_alone_that_it_has_not_seen(published: Path) -> None:
-    store, registry, now_ms = KlineStore(published / "klines"), Registry(published), SystemClock().now_ms()
+    store, registry, now_ms = HomeStore(published / "klines"), Registry(published), SystemClock().now_ms()
     (version,) = registry.versions()
     manifest = registry.open(version).manifest
     (plan,) = panels_for([ETH, BTC]).values()
@@ -81,7 +81,7 @@ def test_what_the_ledger_tells_is_used_in_the_place_of_what_is_configured(publis
     write(published, answers(TOPIC, 100, until_ms=now_ms)).close()
     settings = load_settings(data_dir=published, training_days=DAYS)
     plans = {panel.name: plan for panel, plan in panels_for([TOPIC, *MINUTES[:1]]).items()}
-    refresh_admission(settings, plans, KlineStore(published / "klines"), Registry(published), SystemClock())
+    refresh_admission(settings, plans, HomeStore(published / "klines"), Registry(published), SystemClock())
     entries = read_admission(published)[1]
     told, not_told = entries[TOPIC.key], entries[MINUTES[0].key]
     assert (told.standing.known_s, not_told.standing.known_s) == (60, 120), "95 s after the base; auto"
@@ -121,8 +121,8 @@ def test_a_topic_without_klines_says_so(published: Path) -> None:
     settings = load_settings(data_dir=published, training_days=DAYS, objective=Objective.LOSS)
     sol = replace(BTC, topic_id=9010, token="SOL", symbol="SOLUSDT")
     plans = {panel.name: plan for panel, plan in panels_for([sol]).items()}
-    store = KlineStore(published / "klines")
-    store.append("BTCUSDT", walk("BTCUSDT", SystemClock().now_ms() + MINUTE_MS, 1))
+    store = HomeStore(published / "klines")
+    store.of("binance").append("BTCUSDT", walk("BTCUSDT", SystemClock().now_ms() + MINUTE_MS, 1))
     refresh_admission(settings, plans, store, Registry(published), SystemClock())
     entry = read_admission(published)[1][sol.key]
     assert (entry.standing.eligible, entry.objective, entry.stretch.factor) == (False, "loss", 1.0)

@@ -19,7 +19,6 @@ from inference.stretches import Stretches
 from inference.topic_state import Limits
 from klines.klines import Klines
 from ledger.answer_log import Ledger
-from market.failover.failover import Failover
 from market.live.live_market import opening_of
 from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
@@ -96,8 +95,7 @@ def test_it_goes_through_without_a_wrong_answer(shared_data: Path, tmp_path: Pat
         for symbol, klines in real.items():
             server.add(symbol, klines)
         venue = Binance([server.url], server.url, clock, aside=aside)
-        market = Failover([venue], clock, aside)
-        reports = sync_all(store, market, [(symbol, MINUTE_MS, start_ms) for symbol in SYMBOLS], end_ms)
+        reports = sync_all(store, venue, [(symbol, MINUTE_MS, start_ms) for symbol in SYMBOLS], end_ms, aside=aside)
     assert [report.failure for report in reports] == [None] * 3
     assert aside.counts == {}  # it was wild, and it was true
     stored = {symbol: store.read(symbol, MINUTE_MS, start_ms, end_ms) for symbol in SYMBOLS}

@@ -102,13 +102,13 @@ def test_months_that_nothing_reads_are_deleted_once_a_day(published: Path) -> No
     updater = updater_on(published, ETH, clock=clock)
     old = random_walk_klines(50, start_ms=clock.now_ms() - 800 * DAY_MS)
     for symbol in ("ETHUSDT", "DOGEUSDT"):  # also of a symbol that no topic has any more
-        updater.store.append(symbol, old)
-        updater.store.append(symbol, random_walk_klines(50, start_ms=clock.now_ms() - 100 * DAY_MS))
-        updater.store.append(symbol, random_walk_klines(50, start_ms=clock.now_ms() - DAY_MS))
+        updater.store.of("binance").append(symbol, old)
+        updater.store.of("binance").append(symbol, random_walk_klines(50, start_ms=clock.now_ms() - 100 * DAY_MS))
+        updater.store.of("binance").append(symbol, random_walk_klines(50, start_ms=clock.now_ms() - DAY_MS))
     updater.sync()
     for symbol in ("ETHUSDT", "DOGEUSDT"):
         assert updater.store.first(symbol, MINUTE_MS) > old.end_ms  # type: ignore[operator]
-    updater.store.append("DOGEUSDT", old)
+    updater.store.of("binance").append("DOGEUSDT", old)
     updater.sync()
     assert updater.store.first("DOGEUSDT", MINUTE_MS) == old.open_time_ms[0]
     clock.time_ms += DAY_MS
@@ -144,6 +144,21 @@ def test_the_settings_file_is_read_anew_each_round_and_a_broken_one_costs_nothin
     assert "minute panel: trained with" in str(notes)
 
 
+def test_the_truth_venue_s_minutes_of_price_topics_have_a_folder_of_their_own(published: Path) -> None:
+    with SimulatedExchange() as exchange:
+        truth = Binance([exchange.url], "", SystemClock(), patience_s=0, name="kraken")
+        updater = replace(updater_on(published, ETH, BTC), truth=truth)
+        updater.sync()
+        first = len(exchange.requests)
+        updater.sync()
+        assert len(exchange.requests) == first, "once an hour"
+    assert updater.store.of("kraken").series() == [("ETHUSDT", MINUTE_MS)]
+    assert updater.store.home("ETHUSDT") == "binance"
+    newest_ms = updater.store.of("kraken").latest("ETHUSDT", MINUTE_MS)
+    assert newest_ms
+    assert SystemClock().now_ms() - newest_ms < 5 * MINUTE_MS
+
+
 def test_klines_of_the_day_before_yesterday_are_not_trained_on(published: Path) -> None:
     later = FakeClock(SystemClock().now_ms() + 2 * DAY_MS)
     outcome = outcome_of(updater_on(published, ETH, clock=later))
@@ -164,7 +179,7 @@ def test_a_symbol_without_klines_is_left_out_and_tried_again_without_training(pu
     outcome = outcome_of(updater, again=True)
     assert (outcome.ok, outcome.version, list(outcome.missing)) == (True, "v", ["SOLUSDT"])
     assert updater.state.panel("minute").failures == 2
-    updater.store.append("SOLUSDT", walk("SOLUSDT", SystemClock().now_ms()))
+    updater.store.of("binance").append("SOLUSDT", walk("SOLUSDT", SystemClock().now_ms()))
     assert "time limit" in outcome_of(updater, again=True).reason, "with news of it, it trains"
 
 
@@ -183,7 +198,7 @@ def test_a_symbol_that_a_venue_lists_as_another_pair_is_not_trained_on(published
 
 def test_another_pair_leaves_the_other_symbols_to_be_trained_on(published: Path) -> None:
     updater = updater_on(published, ETH, SOL)
-    updater.store.append("SOLUSDT", walk("SOLUSDT", SystemClock().now_ms()))
+    updater.store.of("binance").append("SOLUSDT", walk("SOLUSDT", SystemClock().now_ms()))
     before = {"SOLUSDT": "no klines"}
     updater.state.finish(Outcome(panel="minute", ok=True, version="v", finished_ms=1, took_s=1.0, missing=before))
     with SimulatedExchange() as exchange:

@@ -16,7 +16,7 @@ from tests.fakes.venue_server import Venue as LoopbackVenue
 @pytest.fixture
 def store(tmp_path: Path) -> KlineStore:
     """With minutes of ETH, one gap in them, and hours of BTC."""
-    store = KlineStore(tmp_path / "klines")
+    store = KlineStore(tmp_path / "klines" / "binance")
     store.append("ETHUSDT", WALK.between(0, at(1000)).merge(WALK.between(at(1010), 2**62)))
     store.append("BTCUSDT", random_walk_klines(300, HOUR_MS))
     return store

@@ -59,7 +59,7 @@ OTHER = random_walk_klines(9000, seed=5)
 
 
 def stored_minutes(data_dir: Path, symbol: str = "ETHUSDT") -> Klines:
-    return KlineStore(data_dir / "klines").read(symbol, MINUTE_MS, 0, 2**62)
+    return KlineStore(data_dir / "klines" / "binance").read(symbol, MINUTE_MS, 0, 2**62)
 
 
 def moved(klines: Klines, minutes: int) -> Klines:

@@ -20,14 +20,17 @@ def test_what_is_exported_is_imported_just_so(tmp_path: Path, store: KlineStore,
     code, shown, _ = data(tmp_path, "export", "--symbol", "ETHUSDT", "--interval", "1m", "--out", str(out))
     assert (code, shown) == (
         0,
-        f"{out}: 3,990 rows of ETHUSDT in 1m, 2023-11-15 00:00 to 2023-11-17 18:40 UTC, 1 gaps\nklines: {store.root}\n",
+        f"{out}: 3,990 rows of ETHUSDT in 1m, 2023-11-15 00:00 to 2023-11-17 18:40 UTC, 1 gaps\n"
+        f"klines: {store.root.parent}\n",
     )
     for counts in ("3,990 new, 0 replaced, 0 the same", "0 new, 0 replaced, 3,990 the same"):
         code, shown, _ = data(other, "import", str(out), "--symbol", "ETHUSDT", "--interval", "1m")
         said = f"{out}: 3,990 rows of ETHUSDT in 1m, {counts}"
         assert (code, shown.splitlines()[0]) == (0, said)
         assert shown.splitlines()[-1] == f"klines: {other / 'klines'}"
-    found, taken = (one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines")))
+    found, taken = (
+        one.read("ETHUSDT", MINUTE_MS, 0, 2**62) for one in (store, KlineStore(other / "klines" / "binance"))
+    )
     for name in ("open_time_ms", *COLUMNS):
         np.testing.assert_array_equal(getattr(found, name), getattr(taken, name))
 
@@ -71,7 +74,7 @@ def test_candles_of_another_unit_are_not_imported(tmp_path: Path, rows: slice) -
     assert code == 1
     assert "some.csv: the close of 2023-11-15T0" in said
     assert "times the one before: another unit or asset?" in said
-    assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 100
+    assert len(KlineStore(tmp_path / "klines" / "binance").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 100
 
 
 @pytest.mark.parametrize(("first", "last"), [(80, 120), (100, 200)])
@@ -80,12 +83,12 @@ def test_candles_of_another_unit_are_not_imported_around_stored_ones_or_an_hour_
 ) -> None:
     path, walk = tmp_path / "some.csv", random_walk_klines(300)
     there = walk.rows(first, last)
-    KlineStore(tmp_path / "klines").append("ETHUSDT", there)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", there)
     around = walk.rows(0, first - 30).merge(walk.rows(last + 60, 300))
     write_klines(path, "ETHUSDT", in_another_unit(around))
     code, _, said = data(tmp_path, "import", str(path), *ETH)
     assert (code, "another unit or asset?" in said) == (1, True)
-    assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == last - first
+    assert len(KlineStore(tmp_path / "klines" / "binance").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == last - first
 
 
 def test_a_candle_that_has_not_closed_is_left_out(tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_files_with_other_names_for_columns_and_of_several_kinds_go_in_together(
     write_klines(one, "ETHUSDT", WALK.between(0, at(2500)))
     write_klines(two, "ETHUSDT", WALK.between(at(2400), 2**62))
     assert data(tmp_path, "import", str(one), str(two), "--symbol", "ETHUSDT", "--interval", "1m")[0] == 0
-    assert len(KlineStore(tmp_path / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 4000
+    assert len(KlineStore(tmp_path / "klines" / "binance").read("ETHUSDT", MINUTE_MS, 0, 2**62)) == 4000
 
 
 def test_where_one_file_cannot_be_used_none_is_taken(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_where_one_file_cannot_be_used_none_is_taken(tmp_path: Path) -> None:
     code, _, said = data(tmp_path, "import", str(good), str(bad), *ETH)
     assert code == 1
     assert "another unit or asset?" in said
-    assert KlineStore(tmp_path / "klines").latest("ETHUSDT", MINUTE_MS) is None
+    assert KlineStore(tmp_path / "klines" / "binance").latest("ETHUSDT", MINUTE_MS) is None
 
 
 def test_a_symbol_may_be_in_small_letters(tmp_path: Path, store: KlineStore) -> None:
@@ -127,12 +130,12 @@ def test_a_symbol_may_be_in_small_letters(tmp_path: Path, store: KlineStore) -> 
 def test_a_series_without_klines_is_not_called_whole(tmp_path: Path, store: KlineStore) -> None:
     (store.root / "SOLUSDT-1m").mkdir()
     shown = data(tmp_path, "gaps", "--symbol", "SOLUSDT")[1]
-    assert shown == f"no klines at all: SOLUSDT-1m; run birnn data sync\nklines: {store.root}\n"
+    assert shown == f"no klines at all: SOLUSDT-1m; run birnn data sync\nklines: {store.root.parent}\n"
 
 
 def test_a_folder_that_cannot_be_read_is_not_called_empty(tmp_path: Path, store: KlineStore) -> None:
     """A file in its place, for tests may be run by one who may read everything."""
-    (tmp_path / "klines" / "SOLUSDT-1m").write_text("")
+    (store.root / "SOLUSDT-1m").write_text("")
     code, _, said = data(
         tmp_path, "export", "--symbol", "SOLUSDT", "--interval", "1m", "--out", str(tmp_path / "x.csv")
     )

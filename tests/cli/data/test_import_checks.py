@@ -78,7 +78,7 @@ def test_the_name_in_a_zip_and_a_column_for_symbols_are_looked_at(tmp_path: Path
 
 def test_the_candles_of_another_symbol_do_not_replace_right_ones(tmp_path: Path) -> None:
     """The very case: 8,640 minutes of one token in the place of another's, whose prices are near each other."""
-    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", MONTH)
     path = tmp_path / "mine.csv"
     write_klines(path, "BTCUSDT", OTHER.rows(100, 8740))
     code, shown, said = data(tmp_path, "import", str(path), *ETH)
@@ -94,7 +94,7 @@ def test_the_candles_of_another_symbol_do_not_replace_right_ones(tmp_path: Path)
 
 @pytest.mark.parametrize("minutes", [-1, 1, 60, -480, 330, 840])
 def test_the_shift_that_would_fit_is_named(tmp_path: Path, minutes: int) -> None:
-    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", MONTH)
     path = tmp_path / "mine.parquet"
     write_klines(path, "ETHUSDT", moved(MONTH.rows(1500, 4500), minutes))
     code, _, said = data(tmp_path, "import", str(path), *ETH)
@@ -103,7 +103,7 @@ def test_the_shift_that_would_fit_is_named(tmp_path: Path, minutes: int) -> None
 
 
 def test_a_shift_is_named_where_no_row_lies_over_a_stored_one(tmp_path: Path) -> None:
-    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", MONTH)
     path = tmp_path / "mine.csv"
     write_klines(path, "ETHUSDT", moved(MONTH.tail(400), 480))
     code, _, said = data(tmp_path, "import", str(path), *ETH)
@@ -112,7 +112,7 @@ def test_a_shift_is_named_where_no_row_lies_over_a_stored_one(tmp_path: Path) ->
 
 def test_hours_of_another_zone_are_told(tmp_path: Path) -> None:
     hours = random_walk_klines(300, HOUR_MS)
-    KlineStore(tmp_path / "klines").append("ETHUSDT", hours)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", hours)
     path = tmp_path / "mine.csv"
     write_klines(path, "ETHUSDT", moved(hours.rows(50, 250), 9 * 60))
     code, _, said = data(tmp_path, "import", str(path), "--symbol", "ETHUSDT", "--interval", "1h")
@@ -122,7 +122,7 @@ def test_hours_of_another_zone_are_told(tmp_path: Path) -> None:
 def test_a_month_of_something_else_among_right_ones_is_refused(tmp_path: Path) -> None:
     """Three days of a month that is over, in a file of which most is right."""
     long, other = random_walk_klines(30_000), random_walk_klines(30_000, seed=9)
-    KlineStore(tmp_path / "klines").append("ETHUSDT", long)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", long)
     turn = int(np.searchsorted(long.open_time_ms, START_MS // DAY_MS * DAY_MS + 16 * DAY_MS))  # 2023-12-01
     path = tmp_path / "mine.parquet"
     write_klines(path, "ETHUSDT", long.rows(0, turn).merge(other.rows(turn, 30_000)))
@@ -131,7 +131,7 @@ def test_a_month_of_something_else_among_right_ones_is_refused(tmp_path: Path) -
 
 
 def test_a_correction_is_taken_and_counted(tmp_path: Path) -> None:
-    KlineStore(tmp_path / "klines").append("ETHUSDT", MONTH.rows(0, 8000))
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", MONTH.rows(0, 8000))
     corrected = MONTH.rows(7000, 9000)
     close = corrected.close.copy()
     close[10:110] = (corrected.low * 0.4 + corrected.high * 0.6)[10:110]
@@ -147,7 +147,7 @@ def test_a_correction_is_taken_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_file_without_flows_leaves_those_that_are_stored(tmp_path: Path) -> None:
-    KlineStore(tmp_path / "klines").append("ETHUSDT", WALK)
+    KlineStore(tmp_path / "klines" / "binance").append("ETHUSDT", WALK)
     path = tmp_path / "mine.csv"
     columns = ("open_time_ms", *PRICE_COLUMNS, "volume")
     rows = zip(*(getattr(WALK, name).tolist() for name in columns), strict=True)
@@ -215,7 +215,7 @@ def test_a_venue_that_does_not_answer_is_no_hindrance(tmp_path: Path, listed: Lo
 
 def test_days_of_another_symbol_are_found_and_fetched_anew(tmp_path: Path, listed: LoopbackVenue) -> None:
     """What the very case left behind, before imports were held against anything."""
-    store = KlineStore(tmp_path / "klines")
+    store = KlineStore(tmp_path / "klines" / "binance")
     store.append("ETHUSDT", MONTH)
     first = START_MS // DAY_MS * DAY_MS + 2 * DAY_MS
     wrong = random_walk_klines(1440, seed=3, start_ms=first, first=1000.0)

@@ -28,7 +28,7 @@ def at_levels(steps: Sequence[tuple[int, float]]) -> Klines:
 
 
 def stored(folder: Path) -> Klines:
-    return KlineStore(folder / "klines").read("ETHUSDT", MINUTE_MS, 0, 2**62)
+    return KlineStore(folder / "klines" / "binance").read("ETHUSDT", MINUTE_MS, 0, 2**62)
 
 
 LISTED = [(1, 0.098 / 4.4), (2, 0.73 / 4.4), (3, 1.95 / 4.4)]
@@ -39,7 +39,8 @@ LISTED = [(1, 0.098 / 4.4), (2, 0.73 / 4.4), (3, 1.95 / 4.4)]
     [
         pytest.param(LISTED, 3, id="first minutes"),
         pytest.param([(600, 0.4)], 1, id="a leap later"),
-        pytest.param([(300, 9.0), (ROWS - 11, 3.0)], 2, id="two falls, the second eleven minutes ago"),
+        pytest.param([(300, 9.0), (ROWS - 1, 3.0)], 2, id="two falls, the second a minute ago"),
+        pytest.param([(600, 1.0), (700, 3.0)], 2, id="a level that is left for another and comes back"),
     ],
 )
 def test_a_new_listing_is_taken_and_what_is_odd_is_named(
@@ -59,9 +60,8 @@ def test_a_new_listing_is_taken_and_what_is_odd_is_named(
 @pytest.mark.parametrize(
     "steps",
     [
-        pytest.param([(600, 1.0), (700, 3.0)], id="a level that is left for another and comes back"),
-        pytest.param([(ROWS - 10, 0.3)], id="a level that has not stayed yet"),
         pytest.param([(600, 0.01)], id="a hundredfold"),
+        pytest.param([(ROWS - 1, 21.0)], id="in the newest row"),
     ],
 )
 def test_what_may_be_another_unit_is_refused_and_force_takes_it(

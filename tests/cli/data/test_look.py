@@ -76,7 +76,7 @@ def test_gaps_are_told_with_what_the_venue_said(tmp_path: Path, store: KlineStor
         "ETHUSDT-1m: 1 row refused, the first of 2023-11-15 16:40Z: low is above open or close (asked for again "
         "by the first sync after 2023-11-17 00:00Z)"
     ) in shown
-    assert data(tmp_path, "gaps", "--symbol", "BTCUSDT")[1] == f"no gaps\nklines: {store.root}\n"
+    assert data(tmp_path, "gaps", "--symbol", "BTCUSDT")[1] == f"no gaps\nklines: {store.root.parent}\n"
 
 
 def test_the_margin_covers_what_a_backtest_walks_over() -> None:
@@ -86,7 +86,7 @@ def test_the_margin_covers_what_a_backtest_walks_over() -> None:
 @pytest.mark.parametrize("keep_days", [None, 40])
 def test_months_that_nothing_reads_are_deleted(tmp_path: Path, keep_days: int | None) -> None:
     now_ms = SystemClock().now_ms()
-    store = KlineStore(tmp_path / "klines")
+    store = KlineStore(tmp_path / "klines" / "binance")
     days = 200
     sparse = random_walk_klines(days, DAY_MS, start_ms=now_ms - days * DAY_MS)
     minutes = Klines(

@@ -44,7 +44,7 @@ def test_klines_of_the_simulated_exchange_are_not_called_a_venues(tmp_path: Path
     assert (code, "days compared are as the simulated exchange has them" in shown) == (0, True), (shown, said)
     store = tmp_path / "simulated" / "seed-0" / "klines"
     assert shown.endswith(f"klines: {store} (SIMULATED)\n")
-    KlineStore(store).remove("ETHUSDT", HOUR_MS, (0, 2**62))
+    KlineStore(store / "binance").remove("ETHUSDT", HOUR_MS, (0, 2**62))
     now_ms = SystemClock().now_ms() // HOUR_MS * HOUR_MS
     walk = random_walk_klines(20, HOUR_MS)
     path = tmp_path / "real.csv"
@@ -98,7 +98,10 @@ def test_sync_of_named_series(tmp_path: Path, venue: SimulatedExchange) -> None:
     )
     assert code == 0
     assert [line.split(":")[0] for line in shown.splitlines()[2:]] == ["SOLUSDT-15m", "SOLUSDT-1m"]
-    assert sorted(KlineStore(tmp_path / "klines").series()) == [("SOLUSDT", MINUTE_MS), ("SOLUSDT", 15 * MINUTE_MS)]
+    assert sorted(KlineStore(tmp_path / "klines" / "binance").series()) == [
+        ("SOLUSDT", MINUTE_MS),
+        ("SOLUSDT", 15 * MINUTE_MS),
+    ]
 
 
 def test_a_series_that_fails_is_told_and_the_others_are_fetched(tmp_path: Path, venue: SimulatedExchange) -> None:
@@ -115,7 +118,7 @@ def test_an_interrupted_sync_leaves_a_store_that_the_next_goes_on_with(
 ) -> None:
     venue.fail_next("/api/v3/klines", count=10_000, delay_s=0.4)
     arguments = ["--symbol", "ETHUSDT", "--symbol", "SOLUSDT", "--interval", "1m", "--days", "200"]
-    reader = KlineStore(tmp_path / "klines")
+    reader = KlineStore(tmp_path / "klines" / "binance")
     with subprocess.Popen(
         [sys.executable, "-m", "cli.main", "data", "sync", *arguments],
         env=environment(tmp_path, **of(venue)),
@@ -125,7 +128,7 @@ def test_an_interrupted_sync_leaves_a_store_that_the_next_goes_on_with(
         text=True,
     ) as process:
         try:
-            eventually(lambda: reader.latest("ETHUSDT", MINUTE_MS) is not None, 60, "the first klines being stored")
+            eventually(lambda: len(reader.read("ETHUSDT", MINUTE_MS, 0, 2**62)) > 1440, 60, "a day being stored")
             began_s = time.monotonic()
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=30)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
+from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
 from klines.klines import COLUMNS, Klines
 from market.failover.breaker import KLINES, PRICES
@@ -16,7 +16,6 @@ from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     LAST_MS,
-    LONG,
     NOW_MS,
     WALK,
     alone,
@@ -60,7 +59,7 @@ def test_the_next_venue_stands_in_at_the_level_of_the_first(
     klines = newest(market, end_ms=NOW_MS + MINUTE_MS)
     assert_prices_equal(klines, walk(6 * 60 + 1).tail(20))
     assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
-    assert market.level("ETHUSDT") == "binance"
+    assert market.home("ETHUSDT") == "binance"
     assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000.0)
     assert market.prices(["ETHUSDT"])["ETHUSDT"].venue == "binanceus"
     faults = {key: fault.state for key, fault in market.faults.items()}
@@ -146,7 +145,6 @@ def test_a_hole_is_filled_by_whoever_has_it_and_asked_for_once(first: Venue, sec
     first.series["ETHUSDT", "1m"] = WALK.between(0, hole[0]).merge(WALK.between(hole[1], NOW_MS))
     assert_prices_equal(newest(market), WALK.tail(20))
     assert market.filled == 3
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()  # the series' own venue has none: it is not asked again
     asked = len(second.requests)
     second.handler = broken(Answer("[]"))
     first.series["ETHUSDT", "1m"] = first.series["ETHUSDT", "1m"].tail(100)
@@ -172,83 +170,22 @@ def test_one_venue_alone_speaks_for_itself(first: Venue, clock: FakeClock) -> No
         newest(lone)
 
 
-def test_standing_survives_a_restart(first: Venue, second: Venue, market: Failover, clock: FakeClock) -> None:
+def test_a_restart_goes_on_at_the_level_of_the_home_venue(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock
+) -> None:
     kept = newest(market, rows=120)
     first.handler = broken(Answer("sorry", 500))
     clock.time_ms += MINUTE_MS
     second.series["ETHUSDT", "1m"] = at_level(walk(6 * 60 + 1), APART)
-    newest(market, end_ms=clock.time_ms)
-    (said,) = market.standing.values()
     again = two(first, second, clock)
-    again.stand("ETHUSDT", MINUTE_MS, str(said["level"]), [tuple(span) for span in said["borrowed"]])
+    again.begin("ETHUSDT", "binance")
     again.remember("ETHUSDT", kept)
-    told = again.klines("ETHUSDT", MINUTE_MS, clock.time_ms - 5 * MINUTE_MS, clock.time_ms)
-    assert_prices_equal(told, walk(6 * 60 + 1).tail(5))
-    first.handler = works
+    assert_prices_equal(newest(again, rows=5, end_ms=clock.time_ms), walk(6 * 60 + 1).tail(5))
+    assert (again.home("ETHUSDT"), again.source("ETHUSDT", MINUTE_MS)) == ("binance", "binanceus")
+    first.handler, first.series["ETHUSDT", "1m"] = works, walk(6 * 60 + 1)
     clock.time_ms += 2 * MINUTE_MS
-    assert again.borrowed("ETHUSDT", MINUTE_MS) == ((NOW_MS, NOW_MS + MINUTE_MS),)
-
-
-def test_what_the_own_venue_lacks_is_asked_for_again_once(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """It stood still while it was gone: there is nothing to be had, and the other's candles stay."""
-    newest(market)
-    first.handler = broken(Answer("sorry", 500))
-    whole = walk(6 * 60 + 10)
-    second.series["ETHUSDT", "1m"] = at_level(whole, APART)
-    clock.time_ms += 5 * MINUTE_MS
-    newest(market, end_ms=clock.time_ms)
-    first.series["ETHUSDT", "1m"] = WALK.merge(whole.tail(5))
-    first.handler = works
-    clock.time_ms += 5 * MINUTE_MS
-    ((start_ms, _),) = market.borrowed("ETHUSDT", MINUTE_MS)
-    told = market.klines("ETHUSDT", MINUTE_MS, start_ms, clock.time_ms)
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == ()
-    assert told.end_ms == clock.time_ms
-    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
-
-
-def test_old_candles_from_another_venue_are_asked_for_again_and_no_others(
-    first: Venue, market: Failover, clock: FakeClock
-) -> None:
-    newest(market)
-    first.handler = broken(Answer("sorry", 500))
-    span = (START_MS + 10 * MINUTE_MS, START_MS + 30 * MINUTE_MS)
-    assert len(market.klines("ETHUSDT", MINUTE_MS, *span)) == 20
-    first.handler = works
-    clock.time_ms += MINUTE_MS
-    assert market.borrowed("ETHUSDT", MINUTE_MS) == (span,)
-
-
-def test_what_may_be_asked_for_again_is_offered_less_and_less_often_while_it_is_not_to_be_had(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """A venue whose times of day work and whose candles do not: each offer makes another one tell all of them anew."""
-    newest(market)
-    first.handler = broken(Answer("sorry", 500))
-    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
-    clock.time_ms += 5 * MINUTE_MS
-    newest(market, end_ms=clock.time_ms)
-    offers = 0
-    for _ in range(90):
-        clock.time_ms += MINUTE_MS + SECOND_MS
-        offers += bool(market.borrowed("ETHUSDT", MINUTE_MS))
-        newest(market, end_ms=clock.time_ms // MINUTE_MS * MINUTE_MS)
-    assert 2 <= offers <= 8
-    first.series["ETHUSDT", "1m"], first.handler = LONG, works
-    clock.time_ms += HOUR_MS
-    assert market.borrowed("ETHUSDT", MINUTE_MS)
-
-
-def test_a_standing_is_told_before_the_candles_by_which_it_changed(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    said = []
-    market.on_standing = lambda: said.append(market.standing)
-    first.handler = broken(Answer("sorry", 500))
-    newest(market)
-    assert said[-1] == {"ETHUSDT-1m": {"level": "binanceus", "borrowed": []}}
+    newest(again, rows=5, end_ms=NOW_MS + MINUTE_MS)
+    assert again.source("ETHUSDT", MINUTE_MS) == "binance"
 
 
 def test_minutes_without_a_candle_are_a_symbol_s_way_and_no_halt(
@@ -272,23 +209,6 @@ def test_minutes_without_a_candle_are_a_symbol_s_way_and_no_halt(
     clock.time_ms += 20 * MINUTE_MS
     newest(market, end_ms=clock.time_ms)
     assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"  # that is longer than its way
-
-
-def test_what_a_better_venue_told_is_not_asked_for_again(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """Begun at the second venue's level and told by the first ever since; then that is away for a moment."""
-    second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
-    first.handler = broken(Answer("sorry", 500))
-    newest(market)
-    first.handler, first.series["ETHUSDT", "1m"] = works, LONG
-    for _ in range(60):
-        clock.time_ms += MINUTE_MS
-        newest(market, end_ms=clock.time_ms)
-    assert market.source("ETHUSDT", MINUTE_MS) == "binance"
-    first.handler = broken(Answer("sorry", 500))
-    newest(market, end_ms=clock.time_ms)
-    assert not market.borrowed("ETHUSDT", MINUTE_MS)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_the_first_venue_that_answers_is_the_home_venue(
     first.handler = broken(Answer("barred", 451))
     klines = newest(market)
     np.testing.assert_allclose(klines.close, WALK.tail(20).close * APART)
-    assert market.level("ETHUSDT") == "binanceus"
+    assert market.home("ETHUSDT") == "binanceus"
     assert market.prices(["ETHUSDT"])["ETHUSDT"].price == pytest.approx(2000 * APART)
     first.handler = works
     clock.time_ms += 11 * 60 * SECOND_MS  # the hosts' own memory of being barred
@@ -90,13 +90,13 @@ def test_the_first_venue_that_answers_is_the_home_venue(
 def test_a_ratio_of_a_venue_that_is_not_in_use_any_more(first: Venue, clock: FakeClock) -> None:
     """Where candles at that level are there, the new venue's are brought to it; where none are, it begins anew."""
     lone = alone(first, clock)
-    lone.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    lone.begin("ETHUSDT", "kraken")
     lone.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
     np.testing.assert_allclose(newest(lone).close, WALK.tail(20).close * APART, rtol=1e-9)
     again = alone(first, clock)
-    again.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    again.begin("ETHUSDT", "kraken")
     assert_prices_equal(newest(again), WALK.tail(20))
-    assert again.level("ETHUSDT") == "binance"
+    assert again.home("ETHUSDT") == "binance"
 
 
 def test_two_first_answers_at_once_have_one_home_venue(
@@ -114,7 +114,7 @@ def test_two_first_answers_at_once_have_one_home_venue(
 
     second.handler = meanwhile
     assert_prices_equal(newest(market), WALK.tail(20))
-    assert market.level("ETHUSDT") == "binance"
+    assert market.home("ETHUSDT") == "binance"
 
 
 def test_volume_is_brought_to_size_also_long_after_the_venues_shared_a_candle_and_other_flows_are_left_out(
@@ -190,7 +190,7 @@ def test_a_series_that_another_venue_began_is_the_first_ones_path_at_one_ratio(
         clock.time_ms = NOW_MS + minute * MINUTE_MS
         told = newest(market, end_ms=clock.time_ms)
         np.testing.assert_allclose(told.close, whole.between(0, clock.time_ms).tail(20).close * APART, rtol=1e-9)
-    assert (market.level("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
+    assert (market.home("ETHUSDT"), market.source("ETHUSDT", MINUTE_MS)) == ("binanceus", "binance")
     assert len(second.requests) == asked
 
 
@@ -214,7 +214,7 @@ def test_a_ratio_of_a_venue_out_of_use_outlasts_the_candles_that_it_told(
     first: Venue, second: Venue, market: Failover, clock: FakeClock
 ) -> None:
     """What is told since at that level is what others are measured by."""
-    market.stand("ETHUSDT", MINUTE_MS, "kraken", [])
+    market.begin("ETHUSDT", "kraken")
     market.remember("ETHUSDT", at_level(WALK, 1.01))
     longer = random_walk_klines(20 * 60)
     first.series["ETHUSDT", "1m"], second.series["ETHUSDT", "1m"] = longer, at_level(longer, APART)
@@ -252,12 +252,11 @@ def test_a_home_venue_out_of_use_leaves_its_prices_to_all_intervals_of_a_symbol(
     hours = random_walk_klines(200, interval_ms=HOUR_MS, start_ms=NOW_MS - 200 * HOUR_MS)
     first.add("ETHUSDT", hours)
     again = alone(first, clock)
-    for interval_ms in (HOUR_MS, MINUTE_MS):
-        again.stand("ETHUSDT", interval_ms, "kraken", [])
+    again.begin("ETHUSDT", "kraken")
     again.remember("ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - 5 * MINUTE_MS))
     with pytest.raises(MarketUnavailable, match="the price ratio is not known"):
         again.klines("ETHUSDT", HOUR_MS, NOW_MS - 20 * HOUR_MS, NOW_MS)
-    assert again.level("ETHUSDT") == "kraken"
+    assert again.home("ETHUSDT") == "kraken"
     clock.time_ms += 2 * SECOND_MS
     np.testing.assert_allclose(newest(again).close, WALK.tail(20).close * APART, rtol=1e-9)
     told = again.klines("ETHUSDT", HOUR_MS, NOW_MS - 20 * HOUR_MS, NOW_MS)

@@ -12,7 +12,8 @@ from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, CorrectedClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from exchange.server import SimulatedExchange
 from klines.klines import Klines
-from market.live.live_market import OVERLAP_ROWS, LiveMarket, Series
+from market.live.live_market import LiveMarket, Series
+from market.live.series import OVERLAP_ROWS
 from market.venue import MarketData, MarketStream, Price
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import BASE_MS, RunningClock, Skewed, eventually
@@ -411,33 +412,30 @@ def test_a_venue_of_little_history_is_not_all_there_is(clock: RunningClock) -> N
         assert min(market.asked_ms[asked:]) > BASE_MS - 20 * MINUTE_MS  # it has all now
 
 
-class Lending(Scripted):
-    """A venue that is away from a moment on, so that another one tells its candles a little otherwise."""
+class WithStandIn(Scripted):
+    """A home venue that is away for a while, so that another venue tells its candles a little otherwise."""
 
-    lends = False
-    answers = 0
-    spans: tuple[tuple[int, int], ...] = ()
+    is_away = False
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         told = super().klines(symbol, interval_ms, start_ms, end_ms)
-        self.answers += self.lends
-        return replace(told, close=told.low) if self.lends else told
+        return replace(told, close=told.low) if self.is_away else told
 
-    def lent(self, symbol: str, interval_ms: int) -> int:
-        return self.answers
+    def home(self, symbol: str) -> str:
+        return "binance"
 
-    def borrowed(self, symbol: str, interval_ms: int) -> tuple[tuple[int, int], ...]:
-        return self.spans
+    def source(self, symbol: str, interval_ms: int) -> str:
+        return "kraken" if self.is_away else "binance"
 
 
-def test_what_is_lent_replaces_nothing_but_the_newest(clock: RunningClock) -> None:
+def test_a_stand_in_replaces_nothing_but_the_newest(clock: RunningClock) -> None:
     """Also where all that is kept is asked for, as it is while there is a hole in it."""
-    market = Lending(clock)
+    market = WithStandIn(clock)
     market.missing = {BASE_MS - 25 * MINUTE_MS}
     with feeding(market, {BTC: ROWS}, clock) as feed:
         eventually(feed.has(BTC, rows=ROWS - 1), what="the first load")
         own = feed.live.klines(*BTC)
-        market.lends = True
+        market.is_away = True
         clock.jump(11 * MINUTE_MS)
         eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 11 * MINUTE_MS, what="candles of another")
         assert min(market.asked_ms[1:]) == BASE_MS - (ROWS - 11) * MINUTE_MS  # it was asked for all
@@ -446,12 +444,19 @@ def test_what_is_lent_replaces_nothing_but_the_newest(clock: RunningClock) -> No
         np.testing.assert_array_equal(known.close, expected.close)
 
 
-def test_what_was_lent_longer_ago_than_is_kept_is_not_asked_for(clock: RunningClock) -> None:
-    market = Lending(clock)
+def test_the_whole_window_is_asked_for_once_when_the_home_venue_is_back(clock: RunningClock) -> None:
+    market = WithStandIn(clock)
+    market.is_away = True
     with feeding(market, {BTC: ROWS}, clock) as feed:
-        eventually(feed.has(BTC), what="the first load")
-        market.spans = ((BASE_MS - 500 * MINUTE_MS, BASE_MS - ROWS * MINUTE_MS),)
+        eventually(feed.has(BTC), what="the first load, of another venue")
+        market.is_away = False
+        asked = len(market.asked_ms)
+        clock.jump(MINUTE_MS)
+        oldest_ms = BASE_MS - (ROWS - 1) * MINUTE_MS
+        eventually(lambda: oldest_ms in market.asked_ms[asked:], what="the whole window from the home venue")
+        known = market.tape.between(oldest_ms, BASE_MS + MINUTE_MS)
+        eventually(lambda: np.array_equal(feed.live.klines(*BTC).close, known.close), what="no stand-in left")
         asked = len(market.asked_ms)
         clock.jump(MINUTE_MS)
         eventually(lambda: len(market.asked_ms) > asked, what="the next candle")
-        assert market.asked_ms[asked] == BASE_MS - OVERLAP_ROWS * MINUTE_MS
+        assert min(market.asked_ms[asked:]) > BASE_MS - 20 * MINUTE_MS

@@ -51,7 +51,7 @@ def live_over(
     ]
     market = Failover(venues, ours, aside)
     if left is not None:
-        market.stand(*BTC, "binance", [])
+        market.begin("BTCUSDT", "binance")
     live = LiveMarket(market, {BTC: ROWS}, ours, tails=None if left is None else {BTC: left})
     live.start(lambda _: None)
     try:
@@ -80,7 +80,7 @@ def is_true(live: LiveMarket, exchange: SimulatedExchange, clock: RunningClock) 
 def test_another_venue_stands_in_at_the_same_level_and_the_first_comes_back(
     exchange: SimulatedExchange, second: SimulatedExchange, clock: RunningClock
 ) -> None:
-    with live_over(exchange, second, clock=clock) as (live, market):
+    with live_over(exchange, second, clock=clock) as (live, _):
         exchange.outage(3600)
         eventually(lambda: (live.anchor("BTCUSDT") or Price(price=1, asof_ms=0)).venue == "binanceus", what="a switch")
         assert is_true(live, second, clock)
@@ -92,11 +92,9 @@ def test_another_venue_stands_in_at_the_same_level_and_the_first_comes_back(
         np.testing.assert_allclose(known.close, true.close, rtol=1e-6)
         exchange.clear_faults()
         eventually(lambda: live.anchor("BTCUSDT").venue == "binance", what="its price")  # type: ignore[union-attr]
-        eventually(lambda: bool(market.borrowed(*BTC)), what="what it may be asked for again")
         clock.jump(BASE_MS + 2 * MINUTE_MS - 300 - clock.now_ms())
         eventually(lambda: live.source(*BTC) == "binance", what="its candles")
-        eventually(lambda: not market.borrowed(*BTC), what="its own candles in the place of the other's")
-        eventually(lambda: bool(np.isfinite(live.klines(*BTC).trades).all()), what="them in memory")
+        eventually(lambda: bool(np.isfinite(live.klines(*BTC).trades).all()), what="its own in place of the other's")
         assert len([*live.klines(*BTC).gaps()]) == 0
         assert live.incidents["venue_changed"] >= 2
 
@@ -140,7 +138,7 @@ def test_after_a_long_time_off_the_level_is_told_by_what_is_too_old_to_be_kept(
     exchange.outage(3600)
     with live_over(exchange, second, clock=clock, left=left) as (live, market):
         eventually(lambda: live.source(*BTC) == "binanceus", what="the other venue")
-        assert market.level("BTCUSDT") == "binance"
+        assert market.home("BTCUSDT") == "binance"
         true = second.source.klines("BTCUSDT", MINUTE_MS, BASE_MS - ROWS * MINUTE_MS, BASE_MS)
         np.testing.assert_allclose(live.klines(*BTC).close, true.close, rtol=1e-6)
         eventually(lambda: is_true(live, second, clock), what="its price")

@@ -1,7 +1,6 @@
 """Sync: archives and REST fill the store, later runs fetch what is new, failures stop nothing else."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, Unknown
 from exchange.server import SimulatedExchange
 from klines.klines import COLUMNS, Klines
 from klines.spans import month_span
-from market.store.kline_store import ABSENT_FOR_MS, KlineStore
-from market.store.sync import MISSES, THREADS, SyncReport, sync_all, sync_series
-from market.venue import MarketData, Price
+from market.store.absence import ABSENT_FOR_MS
+from market.store.kline_store import KlineStore
+from market.store.sync import MISSES, OVERLAP_ROWS, THREADS, SyncReport, sync_all
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import FakeClock
 from tests.fakes.klines import random_walk_klines
@@ -57,8 +56,8 @@ def store(tmp_path: Path) -> KlineStore:
     return KlineStore(tmp_path / "klines")
 
 
-def minutes(store: KlineStore, market: MarketData, now_ms: int = NOW_MS, start_ms: int = START_MS) -> SyncReport:
-    return sync_series(store, market, "ETHUSDT", MINUTE_MS, start_ms, now_ms)
+def minutes(store: KlineStore, binance: Binance, now_ms: int = NOW_MS, start_ms: int = START_MS) -> SyncReport:
+    return sync_all(store, binance, [("ETHUSDT", MINUTE_MS, start_ms)], now_ms)[0]
 
 
 def assert_holds(store: KlineStore, expected: Klines, symbol: str = "ETHUSDT") -> None:
@@ -82,8 +81,8 @@ def test_the_first_sync_takes_months_then_days_then_rest(venue: Venue, store: Kl
     assert zips(venue)[0] == "2023-10.zip"
     assert sorted(zips(venue)) == sorted(["2023-10.zip", *days])
     spans = sorted((int(query["startTime"]), int(query["endTime"]) + 1) for query in venue.asked("/api/v3/klines"))
-    newest = utc("2023-11-04 23:57"), utc("2023-11-05 00:02")  # whether archives and REST are of the same unit
-    assert spans == [(START_MS, utc("2023-09-29")), (utc("2023-11-04 23:00"), END_MS), newest]
+    newest = END_MS - OVERLAP_ROWS * MINUTE_MS, END_MS  # first: archive files are held against what is stored
+    assert spans == [(START_MS, utc("2023-09-29")), (utc("2023-11-05"), newest[0]), newest]
 
 
 def test_later_syncs_fetch_only_what_is_new(
@@ -127,8 +126,7 @@ def test_a_lost_month_and_a_hole_are_fetched_again(venue: Venue, store: KlineSto
     report = minutes(store, binance)
     assert [path.name.split(".")[0] for path in report.set_aside] == ["2023-10"]
     assert zips(venue) == ["2023-10.zip"]
-    newest = END_MS - 3 * MINUTE_MS  # after archives: whether they are of the same unit
-    assert [int(query["startTime"]) for query in venue.asked("/api/v3/klines")] == [newest, hole[0]]
+    assert [int(query["startTime"]) for query in venue.asked("/api/v3/klines")] == [hole[0]]
     assert_holds(store, WALK.between(START_MS, END_MS))
 
 
@@ -198,7 +196,7 @@ def test_what_the_venue_never_had_is_asked_for_once_a_day(
 
 
 def test_hours_come_by_rest(venue: Venue, store: KlineStore, binance: Binance) -> None:
-    report = sync_series(store, binance, "ETHUSDT", HOUR_MS, START_MS, NOW_MS)
+    report = sync_all(store, binance, [("ETHUSDT", HOUR_MS, START_MS)], NOW_MS)[0]
     assert (report.failure, report.gaps) == (None, ())
     assert_holds(store, HOURS.between(START_MS, utc("2023-11-05 10:00")))
     assert {path for path, _ in venue.requests} == {"/api/v3/klines"}
@@ -210,12 +208,12 @@ def test_while_rest_is_down_the_archive_serves_what_it_has(
     venue: Venue, store: KlineStore, binance: Binance, interval_ms: int
 ) -> None:
     venue.handler = lambda path, query: Answer("down", 500) if path.startswith("/api/") else None
-    report = sync_series(store, binance, "ETHUSDT", interval_ms, START_MS, NOW_MS)
+    report = sync_all(store, binance, [("ETHUSDT", interval_ms, START_MS)], NOW_MS)[0]
     assert isinstance(report.failure, MarketUnavailable)
     assert report.gaps == ((utc("2023-11-05"), END_MS // interval_ms * interval_ms),)
     assert_holds(store, (WALK if interval_ms == MINUTE_MS else HOURS).between(START_MS, utc("2023-11-05")))
     venue.handler = lambda path, query: None
-    assert sync_series(store, binance, "ETHUSDT", interval_ms, START_MS, NOW_MS).gaps == ()
+    assert sync_all(store, binance, [("ETHUSDT", interval_ms, START_MS)], NOW_MS)[0].gaps == ()
 
 
 def test_nothing_is_remembered_as_absent_while_rest_is_down(venue: Venue, store: KlineStore, binance: Binance) -> None:
@@ -281,12 +279,10 @@ def test_progress_rises_to_all_that_was_missing(venue: Venue, store: KlineStore,
     assert len(seen) > 5
 
 
-@dataclass
-class Interrupted(MarketData):
+class Interrupted(Binance):
     """A venue during whose n-th answer the operator presses Ctrl-C."""
 
-    market: MarketData
-    left: int
+    left = 0
 
     def _count(self) -> None:
         self.left -= 1
@@ -295,19 +291,20 @@ class Interrupted(MarketData):
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         self._count()
-        return self.market.klines(symbol, interval_ms, start_ms, end_ms)
+        return super().klines(symbol, interval_ms, start_ms, end_ms)
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         self._count()
-        return self.market.archive(symbol, interval_ms, day_ms, month=month)
-
-    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        return self.market.prices(symbols)
+        return super().archive(symbol, interval_ms, day_ms, month=month)
 
 
-def test_an_interrupted_sync_goes_on_where_it_was(venue: Venue, store: KlineStore, binance: Binance) -> None:
+def test_an_interrupted_sync_goes_on_where_it_was(
+    venue: Venue, store: KlineStore, binance: Binance, clock: FakeClock
+) -> None:
+    interrupted = Interrupted([venue.url], venue.url, clock, patience_s=2)
+    interrupted.left = 6
     with pytest.raises(KeyboardInterrupt):
-        minutes(store, Interrupted(binance, 5))
+        minutes(store, interrupted)
     first = set(zips(venue))
     held = len(store.read("ETHUSDT", MINUTE_MS, 0, 2**62))
     assert held >= 30 * 1440
@@ -356,9 +353,9 @@ def test_the_genuine_halt_stays_a_hole(shared_data: Path, venue: Venue, store: K
     venue.add("BTCUSDT", genuine)
     market = Binance([venue.url], venue.url, clock)
     start_ms, end_ms = int(genuine.open_time_ms[0]), genuine.end_ms
-    report = sync_series(store, market, "BTCUSDT", MINUTE_MS, start_ms, end_ms)
+    (report,) = sync_all(store, market, [("BTCUSDT", MINUTE_MS, start_ms)], end_ms)
     assert (report.fetched, report.failure, report.gaps) == (len(genuine), None, ())
     assert_holds(store, genuine, "BTCUSDT")
     before = len(venue.requests)
-    sync_series(store, market, "BTCUSDT", MINUTE_MS, start_ms, end_ms)
+    sync_all(store, market, [("BTCUSDT", MINUTE_MS, start_ms)], end_ms)
     assert len(venue.requests) == before

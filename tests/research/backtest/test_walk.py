@@ -156,7 +156,7 @@ def test_hours_are_made_of_minutes_where_there_are_none(tmp_path: Path) -> None:
 
 def test_the_workers_own_store_will_do(tmp_path: Path) -> None:
     klines = clustered(7, 1)
-    KlineStore(tmp_path / "data" / "klines").append("BTCUSDT", klines)
+    KlineStore(tmp_path / "data" / "klines" / "binance").append("BTCUSDT", klines)
     walk, recording = walk_of(asked(tmp_path, BTC, data=None))
     np.testing.assert_array_equal(recording.series["BTCUSDT", 60_000].close, klines.close)
     assert not recording.simulated
@@ -165,14 +165,14 @@ def test_the_workers_own_store_will_do(tmp_path: Path) -> None:
 
 def test_invented_prices_are_known_by_their_folder(tmp_path: Path) -> None:
     home = tmp_path / "simulated" / "seed-0"
-    KlineStore(home / "klines").append("BTCUSDT", clustered(7, 1))
+    KlineStore(home / "klines" / "binance").append("BTCUSDT", clustered(7, 1))
     _, recording = walk_of(asked(tmp_path, BTC, data=None, data_dir=home))
     assert recording.simulated == "SIMULATED: these prices are invented"
 
 
 def test_replayed_klines_are_not_called_invented(tmp_path: Path) -> None:
     home = tmp_path / "simulated" / "replay-spot"
-    KlineStore(home / "klines").append("BTCUSDT", clustered(7, 1))
+    KlineStore(home / "klines" / "binance").append("BTCUSDT", clustered(7, 1))
     walk, recording = walk_of(asked(tmp_path, BTC, data=None, data_dir=home))
     (first, *_) = introduction(walk, recording, Folder(tmp_path / "out"))
     assert first == recording.simulated == "SIMULATED: replayed, real klines moved to another time"

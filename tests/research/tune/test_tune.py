@@ -69,7 +69,7 @@ def alternating(days: int) -> Klines:
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     """A data folder with hours of two symbols."""
-    store = KlineStore(tmp_path / "data" / "klines")
+    store = KlineStore(tmp_path / "data" / "klines" / "binance")
     for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT")):
         store.append(symbol, walk(seed))
     return tmp_path / "data"
@@ -171,7 +171,7 @@ def test_a_better_configuration_is_adopted_and_the_updater_trains_with_it(tmp_pa
     test puts into the queue, takes enough, and large ones."""
     days, data_dir, topics = 125, tmp_path / "data", (BTC_VOLATILITY, ETH_VOLATILITY)
     for topic in topics:
-        KlineStore(data_dir / "klines").append(topic.symbol, alternating(days))
+        KlineStore(data_dir / "klines" / "binance").append(topic.symbol, alternating(days))
     small = {"num_layers": 1, "hidden_layer_size": 16, "lookback": 16, "seeds": 1, "dropout": 0.0}
     in_use = {"patience": 4, "batch_size": 64, "learning_rate": 1e-5, **small}
     file = data_dir / "training.json"
@@ -418,7 +418,7 @@ def test_what_is_wrong_is_said_in_one_line(data_dir: Path, make: Callable[[Path]
 
 def test_other_klines_under_an_old_study_are_refused(data_dir: Path) -> None:
     tune(asked_on(data_dir, minutes=NO_TIME_MIN))
-    store = KlineStore(data_dir / "klines")
+    store = KlineStore(data_dir / "klines" / "binance")
     store.append("ETHUSDT", walk(7))
     with pytest.raises(ConfigError, match=r"was begun on other klines of .* begin another with --new"):
         tune(asked_on(data_dir, trials=2))

@@ -1,0 +1,184 @@
+"""One series of the live market: its newest closed klines, and when to ask for them again."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from core.backoff import backoff
+from core.clock import MINUTE_MS, SECOND_MS
+from core.errors import ConfigError
+from klines.klines import COLUMNS, Klines
+from klines.spans import Span
+from market.live.price_feed import UNKNOWN_SYMBOL_S
+
+AFTER_CLOSE_MS = 200  # a venue needs a moment to publish a candle that has just closed
+# While the stream is up its candle comes by itself; REST is asked when it has not come by then, and after it has come,
+# to see whether REST has the same.
+STREAM_PATIENCE_MS = 1_000
+VERIFY_AFTER_MS = 2_000
+VERIFY_SPREAD_MS = 300  # from one series to the next
+SAY_AGAIN_MS = SECOND_MS  # between two questions about candles of the stream that are not believed
+STRAGGLERS_MS = 1_500  # how long the candles that are there wait for the others of their interval
+FIRST_LOAD_MS = 10_000  # the same while some series have never been answered
+LONGEST_BACK_OFF_S = 1.0  # a venue that is back is noticed this soon; a rest that a venue asks for is kept anyway
+OVERLAP_ROWS = 10  # asked for again each time: corrections of the venue are taken over
+HEALED_ROWS = 1_000  # one page: a hole further back the venue will not fill any more
+HEAL_MS = MINUTE_MS - SECOND_MS  # between two questions for what holes lack: with each candle, and once
+LOOK_BACK_MS = 10 * MINUTE_MS  # between two questions for the whole window, for each of the two reasons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What an answer changed of a series."""
+
+    news: bool
+    corrected_ms: int | None = None  # open time of the first candle that was known otherwise
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveSeries:
+    """One series and when to ask for it again. Changed under the live market's lock."""
+
+    symbol: str
+    interval_ms: int
+    rows: int  # how many klines are kept
+    number: int  # among all series
+    klines: Klines
+    due_ms: int = 0
+    polling: bool = False
+    tried: bool = False  # True once a request has ended, well or not
+    confirmed: bool = False  # True once a venue has answered since the start
+    failures: int = 0  # in a row
+    fault: str = ""
+    window_asked_ms: int = 0  # when the whole window was last asked for because it is short
+    refetched_ms: int = 0  # when the whole window was last asked for because the home venue is back
+    healed_ms: int = 0  # when the holes were last asked for
+    asked_ms: int = 0
+    asks_all: bool = False  # True if the request under way is for the whole window
+    has_stand_ins: bool = False  # True while candles of another venue than the home are kept
+    home_is_back: bool = False  # True if the home venue has answered since
+
+    def wanted(self, now_ms: int) -> Span:
+        """What to ask for now: what has closed since the newest candle, some before it, and what newer holes lack.
+
+        The whole window is asked for where it is short, as a venue that reaches further may be back; and where the home
+        venue is back, so that candles of another venue do not stay.
+        """
+        end_ms = now_ms // self.interval_ms * self.interval_ms
+        oldest_ms = end_ms - self.rows * self.interval_ms
+        known = self.klines.between(oldest_ms, end_ms)
+        is_short = len(known) < self.rows and not 0 <= now_ms - self.window_asked_ms < LOOK_BACK_MS
+        if not len(known) or (is_short and self.tried):
+            self.window_asked_ms, self.asks_all = now_ms, True
+            return oldest_ms, end_ms
+        self.asks_all = self.refetch_is_due(now_ms)
+        if self.asks_all:
+            self.refetched_ms, self.home_is_back = now_ms, False
+            return oldest_ms, end_ms
+        since_ms = known.end_ms
+        if not 0 <= now_ms - self.healed_ms < HEAL_MS:  # not with each question for a candle that is late
+            self.healed_ms = now_ms
+            since_ms, _ = next(known.tail(HEALED_ROWS).gaps(), (known.end_ms, 0))
+        return max(oldest_ms, since_ms - OVERLAP_ROWS * self.interval_ms), end_ms
+
+    def refetch_is_due(self, now_ms: int) -> bool:
+        """True if the home venue is back and candles of another venue are kept."""
+        return self.home_is_back and not 0 <= now_ms - self.refetched_ms < LOOK_BACK_MS
+
+    def take(
+        self, fetched: Klines, asked_ms: int, now_ms: int, *, is_stand_in: bool, has_stream: bool, stream_is_up: bool
+    ) -> Update:
+        """Take over an answer.
+
+        Args:
+            is_stand_in: True if another venue than the home told it: its new candles and the newest known are taken.
+        """
+        complete_ms = asked_ms // self.interval_ms * self.interval_ms
+        # What is known now, and not when it was asked: the stream may have told a candle meanwhile. After a clock was
+        # set back, candles of the future are forgotten.
+        latest_ms = now_ms // self.interval_ms * self.interval_ms + (self.interval_ms if has_stream else 0)
+        known = self.klines.between(complete_ms - self.rows * self.interval_ms, latest_ms)
+        if is_stand_in:
+            fetched = fetched.merge(known.between(0, known.end_ms - OVERLAP_ROWS * self.interval_ms))
+            self.has_stand_ins = True
+        elif self.asks_all:
+            self.has_stand_ins = False
+        self.home_is_back = self.has_stand_ins and not is_stand_in
+        klines = known.merge(fetched).tail(self.rows)
+        corrected_ms = _first_difference(known, fetched)
+        # Fewer rows: old ones left. What an earlier run left counts once the venue has been asked about it.
+        news = klines.end_ms != self.klines.end_ms or len(klines) > len(self.klines) or corrected_ms is not None
+        news = news or (not self.confirmed and len(klines) > 0)
+        self.klines, self.fault, self.failures, self.tried, self.polling = klines, "", 0, True, False
+        self.confirmed = True
+        patience_ms = STREAM_PATIENCE_MS if stream_is_up else AFTER_CLOSE_MS
+        self.due_ms = min(complete_ms, now_ms) + self.interval_ms + patience_ms  # now: the clock may go back
+        if klines.end_ms < complete_ms:
+            self.due_ms = now_ms + late_pause_ms(asked_ms - complete_ms)
+        elif self.refetch_is_due(now_ms):
+            self.due_ms = now_ms
+        elif next(klines.tail(HEALED_ROWS).gaps(), None):
+            self.due_ms = min(self.due_ms, now_ms + MINUTE_MS)
+        return Update(news=news, corrected_ms=corrected_ms)
+
+    def add(self, kline: Klines, now_ms: int) -> None:
+        """Take a closed candle of the stream; REST is asked about it soon, and at once if it leaves a hole."""
+        follows = kline.end_ms == self.klines.end_ms + self.interval_ms
+        self.klines = self.klines.merge(kline).tail(self.rows)
+        self.due_ms = now_ms + (VERIFY_AFTER_MS + self.number * VERIFY_SPREAD_MS if follows else 0)
+
+    def ask_instead(self, now_ms: int) -> None:
+        """Ask REST in place of a candle of the stream that is not believed, however many of them come."""
+        self.due_ms = min(self.due_ms, max(now_ms, self.asked_ms + SAY_AGAIN_MS))
+
+    def fail(self, error: Exception, now_ms: int) -> None:
+        """Keep the last good klines and the reason, and ask again later."""
+        pause_s = max(
+            UNKNOWN_SYMBOL_S if isinstance(error, ConfigError) else 0.0,
+            getattr(error, "retry_after_s", None) or 0.0,
+            backoff(self.failures + 1, 1.0, LONGEST_BACK_OFF_S),
+        )
+        self.failures += 1
+        self.fault, self.tried, self.polling = str(error), True, False
+        self.due_ms = now_ms + round(pause_s * 1000)
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """Candles of one interval that came in and were not handed on yet."""
+
+    series: list[LiveSeries] = field(default_factory=list)
+    since_ms: int | None = None
+
+    def is_whole(self, now_ms: int) -> bool:
+        """True if candles are waiting and no more of the same close are worth waiting for."""
+        if self.since_ms is None:
+            return False
+        newest_ms = max(one.klines.end_ms for one in self.series)
+        # What failed and is not being asked for just now may take its time; its interval does not wait.
+        if all(
+            one.tried and (one.klines.end_ms == newest_ms or (one.fault and not one.polling)) for one in self.series
+        ):
+            return True
+        patience_ms = STRAGGLERS_MS if all(one.tried for one in self.series) else FIRST_LOAD_MS
+        return not 0 <= now_ms - self.since_ms < patience_ms  # before it began: the clock was set back
+
+
+def late_pause_ms(late_ms: int) -> int:
+    """How soon to ask again for a candle that closed ``late_ms`` ago and is not there yet.
+
+    >>> [late_pause_ms(ms) for ms in (200, 3_000, 60_000)]
+    [300, 1000, 15000]
+    """
+    return min(max(300, late_ms // 3), 15 * SECOND_MS)  # a venue may have none for a minute without a trade
+
+
+def _first_difference(known: Klines, fetched: Klines) -> int | None:
+    """Open time of the first candle that both have and not alike; None if there is none."""
+    _, left, right = np.intersect1d(known.open_time_ms, fetched.open_time_ms, assume_unique=True, return_indices=True)
+    for name in COLUMNS:
+        before, after = getattr(known, name)[left], getattr(fetched, name)[right]
+        differs = (before != after) & ~(np.isnan(before) & np.isnan(after))
+        if differs.any():
+            return int(known.open_time_ms[left[np.argmax(differs)]])
+    return None

@@ -1,0 +1,73 @@
+"""Whether what is stored of a series can be used: its files, its warm-start file, and its holes."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from core.clock import iso
+from klines.spans import without
+from market.store.absence import read_absent
+from market.store.kline_store import TAIL_BEHIND_MS, KlineStore
+from market.store.month_file import Damaged, journal_of, not_in, unpacked
+from market.store.warm_start import TAIL_ROWS, read_tail, tail_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileState:
+    """One file of a series."""
+
+    path: Path
+    rows: int = 0
+    fault: str = ""  # why it cannot be used; empty when it can
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A hole between the first and the last kline of a series, or the part of it that was asked for at one time."""
+
+    start_ms: int
+    end_ms: int
+    absent_ms: int | None = None  # when the venue told nothing usable of it; None if it was not asked
+    why: str = ""  # why the rows that it told were refused; empty if it told none
+
+
+def inspect(store: KlineStore, symbol: str, interval_ms: int) -> list[FileState]:
+    """Read every file of a series, whatever is remembered of it."""
+    found = []
+    for month in store.files(symbol, interval_ms):
+        for path in (month, journal_of(month)):
+            if path.exists():
+                try:
+                    found.append(FileState(path=path, rows=len(unpacked(path, interval_ms))))
+                except Damaged as error:
+                    store.forget(month)
+                    found.append(FileState(path=path, fault=str(error)))
+    return found
+
+
+def gaps(store: KlineStore, symbol: str, interval_ms: int) -> list[Gap]:
+    """The holes of a series, oldest first, and what the venue said of them."""
+    holes = [(a[1], b[0]) for a, b in pairwise(store.runs(symbol, interval_ms)) if a[1] < b[0]]
+    found: list[Gap] = []
+    for absent in sorted(read_absent(store.folder(symbol, interval_ms)), key=lambda absent: -absent.asked_ms):
+        known = without(holes, without(holes, [(absent.start_ms, absent.end_ms)]))
+        found += [Gap(start_ms=a, end_ms=b, absent_ms=absent.asked_ms, why=absent.why) for a, b in known]
+        holes = without(holes, known)
+    return sorted([*found, *(Gap(start_ms=a, end_ms=b) for a, b in holes)], key=lambda gap: gap.start_ms)
+
+
+def tail_fault(store: KlineStore, symbol: str, interval_ms: int) -> str:
+    """How the warm-start file of a series differs from its months; empty if it does not, or there is no such file."""
+    tail = read_tail(store.root, symbol, interval_ms)
+    if not len(tail):
+        return "cannot be read" if tail_path(store.root, symbol, interval_ms).exists() else ""
+    newest_ms = (store.latest(symbol, interval_ms) or 0) + interval_ms
+    oldest_ms = max(newest_ms - TAIL_ROWS * interval_ms, 0)
+    held, tail = store.read(symbol, interval_ms, oldest_ms, tail.end_ms), tail.between(oldest_ms, tail.end_ms)
+    if len(differing := not_in(held, tail)):
+        return f"{len(differing)} rows are not as in the months, the first of {iso(int(differing.open_time_ms[0]))}"
+    if len(held) > len(tail):
+        return f"{len(held) - len(tail)} rows of the months are not in it"
+    if newest_ms - tail.end_ms > TAIL_BEHIND_MS + interval_ms:
+        return f"ends at {iso(tail.end_ms)}, the months at {iso(newest_ms)}"
+    return ""

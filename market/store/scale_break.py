@@ -1,0 +1,79 @@
+"""Rows of an answer that cannot be of the series: single spikes, and a price more than twentyfold from its neighbour.
+
+No second venue is asked: a folder has the rows of one venue, and what is refused here is a hole until that venue tells
+it otherwise.
+"""
+
+import numpy as np
+
+from core.clock import iso
+from core.errors import MalformedKlines
+from klines.checks import CheckedRows, RejectedRow
+from klines.klines import COLUMNS, WIDEST_LEAP, Klines, unit_leaps
+from klines.plausible import LEAPT, doubts_of
+
+SPIKE = "far from both neighbours"
+BREAK = "more than twentyfold from its neighbour: its file or page is not used"
+
+
+class ScaleBreak(MalformedKlines):
+    """A file or page of another unit or asset than the stored rows beside it."""
+
+    def __init__(self, row: RejectedRow, factor: float) -> None:
+        super().__init__(
+            f"the close of {iso(row.open_time_ms)} is {factor:.3g} times the one before: another unit or asset?"
+        )
+        self.row = row
+        self.factor = factor
+
+
+def checked(klines: Klines, beside: Klines) -> CheckedRows:
+    """The rows of an answer that can be stored.
+
+    Args:
+        beside: stored rows of that time, and on either side of it.
+    Returns:
+        Without spikes, and without the newest rows after a leap that too few of them confirm.
+    Raises:
+        ScaleBreak: closes are more than twentyfold apart, and one of the two is of the answer.
+    """
+    doubts = doubts_of(beside.merge(klines))
+    mine = set(klines.open_time_ms.tolist())
+    spikes = [at_ms for at_ms in doubts.spikes if at_ms in mine]
+    kept = _without(klines, spikes)
+    if doubts.leap_ms in mine and doubts.leap_ms is not None:
+        kept = kept.between(0, doubts.leap_ms)
+    return CheckedRows(
+        klines=kept,
+        refused=tuple(_row(klines, at_ms, SPIKE) for at_ms in spikes),
+        marked=leaps_in(kept, beside),
+    )
+
+
+def leaps_in(klines: Klines, beside: Klines) -> tuple[RejectedRow, ...]:
+    """The rows of an answer whose close is more than twofold from the one before: odd, and used.
+
+    Raises:
+        ScaleBreak: closes are more than twentyfold apart, and one of the two is of the answer.
+    """
+    run = beside.merge(klines)
+    steps = np.diff(np.log(run.close))
+    mine = np.isin(run.open_time_ms, klines.open_time_ms)
+    mine[1:] |= mine[:-1]  # a step after a row of the answer counts as well
+    breaks = np.flatnonzero((np.abs(steps) > WIDEST_LEAP) & mine[1:]) + 1
+    if len(breaks):
+        row = int(breaks[0])
+        raise ScaleBreak(_row(run, int(run.open_time_ms[row]), BREAK), float(np.exp(steps[row - 1])))
+    return tuple(_row(run, int(run.open_time_ms[row]), LEAPT) for row in unit_leaps(run) if mine[row])
+
+
+def _without(klines: Klines, times: list[int]) -> Klines:
+    keep = ~np.isin(klines.open_time_ms, times)
+    columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
+    return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
+
+
+def _row(klines: Klines, at_ms: int, reason: str) -> RejectedRow:
+    row = int(np.searchsorted(klines.open_time_ms, at_ms))
+    cells = tuple(float(getattr(klines, name)[row]) for name in COLUMNS)
+    return RejectedRow(open_time_ms=at_ms, reason=reason, row=cells)

@@ -1,0 +1,232 @@
+"""A full disk, several processes, kills at any moment, and no damage that goes unnoticed."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from core.clock import MINUTE_MS
+from core.errors import ConfigError, WorkerError
+from market.store.inspection import gaps
+from market.store.kline_store import KlineStore
+from market.store.month_file import Damaged, unpacked
+from tests.fakes.klines import random_walk_klines
+from tests.market.store.month_end import REPOSITORY, WALK, assert_same, at, everything, rows
+
+# -- a full disk ------------------------------------------------------------------------------------------------------
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from core.clock import MINUTE_MS
+from core.errors import WorkerError
+from market.store.inspection import tail_fault
+from market.store.kline_store import KlineStore
+from tests.fakes.klines import random_walk_klines
+
+root, how, start_ms = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+walk = random_walk_klines(3000, start_ms=start_ms)
+at = lambda row: start_ms + row * MINUTE_MS
+store = KlineStore(root, journal_rows=40, small_bytes=0)
+filler = root.parent / "filler"
+
+def full(on):
+    if how == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000 if on else resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    elif on:
+        with filler.open("wb", buffering=0) as handle:
+            try:
+                while True:
+                    handle.write(bytes(512))
+            except OSError:
+                pass
+    else:
+        filler.unlink()
+
+def check(rows):
+    for one in (store, KlineStore(root)):
+        held = one.read("ETHUSDT", MINUTE_MS, 0, 2**62)
+        assert len(held) == rows and one.latest("ETHUSDT", MINUTE_MS) == at(rows - 1)
+    assert [path for path in root.rglob("*") if path.name.startswith(".tmp-")] == []
+
+store.append("ETHUSDT", walk.between(at(0), at(1600)))
+for rows in (1610, 1700):  # to the journal; to the month
+    full(True)
+    try:
+        store.append("ETHUSDT", walk.between(at(1600), at(rows)))
+    except WorkerError as error:
+        said = str(error)
+    else:
+        raise AssertionError("it was written")
+    check(1600)
+    try:
+        store.remember_absent("ETHUSDT", MINUTE_MS, [(at(row), at(row + 1)) for row in range(2000, 2900, 2)], 0)
+    except WorkerError:
+        pass
+    else:
+        raise AssertionError("it was written")
+    full(False)
+assert store.append("ETHUSDT", walk.between(at(1600), at(1700))) == 100
+check(1700)
+assert tail_fault(store, "ETHUSDT", MINUTE_MS) == ""
+print(said)
+"""
+
+
+@pytest.mark.parametrize(("how", "says"), [("limit", "File too large"), ("tmpfs", "No space left on device")])
+def test_a_disk_that_is_full_costs_nothing_that_was_stored(tmp_path: Path, how: str, says: str) -> None:
+    root, command = tmp_path / "disk" / "klines", [sys.executable, "-c", FULL]
+    root.parent.mkdir()
+    if how == "tmpfs":
+        unshared = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+        mount = f"mount -t tmpfs -o size=1m none {root.parent}"
+        if (
+            not shutil.which("unshare")
+            or subprocess.run([*unshared, mount], capture_output=True, check=False).returncode
+        ):
+            pytest.skip("no file system can be mounted here")
+        command = [*unshared, f'{mount} && exec "$@"', "sh", *command]
+    done = subprocess.run(
+        [*command, str(root), how, str(at(0))],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()[-1]
+    assert says in line
+    assert "check the space" in line
+    assert str(root) in line
+
+
+# -- several processes ------------------------------------------------------------------------------------------------
+
+WRITER = """
+import json
+import sys
+from pathlib import Path
+from core.clock import MINUTE_MS
+from market.store.kline_store import KlineStore
+from tests.fakes.klines import random_walk_klines
+store, start_ms = KlineStore(Path(sys.argv[1]), **json.loads(sys.argv[4])), int(sys.argv[3])
+walk = random_walk_klines(3000, start_ms=start_ms)
+with store.writing():
+    latest = store.latest("ETHUSDT", MINUTE_MS)
+    row = 0 if latest is None else (latest - start_ms) // MINUTE_MS + 1
+    print(row, flush=True)
+    while sys.argv[2] == "append":
+        row = row + 37 if row < 3000 else 1300  # goes round: the last part is written over and over
+        store.append("ETHUSDT", walk.between(start_ms + (row - 60) * MINUTE_MS, start_ms + row * MINUTE_MS))
+        print(row, flush=True)
+    sys.stdin.read()
+"""
+
+
+def writer(root: Path, what: str, **limits: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(root), what, str(at(0)), json.dumps(limits)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_there_is_one_writer_and_its_lock_ends_with_it(store: KlineStore) -> None:
+    process = writer(store.root, "wait")
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(ConfigError, match="another process is writing"):
+            store.append("ETHUSDT", WALK)
+        assert len(everything(store)) == 0
+    finally:
+        finish(process)
+    with store.writing(), store.writing():
+        assert store.append("ETHUSDT", WALK) == 3000
+
+
+def test_what_killed_writers_left_is_swept(store: KlineStore) -> None:
+    store.append("ETHUSDT", rows(0, 10))
+    leftover = store.root / "ETHUSDT-1m" / ".tmp-2023-11.parquet-abc"
+    leftover.write_bytes(b"half")
+    with store.writing():
+        assert not leftover.exists()
+
+
+@pytest.mark.parametrize("limits", [{}, {"journal_rows": 100, "small_bytes": 0}], ids=["months", "journals"])
+def test_kills_at_any_moment_lose_nothing_that_was_stored(store: KlineStore, limits: dict[str, int]) -> None:
+    chance = random.Random(5)
+    stored = 0
+    for _ in range(8):
+        process = writer(store.root, "append", **limits)
+        try:
+            assert process.stdout is not None
+            for _ in range(chance.randint(1, 12)):
+                stored = max(stored, min(int(process.stdout.readline()), 3000))
+                seen = everything(store)  # while it is being written
+                assert_same(seen, rows(0, len(seen)))
+                assert len(seen) >= stored
+            time.sleep(chance.uniform(0, 0.05))  # so that the kill falls anywhere in the next appends
+        finally:
+            finish(process)
+        seen = everything(store)
+        assert len(seen) >= stored
+        assert_same(seen, rows(0, len(seen)))
+        assert store.repair("ETHUSDT", MINUTE_MS) == []
+        assert not list(store.root.rglob(".tmp-*"))
+    assert store.append("ETHUSDT", WALK) == 3000 - len(seen)
+    assert_same(everything(store), WALK)
+
+
+def test_a_file_that_cannot_be_read_is_named(store: KlineStore) -> None:
+    store.append("ETHUSDT", random_walk_klines(10))
+    path = store.root / "ETHUSDT-1m" / "absent.json"
+    path.mkdir()
+    with pytest.raises(WorkerError, match=r"absent\.json: cannot be read: Is a directory; check the owner and mode"):
+        gaps(store, "ETHUSDT", MINUTE_MS)
+
+
+def test_no_damage_to_a_month_goes_unnoticed(store: KlineStore) -> None:
+    """Wherever a byte is another one: the file is refused, or what is read is what was written."""
+    store.append("ETHUSDT", WALK)
+    path = sorted(store.root.rglob("2*.parquet"))[0]
+    content, written = path.read_bytes(), unpacked(path, MINUTE_MS)
+    rng = np.random.default_rng(1)
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(content)
+        at = int(rng.integers(len(content)))
+        damaged[at : at + int(rng.integers(1, 64))] = rng.bytes(1)
+        path.write_bytes(damaged)
+        try:
+            found = unpacked(path, MINUTE_MS)
+        except Damaged:
+            refused += 1
+        else:
+            assert_same(found, written)
+    assert refused > 300
+
+
+def test_a_month_of_before_there_were_checksums_is_read(store: KlineStore) -> None:
+    store.append("ETHUSDT", WALK)
+    path = sorted(store.root.rglob("2*.parquet"))[0]
+    written = unpacked(path, MINUTE_MS)
+    pl.read_parquet(path).write_parquet(path)
+    assert_same(unpacked(path, MINUTE_MS), written)
