@@ -61,7 +61,7 @@ def test_the_truth_venue_is_built_where_it_is_not_the_first(settings: Settings, 
         return truth.offer.name if truth else ""
 
     assert [named(name) for name in ("", "binance", "kraken")] == ["", "", "kraken"]
-    with pytest.raises(ConfigError, match="TRUTH_VENUE=atlas needs ATLAS_API_KEY"):
+    with pytest.raises(ConfigError, match="TRUTH_VENUE=atlas needs VENUE_KEYS"):
         named("atlas")
 
 
