@@ -104,7 +104,7 @@ COLUMNS = {  # size of the noise over that of the move; horizons that it looks b
 
 
 def show_variances(tries: int) -> None:
-    """Why model.hac counts cosines: other errors of the mean, on the hardest noise."""
+    """Why model.judging.significance counts cosines: other errors of the mean, on the hardest noise."""
     print(f"\nOne-sided tests of 5 % without any allowance, noise against the past, in %; {tries} tries a figure")
     print(f"  {'horizons':>8}  {'Bartlett 2 h, HLN, t':>22} {'Bartlett 4 h, HLN, t':>22} {'cosines, t (ours)':>18}")
     steps = 24

@@ -58,7 +58,7 @@ end
 HEIGHTS = count(1_000_000, 10_000_000)  # where each turn's begin
 FIVE = ("BTC", "ETH", "SOL", "NEAR", "XRP")
 TRAIN = (
-    "from updater.service import train_once; from core.config import topics_from_config as t; "
+    "from updater.service import train_once; from node.config_file import topics_from_config as t; "
     "from core.settings import load_settings as s; x = s(); train_once(x, t(*x.config_files), panels=('minute',))"
 )
 

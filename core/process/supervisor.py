@@ -41,7 +41,7 @@ class Child:
 
     module: str
     arguments: tuple[str, ...] = ()
-    listener_fd: int | None = None  # of the listening socket that it gets (core.listener.handed_over)
+    listener_fd: int | None = None  # of the listening socket that it gets (core.process.listener.handed_over)
     may_start: Callable[[], bool] | None = None
     process: "subprocess.Popen[Any] | None" = None
     starts: int = 0

@@ -38,7 +38,7 @@ from market.store.warm_start import TAIL_ROWS, read_tail, tail_path, write_tail
 
 END_OF_TIME_MS = 253_402_300_799_000  # the last second that is written with a year of four digits
 # A month of minutes is 2 MB and a sync adds five rows, so new rows go to a journal of about 20 kB, which is taken into
-# the month when it is full. What a row costs to write, in both, is least about here (benchmarks.data).
+# the month when it is full. What a row costs to write, in both, is least about here (benchmarks.tools.data).
 JOURNAL_ROWS = 720
 SMALL_BYTES = 128 * 1024  # a smaller month has no journal: a second file is not worth it
 # A tail is 320 kB. Serving asks the venue for what is newer, in one request as long as it is less than 1000 rows.
