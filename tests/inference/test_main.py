@@ -82,7 +82,7 @@ class Process:
 
     def end(self, number: signal.Signals) -> int:
         self.popen.send_signal(number)
-        return self.popen.wait(timeout=3)
+        return self.popen.wait(timeout=15)
 
 
 @contextmanager
