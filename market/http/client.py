@@ -35,7 +35,6 @@ class Reach:
 
     ok: bool
     detail: str  # the host that answered, or why none did
-    barred: bool = False  # every host bars us: nothing is asked of the venue for a while
 
     def __bool__(self) -> bool:
         return self.ok
@@ -169,7 +168,7 @@ class HostPool:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         detail = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
-        return Reach(ok=False, detail=detail, barred=all(map(self._is_left_out, self._hosts)))
+        return Reach(ok=False, detail=detail)
 
     def demote(self, why: str) -> bool:
         """Move the current host to the end for ten minutes: it answers, but with old candles.
