@@ -154,7 +154,6 @@ class SimulatedExchange:
         return await asyncio.to_thread(lambda: self._rest.answer(self.source, self._clock.now_ms(), path, query))
 
     def _obey(self, method: str, path: str, body: bytes) -> Response:
-        """Take an order to fail."""
         try:
             match method, path:
                 case "POST", "/sim/faults":

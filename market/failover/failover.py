@@ -91,9 +91,8 @@ class Failover(MarketData):
             return self._filled(venue, symbol, self._taken(venue, symbol, klines))
         if silent:  # whoever has the newest; it is the market that is silent
             venue, klines = max(silent, key=lambda one: one[1].end_ms)
-            self._endings.look(
-                symbol, interval_ms, [one for one, _ in silent], max(klines.end_ms, self._known_end_ms(symbol))
-            )
+            known_ms = max([klines.end_ms, *(recent.end_ms for recent in self._ratios.recents(symbol))])
+            self._endings.look(symbol, interval_ms, [one for one, _ in silent], known_ms)
             return self._taken(venue, symbol, klines)
         raise failure_of(failures, f"{interval_name(interval_ms)} klines of {symbol}")
 
@@ -134,9 +133,6 @@ class Failover(MarketData):
 
     def remark(self, symbol: str, interval_ms: int) -> str:
         return self._opinion.why_held(symbol, interval_ms) or self._endings.remark(symbol)
-
-    def _known_end_ms(self, symbol: str) -> int:
-        return max((recent.end_ms for recent in self._ratios.recents(symbol)), default=0)
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         return self._prices.prices(symbols)

@@ -149,7 +149,6 @@ class SecondOpinion:
                 raise MalformedKlines(f"{case.leap(row)}, and another venue has no such move")
 
     def _elsewhere(self, venue: Venue, case: Case, row: int) -> _Elsewhere:
-        """What another venue has near the time of a leap."""
         run, interval_ms = case.run, case.run.interval_ms
         at_ms, before_ms = case.time(row), case.time(row - 1)
         if at_ms - before_ms > LONGEST_HOLE_ROWS * interval_ms:

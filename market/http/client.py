@@ -46,7 +46,6 @@ class HostState:
 
     url: str
     asked: int = 0  # requests so far
-    failed: int = 0
     fault: str = ""  # of the last request; empty if it was answered
     barred_until_s: float = float("-inf")  # left out until then, while another host is left
     demoted_until_s: float = float("-inf")  # asked last until then
@@ -187,7 +186,6 @@ class HostPool:
         return True
 
     def _pass(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
-        """Ask each host once until one answers."""
         self.limits.check_rest()
         failures: list[MarketUnavailable | MalformedKlines] = []
         for host in self._order():
@@ -249,7 +247,6 @@ class HostPool:
             if error is None:
                 host.fault, host.barred_until_s = "", float("-inf")
                 return
-            host.failed += 1
             host.fault = one_line(str(error))
             if isinstance(error, Blocked):
                 host.barred_until_s = self._clock.elapsed_s() + PROBATION_S

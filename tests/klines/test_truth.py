@@ -20,7 +20,7 @@ from model.heads import head_of
 from model.panels import HOUR, MINUTE, Panel
 from model.targets import truth as labels
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import only, random_walk_klines
 
 KLINES = random_walk_klines(400)
 HOURS = random_walk_klines(100, HOUR_MS, seed=3)
@@ -30,8 +30,7 @@ HALT_MS = 1_679_616_000_000  # 2023-03-24
 
 
 def without(klines: Klines, *rows: int) -> Klines:
-    columns = {name: np.delete(getattr(klines, name), rows) for name in ("open_time_ms", *COLUMNS)}
-    return Klines(interval_ms=klines.interval_ms, **columns)
+    return only(klines, np.delete(np.arange(len(klines)), rows))
 
 
 def topic(target: Target, horizon_min: int, measure: Volatility = Volatility.STD) -> Topic:

@@ -8,17 +8,17 @@ import pytest
 
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from market.failover.breaker import KLINES, PRICES
 from market.failover.failover import Failover
 from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import only
 from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     LAST_MS,
     NOW_MS,
     WALK,
-    alone,
     assert_prices_equal,
     at_level,
     broken,
@@ -109,8 +109,7 @@ def test_candles_that_repeat_the_last_one_are_no_trades(
     """A feed that is stuck may tell its last candle again and again, volume and all."""
     longer = four_minutes_later(market, clock)
     rows = np.minimum(np.arange(len(longer)), len(longer) - 5)
-    stuck = {name: getattr(longer, name)[rows] for name in COLUMNS}
-    first.series["ETHUSDT", "1m"] = Klines(interval_ms=MINUTE_MS, open_time_ms=longer.open_time_ms, **stuck)
+    first.series["ETHUSDT", "1m"] = Klines.from_table(MINUTE_MS, longer.open_time_ms, longer.table()[rows])
     second.series["ETHUSDT", "1m"] = at_level(longer, APART)
     assert_prices_equal(newest(market, end_ms=clock.time_ms), longer.tail(20))
     assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
@@ -163,8 +162,7 @@ def test_a_venue_that_has_only_the_newest_is_not_asked_for_the_old(
     assert second.asked("/api/v3/klines") == []
 
 
-def test_one_venue_alone_speaks_for_itself(first: Venue, clock: FakeClock) -> None:
-    lone = alone(first, clock)
+def test_one_venue_alone_speaks_for_itself(first: Venue, lone: Failover) -> None:
     first.handler = broken(Answer(json.dumps({"msg": "maintenance"})))
     with pytest.raises(MalformedKlines, match="must be a list"):
         newest(lone)
@@ -194,11 +192,7 @@ def test_minutes_without_a_candle_are_a_symbol_s_way_and_no_halt(
     """Coinbase has no candle where nobody traded: seven minutes without one are usual there for some symbols."""
     whole = walk(8 * 60)
     usual = np.arange(len(whole)) % 8 < 1 + np.arange(len(whole)) % 3 % 2
-    first.series["ETHUSDT", "1m"] = Klines(
-        interval_ms=MINUTE_MS,
-        open_time_ms=whole.open_time_ms[usual],
-        **{name: getattr(whole, name)[usual] for name in COLUMNS},
-    )
+    first.series["ETHUSDT", "1m"] = only(whole, usual)
     second.series["ETHUSDT", "1m"] = at_level(whole, APART)
     newest(market, rows=200)
     for _ in range(60):
@@ -219,7 +213,6 @@ def test_a_time_that_is_far_off_wants_a_second_venue_that_says_so(
     first: Venue, second: Venue, market: Failover, clock: FakeClock, first_ms: int, second_ms: int, ahead_ms: int
 ) -> None:
     for venue, its_ms in ((first, first_ms), (second, second_ms)):
-        answer = Answer(json.dumps({"serverTime": clock.time_ms + its_ms}))
-        venue.handler = broken(answer)
+        venue.handler = broken(Answer(json.dumps({"serverTime": clock.time_ms + its_ms})))
     assert market.clock_ahead_ms() == pytest.approx(ahead_ms, abs=500)
     assert bool(second.requests) is (abs(first_ms) > SECOND_MS)

@@ -11,7 +11,7 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import MalformedKlines, MarketUnavailable
 from market.quarantine import Quarantine
-from market.venues.binance.archive import read_archive, unzipped
+from market.venues.binance.archive import CSV_LIMIT_BYTES, csv_in_zip, read_archive
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import assert_same, random_walk_klines
@@ -233,6 +233,6 @@ def test_genuine_files_are_read(payloads: Path, name: str, interval_ms: int, row
     body = body if name.endswith(".zip") else zip_of(("a.csv", body))
     found = read_archive(body, interval_ms, 0, 2**62)
     assert (len(found.klines), found.refused) == (rows, ())
-    last = unzipped(body).splitlines()[-1].split(b",")
+    last = csv_in_zip(body, CSV_LIMIT_BYTES)[1].splitlines()[-1].split(b",")
     assert found.klines.close[-1] == float(last[4])
     assert found.klines.open_time_ms[-1] == int(last[0][:13])
