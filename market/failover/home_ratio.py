@@ -83,21 +83,17 @@ class HomeRatios:
         Raises:
             NoRatio: the venue's ratio is not known. WorkerError: as the venue does.
         """
-        name, home = venue.offer.name, self._home_in_use(symbol)
-        if home == name:
-            return venue.klines(symbol, interval_ms, start_ms, end_ms)
-        if not home:
+        name = venue.offer.name
+        if self._home_in_use(symbol) in {"", name}:
             klines = venue.klines(symbol, interval_ms, start_ms, end_ms)
-            if not len(klines):
-                return klines
-            self.begin(symbol, name)
-            if self.home(symbol) == name:
+            if len(klines):
+                self.begin(symbol, name)
+            if not len(klines) or self.home(symbol) == name:
                 return klines
             return self.klines(venue, symbol, interval_ms, start_ms, end_ms)  # another thread chose another home
         klines = venue.klines(symbol, interval_ms, start_ms - WINDOW_ROWS * interval_ms, end_ms)
         ratio = self._measured(venue, symbol, klines) or self._known(name, symbol, interval_ms)
-        if ratio is None:
-            ratio = self._measured_anew(venue, symbol, interval_ms)
+        ratio = ratio or self._measured_anew(venue, symbol, interval_ms)
         if ratio is None:
             raise self.unknown(venue, symbol)
         return _times(klines, ratio).merge(self.own(symbol, interval_ms)).between(start_ms, end_ms)

@@ -15,7 +15,7 @@ from core.errors import MalformedKlines, MarketUnavailable
 from market.http.client import PROBATION_MS, HostPool, json_of
 from market.http.errors import Blocked, Refused
 from tests.fakes.clock import START_MS, FakeClock
-from tests.fakes.net import free_port
+from tests.fakes.net import nobody
 from tests.fakes.venue_server import Answer, Venue
 
 NOW_MS = START_MS
@@ -59,10 +59,6 @@ def parse(body: bytes) -> list[object]:
     if not isinstance(value, list):
         raise MalformedKlines(f"must be a list, was {value!r:.60}")
     return value
-
-
-def nobody() -> str:
-    return f"http://127.0.0.1:{free_port()}"
 
 
 PASSED_OVER = [

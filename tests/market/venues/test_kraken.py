@@ -10,7 +10,7 @@ from market.quarantine import Quarantine
 from market.venues.kraken import ROWS, Kraken, candles, last_trades
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import random_walk_klines
-from tests.fakes.net import free_port
+from tests.fakes.net import nobody
 from tests.fakes.venue_server import Answer, Venue
 from tests.market.venues.formats import kraken_rows, kraken_said
 
@@ -94,7 +94,7 @@ def test_what_is_not_a_time_is_refused(venue: Venue, client: Kraken, at: object)
 
 
 def test_an_unknown_pair_counts_whatever_ails_the_other_host(venue: Venue, client: Kraken, clock: FakeClock) -> None:
-    half = Kraken([venue.url, f"http://127.0.0.1:{free_port()}"], clock, Quarantine())
+    half = Kraken([venue.url, nobody()], clock, Quarantine())
     for kraken in (client, half):
         with pytest.raises(ConfigError, match=r"unknown symbol 'NOPEUSDT'.*Unknown asset pair"):
             kraken.prices(["NOPEUSDT"])
