@@ -61,8 +61,6 @@ class Failover(MarketData):
         self._sources: dict[tuple[str, int], str] = {}  # by (symbol, interval): the venue of the newest answer
         self._holes: dict[tuple[str, int, int], int] = {}  # by symbol, interval, start: when another venue was asked
 
-    # What the rest of the project asks.
-
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Klines of the first venue that can tell them, at the level of the series.
 
@@ -189,14 +187,10 @@ class Failover(MarketData):
         """Make a venue the home of a symbol that has none yet."""
         self._ratios.begin(symbol, venue)
 
-    # What a person asks.
-
     @property
     def faults(self) -> dict[tuple[str, str, str], VenueFault]:
         """Faults by venue, kind of question and symbol."""
         return self._breaker.faults
-
-    # What is believed.
 
     def _is_silent(self, symbol: str, klines: Klines, asked: Span) -> bool:
         """True if a venue that was asked for the newest candles has none of them, or no trade in them."""

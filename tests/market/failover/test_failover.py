@@ -1,6 +1,7 @@
 """Several venues as one: who is asked, and what is kept of it. The venues are servers on loopback."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -62,20 +63,6 @@ def test_the_next_venue_stands_in_at_the_level_of_the_first(
     np.testing.assert_array_equal(before.tail(19).close, klines.between(0, NOW_MS).close)
 
 
-def test_a_venue_without_the_last_candles_is_passed_over(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """Empty answers are no error of HTTP: a halted market says nothing, politely."""
-    newest(market)
-    clock.time_ms += 5 * MINUTE_MS
-    longer = walk(6 * 60 + 5)
-    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
-    klines = newest(market, end_ms=clock.time_ms)
-    assert_prices_equal(klines, longer.tail(20))
-    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
-    assert market.faults["binance", PRICES, "ETHUSDT"].state == "silent"
-
-
 def four_minutes_later(market: Failover, clock: FakeClock) -> Klines:
     """What the market did until then, of which two hours were told."""
     newest(market, rows=120)
@@ -83,27 +70,25 @@ def four_minutes_later(market: Failover, clock: FakeClock) -> Klines:
     return walk(6 * 60 + 4)
 
 
-def test_a_frozen_venue_is_passed_over_where_another_one_trades(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    longer = four_minutes_later(market, clock)
-    first.series["ETHUSDT", "1m"] = frozen(longer, 4)
-    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
-    klines = newest(market, end_ms=clock.time_ms)
-    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
-    np.testing.assert_allclose(klines.close[-1], longer.close[-1], rtol=1e-9)
+STILL: dict[str, Callable[[Klines], Klines]] = {
+    "no newer candles, politely": lambda klines: klines.between(0, NOW_MS),
+    "no trade in the last candles": lambda klines: frozen(klines, 4),
+    "the last candle again and again, volume and all": lambda klines: Klines.from_table(
+        MINUTE_MS, klines.open_time_ms, klines.table()[np.minimum(np.arange(len(klines)), len(klines) - 5)]
+    ),
+}
 
 
-def test_candles_that_repeat_the_last_one_are_no_trades(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
+@pytest.mark.parametrize("still", STILL.values(), ids=STILL.keys())
+def test_a_venue_that_stands_still_is_passed_over_where_another_one_trades(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock, still: Callable[[Klines], Klines]
 ) -> None:
-    """A feed that is stuck may tell its last candle again and again, volume and all."""
     longer = four_minutes_later(market, clock)
-    rows = np.minimum(np.arange(len(longer)), len(longer) - 5)
-    first.series["ETHUSDT", "1m"] = Klines.from_table(MINUTE_MS, longer.open_time_ms, longer.table()[rows])
+    first.series["ETHUSDT", "1m"] = still(longer)
     second.series["ETHUSDT", "1m"] = at_level(longer, APART)
     assert_prices_equal(newest(market, end_ms=clock.time_ms), longer.tail(20))
     assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
+    assert market.faults["binance", PRICES, "ETHUSDT"].state == "silent"
 
 
 def test_a_market_that_is_silent_everywhere_is_told_as_it_is(
