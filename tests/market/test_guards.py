@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cli.data.sync import line_of as _line_of
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
+from core.clock import DAY_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from klines.klines import PRICE_COLUMNS, Klines
 from klines.plausible import LEAPT
@@ -216,8 +216,8 @@ def test_where_most_rows_are_wrong_the_message_says_how_many_and_right_ones_are_
         pytest.param(None, "", id="no list"),
     ],
 )
-@pytest.mark.parametrize("minutes", [6, 30, 300, 1439])
-def test_a_pair_whose_candles_ended_today_is_told_with_what_is_known(
+@pytest.mark.parametrize("minutes", [6, 30, 300, 1439, 1800])
+def test_a_pair_whose_candles_ended_is_told_with_what_is_known(
     venue: Venue, synced: Synced, minutes: int, status: str | None, lists: str
 ) -> None:
     venue.add("ETHUSDT", random_walk_klines(600, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
@@ -235,26 +235,15 @@ def test_a_pair_whose_candles_ended_today_is_told_with_what_is_known(
     venue.handler = handle
     synced.sync(symbol="BTCUSDT", start_ms=END_MS - 600 * MINUTE_MS)
     closed = iso(END_MS - minutes * MINUTE_MS)
-    said = f"newest candle of ETHUSDT closed {closed}{lists}: halted, delisted or renamed? Its next candle is answered"
-    assert said in _line_of(synced.sync())
-    venue.add("ETHUSDT", random_walk_klines(600 + minutes, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
-    assert synced.sync().remark == ""
-
-
-def test_a_pair_whose_candles_ended_is_told_by_a_sync(venue: Venue, synced: Synced) -> None:
-    ended = random_walk_klines(600, start_ms=END_MS - 30 * HOUR_MS - 600 * MINUTE_MS)
-    venue.add("ETHUSDT", ended)
-    venue.add("BTCUSDT", random_walk_klines(600, start_ms=END_MS - 600 * MINUTE_MS))
-    venue.has_archives = False
-    synced.sync(symbol="BTCUSDT", start_ms=END_MS - 600 * MINUTE_MS)
+    advice = "halted, delisted or renamed? Its next candle is answered from"
+    if minutes >= 1440:
+        advice = "delisted or renamed? Set parameters.Symbol"
     with capture_logs() as lines:
         report = synced.sync()
     assert (report.fetched, report.failure) == (600, None)
-    assert "newest candle of ETHUSDT closed 2023-" in _line_of(report)
-    assert "delisted or renamed? Set parameters.Symbol" in _line_of(report)
+    assert f"newest candle of ETHUSDT closed {closed}{lists}: {advice}" in _line_of(report)
     assert [line["reason"] for line in lines if line["event"] == "nothing_new"] == [report.remark]
-    more = random_walk_klines(600 + 30 * 60, start_ms=int(ended.open_time_ms[0]))
-    venue.add("ETHUSDT", more)
+    venue.add("ETHUSDT", random_walk_klines(600 + minutes, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
     assert synced.sync().remark == ""
 
 
