@@ -145,9 +145,9 @@ class Faults:
     def add(self, fault: Fault) -> None:
         self._active.add(fault)
 
-    def begin(self, outage: Outage) -> None:
-        """Answer 503 to everything; faults that wait are not used up by it."""
-        self._gone_until_ms = self._clock.now_ms() + round(outage.seconds * SECOND_MS)
+    def begin(self, outage_s: float) -> None:
+        """Answer 503 to everything for so long; faults that wait are not used up by it."""
+        self._gone_until_ms = self._clock.now_ms() + round(outage_s * SECOND_MS)
 
     def clear(self) -> None:
         self._active.clear()

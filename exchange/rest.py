@@ -176,9 +176,7 @@ def _symbol(text: str | None, source: Source) -> str:
     if not text:
         raise _BadRequest(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
     if not re.fullmatch(r"[A-Z0-9-_.]{1,20}", text):
-        raise _BadRequest(
-            -1100, "Illegal characters found in parameter 'symbol'; legal range is '^[A-Z0-9-_.]{1,20}$'."
-        )
+        raise _illegal("symbol", "[A-Z0-9-_.]{1,20}")
     if text not in source.symbols:
         raise _BadRequest(-1121, "Invalid symbol.")
     return text

@@ -131,10 +131,7 @@ class SimulatedExchange:
 
     def outage(self, seconds: float) -> None:
         """Be gone for so many seconds of the exchange's clock: no REST answer, no stream."""
-        self._begin(Outage(seconds=seconds))
-
-    def _begin(self, outage: Outage) -> None:
-        self._faults.begin(outage)  # before the streams end, so that their clients find nobody
+        self._faults.begin(seconds)  # before the streams end, so that their clients find nobody
         self._streams.add(StreamFault(kind="drop"))
 
     def clear_faults(self) -> None:
@@ -154,7 +151,6 @@ class SimulatedExchange:
         return await asyncio.to_thread(lambda: self._rest.answer(self.source, self._clock.now_ms(), path, query))
 
     def _obey(self, method: str, path: str, body: bytes) -> Response:
-        """Take an order to fail."""
         try:
             match method, path:
                 case "POST", "/sim/faults":
@@ -162,7 +158,7 @@ class SimulatedExchange:
                 case "POST", "/sim/stream-faults":
                     self._streams.add(StreamFault.model_validate_json(body))
                 case "POST", "/sim/outage":
-                    self._begin(Outage.model_validate_json(body))
+                    self.outage(Outage.model_validate_json(body).seconds)
                 case "DELETE", "/sim/faults":
                     self.clear_faults()
                 case "GET", "/sim/requests":

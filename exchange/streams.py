@@ -21,16 +21,7 @@ from exchange.connection import MOST_STREAMS, Connection, stream_names
 from exchange.faults import SIMULATED, Active, ActiveFaults, refusal
 from exchange.formats import kline_events
 from exchange.sources.source import Source
-from exchange.stream_faults import (
-    FLOOD,
-    Kind,
-    Payload,
-    StreamFault,
-    another,
-    as_json,
-    broken,
-    with_prices,
-)
+from exchange.stream_faults import FLOOD, Kind, Payload, StreamFault, another, as_json, broken, with_prices
 from klines.spans import INTERVALS_MS
 
 LIFETIME_S = 86_400.0
@@ -155,7 +146,6 @@ class Streams:
         self._reply(connection, {"e": "serverShutdown", "E": self._clock.now_ms()})
 
     def _reply(self, connection: Connection, event: Payload) -> None:
-        """Send one client an event that is not about the market."""
         if not self._find("silence"):
             connection.send(as_json(event))
 

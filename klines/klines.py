@@ -106,9 +106,6 @@ class Klines:
     def _columns(self) -> list[Floats]:
         return [getattr(self, name) for name in COLUMNS]
 
-    def _take(self, rows: slice) -> "Klines":
-        return self._trusted(self.interval_ms, self.open_time_ms[rows], [column[rows] for column in self._columns])
-
     @classmethod
     def empty(cls, interval_ms: int) -> "Klines":
         """Return no klines of this interval."""
@@ -139,15 +136,16 @@ class Klines:
     def between(self, start_ms: int, end_ms: int) -> "Klines":
         """Return the rows with ``start_ms <= open_time_ms < end_ms``."""
         first, last = np.searchsorted(self.open_time_ms, [start_ms, end_ms])
-        return self._take(slice(int(first), int(last)))
+        return self.rows(int(first), int(last))
 
     def rows(self, first: int, last: int) -> "Klines":
         """Return rows by their number, ``last`` excluded."""
-        return self._take(slice(first, last))
+        rows = slice(first, last)
+        return self._trusted(self.interval_ms, self.open_time_ms[rows], [column[rows] for column in self._columns])
 
     def tail(self, rows: int) -> "Klines":
         """Return the newest ``rows`` klines, or all when there are fewer."""
-        return self._take(slice(max(0, len(self) - rows), None))
+        return self.rows(max(0, len(self) - rows), len(self))
 
     def closed(self, now_ms: int) -> "Klines":
         """Return the rows whose interval has ended at ``now_ms``; an unfinished kline is no kline."""

@@ -1,6 +1,6 @@
 """Stretches of time: the intervals of candles, UTC months, and sets of spans."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
@@ -37,22 +37,6 @@ def month_span(ms: int) -> Span:
     first = datetime.fromtimestamp(ms // 1000, UTC).replace(day=1, hour=0, minute=0, second=0)
     following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
     return int(first.timestamp()) * 1000, int(following.timestamp()) * 1000
-
-
-def joined(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Return spans in order; spans that touch or overlap become one.
-
-    >>> joined([(20, 30), (0, 10), (10, 15)])
-    ((0, 15), (20, 30))
-    """
-    found: list[Span] = []
-    for start, end in sorted(spans):
-        if found and start <= found[-1][1]:
-            first, last = found.pop()
-            found.append((first, max(last, end)))
-        else:
-            found.append((start, end))
-    return tuple(found)
 
 
 def without(spans: Sequence[Span], holes: Sequence[Span]) -> list[Span]:

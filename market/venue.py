@@ -114,7 +114,6 @@ class Offer:
     history_rows: int | None = None  # how many klines back it has; None is all of them
     flow: frozenset[str] = frozenset()  # flow columns it has; NaN stands in the others (volume: always there)
     archives: bool = False  # True if it has whole days or months in files
-    trades: bool = True  # True if ``prices`` are of single trades, seconds old; else they are means, minutes old
     prices_at_once: bool = True  # True if one request has the prices of all symbols; else each symbol takes a request
     tells_time: bool = True  # True if the answer to ``ping`` has the venue's time
     ping: str  # path of something cheap that answers in JSON while the venue is well

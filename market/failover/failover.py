@@ -61,8 +61,6 @@ class Failover(MarketData):
         self._sources: dict[tuple[str, int], str] = {}  # by (symbol, interval): the venue of the newest answer
         self._holes: dict[tuple[str, int, int], int] = {}  # by symbol, interval, start: when another venue was asked
 
-    # What the rest of the project asks.
-
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Klines of the first venue that can tell them, at the level of the series.
 
@@ -91,9 +89,8 @@ class Failover(MarketData):
             return self._filled(venue, symbol, self._taken(venue, symbol, klines))
         if silent:  # whoever has the newest; it is the market that is silent
             venue, klines = max(silent, key=lambda one: one[1].end_ms)
-            self._endings.look(
-                symbol, interval_ms, [one for one, _ in silent], max(klines.end_ms, self._known_end_ms(symbol))
-            )
+            known_ms = max([klines.end_ms, *(recent.end_ms for recent in self._ratios.recents(symbol))])
+            self._endings.look(symbol, interval_ms, [one for one, _ in silent], known_ms)
             return self._taken(venue, symbol, klines)
         raise failure_of(failures, f"{interval_name(interval_ms)} klines of {symbol}")
 
@@ -134,9 +131,6 @@ class Failover(MarketData):
 
     def remark(self, symbol: str, interval_ms: int) -> str:
         return self._opinion.why_held(symbol, interval_ms) or self._endings.remark(symbol)
-
-    def _known_end_ms(self, symbol: str) -> int:
-        return max((recent.end_ms for recent in self._ratios.recents(symbol)), default=0)
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         return self._prices.prices(symbols)
@@ -193,14 +187,10 @@ class Failover(MarketData):
         """Make a venue the home of a symbol that has none yet."""
         self._ratios.begin(symbol, venue)
 
-    # What a person asks.
-
     @property
     def faults(self) -> dict[tuple[str, str, str], VenueFault]:
         """Faults by venue, kind of question and symbol."""
         return self._breaker.faults
-
-    # What is believed.
 
     def _is_silent(self, symbol: str, klines: Klines, asked: Span) -> bool:
         """True if a venue that was asked for the newest candles has none of them, or no trade in them."""

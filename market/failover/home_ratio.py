@@ -5,14 +5,13 @@ used.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from core.clock import HOUR_MS, Clock
 from core.errors import WorkerError
 from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
-from klines.spans import Span
 from market.failover.breaker import KLINES, NoRatio, VenueBreaker
 from market.price_ratio import LEAST_ROWS, WINDOW_ROWS, PriceRatio, price_ratio, shared_rows
 from market.venue import Venue
@@ -78,44 +77,23 @@ class HomeRatios:
                 known = kept.get(key, Klines.empty(klines.interval_ms))
                 kept[key] = (klines.merge(known) if older else known.merge(klines)).tail(REMEMBERED_ROWS)
 
-    def end(self, symbol: str) -> None:
-        """Forget a symbol."""
-        with self._lock:
-            self._homes.pop(symbol, None)
-            for kept in (self._recents, self._own):
-                for key in [key for key in kept if key[0] == symbol]:
-                    del kept[key]
-            self._drop(lambda key: key[1] == symbol)
-
-    def forget(self, symbol: str, interval_ms: int, span: Span) -> None:
-        """Forget the candles of a span."""
-        key = (symbol, interval_ms)
-        with self._lock:
-            for kept in (self._recents, self._own):
-                if (known := kept.get(key)) is not None:
-                    kept[key] = known.between(0, span[0]).merge(known.between(span[1], known.end_ms))
-
     def klines(self, venue: Venue, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Candles of a venue at home prices; candles that the home venue gave stay as they are.
 
         Raises:
             NoRatio: the venue's ratio is not known. WorkerError: as the venue does.
         """
-        name, home = venue.offer.name, self._home_in_use(symbol)
-        if home == name:
-            return venue.klines(symbol, interval_ms, start_ms, end_ms)
-        if not home:
+        name = venue.offer.name
+        if self._home_in_use(symbol) in {"", name}:
             klines = venue.klines(symbol, interval_ms, start_ms, end_ms)
-            if not len(klines):
-                return klines
-            self.begin(symbol, name)
-            if self.home(symbol) == name:
+            if len(klines):
+                self.begin(symbol, name)
+            if not len(klines) or self.home(symbol) == name:
                 return klines
             return self.klines(venue, symbol, interval_ms, start_ms, end_ms)  # another thread chose another home
         klines = venue.klines(symbol, interval_ms, start_ms - WINDOW_ROWS * interval_ms, end_ms)
         ratio = self._measured(venue, symbol, klines) or self._known(name, symbol, interval_ms)
-        if ratio is None:
-            ratio = self._measured_anew(venue, symbol, interval_ms)
+        ratio = ratio or self._measured_anew(venue, symbol, interval_ms)
         if ratio is None:
             raise self.unknown(venue, symbol)
         return _times(klines, ratio).merge(self.own(symbol, interval_ms)).between(start_ms, end_ms)
@@ -161,7 +139,7 @@ class HomeRatios:
             home = self._homes.get(symbol, "")
             if home and home not in self._names and not self.recents(symbol):
                 del self._homes[symbol]
-                self._drop(lambda key: key[1] == symbol)
+                self._ratios = {key: ratio for key, ratio in self._ratios.items() if key[1] != symbol}
                 return ""
             return home
 
@@ -182,7 +160,7 @@ class HomeRatios:
         with self._lock:
             if found is None:
                 if len(shared_rows(recent, klines)[0]) >= LEAST_ROWS:  # refuted: enough candles, and they disagree
-                    self._drop(lambda other: other[:2] == key[:2])
+                    self._ratios = {other: ratio for other, ratio in self._ratios.items() if other[:2] != key[:2]}
                 return None
             known = self._ratios.get(key)
             if known is None or (found.newest_ms, found.rows) >= (known.newest_ms, known.rows):
@@ -206,10 +184,6 @@ class HomeRatios:
                 return False
             self._tried_s[key] = now_s
             return True
-
-    def _drop(self, which: Callable[[tuple[str, str, int]], bool]) -> None:
-        for key in [key for key in self._ratios if which(key)]:
-            del self._ratios[key]
 
 
 def _times(klines: Klines, ratio: PriceRatio) -> Klines:

@@ -11,7 +11,7 @@ from core.clock import Clock, iso
 from core.errors import MalformedKlines
 from klines.activity import extent_of
 from klines.checks import RejectedRow
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from klines.plausible import LEAPT, STAYED_ROWS, doubts_of, rows_awaited
 from market.failover.breaker import VenueBreaker
 from market.failover.home_ratio import HomeRatios
@@ -59,27 +59,23 @@ class SecondOpinion:
         self._answers: dict[_Key, tuple[float, _Elsewhere]] = {}  # with the time of Clock.elapsed_s
         self._held: dict[tuple[str, int], tuple[int, str]] = {}  # by series: the leap that waits, and why
 
-    def confirmed(
-        self, venue: Venue, symbol: str, klines: Klines, among: Klines | None = None, *, alone: bool = False
-    ) -> Klines:
+    def confirmed(self, venue: Venue, symbol: str, klines: Klines, among: Klines | None = None) -> Klines:
         """Return the candles without those far from all others, unless a second venue has the like.
 
         Args:
             among: confirmed candles around them.
-            alone: known candles of the series do not count.
         Raises:
             MalformedKlines: their level leaps, and a second venue's does not.
         """
         interval_ms = klines.interval_ms
-        recent = None if alone else self._ratios.recent(symbol, interval_ms)
+        recent = self._ratios.recent(symbol, interval_ms)
         run = klines if among is None else among.merge(klines)
         doubts = doubts_of(run, recent)
         if recent is not None and len(run):  # the candle before the first says how far that one goes
             run = recent.between(0, int(run.open_time_ms[0])).merge(run)
         case = Case(symbol, run, recent)
-        is_series = not alone and among is None
         if not doubts and not case.leaps:
-            if is_series:
+            if among is None:
                 self._held.pop((symbol, interval_ms), None)
             return klines
         spikes = [row for row in case.rows(doubts.spikes) if row not in case.visited]
@@ -99,11 +95,10 @@ class SecondOpinion:
                 found.held = row if found.held is None else min(found.held, row)
         if found.held is not None:  # it comes again with the next question, and is used when it has stayed
             keep &= klines.open_time_ms < case.time(found.held)
-        if is_series:
+        if among is None:
             self._hold(venue, case, found.held)
         self._aside.put(venue.offer.name, symbol, interval_ms, refused, self._clock.now_ms())
-        columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
-        kept = Klines(interval_ms=interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
+        kept = Klines.from_table(interval_ms, klines.open_time_ms[keep], klines.table()[keep])
         self._aside.mark(venue.offer.name, symbol, interval_ms, _refused(case, kept, found.marked, LEAPT))
         return kept
 
@@ -154,7 +149,6 @@ class SecondOpinion:
                 raise MalformedKlines(f"{case.leap(row)}, and another venue has no such move")
 
     def _elsewhere(self, venue: Venue, case: Case, row: int) -> _Elsewhere:
-        """What another venue has near the time of a leap."""
         run, interval_ms = case.run, case.run.interval_ms
         at_ms, before_ms = case.time(row), case.time(row - 1)
         if at_ms - before_ms > LONGEST_HOLE_ROWS * interval_ms:
@@ -210,8 +204,7 @@ class SecondOpinion:
 def _refused(case: Case, klines: Klines, rows: Iterable[int], reason: str) -> list[RejectedRow]:
     """Those of a run's rows that are among ``klines``, as rows for the file of refused ones."""
     times_ms = [case.time(row) for row in rows if case.time(row) in klines.open_time_ms]
-    table = np.stack([getattr(klines, name) for name in COLUMNS], axis=1)
-    cells = table[np.searchsorted(klines.open_time_ms, times_ms)].tolist()
+    cells = klines.table()[np.searchsorted(klines.open_time_ms, times_ms)].tolist()
     return [
         RejectedRow(open_time_ms=at_ms, reason=reason, row=tuple(row))
         for at_ms, row in zip(times_ms, cells, strict=True)

@@ -35,7 +35,6 @@ class Reach:
 
     ok: bool
     detail: str  # the host that answered, or why none did
-    barred: bool = False  # every host bars us: nothing is asked of the venue for a while
 
     def __bool__(self) -> bool:
         return self.ok
@@ -47,7 +46,6 @@ class HostState:
 
     url: str
     asked: int = 0  # requests so far
-    failed: int = 0
     fault: str = ""  # of the last request; empty if it was answered
     barred_until_s: float = float("-inf")  # left out until then, while another host is left
     demoted_until_s: float = float("-inf")  # asked last until then
@@ -169,7 +167,7 @@ class HostPool:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         detail = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
-        return Reach(ok=False, detail=detail, barred=all(map(self._is_left_out, self._hosts)))
+        return Reach(ok=False, detail=detail)
 
     def demote(self, why: str) -> bool:
         """Move the current host to the end for ten minutes: it answers, but with old candles.
@@ -188,7 +186,6 @@ class HostPool:
         return True
 
     def _pass(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
-        """Ask each host once until one answers."""
         self.limits.check_rest()
         failures: list[MarketUnavailable | MalformedKlines] = []
         for host in self._order():
@@ -250,7 +247,6 @@ class HostPool:
             if error is None:
                 host.fault, host.barred_until_s = "", float("-inf")
                 return
-            host.failed += 1
             host.fault = one_line(str(error))
             if isinstance(error, Blocked):
                 host.barred_until_s = self._clock.elapsed_s() + PROBATION_S

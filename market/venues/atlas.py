@@ -40,7 +40,6 @@ class Atlas(RestVenue):
         quote="USD",
         intervals_ms=frozenset(RESOLUTIONS),
         flow=frozenset({"quote_volume", "trades"}),
-        trades=False,
         prices_at_once=False,
         tells_time=False,
         ping="/api/tags/",

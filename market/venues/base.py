@@ -23,7 +23,6 @@ from market.venue import Listing, Offer, Price, Venue
 T = TypeVar("T")
 Page = tuple[CheckedRows, Span]
 
-NO_TOKENS: Mapping[str, str] = MappingProxyType({})
 LEAST_AHEAD_MS = 100  # clocks that agree this well need no correction
 # The words of a 403 that is about the key, and not about our address or a proxy.
 ABOUT_A_KEY = re.compile(r"\b(api[ _-]?key|token|tag|dataset|permission|credential|authenticat)", re.IGNORECASE)
@@ -60,7 +59,7 @@ class RestVenue(Venue):
         clock: Clock,
         aside: Quarantine,
         *,
-        tokens: Mapping[str, str] = NO_TOKENS,
+        tokens: Mapping[str, str] = MappingProxyType({}),
         key: str = "",
         offer: Offer | None = None,
         timeout_s: float = 10.0,

@@ -30,12 +30,12 @@ from exchange.server import SimulatedExchange
 from exchange.sources.given import Given
 from exchange.sources.replay import Replay
 from klines.spans import INTERVALS_MS
+from tests.exchange.client import DECIMAL
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import random_walk_klines
 
 REPOSITORY = Path(__file__).parents[2]
 NOW_MS = START_MS + 12 * HOUR_MS + 34 * MINUTE_MS + 56_789
-DECIMAL = re.compile(r"[0-9]+\.[0-9]{8}")
 
 
 @pytest.fixture

@@ -1,9 +1,13 @@
 """Klines of tests."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from core.clock import MINUTE_MS
-from klines.klines import COLUMNS, Floats, Klines
+from klines.checks import Bools
+from klines.klines import COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
 from tests.fakes.clock import START_MS
 
 
@@ -41,6 +45,16 @@ def random_walk_klines(
         taker_buy_base=taker,
         taker_buy_quote=taker * close,
     )
+
+
+def times(klines: Klines, factor: float | Floats) -> Klines:
+    """The same candles at other prices; the factor may be another one for each candle."""
+    return replace(klines, **{name: getattr(klines, name) * factor for name in PRICE_COLUMNS})
+
+
+def only(klines: Klines, rows: Sequence[int] | Ints | Bools) -> Klines:
+    """Those rows alone, by their numbers or by True."""
+    return Klines.from_table(klines.interval_ms, klines.open_time_ms[rows], klines.table()[rows])
 
 
 def assert_same(

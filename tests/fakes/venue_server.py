@@ -36,7 +36,6 @@ class Answer:
     hang_up: bool = False
     wait_for: threading.Event | None = None  # nothing is sent before it is set
     drip_until: threading.Event | None = None  # what is sent comes byte by byte, with pauses until it is set
-    raw: bytes = b""  # sent in the place of head and body
 
     @property
     def content(self) -> bytes:
@@ -172,10 +171,6 @@ class Venue:
         if answer.hang_up:
             request.close_connection = True
             request.connection.shutdown(socket.SHUT_RDWR)
-            return
-        if answer.raw:
-            _drip(request, answer.raw, answer.drip_until)
-            request.close_connection = True
             return
         request.send_response(answer.status)
         for name, value in answer.headers.items():

@@ -15,22 +15,19 @@ from core.errors import ConfigError, MalformedKlines
 from klines.klines import COLUMNS, FLOW_COLUMNS, Klines
 from klines.spans import INTERVALS, interval_name, month_span
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import only, random_walk_klines
 
 Row = tuple[float, ...]
 
 
 def rows_of(klines: Klines) -> dict[int, Row]:
-    columns = [getattr(klines, name) for name in COLUMNS]
-    return {int(at): tuple(float(c[n]) for c in columns) for n, at in enumerate(klines.open_time_ms)}
+    return {at: tuple(row) for at, row in zip(klines.open_time_ms.tolist(), klines.table().tolist(), strict=True)}
 
 
 def picked(rows: list[int], *, seed: int = 0, start_ms: int = START_MS) -> Klines:
     """Those rows of a walk, so that the others are gaps."""
     whole = random_walk_klines(max(rows, default=0) + 1, seed=seed, start_ms=start_ms)
-    take = np.array(sorted(set(rows)), dtype=np.int64)
-    columns = {name: getattr(whole, name)[take] for name in COLUMNS}
-    return Klines(interval_ms=MINUTE_MS, open_time_ms=whole.open_time_ms[take], **columns)
+    return only(whole, np.array(sorted(set(rows)), dtype=np.int64))
 
 
 some_rows = st.lists(st.integers(0, 40), max_size=30)

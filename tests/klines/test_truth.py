@@ -20,7 +20,7 @@ from model.heads import head_of
 from model.panels import HOUR, MINUTE, Panel
 from model.targets import truth as labels
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import only, random_walk_klines
 
 KLINES = random_walk_klines(400)
 HOURS = random_walk_klines(100, HOUR_MS, seed=3)
@@ -30,8 +30,7 @@ HALT_MS = 1_679_616_000_000  # 2023-03-24
 
 
 def without(klines: Klines, *rows: int) -> Klines:
-    columns = {name: np.delete(getattr(klines, name), rows) for name in ("open_time_ms", *COLUMNS)}
-    return Klines(interval_ms=klines.interval_ms, **columns)
+    return only(klines, np.delete(np.arange(len(klines)), rows))
 
 
 def topic(target: Target, horizon_min: int, measure: Volatility = Volatility.STD) -> Topic:
@@ -41,55 +40,36 @@ def topic(target: Target, horizon_min: int, measure: Volatility = Volatility.STD
 # On the edges.
 
 
-@pytest.mark.parametrize(("klines", "panel", "horizon_min"), [(KLINES, MINUTE, 5), (KLINES, MINUTE, 60)])
-def test_a_price_on_an_edge_is_the_close_of_the_candle_that_ends_there(
-    klines: Klines, panel: Panel, horizon_min: int
-) -> None:
-    for row in range(0, len(klines) - horizon_min, 7):
-        asked_ms = int(klines.open_time_ms[row]) + panel.interval_ms
-        truth = truth_of(topic(Target.PRICE, horizon_min), klines, asked_ms, VENUE)
-        assert truth.value == klines.close[row + horizon_min]
-        assert (truth.start_ms, truth.end_ms) == (
-            asked_ms + (horizon_min - 1) * MINUTE_MS,
-            asked_ms + horizon_min * MINUTE_MS,
-        )
-        assert truth.source == VENUE
+@pytest.mark.parametrize("horizon_min", [5, 60])
+def test_a_price_on_an_edge_is_the_close_of_the_candle_that_ends_there(horizon_min: int) -> None:
+    for row in range(0, len(KLINES) - horizon_min, 7):
+        asked_ms = int(KLINES.open_time_ms[row]) + MINUTE_MS
+        end_ms = asked_ms + horizon_min * MINUTE_MS
+        truth = truth_of(topic(Target.PRICE, horizon_min), KLINES, asked_ms, VENUE)
+        assert truth.value == KLINES.close[row + horizon_min]
+        assert (truth.start_ms, truth.end_ms, truth.source) == (end_ms - MINUTE_MS, end_ms, VENUE)
 
 
+@pytest.mark.parametrize("measure", [None, *Volatility])
 @pytest.mark.parametrize(
     ("klines", "panel", "horizon_min"),
     [
         pytest.param(KLINES, MINUTE, 1, id="1m"),
-        pytest.param(KLINES, MINUTE, 5, id="5m"),
+        pytest.param(KLINES, MINUTE, 15, id="15m"),
         pytest.param(KLINES, MINUTE, 60, id="60m"),
         pytest.param(HOURS, HOUR, 480, id="8h"),
     ],
 )
-def test_a_return_between_edges_is_the_label(klines: Klines, panel: Panel, horizon_min: int) -> None:
-    asked = topic(Target.LOG_RETURN, horizon_min)
-    label = labels(klines, panel, head_of(asked))
+def test_between_edges_the_truth_is_the_label_in_the_topics_unit(
+    klines: Klines, panel: Panel, horizon_min: int, measure: Volatility | None
+) -> None:
+    """Of a return, or of a volatility by any measure."""
+    horizon_min = max(2, horizon_min) if measure else horizon_min  # one return has no volatility
+    asked = topic(Target.VOLATILITY, horizon_min, measure) if measure else topic(Target.LOG_RETURN, horizon_min)
+    label = labels(klines, panel, head_of(asked)) * asked.unit
     known = np.flatnonzero(np.isfinite(label))
     assert len(known) == len(klines) - panel.steps(head_of(asked))
-    for row in known[::3].tolist():
-        truth = truth_of(asked, klines, int(klines.open_time_ms[row]) + panel.interval_ms, VENUE)
-        assert truth.value == pytest.approx(label[row], abs=1e-12, rel=0)
-
-
-@pytest.mark.parametrize("measure", Volatility)
-@pytest.mark.parametrize(
-    ("klines", "panel", "horizon_min"),
-    [
-        pytest.param(KLINES, MINUTE, 2, id="2m"),
-        pytest.param(KLINES, MINUTE, 15, id="15m"),
-        pytest.param(HOURS, HOUR, 480, id="8h"),
-    ],
-)
-def test_a_volatility_between_edges_is_the_label_in_the_topics_unit(
-    klines: Klines, panel: Panel, horizon_min: int, measure: Volatility
-) -> None:
-    asked = topic(Target.VOLATILITY, horizon_min, measure)
-    label = labels(klines, panel, head_of(asked)) * asked.unit
-    for row in np.flatnonzero(np.isfinite(label))[::5].tolist():
+    for row in known[::5].tolist():
         asked_ms = int(klines.open_time_ms[row]) + panel.interval_ms
         truth = truth_of(asked, klines, asked_ms, VENUE)
         assert truth.value == pytest.approx(label[row], abs=1e-12 * asked.unit, rel=0)

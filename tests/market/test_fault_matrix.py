@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from core.clock import DAY_MS, MINUTE_MS, CorrectedClock
 from core.errors import MalformedKlines, WorkerError
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
-from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import Klines
 from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
 from market.live.price_feed import PriceFeed
@@ -27,7 +27,7 @@ from market.store.scale_break import checked
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
 from tests.fakes.clock import START_MS, FakeClock, RunningClock, Skewed, eventually
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import random_walk_klines, times
 from tests.fakes.venue_server import NOT_FOUND, Answer, Venue, rest_rows, zip_of
 from tests.market.failover.pair import frozen, leapt, with_row
 
@@ -79,8 +79,7 @@ def spiked(factor: float) -> Klines:
 
 def stuck() -> Klines:
     rows = np.minimum(np.arange(len(WALK)), len(WALK) - 6)
-    columns = {name: getattr(WALK, name)[rows] for name in COLUMNS}
-    return replace(WALK, **columns)
+    return Klines.from_table(MINUTE_MS, WALK.open_time_ms, WALK.table()[rows])
 
 
 BANNED = json.dumps({"code": -1003, "msg": f"Way too much request weight used; IP banned until {NOW_MS + 90_000}."})
@@ -198,16 +197,10 @@ def of_candles(market: Failover, clock: FakeClock) -> str:
     return "; ".join(filter(None, [*parts, filled, state(market, "candles")]))
 
 
-def at_the_price(klines: Klines) -> Klines:
-    """Candles whose last one closes where the price is."""
-    factor = 2000 / float(klines.close[-1])
-    return replace(klines, **{name: getattr(klines, name) * factor for name in PRICE_COLUMNS})
-
-
 def of_price(market: Failover, clock: FakeClock, feed: PriceFeed) -> str:
     moved = clock.now_ms() >= LONGER.end_ms  # the market went on
     if not moved:
-        feed.anchors.learn("ETHUSDT", at_the_price(WALK))
+        feed.anchors.learn("ETHUSDT", times(WALK, 2000 / float(WALK.close[-1])))  # it closes at the price
     parts = []
     for _ in range(5):
         feed.poll(["ETHUSDT"])

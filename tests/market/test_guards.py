@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cli.data.sync import line_of as _line_of
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
+from core.clock import DAY_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from klines.klines import PRICE_COLUMNS, Klines
 from klines.plausible import LEAPT
@@ -30,6 +30,7 @@ END_MS = NOW_MS // MINUTE_MS * MINUTE_MS
 ROWS = 1240
 WALK = random_walk_klines(ROWS, start_ms=END_MS - ROWS * MINUTE_MS)
 Rows = list[list[object]]
+DIFFERENT_MS: list[int] = np.random.default_rng(0).integers(1, 45_000, ROWS).tolist()
 
 
 def listed(walk: Klines) -> Klines:
@@ -66,6 +67,17 @@ class Synced:
 @pytest.fixture
 def synced(venue: Venue, tmp_path: Path, clock: FakeClock) -> Synced:
     return Synced(venue, tmp_path / "klines", clock)
+
+
+def shifted(rows: Rows, by_ms: list[int]) -> Rows:
+    """Rows whose times lie off the grid."""
+    return [[int(str(r[0])) + ms, *r[1:6], int(str(r[6])) + ms, *r[7:]] for r, ms in zip(rows, by_ms, strict=True)]
+
+
+def heal(venue: Venue) -> None:
+    """From now on it tells the walk."""
+    venue.handler = lambda path, query: None
+    venue.add("ETHUSDT", WALK)
 
 
 def spoil(venue: Venue, change: Callable[[Rows], Rows], *, in_place: bool = False) -> None:
@@ -110,20 +122,30 @@ def test_a_listing_of_just_now_is_stored_as_it_comes(venue: Venue, synced: Synce
         synced.clock.time_ms += 2 * MINUTE_MS
 
 
-def test_minutes_off_the_grid_are_stored_as_the_minutes_that_they_lie_in(venue: Venue, synced: Synced) -> None:
-    spoil(venue, lambda rows: [[int(str(r[0])) + 14_789, *r[1:6], int(str(r[6])) + 14_789, *r[7:]] for r in rows])
+@pytest.mark.parametrize(
+    ("by_ms", "how"),
+    [
+        pytest.param([14_789] * ROWS, "14789 ms off the grid", id="alike"),
+        pytest.param(DIFFERENT_MS, "off the grid, not equally far in all rows", id="not alike"),
+    ],
+)
+def test_minutes_off_the_grid_are_stored_as_the_minutes_that_they_lie_in(
+    venue: Venue, synced: Synced, by_ms: list[int], how: str
+) -> None:
+    spoil(venue, lambda rows: shifted(rows, by_ms))
+    synced.clock.time_ms = END_MS + 50_000  # the last one has ended
     with capture_logs() as lines:
         assert synced.sync().failure is None
-    # The last one ends 14,789 ms after the minute, which is over by now.
     np.testing.assert_array_equal(synced.stored.open_time_ms, WALK.open_time_ms)
     np.testing.assert_allclose(synced.stored.close, WALK.close, rtol=0, atol=1e-8)
-    (said,) = [line for line in lines if line["event"] == "rows_marked"]
-    assert "14789 ms off the grid" in said["reason"]
-    assert sum(synced.aside.marks.values()) == ROWS
+    reason = f"open time is {how}: taken for the minute that it lies in"
+    assert [line["reason"] for line in lines if line["event"] == "rows_marked"] == [reason]
+    assert synced.aside.marks == {("binance", "ETHUSDT", reason): ROWS}
+    assert not synced.aside.counts
 
 
 def test_an_unfinished_minute_off_the_grid_is_not_stored(venue: Venue, synced: Synced) -> None:
-    spoil(venue, lambda rows: [[int(str(r[0])) + 40_000, *r[1:6], int(str(r[6])) + 40_000, *r[7:]] for r in rows])
+    spoil(venue, lambda rows: shifted(rows, [40_000] * ROWS))
     synced.sync()
     np.testing.assert_array_equal(synced.stored.open_time_ms, WALK.open_time_ms[:-1])
 
@@ -165,8 +187,7 @@ def test_one_odd_row_costs_itself_and_is_stored_when_it_is_right(
     assert synced.sync().failure is None
     missing = np.setdiff1d(WALK.open_time_ms, synced.stored.open_time_ms)
     assert set(missing.tolist()) <= {int(WALK.open_time_ms[place])}
-    venue.handler = lambda path, query: None
-    venue.add("ETHUSDT", WALK)
+    heal(venue)
     synced.clock.time_ms += DAY_MS  # a hole is asked for again after a day
     synced.sync(days=3)
     np.testing.assert_allclose(synced.stored.close, WALK.close, rtol=0, atol=1e-8)
@@ -180,8 +201,7 @@ def test_where_most_rows_are_wrong_the_message_says_how_many_and_right_ones_are_
     assert isinstance(failure, MalformedKlines)
     assert re.search(r"(\d+) of \1 rows are no klines", str(failure))
     assert not len(synced.stored)
-    venue.handler = lambda path, query: None
-    venue.add("ETHUSDT", WALK)
+    heal(venue)
     synced.clock.time_ms += 2_000
     assert synced.sync().failure is None
     np.testing.assert_array_equal(synced.stored.open_time_ms, WALK.open_time_ms)
@@ -196,8 +216,8 @@ def test_where_most_rows_are_wrong_the_message_says_how_many_and_right_ones_are_
         pytest.param(None, "", id="no list"),
     ],
 )
-@pytest.mark.parametrize("minutes", [6, 30, 300, 1439])
-def test_a_pair_whose_candles_ended_today_is_told_with_what_is_known(
+@pytest.mark.parametrize("minutes", [6, 30, 300, 1439, 1800])
+def test_a_pair_whose_candles_ended_is_told_with_what_is_known(
     venue: Venue, synced: Synced, minutes: int, status: str | None, lists: str
 ) -> None:
     venue.add("ETHUSDT", random_walk_klines(600, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
@@ -215,45 +235,16 @@ def test_a_pair_whose_candles_ended_today_is_told_with_what_is_known(
     venue.handler = handle
     synced.sync(symbol="BTCUSDT", start_ms=END_MS - 600 * MINUTE_MS)
     closed = iso(END_MS - minutes * MINUTE_MS)
-    said = f"newest candle of ETHUSDT closed {closed}{lists}: halted, delisted or renamed? Its next candle is answered"
-    assert said in _line_of(synced.sync())
-    venue.add("ETHUSDT", random_walk_klines(600 + minutes, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
-    assert synced.sync().remark == ""
-
-
-def test_a_pair_whose_candles_ended_is_told_by_a_sync(venue: Venue, synced: Synced) -> None:
-    ended = random_walk_klines(600, start_ms=END_MS - 30 * HOUR_MS - 600 * MINUTE_MS)
-    venue.add("ETHUSDT", ended)
-    venue.add("BTCUSDT", random_walk_klines(600, start_ms=END_MS - 600 * MINUTE_MS))
-    venue.has_archives = False
-    synced.sync(symbol="BTCUSDT", start_ms=END_MS - 600 * MINUTE_MS)
+    advice = "halted, delisted or renamed? Its next candle is answered from"
+    if minutes >= 1440:
+        advice = "delisted or renamed? Set parameters.Symbol"
     with capture_logs() as lines:
         report = synced.sync()
     assert (report.fetched, report.failure) == (600, None)
-    assert "newest candle of ETHUSDT closed 2023-" in _line_of(report)
-    assert "delisted or renamed? Set parameters.Symbol" in _line_of(report)
+    assert f"newest candle of ETHUSDT closed {closed}{lists}: {advice}" in _line_of(report)
     assert [line["reason"] for line in lines if line["event"] == "nothing_new"] == [report.remark]
-    more = random_walk_klines(600 + 30 * 60, start_ms=int(ended.open_time_ms[0]))
-    venue.add("ETHUSDT", more)
+    venue.add("ETHUSDT", random_walk_klines(600 + minutes, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
     assert synced.sync().remark == ""
-
-
-def differing(rows: Rows) -> Rows:
-    """Rows whose times lie off the grid, each by another time of less than a minute."""
-    by = np.random.default_rng(0).integers(1, 45_000, len(rows)).tolist()
-    return [[int(str(r[0])) + ms, *r[1:6], int(str(r[6])) + ms, *r[7:]] for r, ms in zip(rows, by, strict=True)]
-
-
-def test_minutes_that_lie_differently_far_off_the_grid_are_stored_and_marked(venue: Venue, synced: Synced) -> None:
-    spoil(venue, differing)
-    synced.clock.time_ms = END_MS + 50_000  # the last one has ended
-    assert synced.sync().failure is None
-    np.testing.assert_array_equal(synced.stored.open_time_ms, WALK.open_time_ms)
-    np.testing.assert_allclose(synced.stored.close, WALK.close, rtol=0, atol=1e-8)
-    ((reason, count),) = {reason: count for (_, _, reason), count in synced.aside.marks.items()}.items()
-    assert reason == "open time is off the grid, not equally far in all rows: taken for the minute that it lies in"
-    assert count == ROWS
-    assert not synced.aside.counts
 
 
 @pytest.mark.parametrize("twice", [40, ROWS], ids=["some", "all"])
@@ -261,7 +252,7 @@ def test_rows_that_share_a_minute_are_nobody_s_minute(venue: Venue, synced: Sync
     """Some cost themselves; where all do, all is refused, with one of the rows."""
 
     def change(rows: Rows) -> Rows:
-        told = differing(rows)
+        told = shifted(rows, DIFFERENT_MS)
         return sorted([*told, *([int(str(r[0])) + 7, *r[1:]] for r in told[:twice])], key=lambda row: int(str(row[0])))
 
     spoil(venue, change)
@@ -271,8 +262,7 @@ def test_rows_that_share_a_minute_are_nobody_s_minute(venue: Venue, synced: Sync
         said = r"(\d+) of \1 rows are no klines: open_time_ms is not on the grid of 60000 ms: kline at 2023-"
         assert re.search(said, str(report.failure))
         assert not len(synced.stored)
-        venue.handler = lambda path, query: None
-        venue.add("ETHUSDT", WALK)
+        heal(venue)
         synced.clock.time_ms += 2_000
         assert synced.sync().failure is None
         assert len(synced.stored) == ROWS
@@ -306,8 +296,7 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(venue: Venue,
     whys = {int(WALK.open_time_ms[row]): why for row, why in bad.items()}
     told = {gap.start_ms: gap.why for gap in gaps(synced.store, "ETHUSDT", MINUTE_MS)}
     assert told == {at_ms: why for at_ms, why in whys.items() if at_ms != WALK.open_time_ms[601]}
-    venue.handler = lambda path, query: None
-    venue.add("ETHUSDT", WALK)
+    heal(venue)
     synced.clock.time_ms = NOW_MS + DAY_MS
     report = synced.sync(start_ms=start_ms)
     assert report.refused == ""

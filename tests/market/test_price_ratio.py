@@ -1,7 +1,6 @@
 """The price ratio of two venues: exact where it is constant, robust where minutes are wrong, and silent in doubt."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,23 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from klines.klines import COLUMNS, PRICE_COLUMNS, Floats, Klines
+from klines.klines import Floats, Klines
 from market.price_ratio import HALF_LIFE_ROWS, LEAST_ROWS, MOST_APART, MOST_SPREAD, WINDOW_ROWS, PriceRatio, price_ratio
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import only, random_walk_klines, times
 
 KLINES = random_walk_klines(WINDOW_ROWS)
-
-
-def times(klines: Klines, factor: float | Floats) -> Klines:
-    """The same minutes at other prices."""
-    return replace(klines, **{name: getattr(klines, name) * factor for name in PRICE_COLUMNS})
-
-
-def some(klines: Klines, rows: Sequence[int]) -> Klines:
-    """Those rows alone."""
-    take = np.array(sorted(set(rows)), dtype=np.int64)
-    columns = {name: getattr(klines, name)[take] for name in ("open_time_ms", *COLUMNS)}
-    return Klines(interval_ms=klines.interval_ms, **columns)
 
 
 def ratio_of(factor: float | Floats, klines: Klines = KLINES) -> PriceRatio | None:
@@ -45,7 +32,7 @@ def value_of(factor: float | Floats, klines: Klines = KLINES) -> float:
     missing=st.tuples(*2 * [st.sets(st.integers(0, WINDOW_ROWS - 1), max_size=60)]),
 )
 def test_a_constant_factor_is_found_whatever_is_missing(factor: float, missing: tuple[set[int], set[int]]) -> None:
-    one, other = (some(KLINES, [row for row in range(WINDOW_ROWS) if row not in rows]) for rows in missing)
+    one, other = (only(KLINES, [row for row in range(WINDOW_ROWS) if row not in rows]) for rows in missing)
     ratio = price_ratio(times(one, factor), other)
     assert ratio is not None
     assert ratio.value == pytest.approx(factor, rel=1e-12)
@@ -113,7 +100,7 @@ def test_the_median_is_the_weighted_one_of_the_shared_candles(interval_ms: int) 
 
 @pytest.mark.parametrize(("shared", "known"), [(0, False), (LEAST_ROWS - 1, False), (LEAST_ROWS, True)])
 def test_too_few_shared_candles_say_nothing(shared: int, known: bool) -> None:
-    one, other = some(KLINES, range(100)), some(KLINES, range(100 - shared, WINDOW_ROWS))
+    one, other = KLINES.rows(0, 100), KLINES.rows(100 - shared, WINDOW_ROWS)
     assert (price_ratio(other, one) is not None) == known
 
 

@@ -52,18 +52,14 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> C
     Raises:
         MalformedKlines: says what is wrong.
     """
-    table = _table(unzipped(body))
+    _, content = csv_in_zip(body, CSV_LIMIT_BYTES)
+    table = _table(content)
     times = _milliseconds(table[:, 0])
     found = check_rows(interval_ms, times, {name: table[:, column] for column, name in enumerate(PLACES, start=1)})
     inside = found.klines.between(start_ms, end_ms)
     if not len(inside):
         raise MalformedKlines("no row lies in the time that the file's name says")
     return replace(found, klines=inside)
-
-
-def unzipped(body: bytes, limit_bytes: int = CSV_LIMIT_BYTES) -> bytes:
-    """Return the one CSV of a zip; raises as ``csv_in_zip``."""
-    return csv_in_zip(body, limit_bytes)[1]
 
 
 def csv_in_zip(body: bytes, limit_bytes: int) -> tuple[str, bytes]:

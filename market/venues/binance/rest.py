@@ -115,7 +115,6 @@ class Binance(RestVenue):
             return self._ask("/api/v3/exchangeInfo", {"symbol": symbol}, partial(_listing, symbol=symbol))
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
-        """One daily or monthly archive file, checked against its checksum file."""
         if not self.offer.archives:
             return None
         interval = interval_name(interval_ms)

@@ -28,7 +28,7 @@ from core.errors import MalformedKlines
 from core.http import USER_AGENT, is_loopback, one_line
 from core.seldom import Seldom
 from klines.klines import Klines
-from klines.spans import INTERVALS, interval_name
+from klines.spans import INTERVALS_MS, interval_name
 from market.venue import MarketStream, StreamReader
 
 Series = tuple[str, int]  # symbol, interval_ms
@@ -43,7 +43,6 @@ HEALTHY_S = 60.0  # a longer connection ended in the ordinary way: the next one 
 CANDLE_LAG_MS = 1_000  # an open candle's close counts as this much older than its message: trades are newer
 BAD_IN_A_ROW = 100  # a server that sends so many unreadable messages is not the exchange
 MESSAGE_LIMIT_BYTES = 1 << 20
-INTERVALS_MS = {name: interval_ms for interval_ms, name in INTERVALS.items()}
 
 log = structlog.get_logger()
 
@@ -183,7 +182,6 @@ class BinanceStream(MarketStream):
             runner.run(self._follow(reader))
 
     async def _follow(self, reader: StreamReader) -> None:
-        """Keep a connection up until cancelled."""
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         host = failures = 0
         while not self._stopping.is_set():

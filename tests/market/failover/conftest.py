@@ -7,7 +7,7 @@ import pytest
 from market.failover.failover import Failover
 from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Venue
-from tests.market.failover.pair import APART, NOW_MS, WALK, at_level, two
+from tests.market.failover.pair import APART, NOW_MS, WALK, alone, at_level, two
 
 
 @pytest.fixture
@@ -37,3 +37,9 @@ def second() -> Iterator[Venue]:
 def market(first: Venue, second: Venue, clock: FakeClock) -> Failover:
     """Both as one."""
     return two(first, second, clock)
+
+
+@pytest.fixture
+def lone(first: Venue, clock: FakeClock) -> Failover:
+    """The first one alone: there is nobody to ask."""
+    return alone(first, clock)

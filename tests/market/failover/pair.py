@@ -11,7 +11,7 @@ from market.failover.failover import Failover
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import random_walk_klines, times
 from tests.fakes.venue_server import Answer, Venue
 
 NOW_MS = START_MS + 6 * HOUR_MS
@@ -30,10 +30,9 @@ LAST_MS = int(WALK.open_time_ms[-1])
 
 def at_level(klines: Klines, factor: float) -> Klines:
     """The same market at a venue whose prices are higher and which trades a third as much."""
-    changed = {name: getattr(klines, name) * factor for name in PRICE_COLUMNS}
-    changed |= {name: getattr(klines, name) / 3 for name in ("volume", "taker_buy_base")}
+    changed = {name: getattr(klines, name) / 3 for name in ("volume", "taker_buy_base")}
     changed |= {name: getattr(klines, name) * factor / 3 for name in ("quote_volume", "taker_buy_quote")}
-    return replace(klines, **changed)
+    return replace(times(klines, factor), **changed)
 
 
 def with_row(klines: Klines, at_ms: int, **cells: float) -> Klines:
@@ -48,12 +47,10 @@ def with_row(klines: Klines, at_ms: int, **cells: float) -> Klines:
 def leapt(klines: Klines, from_ms: int, factor: float) -> Klines:
     """All prices from one candle on at another level: that candle opens at the old one and closes at the new."""
     after = klines.open_time_ms >= from_ms
-    changed = {name: getattr(klines, name) * np.where(after, factor, 1.0) for name in PRICE_COLUMNS}
-    row = int(np.searchsorted(klines.open_time_ms, from_ms))
-    changed["open"][row] = klines.open[row]
-    changed["low"][row] = min(changed["low"][row], klines.open[row])
-    changed["high"][row] = max(changed["high"][row], klines.open[row])
-    return replace(klines, **changed)
+    moved, row = times(klines, np.where(after, factor, 1.0)), int(np.searchsorted(klines.open_time_ms, from_ms))
+    opened = float(klines.open[row])
+    low, high = min(float(moved.low[row]), opened), max(float(moved.high[row]), opened)
+    return with_row(moved, from_ms, open=opened, low=low, high=high)
 
 
 def frozen(klines: Klines, rows: int) -> Klines:

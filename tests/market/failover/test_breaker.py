@@ -15,13 +15,7 @@ from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Answer, Venue
-from tests.market.failover.pair import (
-    NOW_MS,
-    broken,
-    newest,
-    two,
-    works,
-)
+from tests.market.failover.pair import NOW_MS, broken, newest, two, works
 
 
 def test_a_rate_limit_is_waited_out_and_the_venue_is_back(first: Venue, market: Failover, clock: FakeClock) -> None:

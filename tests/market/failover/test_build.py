@@ -7,7 +7,7 @@ import pytest
 from core.clock import MINUTE_MS
 from core.errors import ConfigError
 from core.settings import Settings, load_settings
-from market.build import market_from, truth_venue_from, venues_from
+from market.build import market_from, truth_venue_from
 from market.quarantine import Quarantine
 from market.store.kline_store import KlineStore
 from market.store.warm_start import read_warm_starts
@@ -63,10 +63,3 @@ def test_the_truth_venue_is_built_where_it_is_not_the_first(settings: Settings, 
     assert [named(name) for name in ("", "binance", "kraken")] == ["", "", "kraken"]
     with pytest.raises(ConfigError, match="TRUTH_VENUE=atlas needs VENUE_KEYS"):
         named("atlas")
-
-
-def test_venues_are_in_the_order_of_the_settings(settings: Settings, clock: FakeClock) -> None:
-    assert [venue.offer.name for venue in venues_from(settings, clock, Quarantine(), topics=())] == [
-        "binance",
-        "binanceus",
-    ]

@@ -1,6 +1,7 @@
 """Several venues as one: who is asked, and what is kept of it. The venues are servers on loopback."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,17 +9,17 @@ import pytest
 
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from market.failover.breaker import KLINES, PRICES
 from market.failover.failover import Failover
 from tests.fakes.clock import START_MS, FakeClock
+from tests.fakes.klines import only
 from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import (
     APART,
     LAST_MS,
     NOW_MS,
     WALK,
-    alone,
     assert_prices_equal,
     at_level,
     broken,
@@ -29,20 +30,11 @@ from tests.market.failover.pair import (
     works,
 )
 
-FAULTS = [
+FAULTS = [  # one for each state; docs/fault-matrix.md has all faults
     pytest.param(Answer('{"code":0,"msg":"restricted location"}', 451), "barred", id="451"),
-    pytest.param(Answer("<html>no</html>", 403), "barred", id="403 in HTML"),
     pytest.param(Answer("{}", 429, {"Retry-After": "7"}), "limited", id="429"),
-    pytest.param(
-        Answer(json.dumps({"code": -1003, "msg": f"banned until {NOW_MS + 120_000}."}), 418), "limited", id="418"
-    ),
     pytest.param(Answer("sorry", 500), "unreachable", id="500"),
-    pytest.param(Answer("<html>maintenance</html>", 503), "unreachable", id="maintenance"),
-    pytest.param(Answer(hang_up=True), "unreachable", id="hung up"),
-    pytest.param(Answer("[]", cut=True), "unreachable", id="cut off"),
     pytest.param(Answer("<html>busy</html>"), "malformed", id="HTML with 200"),
-    pytest.param(Answer('[[1, "2"'), "malformed", id="cut JSON"),
-    pytest.param(Answer('{"rows":[]}'), "malformed", id="wrong schema"),
     pytest.param(Answer('{"code":-1121,"msg":"Invalid symbol."}', 400), "unknown symbol", id="unknown or delisted"),
 ]
 
@@ -71,20 +63,6 @@ def test_the_next_venue_stands_in_at_the_level_of_the_first(
     np.testing.assert_array_equal(before.tail(19).close, klines.between(0, NOW_MS).close)
 
 
-def test_a_venue_without_the_last_candles_is_passed_over(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    """Empty answers are no error of HTTP: a halted market says nothing, politely."""
-    newest(market)
-    clock.time_ms += 5 * MINUTE_MS
-    longer = walk(6 * 60 + 5)
-    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
-    klines = newest(market, end_ms=clock.time_ms)
-    assert_prices_equal(klines, longer.tail(20))
-    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
-    assert market.faults["binance", PRICES, "ETHUSDT"].state == "silent"
-
-
 def four_minutes_later(market: Failover, clock: FakeClock) -> Klines:
     """What the market did until then, of which two hours were told."""
     newest(market, rows=120)
@@ -92,28 +70,25 @@ def four_minutes_later(market: Failover, clock: FakeClock) -> Klines:
     return walk(6 * 60 + 4)
 
 
-def test_a_frozen_venue_is_passed_over_where_another_one_trades(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
-) -> None:
-    longer = four_minutes_later(market, clock)
-    first.series["ETHUSDT", "1m"] = frozen(longer, 4)
-    second.series["ETHUSDT", "1m"] = at_level(longer, APART)
-    klines = newest(market, end_ms=clock.time_ms)
-    assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
-    np.testing.assert_allclose(klines.close[-1], longer.close[-1], rtol=1e-9)
+STILL: dict[str, Callable[[Klines], Klines]] = {
+    "no newer candles, politely": lambda klines: klines.between(0, NOW_MS),
+    "no trade in the last candles": lambda klines: frozen(klines, 4),
+    "the last candle again and again, volume and all": lambda klines: Klines.from_table(
+        MINUTE_MS, klines.open_time_ms, klines.table()[np.minimum(np.arange(len(klines)), len(klines) - 5)]
+    ),
+}
 
 
-def test_candles_that_repeat_the_last_one_are_no_trades(
-    first: Venue, second: Venue, market: Failover, clock: FakeClock
+@pytest.mark.parametrize("still", STILL.values(), ids=STILL.keys())
+def test_a_venue_that_stands_still_is_passed_over_where_another_one_trades(
+    first: Venue, second: Venue, market: Failover, clock: FakeClock, still: Callable[[Klines], Klines]
 ) -> None:
-    """A feed that is stuck may tell its last candle again and again, volume and all."""
     longer = four_minutes_later(market, clock)
-    rows = np.minimum(np.arange(len(longer)), len(longer) - 5)
-    stuck = {name: getattr(longer, name)[rows] for name in COLUMNS}
-    first.series["ETHUSDT", "1m"] = Klines(interval_ms=MINUTE_MS, open_time_ms=longer.open_time_ms, **stuck)
+    first.series["ETHUSDT", "1m"] = still(longer)
     second.series["ETHUSDT", "1m"] = at_level(longer, APART)
     assert_prices_equal(newest(market, end_ms=clock.time_ms), longer.tail(20))
     assert market.source("ETHUSDT", MINUTE_MS) == "binanceus"
+    assert market.faults["binance", PRICES, "ETHUSDT"].state == "silent"
 
 
 def test_a_market_that_is_silent_everywhere_is_told_as_it_is(
@@ -163,8 +138,7 @@ def test_a_venue_that_has_only_the_newest_is_not_asked_for_the_old(
     assert second.asked("/api/v3/klines") == []
 
 
-def test_one_venue_alone_speaks_for_itself(first: Venue, clock: FakeClock) -> None:
-    lone = alone(first, clock)
+def test_one_venue_alone_speaks_for_itself(first: Venue, lone: Failover) -> None:
     first.handler = broken(Answer(json.dumps({"msg": "maintenance"})))
     with pytest.raises(MalformedKlines, match="must be a list"):
         newest(lone)
@@ -194,11 +168,7 @@ def test_minutes_without_a_candle_are_a_symbol_s_way_and_no_halt(
     """Coinbase has no candle where nobody traded: seven minutes without one are usual there for some symbols."""
     whole = walk(8 * 60)
     usual = np.arange(len(whole)) % 8 < 1 + np.arange(len(whole)) % 3 % 2
-    first.series["ETHUSDT", "1m"] = Klines(
-        interval_ms=MINUTE_MS,
-        open_time_ms=whole.open_time_ms[usual],
-        **{name: getattr(whole, name)[usual] for name in COLUMNS},
-    )
+    first.series["ETHUSDT", "1m"] = only(whole, usual)
     second.series["ETHUSDT", "1m"] = at_level(whole, APART)
     newest(market, rows=200)
     for _ in range(60):
@@ -219,7 +189,6 @@ def test_a_time_that_is_far_off_wants_a_second_venue_that_says_so(
     first: Venue, second: Venue, market: Failover, clock: FakeClock, first_ms: int, second_ms: int, ahead_ms: int
 ) -> None:
     for venue, its_ms in ((first, first_ms), (second, second_ms)):
-        answer = Answer(json.dumps({"serverTime": clock.time_ms + its_ms}))
-        venue.handler = broken(answer)
+        venue.handler = broken(Answer(json.dumps({"serverTime": clock.time_ms + its_ms})))
     assert market.clock_ahead_ms() == pytest.approx(ahead_ms, abs=500)
     assert bool(second.requests) is (abs(first_ms) > SECOND_MS)

@@ -15,7 +15,7 @@ from klines.plausible import BELIEVED_AFTER_MS
 from market.failover.failover import Failover
 from market.failover.second_opinion import AGAIN_S
 from tests.fakes.clock import FakeClock
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import random_walk_klines, times
 from tests.fakes.venue_server import Answer, Venue, rest_rows
 from tests.market.failover.pair import (
     APART,
@@ -23,7 +23,6 @@ from tests.market.failover.pair import (
     LONG,
     NOW_MS,
     WALK,
-    alone,
     assert_prices_equal,
     at_level,
     leapt,
@@ -45,9 +44,8 @@ def test_a_leap_is_believed_when_a_second_venue_has_it(
     assert klines.end_ms == (NOW_MS if has_it else NOW_MS - MINUTE_MS)
 
 
-def test_a_leap_that_stays_is_believed_in_the_end(first: Venue, clock: FakeClock) -> None:
+def test_a_leap_that_stays_is_believed_in_the_end(first: Venue, lone: Failover, clock: FakeClock) -> None:
     """Alone there is nobody to ask: two more candles at the new level say it."""
-    lone = alone(first, clock)
     whole = leapt(walk(6 * 60 + 3), NOW_MS, 0.7)
     first.series["ETHUSDT", "1m"] = whole
     ends = []
@@ -57,8 +55,7 @@ def test_a_leap_that_stays_is_believed_in_the_end(first: Venue, clock: FakeClock
     assert ends == [0, 0, 3]
 
 
-def test_a_leap_that_waits_is_said_once(first: Venue, clock: FakeClock) -> None:
-    lone = alone(first, clock)
+def test_a_leap_that_waits_is_said_once(first: Venue, lone: Failover) -> None:
     first.series["ETHUSDT", "1m"] = leapt(WALK, LAST_MS, 1.3)
     with capture_logs() as lines:
         for _ in range(5):
@@ -117,7 +114,7 @@ def test_a_venue_that_changes_its_unit_is_left_for_the_one_that_does_not(
     """The venue stays at the new level: that does not make it true while another venue has the old one."""
     newest(market, rows=120)
     gone = np.where(LONG.open_time_ms >= NOW_MS, factor, 1.0)
-    first.series["ETHUSDT", "1m"] = replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
+    first.series["ETHUSDT", "1m"] = times(LONG, gone)
     second.series["ETHUSDT", "1m"] = at_level(LONG, APART)
     for _ in range(40):
         clock.time_ms += MINUTE_MS + SECOND_MS
@@ -144,15 +141,14 @@ def test_a_leap_that_two_venues_have_is_the_market_s(
 def in_another_unit(rows: slice) -> Klines:
     factor = np.ones(len(WALK))
     factor[rows] = 100.0
-    return replace(WALK, **{name: getattr(WALK, name) * factor for name in PRICE_COLUMNS})
+    return times(WALK, factor)
 
 
 @pytest.mark.parametrize("rows", [slice(100, 101), slice(100, 102), slice(100, 200), slice(345, 357)])
 def test_candles_of_another_unit_are_set_aside_where_the_level_comes_back(
-    first: Venue, clock: FakeClock, rows: slice
+    first: Venue, lone: Failover, rows: slice
 ) -> None:
     """Of one venue alone, and the others keep their place."""
-    lone = alone(first, clock)
     first.series["ETHUSDT", "1m"] = in_another_unit(rows)
     odd = WALK.open_time_ms[rows]
     true = WALK.tail(300)
@@ -164,12 +160,13 @@ def test_candles_of_another_unit_are_set_aside_where_the_level_comes_back(
 
 
 @pytest.mark.parametrize("factor", [100.0, 0.01, 2.5], ids=["another unit", "a hundredth", "a listing"])
-def test_a_level_that_nobody_confirms_is_used_when_it_has_stayed(first: Venue, clock: FakeClock, factor: float) -> None:
+def test_a_level_that_nobody_confirms_is_used_when_it_has_stayed(
+    first: Venue, lone: Failover, clock: FakeClock, factor: float
+) -> None:
     """Nothing of it within ten minutes, all of it after; meanwhile it is told what is waited for."""
-    lone = alone(first, clock)
     newest(lone)
     gone = np.where(LONG.open_time_ms >= NOW_MS, factor, 1.0)
-    whole = replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
+    whole = times(LONG, gone)
     first.series["ETHUSDT", "1m"] = whole
     rows = BELIEVED_AFTER_MS // MINUTE_MS
     for minute in range(1, rows + 3):
@@ -181,11 +178,12 @@ def test_a_level_that_nobody_confirms_is_used_when_it_has_stayed(first: Venue, c
     assert list(lone.aside.marks.values()) == [1]
 
 
-def test_a_unit_that_is_set_right_within_ten_minutes_leaves_a_hole_and_no_doubt(first: Venue, clock: FakeClock) -> None:
-    lone = alone(first, clock)
+def test_a_unit_that_is_set_right_within_ten_minutes_leaves_a_hole_and_no_doubt(
+    first: Venue, lone: Failover, clock: FakeClock
+) -> None:
     newest(lone)
     gone = np.where((LONG.open_time_ms >= NOW_MS) & (LONG.open_time_ms < NOW_MS + 7 * MINUTE_MS), 100.0, 1.0)
-    first.series["ETHUSDT", "1m"] = replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
+    first.series["ETHUSDT", "1m"] = times(LONG, gone)
     clock.time_ms = NOW_MS + 8 * MINUTE_MS
     told = newest(lone, end_ms=clock.time_ms)
     assert told.end_ms == clock.time_ms
@@ -206,9 +204,8 @@ def test_candles_that_were_believed_wrongly_do_not_keep_the_right_ones_out(
     assert market.source("ETHUSDT", MINUTE_MS) == "binance"
 
 
-def test_some_odd_hours_do_not_cost_the_others_their_place(first: Venue, clock: FakeClock) -> None:
+def test_some_odd_hours_do_not_cost_the_others_their_place(first: Venue, lone: Failover) -> None:
     """More of a page is wrong than right; the pages beside it are used, the newest first."""
-    lone = alone(first, clock)
     rows = 3 * 1000
     whole = random_walk_klines(rows, start_ms=NOW_MS - rows * MINUTE_MS)
 
@@ -228,8 +225,7 @@ def test_some_odd_hours_do_not_cost_the_others_their_place(first: Venue, clock: 
     assert told.end_ms == NOW_MS
 
 
-def test_minutes_that_are_five_minutes_apart_are_another_interval(first: Venue, clock: FakeClock) -> None:
-    lone = alone(first, clock)
+def test_minutes_that_are_five_minutes_apart_are_another_interval(first: Venue, lone: Failover) -> None:
     first.series["ETHUSDT", "1m"] = replace(WALK.resample(5 * MINUTE_MS), interval_ms=MINUTE_MS)
     with pytest.raises(MalformedKlines, match="must be 60 s apart, and all 60 are multiples of 300 s apart"):
         newest(lone, rows=300)
@@ -239,16 +235,15 @@ def alternating(rows: int, factor: float) -> Klines:
     """The long walk, from ``NOW_MS`` on at another level in every other stretch of so many candles."""
     minute = (LONG.open_time_ms - NOW_MS) // MINUTE_MS
     gone = np.where((minute >= 0) & (minute // rows % 2 == 0), factor, 1.0)
-    return replace(LONG, **{name: getattr(LONG, name) * gone for name in PRICE_COLUMNS})
+    return times(LONG, gone)
 
 
 @pytest.mark.parametrize("factor", [3.0, 0.3, 100.0])
 @pytest.mark.parametrize("rows", [1, 2, 5, 9])
 def test_a_market_that_alternates_between_two_levels_is_served_from_the_third_time_on(
-    first: Venue, clock: FakeClock, factor: float, rows: int
+    first: Venue, lone: Failover, clock: FakeClock, factor: float, rows: int
 ) -> None:
     """Out for as long as the first two visits take, which is less than ten minutes each; then never again."""
-    lone = alone(first, clock)
     newest(lone, rows=300)
     whole = alternating(rows, factor)
     first.series["ETHUSDT", "1m"] = whole
@@ -266,9 +261,8 @@ def test_a_market_that_alternates_between_two_levels_is_served_from_the_third_ti
     assert not list(told.gaps())
 
 
-def test_a_pair_that_bounces_by_a_ninth_each_minute_has_no_spikes(first: Venue, clock: FakeClock) -> None:
+def test_a_pair_that_bounces_by_a_ninth_each_minute_has_no_spikes(first: Venue, lone: Failover) -> None:
     """A thin one, whose candles are flat: how far it goes from one to the next is what is usual."""
-    lone = alone(first, clock)
     close = np.where(np.arange(len(WALK)) % 2, 2220.0, 2000.0)
     columns: dict[str, Any] = dict.fromkeys(PRICE_COLUMNS, close)
     columns |= {"quote_volume": WALK.volume * close, "taker_buy_quote": WALK.taker_buy_base * close}

@@ -18,16 +18,7 @@ from market.venues.binance.rest import Binance
 from market.venues.coinbase import Coinbase
 from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Answer, Venue
-from tests.market.failover.pair import (
-    APART,
-    WALK,
-    alone,
-    at_level,
-    broken,
-    frozen,
-    newest,
-    walk,
-)
+from tests.market.failover.pair import APART, WALK, alone, at_level, broken, frozen, newest, walk
 
 
 def test_prices_come_from_whoever_has_them(market: Failover) -> None:

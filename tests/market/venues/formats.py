@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
+from core.clock import MINUTE_MS, Clock, iso
 from klines.checks import CheckedRows
 from klines.klines import Klines
 from market.quarantine import Quarantine
@@ -36,8 +36,6 @@ class Format:
     price: Callable[[object, int], str]  # a body with a price, and its time in ms if the venue names one
     parse: Callable[[bytes, int], CheckedRows]  # of a body and now
     parse_price: Callable[[bytes, int], float]
-    second: float = 1.0  # of a time in a row
-    newest_first: bool = False
     unknown: Answer | None = None  # the answer about a symbol that the venue does not trade
 
     def changed(self, row: Row, **cells: object) -> Row:
@@ -153,7 +151,6 @@ FORMATS = [
         price=lambda price, at_ms: json.dumps({"symbol": "ETHUSDT", "price": price}),
         parse=lambda body, now_ms: binance._page(body, MINUTE_MS, 0, now_ms // MINUTE_MS * MINUTE_MS, now_ms, 0),
         parse_price=lambda body, now_ms: binance._tickers(body, ("ETHUSDT",))["ETHUSDT"],
-        second=SECOND_MS,
         unknown=Answer('{"code":-1121,"msg":"Invalid symbol."}', 400),
     ),
     Format(
@@ -167,7 +164,6 @@ FORMATS = [
         price=lambda price, at_ms: json.dumps({"price": price, "time": iso(at_ms)}),
         parse=lambda body, now_ms: coinbase.candles(body, interval_ms=MINUTE_MS, now_ms=now_ms),
         parse_price=lambda body, now_ms: coinbase.ticker(body, name="ETH-USD", clock=FakeClock(now_ms)).price,
-        newest_first=True,
         unknown=Answer('{"message":"NotFound"}', 404),
     ),
     Format(

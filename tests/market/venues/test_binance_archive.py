@@ -10,8 +10,9 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import MalformedKlines, MarketUnavailable
+from klines.klines import Klines
 from market.quarantine import Quarantine
-from market.venues.binance.archive import read_archive, unzipped
+from market.venues.binance.archive import CSV_LIMIT_BYTES, csv_in_zip, read_archive
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import assert_same, random_walk_klines
@@ -32,8 +33,16 @@ def venue(venue: Venue) -> Venue:
 
 
 @pytest.fixture
-def binance(venue: Venue, clock: FakeClock) -> Binance:
-    return Binance([venue.url], venue.url, clock)
+def binance(venue: Venue, clock: FakeClock, aside: Quarantine) -> Binance:
+    return Binance([venue.url], venue.url, clock, aside=aside)
+
+
+def day_of(venue: Venue, binance: Binance, body: bytes) -> Klines:
+    """What is read from a file with the right checksum."""
+    venue.scripted = [Answer(body), Answer(f"{hashlib.sha256(body).hexdigest()}  ETHUSDT-1m-2023-11-15.zip")]
+    day = binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+    assert day is not None
+    return day
 
 
 def test_a_day_and_a_month_come_from_their_files(venue: Venue, binance: Binance) -> None:
@@ -75,9 +84,7 @@ def quoted(text: str) -> str:
         pytest.param(csv_of(ONE_DAY).replace("\n", "\r\n"), id="lines end as on Windows"),
         pytest.param(csv_of(ONE_DAY) + "\n\n", id="empty lines at the end"),
         pytest.param(
-            csv_of(ONE_DAY.tail(1440 - 700).between(0, 0))
-            + csv_of(ONE_DAY.between(0, START_MS + 700 * MINUTE_MS))
-            + csv_of(ONE_DAY.tail(740), factor=1000),
+            csv_of(ONE_DAY.between(0, START_MS + 700 * MINUTE_MS)) + csv_of(ONE_DAY.tail(740), factor=1000),
             id="both units in one file",
         ),
         pytest.param(
@@ -86,11 +93,7 @@ def quoted(text: str) -> str:
     ],
 )
 def test_archive_rows_are_read_in_every_form(venue: Venue, binance: Binance, text: str) -> None:
-    body = zip_of(("ETHUSDT-1m-2023-11-15.csv", text))
-    venue.scripted = [Answer(body), Answer(f"{hashlib.sha256(body).hexdigest()}  ETHUSDT-1m-2023-11-15.zip")]
-    day = binance.archive("ETHUSDT", MINUTE_MS, START_MS)
-    assert day is not None
-    assert_same(day, ONE_DAY)
+    assert_same(day_of(venue, binance, zip_of(("ETHUSDT-1m-2023-11-15.csv", text))), ONE_DAY)
 
 
 GOOD = csv_of(ONE_DAY)
@@ -141,9 +144,8 @@ LZMA = lzma_torn()
     ],
 )
 def test_a_file_that_is_no_kline_archive_is_refused(venue: Venue, binance: Binance, body: bytes, says: str) -> None:
-    venue.scripted = [Answer(body), Answer(hashlib.sha256(body).hexdigest())]
     with pytest.raises(MalformedKlines, match=says) as caught:
-        binance.archive("ETHUSDT", MINUTE_MS, START_MS)
+        day_of(venue, binance, body)
     assert "ETHUSDT-1m-2023-11-15.zip" in str(caught.value)
 
 
@@ -164,16 +166,11 @@ def test_a_file_that_is_no_kline_archive_is_refused(venue: Venue, binance: Binan
     ],
 )
 def test_one_bad_row_of_a_file_costs_no_other_its_place(
-    venue: Venue, clock: FakeClock, spoil: Callable[[str], str], says: str
+    venue: Venue, binance: Binance, aside: Quarantine, spoil: Callable[[str], str], says: str
 ) -> None:
-    aside = Quarantine()
-    binance = Binance([venue.url], venue.url, clock, aside=aside)
     lines = csv_of(ONE_DAY).splitlines()
     lines[700] = spoil(lines[700])
-    body = zip_of(("a.csv", "\n".join(lines)))
-    venue.scripted = [Answer(body), Answer(hashlib.sha256(body).hexdigest())]
-    day = binance.archive("ETHUSDT", MINUTE_MS, START_MS)
-    assert day is not None
+    day = day_of(venue, binance, zip_of(("a.csv", "\n".join(lines))))
     at_ms = START_MS + 700 * MINUTE_MS
     assert_same(day, ONE_DAY.between(0, at_ms).merge(ONE_DAY.between(at_ms + MINUTE_MS, START_MS + DAY_MS)))
     ((_, _, reason),) = aside.counts
@@ -233,6 +230,6 @@ def test_genuine_files_are_read(payloads: Path, name: str, interval_ms: int, row
     body = body if name.endswith(".zip") else zip_of(("a.csv", body))
     found = read_archive(body, interval_ms, 0, 2**62)
     assert (len(found.klines), found.refused) == (rows, ())
-    last = unzipped(body).splitlines()[-1].split(b",")
+    last = csv_in_zip(body, CSV_LIMIT_BYTES)[1].splitlines()[-1].split(b",")
     assert found.klines.close[-1] == float(last[4])
     assert found.klines.open_time_ms[-1] == int(last[0][:13])

@@ -95,10 +95,8 @@ ROW = coinbase_rows(WALK)[0]
     "answer",
     [
         pytest.param([ROW[:5]], id="five columns"),
-        pytest.param([[ROW[0] * 1000, *ROW[1:]]], id="milliseconds"),
         pytest.param([["9" * 400, *ROW[1:]]], id="a time without end"),
         pytest.param([[ROW[0] + 0.5, *ROW[1:]]], id="a time in parts of a second"),
-        pytest.param([[ROW[0] + DAY_MS // 1000, *ROW[1:]]], id="tomorrow"),
         pytest.param([[ROW[0] // 60, *ROW[1:]]], id="a time in minutes"),
         pytest.param({"candles": [5]}, id="a number for an advanced row"),
         pytest.param({"candles": [{"start": str(ROW[0])}]}, id="an advanced row without prices"),

@@ -14,7 +14,7 @@ from market.listings import Listings, Pair, asked_pairs
 from market.venue import Venue
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import eventually
-from tests.fakes.net import free_port
+from tests.fakes.net import free_port, nobody
 from tests.fakes.venue_server import entry_of
 
 INFO = "/api/v3/exchangeInfo"
@@ -22,10 +22,6 @@ INFO = "/api/v3/exchangeInfo"
 
 def binance(url: str, name: str = "binance") -> Binance:
     return Binance([url], "", SystemClock(), timeout_s=2, patience_s=0, name=name)
-
-
-def nobody() -> str:
-    return f"http://127.0.0.1:{free_port()}"
 
 
 def topic(token: str, symbol: str) -> Topic:
