@@ -171,7 +171,7 @@ def _gain(value: float, influence: Floats, rows: float) -> Criterion:
 
 
 def _log_aspect(truth: Floats, forecast: Floats, n_eff: float) -> Criterion:
-    """How widely the forecasts spread beside the truths; passes if a standard error reaches the allowed range."""
+    """Judge the spread of the forecasts over that of the truths; a standard error may reach the allowed range."""
     if len(truth) < 2 or not n_eff > 0:
         return NOT_DEFINED
     value, error = log_aspect(truth, forecast, n_eff)

@@ -59,7 +59,7 @@ def _applied(past: Past, unstretched: Floats, span: slice, stretch: Stretch) -> 
 
 
 def _span(past: Past, unstretched: Floats, moment_ms: int, days: int) -> tuple[slice, Bools]:
-    """The epochs of the last days whose interval had ended by a moment; a mask of those with truth and answer."""
+    """Return the epochs of the last ``days`` that ended by a moment, and a mask of epochs with truth and answer."""
     first = int(np.searchsorted(past.epochs.base_ms, moment_ms - days * DAY_MS))
     span = slice(first, max(first, past.ended_before(moment_ms)))
     there = np.isfinite(past.truth[span] + past.fitted[span] + unstretched[span])

@@ -1,4 +1,4 @@
-"""Kills inference behind the door under a question every 50 ms, and looks for answers that change or are not given.
+"""Kill inference behind the door while a question comes every 50 ms; look for changed and missing answers.
 
     python -m benchmarks.kills           # 200 kills; about ten minutes
 

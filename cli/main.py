@@ -243,7 +243,7 @@ def status(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is served, how good it is, what the updater did last and does next."""
+    """Show what serves each topic, how the networks were judged, and what the updater did last and does next."""
     from cli.status.report import status_report  # noqa: PLC0415
     from cli.status.tables import status_tables  # noqa: PLC0415
 
@@ -261,7 +261,7 @@ def status(
 @one_line_errors
 def ready(
     topic: Annotated[
-        list[int] | None, typer.Option(help="Topic id of the config; all of it when not given. Repeat it.")
+        list[int] | None, typer.Option(help="Topic id of the config; all topics by default. Repeat it.")
     ] = None,
     network: Annotated[str | None, typer.Option(help="Only the topics of this network.")] = None,
     config: ConfigOption = None,
@@ -271,11 +271,15 @@ def ready(
     ] = None,
     horizon: Annotated[str | None, typer.Option(help="Of --series: such as 20m.")] = None,
     ratio: Annotated[int | None, typer.Option(help="Of --series: horizon over epoch length.")] = None,
-    submitted: Annotated[int | None, typer.Option(help="Of --series: epochs; its rows when not given.")] = None,
-    expected: Annotated[int | None, typer.Option(help="Of --series: epochs; those it covers when not given.")] = None,
+    submitted: Annotated[
+        int | None, typer.Option(help="Of --series: answered epochs; the rows of the file by default.")
+    ] = None,
+    expected: Annotated[
+        int | None, typer.Option(help="Of --series: expected epochs; those that the file covers by default.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Whether the network would admit the answers to mainnet, and when, by its seven criteria."""
+    """Show if and when the network would admit the answers to mainnet, by its seven criteria."""
     from cli.ready import (  # noqa: PLC0415
         chosen,
         found_in,
@@ -318,7 +322,7 @@ def doctor(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is well and what is not, asked now; exit 1 when something is wrong."""
+    """Check configuration, disk, clock, venues and processes now; exit 1 when something is wrong."""
     from cli.doctor.verb import run_doctor  # noqa: PLC0415
 
     well = run_doctor(lambda: settings_from(config=config, data_dir=data_dir), market, symbol or (), as_json=as_json)

@@ -285,7 +285,7 @@ class Settings(BaseSettings):
 
     @property
     def klines_dir(self) -> Path:
-        """Where the kline store is."""
+        """The folder of the kline store."""
         return self.data_dir / "klines"
 
     @property

@@ -264,7 +264,7 @@ class InferenceService:
         return True
 
     def truth_ratio(self, topic: Topic, now_ms: int) -> PriceRatio | None:
-        """Return the factor for the anchor of a price topic; None if there is none."""
+        """Return the factor for the anchor of a price topic; None if no factor is known."""
         if self._truth is None or topic.target is not Target.PRICE:
             return None
         return self._truth.ratio(topic.symbol, now_ms)

@@ -69,7 +69,7 @@ class Database:
         return {}
 
     def find(self, topic: Topic, height: int) -> Answer | None:
-        """Return the answer to a question; None if there is none."""
+        """Return the answer to a question; None if the database has no answer."""
         with self._engine.connect() as connection:
             query = sa.select(answers).where(*_key_is(topic.network or "", topic.topic_id, height))
             row = connection.execute(query).mappings().first()

@@ -220,7 +220,7 @@ def late_of(one: Scored, minutes: Minutes, late_min: int, since_ms: int) -> Late
 
 
 def _leap(one: Scored, panel: Panel) -> int:
-    """From one price of a truth to the next, in ms."""
+    """Return the time between two prices of a truth, in ms."""
     return panel.interval_ms if head_of(one.topic).kind.is_volatility else one.topic.horizon_ms
 
 
@@ -307,7 +307,7 @@ def compared(some: Sequence[Late], way: str, over: str) -> tuple[float, Mean] | 
 
 
 def chance(some: Sequence[Late], way: str, over: str) -> str:
-    """Of a lead this large by luck, one-sided, by the test of Diebold and Mariano."""
+    """Return the chance of a lead this large by luck: one-sided, by the test of Diebold and Mariano."""
     found = compared(some, way, over)
     return "equal" if found is None else f"{found[1].p_below:.3f}"
 

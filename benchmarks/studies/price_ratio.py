@@ -126,7 +126,7 @@ class Meetings:
     close_ms: Ints  # (N,)
     spot: Floats  # (N,) USDT
     perpetual: Floats  # (N,)
-    after: Floats  # (N,) ln(spot / perpetual) of the opens that follow; NaN where there is none
+    after: Floats  # (N,) ln(spot / perpetual) of the opens that follow; NaN at a missing open
 
     @property
     def log_ratio(self) -> Floats:
@@ -286,7 +286,7 @@ def estimates(read: Floats, rows: Ints, estimator: Estimator, old: int = 0) -> F
 
 
 def level_error(was: Floats, rows: Ints, estimate: Floats | float) -> float:
-    """Root mean square of what an estimate misses the basis by at the horizons that matter, in basis points."""
+    """Return the root mean square error of an estimate of the basis at the horizons that matter, in basis points."""
     return BP * float(np.sqrt(np.mean([(was[rows + ahead] - estimate) ** 2 for ahead in CHOSEN_AHEAD_MIN])))
 
 
@@ -309,7 +309,7 @@ def show_choice(laws: Sequence[Law], period: Period, seed: int) -> None:
 
 
 def show_ages(laws: Sequence[Law], invented: Sequence[Law], period: Period, seed: int) -> None:
-    """The served estimator from minutes that are old, and from few."""
+    """Print the errors of the served estimator from old minutes and from few minutes."""
     print(f"\n  {period.name} {_span(period)}: {SERVED}, error in bp by the age of its newest minute, in minutes")
     print(f"  {'':38}{'no ratio':>10}{'no offset':>11}" + "".join(f"{old:8}" for old in OLD_MIN))
     for law in laws:
@@ -355,7 +355,7 @@ def show_gain(laws: Sequence[Law], period: Period, seed: int) -> None:
 
 
 def show_spreads(laws: Sequence[Law], period: Period, series: Mapping[str, Klines], seed: int) -> None:
-    """What the spread is of two feeds of one asset, and of two assets."""
+    """Print the spread of two feeds of one asset, and of two assets."""
     weights = fading(WINDOW_ROWS)
     worth = weights.sum() ** 2 / (weights @ weights)  # so many minutes of one weight
     error = 1.2533 * 1.4826 * MOST_NOISE / worth**0.5  # of a median of normal ones, by their median distance
@@ -375,7 +375,7 @@ def show_spreads(laws: Sequence[Law], period: Period, series: Mapping[str, Kline
 
 
 def check_served(law: Law, period: Period, seed: int) -> None:
-    """That ``price_ratio`` says what was measured here, and how long it takes to say it."""
+    """Check that ``price_ratio`` gives the values measured here, and print how long a call takes."""
     klines, rows = period.klines[SYMBOLS[0]], period.rows[:: len(period.rows) // 20]
     read, _ = law.drawn(PERIOD_MIN, np.random.default_rng(seed))
     factor = np.exp(read)

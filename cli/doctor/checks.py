@@ -236,7 +236,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
     ("clock", _clock),
     ("venues", _venues),
 )
-"""In the order in which they are looked at: later ones read what earlier ones found."""
+"""All checks, in the order in which they run: later checks read the results of earlier checks."""
 
 
 def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:

@@ -118,7 +118,7 @@ def _direction_figure(deciles: Sequence[Mapping[str, Any]], name: str) -> Figure
 
 
 def _gate(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The dates of the gate's decisions, and each topic's decision at each date, None where it has none."""
+    """The dates of the gate's decisions, and each topic's decision at each date, or None."""
     times = sorted({decision["time_ms"] for decision in report["decisions"]})
     dates = sorted({step["from"][:10] for step in report["steps"]})
     date_of = dict(zip(times, dates, strict=False))

@@ -59,12 +59,12 @@ class Scored:
         return np.isclose(self.column(name), self.column(NAIVE), rtol=1e-6, atol=1e-12)
 
     def is_naive(self, name: str) -> bool:
-        """Whether a contender is the naive forecast in each row."""
+        """True if a contender equals the naive forecast in each row."""
         return bool(self.naive_rows(name).all())
 
     @property
     def is_return(self) -> bool:
-        """Whether it has a direction."""
+        """True if the topic asks for a return, which has a direction."""
         return head_of(self.topic).kind is Kind.RETURN
 
     @cached_property
@@ -112,7 +112,7 @@ def scored_topics(walk: Walk, folder: Folder, records: Sequence[StepRecord]) -> 
 
 
 def topic_report(one: Scored) -> dict[str, Any]:
-    """What one topic's rows come to; JSON."""
+    """Return the report of one topic as JSON."""
     losses = {name: float(values.mean()) for name, values in one.losses.items()}
     about = {
         "topic": one.topic.key,
@@ -143,7 +143,7 @@ def topic_report(one: Scored) -> dict[str, Any]:
 
 
 def _verdict(one: Scored) -> dict[str, Any]:
-    """What was served beside the naive forecast, in one sentence, and what it rests on.
+    """Compare the served forecasts with the naive forecast: a sentence, and the figures behind the sentence.
 
     ``found`` is better, worse, unclear or naive; ``blocks`` is 0 where a block would be shorter than a horizon.
     """
@@ -261,12 +261,12 @@ def pooled_directions(scored: Sequence[Scored]) -> list[dict[str, Any]]:
 
 
 def decisions(records: Sequence[StepRecord], walk: Walk, scored: Sequence[Scored]) -> list[dict[str, Any]]:
-    """The gate's decisions in time order: promoted, kept, demoted or none, and its reason.
+    """Return the gate's decisions in time order, each with the reason.
 
-    ``naive`` says whether what answered from there on was equal to the naive forecast.
+    ``naive`` is True if the forecasts served from that date on equal the naive forecast.
 
-    ``demoted`` says which champion had to go at that date and why, also where the challenger then took its place; the
-    figures of the test are in ``verdict``.
+    ``demoted`` says which champion was demoted at that date and why, also if the challenger then replaced the champion.
+    ``verdict`` holds the figures of the test.
     """
     found = []
     rows_of = {one.topic.key: one for one in scored}
@@ -292,7 +292,7 @@ def decisions(records: Sequence[StepRecord], walk: Walk, scored: Sequence[Scored
 
 
 def _answered_naively(one: Scored | None, record: StepRecord, verdict: Mapping[str, Any], after: str) -> bool:
-    """By the rows of the step, or where it has none by those that the gate judged on."""
+    """Decide by the rows of the step; if the step has no rows, by the rows of the gate."""
     if one is not None:
         opened_ms = one.rows["open_time_ms"].to_numpy() + panel_of(one.topic.horizon_min).interval_ms
         of_step = (opened_ms >= record.from_ms) & (opened_ms < record.to_ms)
