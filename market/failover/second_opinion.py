@@ -33,7 +33,7 @@ _Key = tuple[str, str, int, int, int]  # venue, symbol, interval, open time, end
 
 @dataclass(frozen=True, slots=True)
 class _Elsewhere:
-    """What a second venue has at the time of a leap, or of a spike. NaN if no venue has that time."""
+    """A second venue's moves at the time of a leap or a spike. NaN if no venue has that time."""
 
     step: float = np.nan  # of ln(close): how far it goes there in the same direction
     before: float = np.nan  # of ln(close): how far it is from the close before the leap
@@ -143,7 +143,7 @@ class SecondOpinion:
         return is_right
 
     def _refuse_leaps(self, venue: Venue, case: Case, rows: Iterable[int]) -> None:
-        """Raises MalformedKlines where a leap of up to ``MOST_LEAP`` has stayed and another venue has none."""
+        """Raise MalformedKlines if a leap of up to ``MOST_LEAP`` has stayed and another venue has no such leap."""
         for row in sorted(rows):
             if case.is_known(row):
                 continue
@@ -154,7 +154,7 @@ class SecondOpinion:
                 raise MalformedKlines(f"{case.leap(row)}, and another venue has no such move")
 
     def _elsewhere(self, venue: Venue, case: Case, row: int) -> _Elsewhere:
-        """What another venue has near the time of a leap."""
+        """Return another venue's moves near the time of a leap."""
         run, interval_ms = case.run, case.run.interval_ms
         at_ms, before_ms = case.time(row), case.time(row - 1)
         if at_ms - before_ms > LONGEST_HOLE_ROWS * interval_ms:
@@ -193,7 +193,7 @@ class SecondOpinion:
         return not extent >= extent_of(case.run, at_ms) / 2  # NaN as well
 
     def _once(self, key: _Key, ask: Callable[[], _Elsewhere]) -> _Elsewhere:
-        """The last answer while it counts, or a new one."""
+        """Return the last answer while it counts, or ask anew."""
         now_s = self._clock.elapsed_s()
         with self._lock:
             known = self._answers.get(key)
@@ -208,7 +208,7 @@ class SecondOpinion:
 
 
 def _refused(case: Case, klines: Klines, rows: Iterable[int], reason: str) -> list[RejectedRow]:
-    """Those of a run's rows that are among ``klines``, as rows for the file of refused ones."""
+    """Return the rows of a run that are among ``klines``, as rows for the quarantine."""
     times_ms = [case.time(row) for row in rows if case.time(row) in klines.open_time_ms]
     table = np.stack([getattr(klines, name) for name in COLUMNS], axis=1)
     cells = table[np.searchsorted(klines.open_time_ms, times_ms)].tolist()

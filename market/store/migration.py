@@ -1,6 +1,6 @@
-"""Moves a store of before one venue had a folder of its own: ``SYMBOL-1m/`` to ``VENUE/SYMBOL-1m/``.
+"""Moves a store of an older release into folders by venue: ``SYMBOL-1m/`` to ``VENUE/SYMBOL-1m/``.
 
-The old ``venues.json`` says of each series whose rows it has ("level"), and which spans others told ("borrowed").
+The old ``venues.json`` names each series' venue ("level"), and the spans that came from other venues ("borrowed").
 Those spans are dropped, so that they are fetched again, and each series moves by one rename. Killed at any moment, the
 next start goes on; ``venues.json`` goes last.
 """
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """What ``venues.json`` says of a series."""
+    """A series' entry in ``venues.json``."""
 
     venue: str
     borrowed: tuple[Span, ...]
@@ -93,7 +93,7 @@ def _move(store: KlineStore, symbol: str, interval_ms: int, said: _Standing) -> 
 
 
 def _read_standing(path: Path) -> Mapping[str, _Standing]:
-    """What the old file says, by series; nothing for a store of before that file, which had one venue alone."""
+    """The entries of the old file by series; empty for an even older store, which had a single venue."""
     try:
         said: dict[str, Any] = json.loads(path.read_bytes())
         found = {

@@ -167,7 +167,7 @@ def from_parquet(content: bytes) -> Table:
 
 
 def _named(names: Sequence[str]) -> tuple[dict[str, int], dict[str, str], list[str]]:
-    """By our name: the place of each known column, its title in the file; and notes about the other columns.
+    """Return place and title of each known column, by our name; and notes about the other columns.
 
     Raises:
         MalformedKlines: a needed column is missing, or one is there twice.
