@@ -91,7 +91,7 @@ def train(
         Path | None, typer.Option(help="JSON of training settings, instead of training.json in DATA_DIR.")
     ] = None,
 ) -> None:
-    """One round now: sync the klines, train, judge, publish what wins."""
+    """Run one round now: sync the klines, train, judge, and publish a network that wins."""
     from updater.service import checked_plans, train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
     settings, panels = settings_from(config=config, data_dir=data_dir, market=market), panel or ()
@@ -200,7 +200,7 @@ def tune(
     new: Annotated[bool, typer.Option("--new", help="Forget the earlier trials of this very study.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search for better training settings on past klines; the updater reads what is adopted. Resumable."""
+    """Search for better training settings on past klines; the updater uses the adopted settings. Resumable."""
     from core.progress import progress_of  # noqa: PLC0415
     from research.tune.tables import as_plain, tables  # noqa: PLC0415
     from research.tune.tune import Asked, tuned  # noqa: PLC0415

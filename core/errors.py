@@ -1,4 +1,4 @@
-"""The one error tree, sorted by what the caller does next.
+"""The one error tree, sorted by the caller's next step.
 
 WorkerError
 +- ConfigError           the file or the environment is wrong: do not start

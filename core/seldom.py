@@ -9,7 +9,7 @@ REMEMBERED = 1_000  # kinds of line
 
 
 class Seldom:
-    """Counts what could be said, and tells when it is to be said. Safe to use from several threads.
+    """Counts events of a kind, and decides when a log line about the kind is due. Safe to use from several threads.
 
     Args:
         seconds: a clock that nobody sets.

@@ -1,4 +1,4 @@
-"""Heads: what one output of the network means. A head is (kind, horizon, loss), a topic is (symbol, head).
+"""Heads: the meaning of each output of the network. A head is (kind, horizon, loss), a topic is (symbol, head).
 
 Price and log-return topics of one loss share a return head.
 """

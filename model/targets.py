@@ -1,4 +1,4 @@
-"""A head's truth, naive forecast and scaling: what the network learns, and how its output is read."""
+"""A head's truth, naive forecast and scaling: the numbers that the network learns, and their decoding."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What becomes of a forecast between its candle and the question: `carried`, and other ways, on real klines.
+"""Compare ways to carry a forecast from the candle to the question: `carried` and others, on real klines.
 
     python -m benchmarks.studies.carry --data FOLDER [--quick] [--since DAY] [--out FOLDER]
 
@@ -225,7 +225,7 @@ def _leap(one: Scored, panel: Panel) -> int:
 
 
 def _fresh(said: Floats, closed_ms: Ints, asked_ms: Ints) -> Floats:
-    """What was said at the very moment of asking; NaN where nothing was."""
+    """Return the forecast made at the very moment of asking; NaN if no forecast was made then."""
     place = np.minimum(np.searchsorted(closed_ms, asked_ms), len(closed_ms) - 1)
     found: Floats = np.where(closed_ms[place] == asked_ms, said[place], np.nan)
     return found
@@ -255,7 +255,7 @@ def profile(plan: PanelPlan, recording: Recording, end_ms: int) -> None:
     scale, ticks, symbol = windows.scale[path.rows], closed_ms // MINUTE_MS, windows.symbol[path.rows]
 
     def moved(from_min: int, to_min: int) -> Floats:
-        """In standard deviations of one minute."""
+        """Return the move between two moments, in standard deviations of one minute."""
         found = np.full(len(closed_ms), np.nan)
         for index, name in enumerate(plan.symbols):
             mine = symbol == index

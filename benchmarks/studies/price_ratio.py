@@ -1,4 +1,4 @@
-"""What the running ratio of two venues' levels gains for price topics, and what its settings rest on.
+"""Measure the gain of a running price ratio for price topics, and the grounds of the ratio's settings.
 
     python -m benchmarks.studies.price_ratio --data FOLDER
 
@@ -169,8 +169,8 @@ def show_real(meetings: Meetings) -> None:
     )
     errors = {hours: root_mean_square((log_ratio - trailing(log_ratio, hours, 1))[:half]) for hours in HOURS_BACK}
     hours_back = min(errors, key=lambda hours: errors[hours])
-    told = ", ".join(f"{hours} h {error * BP:.2f}" for hours, error in errors.items())
-    print(f"  error of the next hour's, first half, by the hours that the median is of: {told}: {hours_back} h it is")
+    text = ", ".join(f"{hours} h {error * BP:.2f}" for hours, error in errors.items())
+    print(f"  error of the next hour's, first half, by the hours that the median is of: {text}: {hours_back} h it is")
     print("  How fast it goes stale: root mean square error of a reading by the age of the newest hour it rests on, bp")
     print("  " + " " * 34 + f"{'no ratio':>10}" + "".join(f"{f'{old} h':>8}" for old in HOURS_OLD))
     for name, part in (("first half", slice(None, half)), ("second half", slice(half, None))):
@@ -190,8 +190,8 @@ def show_real(meetings: Meetings) -> None:
         ):
             for ahead in HOURS_AHEAD:
                 rows = np.arange(half, len(truth) - ahead)
-                told = _gain(truth[rows + ahead], serving[rows], factor[rows], rows, ahead)
-                print(f"  {f'{name}, median of {hours} h':34}{f'{ahead} h':>8}{told}")
+                text = _gain(truth[rows + ahead], serving[rows], factor[rows], rows, ahead)
+                print(f"  {f'{name}, median of {hours} h':34}{f'{ahead} h':>8}{text}")
 
 
 def _gain(came: Floats, price: Floats, factor: Floats, ticks: Ints, steps: int) -> str:
@@ -350,8 +350,8 @@ def show_gain(laws: Sequence[Law], period: Period, seed: int) -> None:
             for ahead in AHEAD_MIN:
                 came = second[period.rows + ahead]
                 old = ((came - price * older) ** 2).mean() / ((came - price) ** 2).mean()
-                told = _gain(came, price, factor, period.rows, ahead)
-                print(f"  {law.name + ', ' + symbol:38}{f'{ahead} min':>8}{told}{old:18.4f}")
+                text = _gain(came, price, factor, period.rows, ahead)
+                print(f"  {law.name + ', ' + symbol:38}{f'{ahead} min':>8}{text}{old:18.4f}")
 
 
 def show_spreads(laws: Sequence[Law], period: Period, series: Mapping[str, Klines], seed: int) -> None:

@@ -1,4 +1,4 @@
-"""The socket that the endpoint answers on: bound here, or handed over by the process that started this one."""
+"""The socket that the endpoint answers on: bound here, or handed over by the parent process."""
 
 import errno
 import os

@@ -279,12 +279,12 @@ class LiveMarket(StreamReader):
         return None
 
     def _note_klines(self, kept: LiveSeries, fetched: Klines, asked_ms: int, *, is_stand_in: bool) -> None:
-        now_ms, said = self._clock.now_ms(), {"symbol": kept.symbol, "interval_ms": kept.interval_ms}
+        now_ms, series = self._clock.now_ms(), {"symbol": kept.symbol, "interval_ms": kept.interval_ms}
         with self._changed:
             if self._stopping.is_set():
                 return
             if kept.failures and (count := self._seldom.due("klines_back", kept.symbol, kept.interval_ms)):
-                log.info("klines_back", **said, failures=kept.failures, count=count)
+                log.info("klines_back", **series, failures=kept.failures, count=count)
             update = kept.take(
                 fetched,
                 asked_ms,
@@ -295,7 +295,7 @@ class LiveMarket(StreamReader):
             )
             if update.corrected_ms is not None:
                 self._corrected += 1
-                log.info("candle_corrected", **said, open=iso(update.corrected_ms))
+                log.info("candle_corrected", **series, open=iso(update.corrected_ms))
             if update.news:
                 self._news(kept, now_ms)
             self._changed.notify_all()
@@ -311,8 +311,8 @@ class LiveMarket(StreamReader):
         with self._changed:
             news = kept.fault != str(error)
             if news and (count := self._seldom.due("klines_unavailable", kept.symbol, kept.interval_ms)):
-                said = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "reason": str(error)}
-                log.warning("klines_unavailable", **said, count=count)
+                fields = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "reason": str(error)}
+                log.warning("klines_unavailable", **fields, count=count)
             self._kline_errors += 1
             kept.fail(error, self._clock.now_ms())
             self._changed.notify_all()

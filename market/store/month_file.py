@@ -124,7 +124,7 @@ def unpacked(path: Path, interval_ms: int) -> Klines:
     except FileNotFoundError:
         return Klines.empty(interval_ms)
     try:
-        frame, said = pl.read_parquet(content), pl.read_parquet_metadata(io.BytesIO(content))
+        frame, metadata = pl.read_parquet(content), pl.read_parquet_metadata(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise Damaged(f"not a Parquet file that can be read: {str(error)[:200]}") from error
     if frame.schema != SCHEMA or any(column.null_count() for column in frame):
@@ -133,7 +133,7 @@ def unpacked(path: Path, interval_ms: int) -> Klines:
         klines = Klines(interval_ms=interval_ms, **{name: frame[name].to_numpy() for name in SCHEMA})
     except MalformedKlines as error:
         raise Damaged(str(error)) from error
-    if CHECKSUM in said and said[CHECKSUM] != _checksum(klines):  # a file of an older release has no checksum
+    if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(klines):  # a file of an older release has no checksum
         raise Damaged("its klines are not those that were written: the checksum differs")
     if len(klines) and {month_file(int(edge))[:7] for edge in klines.open_time_ms[[0, -1]]} != {path.name[:7]}:
         raise Damaged("its klines belong to another month")

@@ -138,7 +138,7 @@ def _mark(decision: Mapping[str, Any]) -> str:
 
 
 def _decision(decision: Mapping[str, Any]) -> str:
-    """As the page calls it: what adds nothing to the naive forecast is not promoted in green."""
+    """Name a decision for the page: a network equal to the naive forecast is not shown as promoted in green."""
     return "naive" if decision["naive"] else str(decision["decision"])
 
 

@@ -1,4 +1,4 @@
-"""The rows of a walk, topic by topic, and what they come to: losses, tests, directions, reliability, admission."""
+"""Losses, tests, directions, reliability and admission of each topic, from the rows of a walk."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -55,7 +55,7 @@ class Scored:
         return panel_of(self.topic.horizon_min).steps(head_of(self.topic))
 
     def naive_rows(self, name: str) -> NDArray[np.bool_]:
-        """``(N,)`` where a contender says what naive says; rows are kept as 32-bit numbers."""
+        """``(N,)`` True where a contender equals the naive forecast; rows are kept as 32-bit numbers."""
         return np.isclose(self.column(name), self.column(NAIVE), rtol=1e-6, atol=1e-12)
 
     def is_naive(self, name: str) -> bool:
@@ -93,7 +93,7 @@ class Scored:
 
     @cached_property
     def confidence(self) -> Floats:
-        """``(N,)`` size of what the network says before calibration, in the market's present standard deviations."""
+        """``(N,)`` size of the network's output before calibration, in the market's present standard deviations."""
         return np.abs(self.column("raw")) / self.column("scale")
 
 
@@ -177,7 +177,7 @@ def _ratio(loss: float, naive: float) -> float | None:
 
 
 def _against(one: Scored, ours: str, theirs: str) -> dict[str, float | None]:
-    """Our loss against another's on the same rows. The test's p is the chance of a lead like ours by luck alone."""
+    """Compare our loss with another on the same rows. The test's p is the chance of a lead like ours by luck alone."""
     lead = one.losses[ours] - one.losses[theirs]
     test = mean_over_time(lead, one.ticks, one.steps)
     told = bool(lead.any()) and test.error > 0  # where both say the same there is nothing to test
