@@ -141,7 +141,7 @@ def _wrmse(truth: Floats, forecast: Floats, rows: float) -> Criterion:
 
 
 def _wczar(truth: Floats, forecast: Floats, rows: float) -> Criterion:
-    """Gain over a forecast of 0 in the mean czar, weighted likewise, whose standard deviation is the rows' own."""
+    """Gain over a forecast of 0 in the weighted mean czar; the rows themselves give czar's standard deviation."""
     if len(truth) < 2:
         return NOT_DEFINED
     weight, std = np.abs(truth), max(float(np.std(truth)), FLOOR)
@@ -216,7 +216,7 @@ def czar(truth: Floats, forecast: Floats, std: float) -> Floats:
 
 
 def _correlation(x: Floats, y: Floats) -> float | None:
-    """Pearson's r, each side about its own mean; None where a side does not vary."""
+    """Pearson's r; None if the forecasts or the truths do not vary."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     x, y = x - x.mean(), y - y.mean()

@@ -1,4 +1,4 @@
-"""How far a topic's answers have to be stretched, by the replayed answers of its last 30 days."""
+"""Fit a topic's stretch to the replayed answers of the last 30 days."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ LEAST_ROWS = 20  # of a record, with truth and answer
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stretched:
-    """A topic's answers, each day stretched by the truths known at its midnight."""
+    """A topic's answers; the stretch of a day is fitted to the truths known at the day's first midnight."""
 
     answers: Floats  # (E,) in the criteria's terms
     newest: Stretch  # by all known truths

@@ -73,7 +73,7 @@ def run(
     ] = None,
     replay: ReplayOption = None,
 ) -> None:
-    """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
+    """Run inference, updater and a dry-run node on this machine; Ctrl-C ends all three."""
     from cli.run import run_node  # noqa: PLC0415
 
     raise typer.Exit(run_node(settings_from(config=config, data_dir=data_dir, market=market, port=port), replay))

@@ -26,7 +26,7 @@ EXCHANGE = "exchange"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarketChoice:
-    """Real venues or the simulated exchange, with the line that says so."""
+    """The choice of real venues or the simulated exchange, with a line for the user."""
 
     market: Market  # never AUTO
     sentence: str

@@ -67,7 +67,7 @@ def topics() -> tuple[Topic, ...]:
 
 
 def as_served(topic: Topic, said: Floats, naive: Floats, close: Floats, anchor: Floats, late_min: int) -> Floats:
-    """``(N,)`` forecasts as inference carries them; one that is the naive forecast's goes by its name."""
+    """``(N,)`` forecasts as inference carries them; a forecast equal to naive counts as the naive forecast's."""
     head, is_return = head_of(topic), head_of(topic).kind is Kind.RETURN
     told = np.where(said == naive, PERSISTENCE, "network").tolist()
     found = np.empty(len(said))
@@ -101,7 +101,7 @@ def time_left(said: Floats, late: float, steps: int) -> Floats:
 
 
 def root_time_left(said: Floats, late: float, steps: int) -> Floats:
-    """Likewise, where most of it comes true soon."""
+    """As above, for a forecast of which the greater part comes true soon."""
     left: Floats = said * max(0.0, 1 - (late / steps) ** 0.5)
     return left
 
@@ -232,7 +232,7 @@ def _fresh(said: Floats, closed_ms: Ints, asked_ms: Ints) -> Floats:
 
 
 def profile(plan: PanelPlan, recording: Recording, end_ms: int) -> None:
-    """Print how much of what the linear path says comes true how soon, and whether what it did not say falls back."""
+    """Print how soon the linear path's forecasts come true, and whether the unforecast part of a move falls back."""
     klines = recording.until(plan, training_start_ms(plan.panel, PROFILE_DAYS, end_ms), end_ms)
     windows = build(plan, klines)
     start_ms = int(windows.open_time_ms.min())

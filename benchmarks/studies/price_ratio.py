@@ -209,7 +209,7 @@ def _day(close_ms: Ints) -> str:
 
 
 def ar1(keeps: float, minutes: int, rng: np.random.Generator) -> Floats:
-    """``(minutes,)`` of variance 1, each so much of the one before and the rest new."""
+    """``(minutes,)`` AR(1) noise of variance 1."""
     shocks = (1 - keeps**2) ** 0.5 * rng.standard_normal(minutes)
     found, now = np.empty(minutes), float(rng.standard_normal())
     for minute, shock in enumerate(shocks.tolist()):
@@ -262,7 +262,7 @@ def fitted(meetings: Meetings) -> tuple[Law, Law, Law]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """Real minutes of some symbols, and rows in them: every third minute that has enough before and after it."""
+    """Real minutes of some symbols, and every third row that has enough minutes before and after."""
 
     name: str
     klines: Mapping[str, Klines]
@@ -291,7 +291,7 @@ def level_error(was: Floats, rows: Ints, estimate: Floats | float) -> float:
 
 
 def show_choice(laws: Sequence[Law], period: Period, seed: int) -> None:
-    """Each estimator under each law, and how much worse it is than the best of them at worst."""
+    """Print each estimator's error under each law, and the worst ratio to the best estimator's error."""
     print(f"\n  {period.name} {_span(period)}: error of the basis {_list(CHOSEN_AHEAD_MIN)} min later, bp")
     drawn = [law.drawn(PERIOD_MIN, np.random.default_rng(seed)) for law in laws]
     errors = {

@@ -185,7 +185,7 @@ class _Run:
             self._endings.went_on(self._symbol, newest_ms)
 
     def _archives(self, pool: ThreadPoolExecutor, *, least_rows: int) -> None:
-        """Fetch files of months, then of days, that hold at least so many missing rows."""
+        """Fetch files of months, then of days, with at least ``least_rows`` missing rows."""
         months = [job for job in self._files("month", self._missing()) if job.rows >= least_rows]
         if least_rows > 1:  # of a month of which we have a part, the missing days are the smaller download
             months = [job for job in months if job.rows == self._rows([job.span])]
@@ -197,7 +197,7 @@ class _Run:
         self._files_got(pool, self._days([], least_rows))
 
     def _days(self, months: Sequence[_Job], least_rows: int) -> list[_Job]:
-        """Files of days that hold at least so many missing rows and lie in none of some months."""
+        """Files of days with at least ``least_rows`` missing rows, outside the given months."""
         missing = without(self._missing(), [*self._quarantined, *(job.span for job in months)])
         return [job for job in self._files("day", missing) if job.rows >= least_rows]
 
@@ -233,7 +233,7 @@ class _Run:
                     break
 
     def _rest(self, pool: ThreadPoolExecutor) -> bool:
-        """Ask for what is missing by REST, newest first; False when the venue could not be asked for all of it."""
+        """Ask for missing rows by REST, newest first; return False if the venue could not be asked for all."""
         spans = self._missing()
         latest = self._store.latest(self._symbol, self._interval_ms)
         if spans and latest is not None and spans[-1][0] == latest + self._interval_ms:

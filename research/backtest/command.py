@@ -71,7 +71,7 @@ def chosen_topics(network: str, ids: Sequence[int], configured: Sequence[Topic] 
 
 
 def walk_of(asked: Asked) -> tuple[Walk, Recording]:
-    """The walk asked for, and its klines.
+    """Return the walk that the command line asks for, and the klines.
 
     Raises:
         ConfigError: a topic, a name, the folder or the span is wrong, in one line.

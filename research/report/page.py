@@ -179,7 +179,7 @@ def _kind(topic: Mapping[str, Any], ours: str, more: str = "") -> str:
 
 
 def _is_best(topic: Mapping[str, Any], name: str) -> bool:
-    """True if no other baseline has a lower loss, and naive has a higher one."""
+    """True if no other baseline has a lower loss, and the naive forecast has a higher loss."""
     ratios, others = topic["ratio_to_naive"], set(topic["ratio_to_naive"]) - {SERVED, NEWEST}
     best = min((ratios[other] for other in others if ratios[other] is not None), default=1.0)
     return bool(ratios.get(name) == best < NOTHING_GAINED)

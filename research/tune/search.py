@@ -73,7 +73,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of a search, the first one ends it; references are always measured."""
+    """Limits of a search; the first limit reached ends the search. References are always measured."""
 
     trials: int | None = None  # in the study, beside the references
     until_s: float | None = None  # of time.time()
@@ -292,7 +292,7 @@ def _time_left(study: optuna.Study, until_s: float) -> str:
 
 
 def needed_min(default: FrozenTrial) -> int:
-    """Least minutes of a panel: the default, one like trial and its confirmation."""
+    """Least minutes of a panel: for the default, one trial like it, and the confirmation."""
     return math.ceil((LAST_TRIALS + 2) * float(default.user_attrs["wall_s"]) / 60)
 
 
