@@ -24,9 +24,8 @@ ROOMY = 100  # columns; on screens of this width or more, tables have wider gaps
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and nothing else on standard output.")]
 
 
-_answers: ContextVar[TextIO | None] = ContextVar(
-    "answers", default=None
-)  # the real standard output inside ``json_alone``
+# The real standard output inside ``json_alone``.
+_answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)
 
 
 @contextmanager
