@@ -39,7 +39,7 @@ class Pair:
 
     @property
     def doubt(self) -> str:
-        """Why the symbol's topics may never be answered; empty if a venue trades the pair, or none was asked."""
+        """Why the symbol's topics may never be answered; empty if a venue trades it, or no venue answered."""
         if not self._faults or "" in self._faults.values():
             return ""
         return ", ".join([*self._faults.values(), *(f"{name} could not be asked" for name in self._unasked)])

@@ -141,7 +141,7 @@ def judge(
     """Demote champions that are worse than the naive forecast, then decide which topics the challenger serves.
 
     Nothing is promoted here. Challenger, champions and the naive forecast are scored on the same rows: the newest rows,
-    which no network used for training, stopping or calibration, and whose longest window has no hole.
+    which none of these networks used for training, stopping or calibration, and whose longest window has no hole.
 
     Args:
         oldest_champion_ms: champions made before this are ignored.

@@ -35,7 +35,7 @@ from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFil
 from updater.training_process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.training_settings import settings_file, settings_in_use
 
-LONGEST_DATA_AGE_MS = DAY_MS  # older klines are not trained on; not measured
+LONGEST_DATA_AGE_MS = DAY_MS  # a network from older klines is not worth judging
 LISTINGS_WAIT_S = 5.0  # a venue that does not answer must not delay a training
 LEAST_FREE_MB = 256  # two rounds' networks and a month of all klines
 LEAST_FREE_BYTES = 1 << 20  # about the size of a network; below it no round begins

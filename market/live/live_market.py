@@ -214,7 +214,7 @@ class LiveMarket(StreamReader):
         with self._changed:
             known = kept.klines
             if self._stopping.is_set() or closed_ms <= known.end_ms or is_ahead(closed_ms, now_ms):
-                return  # REST had it before, it came twice, or its time is not ours
+                return  # REST had it before, it came twice, or it closes ahead of our clock
             believable = all(
                 self._prices.anchors.is_usual(symbol, Price(price=float(getattr(kline, name)[0]), asof_ms=closed_ms))
                 for name in PRICE_COLUMNS

@@ -128,7 +128,7 @@ class LiveSeries:
         self.due_ms = now_ms + (VERIFY_AFTER_MS + self.number * VERIFY_SPREAD_MS if follows else 0)
 
     def ask_instead(self, now_ms: int) -> None:
-        """Ask REST in place of a candle of the stream that is not believed, however many of them come."""
+        """Ask REST instead of using a candle of the stream that is not believed, at most once per ``SAY_AGAIN_MS``."""
         self.due_ms = min(self.due_ms, max(now_ms, self.asked_ms + SAY_AGAIN_MS))
 
     def fail(self, error: Exception, now_ms: int) -> None:

@@ -166,7 +166,7 @@ class HomeSync:
         return not venue.offer.key_missing and intervals <= venue.offer.intervals_ms
 
     def _is_enough(self, venue: Venue, needs: Sequence[Wanted], now_ms: int) -> bool:
-        """True if a venue has as many klines as wanted, or was asked for long enough."""
+        """True if a venue's history, or the venue's folder by now, reaches as far back as wanted."""
         rows = venue.offer.history_rows
         if rows is None:
             return True
