@@ -141,7 +141,7 @@ def _wrmse(truth: Floats, forecast: Floats, rows: float) -> Criterion:
 
 
 def _wczar(truth: Floats, forecast: Floats, rows: float) -> Criterion:
-    """Gain over a forecast of 0 in the mean czar, weighted likewise, whose standard deviation is the rows' own."""
+    """Gain over a forecast of 0 in the weighted mean czar; the rows themselves give czar's standard deviation."""
     if len(truth) < 2:
         return NOT_DEFINED
     weight, std = np.abs(truth), max(float(np.std(truth)), FLOOR)
@@ -171,7 +171,7 @@ def _gain(value: float, influence: Floats, rows: float) -> Criterion:
 
 
 def _log_aspect(truth: Floats, forecast: Floats, n_eff: float) -> Criterion:
-    """How widely the forecasts spread beside the truths; passes if a standard error reaches the allowed range."""
+    """Judge the spread of the forecasts over that of the truths; a standard error may reach the allowed range."""
     if len(truth) < 2 or not n_eff > 0:
         return NOT_DEFINED
     value, error = log_aspect(truth, forecast, n_eff)
@@ -216,7 +216,7 @@ def czar(truth: Floats, forecast: Floats, std: float) -> Floats:
 
 
 def _correlation(x: Floats, y: Floats) -> float | None:
-    """Pearson's r, each side about its own mean; None where a side does not vary."""
+    """Pearson's r; None if the forecasts or the truths do not vary."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     x, y = x - x.mean(), y - y.mean()

@@ -28,7 +28,7 @@ class Days:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a topic stands if ``known_s`` seconds of the interval are known."""
+    """A topic's standing if ``known_s`` seconds of the interval are known."""
 
     eligible: bool  # all criteria hold on the whole replay
     known_s: int
@@ -128,7 +128,7 @@ def write_admission(data_dir: Path, made_ms: int, topics: Mapping[str, Readiness
 
 
 def read_admission(data_dir: Path) -> tuple[int, dict[str, Readiness]]:
-    """When admission.json was made, and its entries by ``Topic.key``; 0 and no entry without a file.
+    """Return the time and the entries (by ``Topic.key``) of admission.json; 0 and no entries without a file.
 
     Raises:
         IncompatibleModel: the file is damaged or of another release.

@@ -29,7 +29,7 @@ LEAST_TARGETS = 20  # intervals that do not overlap, below which there is no tra
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Epochs:
-    """A topic's epochs, evenly spaced in time. E of them, no number left out."""
+    """A topic's E epochs, evenly spaced in time and numbered without a hole."""
 
     number: Ints  # (E,) rising by 1
     base_ms: Ints  # (E,) where the interval begins: the nonce block's time cut down to the minute

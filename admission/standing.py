@@ -72,7 +72,7 @@ def admitted_after(past: Past, answered: Floats, baseline: Floats, start_ms: int
 
 
 def _records(past: Past, begin: int) -> tuple[Ints, Ints, Ints, Ints]:
-    """Each record's start and look in days, first epoch, and the epoch after its last; the longest comes first."""
+    """Return start day, look day, first epoch and end epoch of each record, the longest record first."""
     base_ms = past.epochs.base_ms[begin:]
     nothing = np.empty(0, np.int64)
     if not len(base_ms):

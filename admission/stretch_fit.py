@@ -1,4 +1,4 @@
-"""How far a topic's answers have to be stretched, by the replayed answers of its last 30 days."""
+"""Fit a topic's stretch to the replayed answers of the last 30 days."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ LEAST_ROWS = 20  # of a record, with truth and answer
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Stretched:
-    """A topic's answers, each day stretched by the truths known at its midnight."""
+    """A topic's answers; the stretch of a day is fitted to the truths known at the day's first midnight."""
 
     answers: Floats  # (E,) in the criteria's terms
     newest: Stretch  # by all known truths
@@ -59,7 +59,7 @@ def _applied(past: Past, unstretched: Floats, span: slice, stretch: Stretch) -> 
 
 
 def _span(past: Past, unstretched: Floats, moment_ms: int, days: int) -> tuple[slice, Bools]:
-    """The epochs of the last days whose interval had ended by a moment; a mask of those with truth and answer."""
+    """Return the epochs of the last ``days`` that ended by a moment, and a mask of epochs with truth and answer."""
     first = int(np.searchsorted(past.epochs.base_ms, moment_ms - days * DAY_MS))
     span = slice(first, max(first, past.ended_before(moment_ms)))
     there = np.isfinite(past.truth[span] + past.fitted[span] + unstretched[span])

@@ -1,11 +1,11 @@
-"""The criteria of admission and a topic's standing, in words."""
+"""Sentences about the criteria of admission and about a topic's standing."""
 
 from collections.abc import Sequence
 
 from admission.readiness import Standing
 from core.words import days_words, share_words
 
-CRITERIA = {  # of admission to mainnet, by its name in admission.criteria: in words, and what its bound must be
+CRITERIA = {  # by name in admission.criteria: the words, and the condition on the bound
     "n_eff": ("independent rows", "at least 20"),
     "direction": ("right directions", "above 0.5"),
     "pearson": ("correlation", "above 0"),
@@ -19,7 +19,7 @@ SHORT_CRITERIA = {"wrmse": "weighted RMSE", "wczar": "weighted CZAR", "log_aspec
 
 
 def criteria_words(names: Sequence[str]) -> str:
-    """Criteria of admission in a sentence.
+    """Join the short names of criteria into a phrase.
 
     >>> criteria_words(["n_eff", "direction", "log_aspect"]), criteria_words(["wczar"])
     ('rows, right directions and spread', 'weighted CZAR')
@@ -29,11 +29,11 @@ def criteria_words(names: Sequence[str]) -> str:
 
 
 def standing_words(standing: Standing, failed: Sequence[str], advice: str = "") -> str:
-    """Whether a topic would be admitted and when, in one sentence.
+    """Say in one sentence if and when a topic would be admitted.
 
     Args:
-        failed: criteria that do not hold over all days, by name.
-        advice: what would help, or why nothing can be judged.
+        failed: names of the criteria that do not hold over all days.
+        advice: what the operator can do, or why the topic cannot be judged.
     """
     days = standing.days
     if standing.eligible:

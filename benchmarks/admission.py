@@ -1,15 +1,15 @@
-"""Days until a worker would be admitted, beside what must be reached and what is aimed at: January to March 2024.
+"""Compare the days until a worker would be admitted with required and desired figures, for January to March 2024.
 
     python -m benchmarks.admission --data FOLDER [--out FOLDER] [--walk FOLDER] [--waits]
 
-FOLDER holds Parquet klines named SYMBOL-INTERVAL-*.parquet, minutes of BTC, ETH and SOL from September 2023 on. Epochs
-of five minutes; records begin on 1 January and every tenth day after it, and are looked at daily. The stretch is fitted
-each midnight by what had come true by then. A return is answered by its known part alone, as it is served where no
-network has an edge. A volatility is answered by the networks of a walk forward, trained anew every 30 days, as the gate
-lets them through; half an hour. --walk reads the rows of such a walk, made before.
+FOLDER holds Parquet klines named SYMBOL-INTERVAL-*.parquet: minutes of BTC, ETH, SOL from September 2023 on. An epoch
+lasts five minutes. Records begin on 1 January and every tenth day afterwards; each is judged daily. The stretch is
+fitted each midnight to the truths known by then. The answer to a return topic is the known part alone, as the worker
+serves it without a network that has an edge. The answer to a volatility topic comes from the networks of a walk forward
+that the gate let through, trained every 30 days; this takes half an hour. --walk reads the rows of an earlier walk.
 
---waits prints a table by the moment of the answer in place of all that. Nonce blocks are simulated; a volatility's rest
-is the naive forecast, and the networks' only with --walk.
+--waits prints instead a table by the moment of the answer, with simulated nonce blocks. The part of a volatility that
+is not known yet is then the naive forecast, or with --walk the forecast of the networks.
 """
 
 import argparse
@@ -43,15 +43,15 @@ from research.data import recording_of
 
 TOKENS = ("BTC", "ETH", "SOL")
 EPOCH_BLOCKS = 60  # of five seconds
-FIRST, LAST, WALK_FROM = "2024-01-01", "2024-04-01", "2023-12-02"  # UTC; 30 days of answers before the first record
+FIRST, LAST, WALK_FROM = "2024-01-01", "2024-04-01", "2023-12-02"  # UTC; answers begin 30 days before the records
 STARTS, EVERY_DAYS = 9, 10
-WALKS, WALK_DAYS, LOOKS = 200, 37, 30  # random ones; seven days of each to fit a stretch on
-ERRORS = {15: 0.935, 20: 0.948, 60: 0.981}  # squared, over the plain naive forecast's
+WALKS, WALK_DAYS, LOOKS = 200, 37, 30  # random walks, days of each, daily looks; the first week fits the stretch
+ERRORS = {15: 0.935, 20: 0.948, 60: 0.981}  # by minutes: squared error over that of the plain naive forecast
 LEVEL_ERROR, LEVEL_AIM = 0.68, 0.63
 JITTER_MS = 1000  # a simulated block takes 4 to 6 s; an epoch of 60 then drifts 4.5 s over the minute
-ASKED_AFTER_MS = 3000  # of the nonce block: when the node asks
+ASKED_AFTER_MS = 3000  # from the nonce block to the node's question
 WAITS_S = (0, 30, 60, 120)
-CHAINS = 5  # simulated ones: where the bases fall decides about days as much as the wait does
+CHAINS = 5  # simulated chains; days depend on the bases' positions as much as on the wait
 
 
 def topic_of(token: str, target: Target, horizon_min: int) -> Topic:
@@ -69,11 +69,11 @@ def replayed(topic: Topic, klines: Klines) -> Past:
     return past_of(topic, klines, epochs_between(topic, int(klines.open_time_ms[0]), klines.end_ms))
 
 
-def days_of(past: Past, said: Floats, baseline: Floats) -> list[float]:
-    """Days until all seven criteria hold, by start; infinite if never."""
+def days_of(past: Past, answered: Floats, baseline: Floats) -> list[float]:
+    """Return the days until all seven criteria hold, by start; infinite if never."""
     first_ms, last_ms = ms(FIRST), ms(LAST)
     starts = [first_ms + number * EVERY_DAYS * DAY_MS for number in range(STARTS)]
-    return [admitted_after(past, said, baseline, start_ms, last_ms) for start_ms in starts]
+    return [admitted_after(past, answered, baseline, start_ms, last_ms) for start_ms in starts]
 
 
 def ms(day: str) -> int:
@@ -82,7 +82,7 @@ def ms(day: str) -> int:
     return moment
 
 
-def told(days: Sequence[float]) -> str:
+def days_text(days: Sequence[float]) -> str:
     return " ".join("never" if math.isinf(day) else f"{day:.0f}" for day in days)
 
 
@@ -93,10 +93,10 @@ def returns(klines: Mapping[str, Klines]) -> list[Goal]:
         for token in TOKENS:
             past = replayed(topic_of(token, Target.LOG_RETURN, horizon_min), klines[f"{token}USDT"])
             unstretched = answers(past, klines[f"{token}USDT"], None, known_min)
-            said = stretched(past, unstretched, known_min, Objective.ADMISSION).answers
-            days = days_of(past, said, past.fitted)
+            answered = stretched(past, unstretched, known_min, Objective.ADMISSION).answers
+            days = days_of(past, answered, past.fitted)
             never, median = sum(map(math.isinf, days)), float(np.median(days))
-            measured = f"{told(days)}: median {median:.0f}, bound of WRMSE {wrmse_bound(past, said):+.4f}"
+            measured = f"{days_text(days)}: median {median:.0f}, bound of WRMSE {wrmse_bound(past, answered):+.4f}"
             must, reached = f"median <= {most}, one never", median <= most and never <= 1
             if not most:
                 must, reached = "5 of 9 starts", STARTS - never >= 5
@@ -108,10 +108,12 @@ def returns(klines: Mapping[str, Klines]) -> list[Goal]:
     return lines
 
 
-def wrmse_bound(past: Past, said: Floats) -> float:
-    """The bound of the weighted error over all three months."""
+def wrmse_bound(past: Past, answered: Floats) -> float:
+    """Return the bound of the weighted error over all three months."""
     edges = np.searchsorted(past.epochs.base_ms, [ms(FIRST), ms(LAST)])
-    found = looks(past.truth, said, edges[:1], edges[1:], horizon_min=past.topic.horizon_min, ratio=past.epochs.ratio)
+    found = looks(
+        past.truth, answered, edges[:1], edges[1:], horizon_min=past.topic.horizon_min, ratio=past.epochs.ratio
+    )
     return float(found["wrmse"].bound[0])
 
 
@@ -128,20 +130,20 @@ def errors(klines: Mapping[str, Klines]) -> list[Goal]:
 
 
 def in_span(past: Past) -> Rows:
-    """The epochs of the three months that have a truth."""
+    """Return the epochs of the three months whose truth is known."""
     return np.flatnonzero(
         (past.epochs.base_ms >= ms(FIRST)) & (past.epochs.base_ms < ms(LAST)) & np.isfinite(past.truth)
     )
 
 
-def squared_error(past: Past, said: Floats) -> float:
-    """The squared error over the plain naive forecast's; for a volatility, of the level."""
+def squared_error(past: Past, answered: Floats) -> float:
+    """Return the squared error over that of the plain naive forecast; of the level for a volatility."""
     scored = in_span(past)
-    scored = scored[np.isfinite(said[scored])]
-    said, truth, naive = said[scored], past.truth[scored], np.zeros(len(scored))
+    scored = scored[np.isfinite(answered[scored])]
+    answered, truth, naive = answered[scored], past.truth[scored], np.zeros(len(scored))
     if past.head.kind.is_volatility:
-        said, truth, naive = (past.base[scored] * np.exp(change) for change in (said, truth, naive))
-    return float(np.mean((said - truth) ** 2) / np.mean((naive - truth) ** 2))
+        answered, truth, naive = (past.base[scored] * np.exp(change) for change in (answered, truth, naive))
+    return float(np.mean((answered - truth) ** 2) / np.mean((naive - truth) ** 2))
 
 
 def shares(ratios: Sequence[float]) -> str:
@@ -158,15 +160,15 @@ def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Goal]
             rest = rest_of(rows, token, name, minutes) if name in rows.columns else None
             for known_min, most, aim in ((1, 2.0, "1"), (0, 7.0, "3")):
                 unstretched = answers(past, minutes, rest, known_min)
-                said = stretched(past, unstretched, known_min, Objective.ADMISSION).answers
+                answered = stretched(past, unstretched, known_min, Objective.ADMISSION).answers
                 for baseline, about in zip(baselines(past), ("day's mean", "trailing fit"), strict=True):
-                    days = days_of(past, said, baseline)
+                    days = days_of(past, answered, baseline)
                     lines.append(
                         Goal(
                             what=f"volatility 15 min {token}, {60 * known_min} s known, {name}, {about}",
                             must=f"every start <= {most:.0f}" if name == "served" else "",
                             aim=aim,
-                            measured=told(days),
+                            measured=days_text(days),
                             reached=max(days) <= most if name == "served" else None,
                         )
                     )
@@ -182,22 +184,22 @@ def volatilities(klines: Mapping[str, Klines], rows: pl.DataFrame) -> list[Goal]
 
 
 def rest_of(rows: pl.DataFrame, token: str, name: str, minutes: Klines) -> Floats:
-    """A contender's forecast at each candle of a token."""
+    """Return a contender's forecast at each candle of a token."""
     mine = rows.filter(pl.col("topic") == str(TOKENS.index(token) + 1)).sort("open_time_ms")
     close_ms = mine["open_time_ms"].to_numpy() + MINUTE_MS
     return held(mine[name].to_numpy().astype(np.float64), close_ms, minutes, MINUTE_MS)
 
 
 def random_walks(_klines: Mapping[str, Klines]) -> list[Goal]:
-    """Answers without skill: a tenth of the last quarter's move, stretched."""
+    """Judge answers without skill: a tenth of the move of the last 15 minutes, stretched."""
     topic, admitted = topic_of("BTC", Target.LOG_RETURN, 15), 0
     for seed in range(WALKS):
         klines = random_walk(seed)
         past = replayed(topic, klines)
         last = np.log(klines.close / np.concatenate([np.full(15, np.nan), klines.close[:-15]]))
-        said = stretched(past, answers(past, klines, 0.1 * last, 0), 0, Objective.ADMISSION).answers
+        answered = stretched(past, answers(past, klines, 0.1 * last, 0), 0, Objective.ADMISSION).answers
         start_ms = int(klines.open_time_ms[0]) + (WALK_DAYS - LOOKS) * DAY_MS
-        admitted += math.isfinite(admitted_after(past, said, past.fitted, start_ms, klines.end_ms + DAY_MS))
+        admitted += math.isfinite(admitted_after(past, answered, past.fitted, start_ms, klines.end_ms + DAY_MS))
     what = f"{WALKS} random walks, nothing known, {LOOKS} daily looks"
     return [Goal(what=what, must="0 admitted", measured=f"{admitted} admitted", reached=admitted == 0)]
 
@@ -223,7 +225,7 @@ def random_walk(seed: int) -> Klines:
 
 
 def nonces_between(start_ms: int, end_ms: int, seed: int) -> Ints:
-    """Simulated times of the nonce blocks, one each epoch."""
+    """Return simulated times of nonce blocks, one per epoch."""
     rng, epochs = np.random.default_rng(seed), (end_ms - start_ms) // (EPOCH_BLOCKS * BLOCK_MS)
     blocks_ms = rng.uniform(BLOCK_MS - JITTER_MS, BLOCK_MS + JITTER_MS, (epochs, EPOCH_BLOCKS))
     nonce_ms = (start_ms + rng.uniform(0, MINUTE_MS) + np.cumsum(blocks_ms.sum(axis=1))).astype(np.int64)
@@ -231,13 +233,13 @@ def nonces_between(start_ms: int, end_ms: int, seed: int) -> Ints:
 
 
 def known_minutes(nonce_ms: Ints, wait_s: int) -> Ints:
-    """Whole minutes of each interval that are known at its answer: at once, or a wait after the base."""
+    """Return the whole minutes of each interval that are known when the answer is sent, ``wait_s`` after the base."""
     asked_ms = nonce_ms % MINUTE_MS + ASKED_AFTER_MS
     return np.maximum(asked_ms, 1000 * wait_s) // MINUTE_MS
 
 
 def waited(topic: Topic, klines: Klines, rest: Floats | None, nonce_ms: Ints, wait_s: int) -> tuple[Past, Floats]:
-    """The epochs of nonce blocks, and the answers after a wait, unstretched."""
+    """Return the epochs of nonce blocks, and the unstretched answers after a wait."""
     length_ms = EPOCH_BLOCKS * BLOCK_MS
     epochs = Epochs(
         number=np.arange(len(nonce_ms)),
@@ -246,12 +248,12 @@ def waited(topic: Topic, klines: Klines, rest: Floats | None, nonce_ms: Ints, wa
         ratio=max(1, round(topic.horizon_ms / length_ms)),
     )
     past = past_of(topic, klines, epochs)
-    said = [answers(past, klines, rest, known_min) for known_min in SHOWN_MIN]
-    return past, np.choose(known_minutes(nonce_ms, wait_s), said)
+    answered = [answers(past, klines, rest, known_min) for known_min in SHOWN_MIN]
+    return past, np.choose(known_minutes(nonce_ms, wait_s), answered)
 
 
 def waits(klines: Mapping[str, Klines], rows: pl.DataFrame | None) -> Iterator[str]:
-    """The lines of a Markdown table, BTC / ETH / SOL in each cell; errors are means over the chains."""
+    """Yield the lines of a Markdown table, BTC / ETH / SOL in each cell; errors are means over the chains."""
     chains = [nonces_between(int(klines["BTCUSDT"].open_time_ms[0]), ms(LAST), seed) for seed in range(CHAINS)]
     rests = ("naive rest",) if rows is None else ("naive rest", "networks")
     heads = [f"{minutes} min return: {what}" for minutes in (15, 20) for what in ("squared error", "days (never)")]
@@ -270,10 +272,13 @@ def waits(klines: Mapping[str, Klines], rows: pl.DataFrame | None) -> Iterator[s
                 ratios.append(mean_error(replays))
                 days.append([])
                 for past, unstretched in replays:
-                    said = stretched(past, unstretched, int(known_min.min()), Objective.ADMISSION).answers
-                    days[-1] += days_of(past, said, past.fitted)
-            medians = " / ".join(told([float(np.median(of_token))]) for of_token in days)
-            cells += [shares(ratios), f"{medians} ({' / '.join(f'{sum(map(math.isinf, one))}' for one in days)})"]
+                    answered = stretched(past, unstretched, int(known_min.min()), Objective.ADMISSION).answers
+                    days[-1] += days_of(past, answered, past.fitted)
+            medians = " / ".join(days_text([float(np.median(of_token))]) for of_token in days)
+            cells += [
+                shares(ratios),
+                f"{medians} ({' / '.join(f'{sum(map(math.isinf, of_token))}' for of_token in days)})",
+            ]
         for name in rests:
             ratios = []
             for token in TOKENS:
@@ -286,11 +291,11 @@ def waits(klines: Mapping[str, Klines], rows: pl.DataFrame | None) -> Iterator[s
 
 
 def mean_error(replays: Sequence[tuple[Past, Floats]]) -> float:
-    return float(np.mean([squared_error(past, said) for past, said in replays]))
+    return float(np.mean([squared_error(past, answered) for past, answered in replays]))
 
 
 def served(data: Path, out: Path, walked: Path | None) -> pl.DataFrame:
-    """The rows of a walk forward of the volatility topics, a minute apart."""
+    """Return the rows of a walk forward of the volatility topics, a minute apart."""
     if walked:
         return pl.concat([pl.read_parquet(file) for file in sorted((walked / "steps").glob("minute-*.parquet"))])
     replace_json(out / "training.json", {"seeds": 1})
@@ -317,8 +322,8 @@ def served(data: Path, out: Path, walked: Path | None) -> pl.DataFrame:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet klines")
-    parser.add_argument("--out", type=Path, help="where the walk is kept; one that was cut off goes on there")
-    parser.add_argument("--walk", type=Path, help="a walk made before, whose rows are read as they are")
+    parser.add_argument("--out", type=Path, help="folder of the walk; a walk that was cut off continues")
+    parser.add_argument("--walk", type=Path, help="folder of an earlier walk, whose rows are read")
     parser.add_argument("--waits", action="store_true", help="print the table by the moment of the answer alone")
     given = parser.parse_args(arguments)
     configure_logging("info", service="benchmark", simulated=False)

@@ -1,10 +1,10 @@
-"""How old the price behind an answer is: minutes of the stream, a cut, an outage, and a cold start.
+"""Measure the age of the price behind an answer: in normal service, after stream faults and outages, at a cold start.
 
     python -m benchmarks.freshness [--minutes 10] [--outage-minutes 5] [--quick]
 
-``python -m inference`` with the topics of config.example.json on the simulated exchange, asked fifty times a second;
-the ages are those of its headers. "Fresh" is an age below 1.5 s. Half an hour, nearly all of it waiting; --quick: three
-minutes.
+The benchmark runs ``python -m inference`` with the topics of config.example.json on the simulated exchange, asks fifty
+times a second, and reads each age from the header ``X-Anchor-Age-Ms``. "Fresh" means below 1.5 s. A run takes half an
+hour, nearly all of it waiting; with --quick three minutes.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from tests.inference.stand import HEADS, publish
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.json"
 FRESH_MS, EVERY_S = 1_500, 0.02
-ROWS = 4_000  # that the store has before the cold start
+ROWS = 4_000  # klines per series in the store before the cold start
 
 
 class Node:
-    """A running inference, and the ages of the prices it answers with."""
+    """A running inference process, and a client that reads the ages of its prices."""
 
     def __init__(self, environment: dict[str, str], url: str, log: Path) -> None:
         self._url, self._session = url, requests.Session()
@@ -62,7 +62,7 @@ class Node:
             return False
 
     def age_ms(self) -> int | None:
-        """Age of the price behind an answer; None for a refusal."""
+        """Ask once; return the age of the price behind the answer, or None for a refusal."""
         self._asked += 1
         answer = self._session.get(self._url + self._paths[self._asked % len(self._paths)], timeout=5)
         return int(answer.headers["X-Anchor-Age-Ms"]) if answer.status_code == 200 else None
@@ -77,36 +77,36 @@ class Node:
         return ages
 
     def fresh_again_s(self) -> float:
-        """Seconds until as many answers in a row are fresh as there are price topics."""
-        began_s, row = time.perf_counter(), 0
-        while row < len(self._paths):
+        """Wait until consecutive answers, one per price topic, are fresh; return the seconds."""
+        began_s, in_a_row = time.perf_counter(), 0
+        while in_a_row < len(self._paths):
             age_ms = self.age_ms()
-            row = row + 1 if age_ms is not None and age_ms < FRESH_MS else 0
+            in_a_row = in_a_row + 1 if age_ms is not None and age_ms < FRESH_MS else 0
             time.sleep(EVERY_S)
         return time.perf_counter() - began_s
 
 
-def show(what: str, ages: list[int | None]) -> None:
+def show(situation: str, ages: list[int | None]) -> None:
     known = sorted(age for age in ages if age is not None)
     tail = statistics.quantiles(known, n=100)[98]
     print(
-        f"{what}: {len(ages)} answers, {len(ages) - len(known)} refused; age median {statistics.median(known):.0f} ms, "
-        f"99 % {tail:.0f} ms, longest {known[-1]} ms",
+        f"{situation}: {len(ages)} answers, {len(ages) - len(known)} refused; "
+        f"age median {statistics.median(known):.0f} ms, 99 % {tail:.0f} ms, longest {known[-1]} ms",
         flush=True,
     )
 
 
-def cut(node: Node, what: str, spoil: Callable[[], None]) -> None:
-    """Spoil the stream and return the ages of the next twelve seconds."""
+def cut(node: Node, situation: str, spoil: Callable[[], None]) -> None:
+    """Break the stream with ``spoil`` and print the ages of the next twelve seconds."""
     spoil()
-    show(what, node.watch(12))
+    show(situation, node.watch(12))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of the quiet stream")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes of the undisturbed stream")
     parser.add_argument("--outage-minutes", type=float, default=5.0)
-    parser.add_argument("--quick", action="store_true", help="half a minute each")
+    parser.add_argument("--quick", action="store_true", help="half a minute instead of each of these times")
     options = parser.parse_args()
     minutes, outage_minutes = (0.5, 0.5) if options.quick else (options.minutes, options.outage_minutes)
     with tempfile.TemporaryDirectory() as name, SimulatedExchange(seed=0) as exchange:

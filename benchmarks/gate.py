@@ -1,4 +1,4 @@
-"""What the gate lets through: noise on random walks, small true edges, and what it does over months of rounds.
+"""Measure what the gate promotes: noise on random walks, small true edges, and networks over months of rounds.
 
     python -m benchmarks.gate [--quick]
 

@@ -1,4 +1,4 @@
-"""Kills inference behind the door under a question every 50 ms, and looks for answers that change or are not given.
+"""Kill inference behind the door while a question comes every 50 ms; look for changed and missing answers.
 
     python -m benchmarks.kills           # 200 kills; about ten minutes
 
@@ -33,7 +33,7 @@ LONGEST_S = 60.0
 
 
 class Askers:
-    """Threads that ask in turn, one question every 50 ms, and their answers."""
+    """Threads that ask in turn, together a question every 50 ms; counts the answers."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -54,7 +54,7 @@ class Askers:
             thread.start()
 
     def kill_after_an_answer(self, pid: int) -> None:
-        """Go on to a new height, and kill ``pid`` when that has its first answer."""
+        """Begin a new height, and kill ``pid`` after the first answer to that height."""
         with self._saying:
             self.height += 1
             self.victim = pid

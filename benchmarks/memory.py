@@ -1,10 +1,10 @@
-"""Does inference grow? Two hours of simulated minutes at a hundred answers a second, in ten minutes.
+"""Measure the memory growth of inference: two simulated hours at a hundred answers a second, in ten minutes.
 
     python -m benchmarks.memory [--hours 2] [--speed 12] [--answers 100] [--swap-minutes 10]
 
-Exchange and inference share a clock that runs ``--speed`` times as fast as the wall's; wrk asks as often as
-makes ``--answers`` a second of that clock, each question with a height of its own; the champions are swapped every
-ten of its minutes (0: never). The topics are those of config.example.json that the published networks have a head for.
+Exchange and inference share a clock that runs ``--speed`` times as fast as the wall clock. wrk asks ``--answers``
+questions per second of that clock, each with a new height. The champions are swapped every ten minutes of that clock
+(0: never). The topics are the topics of config.example.json for which the published networks have a head.
 """
 
 import argparse
@@ -51,12 +51,12 @@ end
 
 
 def report(samples: list[tuple[float, float]], hours: float) -> None:
-    """Memory along the way, and its slope over the later two thirds with its standard error."""
+    """Print the memory over time, and the slope over the later two thirds with the standard error."""
     at_h, mb = (np.array(column) for column in zip(*samples, strict=True))
     for mark in np.linspace(0, hours, 9)[1:]:
         print(f"{mark:>6.2f} h{mb[np.searchsorted(at_h, mark) - 1]:>10.1f} MB")
     later = at_h > hours / 3
-    blocks = [chunk.mean() for chunk in np.array_split(mb[later], 24)]  # neighbours within a block are one fact
+    blocks = [chunk.mean() for chunk in np.array_split(mb[later], 24)]  # neighbouring samples are not independent
     (slope, _), covariance = np.polyfit(np.linspace(hours / 3, hours, 24), blocks, 1, cov=True)
     print(f"slope over the later two thirds: {slope:+.2f} +- {covariance[0, 0] ** 0.5:.2f} MB per simulated hour")
 
@@ -71,7 +71,7 @@ def watch(
     asked: Sequence[str],
     environment: dict[str, str],
 ) -> None:
-    """Ask for so long, swap, look at the memory, and report."""
+    """Ask for ``hours`` of the fast clock, swap champions, measure the memory, and report."""
     wall_s = round(hours * 3600 / speed)
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{wall_s}s", "--timeout", "5s", "-s", *asked]
     wrk = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

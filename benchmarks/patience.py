@@ -84,11 +84,11 @@ def main() -> None:
             ready(f"http://127.0.0.1:{port}", folder / "log")
             exchange.outage(options.seconds)
             back_s = time.time() + options.seconds
-            told = asyncio.run(questions("127.0.0.1", port, options.seconds + ANCHOR_S, options.rate))
+            answers = asyncio.run(questions("127.0.0.1", port, options.seconds + ANCHOR_S, options.rate))
         finally:
             process.terminate()
             process.wait(10)
-    show(told, back_s)
+    show(answers, back_s)
 
 
 def ready(url: str, log: Path) -> None:
@@ -104,16 +104,16 @@ def ready(url: str, log: Path) -> None:
         time.sleep(0.1)
 
 
-def show(told: list[Told], back_s: float) -> None:
+def show(answers: list[Told], back_s: float) -> None:
     """Print the answers and their times."""
-    held = [one for one in told if one.came_s > back_s > one.asked_s and one.came_s - one.asked_s > 1.0]
-    statuses = Counter(one.status for one in told)
+    held = [one for one in answers if one.came_s > back_s > one.asked_s and one.came_s - one.asked_s > 1.0]
+    statuses = Counter(one.status for one in answers)
     prices: dict[float, float] = {}  # moment of the price, by that of the answer; the first to say it said it at once
     for one in held:
         prices[one.answered_s] = max(prices.get(one.answered_s, 0.0), one.answered_s - one.age_s)
     after_price = [max(0.0, one.came_s - max(prices[one.answered_s], back_s)) for one in held]
     after_back = [one.came_s - back_s for one in held]
-    print(f"questions {len(told)}: {', '.join(f'{count} of status {status}' for status, count in statuses.items())}")
+    print(f"questions {len(answers)}: {', '.join(f'{count} of status {status}' for status, count in statuses.items())}")
     print(f"held until the exchange was back: {len(held)}, the longest {max(o.came_s - o.asked_s for o in held):.1f} s")
     for what, seconds, must in (
         ("after the price", after_price, MOST_AFTER_PRICE_S),

@@ -1,4 +1,4 @@
-"""How good the forecasts are: a walk forward over three months, beside what must be reached and what is aimed at.
+"""Measure the forecasts in a walk forward over three months, beside required and desired figures.
 
     python -m benchmarks.skill --data FOLDER [--quick] [--out FOLDER]
 

@@ -104,7 +104,7 @@ class Follower:
 
     @property
     def newest(self) -> Block | None:
-        """The newest block that was believed; None before the first."""
+        """The newest believed block; None before the first block."""
         return self._known.newest
 
     @property

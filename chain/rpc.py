@@ -35,7 +35,7 @@ class ChainFault(WorkerError):
 
     Args:
         message: the reason, without the host.
-        retry_after_s: the address's Retry-After in seconds; None if there was none.
+        retry_after_s: the address's Retry-After in seconds; None if the response had no such header.
     """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:

@@ -169,14 +169,14 @@ def _ready_forms(topics: Topics) -> tuple[str, ...]:
 
 def _price_forms(topics: Topics) -> tuple[str, ...]:
     ages = {topic["symbol"]: topic["anchor_age_ms"] for topic in topics}
-    told = {symbol: "none yet" if age is None else f"{age / 1000:.1f} s" for symbol, age in ages.items()}
-    tokens = ", ".join(f"{symbol.removesuffix('USDT')} {text}" for symbol, text in told.items())
+    age_texts = {symbol: "none yet" if age is None else f"{age / 1000:.1f} s" for symbol, age in ages.items()}
+    tokens = ", ".join(f"{symbol.removesuffix('USDT')} {text}" for symbol, text in age_texts.items())
     known = [age for age in ages.values() if age is not None]
     missing = len(ages) - len(known)
     oldest = f"{max(known) / 1000:.1f} s" if known else ""
     short = f"{missing} of {len(ages)} without" if missing else oldest if len(ages) == 1 else f"at most {oldest}"
     return (
-        f"price age: {'  '.join(f'{symbol} {text}' for symbol, text in told.items())}",
+        f"price age: {'  '.join(f'{symbol} {text}' for symbol, text in age_texts.items())}",
         f"price age: {tokens}",
         f"price age: {short}",
         f"price {short.removeprefix('at most ')}",

@@ -73,7 +73,7 @@ def run(
     ] = None,
     replay: ReplayOption = None,
 ) -> None:
-    """Inference, updater and a dry-run node on this machine; Ctrl-C ends them all."""
+    """Run inference, updater and a dry-run node on this machine; Ctrl-C ends all three."""
     from cli.run import run_node  # noqa: PLC0415
 
     raise typer.Exit(run_node(settings_from(config=config, data_dir=data_dir, market=market, port=port), replay))
@@ -91,7 +91,7 @@ def train(
         Path | None, typer.Option(help="JSON of training settings, instead of training.json in DATA_DIR.")
     ] = None,
 ) -> None:
-    """One round now: sync the klines, train, judge, publish what wins."""
+    """Run one round now: sync the klines, train, judge, and publish a network that wins."""
     from updater.service import checked_plans, train_once  # noqa: PLC0415  (polars and the scheduler load only here)
 
     settings, panels = settings_from(config=config, data_dir=data_dir, market=market), panel or ()
@@ -200,7 +200,7 @@ def tune(
     new: Annotated[bool, typer.Option("--new", help="Forget the earlier trials of this very study.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Search for better training settings on past klines; the updater reads what is adopted. Resumable."""
+    """Search for better training settings on past klines; the updater uses the adopted settings. Resumable."""
     from core.progress import progress_of  # noqa: PLC0415
     from research.tune.tables import as_plain, tables  # noqa: PLC0415
     from research.tune.tune import Asked, tuned  # noqa: PLC0415
@@ -243,7 +243,7 @@ def status(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is served, how good it is, what the updater did last and does next."""
+    """Show what serves each topic, how the networks were judged, and what the updater did last and does next."""
     from cli.status.report import status_report  # noqa: PLC0415
     from cli.status.tables import status_tables  # noqa: PLC0415
 
@@ -261,7 +261,7 @@ def status(
 @one_line_errors
 def ready(
     topic: Annotated[
-        list[int] | None, typer.Option(help="Topic id of the config; all of it when not given. Repeat it.")
+        list[int] | None, typer.Option(help="Topic id of the config; all topics by default. Repeat it.")
     ] = None,
     network: Annotated[str | None, typer.Option(help="Only the topics of this network.")] = None,
     config: ConfigOption = None,
@@ -271,11 +271,15 @@ def ready(
     ] = None,
     horizon: Annotated[str | None, typer.Option(help="Of --series: such as 20m.")] = None,
     ratio: Annotated[int | None, typer.Option(help="Of --series: horizon over epoch length.")] = None,
-    submitted: Annotated[int | None, typer.Option(help="Of --series: epochs; its rows when not given.")] = None,
-    expected: Annotated[int | None, typer.Option(help="Of --series: epochs; those it covers when not given.")] = None,
+    submitted: Annotated[
+        int | None, typer.Option(help="Of --series: answered epochs; the rows of the file by default.")
+    ] = None,
+    expected: Annotated[
+        int | None, typer.Option(help="Of --series: expected epochs; those that the file covers by default.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Whether the network would admit the answers to mainnet, and when, by its seven criteria."""
+    """Show if and when the network would admit the answers to mainnet, by its seven criteria."""
     from cli.ready import (  # noqa: PLC0415
         chosen,
         found_in,
@@ -318,7 +322,7 @@ def doctor(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is well and what is not, asked now; exit 1 when something is wrong."""
+    """Check configuration, disk, clock, venues and processes now; exit 1 when something is wrong."""
     from cli.doctor.verb import run_doctor  # noqa: PLC0415
 
     well = run_doctor(lambda: settings_from(config=config, data_dir=data_dir), market, symbol or (), as_json=as_json)

@@ -26,7 +26,7 @@ EXCHANGE = "exchange"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarketChoice:
-    """Real venues or the simulated exchange, with the line that says so."""
+    """The choice of real venues or the simulated exchange, with a line for the user."""
 
     market: Market  # never AUTO
     sentence: str
@@ -38,9 +38,9 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     Args:
         replay: folder that the simulated exchange plays, with MARKET=simulated.
     Raises:
-        ConfigError: there is nothing to replay in the folder.
+        ConfigError: the folder holds nothing to replay.
     """
-    from market.venues.registry import check_names  # noqa: PLC0415  (the line that refuses a second run is not to wait)
+    from market.venues.registry import check_names  # noqa: PLC0415  (refusing a second run must not wait for imports)
 
     check_names(settings)
     wanted = said_market(settings)
@@ -109,7 +109,7 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
 
 
 def exchange_arguments(settings: Settings, replay: Path | None) -> tuple[str, ...]:
-    """Arguments that let the simulated exchange play one tape, and go on with it after a restart."""
+    """Arguments that let the simulated exchange play one tape, and continue that tape after a restart."""
     tape = ("--seed", str(settings.seed))
     return (
         tape
@@ -173,7 +173,7 @@ def replaying(settings: Settings, replay: Path | None) -> Settings:
     if said_market(settings) is Market.BINANCE:
         raise ConfigError(f"--replay {replay} needs the simulated exchange: add --market simulated")
     if not replay.is_dir():
-        raise ConfigError(f"--replay {replay}: no such folder; name one of Parquet klines")
+        raise ConfigError(f"--replay {replay}: no such folder; name a folder of Parquet klines")
     _prices(replay)  # raises if there is nothing to replay
     return settings.model_copy(update={"market": Market.SIMULATED})
 

@@ -1,4 +1,4 @@
-"""The folder of a verb, by one rule: MARKET if set, else the folder of the last ``birnn run``, else DATA_DIR.
+"""Find the folder that a verb works on: by MARKET if set, else that of the last ``birnn run``, else DATA_DIR.
 
 ``DATA_DIR/last-run.json`` records the last run. Each simulated tape has a folder of its own.
 """
@@ -20,7 +20,7 @@ SIMULATED_FOLDER = "simulated"
 
 
 class LastRun(BaseModel):
-    """The record of a ``birnn run``. ``folder`` is relative to DATA_DIR, so that both can be moved together."""
+    """The record of a ``birnn run``. ``folder`` is relative to DATA_DIR, so that DATA_DIR can be moved."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +28,7 @@ class LastRun(BaseModel):
     folder: Path
     seed: int
     replay: Path | None
-    url: str = ""  # where inference answers
+    url: str = ""  # of inference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,40 +38,40 @@ class Place:
     folder: Path
     market: Market  # never AUTO
     because: str
-    last: LastRun | None = None  # the run that used the folder, if that decided
+    last: LastRun | None = None  # the run that decided the folder
     decided: bool = True  # False if neither MARKET nor a run decided
 
     @property
     def sentence(self) -> str:
-        """The line in which a verb names the folder."""
+        """A line for the user that names the folder and the reason."""
         invented = ", SIMULATED" if self.market is Market.SIMULATED else ""
         return f"data: {self.folder} ({self.because}{invented})"
 
 
 def tape_folder(settings: Settings, replay: Path | None) -> Path:
-    """The folder of one tape, invented or replayed: apart from real prices and from other tapes."""
+    """Return the folder of a tape, which holds no real prices and no other tape."""
     tape = f"seed-{settings.seed}" if replay is None else f"replay-{replay.resolve().name}"
     return settings.data_dir / SIMULATED_FOLDER / tape
 
 
 def said_market(settings: Settings) -> Market:
-    """MARKET; AUTO if it is not set."""
+    """Return the setting MARKET; AUTO if MARKET is not set."""
     return settings.market if "market" in settings.model_fields_set else Market.AUTO
 
 
 def place_of(settings: Settings) -> Place:
-    """The place of every verb but ``run``.
+    """Return the place of a verb. ``birnn run`` does not use this function.
 
     Raises:
         ConfigError: the last run's folder is gone, or its record cannot be read.
     """
     refuse_file(settings.data_dir)
-    base, said = settings.data_dir.absolute(), said_market(settings)
-    if is_tape(base) and said is not Market.BINANCE:
+    base, market = settings.data_dir.absolute(), said_market(settings)
+    if is_tape(base) and market is not Market.BINANCE:
         return Place(folder=base, market=Market.SIMULATED, because="DATA_DIR")
-    last = None if said is Market.BINANCE else _last_run(base)
+    last = None if market is Market.BINANCE else _last_run(base)
     other_seed = last and "seed" in settings.model_fields_set and settings.seed != last.seed
-    if last and (said is Market.AUTO or (last.market is Market.SIMULATED and not other_seed)):
+    if last and (market is Market.AUTO or (last.market is Market.SIMULATED and not other_seed)):
         folder = (base / last.folder).absolute()
         if not folder.is_dir():
             raise ConfigError(
@@ -79,22 +79,22 @@ def place_of(settings: Settings) -> Place:
                 f"set MARKET, or delete {base / LAST_RUN}"
             )
         return Place(folder=folder, market=last.market, because="what the last birnn run used", last=last)
-    if said is Market.SIMULATED:
+    if market is Market.SIMULATED:
         folder = tape_folder(settings, None).absolute()
         return Place(folder=folder, market=Market.SIMULATED, because="MARKET=simulated")
-    because = "MARKET=binance" if said is Market.BINANCE else "DATA_DIR; no birnn run yet"
-    return Place(folder=base, market=Market.BINANCE, because=because, decided=said is Market.BINANCE)
+    because = "MARKET=binance" if market is Market.BINANCE else "DATA_DIR; no birnn run yet"
+    return Place(folder=base, market=Market.BINANCE, because=because, decided=market is Market.BINANCE)
 
 
 def endpoint_of(settings: Settings, place: Place | None) -> str:
-    """The URL of inference: by HOST and PORT if set, else by the last run."""
+    """Return the URL of inference: from HOST and PORT if either is set, else from the last run."""
     if place and place.last and place.last.url and not {"host", "port"} & settings.model_fields_set:
         return place.last.url
     return f"http://{settings.host}:{settings.port}"
 
 
 def note_run(settings: Settings, market: Market, replay: Path | None, url: str) -> None:
-    """Record a run for the other verbs; a full disk is no hindrance."""
+    """Record a run for the other verbs. A failure to write, such as a full disk, is ignored."""
     folder = tape_folder(settings, replay) if market is Market.SIMULATED else settings.data_dir
     last = LastRun(
         market=market,
@@ -109,20 +109,20 @@ def note_run(settings: Settings, market: Market, replay: Path | None, url: str) 
 
 
 def try_folders(settings: Settings, replay: Path | None) -> None:
-    """Check that the folder can be written and is not in use; both folders if the market is not known yet.
+    """Check that the run's folder can be written and is not in use; both folders if MARKET is not set.
 
     Raises:
-        ConfigError: the folder cannot be made, is in use, or belongs to a tape while prices are real.
+        ConfigError: the folder cannot be made, is in use, or DATA_DIR is the folder of a tape.
         WorkerError: the disk is full or read-only.
     """
-    said, tape = said_market(settings), tape_folder(settings, replay)
+    market, tape = said_market(settings), tape_folder(settings, replay)
     if is_tape(settings.data_dir.absolute()):
         raise ConfigError(
-            f"DATA_DIR={settings.data_dir} holds prices of the simulated exchange and nothing else; "
-            f"set DATA_DIR={settings.data_dir.parents[1]}, and MARKET=simulated if those are meant"
+            f"DATA_DIR={settings.data_dir} holds prices of the simulated exchange only; "
+            f"set DATA_DIR={settings.data_dir.parents[1]}, and MARKET=simulated to use these prices"
         )
-    folders = [] if said is Market.SIMULATED else [settings.data_dir]
-    folders += [tape] if said is Market.SIMULATED or (said is Market.AUTO and tape.exists()) else []
+    folders = [] if market is Market.SIMULATED else [settings.data_dir]
+    folders += [tape] if market is Market.SIMULATED or (market is Market.AUTO and tape.exists()) else []
     for folder in folders:
         with only_updater(folder):
             pass
@@ -142,4 +142,4 @@ def _last_run(base: Path) -> LastRun | None:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; check its owner and mode") from error
     except (ValueError, ValidationError) as error:
-        raise ConfigError(f"{path}: is not what birnn run writes; delete it, or start scripts/run again") from error
+        raise ConfigError(f"{path}: is not a record of birnn run; delete it, or start scripts/run again") from error

@@ -29,10 +29,10 @@ Found = list[tuple[Topic, Readiness | None]]  # None: the updater has not looked
 
 
 def chosen(topics: Sequence[Topic], ids: Sequence[int], network: str | None) -> list[Topic]:
-    """The configured topics that are asked for, in order.
+    """Return the configured topics with the given ids and network, in order.
 
     Raises:
-        ConfigError: there is none of a network or an id; says which there are.
+        ConfigError: no topic has that network or id; the message lists the existing ones.
     """
     networks = sorted({topic.network for topic in topics if topic.network})
     if network is not None and network not in networks:
@@ -51,7 +51,7 @@ def _place(topic: Topic) -> tuple[str, int]:
 
 
 def found_in(folder: Path, topics: Sequence[Topic]) -> tuple[int, Found]:
-    """When it was computed, and what was found of each topic.
+    """Return the time of the newest admission.json, and the readiness of each topic.
 
     Raises:
         WorkerError: nothing was computed yet, or the file cannot be read; says what to do.
@@ -112,7 +112,7 @@ def ready_parts(found: Found, made_ms: int, width: int) -> Iterator[RenderableTy
 
 
 def _replay_words(topic: Topic, one: Readiness) -> str:
-    """Who answered in the replay, and with which time between blocks its epochs were laid."""
+    """Say which forecaster answered in the replay, and which block time the replay assumed."""
     days, of_network = one.replayed_days, one.network_days
     who = f"the network answered all {days_words(days)} of the replay"
     if of_network < days:
@@ -139,7 +139,7 @@ def _sentence(topic: Topic, one: Readiness | None) -> Text:
 
 
 def headline(found: Sequence[Readiness | None]) -> str:
-    """How many topics would be admitted, and when."""
+    """Say how many topics would be admitted, and when."""
     admitted = [one.standing for one in found if one and one.standing.eligible]
     medians = [one.days.median for one in admitted if one.days.median is not None]
     days = "day" if medians == [1] else "days"
@@ -150,7 +150,7 @@ def headline(found: Sequence[Readiness | None]) -> str:
 
 
 def admission_words(one: Readiness) -> str:
-    """Whether a topic would be admitted and when, in one sentence."""
+    """Say in one sentence if and when a topic would be admitted."""
     failed = [name for name, criterion in one.standing.criteria.items() if not criterion.passed]
     return standing_words(one.standing, failed, one.short)
 
@@ -161,10 +161,10 @@ def in_order(readiness: Mapping[str, Readiness]) -> list[tuple[str, Readiness]]:
 
 
 class News:
-    """What the file says, whenever it was written anew.
+    """Reads admission.json each time that the file was written anew.
 
     Args:
-        folder: DATA_DIR, in which it lies.
+        folder: DATA_DIR, the folder of the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -172,7 +172,7 @@ class News:
         self._seen: object = None
 
     def lines(self) -> list[str]:
-        """A short sentence for each topic; empty if it was told before, or the file is missing or unreadable."""
+        """Return a short sentence for each topic; empty if the file has not changed, is missing or cannot be read."""
         try:
             written = (self._folder / FILE).stat().st_mtime_ns
             if written == self._seen:
@@ -185,7 +185,7 @@ class News:
 
 
 def _in_short(standing: Standing) -> str:
-    """Whether a topic would be admitted and when, in as few words as a row of a log has room for."""
+    """Say if and when a topic would be admitted, short enough for a line of the log."""
     if standing.eligible:
         median = standing.days.median
         return "admitted" + ("" if median is None else f" after {days_words(median)} (median)")

@@ -16,17 +16,16 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-UNBOUNDED = 180  # columns in a file or a pipe
-INDENT = "    "  # of the second and later rows of a line
+UNBOUNDED = 180  # columns, if the output is a file or a pipe
+INDENT = "    "  # before the second and later rows of a broken line
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-ROOMY = 100  # columns; tables have wider gaps from here on
+ROOMY = 100  # columns; on screens of this width or more, tables have wider gaps
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable: JSON and nothing else on standard output.")]
 
 
-_answers: ContextVar[TextIO | None] = ContextVar(
-    "answers", default=None
-)  # the real standard output inside ``json_alone``
+# The real standard output inside ``json_alone``.
+_answers: ContextVar[TextIO | None] = ContextVar("answers", default=None)
 
 
 @contextmanager
@@ -56,7 +55,7 @@ def _descriptor_kept() -> Iterator[TextIO]:
 def _is_descriptor_1(stream: TextIO) -> bool:
     try:
         return stream.fileno() == 1
-    except (OSError, ValueError, AttributeError):  # a stream in memory, or none
+    except (OSError, ValueError, AttributeError):  # a stream in memory, or no stream
         return False
 
 
@@ -99,12 +98,12 @@ def say(line: str, *, to: TextIO | None = None) -> None:
     """Print text; on a terminal lines are broken between words.
 
     Args:
-        to: standard output when not given.
+        to: the stream; standard output by default.
     """
     stream = to or sys.stdout
     if stream.isatty():
         width = screen().width
-        line = "\n".join(folded(one, width) for one in line.split("\n"))
+        line = "\n".join(folded(part, width) for part in line.split("\n"))
     print(line, file=stream, flush=True)
 
 
@@ -120,10 +119,10 @@ def show_parts(parts: Iterable[RenderableType]) -> None:
 
 @contextmanager
 def asking(what: str) -> Iterator[Callable[[str], None]]:
-    """Show on standard error that the block takes a while.
+    """Show a waiting message on standard error while the block runs.
 
     Yields:
-        The function to call with the name of each part that begins.
+        A function; call it with the name of each part when the part begins.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -139,17 +138,17 @@ class Column:
     """One column of a table."""
 
     heading: str
-    least_width: int = 0  # columns of the narrowest screen that shows the column
+    least_width: int = 0  # the column is hidden on narrower screens
     wraps: bool = False  # True if text that does not fit is broken between words
     right: bool = False
 
 
 def table_of(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], width: int, *, title: str = "") -> Table:
-    """A table that fits a screen, if one of the columns that remain wraps.
+    """Return a table without the columns that a screen is too narrow for. It fits if a shown column wraps.
 
     Args:
         rows: a cell for each column, hidden columns included.
-        width: of the screen.
+        width: of the screen, in columns.
     """
     table = Table(
         title=title or None,

@@ -1,4 +1,4 @@
-"""The prologue of a verb: settings, topics, a market, a log, and an end on Ctrl-C."""
+"""The preparation of a verb: settings, topics, market, log, and the handling of Ctrl-C."""
 
 import signal
 import sys
@@ -22,12 +22,12 @@ from node.config_file import topics_from_config
 
 
 def configured_topics(settings: Settings) -> tuple[Topic, ...]:
-    """The topics of config.json, or of the example if no file was named and there is no config.json."""
+    """Return the topics of config.json, or of the example if no file was named and config.json does not exist."""
     return topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
 
 
 def log_as(settings: Settings, market: Market, *, level: str = "", form: LogFormat | None = None) -> None:
-    """Configure the log of a verb; level and form are those of the settings when not given."""
+    """Configure the log of a verb; the defaults of level and form are LOG_LEVEL and LOG_FORMAT."""
     configure_logging(
         level or settings.log_level,
         service="birnn",
@@ -38,7 +38,7 @@ def log_as(settings: Settings, market: Market, *, level: str = "", form: LogForm
 
 @contextmanager
 def stoppable(words: str, stop: threading.Event | None = None) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM set ``stop`` and end the block, with ``words`` and status 130."""
+    """Let Ctrl-C and SIGTERM set ``stop``, end the block, print ``words`` and exit with status 130."""
 
     def interrupt(*_: object) -> NoReturn:
         if stop:
@@ -67,7 +67,7 @@ def research_session(
     days: int | None,
     seed: int | None,
 ) -> tuple[Settings, Place, tuple[Topic, ...]]:
-    """Settings, place and topics of a verb that works on stored klines."""
+    """Return settings, place and topics of a verb that works on stored klines."""
     from research.backtest.command import chosen_topics  # noqa: PLC0415  (matplotlib and torch load only here)
 
     settings = settings_from(config=config, data_dir=data_dir, training_days=days, seed=seed)
@@ -84,13 +84,13 @@ def market_for_once(
     check: Callable[[tuple[Topic, ...]], object] = lambda _: None,
     quiet: bool = False,
 ) -> Iterator[tuple[Settings, tuple[Topic, ...]]]:
-    """Settings and topics of a verb that asks the market and ends, while the block runs.
+    """Choose a market for one run of a verb, keep the market up while the block runs, yield settings and topics.
 
-    The market is MARKET's, else that of the last run, else real if a venue answers. Folders are checked before.
+    The market is MARKET if set, else that of the last run, else real if a venue answers. The folder is checked first.
 
     Args:
         check: raises if the topics do not suit the verb.
-        quiet: a progress bar replaces log lines of level info.
+        quiet: True to log warnings and errors only, because a progress bar shows the rest.
     Raises:
         ConfigError: the configuration is wrong, or another process works on the folder.
         WorkerError: the disk is full or read-only, or the simulated exchange did not come up.
@@ -121,16 +121,16 @@ def market_for_once(
 
 
 def settings_for(environment: Mapping[str, str], **others: object) -> Settings:
-    """The settings that a process with this environment has."""
+    """Return the settings of a process with this environment."""
     return load_settings(**{name.lower(): value for name, value in environment.items()}, **others)
 
 
 @contextmanager
 def market_of(place: Place) -> Iterator[Settings]:
-    """The settings that reach the market of a verb's folder, while the block runs.
+    """Yield settings for the market whose prices a place holds; a simulated exchange runs as long as the block.
 
     Raises:
-        MarketUnavailable: the simulated exchange did not come up, or the replayed klines are not known.
+        MarketUnavailable: the simulated exchange did not come up, or the folder of the replayed klines is not known.
     """
     settings = load_settings()
     if place.market is Market.BINANCE:
@@ -138,7 +138,7 @@ def market_of(place: Place) -> Iterator[Settings]:
         return
     seed, replay = place.folder.name.removeprefix("seed-"), place.last.replay if place.last else None
     if not seed.isdecimal() and replay is None:
-        raise MarketUnavailable(f"{place.folder}: nothing says which klines were replayed there")
+        raise MarketUnavailable(f"{place.folder}: no record says which klines were replayed there")
     changes = {"data_dir": place.folder.parents[1], "seed": int(seed) if seed.isdecimal() else settings.seed}
     settings = settings.model_copy(update=changes)
     with simulated_exchange(settings, replay) as (url, _):

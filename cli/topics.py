@@ -33,7 +33,7 @@ def show_catalogue(*, as_json: bool) -> None:
 
 
 def show_configured(settings: Settings, *, as_json: bool) -> None:
-    """Print the topics of config.json with warnings, those by the venues' lists of pairs included."""
+    """Print the topics of config.json with warnings, including warnings from the venues' lists of pairs."""
     read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
     rows: list[Row] = []
     for topic in read.topics:

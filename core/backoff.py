@@ -2,7 +2,7 @@
 
 
 def backoff(failures: int, first: float, longest: float) -> float:
-    """Return ``first`` after the first failure, doubled by each further one up to ``longest``; in their unit.
+    """Return ``first`` after the first failure, doubled by each further failure up to ``longest``.
 
     >>> [backoff(failures, 0.5, 8.0) for failures in (1, 2, 5, 6, 10_000)]
     [0.5, 1.0, 8.0, 8.0, 8.0]

@@ -9,7 +9,7 @@ from core.errors import ConfigError
 
 
 class Clock(Protocol):
-    """The wall clock, a clock for intervals, and a sleep. Only ages and times of candles are told by the wall clock."""
+    """The wall clock, a clock for intervals, and a sleep. Use the wall clock for ages and times of candles only."""
 
     def now_ms(self) -> int:
         """Wall time in milliseconds since the epoch, UTC. The machine's clock may be set while the process runs."""

@@ -102,7 +102,7 @@ def read_env_file(path: Path, settings: Collection[str]) -> dict[str, EnvLine]:
 
 
 def look_through(path: Path, settings: Collection[str]) -> tuple[dict[str, EnvLine], dict[int, str]]:
-    """Read the right lines as ``read_env_file`` does, and by line number what is wrong with the others.
+    """Read the right lines as ``read_env_file`` does, and return the faults of the wrong lines by number.
 
     Raises:
         ConfigError: the file cannot be read.

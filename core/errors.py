@@ -1,20 +1,20 @@
-"""The one error tree, sorted by what the caller does next.
+"""The one error tree, sorted by the caller's next step.
 
 WorkerError
 +- ConfigError           the file or the environment is wrong: do not start
 |  +- UnknownSymbol      a venue does not trade the pair: another venue may
 |  +- KeyRefused         a venue does not serve this key: set another key; the other venues serve meanwhile
-+- MarketUnavailable     ask again later (``retry_after_s``); the only one that is retried
++- MarketUnavailable     ask again later (``retry_after_s``); the only error that is retried
 +- MalformedKlines       the venue answered, but not with klines: keep the last good data
 +- StaleKlines           the market in memory is older than allowed: answer 503, not an old number
-+- IncompatibleModel     artefact and code or topic disagree, or the artefact is torn: keep the one in use
++- IncompatibleModel     artefact and code or topic disagree, or the artefact is torn: keep the network in use
 +- UnusableForecast      not finite, or outside the sanity band
-+- TrainingFailed        no network came out of it: keep the champion, try again with back-off
++- TrainingFailed        training gave no usable network: keep the champion, try again with back-off
 """
 
 
 class WorkerError(Exception):
-    """Any failure this project names. The text is one line that says what was wrong and what to do."""
+    """Any failure this project names. The message is one line with the fault and the remedy."""
 
 
 class ConfigError(WorkerError):

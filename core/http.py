@@ -48,7 +48,7 @@ def get(
     """Ask once; no redirect is followed.
 
     requests bounds only the pause between two reads, so a body that came one byte at a time could hold a thread for
-    ever. The body therefore has a deadline. Headers that come so have none.
+    ever. The body therefore has a deadline. Headers that come byte by byte have no deadline.
 
     Args:
         connect_s: limit for the connection.

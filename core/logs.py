@@ -142,16 +142,16 @@ def _answer_in_short(event: Mapping[str, Any]) -> dict[str, Any]:
         return frame | {
             "event": " ".join(["would submit", *topic, _number_in_short(value), "naive" if naive else "network"])
         }
-    told = [_number_in_short(value), "naive" if naive else short_version(version)] if answered else []
+    answer_words = [_number_in_short(value), "naive" if naive else short_version(version)] if answered else []
     again = 0 < (event.get("answered_ms") or 0) < (event.get("asked_ms") or 0)
-    told += (
+    answer_words += (
         ["again" if again else f"{age_ms / 1000:.1f}s"] if answered and age_ms is not None and not is_by_hand else []
     )
-    told += [] if answered else [str(event["status"] or ""), str(event.get("reason") or "")]
+    answer_words += [] if answered else [str(event["status"] or ""), str(event.get("reason") or "")]
     said = [] if event["event"] == "answer" else [str(event["event"])]
     took_ms = event["took_ms"]
     took = f"{took_ms:.0f}ms" if took_ms >= SLOW_MS else "" if answered else f"{took_ms:.1f}ms"
-    parts = [*said, *topic, *told, "(by hand)" if is_by_hand else took]
+    parts = [*said, *topic, *answer_words, "(by hand)" if is_by_hand else took]
     return frame | {"event": " ".join(part for part in parts if part)}
 
 

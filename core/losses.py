@@ -82,7 +82,7 @@ def _czar(xp: Any, y: Array, p: Array, std: Array) -> Array:
 
 
 def _czar_gain(xp: Any, a: Array) -> Array:
-    """``k (arctan(a + d) - arctan d)``: what a perfect forecast of size ``a`` saves against a forecast of 0."""
+    """``k (arctan(a + d) - arctan d)``: the saving of a perfect forecast of size ``a`` over a forecast of 0."""
     return _K * (xp.arctan(a + _D) - atan(_D))
 
 

@@ -9,7 +9,7 @@ REMEMBERED = 1_000  # kinds of line
 
 
 class Seldom:
-    """Counts what could be said, and tells when it is to be said. Safe to use from several threads.
+    """Counts events of a kind, and decides when a log line about the kind is due. Safe to use from several threads.
 
     Args:
         seconds: a clock that nobody sets.
@@ -21,7 +21,7 @@ class Seldom:
         self._kinds: dict[Hashable, tuple[float, int]] = {}  # when the last line was due, and how many came since
 
     def due(self, *kind: Hashable, count: int = 1) -> int:
-        """How many of a kind there were since its last line, ``count`` new ones included; 0 while no line is due.
+        """Return the number of events of a kind since the last line, plus ``count``; 0 while no line is due.
 
         >>> now = [0.0]
         >>> seldom = Seldom(lambda: now[0])

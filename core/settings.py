@@ -246,7 +246,7 @@ class Settings(BaseSettings):
 
     @property
     def venues_set(self) -> dict[str, tuple[str, ...]]:
-        """Setting -> the venues that it names, for those that are set."""
+        """The venues by the setting that names them, without unset settings."""
         return {
             "MARKET_VENUES": self.venues,
             "TRUTH_VENUE": tuple(filter(None, [self.truth_venue])),
@@ -285,7 +285,7 @@ class Settings(BaseSettings):
 
     @property
     def klines_dir(self) -> Path:
-        """Where the kline store is."""
+        """The folder of the kline store."""
         return self.data_dir / "klines"
 
     @property

@@ -1,4 +1,4 @@
-"""What the number of an answer comes from: a network, or the naive forecast, which needs none."""
+"""The source of an answer's number: a network, or the naive forecast, which needs no network."""
 
 PERSISTENCE = "persistence"  # the version of the naive forecast, where a network has its registry's id
 NETWORK, NAIVE = "network", "naive"  # the ledger's and the headers' words

@@ -89,7 +89,7 @@ class Topic:
     wait: str | None = None  # Wait of its parameters: seconds after the base, or auto; None is ANSWER_WAIT
     objective: str | None = None  # Objective of its parameters; None is OBJECTIVE
     held: bool = True  # True if the asking node is known to wait for an answer without a time limit
-    network: str | None = None  # chain id; None if the config has none
+    network: str | None = None  # chain id; None if the config names no chain
     epoch_length_blocks: int | None = None  # from the catalogue; None for a topic that it does not list
     endpoint: str = ""  # InferenceEndpoint with the node's placeholders in it
     parameters: tuple[tuple[str, str], ...] = ()  # the node's own replacement table, in file order

@@ -1,4 +1,4 @@
-"""One client of the streams: the names it has subscribed to, its control messages, and what it has not taken yet."""
+"""One client of the streams: subscribed names, control messages, and messages not yet sent."""
 
 import asyncio
 import json

@@ -123,7 +123,7 @@ def refusal(status: int) -> Response:
 
 
 class Faults:
-    """The exchange's ASGI application: remembers requests, and spoils the answers that it was told to spoil.
+    """The exchange's ASGI application: remembers requests, and spoils answers on demand.
 
     Requests to ``/sim`` are neither remembered nor spoilt. Streams have faults of their own; an outage is for both.
 

@@ -57,7 +57,7 @@ log = structlog.get_logger()
 
 
 def main() -> int:
-    """Run until told to end; return 2, with one line on stderr, if the configuration is wrong."""
+    """Run until a signal; return 2, with one line on stderr, if the configuration is wrong."""
     keep_heap_whole()
     # Until there is a server to stop, a signal ends the process at once.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def serve(settings: Settings, machine: Clock, given: socket.socket | None = None) -> int:
-    """Answer until told to end.
+    """Answer until a signal.
 
     Args:
         machine: the machine's clock, or a faster clock in tests. It is corrected by the venue's clock here.
@@ -239,7 +239,7 @@ def _log_unheld(settings: Settings, config: Config, chains: Mapping[str | None, 
 
 
 def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, clock: Clock) -> TruthFeed | None:
-    """Return what follows TRUTH_VENUE; None if it is not set, or if prices come from that venue anyway.
+    """Return the feed of TRUTH_VENUE; None if TRUTH_VENUE is not set, or prices come from that venue anyway.
 
     Raises:
         ConfigError: the venue's URL or key is wrong.

@@ -59,7 +59,7 @@ class TruthRatios(Protocol):
 
 
 class InferenceService:
-    """Answers questions on the event loop, from what the background keeps ready.
+    """Answers questions on the event loop, from state that background threads keep ready.
 
     Each answer reads one immutable ``TopicState`` and one ``Price``.
     """
@@ -264,7 +264,7 @@ class InferenceService:
         return True
 
     def truth_ratio(self, topic: Topic, now_ms: int) -> PriceRatio | None:
-        """Return the factor for the anchor of a price topic; None if there is none."""
+        """Return the factor for the anchor of a price topic; None if no factor is known."""
         if self._truth is None or topic.target is not Target.PRICE:
             return None
         return self._truth.ratio(topic.symbol, now_ms)
@@ -287,7 +287,7 @@ class InferenceService:
         return reasons
 
     def state(self, topic: Topic) -> TopicState | None:
-        """Return what is known about a topic; None before the first candles."""
+        """Return the state of a topic; None before the first candles."""
         return self._forecasts.states.get(topic.key)
 
     def instead_of_champion(self, topic: Topic) -> str:

@@ -22,7 +22,7 @@ AHEAD_MS = 2 * SECOND_MS  # most that a block's time may be ahead of our clock
 
 
 class BaseSource(StrEnum):
-    """Where a base comes from."""
+    """The source of a base."""
 
     CHAIN = "chain"  # time of the nonce's block, from the chain
     DRY_RUN = "dry_run"  # from the height: the dry-run node counts heights from 1970
@@ -34,11 +34,11 @@ SURE = frozenset({BaseSource.CHAIN, BaseSource.DRY_RUN})  # with these the windo
 
 
 class Asked(NamedTuple):  # made in half the time of a dataclass, once per question
-    """When a question came, and what it may wait for."""
+    """The time at which a question came, and what the question may wait for."""
 
     ms: int
     may_hold: bool = False  # True if the question may wait until it can be answered
-    may_wait: bool = False  # True if it may wait until the answer is worth most
+    may_wait: bool = False  # True if the question may wait until the answer is worth most
 
 
 class Base(NamedTuple):
@@ -68,7 +68,7 @@ class Bases:
     """Decides the base of each question.
 
     Args:
-        rule: BASE_RULE, for topics that have none of their own.
+        rule: BASE_RULE, for topics without a rule of their own.
         node_delay_ms: NODE_DELAY_S: from a nonce block to the node's question.
         chains: followers by chain id.
     """

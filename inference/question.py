@@ -1,4 +1,4 @@
-"""The questions that may be asked over HTTP, and one line that says what is wrong with others. No I/O."""
+"""The questions that may be asked over HTTP, and a one-line fault for any other question. No I/O."""
 
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches

@@ -27,7 +27,7 @@ class Stretches:
     """The stretches in use, read from the updater's file.
 
     Args:
-        setting: OBJECTIVE, for topics that have none of their own.
+        setting: OBJECTIVE, for topics without an objective of their own.
         data_dir: folder of the updater's file.
     Attributes:
         fitted: by Topic.key; replaced as a whole.

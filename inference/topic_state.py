@@ -19,7 +19,7 @@ CLOCK_SET_BACK = "the machine's clock was set back"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How old the parts of an answer may be, and what happens without a model."""
+    """The limits of age of the parts of an answer, and the policy without a model."""
 
     anchor_ms: int
     klines_ms: int  # for one-minute candles; longer ones close less often and get the difference on top

@@ -85,7 +85,7 @@ class Waits:
         return round(base.block_ms + (end - height) * a_block_ms - landing_ms)
 
     def _silent_ms(self, topic: Topic, height: int, asked_ms: int) -> int:
-        """Return the time since a question for another height; longer than any silence if there was none."""
+        """Return the time since a question for another height; longer than any silence before the second height."""
         known = self._asked.get(topic.key)
         if known is None or known[0] != height:
             before_ms = known[1] if known else 0

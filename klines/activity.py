@@ -1,4 +1,4 @@
-"""Whether a market trades: candles with a trade, quiet stretches, and how far candles go."""
+"""The activity of a market: candles with a trade, stretches without a trade, ranges of candles."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ ROUNDING = 1e-6  # share of a price, between a venue's candles and its ticker
 
 
 def traded_in(klines: Klines) -> Bools:
-    """``(T,)``: True if a candle has a trade. A candle that repeats the one before, volume and all, has none."""
+    """``(T,)``: True if a candle has a trade. A candle equal to the candle before, volume included, has no trade."""
     table = np.stack([getattr(klines, name) for name in (*PRICE_COLUMNS, "volume")], axis=1)
     traded = klines.volume > 0
     traded[1:] &= (table[1:] != table[:-1]).any(axis=1)

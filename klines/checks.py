@@ -18,7 +18,7 @@ LATEST_MS = 253_402_300_800_000  # the year 10000, in which calendars end
 
 # None of the shares and row counts was measured.
 MOST_REFUSED = 0.5  # share of a batch; above it the whole batch is wrong, in its columns or units
-SHIFTED_ROWS = 3  # fewer rows off the grid are single slips
+SHIFTED_ROWS = 3  # rows off the grid; fewer are single mistakes
 LEAST_ALONE = 0.9  # share of the rows off the grid that must be alone in their minute
 STEP_ROWS = 20  # rows of another interval; fewer may be minutes with holes
 # Of volumes against each other: texts of six digits and numbers of 32 bits stay below it. In 1,425,793 real candles
@@ -214,7 +214,7 @@ def _broken_rules(interval_ms: int, times: Ints, table: Floats, now_ms: int | No
 
 
 def _contradictions(table: Floats) -> list[tuple[str, Bools]]:
-    """Return each rule between volumes in words, with the rows that break it; NaN breaks none."""
+    """Return each rule between volumes in words, with the rows that break it; NaN breaks no rule."""
     high, low = table[:, COLUMNS.index("high")], table[:, COLUMNS.index("low")]
     volume, quote, taker, taker_quote = (table[:, COLUMNS.index(name)] for name in ("volume", *CONTRADICTING))
     above, below = 1 + VOLUME_ROUNDING, 1 - VOLUME_ROUNDING

@@ -130,7 +130,7 @@ class Klines:
 
     @property
     def end_ms(self) -> int:
-        """Where the next kline would open; 0 when empty."""
+        """The open time of the next kline; 0 when empty."""
         return int(self.open_time_ms[-1]) + self.interval_ms if len(self) else 0
 
     def between(self, start_ms: int, end_ms: int) -> "Klines":
@@ -148,7 +148,7 @@ class Klines:
         return self.rows(max(0, len(self) - rows), len(self))
 
     def closed(self, now_ms: int) -> "Klines":
-        """Return the rows whose interval has ended at ``now_ms``; an unfinished kline is no kline."""
+        """Return the rows whose interval has ended at ``now_ms``; an unfinished kline is left out."""
         return self.between(-(2**62), now_ms - self.interval_ms + 1)
 
     def merge(self, newer: "Klines") -> "Klines":

@@ -31,7 +31,7 @@ TRADED_ROWS = 240  # candles whose ranges estimate how far the price goes in a c
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What came true, in the unit of the question."""
+    """The true value of a past question, in the unit of the question."""
 
     value: float
     low: float | None  # bounds that the klines prove for their venue, or None
@@ -169,7 +169,7 @@ def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure:
 
 
 def truth_of(topic: Topic, klines: Klines, asked_ms: int, source: str) -> Truth:
-    """Return what came true of a topic that was asked at ``asked_ms``; raises as the function of its target."""
+    """Return the truth of a topic that was asked at ``asked_ms``; raises as the function of the topic's target."""
     end_ms = asked_ms + topic.horizon_ms
     if topic.target is Target.PRICE:
         return price_at(klines, end_ms, source)

@@ -200,7 +200,7 @@ class Ledger:
         return len(self._unwritten)
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Write what is queued and close the database."""
+        """Write the queued answers and close the database."""
         self._reader.close(min(timeout_s, READS_CLOSE_S))
         if left := self._writer.close(timeout_s):
             log.error("ledger_closed_early", answers_in_journal_alone=left)

@@ -48,7 +48,7 @@ class Database:
         self.refusal = disk_refusal(self._file.parent, ROOM_BYTES) if self._file else ""
 
     def make_ready(self) -> None:
-        """Check the database and its tables, and make what is missing."""
+        """Check the database and make missing tables."""
         if self.refusal and self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         make_ready(self._engine, self._clock)
@@ -69,7 +69,7 @@ class Database:
         return {}
 
     def find(self, topic: Topic, height: int) -> Answer | None:
-        """Return the answer to a question; None if there is none."""
+        """Return the answer to a question; None if the database has no answer."""
         with self._engine.connect() as connection:
             query = sa.select(answers).where(*_key_is(topic.network or "", topic.topic_id, height))
             row = connection.execute(query).mappings().first()
@@ -95,7 +95,7 @@ class Database:
             connection.execute(answers.update().where(*where).values(block_ms=block_ms))
 
     def disconnect(self) -> None:
-        """Close all connections; the next call opens a new one. What was opened on a read-only disk stays read-only."""
+        """Close all connections; the next call opens a new one. A file opened on a read-only disk stays read-only."""
         self._engine.dispose()
 
     def unusable(self, error: Exception) -> ConfigError:
@@ -107,7 +107,7 @@ class Database:
 
     @property
     def remedy(self) -> dict[str, str]:
-        """Fields for a log line: which database it is, and what to do when it takes nothing."""
+        """Fields for a log line: the database, and the remedy if the database refuses answers."""
         if self._file is None:
             return {
                 "database": shown(self._engine.url),

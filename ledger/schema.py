@@ -1,4 +1,4 @@
-"""The ledger's tables, and how those of an older release become today's."""
+"""The ledger's tables, and the upgrade of an older release's tables."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -83,7 +83,7 @@ def shown(url: sa.URL) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return what the database's driver said, on one line."""
+    """Return the message of the database's driver, on one line."""
     return " ".join(str(getattr(error, "orig", None) or error).split())
 
 

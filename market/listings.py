@@ -39,7 +39,7 @@ class Pair:
 
     @property
     def doubt(self) -> str:
-        """Why the symbol's topics may never be answered; empty if a venue trades the pair, or none could be asked."""
+        """Why the symbol's topics may never be answered; empty if a venue trades it, or no venue answered."""
         if not self._faults or "" in self._faults.values():
             return ""
         return ", ".join([*self._faults.values(), *(f"{name} could not be asked" for name in self._unasked)])
@@ -51,14 +51,14 @@ class Pair:
 
     @property
     def line(self) -> str:
-        """What is wrong with the symbol and what to do; empty if nothing is."""
+        """The fault of the symbol and the remedy; empty without a fault."""
         if self.contradiction:
             return f"{self.symbol} {self.refusal}"
         return f"{self.symbol}: {self.doubt}; {self.remedy}" if self.doubt else ""
 
     @property
     def remedy(self) -> str:
-        """What to do about a symbol that is contradicted or in doubt."""
+        """The remedy for a symbol that is contradicted or in doubt."""
         again = " and start again" if self.contradiction else ""
         return (
             f"correct Token or Symbol in config.json{again}; birnn doctor --market --symbol {self.symbol} asks every "

@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True, kw_only=True)
 class _Doubt:
-    """Prices that agree with each other and not with the believed one."""
+    """Prices that agree with each other and differ from the believed price."""
 
     price: float  # the newest of them
     since_ms: int
@@ -46,7 +46,7 @@ class _Doubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Usual:
-    """What the candles say of a symbol's price, and of how far it goes in a minute."""
+    """A symbol's price and usual moves, by its candles."""
 
     price: Price  # close of the newest candle, or a newer price that two venues confirmed
     limit: float  # of ln(one price / another) within a minute
@@ -176,7 +176,7 @@ class Anchors:
         return abs(math.log(price.price / usual.price.price)) <= most
 
     def _is_confirmed(self, symbol: str, price: Price, *, asked: bool) -> bool:
-        """Count ``price`` among the doubted ones of its kind that it agrees with; True if they are enough."""
+        """Add ``price`` to the doubted prices that it agrees with; return True if there are enough to believe it."""
         usual = self._usual[symbol]
         key, known = (symbol, asked), self._believed.get(symbol) or usual.price
         doubt = self._doubts.get(key)
@@ -209,6 +209,6 @@ class Anchors:
 
 
 def _agrees(price: Price, doubt: _Doubt, known: Price, usual: _Usual) -> bool:
-    """True if ``price`` is near a doubted one; nearness grows with the distance of a running market."""
+    """True if ``price`` is near a doubted price; nearness grows with the distance of a running market."""
     running = RUNNING_SHARE * abs(math.log(doubt.price / known.price))
     return abs(math.log(price.price / doubt.price)) <= max(usual.limit, min(MOST_LIMIT, running))

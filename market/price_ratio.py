@@ -26,7 +26,7 @@ MOST_APART = 0.03
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceRatio:
-    """One venue's prices over another's: a price of the other venue times ``value`` is a price of the first."""
+    """The ratio of two venues' prices: a price of the second venue times ``value`` is a price of the first."""
 
     value: float
     flow: float  # the same for volumes
@@ -36,7 +36,7 @@ class PriceRatio:
 
 
 def shared_rows(of: Klines, to: Klines) -> tuple[Ints, Ints]:
-    """Rows of the newest candles that two venues share, with a trade at both; without a trade a close is old."""
+    """Rows of the newest shared candles with a trade at both venues; without a trade a close is old."""
     _, left, right = np.intersect1d(of.open_time_ms, to.open_time_ms, assume_unique=True, return_indices=True)
     both = traded_in(of)[left] & traded_in(to)[right]
     left, right = left[both], right[both]

@@ -40,13 +40,13 @@ class Quarantine:
 
     @property
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """How many rows were rejected so far, by (venue, symbol, reason)."""
+        """The number of rejected rows so far, by (venue, symbol, reason)."""
         with self._lock:
             return dict(self._counts)
 
     @property
     def marks(self) -> dict[tuple[str, str, str], int]:
-        """How many odd rows were used so far, by (venue, symbol, reason)."""
+        """The number of odd rows so far, which were used, by (venue, symbol, reason)."""
         with self._lock:
             return dict(self._marks)
 

@@ -22,7 +22,7 @@ class Price:
 
 
 class Verdict(StrEnum):
-    """What the price guard decides about a price."""
+    """The price guard's decision about a price."""
 
     BELIEVED = "believed"
     OLDER = "older"  # than the believed price
@@ -32,7 +32,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """How prices went on since a moment: one venue's closes, without a hole."""
+    """The moves of a price since a moment, by one venue's closes without a hole."""
 
     venue: str  # of all these closes; empty if there is but one venue
     first: float  # the price at that moment
@@ -49,7 +49,7 @@ class MarketData(Protocol):
     What has a default here means something only where several venues serve as one.
     """
 
-    stream_venue: str = ""  # the venue whose prices the stream tells
+    stream_venue: str = ""  # the venue whose prices the stream sends
     filled: int = 0  # candles that a venue lacked and another venue had
     switches: int = 0  # how often a series' candles came from another venue than before
 
@@ -73,7 +73,7 @@ class MarketData(Protocol):
         return None
 
     def clock_ahead_ms(self) -> int:
-        """How far the venue's clock is ahead of ours; 0 when the two cannot be told apart, or the venue has no clock.
+        """The lead of the venue's clock over ours; 0 if the difference is too small to see, or the venue has no clock.
 
         Raises: as ``klines``.
         """
@@ -96,7 +96,7 @@ class MarketData(Protocol):
         return ""
 
     def remark(self, symbol: str, interval_ms: int) -> str:
-        """Why a series has no newer candles although venues answer; empty if it has."""
+        """Why a series has no newer candles although venues answer; empty if the series has newer candles."""
         return ""
 
     def stream_factor(self, symbol: str) -> float | None:
@@ -106,7 +106,7 @@ class MarketData(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What a venue has."""
+    """A venue's data, limits and needs."""
 
     name: str  # as MARKET_VENUES names it: "coinbase"
     quote: str  # currency of its prices: "USD"; empty if it is the symbol's own
@@ -119,12 +119,12 @@ class Offer:
     ping: str  # path of something cheap that answers in JSON while the venue is well
     requests_a_minute: int  # the most it may be asked, all symbols together
     key: str = ""  # environment variable of the key that it needs; empty if it needs none
-    key_missing: bool = False  # True if it needs a key and has none: it is not asked
+    key_missing: bool = False  # True if the needed key is not set; the venue is then not asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a venue's own list says of a symbol."""
+    """A symbol's entry in a venue's own list."""
 
     base: str  # "ETH"
     quote: str  # "USDT"
@@ -136,11 +136,11 @@ class Venue(MarketData, Protocol):
 
     @property
     def offer(self) -> Offer:
-        """What the venue has."""
+        """The venue's data, limits and needs."""
 
     @property
     def hosts(self) -> HostPool:
-        """Its REST hosts, for their state."""
+        """The venue's REST hosts, for their state."""
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         """One archive file: the UTC day that begins at ``day_ms``, or with ``month`` its whole month.
@@ -159,7 +159,7 @@ class Venue(MarketData, Protocol):
         """
 
     def listing(self, symbol: str) -> Listing | None:
-        """What the venue's own list says of a symbol; None if the venue knows the symbol and has no such list.
+        """The symbol's entry in the venue's own list; None if the venue knows the symbol and has no such list.
 
         Raises:
             UnknownSymbol: the venue does not know the symbol. Others: as ``klines``.
@@ -167,7 +167,7 @@ class Venue(MarketData, Protocol):
 
 
 class StreamReader(Protocol):
-    """Takes what a stream tells. Called in the stream's thread; no call may wait."""
+    """Takes the events of a stream. Called in the stream's thread; no call may wait."""
 
     def stream_up(self, host: str) -> None:
         """Data has come over a new connection; what was sent before it was open is lost."""

@@ -1,4 +1,4 @@
-"""How far a network's outputs are trusted: shrinkage of returns, bias of volatility, as a manifest holds them.
+"""The trust in a network's outputs: shrinkage of returns and bias of volatility, as a manifest holds them.
 
 ``lambda`` per (symbol, return head) in [0, 1]: the share of the forecast that is answered; 0 is persistence.
 ``bias`` per (symbol, volatility head): the factor on the forecast. ``model.training.calibrating`` fits both.

@@ -88,7 +88,7 @@ def rows_needed(panel: Panel) -> int:
 
 
 def unbroken_needed(panel: Panel) -> int:
-    """How many of the newest candles, of the symbol and of the leader, must be without a hole."""
+    """The number of newest candles, of the symbol and of the leader, that must have no hole."""
     return WARMUP + panel.lookback - 1
 
 

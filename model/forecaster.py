@@ -172,7 +172,7 @@ class BiRNNForecaster:
         return results, reasons
 
     def _fault(self, symbol: str, tail: Klines) -> str | None:
-        """Why no window can be cut from ``tail`` alone; None when there is no fault in it."""
+        """Return the reason why no window can be cut from ``tail`` alone; None without a fault."""
         needed = rows_needed(self.panel)
         if tail.interval_ms != self.panel.interval_ms:
             return f"klines of {symbol} are {tail.interval_ms} ms long, must be {self.panel.interval_ms} ms"

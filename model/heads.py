@@ -1,4 +1,4 @@
-"""Heads: what one output of the network means. A head is (kind, horizon, loss), a topic is (symbol, head).
+"""Heads: the meaning of each output of the network. A head is (kind, horizon, loss), a topic is (symbol, head).
 
 Price and log-return topics of one loss share a return head.
 """
@@ -20,7 +20,7 @@ SQUARED = "mse"  # the loss that a head's key does not name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """How the number that a kind of head forecasts is measured: over past candles, in a window, for a question."""
+    """The measure behind a kind of head: over past candles, in a window, for a question."""
 
     asked_as: str  # ``Volatility.measure`` of the topics that ask for it; empty for returns
     trailing: Callable[[Klines, int], Floats]  # (T,) over the last so many candles before each row

@@ -1,4 +1,4 @@
-"""The network's loss functions for scores: those of ``core.losses``, computed with numpy."""
+"""The functions of ``core.losses``, computed with numpy, for scores."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,7 @@ from klines.klines import Floats
 
 
 def loss(name: str) -> Callable[[Floats, Floats, float], Floats]:
-    """The loss function that a topic names: what came true, the forecast and ``std`` to the losses.
+    """Return the loss function that a topic names; it takes truths, forecasts and ``std``, and returns losses.
 
     Raises:
         ConfigError: no such loss, with the names there are.

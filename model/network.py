@@ -1,4 +1,4 @@
-"""A published network as a function of arrays, and how far a single feature can throw it."""
+"""A published network as a function of arrays, and the largest effect of a single feature."""
 
 from collections.abc import Callable
 
@@ -39,7 +39,7 @@ def onnx_network(onnx: bytes) -> Network:
 
 
 def jumps(network: Network, x_NLF: Floats32) -> Floats32:
-    """How far each feature alone moves each output, put to its limits in the newest candle or in the whole window.
+    """Return how far each feature alone moves each output, at the feature's limits in the newest candle or the window.
 
     Args:
         x_NLF: ``(N, L, F)`` windows in which each feature in turn is moved.

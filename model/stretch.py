@@ -37,7 +37,7 @@ def objective_of(topic: Topic, setting: Objective) -> Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """How a topic's answers are stretched; ``NONE`` leaves answers as they are."""
+    """The stretch of a topic's answers; ``NONE`` leaves answers as they are."""
 
     factor: float = 1.0  # 1 or more
     shift: float = 0.0  # volatility only: added to ln(forecast) it gives the expected logarithm

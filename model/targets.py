@@ -1,4 +1,4 @@
-"""A head's truth, naive forecast and scaling: what the network learns, and how its output is read."""
+"""A head's truth, naive forecast and scaling: the numbers that the network learns, and their decoding."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ QUIET = 0.05  # of the present volatility, added before the logarithm: a silent 
 
 
 def truth(klines: Klines, panel: Panel, head: Head) -> Floats:
-    """What came true after each row, in the head's unit.
+    """Return the truth after each row, in the head's unit.
 
     Returns:
         ``(T,)``: row ``t`` reads candles ``t`` to ``t + steps``; NaN where one of them is missing or not yet there.

@@ -33,7 +33,7 @@ class Config:
 
 
 def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | None = None) -> Config:
-    """Read one config.json or several as one; the catalogue fills in what a topic leaves out.
+    """Read one config.json or several as one; the catalogue fills in the missing keys of a topic.
 
     Args:
         paths: files in any schema of the offchain node, v0.5 to the newest; each is of one wallet and network.

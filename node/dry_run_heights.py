@@ -37,5 +37,5 @@ def epoch_start(topic: Topic, height: int) -> int:
 
 
 def window_blocks(topic: Topic) -> int:
-    """How long a nonce of a topic stays open, in blocks."""
+    """Return the number of blocks for which a nonce of a topic stays open."""
     return min(WINDOW_BLOCKS, epoch_blocks(topic))

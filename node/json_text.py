@@ -95,7 +95,7 @@ def read_json(path: Path) -> JsonNode:
     """Read a file as a tree.
 
     Raises:
-        ConfigError: there is no such file, or it is not JSON; the text says where and what to do.
+        ConfigError: the file does not exist or is not JSON; the message names place and remedy.
     """
 
     def refuse_constant(name: str) -> NoReturn:

@@ -43,16 +43,16 @@ class Reader:
     """Reads values and collects their faults.
 
     Args:
-        told: keys that a finding is about already; their values are not read.
+        reported: keys that a finding is about already; their values are not read.
     """
 
-    def __init__(self, told: Iterable[str]) -> None:
-        self.told = {key.casefold() for key in told}
+    def __init__(self, reported: Iterable[str]) -> None:
+        self.reported = {key.casefold() for key in reported}
         self.faults: list[str] = []
 
     def knows(self, node: JsonNode) -> bool:
         """True if a finding is about the value already."""
-        return node.key.casefold() in self.told
+        return node.key.casefold() in self.reported
 
     def read(self, node: JsonNode, reading: Callable[..., T], *more: Any) -> T | None:
         """``reading`` of the value; None if the value is wrong."""
@@ -101,7 +101,7 @@ def read_topic(entry: JsonNode, network: str | None, is_placed: bool, reader: Re
     endpoint = at("InferenceEndpoint")
     if endpoint.value is None:
         reader.read(endpoint, _no_endpoint)
-    if len(reader.faults) > told_before or any(key.startswith(f"{entry.key}.".casefold()) for key in reader.told):
+    if len(reader.faults) > told_before or any(key.startswith(f"{entry.key}.".casefold()) for key in reader.reported):
         return None
     if not (token and symbol and target and horizon_min and loss and volatility):
         return None

@@ -1,4 +1,4 @@
-"""Versions of the official node: which ones may read a config.json, and what they do differently."""
+"""Versions of the official node: the versions that can read a config.json, and the differences between them."""
 
 import math
 import re

@@ -14,7 +14,7 @@ AT_THE_BASE = (  # beside a backtest's verdict of admission
 
 
 def simulated_words(folder: Path) -> str:
-    """Where the klines of a simulated folder come from; empty for a real market.
+    """Say where the klines of a simulated folder come from; empty for a real market.
 
     >>> simulated_words(Path("data/simulated/seed-0/klines"))
     'SIMULATED: these prices are invented'
@@ -50,7 +50,7 @@ def topic_words(one: Mapping[str, Any]) -> str:
 
 
 def criteria_met(one: Mapping[str, Any], ours: str) -> int:
-    """How many criteria a contender meets on a topic; by the stricter of two baselines."""
+    """Return the number of criteria that a contender meets on a topic, by the stricter of two baselines."""
     found = one["admission"]["criteria"].values()
     return min(sum(bool(criterion["passed"]) for criterion in of_baseline[ours].values()) for of_baseline in found)
 

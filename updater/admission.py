@@ -74,7 +74,7 @@ def refresh_admission(
 
 
 def guaranteed_s(topic: Topic, settings: Settings, *, dry_run: bool) -> float:
-    """Seconds of the interval that are surely known when a topic is answered, by its Wait or ANSWER_WAIT.
+    """Seconds of the interval that are surely known when a topic is answered, by the topic's Wait or ANSWER_WAIT.
 
     For topics with too few answers in the ledger to measure it (``updater.answered``). The window of ``auto`` is taken
     to be as long as the dry-run node's: an epoch, five minutes at most.

@@ -1,8 +1,8 @@
-"""The judgement of a round: which champions have to go, and which topics the challenger serves from now on.
+"""The judgement of a round: which champions are demoted, and which topics the challenger serves from now on.
 
-The rules are ``model.judging.gate``'s; docs/decisions/0004 gives the reasons. Champions are looked at first. A champion
-that has to go is demoted at once, with one swap of the champions file: it goes whatever becomes of the challenger, and
-the challenger meets the champion that serves then.
+``model.judging.gate`` holds the rules, docs/decisions/0004 the reasons. Champions are checked first. A champion that is
+worse than the naive forecast is demoted at once, even if the challenger fails afterwards; the challenger is then
+compared with the champion that took over.
 """
 
 import math
@@ -33,7 +33,7 @@ from model.training.panel import TrainedPanel
 from model.windows import Rows, Split, Windows, spread
 from updater.state import Verdict
 
-WITHIN = 1 - 1e-6  # of the bound: room for rounding
+WITHIN = 1 - 1e-6  # share of the bound that is used; the rest is room for rounding
 
 NOTHING_TO_JUDGE = Decision(promoted=False, reason="no row to judge on, or a loss that is not finite")
 
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Scored:
-    """A network, and its outputs at the newest rows that it has not seen."""
+    """A network, and the outputs at the newest rows that the network has not seen."""
 
     artefact: Artefact
     forecaster: BiRNNForecaster
@@ -51,7 +51,7 @@ class _Scored:
     output: Floats32  # (N, O)
 
     def forecasts(self, rows: Rows) -> dict[str, TopicForecasts]:
-        """The network's forecasts of some of its rows, by ``Topic.key``."""
+        """Return the network's forecasts for a part of ``self.rows``, by ``Topic.key``."""
         output = self.output[np.searchsorted(self.rows, rows)]
         known = forecasts(self.windows, rows, output, self.forecaster.heads, self.forecaster.calibration)
         return {of_topic.topic.key: of_topic for of_topic in known}
@@ -61,12 +61,12 @@ class _Scored:
         return self.forecasts(self.rows)
 
     def why_demoted(self, topic: Topic) -> str:
-        """Why the network may not serve a topic any longer; empty if it may, or if no row tells."""
+        """Say why the network may not serve a topic any longer; empty if it may, or if no row can decide."""
         if (of_topic := self._unseen.get(topic.key)) is None:
             return ""
         interval_ms = self.windows.plan.panel.interval_ms
         ticks, steps = of_topic.open_time_ms // interval_ms, topic.horizon_ms // interval_ms
-        # When it was made it was judged and began to serve; the champions file's date may be that of its return.
+        # Counted from the time of publication: the champions file may hold a later date, of a return after a demotion.
         counts = ticks >= scored_from(ticks, self.artefact.manifest.created_ms // interval_ms, steps)
         return why_demoted(compare(ticks[counts], of_topic.losses[counts], of_topic.naive_losses[counts], steps))
 
@@ -77,37 +77,37 @@ class _Candidates:
 
     registry: Registry
     windows: Windows
-    split: Split  # the challenger's
-    oldest_ms: int  # a network made before this may not answer any more
+    split: Split  # of the challenger
+    oldest_ms: int  # networks made before this may not answer
     scored: dict[str, _Scored | None] = field(default_factory=dict)  # by version
 
     def score(self, artefact: Artefact) -> _Scored:
-        """Run a network at the judge rows and the rows that decide a demotion, as far as it has not seen them.
+        """Run a network at the judge rows and the rows that decide a demotion, without rows that the network has seen.
 
-        What it was trained, stopped and calibrated on ends a longest horizon before its own judge part begins, so no
-        label reaches over. It reads windows of its own length.
+        A network's judge part begins one longest horizon after the rows used for training, stopping and calibration,
+        so no label of those rows reaches into the judge part.
 
         Raises:
-            IncompatibleModel, UnusableForecast: it cannot answer, or not within bounds.
+            IncompatibleModel, UnusableForecast: the network cannot answer, or moves an answer too far.
         """
         plan, end_ms = self.windows.plan, self.split.judge_end_ms
-        looked_at_ms = end_ms - SCORED_TICKS * plan.panel.interval_ms - plan.gap_ms
-        start_ms = max(artefact.manifest.split.judge_start_ms, min(self.split.judge_start_ms, looked_at_ms))
-        own = self.windows.reading(artefact.manifest.lookback)
-        rows = own.rows(start_ms, end_ms)
+        demotion_ms = end_ms - SCORED_TICKS * plan.panel.interval_ms - plan.gap_ms
+        start_ms = max(artefact.manifest.split.judge_start_ms, min(self.split.judge_start_ms, demotion_ms))
+        windows = self.windows.reading(artefact.manifest.lookback)
+        rows = windows.rows(start_ms, end_ms)
         forecaster = BiRNNForecaster(artefact)
-        output = outputs(forecaster.network, own, rows)
-        forecaster.check_jumps(own.gather(spread(rows)))
+        output = outputs(forecaster.network, windows, rows)
+        forecaster.check_jumps(windows.gather(spread(rows)))
         return _Scored(artefact=artefact, forecaster=forecaster, windows=self.windows, rows=rows, output=output)
 
     def published(self, version: str, manifest_sha256: str | None = None) -> _Scored | None:
-        """A published version; None if it cannot be used or is too old."""
+        """Return a published version with outputs; None if the version is too old or cannot be used."""
         try:
             artefact = self.registry.open(version, manifest_sha256)
             if artefact.manifest.created_ms < self.oldest_ms:
                 return None
             if version not in self.scored:
-                self.scored[version] = None  # not run again if it fails
+                self.scored[version] = None  # a network that fails is not run again
                 self.scored[version] = self.score(artefact)
         except (IncompatibleModel, UnusableForecast) as error:
             log.warning("network_unusable", version=version, reason=str(error))
@@ -115,7 +115,7 @@ class _Candidates:
         return self.scored[version]
 
     def champions(self) -> dict[str, tuple[Champion, _Scored]]:
-        """The champions that can answer now, by ``Topic.key``."""
+        """Return the champions that can answer now, by ``Topic.key``."""
         try:
             entries = self.registry.champions()
         except IncompatibleModel as error:
@@ -138,20 +138,19 @@ class _Candidates:
 def judge(
     trained: TrainedPanel, challenger: Artefact, registry: Registry, now_ms: int, *, oldest_champion_ms: int = 0
 ) -> tuple[Verdict, ...]:
-    """Look at each topic's champion anew, then decide for each topic whether the challenger serves it.
+    """Demote champions that are worse than the naive forecast, then decide which topics the challenger serves.
 
-    Champions that have to go are demoted; nothing is promoted. Challenger, champions and the naive forecast are scored
-    on the same rows: the newest, after all that the challenger or a champion was trained, stopped or calibrated on, and
-    far enough from a hole for the longest of their windows.
+    Nothing is promoted here. Challenger, champions and the naive forecast are scored on the same rows: the newest rows,
+    which none of these networks used for training, stopping or calibration, and whose longest window has no hole.
 
     Args:
-        oldest_champion_ms: a champion made before this defends nothing.
+        oldest_champion_ms: champions made before this are ignored.
     Raises:
-        UnusableForecast: the challenger cannot be judged; what was demoted stays so.
+        UnusableForecast: the challenger cannot be judged; demotions stay in force.
     """
     windows, split, interval_ms = trained.windows, trained.split, trained.windows.plan.panel.interval_ms
     candidates = _Candidates(registry=registry, windows=windows, split=split, oldest_ms=oldest_champion_ms)
-    demoted = _look_anew(candidates, now_ms)
+    demoted = _demote_worse(candidates, now_ms)
     champions = {key: scored for key, (_, scored) in candidates.champions().items()}
     ours = candidates.score(challenger)
     manifests = [network.artefact.manifest for network in (ours, *champions.values())]
@@ -180,9 +179,9 @@ def judge(
 
 
 def bounded(trained: TrainedPanel, challenger: Artefact) -> Artefact:
-    """A challenger whose returns are trusted no further than a single feature may move them.
+    """Reduce the lambda of each return head until no single feature moves a forecast further than ``MOST_MOVED``.
 
-    If the past was one straight line a return is trusted wholly, and every training would be refused for ever.
+    Without this, a past in a straight line would give a lambda of 1, and every challenger would fail ``check_jumps``.
     """
     windows, split = trained.windows, trained.split
     forecaster = BiRNNForecaster(challenger)
@@ -200,15 +199,14 @@ def bounded(trained: TrainedPanel, challenger: Artefact) -> Artefact:
 
 
 def without_unproven(challenger: Artefact, verdicts: Sequence[Verdict]) -> tuple[Artefact, tuple[Verdict, ...]]:
-    """Take out the edges that the gate did not let through, of topics that the naive forecast serves.
+    """Set ``lambda`` to 0 where the naive forecast serves a topic and the gate refused the challenger.
 
-    Such an edge, or a champion's equal one, would go on answering there. The network without the edge gives the naive
-    forecast to the last bit, and the topic has a published network: ``NO_MODEL_POLICY=refuse`` is for topics that have
-    none. An edge that was let through for another topic of the same symbol and head stays, and so does the champion
-    that serves now.
+    The challenger then serves the topic with exactly the naive forecast. So the topic has a published network, which
+    matters to ``NO_MODEL_POLICY=refuse``. ``lambda`` stays where the gate promoted the challenger for another topic of
+    the same symbol and head. A champion that is not naive stays too.
 
     Returns:
-        the challenger with a ``lambda`` of 0 there, and the verdicts, which say so.
+        The changed challenger, and the verdicts with the change as their reason.
     """
     proven = {(verdict.symbol, verdict.head) for verdict in verdicts if verdict.promoted}
 
@@ -243,7 +241,7 @@ def without_unproven(challenger: Artefact, verdicts: Sequence[Verdict]) -> tuple
 
 
 def _recalibrated(challenger: Artefact, factor_of: Callable[[str, str, float], float]) -> Artefact:
-    """The challenger with other factors, by symbol, head key and the present factor."""
+    """Replace each calibration factor with ``factor_of(symbol, head key, present factor)``."""
     present = Calibration.from_json(challenger.manifest.calibration).factors
     calibration = Calibration(
         factors={
@@ -254,8 +252,8 @@ def _recalibrated(challenger: Artefact, factor_of: Callable[[str, str, float], f
     return replace(challenger, manifest=challenger.manifest.model_copy(update={"calibration": calibration}))
 
 
-def _look_anew(candidates: _Candidates, now_ms: int) -> dict[str, str]:
-    """Demote champions that are worse than the naive forecast; the reasons by ``Topic.key``."""
+def _demote_worse(candidates: _Candidates, now_ms: int) -> dict[str, str]:
+    """Demote champions that are worse than the naive forecast; return the reasons by ``Topic.key``."""
     champions, demoted = candidates.champions(), {}
     for topic in candidates.windows.plan.topics:
         if topic.key not in champions:
@@ -271,7 +269,7 @@ def _look_anew(candidates: _Candidates, now_ms: int) -> dict[str, str]:
 
 
 def _successor(candidates: _Candidates, topic: Topic, gone: Champion) -> str | None:
-    """The version that served before a champion, if it may serve again; None is the naive forecast."""
+    """Return the version that served before a champion, if that may serve again; None means the naive forecast."""
     demotions = candidates.registry.demotions().get(topic.key, ())
     if gone.previous is None or gone.previous in {demotion.champion.version for demotion in demotions}:
         return None

@@ -41,11 +41,11 @@ def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Out
     """Train, judge, publish, promote if the gate decides so, and delete versions that nothing uses.
 
     Args:
-        registry: the one in ``job.data_dir``, whose lock the caller holds.
-        show: is called with the progress.
+        registry: the registry in ``job.data_dir``; the caller holds the registry's lock.
+        show: called with the progress.
     Raises:
-        TrainingFailed, ConfigError, IncompatibleModel, UnusableForecast: nothing was promoted; the champions stay,
-            but for those that were found to be worse than the naive forecast.
+        TrainingFailed, ConfigError, IncompatibleModel, UnusableForecast: nothing was promoted. Champions that
+            proved worse than the naive forecast may already be demoted; the other champions stay.
     """
     started_ms = clock.now_ms()
     plan = panels_for(job.topics)[PANELS[job.panel]]
@@ -63,7 +63,7 @@ def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Out
 
 
 def _configured(job: Job) -> tuple[TrainingConfig, Knobs, str]:
-    """The configuration, its differences from the defaults, and why the file was not used; empty if it was.
+    """Return the configuration, its differences from the defaults, and the file's fault (empty if the file is used).
 
     Raises:
         ConfigError: the file is wrong, and the job has no fallback.
@@ -78,7 +78,7 @@ def _configured(job: Job) -> tuple[TrainingConfig, Knobs, str]:
         fault = str(error)
     try:
         config, differing = training_config(job.panel, job.fallback), job.fallback
-    except ConfigError:  # another release took them
+    except ConfigError:  # the fallback was accepted by another release
         config, differing = training_config(job.panel, {}), {}
     log.error("training_settings_not_heeded", panel=job.panel, reason=fault, trains_with=differing or "the defaults")
     return config, differing, fault
@@ -97,13 +97,13 @@ def run_round(
 ) -> Outcome:
     """Train, judge, publish and promote, on klines in memory and at the clock's time; a backtest calls it too.
 
-    First champions are demoted, then the new version is written, then it is promoted: cut off between any two of these
-    steps, a champion or the naive forecast answers each topic.
+    The order is: demote champions, write the new version, promote it. If the process dies between two of these steps, a
+    champion or the naive forecast still answers each topic.
 
     Args:
         klines: the panel's candles by symbol, all of them closed before ``clock.now_ms()``.
     Raises:
-        as ``refresh_panel``.
+        The errors of ``refresh_panel``.
     """
     started_ms = clock.now_ms()
     trained = train_panel(plan, klines, config, seed, _as_progress(config, show))
@@ -129,7 +129,7 @@ def run_round(
 
 
 def artefact_of(trained: TrainedPanel, klines: Mapping[str, Klines], now_ms: int) -> Artefact:
-    """A trained network as it is published, still without scores.
+    """Return the artefact of a trained network, without scores.
 
     Args:
         klines: the candles it was trained on.
@@ -156,7 +156,7 @@ def artefact_of(trained: TrainedPanel, klines: Mapping[str, Klines], now_ms: int
             libraries=provenance.libraries(),
             origin=Origin(
                 klines={symbol: provenance.candles_read(klines[symbol]) for symbol in plan.symbols},
-                topics={topic.key: _asked(topic) for topic in plan.topics},
+                topics={topic.key: _topic_facts(topic) for topic in plan.topics},
                 source_sha256=provenance.source_sha256(),
                 machine=provenance.machine(),
             ),
@@ -165,7 +165,7 @@ def artefact_of(trained: TrainedPanel, klines: Mapping[str, Klines], now_ms: int
     )
 
 
-def _asked(topic: Topic) -> dict[str, JsonValue]:
+def _topic_facts(topic: Topic) -> dict[str, JsonValue]:
     return {
         "symbol": topic.symbol,
         "target": topic.target.value,

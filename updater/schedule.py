@@ -135,7 +135,7 @@ class Schedule:
                 self._state.update_panel(panel, next_run_ms=next_ms)
 
     def trouble(self, now_s: float, monotonic_s: float) -> str:
-        """Why the process must be started anew, because work will not come in time; empty while it will.
+        """Say why the process must be started anew: scheduled work would not come in time. Empty if it will.
 
         The scheduler plans by the machine's clock: set back by six hours, the next sync would come in six hours.
 

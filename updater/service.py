@@ -1,4 +1,4 @@
-"""The updater's work: keep the store fresh, find out which panels need training, run a round. No schedule here."""
+"""The updater's work: sync the store, find the panels that need training, run a round. The schedule is elsewhere."""
 
 import shutil
 import threading
@@ -35,17 +35,17 @@ from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFil
 from updater.training_process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.training_settings import settings_file, settings_in_use
 
-LONGEST_DATA_AGE_MS = DAY_MS  # without the venue for longer, what would be learnt is not worth judging
-LISTINGS_WAIT_S = 5.0  # a venue that is away holds up no training
-LEAST_FREE_MB = 256  # two trainings' networks and a month of everybody's klines
-LEAST_FREE_BYTES = 1 << 20  # without them nothing is begun: a network has about as many
-SYNC_PATIENCE_S = 20.0  # of one request: the next sync comes in minutes, and there are many series to go
+LONGEST_DATA_AGE_MS = DAY_MS  # a network from older klines is not worth judging
+LISTINGS_WAIT_S = 5.0  # a venue that does not answer must not delay a training
+LEAST_FREE_MB = 256  # two rounds' networks and a month of all klines
+LEAST_FREE_BYTES = 1 << 20  # about the size of a network; below it no round begins
+SYNC_PATIENCE_S = 20.0  # limit of one request; the next sync comes within minutes
 
 log = structlog.get_logger()
 
 
 class StoppableClock:
-    """The clock the venue's client waits by: its sleep ends, with ``Stopped``, when the updater is to end."""
+    """A clock for the venues' clients: ``sleep`` raises ``Stopped`` as soon as the updater is asked to end."""
 
     def __init__(self, clock: Clock, stop: threading.Event) -> None:
         self._clock = clock
@@ -64,7 +64,7 @@ class StoppableClock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Updater:
-    """Everything one round needs. Its methods are called by one thread at a time: whoever schedules sees to that."""
+    """The parts that a round needs. The caller must call the methods from one thread at a time."""
 
     settings: Settings
     plans: Mapping[str, PanelPlan]  # by panel name
@@ -75,17 +75,19 @@ class Updater:
     clock: Clock
     stop: threading.Event
     listings: Listings
-    training_file: Path | None = None  # of training settings; None is the one in the data folder, if there is one
-    strict: bool = False  # a wrong file fails the round; else the last good settings are trained with
+    training_file: Path | None = None  # of training settings; None: DATA_DIR/training.json, if that exists
+    strict: bool = False  # True if a wrong file fails the round; else the last good settings are used
     time_limit_s: float = TIME_LIMIT_S
     least_free_mb: int = LEAST_FREE_MB
-    trimmed_ms: list[int] = field(default_factory=list)  # when klines were trimmed last; empty before the first time
-    truth: Venue | None = None  # TRUTH_VENUE, where it is not the first venue
-    truth_ms: list[int] = field(default_factory=list)  # likewise: when the truth venue's minutes were synced
-    admission_ms: list[int] = field(default_factory=list)  # likewise: when admission.json was made of all panels
+    trimmed_ms: list[int] = field(default_factory=list)  # when klines were trimmed last; empty before
+    truth: Venue | None = None  # TRUTH_VENUE, if that is not the first venue
+    truth_ms: list[int] = field(default_factory=list)  # when the truth venue's minutes were synced last; empty before
+    admission_ms: list[int] = field(
+        default_factory=list
+    )  # when admission.json was last made of all panels; empty before
 
     def sync(self) -> None:
-        """Fetch what is new, and what is missing, of every series that any panel needs; failures are noted."""
+        """Fetch new and missing klines of every series that a panel needs; failures go to the log and the state."""
         self._go_on()
         if refusal := self._disk_refusal():
             log.error("disk_refuses", reason=refusal, meanwhile="nothing is fetched or trained; answers go on")
@@ -107,7 +109,7 @@ class Updater:
             self._sync_truth(now_ms)
         try:
             self._trim(now_ms)
-        except WorkerError as error:  # the disk: the series that could not be written have said so as well
+        except WorkerError as error:  # a fault of the disk; series that could not be written report it too
             log.error("not_kept", reason=str(error))
         self._look_at_the_disk()
         self.state.replace_series(
@@ -135,12 +137,12 @@ class Updater:
             self.keeper.sync_from(self.truth, [(symbol, MINUTE_MS, start_ms) for symbol in symbols], now_ms)
 
     def _replayed_alone(self) -> list[str]:
-        """Symbols of topics whose minutes are wanted for their replay, and for no network."""
+        """Symbols whose minutes are needed only for the replay of their topics, not by a network."""
         trained = {symbol for plan in self.plans.values() if plan.panel is MINUTE for symbol in plan.symbols}
         return sorted({topic.symbol for plan in self.plans.values() for topic in plan.topics} - trained)
 
     def _make_admission(self, plans: Mapping[str, PanelPlan]) -> None:
-        """Look anew whether topics would be admitted; a fault there is logged, and fails nothing else."""
+        """Compute admission.json anew; a failure is logged and stops nothing else."""
         try:
             refresh_admission(self.settings, plans, self.store, self.registry, self.clock, self._go_on)
         except (Stopped, KeyboardInterrupt):
@@ -165,20 +167,20 @@ class Updater:
 
     @staticmethod
     def _is_due(done_ms: list[int], now_ms: int, every_ms: int) -> bool:
-        """Whether so much time is over since it was so last, of which is taken note."""
+        """Return True at most once per ``every_ms``, and record the time in ``done_ms``."""
         if done_ms and 0 <= now_ms - done_ms[-1] < every_ms:
             return False
         done_ms[:] = [now_ms]
         return True
 
     def _disk_refusal(self) -> str:
-        """Why nothing that is fetched or learnt could be kept, and what to do; empty if it can be."""
+        """Say why the disk takes no klines or networks, and what to do; empty if it takes them."""
         folder = self.settings.data_dir
         reason = disk_refusal(folder, LEAST_FREE_BYTES)
         return f"DATA_DIR={folder}: {reason}; make room, or mount it writable" if reason else ""
 
     def _look_at_the_disk(self) -> None:
-        """Raise the alarm before the disk is full: then nothing that is learnt can be kept, and no answer."""
+        """Log an error before the disk is full: a full disk keeps neither networks nor answers."""
         free_mb = shutil.disk_usage(self.settings.data_dir).free >> 20
         if free_mb < self.least_free_mb:
             log.error(
@@ -189,12 +191,12 @@ class Updater:
             )
 
     def train(self, panel: str, *, again: bool = False) -> PanelState:
-        """One round: sync, train in a child process, judge, publish. Any failure ends up in the state and the log.
+        """Run one round: sync, train in a child process, judge, publish. A failure goes to the state and the log.
 
         Args:
-            again: this is a new try of a round that left symbols out; without news of them it trains nothing.
+            again: True to repeat a round that left symbols out; if those are still missing, nothing is trained.
         Raises:
-            Stopped: the updater is to end; the child, if there was one, is dead.
+            Stopped: the updater was asked to end; a child process, if started, has ended.
         """
         plan = self.plans[panel]
         last = self.state.panel(panel).outcome
@@ -244,7 +246,7 @@ class Updater:
             raise Stopped
 
     def _missing(self, plan: PanelPlan) -> dict[str, str]:
-        """Symbols of a panel that cannot be trained on, and why: no new klines, or another pair than a topic's."""
+        """Return why symbols of a panel cannot be trained on: no new klines, or a pair that is not the topic's."""
         now_ms, interval_ms = self.clock.now_ms(), plan.panel.interval_ms
         missing = {}
         for symbol in plan.symbols:
@@ -305,13 +307,16 @@ class Updater:
         return ""
 
     def _settled(self, panel: str, newest: str) -> Callable[[Topic], bool]:
-        """Which topics the newest version settled without becoming their champion: it lost, or was made without their
-        symbol, for want of klines. To train at once would be for nothing; the schedule and the retries see to them."""
+        """Return a test for topics that need no training at once although the newest version is not their champion.
+
+        The version lost there, or was trained without the symbol because klines were missing; training again at once
+        would change nothing. The schedule and the retries train these topics.
+        """
         if self._why_unfit(newest):
             return _nothing
         try:
             verdicts = [Verdict.model_validate(score) for score in self.registry.open(newest).manifest.scores]
-        except ValidationError:  # another release wrote them; the round that is due then leaves some we can read
+        except ValidationError:  # written by another release; the next round writes readable ones
             return _nothing
         lost = {(v.topic, v.symbol, v.head) for v in verdicts if not v.promoted}
         last = self.state.panel(panel).outcome
@@ -319,7 +324,7 @@ class Updater:
         return lambda topic: (topic.key, topic.symbol, head_of(topic).key) in lost or topic.symbol in left_out
 
     def _why_unusable(self, topic: Topic, champion: Champion | None, known: dict[str, str]) -> str:
-        """Why a topic cannot be answered by its champion; ``known`` remembers it by version."""
+        """Say why a champion cannot answer a topic; empty if it can. ``known`` keeps the reasons by version."""
         if champion is None:
             return f"topic {topic.key} has no champion"
         try:
@@ -349,7 +354,7 @@ def _series(symbol: str, interval_ms: int) -> str:
 
 
 def checked_plans(topics: Sequence[Topic], panels: Collection[str], training_file: Path | None) -> dict[str, PanelPlan]:
-    """What there is to train, by panel name, once all that was given is known to be right.
+    """Return the plans to train by panel name, after checking panels, topics and training settings.
 
     Args:
         panels: names of those to train; empty for all that the topics need.
@@ -361,7 +366,7 @@ def checked_plans(topics: Sequence[Topic], panels: Collection[str], training_fil
     for panel in panels:
         if panel not in plans:
             raise ConfigError(f"no topic needs the panel {panel!r}; there are {', '.join(plans)}")
-    settings_in_use(training_file, PANELS)  # also what is not trained now: a file is right or wrong as a whole
+    settings_in_use(training_file, PANELS)  # checks also the panels that are not trained now
     return plans
 
 
@@ -374,23 +379,25 @@ def open_updater(
     *,
     strict: bool = False,
 ) -> Iterator[Updater]:
-    """Build everything, as the only updater of the data folder; what killed ones left there is swept.
+    """Build the updater, lock the data folder, and remove files that a killed updater left there.
 
     Args:
-        training_file: of training settings, in the place of the one in the data folder.
+        training_file: of training settings, instead of DATA_DIR/training.json.
         stop: set from another thread to make sync and training end with ``Stopped``.
     Raises:
-        ConfigError: another updater works on this DATA_DIR, a setting or topic cannot be served, or the file that was
-            given is wrong; once running, such a file is no reason to stop.
+        ConfigError: another updater works on this DATA_DIR, a setting or topic cannot be served, or the training file
+            is wrong. A file that becomes wrong later does not stop the updater.
     """
     plans = checked_plans(topics, (), training_file)
     clock = SystemClock()
     with only_updater(settings.data_dir):
         migrate(settings.klines_dir, settings.venues[0])
         store = HomeStore(settings.klines_dir, settings.venues)
-        waiting, aside = StoppableClock(clock, stop), Quarantine(settings.klines_dir)
-        venues = venues_from(settings, waiting, aside, topics=topics, patience_s=SYNC_PATIENCE_S)
-        for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry sweep theirs when they write
+        stoppable, quarantine = StoppableClock(clock, stop), Quarantine(settings.klines_dir)
+        venues = venues_from(settings, stoppable, quarantine, topics=topics, patience_s=SYNC_PATIENCE_S)
+        for leftover in settings.data_dir.glob(
+            f".tmp-{FILE}-*"
+        ):  # store and registry remove their own leftovers when they write
             leftover.unlink(missing_ok=True)
         listings = Listings(venues, topics, stop, logs_doubts=False)
         listings.start()
@@ -398,8 +405,8 @@ def open_updater(
             settings=settings,
             plans=plans,
             store=store,
-            keeper=HomeSync(store, venues, aside, waiting),
-            truth=truth_venue_from(settings, waiting, aside, topics=topics, patience_s=SYNC_PATIENCE_S),
+            keeper=HomeSync(store, venues, quarantine, stoppable),
+            truth=truth_venue_from(settings, stoppable, quarantine, topics=topics, patience_s=SYNC_PATIENCE_S),
             registry=Registry(settings.data_dir),
             state=StateFile(settings.data_dir, clock, plans),
             clock=clock,
@@ -417,14 +424,14 @@ def train_once(
     panels: Collection[str] = (),
     training_file: Path | None = None,
 ) -> tuple[Outcome, ...]:
-    """One round of each panel in the foreground, with progress; Ctrl-C kills the training and leaves.
+    """Run one round of each panel in the foreground, with progress; Ctrl-C kills the training and returns.
 
     Args:
         panels: names of those to train; empty for all that the topics need.
-        training_file: of training settings, in the place of the one in the data folder. Whoever names one is there to
-            put it right: a wrong one fails the round.
+        training_file: of training settings, instead of DATA_DIR/training.json. A wrong file fails the round, because
+            somebody is there to correct it.
     Raises:
-        ConfigError: an updater works on this DATA_DIR, or as ``checked_plans``.
+        ConfigError: an updater works on this DATA_DIR; or the errors of ``checked_plans``.
     """
     checked_plans(topics, panels, training_file)
     strict = training_file is not None

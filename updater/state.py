@@ -139,7 +139,7 @@ def retry_after_min(failures: int) -> int:
 
 
 def read_state(data_dir: Path) -> UpdaterState | None:
-    """The state as last written; None without a file, or if this version cannot read it (which is logged)."""
+    """Return the last written state; None without a file, or if this version cannot read the file (logged)."""
     path = data_dir / FILE
     try:
         return UpdaterState.model_validate_json(path.read_bytes())

@@ -1,7 +1,7 @@
-"""``python -m updater.training_child``: a training in a process of its own, which ``updater.training_process`` starts.
+"""``python -m updater.training_child``: a training in a child process, started by ``updater.training_process``.
 
-stdin: a line of JSON, a ``Job``; the end of stdin means that the parent is gone. stdout: lines of JSON, ``Step`` and at
-last an ``Outcome``. stderr: anything else.
+stdin: one line of JSON, a ``Job``; the end of stdin means that the parent has ended. stdout: lines of JSON, each a
+``Step``, the last an ``Outcome``. stderr: anything else.
 """
 
 import contextlib
@@ -18,27 +18,26 @@ from model.registry.versions import Registry
 from updater.state import Outcome, Record
 from updater.training_process import Job, Step, only_writer
 
-# A tenth of a core that other processes want fully: answers are not delayed, and a training of minutes still ends in
-# time. At 19 or under SCHED_IDLE it would not.
+# At niceness 10 a training gets a tenth of a core that other processes keep busy: answers are not delayed, and the
+# training still ends in time. At 19 or under SCHED_IDLE the training would not end in time.
 NICENESS = 10
 ORPHANED = 3  # exit status
 STEP_EVERY_S = 1.0
 
 
 def _end_with_the_parent() -> None:
-    """Wait for the pipe's end, as the parent never writes a second line. The training may be cut off anywhere: the
-    registry is written by renames."""
-    os.read(0, 1)
+    """Wait for the end of stdin, then exit. The training may stop anywhere, as the registry is written by renames."""
+    os.read(0, 1)  # the parent never writes a second line
     os._exit(ORPHANED)
 
 
 def _stand_back() -> None:
-    """Training can wait, an answer cannot; and if memory runs out, it is this process that goes."""
+    """Give inference precedence: for the processor, and when memory runs out (then this process is killed first)."""
     os.nice(NICENESS)
     files = {"oom_score_adj": 1000}
     if os.getsid(0) == os.getpid():
-        # Linux may weigh sessions and not processes against each other (man 7 sched, "The autogroup feature"), and this
-        # is a session of its own: against inference, in another session, its niceness alone has no effect.
+        # Linux may share the processor among sessions instead of processes (man 7 sched, "The autogroup feature"). This
+        # process leads its own session, so its niceness alone has no effect against inference in another session.
         files["autogroup"] = NICENESS
     for name, number in files.items():
         with contextlib.suppress(OSError):  # only Linux has these files
@@ -46,7 +45,7 @@ def _stand_back() -> None:
 
 
 def _read_line(fd: int) -> bytes:
-    """Read up to the first newline and no byte further; a buffered reader would swallow the pipe's end."""
+    """Read up to the first newline and no byte further; a buffered reader would also take the end of the pipe."""
     line = bytearray()
     while not line.endswith(b"\n") and (part := os.read(fd, 65536)):
         line += part
@@ -54,9 +53,9 @@ def _read_line(fd: int) -> bytes:
 
 
 def main() -> int:
-    """Do the job on stdin; exit status 0 with an outcome, good or bad."""
-    out = os.fdopen(os.dup(1), "w", buffering=1)  # a line at a time
-    os.dup2(2, 1)  # prints of libraries must not come between our lines
+    """Do the job that stdin names; return 0 once an outcome was sent, of a success or a failure."""
+    out = os.fdopen(os.dup(1), "w", buffering=1)  # line-buffered
+    os.dup2(2, 1)  # output of libraries must not come between our lines
 
     def send(message: Record) -> None:
         out.write(message.model_dump_json() + "\n")
@@ -68,7 +67,7 @@ def main() -> int:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     configure_logging("warning", service="updater", simulated=job.simulated)
     _stand_back()
-    from updater.round import refresh_panel  # noqa: PLC0415 - it takes seconds, during which the parent may die
+    from updater.round import refresh_panel  # noqa: PLC0415 - importing takes seconds, in which the parent may die
 
     clock = SystemClock()
     started_ms = clock.now_ms()

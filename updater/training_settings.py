@@ -1,7 +1,7 @@
-"""``DATA_DIR/training.json``: training settings that differ from the code's defaults, read anew by every training.
+"""``DATA_DIR/training.json``: training settings that differ from the defaults. Every training reads the file anew.
 
 ``{"minute": {"hidden_layer_size": 48}, "hour": {"lookback": 64}}``; settings outside a panel's object hold for both
-panels. ``birnn tune`` writes it, people may, and ``--config-json FILE`` names another file.
+panels. ``birnn tune`` writes the file, or you do; ``--config-json FILE`` names another file.
 """
 
 import json
@@ -24,13 +24,13 @@ Knobs: TypeAlias = dict[str, JsonValue]  # fields of TrainingConfig
 
 
 def settings_file(data_dir: Path, given: Path | None = None) -> Path | None:
-    """The given file, else the file in the data folder; None if there is neither."""
+    """Return the given file, else ``training.json`` in the data folder; None if neither exists."""
     usual = data_dir / FILE
     return given or (usual if usual.exists() else None)
 
 
 def read_settings(path: Path | None) -> dict[str, Knobs]:
-    """The file's settings by panel; empty without a file. ``settings_in_use`` checks the fields as well.
+    """Return the settings of a file by panel, empty without a file. Only ``settings_in_use`` checks the fields.
 
     Raises:
         ConfigError: the file cannot be read or has another form.
@@ -57,10 +57,10 @@ def read_settings(path: Path | None) -> dict[str, Knobs]:
 
 
 def settings_in_use(path: Path | None, panels: Iterable[str]) -> dict[str, Knobs]:
-    """``read_settings``, with a check of these panels' fields, before any long work begins.
+    """Read the settings and check the fields of these panels, before any long work begins.
 
     Raises:
-        ConfigError: as ``read_settings``; or a setting is unknown or wrong: names file, panel, setting, value.
+        ConfigError: as ``read_settings``; or a setting is unknown or wrong. The message names file, panel and setting.
     """
     settings = read_settings(path)
     for panel in panels:
@@ -72,7 +72,7 @@ def settings_in_use(path: Path | None, panels: Iterable[str]) -> dict[str, Knobs
 
 
 def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingConfig:
-    """The panel's configuration, with some fields changed.
+    """Return the default configuration of a panel with some fields changed.
 
     Raises:
         ConfigError: a field is unknown, or a value is wrong.
@@ -94,10 +94,10 @@ def training_config(panel: str, differing: Mapping[str, JsonValue]) -> TrainingC
 
 
 def write_settings(path: Path, panel: str, knobs: Knobs) -> None:
-    """Put a panel's settings into the file; the other panel's stay.
+    """Write a panel's settings into the file; the settings of the other panel stay.
 
     Raises:
-        ConfigError: the present file cannot be read, so the other panel's settings would be lost.
+        ConfigError: the file cannot be read, and writing would lose the settings of the other panel.
     """
     before = read_settings(path if path.exists() else None)
     replace_json(path, {name: differing for name, differing in (before | {panel: knobs}).items() if differing})

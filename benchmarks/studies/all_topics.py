@@ -115,7 +115,7 @@ def answers(
 
 
 def milliseconds(work: Any, rounds: int) -> tuple[float, float]:
-    """Median and longest of ``rounds`` calls, after one that does not count."""
+    """Median and longest time of ``rounds`` calls, after a warm-up call."""
     work()
     times = []
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""What becomes of a forecast between its candle and the question: `carried`, and other ways, on real klines.
+"""Compare ways to carry a forecast from the candle to the question: `carried` and others, on real klines.
 
     python -m benchmarks.studies.carry --data FOLDER [--quick] [--since DAY] [--out FOLDER]
 
@@ -67,7 +67,7 @@ def topics() -> tuple[Topic, ...]:
 
 
 def as_served(topic: Topic, said: Floats, naive: Floats, close: Floats, anchor: Floats, late_min: int) -> Floats:
-    """``(N,)`` forecasts as inference carries them; one that is the naive forecast's goes by its name."""
+    """``(N,)`` forecasts as inference carries them; a forecast equal to naive counts as the naive forecast's."""
     head, is_return = head_of(topic), head_of(topic).kind is Kind.RETURN
     told = np.where(said == naive, PERSISTENCE, "network").tolist()
     found = np.empty(len(said))
@@ -101,7 +101,7 @@ def time_left(said: Floats, late: float, steps: int) -> Floats:
 
 
 def root_time_left(said: Floats, late: float, steps: int) -> Floats:
-    """Likewise, where most of it comes true soon."""
+    """As above, for a forecast of which the greater part comes true soon."""
     left: Floats = said * max(0.0, 1 - (late / steps) ** 0.5)
     return left
 
@@ -220,19 +220,19 @@ def late_of(one: Scored, minutes: Minutes, late_min: int, since_ms: int) -> Late
 
 
 def _leap(one: Scored, panel: Panel) -> int:
-    """From one price of a truth to the next, in ms."""
+    """Return the time between two prices of a truth, in ms."""
     return panel.interval_ms if head_of(one.topic).kind.is_volatility else one.topic.horizon_ms
 
 
 def _fresh(said: Floats, closed_ms: Ints, asked_ms: Ints) -> Floats:
-    """What was said at the very moment of asking; NaN where nothing was."""
+    """Return the forecast made at the very moment of asking; NaN if no forecast was made then."""
     place = np.minimum(np.searchsorted(closed_ms, asked_ms), len(closed_ms) - 1)
     found: Floats = np.where(closed_ms[place] == asked_ms, said[place], np.nan)
     return found
 
 
 def profile(plan: PanelPlan, recording: Recording, end_ms: int) -> None:
-    """Print how much of what the linear path says comes true how soon, and whether what it did not say falls back."""
+    """Print how soon the linear path's forecasts come true, and whether the unforecast part of a move falls back."""
     klines = recording.until(plan, training_start_ms(plan.panel, PROFILE_DAYS, end_ms), end_ms)
     windows = build(plan, klines)
     start_ms = int(windows.open_time_ms.min())
@@ -255,7 +255,7 @@ def profile(plan: PanelPlan, recording: Recording, end_ms: int) -> None:
     scale, ticks, symbol = windows.scale[path.rows], closed_ms // MINUTE_MS, windows.symbol[path.rows]
 
     def moved(from_min: int, to_min: int) -> Floats:
-        """In standard deviations of one minute."""
+        """Return the move between two moments, in standard deviations of one minute."""
         found = np.full(len(closed_ms), np.nan)
         for index, name in enumerate(plan.symbols):
             mine = symbol == index
@@ -307,7 +307,7 @@ def compared(some: Sequence[Late], way: str, over: str) -> tuple[float, Mean] | 
 
 
 def chance(some: Sequence[Late], way: str, over: str) -> str:
-    """Of a lead this large by luck, one-sided, by the test of Diebold and Mariano."""
+    """Return the chance of a lead this large by luck: one-sided, by the test of Diebold and Mariano."""
     found = compared(some, way, over)
     return "equal" if found is None else f"{found[1].p_below:.3f}"
 

@@ -19,7 +19,7 @@ PAGES, PAGE_ROWS, BAR_ROWS, LAGS = 3, 1000, 10, 8
 
 
 def per_request_app(exchange_url: str) -> FastAPI:
-    """One route, which does everything when it is asked."""
+    """An application with one route, which does all the work at the request."""
     app = FastAPI()
 
     @app.get("/inference/{token}")

@@ -1,4 +1,4 @@
-"""What the running ratio of two venues' levels gains for price topics, and what its settings rest on.
+"""Measure the gain of a running price ratio for price topics, and the grounds of the ratio's settings.
 
     python -m benchmarks.studies.price_ratio --data FOLDER
 
@@ -126,7 +126,7 @@ class Meetings:
     close_ms: Ints  # (N,)
     spot: Floats  # (N,) USDT
     perpetual: Floats  # (N,)
-    after: Floats  # (N,) ln(spot / perpetual) of the opens that follow; NaN where there is none
+    after: Floats  # (N,) ln(spot / perpetual) of the opens that follow; NaN at a missing open
 
     @property
     def log_ratio(self) -> Floats:
@@ -169,8 +169,8 @@ def show_real(meetings: Meetings) -> None:
     )
     errors = {hours: root_mean_square((log_ratio - trailing(log_ratio, hours, 1))[:half]) for hours in HOURS_BACK}
     hours_back = min(errors, key=lambda hours: errors[hours])
-    told = ", ".join(f"{hours} h {error * BP:.2f}" for hours, error in errors.items())
-    print(f"  error of the next hour's, first half, by the hours that the median is of: {told}: {hours_back} h it is")
+    text = ", ".join(f"{hours} h {error * BP:.2f}" for hours, error in errors.items())
+    print(f"  error of the next hour's, first half, by the hours that the median is of: {text}: {hours_back} h it is")
     print("  How fast it goes stale: root mean square error of a reading by the age of the newest hour it rests on, bp")
     print("  " + " " * 34 + f"{'no ratio':>10}" + "".join(f"{f'{old} h':>8}" for old in HOURS_OLD))
     for name, part in (("first half", slice(None, half)), ("second half", slice(half, None))):
@@ -190,8 +190,8 @@ def show_real(meetings: Meetings) -> None:
         ):
             for ahead in HOURS_AHEAD:
                 rows = np.arange(half, len(truth) - ahead)
-                told = _gain(truth[rows + ahead], serving[rows], factor[rows], rows, ahead)
-                print(f"  {f'{name}, median of {hours} h':34}{f'{ahead} h':>8}{told}")
+                text = _gain(truth[rows + ahead], serving[rows], factor[rows], rows, ahead)
+                print(f"  {f'{name}, median of {hours} h':34}{f'{ahead} h':>8}{text}")
 
 
 def _gain(came: Floats, price: Floats, factor: Floats, ticks: Ints, steps: int) -> str:
@@ -209,7 +209,7 @@ def _day(close_ms: Ints) -> str:
 
 
 def ar1(keeps: float, minutes: int, rng: np.random.Generator) -> Floats:
-    """``(minutes,)`` of variance 1, each so much of the one before and the rest new."""
+    """``(minutes,)`` AR(1) noise of variance 1."""
     shocks = (1 - keeps**2) ** 0.5 * rng.standard_normal(minutes)
     found, now = np.empty(minutes), float(rng.standard_normal())
     for minute, shock in enumerate(shocks.tolist()):
@@ -262,7 +262,7 @@ def fitted(meetings: Meetings) -> tuple[Law, Law, Law]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """Real minutes of some symbols, and rows in them: every third minute that has enough before and after it."""
+    """Real minutes of some symbols, and every third row that has enough minutes before and after."""
 
     name: str
     klines: Mapping[str, Klines]
@@ -286,12 +286,12 @@ def estimates(read: Floats, rows: Ints, estimator: Estimator, old: int = 0) -> F
 
 
 def level_error(was: Floats, rows: Ints, estimate: Floats | float) -> float:
-    """Root mean square of what an estimate misses the basis by at the horizons that matter, in basis points."""
+    """Return the root mean square error of an estimate of the basis at the horizons that matter, in basis points."""
     return BP * float(np.sqrt(np.mean([(was[rows + ahead] - estimate) ** 2 for ahead in CHOSEN_AHEAD_MIN])))
 
 
 def show_choice(laws: Sequence[Law], period: Period, seed: int) -> None:
-    """Each estimator under each law, and how much worse it is than the best of them at worst."""
+    """Print each estimator's error under each law, and the worst ratio to the best estimator's error."""
     print(f"\n  {period.name} {_span(period)}: error of the basis {_list(CHOSEN_AHEAD_MIN)} min later, bp")
     drawn = [law.drawn(PERIOD_MIN, np.random.default_rng(seed)) for law in laws]
     errors = {
@@ -309,7 +309,7 @@ def show_choice(laws: Sequence[Law], period: Period, seed: int) -> None:
 
 
 def show_ages(laws: Sequence[Law], invented: Sequence[Law], period: Period, seed: int) -> None:
-    """The served estimator from minutes that are old, and from few."""
+    """Print the errors of the served estimator from old minutes and from few minutes."""
     print(f"\n  {period.name} {_span(period)}: {SERVED}, error in bp by the age of its newest minute, in minutes")
     print(f"  {'':38}{'no ratio':>10}{'no offset':>11}" + "".join(f"{old:8}" for old in OLD_MIN))
     for law in laws:
@@ -350,12 +350,12 @@ def show_gain(laws: Sequence[Law], period: Period, seed: int) -> None:
             for ahead in AHEAD_MIN:
                 came = second[period.rows + ahead]
                 old = ((came - price * older) ** 2).mean() / ((came - price) ** 2).mean()
-                told = _gain(came, price, factor, period.rows, ahead)
-                print(f"  {law.name + ', ' + symbol:38}{f'{ahead} min':>8}{told}{old:18.4f}")
+                text = _gain(came, price, factor, period.rows, ahead)
+                print(f"  {law.name + ', ' + symbol:38}{f'{ahead} min':>8}{text}{old:18.4f}")
 
 
 def show_spreads(laws: Sequence[Law], period: Period, series: Mapping[str, Klines], seed: int) -> None:
-    """What the spread is of two feeds of one asset, and of two assets."""
+    """Print the spread of two feeds of one asset, and of two assets."""
     weights = fading(WINDOW_ROWS)
     worth = weights.sum() ** 2 / (weights @ weights)  # so many minutes of one weight
     error = 1.2533 * 1.4826 * MOST_NOISE / worth**0.5  # of a median of normal ones, by their median distance
@@ -375,7 +375,7 @@ def show_spreads(laws: Sequence[Law], period: Period, series: Mapping[str, Kline
 
 
 def check_served(law: Law, period: Period, seed: int) -> None:
-    """That ``price_ratio`` says what was measured here, and how long it takes to say it."""
+    """Check that ``price_ratio`` gives the values measured here, and print how long a call takes."""
     klines, rows = period.klines[SYMBOLS[0]], period.rows[:: len(period.rows) // 20]
     read, _ = law.drawn(PERIOD_MIN, np.random.default_rng(seed))
     factor = np.exp(read)

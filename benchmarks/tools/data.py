@@ -64,7 +64,7 @@ def walk(days: int, seed: int = 0) -> Klines:
 
 
 def serve(days: int, series: int) -> None:
-    """Be the exchange that has these klines, with its archive files made beforehand, until this process is killed."""
+    """Serve these klines as a simulated exchange, with archive files made beforehand, until this process is killed."""
     symbols = [*SYMBOLS, *(f"S{number:02}USDT" for number in range(series))]
     walks = {symbol: walk(days, SYMBOLS.index(symbol) if symbol in SYMBOLS else 0) for symbol in symbols}
     source, rest = Given({(symbol, MINUTE_MS): klines for symbol, klines in walks.items()}), Rest(archives_kept=10_000)
@@ -122,7 +122,7 @@ def bad(reports: list[SyncReport]) -> str:
 
 
 def appends(folder: Path, times: int) -> dict[str, float]:
-    """Milliseconds and bytes of appending one minute to a whole month, the mean of so many."""
+    """Mean milliseconds and bytes of appending one minute to a whole month."""
     klines = walk(60)
     end_ms = month_span(int(klines.open_time_ms[-1]) - 31 * DAY_MS)[1]
     whole = klines.between(month_span(end_ms - 1)[0], end_ms)

@@ -1,4 +1,4 @@
-"""Inference by a clock faster than the wall's: ``python -m benchmarks.tools.fast_clock BASE_MS BEGAN_S SPEED``."""
+"""Run inference on a fast clock: ``python -m benchmarks.tools.fast_clock BASE_MS BEGAN_S SPEED``."""
 
 import sys
 import time
@@ -9,11 +9,11 @@ from inference.memory import keep_heap_whole
 
 
 class FastClock:
-    """A clock ``speed`` times as fast as the wall's; equal in all processes with the same arguments.
+    """A clock ``speed`` times as fast as the wall clock. All processes with the same arguments read the same time.
 
     Args:
-        base_ms: the clock's time at ``began_s``.
-        began_s: a moment of ``time.monotonic``, which the processes of a machine share.
+        base_ms: the time that this clock shows at ``began_s``.
+        began_s: a reading of ``time.monotonic``, which all processes of a machine share.
     """
 
     def __init__(self, base_ms: int, began_s: float, speed: float) -> None:

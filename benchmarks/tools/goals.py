@@ -1,4 +1,4 @@
-"""The table of a benchmark: what was measured beside what must be reached and what is aimed at."""
+"""The table of a benchmark: measured, required and desired figures side by side."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

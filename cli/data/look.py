@@ -172,7 +172,7 @@ def trim(
         typer.Option(help="Keep so many days; what trainings and a backtest read when not given.", min=1, max=36500),
     ] = None,
 ) -> None:
-    """Delete whole months that are older than anything reads, and what was set aside as damaged a month ago."""
+    """Delete whole months that nothing reads any more, and damaged files set aside more than a month ago."""
     store, settings, now_ms = open_store(data_dir), settings_from(data_dir=data_dir), SystemClock().now_ms()
     deleted = 0
     series = set(stored(store, symbol, interval))

@@ -82,7 +82,7 @@ def stored(store: "HomeStore", symbols: Sequence[str] | None, intervals: Sequenc
     """The stored series among those asked for.
 
     Raises:
-        ConfigError: there are none; the text lists the stored series.
+        ConfigError: no stored series fits; the message lists the stored series.
     """
     wanted = {interval_of(text) for text in intervals or ()}
     there = store.series()

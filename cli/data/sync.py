@@ -34,7 +34,7 @@ def sync(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the stored klines up to now: those of the configured topics, as the updater does."""
+    """Bring the stored klines of the configured topics up to now, as the updater does."""
     from model.panels import panels_for  # noqa: PLC0415
 
     intervals = [interval_of(text) for text in interval or ()]

@@ -1,1 +1,1 @@
-"""``birnn doctor``: what is well and what is not, asked now."""
+"""``birnn doctor``: check configuration, disk, clock, venues and processes now."""

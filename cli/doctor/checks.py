@@ -236,16 +236,16 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
     ("clock", _clock),
     ("venues", _venues),
 )
-"""In the order in which they are looked at: later ones read what earlier ones found."""
+"""All checks, in the order in which they run: later checks read the results of earlier checks."""
 
 
-def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
+def all_checks(subject: Subject, announce: Callable[[str], None]) -> list[Check]:
     """Run every check.
 
     Args:
-        told: called with each check's name before it runs.
+        announce: called with each check's name before it runs.
     """
-    told("state")
+    announce("state")
     found: list[Check] = []
     try:
         subject.report = status_report(subject.settings)
@@ -256,7 +256,7 @@ def all_checks(subject: Subject, told: Callable[[str], None]) -> list[Check]:
         subject.report = {"endpoint": endpoint_report(url), "place": str(subject.settings.data_dir), "folders": []}
         subject.report["market"] = subject.settings.market.value.upper()
     for name, check in CHECKS:
-        told(name)
+        announce(name)
         found += (replace(result, name=name) for result in check(subject))
     return found
 

@@ -1,4 +1,4 @@
-"""``birnn doctor --market``: every venue asked as inference would ask it."""
+"""``birnn doctor --market``: ask every venue as inference would."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ class Finding:
     role: str  # "1", "2" ... in MARKET_VENUES, "truth", or empty: not used
     symbol: str  # in our spelling
     name: str = ""  # in the venue's spelling
-    state: str = ""  # "well", or what is wrong
+    state: str = ""  # "well", or the fault
     quote: str = ""
     price: Price | None = None
     price_fault: str = ""

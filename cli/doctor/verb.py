@@ -32,8 +32,8 @@ def run_doctor(load: Callable[[], Settings], market: bool, symbols: Sequence[str
     except ConfigError as error:
         checks.append(Check("wrong", str(error), "nothing starts before it is mended", name="settings"))
     else:
-        with asking("looking at everything, and asking each venue where prices are real") as told:
-            checks = all_checks(subject, told)
+        with asking("looking at everything, and asking each venue where prices are real") as announce:
+            checks = all_checks(subject, announce)
         findings = subject.findings
     well = all(check.state != "wrong" for check in checks)
     if as_json:

@@ -1,1 +1,1 @@
-"""``birnn status``: what is served, how good it is, and what the updater does."""
+"""``birnn status``: the network behind each topic, the judgement of each network, and the state of the updater."""

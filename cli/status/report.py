@@ -35,7 +35,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
 
 
 def endpoint_report(url: str) -> dict[str, Any]:
-    """The document of ``/topics``, or why there is none."""
+    """Return the document of ``/topics``, or the reason why inference did not answer."""
     try:
         return {"url": url, "answers": True, "topics": topics_of(url)}
     except NoAnswer as error:

@@ -103,7 +103,7 @@ def _topics_table(topics: Sequence[dict[str, Any]], width: int) -> RenderableTyp
 
 
 def _last_value(topic: Mapping[str, Any], width: int) -> tuple[str, str]:
-    """The value and its time; also its forecaster, if another one answers now."""
+    """The last value and its time; also the forecaster of that value, if another forecaster answers now."""
     last = topic["last_answer"]
     if not last:
         return "none yet", ""

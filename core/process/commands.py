@@ -26,7 +26,7 @@ def child_command(module: str, *arguments: str) -> list[str]:
 
 
 def say_ready() -> None:
-    """Report to the parent, once, that this process is ready: after its end it is then started again at once."""
+    """Report to the parent, once, that this process is ready. The parent then restarts it at once when it ends."""
     if fd := os.environ.pop(READY, ""):
         with contextlib.suppress(OSError):  # the parent is gone
             os.write(int(fd), b"1")

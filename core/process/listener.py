@@ -1,4 +1,4 @@
-"""The socket that the endpoint answers on: bound here, or handed over by the process that started this one."""
+"""The socket that the endpoint answers on: bound here, or handed over by the parent process."""
 
 import errno
 import os
@@ -65,7 +65,7 @@ def pass_on() -> None:
 
 
 def handed_over() -> socket.socket | None:
-    """Return the listening socket that this process was started with, in systemd's way; None if there is none.
+    """Return the listening socket that this process was started with, in systemd's way; None if no socket was passed.
 
     Source: man 3 sd_listen_fds.
     """

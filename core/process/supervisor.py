@@ -1,4 +1,4 @@
-"""Keep processes running and end them together: those of ``birnn run``, and inference behind the door."""
+"""Keep processes running and end them together: the processes of ``birnn run``, or inference behind the door."""
 
 import fcntl
 import os

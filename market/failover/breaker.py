@@ -19,7 +19,7 @@ from klines.spans import Span
 from market.http.errors import Blocked, Refused
 from market.venue import Venue
 
-KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may answer one and fail at the other
+KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may answer klines and fail at prices
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0  # of a venue that failed, doubling
 BARRED_REST_S = 600.0  # a country, an address, a key or a listing does not change within minutes
 STOPPED_REST_S = 120.0  # of a venue that stands still while others go on
@@ -88,7 +88,7 @@ class VenueBreaker:
 
     @property
     def faults(self) -> dict[Key, VenueFault]:
-        """By (venue, kind of question, symbol or empty): why a venue is left alone now."""
+        """The present faults by (venue, kind of question, symbol or empty)."""
         now_s = self._clock.elapsed_s()
         with self._lock:
             return {key: fault for key, fault in self._faults.items() if now_s < fault.last_s + fault.rest_s}
@@ -96,7 +96,7 @@ class VenueBreaker:
     def order(
         self, kind: str, symbol: str, failures: Failures, fits: Callable[[Venue], bool] = lambda _: True
     ) -> Iterator[Venue]:
-        """The venues to ask, best first; the reason of each one that is left alone is added to ``failures``.
+        """The venues to ask, best first; ``failures`` gets the reason of each venue that is left out.
 
         Args:
             fits: True if a venue has what is asked for at all; else it cannot stand in either.
@@ -159,7 +159,7 @@ class VenueBreaker:
         self._record((venue.offer.name, kind, symbol if of_symbol else ""), symbol, state, str(error), rest_s)
 
     def record_unusable(self, venue: Venue, kind: str, symbol: str, state: str) -> None:
-        """Leave a venue alone that answers, and whose candles or price of a symbol are not to be used.
+        """Pause a venue for a symbol whose candles or price must not be used, although the venue answers.
 
         Args:
             state: of ``UNUSABLE``.
@@ -224,7 +224,7 @@ def _sorted_out(error: WorkerError) -> tuple[str, bool, float | None]:
 
 
 def failure_of(failures: Failures, what: str) -> WorkerError:
-    """One error for all venues that could not give ``what``: of the class that says what to do next."""
+    """One error for all venues that failed to give ``what``; the class of the error says what to do next."""
     if len(failures) == 1:
         error = failures[0][1]
         if isinstance(error, MalformedKlines):

@@ -1,4 +1,4 @@
-"""Pairs whose candles ended: told from a venue that stands still, and from a pair that has no trade for a while."""
+"""Pairs whose candles ended, as against a venue that stands still, or a pair without a trade for a while."""
 
 import threading
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class _End:
 
 
 class Endings:
-    """When the newest candle of each silent symbol closed. Safe to use from several threads.
+    """The close times of the newest candles of silent symbols. Safe to use from several threads.
 
     Args:
         clock: for ages.
@@ -45,11 +45,11 @@ class Endings:
                 del self._ends[symbol]
 
     def look(self, symbol: str, interval_ms: int, silent: Sequence[Venue], known_ms: int) -> None:
-        """Find out, once an hour, when the candles of a symbol ended that no venue has new ones of, and why.
+        """Find out, at most once an hour, when and why the candles of a symbol ended if no venue has new candles.
 
         Args:
             silent: the venues that were asked.
-            known_ms: close of the newest known candle; 0 for none.
+            known_ms: close of the newest known candle; 0 if no candle is known.
         """
         now_ms, now_s = self._clock.now_ms(), self._clock.elapsed_s()
         if known_ms > 0 and now_ms - known_ms < QUIET_MS:
@@ -68,7 +68,7 @@ class Endings:
             self._ends[symbol] = _End(now_s, close_ms, listed)
 
     def remark(self, symbol: str) -> str:
-        """What to tell about a symbol whose candles ended; empty if they did not, or just now."""
+        """A message about a symbol whose candles ended; empty if the candles did not end, or ended just now."""
         now_ms = self._clock.now_ms()
         with self._lock:
             end = self._ends.get(symbol)
@@ -90,7 +90,7 @@ class Endings:
 
 
 def _listed(venue: Venue, symbol: str) -> str:
-    """What a venue's list says of a symbol; empty if the venue fails or has no list."""
+    """The state of a symbol in a venue's list, in words; empty if the venue fails or has no list."""
     try:
         listing, lacks = lack(venue, symbol)
     except WorkerError:
@@ -99,7 +99,7 @@ def _listed(venue: Venue, symbol: str) -> str:
 
 
 def _newest_ms(venue: Venue, symbol: str, interval_ms: int, now_ms: int) -> int:
-    """When the newest candle of a symbol closed at a venue; 0 if it is not known."""
+    """The close time of a symbol's newest candle at a venue; 0 if it is not known."""
     try:
         days = venue.klines(symbol, DAY_MS, (now_ms - LOOKED_BACK_MS) // DAY_MS * DAY_MS, now_ms)
         if not len(days):

@@ -27,9 +27,9 @@ from market.venue import UNKNOWN, MarketData, Price, Venue, Verdict
 
 # Candles that are missing at the end, or without a trade, before another venue is asked whether it has them.
 SILENT_ROWS = 2
-PUBLISHED_MS = 20 * SECOND_MS  # by then a venue has told a candle that it has
+PUBLISHED_MS = 20 * SECOND_MS  # by then a venue has published a closed candle
 PART_ROWS = 1_000  # a page of most venues
-MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of one answer; asked for elsewhere
+MOST_HOLES, HOLE_AGAIN_MS, REMEMBERED_HOLES = 20, 10 * MINUTE_MS, 10_000  # of holes; other venues fill them
 ODD_AHEAD_MS = 2 * SECOND_MS  # a venue's time so far from ours wants a second opinion
 
 log = structlog.get_logger()
@@ -62,7 +62,7 @@ class Failover(MarketData):
         self._holes: dict[tuple[str, int, int], int] = {}  # by symbol, interval, start: when another venue was asked
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """Klines of the first venue that can tell them, at the level of the series.
+        """Klines of the first venue that has them, at the prices of the home venue.
 
         A venue without the last candles, or without a trade in them, is passed over if another venue has them.
         """
@@ -87,7 +87,7 @@ class Failover(MarketData):
                 for kind in (KLINES, PRICES):  # a venue's last price is no newer than its last trade
                     self._breaker.record_unusable(other, kind, symbol, "silent")
             return self._filled(venue, symbol, self._taken(venue, symbol, klines))
-        if silent:  # whoever has the newest; it is the market that is silent
+        if silent:  # the market itself is silent: take the venue with the newest candle
             venue, klines = max(silent, key=lambda one: one[1].end_ms)
             known_ms = max([klines.end_ms, *(recent.end_ms for recent in self._ratios.recents(symbol))])
             self._endings.look(symbol, interval_ms, [one for one, _ in silent], known_ms)
@@ -139,29 +139,29 @@ class Failover(MarketData):
         self._prices.judge(symbol, venue, verdict)
 
     def clock_ahead_ms(self) -> int:
-        """The clock of the first venue that is well and tells a time."""
+        # The clock of the first venue that is well and has a clock.
         failures: Failures = []
-        told: list[int] = []
+        ahead_ms: list[int] = []
         for venue in self._breaker.order(PRICES, "", failures):
             if not venue.offer.tells_time:
                 continue
             try:
-                told.append(venue.clock_ahead_ms())
+                ahead_ms.append(venue.clock_ahead_ms())
             except WorkerError as error:
                 failures.append((venue, error))
                 continue
-            if len(told) == 2 or abs(told[0]) < ODD_AHEAD_MS:
+            if len(ahead_ms) == 2 or abs(ahead_ms[0]) < ODD_AHEAD_MS:
                 break
-        if len(told) == 2:  # the first one's time is odd: of both and our own the one in the middle
-            return sorted([*told, 0])[1]
-        if told:
-            return told[0]
+        if len(ahead_ms) == 2:  # the first venue's time is odd: take the median of both and our own
+            return sorted([*ahead_ms, 0])[1]
+        if ahead_ms:
+            return ahead_ms[0]
         if not any(venue.offer.tells_time for venue in self.venues):
             return 0
         raise failure_of(failures, "the time")
 
     def remember(self, symbol: str, klines: Klines) -> None:
-        """Learn the level from candles; a symbol without a home gets the first venue as its home."""
+        # A symbol without a home gets the first venue as its home.
         if len(klines):
             self._ratios.begin(symbol, self.venues[0].offer.name)
             self._ratios.learn(symbol, klines, own=True, older=True)
@@ -184,7 +184,7 @@ class Failover(MarketData):
         return self._ratios.home(symbol)
 
     def begin(self, symbol: str, venue: str) -> None:
-        """Make a venue the home of a symbol that has none yet."""
+        """Make a venue the home of a symbol without a home."""
         self._ratios.begin(symbol, venue)
 
     @property
@@ -193,7 +193,7 @@ class Failover(MarketData):
         return self._breaker.faults
 
     def _is_silent(self, symbol: str, klines: Klines, asked: Span) -> bool:
-        """True if a venue that was asked for the newest candles has none of them, or no trade in them."""
+        """True if a venue that was asked for the newest candles lacks them, or has no trade in them."""
         interval_ms, (start_ms, end_ms) = klines.interval_ms, asked
         newest_ms = self._clock.now_ms() // interval_ms * interval_ms
         if end_ms < newest_ms:
@@ -238,8 +238,8 @@ class Failover(MarketData):
             for other, told in self._breaker.others(venue, symbol, interval_ms, (start_ms, end_ms), fitting):
                 if len(told):
                     if count := self._seldom.due("hole_filled", symbol, other.offer.name, count=len(told)):
-                        said = {"symbol": symbol, "venue": other.offer.name, "start": iso(start_ms), "rows": count}
-                        log.info("hole_filled", **said)
+                        fields = {"symbol": symbol, "venue": other.offer.name, "start": iso(start_ms), "rows": count}
+                        log.info("hole_filled", **fields)
                     klines = klines.merge(told)
                     self.filled += len(told)
                     break

@@ -37,7 +37,7 @@ class HomeRatios:
         self._lock = threading.RLock()
         self._homes: dict[str, str] = {}  # by symbol
         self._recents: dict[tuple[str, int], Klines] = {}  # by (symbol, interval): from any venue, at home prices
-        self._own: dict[tuple[str, int], Klines] = {}  # those of them that the home venue gave
+        self._own: dict[tuple[str, int], Klines] = {}  # as ``_recents``, from the home venue only
         self._ratios: dict[tuple[str, str, int], PriceRatio] = {}  # by (venue, symbol, interval)
         self._tried_s: dict[tuple[str, str, int], float] = {}  # likewise: when candles were last requested for a ratio
 
@@ -46,7 +46,7 @@ class HomeRatios:
         return self._homes.get(symbol, "")
 
     def begin(self, symbol: str, venue: str) -> None:
-        """Make a venue the home of a symbol that has none."""
+        """Make a venue the home of a symbol without a home."""
         with self._lock:
             self._homes.setdefault(symbol, venue)
 
@@ -55,7 +55,7 @@ class HomeRatios:
         return self._recents.get((symbol, interval_ms))
 
     def own(self, symbol: str, interval_ms: int) -> Klines:
-        """Those of the newest candles that the home venue gave."""
+        """The newest candles that came from the home venue."""
         return self._own.get((symbol, interval_ms), Klines.empty(interval_ms))
 
     def recents(self, symbol: str) -> list[Klines]:
@@ -152,7 +152,7 @@ class HomeRatios:
             return self._ratios[shortest] if shortest else None
 
     def _measured(self, venue: Venue, symbol: str, klines: Klines) -> PriceRatio | None:
-        """Measure and remember a ratio; one by fewer or older candles does not replace the known one."""
+        """Measure and remember a ratio; a ratio of fewer or older candles does not replace the known ratio."""
         key, recent = (venue.offer.name, symbol, klines.interval_ms), self.recent(symbol, klines.interval_ms)
         if recent is None:
             return None

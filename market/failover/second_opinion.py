@@ -33,7 +33,7 @@ _Key = tuple[str, str, int, int, int]  # venue, symbol, interval, open time, end
 
 @dataclass(frozen=True, slots=True)
 class _Elsewhere:
-    """What a second venue has at the time of a leap, or of a spike. NaN if no venue has that time."""
+    """A second venue's moves at the time of a leap or a spike. NaN if no venue has that time."""
 
     step: float = np.nan  # of ln(close): how far it goes there in the same direction
     before: float = np.nan  # of ln(close): how far it is from the close before the leap
@@ -138,7 +138,7 @@ class SecondOpinion:
         return is_right
 
     def _refuse_leaps(self, venue: Venue, case: Case, rows: Iterable[int]) -> None:
-        """Raises MalformedKlines where a leap of up to ``MOST_LEAP`` has stayed and another venue has none."""
+        """Raise MalformedKlines if a leap of up to ``MOST_LEAP`` has stayed and another venue has no such leap."""
         for row in sorted(rows):
             if case.is_known(row):
                 continue
@@ -187,7 +187,7 @@ class SecondOpinion:
         return not extent >= extent_of(case.run, at_ms) / 2  # NaN as well
 
     def _once(self, key: _Key, ask: Callable[[], _Elsewhere]) -> _Elsewhere:
-        """The last answer while it counts, or a new one."""
+        """Return the last answer while it counts, or ask anew."""
         now_s = self._clock.elapsed_s()
         with self._lock:
             known = self._answers.get(key)
@@ -202,7 +202,7 @@ class SecondOpinion:
 
 
 def _refused(case: Case, klines: Klines, rows: Iterable[int], reason: str) -> list[RejectedRow]:
-    """Those of a run's rows that are among ``klines``, as rows for the file of refused ones."""
+    """Return the rows of a run that are among ``klines``, as rows for the quarantine."""
     times_ms = [case.time(row) for row in rows if case.time(row) in klines.open_time_ms]
     cells = klines.table()[np.searchsorted(klines.open_time_ms, times_ms)].tolist()
     return [

@@ -54,11 +54,11 @@ class Case:
 
 @dataclass(slots=True)
 class Sorted:
-    """What becomes of the rows of a case."""
+    """The decision about the rows of a case: used, odd or held."""
 
     odd: list[int] = field(default_factory=list)  # are not used
     marked: list[int] = field(default_factory=list)  # first rows of new levels that are used
-    held: int | None = None  # from this one on they wait
+    held: int | None = None  # the first row that waits; all later rows wait too
 
 
 def sorted_stretches(case: Case, leaps: Sequence[int], is_right: Sequence[bool | None]) -> Sorted:

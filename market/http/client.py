@@ -31,10 +31,10 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """Whether a venue answered a ping. True in a condition if it did."""
+    """The result of a ping. True in a condition if the venue answered."""
 
     ok: bool
-    detail: str  # the host that answered, or why none did
+    detail: str  # the host that answered, or why no host did
 
     def __bool__(self) -> bool:
         return self.ok
@@ -42,7 +42,7 @@ class Reach:
 
 @dataclass(slots=True, kw_only=True)
 class HostState:
-    """What is known of a host."""
+    """The state of a host."""
 
     url: str
     asked: int = 0  # requests so far
@@ -105,7 +105,7 @@ class HostPool:
 
     @property
     def states(self) -> tuple[HostState, ...]:
-        """A copy of what is known of each host."""
+        """A copy of the state of each host."""
         with self._lock:
             return tuple(map(replace, self._hosts))
 

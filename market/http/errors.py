@@ -44,7 +44,7 @@ class Unreached(MarketUnavailable):
 
 
 class Blocked(Unreached):
-    """The venue does not serve our country or address (HTTP 403, 451); every host said so."""
+    """Every host answers that the venue does not serve our country or address (HTTP 403, 451)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,7 +122,7 @@ class LiveMarket(StreamReader):
 
     @property
     def incidents(self) -> dict[str, int]:
-        """How often each fault came so far that the feed made good by itself."""
+        """The counts of faults that the feed corrected by itself."""
         return {
             "stream_ended": self._stream_ends,
             "stream_message_refused": self._stream.malformed if self._stream else 0,
@@ -143,7 +143,7 @@ class LiveMarket(StreamReader):
 
     @property
     def clock_ahead_ms(self) -> int:
-        """How far the venue's clock is ahead of ours."""
+        """The lead of the venue's clock over ours, in milliseconds."""
         return self._clock.ahead_ms
 
     def klines(self, symbol: str, interval_ms: int) -> Klines:
@@ -159,7 +159,7 @@ class LiveMarket(StreamReader):
         return self._prices.anchors.get(symbol)
 
     def opening(self, symbol: str, since_ms: int) -> Opening | None:
-        """How prices went on since the whole minute ``since_ms``; None if no candle that closed then is known.
+        """The moves since the whole minute ``since_ms``; None if no candle that closed then is known.
 
         Where no candle closed in time the last trade before that moment stands for its close: ``last_before``.
         """
@@ -186,7 +186,7 @@ class LiveMarket(StreamReader):
         """Why the last request for a symbol's price failed; empty when it did not."""
         return self._prices.fault(symbol)
 
-    # What the stream tells, in its thread.
+    # Events of the stream, in the stream's thread.
 
     def stream_up(self, host: str) -> None:
         with self._changed:
@@ -214,7 +214,7 @@ class LiveMarket(StreamReader):
         with self._changed:
             known = kept.klines
             if self._stopping.is_set() or closed_ms <= known.end_ms or is_ahead(closed_ms, now_ms):
-                return  # REST had it before, it is told twice, or it is not of our time
+                return  # REST had it before, it came twice, or it closes ahead of our clock
             believable = all(
                 self._prices.anchors.is_usual(symbol, Price(price=float(getattr(kline, name)[0]), asof_ms=closed_ms))
                 for name in PRICE_COLUMNS
@@ -237,9 +237,9 @@ class LiveMarket(StreamReader):
     # Klines over REST: each series is asked for when it is due, by the next free thread.
 
     def _remembered(self, symbol: str, interval_ms: int, rows: int, tails: Mapping[Series, Klines]) -> Klines:
-        """The candles of an earlier run that are of any use now."""
+        """The candles of an earlier run that are new enough to use."""
         left = tails.get((symbol, interval_ms), Klines.empty(interval_ms))
-        self._market.remember(symbol, left)  # what is too old to be kept tells the level all the same
+        self._market.remember(symbol, left)  # klines too old to be kept still give the price level
         end_ms = self._clock.now_ms() // interval_ms * interval_ms
         return left.between(end_ms - rows * interval_ms, end_ms)
 
@@ -279,12 +279,12 @@ class LiveMarket(StreamReader):
         return None
 
     def _note_klines(self, kept: LiveSeries, fetched: Klines, asked_ms: int, *, is_stand_in: bool) -> None:
-        now_ms, said = self._clock.now_ms(), {"symbol": kept.symbol, "interval_ms": kept.interval_ms}
+        now_ms, series = self._clock.now_ms(), {"symbol": kept.symbol, "interval_ms": kept.interval_ms}
         with self._changed:
             if self._stopping.is_set():
                 return
             if kept.failures and (count := self._seldom.due("klines_back", kept.symbol, kept.interval_ms)):
-                log.info("klines_back", **said, failures=kept.failures, count=count)
+                log.info("klines_back", **series, failures=kept.failures, count=count)
             update = kept.take(
                 fetched,
                 asked_ms,
@@ -295,7 +295,7 @@ class LiveMarket(StreamReader):
             )
             if update.corrected_ms is not None:
                 self._corrected += 1
-                log.info("candle_corrected", **said, open=iso(update.corrected_ms))
+                log.info("candle_corrected", **series, open=iso(update.corrected_ms))
             if update.news:
                 self._news(kept, now_ms)
             self._changed.notify_all()
@@ -311,8 +311,8 @@ class LiveMarket(StreamReader):
         with self._changed:
             news = kept.fault != str(error)
             if news and (count := self._seldom.due("klines_unavailable", kept.symbol, kept.interval_ms)):
-                said = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "reason": str(error)}
-                log.warning("klines_unavailable", **said, count=count)
+                fields = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "reason": str(error)}
+                log.warning("klines_unavailable", **fields, count=count)
             self._kline_errors += 1
             kept.fail(error, self._clock.now_ms())
             self._changed.notify_all()
@@ -337,7 +337,7 @@ class LiveMarket(StreamReader):
 
 
 def opening_of(minutes: Klines, since_ms: int, teller: Callable[[int], str]) -> Opening | None:
-    """How prices went on since a whole minute, by one venue's candles; None if no candle closed then.
+    """The moves since a whole minute, by one venue's candles; None if no candle closed then.
 
     Args:
         minutes: one-minute candles.

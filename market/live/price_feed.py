@@ -81,7 +81,7 @@ class PriceFeed:
         self.anchors.offer(symbol, offered, now_ms)
 
     def poll(self, symbols: Sequence[str]) -> float:
-        """Ask for prices and offer them to the guard; return the seconds from this poll's start to the next one."""
+        """Ask for prices and offer them to the guard; return the seconds from this poll's start to the next poll."""
         try:
             prices = self._ask(symbols)
         except WorkerError as error:
@@ -124,7 +124,7 @@ class PriceFeed:
         return is_stale or not self.anchors.agrees(symbol)
 
     def _ask(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """Ask for all at once, and one by one for those that are missing: one unknown name or bad price spoils a list.
+        """Ask for all symbols at once, then singly for missing ones: an unknown name or a bad price spoils a list.
 
         Raises:
             WorkerError: there is no price at all; the failures of single symbols are noted.

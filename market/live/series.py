@@ -29,7 +29,7 @@ LOOK_BACK_MS = 10 * MINUTE_MS  # between two questions for the whole window, for
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What an answer changed of a series."""
+    """The changes that an answer made to a series."""
 
     news: bool
     corrected_ms: int | None = None  # open time of the first candle that was known otherwise
@@ -59,7 +59,7 @@ class LiveSeries:
     home_is_back: bool = False  # True if the home venue has answered since
 
     def wanted(self, now_ms: int) -> Span:
-        """What to ask for now: what has closed since the newest candle, some before it, and what newer holes lack.
+        """The spans to ask for now: since the newest candle, some candles before it, and newer holes.
 
         The whole window is asked for where it is short, as a venue that reaches further may be back; and where the home
         venue is back, so that candles of another venue do not stay.
@@ -91,10 +91,10 @@ class LiveSeries:
         """Take over an answer.
 
         Args:
-            is_stand_in: True if another venue than the home told it: its new candles and the newest known are taken.
+            is_stand_in: True if the answer is of a stand-in: its new candles and the newest known candle are taken.
         """
         complete_ms = asked_ms // self.interval_ms * self.interval_ms
-        # What is known now, and not when it was asked: the stream may have told a candle meanwhile. After a clock was
+        # The klines known now, not at the request: the stream may have sent a candle meanwhile. After a clock was
         # set back, candles of the future are forgotten.
         latest_ms = now_ms // self.interval_ms * self.interval_ms + (self.interval_ms if has_stream else 0)
         known = self.klines.between(complete_ms - self.rows * self.interval_ms, latest_ms)
@@ -128,7 +128,7 @@ class LiveSeries:
         self.due_ms = now_ms + (VERIFY_AFTER_MS + self.number * VERIFY_SPREAD_MS if follows else 0)
 
     def ask_instead(self, now_ms: int) -> None:
-        """Ask REST in place of a candle of the stream that is not believed, however many of them come."""
+        """Ask REST instead of using a candle of the stream that is not believed, at most once per ``SAY_AGAIN_MS``."""
         self.due_ms = min(self.due_ms, max(now_ms, self.asked_ms + SAY_AGAIN_MS))
 
     def fail(self, error: Exception, now_ms: int) -> None:
@@ -145,13 +145,13 @@ class LiveSeries:
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """Candles of one interval that came in and were not handed on yet."""
+    """New candles of one interval that were not handed on yet."""
 
     series: list[LiveSeries] = field(default_factory=list)
     since_ms: int | None = None
 
     def is_whole(self, now_ms: int) -> bool:
-        """True if candles are waiting and no more of the same close are worth waiting for."""
+        """True if candles are waiting and it is no use to wait for further candles of the same close."""
         if self.since_ms is None:
             return False
         newest_ms = max(one.klines.end_ms for one in self.series)
@@ -165,16 +165,16 @@ class Batch:
 
 
 def late_pause_ms(late_ms: int) -> int:
-    """How soon to ask again for a candle that closed ``late_ms`` ago and is not there yet.
+    """The pause before the next request for a candle that closed ``late_ms`` ago and is not there yet.
 
     >>> [late_pause_ms(ms) for ms in (200, 3_000, 60_000)]
     [300, 1000, 15000]
     """
-    return min(max(300, late_ms // 3), 15 * SECOND_MS)  # a venue may have none for a minute without a trade
+    return min(max(300, late_ms // 3), 15 * SECOND_MS)  # a venue may have no candle for a minute without a trade
 
 
 def _first_difference(known: Klines, fetched: Klines) -> int | None:
-    """Open time of the first candle that both have and not alike; None if there is none."""
+    """Open time of the first candle that differs between the two; None if no candle differs."""
     _, left, right = np.intersect1d(known.open_time_ms, fetched.open_time_ms, assume_unique=True, return_indices=True)
     for name in COLUMNS:
         before, after = getattr(known, name)[left], getattr(fetched, name)[right]

@@ -17,7 +17,7 @@ FIRST_ROWS, AGAIN_ROWS = 90, 5  # asked for at first, and of the known ones each
 SHARE = 0.5  # of the truth venue's budget: its key may be used elsewhere as well
 # Decision 0012: a ratio up to two hours old gains something under every law that was tried; of four hours it does not.
 MOST_AGE_MS = 120 * MINUTE_MS
-# Of ln(ratio): at this spread a ratio errs by 6 basis points, about what having none costs (decision 0012).
+# Of ln(ratio): at this spread a ratio errs by 6 basis points, about the cost of having no ratio (decision 0012).
 MOST_NOISE = 0.0015
 
 log = structlog.get_logger()
@@ -52,13 +52,13 @@ class TruthFeed:
             self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """End the thread; one that hangs in a request is left behind."""
+        """End the thread; a thread that hangs in a request is left behind."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def ratio(self, symbol: str, now_ms: int) -> PriceRatio | None:
-        """The truth venue's prices over the serving ones; None if that is not known or too old."""
+        """The truth venue's prices over the serving prices; None if the ratio is not known or too old."""
         known = self._ratios.get(symbol)
         return known if known and 0 <= now_ms - known.newest_ms <= MOST_AGE_MS else None
 

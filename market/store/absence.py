@@ -1,4 +1,4 @@
-"""What a venue was asked for and told nothing usable of: ``absent.json`` in a series' folder."""
+"""Ranges for which a venue had no usable rows when asked: ``absent.json`` in a series' folder."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +22,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, order=True)
 class Absent:
-    """A range that a venue was asked for and told nothing usable of."""
+    """A range for which a venue had no usable rows when asked."""
 
     start_ms: int
     end_ms: int
     asked_ms: int
-    why: str = ""  # why the rows were refused; empty where the venue told none
+    why: str = ""  # why the rows were refused; empty if the venue sent no rows
 
     def less(self, spans: Sequence[Span]) -> list["Absent"]:
         """The parts of the range that lie outside some spans."""
@@ -36,7 +36,7 @@ class Absent:
 
 
 def read_absent(folder: Path) -> list[Absent]:
-    """What is known to be absent of a series, oldest first; a damaged file is skipped.
+    """The absent ranges of a series, oldest first; a damaged file is skipped.
 
     Raises:
         WorkerError: the file cannot be read.
@@ -60,7 +60,7 @@ def read_absent(folder: Path) -> list[Absent]:
 
 
 def write_absent(folder: Path, absent: Iterable[Absent]) -> None:
-    """Replace what is known to be absent of a series.
+    """Replace the absent ranges of a series.
 
     Raises:
         OSError: the file cannot be written.
@@ -72,10 +72,10 @@ def write_absent(folder: Path, absent: Iterable[Absent]) -> None:
 def with_asked(
     known: Iterable[Absent], spans: Sequence[Span], now_ms: int, refused: Mapping[int, str], interval_ms: int
 ) -> list[Absent]:
-    """What is absent after some spans were asked for at ``now_ms``; what is older than a day is forgotten.
+    """The absent ranges after a request for some spans at ``now_ms``; ranges older than a day are forgotten.
 
     Args:
-        refused: by open time, why a row was refused; the venue told none of the other rows.
+        refused: by open time, why a row was refused; the venue did not send the other rows.
     """
     kept = [part for one in known if now_ms - one.asked_ms < ABSENT_FOR_MS for part in one.less(spans)]
     for start, end in spans:
@@ -86,7 +86,7 @@ def with_asked(
 
 
 def refused_words(absent: Iterable[Absent], stored: Sequence[Span], interval_ms: int) -> str:
-    """The refused rows of a series that are not stored, in words; empty if there are none."""
+    """The refused rows of a series that are not stored, in words; empty without such rows."""
     spans = [part for one in sorted(absent) if one.why for part in one.less(stored)]
     if not spans:
         return ""

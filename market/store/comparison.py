@@ -1,4 +1,4 @@
-"""Whether candles belong to a symbol and interval: by the file's name, the stored rows, and a venue's rows."""
+"""Check that candles belong to a symbol and interval: by the file's name, stored rows, and a venue's rows."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -106,7 +106,7 @@ def _symbols_in(words: Sequence[str]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """How many rows of a file are new, would replace stored rows, and are stored already."""
+    """Count the rows of a file that are new, would replace stored rows, or are stored already."""
 
     new: int
     replaced: int
@@ -130,7 +130,7 @@ def completed(klines: Klines, known: Klines) -> Klines:
 
 
 def tally(klines: Klines, known: Klines) -> Tally:
-    """How many candles are not among the known ones, differ from them, and equal them."""
+    """Count the candles that are unknown, that differ from known candles, and that equal known candles."""
     mine, theirs = _common(klines, known)
     same = np.ones(len(mine), np.bool_)
     for name in COLUMNS:
@@ -140,7 +140,7 @@ def tally(klines: Klines, known: Klines) -> Tally:
 
 
 def overlap_fault(klines: Klines, known: Klines) -> str:
-    """Why candles cannot be of the same series as known ones: most that both have differ, in all or in one month.
+    """Why candles cannot be of the same series as known candles: most common rows differ, in all or in one month.
 
     Args:
         known: the stored candles of the same time, and of a day before and after.
@@ -244,10 +244,10 @@ def _both(left: Klines, right: Klines, mine: int, theirs: int, here: str, there:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """The result of comparing candles with a venue's."""
+    """The result of comparing candles with the candles of a venue."""
 
     fault: str = ""  # why the candles are not believed; empty if nothing speaks against them
-    said: str = ""  # in words: how many were compared with which venue, or why none
+    said: str = ""  # in words: how many rows were compared with which venue, or why no rows
     spans: tuple[Span, ...] = ()  # of the candles that are not believed
 
 

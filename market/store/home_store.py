@@ -17,7 +17,7 @@ from market.store.sync import Progress, SyncReport, no_progress, sync_all
 from market.venue import Venue
 
 Wanted = tuple[str, int, int]  # symbol, interval_ms, start_ms
-FRESH_MS = DAY_MS  # a home whose newest kline is older gives way to a venue that answers
+FRESH_MS = DAY_MS  # a home with an older newest kline is replaced by a venue that answers
 ASK_AGAIN_MS = HOUR_MS  # between two questions to a better venue whether it could be the home
 NEWEST_ROWS = 5  # asked of a venue to see that it answers
 
@@ -50,7 +50,7 @@ class HomeStore:
         return [self.of(venue) for venue in self.venues()]
 
     def home(self, symbol: str) -> str:
-        """The home venue of a symbol; of one without klines the first venue of the line."""
+        """The home venue of a symbol; the first of MARKET_VENUES for a symbol without klines."""
         return home_of(self.root, symbol, self._line) or next(iter(self._line), "binance")
 
     def home_store(self, symbol: str) -> KlineStore:
@@ -132,7 +132,7 @@ class HomeSync:
         try:
             for symbol, name in candidates.items():
                 self._move_home(symbol, name, by_symbol[symbol], now_ms)
-        except WorkerError as error:  # the disk: the series that could not be written have said so as well
+        except WorkerError as error:  # a fault of the disk; series that could not be written report it too
             log.error("homes_not_kept", reason=str(error))
         return [self._report(reports, symbol, interval_ms) for symbol, interval_ms, _ in wanted]
 
@@ -166,7 +166,7 @@ class HomeSync:
         return not venue.offer.key_missing and intervals <= venue.offer.intervals_ms
 
     def _is_enough(self, venue: Venue, needs: Sequence[Wanted], now_ms: int) -> bool:
-        """True if a venue can tell as much as is wanted, or has been asked for long enough."""
+        """True if a venue's history, or the venue's folder by now, reaches as far back as wanted."""
         rows = venue.offer.history_rows
         if rows is None:
             return True
@@ -185,7 +185,7 @@ class HomeSync:
         return all(latest is not None and now_ms - latest <= FRESH_MS for latest in newest)
 
     def _answers(self, venue: Venue, symbol: str, needs: Sequence[Wanted], now_ms: int, *, again: bool) -> bool:
-        """True if a venue tells the newest klines of a symbol; asked at most hourly once the symbol has a home."""
+        """True if a venue has the newest klines of a symbol; asked at most hourly once the symbol has a home."""
         name = venue.offer.name
         if not self._has(venue, needs) or name in self._away:
             return False
@@ -203,7 +203,7 @@ class HomeSync:
         return False
 
     def _move_home(self, symbol: str, name: str, needs: Sequence[Wanted], now_ms: int) -> None:
-        """Make a venue the home of a symbol, once its folder is as long as is wanted, or as the home's."""
+        """Make a venue the home of a symbol once its folder reaches as far back as wanted, or as that of the home."""
         home = home_of(self._store.root, symbol, [*self._venues])
         if not home or not self._is_fresh(name, needs, now_ms):
             return

@@ -1,4 +1,4 @@
-"""Whether what is stored of a series can be used: its files, its warm-start file, and its holes."""
+"""Inspect a stored series: the files, the warm-start file, and the holes."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +18,7 @@ class FileState:
 
     path: Path
     rows: int = 0
-    fault: str = ""  # why it cannot be used; empty when it can
+    fault: str = ""  # why the file cannot be used; empty if it can be used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +27,12 @@ class Gap:
 
     start_ms: int
     end_ms: int
-    absent_ms: int | None = None  # when the venue told nothing usable of it; None if it was not asked
-    why: str = ""  # why the rows that it told were refused; empty if it told none
+    absent_ms: int | None = None  # when the venue had no usable rows; None if the venue was not asked
+    why: str = ""  # why the venue's rows were refused; empty if the venue sent no rows
 
 
 def inspect(store: KlineStore, symbol: str, interval_ms: int) -> list[FileState]:
-    """Read every file of a series, whatever is remembered of it."""
+    """Read every file of a series, also the files found sound before."""
     found = []
     for month in store.files(symbol, interval_ms):
         for path in (month, journal_of(month)):
@@ -46,7 +46,7 @@ def inspect(store: KlineStore, symbol: str, interval_ms: int) -> list[FileState]
 
 
 def gaps(store: KlineStore, symbol: str, interval_ms: int) -> list[Gap]:
-    """The holes of a series, oldest first, and what the venue said of them."""
+    """The holes of a series, oldest first, each with the venue's answer."""
     holes = [(a[1], b[0]) for a, b in pairwise(store.runs(symbol, interval_ms)) if a[1] < b[0]]
     found: list[Gap] = []
     for absent in sorted(read_absent(store.folder(symbol, interval_ms)), key=lambda absent: -absent.asked_ms):
@@ -57,7 +57,7 @@ def gaps(store: KlineStore, symbol: str, interval_ms: int) -> list[Gap]:
 
 
 def tail_fault(store: KlineStore, symbol: str, interval_ms: int) -> str:
-    """How the warm-start file of a series differs from its months; empty if it does not, or there is no such file."""
+    """The difference between a series' warm-start file and months, in words; empty if they agree or it is missing."""
     tail = read_tail(store.root, symbol, interval_ms)
     if not len(tail):
         return "cannot be read" if tail_path(store.root, symbol, interval_ms).exists() else ""

@@ -44,8 +44,8 @@ SMALL_BYTES = 128 * 1024  # a smaller month has no journal: a second file is not
 # A tail is 320 kB. Serving asks the venue for what is newer, in one request as long as it is less than 1000 rows.
 TAIL_BEHIND_MS = 90 * MINUTE_MS
 MONTH = re.compile(rf"[0-9]{{4}}-[01][0-9](\.parquet|{re.escape(JOURNAL)})")
-KEPT_MONTHS = 2  # whatever a trim is asked for
-DAMAGED_FOR_MS = 30 * DAY_MS  # then damaged files are deleted
+KEPT_MONTHS = 2  # the newest months, which no trim deletes
+DAMAGED_FOR_MS = 30 * DAY_MS  # after this damaged files are deleted
 
 log = structlog.get_logger()
 
@@ -101,7 +101,7 @@ class KlineStore:
                 os.close(lock)
 
     def append(self, symbol: str, klines: Klines) -> int:
-        """Merge klines into the months they touch; of two with one open time the new one stays.
+        """Merge klines into the months they touch; a new kline replaces a stored kline of the same open time.
 
         Returns:
             How many rows are new or differ from what was there; files without such rows are left alone.
@@ -187,7 +187,7 @@ class KlineStore:
             write_tail(self.root, symbol, newest)
 
     def latest(self, symbol: str, interval_ms: int) -> int | None:
-        """Open time of the newest kline, or None when there is none."""
+        """Open time of the newest kline; None without klines."""
         for month in reversed(self.files(symbol, interval_ms)):
             runs = self._reader.runs(month, interval_ms)
             if len(runs):
@@ -195,7 +195,7 @@ class KlineStore:
         return None
 
     def first(self, symbol: str, interval_ms: int) -> int | None:
-        """Open time of the oldest kline, or None when there is none."""
+        """Open time of the oldest kline; None without klines."""
         for month in self.files(symbol, interval_ms):
             runs = self._reader.runs(month, interval_ms)
             if len(runs):
@@ -229,7 +229,7 @@ class KlineStore:
     ) -> list[Span]:
         """The ranges of ``[start_ms, end_ms)`` that a sync should ask for, as they are not stored.
 
-        Left out is what the venue told nothing usable of; with ``now_ms`` only if that was within the last day.
+        Absent ranges are left out; with ``now_ms`` only ranges found absent within the last day.
         """
         first, last = (-(-edge // interval_ms) * interval_ms for edge in (start_ms, end_ms))
         if first >= last:
@@ -250,7 +250,7 @@ class KlineStore:
         return without(holes, absent)
 
     def refused(self, symbol: str, interval_ms: int) -> str:
-        """The refused rows of a series that are not stored, in words; empty if there are none."""
+        """The refused rows of a series that are not stored, in words; empty without such rows."""
         absent = read_absent(self.folder(symbol, interval_ms))
         return refused_words(absent, self.runs(symbol, interval_ms), interval_ms)
 
@@ -294,10 +294,10 @@ class KlineStore:
         now_ms: int,
         refused: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
-        """Remember ranges that the venue was asked for at ``now_ms`` and told nothing usable of.
+        """Remember ranges for which the venue, asked at ``now_ms``, had no usable rows.
 
         Args:
-            refused: by open time, why a row was refused; the venue told none of the other rows.
+            refused: by open time, why a row was refused; the venue did not send the other rows.
         """
         new = sorted(spans)
         if not new:

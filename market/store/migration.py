@@ -1,6 +1,6 @@
-"""Moves a store of before one venue had a folder of its own: ``SYMBOL-1m/`` to ``VENUE/SYMBOL-1m/``.
+"""Moves a store of an older release into folders by venue: ``SYMBOL-1m/`` to ``VENUE/SYMBOL-1m/``.
 
-The old ``venues.json`` says of each series whose rows it has ("level"), and which spans others told ("borrowed").
+The old ``venues.json`` names each series' venue ("level"), and the spans that came from other venues ("borrowed").
 Those spans are dropped, so that they are fetched again, and each series moves by one rename. Killed at any moment, the
 next start goes on; ``venues.json`` goes last.
 """
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """What ``venues.json`` says of a series."""
+    """A series' entry in ``venues.json``."""
 
     venue: str
     borrowed: tuple[Span, ...]
@@ -55,11 +55,11 @@ def migrate(root: Path, first_venue: str = "binance") -> None:
         standing = _read_standing(root / STANDING)
         levels = {key.rpartition("-")[0]: one.venue for key, one in standing.items()}
         for symbol, interval_ms in old:
-            said = standing.get(f"{symbol}-{interval_name(interval_ms)}")
-            said = said or _Standing(levels.get(symbol, first_venue), ())
-            homes[symbol] = said.venue
+            entry = standing.get(f"{symbol}-{interval_name(interval_ms)}")
+            entry = entry or _Standing(levels.get(symbol, first_venue), ())
+            homes[symbol] = entry.venue
             write_homes(root, homes)
-            _move(store, symbol, interval_ms, said)
+            _move(store, symbol, interval_ms, entry)
         with disk(root):
             for left in [*tails.glob("*"), root / STANDING]:
                 left.unlink(missing_ok=True)
@@ -68,16 +68,16 @@ def migrate(root: Path, first_venue: str = "binance") -> None:
             sync_folder(root)
 
 
-def _move(store: KlineStore, symbol: str, interval_ms: int, said: _Standing) -> None:
+def _move(store: KlineStore, symbol: str, interval_ms: int, entry: _Standing) -> None:
     source = store.folder(symbol, interval_ms)
-    target = store.root / said.venue / source.name
+    target = store.root / entry.venue / source.name
     if target.exists():
         raise ConfigError(
             f"{source} and {target} both hold klines of {symbol}: an older release has written beside a newer one; "
             f"delete the folder that you do not want to keep"
         )
-    dropped = sum(store.remove(symbol, interval_ms, span) for span in said.borrowed)
-    if said.borrowed:  # a kill may have come between the months and the warm-start file
+    dropped = sum(store.remove(symbol, interval_ms, span) for span in entry.borrowed)
+    if entry.borrowed:  # a kill may have come between the months and the warm-start file
         store.repair_tail(symbol, interval_ms)
     with disk(source):
         target.parent.mkdir(exist_ok=True)
@@ -89,16 +89,16 @@ def _move(store: KlineStore, symbol: str, interval_ms: int, said: _Standing) -> 
         source.replace(target)
         sync_folder(target.parent)
         sync_folder(store.root)
-    log.info("series_moved", series=source.name, venue=said.venue, dropped_rows=dropped)
+    log.info("series_moved", series=source.name, venue=entry.venue, dropped_rows=dropped)
 
 
 def _read_standing(path: Path) -> Mapping[str, _Standing]:
-    """What the old file says, by series; nothing for a store of before that file, which had one venue alone."""
+    """The entries of the old file by series; empty for an even older store, which had a single venue."""
     try:
-        said: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = json.loads(path.read_bytes())
         found = {
             key: _Standing(str(one["level"]), tuple((int(start), int(end)) for start, end in one["borrowed"]))
-            for key, one in said.items()
+            for key, one in content.items()
         }
         if not all(re.fullmatch(r"\w+", one.venue) for one in found.values()):
             raise ValueError("a level is not the name of a venue")

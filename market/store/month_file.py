@@ -21,7 +21,7 @@ from klines.spans import Span, month_span
 SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
 JOURNAL = ".new.parquet"
 CHECKSUM = "birnn_crc32"  # in the metadata of a month file, of the columns as they were written
-Stamp = tuple[int, int, int] | None  # (inode, time of change in ns, bytes) of a file; None when there is none
+Stamp = tuple[int, int, int] | None  # (inode, time of change in ns, bytes) of a file; None if the file is missing
 
 TRUSTED_S = DAY_MS / 1000  # a file that did not change is looked into again after this: disks rot
 # Times of files are as coarse as the kernel's tick: a file this new may change once more and show the same time.
@@ -124,7 +124,7 @@ def unpacked(path: Path, interval_ms: int) -> Klines:
     except FileNotFoundError:
         return Klines.empty(interval_ms)
     try:
-        frame, said = pl.read_parquet(content), pl.read_parquet_metadata(io.BytesIO(content))
+        frame, metadata = pl.read_parquet(content), pl.read_parquet_metadata(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise Damaged(f"not a Parquet file that can be read: {str(error)[:200]}") from error
     if frame.schema != SCHEMA or any(column.null_count() for column in frame):
@@ -133,7 +133,7 @@ def unpacked(path: Path, interval_ms: int) -> Klines:
         klines = Klines(interval_ms=interval_ms, **{name: frame[name].to_numpy() for name in SCHEMA})
     except MalformedKlines as error:
         raise Damaged(str(error)) from error
-    if CHECKSUM in said and said[CHECKSUM] != _checksum(klines):  # a file of an older release has none
+    if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(klines):  # a file of an older release has no checksum
         raise Damaged("its klines are not those that were written: the checksum differs")
     if len(klines) and {month_file(int(edge))[:7] for edge in klines.open_time_ms[[0, -1]]} != {path.name[:7]}:
         raise Damaged("its klines belong to another month")
@@ -153,7 +153,7 @@ def disk(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Looked:
-    """What a month held when its files were last looked into."""
+    """The content of a month when its files were last read."""
 
     stamps: tuple[Stamp, Stamp]
     runs: Ints
@@ -167,7 +167,7 @@ class MonthReader:
         self._looked: dict[Path, _Looked] = {}
 
     def load(self, month: Path, interval_ms: int) -> tuple[Klines, bool]:
-        """What a month and its journal hold, and True if both could be used."""
+        """The content of a month and its journal, and True if both could be used."""
         for _ in range(TRIES):
             # The journal first: what leaves it is in the month by then. Should the journal have changed meanwhile, an
             # older row of it might hide a newer row of the month.

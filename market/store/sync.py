@@ -28,7 +28,7 @@ BESIDE_ROWS = 240  # stored rows on either side of an answer, which say what is 
 FEW_ROWS = 10  # a hole of fewer is asked for with the rows beside it
 PART_ROWS = 1_000  # asked for by itself where a longer range is malformed
 MISSES = 7  # archive files in a row that are not to be had: the venue has no archive, or not of this time
-SETTLED_MS = HOUR_MS  # what a venue still lacks after this it will not have soon
+SETTLED_MS = HOUR_MS  # a row that a venue lacks for longer will not come soon
 SILENT_ROWS = 2  # missing at the end: the venue may have halted the pair
 
 Progress = Callable[[int, int], None]  # (rows settled, rows wanted)
@@ -38,17 +38,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncReport:
-    """What a sync did to one series."""
+    """The result of a sync of one series."""
 
     venue: str
     symbol: str
     interval_ms: int
     fetched: int = 0  # rows that are new in the store, or differ from what was there
-    gaps: tuple[Span, ...] = ()  # not got; the next sync asks again
+    gaps: tuple[Span, ...] = ()  # still missing; the next sync asks again
     set_aside: tuple[Path, ...] = ()  # damaged files of the store
     failure: WorkerError | None = None  # the venue's, or the store's
     remark: str = ""  # why the newest klines are not to be had although venues answer
-    refused: str = ""  # what was told and refused and is not asked for now, in words
+    refused: str = ""  # rows that were refused and are not asked for again now, in words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class _Job:
 
     @property
     def name(self) -> str:
-        """In a log line: "month 2024-03", "day 2024-03-05", "rest 2024-03-05"."""
+        """Name the download in a log line: "month 2024-03", "day 2024-03-05", "rest 2024-03-05"."""
         return f"{self.source} {iso(self.span[0])[: 7 if self.source == 'month' else 10]}"
 
 
@@ -185,7 +185,7 @@ class _Run:
             self._endings.went_on(self._symbol, newest_ms)
 
     def _archives(self, pool: ThreadPoolExecutor, *, least_rows: int) -> None:
-        """Fetch files of months, then of days, that hold at least so many missing rows."""
+        """Fetch files of months, then of days, with at least ``least_rows`` missing rows."""
         months = [job for job in self._files("month", self._missing()) if job.rows >= least_rows]
         if least_rows > 1:  # of a month of which we have a part, the missing days are the smaller download
             months = [job for job in months if job.rows == self._rows([job.span])]
@@ -197,7 +197,7 @@ class _Run:
         self._files_got(pool, self._days([], least_rows))
 
     def _days(self, months: Sequence[_Job], least_rows: int) -> list[_Job]:
-        """Files of days that hold at least so many missing rows and lie in none of some months."""
+        """Files of days with at least ``least_rows`` missing rows, outside the given months."""
         missing = without(self._missing(), [*self._quarantined, *(job.span for job in months)])
         return [job for job in self._files("day", missing) if job.rows >= least_rows]
 
@@ -233,7 +233,7 @@ class _Run:
                     break
 
     def _rest(self, pool: ThreadPoolExecutor) -> bool:
-        """Ask for what is missing by REST, newest first; False when the venue could not be asked for all of it."""
+        """Ask for missing rows by REST, newest first; return False if the venue could not be asked for all."""
         spans = self._missing()
         latest = self._store.latest(self._symbol, self._interval_ms)
         if spans and latest is not None and spans[-1][0] == latest + self._interval_ms:
@@ -286,7 +286,7 @@ class _Run:
         return True
 
     def _refused_of(self, spans: Sequence[Span]) -> dict[int, str]:
-        """By open time, why rows of spans were refused; a row whose own time is wrong leaves a hole of a single row."""
+        """The reasons of refused rows by open time; a row with a wrong time of its own leaves a hole of one row."""
         interval_ms = self._interval_ms
         refused = self._aside.refused(self._symbol, interval_ms)
         by_row = {at_ms // interval_ms * interval_ms: why for at_ms, why in refused.items()} | self._malformed
@@ -327,7 +327,7 @@ class _Run:
         return [self._job("part", span, missing) for span in spans]
 
     def _outcome(self, job: _Job) -> Klines | WorkerError | None:
-        """In the pool: ask the venue."""
+        """Ask the venue. Runs in the pool."""
         start_ms, end_ms = job.span
         try:
             if job.source in {"rest", "part"}:
@@ -359,7 +359,7 @@ class _Run:
         return self._store.missing(self._symbol, self._interval_ms, self._start_ms, self._end_ms, now_ms=self._now_ms)
 
     def _newest_ms(self) -> int:
-        """Close of the newest stored kline; 0 if there is none."""
+        """Close time of the newest stored kline; 0 without klines."""
         latest = self._store.latest(self._symbol, self._interval_ms)
         return 0 if latest is None else latest + self._interval_ms
 

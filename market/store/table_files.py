@@ -24,7 +24,7 @@ SPREADSHEET_DAYS = 10**6  # days since 1900, as spreadsheets count them, stay be
 TIME_FORMS = "must be milliseconds or microseconds since 1970 (13 or 16 digits), or a date such as 2024-03-01T00:00:00Z"
 DECIMALS = 8  # Binance's
 MOST_MISFITS = 0.05  # of the rows of a file without a header, by which its columns are known
-# What a row that breaks a rule of market.quality is told with: the columns to look at, and what they must be.
+# By rule of klines.checks, for messages: the columns to look at, and what their cells must be.
 EXPECTED = {
     "open time is not on the grid": (("open_time",), "must be where a candle of {interval} opens, in UTC"),
     "open time is in the future": (("open_time",), "must be in the past, in UTC"),
@@ -88,7 +88,7 @@ def write_klines(path: Path, symbol: str, klines: Klines) -> None:
 def read_klines(path: Path, interval_ms: int, now_ms: int) -> KlineFile:
     """Read the klines of a file in the form of its ending, and the rows that break a rule.
 
-    Columns are told by the exact names of a header (or of Parquet). A CSV without one has open time, prices and volume,
+    Exact names in a header (or in Parquet) identify columns. A CSV without header has open time, prices and volume,
     or Binance's 12 columns, and must look like that. Times are milliseconds, microseconds or ISO dates, told apart in
     each row. All columns but time, prices and volume may be missing.
 
@@ -96,7 +96,7 @@ def read_klines(path: Path, interval_ms: int, now_ms: int) -> KlineFile:
         now_ms: rows that open later are refused.
     Raises:
         ConfigError: the ending is another, or the file cannot be read.
-        MalformedKlines: it holds no klines, or too many rows that are none; names the first such row and its cells.
+        MalformedKlines: the file has no klines, or too many rows that are not klines; names the first such row.
     """
     read = _READERS[ending_of(path)]
     try:
@@ -188,7 +188,7 @@ def _check_layout(table: Table, interval_ms: int, times: Ints, numbers: Mapping[
 
 
 def _counts(trades: Floats, volume: Floats) -> Bools:
-    """True for a number of trades that can be one, or is not known."""
+    """True for each number that can be a count of trades, or is not known."""
     fits: Bools = np.isnan(trades) | (trades % 1 == 0) & ((trades > 0) == (volume > 0))
     return fits
 
@@ -199,7 +199,7 @@ def _ends(cells: Floats, end_ms: Ints) -> Bools:
 
 
 def _fault(table: Table, refused: RejectedRow, untimed: bool, wrong: Mapping[str, Bools], interval_ms: int) -> str:
-    """Where a refused row is, its cells, and what they must be."""
+    """Name a refused row's place and cells, and what the cells must be."""
     row = refused.place
     if row in table.torn:
         return f"{table.place(row)} {table.torn[row]}"

@@ -120,9 +120,9 @@ def from_csv(content: bytes) -> Table:
 
 def _text(content: bytes) -> str:
     """The text of a CSV, with any byte order mark."""
-    for magic, said in ((b"PK\x03\x04", "a zip: let its name end in .zip"), (b"PAR1", "Parquet: let its name end so")):
+    for magic, form in ((b"PK\x03\x04", "a zip: let its name end in .zip"), (b"PAR1", "Parquet: let its name end so")):
         if content.startswith(magic):
-            raise MalformedKlines(f"is {said}")
+            raise MalformedKlines(f"is {form}")
     if content.startswith(b"\x1f\x8b"):
         raise MalformedKlines("is compressed by gzip: unpack it first")
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
@@ -167,7 +167,7 @@ def from_parquet(content: bytes) -> Table:
 
 
 def _named(names: Sequence[str]) -> tuple[dict[str, int], dict[str, str], list[str]]:
-    """By our name: the place of each known column, its title in the file; and notes about the other columns.
+    """Return place and title of each known column, by our name; and notes about the other columns.
 
     Raises:
         MalformedKlines: a needed column is missing, or one is there twice.
@@ -236,8 +236,8 @@ def _iso_ms(text: str) -> tuple[int, bool] | None:
         at = datetime.fromisoformat(text)
     except ValueError:
         return None
-    told = at.tzinfo is not None
-    since = (at if told else at.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    has_offset = at.tzinfo is not None
+    since = (at if has_offset else at.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
     if since.microseconds % 1000:
         return None
-    return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000, told
+    return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000, has_offset

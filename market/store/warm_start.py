@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 def tail_path(root: Path, symbol: str, interval_ms: int) -> Path:
-    """Where the newest klines of a series are kept.
+    """The path of a series' warm-start file.
 
     Args:
         root: the venue's folder of klines.

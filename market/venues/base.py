@@ -29,7 +29,7 @@ ABOUT_A_KEY = re.compile(r"\b(api[ _-]?key|token|tag|dataset|permission|credenti
 
 
 def key_setting(venue: str) -> str:
-    """Where a venue's key is set, for messages."""
+    """The place where a venue's key is set, for messages."""
     return f"VENUE_KEYS ({venue}=KEY)"
 
 
@@ -43,7 +43,7 @@ class RestVenue(Venue):
         clock: tells closed klines from the unfinished one, and the age of prices; waits.
         aside: takes the rows that break a rule of klines.
         tokens: token of each configured symbol; a symbol that is missing is split by its text.
-        key: empty if the settings have none.
+        key: empty if the settings have no key.
         offer: only where a class serves several venues.
         timeout_s, patience_s: as ``HostPool`` has them.
     """

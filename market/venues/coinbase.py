@@ -39,7 +39,7 @@ class Coinbase(RestVenue):
         return f"{self._usd_base(symbol)}-USD"
 
     def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
-        """From the newest back."""
+        # From the newest page back.
         empty = 0
         while start_ms < end_ms and empty < EMPTY_PAGES:
             first_ms = max(start_ms, end_ms - PAGE_ROWS * interval_ms)

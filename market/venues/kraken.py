@@ -15,7 +15,7 @@ from market.venue import Offer, Price
 from market.venues.base import Page, RestVenue
 from market.venues.parsing import column, price_of, whole_rows, whole_seconds_ms
 
-ROWS = 720  # the newest, whatever is asked for
+ROWS = 720  # the newest candles, for any requested range
 ROW = 8  # time, open, high, low, close, mean price, volume, count
 ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
 UNKNOWN = "EQuery:Unknown asset"  # "... pair" if it is the pair
@@ -59,7 +59,7 @@ class Kraken(RestVenue):
             yield self._ask("/0/public/OHLC", params, parse), (start_ms, end_ms)
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
-        """Kraken names no time: a price is as of the moment before the request."""
+        # Kraken names no time: a price is as of the moment before the request.
         found = self._ask("/0/public/Ticker", {"pair": ",".join(names)}, partial(last_trades, pairs=names))
         return {name: Price(price=price, asof_ms=now_ms) for name, price in found.items()}
 
@@ -84,7 +84,7 @@ def candles(body: bytes, *, interval_ms: int, now_ms: int) -> CheckedRows:
         MalformedKlines: not candles. Others: as ``_result``.
     """
     pairs = {name: value for name, value in _result(body).items() if name != "last"}
-    if len(pairs) != 1:  # which Kraken calls by a name of its own
+    if len(pairs) != 1:  # Kraken uses its own name for the pair
         raise MalformedKlines(f"the answer must be of one pair, was of {sorted(pairs)[:5]}")
     (answer,) = pairs.values()
     rows = whole_rows(answer, lambda row: len(row) >= ROW, ROW, f"candles must be a list of rows of {ROW}")

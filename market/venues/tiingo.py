@@ -71,7 +71,7 @@ class Tiingo(RestVenue):
 
 
 def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> CheckedRows:
-    """Read the bars of a ticker; an empty list means that Tiingo has none of that time.
+    """Read the bars of a ticker; an empty list means that Tiingo has no bars of that time.
 
     Raises:
         MarketUnavailable: the allocation is used up.

@@ -131,7 +131,7 @@ def _beside_champion(contest: Contest, merit: str) -> tuple[bool, str]:
 
 
 def why_demoted(scored: Comparison) -> str:
-    """Why a champion may serve no longer, by its losses against the naive forecast's; empty while it may.
+    """Say why a champion may serve no longer, by the losses of champion and naive forecast; empty if it may.
 
     >>> ticks = np.arange(1000)
     >>> why_demoted(compare(ticks, np.full(1000, 1.1), np.full(1000, 1.0), 10))

@@ -60,5 +60,5 @@ def libraries() -> dict[str, str]:
 
 
 def machine() -> str:
-    """The machine, as far as it decides the last bits of a sum: ``Linux x86_64, AVX512``."""
+    """The properties of the machine that decide the last bits of a sum: ``Linux x86_64, AVX512``."""
     return f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

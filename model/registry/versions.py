@@ -2,7 +2,7 @@
 
 ``root/versions/ID/{model.onnx, weights.safetensors, manifest.json}`` and ``root/champions.json``. Any process may
 read, a single process at a time writes. A writer killed at any moment leaves only ``.tmp-*``, which the next writer
-sweeps.
+removes.
 """
 
 import os

@@ -93,7 +93,7 @@ class PanelNetwork(nn.Module):
         return y_BO / len(self.members) + x_BLF[:, -1] @ self.path.T
 
     def named_weights(self) -> dict[str, Tensor]:
-        """All weights: the first member's by the guide's names, others with ``memberK.`` before, and ``path``."""
+        """All weights by name: the guide's names, prefixed ``memberK.`` from the second member on, and ``path``."""
         first, *more = (member.state_dict() for member in self.members)
         named = {f"member{k}.{name}": tensor for k, state in enumerate(more, 2) for name, tensor in state.items()}
         return {**first, **named, "path": self.path}

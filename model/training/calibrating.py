@@ -155,7 +155,7 @@ def saved(
     *,
     beside: Floats | float = 0.0,
 ) -> float:
-    """Loss that a share of a forecast saves, in standard errors; 0 if there is too little time to tell.
+    """Loss that a share of a forecast saves, in standard errors; 0 if there is too little time to decide.
 
     Args:
         share: of the forecast. The remaining arguments are those of ``trust``.

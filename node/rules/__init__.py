@@ -1,1 +1,1 @@
-"""What is wrong or unwise in a config.json, for the official node and for this worker."""
+"""Errors and warnings about a config.json, for the official node and for this worker."""

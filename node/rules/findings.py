@@ -30,11 +30,11 @@ def findings(root: JsonNode, node_version: str = "", own: tuple[str, int] | None
 
 def _words(file: ConfigFile) -> Iterator[Finding]:
     """Find a mnemonic outside the wallet; the rules over the wallet report the others."""
-    told = {field.key for field in file.wallet.fields() if is_mnemonic(field.value)}
+    reported = {field.key for field in file.wallet.fields() if is_mnemonic(field.value)}
     for node in _all_below(file.root):
         several = isinstance(node.value, list) and all(isinstance(item, str) for item in node.value)
         words = " ".join(node.value) if several else node.value
-        if is_mnemonic(words) and node.key not in told:
+        if is_mnemonic(words) and node.key not in reported:
             yield warning(node, "anybody who can read this file can take the wallet; remove these words", kind=True)
 
 

@@ -52,7 +52,7 @@ SOURCES = (  # code that forecasts depend on; a folder of other code is not cont
 STEP = 1000  # of the progress bar: one date of one panel
 TRAINING_PART, BASELINES_FROM = 0.5, 0.6  # of it
 FORECAST_COLUMNS = ("truth", "naive", "served", "newest", "raw", "scale")
-"""What came true and what was forecast, in the head's unit. ``served`` is what the gate let through, ``newest`` the
+"""Truths and forecasts, in the head's unit. ``served`` is what the gate let through, ``newest`` the
 newest network's forecast, ``raw`` the same before calibration; ``scale`` one standard deviation of the horizon's return
 as the market is now, or the present volatility."""
 
@@ -137,10 +137,10 @@ def _told(show: Show, done: int, wanted: int, name: str) -> Told:
 
 
 def _step(
-    walk: Walk, recording: Recording, folder: Folder, plan: PanelPlan, from_ms: int, to_ms: int, told: Told
+    walk: Walk, recording: Recording, folder: Folder, plan: PanelPlan, from_ms: int, to_ms: int, announce: Told
 ) -> StepRecord:
     began_s, clock, trained = time.monotonic(), PastClock(from_ms), walk.trained(plan)
-    told(0.0, "cutting windows")
+    announce(0.0, "cutting windows")
     start_ms = training_start_ms(plan.panel, walk.training_days, from_ms)
     before = _serving(folder.registry, trained, clock)
     outcome = run_round(
@@ -150,11 +150,11 @@ def _step(
         walk.seed,
         folder.registry,
         clock,
-        show=lambda done, wanted, note: told(TRAINING_PART * min(done / wanted, 1.0), note),
+        show=lambda done, wanted, note: announce(TRAINING_PART * min(done / wanted, 1.0), note),
     )
     assert outcome.version  # noqa: S101  (a round that gives none raises)
     after = _serving(folder.registry, trained, clock)
-    told(TRAINING_PART, "forecasting")
+    announce(TRAINING_PART, "forecasting")
     klines = recording.until(plan, start_ms, min(to_ms + plan.gap_ms, walk.end_ms))
     windows = build(plan, klines)
     versions = {outcome.version, *(forecaster.version for forecaster in after.values())}
@@ -173,7 +173,7 @@ def _step(
         seed=walk.seed,
         quick=walk.quick,
     )
-    frame = _frame(stage, walk, artefacts, outcome.version, after, told)
+    frame = _frame(stage, walk, artefacts, outcome.version, after, announce)
     record = StepRecord(
         panel=plan.panel.name,
         from_ms=from_ms,
@@ -205,7 +205,7 @@ def _frame(
     artefacts: Mapping[str, Artefact],
     newest: str,
     serving: Mapping[str, BiRNNForecaster],
-    told: Told,
+    announce: Told,
 ) -> pl.DataFrame:
     """One row per topic and candle, in FORECAST_COLUMNS and a column for each baseline."""
     windows = stage.windows
@@ -236,7 +236,7 @@ def _frame(
     for number, name in enumerate(walk.baselines):
         baseline = BASELINES[name]
         part = BASELINES_FROM + (1 - BASELINES_FROM) * number / len(walk.baselines)
-        heard = baseline.forecast(stage, partial(told, part))
+        heard = baseline.forecast(stage, partial(announce, part))
         for topic in windows.plan.topics:
             if topic.key in columns and topic.key in heard and baseline.applies(topic, topic.symbol in walk.unseen):
                 naive = columns[topic.key]["naive"]

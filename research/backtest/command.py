@@ -71,7 +71,7 @@ def chosen_topics(network: str, ids: Sequence[int], configured: Sequence[Topic] 
 
 
 def walk_of(asked: Asked) -> tuple[Walk, Recording]:
-    """The walk asked for, and its klines.
+    """Return the walk that the command line asks for, and the klines.
 
     Raises:
         ConfigError: a topic, a name, the folder or the span is wrong, in one line.
@@ -79,7 +79,7 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
     known = tuple(BASELINES)
     for name in asked.baselines or ():
         if name not in known:
-            raise ConfigError(f"--baseline {name}: there is none of this name; choose among {', '.join(known)}")
+            raise ConfigError(f"--baseline {name}: there is no such baseline; choose among {', '.join(known)}")
     for option, value in (("--every", asked.every_days), ("--stride", asked.stride), ("--days", asked.training_days)):
         if value is not None and value < 1:
             raise ConfigError(f"{option} must be 1 or more, was {value}")

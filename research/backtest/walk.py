@@ -140,7 +140,7 @@ def span_of(
     history of a training, or at least half of all klines, lies before the start.
 
     Raises:
-        ConfigError: too few klines before the start, or none after it; the text says what is needed.
+        ConfigError: too few klines before the start, or no kline after it; the message says what is needed.
     """
     last_ms = min(recording.span(plan.symbols, plan.panel.interval_ms)[1] for plan in plans)
     end_ms = last_ms if end_ms is None else end_ms

@@ -1,4 +1,4 @@
-"""What the rows of a walk say of directions and reliability, as numbers.
+"""Figures of directions and reliability from the rows of a walk.
 
 Rows overlap: two forecasts of the next hour made a minute apart share 59 minutes of truth. Wherever a chance is
 computed here, the rows therefore count for fewer than they are.
@@ -36,7 +36,7 @@ class Hits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """Rows with neighbouring forecasts: what was said of them, and what came true."""
+    """Rows with neighbouring forecasts: the mean forecast and the mean truth."""
 
     rows: int
     forecast: float  # mean
@@ -45,7 +45,7 @@ class Bin:
 
 
 def hits(truth: Floats, forecast: Floats, confidence: Floats, ticks: Ints, steps: int) -> Hits:
-    """Direction of a forecast against what came true.
+    """Compare the direction of a forecast with the direction of the truth.
 
     Args:
         truth, forecast: ``(N,)`` returns; rows that did not move are left out.

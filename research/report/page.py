@@ -118,7 +118,7 @@ def _direction_figure(deciles: Sequence[Mapping[str, Any]], name: str) -> Figure
 
 
 def _gate(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The dates of the gate's decisions, and each topic's decision at each date, None where it has none."""
+    """The dates of the gate's decisions, and each topic's decision at each date, or None."""
     times = sorted({decision["time_ms"] for decision in report["decisions"]})
     dates = sorted({step["from"][:10] for step in report["steps"]})
     date_of = dict(zip(times, dates, strict=False))
@@ -138,7 +138,7 @@ def _mark(decision: Mapping[str, Any]) -> str:
 
 
 def _decision(decision: Mapping[str, Any]) -> str:
-    """As the page calls it: what adds nothing to the naive forecast is not promoted in green."""
+    """Name a decision for the page: a network equal to the naive forecast is not shown as promoted in green."""
     return "naive" if decision["naive"] else str(decision["decision"])
 
 
@@ -179,7 +179,7 @@ def _kind(topic: Mapping[str, Any], ours: str, more: str = "") -> str:
 
 
 def _is_best(topic: Mapping[str, Any], name: str) -> bool:
-    """True if no other baseline has a lower loss, and naive has a higher one."""
+    """True if no other baseline has a lower loss, and the naive forecast has a higher loss."""
     ratios, others = topic["ratio_to_naive"], set(topic["ratio_to_naive"]) - {SERVED, NEWEST}
     best = min((ratios[other] for other in others if ratios[other] is not None), default=1.0)
     return bool(ratios.get(name) == best < NOTHING_GAINED)

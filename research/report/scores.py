@@ -1,4 +1,4 @@
-"""The rows of a walk, topic by topic, and what they come to: losses, tests, directions, reliability, admission."""
+"""Losses, tests, directions, reliability and admission of each topic, from the rows of a walk."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -55,16 +55,16 @@ class Scored:
         return panel_of(self.topic.horizon_min).steps(head_of(self.topic))
 
     def naive_rows(self, name: str) -> NDArray[np.bool_]:
-        """``(N,)`` where a contender says what naive says; rows are kept as 32-bit numbers."""
+        """``(N,)`` True where a contender equals the naive forecast; rows are kept as 32-bit numbers."""
         return np.isclose(self.column(name), self.column(NAIVE), rtol=1e-6, atol=1e-12)
 
     def is_naive(self, name: str) -> bool:
-        """Whether a contender is the naive forecast in each row."""
+        """True if a contender equals the naive forecast in each row."""
         return bool(self.naive_rows(name).all())
 
     @property
     def is_return(self) -> bool:
-        """Whether it has a direction."""
+        """True if the topic asks for a return, which has a direction."""
         return head_of(self.topic).kind is Kind.RETURN
 
     @cached_property
@@ -93,7 +93,7 @@ class Scored:
 
     @cached_property
     def confidence(self) -> Floats:
-        """``(N,)`` size of what the network says before calibration, in the market's present standard deviations."""
+        """``(N,)`` size of the network's output before calibration, in the market's present standard deviations."""
         return np.abs(self.column("raw")) / self.column("scale")
 
 
@@ -112,7 +112,7 @@ def scored_topics(walk: Walk, folder: Folder, records: Sequence[StepRecord]) -> 
 
 
 def topic_report(one: Scored) -> dict[str, Any]:
-    """What one topic's rows come to; JSON."""
+    """Return the report of one topic as JSON."""
     losses = {name: float(values.mean()) for name, values in one.losses.items()}
     about = {
         "topic": one.topic.key,
@@ -143,7 +143,7 @@ def topic_report(one: Scored) -> dict[str, Any]:
 
 
 def _verdict(one: Scored) -> dict[str, Any]:
-    """What was served beside the naive forecast, in one sentence, and what it rests on.
+    """Compare the served forecasts with the naive forecast: a sentence, and the figures behind the sentence.
 
     ``found`` is better, worse, unclear or naive; ``blocks`` is 0 where a block would be shorter than a horizon.
     """
@@ -177,7 +177,7 @@ def _ratio(loss: float, naive: float) -> float | None:
 
 
 def _against(one: Scored, ours: str, theirs: str) -> dict[str, float | None]:
-    """Our loss against another's on the same rows. The test's p is the chance of a lead like ours by luck alone."""
+    """Compare our loss with another on the same rows. The test's p is the chance of a lead like ours by luck alone."""
     lead = one.losses[ours] - one.losses[theirs]
     test = mean_over_time(lead, one.ticks, one.steps)
     told = bool(lead.any()) and test.error > 0  # where both say the same there is nothing to test
@@ -261,12 +261,12 @@ def pooled_directions(scored: Sequence[Scored]) -> list[dict[str, Any]]:
 
 
 def decisions(records: Sequence[StepRecord], walk: Walk, scored: Sequence[Scored]) -> list[dict[str, Any]]:
-    """The gate's decisions in time order: promoted, kept, demoted or none, and its reason.
+    """Return the gate's decisions in time order, each with the reason.
 
-    ``naive`` says whether what answered from there on was equal to the naive forecast.
+    ``naive`` is True if the forecasts served from that date on equal the naive forecast.
 
-    ``demoted`` says which champion had to go at that date and why, also where the challenger then took its place; the
-    figures of the test are in ``verdict``.
+    ``demoted`` says which champion was demoted at that date and why, also if the challenger then replaced the champion.
+    ``verdict`` holds the figures of the test.
     """
     found = []
     rows_of = {one.topic.key: one for one in scored}
@@ -292,7 +292,7 @@ def decisions(records: Sequence[StepRecord], walk: Walk, scored: Sequence[Scored
 
 
 def _answered_naively(one: Scored | None, record: StepRecord, verdict: Mapping[str, Any], after: str) -> bool:
-    """By the rows of the step, or where it has none by those that the gate judged on."""
+    """Decide by the rows of the step; if the step has no rows, by the rows of the gate."""
     if one is not None:
         opened_ms = one.rows["open_time_ms"].to_numpy() + panel_of(one.topic.horizon_min).interval_ms
         of_step = (opened_ms >= record.from_ms) & (opened_ms < record.to_ms)

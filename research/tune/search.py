@@ -73,7 +73,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of a search, the first one ends it; references are always measured."""
+    """Limits of a search; the first limit reached ends the search. References are always measured."""
 
     trials: int | None = None  # in the study, beside the references
     until_s: float | None = None  # of time.time()
@@ -175,11 +175,11 @@ def count(study: optuna.Study) -> int:
     return sum("what" not in trial.user_attrs for trial in study.get_trials(deepcopy=False, states=states))
 
 
-def search(task: Task, limits: Limits, told: Told, say: Told, *, jobs: int = 1) -> None:
+def search(task: Task, limits: Limits, announce: Told, say: Told, *, jobs: int = 1) -> None:
     """Try configurations until a limit is reached.
 
     Args:
-        told: called with the present work.
+        announce: called with the present work.
         say: called with a line before and a line after the references are measured.
         jobs: processes; helpers end with this process.
     Raises:
@@ -193,7 +193,7 @@ def search(task: Task, limits: Limits, told: Told, say: Told, *, jobs: int = 1) 
                 f"first the default configuration is measured, in {len(task.folds)} trainings and however little time "
                 "there is: how long trials take is known only then"
             )
-        _work(study, task, Limits(trials=0), told)
+        _work(study, task, Limits(trials=0), announce)
         if limits.until_s is not None:
             say(_time_left(study, limits.until_s))
         helpers = [
@@ -203,7 +203,7 @@ def search(task: Task, limits: Limits, told: Told, say: Told, *, jobs: int = 1) 
         try:
             for helper in helpers:
                 helper.start()
-            _work(study, task, limits, told)
+            _work(study, task, limits, announce)
             for helper in helpers:
                 helper.join()
         finally:
@@ -255,10 +255,10 @@ def held_back() -> Iterator[Callable[[], None]]:
         let_through()
 
 
-def _work(study: optuna.Study, task: Task, limits: Limits, told: Told) -> None:
+def _work(study: optuna.Study, task: Task, limits: Limits, announce: Told) -> None:
     with suppress(OutOfTime), held_back() as let_through:
         while _may_begin(study, limits):
-            _run(study, study.ask(), task, limits, told, let_through)
+            _run(study, study.ask(), task, limits, announce, let_through)
             let_through()
 
 
@@ -292,16 +292,21 @@ def _time_left(study: optuna.Study, until_s: float) -> str:
 
 
 def needed_min(default: FrozenTrial) -> int:
-    """Least minutes of a panel: the default, one like trial and its confirmation."""
+    """Least minutes of a panel: for the default, one trial like it, and the confirmation."""
     return math.ceil((LAST_TRIALS + 2) * float(default.user_attrs["wall_s"]) / 60)
 
 
-def _say(told: Told, name: str, text: str) -> None:
-    told(f"{name} is {text}")
+def _say(announce: Told, name: str, text: str) -> None:
+    announce(f"{name} is {text}")
 
 
 def _run(
-    study: optuna.Study, trial: optuna.Trial, task: Task, limits: Limits, told: Told, let_through: Callable[[], None]
+    study: optuna.Study,
+    trial: optuna.Trial,
+    task: Task,
+    limits: Limits,
+    announce: Told,
+    let_through: Callable[[], None],
 ) -> None:
     what = trial.user_attrs.get("what")
     begun_s, begun_cpu_s = time.time(), time.process_time()
@@ -334,7 +339,7 @@ def _run(
                 if trial.should_prune():
                     raise optuna.TrialPruned("worse than half of the others so far")
 
-            progress = told_progress(config, partial(_say, told, name), watch, number, len(task.folds))
+            progress = told_progress(config, partial(_say, announce, name), watch, number, len(task.folds))
             measures.append(measure(task.plan, task.recording, fold, config, task.seed, progress, validated))
     except (optuna.TrialPruned, TrainingFailed, UnusableForecast) as error:
         trial.set_user_attr("reason", str(error))

@@ -137,7 +137,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
             minutes = asked.minutes / len(plans)
             begun_s = time.time()
 
-            def told(note: str, plan: PanelPlan = plan, begun_s: float = begun_s, minutes: float = minutes) -> None:
+            def announce(note: str, plan: PanelPlan = plan, begun_s: float = begun_s, minutes: float = minutes) -> None:
                 show(round(time.time() - begun_s), round(60 * minutes), f"{plan.panel.name}: {note}")
 
             task = _task(asked, plan, in_use[plan.panel.name], recording, storage)
@@ -146,9 +146,9 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
                 prepare(study, task)
             say(_introduction(task, folds, place, len(plans)))
             limits = Limits(trials=asked.trials, until_s=begun_s + 60 * minutes)
-            search(replace(task, folds=folds[:SEARCHED]), limits, told, say, jobs=asked.jobs)
+            search(replace(task, folds=folds[:SEARCHED]), limits, announce, say, jobs=asked.jobs)
             with opened(task) as study:
-                yield _concluded(study, asked, replace(task, folds=folds[SEARCHED:]), told)
+                yield _concluded(study, asked, replace(task, folds=folds[SEARCHED:]), announce)
 
 
 def _checked_file(asked: Asked, plans: Sequence[PanelPlan]) -> dict[str, Knobs]:
@@ -228,7 +228,7 @@ def _introduction(task: Task, folds: Sequence[Fold], place: int, panels: int) ->
     )
 
 
-def _concluded(study: optuna.Study, asked: Asked, task: Task, told: Told) -> Found:
+def _concluded(study: optuna.Study, asked: Asked, task: Task, announce: Told) -> Found:
     """Confirm the best trial, and adopt it if it holds."""
     references = [(what, task.knobs_of(what)) for what in task.references]
     trials = [trial for what, knobs in references if (trial := reference(study, what, knobs))]
@@ -247,7 +247,7 @@ def _concluded(study: optuna.Study, asked: Asked, task: Task, told: Told) -> Fou
     study.set_user_attr("candidates", candidates)
     knobs = task.base | best.params
     pairs = {
-        what: tuple(_pairs(study, task, (f"trial {best.number}", knobs), (what, theirs), told))
+        what: tuple(_pairs(study, task, (f"trial {best.number}", knobs), (what, theirs), announce))
         for what, theirs in references
     }
     # each tested candidate is one more chance to be lucky
@@ -264,15 +264,17 @@ def _value(trial: FrozenTrial) -> float:
 
 
 def _pairs(
-    study: optuna.Study, task: Task, ours: tuple[str, Knobs], theirs: tuple[str, Knobs], told: Told
+    study: optuna.Study, task: Task, ours: tuple[str, Knobs], theirs: tuple[str, Knobs], announce: Told
 ) -> Iterator[Pair]:
     for number, fold in enumerate(task.folds):
         for seed in range(task.seed + 1, task.seed + 1 + CONFIRM_SEEDS):
-            scores = [_confirmed(study, task, name, knobs, number, seed, told) for name, knobs in (ours, theirs)]
+            scores = [_confirmed(study, task, name, knobs, number, seed, announce) for name, knobs in (ours, theirs)]
             yield Pair(fold=fold, seed=seed, ours=scores[0], theirs=scores[1])
 
 
-def _confirmed(study: optuna.Study, task: Task, name: str, knobs: Knobs, number: int, seed: int, told: Told) -> float:
+def _confirmed(
+    study: optuna.Study, task: Task, name: str, knobs: Knobs, number: int, seed: int, announce: Told
+) -> float:
     """The score of one training of a confirmation, kept in the study for the next run."""
     digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()
     key = f"confirmed {digest} {number} {seed}"
@@ -280,7 +282,7 @@ def _confirmed(study: optuna.Study, task: Task, name: str, knobs: Knobs, number:
         config = training_config(task.plan.panel.name, knobs)
 
         def say(text: str) -> None:
-            told(f"confirming, {name} with seed {seed} is {text}")
+            announce(f"confirming, {name} with seed {seed} is {text}")
 
         progress = told_progress(config, say, lambda: None, number, len(task.folds))
         measured = measure(task.plan, task.recording, task.folds[number], config, seed, progress)

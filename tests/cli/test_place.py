@@ -105,7 +105,7 @@ def test_a_folder_that_is_gone_and_a_note_that_is_broken_are_told(tmp_path: Path
         place_of(load_settings(data_dir=tmp_path))
     for broken in (b"", b"[]", b"\xff", b'{"market": "kraken"}'):
         (tmp_path / LAST_RUN).write_bytes(broken)
-        with pytest.raises(ConfigError, match=f"{LAST_RUN}: is not what birnn run writes; delete it"):
+        with pytest.raises(ConfigError, match=f"{LAST_RUN}: is not a record of birnn run; delete it"):
             place_of(load_settings(data_dir=tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""On PYTHONPATH this hastens the clock of every process of ours, by FAST_CLOCK="BASE_MS BEGAN_S SPEED"."""
+"""Speed up the clock of every process with this folder on PYTHONPATH, by FAST_CLOCK="BASE_MS BEGAN_S SPEED"."""
 
 import os
 import time

@@ -41,7 +41,7 @@ class Binance(RestVenue):
 
     Args:
         rest_urls: hosts in the order they are tried.
-        archive_url: host of the daily and monthly zips; empty if there is none.
+        archive_url: host of the daily and monthly zips; empty for a venue without archives.
         clock, timeout_s, patience_s, aside: as ``RestVenue`` has them.
         name: as MARKET_VENUES has it; Binance.US is another market in the same format, without archives.
     """
@@ -82,7 +82,7 @@ class Binance(RestVenue):
         return symbol
 
     def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
-        """A host may serve fewer rows than it was asked for: the last page is the one without a new row."""
+        # A host may serve fewer rows than requested: only a page without a new row is the last page.
         interval = interval_name(interval_ms)
         cursor = start_ms
         while cursor < end_ms:
@@ -100,7 +100,7 @@ class Binance(RestVenue):
             cursor = page.klines.end_ms or end_ms
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
-        """In one request if the server knows that form, as of the moment before the request."""
+        # In one request if the server knows that form; the prices are as of the moment before the request.
         tries_several = len(names) > 1 and self._clock.elapsed_s() >= self._one_by_one_until_s
         if tries_several and (found := self._several(names)) is not None:
             return {name: Price(price=found[name], asof_ms=now_ms) for name in names}
