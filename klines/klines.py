@@ -106,7 +106,7 @@ class Klines:
     def _columns(self) -> list[Floats]:
         return [getattr(self, name) for name in COLUMNS]
 
-    def _take(self, rows: slice) -> "Klines":
+    def _take(self, rows: slice | npt.NDArray[np.bool_]) -> "Klines":
         return self._trusted(self.interval_ms, self.open_time_ms[rows], [column[rows] for column in self._columns])
 
     @classmethod
@@ -144,6 +144,26 @@ class Klines:
     def rows(self, first: int, last: int) -> "Klines":
         """Return rows by their number, ``last`` excluded."""
         return self._take(slice(first, last))
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> "Klines":
+        """Return the rows of a mask ``(T,)``."""
+        return self._take(kept)
+
+    def common(self, other: "Klines") -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the row numbers here and in ``other`` of the open times that both have."""
+        times = self.open_time_ms, other.open_time_ms
+        _, here, there = np.intersect1d(*times, assume_unique=True, return_indices=True)
+        return here, there
+
+    def not_in(self, known: "Klines") -> "Klines":
+        """Return the rows that are missing in ``known`` or differ there."""
+        here, there = self.common(known)
+        same = np.ones(len(here), np.bool_)
+        for mine, theirs in zip(self._columns, known._columns, strict=True):
+            same &= (mine[here] == theirs[there]) | (np.isnan(mine[here]) & np.isnan(theirs[there]))
+        fresh = np.ones(len(self), np.bool_)
+        fresh[here[same]] = False
+        return self._take(fresh)
 
     def tail(self, rows: int) -> "Klines":
         """Return the newest ``rows`` klines, or all when there are fewer."""

@@ -1,13 +1,11 @@
-"""Candles that keep the rules and are hard to believe all the same: spikes, leaps, and another price unit."""
+"""Candles that keep the rules and are hard to believe all the same: spikes and leaps."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from core.clock import MINUTE_MS, iso
-from core.errors import MalformedKlines
-from klines.checks import RejectedRow
-from klines.klines import COLUMNS, MOST_LEAP, WIDEST_LEAP, Klines, unit_leaps
+from core.clock import MINUTE_MS
+from klines.klines import Klines
 
 # Of ln(price) within one candle, however quiet it was before: on BTC, ETH, SOL and ARB of 2022 to 2024, with the
 # collapse of FTX, the largest move of a minute that stayed is 0.12, and the largest that was taken back 0.06.
@@ -80,38 +78,3 @@ def rows_awaited(interval_ms: int) -> int:
     (10, 2)
     """
     return max(STAYED_ROWS, BELIEVED_AFTER_MS // interval_ms)
-
-
-def check_unit(klines: Klines, beside: Klines) -> tuple[RejectedRow, ...]:
-    """Refuse candles of another unit or asset, which no second venue can be asked about.
-
-    Args:
-        beside: believed candles before and after.
-    Returns:
-        The first rows of new levels that are used, as those of a new listing are: the leap lies among ``klines``, is
-        no wider than ``WIDEST_LEAP``, has stayed, and no level from before the leap comes back.
-    Raises:
-        MalformedKlines: another leap beyond the bound of ``unit_leaps``; names the first.
-    """
-    run = beside.merge(klines)
-    mine = np.isin(run.open_time_ms, klines.open_time_ms)
-    leaps = unit_leaps(run)
-    starts, ends = [0, *leaps], [row - 1 for row in leaps]
-    marked: list[RejectedRow] = []
-    for number, row in enumerate(leaps):
-        if not mine[row] and not mine[row - 1]:
-            continue
-        within = bool(mine[row] and mine[row - 1])
-        apart = np.log(run.close[starts[number + 1 :]][:, None] / run.close[ends[: number + 1]][None, :])
-        stayed = len(run) - 1 - row >= rows_awaited(run.interval_ms)
-        if within and stayed and abs(apart[0, -1]) <= WIDEST_LEAP and bool((np.abs(apart) > MOST_LEAP / 2).all()):
-            cells = tuple(float(getattr(run, name)[row]) for name in COLUMNS)
-            marked.append(RejectedRow(open_time_ms=int(run.open_time_ms[row]), reason=LEAPT, row=cells))
-            continue
-        ratio = run.close[row] / run.close[row - 1]
-        stored = " Where it is the stored ones that are wrong, delete that symbol's folder in DATA_DIR/klines"
-        raise MalformedKlines(
-            f"the close of {iso(int(run.open_time_ms[row]))} is {ratio:.3g} times the one before: another unit "
-            f"or asset?{'' if within else stored}"
-        )
-    return tuple(marked)

@@ -118,7 +118,7 @@ class Tally:
 
 def completed(klines: Klines, known: Klines) -> Klines:
     """Candles with flows that they lack taken from known candles of the same prices and volume."""
-    mine, theirs = _common(klines, known)
+    mine, theirs = klines.common(known)
     alike = _close(klines, known, mine, theirs, 0.0)
     columns = {name: getattr(klines, name) for name in COLUMNS}
     for name in FLOW_COLUMNS[1:]:
@@ -131,12 +131,9 @@ def completed(klines: Klines, known: Klines) -> Klines:
 
 def tally(klines: Klines, known: Klines) -> Tally:
     """How many candles are not among the known ones, differ from them, and equal them."""
-    mine, theirs = _common(klines, known)
-    same = np.ones(len(mine), np.bool_)
-    for name in COLUMNS:
-        left, right = getattr(klines, name)[mine], getattr(known, name)[theirs]
-        same &= (left == right) | (np.isnan(left) & np.isnan(right))
-    return Tally(new=len(klines) - len(mine), replaced=int((~same).sum()), same=int(same.sum()))
+    shared = len(klines.common(known)[0])
+    same = len(klines) - len(klines.not_in(known))
+    return Tally(new=len(klines) - shared, replaced=shared - same, same=same)
 
 
 def overlap_fault(klines: Klines, known: Klines) -> str:
@@ -148,7 +145,7 @@ def overlap_fault(klines: Klines, known: Klines) -> str:
         Both values of one candle, and the shift of time that makes them fit, if there is one; empty if nothing speaks
         against them.
     """
-    mine, theirs = _common(klines, known)
+    mine, theirs = klines.common(known)
     alike = _close(klines, known, mine, theirs, SAME)
     said = ""
     for rows, when in _parts(klines.open_time_ms[mine]):
@@ -212,12 +209,6 @@ def _shift_ms(klines: Klines, known: Klines) -> int:
     return best * step_ms
 
 
-def _common(left: Klines, right: Klines) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The rows of both with the same open times."""
-    _, mine, theirs = np.intersect1d(left.open_time_ms, right.open_time_ms, assume_unique=True, return_indices=True)
-    return mine, theirs
-
-
 def _close(
     left: Klines, right: Klines, mine: npt.NDArray[np.intp], theirs: npt.NDArray[np.intp], tolerance: float
 ) -> Bools:
@@ -265,7 +256,7 @@ def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, r
     name, told = _first_told(venues, symbol, klines.interval_ms, [(at, at + klines.interval_ms) for at in _times(rows)])
     if not len(told):
         return Heard(said=f"not compared with a venue: {name}")
-    mine, theirs = _common(rows, told)
+    mine, theirs = rows.common(told)
     if name == own:
         alike = _close(rows, told, mine, theirs, SAME)
     else:
@@ -289,7 +280,7 @@ def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Heard:
     name, told = _first_told(venues, symbol, DAY_MS, [(int(days.open_time_ms[0]), days.end_ms)])
     if not len(told):
         return Heard(said=f"not compared with a venue: {name}")
-    mine, theirs = _common(days, told)
+    mine, theirs = days.common(told)
     far = np.zeros(len(mine), np.bool_)
     for column in PRICE_COLUMNS:
         far |= np.abs(getattr(days, column)[mine] / getattr(told, column)[theirs] - 1) > OTHER_DAY

@@ -28,7 +28,6 @@ from market.store.month_file import (
     month_file,
     month_of,
     months_of,
-    not_in,
     packed,
     stamp_of,
     stamps_of,
@@ -129,7 +128,7 @@ class KlineStore:
         recent = self._load_or_set_aside(journal, interval_ms)
         whole = self._load_or_set_aside(month, interval_ms)
         span = int(part.open_time_ms[0]), part.end_ms
-        fresh = not_in(whole.between(*span).merge(recent.between(*span)), part)
+        fresh = part.not_in(whole.between(*span).merge(recent.between(*span)))
         if not len(fresh):
             return fresh
         corrects = bool(np.isin(fresh.open_time_ms, recent.open_time_ms).any())

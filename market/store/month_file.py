@@ -84,19 +84,6 @@ def runs_of(klines: Klines) -> Ints:
     return np.stack([times[first], times[last] + klines.interval_ms], axis=1)
 
 
-def not_in(old: Klines, new: Klines) -> Klines:
-    """The rows of ``new`` that are missing in ``old`` or differ there."""
-    _, left, right = np.intersect1d(old.open_time_ms, new.open_time_ms, assume_unique=True, return_indices=True)
-    same = np.ones(len(left), dtype=np.bool_)
-    for name in COLUMNS:
-        a, b = getattr(old, name)[left], getattr(new, name)[right]
-        same &= (a == b) | (np.isnan(a) & np.isnan(b))
-    fresh = np.ones(len(new), dtype=np.bool_)
-    fresh[right[same]] = False
-    columns = {name: getattr(new, name)[fresh] for name in COLUMNS}
-    return Klines(interval_ms=new.interval_ms, open_time_ms=new.open_time_ms[fresh], **columns)
-
-
 def packed(klines: Klines) -> bytes:
     """The content of a month file."""
     buffer = io.BytesIO()

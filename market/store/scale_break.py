@@ -40,7 +40,7 @@ def checked(klines: Klines, beside: Klines) -> CheckedRows:
     doubts = doubts_of(beside.merge(klines))
     mine = set(klines.open_time_ms.tolist())
     spikes = [at_ms for at_ms in doubts.spikes if at_ms in mine]
-    kept = _without(klines, spikes)
+    kept = klines.where(~np.isin(klines.open_time_ms, spikes))
     if doubts.leap_ms in mine and doubts.leap_ms is not None:
         kept = kept.between(0, doubts.leap_ms)
     return CheckedRows(
@@ -65,12 +65,6 @@ def leaps_in(klines: Klines, beside: Klines) -> tuple[RejectedRow, ...]:
         row = int(breaks[0])
         raise ScaleBreak(_row(run, int(run.open_time_ms[row]), BREAK), float(np.exp(steps[row - 1])))
     return tuple(_row(run, int(run.open_time_ms[row]), LEAPT) for row in unit_leaps(run) if mine[row])
-
-
-def _without(klines: Klines, times: list[int]) -> Klines:
-    keep = ~np.isin(klines.open_time_ms, times)
-    columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
-    return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
 
 
 def _row(klines: Klines, at_ms: int, reason: str) -> RejectedRow:
