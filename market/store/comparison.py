@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
-from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Klines
 from klines.spans import INTERVALS, Span, interval_name, month_span
 from market.venue import Venue
 
@@ -75,7 +75,6 @@ def column_fault(symbols: Sequence[str], symbol: str) -> str:
 
 
 def _interval_in(word: str) -> str:
-    """A word as one of Binance's intervals; empty if it is not an interval that is read."""
     found = SPAN.fullmatch(word) or SPAN.fullmatch(word.lower())
     if found is None or word.endswith("M"):  # a month, or minutes: nobody knows
         return ""
@@ -120,13 +119,11 @@ def completed(klines: Klines, known: Klines) -> Klines:
     """Candles with flows that they lack taken from known candles of the same prices and volume."""
     mine, theirs = klines.common(known)
     alike = _close(klines, known, mine, theirs, 0.0)
-    columns = {name: getattr(klines, name) for name in COLUMNS}
-    for name in FLOW_COLUMNS[1:]:
-        column = columns[name].copy()
+    flows = {name: getattr(klines, name).copy() for name in FLOW_COLUMNS[1:]}
+    for name, column in flows.items():
         lacking = alike & np.isnan(column[mine])
         column[mine[lacking]] = getattr(known, name)[theirs[lacking]]
-        columns[name] = column
-    return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms, **columns)
+    return replace(klines, **flows)
 
 
 def tally(klines: Klines, known: Klines) -> Tally:
@@ -251,9 +248,10 @@ def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, r
         own: the home venue, whose candles must be equal; other venues' prices are only near.
         rows_asked: how many candles, from the oldest to the newest.
     """
-    chosen = np.unique(np.linspace(0, len(klines) - 1, rows_asked).round().astype(int))
-    rows = Klines.joined(klines.interval_ms, [klines.rows(int(row), int(row) + 1) for row in chosen])
-    name, told = _first_told(venues, symbol, klines.interval_ms, [(at, at + klines.interval_ms) for at in _times(rows)])
+    chosen = np.linspace(0, len(klines) - 1, rows_asked).round().astype(int)
+    rows = klines.where(np.isin(np.arange(len(klines)), chosen))
+    spans = [(at, at + klines.interval_ms) for at in rows.open_time_ms.tolist()]
+    name, told = _first_told(venues, symbol, klines.interval_ms, spans)
     if not len(told):
         return Heard(said=f"not compared with a venue: {name}")
     mine, theirs = rows.common(told)
@@ -295,11 +293,6 @@ def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Heard:
     )
 
 
-def _times(klines: Klines) -> list[int]:
-    times: list[int] = klines.open_time_ms.tolist()
-    return times
-
-
 def _first_told(venues: Sequence[Venue], symbol: str, interval_ms: int, spans: Sequence[Span]) -> tuple[str, Klines]:
     """Name and candles of the first venue that has some; else the reasons why no venue has, and no candles."""
     reasons = []
@@ -310,18 +303,12 @@ def _first_told(venues: Sequence[Venue], symbol: str, interval_ms: int, spans: S
         try:
             for span in reversed(spans):  # the newest first: some venues have only those
                 told = told.merge(venue.klines(symbol, interval_ms, *span))
+            reason = "has none of these candles"
         except ConfigError:
-            reasons.append(f"{name} does not list {symbol}")
-            continue
+            reason = f"does not list {symbol}"
         except WorkerError as error:
-            if not len(told):
-                reasons.append(f"{name} did not answer ({_short(error)})")
-                continue
+            reason = f"did not answer ({str(error).split(';', 1)[0][:120]})"
         if len(told):
             return name, told
-        reasons.append(f"{name} has none of these candles")
+        reasons.append(f"{name} {reason}")
     return "; ".join(reasons) or "none has this interval", Klines.empty(interval_ms)
-
-
-def _short(error: WorkerError) -> str:
-    return str(error).split(";", 1)[0][:120]

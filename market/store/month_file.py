@@ -20,6 +20,7 @@ from klines.spans import Span, month_span
 
 SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
 JOURNAL = ".new.parquet"
+END_OF_TIME_MS = 253_402_300_799_000  # the last second that is written with a year of four digits
 CHECKSUM = "birnn_crc32"  # in the metadata of a month file, of the columns as they were written
 Stamp = tuple[int, int, int] | None  # (inode, time of change in ns, bytes) of a file; None when there is none
 
@@ -45,12 +46,11 @@ def months_of(klines: Klines) -> Iterator[Span]:
 
 
 def month_file(ms: int) -> str:
-    """Name of the month file of an open time."""
-    return f"{iso(ms)[:7]}.parquet"
+    """Name of the month file of an open time; of a time that no file can have, that of the nearest one."""
+    return f"{iso(min(max(ms, 0), END_OF_TIME_MS))[:7]}.parquet"
 
 
 def journal_of(month: Path) -> Path:
-    """The journal of a month file."""
     return month.with_name(f"{month.name[:7]}{JOURNAL}")
 
 
