@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from cli.data.sync import line_of as _line_of
+from cli.data.sync import line_of
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
 from klines.klines import PRICE_COLUMNS, Klines
@@ -22,7 +22,7 @@ from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport, sync_all
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import assert_same, random_walk_klines
 from tests.fakes.venue_server import Answer, Venue, rest_rows
 
 NOW_MS = START_MS + 2 * DAY_MS + 617 * MINUTE_MS + 30_000
@@ -86,6 +86,12 @@ def spoil(venue: Venue, change: Callable[[Rows], Rows], *, in_place: bool = Fals
     venue.handler = handle
 
 
+def heal(venue: Venue) -> None:
+    """Let REST tell the walk as it is."""
+    venue.handler = lambda path, query: None
+    venue.add("ETHUSDT", WALK)
+
+
 @pytest.mark.parametrize("archives", [pytest.param(True, id="archives"), pytest.param(False, id="REST")])
 @pytest.mark.parametrize("age", [pytest.param(600, id="hours ago"), pytest.param(3 * 1440, id="days ago")])
 def test_a_new_listing_is_stored_and_marked(venue: Venue, synced: Synced, age: int, *, archives: bool) -> None:
@@ -110,20 +116,42 @@ def test_a_listing_of_just_now_is_stored_as_it_comes(venue: Venue, synced: Synce
         synced.clock.time_ms += 2 * MINUTE_MS
 
 
-def test_minutes_off_the_grid_are_stored_as_the_minutes_that_they_lie_in(venue: Venue, synced: Synced) -> None:
-    spoil(venue, lambda rows: [[int(str(r[0])) + 14_789, *r[1:6], int(str(r[6])) + 14_789, *r[7:]] for r in rows])
+def off_the_grid(rows: Rows, by_ms: Sequence[int]) -> Rows:
+    return [[int(str(r[0])) + ms, *r[1:6], int(str(r[6])) + ms, *r[7:]] for r, ms in zip(rows, by_ms, strict=True)]
+
+
+def differing(rows: Rows) -> Rows:
+    """Rows whose times lie off the grid, each by another time of less than a minute."""
+    return off_the_grid(rows, np.random.default_rng(0).integers(1, 45_000, len(rows)).tolist())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param(lambda rows: off_the_grid(rows, [14_789] * ROWS), "14789 ms off the grid", id="equally far"),
+        pytest.param(
+            differing,
+            "open time is off the grid, not equally far in all rows: taken for the minute that it lies in",
+            id="differently far",
+        ),
+    ],
+)
+def test_minutes_off_the_grid_are_stored_as_the_minutes_that_they_lie_in(
+    venue: Venue, synced: Synced, change: Callable[[Rows], Rows], reason: str
+) -> None:
+    spoil(venue, change)
+    synced.clock.time_ms = END_MS + 50_000  # the last minute has ended, as far off as it is
     with capture_logs() as lines:
         assert synced.sync().failure is None
-    # The last one ends 14,789 ms after the minute, which is over by now.
-    np.testing.assert_array_equal(synced.stored.open_time_ms, WALK.open_time_ms)
-    np.testing.assert_allclose(synced.stored.close, WALK.close, rtol=0, atol=1e-8)
+    assert_same(synced.stored, WALK)
     (said,) = [line for line in lines if line["event"] == "rows_marked"]
-    assert "14789 ms off the grid" in said["reason"]
-    assert sum(synced.aside.marks.values()) == ROWS
+    assert reason in said["reason"]
+    assert list(synced.aside.marks.values()) == [ROWS]
+    assert not synced.aside.counts
 
 
 def test_an_unfinished_minute_off_the_grid_is_not_stored(venue: Venue, synced: Synced) -> None:
-    spoil(venue, lambda rows: [[int(str(r[0])) + 40_000, *r[1:6], int(str(r[6])) + 40_000, *r[7:]] for r in rows])
+    spoil(venue, lambda rows: off_the_grid(rows, [40_000] * ROWS))
     synced.sync()
     np.testing.assert_array_equal(synced.stored.open_time_ms, WALK.open_time_ms[:-1])
 
@@ -165,11 +193,10 @@ def test_one_odd_row_costs_itself_and_is_stored_when_it_is_right(
     assert synced.sync().failure is None
     missing = np.setdiff1d(WALK.open_time_ms, synced.stored.open_time_ms)
     assert set(missing.tolist()) <= {int(WALK.open_time_ms[place])}
-    venue.handler = lambda path, query: None
-    venue.add("ETHUSDT", WALK)
+    heal(venue)
     synced.clock.time_ms += DAY_MS  # a hole is asked for again after a day
     synced.sync(days=3)
-    np.testing.assert_allclose(synced.stored.close, WALK.close, rtol=0, atol=1e-8)
+    assert_same(synced.stored, WALK)
 
 
 def test_where_most_rows_are_wrong_the_message_says_how_many_and_right_ones_are_stored_at_once(
@@ -180,8 +207,7 @@ def test_where_most_rows_are_wrong_the_message_says_how_many_and_right_ones_are_
     assert isinstance(failure, MalformedKlines)
     assert re.search(r"(\d+) of \1 rows are no klines", str(failure))
     assert not len(synced.stored)
-    venue.handler = lambda path, query: None
-    venue.add("ETHUSDT", WALK)
+    heal(venue)
     synced.clock.time_ms += 2_000
     assert synced.sync().failure is None
     np.testing.assert_array_equal(synced.stored.open_time_ms, WALK.open_time_ms)
@@ -216,7 +242,7 @@ def test_a_pair_whose_candles_ended_today_is_told_with_what_is_known(
     synced.sync(symbol="BTCUSDT", start_ms=END_MS - 600 * MINUTE_MS)
     closed = iso(END_MS - minutes * MINUTE_MS)
     said = f"newest candle of ETHUSDT closed {closed}{lists}: halted, delisted or renamed? Its next candle is answered"
-    assert said in _line_of(synced.sync())
+    assert said in line_of(synced.sync())
     venue.add("ETHUSDT", random_walk_klines(600 + minutes, start_ms=END_MS - (minutes + 600) * MINUTE_MS))
     assert synced.sync().remark == ""
 
@@ -230,30 +256,12 @@ def test_a_pair_whose_candles_ended_is_told_by_a_sync(venue: Venue, synced: Sync
     with capture_logs() as lines:
         report = synced.sync()
     assert (report.fetched, report.failure) == (600, None)
-    assert "newest candle of ETHUSDT closed 2023-" in _line_of(report)
-    assert "delisted or renamed? Set parameters.Symbol" in _line_of(report)
+    assert "newest candle of ETHUSDT closed 2023-" in line_of(report)
+    assert "delisted or renamed? Set parameters.Symbol" in line_of(report)
     assert [line["reason"] for line in lines if line["event"] == "nothing_new"] == [report.remark]
     more = random_walk_klines(600 + 30 * 60, start_ms=int(ended.open_time_ms[0]))
     venue.add("ETHUSDT", more)
     assert synced.sync().remark == ""
-
-
-def differing(rows: Rows) -> Rows:
-    """Rows whose times lie off the grid, each by another time of less than a minute."""
-    by = np.random.default_rng(0).integers(1, 45_000, len(rows)).tolist()
-    return [[int(str(r[0])) + ms, *r[1:6], int(str(r[6])) + ms, *r[7:]] for r, ms in zip(rows, by, strict=True)]
-
-
-def test_minutes_that_lie_differently_far_off_the_grid_are_stored_and_marked(venue: Venue, synced: Synced) -> None:
-    spoil(venue, differing)
-    synced.clock.time_ms = END_MS + 50_000  # the last one has ended
-    assert synced.sync().failure is None
-    np.testing.assert_array_equal(synced.stored.open_time_ms, WALK.open_time_ms)
-    np.testing.assert_allclose(synced.stored.close, WALK.close, rtol=0, atol=1e-8)
-    ((reason, count),) = {reason: count for (_, _, reason), count in synced.aside.marks.items()}.items()
-    assert reason == "open time is off the grid, not equally far in all rows: taken for the minute that it lies in"
-    assert count == ROWS
-    assert not synced.aside.counts
 
 
 @pytest.mark.parametrize("twice", [40, ROWS], ids=["some", "all"])
@@ -271,8 +279,7 @@ def test_rows_that_share_a_minute_are_nobody_s_minute(venue: Venue, synced: Sync
         said = r"(\d+) of \1 rows are no klines: open_time_ms is not on the grid of 60000 ms: kline at 2023-"
         assert re.search(said, str(report.failure))
         assert not len(synced.stored)
-        venue.handler = lambda path, query: None
-        venue.add("ETHUSDT", WALK)
+        heal(venue)
         synced.clock.time_ms += 2_000
         assert synced.sync().failure is None
         assert len(synced.stored) == ROWS
@@ -298,16 +305,15 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(venue: Venue,
     start_ms = int(WALK.open_time_ms[0])
     for _ in range(2):
         report = synced.sync(start_ms=start_ms)
-        assert "no other gaps" in _line_of(report)
-        assert first in _line_of(report)
-        assert until in _line_of(report)
+        assert "no other gaps" in line_of(report)
+        assert first in line_of(report)
+        assert until in line_of(report)
         synced.clock.time_ms += 1
         synced = Synced(venue, synced.store.root, synced.clock)
     whys = {int(WALK.open_time_ms[row]): why for row, why in bad.items()}
     told = {gap.start_ms: gap.why for gap in gaps(synced.store, "ETHUSDT", MINUTE_MS)}
     assert told == {at_ms: why for at_ms, why in whys.items() if at_ms != WALK.open_time_ms[601]}
-    venue.handler = lambda path, query: None
-    venue.add("ETHUSDT", WALK)
+    heal(venue)
     synced.clock.time_ms = NOW_MS + DAY_MS
     report = synced.sync(start_ms=start_ms)
     assert report.refused == ""
@@ -328,6 +334,6 @@ def test_a_part_that_is_refused_as_a_whole_is_named(venue: Venue, synced: Synced
 
     venue.handler = handle
     start_ms = int(days.open_time_ms[0])
-    line = _line_of(synced.sync(start_ms=start_ms))
+    line = line_of(synced.sync(start_ms=start_ms))
     assert "1,200 rows refused, the first of" in line or "1,000 rows refused, the first of" in line
     assert "rows are no klines" in line

@@ -21,7 +21,7 @@ from tests.fakes.klines import random_walk_klines
 
 BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)
 ROWS = 30
-KLINES, TICKER = "/api/v3/klines", "/api/v3/ticker"
+KLINES = "/api/v3/klines"
 
 
 def as_corrected(clock: Clock) -> CorrectedClock:
@@ -210,9 +210,6 @@ class Scripted(MarketData):
         for hole_ms in self.missing:
             found = found.between(0, hole_ms).merge(found.between(hole_ms + MINUTE_MS, 2**62))
         return found
-
-    def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
-        return None
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         if self.fault:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-import numpy as np
 import pytest
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
@@ -16,11 +15,12 @@ from websockets.sync.server import ServerConnection, serve
 from core.clock import DAY_MS, MINUTE_MS, Clock, CorrectedClock
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from market.live.live_market import LiveMarket
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
 from tests.fakes.clock import BASE_MS, RunningClock, Skewed, eventually
+from tests.fakes.klines import same
 from tests.fakes.net import free_port
 from tests.market.live.test_live import Feed, feeding, venue
 
@@ -64,10 +64,6 @@ def renewed(live: LiveMarket, symbol: str, times: int) -> None:
     for _ in range(times):
         before = live.anchor(symbol)
         eventually(lambda before=before: live.anchor(symbol) != before, what=f"a newer price of {symbol}")  # type: ignore[misc]
-
-
-def same(one: Klines, other: Klines) -> bool:
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("open_time_ms", *COLUMNS))
 
 
 def rest(exchange: SimulatedExchange, clock: RunningClock, live: LiveMarket, symbol: str) -> Klines:

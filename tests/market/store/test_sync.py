@@ -4,21 +4,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, UnknownSymbol
 from exchange.server import SimulatedExchange
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from klines.spans import month_span
 from market.store.absence import ABSENT_FOR_MS
 from market.store.kline_store import KlineStore
 from market.store.sync import MISSES, OVERLAP_ROWS, THREADS, SyncReport, sync_all
+from market.store.table_files import read_klines
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import FakeClock
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import assert_same, random_walk_klines
 from tests.fakes.venue_server import Answer, Venue, csv_of, zip_of
 
 
@@ -51,11 +50,6 @@ def binance(venue: Venue, clock: FakeClock) -> Binance:
     return Binance([venue.url], venue.url, clock, patience_s=2)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> KlineStore:
-    return KlineStore(tmp_path / "klines")
-
-
 def minutes(store: KlineStore, binance: Binance, now_ms: int = NOW_MS, start_ms: int = START_MS) -> SyncReport:
     return sync_all(store, binance, [("ETHUSDT", MINUTE_MS, start_ms)], now_ms)[0]
 
@@ -64,9 +58,7 @@ def assert_holds(store: KlineStore, expected: Klines, symbol: str = "ETHUSDT") -
     """All of ``expected``, and no gap but its own."""
     first, last = int(expected.open_time_ms[0]), expected.end_ms
     found = store.read(symbol, expected.interval_ms, first, last)
-    np.testing.assert_array_equal(found.open_time_ms, expected.open_time_ms)
-    for name in COLUMNS:
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-8)
+    assert_same(found, expected)
 
 
 def zips(venue: Venue) -> list[str]:
@@ -344,12 +336,8 @@ def test_the_simulated_exchange_fills_the_store(store: KlineStore) -> None:
 
 
 def test_the_genuine_halt_stays_a_hole(shared_data: Path, venue: Venue, store: KlineStore, clock: FakeClock) -> None:
-    frame = pl.read_parquet(shared_data / "spot" / "BTCUSDT-1m-20230322-20230325.parquet")
-    genuine = Klines(
-        interval_ms=MINUTE_MS,
-        open_time_ms=frame["open_time"].to_numpy(),
-        **{name: frame[name].cast(pl.Float64).to_numpy() for name in COLUMNS},
-    )
+    recorded = shared_data / "spot" / "BTCUSDT-1m-20230322-20230325.parquet"
+    genuine = read_klines(recorded, MINUTE_MS, NOW_MS).klines
     venue.add("BTCUSDT", genuine)
     market = Binance([venue.url], venue.url, clock)
     start_ms, end_ms = int(genuine.open_time_ms[0]), genuine.end_ms
