@@ -179,19 +179,14 @@ class KlineStore:
 
     def latest(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the newest kline, or None when there is none."""
-        for month in reversed(self.files(symbol, interval_ms)):
-            runs = self._reader.runs(month, interval_ms)
-            if len(runs):
-                return int(runs[-1, 1]) - interval_ms
-        return None
+        months = reversed(self.files(symbol, interval_ms))
+        runs = (self._reader.runs(month, interval_ms) for month in months)
+        return next((int(run[-1, 1]) - interval_ms for run in runs if len(run)), None)
 
     def first(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the oldest kline, or None when there is none."""
-        for month in self.files(symbol, interval_ms):
-            runs = self._reader.runs(month, interval_ms)
-            if len(runs):
-                return int(runs[0, 0])
-        return None
+        runs = (self._reader.runs(month, interval_ms) for month in self.files(symbol, interval_ms))
+        return next((int(run[0, 0]) for run in runs if len(run)), None)
 
     def read(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Klines with ``start_ms <= open_time_ms < end_ms``, oldest first; gaps stay gaps."""
