@@ -56,7 +56,7 @@ def feeding(
         assert not [t.name for t in threading.enumerate() if t.name.startswith("live-")]
 
 
-def venue(exchange: SimulatedExchange, clock: RunningClock) -> Binance:
+def venue(exchange: SimulatedExchange, clock: Clock) -> Binance:
     return Binance([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
 
 

@@ -5,6 +5,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from klines.spans import Span, without
 from market.store.absence import ABSENT_FOR_MS
 from market.store.inspection import tail_fault
@@ -74,8 +75,7 @@ def test_of_two_rows_with_one_time_the_newer_stays(store: KlineStore) -> None:
 
 
 def test_flows_that_are_not_known_stay_so(store: KlineStore) -> None:
-    columns = {name: getattr(WALK, name) for name in COLUMNS} | {"trades": np.full(3000, np.nan)}
-    without_trades = Klines(interval_ms=MINUTE_MS, open_time_ms=WALK.open_time_ms, **columns)
+    without_trades = replace(WALK, trades=np.full(3000, np.nan))
     store.append("ETHUSDT", without_trades)
     assert_exact(everything(store), without_trades)
     assert store.append("ETHUSDT", without_trades) == 0

@@ -208,18 +208,14 @@ def test_while_rest_is_down_the_archive_serves_what_it_has(
     assert sync_all(store, binance, [("ETHUSDT", interval_ms, START_MS)], NOW_MS)[0].gaps == ()
 
 
-def test_nothing_is_remembered_as_absent_while_rest_is_down(venue: Venue, store: KlineStore, binance: Binance) -> None:
+@pytest.mark.parametrize("answer", [Answer("down", 500), Answer("[]")], ids=["down", "without any rows"])
+def test_an_answer_without_rows_is_not_remembered_as_absence(
+    venue: Venue, store: KlineStore, binance: Binance, answer: Answer
+) -> None:
     venue.has_archives = False
-    venue.handler = lambda path, query: Answer("down", 500) if path.startswith("/api/") else None
-    assert minutes(store, binance).gaps == ((START_MS, END_MS),)
-    venue.handler = lambda path, query: None
-    assert minutes(store, binance).gaps == ()
-
-
-def test_an_answer_without_any_rows_is_not_believed_for_long(venue: Venue, store: KlineStore, binance: Binance) -> None:
-    venue.has_archives = False
-    venue.handler = lambda path, query: Answer("[]") if path.startswith("/api/") else None
-    assert minutes(store, binance).fetched == 0
+    venue.handler = lambda path, query: answer if path.startswith("/api/") else None
+    report = minutes(store, binance)
+    assert (report.fetched, report.gaps) == (0, ((START_MS, END_MS),))
     venue.handler = lambda path, query: None
     assert minutes(store, binance).gaps == ()
     assert_holds(store, WALK.between(START_MS, END_MS))
