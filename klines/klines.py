@@ -140,8 +140,30 @@ class Klines:
 
     def rows(self, first: int, last: int) -> "Klines":
         """Return rows by their number, ``last`` excluded."""
-        rows = slice(first, last)
+        return self._rows_of(slice(first, last))
+
+    def _rows_of(self, rows: slice | npt.NDArray[np.bool_]) -> "Klines":
         return self._trusted(self.interval_ms, self.open_time_ms[rows], [column[rows] for column in self._columns])
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> "Klines":
+        """Return the rows of a mask ``(T,)``."""
+        return self._rows_of(kept)
+
+    def common(self, other: "Klines") -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the row numbers here and in ``other`` of the open times that both have."""
+        times = self.open_time_ms, other.open_time_ms
+        _, here, there = np.intersect1d(*times, assume_unique=True, return_indices=True)
+        return here, there
+
+    def not_in(self, known: "Klines") -> "Klines":
+        """Return the rows that are missing in ``known`` or differ there."""
+        here, there = self.common(known)
+        same = np.ones(len(here), np.bool_)
+        for mine, theirs in zip(self._columns, known._columns, strict=True):
+            same &= (mine[here] == theirs[there]) | (np.isnan(mine[here]) & np.isnan(theirs[there]))
+        fresh = np.ones(len(self), np.bool_)
+        fresh[here[same]] = False
+        return self._rows_of(fresh)
 
     def tail(self, rows: int) -> "Klines":
         """Return the newest ``rows`` klines, or all when there are fewer."""

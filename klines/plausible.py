@@ -1,4 +1,4 @@
-"""Candles that keep the rules and are hard to believe all the same: spikes, leaps, and another price unit."""
+"""Candles that keep the rules and are hard to believe all the same: spikes and leaps."""
 
 from dataclasses import dataclass
 

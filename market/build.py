@@ -19,13 +19,7 @@ log = structlog.get_logger()
 
 
 def venues_from(
-    settings: Settings,
-    clock: Clock,
-    aside: Quarantine,
-    *,
-    topics: Iterable[Topic],
-    timeout_s: float = 10.0,
-    patience_s: float = 60.0,
+    settings: Settings, clock: Clock, aside: Quarantine, *, topics: Iterable[Topic], **waits: float
 ) -> list[Venue]:
     """All venues of MARKET_VENUES, best first.
 
@@ -41,7 +35,7 @@ def venues_from(
     names = settings.venues
     if settings.market is Market.SIMULATED:
         names = tuple(name for name in names if all(map(is_loopback, urls_of(name, settings)))) or names[:1]
-    topics, waits = tuple(topics), {"timeout_s": timeout_s, "patience_s": patience_s}
+    topics = tuple(topics)
     venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
     _check_use(venues)
     return venues
@@ -52,9 +46,8 @@ def market_from(
     clock: Clock,
     *,
     topics: Iterable[Topic],
-    timeout_s: float = 10.0,
-    patience_s: float = 60.0,
     homes: Mapping[str, str] = MappingProxyType({}),
+    **waits: float,
 ) -> Failover:
     """All venues of MARKET_VENUES as one, for serving.
 
@@ -65,8 +58,7 @@ def market_from(
         ConfigError: as ``venues_from``.
     """
     aside = Quarantine(settings.klines_dir)
-    venues = venues_from(settings, clock, aside, topics=topics, timeout_s=timeout_s, patience_s=patience_s)
-    failover = Failover(venues, clock, aside)
+    failover = Failover(venues_from(settings, clock, aside, topics=topics, **waits), clock, aside)
     for symbol, venue in homes.items():
         failover.begin(symbol, venue)
     return failover

@@ -175,13 +175,12 @@ def _ask_about(
         MalformedKlines: the venue has other rows.
     """
     from market.store.comparison import ASKED_ROWS, LEAST_ASKED_ROWS, Heard, venues_say  # noqa: PLC0415
-    from market.store.month_file import not_in  # noqa: PLC0415
 
     rows = max(LEAST_ASKED_ROWS, ASKED_ROWS // len(taken))
     asked = []
     for path, klines, _ in taken:
         first_ms = int(klines.open_time_ms[0]) if len(klines) else 0
-        changing = not_in(store.read(symbol, klines.interval_ms, first_ms, klines.end_ms), klines)
+        changing = klines.not_in(store.read(symbol, klines.interval_ms, first_ms, klines.end_ms))
         if len(changing):
             asked.append((path, changing))
 

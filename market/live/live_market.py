@@ -51,7 +51,7 @@ class LiveMarket(StreamReader):
         self._market = market
         self._clock = clock
         self._stream = stream
-        self._on_candles: Callable[[int], None] = _ignore
+        self._on_candles: Callable[[int], None] = lambda _: None
         self._kept = {
             (symbol, interval_ms): LiveSeries(
                 symbol=symbol,
@@ -302,16 +302,15 @@ class LiveMarket(StreamReader):
 
     def _news(self, kept: LiveSeries, now_ms: int) -> None:
         batch = self._batches[kept.interval_ms]
-        if batch.since_ms is None:
-            batch.since_ms = now_ms
+        batch.since_ms = now_ms if batch.since_ms is None else batch.since_ms
         if self._shortest[kept.symbol] == kept.interval_ms:
             self._prices.anchors.learn(kept.symbol, kept.klines)
 
     def _note_kline_failure(self, kept: LiveSeries, error: Exception) -> None:
+        fields = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "reason": str(error)}
         with self._changed:
             news = kept.fault != str(error)
             if news and (count := self._seldom.due("klines_unavailable", kept.symbol, kept.interval_ms)):
-                fields = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "reason": str(error)}
                 log.warning("klines_unavailable", **fields, count=count)
             self._kline_errors += 1
             kept.fail(error, self._clock.now_ms())
@@ -321,7 +320,6 @@ class LiveMarket(StreamReader):
 
     def _hand_on(self) -> None:
         while not self._stopping.is_set():
-            ready = None
             with self._changed:
                 now_ms = self._clock.now_ms()
                 ready = next((i for i, batch in self._batches.items() if batch.is_whole(now_ms)), None)
@@ -363,7 +361,3 @@ def opening_of(minutes: Klines, since_ms: int, teller: Callable[[int], str]) -> 
         total=float(returns.sum()),
         squares=float(returns @ returns),
     )
-
-
-def _ignore(_: int) -> None:
-    """Takes candles before ``start`` was called."""

@@ -114,7 +114,6 @@ class PriceFeed:
             self._wake.clear()
 
     def _is_wanted(self, symbol: str) -> bool:
-        """True if a symbol is to be asked for now."""
         if self._clock.elapsed_s() < self._paused_until_s.get(symbol, 0.0):
             return False
         known, now_ms = self.anchors.get(symbol), self._clock.now_ms()

@@ -7,7 +7,7 @@ import numpy as np
 from core.backoff import backoff
 from core.clock import MINUTE_MS, SECOND_MS
 from core.errors import ConfigError
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from klines.spans import Span
 from market.live.price_feed import UNKNOWN_SYMBOL_S
 
@@ -105,7 +105,9 @@ class LiveSeries:
             self.has_stand_ins = False
         self.home_is_back = self.has_stand_ins and not is_stand_in
         klines = known.merge(fetched).tail(self.rows)
-        corrected_ms = _first_difference(known, fetched)
+        changed = fetched.not_in(known).open_time_ms
+        corrected = changed[np.isin(changed, known.open_time_ms)]
+        corrected_ms = int(corrected[0]) if len(corrected) else None
         # Fewer rows: old ones left. What an earlier run left counts once the venue has been asked about it.
         news = klines.end_ms != self.klines.end_ms or len(klines) > len(self.klines) or corrected_ms is not None
         news = news or (not self.confirmed and len(klines) > 0)
@@ -171,14 +173,3 @@ def late_pause_ms(late_ms: int) -> int:
     [300, 1000, 15000]
     """
     return min(max(300, late_ms // 3), 15 * SECOND_MS)  # a venue may have no candle for a minute without a trade
-
-
-def _first_difference(known: Klines, fetched: Klines) -> int | None:
-    """Open time of the first candle that differs between the two; None if no candle differs."""
-    _, left, right = np.intersect1d(known.open_time_ms, fetched.open_time_ms, assume_unique=True, return_indices=True)
-    for name in COLUMNS:
-        before, after = getattr(known, name)[left], getattr(fetched, name)[right]
-        differs = (before != after) & ~(np.isnan(before) & np.isnan(after))
-        if differs.any():
-            return int(known.open_time_ms[left[np.argmax(differs)]])
-    return None

@@ -67,7 +67,6 @@ class VenueClock:
         self.tried.set()
 
     def _has_stepped(self) -> bool:
-        """True if our clock was set since the last look."""
         before, self._moment = self._moment, (self._clock.now_ms(), self._clock.elapsed_s())
         by_s = (self._moment[0] - before[0]) / SECOND_MS
         return by_s < 0 or by_s - (self._moment[1] - before[1]) > STEP_S

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
-from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Klines
 from klines.spans import INTERVALS, Span, interval_name, month_span
 from market.venue import Venue
 
@@ -75,7 +75,6 @@ def column_fault(symbols: Sequence[str], symbol: str) -> str:
 
 
 def _interval_in(word: str) -> str:
-    """A word as one of Binance's intervals; empty if it is not an interval that is read."""
     found = SPAN.fullmatch(word) or SPAN.fullmatch(word.lower())
     if found is None or word.endswith("M"):  # a month, or minutes: nobody knows
         return ""
@@ -118,25 +117,20 @@ class Tally:
 
 def completed(klines: Klines, known: Klines) -> Klines:
     """Candles with flows that they lack taken from known candles of the same prices and volume."""
-    mine, theirs = _common(klines, known)
+    mine, theirs = klines.common(known)
     alike = _close(klines, known, mine, theirs, 0.0)
-    columns = {name: getattr(klines, name) for name in COLUMNS}
-    for name in FLOW_COLUMNS[1:]:
-        column = columns[name].copy()
+    flows = {name: getattr(klines, name).copy() for name in FLOW_COLUMNS[1:]}
+    for name, column in flows.items():
         lacking = alike & np.isnan(column[mine])
         column[mine[lacking]] = getattr(known, name)[theirs[lacking]]
-        columns[name] = column
-    return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms, **columns)
+    return replace(klines, **flows)
 
 
 def tally(klines: Klines, known: Klines) -> Tally:
     """Count the candles that are unknown, that differ from known candles, and that equal known candles."""
-    mine, theirs = _common(klines, known)
-    same = np.ones(len(mine), np.bool_)
-    for name in COLUMNS:
-        left, right = getattr(klines, name)[mine], getattr(known, name)[theirs]
-        same &= (left == right) | (np.isnan(left) & np.isnan(right))
-    return Tally(new=len(klines) - len(mine), replaced=int((~same).sum()), same=int(same.sum()))
+    shared = len(klines.common(known)[0])
+    same = len(klines) - len(klines.not_in(known))
+    return Tally(new=len(klines) - shared, replaced=shared - same, same=same)
 
 
 def overlap_fault(klines: Klines, known: Klines) -> str:
@@ -148,7 +142,7 @@ def overlap_fault(klines: Klines, known: Klines) -> str:
         Both values of one candle, and the shift of time that makes them fit, if there is one; empty if nothing speaks
         against them.
     """
-    mine, theirs = _common(klines, known)
+    mine, theirs = klines.common(known)
     alike = _close(klines, known, mine, theirs, SAME)
     said = ""
     for rows, when in _parts(klines.open_time_ms[mine]):
@@ -212,12 +206,6 @@ def _shift_ms(klines: Klines, known: Klines) -> int:
     return best * step_ms
 
 
-def _common(left: Klines, right: Klines) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """The rows of both with the same open times."""
-    _, mine, theirs = np.intersect1d(left.open_time_ms, right.open_time_ms, assume_unique=True, return_indices=True)
-    return mine, theirs
-
-
 def _close(
     left: Klines, right: Klines, mine: npt.NDArray[np.intp], theirs: npt.NDArray[np.intp], tolerance: float
 ) -> Bools:
@@ -260,12 +248,13 @@ def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, r
         own: the home venue, whose candles must be equal; other venues' prices are only near.
         rows_asked: how many candles, from the oldest to the newest.
     """
-    chosen = np.unique(np.linspace(0, len(klines) - 1, rows_asked).round().astype(int))
-    rows = Klines.joined(klines.interval_ms, [klines.rows(int(row), int(row) + 1) for row in chosen])
-    name, told = _first_told(venues, symbol, klines.interval_ms, [(at, at + klines.interval_ms) for at in _times(rows)])
+    chosen = np.linspace(0, len(klines) - 1, rows_asked).round().astype(int)
+    rows = klines.where(np.isin(np.arange(len(klines)), chosen))
+    spans = [(at, at + klines.interval_ms) for at in rows.open_time_ms.tolist()]
+    name, told = _first_told(venues, symbol, klines.interval_ms, spans)
     if not len(told):
         return Heard(said=f"not compared with a venue: {name}")
-    mine, theirs = _common(rows, told)
+    mine, theirs = rows.common(told)
     if name == own:
         alike = _close(rows, told, mine, theirs, SAME)
     else:
@@ -289,7 +278,7 @@ def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Heard:
     name, told = _first_told(venues, symbol, DAY_MS, [(int(days.open_time_ms[0]), days.end_ms)])
     if not len(told):
         return Heard(said=f"not compared with a venue: {name}")
-    mine, theirs = _common(days, told)
+    mine, theirs = days.common(told)
     far = np.zeros(len(mine), np.bool_)
     for column in PRICE_COLUMNS:
         far |= np.abs(getattr(days, column)[mine] / getattr(told, column)[theirs] - 1) > OTHER_DAY
@@ -304,11 +293,6 @@ def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Heard:
     )
 
 
-def _times(klines: Klines) -> list[int]:
-    times: list[int] = klines.open_time_ms.tolist()
-    return times
-
-
 def _first_told(venues: Sequence[Venue], symbol: str, interval_ms: int, spans: Sequence[Span]) -> tuple[str, Klines]:
     """Name and candles of the first venue that has some; else the reasons why no venue has, and no candles."""
     reasons = []
@@ -319,18 +303,12 @@ def _first_told(venues: Sequence[Venue], symbol: str, interval_ms: int, spans: S
         try:
             for span in reversed(spans):  # the newest first: some venues have only those
                 told = told.merge(venue.klines(symbol, interval_ms, *span))
+            reason = "has none of these candles"
         except ConfigError:
-            reasons.append(f"{name} does not list {symbol}")
-            continue
+            reason = f"does not list {symbol}"
         except WorkerError as error:
-            if not len(told):
-                reasons.append(f"{name} did not answer ({_short(error)})")
-                continue
+            reason = f"did not answer ({str(error).split(';', 1)[0][:120]})"
         if len(told):
             return name, told
-        reasons.append(f"{name} has none of these candles")
+        reasons.append(f"{name} {reason}")
     return "; ".join(reasons) or "none has this interval", Klines.empty(interval_ms)
-
-
-def _short(error: WorkerError) -> str:
-    return str(error).split(";", 1)[0][:120]

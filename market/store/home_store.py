@@ -1,7 +1,6 @@
 """Every symbol's klines, each from the folder of its home venue; and the sync that chooses that venue."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 import structlog
@@ -111,23 +110,23 @@ class HomeSync:
         for series in wanted:
             by_symbol.setdefault(series[0], []).append(series)
         candidates: dict[str, str] = {}
-        jobs: list[tuple[str, Wanted]] = []
+        jobs: dict[str, list[Wanted]] = {name: [] for name in self._venues}
         for symbol, needs in by_symbol.items():
-            venues = self._venues_of(symbol, needs, now_ms)
-            candidates[symbol] = venues[-1]
-            jobs += [(venue, series) for venue in venues for series in needs]
+            for name in self._venues_of(symbol, needs, now_ms):
+                jobs[name] += needs
+                candidates[symbol] = name
         reports: dict[tuple[str, str, int], SyncReport] = {}
         done = total = 0
-        for name, group in groupby(sorted(jobs, key=lambda job: [*self._venues].index(job[0])), lambda job: job[0]):
-            before = (done, total)
+        for name, series_of in jobs.items():
+            if not series_of:
+                continue
 
-            def show(settled: int, missing: int, before: tuple[int, int] = before) -> None:
+            def show(settled: int, missing: int, before: tuple[int, int] = (done, total)) -> None:
                 nonlocal done, total
                 done, total = before[0] + settled, before[1] + missing
                 progress(done, total)
 
-            venue = self._venues[name]
-            for report in self.sync_from(venue, [series for _, series in group], now_ms, show):
+            for report in self.sync_from(self._venues[name], series_of, now_ms, show):
                 reports[name, report.symbol, report.interval_ms] = report
         try:
             for symbol, name in candidates.items():
@@ -144,9 +143,7 @@ class HomeSync:
         return sync_all(folder, venue, wanted, now_ms, progress, aside=self._aside, endings=self._endings)
 
     def _report(self, reports: dict[tuple[str, str, int], SyncReport], symbol: str, interval_ms: int) -> SyncReport:
-        found = {
-            name: reports[name, symbol, interval_ms] for name in self._venues if (name, symbol, interval_ms) in reports
-        }
+        found = {name: report for (name, *series), report in reports.items() if series == [symbol, interval_ms]}
         return found.get(self._store.home(symbol)) or next(iter(found.values()))
 
     def _venues_of(self, symbol: str, needs: Sequence[Wanted], now_ms: int) -> list[str]:
@@ -196,11 +193,10 @@ class HomeSync:
         end_ms = now_ms // interval_ms * interval_ms
         try:
             return len(venue.klines(symbol, interval_ms, end_ms - NEWEST_ROWS * interval_ms, end_ms)) > 0
-        except MarketUnavailable:
-            self._away.add(name)
-        except WorkerError:
+        except WorkerError as error:
+            if isinstance(error, MarketUnavailable):
+                self._away.add(name)
             return False
-        return False
 
     def _move_home(self, symbol: str, name: str, needs: Sequence[Wanted], now_ms: int) -> None:
         """Make a venue the home of a symbol once its folder reaches as far back as wanted, or as that of the home."""

@@ -8,7 +8,7 @@ from core.clock import iso
 from klines.spans import without
 from market.store.absence import read_absent
 from market.store.kline_store import TAIL_BEHIND_MS, KlineStore
-from market.store.month_file import Damaged, journal_of, not_in, unpacked
+from market.store.month_file import Damaged, journal_of, unpacked
 from market.store.warm_start import TAIL_ROWS, read_tail, tail_path
 
 
@@ -64,7 +64,7 @@ def tail_fault(store: KlineStore, symbol: str, interval_ms: int) -> str:
     newest_ms = (store.latest(symbol, interval_ms) or 0) + interval_ms
     oldest_ms = max(newest_ms - TAIL_ROWS * interval_ms, 0)
     held, tail = store.read(symbol, interval_ms, oldest_ms, tail.end_ms), tail.between(oldest_ms, tail.end_ms)
-    if len(differing := not_in(held, tail)):
+    if len(differing := tail.not_in(held)):
         return f"{len(differing)} rows are not as in the months, the first of {iso(int(differing.open_time_ms[0]))}"
     if len(held) > len(tail):
         return f"{len(held) - len(tail)} rows of the months are not in it"

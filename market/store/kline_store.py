@@ -28,7 +28,6 @@ from market.store.month_file import (
     month_file,
     month_of,
     months_of,
-    not_in,
     packed,
     stamp_of,
     stamps_of,
@@ -36,7 +35,6 @@ from market.store.month_file import (
 )
 from market.store.warm_start import TAIL_ROWS, read_tail, tail_path, write_tail
 
-END_OF_TIME_MS = 253_402_300_799_000  # the last second that is written with a year of four digits
 # A month of minutes is 2 MB and a sync adds five rows, so new rows go to a journal of about 20 kB, which is taken into
 # the month when it is full. What a row costs to write, in both, is least about here (benchmarks.tools.data).
 JOURNAL_ROWS = 720
@@ -129,7 +127,7 @@ class KlineStore:
         recent = self._load_or_set_aside(journal, interval_ms)
         whole = self._load_or_set_aside(month, interval_ms)
         span = int(part.open_time_ms[0]), part.end_ms
-        fresh = not_in(whole.between(*span).merge(recent.between(*span)), part)
+        fresh = part.not_in(whole.between(*span).merge(recent.between(*span)))
         if not len(fresh):
             return fresh
         corrects = bool(np.isin(fresh.open_time_ms, recent.open_time_ms).any())
@@ -175,32 +173,20 @@ class KlineStore:
         interval_ms = changed.interval_ms
         known = read_tail(self.root, symbol, interval_ms)
         newest_ms = (self.latest(symbol, interval_ms) or 0) + interval_ms
-        oldest_ms = newest_ms - TAIL_ROWS * interval_ms
-        corrected = len(changed.between(oldest_ms, known.end_ms)) > 0
+        corrected = len(changed.between(newest_ms - TAIL_ROWS * interval_ms, known.end_ms)) > 0
         if corrected or not len(known) or newest_ms - known.end_ms >= TAIL_BEHIND_MS:
-            self._write_tail(symbol, interval_ms)
-
-    def _write_tail(self, symbol: str, interval_ms: int) -> None:
-        end_ms = (self.latest(symbol, interval_ms) or 0) + interval_ms
-        newest = self.read(symbol, interval_ms, end_ms - TAIL_ROWS * interval_ms, end_ms)
-        with disk(self.root):
-            write_tail(self.root, symbol, newest)
+            self.repair_tail(symbol, interval_ms)
 
     def latest(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the newest kline; None without klines."""
-        for month in reversed(self.files(symbol, interval_ms)):
-            runs = self._reader.runs(month, interval_ms)
-            if len(runs):
-                return int(runs[-1, 1]) - interval_ms
-        return None
+        months = reversed(self.files(symbol, interval_ms))
+        runs = (self._reader.runs(month, interval_ms) for month in months)
+        return next((int(run[-1, 1]) - interval_ms for run in runs if len(run)), None)
 
     def first(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the oldest kline; None without klines."""
-        for month in self.files(symbol, interval_ms):
-            runs = self._reader.runs(month, interval_ms)
-            if len(runs):
-                return int(runs[0, 0])
-        return None
+        runs = (self._reader.runs(month, interval_ms) for month in self.files(symbol, interval_ms))
+        return next((int(run[0, 0]) for run in runs if len(run)), None)
 
     def read(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Klines with ``start_ms <= open_time_ms < end_ms``, oldest first; gaps stay gaps."""
@@ -325,10 +311,8 @@ class KlineStore:
 
     def series(self) -> list[tuple[str, int]]:
         """``(symbol, interval_ms)`` of each series that has a folder, by name."""
-        names = sorted(path.name for path in self.root.glob("*-*") if path.is_dir())
-        return [
-            (s, INTERVALS_MS[tail]) for s, _, tail in (name.rpartition("-") for name in names) if tail in INTERVALS_MS
-        ]
+        parts = (path.name.rpartition("-") for path in sorted(self.root.glob("*-*")) if path.is_dir())
+        return [(symbol, INTERVALS_MS[interval]) for symbol, _, interval in parts if interval in INTERVALS_MS]
 
     def repair_tail(self, symbol: str, interval_ms: int) -> None:
         """Write the warm-start file of a series anew from its months; a series without klines has no such file.
@@ -337,11 +321,14 @@ class KlineStore:
             ConfigError, WorkerError: as ``writing``.
         """
         with self.writing():
-            if self.latest(symbol, interval_ms) is None:
-                with disk(self.root):
+            latest = self.latest(symbol, interval_ms)
+            end_ms = 0 if latest is None else latest + interval_ms
+            newest = self.read(symbol, interval_ms, end_ms - TAIL_ROWS * interval_ms, end_ms)
+            with disk(self.root):
+                if len(newest):
+                    write_tail(self.root, symbol, newest)
+                else:
                     tail_path(self.root, symbol, interval_ms).unlink(missing_ok=True)
-            else:
-                self._write_tail(symbol, interval_ms)
 
     def trim(self, symbol: str, interval_ms: int, oldest_ms: int) -> list[Path]:
         """Delete whole months of a series that end at ``oldest_ms`` or earlier, and damaged files a month old.
@@ -361,7 +348,7 @@ class KlineStore:
             months = self.files(symbol, interval_ms)
             if latest is not None:
                 oldest_ms = min(oldest_ms, latest + interval_ms - TAIL_ROWS * interval_ms)
-                first_kept = min([month_file(max(oldest_ms, 0)), *(month.name for month in months[-KEPT_MONTHS:])])
+                first_kept = min([month_file(oldest_ms), *(month.name for month in months[-KEPT_MONTHS:])])
                 gone = [month for month in months if month.name < first_kept]
                 # The month before its journal: alone, a journal is a month with few rows, which a reader may see.
                 for path in (path for month in gone for path in (month, journal_of(month))):
@@ -371,7 +358,7 @@ class KlineStore:
                 for month in gone:
                     self.forget(month)
                 absent = read_absent(folder)
-                kept = [a for a in absent if month_file(min(max(a.end_ms - 1, 0), END_OF_TIME_MS)) >= first_kept]
+                kept = [a for a in absent if month_file(a.end_ms - 1) >= first_kept]
                 if kept != absent:
                     write_absent(folder, kept)
             now_ms = time.time_ns() // 1_000_000
@@ -411,7 +398,7 @@ class KlineStore:
     @staticmethod
     def _between(months: Sequence[Path], start_ms: int, end_ms: int) -> list[Path]:
         """The months that may hold klines of the range."""
-        first, last = (month_file(min(max(edge, 0), END_OF_TIME_MS)) for edge in (start_ms, end_ms - 1))
+        first, last = month_file(start_ms), month_file(end_ms - 1)
         return [month for month in months if first <= month.name <= last]
 
     def _load_or_set_aside(self, path: Path, interval_ms: int, damaged: list[Path] | None = None) -> Klines:

@@ -20,6 +20,7 @@ from klines.spans import Span, month_span
 
 SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
 JOURNAL = ".new.parquet"
+END_OF_TIME_MS = 253_402_300_799_000  # the last second that is written with a year of four digits
 CHECKSUM = "birnn_crc32"  # in the metadata of a month file, of the columns as they were written
 Stamp = tuple[int, int, int] | None  # (inode, time of change in ns, bytes) of a file; None if the file is missing
 
@@ -45,12 +46,11 @@ def months_of(klines: Klines) -> Iterator[Span]:
 
 
 def month_file(ms: int) -> str:
-    """Name of the month file of an open time."""
-    return f"{iso(ms)[:7]}.parquet"
+    """Name of the month file of an open time; of a time that no file can have, that of the nearest one."""
+    return f"{iso(min(max(ms, 0), END_OF_TIME_MS))[:7]}.parquet"
 
 
 def journal_of(month: Path) -> Path:
-    """The journal of a month file."""
     return month.with_name(f"{month.name[:7]}{JOURNAL}")
 
 
@@ -82,19 +82,6 @@ def runs_of(klines: Klines) -> Ints:
     after = np.flatnonzero(np.diff(times) != klines.interval_ms) + 1
     first, last = np.append(0, after), np.append(after, len(times)) - 1
     return np.stack([times[first], times[last] + klines.interval_ms], axis=1)
-
-
-def not_in(old: Klines, new: Klines) -> Klines:
-    """The rows of ``new`` that are missing in ``old`` or differ there."""
-    _, left, right = np.intersect1d(old.open_time_ms, new.open_time_ms, assume_unique=True, return_indices=True)
-    same = np.ones(len(left), dtype=np.bool_)
-    for name in COLUMNS:
-        a, b = getattr(old, name)[left], getattr(new, name)[right]
-        same &= (a == b) | (np.isnan(a) & np.isnan(b))
-    fresh = np.ones(len(new), dtype=np.bool_)
-    fresh[right[same]] = False
-    columns = {name: getattr(new, name)[fresh] for name in COLUMNS}
-    return Klines(interval_ms=new.interval_ms, open_time_ms=new.open_time_ms[fresh], **columns)
 
 
 def packed(klines: Klines) -> bytes:

@@ -38,14 +38,13 @@ def checked(klines: Klines, beside: Klines) -> CheckedRows:
         ScaleBreak: closes are more than twentyfold apart, and one of the two is of the answer.
     """
     doubts = doubts_of(beside.merge(klines))
-    mine = set(klines.open_time_ms.tolist())
-    spikes = [at_ms for at_ms in doubts.spikes if at_ms in mine]
-    kept = _without(klines, spikes)
-    if doubts.leap_ms in mine and doubts.leap_ms is not None:
+    is_spike = np.isin(klines.open_time_ms, doubts.spikes)
+    kept = klines.where(~is_spike)
+    if doubts.leap_ms is not None and doubts.leap_ms in klines.open_time_ms:
         kept = kept.between(0, doubts.leap_ms)
     return CheckedRows(
         klines=kept,
-        refused=tuple(_row(klines, at_ms, SPIKE) for at_ms in spikes),
+        refused=tuple(_row(klines, row, SPIKE) for row in np.flatnonzero(is_spike).tolist()),
         marked=leaps_in(kept, beside),
     )
 
@@ -63,17 +62,10 @@ def leaps_in(klines: Klines, beside: Klines) -> tuple[RejectedRow, ...]:
     breaks = np.flatnonzero((np.abs(steps) > WIDEST_LEAP) & mine[1:]) + 1
     if len(breaks):
         row = int(breaks[0])
-        raise ScaleBreak(_row(run, int(run.open_time_ms[row]), BREAK), float(np.exp(steps[row - 1])))
-    return tuple(_row(run, int(run.open_time_ms[row]), LEAPT) for row in unit_leaps(run) if mine[row])
+        raise ScaleBreak(_row(run, row, BREAK), float(np.exp(steps[row - 1])))
+    return tuple(_row(run, row, LEAPT) for row in unit_leaps(run) if mine[row])
 
 
-def _without(klines: Klines, times: list[int]) -> Klines:
-    keep = ~np.isin(klines.open_time_ms, times)
-    columns = {name: getattr(klines, name)[keep] for name in COLUMNS}
-    return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms[keep], **columns)
-
-
-def _row(klines: Klines, at_ms: int, reason: str) -> RejectedRow:
-    row = int(np.searchsorted(klines.open_time_ms, at_ms))
+def _row(klines: Klines, row: int, reason: str) -> RejectedRow:
     cells = tuple(float(getattr(klines, name)[row]) for name in COLUMNS)
-    return RejectedRow(open_time_ms=at_ms, reason=reason, row=cells)
+    return RejectedRow(open_time_ms=int(klines.open_time_ms[row]), reason=reason, row=cells)

@@ -134,34 +134,37 @@ def _klines_of(table: Table, interval_ms: int, now_ms: int) -> KlineFile:
         if len(refused) > max(1, MOST_REFUSED * len(times)) or not len(sifted.klines):
             raise MalformedKlines(f"{len(refused)} of {len(times)} rows are no klines, the first: {fault}")
     notes = [*table.notes, *(["times without an offset are read as UTC"] if dated else [])]
-    if sifted.marked:
-        first_odd = sifted.marked[0]
-        notes.append(
-            f"{len(sifted.marked):,} rows used, and odd, the first of {iso(first_odd.open_time_ms)}: {first_odd.reason}"
-        )
+    for odd_row in sifted.marked[:1]:
+        said = f"the first of {iso(odd_row.open_time_ms)}: {odd_row.reason}"
+        notes.append(f"{len(sifted.marked):,} rows used, and odd, {said}")
     if "trades" in numbers:
         odd = np.flatnonzero(~_counts(numbers["trades"], numbers["volume"])).tolist()
         if len(odd) > MOST_MISFITS * len(times):
             cell = table.cell("trades", odd[0])
             notes.append(f"{len(odd):,} rows whose trades count none, such as {table.place(odd[0])}: {cell}")
-    symbols: tuple[str, ...] = ()
-    if "symbol" in table.columns:
-        symbols = tuple(str(one) for one in table.columns["symbol"].drop_nulls().unique().sort().to_list())
+    symbols = table.columns.get("symbol", pl.Series(dtype=pl.String)).drop_nulls().unique().sort()
     return KlineFile(
-        klines=sifted.klines, refused=refused, fault=fault, member=table.member, symbols=symbols, notes=tuple(notes)
+        klines=sifted.klines,
+        refused=refused,
+        fault=fault,
+        member=table.member,
+        symbols=tuple(map(str, symbols)),
+        notes=tuple(notes),
     )
 
 
 def _check_unit_of_time(table: Table, times: Ints) -> None:
     """Raises MalformedKlines where all times are in another unit."""
     newest, row = int(times.max()), int((times > 0).argmax())
-    first = table.cell("open_time", row)
     if 0 < newest < SPREADSHEET_DAYS:
-        raise MalformedKlines(f"{table.place(row)}: {first} {TIME_FORMS}; a spreadsheet counts days")
-    if 0 < newest < MILLISECONDS_FROM:
-        raise MalformedKlines(f"{table.place(row)}: {first} {TIME_FORMS}; seconds are to be multiplied by 1000")
-    if times.min() >= NANOSECONDS_FROM // 1000:
-        raise MalformedKlines(f"{table.place(row)}: {first} {TIME_FORMS}; nanoseconds are to be divided by 1,000,000")
+        unit = "a spreadsheet counts days"
+    elif 0 < newest < MILLISECONDS_FROM:
+        unit = "seconds are to be multiplied by 1000"
+    elif times.min() >= NANOSECONDS_FROM // 1000:
+        unit = "nanoseconds are to be divided by 1,000,000"
+    else:
+        return
+    raise MalformedKlines(f"{table.place(row)}: {table.cell('open_time', row)} {TIME_FORMS}; {unit}")
 
 
 def _check_layout(table: Table, interval_ms: int, times: Ints, numbers: Mapping[str, Floats]) -> None:
@@ -170,12 +173,9 @@ def _check_layout(table: Table, interval_ms: int, times: Ints, numbers: Mapping[
         return
     ends, _ = numbers_in(table.columns["close_time"])
     trades, volume = numbers["trades"], numbers["volume"]
+    end_ms, end = times + interval_ms, f"must be the end of its candle of {interval_name(interval_ms)}"
     checks = [
-        (
-            "close_time",
-            _ends(ends, times + interval_ms),
-            f"must be the end of its candle of {interval_name(interval_ms)}",
-        ),
+        ("close_time", (ends == end_ms - 1) | (ends == end_ms * 1000 - 1), end),
         ("trades", _counts(trades, volume), "must count trades"),
     ]
     for name, fits, expected in checks:
@@ -190,11 +190,6 @@ def _check_layout(table: Table, interval_ms: int, times: Ints, numbers: Mapping[
 def _counts(trades: Floats, volume: Floats) -> Bools:
     """True for each number that can be a count of trades, or is not known."""
     fits: Bools = np.isnan(trades) | (trades % 1 == 0) & ((trades > 0) == (volume > 0))
-    return fits
-
-
-def _ends(cells: Floats, end_ms: Ints) -> Bools:
-    fits: Bools = (cells == end_ms - 1) | (cells == end_ms * 1000 - 1)
     return fits
 
 

@@ -129,14 +129,12 @@ def _text(content: bytes) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise MalformedKlines(
-            f"line {line} holds the byte 0x{content[error.start]:02x}, which is no text: save the file as UTF-8"
-        ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise MalformedKlines(f"line {line} holds the byte 0x00, which is no text: save the file as UTF-8")
-    return text
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+    else:
+        if "\0" not in text:
+            return text
+        line, byte = text.count("\n", 0, text.index("\0")) + 1, 0
+    raise MalformedKlines(f"line {line} holds the byte 0x{byte:02x}, which is no text: save the file as UTF-8")
 
 
 def _cells(line: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -64,3 +65,11 @@ def assert_same(
     np.testing.assert_array_equal(left.open_time_ms, right.open_time_ms)
     for name in columns:
         np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=rtol, atol=atol, err_msg=name)
+
+
+assert_exact = partial(assert_same, atol=0.0)
+
+
+def same(left: Klines, right: Klines) -> bool:
+    """True if all numbers are equal; a flow that is not known equals none."""
+    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in ("open_time_ms", *COLUMNS))

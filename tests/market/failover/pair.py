@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.clock import HOUR_MS, MINUTE_MS, SystemClock
-from klines.klines import PRICE_COLUMNS, Klines
+from klines.klines import PRICE_COLUMNS, Floats, Klines
 from market.failover.failover import Failover
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance
@@ -28,7 +28,7 @@ APART = 1.002  # second over first
 LAST_MS = int(WALK.open_time_ms[-1])
 
 
-def at_level(klines: Klines, factor: float) -> Klines:
+def at_level(klines: Klines, factor: float | Floats) -> Klines:
     """The same market at a venue whose prices are higher and which trades a third as much."""
     changed = {name: getattr(klines, name) / 3 for name in ("volume", "taker_buy_base")}
     changed |= {name: getattr(klines, name) * factor / 3 for name in ("quote_volume", "taker_buy_quote")}

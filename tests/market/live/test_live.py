@@ -21,22 +21,14 @@ from tests.fakes.klines import random_walk_klines
 
 BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)
 ROWS = 30
-KLINES, TICKER = "/api/v3/klines", "/api/v3/ticker"
-
-
-def as_corrected(clock: Clock) -> CorrectedClock:
-    """The clock that the market shares, or one of its own where they agree anyway."""
-    return clock if isinstance(clock, CorrectedClock) else CorrectedClock(clock)
 
 
 class Feed:
     """A live market that runs, and the panels it has announced."""
 
-    def __init__(
-        self, market: MarketData, rows: Mapping[Series, int], clock: Clock, stream: MarketStream | None = None
-    ) -> None:
+    def __init__(self, live: LiveMarket) -> None:
         self.closed: list[tuple[int, dict[str, int]]] = []  # interval -> end of each symbol's klines
-        self.live = LiveMarket(market, rows, as_corrected(clock), stream)
+        self.live = live
 
     def note(self, interval_ms: int) -> None:
         ends = {symbol: klines.end_ms for symbol, klines in self.live.snapshot(interval_ms).items()}
@@ -48,9 +40,14 @@ class Feed:
 
 @contextmanager
 def feeding(
-    market: MarketData, rows: Mapping[Series, int], clock: Clock, stream: MarketStream | None = None
+    market: MarketData,
+    rows: Mapping[Series, int],
+    clock: Clock,
+    stream: MarketStream | None = None,
+    tails: Mapping[Series, Klines] | None = None,
 ) -> Iterator[Feed]:
-    feed = Feed(market, rows, clock, stream)
+    ours = clock if isinstance(clock, CorrectedClock) else CorrectedClock(clock)  # the clock that the market shares
+    feed = Feed(LiveMarket(market, rows, ours, stream, tails))
     feed.live.start(feed.note)
     try:
         yield feed
@@ -59,7 +56,7 @@ def feeding(
         assert not [t.name for t in threading.enumerate() if t.name.startswith("live-")]
 
 
-def venue(exchange: SimulatedExchange, clock: RunningClock) -> Binance:
+def venue(exchange: SimulatedExchange, clock: Clock) -> Binance:
     return Binance([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
 
 
@@ -88,15 +85,12 @@ def test_what_an_earlier_run_left_is_announced_when_the_venue_is_back_with_nothi
     end_ms = BASE_MS // HOUR_MS * HOUR_MS
     left = market.klines(*hour, end_ms - 5 * HOUR_MS, end_ms)
     exchange.fail_next("/api", count=10_000, status=503)
-    live, closed = LiveMarket(market, {hour: 5}, CorrectedClock(clock), tails={hour: left}), list[int]()
-    live.start(closed.append)
-    try:
-        eventually(lambda: live.errors["klines"] > 0, what="the outage")
+    with feeding(market, {hour: 5}, clock, tails={hour: left}) as feed:
+        eventually(lambda: feed.live.errors["klines"] > 0, what="the outage")
+        assert not feed.closed
         exchange.clear_faults()
         clock.jump(10_000)  # past the back-off
-        eventually(lambda: closed == [HOUR_MS], what="the announcement")
-    finally:
-        live.stop()
+        eventually(lambda: len(feed.closed) == 1, what="the announcement")
 
 
 def test_a_closed_candle_is_fetched_and_announced_for_all_symbols_at_once(
@@ -164,7 +158,7 @@ def test_one_symbol_s_bad_price_costs_no_other_its_own(exchange: SimulatedExchan
 def test_what_is_not_klines_changes_nothing(exchange: SimulatedExchange, clock: RunningClock, body: bytes) -> None:
     with feeding(venue(exchange, clock), {BTC: ROWS}, clock) as feed:
         eventually(lambda: len(feed.closed) == 1, what="the first load")
-        exchange.fail_next(KLINES, count=10_000, body=body)
+        exchange.fail_next("/api/v3/klines", count=10_000, body=body)
         clock.jump(MINUTE_MS)
         eventually(lambda: feed.live.kline_fault(*BTC) != "", what="the fault")
         assert feed.live.klines(*BTC).end_ms == BASE_MS
@@ -211,9 +205,6 @@ class Scripted(MarketData):
             found = found.between(0, hole_ms).merge(found.between(hole_ms + MINUTE_MS, 2**62))
         return found
 
-    def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
-        return None
-
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         if self.fault:
             raise self.fault
@@ -222,26 +213,23 @@ class Scripted(MarketData):
         return {symbol: Price(price=float(self.tape.close[-1]), asof_ms=self.clock.now_ms()) for symbol in symbols}
 
 
+@pytest.fixture
+def market(clock: RunningClock) -> Scripted:
+    return Scripted(clock)
+
+
 @pytest.mark.parametrize("behind", [0, 1, 25, ROWS - 1, ROWS, 500])
-def test_what_an_earlier_run_left_saves_asking_for_it(clock: RunningClock, behind: int) -> None:
-    market = Scripted(clock)
+def test_what_an_earlier_run_left_saves_asking_for_it(market: Scripted, clock: RunningClock, behind: int) -> None:
     left = market.tape.between(0, BASE_MS - behind * MINUTE_MS)
-    closed: list[int] = []
-    live = LiveMarket(market, {BTC: ROWS}, CorrectedClock(clock), tails={BTC: left})
-    live.start(closed.append)
-    try:
-        eventually(lambda: closed == [MINUTE_MS], what="the candles handed on, also when none had to be fetched")
-        np.testing.assert_array_equal(live.klines(*BTC).close, market.tape.between(0, BASE_MS).tail(ROWS).close)
+    with feeding(market, {BTC: ROWS}, clock, tails={BTC: left}) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the candles handed on, also when none had to be fetched")
+        np.testing.assert_array_equal(feed.live.klines(*BTC).close, market.tape.between(0, BASE_MS).tail(ROWS).close)
         oldest_ms = BASE_MS - ROWS * MINUTE_MS
-        assert market.asked_ms == [
-            max(oldest_ms, left.end_ms - OVERLAP_ROWS * MINUTE_MS) if behind < ROWS else oldest_ms
-        ]
-    finally:
-        live.stop()
+        overlap_ms = max(oldest_ms, left.end_ms - OVERLAP_ROWS * MINUTE_MS)
+        assert market.asked_ms == [overlap_ms if behind < ROWS else oldest_ms]
 
 
-def test_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(clock: RunningClock) -> None:
-    market = Scripted(clock)
+def test_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(market: Scripted, clock: RunningClock) -> None:
     with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
         eventually(lambda: len(feed.closed) == 1, what="the first load")
         market.late = {"ETHUSDT": BASE_MS}
@@ -253,8 +241,7 @@ def test_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(clock: R
         eventually(lambda: feed.closed[-1][1]["ETHUSDT"] == end_ms, what="the straggler")
 
 
-def test_a_candle_that_is_late_is_no_news(clock: RunningClock) -> None:
-    market = Scripted(clock)
+def test_a_candle_that_is_late_is_no_news(market: Scripted, clock: RunningClock) -> None:
     with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
         eventually(lambda: len(feed.closed) == 1, what="the first load")
         market.late = {"ETHUSDT": BASE_MS}
@@ -267,8 +254,7 @@ def test_a_candle_that_is_late_is_no_news(clock: RunningClock) -> None:
             market.answering["BTCUSDT"].set()
 
 
-def test_a_hole_in_the_middle_is_asked_for_until_the_venue_has_it(clock: RunningClock) -> None:
-    market = Scripted(clock)
+def test_a_hole_in_the_middle_is_asked_for_until_the_venue_has_it(market: Scripted, clock: RunningClock) -> None:
     market.missing = {BASE_MS - 7 * MINUTE_MS, BASE_MS - 4 * MINUTE_MS}
     with feeding(market, {BTC: ROWS}, clock) as feed:
         eventually(feed.has(BTC, rows=ROWS - 2), what="the first load")
@@ -281,8 +267,7 @@ def test_a_hole_in_the_middle_is_asked_for_until_the_venue_has_it(clock: Running
         assert not list(feed.live.klines(*BTC).gaps())
 
 
-def test_a_hole_of_long_ago_is_not_asked_for_with_every_candle(clock: RunningClock) -> None:
-    market = Scripted(clock)
+def test_a_hole_of_long_ago_is_not_asked_for_with_every_candle(market: Scripted, clock: RunningClock) -> None:
     market.missing = {BASE_MS - 1200 * MINUTE_MS}
     with feeding(market, {BTC: 1400}, clock) as feed:
         eventually(feed.has(BTC, rows=1399), what="the first load")
@@ -298,8 +283,7 @@ def test_a_hole_of_long_ago_is_not_asked_for_with_every_candle(clock: RunningClo
         pytest.param(RuntimeError("a fault in the client"), id="something nobody expected"),
     ],
 )
-def test_the_threads_outlive_any_fault(clock: RunningClock, fault: Exception) -> None:
-    market = Scripted(clock)
+def test_the_threads_outlive_any_fault(market: Scripted, clock: RunningClock, fault: Exception) -> None:
     with feeding(market, {BTC: ROWS}, clock) as feed:
         eventually(lambda: len(feed.closed) == 1, what="the first load")
         market.fault = fault
@@ -312,8 +296,7 @@ def test_the_threads_outlive_any_fault(clock: RunningClock, fault: Exception) ->
         eventually(lambda: not feed.live.price_fault("BTCUSDT"), what="prices again")
 
 
-def test_a_clock_that_is_set_back_does_not_stop_the_feed(clock: RunningClock) -> None:
-    market = Scripted(clock)
+def test_a_clock_that_is_set_back_does_not_stop_the_feed(market: Scripted, clock: RunningClock) -> None:
     clock.jump(HOUR_MS)
     with feeding(market, {BTC: ROWS}, clock) as feed:
         eventually(lambda: len(feed.closed) == 1, what="the first load")
@@ -323,8 +306,9 @@ def test_a_clock_that_is_set_back_does_not_stop_the_feed(clock: RunningClock) ->
         eventually(lambda: feed.live.anchor("BTCUSDT") != anchor, what="prices by the new time")
 
 
-def test_a_clock_that_is_set_back_while_a_request_hangs_delays_no_other_symbol(clock: RunningClock) -> None:
-    market = Scripted(clock)
+def test_a_clock_that_is_set_back_while_a_request_hangs_delays_no_other_symbol(
+    market: Scripted, clock: RunningClock
+) -> None:
     clock.jump(HOUR_MS)
     with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
         eventually(lambda: len(feed.closed) == 1, what="the first load")
@@ -338,8 +322,7 @@ def test_a_clock_that_is_set_back_while_a_request_hangs_delays_no_other_symbol(c
             market.answering["ETHUSDT"].set()
 
 
-def test_a_clock_that_is_set_back_lengthens_no_pause(clock: RunningClock) -> None:
-    market = Scripted(clock)
+def test_a_clock_that_is_set_back_lengthens_no_pause(market: Scripted, clock: RunningClock) -> None:
     market.unlisted = "ETHUSDT"
     with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
         eventually(lambda: feed.live.price_fault("ETHUSDT") != "", what="the refusal")
@@ -394,9 +377,8 @@ def test_the_venues_time_is_asked_for_again_at_once_when_the_clock_was_set_or_th
         eventually(lambda: market.looks > looks, what="another look")
 
 
-def test_a_venue_of_little_history_is_not_all_there_is(clock: RunningClock) -> None:
+def test_a_venue_of_little_history_is_not_all_there_is(market: Scripted, clock: RunningClock) -> None:
     """Another one that reaches further back may have returned: all that is kept is asked for again now and then."""
-    market = Scripted(clock)
     whole, market.tape = market.tape, market.tape.between(BASE_MS - 5 * MINUTE_MS, 2**62)
     with feeding(market, {BTC: ROWS}, clock) as feed:
         eventually(feed.has(BTC, rows=5), what="what it has")

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-import numpy as np
 import pytest
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed
@@ -16,11 +15,10 @@ from websockets.sync.server import ServerConnection, serve
 from core.clock import DAY_MS, MINUTE_MS, Clock, CorrectedClock
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
-from klines.klines import COLUMNS, Klines
 from market.live.live_market import LiveMarket
-from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
 from tests.fakes.clock import BASE_MS, RunningClock, Skewed, eventually
+from tests.fakes.klines import same
 from tests.fakes.net import free_port
 from tests.market.live.test_live import Feed, feeding, venue
 
@@ -42,9 +40,7 @@ def streaming(
     series = {BTC: ROWS, ETH: ROWS}
     hosts = urls or (exchange.stream_url,)
     stream = BinanceStream(hosts, series, ping_after_s=ping_after_s, silence_s=silence_s, seconds=seconds)
-    with feeding(
-        Binance([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0), series, clock, stream
-    ) as feed:
+    with feeding(venue(exchange, clock), series, clock, stream) as feed:
         eventually(lambda: bool(feed.closed), what="the first candles")
         eventually(lambda: not feed.live.stream_fault, what="the stream")
         yield feed
@@ -66,14 +62,11 @@ def renewed(live: LiveMarket, symbol: str, times: int) -> None:
         eventually(lambda before=before: live.anchor(symbol) != before, what=f"a newer price of {symbol}")  # type: ignore[misc]
 
 
-def same(one: Klines, other: Klines) -> bool:
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("open_time_ms", *COLUMNS))
-
-
-def rest(exchange: SimulatedExchange, clock: RunningClock, live: LiveMarket, symbol: str) -> Klines:
-    """What the exchange answers over REST for the candles that the live market has."""
-    known = live.klines(symbol, MINUTE_MS)
-    return venue(exchange, clock).klines(symbol, MINUTE_MS, int(known.open_time_ms[0]), known.end_ms)
+def assert_as_rest_has_them(exchange: SimulatedExchange, clock: RunningClock, live: LiveMarket) -> None:
+    """The candles of both symbols are those that the exchange answers over REST."""
+    for series in (BTC, ETH):
+        known = live.klines(*series)
+        assert same(known, venue(exchange, clock).klines(*series, int(known.open_time_ms[0]), known.end_ms))
 
 
 def ended_at(feed: Feed, end_ms: int) -> bool:
@@ -101,8 +94,7 @@ def test_a_candle_needs_no_request(exchange: SimulatedExchange, clock: RunningCl
         clock.jump(BASE_MS + MINUTE_MS - 300 - clock.now_ms())
         eventually(lambda: ended_at(feed, BASE_MS + MINUTE_MS), what="both candles")
         exchange.clear_faults()
-        for symbol in ("BTCUSDT", "ETHUSDT"):
-            assert same(feed.live.klines(symbol, MINUTE_MS), rest(exchange, clock, feed.live, symbol))
+        assert_as_rest_has_them(exchange, clock, feed.live)
 
 
 def test_a_candle_of_the_stream_gives_way_to_another_one_of_rest(
@@ -115,8 +107,7 @@ def test_a_candle_of_the_stream_gives_way_to_another_one_of_rest(
         told = len(feed.closed)
         eventually(lambda: feed.live.incidents["candle_corrected"] == 2, what="both corrected")
         eventually(lambda: len(feed.closed) > told, what="the correction handed on")
-        for symbol in ("BTCUSDT", "ETHUSDT"):
-            assert same(feed.live.klines(symbol, MINUTE_MS), rest(exchange, clock, feed.live, symbol))
+        assert_as_rest_has_them(exchange, clock, feed.live)
 
 
 def test_a_candle_that_the_stream_does_not_tell_is_asked_for(exchange: SimulatedExchange, clock: RunningClock) -> None:
@@ -169,7 +160,7 @@ def test_candles_that_closed_while_nothing_was_heard_are_filled_in(
         eventually(lambda: ended_at(feed, BASE_MS + 7 * MINUTE_MS), what="the candles that were missed")
         assert not list(feed.live.klines(*BTC).gaps())
         eventually(lambda: not feed.live.stream_fault, what="the stream again")
-        assert same(feed.live.klines(*ETH), rest(exchange, clock, feed.live, "ETHUSDT"))
+        assert_as_rest_has_them(exchange, clock, feed.live)
 
 
 def test_another_host_is_taken_when_the_first_cannot_be_had(exchange: SimulatedExchange, clock: RunningClock) -> None:
@@ -194,7 +185,7 @@ def test_broken_messages_cost_nothing(exchange: SimulatedExchange, clock: Runnin
         exchange.fail_stream(fault, count=12)
         clock.jump(BASE_MS + MINUTE_MS - 1_300 - clock.now_ms())
         seen_ms = 0
-        while feed.closed[-1][1] != {"BTCUSDT": BASE_MS + MINUTE_MS, "ETHUSDT": BASE_MS + MINUTE_MS}:
+        while not ended_at(feed, BASE_MS + MINUTE_MS):
             renewed(feed.live, "BTCUSDT", 1)
             anchor = feed.live.anchor("BTCUSDT")
             assert anchor
@@ -203,7 +194,7 @@ def test_broken_messages_cost_nothing(exchange: SimulatedExchange, clock: Runnin
             assert anchor.price == exchange.source.price_at("BTCUSDT", anchor.asof_ms)
             assert clock.now_ms() < BASE_MS + 2 * MINUTE_MS
         assert not feed.live.stream_fault
-        assert same(feed.live.klines(*BTC), rest(exchange, clock, feed.live, "BTCUSDT"))
+        assert_as_rest_has_them(exchange, clock, feed.live)
 
 
 @pytest.mark.parametrize(
@@ -220,8 +211,7 @@ def test_a_flood_of_refused_messages_is_one_line_a_minute_and_rest_tells_what_is
             return feed.live.incidents["stream_message_refused"]
 
         clock.jump(BASE_MS + MINUTE_MS - 1_300 - clock.now_ms())
-        newest = (MINUTE_MS, {"BTCUSDT": BASE_MS + MINUTE_MS, "ETHUSDT": BASE_MS + MINUTE_MS})
-        eventually(lambda: feed.closed[-1] == newest, what="the candle of the flooded symbol")
+        eventually(lambda: ended_at(feed, BASE_MS + MINUTE_MS), what="the candle of the flooded symbol")
         before = asked(exchange, "/api/v3/ticker")
         renewed(feed.live, "BTCUSDT", 3)
         assert asked(exchange, "/api/v3/ticker") > before
@@ -286,10 +276,8 @@ def test_ages_are_right_although_the_clocks_differ(
 
 def test_a_time_that_cannot_be_is_not_believed(exchange: SimulatedExchange, clock: RunningClock) -> None:
     ours = CorrectedClock(Skewed(clock, -3 * DAY_MS))
-    with capture_logs() as lines:
-        market = Binance([exchange.url], exchange.url, ours, timeout_s=2, patience_s=0)
-        with feeding(market, {BTC: ROWS}, ours):
-            eventually(lambda: any(line["event"] == "clock_not_believed" for line in lines), what="the word")
+    with capture_logs() as lines, feeding(venue(exchange, ours), {BTC: ROWS}, ours):
+        eventually(lambda: any(line["event"] == "clock_not_believed" for line in lines), what="the word")
     assert ours.ahead_ms == 0
 
 

@@ -1,14 +1,12 @@
 """The ratio of the truth venue to the serving one, from two servers on loopback."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from core.clock import MINUTE_MS, SystemClock
 from core.errors import MarketUnavailable
-from klines.klines import PRICE_COLUMNS, Floats, Klines
 from market.failover.failover import Failover
 from market.live.truth_ratio import MOST_AGE_MS, MOST_NOISE, TruthFeed
 from market.price_ratio import WINDOW_ROWS
@@ -17,15 +15,11 @@ from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.fakes.klines import random_walk_klines
 from tests.fakes.venue_server import Answer, Venue
+from tests.market.failover.pair import at_level
 
 ROWS = 300
 LONG = random_walk_klines(2 * ROWS)
 NOW_MS = START_MS + ROWS * MINUTE_MS
-
-
-def at_level(klines: Klines, factor: float | Floats) -> Klines:
-    changed = {name: getattr(klines, name) * factor for name in PRICE_COLUMNS}
-    return replace(klines, **changed)
 
 
 @pytest.fixture

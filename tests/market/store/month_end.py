@@ -4,12 +4,11 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
 from core.clock import DAY_MS, MINUTE_MS
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from market.store.kline_store import KlineStore
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines
@@ -29,12 +28,6 @@ def rows(first: int, last: int) -> Klines:
 
 def everything(store: KlineStore, interval_ms: int = MINUTE_MS) -> Klines:
     return store.read("ETHUSDT", interval_ms, 0, 2**62)
-
-
-def assert_same(left: Klines, right: Klines) -> None:
-    np.testing.assert_array_equal(left.open_time_ms, right.open_time_ms)
-    for name in COLUMNS:
-        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
 
 
 CORRECTED = random_walk_klines(3000, start_ms=int(WALK.open_time_ms[0]), seed=9)

@@ -6,8 +6,8 @@ from core.clock import HOUR_MS, MINUTE_MS
 from market.store.inspection import Gap, gaps, inspect, tail_fault
 from market.store.kline_store import TAIL_BEHIND_MS, KlineStore
 from market.store.warm_start import read_tail
-from tests.fakes.klines import random_walk_klines
-from tests.market.store.month_end import CORRECTED, WALK, assert_same, at, rows
+from tests.fakes.klines import assert_exact, random_walk_klines
+from tests.market.store.month_end import CORRECTED, WALK, at, rows
 
 
 def test_a_tail_is_not_written_for_each_row(journalled: KlineStore) -> None:
@@ -20,14 +20,14 @@ def test_a_tail_is_not_written_for_each_row(journalled: KlineStore) -> None:
         assert tail_fault(journalled, "ETHUSDT", MINUTE_MS) == ""
     assert path.read_bytes() == before
     journalled.append("ETHUSDT", rows(100 + behind - 1, 100 + behind))
-    assert_same(read_tail(journalled.root, "ETHUSDT", MINUTE_MS), rows(0, 100 + behind))
+    assert_exact(read_tail(journalled.root, "ETHUSDT", MINUTE_MS), rows(0, 100 + behind))
 
 
 def test_a_tail_tells_no_row_that_was_corrected(journalled: KlineStore) -> None:
     journalled.append("ETHUSDT", rows(0, 100))
     corrected = CORRECTED.between(at(99), at(101))
     journalled.append("ETHUSDT", corrected)
-    assert_same(read_tail(journalled.root, "ETHUSDT", MINUTE_MS), rows(0, 100).merge(corrected))
+    assert_exact(read_tail(journalled.root, "ETHUSDT", MINUTE_MS), rows(0, 100).merge(corrected))
 
 
 def test_in_what_a_tail_differs_is_told_and_repaired(store: KlineStore) -> None:

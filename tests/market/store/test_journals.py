@@ -5,29 +5,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from klines.spans import Span
 from market.store.inspection import tail_fault
 from market.store.kline_store import TAIL_BEHIND_MS, KlineStore
-from tests.market.store.month_end import (
-    CORRECTED,
-    DAMAGES,
-    MONTH_END_MS,
-    WALK,
-    assert_same,
-    at,
-    everything,
-    names,
-    parquet,
-    rows,
-)
+from tests.fakes.klines import assert_exact, same
+from tests.market.store.month_end import CORRECTED, DAMAGES, MONTH_END_MS, WALK, at, everything, names, parquet, rows
 
 # -- journals ---------------------------------------------------------------------------------------------------------
 
@@ -39,14 +28,14 @@ def test_few_rows_of_a_large_month_are_written_alone(journalled: KlineStore) -> 
     for row in range(100, 140):
         assert journalled.append("ETHUSDT", rows(row - 60, row + 1)) == 1
         assert journalled.append("ETHUSDT", rows(row - 60, row + 1)) == 0
-        assert_same(everything(KlineStore(journalled.root)), rows(0, row + 1))
+        assert_exact(everything(KlineStore(journalled.root)), rows(0, row + 1))
         assert journalled.latest("ETHUSDT", MINUTE_MS) == at(row)
         assert journalled.missing("ETHUSDT", MINUTE_MS, at(0), at(row + 1)) == []
     assert month.read_bytes() == before
     assert names(journalled) == ["2023-11.new.parquet", "2023-11.parquet"]
     journalled.append("ETHUSDT", rows(140, 141))
     assert names(journalled) == ["2023-11.parquet"]
-    assert_same(everything(journalled), rows(0, 141))
+    assert_exact(everything(journalled), rows(0, 141))
 
 
 def test_a_small_month_has_no_journal(store: KlineStore) -> None:
@@ -60,9 +49,9 @@ def test_a_journal_counts_before_its_month(journalled: KlineStore) -> None:
     corrected = CORRECTED.between(at(90), at(110))
     assert journalled.append("ETHUSDT", corrected) == 20
     assert len(names(journalled)) == 2
-    assert_same(everything(journalled), rows(0, 100).merge(corrected))
+    assert_exact(everything(journalled), rows(0, 100).merge(corrected))
     assert journalled.append("ETHUSDT", rows(95, 105)) == 10
-    assert_same(everything(journalled), rows(0, 100).merge(corrected).merge(rows(95, 105)))
+    assert_exact(everything(journalled), rows(0, 100).merge(corrected).merge(rows(95, 105)))
 
 
 def test_a_month_that_is_over_takes_its_journal_in(journalled: KlineStore) -> None:
@@ -71,7 +60,7 @@ def test_a_month_that_is_over_takes_its_journal_in(journalled: KlineStore) -> No
     assert names(journalled) == ["2023-11.new.parquet", "2023-11.parquet"]
     journalled.append("ETHUSDT", rows(1500, 1501))
     assert names(journalled) == ["2023-11.parquet", "2023-12.parquet"]
-    assert_same(everything(journalled), rows(0, 1501))
+    assert_exact(everything(journalled), rows(0, 1501))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -81,12 +70,12 @@ def test_a_damaged_journal_costs_its_own_rows_alone(journalled: KlineStore, dama
         journalled.append("ETHUSDT", rows(row, row + 1))
     path = journalled.root / "ETHUSDT-1m" / "2023-11.new.parquet"
     path.write_bytes(damage(path.read_bytes()) + b" ")  # of another length: the disk's clock may stand still
-    assert_same(everything(journalled), rows(0, 1000))
+    assert_exact(everything(journalled), rows(0, 1000))
     (aside,) = journalled.repair("ETHUSDT", MINUTE_MS)
     assert aside.name.startswith("2023-11.new.damaged-")
     assert journalled.missing("ETHUSDT", MINUTE_MS, at(0), at(1030)) == [(at(1000), at(1030))]
     journalled.append("ETHUSDT", rows(1000, 1030))
-    assert_same(everything(journalled), rows(0, 1030))
+    assert_exact(everything(journalled), rows(0, 1030))
 
 
 def test_a_damaged_month_leaves_its_journal(journalled: KlineStore) -> None:
@@ -94,13 +83,13 @@ def test_a_damaged_month_leaves_its_journal(journalled: KlineStore) -> None:
     journalled.append("ETHUSDT", rows(100, 110))
     month = journalled.root / "ETHUSDT-1m" / "2023-11.parquet"
     month.write_bytes(month.read_bytes()[:-10])
-    assert_same(everything(journalled), rows(100, 110))
+    assert_exact(everything(journalled), rows(100, 110))
     (aside,) = journalled.repair("ETHUSDT", MINUTE_MS)
     assert aside.name.startswith("2023-11.damaged-")
-    assert_same(everything(journalled), rows(100, 110))
+    assert_exact(everything(journalled), rows(100, 110))
     assert journalled.latest("ETHUSDT", MINUTE_MS) == at(109)
     assert journalled.append("ETHUSDT", rows(0, 100)) == 100
-    assert_same(everything(journalled), rows(0, 110))
+    assert_exact(everything(journalled), rows(0, 110))
 
 
 Content = dict[str, bytes]
@@ -172,20 +161,16 @@ def test_any_order_any_overlap_and_a_kill_between_any_two_writes_give_what_one_a
             again = KlineStore(root, journal_rows=journal_rows, small_bytes=small_bytes)
             again.append("ETHUSDT", batch)
             assert again.append("ETHUSDT", batch) == 0
-            assert_same(everything(again), wanted)
+            assert_exact(everything(again), wanted)
             assert again.missing("ETHUSDT", MINUTE_MS, at(1400), at(1660)) == holes_of(wanted, 1400, 1660)
             assert again.latest("ETHUSDT", MINUTE_MS) == int(wanted.open_time_ms[-1])
             expected = wanted
         once = KlineStore(Path(folder) / "once")
         once.append("ETHUSDT", expected)
         store = KlineStore(root, journal_rows=journal_rows, small_bytes=small_bytes)
-        assert_same(everything(store), everything(once))
+        assert_exact(everything(store), everything(once))
         store.append("ETHUSDT", rows(1700, 1700 + TAIL_BEHIND_MS // MINUTE_MS))
         assert tail_fault(store, "ETHUSDT", MINUTE_MS) == ""  # what a kill left undone in it is done by then
-
-
-def same(left: Klines, right: Klines) -> bool:
-    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in ("open_time_ms", *COLUMNS))
 
 
 def holes_of(klines: Klines, first: int, last: int) -> list[Span]:

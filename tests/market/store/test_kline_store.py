@@ -5,6 +5,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -15,30 +16,23 @@ from hypothesis import strategies as st
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from klines.spans import Span, without
 from market.store.absence import ABSENT_FOR_MS
 from market.store.inspection import tail_fault
 from market.store.kline_store import DAMAGED_FOR_MS, KlineStore
 from market.store.warm_start import TAIL_ROWS
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import random_walk_klines
-from tests.market.store.month_end import (
-    DAMAGES,
-    WALK,
-    assert_same,
-    at,
-    everything,
-    rows,
-)
+from tests.fakes.klines import assert_exact, random_walk_klines
+from tests.market.store.month_end import DAMAGES, WALK, at, everything, rows
 
 
 def test_what_is_appended_is_read_in_any_range(store: KlineStore) -> None:
     assert store.append("ETHUSDT", WALK) == 3000
     assert sorted(path.name for path in (store.root / "ETHUSDT-1m").iterdir()) == ["2023-11.parquet", "2023-12.parquet"]
-    assert_same(everything(store), WALK)
+    assert_exact(everything(store), WALK)
     for first, last in ((0, 10), (1490, 1510), (1500, 1500), (2999, 5000), (4000, 5000)):
-        assert_same(store.read("ETHUSDT", MINUTE_MS, at(first), at(last)), rows(first, last))
+        assert_exact(store.read("ETHUSDT", MINUTE_MS, at(first), at(last)), rows(first, last))
     assert store.latest("ETHUSDT", MINUTE_MS) == at(2999)
 
 
@@ -55,8 +49,8 @@ def test_series_are_kept_apart(store: KlineStore) -> None:
     store.append("ETHUSDT", WALK)
     store.append("ETHUSDT", hours)
     store.append("BTCUSDT", rows(0, 5))
-    assert_same(everything(store, HOUR_MS), hours)
-    assert_same(everything(store), WALK)
+    assert_exact(everything(store, HOUR_MS), hours)
+    assert_exact(everything(store), WALK)
     assert len(store.read("BTCUSDT", MINUTE_MS, 0, 2**62)) == 5
 
 
@@ -70,21 +64,20 @@ def test_only_touched_months_are_written_and_none_when_nothing_changes(store: Kl
     assert store.append("ETHUSDT", rows(1400, 2100)) == 100
     assert november.stat().st_ino == before[0]
     assert december.stat().st_ino != before[1]
-    assert_same(everything(store), rows(0, 2100))
+    assert_exact(everything(store), rows(0, 2100))
 
 
 def test_of_two_rows_with_one_time_the_newer_stays(store: KlineStore) -> None:
     store.append("ETHUSDT", rows(0, 100))
     corrected = random_walk_klines(10, start_ms=at(50), seed=9)
     assert store.append("ETHUSDT", corrected) == 10
-    assert_same(everything(store), rows(0, 100).merge(corrected))
+    assert_exact(everything(store), rows(0, 100).merge(corrected))
 
 
 def test_flows_that_are_not_known_stay_so(store: KlineStore) -> None:
-    columns = {name: getattr(WALK, name) for name in COLUMNS} | {"trades": np.full(3000, np.nan)}
-    without_trades = Klines(interval_ms=MINUTE_MS, open_time_ms=WALK.open_time_ms, **columns)
+    without_trades = replace(WALK, trades=np.full(3000, np.nan))
     store.append("ETHUSDT", without_trades)
-    assert_same(everything(store), without_trades)
+    assert_exact(everything(store), without_trades)
     assert store.append("ETHUSDT", without_trades) == 0
 
 
@@ -105,7 +98,7 @@ def test_overlapping_batches_in_any_order_give_the_same_series(
             assert changed == len(found[-1])
     wanted = sorted({row for first, count in cuts for row in range(first, min(first + count, 3000))})
     assert found[0].open_time_ms.tolist() == [at(row) for row in wanted]
-    assert_same(found[0], found[1])
+    assert_exact(found[0], found[1])
 
 
 @settings(max_examples=30, deadline=None)
@@ -180,7 +173,7 @@ def test_a_damaged_month_is_skipped_then_set_aside_then_refilled(
     broken = damage(path.read_bytes())
     path.write_bytes(broken)
 
-    assert_same(everything(store), rows(0, 1500))  # readers skip it and leave it
+    assert_exact(everything(store), rows(0, 1500))  # readers skip it and leave it
     assert store.latest("ETHUSDT", MINUTE_MS) == at(1499)
     assert path.read_bytes() == broken
 
@@ -190,7 +183,7 @@ def test_a_damaged_month_is_skipped_then_set_aside_then_refilled(
     assert store.repair("ETHUSDT", MINUTE_MS) == []
     assert store.missing("ETHUSDT", MINUTE_MS, at(0), at(3000)) == [(at(1500), at(3000))]
     store.append("ETHUSDT", WALK)
-    assert_same(everything(store), WALK)
+    assert_exact(everything(store), WALK)
 
 
 def test_append_to_a_damaged_month_sets_it_aside(store: KlineStore) -> None:
@@ -198,7 +191,7 @@ def test_append_to_a_damaged_month_sets_it_aside(store: KlineStore) -> None:
     path = store.root / "ETHUSDT-1m" / "2023-11.parquet"
     path.write_bytes(path.read_bytes()[:-10])
     assert store.append("ETHUSDT", rows(100, 200)) == 100
-    assert_same(everything(store), rows(100, 200))
+    assert_exact(everything(store), rows(100, 200))
     assert len(list(path.parent.glob("2023-11.damaged-*"))) == 1
 
 
@@ -237,7 +230,7 @@ def test_whole_months_that_are_older_go(store: KlineStore) -> None:
     gone = store.trim("ETHUSDT", 15 * MINUTE_MS, oldest_ms)
     assert [path.name for path in gone] == ["2023-11.parquet", "2023-12.parquet", "2024-01.parquet"]
     assert store.first("ETHUSDT", 15 * MINUTE_MS) == 1_706_745_600_000  # 2024-02-01
-    assert_same(everything(store, 15 * MINUTE_MS), year.between(1_706_745_600_000, 2**62))
+    assert_exact(everything(store, 15 * MINUTE_MS), year.between(1_706_745_600_000, 2**62))
     told = json.loads((store.root / "ETHUSDT-15m" / "absent.json").read_bytes())
     assert told == [[*absent[1], START_MS, ""]]
     assert store.trim("ETHUSDT", 15 * MINUTE_MS, oldest_ms) == []

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from core.clock import DAY_MS, MINUTE_MS
 from core.errors import MalformedKlines
-from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import PRICE_COLUMNS, Klines
 from klines.plausible import LEAPT
 from klines.spans import Span
 from market.quarantine import Quarantine
@@ -20,7 +20,7 @@ from market.store.scale_break import BREAK, SPIKE, ScaleBreak, checked
 from market.store.sync import SyncReport, sync_all
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import FakeClock
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import assert_same, random_walk_klines
 from tests.fakes.venue_server import Answer, Venue
 from tests.market.failover.pair import with_row
 
@@ -73,9 +73,7 @@ class Synced:
         found, inside = self.store.read("ETHUSDT", MINUTE_MS, 0, 2**62), whole.open_time_ms >= start_ms
         for start, end in [*missing, (END_MS, 2**62)]:
             inside &= ~((whole.open_time_ms >= start) & (whole.open_time_ms < end))
-        np.testing.assert_array_equal(found.open_time_ms, whole.open_time_ms[inside])
-        for name in COLUMNS:
-            np.testing.assert_allclose(getattr(found, name), getattr(whole, name)[inside], rtol=0, atol=1e-8)
+        assert_same(found, whole.where(inside))
 
 
 @pytest.fixture

@@ -4,21 +4,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, UnknownSymbol
 from exchange.server import SimulatedExchange
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from klines.spans import month_span
 from market.store.absence import ABSENT_FOR_MS
 from market.store.kline_store import KlineStore
 from market.store.sync import MISSES, OVERLAP_ROWS, THREADS, SyncReport, sync_all
+from market.store.table_files import read_klines
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import FakeClock
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import assert_same, random_walk_klines
 from tests.fakes.venue_server import Answer, Venue, csv_of, zip_of
 
 
@@ -51,11 +50,6 @@ def binance(venue: Venue, clock: FakeClock) -> Binance:
     return Binance([venue.url], venue.url, clock, patience_s=2)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> KlineStore:
-    return KlineStore(tmp_path / "klines")
-
-
 def minutes(store: KlineStore, binance: Binance, now_ms: int = NOW_MS, start_ms: int = START_MS) -> SyncReport:
     return sync_all(store, binance, [("ETHUSDT", MINUTE_MS, start_ms)], now_ms)[0]
 
@@ -64,9 +58,7 @@ def assert_holds(store: KlineStore, expected: Klines, symbol: str = "ETHUSDT") -
     """All of ``expected``, and no gap but its own."""
     first, last = int(expected.open_time_ms[0]), expected.end_ms
     found = store.read(symbol, expected.interval_ms, first, last)
-    np.testing.assert_array_equal(found.open_time_ms, expected.open_time_ms)
-    for name in COLUMNS:
-        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-8)
+    assert_same(found, expected)
 
 
 def zips(venue: Venue) -> list[str]:
@@ -216,18 +208,14 @@ def test_while_rest_is_down_the_archive_serves_what_it_has(
     assert sync_all(store, binance, [("ETHUSDT", interval_ms, START_MS)], NOW_MS)[0].gaps == ()
 
 
-def test_nothing_is_remembered_as_absent_while_rest_is_down(venue: Venue, store: KlineStore, binance: Binance) -> None:
+@pytest.mark.parametrize("answer", [Answer("down", 500), Answer("[]")], ids=["down", "without any rows"])
+def test_an_answer_without_rows_is_not_remembered_as_absence(
+    venue: Venue, store: KlineStore, binance: Binance, answer: Answer
+) -> None:
     venue.has_archives = False
-    venue.handler = lambda path, query: Answer("down", 500) if path.startswith("/api/") else None
-    assert minutes(store, binance).gaps == ((START_MS, END_MS),)
-    venue.handler = lambda path, query: None
-    assert minutes(store, binance).gaps == ()
-
-
-def test_an_answer_without_any_rows_is_not_believed_for_long(venue: Venue, store: KlineStore, binance: Binance) -> None:
-    venue.has_archives = False
-    venue.handler = lambda path, query: Answer("[]") if path.startswith("/api/") else None
-    assert minutes(store, binance).fetched == 0
+    venue.handler = lambda path, query: answer if path.startswith("/api/") else None
+    report = minutes(store, binance)
+    assert (report.fetched, report.gaps) == (0, ((START_MS, END_MS),))
     venue.handler = lambda path, query: None
     assert minutes(store, binance).gaps == ()
     assert_holds(store, WALK.between(START_MS, END_MS))
@@ -344,12 +332,8 @@ def test_the_simulated_exchange_fills_the_store(store: KlineStore) -> None:
 
 
 def test_the_genuine_halt_stays_a_hole(shared_data: Path, venue: Venue, store: KlineStore, clock: FakeClock) -> None:
-    frame = pl.read_parquet(shared_data / "spot" / "BTCUSDT-1m-20230322-20230325.parquet")
-    genuine = Klines(
-        interval_ms=MINUTE_MS,
-        open_time_ms=frame["open_time"].to_numpy(),
-        **{name: frame[name].cast(pl.Float64).to_numpy() for name in COLUMNS},
-    )
+    recorded = shared_data / "spot" / "BTCUSDT-1m-20230322-20230325.parquet"
+    genuine = read_klines(recorded, MINUTE_MS, NOW_MS).klines
     venue.add("BTCUSDT", genuine)
     market = Binance([venue.url], venue.url, clock)
     start_ms, end_ms = int(genuine.open_time_ms[0]), genuine.end_ms

@@ -1,6 +1,5 @@
 """Klines in files: exact round trips in every form, and whatever else programs write."""
 
-import copy
 import gzip
 import re
 import tempfile
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines
 from klines.klines import COLUMNS, FLOW_COLUMNS, Klines
-from market.store.table_files import ending_of, read_klines, write_klines
+from market.store.table_files import KlineFile, ending_of, read_klines, write_klines
 from market.venues.binance.archive import CSV_LIMIT_BYTES, csv_in_zip, read_archive
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import assert_exact, random_walk_klines
 from tests.fakes.venue_server import csv_of, zip_of
 
 NOW_MS = 1_764_085_587_000
@@ -30,25 +30,33 @@ IN_2025_MS = 1_735_689_600_000
 ENDINGS = [".csv", ".parquet", ".zip"]
 
 
-def assert_same(left: Klines, right: Klines) -> None:
-    np.testing.assert_array_equal(left.open_time_ms, right.open_time_ms)
-    for name in COLUMNS:
-        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
-
-
 def as_written(klines: Klines) -> Klines:
     """With the eight decimals of the venue's texts."""
-    columns = {name: np.round(getattr(klines, name), 8) for name in COLUMNS}
-    return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms, **columns)
+    return replace(klines, **{name: np.round(getattr(klines, name), 8) for name in COLUMNS})
 
 
 def without(klines: Klines, *names: str) -> Klines:
-    columns = {name: getattr(klines, name) for name in COLUMNS} | {n: np.full(len(klines), np.nan) for n in names}
-    return Klines(interval_ms=klines.interval_ms, open_time_ms=klines.open_time_ms, **columns)
+    unknown: Any = np.full(len(klines), np.nan)
+    return replace(klines, **dict.fromkeys(names, unknown))
 
 
 def around_2025() -> Klines:
     return random_walk_klines(100, start_ms=IN_2025_MS - 50 * MINUTE_MS)
+
+
+def read(
+    folder: Path, content: str | bytes | bytearray, name: str = "file.csv", *, interval_ms: int = MINUTE_MS
+) -> KlineFile:
+    """Klines of a file with some content."""
+    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_klines(folder / name, interval_ms, NOW_MS)
+
+
+def read_altered(folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> KlineFile:
+    """Klines of a Parquet file of the walk that another program has changed."""
+    write_klines(folder / "a.parquet", "ETHUSDT", WALK)
+    change(pl.read_parquet(folder / "a.parquet")).write_parquet(folder / "a.parquet")
+    return read_klines(folder / "a.parquet", MINUTE_MS, NOW_MS)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -69,7 +77,7 @@ def test_a_round_trip_is_exact(tmp_path: Path, ending: str, klines: Klines) -> N
     write_klines(path, "ETHUSDT", klines)
     found = read_klines(path, klines.interval_ms, NOW_MS)
     assert found.refused == ()
-    assert_same(found.klines, klines)
+    assert_exact(found.klines, klines)
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,14 +95,14 @@ def test_every_number_is_told_exactly(ending: str, prices: list[float], flow: fl
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"file{ending}"
         write_klines(path, "ETHUSDT", klines)
-        assert_same(read_klines(path, MINUTE_MS, NOW_MS).klines, klines)
+        assert_exact(read_klines(path, MINUTE_MS, NOW_MS).klines, klines)
 
 
 def test_a_zip_is_as_the_archive_has_it(tmp_path: Path) -> None:
     klines = as_written(around_2025())
     write_klines(tmp_path / "ETHUSDT-1m-2025.zip", "ETHUSDT", klines)
     body = (tmp_path / "ETHUSDT-1m-2025.zip").read_bytes()
-    assert_same(read_archive(body, MINUTE_MS, 0, 2**62).klines, klines)
+    assert_exact(read_archive(body, MINUTE_MS, 0, 2**62).klines, klines)
     frame = pl.read_csv(csv_in_zip(body, CSV_LIMIT_BYTES)[1], has_header=False, infer_schema=False)
     assert frame.width == 12
     assert frame.row(0)[0] == str(klines.open_time_ms[0])
@@ -129,57 +137,42 @@ def test_whole_numbers_of_trades_are_written_as_such(tmp_path: Path) -> None:
         header, *rows = (tmp_path / "a.csv").read_text().splitlines()
         place = header.split(",").index("trades")
         assert all(re.fullmatch(written, row.split(",")[place]) for row in rows)
-        assert_same(read_klines(tmp_path / "a.csv", MINUTE_MS, NOW_MS).klines, klines)
+        assert_exact(read_klines(tmp_path / "a.csv", MINUTE_MS, NOW_MS).klines, klines)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_byte_order_mark_tells_the_encoding(tmp_path: Path, encoding: str) -> None:
-    path = tmp_path / "file.csv"
-    path.write_bytes(csv_of(PLAIN).encode(encoding))
-    assert_same(read_klines(path, MINUTE_MS, NOW_MS).klines, PLAIN)
+    assert_exact(read(tmp_path, csv_of(PLAIN).encode(encoding)).klines, PLAIN)
 
 
 def test_days_are_read_by_their_dates(tmp_path: Path) -> None:
     days = as_written(random_walk_klines(30, DAY_MS))
-    path = tmp_path / "file.csv"
     rows = (line.split(",") for line in csv_of(days).splitlines())
     lines = [f"{datetime.fromtimestamp(int(row[0]) / 1000, UTC):%Y-%m-%d},{','.join(row[1:6])}" for row in rows]
-    path.write_text("\n".join(lines))
-    found = read_klines(path, DAY_MS, NOW_MS)
-    assert_same(found.klines, without(days, *FLOW_COLUMNS[1:]))
+    found = read(tmp_path, "\n".join(lines), interval_ms=DAY_MS)
+    assert_exact(found.klines, without(days, *FLOW_COLUMNS[1:]))
     assert found.notes == ("times without an offset are read as UTC",)
 
 
 @pytest.mark.parametrize("nothing", ["", "null", "NaN", "None", "N/A"])
 def test_a_flow_of_nothing_is_not_known(tmp_path: Path, nothing: str) -> None:
-    path = tmp_path / "file.csv"
-    path.write_text("\n".join(",".join([*line.split(",")[:7], *[nothing] * 4, "0"]) for line in LINES))
-    assert_same(read_klines(path, MINUTE_MS, NOW_MS).klines, without(PLAIN, *FLOW_COLUMNS[1:]))
+    text = "\n".join(",".join([*line.split(",")[:7], *[nothing] * 4, "0"]) for line in LINES)
+    assert_exact(read(tmp_path, text).klines, without(PLAIN, *FLOW_COLUMNS[1:]))
 
 
 def test_what_macos_adds_to_a_zip_is_passed_over(tmp_path: Path) -> None:
-    path = tmp_path / "file.zip"
-    path.write_bytes(
-        zip_of(
-            ("ETH/", ""),
-            ("ETH/ETHUSDT-1m.csv", csv_of(PLAIN)),
-            ("__MACOSX/ETH/._ETHUSDT-1m.csv", "x"),
-            ("._a.csv", "x"),
-        )
-    )
-    found = read_klines(path, MINUTE_MS, NOW_MS)
+    macos = ("__MACOSX/ETH/._ETHUSDT-1m.csv", "x"), ("._a.csv", "x")
+    found = read(tmp_path, zip_of(("ETH/", ""), ("ETH/ETHUSDT-1m.csv", csv_of(PLAIN)), *macos), "file.zip")
     assert found.member == "ETHUSDT-1m.csv"
-    assert_same(found.klines, PLAIN)
+    assert_exact(found.klines, PLAIN)
 
 
 def test_a_locked_zip_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "file.zip"
     content = bytearray(zip_of(("a.csv", csv_of(PLAIN))))
     content[6] |= 1  # of the member
     content[content.index(b"PK\x01\x02") + 8] |= 1  # and of the list of members
-    path.write_bytes(content)
     with pytest.raises(MalformedKlines, match=r"a\.csv in the zip is locked by a password"):
-        read_klines(path, MINUTE_MS, NOW_MS)
+        read(tmp_path, content, "file.zip")
 
 
 @pytest.mark.parametrize(
@@ -223,17 +216,13 @@ def test_a_locked_zip_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_csv_is_read_in_every_form(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "file.csv"
-    path.write_text(text)
-    found = read_klines(path, MINUTE_MS, NOW_MS)
+    found = read(tmp_path, text)
     assert found.refused == ()
-    assert_same(found.klines, PLAIN)
+    assert_exact(found.klines, PLAIN)
 
 
 def test_six_columns_without_a_header_are_time_prices_and_volume(tmp_path: Path) -> None:
-    path = tmp_path / "file.CSV"
-    path.write_text(first_columns(6))
-    assert_same(read_klines(path, MINUTE_MS, NOW_MS).klines, without(PLAIN, *FLOW_COLUMNS[1:]))
+    assert_exact(read(tmp_path, first_columns(6), "file.CSV").klines, without(PLAIN, *FLOW_COLUMNS[1:]))
 
 
 def shuffled(*places: int) -> str:
@@ -242,11 +231,9 @@ def shuffled(*places: int) -> str:
 
 
 def test_minutes_that_lie_differently_far_off_the_grid_are_taken_and_told(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
     rows = [line.split(",") for line in LINES]
     late = [(int(row[0]) + 1 + 37 * number % 50_000, row[1:6]) for number, row in enumerate(rows)]
-    path.write_text("".join(f"{at_ms},{','.join(cells)}\n" for at_ms, cells in late))
-    found = read_klines(path, MINUTE_MS, NOW_MS)
+    found = read(tmp_path, "".join(f"{at_ms},{','.join(cells)}\n" for at_ms, cells in late), "a.csv")
     np.testing.assert_array_equal(found.klines.open_time_ms, PLAIN.open_time_ms)
     np.testing.assert_array_equal(found.klines.close, PLAIN.close)
     assert not found.refused
@@ -275,10 +262,8 @@ def test_minutes_that_lie_differently_far_off_the_grid_are_taken_and_told(tmp_pa
     ],
 )  # fmt: skip
 def test_columns_in_another_order_need_a_header(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "file.csv"
-    path.write_text(text)
     with pytest.raises(MalformedKlines, match=says):
-        read_klines(path, MINUTE_MS, NOW_MS)
+        read(tmp_path, text)
 
 
 @pytest.mark.parametrize(
@@ -291,18 +276,14 @@ def test_columns_in_another_order_need_a_header(tmp_path: Path, text: str, says:
     ],
 )
 def test_a_header_names_each_column_that_is_needed_once(tmp_path: Path, header: str, says: str) -> None:
-    path = tmp_path / "file.csv"
-    path.write_text(f"{header}\n{first_columns(6)}")
     with pytest.raises(MalformedKlines, match=says):
-        read_klines(path, MINUTE_MS, NOW_MS)
+        read(tmp_path, f"{header}\n{first_columns(6)}")
 
 
 def test_columns_with_other_names_are_left_out_and_named(tmp_path: Path) -> None:
-    path = tmp_path / "file.csv"
-    path.write_text("time,open,high,low,close,volume,close_time,vwap,\n" + shuffled(0, 1, 2, 3, 4, 5, 6, 8, 9))
-    found = read_klines(path, MINUTE_MS, NOW_MS)
+    found = read(tmp_path, "time,open,high,low,close,volume,close_time,vwap,\n" + shuffled(0, 1, 2, 3, 4, 5, 6, 8, 9))
     assert found.notes == ("columns not read: vwap, number 9 without a name",)
-    assert_same(found.klines, without(PLAIN, *FLOW_COLUMNS[1:]))
+    assert_exact(found.klines, without(PLAIN, *FLOW_COLUMNS[1:]))
 
 
 @pytest.mark.parametrize(
@@ -323,10 +304,7 @@ def test_columns_with_other_names_are_left_out_and_named(tmp_path: Path) -> None
     ],
 )
 def test_parquet_is_read_in_every_form(tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-    path = tmp_path / "file.parquet"
-    write_klines(path, "ETHUSDT", WALK)
-    change(pl.read_parquet(path)).write_parquet(path)
-    assert_same(read_klines(path, MINUTE_MS, NOW_MS).klines, WALK)
+    assert_exact(read_altered(tmp_path, change).klines, WALK)
 
 
 @pytest.mark.parametrize(
@@ -348,10 +326,9 @@ def test_trades_that_count_none_are_told(tmp_path: Path, flag: Callable[[int], f
 
 
 def test_nulls_of_a_flow_are_not_known(tmp_path: Path) -> None:
-    path = tmp_path / "file.parquet"
-    write_klines(path, "ETHUSDT", WALK)
-    pl.read_parquet(path).with_columns(trades=pl.lit(None, pl.Int64), quote_volume=pl.lit(None)).write_parquet(path)
-    assert_same(read_klines(path, MINUTE_MS, NOW_MS).klines, without(WALK, "trades", "quote_volume"))
+    nulls = {"trades": pl.lit(None, pl.Int64), "quote_volume": pl.lit(None)}
+    found = read_altered(tmp_path, lambda frame: frame.with_columns(**nulls))
+    assert_exact(found.klines, without(WALK, "trades", "quote_volume"))
 
 
 def test_real_klines_are_read_and_come_back(shared_data: Path, tmp_path: Path) -> None:
@@ -364,7 +341,7 @@ def test_real_klines_are_read_and_come_back(shared_data: Path, tmp_path: Path) -
         assert len(klines) == rows
         for ending in ENDINGS:
             write_klines(tmp_path / f"{name}{ending}", "BTCUSDT", klines)
-            assert_same(read_klines(tmp_path / f"{name}{ending}", interval_ms, NOW_MS).klines, klines)
+            assert_exact(read_klines(tmp_path / f"{name}{ending}", interval_ms, NOW_MS).klines, klines)
     vision = shared_data / "raw" / "binance_vision"
     assert len(read_klines(vision / "spot_daily_zip" / "BTCUSDT-1m-2022-11-09.zip", MINUTE_MS, NOW_MS).klines) == 1440
     assert (
@@ -420,9 +397,7 @@ TOMORROW = str(NOW_MS // MINUTE_MS * MINUTE_MS + DAY_MS)
 def test_a_row_that_breaks_a_rule_is_refused_by_its_cells_and_the_others_are_taken(
     tmp_path: Path, column: int, cell: str, fault: str
 ) -> None:
-    path = tmp_path / "file.csv"
-    path.write_text(spoilt(5, column, cell))
-    found = read_klines(path, MINUTE_MS, NOW_MS)
+    found = read(tmp_path, spoilt(5, column, cell))
     assert len(found.refused) == 1
     assert fault in found.fault
     assert not re.search(r"-1\b(?!')|inf(?!')|1969|nan(?!')", found.fault)
@@ -431,21 +406,11 @@ def test_a_row_that_breaks_a_rule_is_refused_by_its_cells_and_the_others_are_tak
 
 def test_cells_are_counted_as_a_person_does(tmp_path: Path) -> None:
     """Comments and empty lines count, and so does the header; rows of Parquet have no lines."""
-    path = tmp_path / "file.csv"
-    path.write_text(f"# from us\n\ntime,open,high,low,close,volume\n\n{first_columns(6)}\nsoon,1,1,1,1,1\n")
-    assert read_klines(path, MINUTE_MS, NOW_MS).fault.startswith("line 205: column time 'soon' must be ")
-    write_klines(tmp_path / "a.parquet", "ETHUSDT", with_close(WALK, 5, -3.0))
-    fault = read_klines(tmp_path / "a.parquet", MINUTE_MS, NOW_MS).fault
+    text = f"# from us\n\ntime,open,high,low,close,volume\n\n{first_columns(6)}\nsoon,1,1,1,1,1\n"
+    assert read(tmp_path, text).fault.startswith("line 205: column time 'soon' must be ")
+    close = pl.when(pl.int_range(pl.len()) == 5).then(-3.0).otherwise("close")
+    fault = read_altered(tmp_path, lambda frame: frame.with_columns(close=close)).fault
     assert fault == "row 6: column close '-3.0' must be a number above 0"
-
-
-def with_close(klines: Klines, row: int, close: float) -> Klines:
-    """Not checked, as another program would write it."""
-    column = klines.close.copy()
-    column[row] = close
-    changed = copy.copy(klines)
-    object.__setattr__(changed, "close", column)
-    return changed
 
 
 @pytest.mark.parametrize(
@@ -457,11 +422,9 @@ def with_close(klines: Klines, row: int, close: float) -> Klines:
     ],
 )
 def test_times_in_another_unit_are_told_as_that(tmp_path: Path, first: int, says: str) -> None:
-    path = tmp_path / "file.csv"
     step = max(first // START_MS, 1) * MINUTE_MS if first > START_MS else 60
-    path.write_text("".join(f"{first + row * step},1,1,1,1,1\n" for row in range(30)))
     with pytest.raises(MalformedKlines, match=f"column 1 '{first}|column 1 '[0-9]+' must be .*{says}") as caught:
-        read_klines(path, MINUTE_MS, NOW_MS)
+        read(tmp_path, "".join(f"{first + row * step},1,1,1,1,1\n" for row in range(30)))
     assert says in str(caught.value)
 
 
@@ -511,11 +474,8 @@ def test_what_is_no_file_of_klines_is_refused(tmp_path: Path, name: str, content
 
 
 def test_text_in_a_column_of_parquet_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    write_klines(path, "ETHUSDT", WALK)
-    pl.read_parquet(path).with_columns(open=pl.lit(value=True)).write_parquet(path)
     with pytest.raises(MalformedKlines, match=": column open holds Boolean, must be numbers"):
-        read_klines(path, MINUTE_MS, NOW_MS)
+        read_altered(tmp_path, lambda frame: frame.with_columns(open=pl.lit(value=True)))
 
 
 @pytest.mark.parametrize("name", ["file", "file.xlsx", "file.csv.gz", ""])

@@ -2,31 +2,23 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS
-from klines.klines import COLUMNS, Klines
+from klines.klines import Klines
 from market.store.kline_store import KlineStore
 from market.store.warm_start import TAIL_ROWS, read_tail
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import random_walk_klines, same
 
 WALK = random_walk_klines(TAIL_ROWS + 500)
 
 
-def same(one: Klines, other: Klines) -> bool:
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("open_time_ms", *COLUMNS))
-
-
 def tail_of(store: KlineStore) -> Klines:
     return read_tail(store.root, "ETHUSDT", MINUTE_MS)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> KlineStore:
-    return KlineStore(tmp_path)
 
 
 def test_it_is_what_the_store_has_newest(store: KlineStore) -> None:
@@ -46,31 +38,25 @@ def test_older_klines_that_come_later_do_not_push_newer_ones_out(store: KlineSto
     assert same(tail_of(store), WALK.tail(TAIL_ROWS))
 
 
-def test_a_store_of_before_gets_one_with_its_next_klines(store: KlineStore) -> None:
-    store.append("ETHUSDT", WALK.between(0, int(WALK.open_time_ms[-1])))
-    (store.root / "tails" / "ETHUSDT-1m.npy").unlink()
-    store.append("ETHUSDT", WALK.tail(1))
-    assert same(tail_of(store), WALK.tail(TAIL_ROWS))
+def with_negative_price(path: Path) -> None:
+    table = np.load(path)
+    table[7, 4] *= -1
+    np.save(path, table)
 
 
 @pytest.mark.parametrize(
-    "content",
+    "spoil",
     [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"\x93NUMPY\x01\x00garbage", id="torn"),
-        pytest.param(b"not a table at all" * 100, id="foreign"),
-        pytest.param(None, id="prices that cannot be"),
+        pytest.param(Path.unlink, id="of a store of before there was one"),
+        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
+        pytest.param(lambda path: path.write_bytes(b"\x93NUMPY\x01\x00garbage"), id="torn"),
+        pytest.param(lambda path: path.write_bytes(b"not a table at all" * 100), id="foreign"),
+        pytest.param(with_negative_price, id="prices that cannot be"),
     ],
 )
-def test_a_damaged_one_is_skipped_and_written_anew(store: KlineStore, content: bytes | None) -> None:
+def test_one_that_cannot_be_used_is_skipped_and_written_anew(store: KlineStore, spoil: Callable[[Path], None]) -> None:
     store.append("ETHUSDT", WALK.between(0, int(WALK.open_time_ms[-1])))
-    path = store.root / "tails" / "ETHUSDT-1m.npy"
-    if content is None:
-        table = np.load(path)
-        table[7, 4] *= -1
-        np.save(path, table)
-    else:
-        path.write_bytes(content)
+    spoil(store.root / "tails" / "ETHUSDT-1m.npy")
     assert not len(tail_of(store))
     store.append("ETHUSDT", WALK.tail(1))
     assert same(tail_of(store), WALK.tail(TAIL_ROWS))

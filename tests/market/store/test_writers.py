@@ -18,8 +18,8 @@ from core.errors import ConfigError, WorkerError
 from market.store.inspection import gaps
 from market.store.kline_store import KlineStore
 from market.store.month_file import Damaged, unpacked
-from tests.fakes.klines import random_walk_klines
-from tests.market.store.month_end import REPOSITORY, WALK, assert_same, at, everything, rows
+from tests.fakes.klines import assert_exact, random_walk_klines
+from tests.market.store.month_end import REPOSITORY, WALK, at, everything, rows
 
 # -- a full disk ------------------------------------------------------------------------------------------------------
 
@@ -30,7 +30,7 @@ from core.clock import MINUTE_MS
 from core.errors import WorkerError
 from market.store.inspection import tail_fault
 from market.store.kline_store import KlineStore
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import assert_exact, random_walk_klines
 
 root, how, start_ms = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 walk = random_walk_klines(3000, start_ms=start_ms)
@@ -118,7 +118,7 @@ import sys
 from pathlib import Path
 from core.clock import MINUTE_MS
 from market.store.kline_store import KlineStore
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import assert_exact, random_walk_klines
 store, start_ms = KlineStore(Path(sys.argv[1]), **json.loads(sys.argv[4])), int(sys.argv[3])
 walk = random_walk_klines(3000, start_ms=start_ms)
 with store.writing():
@@ -181,18 +181,18 @@ def test_kills_at_any_moment_lose_nothing_that_was_stored(store: KlineStore, lim
             for _ in range(chance.randint(1, 12)):
                 stored = max(stored, min(int(process.stdout.readline()), 3000))
                 seen = everything(store)  # while it is being written
-                assert_same(seen, rows(0, len(seen)))
+                assert_exact(seen, rows(0, len(seen)))
                 assert len(seen) >= stored
             time.sleep(chance.uniform(0, 0.05))  # so that the kill falls anywhere in the next appends
         finally:
             finish(process)
         seen = everything(store)
         assert len(seen) >= stored
-        assert_same(seen, rows(0, len(seen)))
+        assert_exact(seen, rows(0, len(seen)))
         assert store.repair("ETHUSDT", MINUTE_MS) == []
         assert not list(store.root.rglob(".tmp-*"))
     assert store.append("ETHUSDT", WALK) == 3000 - len(seen)
-    assert_same(everything(store), WALK)
+    assert_exact(everything(store), WALK)
 
 
 def test_a_file_that_cannot_be_read_is_named(store: KlineStore) -> None:
@@ -220,7 +220,7 @@ def test_no_damage_to_a_month_goes_unnoticed(store: KlineStore) -> None:
         except Damaged:
             refused += 1
         else:
-            assert_same(found, written)
+            assert_exact(found, written)
     assert refused > 300
 
 
@@ -229,4 +229,4 @@ def test_a_month_of_before_there_were_checksums_is_read(store: KlineStore) -> No
     path = sorted(store.root.rglob("2*.parquet"))[0]
     written = unpacked(path, MINUTE_MS)
     pl.read_parquet(path).write_parquet(path)
-    assert_same(unpacked(path, MINUTE_MS), written)
+    assert_exact(unpacked(path, MINUTE_MS), written)
