@@ -74,12 +74,6 @@ def shifted(rows: Rows, by_ms: list[int]) -> Rows:
     return [[int(str(r[0])) + ms, *r[1:6], int(str(r[6])) + ms, *r[7:]] for r, ms in zip(rows, by_ms, strict=True)]
 
 
-def heal(venue: Venue) -> None:
-    """From now on it tells the walk."""
-    venue.handler = lambda path, query: None
-    venue.add("ETHUSDT", WALK)
-
-
 def spoil(venue: Venue, change: Callable[[Rows], Rows], *, in_place: bool = False) -> None:
     """Let REST tell the walk's rows otherwise; archives have none of them.
 
