@@ -38,15 +38,22 @@ VENUES: Mapping[str, Entry] = {
 }
 
 
+# Why a known name cannot be chosen.
+_ELSEWHERE: Mapping[str, str] = {
+    "binance": "has its hosts in BINANCE_REST_URLS and BINANCE_WS_URLS",
+    "coingecko": "is no longer a venue: take it out",
+}
+
+
 def check_names(settings: Settings) -> None:
     """Raise ConfigError if a setting names a venue that is not in the table."""
     for setting, names in settings.venues_set.items():
         known = [name for name in VENUES if setting != "VENUE_URLS" or name != "binance"]
         for name in names:
             if name not in known:
+                why = _ELSEWHERE.get(name, "cannot stand there")
                 raise ConfigError(
-                    f"{where_set(setting)}: {setting}={','.join(names)!r}: {name!r} cannot stand there; choose of "
-                    f"{', '.join(known)}"
+                    f"{where_set(setting)}: {setting}={','.join(names)!r}: {name!r} {why}; choose of {', '.join(known)}"
                 )
 
 

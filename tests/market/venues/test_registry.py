@@ -59,10 +59,16 @@ def test_a_key_comes_from_the_settings_and_is_in_no_representation(settings: dic
     ("settings", "says"),
     [
         pytest.param({"market_venues": "binance,ftx"}, "MARKET_VENUES='binance,ftx': 'ftx' cannot", id="line"),
-        pytest.param({"market_venues": "coingecko"}, "choose of binance, binanceus, coinbase", id="a retired one"),
+        pytest.param(
+            {"market_venues": "binance,coingecko"}, "'coingecko' is no longer a venue: take it out", id="a retired one"
+        ),
         pytest.param({"truth_venue": "oracle"}, "TRUTH_VENUE='oracle'", id="truth"),
         pytest.param({"venue_urls": "krakn=http://a"}, "VENUE_URLS='krakn'", id="hosts"),
-        pytest.param({"venue_urls": "binance=http://a"}, "VENUE_URLS='binance'", id="the hosts of binance"),
+        pytest.param(
+            {"venue_urls": "binance=http://a"},
+            "'binance' has its hosts in BINANCE_REST_URLS",
+            id="the hosts of binance",
+        ),
         pytest.param({"venue_keys": f"tingo={KEY}"}, "VENUE_KEYS='tingo'", id="key"),
         pytest.param({"market_venues": "tiingo"}, r"MARKET_VENUES=tiingo: set VENUE_KEYS \(tiingo=KEY\)", id="no key"),
         pytest.param(
