@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from admission.readiness import Standing
-from core.words import days_words, share_words
+from core.show.words import days_words, share_words
 
 CRITERIA = {  # by name in admission.criteria: the words, and the condition on the bound
     "n_eff": ("independent rows", "at least 20"),

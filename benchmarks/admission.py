@@ -31,8 +31,8 @@ from benchmarks.tools.goals import Goal, show_goals
 from core.clock import DAY_MS, MINUTE_MS, moment_ms
 from core.files import replace_json
 from core.logs import configure_logging
-from core.progress import progress_of
 from core.settings import Objective
+from core.show.progress import progress_of
 from core.topic import Target, Topic
 from klines.klines import Floats, Ints, Klines
 from model.panels import panels_for

@@ -20,7 +20,7 @@ from benchmarks.tools.goals import Goal, show_goals
 from core.clock import SystemClock
 from core.files import replace_json
 from core.logs import configure_logging
-from core.progress import progress_of
+from core.show.progress import progress_of
 from core.topic import Target, Topic
 from research.backtest.backtest import run
 from research.backtest.command import Asked, folder_of, introduction, walk_of

@@ -13,7 +13,7 @@ import structlog
 from core.backoff import backoff
 from core.clock import Clock
 from core.errors import WorkerError
-from core.http import NoReply, get, new_session, one_line, retry_after_s
+from core.net.http import NoReply, get, new_session, one_line, retry_after_s
 from core.seldom import Seldom
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Rpc:
     Args:
         urls: best first, as a wallet writes them: ``tcp://`` and a missing scheme mean ``http://``.
         clock: for a Retry-After that is a date.
-        timeout_s: limit for the connection and for each read, as ``core.http.get`` has it.
+        timeout_s: limit for the connection and for each read, as ``core.net.http.get`` has it.
         seconds: a clock that nobody sets.
     """
 

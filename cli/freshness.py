@@ -12,8 +12,8 @@ import structlog
 
 from cli.ready import News
 from cli.screen import folded
-from core.http_get import NoAnswer
 from core.logs import LogFormat, console_lines, readable
+from core.net.http_get import NoAnswer
 from inference.probe import topics_of
 
 LOOK_S = 1.0

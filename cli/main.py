@@ -132,7 +132,7 @@ def backtest(
     as_json: JsonOption = False,
 ) -> None:
     """Walk through the past with the code that trains and serves; table, JSON and an HTML report."""
-    from core.progress import progress_of  # noqa: PLC0415
+    from core.show.progress import progress_of  # noqa: PLC0415
     from research.backtest.backtest import STEP  # noqa: PLC0415
     from research.backtest.command import (  # noqa: PLC0415
         Asked,
@@ -201,7 +201,7 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search for better training settings on past klines; the updater uses the adopted settings. Resumable."""
-    from core.progress import progress_of  # noqa: PLC0415
+    from core.show.progress import progress_of  # noqa: PLC0415
     from research.tune.tables import as_plain, tables  # noqa: PLC0415
     from research.tune.tune import Asked, tuned  # noqa: PLC0415
 

@@ -99,7 +99,9 @@ def local_environment(settings: Settings, exchange_url: str | None, data_dir: Pa
         "RPC_URLS": settings.rpc_urls or "none",
     }
     if exchange_url is not None:
+        line = settings.venues if "binance" in settings.venues else ("binance", *settings.venues)
         environment |= {
+            "MARKET_VENUES": ",".join(line),  # the simulated exchange is the one at Binance's hosts
             "BINANCE_REST_URLS": exchange_url,
             "BINANCE_WS_URLS": f"ws{exchange_url.removeprefix('http')}",
             "BINANCE_ARCHIVE_URL": exchange_url,

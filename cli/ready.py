@@ -16,8 +16,8 @@ from cli.screen import Column, table_of
 from cli.series import read_series
 from core.clock import SECOND_MS, iso
 from core.errors import ConfigError, IncompatibleModel, WorkerError
+from core.show.words import counted, days_words, number_text, percent_text, ratio_text
 from core.topic import Topic, parse_horizon
-from core.words import counted, days_words, number_text, percent_text, ratio_text
 
 GOOD, BAD = "green", "red"
 ERRORS = (

@@ -49,7 +49,7 @@ def stoppable(words: str, stop: threading.Event | None = None) -> Iterator[None]
     try:
         yield
     except KeyboardInterrupt:
-        from core.progress import show_cursor_again  # noqa: PLC0415  (loads rich's progress)
+        from core.show.progress import show_cursor_again  # noqa: PLC0415  (loads rich's progress)
 
         show_cursor_again()
         say(f"stopped; {words}", to=sys.stderr)

@@ -152,7 +152,8 @@ def _of_venues(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for part in text.split(",") if text else ():
         name, equals, value = (word.strip() for word in part.partition("="))
-        if not (name and equals and value) or not re.fullmatch(r"[a-z0-9]+", name.lower()):
+        named = re.fullmatch(r"[a-z0-9]+", name.lower()) and equals
+        if not named or not value or value.startswith("="):  # a key alone may end in equals signs
             raise ValueError("each part, between commas, must be VENUE=VALUE, such as kraken=...")
         found.setdefault(name.lower(), []).append(value)
     return found

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from core.http_get import NoAnswer, http_get
+from core.net.http_get import NoAnswer, http_get
 
 TIMEOUT_S = 3.0
 PAUSE_S = 0.5

@@ -7,7 +7,7 @@ import structlog
 
 from core.clock import MINUTE_MS, Clock
 from core.errors import ConfigError
-from core.http import is_loopback
+from core.net.http import is_loopback
 from core.settings import Market, Settings
 from core.topic import Topic
 from market.failover.failover import Failover
@@ -34,7 +34,7 @@ def venues_from(
     check_names(settings)
     names = settings.venues
     if settings.market is Market.SIMULATED:
-        names = tuple(name for name in names if all(map(is_loopback, urls_of(name, settings)))) or names[:1]
+        names = tuple(name for name in names if _is_here(name, settings)) or names[:1]
     topics = tuple(topics)
     venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
     _check_use(venues)
@@ -67,7 +67,7 @@ def market_from(
 def truth_venue_from(
     settings: Settings, clock: Clock, aside: Quarantine, *, topics: Iterable[Topic], **waits: float
 ) -> Venue | None:
-    """TRUTH_VENUE; None if it is not set, or is the first of MARKET_VENUES.
+    """TRUTH_VENUE; None if it is not set, is the first of MARKET_VENUES, or does not know the simulated prices.
 
     Raises:
         ConfigError: as ``venue_from``; or its key is missing.
@@ -75,10 +75,17 @@ def truth_venue_from(
     name = settings.truth_venue
     if not name or name == settings.venues[0]:
         return None
+    if settings.market is Market.SIMULATED and not _is_here(name, settings):
+        return None
     truth = venue_from(name, settings, clock, aside, topics=topics, **waits)
     if truth.offer.key_missing:
         raise ConfigError(f"TRUTH_VENUE={name} needs {truth.offer.key}: set it, or leave TRUTH_VENUE empty")
     return truth
+
+
+def _is_here(name: str, settings: Settings) -> bool:
+    """True if all hosts of a venue are on this machine."""
+    return all(map(is_loopback, urls_of(name, settings)))
 
 
 def _check_use(venues: Sequence[Venue]) -> None:

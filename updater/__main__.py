@@ -15,8 +15,8 @@ import structlog
 from core.clock import Clock
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
-from core.progress import show_cursor_again
 from core.settings import Market, load_settings
+from core.show.progress import show_cursor_again
 from node.config_file import topics_from_config
 from updater.schedule import Schedule, cron_trigger
 from updater.service import open_updater

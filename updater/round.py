@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from core.clock import Clock
 from core.errors import ConfigError, IncompatibleModel
-from core.progress import Show
+from core.show.progress import Show
 from core.topic import Topic
 from klines.klines import Klines
 from market.store.home_store import HomeStore

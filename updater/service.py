@@ -14,8 +14,8 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, SystemClock, iso
 from core.data_folder import only_updater
 from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
 from core.files import disk_refusal
-from core.progress import Pace, progress_of
 from core.settings import Market, Settings
+from core.show.progress import Pace, progress_of
 from core.topic import Target, Topic
 from klines.spans import interval_name
 from market.build import truth_venue_from, venues_from

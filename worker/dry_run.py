@@ -14,7 +14,7 @@ import structlog
 
 from core.clock import MINUTE_MS, SECOND_MS, Clock
 from core.errors import UnusableForecast
-from core.http_get import NoAnswer, http_get
+from core.net.http_get import NoAnswer, http_get
 from core.topic import Topic
 from node.dry_run_heights import BLOCK_MS, block_height, epoch_blocks, epoch_start, window_blocks
 from node.endpoint import inference_url, submission

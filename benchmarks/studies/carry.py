@@ -21,7 +21,7 @@ import numpy as np
 from core.clock import DAY_MS, MINUTE_MS, moment_ms
 from core.files import replace_json
 from core.logs import configure_logging
-from core.progress import progress_of
+from core.show.progress import progress_of
 from core.sources import PERSISTENCE
 from core.topic import Target, Topic, horizon_text
 from klines.klines import Floats, Ints, Klines

@@ -28,9 +28,9 @@ from klines.spans import interval_name
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from klines.checks import RejectedRow
     from klines.klines import Klines
-    from market.store.comparison import Tally
+    from market.store.files.comparison import Tally
+    from market.store.files.table_files import KlineFile
     from market.store.home_store import HomeStore
-    from market.store.table_files import KlineFile
     from market.venue import Venue
 
 
@@ -44,7 +44,7 @@ def export(
     data_dir: DataOption = None,
 ) -> None:
     """Write stored klines to a file for other programs."""
-    from market.store.table_files import ending_of, write_klines  # noqa: PLC0415
+    from market.store.files.table_files import ending_of, write_klines  # noqa: PLC0415
 
     ending_of(out)
     start_ms, end_ms = moment_ms(start, "--start"), moment_ms(end, "--end")
@@ -85,9 +85,9 @@ def import_files(
     """
     from klines.klines import Klines  # noqa: PLC0415
     from market.quarantine import Quarantine  # noqa: PLC0415
-    from market.store.comparison import Tally, completed, overlap_fault, tally  # noqa: PLC0415
+    from market.store.files.comparison import Tally, completed, overlap_fault, tally  # noqa: PLC0415
+    from market.store.files.table_files import ending_of, read_klines  # noqa: PLC0415
     from market.store.scale_break import leaps_in  # noqa: PLC0415
-    from market.store.table_files import ending_of, read_klines  # noqa: PLC0415
 
     homes, interval_ms, now_ms = open_store(data_dir), interval_of(interval), SystemClock().now_ms()
     store = homes.home_store(symbol)
@@ -149,7 +149,7 @@ def _force(store: "HomeStore") -> str:
 
 
 def _check_names(named: Iterable[tuple[str, str]], symbol: str, interval_ms: int) -> None:
-    from market.store.comparison import name_fault  # noqa: PLC0415
+    from market.store.files.comparison import name_fault  # noqa: PLC0415
 
     for what, name in named:
         if fault := name_fault(name, symbol, interval_ms):
@@ -158,7 +158,7 @@ def _check_names(named: Iterable[tuple[str, str]], symbol: str, interval_ms: int
 
 
 def _check_content(path: Path, found: "KlineFile", symbol: str, interval_ms: int) -> None:
-    from market.store.comparison import column_fault  # noqa: PLC0415
+    from market.store.files.comparison import column_fault  # noqa: PLC0415
 
     _check_names([(f"{path}: {found.member} in it", found.member)], symbol, interval_ms)
     asked = f"{symbol} in {interval_name(interval_ms)}"
@@ -174,7 +174,7 @@ def _ask_about(
     Raises:
         MalformedKlines: the venue has other rows.
     """
-    from market.store.comparison import ASKED_ROWS, LEAST_ASKED_ROWS, Heard, venues_say  # noqa: PLC0415
+    from market.store.files.comparison import ASKED_ROWS, LEAST_ASKED_ROWS, Heard, venues_say  # noqa: PLC0415
 
     rows = max(LEAST_ASKED_ROWS, ASKED_ROWS // len(taken))
     asked = []

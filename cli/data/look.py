@@ -28,7 +28,7 @@ from klines.spans import interval_name
 
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from klines.spans import Span
-    from market.store.comparison import Heard
+    from market.store.files.comparison import Heard
     from market.store.home_store import HomeStore
     from market.venue import Venue
 
@@ -109,7 +109,7 @@ def _compare_days(
     data_dir: Path | None, store: "HomeStore", wanted: Sequence[Series]
 ) -> tuple[list[tuple[Series, "Sequence[Span]"]], list[str]]:
     """The days of each series that differ from a venue's, and a line for each series."""
-    from market.store.comparison import days_say  # noqa: PLC0415
+    from market.store.files.comparison import days_say  # noqa: PLC0415
 
     def ask(venues: "Sequence[Venue]", _: str) -> "Iterator[Heard]":
         return (days_say(venues, one[0], store.read(*one, 0, 2**62)) for one in wanted)

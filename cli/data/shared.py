@@ -20,7 +20,7 @@ from core.settings import Market
 from klines.spans import INTERVALS_MS, interval_name
 
 if TYPE_CHECKING:  # polars loads only where a verb needs it
-    from market.store.comparison import Heard
+    from market.store.files.comparison import Heard
     from market.store.home_store import HomeStore
     from market.venue import Venue
 
@@ -128,7 +128,7 @@ def answers_in_time(
     """The answers of the folder's market, real or simulated, that come within ``VENUE_WAIT_S``."""
     from market.build import venues_from  # noqa: PLC0415
     from market.quarantine import Quarantine  # noqa: PLC0415
-    from market.store.comparison import Heard  # noqa: PLC0415
+    from market.store.files.comparison import Heard  # noqa: PLC0415
     from market.store.home import home_of  # noqa: PLC0415
 
     heard: list[Heard] = []

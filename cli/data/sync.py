@@ -103,7 +103,7 @@ def _wanted(
 def _synced(
     settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int, stop: threading.Event
 ) -> "list[SyncReport]":
-    from core.progress import progress_of  # noqa: PLC0415
+    from core.show.progress import progress_of  # noqa: PLC0415
     from market.build import venues_from  # noqa: PLC0415
     from market.quarantine import Quarantine  # noqa: PLC0415
     from market.store.home_store import HomeStore, HomeSync  # noqa: PLC0415

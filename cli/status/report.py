@@ -8,7 +8,7 @@ from cli.place import endpoint_of, place_of
 from cli.ready import admission_words, in_order
 from core.clock import SystemClock
 from core.errors import IncompatibleModel, WorkerError
-from core.http_get import NoAnswer
+from core.net.http_get import NoAnswer
 from core.settings import Settings
 from inference.probe import topics_of
 from model.registry.versions import Registry

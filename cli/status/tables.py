@@ -11,8 +11,8 @@ from admission.words import ONE_NAIVE
 from cli.screen import INDENT, Column, table_of
 from core.clock import DAY_MS, SystemClock, iso
 from core.logs import short_version
+from core.show.words import duration, p_text
 from core.sources import ADDS_NOTHING
-from core.words import duration, p_text
 from updater.state import retry_after_min
 
 WHOLE_IDS = 140  # columns; a screen this wide shows whole ids of versions

@@ -12,7 +12,7 @@ import structlog
 from core.backoff import backoff
 from core.clock import MINUTE_MS, Clock
 from core.errors import MalformedKlines, MarketUnavailable
-from core.http import NoReply, get, new_session, one_line
+from core.net.http import NoReply, get, new_session, one_line
 from core.seldom import Seldom
 from market.http.errors import Blocked, ErrorReply, Refused, Unreached, exception_for, read_error
 from market.http.limits import Limits

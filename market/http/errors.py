@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from core.errors import MarketUnavailable
-from core.http import Reply, one_line, retry_after_s
+from core.net.http import Reply, one_line, retry_after_s
 
 UNNAMED_BAN_S = 120.0  # of a 418 that names no end; Binance's bans begin at two minutes
 LONGEST_BAN_S = 86_400.0  # a venue that names more than a day is not believed

@@ -1,12 +1,13 @@
 """The table of venues; a venue or a stream built from the settings. A new venue is its own file and one line here."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from core.clock import Clock
+from core.env_file import nearest
 from core.errors import ConfigError
-from core.http import is_loopback
+from core.net.http import is_loopback
 from core.settings import Market, Settings, urls_setting, where_set
 from core.topic import Topic
 from market.quarantine import Quarantine
@@ -38,16 +39,31 @@ VENUES: Mapping[str, Entry] = {
 }
 
 
+# Why a known name cannot be chosen.
+_ELSEWHERE: Mapping[str, str] = {
+    "binance": "has its hosts in BINANCE_REST_URLS and BINANCE_WS_URLS",
+    "coingecko": "is no longer a venue: take it out",
+    "(not shown)": "cannot stand there: each part must be VENUE=KEY",
+}
+
+
 def check_names(settings: Settings) -> None:
     """Raise ConfigError if a setting names a venue that is not in the table."""
     for setting, names in settings.venues_set.items():
         known = [name for name in VENUES if setting != "VENUE_URLS" or name != "binance"]
-        for name in names:
+        shown = _shown(names, known) if setting == "VENUE_KEYS" else names
+        for name in shown:
             if name not in known:
+                why = _ELSEWHERE.get(name, "cannot stand there")
                 raise ConfigError(
-                    f"{where_set(setting)}: {setting}={','.join(names)!r}: {name!r} cannot stand there; choose of "
-                    f"{', '.join(known)}"
+                    f"{where_set(setting)}: {setting}={','.join(shown)!r}: {name!r} {why}; choose of {', '.join(known)}"
                 )
+
+
+def _shown(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names for a message; one that is not even like a venue may be a key."""
+    upper = [name.upper() for name in known]
+    return [name if nearest(name, upper) else "(not shown)" for name in names]
 
 
 def urls_of(venue: str, settings: Settings) -> tuple[str, ...]:

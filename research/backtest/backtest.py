@@ -16,7 +16,7 @@ import polars as pl
 from pydantic import JsonValue
 
 from core.clock import Clock, iso
-from core.progress import Show
+from core.show.progress import Show
 from core.topic import Topic
 from inference.champions import Champions
 from klines.klines import Floats

@@ -11,9 +11,9 @@ from rich.console import RenderableType
 
 from core.clock import SystemClock, moment_ms
 from core.errors import ConfigError
-from core.progress import Show
+from core.show.progress import Show
+from core.show.words import counted
 from core.topic import Topic
-from core.words import counted
 from research.backtest.backtest import fingerprint, run
 from research.backtest.baselines import BASELINES
 from research.backtest.folder import Folder

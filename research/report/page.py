@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from admission.words import CRITERIA, ONE_NAIVE
+from core.show.words import number_text, p_text, ratio_text
 from core.topic import split_symbol
-from core.words import number_text, p_text, ratio_text
 from research.report.plots import direction_plot, forecast_and_truth, loss_over_time, reliability_plot
 from research.report.scores import NEWEST, SERVED, SURE, Scored
 from research.words import AT_THE_BASE, criteria_met, label

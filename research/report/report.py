@@ -15,8 +15,8 @@ from rich.text import Text
 from admission.words import CRITERIA, ONE_NAIVE
 from core.clock import iso
 from core.files import replace_file
+from core.show.words import p_text, ratio_text
 from core.topic import split_symbol
-from core.words import p_text, ratio_text
 from research.backtest.backtest import fingerprint
 from research.backtest.baselines import BASELINES
 from research.backtest.folder import Folder, StepRecord

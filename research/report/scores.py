@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from core.show.words import p_text, percent_text
 from core.topic import Topic
-from core.words import p_text, percent_text
 from klines.klines import Floats, Ints
 from model.heads import Kind, head_of
 from model.judging.evaluation import TopicForecasts

@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from admission.words import ONE_NAIVE
-from core.words import counted, p_text, ratio_text
+from core.show.words import counted, p_text, ratio_text
 from model.training.config import CONFIGS
 from research.data import span_text
 from research.tune.search import needed_min

@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial
 
 from core.clock import DAY_MS
 from core.errors import ConfigError
-from core.progress import Show
+from core.show.progress import Show
+from core.show.words import counted
 from core.topic import Topic
-from core.words import counted
 from model.panels import LONGEST_LOOKBACK, PanelPlan, panels_for
 from model.registry.provenance import source_sha256
 from model.training.config import CONFIGS

@@ -19,10 +19,13 @@ from cli.main import app
 from cli.market import choose_market, local_environment
 from cli.place import tape_folder
 from cli.screen import folded, say, show_parts
+from cli.session import settings_for
 from cli.status.tables import status_tables
 from core.clock import SystemClock
 from core.settings import Market, load_settings
 from exchange.server import SimulatedExchange
+from market.build import truth_venue_from, venues_from
+from market.quarantine import Quarantine
 from market.venues.registry import VENUES
 from model.registry.versions import Registry
 from tests.fakes.net import free_port
@@ -130,7 +133,25 @@ def test_invented_prices_never_share_a_folder_or_a_ledger(tmp_path: Path) -> Non
     assert invented["MARKET"] == "simulated"
     assert invented["DATA_DIR"] == str(tmp_path / "simulated" / "seed-3")
     assert invented["DATABASE_URL"].startswith(f"sqlite:///{tmp_path / 'simulated'}")
-    assert {"DATABASE_URL", "BINANCE_REST_URLS"}.isdisjoint(local_environment(settings, None, settings.data_dir))
+    assert {"DATABASE_URL", "BINANCE_REST_URLS", "MARKET_VENUES"}.isdisjoint(
+        local_environment(settings, None, settings.data_dir)
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "used"), [("coinbase,kraken", "binance,coinbase,kraken"), ("kraken,binance", "kraken,binance")]
+)
+def test_invented_prices_come_whatever_venues_are_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, used: str
+) -> None:
+    monkeypatch.setenv("TRUTH_VENUE", "coinbase")
+    settings = load_settings(data_dir=tmp_path, market="simulated", market_venues=line)
+    environment = local_environment(settings, "http://127.0.0.1:1", tape_folder(settings, None))
+    assert environment["MARKET_VENUES"] == used
+    local, clock, aside = settings_for(environment), SystemClock(), Quarantine()
+    assert [venue.offer.name for venue in venues_from(local, clock, aside, topics=())] == ["binance"]
+    assert local.truth_venue == "coinbase"
+    assert truth_venue_from(local, clock, aside, topics=()) is None  # it does not know these prices
 
 
 def test_topics_of_the_config_and_of_the_catalogue() -> None:

@@ -40,6 +40,7 @@ def test_a_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, v
         pytest.param("VENUE_URLS", "kraken=a.example", "each URL must be http", id="no URL"),
         pytest.param("VENUE_URLS", "kraken=https://a,,", "VENUE=VALUE", id="an empty part"),
         pytest.param("VENUE_KEYS", "geheim7", "VENUE=VALUE", id="no venue of a key"),
+        pytest.param("VENUE_KEYS", "geheim7==", "VENUE=VALUE", id="a key that ends in equals signs"),
         pytest.param("VENUE_KEYS", "tiingo=geheim7,tiingo=geheim8", "tiingo has 2", id="two keys"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from core.clock import HOUR_MS, MINUTE_MS, iso
-from core.http_get import http_get
+from core.net.http_get import http_get
 from core.topic import Target, Topic
 from exchange.server import SimulatedExchange
 from inference.http.metrics import LATENCY_S

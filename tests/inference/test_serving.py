@@ -15,7 +15,7 @@ import requests
 from cli.status.report import endpoint_report
 from cli.status.tables import headline
 from core.clock import HOUR_MS, MINUTE_MS, SystemClock, iso
-from core.http_get import http_get
+from core.net.http_get import http_get
 from core.settings import NoModelPolicy
 from core.topic import Target, Volatility
 from exchange.server import SimulatedExchange

@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from core.backoff import backoff
 from core.errors import MalformedKlines
-from core.http import USER_AGENT, is_loopback, one_line
+from core.net.http import USER_AGENT, is_loopback, one_line
 from core.seldom import Seldom
 from klines.klines import Klines
 from klines.spans import INTERVALS_MS, interval_name

@@ -7,8 +7,8 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
 from klines.klines import COLUMNS
+from market.store.files.table_files import read_klines, write_klines
 from market.store.kline_store import KlineStore
-from market.store.table_files import read_klines, write_klines
 from tests.cli.data.stand import ETH, WALK, at, data, in_another_unit
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines

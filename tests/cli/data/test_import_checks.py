@@ -10,8 +10,8 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from klines.klines import PRICE_COLUMNS
+from market.store.files.table_files import write_klines
 from market.store.kline_store import KlineStore
-from market.store.table_files import write_klines
 from tests.cli.data.stand import ETH, MONTH, OTHER, WALK, at_venue, data, moved, stored_minutes
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines

@@ -9,8 +9,8 @@ import pytest
 
 from core.clock import MINUTE_MS
 from klines.klines import PRICE_COLUMNS, Klines
+from market.store.files.table_files import write_klines
 from market.store.kline_store import KlineStore
-from market.store.table_files import write_klines
 from tests.cli.data.stand import ETH, data
 from tests.fakes.klines import random_walk_klines
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from core.clock import HOUR_MS, MINUTE_MS, SystemClock
 from exchange.server import SimulatedExchange
+from market.store.files.table_files import write_klines
 from market.store.kline_store import KlineStore
-from market.store.table_files import write_klines
 from tests.cli.data.stand import (
     ROOT,
     WALK,

@@ -12,9 +12,9 @@ from exchange.server import SimulatedExchange
 from klines.klines import Klines
 from klines.spans import month_span
 from market.store.absence import ABSENT_FOR_MS
+from market.store.files.table_files import read_klines
 from market.store.kline_store import KlineStore
 from market.store.sync import MISSES, OVERLAP_ROWS, THREADS, SyncReport, sync_all
-from market.store.table_files import read_klines
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import FakeClock
 from tests.fakes.klines import assert_same, random_walk_klines

@@ -10,7 +10,7 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
-from core.http import USER_AGENT
+from core.net.http import USER_AGENT
 from klines.klines import Klines
 from market.quarantine import Quarantine
 from market.venues.binance.rest import Binance

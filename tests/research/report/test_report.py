@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from admission.words import ONE_NAIVE
 from cli.main import app
+from core.show.words import p_text, ratio_text
 from core.topic import Target, Topic
-from core.words import p_text, ratio_text
 from model.losses import loss
 from research.backtest.backtest import run
 from research.backtest.command import folder_of, introduction, walk_and_report, walk_of

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines
 from klines.klines import COLUMNS, FLOW_COLUMNS, Klines
-from market.store.table_files import KlineFile, ending_of, read_klines, write_klines
+from market.store.files.table_files import KlineFile, ending_of, read_klines, write_klines
 from market.venues.binance.archive import CSV_LIMIT_BYTES, csv_in_zip, read_archive
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import assert_exact, random_walk_klines

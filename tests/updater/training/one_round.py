@@ -1,4 +1,4 @@
-"""``python -m tests.updater.one_round FOLDER CREATED_MS``: one round on made-up candles into an empty data folder."""
+"""``python -m tests.updater.training.one_round FOLDER CREATED_MS``: a round on made-up candles, in an empty folder."""
 
 import sys
 from pathlib import Path

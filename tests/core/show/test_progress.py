@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from core.progress import Pace
+from core.show.progress import Pace
 from tests.terminal import on_terminal
 
 SHOWN = """
 import time
-from core.progress import progress_of
+from core.show.progress import progress_of
 with progress_of("backtest", step=1000) as show:
     note = "3 of 14, minute 2024-03-20: epoch 3 of 12, loss 0.7123"
     show(0, 4000, note)

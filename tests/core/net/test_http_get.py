@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from core.http_get import NoAnswer, http_get
+from core.net.http_get import NoAnswer, http_get
 
 
 @contextmanager

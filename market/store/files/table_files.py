@@ -15,7 +15,16 @@ from core.files import replace_file
 from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, separate_rows
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
 from klines.spans import interval_name
-from market.store.tables import POSITIONS, Bools, Table, from_csv, from_parquet, from_zip, milliseconds_in, numbers_in
+from market.store.files.tables import (
+    POSITIONS,
+    Bools,
+    Table,
+    from_csv,
+    from_parquet,
+    from_zip,
+    milliseconds_in,
+    numbers_in,
+)
 
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: archives count in microseconds from here on
 MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from core.words import duration
+from core.show.words import duration
 
 LOG_EVERY_S = 5.0
 ROOMY = 100  # columns of a terminal from which on the bar is shown beside the per cent

@@ -19,14 +19,14 @@ from model.registry.provenance import candles_read, source_sha256
 from model.registry.versions import Registry
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines
-from tests.updater.one_round import CONFIG, KLINES, PLAN
+from tests.updater.training.one_round import CONFIG, KLINES, PLAN
 
 END_MS = KLINES[LEADER].end_ms
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def made_by_a_process(folder: Path, created_ms: int, **environment: str) -> Artefact:
-    command = [sys.executable, "-m", "tests.updater.one_round", str(folder), str(created_ms)]
+    command = [sys.executable, "-m", "tests.updater.training.one_round", str(folder), str(created_ms)]
     path = os.environ.get("PATH", "")
     subprocess.run(command, check=True, cwd=ROOT, env={"PATH": path, "PYTHONPATH": str(ROOT), **environment})
     (version,) = Registry(folder).versions()

@@ -1,0 +1,1 @@
+"""How counts, times and progress are shown to a person."""

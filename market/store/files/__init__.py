@@ -1,0 +1,1 @@
+"""Files of klines that people and other programs have: read, compared, written."""
