@@ -38,7 +38,7 @@ class Told:
     asked_s: float
     came_s: float
     status: int
-    answered_s: float  # X-Answered: questions that woke together are told one answer
+    answered_s: float  # X-Answered: questions that were woken together get the same answer
     age_s: float  # of the price that the answer starts from, when it was said
 
 

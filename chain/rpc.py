@@ -44,7 +44,7 @@ class ChainFault(WorkerError):
 
 
 class Untold(ChainFault):
-    """The node is well but lacks what was asked for, such as a block that it has pruned."""
+    """The chain's node works but does not have the requested data, such as a block that the node has pruned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

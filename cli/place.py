@@ -49,7 +49,7 @@ class Place:
 
 
 def tape_folder(settings: Settings, replay: Path | None) -> Path:
-    """Return the folder of a tape, which holds no real prices and no other tape."""
+    """Return the folder that keeps the klines of one tape apart from real klines and from other tapes."""
     tape = f"seed-{settings.seed}" if replay is None else f"replay-{replay.resolve().name}"
     return settings.data_dir / SIMULATED_FOLDER / tape
 

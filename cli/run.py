@@ -36,7 +36,7 @@ def run_node(settings: Settings, replay: Path | None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
         # Faults of this machine are found before any venue is asked. The socket stays open to the end: questions find
-        # it while the door is started again, and no other instance can take the port.
+        # it while the door is started again, and no second process can take the port.
         listener = stack.enter_context(listen(settings.host, settings.port))
         try:
             try_folders(settings, replay)

@@ -64,7 +64,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep_leftovers(folder: Path) -> None:
-    """Remove temporary files of killed writers below ``folder``; call it only while no other writer is at work."""
+    """Remove the temporary files that killed writers left below ``folder``; call it only while nothing writes there."""
     for leftover in folder.rglob(".tmp-*"):
         if leftover.is_file():
             leftover.unlink(missing_ok=True)

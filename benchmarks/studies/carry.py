@@ -101,7 +101,7 @@ def time_left(said: Floats, late: float, steps: int) -> Floats:
 
 
 def root_time_left(said: Floats, late: float, steps: int) -> Floats:
-    """As above, for a forecast of which the greater part comes true soon."""
+    """Scale a forecast like ``time_left``, if the greater part of the forecast comes true soon."""
     left: Floats = said * max(0.0, 1 - (late / steps) ** 0.5)
     return left
 
