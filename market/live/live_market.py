@@ -23,7 +23,6 @@ Series = tuple[str, int]  # symbol, interval_ms
 
 CLOCK_PATIENCE_S = 1.0  # how long the first candles wait for it to be known what time it is
 KLINE_THREADS = 4  # a symbol whose answer hangs leaves three for the others
-REMEMBERED_OPENINGS = 100
 LONGEST_NAP_S = 0.25  # a clock that was set, or a machine that slept, is noticed this late
 
 log = structlog.get_logger()
@@ -72,7 +71,8 @@ class LiveMarket(StreamReader):
         self._corrected = 0
         self._stream_host, self._stream_fault, self._stream_ends = "", "", 0
         self._looked_ms = 0
-        self._openings: dict[tuple[str, int], tuple[Klines, Opening | None]] = {}
+        # By symbol: the klines of the newest question, and by beginning what they say of it.
+        self._openings: dict[str, tuple[Klines, dict[int, Opening | None]]] = {}
         self._seldom = Seldom()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -165,14 +165,14 @@ class LiveMarket(StreamReader):
         """
         kept = self._kept.get((symbol, MINUTE_MS))
         klines = kept.klines if kept else Klines.empty(MINUTE_MS)
-        known = self._openings.get((symbol, since_ms))
-        if known and known[0] is klines:
-            return known[1]
-        if len(self._openings) > REMEMBERED_OPENINGS:
-            self._openings.clear()
-        found = opening_of(klines, since_ms, lambda open_ms: self._market.teller(symbol, MINUTE_MS, open_ms))
-        self._openings[symbol, since_ms] = (klines, found)
-        return found
+        known = self._openings.get(symbol)
+        if known is None or known[0] is not klines:  # the klines of before must not stay in memory
+            known = self._openings[symbol] = (klines, {})
+        if since_ms not in known[1]:
+            known[1][since_ms] = opening_of(
+                klines, since_ms, lambda open_ms: self._market.teller(symbol, MINUTE_MS, open_ms)
+            )
+        return known[1][since_ms]
 
     def last_before(self, symbol: str, moment_ms: int) -> Price | None:
         """The last believed price of the minute before a whole minute; None if there was no such price."""

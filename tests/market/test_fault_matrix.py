@@ -238,9 +238,10 @@ def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     """What becomes of a fault, on a market that was well before."""
     first, second = venues
     clock, kept = FakeClock(NOW_MS), Quarantine()
+    hangs = fault.answer is not None and fault.answer.wait_for is not None
     market = Failover(
         [
-            Binance([first.url], first.url, clock, timeout_s=0.3, patience_s=0, aside=kept),
+            Binance([first.url], first.url, clock, timeout_s=0.3 if hangs else 5, patience_s=0, aside=kept),
             Binance([second.url], "", clock, timeout_s=5, patience_s=0, aside=kept, name="binanceus"),
         ],
         clock,

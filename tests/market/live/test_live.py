@@ -1,6 +1,7 @@
 """The live market against the simulated exchange: it fills, keeps up, survives faults, and heals what it missed."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -105,6 +106,21 @@ def test_a_closed_candle_is_fetched_and_announced_for_all_symbols_at_once(
         assert feed.closed[-1] == (MINUTE_MS, {"BTCUSDT": end_ms, "ETHUSDT": end_ms})
         assert len(feed.live.klines(*BTC)) == ROWS, "the oldest candle makes room for the newest"
         eventually(lambda: feed.live.anchor("BTCUSDT") != before, what="a newer price")
+
+
+def test_a_question_of_the_past_does_not_hold_the_candles_of_its_time(
+    exchange: SimulatedExchange, clock: RunningClock
+) -> None:
+    """Each window is a hundred kilobytes; questions have a new beginning every minute."""
+    with feeding(venue(exchange, clock), {BTC: ROWS}, clock) as feed:
+        eventually(lambda: len(feed.closed) == 1, what="the first load")
+        window = weakref.ref(feed.live.klines(*BTC).close.base)
+        assert window() is not None
+        assert feed.live.opening("BTCUSDT", BASE_MS)
+        clock.jump(MINUTE_MS)
+        eventually(lambda: len(feed.closed) == 2, what="the next candle")
+        assert feed.live.opening("BTCUSDT", BASE_MS + MINUTE_MS)
+        eventually(lambda: window() is None, what="the end of the window of before")
 
 
 def test_an_outage_keeps_the_last_good_data_and_its_hole_is_filled_afterwards(
