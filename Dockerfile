@@ -10,44 +10,17 @@ ENV PYTHONUNBUFFERED=1 \
     ORT_DISABLE_TELEMETRY=1 \
     PATH=/venv/bin:$PATH
 
-# --- builders: each leaves a /venv that has neither pip nor anything else that builds ---------------------------------
+# The order of the stages is one that a builder without BuildKit can go through from the top: it builds everything above
+# the target, and the image that answers must need nothing of what trains.
 
-FROM base AS build-inference
-ENV PIP_NO_CACHE_DIR=1 \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    PIP_PYTHON=/venv/bin/python
-WORKDIR /src
-RUN python -m venv --without-pip /venv
-# Dependencies come before the source, so that a change of ours downloads none of them again.
-COPY pyproject.toml requirements.lock ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-        > /tmp/inference.txt \
-    && /usr/local/bin/python -m pip install --constraint requirements.lock --requirement /tmp/inference.txt
-COPY . .
-RUN /usr/local/bin/python -m pip install --constraint requirements.lock .
-
-FROM base AS build-updater
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-ENV PIP_NO_CACHE_DIR=1 \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    PIP_PYTHON=/venv/bin/python
-WORKDIR /src
-RUN python -m venv --without-pip /venv
-# Torch first and from its own index: the package index would give builds of several gigabytes, for GPUs.
-COPY pyproject.toml requirements.lock ./
-RUN /usr/local/bin/python -m pip install --no-deps --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' requirements.lock)" \
-    && python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*p["dependencies"], *p["optional-dependencies"]["train"], sep="\n")' \
-        > /tmp/updater.txt \
-    && /usr/local/bin/python -m pip install --constraint requirements.lock --requirement /tmp/updater.txt
-COPY . .
-RUN /usr/local/bin/python -m pip install --constraint requirements.lock ".[train]"
-
-# --- what runs --------------------------------------------------------------------------------------------------------
+# --- what both images share -------------------------------------------------------------------------------------------
 
 FROM base AS runtime
+ARG SOURCE_REVISION=
 LABEL org.opencontainers.image.title="birnn-worker" \
       org.opencontainers.image.description="A BiRNN worker node for the Allora network" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${SOURCE_REVISION}"
 # A new named volume takes over owner and mode of the folder it is mounted on: /data must be the user's own here.
 RUN groupadd --gid 10001 worker \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin worker \
@@ -58,14 +31,49 @@ ENV HOME=/tmp \
 WORKDIR /app
 USER 10001:10001
 
-FROM runtime AS updater
-COPY --from=build-updater /venv /venv
-CMD ["python", "-m", "updater"]
+# Leaves a /venv that has neither pip nor anything else that builds.
+FROM base AS build
+# The date of every file in /venv, in seconds, so that one source gives one /venv; the default is the first of a zip.
+ARG SOURCE_DATE_EPOCH=315532800
+ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_PYTHON=/venv/bin/python
+WORKDIR /src
+RUN python -m venv --without-pip /venv
+# Dependencies come before the source, so that a change of ours downloads none of them again.
+COPY pyproject.toml requirements.lock ./
+COPY scripts/locked.py scripts/
 
-# Last, so that a build without --target gives the smaller one.
+# --- the image that answers -------------------------------------------------------------------------------------------
+
+FROM build AS build-inference
+RUN python scripts/locked.py > /tmp/inference.txt \
+    && /usr/local/bin/python -m pip install --require-hashes --requirement /tmp/inference.txt
+COPY . .
+RUN /usr/local/bin/python -m pip install --no-deps . \
+    && find /venv -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+
 FROM runtime AS inference
 COPY --from=build-inference /venv /venv
 ENV HOST=0.0.0.0 \
     PORT=8000
 EXPOSE 8000
 CMD ["python", "-m", "door"]
+
+# --- the image that trains --------------------------------------------------------------------------------------------
+
+FROM build AS build-updater
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+# Torch first and from its own index: the package index would give builds of several gigabytes, for GPUs.
+RUN /usr/local/bin/python -m pip install --no-deps --index-url "$TORCH_INDEX_URL" \
+        "$(grep -o 'torch==[0-9.]*' pyproject.toml)" \
+    && python scripts/locked.py train > /tmp/updater.txt \
+    && /usr/local/bin/python -m pip install --require-hashes --requirement /tmp/updater.txt
+COPY . .
+RUN /usr/local/bin/python -m pip install --no-deps . \
+    && find /venv -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+
+FROM runtime AS updater
+COPY --from=build-updater /venv /venv
+CMD ["python", "-m", "updater"]

@@ -23,7 +23,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m exchange", description="A simulated exchange on 127.0.0.1.")
+    parser = _Parser(prog="python -m exchange", description="A simulated exchange.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=int, default=0, help="0 for any free port")
     parser.add_argument("--seed", type=int, default=0, help="of the invented prices")
     parser.add_argument("--replay", type=Path, help="folder of Parquet klines to play; then no price is invented")
@@ -46,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         given = _arguments(argv)
         exchange = SimulatedExchange(
-            seed=given.seed, replay=given.replay, port=given.port, symbols=given.symbols, state=given.state
+            seed=given.seed,
+            replay=given.replay,
+            host=given.host,
+            port=given.port,
+            symbols=given.symbols,
+            state=given.state,
         )
     except ConfigError as error:
         say(str(error))

@@ -46,6 +46,7 @@ class SimulatedExchange:
         stream_lifetime_s: after which a stream's connection is ended.
         source: of the candles; then ``seed``, ``replay``, ``symbols`` and ``state`` are not used.
         rest: answers the requests.
+        host: the address to listen at.
     Raises:
         ConfigError: the port is taken, a symbol is unknown, or the folder or the state file cannot be used.
     """
@@ -61,6 +62,7 @@ class SimulatedExchange:
         stream_lifetime_s: float = LIFETIME_S,
         source: Source | None = None,
         rest: Rest | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
@@ -73,12 +75,12 @@ class SimulatedExchange:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._socket.bind(("127.0.0.1", port))
+            self._socket.bind((host, port))
         except OSError as error:
             self._socket.close()
-            raise ConfigError(f"port {port} of 127.0.0.1 cannot be had: {error.strerror}; choose another") from error
-        host = f"127.0.0.1:{self._socket.getsockname()[1]}"
-        self.url, self.stream_url = f"http://{host}", f"ws://{host}"
+            raise ConfigError(f"port {port} of {host} cannot be had: {error.strerror}; choose another") from error
+        address = f"{host}:{self._socket.getsockname()[1]}"
+        self.url, self.stream_url = f"http://{address}", f"ws://{address}"
         config = uvicorn.Config(
             self._faults,
             ws=StreamProtocol,

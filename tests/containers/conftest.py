@@ -1,0 +1,35 @@
+"""One deployment, which every test of the containers looks at."""
+
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.containers.deployment import TRAINING, Deployment
+from tests.fakes.clock import eventually
+
+if "CONTAINER_TESTS" not in os.environ:
+    collect_ignore_glob = ["test_*.py"]  # scripts/test-containers runs them: they need an engine
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The node of docker-compose.yml, with training settings of an operator's, until every topic has an answer."""
+    project = f"birnn-test-{os.getpid()}"
+    node = Deployment(
+        tmp_path_factory.mktemp("node"), project, ["docker-compose.yml", "tests/containers/compose.yml"], {}
+    )
+    try:
+        node.build()
+        node.compose(
+            "run", "--rm", "--no-deps", "-T", "updater", "tee", "/data/training.json", stdin=json.dumps(TRAINING)
+        )
+        node.compose("up", "--detach", "--no-build")
+        eventually(node.ready, 120, "an answer to every topic")
+        yield node
+    except BaseException:
+        print(node.compose("ps", "--all"), node.compose("logs", "--tail", "30"))
+        raise
+    finally:
+        node.remove()
