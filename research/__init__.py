@@ -1,3 +1,8 @@
 """Backtests and tuning with the code that trains and serves."""
 
-import core  # noqa: F401  (before matplotlib, which this package alone imports)
+import os
+import tempfile
+from pathlib import Path
+
+# Before matplotlib is imported, which would keep its list of fonts in $HOME/.cache.
+os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / f"matplotlib-{os.getuid()}"))

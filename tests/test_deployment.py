@@ -315,6 +315,12 @@ def test_the_checks_of_inference_run_as_the_compose_file_writes_them(well_server
     assert run(sys.executable, "-S", *health, PORT=str(free_port())).returncode == 1
 
 
+def test_a_container_without_a_folder_for_temporary_files_can_run_our_modules() -> None:
+    """As `ready`, whose file system is read-only. A program that fails there keeps the node from ever starting."""
+    done = run(sys.executable, "-S", "-c", "import tempfile; del tempfile.gettempdir; import inference.probe, core")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_check_of_the_updater_runs_as_the_compose_file_writes_it(tmp_path: Path) -> None:
     check = [sys.executable, "-S", *SERVICES["updater"]["healthcheck"]["test"][2:]]
     assert run(*check, DATA_DIR=str(tmp_path)).returncode == 1
