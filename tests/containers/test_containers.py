@@ -1,4 +1,4 @@
-"""docker-compose.yml under a real engine: what an operator has after `docker compose up`. The order is that of a life."""
+"""docker-compose.yml under a real engine: what an operator has after `docker compose up`, in the order of a life."""
 
 import itertools
 import json
@@ -65,7 +65,7 @@ def test_a_container_is_confined(node: Deployment, service: str) -> None:
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
     assert status["NoNewPrivs"] == "1"
     for folder in ("/", "/app", "/venv", "/etc", "/config"):
-        with pytest.raises(AssertionError, match="Read-only file system|Permission denied|nonexistent"):
+        with pytest.raises(AssertionError, match=r"Read-only file system|Permission denied|nonexistent"):
             node.inside(service, "touch", f"{folder}/written")
     host = node.inspect(service)["HostConfig"]
     assert host["ReadonlyRootfs"]
@@ -102,7 +102,7 @@ def test_a_killed_inference_loses_no_question(node: Deployment) -> None:
     stopped = threading.Event()
 
     def ask(first: int) -> list[int]:
-        statuses = []
+        statuses: list[int] = []
         for height in itertools.count(first):
             if stopped.is_set():
                 return statuses
