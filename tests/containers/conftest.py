@@ -9,14 +9,14 @@ import pytest
 from tests.containers.deployment import TRAINING, Deployment
 from tests.fakes.clock import eventually
 
-if "CONTAINER_TESTS" not in os.environ:
-    collect_ignore_glob = ["test_*.py"]  # scripts/test-containers runs them: they need an engine
+if "CONTAINER_PROJECT" not in os.environ:
+    collect_ignore_glob = ["test_*.py"]  # scripts/test-containers runs them, and removes what they made
 
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """The node of docker-compose.yml, with training settings of an operator's, until every topic has an answer."""
-    project = f"birnn-test-{os.getpid()}"
+    project = os.environ["CONTAINER_PROJECT"]
     node = Deployment(
         tmp_path_factory.mktemp("node"), project, ["docker-compose.yml", "tests/containers/compose.yml"], {}
     )
@@ -31,5 +31,3 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     except BaseException:
         print(node.compose("ps", "--all"), node.compose("logs", "--tail", "30"))
         raise
-    finally:
-        node.remove()

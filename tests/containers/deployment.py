@@ -30,7 +30,7 @@ TRAINING: dict[str, object] = {
 
 
 class Deployment:
-    """One compose project in a folder of its own. Call ``remove`` at the end.
+    """One compose project in a folder of its own.
 
     Args:
         folder: empty; becomes what an operator's checkout is.
@@ -121,13 +121,6 @@ class Deployment:
                 timeout_s,
                 f"the health of {service}",
             )
-
-    def remove(self) -> None:
-        """Remove the containers, networks, volumes and images of this project, and nothing else."""
-        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "2")
-        images = docker("images", "--quiet", "--filter", f"reference={self.project}-*").split()
-        if images:
-            docker("rmi", "--force", *sorted(set(images)))
 
 
 def docker(*arguments: str, timeout_s: float = 600.0) -> str:

@@ -23,7 +23,7 @@ OURS = ("inference", "updater")
 TWO_NETWORKS = "docker-compose.two-networks.yml"
 DOWN_S = 15.0  # wanted of `docker compose down`
 USERS = {"inference": 10001, "updater": 10001, "node": 1000}
-QUESTION = "/inference/ETH?topic=1&height={height}"
+QUESTION = "/inference/BTC?topic=79&height={height}"
 
 
 def submitted(node: Deployment, service: str = "node") -> list[dict[str, Any]]:
