@@ -23,7 +23,7 @@ OURS = ("inference", "updater")
 TWO_NETWORKS = "docker-compose.two-networks.yml"
 DOWN_S = 15.0  # wanted of `docker compose down`
 USERS = {"inference": 10001, "updater": 10001, "node": 1000}
-QUESTION = "/inference/BTC?topic=79&height={height}"
+QUESTION = "/inference/ETH?topic=1&height={height}"
 
 
 def submitted(node: Deployment, service: str = "node") -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def test_a_network_is_trained_and_used_within_the_limits_of_memory(node: Deploym
     heights = itertools.count(70_000_000)
 
     def served() -> bool:
-        return node.get(QUESTION.format(height=next(heights))).headers.get("X-Forecast") == "network"
+        return node.get(QUESTION.format(height=next(heights))).headers["X-Model-Version"].startswith("minute-")
 
     eventually(served, 300, "an answer of a trained network")
     for service in OURS:
@@ -168,7 +168,7 @@ def test_an_upgrade_of_the_images_keeps_the_data(node: Deployment) -> None:
     node.healthy(*OURS)
     eventually(node.ready, 60, "an answer to every topic")
     assert {height: node.answer(QUESTION.format(height=height)) for height in known} == known
-    assert node.get(QUESTION.format(height=74_000_011)).headers["X-Forecast"] == "network"
+    assert node.get(QUESTION.format(height=74_000_011)).headers["X-Model-Version"].startswith("minute-")
 
 
 def test_two_networks_have_two_nodes_and_one_inference(node: Deployment) -> None:
