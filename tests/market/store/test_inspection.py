@@ -3,7 +3,8 @@
 import numpy as np
 
 from core.clock import HOUR_MS, MINUTE_MS
-from market.store.inspection import Gap, gaps, inspect, tail_fault
+from market.store.absence import Gap
+from market.store.inspection import gaps, inspect, tail_fault
 from market.store.kline_store import TAIL_BEHIND_MS, KlineStore
 from market.store.warm_start import read_tail
 from tests.fakes.klines import assert_exact, random_walk_klines

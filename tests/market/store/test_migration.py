@@ -74,7 +74,7 @@ def assert_moved(root: Path) -> None:
     assert_same(store.read("ETHUSDT", HOUR_MS, 0, 2**62), HOURS)
     assert_same(store.read("SOLUSDT", MINUTE_MS, 0, 2**62), at_level(WALK, 0.1))
     (absent,) = read_absent(store.of("coinbase").folder("SOLUSDT", MINUTE_MS))
-    assert (absent.start_ms, absent.asked_ms) == (at(0) - HOUR_MS, at(50))
+    assert (absent.start_ms, absent.absent_ms) == (at(0) - HOUR_MS, at(50))
     assert len([*root.glob("coinbase/SOLUSDT-1m/*.damaged-*")]) == 1
     for symbol, interval_ms in store.series():
         assert tail_fault(store.home_store(symbol), symbol, interval_ms) == ""
@@ -135,7 +135,7 @@ def test_a_store_of_before_the_file_is_the_first_venue_s(root: Path) -> None:
     shutil.rmtree(root / "tails")
     migrate(root, "kraken")
     store = HomeStore(root, LINE)
-    assert store.venues() == ["kraken"]
+    assert [folder.root.name for folder in store.folders()] == ["kraken"]
     assert_same(store.read("ETHUSDT", MINUTE_MS, 0, 2**62), WALK)
 
 

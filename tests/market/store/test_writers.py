@@ -199,7 +199,7 @@ def test_a_file_that_cannot_be_read_is_named(store: KlineStore) -> None:
     store.append("ETHUSDT", random_walk_klines(10))
     path = store.root / "ETHUSDT-1m" / "absent.json"
     path.mkdir()
-    with pytest.raises(WorkerError, match=r"absent\.json: cannot be read: Is a directory; check the owner and mode"):
+    with pytest.raises(WorkerError, match=r"absent\.json: Is a directory; check the space, owner and mode"):
         gaps(store, "ETHUSDT", MINUTE_MS)
 
 

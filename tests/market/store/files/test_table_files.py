@@ -367,15 +367,15 @@ TOMORROW = str(NOW_MS // MINUTE_MS * MINUTE_MS + DAY_MS)
     ("column", "cell", "fault"),
     [
         pytest.param(4, "-1", SIX(5, "'-1'", "a number above 0"), id="a negative price"),
-        pytest.param(4, "much", SIX(5, "'much'", "a number such as 0.5"), id="a price in words"),
-        pytest.param(4, '"1,5"', SIX(5, "'1,5'", "a number such as 0.5"), id="a decimal comma"),
-        pytest.param(4, '"1,234.5"', SIX(5, "'1,234.5'", "a number such as 0.5"), id="thousands"),
+        pytest.param(4, "much", SIX(5, "'much'", "a number above 0, such as 0.5"), id="a price in words"),
+        pytest.param(4, '"1,5"', SIX(5, "'1,5'", "a number above 0, such as 0.5"), id="a decimal comma"),
+        pytest.param(4, '"1,234.5"', SIX(5, "'1,234.5'", "a number above 0, such as 0.5"), id="thousands"),
         pytest.param(4, "", SIX(5, "''", "a number above 0"), id="no price"),
         pytest.param(4, "null", SIX(5, "'null'", "a number above 0"), id="null for a price"),
         pytest.param(4, "inf", SIX(5, "'inf'", "a number above 0"), id="a price without end"),
         pytest.param(2, "1", "line 6: column 3 '1', column 2 '", id="high below low"),
-        pytest.param(8, "many", SIX(9, "'many'", "a number such as 0.5"), id="trades in words"),
-        pytest.param(8, "-2", SIX(9, "'-2'", "a number not below 0, or nothing"), id="trades below 0"),
+        pytest.param(8, "many", SIX(9, "'many'", "a number not below 0; only a flow"), id="trades in words"),
+        pytest.param(8, "-2", SIX(9, "'-2'", "a number not below 0; only a flow"), id="trades below 0"),
         pytest.param(5, "nan", SIX(6, "'nan'", "a number not below 0"), id="no volume"),
         pytest.param(7, "5", "line 6: column 8 '5', column 6 '", id="a quote volume of other trades"),
         pytest.param(9, "9999", "line 6: column 10 '9999', column 6 '", id="takers above volume"),
@@ -410,7 +410,7 @@ def test_cells_are_counted_as_a_person_does(tmp_path: Path) -> None:
     assert read(tmp_path, text).fault.startswith("line 205: column time 'soon' must be ")
     close = pl.when(pl.int_range(pl.len()) == 5).then(-3.0).otherwise("close")
     fault = read_altered(tmp_path, lambda frame: frame.with_columns(close=close)).fault
-    assert fault == "row 6: column close '-3.0' must be a number above 0"
+    assert fault == "row 6: column close '-3.0' must be a number above 0, such as 0.5"
 
 
 @pytest.mark.parametrize(
