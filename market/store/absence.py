@@ -39,11 +39,7 @@ class Gap:
 
 
 def read_absent(folder: Path) -> list[Gap]:
-    """The absent ranges of a series, oldest first; a damaged file is skipped.
-
-    Raises:
-        WorkerError: the file cannot be read.
-    """
+    """The absent ranges of a series, oldest first; a damaged file is skipped, an unreadable one a WorkerError."""
     path = folder / FILE
     try:
         with disk(path):
@@ -58,11 +54,7 @@ def read_absent(folder: Path) -> list[Gap]:
 
 
 def write_absent(folder: Path, absent: Iterable[Gap]) -> None:
-    """Replace the absent ranges of a series.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Replace the absent ranges of a series; raises OSError if the file cannot be written."""
     replace_json(folder / FILE, sorted([gap.start_ms, gap.end_ms, gap.absent_ms, gap.why] for gap in absent))
 
 

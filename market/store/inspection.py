@@ -36,7 +36,7 @@ def inspect(store: KlineStore, symbol: str, interval_ms: int) -> list[FileState]
 
 def gaps(store: KlineStore, symbol: str, interval_ms: int) -> list[Gap]:
     """The holes between the first and the last kline, oldest first, cut where the venue's answer differs."""
-    holes = [(a[1], b[0]) for a, b in pairwise(store.runs(symbol, interval_ms)) if a[1] < b[0]]
+    holes = [(a[1], b[0]) for a, b in pairwise(store.runs(symbol, interval_ms).tolist()) if a[1] < b[0]]
     absent = read_absent(store.folder(symbol, interval_ms))
     known = [part for gap in absent for part in gap.less(without([gap.span], holes))]
     unknown = [Gap(*span) for span in without(holes, [gap.span for gap in known])]

@@ -29,7 +29,6 @@ from market.store.month_file import (
     month_of,
     months_of,
     packed,
-    stamp_of,
     stamps_of,
     unpacked,
 )
@@ -106,48 +105,40 @@ class KlineStore:
             parts = [self._put(folder / month_file(span[0]), klines.between(*span)) for span in months_of(klines)]
             changed = Klines.joined(klines.interval_ms, parts)
             if len(changed):
-                for journal in sorted(folder.glob(f"*{JOURNAL}")):
-                    if journal.name[:7] < month_file(changed.end_ms - 1)[:7]:
-                        self._fold(month_of(journal), klines.interval_ms)
+                for month in map(month_of, folder.glob(f"*{JOURNAL}")):
+                    if month.name < month_file(changed.end_ms - 1):  # is over, so that it takes its journal in
+                        recent, whole = self._sound(month, klines.interval_ms)
+                        if len(recent):
+                            with disk(month):
+                                _replace(month, whole.merge(recent))
                 self._keep_tail(symbol, changed)
         return len(changed)
 
     def _put(self, month: Path, part: Klines) -> Klines:
         """Store klines of one month; returns those that are new or differ from what was there."""
-        journal = journal_of(month)
-        recent, whole = (self._load_or_set_aside(path, part.interval_ms) for path in (journal, month))
+        recent, whole = self._sound(month, part.interval_ms)
         fresh = part.not_in(whole.merge(recent))
         if not len(fresh):
             return fresh
         is_corrected = bool(np.isin(fresh.open_time_ms, recent.open_time_ms).any())
         recent = recent.merge(fresh)
         held = whole.merge(recent)
-        stamp = stamp_of(month)
-        is_taken_in = stamp is None or stamp[2] < self._small_bytes or len(recent) > self._journal_rows
         with disk(month):
+            is_small = not month.exists() or month.stat().st_size < self._small_bytes
+            is_taken_in = is_small or len(recent) > self._journal_rows
             month.parent.mkdir(exist_ok=True)
             # Corrections first: after a kill between month and journal the old rows of the journal would count.
             if not is_taken_in or is_corrected:
-                replace_file(journal, packed(recent))
+                replace_file(journal_of(month), packed(recent))
             if is_taken_in:
                 _replace(month, held)
         self._reader.wrote(month, held)
         return fresh
 
-    def _fold(self, month: Path, interval_ms: int) -> None:
-        """Take a month's journal into it."""
-        recent, whole = (self._load_or_set_aside(path, interval_ms) for path in (journal_of(month), month))
-        if len(recent):
-            with disk(month):
-                _replace(month, whole.merge(recent))
-
     def _keep_tail(self, symbol: str, changed: Klines) -> None:
-        """Write the warm-start file of a series anew if it is too far behind, or a kline in it was corrected.
+        """Write the warm-start file anew if it is too far behind, or ``changed`` rows, just appended, correct it.
 
         After a kill between the months and that file it stays as it was until it is too far behind.
-
-        Args:
-            changed: rows that were just appended and are new or corrected.
         """
         interval_ms = changed.interval_ms
         known = read_tail(self.root, symbol, interval_ms)
@@ -188,10 +179,10 @@ class KlineStore:
             return klines
         start_ms, end_ms = int(klines.open_time_ms[0]), klines.end_ms
         runs = self.runs(symbol, interval_ms)
-        before = [min(end, start_ms) for start, end in runs if start < start_ms]
-        after = [max(start, end_ms) for start, end in runs if end > end_ms]
-        first_ms = before[-1] - rows * interval_ms if before else start_ms
-        return self.read(symbol, interval_ms, first_ms, after[0] + rows * interval_ms if after else end_ms)
+        before, after = runs[runs[:, 0] < start_ms], runs[runs[:, 1] > end_ms]
+        first_ms = min(int(before[-1, 1]), start_ms) - rows * interval_ms if len(before) else start_ms
+        last_ms = max(int(after[0, 0]), end_ms) + rows * interval_ms if len(after) else end_ms
+        return self.read(symbol, interval_ms, first_ms, last_ms)
 
     def missing(
         self, symbol: str, interval_ms: int, start_ms: int, end_ms: int, *, now_ms: int | None = None
@@ -203,7 +194,7 @@ class KlineStore:
         first, last = (-(-edge // interval_ms) * interval_ms for edge in (start_ms, end_ms))
         if first >= last:
             return []
-        runs = self._runs(symbol, interval_ms, first, last)
+        runs = self.runs(symbol, interval_ms, first, last)
         runs = np.clip(runs[(runs[:, 1] > first) & (runs[:, 0] < last)], first, last)
         ends, starts = np.append(first, runs[:, 1]), np.append(runs[:, 0], last)
         rows = np.flatnonzero(starts > ends)
@@ -213,14 +204,14 @@ class KlineStore:
 
     def refused(self, symbol: str, interval_ms: int) -> str:
         """The refused rows of a series that are not stored, in words; empty without such rows."""
-        absent, stored = read_absent(self.folder(symbol, interval_ms)), self.runs(symbol, interval_ms)
+        absent, stored = read_absent(self.folder(symbol, interval_ms)), self.runs(symbol, interval_ms).tolist()
         return refused_words([part for gap in absent if gap.why for part in gap.less(stored)], interval_ms)
 
-    def runs(self, symbol: str, interval_ms: int) -> list[Span]:
-        """First open time and end of each run of klines without a hole, oldest first; a run ends with its month."""
-        return [(start, end) for start, end in self._runs(symbol, interval_ms).tolist()]
+    def runs(self, symbol: str, interval_ms: int, start_ms: int = 0, end_ms: int = 2**62) -> Ints:
+        """``(runs, 2)``: first open time and end of each run of klines without a hole, oldest first.
 
-    def _runs(self, symbol: str, interval_ms: int, start_ms: int = 0, end_ms: int = 2**62) -> Ints:
+        A run ends with its month. Runs of the months outside the range are left out.
+        """
         months = self.files(symbol, interval_ms, start_ms, end_ms)
         return np.concatenate([np.empty((0, 2), np.int64), *(self._reader.runs(one, interval_ms) for one in months)])
 
@@ -263,17 +254,12 @@ class KlineStore:
                 write_absent(folder, with_asked(read_absent(folder), new, now_ms, refused, interval_ms))
 
     def repair(self, symbol: str, interval_ms: int) -> list[Path]:
-        """Rename the damaged files of a series; a file that did not change is trusted for a day.
-
-        Returns:
-            Their new paths.
-        """
+        """Rename the damaged files of a series, and return their new paths; an unchanged file is trusted for a day."""
         damaged: list[Path] = []
         with self.writing():
             for month in self.files(symbol, interval_ms):
                 if not self._reader.is_known(month):
-                    paths = journal_of(month), month
-                    recent, whole = (self._load_or_set_aside(path, interval_ms, damaged) for path in paths)
+                    recent, whole = self._sound(month, interval_ms, damaged)
                     self._reader.note(month, whole.merge(recent), stamps_of(month))
         return damaged
 
@@ -297,10 +283,7 @@ class KlineStore:
         """Delete whole months of a series that end at ``oldest_ms`` or earlier, and damaged files a month old.
 
         The newest ``KEPT_MONTHS`` months stay, and those of the warm-start file. What is absent before the first month
-        is forgotten.
-
-        Returns:
-            What was deleted.
+        is forgotten. Returns the deleted files.
         """
         folder = self.folder(symbol, interval_ms)
         deleted: list[Path] = []
@@ -351,17 +334,21 @@ class KlineStore:
         return sorted(month for month in months if first <= month.name <= last)
 
     @staticmethod
-    def _load_or_set_aside(path: Path, interval_ms: int, damaged: list[Path] | None = None) -> Klines:
-        try:
-            return unpacked(path, interval_ms)
-        except Damaged as error:
-            aside = path.with_name(f"{path.stem}.damaged-{time.time_ns() // 1_000_000}")
-            with disk(path):
-                path.replace(aside)
-            log.warning("kline_file_set_aside", file=str(path), now=aside.name, why=str(error))
-            if damaged is not None:
-                damaged.append(aside)
-            return Klines.empty(interval_ms)
+    def _sound(month: Path, interval_ms: int, damaged: list[Path] | None = None) -> tuple[Klines, Klines]:
+        """The klines of a journal and a month; a damaged file of the two is renamed."""
+        sound = []
+        for path in (journal_of(month), month):
+            try:
+                sound.append(unpacked(path, interval_ms))
+            except Damaged as error:
+                aside = path.with_name(f"{path.stem}.damaged-{time.time_ns() // 1_000_000}")
+                with disk(path):
+                    path.replace(aside)
+                log.warning("kline_file_set_aside", file=str(path), now=aside.name, why=str(error))
+                sound.append(Klines.empty(interval_ms))
+                if damaged is not None:
+                    damaged.append(aside)
+        return sound[0], sound[1]
 
 
 def _replace(month: Path, held: Klines) -> None:

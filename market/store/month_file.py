@@ -59,19 +59,18 @@ def month_of(path: Path) -> Path:
     return path.with_name(f"{path.name[:7]}.parquet")
 
 
-def stamp_of(path: Path) -> Stamp:
-    """Inode, time of change and size of a file: the same as long as the file is not replaced."""
-    try:
-        with disk(path):
-            found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
 def stamps_of(month: Path) -> tuple[Stamp, Stamp]:
-    """Stamps of the journal and of the month."""
-    return stamp_of(journal_of(month)), stamp_of(month)
+    """Stamps of the journal and of the month: the same as long as the files are not replaced."""
+
+    def stamp(path: Path) -> Stamp:
+        try:
+            with disk(path):
+                found = path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    return stamp(journal_of(month)), stamp(month)
 
 
 def runs_of(klines: Klines) -> Ints:
@@ -151,7 +150,7 @@ class MonthReader:
                 except Damaged as error:
                     log.warning("kline_file_skipped", file=str(path), why=str(error))
                     is_sound = False
-            if stamp_of(journal_of(month)) == before[0]:
+            if stamps_of(month)[0] == before[0]:
                 break
         klines = reduce(Klines.merge, parts[::-1], Klines.empty(interval_ms))
         if is_sound:

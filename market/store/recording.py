@@ -35,11 +35,7 @@ def load_recording(folder: Path, symbols: Iterable[str] | None = None) -> dict[t
 
 
 def recorded_days(folder: Path) -> str:
-    """The days that a folder's files of the shortest interval name, such as ``2023-09-01 to 2024-03-31``.
-
-    Raises:
-        ConfigError: it has no such file.
-    """
+    """The days that a folder's files of the shortest interval name, such as ``2023-09-01 to 2024-03-31``."""
     found: dict[int, list[str]] = {}
     for _, name in _files(folder):
         found.setdefault(INTERVALS_MS[name["interval"]], []).extend((name["first"], name["last"]))

@@ -27,11 +27,7 @@ def tail_path(root: Path, symbol: str, interval_ms: int) -> Path:
 
 
 def write_tail(root: Path, symbol: str, klines: Klines) -> None:
-    """Replace the warm-start file of a series by the newest of some klines.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Replace the warm-start file of a series by the newest of some klines; raises OSError if it cannot be written."""
     newest, path = klines.tail(TAIL_ROWS), tail_path(root, symbol, klines.interval_ms)
     content = io.BytesIO()
     np.save(content, np.column_stack([newest.open_time_ms, newest.table()]), allow_pickle=False)

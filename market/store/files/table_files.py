@@ -70,11 +70,7 @@ class KlineFile:
 
 
 def ending_of(path: Path) -> str:
-    """The form of a file: ``.csv``, ``.parquet`` or ``.zip``.
-
-    Raises:
-        ConfigError: none of them.
-    """
+    """The form of a file: ``.csv``, ``.parquet`` or ``.zip``; raises ConfigError if it is another."""
     if path.suffix.lower() not in _WRITERS:
         raise ConfigError(f"{path}: a file of klines ends in {', '.join(_WRITERS)}; give it one of these endings")
     return path.suffix.lower()
@@ -241,13 +237,13 @@ def _csv(klines: Klines, _: str) -> bytes:
 
 
 def _zip(klines: Klines, name: str) -> bytes:
-    times, closes = klines.open_time_ms, klines.open_time_ms + klines.interval_ms
-    micro = times >= MICROSECONDS_FROM_MS
+    times = klines.open_time_ms
+    scale = np.where(times >= MICROSECONDS_FROM_MS, 1000, 1)
     counted = bool(_counts(klines.trades, klines.volume).all())
     frame = _frame(klines).with_columns(pl.col(FLOW_COLUMNS).fill_nan(None))
     frame = frame.with_columns(
-        open_time=np.where(micro, times * 1000, times),
-        close_time=np.where(micro, closes * 1000, closes) - 1,
+        open_time=times * scale,
+        close_time=(times + klines.interval_ms) * scale - 1,
         trades=pl.col("trades").cast(pl.Int64) if counted else pl.col("trades"),
         ignore=pl.lit(0),
     ).select(POSITIONS)
