@@ -140,31 +140,20 @@ def test_a_store_of_before_the_file_is_the_first_venue_s(root: Path) -> None:
 
 
 def test_a_series_that_the_file_does_not_name_goes_with_its_symbol_or_the_first_venue(root: Path) -> None:
-    del (said := dict(SAID))["ETHUSDT-1h"]
-    said["SOLUSDT-1m"] = {"level": "kraken", "borrowed": []}
+    standing = {"ETHUSDT-1m": SAID["ETHUSDT-1m"]}
+    standing |= {name: {"level": "kraken", "borrowed": [[0, 9]]} for name in ("SOLUSDT-1m", "GONEUSDT-1m")}
+    (root / STANDING).write_text(json.dumps(standing))
     KlineStore(root).append("BTCUSDT", HOURS)
-    (root / STANDING).write_text(json.dumps(said | {"GONEUSDT-1m": {"level": "kraken", "borrowed": [[0, 9]]}}))
     migrate(root, "coinbase")
-    homes = {symbol: HomeStore(root).home(symbol) for symbol in ("ETHUSDT", "SOLUSDT", "BTCUSDT")}
-    assert homes == {"ETHUSDT": "binance", "SOLUSDT": "kraken", "BTCUSDT": "coinbase"}
-    assert HomeStore(root).series() == [
-        ("BTCUSDT", HOUR_MS),
-        ("ETHUSDT", MINUTE_MS),
-        ("ETHUSDT", HOUR_MS),
-        ("SOLUSDT", MINUTE_MS),
-    ]
+    assert read_homes(root) == {"ETHUSDT": "binance", "SOLUSDT": "kraken", "BTCUSDT": "coinbase"}
+    series = [("BTCUSDT", HOUR_MS), ("ETHUSDT", MINUTE_MS), ("ETHUSDT", HOUR_MS), ("SOLUSDT", MINUTE_MS)]
+    assert HomeStore(root).series() == series
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        '{"ETHUSDT-1m": 5}',
-        '{"ETHUSDT-1m": {"level": "../x", "borrowed": []}}',
-        '{"ETHUSDT-1m": {"level": "binance", "borrowed": [[1]]}}',
-    ],
-)
+SPOILT = [5, {"level": "../x", "borrowed": []}, {"level": "binance", "borrowed": [[1]]}]
+
+
+@pytest.mark.parametrize("text", ["", "[]", *(json.dumps({"ETHUSDT-1m": entry}) for entry in SPOILT)])
 def test_a_file_that_cannot_be_read_is_refused_and_nothing_is_moved(root: Path, text: str) -> None:
     (root / STANDING).write_text(text)
     before = [path for path in sorted(root.rglob("*")) if path != root / ".lock"]

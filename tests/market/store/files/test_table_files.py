@@ -64,12 +64,9 @@ def read_altered(folder: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -
     "klines",
     [
         pytest.param(WALK, id="every digit"),
-        pytest.param(as_written(WALK), id="eight decimals"),
         pytest.param(without(WALK, *FLOW_COLUMNS[1:]), id="no flows"),
         pytest.param(Klines.joined(MINUTE_MS, [WALK.between(0, START_MS + DAY_MS // 24), WALK.tail(20)]), id="a gap"),
         pytest.param(around_2025(), id="into 2025, when archives began to count in microseconds"),
-        pytest.param(random_walk_klines(50, HOUR_MS, first=1e-7), id="hours of tiny prices"),
-        pytest.param(random_walk_klines(1, first=9e9), id="one row, a huge price"),
     ],
 )
 def test_a_round_trip_is_exact(tmp_path: Path, ending: str, klines: Klines) -> None:
@@ -154,10 +151,11 @@ def test_days_are_read_by_their_dates(tmp_path: Path) -> None:
     assert found.notes == ("times without an offset are read as UTC",)
 
 
-@pytest.mark.parametrize("nothing", ["", "null", "NaN", "None", "N/A"])
+@pytest.mark.parametrize("nothing", ["", "null", "NaN", "None", "N/A", "no column"])
 def test_a_flow_of_nothing_is_not_known(tmp_path: Path, nothing: str) -> None:
     text = "\n".join(",".join([*line.split(",")[:7], *[nothing] * 4, "0"]) for line in LINES)
-    assert_exact(read(tmp_path, text).klines, without(PLAIN, *FLOW_COLUMNS[1:]))
+    text = first_columns(6) if nothing == "no column" else text
+    assert_exact(read(tmp_path, text, "file.CSV").klines, without(PLAIN, *FLOW_COLUMNS[1:]))
 
 
 def test_what_macos_adds_to_a_zip_is_passed_over(tmp_path: Path) -> None:
@@ -181,7 +179,6 @@ def test_a_locked_zip_is_told(tmp_path: Path) -> None:
         pytest.param(csv_of(PLAIN), id="as the archive has it"),
         pytest.param(csv_of(PLAIN, factor=1000), id="microseconds"),
         pytest.param(csv_of(PLAIN).replace("\n", "\r\n"), id="lines end as on Windows"),
-        pytest.param("\ufeff" + csv_of(PLAIN), id="a byte order mark"),
         pytest.param("\n".join(LINES[::-1]), id="newest first"),
         pytest.param("\n".join(LINES + LINES[:50]), id="rows twice"),
         pytest.param(csv_of(PLAIN) + "\n\n", id="empty lines at the end"),
@@ -221,13 +218,13 @@ def test_csv_is_read_in_every_form(tmp_path: Path, text: str) -> None:
     assert_exact(found.klines, PLAIN)
 
 
-def test_six_columns_without_a_header_are_time_prices_and_volume(tmp_path: Path) -> None:
-    assert_exact(read(tmp_path, first_columns(6), "file.CSV").klines, without(PLAIN, *FLOW_COLUMNS[1:]))
-
-
 def shuffled(*places: int) -> str:
     """The archive's columns in another order."""
     return "\n".join(",".join(line.split(",")[place] for place in places) for line in LINES)
+
+
+def headed(end: str) -> str:
+    return f"time,open,high,low,{end}\n{first_columns(6)}"
 
 
 def test_minutes_that_lie_differently_far_off_the_grid_are_taken_and_told(tmp_path: Path) -> None:
@@ -259,25 +256,15 @@ def test_minutes_that_lie_differently_far_off_the_grid_are_taken_and_told(tmp_pa
         pytest.param(shuffled(0, 3, 2, 1, 4, 5), "the low must be the lowest", id="low, high, open, close"),
         pytest.param(shuffled(0, 1, 4, 2, 3, 5), "must be the", id="open, close, high, low"),
         pytest.param(csv_of(PLAIN).replace("59999,", "59998,"), "must be the end of its candle", id="another end"),
+        pytest.param(headed("close,timestamp"), "has the column open_time twice", id="two times"),
+        pytest.param(headed("close,Close"), "'close' is column 5 and 'Close' column 6", id="two closes"),
+        pytest.param(headed("last,volume"), "has no column close, only time, open", id="another name"),
+        pytest.param(headed("close,"), "has no column volume, only", id="no name"),
     ],
 )  # fmt: skip
-def test_columns_in_another_order_need_a_header(tmp_path: Path, text: str, says: str) -> None:
+def test_columns_in_another_order_need_a_header_that_names_each_once(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(MalformedKlines, match=says):
         read(tmp_path, text)
-
-
-@pytest.mark.parametrize(
-    ("header", "says"),
-    [
-        pytest.param("time,open,high,low,close,timestamp", "has the column open_time twice", id="two times"),
-        pytest.param("time,open,high,low,close,Close", "'close' is column 5 and 'Close' column 6", id="two closes"),
-        pytest.param("time,open,high,low,last,volume", "has no column close, only time, open", id="another name"),
-        pytest.param("time,open,high,low,close,", "has no column volume, only", id="no name"),
-    ],
-)
-def test_a_header_names_each_column_that_is_needed_once(tmp_path: Path, header: str, says: str) -> None:
-    with pytest.raises(MalformedKlines, match=says):
-        read(tmp_path, f"{header}\n{first_columns(6)}")
 
 
 def test_columns_with_other_names_are_left_out_and_named(tmp_path: Path) -> None:
@@ -305,6 +292,9 @@ def test_columns_with_other_names_are_left_out_and_named(tmp_path: Path) -> None
 )
 def test_parquet_is_read_in_every_form(tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
     assert_exact(read_altered(tmp_path, change).klines, WALK)
+    nulls = {"trades": pl.lit(None, pl.Int64), "quote_volume": pl.lit(None)}
+    found = read_altered(tmp_path, lambda frame: change(frame.with_columns(**nulls))).klines
+    assert_exact(found, without(WALK, "trades", "quote_volume"))
 
 
 @pytest.mark.parametrize(
@@ -325,12 +315,6 @@ def test_trades_that_count_none_are_told(tmp_path: Path, flag: Callable[[int], f
     assert found.notes == ((says,) if says else ())
 
 
-def test_nulls_of_a_flow_are_not_known(tmp_path: Path) -> None:
-    nulls = {"trades": pl.lit(None, pl.Int64), "quote_volume": pl.lit(None)}
-    found = read_altered(tmp_path, lambda frame: frame.with_columns(**nulls))
-    assert_exact(found.klines, without(WALK, "trades", "quote_volume"))
-
-
 def test_real_klines_are_read_and_come_back(shared_data: Path, tmp_path: Path) -> None:
     for name, interval_ms, rows in (
         ("BTCUSDT-1m-20230322-20230325", MINUTE_MS, 5_680),
@@ -343,10 +327,8 @@ def test_real_klines_are_read_and_come_back(shared_data: Path, tmp_path: Path) -
             write_klines(tmp_path / f"{name}{ending}", "BTCUSDT", klines)
             assert_exact(read_klines(tmp_path / f"{name}{ending}", interval_ms, NOW_MS).klines, klines)
     vision = shared_data / "raw" / "binance_vision"
-    assert len(read_klines(vision / "spot_daily_zip" / "BTCUSDT-1m-2022-11-09.zip", MINUTE_MS, NOW_MS).klines) == 1440
-    assert (
-        len(read_klines(vision / "um_monthly_csv" / "NEARUSDT-1m-2023-02.head.csv", MINUTE_MS, NOW_MS).klines) == 1440
-    )
+    for of_a_day in ("spot_daily_zip/BTCUSDT-1m-2022-11-09.zip", "um_monthly_csv/NEARUSDT-1m-2023-02.head.csv"):
+        assert len(read_klines(vision / of_a_day, MINUTE_MS, NOW_MS).klines) == 1440
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
@@ -433,7 +415,6 @@ def test_times_in_another_unit_are_told_as_that(tmp_path: Path, first: int, says
     [
         pytest.param("a.csv", b"", "is empty", id="nothing"),
         pytest.param("a.csv", b"open_time,open,high,low,close,volume\n", "has no rows", id="only a header"),
-        pytest.param("a.csv", first_columns(5).encode(), "6 or 12 columns, was 5", id="five columns"),
         pytest.param("a.csv", b"1;2;3;4;5;6\n", "6 or 12 columns, was 1 in line 1: '1;2;3;4;5;6'", id="semicolons"),
         pytest.param("a.csv", b"1," * 12 + b"1\n", "6 or 12 columns, was 13", id="thirteen columns"),
         pytest.param("a.csv", b"day,price\n1,2\n", "has no column open_time, open", id="other columns"),
