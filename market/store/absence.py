@@ -39,7 +39,7 @@ class Gap:
 
 
 def read_absent(folder: Path) -> list[Gap]:
-    """The absent ranges of a series, oldest first; a damaged file is skipped, an unreadable one a WorkerError."""
+    """Read a series' absent ranges, oldest first; skip a damaged file. Raises WorkerError if the disk refuses."""
     path = folder / FILE
     try:
         with disk(path):

@@ -17,7 +17,7 @@ from core.errors import ConfigError
 from core.files import replace_file, sweep_leftovers, sync_folder
 from core.process.commands import lock_holder, try_lock
 from klines.klines import Ints, Klines
-from klines.spans import INTERVALS_MS, Span, interval_name, without
+from klines.spans import INTERVALS_MS, Span, interval_name
 from market.store.absence import is_recent, read_absent, refused_words, with_asked, write_absent
 from market.store.disk import disk
 from market.store.month_file import (
@@ -132,7 +132,7 @@ class KlineStore:
                 replace_file(journal_of(month), packed(recent))
             if is_taken_in:
                 _replace(month, held)
-        self._reader.wrote(month, held)
+        self._reader.note(month, held)
         return fresh
 
     def _keep_tail(self, symbol: str, changed: Klines) -> None:
@@ -194,13 +194,15 @@ class KlineStore:
         first, last = (-(-edge // interval_ms) * interval_ms for edge in (start_ms, end_ms))
         if first >= last:
             return []
-        runs = self.runs(symbol, interval_ms, first, last)
-        runs = np.clip(runs[(runs[:, 1] > first) & (runs[:, 0] < last)], first, last)
-        ends, starts = np.append(first, runs[:, 1]), np.append(runs[:, 0], last)
+        gaps = [
+            gap for gap in read_absent(self.folder(symbol, interval_ms)) if now_ms is None or is_recent(gap, now_ms)
+        ]
+        absent = np.array([[min(max(edge, first), last) for edge in gap.span] for gap in gaps], np.int64)
+        known = np.concatenate([self.runs(symbol, interval_ms, first, last).clip(first, last), absent.reshape(-1, 2)])
+        known = known[np.argsort(known[:, 0])]
+        ends, starts = np.maximum.accumulate(np.append(first, known[:, 1])), np.append(known[:, 0], last)
         rows = np.flatnonzero(starts > ends)
-        holes = list(zip(ends[rows].tolist(), starts[rows].tolist(), strict=True))
-        absent = read_absent(self.folder(symbol, interval_ms))
-        return without(holes, [gap.span for gap in absent if now_ms is None or is_recent(gap, now_ms)])
+        return list(zip(ends[rows].tolist(), starts[rows].tolist(), strict=True))
 
     def refused(self, symbol: str, interval_ms: int) -> str:
         """The refused rows of a series that are not stored, in words; empty without such rows."""

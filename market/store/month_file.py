@@ -170,15 +170,12 @@ class MonthReader:
             return False
         return looked.stamps == stamps_of(month)
 
-    def note(self, month: Path, klines: Klines, stamps: tuple[Stamp, Stamp]) -> None:
-        """Remember what files hold that had these stamps before they were read, unless they may still change."""
+    def note(self, month: Path, klines: Klines, before: tuple[Stamp, Stamp] | None = None) -> None:
+        """Remember what was just written, or read from files that had these stamps before, unless they may change."""
+        stamps = stamps_of(month)
         newest_ns = max((stamp[1] for stamp in stamps if stamp), default=0)
-        if stamps == stamps_of(month) and time.time_ns() - newest_ns > SETTLED_S * 1e9:
-            self.wrote(month, klines)
-
-    def wrote(self, month: Path, klines: Klines) -> None:
-        """Remember what was just written."""
-        self._looked[month] = _Looked(stamps_of(month), runs_of(klines), time.monotonic())
+        if before is None or (stamps == before and time.time_ns() - newest_ns > SETTLED_S * 1e9):
+            self._looked[month] = _Looked(stamps, runs_of(klines), time.monotonic())
 
     def forget(self, month: Path) -> None:
         """Read a month's files when they are next looked into."""
