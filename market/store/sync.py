@@ -259,7 +259,8 @@ class _Run:
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * THREADS:  # so that the pool has work while we write
-                    running.append((waiting[0], self.pool.submit(self.outcome, waiting.popleft())))
+                    job = waiting.popleft()
+                    running.append((job, self.pool.submit(self.outcome, job)))
                 job, future = running.popleft()
                 outcome = future.result()
                 if isinstance(outcome, MalformedKlines) and (parts := self.parts(job)):
