@@ -103,10 +103,10 @@ def test_an_edge_is_as_wide_as_from_the_close_to_the_next_open() -> None:
     columns["high"][11], columns["low"][11] = KLINES.high[11] * 1.01, KLINES.low[11] * 0.99
     klines = Klines(interval_ms=MINUTE_MS, **columns)
     truth = price_at(klines, int(klines.open_time_ms[11]), VENUE)
-    assert (truth.value, truth.low, truth.high) == (klines.close[10], klines.close[10], klines.open[11])
+    assert (truth.value, truth.bounds) == (klines.close[10], (klines.close[10], klines.open[11]))
     assert truth.sd == pytest.approx(truth.value * math.log(1.0003) / 3**0.5)
     newest = price_at(klines.between(0, int(klines.open_time_ms[12])), int(klines.open_time_ms[12]), VENUE)
-    assert (newest.low, newest.high) == (None, None), "nothing follows yet"
+    assert newest.bounds is None, "nothing follows yet"
     assert newest.sd == pytest.approx(newest.value * math.log(1.0003) / (3 * 11) ** 0.5), "as the 11 edges before"
     assert price_at(klines.between(0, START_MS + MINUTE_MS), START_MS + MINUTE_MS, VENUE).sd == 0
 
@@ -120,9 +120,8 @@ moments = st.integers(START_MS + 1, KLINES.end_ms - 1)
 def test_a_price_lies_between_low_and_high_of_its_minute(at_ms: int) -> None:
     truth = price_at(KLINES, at_ms, VENUE)
     row = (at_ms - 1 - START_MS) // MINUTE_MS
-    assert truth.low is not None
-    assert truth.high is not None
-    assert KLINES.low[row] <= truth.low <= truth.value <= truth.high <= KLINES.high[row]
+    assert truth.bounds
+    assert KLINES.low[row] <= truth.bounds[0] <= truth.value <= truth.bounds[1] <= KLINES.high[row]
     assert 0 <= truth.sd <= 0.31 * (KLINES.high[row] - KLINES.low[row]) * 1.01
     assert truth.start_ms < at_ms <= truth.end_ms
 
@@ -157,9 +156,8 @@ def test_a_return_is_that_of_the_two_prices_and_lies_in_its_bounds(start_ms: int
     truth = log_return(KLINES, start_ms, end_ms, VENUE)
     start, end = price_at(KLINES, start_ms, VENUE), price_at(KLINES, end_ms, VENUE)
     assert truth.value == pytest.approx(math.log(end.value / start.value), abs=1e-15)
-    assert truth.low is not None
-    assert truth.high is not None
-    assert truth.low <= truth.value <= truth.high
+    assert truth.bounds
+    assert truth.bounds[0] <= truth.value <= truth.bounds[1]
     row, last = ((at_ms - 1 - START_MS) // MINUTE_MS for at_ms in (start_ms, end_ms))
     if row != last:
         assert truth.sd == pytest.approx(math.hypot(start.sd / start.value, end.sd / end.value), abs=1e-15)
@@ -211,7 +209,7 @@ def test_without_a_trade_a_price_is_as_unsure_as_a_walk_since_the_last_one(lengt
         klines, row = quiet(KLINES, first, first + length), first + length - 1
         at_ms = int(klines.open_time_ms[row]) + round(share * MINUTE_MS)
         truth, true = price_at(klines, at_ms, VENUE), price_at(KLINES, at_ms, VENUE)
-        assert (truth.value, truth.low, truth.high) == (klines.close[first - 1], None, None)
+        assert (truth.value, truth.bounds) == (klines.close[first - 1], None)
         squares.append(math.log(true.value / truth.value) ** 2 + (true.sd / true.value) ** 2)
         said.append((truth.sd / truth.value) ** 2)
     assert 0.7 < math.sqrt(np.mean(squares) / np.mean(said)) < 1.4
@@ -350,7 +348,7 @@ def test_questions_without_an_answer_are_refused() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, 3.0])
 def test_a_truth_cannot_be_wrong(value: float) -> None:
     with pytest.raises(MalformedKlines, match=VENUE):
-        Truth(value=value, low=1.0, high=2.0, sd=0.1, source=VENUE, start_ms=0, end_ms=MINUTE_MS)
+        Truth(value=value, bounds=(1.0, 2.0), sd=0.1, source=VENUE, start_ms=0, end_ms=MINUTE_MS)
 
 
 # How sure, on real candles of five minutes, against the minutes inside them.
@@ -372,9 +370,8 @@ def test_prices_within_real_candles_err_as_they_say(minutes: Klines, minute: int
         truth, fine = price_at(coarse, at_ms, VENUE), price_at(minutes, at_ms, VENUE)
         errors.append((fine.value - truth.value) / truth.value)
         sds.append(truth.sd / truth.value)
-        assert truth.low is not None
-        assert truth.high is not None
-        out += not truth.low <= fine.value <= truth.high
+        assert truth.bounds
+        out += not truth.bounds[0] <= fine.value <= truth.bounds[1]
     assert out == 0, "bounds that the klines prove"
     error, sd = np.array(errors), np.array(sds)
     assert 0.9 < np.sqrt((error**2).mean() / (sd**2).mean()) < 1.2
