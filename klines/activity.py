@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from klines.checks import Bools
-from klines.klines import PRICE_COLUMNS, Klines
+from klines.klines import PRICE_COLUMNS, Bools, Klines
 
 ROUNDING = 1e-6  # share of a price, between a venue's candles and its ticker
 

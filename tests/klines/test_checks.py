@@ -126,7 +126,7 @@ def test_no_real_candle_contradicts_itself(shared_data: Path) -> None:
 def test_a_time_that_cannot_be_read_is_told_in_words() -> None:
     times = WALK.open_time_ms.copy()
     times[:110] = -1
-    with pytest.raises(MalformedKlines, match=r"110 of 200 rows are no klines.*row of a time that cannot be read"):
+    with pytest.raises(MalformedKlines, match=r"110 of 200 rows are no klines.*kline at a time that cannot be read"):
         check_rows(MINUTE_MS, times, COLUMNS_OF)
 
 
