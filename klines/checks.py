@@ -45,9 +45,19 @@ class CheckedRows:
 
 
 def check_rows(
-    interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *, now_ms: int | None = None, few: int = 0
+    interval_ms: int,
+    open_time_ms: Ints,
+    columns: Mapping[str, Floats],
+    *,
+    now_ms: int | None = None,
+    few: int = 0,
+    strict: bool = False,
 ) -> CheckedRows:
-    """Return the klines of a batch, oldest first, in whatever order its rows came.
+    """Return the klines of a batch, oldest first, in whatever order its rows came; equal rows of one time are one row.
+
+    Odd rows, which are used and marked: rows whose volumes contradict each other (their quote and taker volumes become
+    NaN), and rows off the grid where most rows are off it (each that is alone in its minute counts as the row of that
+    minute).
 
     Args:
         open_time_ms: ``(T,)`` open times, UTC.
@@ -55,48 +65,9 @@ def check_rows(
             flow column counts as NaN.
         now_ms: rows that open later are rejected; None does not check.
         few: this many rejected rows are allowed in any batch.
-    Returns:
-        The klines, the rejected rows, and the odd rows that are used. Odd is a row whose volumes contradict each
-        other: its quote and taker volumes become NaN. Odd is also a row off the grid, where most rows are off it and
-        this one is alone in its minute: it counts as the row of that minute. Equal rows of one time are one row.
-    Raises:
-        MalformedKlines: most rows break a rule; says how many, and names the first.
-    """
-    found = separate_rows(interval_ms, open_time_ms, columns, now_ms=now_ms)
-    count, rows = len(found.refused), len(open_time_ms)
-    if count > max(few, MOST_REFUSED * rows):
-        first = found.refused[0]
-        fault = f"{first.reason}: {row_text(first.open_time_ms, first.row)}"
-        raise MalformedKlines(f"{count} of {rows} rows are no klines: {fault}")
-    return found
-
-
-def check_closed_rows(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], now_ms: int) -> CheckedRows:
-    """Check the rows that have closed, as ``check_rows`` does; the running candle is dropped unchecked.
-
-    Args:
-        now_ms: the venue's time. By a clock that is a little behind, the running candle opens in the future: rows that
-            open up to an interval ahead are dropped, later rows rejected.
-    """
-    kept = (open_time_ms <= now_ms - interval_ms) | (open_time_ms > now_ms + interval_ms)
-    closed = {name: cells[kept] for name, cells in columns.items()}
-    return check_rows(interval_ms, open_time_ms[kept], closed, now_ms=now_ms)
-
-
-def separate_rows(
-    interval_ms: int,
-    open_time_ms: Ints,
-    columns: Mapping[str, Floats],
-    *,
-    now_ms: int | None = None,
-    strict: bool = False,
-) -> CheckedRows:
-    """Do as ``check_rows``, however many rows are rejected.
-
-    Args:
         strict: reject a row whose volumes contradict each other.
     Raises:
-        MalformedKlines: the rows are of a longer interval.
+        MalformedKlines: most rows break a rule; says how many, and names the first. Or they are of a longer interval.
     """
     if not len(open_time_ms):
         return CheckedRows(klines=Klines.empty(interval_ms))
@@ -134,6 +105,10 @@ def separate_rows(
         rules.append(("open time is in the future", times > now_ms))
     rules.append(("two different rows of one time", clash | np.isin(times, times[clash])))
     refused, bad = first_broken(rules + contradictions if strict else rules, ~repeated)
+    if len(refused) > max(few, MOST_REFUSED * len(order)):
+        first = refused[0]
+        fault = f"{first.reason}: {row_text(first.open_time_ms, first.row)}"
+        raise MalformedKlines(f"{len(refused)} of {len(order)} rows are no klines: {fault}")
     good = ~repeated & ~bad
     marked, odd = first_broken(contradictions, good)
     off = np.unique((given_ms - times)[given_ms != times]).tolist()
@@ -142,6 +117,17 @@ def separate_rows(
     table = np.where(odd[:, None] & np.isin(COLUMNS, CONTRADICTING), np.nan, table)
     klines = Klines.from_table(interval_ms, times[good], table[good])
     return CheckedRows(klines=klines, refused=refused, marked=marked + moved)
+
+
+def check_closed_rows(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], now_ms: int) -> CheckedRows:
+    """Check the rows that have closed, as ``check_rows`` does; the running candle is dropped unchecked.
+
+    By a clock that is a little behind the venue's, the running candle opens in the future: rows that open up to an
+    interval ahead are dropped, later rows rejected.
+    """
+    kept = (open_time_ms <= now_ms - interval_ms) | (open_time_ms > now_ms + interval_ms)
+    closed = {name: cells[kept] for name, cells in columns.items()}
+    return check_rows(interval_ms, open_time_ms[kept], closed, now_ms=now_ms)
 
 
 def _on_the_grid(interval_ms: int, times: Ints) -> Ints:

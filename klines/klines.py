@@ -230,10 +230,8 @@ class Klines:
     def resample(self, interval_ms: int) -> "Klines":
         """Return longer klines made of whole groups; a group with a missing kline is left out.
 
-        Args:
-            interval_ms: a multiple of this interval.
         Raises:
-            MalformedKlines: ``interval_ms`` is not a multiple.
+            MalformedKlines: ``interval_ms`` is not a multiple of this interval.
         """
         if interval_ms % self.interval_ms:
             raise MalformedKlines(f"{interval_ms} ms is not a multiple of {self.interval_ms} ms")
@@ -244,16 +242,14 @@ class Klines:
         if not whole.any():
             return Klines.empty(interval_ms)
         rows, last = first[whole], first[whole] + counts[whole] - 1
-        sums = {n: np.add.reduceat(getattr(self, n), first)[whole] for n in FLOW_COLUMNS}
-        return Klines(
-            interval_ms=interval_ms,
-            open_time_ms=group[rows] * interval_ms,
-            open=self.open[rows],
-            high=np.maximum.reduceat(self.high, first)[whole],
-            low=np.minimum.reduceat(self.low, first)[whole],
-            close=self.close[last],
-            **sums,
-        )
+        columns = [
+            self.open[rows],
+            np.maximum.reduceat(self.high, first)[whole],
+            np.minimum.reduceat(self.low, first)[whole],
+            self.close[last],
+            *(np.add.reduceat(getattr(self, name), first)[whole] for name in FLOW_COLUMNS),
+        ]
+        return self.from_table(interval_ms, group[rows] * interval_ms, np.stack(columns, axis=1))
 
 
 def unit_leaps(klines: Klines) -> list[int]:

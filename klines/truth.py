@@ -1,9 +1,8 @@
 """What came true of a past question, read from one venue's klines, and how sure that is.
 
-A question may ask about a moment within a candle, of which the candle keeps four prices, and a scorer may read another
-venue. So every truth names its venue, and its ``sd`` is the error from not knowing the price at the moment. The
-difference between venues is not in it (``market.price_ratio`` measures that). On the edges of candles a truth is the
-label that the networks are trained on.
+A question may ask about a moment within a candle, of which the candle keeps four prices. So every truth names its
+venue, and its ``sd`` is the error from not knowing the price at the moment; the difference between venues is not in it
+(``market.price_ratio`` measures that). On the edges of candles a truth is the label that the networks are trained on.
 
 Within a candle the price is that of a Brownian bridge from open to close. On 90 days of BTC and ETH in five-minute
 candles, against the minutes inside them, the errors are 0.97 to 1.12 times ``sd`` (root mean square; tests hold it).
@@ -27,7 +26,6 @@ PARKINSON = 4 * math.log(2)  # mean square of ln(high / low) over the variance o
 EDGE = 3.0  # the mean square distance from one end of a gap to a price in it is a third of the gap's square
 EDGE_ROWS = 60  # candles whose edges estimate the newest candle's, which nothing follows yet
 TRADED_ROWS = 240  # candles whose ranges estimate how far the price goes in a candle without a trade
-
 
 Bounds = tuple[float, float]  # the lowest and the highest value that the klines prove for their venue
 
@@ -93,17 +91,17 @@ def log_return(klines: Klines, start_ms: int, end_ms: int, source: str) -> Truth
     """
     _require_order(start_ms, end_ms)
     start, end = (_moment(klines, at_ms, source) for at_ms in (start_ms, end_ms))
-    variance = start.variance + end.variance
+    shared = 0.0  # of the two moments' errors
     if start.quiet_since_ms is not None and start.quiet_since_ms == end.quiet_since_ms:
-        variance = end.variance - start.variance  # the same walk up to the start
-    elif start.row == end.row:  # two moments of one bridge err together; an edge at the end errs by itself
-        of_edge = end.variance - _bridge_variance(klines, end.row, end.share)
-        variance = _bridge_variance(klines, start.row, end.share - start.share) + of_edge
+        shared = start.variance  # the same walk up to the start
+    elif start.row == end.row:
+        shared = _bridge_covariance(klines, start.row, start.share, end.share)
+    sd = math.sqrt(max(0.0, start.variance + end.variance - 2 * shared))
     value, bounds = math.log(end.price / start.price), None
     if start.bounds and end.bounds:
         low, high = math.log(end.bounds[0] / start.bounds[1]), math.log(end.bounds[1] / start.bounds[0])
         bounds = min(value, low), max(value, high)  # a logarithm's last bit must not exclude the value
-    return _truth(klines, start, end, source, value, math.sqrt(max(0.0, variance)), bounds)
+    return _truth(klines, start, end, source, value, sd, bounds)
 
 
 def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure: Volatility) -> Truth:
@@ -206,7 +204,7 @@ def _traded_moment(klines: Klines, at_ms: int, source: str) -> _Moment:
     if share < 1:
         _, price, _ = sorted((opened, opened + share * (close - opened), close))  # rounding must not leave the span
         bounds = float(klines.low[row]), float(klines.high[row])
-        variance = _bridge_variance(klines, row, share)
+        variance = _bridge_covariance(klines, row, share, share)
         return _Moment(row=row, share=share, price=price, bounds=bounds, variance=variance)
     after = _next_open(klines, row)
     edge = None if after is None else (min(close, after), max(close, after))
@@ -233,9 +231,9 @@ def _next_open(klines: Klines, row: int) -> float | None:
     return float(klines.open[row + 1]) if follows else None
 
 
-def _bridge_variance(klines: Klines, row: int, share: float) -> float:
-    """Return the variance of ln(price) at a share of a candle's time, given its open and close."""
-    return share * (1 - share) * math.log(klines.high[row] / klines.low[row]) ** 2 / PARKINSON
+def _bridge_covariance(klines: Klines, row: int, first: float, last: float) -> float:
+    """Return the covariance of ln(price) at two shares of a candle's time, given its open and close."""
+    return first * (1 - last) * math.log(klines.high[row] / klines.low[row]) ** 2 / PARKINSON
 
 
 def _edge_variance(klines: Klines, row: int) -> float:

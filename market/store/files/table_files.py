@@ -12,7 +12,7 @@ import polars as pl
 from core.clock import iso
 from core.errors import ConfigError, MalformedKlines
 from core.files import replace_file
-from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, separate_rows
+from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, check_rows
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
 from klines.spans import interval_name
 from market.store.files.tables import (
@@ -127,9 +127,8 @@ def _klines_of(table: Table, interval_ms: int, now_ms: int) -> KlineFile:
     numbers = {name: column for name, (column, _) in found.items()}
     wrong = {name: unread for name, (_, unread) in found.items()}
     # What is in no cell must break a rule: infinity where there is something else than a number.
-    sifted = separate_rows(
-        interval_ms, times, {n: np.where(wrong[n], np.inf, numbers[n]) for n in numbers}, now_ms=now_ms, strict=True
-    )
+    cells = {n: np.where(wrong[n], np.inf, numbers[n]) for n in numbers}
+    sifted = check_rows(interval_ms, times, cells, now_ms=now_ms, few=len(times), strict=True)
     if table.titles["open_time"] == "column 1":
         _check_layout(table, interval_ms, times, numbers)
     refused = tuple(
