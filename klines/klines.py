@@ -95,10 +95,6 @@ class Klines:
         for rule, broken in broken_rules(self.interval_ms, time, self._columns):
             self._refuse(rule, broken)
 
-    def _require_interval(self, interval_ms: int) -> None:
-        if self.interval_ms != interval_ms:
-            raise MalformedKlines(f"intervals differ: {interval_ms} ms and {self.interval_ms} ms")
-
     def _require_rising_times(self) -> None:
         time = self.open_time_ms
         self._refuse("open times must rise strictly", np.diff(time, prepend=time[:1] - 1) <= 0)
@@ -148,15 +144,19 @@ class Klines:
         Raises:
             MalformedKlines: a run does not begin after the run before it, or has another interval.
         """
-        if not runs:
-            return cls.empty(interval_ms)
-        for run in runs:
-            run._require_interval(interval_ms)
-        times = np.concatenate([run.open_time_ms for run in runs])
-        columns = zip(*(run._columns for run in runs), strict=True)
-        whole = cls._trusted(interval_ms, times, [np.concatenate(parts) for parts in columns])
+        whole = cls._in_turn(interval_ms, runs)
         whole._require_rising_times()
         return whole
+
+    @classmethod
+    def _in_turn(cls, interval_ms: int, runs: "Sequence[Klines]") -> "Klines":
+        for run in runs:
+            if run.interval_ms != interval_ms:
+                raise MalformedKlines(f"intervals differ: {interval_ms} ms and {run.interval_ms} ms")
+        runs = [cls.empty(interval_ms), *runs]
+        columns = zip(*(run._columns for run in runs), strict=True)
+        times = np.concatenate([run.open_time_ms for run in runs])
+        return cls._trusted(interval_ms, times, [np.concatenate(parts) for parts in columns])
 
     @property
     def end_ms(self) -> int:
@@ -172,8 +172,8 @@ class Klines:
         """Return rows by their number, ``last`` excluded."""
         return self.where(slice(first, last))
 
-    def where(self, kept: slice | Bools) -> "Klines":
-        """Return the rows of a slice, or of a mask ``(T,)``."""
+    def where(self, kept: slice | Bools | Ints) -> "Klines":
+        """Return the rows of a slice, of a mask ``(T,)``, or by their numbers."""
         return self._trusted(self.interval_ms, self.open_time_ms[kept], [column[kept] for column in self._columns])
 
     def common(self, other: "Klines") -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -203,15 +203,11 @@ class Klines:
         Raises:
             MalformedKlines: the intervals differ.
         """
-        newer._require_interval(self.interval_ms)
-        if not len(newer):
-            return self
-        if not len(self):
-            return newer
-        times = np.concatenate([newer.open_time_ms, self.open_time_ms])
-        unique, rows = np.unique(times, return_index=True)  # the first of equal times, which is the newer row
-        pairs = zip(newer._columns, self._columns, strict=True)
-        return self._trusted(self.interval_ms, unique, [np.concatenate(pair)[rows] for pair in pairs])
+        both = self._in_turn(self.interval_ms, [newer, self])
+        if not len(self) or not len(newer):
+            return newer if len(newer) else self
+        _, rows = np.unique(both.open_time_ms, return_index=True)  # the first of equal times, which is the newer row
+        return both.where(rows)
 
     def gaps(self) -> Iterator[Span]:
         """Yield the holes between the first and the last kline."""

@@ -178,15 +178,12 @@ def test_two_moments_without_a_trade_between_go_together_until_the_first() -> No
     assert between.sd**2 == pytest.approx((later.sd**2 - once.sd**2) / once.value**2)
 
 
-def test_a_venue_that_tells_no_volume_says_nothing_by_it() -> None:
-    """Some venues' candles have none."""
+def test_without_any_volume_nothing_is_made_up() -> None:
+    """Some venues' candles have none; and a market may never have traded."""
     silent = replace(KLINES, volume=np.zeros(len(KLINES)))
     for at_ms in (int(KLINES.open_time_ms[200]) + MINUTE_MS // 3, int(KLINES.open_time_ms[200])):
         assert price_at(silent, at_ms, VENUE) == price_at(KLINES, at_ms, VENUE)
-
-
-def test_where_nothing_was_ever_traded_nothing_is_made_up() -> None:
-    still = quiet(KLINES, 1, len(KLINES)).between(int(KLINES.open_time_ms[1]), 2**62)
+    still = quiet(KLINES, 1, len(KLINES)).rows(1, len(KLINES))
     assert price_at(still, still.end_ms - 7_000, VENUE).sd == 0
 
 
