@@ -11,8 +11,8 @@ import structlog
 
 from core.clock import iso
 from core.seldom import Seldom
-from klines.checks import CheckedRows, RejectedRow, time_text
-from klines.klines import COLUMNS
+from klines.checks import CheckedRows, RejectedRow
+from klines.klines import COLUMNS, time_text
 
 REMEMBERED = 100_000  # rows, so that a row that is sent again and again counts once
 KEPT_BYTES = 1 << 20  # of the file; the file before it is kept as well

@@ -7,8 +7,7 @@ from functools import partial
 import numpy as np
 
 from core.clock import MINUTE_MS
-from klines.checks import Bools
-from klines.klines import COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
+from klines.klines import COLUMNS, PRICE_COLUMNS, Bools, Floats, Ints, Klines
 from tests.fakes.clock import START_MS
 
 

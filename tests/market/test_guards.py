@@ -259,7 +259,7 @@ def test_rows_that_share_a_minute_are_nobody_s_minute(venue: Venue, synced: Sync
     synced.clock.time_ms = END_MS + 50_000
     report = synced.sync()
     if twice == ROWS:
-        said = r"(\d+) of \1 rows are no klines: open_time_ms is not on the grid of 60000 ms: kline at 2023-"
+        said = r"(\d+) of \1 rows are no klines: open time is not on the grid: kline at 2023-"
         assert re.search(said, str(report.failure))
         assert not len(synced.stored)
         heal(venue)

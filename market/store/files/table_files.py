@@ -12,7 +12,7 @@ import polars as pl
 from core.clock import iso
 from core.errors import ConfigError, MalformedKlines
 from core.files import replace_file
-from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, separate_rows
+from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, check_rows
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
 from klines.spans import interval_name
 from market.store.files.tables import (
@@ -125,7 +125,7 @@ def _klines_of(table: Table, interval_ms: int, now_ms: int) -> KlineFile:
         raise MalformedKlines("has no rows")
     _check_unit_of_time(table, times)
     numbers = {name: numbers_in(table.columns[name]) for name in COLUMNS if name in table.columns}
-    rows = separate_rows(interval_ms, times, numbers, now_ms=now_ms, strict=True)
+    rows = check_rows(interval_ms, times, numbers, now_ms=now_ms, few=len(times), strict=True)
     if table.titles["open_time"] == "column 1":
         _check_layout(table, interval_ms, times, numbers)
     fault = ""

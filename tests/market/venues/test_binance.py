@@ -155,7 +155,7 @@ def test_a_count_that_is_not_a_number_and_a_row_that_is_there_twice_cost_nothing
 def test_of_a_page_with_three_bad_rows_in_five_none_is_used(venue: Venue, binance: Binance) -> None:
     rows = [[*row[:4], "0", *row[5:]] if number in {1, 3, 4} else row for number, row in enumerate(PAGE)]
     venue.scripted = [Answer(json.dumps(rows))]
-    with pytest.raises(MalformedKlines, match="close must be finite and above 0"):
+    with pytest.raises(MalformedKlines, match="a price is not finite and above 0"):
         five(binance)
 
 

@@ -126,7 +126,7 @@ LZMA = lzma_torn()
         pytest.param(zip_of(("a.csv", "1,2,3\n")), "12 columns", id="three columns"),
         pytest.param(zip_of(("a.csv", b"\xff\xfe\x00\x01")), "no rows", id="no text"),
         pytest.param(zip_of(("a.csv", b"1,\xff\xfe\n\x00,2\n")), "12 columns", id="no text in lines"),
-        pytest.param(zip_of(("a.csv", GOOD.replace(".", ";"))), "open must be finite", id="no cell a number"),
+        pytest.param(zip_of(("a.csv", GOOD.replace(".", ";"))), "price is not finite", id="no cell a number"),
         pytest.param(zip_of(("a.csv", GOOD.replace(",", ";"))), "12 columns", id="other separators"),
         pytest.param(zip_of(("a.csv", GOOD.replace("\n", ".5\n").replace("000,", "000.5,"))), "grid", id="half times"),
         pytest.param(
