@@ -1,7 +1,6 @@
 """Candles that a caller gives: the exchange of a test or a benchmark that knows which candles it wants."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -14,19 +13,13 @@ class Given(Source):
 
     Args:
         series: candles by (symbol, interval_ms).
-        shift_ms: is added to every open time.
         prices: tickers that are told as they stand, in place of the newest trade.
     """
 
-    def __init__(
-        self,
-        series: Mapping[tuple[str, int], Klines],
-        *,
-        shift_ms: int = 0,
-        prices: Mapping[str, str] | None = None,
-    ) -> None:
-        self.name = "given"
-        self.series, self.shift_ms, self._prices = series, shift_ms, prices or {}
+    name = "given"
+
+    def __init__(self, series: Mapping[tuple[str, int], Klines], prices: Mapping[str, str] | None = None) -> None:
+        self.series, self._prices = series, prices or {}
         self._steps: dict[str, int] = {}
         for symbol, interval_ms in series:
             self._steps[symbol] = min(interval_ms, self._steps.get(symbol, interval_ms))
@@ -34,7 +27,7 @@ class Given(Source):
 
     def first_ms(self, symbol: str) -> int:
         known = [klines for (name, _), klines in self.series.items() if name == symbol and len(klines)]
-        return min((int(klines.open_time_ms[0]) for klines in known), default=0) + self.shift_ms
+        return min((int(klines.open_time_ms[0]) for klines in known), default=0)
 
     def step_ms(self, symbol: str) -> int:
         return self._steps[symbol]
@@ -44,16 +37,14 @@ class Given(Source):
         return next((digits for digits in range(8) if (np.round(close, digits) == close).all()), 8)
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        first = -(-start_ms // interval_ms) * interval_ms - self.shift_ms
-        last = -(-end_ms // interval_ms) * interval_ms - self.shift_ms
-        rows = self.series.get((symbol, interval_ms))
-        if rows is None:
-            step = self._steps.get(symbol, 0)
-            if not step or interval_ms % step:
-                return Klines.empty(interval_ms)
-            rows = self.series[symbol, step].between(first, last).resample(interval_ms)
-        rows = rows.between(first, last)
-        return replace(rows, open_time_ms=rows.open_time_ms + self.shift_ms) if self.shift_ms else rows
+        own = self.series.get((symbol, interval_ms))
+        if own is not None:
+            return own.between(start_ms, end_ms)
+        step = self._steps.get(symbol, 0)
+        if not step or interval_ms % step:
+            return Klines.empty(interval_ms)
+        whole_end_ms = -(-end_ms // interval_ms) * interval_ms
+        return self.series[symbol, step].between(start_ms, whole_end_ms).resample(interval_ms)
 
     def ticker(self, symbol: str, now_ms: int) -> str | None:
         return self._prices.get(symbol) or super().ticker(symbol, now_ms)

@@ -75,10 +75,8 @@ class Source(ABC):
     def price_at(self, symbol: str, now_ms: int) -> float | None:
         """Return the newest trade price; while the market stands still the last price within two days, else None."""
         step = self.step_ms(symbol)
-        now = self.klines(symbol, step, now_ms // step * step, now_ms // step * step + 1)
-        if len(now):
-            return float(self._so_far(symbol, now, now_ms).close[0])
-        last = self.klines(symbol, step, now_ms - 2 * DAY_MS, now_ms)
+        now = self.unfinished(symbol, step, now_ms)
+        last = now if len(now) else self.klines(symbol, step, now_ms - 2 * DAY_MS, now_ms)
         return float(last.close[-1]) if len(last) else None
 
     def ticker(self, symbol: str, now_ms: int) -> str | None:
@@ -100,10 +98,7 @@ class Source(ABC):
 def path_inside(candle: Klines, decimals: int, key: int) -> Floats:
     """Return ``(60,)`` prices that lead from a candle's open to its close and touch its high and its low on the way.
 
-    Args:
-        candle: one row.
-        decimals: digits that prices are rounded to.
-        key: chooses one of all such paths, together with the candle's open time.
+    ``key`` chooses one of all such paths, together with the candle's open time.
     """
     opened, high, low, close = (float(getattr(candle, name)[0]) for name in ("open", "high", "low", "close"))
     rng = np.random.default_rng((key, int(candle.open_time_ms[0])))

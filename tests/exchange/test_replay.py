@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def unshifted(folder: Path) -> Replay:
-    return Replay(folder, Replay.open(folder, NOW_MS).series, 0)
+    return Replay(folder, Replay.open(folder, NOW_MS).recorded, 0)
 
 
 def test_files_of_one_series_are_joined_and_shifted_alike_with_their_holes(folder: Path) -> None:
@@ -164,11 +164,6 @@ def test_a_file_that_is_no_state_is_left_alone(folder: Path, tmp_path: Path, tex
 def test_a_state_that_cannot_be_written_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         Replay.open(folder, NOW_MS, state=tmp_path / "absent" / "state.json")
-
-
-def test_a_shift_is_whole_weeks(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="whole weeks"):
-        Replay(folder, unshifted(folder).series, DAY_MS)
 
 
 def test_the_market_stands_still_in_a_hole(folder: Path) -> None:

@@ -302,7 +302,7 @@ def test_what_is_not_archived_is_not_found(still: SimulatedExchange, path: str) 
 
 
 def test_an_archive_of_real_klines_reads_as_the_genuine_one(shared_data: Path) -> None:
-    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["BTCUSDT"]).series
+    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["BTCUSDT"]).recorded
     start_ms = int(np.datetime64("2024-03-14", "ms").astype(np.int64))
     klines = series["BTCUSDT", HOUR_MS].between(start_ms, start_ms + DAY_MS)
     name = "BTCUSDT-1h-2024-03-14"
@@ -311,7 +311,7 @@ def test_an_archive_of_real_klines_reads_as_the_genuine_one(shared_data: Path) -
 
 
 def test_rest_rows_of_real_klines_read_as_the_genuine_ones(shared_data: Path) -> None:
-    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"]).series
+    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"]).recorded
     genuine = json.loads((shared_data / "raw" / "binance_rest" / "klines_SOLUSDT_1h_2024-02-01.json").read_text())
     klines = series["SOLUSDT", HOUR_MS].between(genuine[0][0], genuine[-1][0] + 1)
     assert_rows_mean_the_same(json.loads(rest_rows(klines)), genuine)
@@ -323,12 +323,11 @@ def test_rest_rows_of_real_klines_read_as_the_genuine_ones(shared_data: Path) ->
 def test_a_replay_is_served_and_says_when_it_has_run_out(
     shared_data: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with SimulatedExchange(replay=shared_data / "spot", clock=clock, symbols=["SOLUSDT"]) as exchange:
-        replay = exchange.source
-        assert isinstance(replay, Replay)
+    replay = Replay.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"])
+    with SimulatedExchange(source=replay, clock=clock) as exchange:
         assert replay.name.startswith("replay of real klines of 2022-11-06 to 2024-03-31 (spot), shifted by ")
         newest = rows(exchange, "SOLUSDT", limit=2)[0]
-        recorded = replay.series["SOLUSDT", MINUTE_MS].between(
+        recorded = replay.recorded["SOLUSDT", MINUTE_MS].between(
             newest[0] - replay.shift_ms, newest[0] - replay.shift_ms + 1
         )
         assert json.loads(rest_rows(recorded))[0][1:6] == newest[1:6]
@@ -467,7 +466,11 @@ def test_a_process_says_where_it_is_and_ends_when_told_to(how: signal.Signals) -
     ("arguments", "message"),
     [
         pytest.param(["--port", "many"], "--port: invalid int value: 'many'", id="port that is no number"),
-        pytest.param(["--port", "70000"], "--port must be 0 to 65535, was 70000", id="port out of range"),
+        pytest.param(
+            ["--port", "70000"],
+            "port 70000 of 127.0.0.1 cannot be had: bind(): port must be 0-65535",
+            id="port out of range",
+        ),
         pytest.param(["--seed", "-1"], "--seed must not be negative, was -1", id="seed"),
         pytest.param(["--symbols", "BTCUSDT,"], "symbol '' is not invented here", id="symbol"),
         pytest.param(["--replay", "/nowhere"], "folder /nowhere: no klines", id="folder"),

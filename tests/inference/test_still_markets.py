@@ -15,6 +15,7 @@ import pytest
 from core.clock import DAY_MS, MINUTE_MS, iso
 from core.topic import Target, Topic, Volatility
 from exchange.server import SimulatedExchange
+from exchange.sources.replay import Replay
 from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from klines.returns import realised_volatility
 from model.registry.versions import Registry
@@ -87,7 +88,7 @@ def standing(
         version = publish(registry, output, clock.now_ms())
         registry.promote([of_topic], version, clock.now_ms())
     with (
-        SimulatedExchange(replay=folder / "klines", clock=clock) as exchange,
+        SimulatedExchange(source=Replay.open(folder / "klines", clock.now_ms()), clock=clock) as exchange,
         node(folder, exchange, clock, topics=topics) as running,
     ):
         yield running, clock, klines
