@@ -10,6 +10,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,7 +22,6 @@ from exchange.faults import ActiveFaults, refusal
 from exchange.formats import Event, kline_events, price_event
 from exchange.sources.source import Source
 from exchange.stream_faults import FLOOD, Kind, StreamFault, another, as_json, broken, with_prices
-from klines.klines import Klines
 from klines.spans import INTERVALS_MS
 
 LIFETIME_S = 86_400.0
@@ -64,13 +64,19 @@ class Streams:
 
     def fail(self, fault: StreamFault) -> None:
         """Let something go wrong from now on."""
-        ends: dict[Kind, Callable[[Connection], None]] = {
-            "drop": Connection.cut, "close": lambda connection: connection.end(1001), "half_open": Connection.hang,
-        }  # fmt: skip
-        if fault.kind not in ends:
-            self._faults.add(fault)
-        for connection in list(self.connections) if fault.kind in ends else ():
-            self._do(ends[fault.kind], connection)
+        match fault.kind:
+            case "drop":
+                self._do(self._for_all, Connection.cut)
+            case "close":
+                self._do(self._for_all, partial(Connection.end, code=1001))
+            case "half_open":
+                self._do(self._for_all, Connection.hang)
+            case _:
+                self._faults.add(fault)
+
+    def _for_all(self, do: Callable[[Connection], None]) -> None:
+        for connection in self.connections:
+            do(connection)
 
     def catch_up(self) -> None:
         """Send late messages at once."""
@@ -163,7 +169,10 @@ class Streams:
         streams = [stream for stream in streams if stream[1] in source.symbols]
         for name, symbol, _, interval in streams:
             if interval:
-                closed = _closed(source, symbol, INTERVALS_MS[interval], since_ms, now_ms)
+                step_ms = INTERVALS_MS[interval]
+                end_ms = now_ms // step_ms * step_ms
+                start_ms = max(since_ms // step_ms * step_ms, end_ms - MOST_CANDLES * step_ms)
+                closed = source.klines(symbol, step_ms, start_ms, end_ms)
                 yield from ((name, event) for event in kline_events(closed, symbol, now_ms, closed=True))
         # The shortest candle of each symbol, whose close is the price; empty while the market stands still.
         newest = {symbol: source.unfinished(symbol, source.step_ms(symbol), now_ms) for _, symbol, _, _ in streams}
@@ -228,10 +237,3 @@ class Streams:
                 # A binary frame cannot be wrapped.
                 wrapped = connection.combined and isinstance(text, str)
                 connection.write(f'{{"stream":"{name}","data":{text}}}' if wrapped else text)  # type: ignore[str-bytes-safe]
-
-
-def _closed(source: Source, symbol: str, interval_ms: int, since_ms: int, now_ms: int) -> Klines:
-    """Return the candles that have closed since ``since_ms``."""
-    end_ms = now_ms // interval_ms * interval_ms
-    start_ms = max(since_ms // interval_ms * interval_ms, end_ms - MOST_CANDLES * interval_ms)
-    return source.klines(symbol, interval_ms, start_ms, end_ms)

@@ -11,34 +11,26 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
 from exchange.sources.replay import WEEK_MS, Replay
-from klines.klines import COLUMNS, Klines
+from klines.klines import COLUMNS
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import random_walk_klines, write_klines
 
 NOW_MS = START_MS + 1_000 * DAY_MS + 12_345
-
-
-def write(folder: Path, name: str, klines: Klines, *, without_flows: bool = False) -> None:
-    columns = {"open_time": klines.open_time_ms} | {column: getattr(klines, column) for column in COLUMNS}
-    frame = pl.DataFrame(columns | {"close_time": klines.open_time_ms + klines.interval_ms - 1})
-    if without_flows:
-        missing = ("quote_volume", "trades", "taker_buy_base", "taker_buy_quote")
-        frame = frame.with_columns(pl.lit(None, pl.Int64 if c == "trades" else pl.Float64).alias(c) for c in missing)
-    frame.write_parquet(folder / name)
+HOLE_MS = START_MS + 10 * DAY_MS  # an hour without minutes
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twenty days of minutes with a hole of an hour in two files, and hours that begin earlier."""
+    """Twenty days of minutes with a hole of an hour in two files, and hours that begin earlier, without trades."""
     folder = tmp_path / "klines"
-    folder.mkdir()
     minutes = random_walk_klines(20 * 1_440)
-    hole_ms = START_MS + 10 * DAY_MS
-    write(folder, "ETHUSDT-1m-20231115-20231124.parquet", minutes.between(0, hole_ms))
-    write(folder, "ETHUSDT-1m-20231125-20231204.parquet", minutes.between(hole_ms + HOUR_MS, 2**62))
-    hours = random_walk_klines(30 * 24, interval_ms=HOUR_MS, start_ms=START_MS - 10 * DAY_MS)
-    write(folder, "ETHUSDT-1h-20231105-20231204.parquet", hours, without_flows=True)
-    write(folder, "BNBUSDT-15m-20231115-20231204.parquet", random_walk_klines(20 * 96, interval_ms=15 * MINUTE_MS))
+    for span in ((0, HOLE_MS), (HOLE_MS + HOUR_MS, 2**62)):
+        write_klines(folder, "ETHUSDT", minutes.between(*span))
+    write_klines(folder, "BNBUSDT", random_walk_klines(20 * 96, interval_ms=15 * MINUTE_MS))
+    write_klines(folder, "ETHUSDT", random_walk_klines(30 * 24, HOUR_MS, start_ms=START_MS - 10 * DAY_MS))
+    (hours,) = folder.glob("ETHUSDT-1h-*")
+    unknown = {"trades": pl.lit(None, pl.Int64), "taker_buy_quote": pl.lit(None, pl.Float64)}
+    pl.read_parquet(hours).with_columns(**unknown).write_parquet(hours)
     (folder / "README.md").write_text("not klines")
     return folder
 
@@ -53,8 +45,7 @@ def test_files_of_one_series_are_joined_and_shifted_alike_with_their_holes(folde
     assert replay.shift_ms % WEEK_MS == 0
     minutes = replay.klines("ETHUSDT", MINUTE_MS, 0, 2**62)
     recorded = random_walk_klines(20 * 1_440)
-    hole_ms = START_MS + 10 * DAY_MS
-    assert list(minutes.gaps()) == [(hole_ms + replay.shift_ms, hole_ms + HOUR_MS + replay.shift_ms)]
+    assert list(minutes.gaps()) == [(HOLE_MS + replay.shift_ms, HOLE_MS + HOUR_MS + replay.shift_ms)]
     np.testing.assert_array_equal(minutes.close[:100], recorded.close[:100])
     assert minutes.open_time_ms[0] == START_MS + replay.shift_ms
     hours = replay.klines("ETHUSDT", HOUR_MS, 0, 2**62)
@@ -168,10 +159,9 @@ def test_a_state_that_cannot_be_written_is_refused(folder: Path, tmp_path: Path)
 
 def test_the_market_stands_still_in_a_hole(folder: Path) -> None:
     replay = unshifted(folder)
-    hole_ms = START_MS + 10 * DAY_MS
-    last = replay.klines("ETHUSDT", MINUTE_MS, hole_ms - MINUTE_MS, hole_ms)
-    assert replay.price_at("ETHUSDT", hole_ms + 10 * MINUTE_MS) == last.close[0]
-    assert len(replay.unfinished("ETHUSDT", MINUTE_MS, hole_ms + 10 * MINUTE_MS)) == 0
+    last = replay.klines("ETHUSDT", MINUTE_MS, HOLE_MS - MINUTE_MS, HOLE_MS)
+    assert replay.price_at("ETHUSDT", HOLE_MS + 10 * MINUTE_MS) == last.close[0]
+    assert len(replay.unfinished("ETHUSDT", MINUTE_MS, HOLE_MS + 10 * MINUTE_MS)) == 0
     assert replay.price_at("ETHUSDT", START_MS - DAY_MS) is None
 
 

@@ -30,7 +30,7 @@ from exchange.server import SimulatedExchange
 from exchange.sources.given import Given
 from exchange.sources.replay import Replay
 from klines.spans import INTERVALS_MS
-from tests.exchange.client import DECIMAL
+from tests.exchange.client import DECIMAL, rows
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import random_walk_klines
 
@@ -58,12 +58,6 @@ def still() -> Iterator[SimulatedExchange]:
 
 def get(exchange: SimulatedExchange, path: str, timeout_s: float = 10.0, **query: Any) -> requests.Response:
     return requests.get(exchange.url + path, params=query, timeout=timeout_s)
-
-
-def rows(exchange: SimulatedExchange, symbol: str = "BTCUSDT", interval: str = "1m", **query: Any) -> list[list[Any]]:
-    answer = get(exchange, "/api/v3/klines", symbol=symbol, interval=interval, **query)
-    assert answer.status_code == 200, answer.text
-    return list(answer.json())
 
 
 def archive(exchange: SimulatedExchange, name: str) -> requests.Response:
@@ -200,10 +194,8 @@ def test_a_wrong_question_gets_binance_s_error(still: SimulatedExchange, path: s
 
 @pytest.mark.parametrize("name", ["invalid_symbol", "invalid_interval"])
 def test_errors_are_the_recorded_ones_to_the_byte(still: SimulatedExchange, shared_data: Path, name: str) -> None:
-    wrong = {"symbol": "NONEUSDT"} if name == "invalid_symbol" else {"interval": "7m"}
-    answer = requests.get(
-        still.url + "/api/v3/klines", params={"symbol": "BTCUSDT", "interval": "1m"} | wrong, timeout=10
-    )
+    wrong: dict[str, Any] = {"symbol": "NONEUSDT"} if name == "invalid_symbol" else {"interval": "7m"}
+    answer = get(still, "/api/v3/klines", **({"symbol": "BTCUSDT", "interval": "1m"} | wrong))
     assert answer.text == (shared_data / "raw" / "binance_errors" / f"http400_{name}.json").read_text().strip()
 
 
@@ -327,9 +319,8 @@ def test_a_replay_is_served_and_says_when_it_has_run_out(
     with SimulatedExchange(source=replay, clock=clock) as exchange:
         assert replay.name.startswith("replay of real klines of 2022-11-06 to 2024-03-31 (spot), shifted by ")
         newest = rows(exchange, "SOLUSDT", limit=2)[0]
-        recorded = replay.recorded["SOLUSDT", MINUTE_MS].between(
-            newest[0] - replay.shift_ms, newest[0] - replay.shift_ms + 1
-        )
+        at_ms = newest[0] - replay.shift_ms
+        recorded = replay.recorded["SOLUSDT", MINUTE_MS].between(at_ms, at_ms + 1)
         assert json.loads(rest_rows(recorded))[0][1:6] == newest[1:6]
         quarter = rows(exchange, "SOLUSDT", "5m", limit=10)[0]
         assert quarter[8] == 0, "a recording without trades has none"
@@ -344,22 +335,36 @@ def test_a_replay_is_served_and_says_when_it_has_run_out(
 # -- faults
 
 
-def test_a_status_comes_with_its_headers_and_so_often(exchange: SimulatedExchange) -> None:
-    exchange.fail_next("/api/v3/klines", 2, status=429, headers={"Retry-After": "7"})
+@pytest.mark.parametrize("how", ["python", "http"])
+@pytest.mark.parametrize(
+    ("fault", "text", "header"),
+    [
+        pytest.param(
+            {"status": 429, "headers": {"Retry-After": "7"}},
+            '{"code": -1003, "msg": "Too much request weight used."}',
+            ("Retry-After", "7"),
+            id="status",
+        ),
+        pytest.param({"status": 503, "body": "busy"}, "busy", ("X-Market", "SIMULATED"), id="status and body"),
+        pytest.param(
+            {"body": "[[0", "headers": {"Content-Type": "text/html"}}, "[[0", ("Content-Type", "text/html"), id="body"
+        ),
+    ],
+)
+def test_an_answer_is_replaced_so_often(
+    exchange: SimulatedExchange, fault: dict[str, Any], text: str, header: tuple[str, str], how: str
+) -> None:
+    if how == "python":
+        exchange.fail_next("/api/v3/klines", 2, **fault)
+    else:
+        order = {"path_prefix": "/api/v3/klines", "count": 2} | fault
+        assert requests.post(exchange.url + "/sim/faults", json=order, timeout=10).status_code == 204
     assert get(exchange, "/api/v3/time").status_code == 200
     for _ in range(2):
         answer = get(exchange, "/api/v3/klines", symbol="BTCUSDT", interval="1m")
-        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
-        assert answer.json()["code"] == -1003
-        assert answer.headers["X-Market"] == "SIMULATED"
+        assert (answer.status_code, answer.text) == (fault.get("status", 200), text)
+        assert answer.headers[header[0]] == header[1]
     assert len(rows(exchange, limit=2)) == 2
-
-
-def test_a_body_is_sent_as_it_is(exchange: SimulatedExchange) -> None:
-    exchange.fail_next("/", body=b'[[0, "1", "2"', headers={"Content-Type": "text/html"})
-    answer = get(exchange, "/api/v3/klines", symbol="BTCUSDT", interval="1m")
-    assert (answer.status_code, answer.content) == (200, b'[[0, "1", "2"')
-    assert answer.headers["Content-Type"] == "text/html"
 
 
 @pytest.mark.parametrize("cut_after", [0, 100])
@@ -383,8 +388,13 @@ def test_faults_are_taken_in_turn_and_forgotten_on_request(exchange: SimulatedEx
         exchange.fail_next("/api", status=status)
     exchange.fail_next("/api", 100, status=418)
     assert [get(exchange, "/api/v3/ping").status_code for _ in range(3)] == [500, 503, 418]
-    exchange.clear_faults()
+    assert requests.delete(exchange.url + "/sim/faults", timeout=10).status_code == 204
     assert get(exchange, "/api/v3/ping").status_code == 200
+
+
+def test_a_fault_with_a_field_that_does_not_exist_is_refused(exchange: SimulatedExchange) -> None:
+    order = {"path_prefix": "/api", "stauts": 503}
+    assert requests.post(exchange.url + "/sim/faults", json=order, timeout=10).status_code == 422
 
 
 def test_requests_are_remembered(exchange: SimulatedExchange) -> None:
@@ -393,17 +403,6 @@ def test_requests_are_remembered(exchange: SimulatedExchange) -> None:
     seen = [("/api/v3/ticker/price", {"symbols": '["BTCUSDT"]'}), ("/api/v3/ping", {})]
     assert exchange.requests == seen
     assert [(path, query) for path, query in get(exchange, "/sim/requests").json()] == seen
-
-
-def test_faults_can_be_ordered_over_http(exchange: SimulatedExchange) -> None:
-    where = exchange.url + "/sim/faults"
-    fault = {"path_prefix": "/api", "count": 5, "status": 503, "body": "busy", "headers": {"Retry-After": "1"}}
-    assert requests.post(where, json=fault, timeout=10).status_code == 204
-    answer = get(exchange, "/api/v3/ping")
-    assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (503, "busy", "1")
-    assert requests.delete(where, timeout=10).status_code == 204
-    assert get(exchange, "/api/v3/ping").status_code == 200
-    assert requests.post(where, json={"path_prefix": "/api", "stauts": 503}, timeout=10).status_code == 422
 
 
 # -- process
