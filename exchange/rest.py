@@ -101,7 +101,7 @@ def page(
     """
     open_ms = now_ms // interval_ms * interval_ms
     end = min(end_ms, open_ms) + 1
-    first = min(max(start_ms or 0, source.first_ms(symbol)), end)
+    first = min(max(start_ms or 0, source.symbols[symbol].first_ms), end)
     span = limit * interval_ms
     while True:  # the span doubles until there are rows enough or nothing is left to look through
         low, high = (max(first, end - span), end) if start_ms is None else (first, min(end, first + span))
@@ -163,9 +163,9 @@ def _parameters(query: Query, *optional: str, mandatory: Sequence[str] = ()) -> 
     return given
 
 
-def _wanted(given: Mapping[str, str], source: Source) -> Sequence[str]:
+def _wanted(given: Mapping[str, str], source: Source) -> list[str]:
     """Return the symbols that a query names; all if it names none."""
-    wanted = json.loads(given["symbols"]) if "symbols" in given else source.symbols
+    wanted: list[str] = json.loads(given["symbols"]) if "symbols" in given else list(source.symbols)
     wanted = [given["symbol"]] if "symbol" in given else wanted
     if not set(wanted) <= set(source.symbols):
         raise _BadRequest(-1121, "Invalid symbol.")

@@ -74,7 +74,8 @@ class SimulatedExchange:
             self._socket.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             self._socket.close()
-            raise ConfigError(f"port {port} of 127.0.0.1 cannot be had: {error}; choose another") from error
+            reason = getattr(error, "strerror", error)
+            raise ConfigError(f"port {port} of 127.0.0.1 cannot be had: {reason}; choose another") from error
         host = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self.url, self.stream_url = f"http://{host}", f"ws://{host}"
         config = uvicorn.Config(

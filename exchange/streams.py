@@ -175,13 +175,15 @@ class Streams:
                 closed = source.klines(symbol, step_ms, start_ms, end_ms)
                 yield from ((name, event) for event in kline_events(closed, symbol, now_ms, closed=True))
         # The shortest candle of each symbol, whose close is the price; empty while the market stands still.
-        newest = {symbol: source.unfinished(symbol, source.step_ms(symbol), now_ms) for _, symbol, _, _ in streams}
+        newest = {
+            symbol: source.unfinished(symbol, source.symbols[symbol].step_ms, now_ms) for _, symbol, _, _ in streams
+        }
         for name, symbol, kind, interval in streams:
             if not len(newest[symbol]):
                 continue
             if not interval:
                 price = float(newest[symbol].close[-1])
-                yield name, price_event(kind, symbol, price, source.decimals(symbol), now_ms)
+                yield name, price_event(kind, symbol, price, source.symbols[symbol].decimals, now_ms)
             elif now_ms // SECOND_MS % OPEN_CANDLES_EVERY_S == 0:
                 candle = source.unfinished(symbol, INTERVALS_MS[interval], now_ms)
                 yield from ((name, event) for event in kline_events(candle, symbol, now_ms, closed=False))

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from exchange.sources.source import Source
+from core.clock import MINUTE_MS
+from exchange.sources.source import Source, Traits
 from klines.klines import Klines
 
 
@@ -20,31 +21,30 @@ class Given(Source):
 
     def __init__(self, series: Mapping[tuple[str, int], Klines], prices: Mapping[str, str] | None = None) -> None:
         self.series, self._prices = series, prices or {}
-        self._steps: dict[str, int] = {}
-        for symbol, interval_ms in series:
-            self._steps[symbol] = min(interval_ms, self._steps.get(symbol, interval_ms))
-        self.symbols = tuple(sorted(self._steps.keys() | self._prices.keys()))
+        names = {symbol for symbol, _ in series} | self._prices.keys()
+        self.symbols = {symbol: self._traits(symbol) for symbol in sorted(names)}
 
-    def first_ms(self, symbol: str) -> int:
-        known = [klines for (name, _), klines in self.series.items() if name == symbol and len(klines)]
-        return min((int(klines.open_time_ms[0]) for klines in known), default=0)
-
-    def step_ms(self, symbol: str) -> int:
-        return self._steps[symbol]
-
-    def decimals(self, symbol: str) -> int:
-        close = self.series[symbol, self.step_ms(symbol)].close[-2_000:]
-        return next((digits for digits in range(8) if (np.round(close, digits) == close).all()), 8)
+    def _traits(self, symbol: str) -> Traits:
+        own = {interval_ms: klines for (name, interval_ms), klines in self.series.items() if name == symbol}
+        if not own:
+            return Traits(first_ms=0, step_ms=MINUTE_MS, decimals=8)
+        close = own[min(own)].close[-2_000:]
+        return Traits(
+            first_ms=min((int(klines.open_time_ms[0]) for klines in own.values() if len(klines)), default=0),
+            step_ms=min(own),
+            decimals=next((digits for digits in range(8) if (np.round(close, digits) == close).all()), 8),
+        )
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         own = self.series.get((symbol, interval_ms))
         if own is not None:
             return own.between(start_ms, end_ms)
-        step = self._steps.get(symbol, 0)
-        if not step or interval_ms % step:
+        step_ms = self.symbols[symbol].step_ms
+        shortest = self.series.get((symbol, step_ms))
+        if shortest is None or interval_ms % step_ms:
             return Klines.empty(interval_ms)
         whole_end_ms = -(-end_ms // interval_ms) * interval_ms
-        return self.series[symbol, step].between(start_ms, whole_end_ms).resample(interval_ms)
+        return shortest.between(start_ms, whole_end_ms).resample(interval_ms)
 
     def ticker(self, symbol: str, now_ms: int) -> str | None:
         return self._prices.get(symbol) or super().ticker(symbol, now_ms)

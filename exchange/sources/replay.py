@@ -1,11 +1,9 @@
 """Recorded klines, shifted in time so that the wall clock's now lies inside them."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BaseModel, Field, StrictInt, ValidationError
 
 from core.clock import DAY_MS, iso
 from core.errors import ConfigError
@@ -15,13 +13,6 @@ from klines.klines import Klines
 from market.store.recording import load_recording, recorded_days
 
 WEEK_MS = 7 * DAY_MS
-
-
-class _State(BaseModel):
-    """The file that keeps a replay's shift."""
-
-    folder: str
-    shift_ms: Annotated[StrictInt, Field(multiple_of=WEEK_MS)]
 
 
 class Replay(Given):
@@ -59,10 +50,10 @@ class Replay(Given):
             ConfigError: the folder or the state file cannot be used.
         """
         recorded, folder = load_recording(folder, symbols), folder.resolve()
-        kept = _read_state(state) if state else None
-        if kept is None or kept.folder != str(folder):
+        kept_ms = _read_state(state, folder) if state else None
+        if kept_ms is None:
             return cls(folder, recorded, 0, state)._begin(now_ms, "starts anew")
-        return cls(folder, recorded, kept.shift_ms, state, f"continues as {state} says").at(now_ms)
+        return cls(folder, recorded, kept_ms, state, f"continues as {state} says").at(now_ms)
 
     @property
     def end_ms(self) -> int:
@@ -97,11 +88,15 @@ def _shifted(klines: Klines, by_ms: int) -> Klines:
     return replace(klines, open_time_ms=klines.open_time_ms + by_ms)
 
 
-def _read_state(path: Path) -> _State | None:
+def _read_state(path: Path, folder: Path) -> int | None:
+    """Return the shift kept for this folder, in ms; None if the file is absent or about another folder."""
     try:
-        return _State.model_validate_json(path.read_bytes())
+        kept = json.loads(path.read_bytes())
+        shift_ms, kept_folder = kept["shift_ms"], kept["folder"]
+        if not isinstance(shift_ms, int) or shift_ms % WEEK_MS:
+            raise ValueError(f"shift_ms is {shift_ms!r}")
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        wrong = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise ConfigError(f"state file {path}: not a replay's state ({wrong}); delete it or name another") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"state file {path}: not a replay's state ({error!r}); delete it or name another") from error
+    return shift_ms if kept_folder == str(folder) else None

@@ -10,7 +10,7 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
-from exchange.sources.source import Source
+from exchange.sources.source import Source, Traits
 from klines.klines import Floats, Klines
 
 
@@ -81,25 +81,17 @@ class RandomWalk(Source):
     """
 
     def __init__(self, seed: int = 0, symbols: Iterable[str] | None = None) -> None:
-        self.symbols = tuple(LISTINGS if symbols is None else symbols)
-        for symbol in self.symbols:
+        self.symbols: dict[str, Traits] = {}
+        for symbol in LISTINGS if symbols is None else symbols:
             if symbol not in LISTINGS:
                 raise ConfigError(f"symbol {symbol!r} is not invented here; give some of {','.join(LISTINGS)}")
+            self.symbols[symbol] = Traits(EPOCH_DAY * DAY_MS, MINUTE_MS, LISTINGS[symbol].decimals)
         self.name = f"random, seed {seed}"
         self._seed = seed
         self._days = lru_cache(maxsize=None)(self._draw_days)
         self._day = lru_cache(maxsize=64)(self._draw_day)
         self._minutes = lru_cache(maxsize=160)(self._make_minutes)
         self._hours = lru_cache(maxsize=None)(self._make_hours)
-
-    def first_ms(self, symbol: str) -> int:
-        return EPOCH_DAY * DAY_MS
-
-    def step_ms(self, symbol: str) -> int:
-        return MINUTE_MS
-
-    def decimals(self, symbol: str) -> int:
-        return LISTINGS[symbol].decimals
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         base, of_day = (MINUTE_MS, self._minutes) if interval_ms % HOUR_MS else (HOUR_MS, self._hours)

@@ -41,7 +41,7 @@ def unshifted(folder: Path) -> Replay:
 
 def test_files_of_one_series_are_joined_and_shifted_alike_with_their_holes(folder: Path) -> None:
     replay = Replay.open(folder, NOW_MS)
-    assert replay.symbols == ("BNBUSDT", "ETHUSDT")
+    assert list(replay.symbols) == ["BNBUSDT", "ETHUSDT"]
     assert replay.shift_ms % WEEK_MS == 0
     minutes = replay.klines("ETHUSDT", MINUTE_MS, 0, 2**62)
     recorded = random_walk_klines(20 * 1_440)
@@ -49,7 +49,7 @@ def test_files_of_one_series_are_joined_and_shifted_alike_with_their_holes(folde
     np.testing.assert_array_equal(minutes.close[:100], recorded.close[:100])
     assert minutes.open_time_ms[0] == START_MS + replay.shift_ms
     hours = replay.klines("ETHUSDT", HOUR_MS, 0, 2**62)
-    assert hours.open_time_ms[0] == START_MS - 10 * DAY_MS + replay.shift_ms == replay.first_ms("ETHUSDT")
+    assert hours.open_time_ms[0] == START_MS - 10 * DAY_MS + replay.shift_ms == replay.symbols["ETHUSDT"].first_ms
     assert np.isnan(hours.trades).all()
     assert np.isnan(hours.taker_buy_quote).all()
 
@@ -167,7 +167,7 @@ def test_the_market_stands_still_in_a_hole(folder: Path) -> None:
 
 def test_the_real_klines_are_played_as_they_are(shared_data: Path) -> None:
     replay = Replay.open(shared_data / "spot", NOW_MS)
-    assert replay.symbols == ("ARBUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT", "SOLUSDT")
+    assert list(replay.symbols) == ["ARBUSDT", "BNBUSDT", "BTCUSDT", "ETHUSDT", "SOLUSDT"]
     path = shared_data / "spot" / "SOLUSDT-1m-20221106-20221112.parquet"
     frame = pl.read_parquet(path)
     start_ms = int(frame["open_time"][0]) + replay.shift_ms
@@ -175,7 +175,7 @@ def test_the_real_klines_are_played_as_they_are(shared_data: Path) -> None:
     np.testing.assert_array_equal(klines.open_time_ms, frame["open_time"].to_numpy() + replay.shift_ms)
     for name in COLUMNS:
         np.testing.assert_array_equal(getattr(klines, name), frame[name].to_numpy(), err_msg=name)
-    assert [replay.decimals(symbol) for symbol in ("BTCUSDT", "ARBUSDT")] == [2, 4]
+    assert [replay.symbols[symbol].decimals for symbol in ("BTCUSDT", "ARBUSDT")] == [2, 4]
     # The hour that is open now is made of minutes; once closed it is the file's own.
     now_ms = NOW_MS // HOUR_MS * HOUR_MS
     last = replay.unfinished("BTCUSDT", HOUR_MS, now_ms + HOUR_MS - 1)

@@ -81,14 +81,15 @@ def test_candles_begin_at_the_listing_s_price_connect_and_lie_on_ticks(symbol: s
     assert klines.open[0] == LISTINGS[symbol].price
     np.testing.assert_array_equal(klines.open[1:], klines.close[:-1])
     for name in PRICE_COLUMNS:
-        np.testing.assert_array_equal(getattr(klines, name), np.round(getattr(klines, name), WALK.decimals(symbol)))
+        prices = getattr(klines, name)
+        np.testing.assert_array_equal(prices, np.round(prices, WALK.symbols[symbol].decimals))
     assert (klines.taker_buy_base <= klines.volume).all()
     assert (klines.taker_buy_quote <= klines.quote_volume).all()
     assert (klines.trades >= 1).all()
 
 
 def test_there_is_nothing_before_its_epoch_and_after_its_end() -> None:
-    first_ms = WALK.first_ms("BTCUSDT")
+    first_ms = WALK.symbols["BTCUSDT"].first_ms
     opening = WALK.klines("BTCUSDT", HOUR_MS, first_ms - 2 * HOUR_MS, first_ms + HOUR_MS)
     assert opening.open_time_ms.tolist() == [first_ms]
     assert len(WALK.klines("BTCUSDT", HOUR_MS, first_ms + 8_000 * DAY_MS, first_ms + 8_001 * DAY_MS)) == 0
