@@ -9,8 +9,7 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
-from klines.checks import Bools
-from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Ints, Klines
+from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Bools, Ints, Klines
 from klines.spans import INTERVALS, Span, interval_name, month_span
 from market.venue import Venue
 

@@ -15,8 +15,8 @@ from research.backtest.folder import Folder
 from research.backtest.walk import catalogue_topics, short_history, with_unseen
 from research.data import recording_of
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import random_walk_klines
-from tests.research.tape import BTC, ETH, HISTORY_DAYS, SOL, after, asked, clustered, tape, write_klines
+from tests.fakes.klines import random_walk_klines, write_klines
+from tests.research.tape import BTC, ETH, HISTORY_DAYS, SOL, after, asked, clustered, tape
 
 
 def test_topics_of_the_catalogue_are_the_networks_questions() -> None:
