@@ -8,8 +8,8 @@ import numpy as np
 
 from core.clock import iso
 from core.errors import MalformedKlines
-from klines.checks import Bools, CheckedRows, RejectedRow
-from klines.klines import WIDEST_LEAP, Klines, unit_leaps
+from klines.checks import CheckedRows, RejectedRow
+from klines.klines import WIDEST_LEAP, Bools, Klines, unit_leaps
 from klines.plausible import LEAPT, doubts_of
 
 SPIKE = "far from both neighbours"
