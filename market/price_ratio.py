@@ -37,7 +37,7 @@ class PriceRatio:
 
 def shared_rows(of: Klines, to: Klines) -> tuple[Ints, Ints]:
     """Rows of the newest shared candles with a trade at both venues; without a trade a close is old."""
-    _, left, right = np.intersect1d(of.open_time_ms, to.open_time_ms, assume_unique=True, return_indices=True)
+    left, right = of.common(to)
     both = traded_in(of)[left] & traded_in(to)[right]
     left, right = left[both], right[both]
     recent = of.open_time_ms[left] > of.open_time_ms[left].max(initial=0) - WINDOW_ROWS * of.interval_ms
