@@ -47,10 +47,8 @@ def shared_rows(of: Klines, to: Klines) -> tuple[Ints, Ints]:
 def price_ratio(of: Klines, to: Klines) -> PriceRatio | None:
     """Measure the prices of ``of`` over those of ``to``, by candles of one symbol and interval.
 
-    The ratio is the median of the shared candles' ratios of closes, each with a weight that halves with its age.
-
-    Returns:
-        None if the two share too few candles, do not move together, or are too far apart to be the same asset.
+    The ratio is the median of the shared candles' ratios of closes, each with a weight that halves with its age. None
+    if the two share too few candles, do not move together, or are too far apart to be the same asset.
     """
     left, right = shared_rows(of, to)
     if len(left) < LEAST_ROWS:

@@ -79,11 +79,7 @@ class HomeRatios:
                 kept[klines.interval_ms] = whole.tail(REMEMBERED_ROWS)
 
     def klines(self, venue: Venue, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """Candles of a venue at home prices; candles that the home venue gave stay as they are.
-
-        Raises:
-            NoRatio: the venue's ratio is not known. WorkerError: as the venue does.
-        """
+        """Candles of a venue at home prices, or NoRatio; candles that the home venue gave stay as they are."""
         name = venue.offer.name
         if self._home_in_use(symbol) in {"", name}:
             klines = venue.klines(symbol, interval_ms, start_ms, end_ms)
@@ -108,11 +104,7 @@ class HomeRatios:
         return ratio.value if ratio else None
 
     def factor(self, venue: Venue, symbol: str) -> float:
-        """The multiplier from a venue's prices to the home venue's, which is measured anew if it is old.
-
-        Raises:
-            WorkerError: the multiplier is not known, and the venue gave no candles to measure it by.
-        """
+        """The multiplier from a venue's prices to the home venue's, or NoRatio; an old one is measured anew."""
         name, interval_ms = venue.offer.name, self._interval_of(venue, symbol)
         if interval_ms and self.home(symbol) not in {"", name}:
             ratio = self._symbols[symbol].ratios.get((name, interval_ms))
