@@ -55,9 +55,12 @@ class _Usual:
     possible: float  # the same for what no price does unconfirmed
 
 
-_WITHOUT_CANDLES = _Usual(
-    klines=Klines.empty(MINUTE_MS), price=Price(price=1.0, asof_ms=0), limit=math.inf, possible=math.inf
-)
+class _UsualMoves(dict[str, _Usual]):
+    """By symbol; every move is usual of a symbol without candles."""
+
+    def __missing__(self, symbol: str) -> _Usual:
+        nothing, price = Klines.empty(MINUTE_MS), Price(price=1.0, asof_ms=0)
+        return _Usual(klines=nothing, price=price, limit=math.inf, possible=math.inf)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,7 +82,7 @@ class Anchors:
     def __init__(self) -> None:
         self._believed: dict[str, Price] = {}
         self._minutes: defaultdict[str, dict[int, Price]] = defaultdict(dict)  # the last price believed in each minute
-        self._usual: defaultdict[str, _Usual] = defaultdict(lambda: _WITHOUT_CANDLES)
+        self._usual = _UsualMoves()
         self._doubts: dict[tuple[str, bool], _Doubt] = {}  # by symbol and True if it was asked for
         self._repeated: dict[tuple[str, str], _Repeated] = {}  # by symbol and venue
         self._seldom = Seldom()
@@ -92,7 +95,7 @@ class Anchors:
 
     def last_before(self, symbol: str, moment_ms: int) -> Price | None:
         """The last price that was believed in the minute before a whole minute, or None."""
-        return self._minutes[symbol].get(moment_ms // MINUTE_MS - 1)
+        return self._minutes.get(symbol, {}).get(moment_ms // MINUTE_MS - 1)
 
     def learn(self, symbol: str, klines: Klines) -> None:
         """Learn a usual move from a symbol's newest candles; a believed price that they exclude is dropped."""

@@ -64,8 +64,10 @@ class Failover(MarketData):
         failures: Failures = []
         silent: list[tuple[Venue, Klines]] = []
         for venue in self._breaker.order(KLINES, symbol, failures, self._breaker.having(interval_ms, end_ms)):
+            if (why := self._prices.why_reserved(venue)) is not None:
+                failures.append((venue, why))
+                continue
             try:
-                self._prices.check_budget(venue)
                 klines, is_silent = self._confirmed(venue, symbol, interval_ms, start_ms, end_ms)
             except WorkerError as error:
                 self._breaker.record_failure(venue, KLINES, symbol, error)

@@ -5,7 +5,6 @@ used.
 """
 
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,32 +37,32 @@ class HomeRatios:
         self._names = {venue.offer.name for venue in venues}
         self._breaker = breaker
         self._lock = threading.RLock()
-        self._symbols: defaultdict[str, _Symbol] = defaultdict(_Symbol)
+        self._symbols: dict[str, _Symbol] = {}
         self._requests = Seldom(clock.elapsed_s)  # for candles to measure a ratio by: one a minute of each series
 
     def home(self, symbol: str) -> str:
         """The home venue of a symbol; empty before the first candle."""
-        return self._symbols[symbol].home
+        return self._of(symbol).home
 
     def begin(self, symbol: str, venue: str) -> str:
         """Make a venue the home of a symbol without a home; return the home."""
         with self._lock:
-            known = self._symbols[symbol]
+            known = self._of(symbol)
             known.home = known.home or venue
             return known.home
 
     def recent(self, symbol: str, interval_ms: int) -> Klines:
         """The newest candles of a series, at home prices."""
-        return self._symbols[symbol].recents.get(interval_ms, Klines.empty(interval_ms))
+        return self._of(symbol).recents.get(interval_ms, Klines.empty(interval_ms))
 
     def own(self, symbol: str, interval_ms: int) -> Klines:
         """The newest candles that came from the home venue."""
-        return self._symbols[symbol].own.get(interval_ms, Klines.empty(interval_ms))
+        return self._of(symbol).own.get(interval_ms, Klines.empty(interval_ms))
 
     def recents(self, symbol: str) -> list[Klines]:
         """The newest candles of all series of a symbol, the shortest interval first."""
         with self._lock:
-            return [recent for _, recent in sorted(self._symbols[symbol].recents.items())]
+            return [recent for _, recent in sorted(self._of(symbol).recents.items())]
 
     def learn(self, symbol: str, klines: Klines, venue: str, *, older: bool = False) -> None:
         """Remember candles that a venue gave; a symbol without a home gets that venue as its home.
@@ -72,7 +71,7 @@ class HomeRatios:
             older: known candles of the same time stay.
         """
         with self._lock:
-            is_own, known = self.begin(symbol, venue) == venue, self._symbols[symbol]
+            is_own, known = self.begin(symbol, venue) == venue, self._of(symbol)
             for kept in (known.recents, known.own) if is_own else (known.recents,):
                 before = kept.get(klines.interval_ms, Klines.empty(klines.interval_ms))
                 whole = klines.merge(before) if older else before.merge(klines)
@@ -107,7 +106,7 @@ class HomeRatios:
         """The multiplier from a venue's prices to the home venue's, or NoRatio; an old one is measured anew."""
         name, interval_ms = venue.offer.name, self._interval_of(venue, symbol)
         if interval_ms and self.home(symbol) not in {"", name}:
-            ratio = self._symbols[symbol].ratios.get((name, interval_ms))
+            ratio = self._of(symbol).ratios.get((name, interval_ms))
             if ratio is None or self.recent(symbol, interval_ms).end_ms - ratio.newest_ms > GOOD_MS:
                 try:
                     self._measured_anew(venue, symbol, interval_ms)
@@ -126,10 +125,13 @@ class HomeRatios:
             f"at the prices of {self.home(symbol)}, or do not move with them: the price ratio is not known"
         )
 
+    def _of(self, symbol: str) -> _Symbol:
+        return self._symbols.setdefault(symbol, _Symbol())
+
     def _home_in_use(self, symbol: str) -> str:
         """The home venue; empty if it is not used any more and no candle at its prices is known."""
         with self._lock:
-            known = self._symbols[symbol]
+            known = self._of(symbol)
             if known.home not in self._names and not known.recents:
                 known.home = ""
                 known.ratios.clear()
@@ -143,14 +145,12 @@ class HomeRatios:
     def _known(self, name: str, symbol: str, interval_ms: int | None = None) -> PriceRatio | None:
         """A venue's ratio by candles of that interval, or by the shortest."""
         with self._lock:
-            ratios = {
-                interval: ratio for (venue, interval), ratio in self._symbols[symbol].ratios.items() if venue == name
-            }
+            ratios = {interval: ratio for (venue, interval), ratio in self._of(symbol).ratios.items() if venue == name}
         return ratios.get(interval_ms or 0) or (ratios[min(ratios)] if ratios else None)
 
     def _measured(self, venue: Venue, symbol: str, klines: Klines) -> PriceRatio | None:
         """Measure and remember a ratio; a ratio of fewer or older candles does not replace the known ratio."""
-        name, known, recent = venue.offer.name, self._symbols[symbol], self.recent(symbol, klines.interval_ms)
+        name, known, recent = venue.offer.name, self._of(symbol), self.recent(symbol, klines.interval_ms)
         key, found = (name, klines.interval_ms), price_ratio(recent, klines)
         with self._lock:
             if found is None:

@@ -72,14 +72,14 @@ class SpotPrices:
         else:
             self._breaker.record_success(self._venues[name], PRICES, symbol)
 
-    def check_budget(self, venue: Venue) -> None:
-        """Raise MarketUnavailable if a venue is not asked for candles now: the rest of its budget is for prices."""
+    def why_reserved(self, venue: Venue) -> WorkerError | None:
+        """Why a venue is not asked for candles now: the rest of its budget is for prices. None if it may be asked."""
         requests, budget = self._requests[venue.offer.name].asked_last_minute, venue.offer.requests_a_minute
         left = budget - venue.hosts.limits.asked_last_minute
-        if requests and left <= PRICE_SHARE * budget - requests:
-            raise MarketUnavailable(
-                f"{venue.offer.name}: the last {left} requests of this minute are for prices", RESERVED_S
-            )
+        if not requests or left > PRICE_SHARE * budget - requests:
+            return None
+        reason = f"{venue.offer.name}: the last {left} requests of this minute are for prices"
+        return MarketUnavailable(reason, RESERVED_S)
 
     def _why_not_asked(self, venue: Venue, symbol: str) -> WorkerError | None:
         def fits(other: Venue) -> bool:

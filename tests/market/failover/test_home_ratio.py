@@ -81,19 +81,6 @@ def test_a_venue_whose_ratio_cannot_be_measured_is_not_used(stand: Stand) -> Non
         stand.newest()
 
 
-def test_the_first_venue_that_answers_is_the_home_venue(stand: Stand) -> None:
-    stand.fail(Answer("barred", 451))
-    assert_close(stand.newest(), WALK.tail(20), APART)
-    assert stand.market.home("ETHUSDT") == "binanceus"
-    assert stand.price.price == pytest.approx(2000 * APART)
-    stand.first.handler = works
-    stand.wait(minutes=11)  # the hosts' own memory of being barred
-    stand.have(walk(6 * 60 + 11), WALK)
-    told = stand.latest()
-    assert stand.source == "binance"
-    assert_close(told.tail(1), walk(6 * 60 + 11).tail(1), APART)
-
-
 def test_a_ratio_of_a_venue_that_is_not_in_use_any_more(lone: Stand) -> None:
     """Where candles at that level are there, the new venue's are brought to it; where none are, it begins anew."""
     assert_close(out_of_use(lone).newest(), WALK.tail(20), APART)
@@ -194,13 +181,16 @@ def test_a_ratio_that_newer_candles_refute_is_not_used_any_more(stand: Stand) ->
             ask()
 
 
-def test_a_series_that_another_venue_began_is_the_first_ones_path_at_one_ratio(stand: Stand) -> None:
+def test_the_venue_that_begins_a_series_is_its_home_and_the_first_venue_goes_on_at_one_ratio(stand: Stand) -> None:
     """Whatever the venue that began it does meanwhile, a halt or a spike of its own: it is not asked any more."""
     whole = random_walk_klines(14 * 60)
     stand.have(whole)
-    stand.fail()
-    stand.newest()
+    stand.fail(Answer("barred", 451))
+    assert_close(stand.newest(), WALK.tail(20), APART)
+    assert stand.market.home("ETHUSDT") == "binanceus"
+    assert stand.price.price == pytest.approx(2000 * APART)
     stand.first.handler = works
+    stand.wait(minutes=11)  # the hosts' own memory of being barred
     asked = len(stand.second.requests)
     for _ in range(1, 6 * 60):
         stand.wait(minutes=1)
