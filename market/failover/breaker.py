@@ -79,6 +79,11 @@ class VenueFault:
     rest_s: float  # after the last failure
     failures: int  # in a row
 
+    def lasts(self, now_s: float, *, alone: bool = False) -> bool:
+        """True while the venue is left alone; ``alone`` if no other venue can stand in."""
+        rest_s = min(self.rest_s, STATES[self.state].alone_s) if alone else self.rest_s
+        return now_s < self.last_s + rest_s
+
 
 class VenueBreaker:
     """The faults of all venues, which come best first. Safe to use from several threads; asks nothing under a lock."""
@@ -95,7 +100,7 @@ class VenueBreaker:
         """The present faults by (venue, kind of question, symbol or empty)."""
         now_s = self._clock.elapsed_s()
         with self._lock:
-            return {key: fault for key, fault in self._faults.items() if now_s < fault.last_s + fault.rest_s}
+            return {key: fault for key, fault in self._faults.items() if fault.lasts(now_s)}
 
     def order(self, kind: str, symbol: str, failures: Failures, fits: Fits = lambda _: True) -> Iterator[Venue]:
         """The venues to ask, best first; ``failures`` gets the reason of each venue that is left out.
@@ -182,7 +187,7 @@ class VenueBreaker:
         key = (name, kind, symbol if rule.of_symbol else "")
         with self._lock:
             before = self._faults.get(key)
-            failures = before.failures + 1 if before else 1
+            failures = (before.failures if before else 0) + 1
             # A far price rests twice as long, or the next poll would ask the same venue again.
             doubled_s = backoff(failures + (state == "far"), FIRST_REST_S, LONGEST_REST_S)
             self._faults[key] = VenueFault(
@@ -201,14 +206,8 @@ class VenueBreaker:
     def _fault_of(
         self, venue: Venue, kind: str, symbol: str, now_s: float, *, alone: bool = False
     ) -> VenueFault | None:
-        """The fault for which a venue is left alone; ``alone`` if no other venue can stand in."""
-        for scope in ("", symbol):
-            fault = self._faults.get((venue.offer.name, kind, scope))
-            if fault and now_s < fault.last_s + min(
-                fault.rest_s, STATES[fault.state].alone_s if alone else fault.rest_s
-            ):
-                return fault
-        return None
+        faults = (self._faults.get((venue.offer.name, kind, scope)) for scope in ("", symbol))
+        return next((fault for fault in faults if fault and fault.lasts(now_s, alone=alone)), None)
 
 
 def failure_of(failures: Failures, what: str) -> WorkerError:

@@ -93,7 +93,7 @@ class HomeRatios:
 
     def is_measurable(self, venue: Venue, symbol: str) -> bool:
         """True if a venue's prices can ever be brought to the home prices."""
-        return self.known_factor(venue, symbol) is not None or self._interval_of(venue, symbol) is not None
+        return self.known_factor(venue, symbol) is not None or self._usable(venue, symbol) is not None
 
     def known_factor(self, venue: Venue, symbol: str) -> float | None:
         """The multiplier from a venue's prices to the home venue's, or None if it was not measured."""
@@ -104,12 +104,12 @@ class HomeRatios:
 
     def factor(self, venue: Venue, symbol: str) -> float:
         """The multiplier from a venue's prices to the home venue's, or NoRatio; an old one is measured anew."""
-        name, interval_ms = venue.offer.name, self._interval_of(venue, symbol)
-        if interval_ms and self.home(symbol) not in {"", name}:
-            ratio = self._of(symbol).ratios.get((name, interval_ms))
-            if ratio is None or self.recent(symbol, interval_ms).end_ms - ratio.newest_ms > GOOD_MS:
+        name, recent = venue.offer.name, self._usable(venue, symbol)
+        if recent and self.home(symbol) not in {"", name}:
+            ratio = self._of(symbol).ratios.get((name, recent.interval_ms))
+            if ratio is None or recent.end_ms - ratio.newest_ms > GOOD_MS:
                 try:
-                    self._measured_anew(venue, symbol, interval_ms)
+                    self._measured_anew(venue, symbol, recent.interval_ms)
                 except WorkerError:
                     if self.known_factor(venue, symbol) is None:
                         raise
@@ -137,10 +137,10 @@ class HomeRatios:
                 known.ratios.clear()
             return known.home
 
-    def _interval_of(self, venue: Venue, symbol: str) -> int | None:
-        """The shortest interval by which a venue's ratio can be measured."""
-        intervals_ms = (recent.interval_ms for recent in self.recents(symbol))
-        return next((interval for interval in intervals_ms if interval in venue.offer.intervals_ms), None)
+    def _usable(self, venue: Venue, symbol: str) -> Klines | None:
+        """The candles of the shortest interval by which a venue's ratio can be measured."""
+        recents = self.recents(symbol)
+        return next((recent for recent in recents if recent.interval_ms in venue.offer.intervals_ms), None)
 
     def _known(self, name: str, symbol: str, interval_ms: int | None = None) -> PriceRatio | None:
         """A venue's ratio by candles of that interval, or by the shortest."""

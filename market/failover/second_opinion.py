@@ -179,9 +179,6 @@ class SecondOpinion:
 
 def _rejected(case: Case, klines: Klines, rows: Iterable[int], reason: str) -> list[RejectedRow]:
     """Return the rows of a case that are among ``klines``, as rows for the quarantine."""
-    times_ms = [case.time(row) for row in rows if case.time(row) in klines.open_time_ms]
-    cells = klines.table()[np.searchsorted(klines.open_time_ms, times_ms)].tolist()
-    return [
-        RejectedRow(open_time_ms=at_ms, reason=reason, row=tuple(row))
-        for at_ms, row in zip(times_ms, cells, strict=True)
-    ]
+    found = klines.where(np.isin(klines.open_time_ms, [case.time(row) for row in rows]))
+    cells = zip(found.open_time_ms.tolist(), found.table().tolist(), strict=True)
+    return [RejectedRow(open_time_ms=at_ms, reason=reason, row=tuple(row)) for at_ms, row in cells]

@@ -5,6 +5,7 @@ Whether a price is believed is decided in ``market.price_guard``, whose verdict 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from core.clock import SECOND_MS, Clock
 from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
@@ -82,9 +83,7 @@ class SpotPrices:
         return MarketUnavailable(reason, RESERVED_S)
 
     def _why_not_asked(self, venue: Venue, symbol: str) -> WorkerError | None:
-        def fits(other: Venue) -> bool:
-            return self._ratios.is_measurable(other, symbol)
-
+        fits = partial(self._ratios.is_measurable, symbol=symbol)
         if not fits(venue):
             return self._ratios.unknown(venue, symbol)
         return self._breaker.why_open(venue, PRICES, symbol, fits)

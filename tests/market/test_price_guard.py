@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS
+from klines.klines import Klines
 from market.price_guard import CONFIRMATIONS, LEAST_LIMIT, MOST_LIMIT, RANGE_ROWS, Anchors
 from market.store.recording import load_recording
 from market.venue import Price, Verdict
@@ -28,20 +29,24 @@ def believes(anchors: Anchors, price: Price, now_ms: int | None = None, *, asked
     return verdict is Verdict.BELIEVED
 
 
+def learnt(klines: Klines = KLINES) -> Anchors:
+    anchors = Anchors()
+    anchors.learn(ETH, klines)
+    return anchors
+
+
 @pytest.fixture
 def anchors() -> Anchors:
-    anchors = Anchors()
-    anchors.learn(ETH, KLINES)
+    anchors = learnt()
     assert believes(anchors, at(CLOSE), NOW_MS)
     return anchors
 
 
 def test_the_first_price_is_held_against_the_newest_candle_if_one_is_known() -> None:
-    unlearnt, anchors = Anchors(), Anchors()
+    unlearnt, anchors = Anchors(), learnt()
     assert unlearnt.get(ETH) is None
     assert believes(unlearnt, at(1.0), NOW_MS)
     assert unlearnt.get(ETH) == at(1.0)
-    anchors.learn(ETH, KLINES)
     assert not believes(anchors, at(10 * CLOSE), NOW_MS)
     assert anchors.get(ETH) is None
     assert believes(anchors, at(1.0001 * CLOSE), NOW_MS)
@@ -92,8 +97,8 @@ def test_a_usual_price_in_between_ends_the_doubt(anchors: Anchors) -> None:
 
 
 def test_how_far_is_too_far_grows_with_the_time_since() -> None:
-    anchors, quiet = Anchors(), random_walk_klines(60, sigma=1e-6)
-    anchors.learn(ETH, quiet)
+    quiet = random_walk_klines(60, sigma=1e-6)
+    anchors = learnt(quiet)
     close, after_ms = float(quiet.close[-1]), quiet.end_ms
     assert believes(anchors, Price(price=close, asof_ms=after_ms))
     for minutes, factor, usual in ((0.5, 1.1, False), (0.5, 0.9, True), (9, 2.8, True), (9, 3.2, False)):
@@ -119,9 +124,7 @@ def test_a_clock_that_was_set_back_does_not_freeze_the_price(anchors: Anchors) -
     )
 )
 def test_whatever_is_offered_time_never_goes_back(prices: list[tuple[int, float]]) -> None:
-    anchors = Anchors()
-    anchors.learn(ETH, KLINES)
-    seen_ms = 0
+    anchors, seen_ms = learnt(), 0
     for after_ms, price in prices:
         believes(anchors, at(price, after_ms), NOW_MS + 20_000)
         known = anchors.get(ETH)
@@ -160,10 +163,8 @@ def test_a_market_that_runs_after_it_stood_still_is_followed_by_prices_of_once_a
 ) -> None:
     """Each price is further from the one before than quiet candles know. Beyond what is possible within a minute a
     second venue has to say so: one alone is followed that far, and then waits for the candle."""
-    anchors, quiet = Anchors(), random_walk_klines(60, sigma=1e-9)
-    anchors.learn(ETH, quiet)
-    close = float(quiet.close[-1])
-    oldest_ms = 0
+    quiet = random_walk_klines(60, sigma=1e-9)
+    anchors, close, oldest_ms = learnt(quiet), float(quiet.close[-1]), 0
     for second in range(61):
         now_ms, venue = quiet.end_ms + 1_000 * second, venues[second % len(venues)]
         price = close * math.exp(goes * a_minute * second / 60)
@@ -215,8 +216,7 @@ def test_where_hours_are_the_only_candles_a_price_may_go_as_far_as_in_an_hour(
     minutes: int, away: float, possible: bool
 ) -> None:
     hours = random_walk_klines(60, interval_ms=60 * MINUTE_MS, sigma=6e-3)
-    anchors = Anchors()
-    anchors.learn(ETH, hours)
+    anchors = learnt(hours)
     price, since_ms = float(hours.close[-1]) * math.exp(away), hours.end_ms + minutes * MINUTE_MS
     offers = [Price(price=price, asof_ms=since_ms + 1_000 * second) for second in range(3)]
     assert [believes(anchors, offer, asked=True) for offer in offers][-1] is possible

@@ -40,21 +40,15 @@ def test_a_leap_is_believed_when_a_second_venue_has_it(stand: Stand, factor: flo
     assert stand.newest().end_ms == (NOW_MS if has_it else NOW_MS - MINUTE_MS)
 
 
-def test_a_leap_that_stays_is_believed_in_the_end(lone: Stand) -> None:
+def test_a_leap_that_stays_is_said_once_and_believed_in_the_end(lone: Stand) -> None:
     """Alone there is nobody to ask: two more candles at the new level say it."""
     lone.have(leapt(walk(6 * 60 + 3), NOW_MS, 0.7))
     ends = []
-    for _ in range(1, 4):
-        lone.wait(minutes=1)
-        ends.append((lone.latest().end_ms - NOW_MS) // MINUTE_MS)
-    assert ends == [0, 0, 3]
-
-
-def test_a_leap_that_waits_is_said_once(lone: Stand) -> None:
-    lone.have(leapt(WALK, LAST_MS, 1.3))
     with capture_logs() as lines:
-        for _ in range(5):
-            lone.newest()
+        for _ in range(1, 4):
+            lone.wait(minutes=1)
+            ends.append((lone.latest().end_ms - NOW_MS) // MINUTE_MS)
+    assert ends == [0, 0, 3]
     assert [line["event"] for line in lines].count("leap_awaits_confirmation") == 1
 
 
