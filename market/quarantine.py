@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class Quarantine:
-    """Counts rejected and odd rows, and keeps the rejected ones in a folder. Safe to use from several threads."""
+    """Counts rejected and odd rows; keeps the rejected ones if it has a folder. Safe to use from several threads."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
