@@ -138,9 +138,11 @@ def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: Venue, atlas: Atlas,
     [
         pytest.param("[]", MINUTE_MS, "must have results", id="a list"),
         pytest.param('{"detail": "later"}', MINUTE_MS, "must have results", id="another object"),
-        pytest.param(atlas_page({"a": 1}), MINUTE_MS, "list of objects", id="an object for rows"),
+        pytest.param(atlas_page({"a": 1}), MINUTE_MS, "results must be a list", id="an object for rows"),
         pytest.param(atlas_page([], 7), MINUTE_MS, "next must be an address", id="a number for the next page"),
-        pytest.param(atlas_page([], "http://[/"), MINUTE_MS, "next is not an address", id="nonsense for the next page"),
+        pytest.param(
+            atlas_page([], "http://[/"), MINUTE_MS, "next must be an address", id="nonsense for the next page"
+        ),
         pytest.param(atlas_page([{"timestamp": iso(START_MS)}]), MINUTE_MS, "finite and above 0", id="no values"),
         pytest.param(
             atlas_page([atlas_rows(HOURS)[0] | {"count": None}]), HOUR_MS, "count of its minutes", id="a bar's count"
@@ -192,7 +194,7 @@ def test_a_price_is_the_close_of_the_newest_minute(venue: Venue, atlas: Atlas) -
     [
         pytest.param("", "no rows", id="nothing"),
         pytest.param(atlas_line(2000.5, "")[:20], "not JSON", id="cut off"),
-        pytest.param("5\n6", "list of objects", id="numbers"),
+        pytest.param("5\n6", "time in the past", id="numbers"),
         pytest.param(atlas_line(2000.5, None), "time in the past", id="no time"),
     ],
 )

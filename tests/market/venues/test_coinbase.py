@@ -1,4 +1,4 @@
-"""What Coinbase Exchange alone has: pages from the newest back, its column order, the Advanced Trade form."""
+"""What Coinbase Exchange alone has: pages from the newest back, its column order."""
 
 import json
 from datetime import datetime
@@ -79,15 +79,6 @@ def test_a_host_that_ignores_the_range_is_not_taken_for_one_without_candles(venu
         client.klines("ETHUSDT", MINUTE_MS, START_MS, NOW_MS)
 
 
-def test_the_advanced_trade_form_is_read_too() -> None:
-    names = ("start", "low", "high", "open", "close", "volume")
-    true = WALK.tail(50)
-    rows = [dict(zip(names, map(str, (int(row[0]), *row[1:])), strict=True)) for row in coinbase_rows(true)]
-    found = candles(json.dumps({"candles": rows}).encode(), interval_ms=MINUTE_MS, now_ms=NOW_MS).klines
-    for name in ("open_time_ms", "open", "high", "low", "close", "volume"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(true, name))
-
-
 ROW = coinbase_rows(WALK)[0]
 
 
@@ -98,8 +89,6 @@ ROW = coinbase_rows(WALK)[0]
         pytest.param([["9" * 400, *ROW[1:]]], id="a time without end"),
         pytest.param([[ROW[0] + 0.5, *ROW[1:]]], id="a time in parts of a second"),
         pytest.param([[ROW[0] // 60, *ROW[1:]]], id="a time in minutes"),
-        pytest.param({"candles": [5]}, id="a number for an advanced row"),
-        pytest.param({"candles": [{"start": str(ROW[0])}]}, id="an advanced row without prices"),
         pytest.param([[ROW[0], ROW[3], ROW[1], ROW[2], *ROW[4:]]], id="columns of another order"),
     ],
 )
@@ -127,7 +116,3 @@ def test_genuine_answers_are_read_as_coinbase_means_them(payloads: Path) -> None
     exchange = candles(body, interval_ms=HOUR_MS, now_ms=10**13).klines
     assert (exchange.open[0], exchange.high[0], exchange.low[0]) == (73243.33, 73402.47, 73241.5)
     assert (exchange.close[0], exchange.volume[0]) == (73370.65, 1.56794406)
-    body = (payloads / "coinbase" / "advanced_trade_candles.json").read_bytes()
-    advanced = candles(body, interval_ms=HOUR_MS, now_ms=10**13).klines
-    assert advanced.open_time_ms.tolist() == [1712188800000, 1712192400000]
-    assert advanced.open.tolist() == [65984.18, 66312.4]

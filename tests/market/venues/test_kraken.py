@@ -159,12 +159,12 @@ def test_what_is_not_candles_is_refused(answer: Answer) -> None:
 @pytest.mark.parametrize("ticker", [{}, {"c": []}, {"c": ["0"]}, {"c": ["nan", "1"]}, [], None])
 def test_what_is_not_a_ticker_is_refused(ticker: object) -> None:
     with pytest.raises(MalformedKlines):
-        last_trades(kraken_said({"XXBTZUSD": ticker}).content, pairs=["XBTUSD"])
+        last_trades(kraken_said({"XXBTZUSD": ticker}).content, pairs=["XBTUSD"], now_ms=NOW_MS)
 
 
 def test_a_price_of_another_pair_is_refused() -> None:
     with pytest.raises(MalformedKlines, match="no price of XBTUSD"):
-        last_trades(kraken_said({"XETHZUSD": {"c": ["2000", "1"]}}).content, pairs=["XBTUSD"])
+        last_trades(kraken_said({"XETHZUSD": {"c": ["2000", "1"]}}).content, pairs=["XBTUSD"], now_ms=NOW_MS)
 
 
 def test_genuine_answers_are_read_as_kraken_means_them(payloads: Path) -> None:

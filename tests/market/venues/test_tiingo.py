@@ -67,8 +67,8 @@ def test_a_flow_that_it_does_not_know_costs_no_row_and_rows_may_come_newest_firs
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        pytest.param("[5]", "list of objects", id="a number for a ticker"),
-        pytest.param('[{"ticker": "ethusd"}]', "priceData must be a list", id="no bars at all"),
+        pytest.param("[5]", "asked for bars of ethusd", id="a number for a ticker"),
+        pytest.param('[{"ticker": "ethusd"}]', "must be a list, was None", id="no bars at all"),
         pytest.param(tiingo_page(tiingo_rows(WALK.rows(0, 1)), "btcusd"), "asked for bars of ethusd", id="another"),
     ],
 )
@@ -110,7 +110,7 @@ def test_prices_of_several_symbols_take_one_request(venue: Venue, tiingo: Tiingo
         pytest.param([], "no price of ethusd", id="none"),
         pytest.param([tiingo_top(ticker="btcusd")], "no price of ethusd", id="another ticker's"),
         pytest.param([{"ticker": "ethusd", "topOfBookData": []}], "no price of ethusd", id="an empty book"),
-        pytest.param([{"ticker": "ethusd", "topOfBookData": 5}], "must be a list", id="a number for a book"),
+        pytest.param([{"ticker": "ethusd", "topOfBookData": 5}], "no price of ethusd", id="a number for a book"),
         pytest.param([tiingo_top(at=None)], "time in the past", id="no time"),
         pytest.param([tiingo_top(at=NOW_MS)], "time in the past", id="a time that is not text"),
     ],
