@@ -101,14 +101,10 @@ class HostPool:
     def ask(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
         """Return what ``parse`` makes of the first usable response.
 
-        Args:
-            path: begins with a slash.
-            params: query parameters.
-            parse: turns a body into the value; raises MalformedKlines if the body is something else.
         Raises:
             MarketUnavailable: rate limited, or no host could be asked within the patience.
             Refused: the request itself was refused.
-            MalformedKlines: every host that answered sent something else.
+            MalformedKlines: raised by ``parse`` for every host that answered.
         """
         started_s = self._clock.elapsed_s()
         patience_s = 0.0 if started_s - self._gave_up_s < self._patience_s else self._patience_s

@@ -1,5 +1,6 @@
 """Kline archive files: a zip with one CSV and a checksum beside it, as data.binance.vision publishes them."""
 
+import contextlib
 import hashlib
 import io
 import lzma
@@ -24,14 +25,7 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeE
 
 
 def check(body: bytes, checksum: bytes) -> None:
-    """Compare a file with its checksum file.
-
-    Args:
-        body: the archive file.
-        checksum: content of the file beside it: SHA-256 in hex digits, blanks, the file's name.
-    Raises:
-        MalformedKlines: they differ.
-    """
+    """Raise MalformedKlines unless a checksum file (SHA-256 in hex digits, blanks, the file's name) is of this body."""
     found = re.match(rb"([0-9a-fA-F]{64})(\s|$)", checksum)
     if found is None:
         raise MalformedKlines(f"the checksum file holds no SHA-256 but {checksum[:80]!r}")
@@ -46,13 +40,9 @@ def read_archive(body: bytes, interval_ms: int, start_ms: int, end_ms: int) -> C
     Args:
         body: a zip with one CSV of 12 columns, with or without a header, each time in milliseconds or (since 2025)
             microseconds. A row that cannot be read is rejected alone.
-        interval_ms: of the file's klines.
         start_ms, end_ms: the span that the file's name says; rows outside are dropped.
-    Raises:
-        MalformedKlines: says what is wrong.
     """
-    _, content = csv_in_zip(body, CSV_LIMIT_BYTES)
-    table = _table(content)
+    table = _table(csv_in_zip(body, CSV_LIMIT_BYTES)[1])
     times = _milliseconds(table[:, 0])
     found = check_rows(interval_ms, times, {name: table[:, column] for column, name in enumerate(PLACES, start=1)})
     inside = found.klines.between(start_ms, end_ms)
@@ -91,14 +81,17 @@ def _of_macos(name: str) -> bool:
 
 def _table(content: bytes) -> Floats:
     """Read the used columns, ``(rows, 10)``: NaN for a cell that is not a number, and in a line of another width."""
-    lines = content.decode("utf-8-sig", errors="replace").splitlines()
-    rows = [line.split(",") for line in lines if line.strip()]
-    if rows and np.isnan(_number(rows[0][0])):  # a header
-        del rows[0]
-    if not rows:
+    lines = [line for line in content.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    if lines and np.isnan(_number(lines[0].split(",", 1)[0])):  # a header
+        del lines[0]
+    if not lines:
         raise MalformedKlines("the CSV has no rows")
+    rows = [line.split(",") for line in lines]
+    if all(len(row) == WHOLE_WIDTH for row in rows):
+        with contextlib.suppress(ValueError):  # a tenth of the time of the way below
+            return np.loadtxt(lines, delimiter=",", usecols=USED_COLUMNS, ndmin=2, comments=None)
     if not any(len(row) == WHOLE_WIDTH for row in rows):
-        raise MalformedKlines(f"the CSV must hold {WHOLE_WIDTH} columns of numbers, has: {','.join(rows[0])[:80]!r}")
+        raise MalformedKlines(f"the CSV must hold {WHOLE_WIDTH} columns of numbers, has: {lines[0][:80]!r}")
     empty = [np.nan] * len(USED_COLUMNS)
     return np.array(
         [[_number(row[column]) for column in USED_COLUMNS] if len(row) == WHOLE_WIDTH else empty for row in rows]

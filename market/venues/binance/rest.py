@@ -36,12 +36,10 @@ _log = structlog.get_logger()
 
 
 class Binance(RestVenue):
-    """Binance spot, or any server that speaks its format. Safe to use from several threads.
+    """Binance spot, or any server that speaks its format.
 
     Args:
-        rest_urls: hosts in the order they are tried.
         archive_url: host of the daily and monthly zips; empty for a venue without archives.
-        clock, timeout_s, patience_s, aside: as ``RestVenue`` has them.
         name: as MARKET_VENUES has it; Binance.US is another market in the same format, without archives.
     """
 
@@ -82,13 +80,12 @@ class Binance(RestVenue):
 
     def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
         # A host may serve fewer rows than requested: only a page without a new row is the last page.
-        interval = interval_name(interval_ms)
         cursor = start_ms
         while cursor < end_ms:
             few = LAST_ROWS if cursor > start_ms else 0
             params: dict[str, str | int] = {
                 "symbol": name,
-                "interval": interval,
+                "interval": interval_name(interval_ms),
                 "startTime": cursor,
                 "endTime": end_ms - 1,
                 "limit": PAGE_ROWS,
@@ -133,8 +130,7 @@ class Binance(RestVenue):
         stamp = datetime.fromtimestamp(start_ms / 1000, UTC).strftime("%Y-%m" if month else "%Y-%m-%d")
         folder = f"/data/spot/{'monthly' if month else 'daily'}/klines/{quote(symbol, safe='')}/{interval}"
         path = f"{folder}/{quote(symbol, safe='')}-{interval}-{stamp}.zip"
-        body = self._file(path)
-        if body is None:
+        if (body := self._file(path)) is None:
             return None
         checksum = self._file(f"{path}.CHECKSUM")
         if checksum is None:

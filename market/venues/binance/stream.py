@@ -34,8 +34,7 @@ from market.venues.parsing import price_of, time_ms
 Series = tuple[str, int]  # symbol, interval_ms
 
 OPEN_TIMEOUT_S = 5.0
-PING_AFTER_S = 4.0  # of silence; BTC alone trades several times a second
-PONG_TIMEOUT_S = 2.0
+PING_AFTER_S = 3.0  # of silence, and again; BTC alone trades several times a second
 SILENCE_S = 15.0  # a connection that answers pings and sends nothing has lost its subscriptions
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0  # 300 connections in five minutes are allowed; this makes at most 150
 HEALTHY_S = 60.0  # a longer connection ended in the ordinary way: the next one is opened at once, on the first host
@@ -72,11 +71,10 @@ class Silent(Exception):
 
 
 def parse(message: str | bytes) -> Trade | Closed | None:
-    """Read a message; None if it is an event that we do not use.
+    """Read an event, with or without the wrapping of a combined stream; None if we do not use such events.
 
-    Args:
-        message: an event, with or without the wrapping of a combined stream. The close of an open candle counts as a
-            price: there is no other while nobody trades.
+    The close of an open candle counts as a price: there is no other while nobody trades.
+
     Raises:
         MalformedKlines: not an event of the documented form.
         ShuttingDown: the connection will end.
@@ -127,7 +125,7 @@ class BinanceStream(MarketStream):
     Args:
         urls: ``ws://`` or ``wss://`` hosts without a trailing slash, in the order they are tried.
         series: symbols and the intervals of their candles.
-        ping_after_s: how long a connection may be silent before it is pinged.
+        ping_after_s: how long a connection may be silent before it is pinged, and how long a pong may take.
         silence_s: how long a connection that answers pings may be silent.
         seconds: a monotonic clock, for log lines that come once a minute.
     """
@@ -197,8 +195,8 @@ class BinanceStream(MarketStream):
             pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 -- so that many nodes do not come back all at once
             if count := self._seldom.due("stream_down", reason):
                 self._is_logged_down = True
-                line = {"reason": reason, "in_s": round(pause_s, 1), "meanwhile": "polling over REST"}
-                log.warning("stream_down", **line, count=count)
+                in_s = round(pause_s, 1)
+                log.warning("stream_down", reason=reason, in_s=in_s, meanwhile="polling over REST", count=count)
             await asyncio.sleep(pause_s)
 
     async def _listen(self, url: str, reader: StreamReader) -> str:
@@ -262,18 +260,17 @@ class BinanceStream(MarketStream):
             log.warning("stream_message_refused", host=url, count=count, kinds=kinds, reason=str(error))
 
     async def _next(self, connection: ClientConnection) -> str | bytes:
-        """Return the next message; raises Silent if none comes, and pings are not answered or the silence is long."""
+        """Return the next message; raises Silent if a ping is not answered, or the silence is long."""
+        pong: asyncio.Future[float] | None = None
         silent_s = 0.0
         while silent_s < self._silence_s:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._ping_after_s):
                     return await connection.recv()
             silent_s += self._ping_after_s
-            try:
-                async with asyncio.timeout(PONG_TIMEOUT_S):
-                    await (await connection.ping())
-            except TimeoutError:
-                raise Silent(f"silent for {silent_s:.0f} s and no answer to a ping") from None
+            if pong is not None and not pong.done():
+                raise Silent(f"silent for {silent_s:.0f} s and no answer to a ping")
+            pong = asyncio.ensure_future(await connection.ping())
         raise Silent(f"sent nothing for {silent_s:.0f} s")
 
 
