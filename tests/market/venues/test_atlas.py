@@ -91,12 +91,12 @@ def test_pages_are_followed_and_never_to_another_host(venue: Venue, atlas: Atlas
     assert {query["dataset_name"] for query in venue.asked("/api/rows/")} == {NAME}
 
 
-def test_a_next_page_is_of_the_same_dataset(venue: Venue, atlas: Atlas) -> None:
+def test_a_next_page_is_of_the_same_dataset_and_may_repeat_a_row(venue: Venue, atlas: Atlas) -> None:
     venue.scripted = [
-        Answer(atlas_page(MINUTES[:1], "/api/keys/?dataset_name=other&resolution=1d&after=x")),
-        Answer(atlas_page(MINUTES[1:2])),
+        Answer(atlas_page(MINUTES[:2], "/api/keys/?dataset_name=other&resolution=1d&after=x")),
+        Answer(atlas_page(MINUTES[1:3])),
     ]
-    assert len(five(atlas)) == 2
+    assert len(five(atlas)) == 3
     assert venue.requests[1] == ("/api/rows/", {"dataset_name": NAME, "resolution": "raw", "after": "x"})
 
 
