@@ -96,11 +96,8 @@ def candles_in(value: object, interval_ms: int, places: Mapping[str, Place], now
     """
     rows = list_of(value, "candles")
     times = np.array([time_ms(cell(row, places["time"])) or NO_TIME_MS for row in rows], np.int64)
-    columns = {
-        name: np.array([number(cell(row, place)) for row in rows], np.float64)
-        for name, place in places.items()
-        if name != "time"
-    }
+    # The checks do not read the column "time".
+    columns = {name: np.array([number(cell(row, place)) for row in rows], np.float64) for name, place in places.items()}
     try:
         return check_closed_rows(interval_ms, times, columns, now_ms)
     except MalformedKlines as error:

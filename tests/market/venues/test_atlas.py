@@ -162,10 +162,9 @@ def test_genuine_minutes_are_read_as_they_are_meant(payloads: Path) -> None:
     body = (payloads / "atlas" / "rows_raw.json").read_bytes()
     found, following = page(body, interval_ms=MINUTE_MS, now_ms=time_ms("2026-07-30T22:00:00Z"))
     assert iso(int(found.klines.open_time_ms[0])) == "2026-07-30T21:59:00.000Z"
-    assert found.klines.open[0] == 64693.15622176585
-    assert found.klines.close[0] == 64688.67038416061
-    assert found.klines.quote_volume[0] == 47071.896101475904
-    assert found.klines.trades[0] == 134
+    klines = found.klines
+    assert (klines.open[0], klines.close[0]) == (64693.15622176585, 64688.67038416061)
+    assert (klines.quote_volume[0], klines.trades[0]) == (47071.896101475904, 134)
     assert following is None
     assert len(page(body, interval_ms=MINUTE_MS, now_ms=time_ms("2026-07-30T21:59:59Z"))[0].klines) == 0
 

@@ -103,6 +103,17 @@ def lzma_torn() -> bytes:
     return content[:200] + bytes(100) + content[300:]
 
 
+NO_ROWS: list[tuple[str, str | bytes, str]] = [
+    ("an empty CSV", "", "no rows"),
+    ("only a header", "open_time,open\n", "no rows"),
+    ("three columns", "1,2,3\n", "12 columns"),
+    ("no text", b"\xff\xfe\x00\x01", "no rows"),
+    ("no text in lines", b"1,\xff\xfe\n\x00,2\n", "12 columns"),
+    ("no cell a number", GOOD.replace(".", ";"), "open must be finite"),
+    ("other separators", GOOD.replace(",", ";"), "12 columns"),
+    ("half times", GOOD.replace("\n", ".5\n").replace("000,", "000.5,"), "grid"),
+    ("many lines of nothing", "".join(f"{row}\nx\nx\n" for row in GOOD.splitlines()), "grid"),
+]
 NO_ARCHIVES: dict[str, tuple[bytes, str]] = {
     "a page": (b"<html>", "not a zip"),
     "cut off": (zip_of(("a.csv", GOOD))[:-30], "not a zip"),
@@ -112,20 +123,7 @@ NO_ARCHIVES: dict[str, tuple[bytes, str]] = {
     "two inside": (zip_of(("a.csv", GOOD), ("b.csv", GOOD)), "one CSV, holds 2"),
     "another day": (zip_of(("a.csv", csv_of(WALK.tail(1440)))), "file's name"),
     "a zip bomb": (zip_of(("a.csv", bytes(65 << 20))), "larger than 64 MB"),
-} | {
-    name: (zip_of(("a.csv", text)), says)
-    for name, text, says in [
-        ("an empty CSV", "", "no rows"),
-        ("only a header", "open_time,open\n", "no rows"),
-        ("three columns", "1,2,3\n", "12 columns"),
-        ("no text", b"\xff\xfe\x00\x01", "no rows"),
-        ("no text in lines", b"1,\xff\xfe\n\x00,2\n", "12 columns"),
-        ("no cell a number", GOOD.replace(".", ";"), "open must be finite"),
-        ("other separators", GOOD.replace(",", ";"), "12 columns"),
-        ("half times", GOOD.replace("\n", ".5\n").replace("000,", "000.5,"), "grid"),
-        ("many lines of nothing", "".join(f"{row}\nx\nx\n" for row in GOOD.splitlines()), "grid"),
-    ]
-}
+} | {name: (zip_of(("a.csv", text)), says) for name, text, says in NO_ROWS}
 
 
 @pytest.mark.parametrize(("body", "says"), NO_ARCHIVES.values(), ids=NO_ARCHIVES)

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from core.clock import MINUTE_MS, SECOND_MS
-from core.errors import ConfigError, MalformedKlines, MarketUnavailable
+from core.errors import MalformedKlines, MarketUnavailable
 from market.quarantine import Quarantine
 from market.venues.kraken import ROWS, Kraken, candles, last_trades
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import random_walk_klines
-from tests.fakes.net import nobody
 from tests.fakes.venue_server import Answer, Venue
 from tests.market.venues.formats import kraken_rows, kraken_said
 
@@ -86,14 +85,6 @@ def test_what_is_not_a_time_is_refused(venue: Venue, client: Kraken, at: object)
     venue.handler = lambda path, query: kraken_said({"unixtime": at})
     with pytest.raises(MalformedKlines, match="not a server time"):
         client.clock_ahead_ms()
-
-
-def test_an_unknown_pair_counts_whatever_ails_the_other_host(venue: Venue, client: Kraken, clock: FakeClock) -> None:
-    half = Kraken([venue.url, nobody()], clock, Quarantine())
-    for kraken in (client, half):
-        with pytest.raises(ConfigError, match=r"unknown symbol 'NOPEUSDT'.*Unknown asset pair"):
-            kraken.prices(["NOPEUSDT"])
-    assert (len(venue.requests), clock.slept_s) == (2, [])
 
 
 @pytest.mark.parametrize(
