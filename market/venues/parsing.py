@@ -81,7 +81,7 @@ def price_of(name: str, value: object, now_ms: int, at_ms: int | None = None) ->
 def list_of(value: object, what: str) -> list[Any]:
     """Return a list; raises MalformedKlines if the value is something else."""
     if not isinstance(value, list):
-        raise MalformedKlines(f"{what} must be a list, was {str(value)[:80]}")
+        raise MalformedKlines(f"{what} must be a list, was {value!r:.80}")
     return value
 
 

@@ -194,7 +194,7 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
         # The running candle may seem not to have begun, where clocks differ: it is not a row of the future.
         found = check_rows(interval_ms, times, cells, now_ms=now_ms + interval_ms, few=few)
     except MalformedKlines as error:
-        raise MalformedKlines(f"{error}; {ROW_RULE}, the first was {str(rows[0])[:80]}") from error
+        raise MalformedKlines(f"{error}; {ROW_RULE}, the first was {rows[0]!r:.80}") from error
     # Only the newest rows can be unfinished: an old row with a close time to come is a slip of the venue.
     unfinished = [
         opened_ms // interval_ms * interval_ms for opened_ms, closed_ms in sorted(spans)[-2:] if closed_ms >= now_ms
