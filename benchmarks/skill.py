@@ -150,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         topics=topics(),
         data_dir=out / "data",
         data=given.data,
+        venues=(),
         start=given.start,
         end=given.end,
         out=out / "walk",

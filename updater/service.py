@@ -269,6 +269,7 @@ class Updater:
         name, now_ms = plan.panel.name, self.clock.now_ms()
         job = Job(
             data_dir=self.settings.data_dir,
+            venues=self.settings.venues,
             panel=name,
             topics=topics,
             start_ms=training_start_ms(plan.panel, self.settings.training_days, now_ms),

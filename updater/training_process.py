@@ -46,6 +46,7 @@ class Job(Record):
     """A training to do: the only line on the child's stdin."""
 
     data_dir: Path
+    venues: tuple[str, ...]  # MARKET_VENUES, which decides a symbol's home where homes.json does not
     panel: str
     topics: tuple[Topic, ...]  # of this panel, whose symbols have klines
     start_ms: int  # klines before this are not trained on

@@ -392,6 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         topics=topics(),
         data_dir=out / "data",
         data=given.data,
+        venues=(),
         start=given.start,
         end=given.end,
         stride=1,  # the minute after a forecast has one as well

@@ -41,6 +41,7 @@ class Asked:
     topics: Sequence[Topic]
     data_dir: Path
     data: Path | None = None
+    venues: Sequence[str]  # MARKET_VENUES, for klines of the store
     start: str | None = None  # a UTC day or moment
     end: str | None = None
     every_days: int | None = None
@@ -99,7 +100,7 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
     start_ms, end_ms = moment_ms(asked.start, "--start"), moment_ms(asked.end, "--end")
     panels = [plan.panel.name for plan in walk.plans()]
     training = settings_in_use(settings_file(asked.data_dir, asked.training_file), panels)
-    recording = recording_of(walk.plans(), asked.data, asked.data_dir)
+    recording = recording_of(walk.plans(), asked.data, asked.data_dir, asked.venues)
     start_ms, end_ms = span_of(
         recording,
         walk.plans(),

@@ -50,6 +50,7 @@ class Asked:
     topics: Sequence[Topic]
     data_dir: Path
     data: Path | None = None  # folder of Parquet klines
+    venues: Sequence[str]  # MARKET_VENUES, for klines of the store
     end_ms: int | None = None
     panels: Sequence[str] = ()  # empty for all that the topics need
     training_days: int = 90
@@ -128,7 +129,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
     """
     plans = plans_of(asked)
     in_use = _checked_file(asked, plans)
-    recording = recording_of(plans, asked.data, asked.data_dir)
+    recording = recording_of(plans, asked.data, asked.data_dir, asked.venues)
     if recording.simulated:
         say(recording.simulated)
     storage = asked.study or asked.data_dir / STUDY_FILE

@@ -49,6 +49,7 @@ def job_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0, **traini
     replace_json(settings, TINY | training)
     return Job(
         data_dir=data_dir,
+        venues=("binance",),
         panel="minute",
         topics=topics,
         start_ms=training_start_ms(MINUTE, DAYS, SystemClock().now_ms()),

@@ -82,7 +82,9 @@ def tune(asked: Asked) -> tuple[Found, list[str]]:
 
 
 def asked_on(data_dir: Path, **others: Any) -> Asked:
-    return replace(Asked(topics=(BTC, ETH), data_dir=data_dir, training_days=3, seed=SEED), **others)
+    return replace(
+        Asked(topics=(BTC, ETH), data_dir=data_dir, venues=("binance",), training_days=3, seed=SEED), **others
+    )
 
 
 @contextmanager
