@@ -42,6 +42,12 @@ class Stopped(Exception):
     """The work was cut short because the updater is to end."""
 
 
+def raise_if_stopped(stop: threading.Event) -> None:
+    """Raise ``Stopped`` if the updater was asked to end."""
+    if stop.is_set():
+        raise Stopped
+
+
 class Job(Record):
     """A training to do: the only line on the child's stdin."""
 

@@ -25,7 +25,7 @@ from klines.spans import INTERVALS_MS
 from market.quarantine import Quarantine
 from market.venues.registry import venue_from
 from node.config_file import read_config
-from updater.service import LEAST_FREE_MB
+from updater.keeper import LEAST_FREE_MB
 
 State = Literal["well", "warning", "wrong", "not looked at"]
 
