@@ -60,9 +60,10 @@ def _nothing_in(folder: Path, what: str) -> ConfigError:
 
 def _read_parquet(path: Path, interval_ms: int) -> Klines:
     try:
-        frame = pl.read_parquet(path, columns=["open_time", *COLUMNS])
+        time = "open_time_ms" if "open_time_ms" in pl.read_parquet_schema(path) else "open_time"  # as exported, or not
+        frame = pl.read_parquet(path, columns=[time, *COLUMNS])
         columns = {name: frame[name].cast(pl.Float64).to_numpy() for name in COLUMNS}
-        return Klines(interval_ms=interval_ms, open_time_ms=frame["open_time"].cast(pl.Int64).to_numpy(), **columns)
+        return Klines(interval_ms=interval_ms, open_time_ms=frame[time].cast(pl.Int64).to_numpy(), **columns)
     except (OSError, pl.exceptions.PolarsError, MalformedKlines) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"file {path}: {reason}; remove it or write it anew") from error
