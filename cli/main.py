@@ -138,10 +138,9 @@ def backtest(
         Asked,
         folder_of,
         introduction,
-        walk_and_report,
         walk_of,
     )
-    from research.report.report import JSON_FILE  # noqa: PLC0415
+    from research.report.report import JSON_FILE, walk_and_report  # noqa: PLC0415
     from updater.training_settings import settings_file  # noqa: PLC0415
 
     settings, place, topics = research_session(config, data_dir, topic, network, days, seed)

@@ -1,4 +1,4 @@
-"""``birnn backtest``: from the command line to a walk, its report and its lines."""
+"""``birnn backtest``: from the command line to a walk and the lines about it."""
 
 import hashlib
 import json
@@ -7,14 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import RenderableType
-
-from core.clock import SystemClock, moment_ms
+from core.clock import moment_ms
 from core.errors import ConfigError
-from core.show.progress import Show
 from core.show.words import counted
 from core.topic import Topic
-from research.backtest.backtest import fingerprint, run
+from research.backtest.backtest import fingerprint
 from research.backtest.baselines import BASELINES
 from research.backtest.folder import Folder
 from research.backtest.walk import (
@@ -30,7 +27,6 @@ from research.backtest.walk import (
     with_unseen,
 )
 from research.data import Recording, recording_of, span_text
-from research.report.report import tables, write_report
 from updater.training_settings import settings_file, settings_in_use
 
 
@@ -145,19 +141,3 @@ def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
         f"kept in {folder.root}" + (f"; {done} of {steps} steps are there already" if done else ""),
     ]
     return lines
-
-
-def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[RenderableType]:
-    """Walk and write the report; return the parts that the terminal shows."""
-    records = run(walk, recording, folder, show)
-    show(1, 1, "report")
-    report = write_report(
-        walk,
-        recording,
-        folder,
-        records,
-        command=asked.command,
-        made_ms=SystemClock().now_ms(),
-        notes=short_history(recording, walk),
-    )
-    return tables(report, folder.root)
