@@ -19,7 +19,7 @@ PAUSE_S = 0.5
 LONGEST_LINE = 300
 
 
-def look(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
+def ask(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
     """Return whether ``url`` answers 200, and its body on one line."""
     try:
         answer = http_get(url, timeout_s)
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     deadline = time.monotonic() + arguments.wait
     while True:
-        well, words = look(f"{arguments.url.rstrip('/')}/{arguments.what}")
+        well, words = ask(f"{arguments.url.rstrip('/')}/{arguments.what}")
         left_s = deadline - time.monotonic()
         if well or left_s <= 0:
             break

@@ -132,7 +132,7 @@ def line_of(report: "SyncReport") -> str:
             if report.gaps
             else []
             if report.failure
-            else ["no other gaps" if report.refused else "no gaps"]
+            else ["no gaps beside refused rows" if report.refused else "no gaps"]
         ),
     ]
     parts += [report.refused] if report.refused else []
