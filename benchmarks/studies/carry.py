@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.tools.topics import UNSEEN, topics
 from core.clock import DAY_MS, MINUTE_MS, moment_ms
 from core.files import replace_json
 from core.logs import configure_logging
 from core.show.progress import progress_of
 from core.sources import PERSISTENCE
-from core.topic import Target, Topic, horizon_text
+from core.topic import Topic, horizon_text
 from klines.klines import Floats, Ints, Klines
 from model.answer import NEWS_FADES, NEWS_HORIZON_MIN, NEWS_WEIGHT, carried
 from model.forecaster import HeadForecast
@@ -39,9 +40,7 @@ from research.backtest.walk import Walk
 from research.data import Recording
 from research.report.scores import NAIVE, SERVED, Scored, scored_topics
 
-TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"
-VOLATILITY_MIN = ((5, 15, 60), (480,))  # by panel
-RETURNS = {5: "mse", 10: "mse", 15: "czar", 20: "mse", 60: "czar", 480: "czar", 1440: "czar", 10080: "czar"}
+VOLATILITY_MIN = (5, 15, 60, 480)
 LATE_MIN = {"minute": (1, 2, 3), "hour": (15, 30, 45)}  # when a forecast of a panel is asked for, after its close
 LONGEST_MIN = 1440  # three months hold too few weeks to say something of one
 QUICK_DAYS = 30
@@ -51,19 +50,6 @@ MOST_NEWS = 10.0  # standard deviations of a move that count, where they are bou
 PROFILE_DAYS = 120  # of klines before the rows
 REALISED_MIN = (1, 2, 3, 5, 10, 20)
 CLIP = 5.0  # standard deviations beyond which a return is not followed: a crash must not say it all
-
-
-def topics() -> tuple[Topic, ...]:
-    asked = [(token, Target.VOLATILITY, minutes, "mse") for of in VOLATILITY_MIN for token in TOKENS for minutes in of]
-    asked += [
-        (token, Target.PRICE if loss == "mse" else Target.LOG_RETURN, minutes, loss)
-        for token in TOKENS
-        for minutes, loss in RETURNS.items()
-    ]
-    return tuple(
-        Topic(topic_id=number, token=token, symbol=f"{token}USDT", target=target, horizon_min=minutes, loss=loss)
-        for number, (token, target, minutes, loss) in enumerate(asked, 1)
-    )
 
 
 def as_served(topic: Topic, said: Floats, naive: Floats, close: Floats, anchor: Floats, late_min: int) -> Floats:
@@ -389,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     replace_json(out / "training.json", {"seeds": 1})
     asked = Asked(
-        topics=topics(),
+        topics=topics(VOLATILITY_MIN),
         data_dir=out / "data",
         data=given.data,
         venues=(),
