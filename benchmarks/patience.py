@@ -1,4 +1,4 @@
-"""The cost of a minute without the exchange when questions are held, at twenty questions a second.
+"""Measure how held questions fare in a minute without the exchange, at twenty questions a second.
 
     python -m benchmarks.patience [--seconds 60] [--rate 20]
 
