@@ -6,26 +6,21 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import structlog
 
 from core.clock import SystemClock
 from core.errors import ConfigError
 from core.logs import configure_logging
+from core.process.command_line import CommandLine
 from exchange.server import SimulatedExchange, say
 from exchange.sources.replay import Replay
 
 LOG = structlog.get_logger()
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists the arguments")
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m exchange", description="A simulated exchange on 127.0.0.1.")
+    parser = CommandLine(prog="python -m exchange", description="A simulated exchange on 127.0.0.1.")
     parser.add_argument("--port", type=int, default=0, help="0 for any free port")
     parser.add_argument("--seed", type=int, default=0, help="of the invented prices")
     parser.add_argument("--replay", type=Path, help="folder of Parquet klines to play; then no price is invented")

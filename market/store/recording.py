@@ -57,8 +57,9 @@ def _nothing_in(folder: Path, what: str) -> ConfigError:
 
 def _read_parquet(path: Path, interval_ms: int) -> Klines:
     try:
-        frame = pl.read_parquet(path, columns=["open_time", *COLUMNS])
-        times, table = frame["open_time"].cast(pl.Int64).to_numpy(), frame.select(pl.col(COLUMNS).cast(pl.Float64))
+        time = "open_time_ms" if "open_time_ms" in pl.read_parquet_schema(path) else "open_time"  # as exported, or not
+        frame = pl.read_parquet(path, columns=[time, *COLUMNS])
+        times, table = frame[time].cast(pl.Int64).to_numpy(), frame.select(pl.col(COLUMNS).cast(pl.Float64))
         return Klines.from_table(interval_ms, times, table.to_numpy())
     except (OSError, pl.exceptions.PolarsError, MalformedKlines) as error:
         reason = str(error).splitlines()[0]

@@ -54,6 +54,7 @@ def asked(folder: Path, *topics: Topic, **others: object) -> Asked:
     usual: dict[str, object] = {
         "data_dir": folder / "data",
         "data": folder / "tape",
+        "venues": ("binance",),
         "training_days": DAYS,
         "every_days": 1,
         "stride": 30,
