@@ -1,4 +1,4 @@
-"""The criteria of ``admission.criteria`` for many stretches of a series at once, from running totals.
+"""The criteria of ``admission.criteria`` for many spans of a series at once, from running totals.
 
 A topic that is judged daily from each of ninety starts has four thousand records of up to 26,000 rows each. All
 criteria but czar's are made of moments, whose totals are taken once. Czar depends on the record's own standard

@@ -303,6 +303,7 @@ def served(data: Path, out: Path, walked: Path | None) -> pl.DataFrame:
         topics=tuple(topic_of(token, Target.VOLATILITY, 15) for token in TOKENS),
         data_dir=out / "data",
         data=data,
+        venues=(),
         start=WALK_FROM,
         end=LAST,
         every_days=30,
@@ -330,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = given.out or Path(tempfile.mkdtemp(prefix="admission-"))
     out.mkdir(parents=True, exist_ok=True)
     asked = [replace(topic_of(token, Target.LOG_RETURN, 15), topic_id=1) for token in TOKENS]
-    recording = recording_of(list(panels_for(asked).values()), given.data, out)
+    recording = recording_of(list(panels_for(asked).values()), given.data, out, ())
     klines = {
         symbol: run.between(ms("2023-09-01"), ms(LAST)) for (symbol, length), run in recording.series.items()
         if length == MINUTE_MS

@@ -148,7 +148,7 @@ class Months:
     passed: int = 0  # challengers that differ from naive and beat it
     noise_served: int = 0  # rounds after which something other than naive answers
     demoted: int = 0
-    excess: float = 0.0  # loss of what answered above naive's, in units of it, summed over rounds
+    excess: float = 0.0  # loss of the answers above naive's, in units of naive's, summed over rounds
 
 
 def months(seed: int, *, rounds: int, alike: float, share: float) -> Months:
@@ -244,7 +244,9 @@ def show_demotions(champions: int) -> None:
 
 
 def served_loss(policy: str, *, noise: float, drift: float, rounds: int, seed: int) -> float:
-    """Mean true loss of what serves, in units of naive's, less that of a fresh network: a round every six hours.
+    """Return the mean true loss of the serving network less that of a fresh one, in units of naive's.
+
+    There is a round every six hours.
 
     Args:
         policy: "newest", "never old", "as it is" or "always old".

@@ -39,7 +39,7 @@ class Askers:
         self.url = url
         self.height = 1
         self.first: dict[int, str] = {}  # height -> the first value that was sent
-        self.victim = 0  # pid of who is killed as soon as the newest height has its first answer
+        self.victim = 0  # pid of the process to kill once the newest height has its first answer
         self.after_ms: list[float] = []  # from a first answer to the kill
         self.changed: list[str] = []
         self.told: Counter[str] = Counter()
@@ -141,7 +141,7 @@ def main() -> None:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([sys.executable, "-m", "door"], env=environment, stdout=log, stderr=log)
         door, recoveries = psutil.Process(process.pid), list[float]()
-        while True:  # until the port is bound nobody promises anything
+        while True:  # before the port is bound connections may be refused
             try:
                 requests.get(f"{url}/healthz", timeout=LONGEST_S)
                 break

@@ -1,10 +1,10 @@
-"""The cost of a minute without the exchange when questions are held, at twenty questions a second.
+"""Measure how held questions fare in a minute without the exchange, at twenty questions a second.
 
     python -m benchmarks.patience [--seconds 60] [--rate 20]
 
 ``python -m inference`` with a price topic, ANSWER_PATIENCE_S=90 and MAX_ANCHOR_AGE_S=6. The exchange is gone for so
-many seconds, REST and stream; every question that comes meanwhile is held, and counted by what it was told: its status,
-how long after the exchange was back, and how long after the price that made it answerable.
+many seconds, REST and stream; every question that comes meanwhile is held. Printed are the statuses, and how long after
+the exchange's return and after the first new price the answers came.
 """
 
 import argparse
@@ -32,17 +32,17 @@ MOST_AFTER_PRICE_S, MOST_AFTER_RETURN_S = 0.25, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Reply:
     """The answer to one question, with times in seconds of the wall clock."""
 
     asked_s: float
     came_s: float
     status: int
     answered_s: float  # X-Answered: questions that were woken together get the same answer
-    age_s: float  # of the price that the answer starts from, when it was said
+    age_s: float  # of the price that the answer starts from, at the moment of the answer
 
 
-async def ask(host: str, port: int) -> Told:
+async def ask(host: str, port: int) -> Reply:
     """One question on a connection of its own."""
     asked_s = time.time()
     reader, writer = await asyncio.open_connection(host, port)
@@ -57,10 +57,10 @@ async def ask(host: str, port: int) -> Told:
     if "x-answered" in headers:
         answered_s = datetime.fromisoformat(headers["x-answered"].upper()).timestamp()
         age_s = int(headers["x-anchor-age-ms"]) / 1000
-    return Told(asked_s=asked_s, came_s=came_s, status=int(head.split()[1]), answered_s=answered_s, age_s=age_s)
+    return Reply(asked_s=asked_s, came_s=came_s, status=int(head.split()[1]), answered_s=answered_s, age_s=age_s)
 
 
-async def questions(host: str, port: int, seconds: float, rate: int) -> list[Told]:
+async def questions(host: str, port: int, seconds: float, rate: int) -> list[Reply]:
     """Ask at a fixed rate, whether or not earlier questions are answered."""
     tasks, began_s = [], time.monotonic()
     for number in range(round(seconds * rate)):
@@ -104,7 +104,7 @@ def ready(url: str, log: Path) -> None:
         time.sleep(0.1)
 
 
-def show(answers: list[Told], back_s: float) -> None:
+def show(answers: list[Reply], back_s: float) -> None:
     """Print the answers and their times."""
     held = [one for one in answers if one.came_s > back_s > one.asked_s and one.came_s - one.asked_s > 1.0]
     statuses = Counter(one.status for one in answers)

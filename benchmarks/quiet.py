@@ -1,4 +1,4 @@
-"""Hosts that a day of the whole node asks and files that it writes: `birnn run --market simulated`, sixtyfold.
+"""List the hosts that a day of `birnn run --market simulated` asks and the files that it writes, sixtyfold.
 
     python -m benchmarks.quiet [--hours 24] [--speed 60]
 

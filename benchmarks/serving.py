@@ -1,12 +1,12 @@
-"""Answers beside an empty FastAPI route under the same server: quiet, while training, swapping and without exchange.
+"""Compare answers with an empty FastAPI route: quiet, while training, while swapping and without the exchange.
 
     python -m benchmarks.serving [--seconds 4] [--rounds 3] [--training-days 10] [--quick]
 
 Everything runs on loopback and on the same cores: the simulated exchange with its streams, ``python -m inference`` on a
 published network, the empty route, a worker that does everything per request, and wrk, which asks (on Debian and
-Ubuntu: ``apt-get install wrk``). The servers are asked in turn, some seconds each, and of the rounds the median is
-shown, of the ratios too. Each question has a height of its own, so that each answer is made and kept, except in the
-line that says otherwise. Any answer that is not 200 ends the run.
+Ubuntu: ``apt-get install wrk``). The servers are asked in turn, some seconds each; figures and ratios are medians over
+the rounds. Each question has a height of its own, so that each answer is made and kept, except in the line that says
+otherwise. Any answer that is not 200 ends the run.
 """
 
 import argparse

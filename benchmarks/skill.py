@@ -17,34 +17,19 @@ from typing import Any
 
 from admission.words import ONE_NAIVE
 from benchmarks.tools.goals import Goal, show_goals
+from benchmarks.tools.topics import TOKENS, UNSEEN, topics
 from core.clock import SystemClock
 from core.files import replace_json
 from core.logs import configure_logging
 from core.show.progress import progress_of
-from core.topic import Target, Topic
 from research.backtest.backtest import run
 from research.backtest.command import Asked, folder_of, introduction, walk_of
 from research.report.report import HTML_FILE, write_report
 
-TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"
 VOLATILITY_MIN = {5: (0.32, 0.40, 0.06, 0.12), 15: (0.27, 0.36, 0.04, 0.10), 60: (0.25, 0.36, 0.02, 0.08)}
 """Horizon: under the last window's volatility, must and aim; under HAR, must and aim."""
-RETURNS = {5: "mse", 10: "mse", 15: "czar", 20: "mse", 60: "czar", 480: "czar", 1440: "czar", 10080: "czar"}
 UNSEEN_MUST, UNSEEN_AIM = 0.25, 0.33
 MOST_ABOVE, LEVEL = 0.001, 0.05  # of the naive loss; of a test of Diebold and Mariano
-
-
-def topics() -> tuple[Topic, ...]:
-    asked = [(token, Target.VOLATILITY, minutes, "mse") for token in TOKENS for minutes in VOLATILITY_MIN]
-    asked += [
-        (token, Target.PRICE if loss == "mse" else Target.LOG_RETURN, minutes, loss)
-        for token in TOKENS
-        for minutes, loss in RETURNS.items()
-    ]
-    return tuple(
-        Topic(topic_id=number, token=token, symbol=f"{token}USDT", target=target, horizon_min=minutes, loss=loss)
-        for number, (token, target, minutes, loss) in enumerate(asked, 1)
-    )
 
 
 def goals(report: Mapping[str, Any]) -> list[Goal]:
@@ -147,9 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         training = out / "quick.json"
         replace_json(training, {"seeds": 1})
     asked = Asked(
-        topics=topics(),
+        topics=topics(VOLATILITY_MIN),
         data_dir=out / "data",
         data=given.data,
+        venues=(),
         start=given.start,
         end=given.end,
         out=out / "walk",

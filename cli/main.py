@@ -138,10 +138,9 @@ def backtest(
         Asked,
         folder_of,
         introduction,
-        walk_and_report,
         walk_of,
     )
-    from research.report.report import JSON_FILE  # noqa: PLC0415
+    from research.report.report import JSON_FILE, walk_and_report  # noqa: PLC0415
     from updater.training_settings import settings_file  # noqa: PLC0415
 
     settings, place, topics = research_session(config, data_dir, topic, network, days, seed)
@@ -149,6 +148,7 @@ def backtest(
         topics=topics,
         data_dir=place.folder if data is None else settings.data_dir.absolute(),
         data=data,
+        venues=settings.venues,
         start=start,
         end=end,
         every_days=every,
@@ -211,6 +211,7 @@ def tune(
         topics=topics,
         data_dir=place.folder,
         data=data,
+        venues=settings.venues,
         end_ms=moment_ms(end, "--end"),
         panels=panel or (),
         training_days=settings.training_days,

@@ -61,9 +61,9 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     pool.shutdown(wait=False)
     reasons = []
     for answered in as_completed(asked):
-        if reach := answered.result():
+        if not (why_not := answered.result()):
             return MarketChoice(market=Market.BINANCE, sentence=f"market: real prices ({asked[answered]} answered)")
-        reasons.append(f"{asked[answered]}: {reach.detail.partition('; ')[0]}")
+        reasons.append(f"{asked[answered]}: {why_not.partition('; ')[0]}")
     hosts = sum(len(venue.hosts.urls) for venue in venues)
     return MarketChoice(
         market=Market.SIMULATED,

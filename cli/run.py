@@ -20,7 +20,7 @@ from core.process.listener import listen, url_of
 from core.process.supervisor import Child, Supervisor
 from core.settings import Market, Settings
 from door.holder import arguments as door_arguments
-from inference.probe import look, some_ready
+from inference.probe import ask, some_ready
 from node.config_file import read_config
 
 ALL_READY_PATIENCE_S = 120.0  # then some topics are enough for the dry-run node to start
@@ -79,4 +79,4 @@ def run_node(settings: Settings, replay: Path | None) -> int:
 def _ready(base_url: str, patient_until_s: float) -> bool:
     """True if every topic can be answered, or when patience ends some: the official node waits for the same."""
     patient = time.monotonic() < patient_until_s
-    return look(f"{base_url}/readyz", timeout_s=1)[0] or (not patient and some_ready(base_url))
+    return ask(f"{base_url}/readyz", timeout_s=1)[0] or (not patient and some_ready(base_url))

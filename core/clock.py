@@ -83,6 +83,26 @@ def is_ahead(asof_ms: int, now_ms: int) -> bool:
     return asof_ms - now_ms > SLACK_MS
 
 
+class Every:
+    """Says at most once per span that something is due; also after a clock was set back.
+
+    >>> every = Every(60_000)
+    >>> [every.is_due(now_ms) for now_ms in (0, 59_999, 60_000, 1_000)]
+    [True, False, True, True]
+    """
+
+    def __init__(self, span_ms: int) -> None:
+        self._span_ms = span_ms
+        self._done_ms: int | None = None
+
+    def is_due(self, now_ms: int) -> bool:
+        """True if the span is over since the last call that returned True."""
+        if self._done_ms is not None and 0 <= now_ms - self._done_ms < self._span_ms:
+            return False
+        self._done_ms = now_ms
+        return True
+
+
 def moment_ms(text: str | None, option: str) -> int | None:
     """A UTC day or moment of the command line; None if not given.
 

@@ -6,27 +6,30 @@ libraries of 30 MB, so once the port is bound this process becomes ``door.holder
 
 import os
 import sys
+from collections.abc import Sequence
 
 from core.errors import ConfigError
+from core.process.command_line import CommandLine
 from core.process.listener import hand_over, handed_over, listen
 from core.process.supervisor import CONFIG_EXIT
 from core.settings import load_settings
-from door.holder import arguments
+from door.holder import arguments as holder_arguments
 
 
-def main() -> int:
-    """Listen and become the holder; return 2, with one line on stderr, if the configuration is wrong."""
+def main(arguments: Sequence[str]) -> int:
+    """Listen and become the holder; return 2, with one line on stderr, if arguments or configuration are wrong."""
     try:
+        CommandLine(prog="python -m door", description="Hold the port of python -m inference.").parse_args(arguments)
         settings = load_settings()
         listener = handed_over() or listen(settings.host, settings.port)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return CONFIG_EXIT
     market = settings.market.value
-    more = arguments(settings.answer_patience_s, settings.log_level, settings.log_format, market)
+    more = holder_arguments(settings.answer_patience_s, settings.log_level, settings.log_format, market)
     environment = {**os.environ, **hand_over(listener.detach(), os.getpid())}
     os.execve(sys.executable, [sys.executable, "-m", "door.holder", *more], environment)  # noqa: S606 -- it ends here
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -145,11 +145,11 @@ def arguments(patience_s: float, log_level: str, log_format: str, market: str) -
 
 def main(given_arguments: Sequence[str]) -> int:
     """Hold the socket that this process was started with; return the exit status of inference."""
-    patience_s, level, form, market = given_arguments
     listener = handed_over()
     if listener is None:
-        sys.stderr.write("door.holder is given its socket by python -m door: start that\n")
+        sys.stderr.write("door.holder gets the socket and the arguments from python -m door: start python -m door\n")
         return 2
+    patience_s, level, form, market = given_arguments
 
     def logger() -> Any:
         import structlog  # noqa: PLC0415 -- 14 MB, needed only when something went wrong

@@ -6,24 +6,21 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import structlog
 
+from core.clock import SystemClock
 from core.errors import ConfigError
 from core.logs import configure_logging
+from core.process.command_line import CommandLine
 from exchange.server import SimulatedExchange, say
+from exchange.sources.replay import Replay
 
 LOG = structlog.get_logger()
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists the arguments")
-
-
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m exchange", description="A simulated exchange.")
+    parser = CommandLine(prog="python -m exchange", description="A simulated exchange.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=int, default=0, help="0 for any free port")
     parser.add_argument("--seed", type=int, default=0, help="of the invented prices")
@@ -31,8 +28,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, help="file in which a replay keeps where it is")
     parser.add_argument("--symbols", type=lambda text: text.split(","), help="comma-separated; default all")
     arguments = parser.parse_args(argv)
-    if not 0 <= arguments.port <= 65_535:
-        parser.error(f"--port must be 0 to 65535, was {arguments.port}")
     if arguments.seed < 0:
         parser.error(f"--seed must not be negative, was {arguments.seed}")
     if arguments.state and not arguments.replay:
@@ -46,13 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # before there are threads, which inherit it
     try:
         given = _arguments(argv)
+        clock, replay = SystemClock(), given.replay
+        source = replay and Replay.open(replay, clock.now_ms(), symbols=given.symbols, state=given.state)
         exchange = SimulatedExchange(
-            seed=given.seed,
-            replay=given.replay,
-            host=given.host,
-            port=given.port,
-            symbols=given.symbols,
-            state=given.state,
+            seed=given.seed, symbols=given.symbols, source=source, clock=clock, host=given.host, port=given.port
         )
     except ConfigError as error:
         say(str(error))

@@ -1,32 +1,53 @@
-"""One client of the streams: subscribed names, control messages, and messages not yet sent."""
+"""One client of the streams: subscribed names, control messages, and how the connection ends."""
 
-import asyncio
-import json
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 from urllib.parse import parse_qsl
 
+from pydantic import BaseModel, StrictInt, StrictStr, ValidationError
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from exchange.stream_faults import Payload
+from exchange.formats import Event
 
 PING_EVERY_S, PONG_WITHIN_S = 20.0, 60.0
 MOST_STREAMS = 1_024  # of a connection
-MOST_WAITING = 20_000  # messages; a client that does not take them is cut off
+MOST_WAITING_BYTES = 8_000_000  # some 20,000 candles; a client that does not take them is cut off
 
 
-class StreamProtocol(WebSocketsSansIOProtocol):
+class Connection(WebSocketsSansIOProtocol):
     """uvicorn's protocol, which faults can cut or leave hanging; the scope's state holds it for the application."""
 
+    names: set[str]  # of streams
+    combined: bool  # each message is wrapped with the name of its stream
+    quiet: bool = False  # nothing is sent any more
+    close_code: int = 1000
+
     async def run_asgi(self) -> None:
-        self.scope["state"]["protocol"] = self
+        self.scope["state"]["connection"] = self
         await super().run_asgi()
+
+    def write(self, message: str | bytes) -> None:
+        if self.quiet or self.transport.is_closing():
+            return
+        if isinstance(message, str):
+            self.conn.send_text(message.encode())
+        else:
+            self.conn.send_binary(message)
+        self.transport.writelines(self.conn.data_to_send())
+        if self.transport.get_write_buffer_size() > MOST_WAITING_BYTES:
+            self.cut()
 
     def cut(self) -> None:
         self.transport.abort()
 
+    def end(self, code: int) -> None:
+        """Let the application close the connection after what has been sent."""
+        if not self.quiet:
+            self.quiet, self.close_code = True, code
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": code})
+
     def hang(self) -> None:
-        """Neither read nor ping any more, and stay open."""
+        """Neither send, read nor ping any more, and stay open."""
+        self.quiet = True
         self.stop_keepalive()
         self.read_paused = False  # else the application's next receive() would resume reading
         if not self.transport.is_closing():
@@ -45,70 +66,47 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         if self.transport.get_write_buffer_size():
             self.transport.abort()
 
-
-@dataclass(eq=False, kw_only=True)
-class Connection:
-    """One client of the streams."""
-
-    protocol: StreamProtocol
-    combined: bool  # each message is wrapped with the name of its stream
-    names: set[str]  # of streams
-    waiting: "asyncio.Queue[str | bytes | None]" = field(default_factory=lambda: asyncio.Queue(MOST_WAITING))
-    hanging: bool = False
-    close_code: int = 1000
-
-    def send(self, message: str | bytes | None) -> None:
-        """Queue a message; None ends the connection."""
-        if self.hanging:
-            return
-        try:
-            self.waiting.put_nowait(message)
-        except asyncio.QueueFull:
-            self.protocol.cut()
-
-    def close(self, code: int) -> None:
-        self.close_code = code
-        self.send(None)
-
-    def hang(self) -> None:
-        self.hanging = True
-        self.protocol.hang()
-
-    def control(self, text: str) -> Payload:
+    def obey(self, text: str) -> Event:
         """Do what a control message says, and return its answer."""
         try:
-            request = json.loads(text)
-            return {"result": self._obey(request), "id": request["id"]}
-        except _Invalid as error:
-            return {"code": 2, "msg": f"Invalid request: {error}"}
-        except (ValueError, RecursionError):
-            return {"code": 3, "msg": "Invalid JSON: expected value at line 1 column 1"}
-
-    def _obey(self, request: Any) -> list[str] | None:
-        if not isinstance(request, dict) or "method" not in request:
-            raise _Invalid("missing field `method` at line 1 column 1")
-        number, names = request.get("id", False), request.get("params") or []
-        if isinstance(number, bool) or not isinstance(number, int | str | None):
-            raise _Invalid("request ID must be an unsigned integer")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise _Invalid("params must be a list of stream names")
-        match request["method"]:
-            case "SUBSCRIBE":
-                if len(self.names.union(names)) > MOST_STREAMS:
-                    raise _Invalid("too many streams")
-                self.names.update(names)
-            case "UNSUBSCRIBE":
-                self.names.difference_update(names)
+            request = _Control.model_validate_json(text)
+        except ValidationError as error:
+            return _refusal(error)
+        names = set(request.params or [])
+        match request.method:
             case "LIST_SUBSCRIPTIONS":
-                return sorted(self.names)
-            case other:
-                known = "expected one of `SUBSCRIBE`, `UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`"
-                raise _Invalid(f"unknown variant `{other}`, {known} at line 1 column 1")
-        return None
+                return {"result": sorted(self.names), "id": request.id}
+            case "UNSUBSCRIBE":
+                self.names -= names
+            case _ if len(self.names | names) > MOST_STREAMS:
+                return {"code": 2, "msg": "Invalid request: too many streams"}
+            case _:
+                self.names |= names
+        return {"result": None, "id": request.id}
 
 
-class _Invalid(Exception):
-    """A control message that cannot be obeyed, and why."""
+class _Control(BaseModel):
+    method: Literal["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS"]
+    params: list[str] | None = None
+    id: StrictInt | StrictStr | None
+
+
+def _refusal(error: ValidationError) -> Event:
+    """Return Binance's answer to a control message that cannot be obeyed."""
+    wrong = error.errors()[0]
+    match wrong["type"], wrong["loc"]:
+        case "json_invalid", _:
+            return {"code": 3, "msg": "Invalid JSON: expected value at line 1 column 1"}
+        case "literal_error", _:
+            known = "expected one of `SUBSCRIBE`, `UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`"
+            why = f"unknown variant `{wrong['input']}`, {known} at line 1 column 1"
+        case _, ("id", *_):
+            why = "request ID must be an unsigned integer"
+        case _, ("params", *_):
+            why = "params must be a list of stream names"
+        case _:
+            why = "missing field `method` at line 1 column 1"
+    return {"code": 2, "msg": f"Invalid request: {why}"}
 
 
 def stream_names(path: str, query: str) -> set[str] | None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,8 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from core.clock import SECOND_MS
 from klines.klines import COLUMNS, FLOW_COLUMNS, Klines
+from klines.spans import INTERVALS, Span
 from market.venues.binance.rows import ROW
+
+Event = dict[str, Any]  # of a stream
 
 MICROSECONDS_FROM_MS = 1_735_689_600_000  # 2025-01-01: archives count in microseconds from here on
 
@@ -37,16 +40,9 @@ def rest_rows(klines: Klines) -> bytes:
     return ("[" + ",".join([_ROW % row for row in rows]) + "]").encode()
 
 
-def kline_events(
-    klines: Klines, symbol: str, interval: str, event_ms: int, *, closed: bool
-) -> Iterator[dict[str, Any]]:
-    """Yield klines as the stream's messages, with the very texts of their REST rows.
-
-    Args:
-        interval: as Binance names it.
-        event_ms: when they are sent.
-        closed: True if the candles are finished.
-    """
+def kline_events(klines: Klines, symbol: str, event_ms: int, *, closed: bool) -> Iterator[Event]:
+    """Yield klines as the stream's messages of ``event_ms``, with the very texts of their REST rows."""
+    interval = INTERVALS[klines.interval_ms]
     for row in json.loads(rest_rows(klines)):
         at_ms, opened, high, low, close, volume, until_ms, quote_volume, trades, taker_base, taker_quote, _ = row
         first = at_ms // 1_000 if trades else -1  # ids of trades rise with time; without a trade it is -1
@@ -54,6 +50,19 @@ def kline_events(
         candle |= {"o": opened, "c": close, "h": high, "l": low, "v": volume, "n": trades, "x": closed}
         candle |= {"q": quote_volume, "V": taker_base, "Q": taker_quote, "B": "0"}
         yield {"e": "kline", "E": event_ms, "s": symbol, "k": candle}
+
+
+def price_event(kind: str, symbol: str, price: float, decimals: int, event_ms: int) -> Event:
+    """Return the trade of the newest second; for ``bookTicker`` the best bid and ask, a tick to either side of it."""
+    at_ms = event_ms // SECOND_MS * SECOND_MS
+    number = at_ms // SECOND_MS  # ids rise with time, whoever listens
+    if kind == "bookTicker":
+        tick = 10.0**-decimals
+        bid, ask = f"{price - tick if price > tick else price:.8f}", f"{price + tick:.8f}"
+        return {"u": number, "s": symbol, "b": bid, "B": "1.00000000", "a": ask, "A": "1.00000000"}
+    event: Event = {"e": kind, "E": event_ms, "s": symbol, "p": f"{price:.8f}", "q": "0.01000000", "T": at_ms}
+    event |= {"m": False, "M": True}
+    return event | ({"t": number} if kind == "trade" else {"a": number, "f": number, "l": number})
 
 
 def archive_csv(klines: Klines, *, microseconds: bool = False) -> bytes:
@@ -68,10 +77,9 @@ def archive_csv(klines: Klines, *, microseconds: bool = False) -> bytes:
 
 
 def archive_zip(klines: Klines, name: str, end_ms: int) -> bytes:
-    """Return klines as the zip of an archive; the same bytes every time.
+    """Return klines as the zip of an archive, the same bytes every time.
 
     Args:
-        klines: rows of one day or month.
         name: of the file, without its ending.
         end_ms: end of the day or month; the zip is dated a little later.
     """
@@ -85,19 +93,12 @@ def archive_zip(klines: Klines, name: str, end_ms: int) -> bytes:
     return packed.getvalue()
 
 
-_DATE = {"daily": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"), "monthly": re.compile(r"[0-9]{4}-[0-9]{2}")}
+def archive_span(date: str) -> Span | None:
+    """Return the day or month of an archive's name; None if there is no such day or month.
 
-
-def archive_span(period: str, date: str) -> tuple[int, int] | None:
-    """Return the span of an archive's day or month in ms; None if ``date`` is not written as the period requires.
-
-    >>> archive_span("monthly", "2024-02")
-    (1706745600000, 1709251200000)
-    >>> archive_span("daily", "2024-02") is archive_span("daily", "2024-02-30") is None
-    True
+    >>> archive_span("2024-02"), archive_span("2024-02-30")
+    ((1706745600000, 1709251200000), None)
     """
-    if period not in _DATE or not _DATE[period].fullmatch(date):
-        return None
     try:
         first = np.datetime64(date)
     except ValueError:

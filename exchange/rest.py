@@ -6,7 +6,7 @@ Source of the format: developers.binance.com, Spot REST API and errors; github.c
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,21 +21,26 @@ from klines.spans import INTERVALS_MS
 MAX_ROWS, DEFAULT_ROWS = 1_000, 500  # of one request for klines
 ARCHIVES_KEPT = 4  # files in memory: each is asked for twice, with its checksum
 
-_FILE = re.compile(r"/data/spot/([^/]+)/klines/([^/]+)/([^/]+)/([^/]+)")
+_FILE = re.compile(
+    r"/data/spot/(daily|monthly)/klines/([^/]+)/([^/]+)/"
+    r"(?P<name>\2-\3-([0-9]{4}-[0-9]{2}(?P<day>-[0-9]{2})?)\.zip)(?P<checksum>\.CHECKSUM)?"
+)
+_NO_SUCH_KEY = """<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"""
+
+_SYMBOL = "[A-Z0-9-_.]{1,20}"
+_LEGAL = {  # characters of each parameter
+    "symbol": _SYMBOL,
+    "symbols": rf'\[("{_SYMBOL}"(,"{_SYMBOL}")*)?\]',
+    "interval": ".*",
+    **dict.fromkeys(("startTime", "endTime", "limit"), "[0-9]{1,20}"),
+}
 
 Query = Sequence[tuple[str, str]]
 
 
 class _BadRequest(Exception):
-    """A request that Binance answers with an error; ``code`` and ``msg`` are Binance's."""
-
-    def __init__(self, code: int, msg: str) -> None:
-        super().__init__(msg)
-        self.code, self.msg = code, msg
-
-
-_NO_SUCH_KEY = """<?xml version="1.0" encoding="UTF-8"?>
-<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"""
+    """A request that Binance answers with an error; the arguments are Binance's code and message."""
 
 
 class Rest:
@@ -55,29 +60,26 @@ class Rest:
             now_ms: decides which candles and archive files there are.
             query: names and values as sent, decoded.
         """
-        if match := _FILE.fullmatch(path):
-            return self._file(source, now_ms, *match.groups()) or _missing()
-        if path not in _HANDLERS:
-            return _missing()
-        try:
-            content = _HANDLERS[path](source, now_ms, query)
-        except _BadRequest as error:
-            return _as_json({"code": error.code, "msg": error.msg}, 400)
-        return _as_json(content)
-
-    def _file(self, source: Source, now_ms: int, period: str, symbol: str, interval: str, name: str) -> Response | None:
-        zip_name, stem = name.removesuffix(".CHECKSUM"), f"{symbol}-{interval}-"
-        if not (zip_name.startswith(stem) and zip_name.endswith(".zip") and interval in INTERVALS_MS):
-            return None
-        span = archive_span(period, zip_name.removeprefix(stem).removesuffix(".zip"))
-        if span is None or span[1] > now_ms or symbol not in source.symbols:
-            return None
-        packed, digest = self._archive(source, symbol, interval, *span, zip_name)
-        if not packed:
-            return None
-        if name != zip_name:
-            return Response(f"{digest}  {zip_name}\n", media_type="binary/octet-stream")
+        if path in _HANDLERS:
+            try:
+                return _as_json(_HANDLERS[path](source, now_ms, query))
+            except _BadRequest as error:
+                return _as_json(dict(zip(("code", "msg"), error.args, strict=True)), 400)
+        file = _FILE.fullmatch(path)
+        packed, digest = self._file(source, now_ms, file) if file else (b"", "")
+        if not (file and packed):
+            return Response(_NO_SUCH_KEY, 404, media_type="application/xml")
+        if file["checksum"]:
+            return Response(f"{digest}  {file['name']}\n", media_type="binary/octet-stream")
         return Response(packed, media_type="application/zip")
+
+    def _file(self, source: Source, now_ms: int, file: re.Match[str]) -> tuple[bytes, str]:
+        period, symbol, interval, name, date = file.group(1, 2, 3, 4, 5)
+        span = archive_span(date)
+        known = symbol in source.symbols and interval in INTERVALS_MS and (period == "daily") == bool(file["day"])
+        if not known or span is None or span[1] > now_ms:
+            return b"", ""
+        return self._archive(source, symbol, interval, *span, name)
 
 
 def _archive(source: Source, symbol: str, interval: str, start_ms: int, end_ms: int, name: str) -> tuple[bytes, str]:
@@ -98,9 +100,8 @@ def page(
         end_ms: newest open time asked for, itself included.
     """
     open_ms = now_ms // interval_ms * interval_ms
-    first = source.first_ms(symbol) if start_ms is None else max(start_ms, source.first_ms(symbol))
     end = min(end_ms, open_ms) + 1
-    first = min(first, end)
+    first = min(max(start_ms or 0, source.symbols[symbol].first_ms), end)
     span = limit * interval_ms
     while True:  # the span doubles until there are rows enough or nothing is left to look through
         low, high = (max(first, end - span), end) if start_ms is None else (first, min(end, first + span))
@@ -113,39 +114,23 @@ def page(
 
 
 def _klines(source: Source, now_ms: int, query: Query) -> bytes:
-    given = _parameters(query, "symbol", "interval", "startTime", "endTime", "limit")
-    symbol = _symbol(given.get("symbol"), source)
-    if not given.get("interval"):
-        raise _BadRequest(-1102, "Mandatory parameter 'interval' was not sent, was empty/null, or malformed.")
+    given = _parameters(query, "startTime", "endTime", "limit", mandatory=("symbol", "interval"))
+    (symbol,) = _wanted(given, source)
     interval_ms = INTERVALS_MS.get(given["interval"])
     if interval_ms is None:
         raise _BadRequest(-1120, "Invalid interval.")
-    start_ms, end_ms, limit = (_number(given.get(name), name) for name in ("startTime", "endTime", "limit"))
+    limit = min(int(given.get("limit", DEFAULT_ROWS)), MAX_ROWS)
     if limit == 0:
         raise _BadRequest(-1130, "Data sent for parameter 'limit' is not valid.")
-    rows = page(
-        source,
-        symbol,
-        interval_ms,
-        start_ms=start_ms,
-        end_ms=now_ms if end_ms is None else end_ms,
-        limit=min(limit or DEFAULT_ROWS, MAX_ROWS),
-        now_ms=now_ms,
-    )
-    return rest_rows(rows)
+    start_ms, end_ms = int(given["startTime"]) if "startTime" in given else None, int(given.get("endTime", now_ms))
+    return rest_rows(page(source, symbol, interval_ms, start_ms=start_ms, end_ms=end_ms, limit=limit, now_ms=now_ms))
 
 
 def _ticker(source: Source, now_ms: int, query: Query) -> Any:
     given = _parameters(query, "symbol", "symbols")
     if len(given) == 2:
         raise _BadRequest(-1128, "Combination of optional parameters invalid.")
-    wanted = set(source.symbols)
-    if "symbol" in given:
-        wanted = {_symbol(given["symbol"], source)}
-    elif "symbols" in given:
-        if not re.fullmatch(r'\[("[A-Z0-9-_.]{1,20}"(,"[A-Z0-9-_.]{1,20}")*)?\]', given["symbols"]):
-            raise _BadRequest(-1100, "Illegal characters found in parameter 'symbols'.")
-        wanted = {_symbol(symbol, source) for symbol in json.loads(given["symbols"])}
+    wanted = _wanted(given, source)
     # In the exchange's own order, not in the order asked for.
     prices = ((symbol, source.ticker(symbol, now_ms)) for symbol in source.symbols if symbol in wanted)
     answer = [{"symbol": symbol, "price": price} for symbol, price in prices if price is not None]
@@ -153,45 +138,38 @@ def _ticker(source: Source, now_ms: int, query: Query) -> Any:
 
 
 def _exchange_info(source: Source, now_ms: int, query: Query) -> Any:
-    given = _parameters(query, "symbol")
     entries = []
-    for symbol in [_symbol(given["symbol"], source)] if "symbol" in given else source.symbols:
+    for symbol in _wanted(_parameters(query, "symbol"), source):
         base, quote = split_symbol(symbol, "")
         entries.append({"symbol": symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote})
     return {"timezone": "UTC", "serverTime": now_ms, "symbols": entries}
 
 
-def _parameters(query: Query, *known: str) -> dict[str, str]:
-    """Return the query as a dict; Binance refuses parameters that are not known or given twice."""
-    read = [name for name, _ in query if name in known]
+def _parameters(query: Query, *optional: str, mandatory: Sequence[str] = ()) -> dict[str, str]:
+    """Return the query as a dict; Binance refuses parameters that are not known, given twice, missing or malformed."""
+    read, given = [name for name, _ in query if name in (*optional, *mandatory)], dict(query)
     if len(read) < len(query):
         many = f"read '{len(read)}' parameter(s) but was sent '{len(query)}'"
         raise _BadRequest(-1104, f"Not all sent parameters were read; {many}.")
-    if len(set(read)) < len(read):
+    if len(given) < len(read):
         raise _BadRequest(-1101, "Too many parameters; expected each at most once.")
-    return dict(query)
+    for name in mandatory:
+        if not given.get(name):
+            raise _BadRequest(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
+    for name, text in given.items():
+        if not re.fullmatch(_LEGAL[name], text):
+            legal = f"legal range is '^{_LEGAL[name]}$'"
+            raise _BadRequest(-1100, f"Illegal characters found in parameter '{name}'; {legal}.")
+    return given
 
 
-def _symbol(text: str | None, source: Source) -> str:
-    if not text:
-        raise _BadRequest(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
-    if not re.fullmatch(r"[A-Z0-9-_.]{1,20}", text):
-        raise _illegal("symbol", "[A-Z0-9-_.]{1,20}")
-    if text not in source.symbols:
+def _wanted(given: Mapping[str, str], source: Source) -> list[str]:
+    """Return the symbols that a query names; all if it names none."""
+    wanted: list[str] = json.loads(given["symbols"]) if "symbols" in given else list(source.symbols)
+    wanted = [given["symbol"]] if "symbol" in given else wanted
+    if not set(wanted) <= set(source.symbols):
         raise _BadRequest(-1121, "Invalid symbol.")
-    return text
-
-
-def _illegal(name: str, legal: str) -> _BadRequest:
-    return _BadRequest(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^{legal}$'.")
-
-
-def _number(text: str | None, name: str) -> int | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,20}", text):
-        raise _illegal(name, "[0-9]{1,20}")
-    return int(text)
+    return wanted
 
 
 _HANDLERS: dict[str, Callable[[Source, int, Query], Any]] = {
@@ -206,7 +184,3 @@ _HANDLERS: dict[str, Callable[[Source, int, Query], Any]] = {
 def _as_json(content: Any, status: int = 200) -> Response:
     body = content if isinstance(content, bytes) else json.dumps(content, separators=(",", ":"))
     return Response(body, status, media_type="application/json")
-
-
-def _missing() -> Response:
-    return Response(_NO_SUCH_KEY, 404, media_type="application/xml")

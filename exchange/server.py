@@ -1,36 +1,37 @@
 """The simulated exchange on loopback: Binance's REST interface, archive files and streams.
 
 Its prices are invented or replayed, never a market's: every answer says so in ``X-Market: SIMULATED``. Under ``/sim``
-it takes orders to fail, for tests.
+it takes orders to fail, for tests; these requests are neither remembered nor spoilt.
 """
 
 import asyncio
 import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import structlog
 import uvicorn
 from pydantic import ValidationError
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
-from core.clock import Clock, SystemClock
+from core.clock import SECOND_MS, Clock, SystemClock
 from core.errors import ConfigError
-from exchange.connection import PING_EVERY_S, PONG_WITHIN_S, StreamProtocol
-from exchange.faults import SIM_PREFIX, Fault, Faults, Outage
+from exchange.connection import PING_EVERY_S, PONG_WITHIN_S, Connection
+from exchange.faults import GONE, SIMULATED, ActiveFaults, Fault, Outage, refusal
 from exchange.rest import Rest
-from exchange.sources.replay import Replay
 from exchange.sources.source import Source
 from exchange.sources.walk import RandomWalk
 from exchange.stream_faults import Kind, StreamFault
 from exchange.streams import LIFETIME_S, Streams
 
 LOG = structlog.get_logger()
+REQUESTS_KEPT = 10_000
 
 
 class SimulatedExchange:
@@ -38,59 +39,59 @@ class SimulatedExchange:
 
     Args:
         seed: of the invented prices.
-        replay: folder of Parquet klines to play; then no price is invented.
+        symbols: whose prices are invented; None for all there are.
+        source: of the candles, in place of invented ones.
         clock: decides which candles have closed.
         port: 0 for any free port.
-        symbols: that are traded; None for all there are.
-        state: file in which a replay keeps its shift, so that it goes on where it was after a restart.
         stream_lifetime_s: after which a stream's connection is ended.
-        source: of the candles; then ``seed``, ``replay``, ``symbols`` and ``state`` are not used.
         rest: answers the requests.
         host: the address to listen at.
     Raises:
-        ConfigError: the port is taken, a symbol is unknown, or the folder or the state file cannot be used.
+        ConfigError: the port cannot be had, or a symbol is unknown.
     """
 
     def __init__(
         self,
+        *,
         seed: int = 0,
-        replay: Path | None = None,
+        symbols: Iterable[str] | None = None,
+        source: Source | None = None,
         clock: Clock | None = None,
         port: int = 0,
-        symbols: Iterable[str] | None = None,
-        state: Path | None = None,
         stream_lifetime_s: float = LIFETIME_S,
-        source: Source | None = None,
         rest: Rest | None = None,
         host: str = "127.0.0.1",
     ) -> None:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        if source is None and replay is not None:
-            source = Replay.open(replay, self._clock.now_ms(), symbols=symbols, state=state)
         self._source = source or RandomWalk(seed, symbols)
         self._rest = rest or Rest()
-        self._streams = Streams(lambda: self.source, self._clock, lifetime_s=stream_lifetime_s)
-        self._faults = Faults(self._respond, self._streams, self._clock)
+        self._faults = ActiveFaults()
+        self._gone_until_ms = 0
+        self._seen: deque[tuple[str, dict[str, str]]] = deque(maxlen=REQUESTS_KEPT)
+        self._streams = Streams(lambda: self.source, self._clock, self._faults, lifetime_s=stream_lifetime_s)
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             self._socket.close()
-            raise ConfigError(f"port {port} of {host} cannot be had: {error.strerror}; choose another") from error
+            reason = getattr(error, "strerror", error)
+            raise ConfigError(f"port {port} of {host} cannot be had: {reason}; choose another") from error
         address = f"{host}:{self._socket.getsockname()[1]}"
         self.url, self.stream_url = f"http://{address}", f"ws://{address}"
         config = uvicorn.Config(
-            self._faults,
-            ws=StreamProtocol,
+            self._serve,
+            interface="asgi3",
+            headers=list(SIMULATED.items()),
+            ws=Connection,
             ws_ping_interval=PING_EVERY_S,
             ws_ping_timeout=PONG_WITHIN_S,
             ws_per_message_deflate=False,
             lifespan="off",
             access_log=False,
             log_config=None,
-            log_level="critical",  # cut answers are errors to uvicorn; our own failures are logged by Faults
+            log_level="critical",  # cut answers are errors to uvicorn; our own failures are logged below
             timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
@@ -121,7 +122,13 @@ class SimulatedExchange:
     @property
     def requests(self) -> list[tuple[str, dict[str, str]]]:
         """Path and query of the requests so far, oldest first."""
-        return self._faults.seen()
+        with self._lock:
+            return list(self._seen)
+
+    @property
+    def stream_connections(self) -> int:
+        """How many streams are open."""
+        return len(self._streams.connections)
 
     def fail_next(self, path_prefix: str, count: int = 1, **fault: Any) -> None:
         """Spoil the next ``count`` answers to paths that begin with ``path_prefix``; ``Fault`` has the arguments."""
@@ -129,28 +136,51 @@ class SimulatedExchange:
 
     def fail_stream(self, kind: Kind, **fault: Any) -> None:
         """Let something go wrong with the streams; ``StreamFault`` has the arguments."""
-        self._streams.add(StreamFault(kind=kind, **fault))
+        self._streams.fail(StreamFault(kind=kind, **fault))
 
     def outage(self, seconds: float) -> None:
-        """Be gone for so many seconds of the exchange's clock: no REST answer, no stream."""
-        self._faults.begin(seconds)  # before the streams end, so that their clients find nobody
-        self._streams.add(StreamFault(kind="drop"))
+        """Be gone for so many seconds of the exchange's clock; faults that wait are not used up by an outage."""
+        self._gone_until_ms = self._clock.now_ms() + round(seconds * SECOND_MS)
+        self.fail_stream("drop")  # afterwards, so that the clients find nobody
 
     def clear_faults(self) -> None:
-        """Answer as usual from now on."""
+        """Answer as usual from now on; connections that hang stay as they are."""
         self._faults.clear()
-        self._streams.clear()
+        self._gone_until_ms = 0
+        self._streams.catch_up()
 
-    @property
-    def stream_connections(self) -> int:
-        """How many streams are open."""
-        return self._streams.connections
-
-    async def _respond(self, request: Request) -> Response:
-        path, query = request.url.path, request.query_params.multi_items()
-        if path.startswith(SIM_PREFIX):
-            return await asyncio.to_thread(self._obey, request.method, path, await request.body())
-        return await asyncio.to_thread(lambda: self._rest.answer(self.source, self._clock.now_ms(), path, query))
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        path = scope["path"]
+        if path.startswith("/sim/") and scope["type"] == "http":
+            body = await Request(scope, receive).body()
+            await (await asyncio.to_thread(self._obey, scope["method"], path, body))(scope, receive, send)
+            return
+        query = HTTPConnection(scope).query_params
+        with self._lock:
+            self._seen.append((path, dict(query)))
+        gone = self._clock.now_ms() < self._gone_until_ms
+        if scope["type"] == "websocket":
+            await (refusal(503) if gone else self._streams)(scope, receive, send)
+            return
+        fault = GONE if gone else self._faults.use(Fault, lambda known: path.startswith(known.path_prefix))
+        await asyncio.sleep(fault.delay_s if fault else 0)
+        response = fault.response() if fault else None
+        if response is None:
+            try:
+                response = await asyncio.to_thread(
+                    lambda: self._rest.answer(self.source, self._clock.now_ms(), path, query.multi_items())
+                )
+            except Exception:  # a bug of ours
+                LOG.exception("answer_failed", path=path)
+                response = Response(status_code=500)
+        response.headers.update(fault.headers if fault else {})
+        if fault is None or fault.cut_after is None:
+            await response(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        body = bytes(response.body)[: fault.cut_after]
+        await send({"type": "http.response.body", "body": body, "more_body": True})  # uvicorn drops the connection
 
     def _obey(self, method: str, path: str, body: bytes) -> Response:
         try:
@@ -158,7 +188,7 @@ class SimulatedExchange:
                 case "POST", "/sim/faults":
                     self._faults.add(Fault.model_validate_json(body))
                 case "POST", "/sim/stream-faults":
-                    self._streams.add(StreamFault.model_validate_json(body))
+                    self._streams.fail(StreamFault.model_validate_json(body))
                 case "POST", "/sim/outage":
                     self.outage(Outage.model_validate_json(body).seconds)
                 case "DELETE", "/sim/faults":

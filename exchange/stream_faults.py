@@ -1,14 +1,13 @@
-"""Faults of the streams on demand: which are going on, and what they make of a message."""
+"""Faults of the streams on demand: their kinds, and what they make of a message."""
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, StringConstraints, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from exchange.faults import LastingFault
-
-Payload = dict[str, Any]
+from exchange.formats import Event
 
 Kind = Literal[
     "drop", "close", "refuse", "silence", "half_open", "garbage", "garbage_flood", "duplicate", "reorder", "outlier",
@@ -17,15 +16,15 @@ Kind = Literal[
 
 FLOOD = 50  # a symbol that trades four times a second becomes hundreds of messages
 
-_SOME = {"seconds", "count", "symbol"}
-
-_NEEDED: Mapping[Kind, set[str]] = {
-    "silence": {"seconds"}, "mute": {"seconds", "symbol"}, "lag": {"seconds", "delay_s"}, "reorder": {"count"},
-}  # fmt: skip
-_ALLOWED: Mapping[Kind, set[str]] = {
-    "refuse": {"seconds", "count", "status"}, "outlier": _SOME | {"factor"}, "garbage": _SOME, "garbage_flood": _SOME,
-    "duplicate": _SOME, "lose_candles": _SOME, "wrong_candles": _SOME,
-}  # fmt: skip
+_LASTING = {"seconds", "count", "symbol"}
+_FIELDS: Mapping[str, tuple[set[str], set[str]]] = {  # which a kind needs, and which it may have; none without an entry
+    "silence": ({"seconds"}, set()),
+    "mute": ({"seconds", "symbol"}, set()),
+    "lag": ({"seconds", "delay_s"}, set()),
+    "reorder": ({"count"}, set()),
+    "refuse": (set(), {"seconds", "count", "status"}),
+    "outlier": (set(), _LASTING | {"factor"}),
+} | dict.fromkeys(("garbage", "garbage_flood", "duplicate", "lose_candles", "wrong_candles"), (set(), _LASTING))
 
 
 class StreamFault(LastingFault):
@@ -40,28 +39,28 @@ class StreamFault(LastingFault):
     """
 
     kind: Kind
-    symbol: Annotated[str, StringConstraints(pattern="^[A-Z0-9_.-]{1,20}$")] | None = None
+    symbol: str | None = Field(default=None, pattern="^[A-Z0-9_.-]{1,20}$")
     factor: PositiveFloat | None = None  # 1.1 by default
     delay_s: PositiveFloat | None = None
-    status: Annotated[int, Field(ge=400, le=599)] | None = None  # 503 by default
+    status: int | None = Field(default=None, ge=400, le=599)  # 503 by default
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        needed = _NEEDED.get(self.kind, set())
+        needed, allowed = _FIELDS.get(self.kind, (set(), set()))
         given = {name for name, value in self if value is not None} - {"kind"}
         if missing := needed - given:
             raise ValueError(f"{self.kind} needs {', '.join(sorted(missing))}")
-        if idle := given - needed - _ALLOWED.get(self.kind, set()):
+        if idle := given - needed - allowed:
             raise ValueError(f"{self.kind} has no use for {', '.join(sorted(idle))}")
         return self
 
 
-def as_json(payload: Payload) -> str:
+def as_json(payload: Event) -> str:
     """Return an event's text, as short as Binance writes it."""
     return json.dumps(payload, separators=(",", ":"))
 
 
-def with_prices(payload: Payload, change: Callable[[str], Any]) -> Payload:
+def with_prices(payload: Event, change: Callable[[str], Any]) -> Event:
     """Return the event with another price: a trade's, a candle's close, or bid and ask."""
     if "k" in payload:
         return payload | {"k": payload["k"] | {"c": change(payload["k"]["c"])}}
@@ -69,14 +68,14 @@ def with_prices(payload: Payload, change: Callable[[str], Any]) -> Payload:
     return payload | {name: change(payload[name]) for name in names}
 
 
-def another(payload: Payload) -> Payload:
+def another(payload: Event) -> Event:
     """Return a valid candle with another close, high and volume."""
     candle = payload["k"]
     close, volume = f"{float(candle['h']) * 1.001:.8f}", f"{float(candle['v']) * 2 + 1:.8f}"
     return payload | {"k": candle | {"c": close, "h": close, "v": volume}}
 
 
-def broken(payload: Payload, turn: int) -> str | bytes:
+def broken(payload: Event, turn: int) -> str | bytes:
     """Return a message that no client may believe, of another kind each turn."""
     text = as_json(payload)
     kinds = (

@@ -18,6 +18,7 @@ from core.clock import HOUR_MS, SECOND_MS, Clock, CorrectedClock, SystemClock
 from core.errors import ConfigError
 from core.files import DISK_REFUSES
 from core.logs import configure_logging
+from core.process.command_line import CommandLine
 from core.process.commands import RUN, say_ready
 from core.process.listener import handed_over, listen
 from core.settings import AUTO_WAIT, Market, Settings, load_settings, settings_warnings
@@ -56,13 +57,14 @@ STOP_S = 0.3  # for each background thread; a thread that hangs in a request is 
 log = structlog.get_logger()
 
 
-def main() -> int:
-    """Run until a signal; return 2, with one line on stderr, if the configuration is wrong."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run until a signal; return 2, with one line on stderr, if the arguments or the configuration are wrong."""
     keep_heap_whole()
     # Until there is a server to stop, a signal ends the process at once.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
+        CommandLine(prog="python -m inference", description="Answer the offchain node.").parse_args(arguments)
         return serve(load_settings(), SystemClock(), handed_over())
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
@@ -257,4 +259,4 @@ def _leave(_: int, __: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,6 @@
 For health checks and start order in images without curl or wget. Exit code 0 if the process is well, else 1.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -11,14 +10,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from core.errors import ConfigError
 from core.net.http_get import NoAnswer, http_get
+from core.process.command_line import CommandLine
 
 TIMEOUT_S = 3.0
 PAUSE_S = 0.5
 LONGEST_LINE = 300
 
 
-def look(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
+def ask(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
     """Return whether ``url`` answers 200, and its body on one line."""
     try:
         answer = http_get(url, timeout_s)
@@ -58,19 +59,23 @@ def some_ready(url: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ask once, or with ``--wait`` until the process is well or the time is up."""
-    parser = argparse.ArgumentParser(prog="python -m inference.probe", description=__doc__)
+    parser = CommandLine(prog="python -m inference.probe", description=__doc__)
     parser.add_argument("what", choices=("healthz", "readyz"))
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="keep asking for this long")
     parser.add_argument(
         "--or-some", action="store_true", help="when the time is up, one topic that can be answered is enough"
     )
     parser.add_argument("--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8000}", help="of the process")
-    arguments = parser.parse_args(argv)
-    if not arguments.url.startswith(("http://", "https://")):
-        parser.error(f"--url must begin with http:// or https://, was {arguments.url!r}")
+    try:
+        arguments = parser.parse_args(argv)
+        if not arguments.url.startswith(("http://", "https://")):
+            parser.error(f"--url must begin with http:// or https://, was {arguments.url!r}")
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     deadline = time.monotonic() + arguments.wait
     while True:
-        well, words = look(f"{arguments.url.rstrip('/')}/{arguments.what}")
+        well, words = ask(f"{arguments.url.rstrip('/')}/{arguments.what}")
         left_s = deadline - time.monotonic()
         if well or left_s <= 0:
             break

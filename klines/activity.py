@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from klines.checks import Bools
-from klines.klines import PRICE_COLUMNS, Klines
+from klines.klines import PRICE_COLUMNS, Bools, Klines
 
 ROUNDING = 1e-6  # share of a price, between a venue's candles and its ticker
 
@@ -32,11 +31,8 @@ def has_left(price: float, klines: Klines | None, since_ms: int) -> bool:
     """True if the newest traded candle since ``since_ms`` has a range that excludes ``price``."""
     if klines is None:
         return False
-    later = klines.between(since_ms, klines.end_ms)
-    traded = np.flatnonzero(later.volume > 0)
-    if not len(traded):
-        return False
-    return not later.low[traded[-1]] * (1 - ROUNDING) <= price <= later.high[traded[-1]] * (1 + ROUNDING)
+    newest = klines.where((klines.volume > 0) & (klines.open_time_ms >= since_ms)).tail(1)
+    return len(newest) > 0 and not newest.low[0] * (1 - ROUNDING) <= price <= newest.high[0] * (1 + ROUNDING)
 
 
 def extent_of(klines: Klines, at_ms: int) -> float:

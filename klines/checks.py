@@ -1,20 +1,15 @@
 """Row checks: which rows of a batch are klines. Rows that break a rule are set apart with the reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from core.clock import iso
 from core.errors import MalformedKlines
-from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
-
-Bools = npt.NDArray[np.bool_]
+from klines.klines import COLUMNS, Bools, Floats, Ints, Klines, alike, broken_rules, row_text
 
 UNREADABLE_MS = 0  # stands for an open time that cannot be read
 EARLIEST_MS = 1_230_768_000_000  # 2009-01-01, before the first bitcoin; earlier is probably a time in seconds
-LATEST_MS = 253_402_300_800_000  # the year 10000, in which calendars end
 
 # None of the shares and row counts was measured.
 MOST_REFUSED = 0.5  # share of a batch; above it the whole batch is wrong, in its columns or units
@@ -26,6 +21,8 @@ STEP_ROWS = 20  # rows of another interval; fewer may be minutes with holes
 VOLUME_ROUNDING = 1e-5
 LEAST_VOLUME = 1e-8  # the last of the eight decimals that venues write
 CONTRADICTING = ("quote_volume", "taker_buy_base", "taker_buy_quote")  # become NaN where they break such a rule
+
+Rules = list[tuple[str, Bools]]  # each rule in words, and which rows break it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +45,19 @@ class CheckedRows:
 
 
 def check_rows(
-    interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], *, now_ms: int | None = None, few: int = 0
+    interval_ms: int,
+    open_time_ms: Ints,
+    columns: Mapping[str, Floats],
+    *,
+    now_ms: int | None = None,
+    few: int = 0,
+    strict: bool = False,
 ) -> CheckedRows:
-    """Return the klines of a batch, oldest first, in whatever order its rows came.
+    """Return the klines of a batch, oldest first, in whatever order its rows came; equal rows of one time are one row.
+
+    Odd rows, which are used and marked: rows whose volumes contradict each other (their quote and taker volumes become
+    NaN), and rows off the grid where most rows are off it (each that is alone in its minute counts as the row of that
+    minute).
 
     Args:
         open_time_ms: ``(T,)`` open times, UTC.
@@ -58,110 +65,69 @@ def check_rows(
             flow column counts as NaN.
         now_ms: rows that open later are rejected; None does not check.
         few: this many rejected rows are allowed in any batch.
-    Returns:
-        The klines, the rejected rows, and the odd rows that are used. Odd is a row whose volumes contradict each
-        other: its quote and taker volumes become NaN. Odd is also a row off the grid, where most rows are off it and
-        this one is alone in its minute: it counts as the row of that minute. Equal rows of one time are one row.
+        strict: reject a row whose volumes contradict each other.
     Raises:
-        MalformedKlines: most rows break a rule; says how many, and names the first.
+        MalformedKlines: most rows break a rule; says how many, and names the first. Or they are of a longer interval.
     """
-    found = separate_rows(interval_ms, open_time_ms, columns, now_ms=now_ms)
-    rows = len(open_time_ms)
-    if len(found.refused) > max(few, MOST_REFUSED * rows):
-        timed = np.argsort(open_time_ms, kind="stable")
-        timed = timed[open_time_ms[timed] > 0]
-        fault = _fault_of(interval_ms, open_time_ms[timed], _table(columns, rows)[timed], found.refused)
-        raise MalformedKlines(f"{len(found.refused)} of {rows} rows are no klines: {fault}")
-    return found
+    if not len(open_time_ms):
+        return CheckedRows(klines=Klines.empty(interval_ms))
+    order = np.argsort(open_time_ms, kind="stable")
+    missing = np.full(len(order), np.nan)
+    table = np.stack([np.asarray(columns.get(name, missing), np.float64)[order] for name in COLUMNS], axis=1)
+    given_ms = open_time_ms[order]
+    times = _on_the_grid(interval_ms, given_ms)
+    _check_step(interval_ms, times[times % interval_ms == 0])
+    twice = (np.diff(times, prepend=-1) == 0) & (times >= 0)  # times below 0 could not be read
+    same = np.append(False, alike(table[1:], table[:-1]).all(axis=1))
+    repeated, clash = twice & same, twice & ~same
+
+    def first_broken(rules: Rules, among: Bools) -> tuple[tuple[RejectedRow, ...], Bools]:
+        """Return the rows of a mask that break a rule, each with the first rule that it breaks, and their mask."""
+        found: list[RejectedRow] = []
+        left = among.copy()
+        for reason, broken in rules:
+            found += [
+                RejectedRow(
+                    open_time_ms=int(given_ms[row]),
+                    reason=reason,
+                    row=tuple(table[row].tolist()),
+                    place=int(order[row]),
+                )
+                for row in np.flatnonzero(broken & left)
+            ]
+            left &= ~broken
+        return tuple(found), among & ~left
+
+    contradictions = _contradictions(table)
+    rules = broken_rules(interval_ms, times, table.T)
+    rules.insert(1, ("open time before 2009", times < EARLIEST_MS))  # without a time nothing else in a row matters
+    if now_ms is not None:
+        rules.append(("open time is in the future", times > now_ms))
+    rules.append(("two different rows of one time", clash | np.isin(times, times[clash])))
+    refused, bad = first_broken(rules + contradictions if strict else rules, ~repeated)
+    if len(refused) > max(few, MOST_REFUSED * len(order)):
+        first = refused[0]
+        fault = f"{first.reason}: {row_text(first.open_time_ms, first.row)}"
+        raise MalformedKlines(f"{len(refused)} of {len(order)} rows are no klines: {fault}")
+    good = ~repeated & ~bad
+    marked, odd = first_broken(contradictions, good)
+    off = np.unique((given_ms - times)[given_ms != times]).tolist()
+    how = f"{off[0]} ms off the grid" if len(off) == 1 else "off the grid, not equally far in all rows"
+    moved, _ = first_broken([(f"open time is {how}: taken for the minute that it lies in", given_ms != times)], good)
+    table = np.where(odd[:, None] & np.isin(COLUMNS, CONTRADICTING), np.nan, table)
+    klines = Klines.from_table(interval_ms, times[good], table[good])
+    return CheckedRows(klines=klines, refused=refused, marked=marked + moved)
 
 
 def check_closed_rows(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], now_ms: int) -> CheckedRows:
     """Check the rows that have closed, as ``check_rows`` does; the running candle is dropped unchecked.
 
-    Args:
-        now_ms: the venue's time. By a clock that is a little behind, the running candle opens in the future: rows that
-            open up to an interval ahead are dropped, later rows rejected.
+    By a clock that is a little behind the venue's, the running candle opens in the future: rows that open up to an
+    interval ahead are dropped, later rows rejected.
     """
     kept = (open_time_ms <= now_ms - interval_ms) | (open_time_ms > now_ms + interval_ms)
     closed = {name: cells[kept] for name, cells in columns.items()}
     return check_rows(interval_ms, open_time_ms[kept], closed, now_ms=now_ms)
-
-
-def separate_rows(
-    interval_ms: int,
-    open_time_ms: Ints,
-    columns: Mapping[str, Floats],
-    *,
-    now_ms: int | None = None,
-    strict: bool = False,
-) -> CheckedRows:
-    """Do as ``check_rows``, however many rows are rejected.
-
-    Args:
-        strict: reject a row whose volumes contradict each other.
-    Raises:
-        MalformedKlines: the rows are of a longer interval.
-    """
-    rows = len(open_time_ms)
-    if not rows:
-        return CheckedRows(klines=Klines.empty(interval_ms))
-    order = np.argsort(open_time_ms, kind="stable")
-    given_ms, table = open_time_ms[order], _table(columns, rows)[order]
-    times = _on_the_grid(interval_ms, given_ms)
-    _check_step(interval_ms, times[times % interval_ms == 0])
-    repeated, clash = _of_one_time(times, table)
-
-    def rows_of(reason: str, which: Bools) -> list[RejectedRow]:
-        return [
-            RejectedRow(
-                open_time_ms=int(given_ms[row]),
-                reason=reason,
-                row=tuple(table[row].tolist()),
-                place=int(order[row]),
-            )
-            for row in np.flatnonzero(which & ~repeated)
-        ]
-
-    bad, odd = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
-    refused: list[RejectedRow] = []
-    marked: list[RejectedRow] = []
-    for reason, broken in [
-        *_broken_rules(interval_ms, times, table, now_ms),
-        ("two different rows of one time", clash),
-    ]:
-        refused += rows_of(reason, broken & ~bad)
-        bad |= broken
-    for reason, broken in _contradictions(table):
-        (refused if strict else marked).extend(rows_of(reason, broken & ~bad & ~odd))
-        odd |= broken & ~bad
-    if strict:
-        bad |= odd
-    off = np.unique((given_ms - times)[given_ms != times]).tolist()
-    how = f"{off[0]} ms off the grid" if len(off) == 1 else "off the grid, not equally far in all rows"
-    marked += rows_of(f"open time is {how}: taken for the minute that it lies in", (given_ms != times) & ~bad)
-    good = ~bad & ~repeated
-    table = np.where(odd[:, None] & np.isin(COLUMNS, CONTRADICTING), np.nan, table)
-    klines = Klines.from_table(interval_ms, times[good], table[good])
-    return CheckedRows(klines=klines, refused=tuple(refused), marked=tuple(marked))
-
-
-def _of_one_time(times: Ints, table: Floats) -> tuple[Bools, Bools]:
-    """Return which rows equal the row before them, and which share their time with a different row."""
-    repeated, clash = np.zeros(len(times), np.bool_), np.zeros(len(times), np.bool_)
-    twice = (times[1:] == times[:-1]) & (times[1:] >= 0)  # times below 0 could not be read
-    alike = ((table[1:] == table[:-1]) | (np.isnan(table[1:]) & np.isnan(table[:-1]))).all(axis=1)
-    repeated[1:] = twice & alike
-    clash[1:] = twice & ~alike
-    return repeated, clash | np.isin(times, times[clash])
-
-
-def _fault_of(interval_ms: int, times: Ints, table: Floats, refused: Sequence[RejectedRow]) -> str:
-    """Say what is wrong with a batch: the cells of the first bad row if ``Klines`` has that rule."""
-    try:
-        Klines.from_table(interval_ms, times, table)
-    except MalformedKlines as error:
-        return str(error)
-    return f"{refused[0].reason}: row of {time_text(refused[0].open_time_ms)}"
 
 
 def _on_the_grid(interval_ms: int, times: Ints) -> Ints:
@@ -190,33 +156,9 @@ def _check_step(interval_ms: int, times: Ints) -> None:
             )
 
 
-def _table(columns: Mapping[str, Floats], rows: int) -> Floats:
-    return np.stack([np.asarray(columns.get(name, np.full(rows, np.nan)), np.float64) for name in COLUMNS], axis=1)
-
-
-def _broken_rules(interval_ms: int, times: Ints, table: Floats, now_ms: int | None) -> list[tuple[str, Bools]]:
-    """Return each rule in words, with the rows that break it."""
-    opened, high, low, close = (table[:, COLUMNS.index(name)] for name in PRICE_COLUMNS)
-    prices, flows = table[:, : len(PRICE_COLUMNS)], table[:, len(PRICE_COLUMNS) :]
-    with np.errstate(invalid="ignore"):
-        found = [
-            ("open time is not on the grid", times % interval_ms != 0),
-            ("open time before 2009", times < EARLIEST_MS),
-            ("a price is not finite and above 0", ~(np.isfinite(prices) & (prices > 0)).all(axis=1)),
-            ("low is above open or close", np.minimum(opened, close) < low),
-            ("high is below open or close", np.maximum(opened, close) > high),
-            ("volume is not finite", ~np.isfinite(flows[:, FLOW_COLUMNS.index("volume")])),
-            ("a flow is below 0 or infinite", ((flows < 0) | np.isinf(flows)).any(axis=1)),
-        ]
-    if now_ms is not None:
-        found.append(("open time is in the future", times > now_ms))
-    return found
-
-
-def _contradictions(table: Floats) -> list[tuple[str, Bools]]:
+def _contradictions(table: Floats) -> Rules:
     """Return each rule between volumes in words, with the rows that break it; NaN breaks no rule."""
-    high, low = table[:, COLUMNS.index("high")], table[:, COLUMNS.index("low")]
-    volume, quote, taker, taker_quote = (table[:, COLUMNS.index(name)] for name in ("volume", *CONTRADICTING))
+    _, high, low, _, volume, quote, _, taker, taker_quote = table.T
     above, below = 1 + VOLUME_ROUNDING, 1 - VOLUME_ROUNDING
     with np.errstate(invalid="ignore", over="ignore"):
         most_quote = high * (volume + LEAST_VOLUME) * above + LEAST_VOLUME
@@ -226,8 +168,3 @@ def _contradictions(table: Floats) -> list[tuple[str, Bools]]:
             ("taker volume is above volume", taker > volume * above + LEAST_VOLUME),
             ("taker quote volume is above quote volume", taker_quote > quote * above + LEAST_VOLUME),
         ]
-
-
-def time_text(ms: int) -> str:
-    """Return a time for a message, in words if no calendar has it."""
-    return iso(ms) if 0 < ms < LATEST_MS else f"{ms} ms" if ms > 0 else "a time that cannot be read"

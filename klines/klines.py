@@ -12,6 +12,7 @@ from klines.spans import Span
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 FLOW_COLUMNS = ("volume", "quote_volume", "trades", "taker_buy_base", "taker_buy_quote")
@@ -19,15 +20,52 @@ COLUMNS = PRICE_COLUMNS + FLOW_COLUMNS
 
 MOST_LEAP = float(np.log(2))  # of ln(close) within a minute; the bound grows with time as a random walk does
 WIDEST_LEAP = float(np.log(20))  # over any hole: price units differ by factors of a hundred
+LATEST_MS = 253_402_300_800_000  # the year 10000, in which calendars end
+
+
+def broken_rules(interval_ms: int, open_time_ms: Ints, columns: Iterable[Floats]) -> list[tuple[str, Bools]]:
+    """Return each rule that a row keeps by itself, in words, and which rows ``(T,)`` break it.
+
+    Args:
+        columns: in the order of ``COLUMNS``.
+    """
+    opened, high, low, close, *flows = columns
+    with np.errstate(invalid="ignore"):
+        usable = [np.isfinite(price) & (price > 0) for price in (opened, high, low, close)]
+        return [
+            ("open time is not on the grid", open_time_ms % interval_ms != 0),
+            ("a price is not finite and above 0", ~np.all(usable, axis=0)),
+            ("low is above open or close", np.minimum(opened, close) < low),
+            ("high is below open or close", np.maximum(opened, close) > high),
+            ("volume is not finite", ~np.isfinite(flows[0])),
+            ("a flow is below 0 or infinite", np.any([(flow < 0) | np.isinf(flow) for flow in flows], axis=0)),
+        ]
+
+
+def time_text(ms: int) -> str:
+    """Return a time for a message, in words if no calendar has it."""
+    return iso(ms) if 0 < ms < LATEST_MS else f"{ms} ms" if ms > 0 else "a time that cannot be read"
+
+
+def row_text(open_time_ms: int, cells: Sequence[float]) -> str:
+    """Return a row, whose cells are in the order of ``COLUMNS``, for a message."""
+    named = (f"{name} {cell}" for name, cell in zip(COLUMNS, cells, strict=True))
+    return f"kline at {time_text(open_time_ms)} has {', '.join(named)}"
+
+
+def alike(left: Floats, right: Floats) -> Bools:
+    """Return which cells are equal, or not known on both sides."""
+    same: Bools = (left == right) | (np.isnan(left) & np.isnan(right))
+    return same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Klines:
     """A run of klines of one symbol and interval, oldest first; a missing kline is a gap, never a filled row.
 
-    Invariants: ``open_time_ms`` rises strictly and lies on the interval's grid; prices are finite, above 0,
-    and ``low <= open, close <= high``; volume is finite and not negative; a flow column that the venue does not
-    have is NaN. The constructor checks them; every operation below keeps them. Do not write to the arrays.
+    Invariants: ``open_time_ms`` rises strictly, and no row breaks a rule of ``broken_rules``. The constructor checks
+    them; every operation below keeps them. A flow column that the venue does not have is NaN. Do not write to the
+    arrays.
 
     Raises:
         MalformedKlines: names the first row that breaks a rule.
@@ -53,32 +91,20 @@ class Klines:
             column = getattr(self, name)
             if column.shape != time.shape or column.ndim != 1:
                 raise MalformedKlines(f"{name} has shape {column.shape}, open_time_ms {time.shape}")
-        if len(time) == 0:
-            return
-        self._require(time % self.interval_ms == 0, f"open_time_ms is not on the grid of {self.interval_ms} ms")
         self._require_rising_times()
-        for name in PRICE_COLUMNS:
-            column = getattr(self, name)
-            self._require(np.isfinite(column) & (column > 0), f"{name} must be finite and above 0")
-        self._require(np.minimum(self.open, self.close) >= self.low, "low must not be above open or close")
-        self._require(np.maximum(self.open, self.close) <= self.high, "high must not be below open or close")
-        self._require(np.isfinite(self.volume) & (self.volume >= 0), "volume must be finite and not negative")
-
-    def _require_interval(self, interval_ms: int) -> None:
-        if self.interval_ms != interval_ms:
-            raise MalformedKlines(f"intervals differ: {interval_ms} ms and {self.interval_ms} ms")
+        for rule, broken in broken_rules(self.interval_ms, time, self._columns):
+            self._refuse(rule, broken)
 
     def _require_rising_times(self) -> None:
         time = self.open_time_ms
-        self._require(np.diff(time, prepend=time[:1] - 1) > 0, "open_time_ms must rise strictly")
+        self._refuse("open times must rise strictly", np.diff(time, prepend=time[:1] - 1) <= 0)
 
-    def _require(self, holds: npt.NDArray[np.bool_], rule: str) -> None:
-        if not holds.all():
-            row = int(np.argmin(holds))
-            raise MalformedKlines(
-                f"{rule}: kline at {iso(int(self.open_time_ms[row]))} has open {self.open[row]}, "
-                f"high {self.high[row]}, low {self.low[row]}, close {self.close[row]}, volume {self.volume[row]}"
-            )
+    def _refuse(self, rule: str, broken: Bools) -> None:
+        """Raise MalformedKlines if a row breaks a rule."""
+        if broken.any():
+            row = int(np.argmax(broken))
+            cells = [float(column[row]) for column in self._columns]
+            raise MalformedKlines(f"{rule}: {row_text(int(self.open_time_ms[row]), cells)}")
 
     def __len__(self) -> int:
         return len(self.open_time_ms)
@@ -118,15 +144,19 @@ class Klines:
         Raises:
             MalformedKlines: a run does not begin after the run before it, or has another interval.
         """
-        if not runs:
-            return cls.empty(interval_ms)
-        for run in runs:
-            run._require_interval(interval_ms)
-        times = np.concatenate([run.open_time_ms for run in runs])
-        columns = zip(*(run._columns for run in runs), strict=True)
-        whole = cls._trusted(interval_ms, times, [np.concatenate(parts) for parts in columns])
+        whole = cls._in_turn(interval_ms, runs)
         whole._require_rising_times()
         return whole
+
+    @classmethod
+    def _in_turn(cls, interval_ms: int, runs: "Sequence[Klines]") -> "Klines":
+        for run in runs:
+            if run.interval_ms != interval_ms:
+                raise MalformedKlines(f"intervals differ: {interval_ms} ms and {run.interval_ms} ms")
+        runs = [cls.empty(interval_ms), *runs]
+        columns = zip(*(run._columns for run in runs), strict=True)
+        times = np.concatenate([run.open_time_ms for run in runs])
+        return cls._trusted(interval_ms, times, [np.concatenate(parts) for parts in columns])
 
     @property
     def end_ms(self) -> int:
@@ -140,14 +170,11 @@ class Klines:
 
     def rows(self, first: int, last: int) -> "Klines":
         """Return rows by their number, ``last`` excluded."""
-        return self._rows_of(slice(first, last))
+        return self.where(slice(first, last))
 
-    def _rows_of(self, rows: slice | npt.NDArray[np.bool_]) -> "Klines":
-        return self._trusted(self.interval_ms, self.open_time_ms[rows], [column[rows] for column in self._columns])
-
-    def where(self, kept: npt.NDArray[np.bool_]) -> "Klines":
-        """Return the rows of a mask ``(T,)``."""
-        return self._rows_of(kept)
+    def where(self, kept: slice | Bools | Ints) -> "Klines":
+        """Return the rows of a slice, of a mask ``(T,)``, or by their numbers."""
+        return self._trusted(self.interval_ms, self.open_time_ms[kept], [column[kept] for column in self._columns])
 
     def common(self, other: "Klines") -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return the row numbers here and in ``other`` of the open times that both have."""
@@ -158,12 +185,9 @@ class Klines:
     def not_in(self, known: "Klines") -> "Klines":
         """Return the rows that are missing in ``known`` or differ there."""
         here, there = self.common(known)
-        same = np.ones(len(here), np.bool_)
-        for mine, theirs in zip(self._columns, known._columns, strict=True):
-            same &= (mine[here] == theirs[there]) | (np.isnan(mine[here]) & np.isnan(theirs[there]))
-        fresh = np.ones(len(self), np.bool_)
-        fresh[here[same]] = False
-        return self._rows_of(fresh)
+        pairs = zip(self._columns, known._columns, strict=True)
+        same = np.all([alike(mine[here], theirs[there]) for mine, theirs in pairs], axis=0)
+        return self.where(~np.isin(np.arange(len(self)), here[same]))
 
     def tail(self, rows: int) -> "Klines":
         """Return the newest ``rows`` klines, or all when there are fewer."""
@@ -179,15 +203,11 @@ class Klines:
         Raises:
             MalformedKlines: the intervals differ.
         """
-        newer._require_interval(self.interval_ms)
-        if not len(newer):
-            return self
-        if not len(self):
-            return newer
-        times = np.concatenate([newer.open_time_ms, self.open_time_ms])
-        unique, rows = np.unique(times, return_index=True)  # the first of equal times, which is the newer row
-        pairs = zip(newer._columns, self._columns, strict=True)
-        return self._trusted(self.interval_ms, unique, [np.concatenate(pair)[rows] for pair in pairs])
+        both = self._in_turn(self.interval_ms, [newer, self])
+        if not len(self) or not len(newer):
+            return newer if len(newer) else self
+        _, rows = np.unique(both.open_time_ms, return_index=True)  # the first of equal times, which is the newer row
+        return both.where(rows)
 
     def gaps(self) -> Iterator[Span]:
         """Yield the holes between the first and the last kline."""
@@ -206,10 +226,8 @@ class Klines:
     def resample(self, interval_ms: int) -> "Klines":
         """Return longer klines made of whole groups; a group with a missing kline is left out.
 
-        Args:
-            interval_ms: a multiple of this interval.
         Raises:
-            MalformedKlines: ``interval_ms`` is not a multiple.
+            MalformedKlines: ``interval_ms`` is not a multiple of this interval.
         """
         if interval_ms % self.interval_ms:
             raise MalformedKlines(f"{interval_ms} ms is not a multiple of {self.interval_ms} ms")
@@ -220,16 +238,14 @@ class Klines:
         if not whole.any():
             return Klines.empty(interval_ms)
         rows, last = first[whole], first[whole] + counts[whole] - 1
-        sums = {n: np.add.reduceat(getattr(self, n), first)[whole] for n in FLOW_COLUMNS}
-        return Klines(
-            interval_ms=interval_ms,
-            open_time_ms=group[rows] * interval_ms,
-            open=self.open[rows],
-            high=np.maximum.reduceat(self.high, first)[whole],
-            low=np.minimum.reduceat(self.low, first)[whole],
-            close=self.close[last],
-            **sums,
-        )
+        columns = [
+            self.open[rows],
+            np.maximum.reduceat(self.high, first)[whole],
+            np.minimum.reduceat(self.low, first)[whole],
+            self.close[last],
+            *(np.add.reduceat(getattr(self, name), first)[whole] for name in FLOW_COLUMNS),
+        ]
+        return self.from_table(interval_ms, group[rows] * interval_ms, np.stack(columns, axis=1))
 
 
 def unit_leaps(klines: Klines) -> list[int]:

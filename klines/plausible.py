@@ -36,17 +36,10 @@ class Doubts:
 
 
 def doubts_of(klines: Klines, before: Klines | None = None) -> Doubts:
-    """Return the candles of a batch that need a second opinion.
-
-    Args:
-        klines: the batch.
-        before: believed candles, older or the same; they say what is usual.
-    """
-    if not len(klines):
-        return Doubts()
+    """Return the candles of a batch that need a second opinion; ``before``, believed candles, says what is usual."""
     run = klines
-    if before is not None and len(known := before.between(0, int(klines.open_time_ms[0])).tail(USUAL_ROWS)):
-        run = known.merge(klines)
+    if before is not None and len(klines):
+        run = before.between(0, int(klines.open_time_ms[0])).tail(USUAL_ROWS).merge(klines)
     if len(run) < 2:
         return Doubts()
     step = np.diff(np.log(run.close))

@@ -1,9 +1,8 @@
 """What came true of a past question, read from one venue's klines, and how sure that is.
 
-A question may ask about a moment within a candle, of which the candle keeps four prices, and a scorer may read another
-venue. So every truth names its venue, and its ``sd`` is the error from not knowing the price at the moment. The
-difference between venues is not in it (``market.price_ratio`` measures that). On the edges of candles a truth is the
-label that the networks are trained on.
+A question may ask about a moment within a candle, of which the candle keeps four prices. So every truth names its
+venue, and its ``sd`` is the error from not knowing the price at the moment; the difference between venues is not in it
+(``market.price_ratio`` measures that). On the edges of candles a truth is the label that the networks are trained on.
 
 Within a candle the price is that of a Brownian bridge from open to close. On 90 days of BTC and ETH in five-minute
 candles, against the minutes inside them, the errors are 0.97 to 1.12 times ``sd`` (root mean square; tests hold it).
@@ -13,14 +12,14 @@ then gone on as a random walk since the last trade, with the variance of the can
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.clock import MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, StaleKlines
 from core.topic import Target, Topic, Volatility
-from klines.klines import Floats, Klines
+from klines.klines import Klines
 from klines.returns import volatility as per_minute_volatility
 
 PARKINSON = 4 * math.log(2)  # mean square of ln(high / low) over the variance of a random walk; J. Business 53(1), 1980
@@ -28,34 +27,26 @@ EDGE = 3.0  # the mean square distance from one end of a gap to a price in it is
 EDGE_ROWS = 60  # candles whose edges estimate the newest candle's, which nothing follows yet
 TRADED_ROWS = 240  # candles whose ranges estimate how far the price goes in a candle without a trade
 
+Bounds = tuple[float, float]  # the lowest and the highest value that the klines prove for their venue
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
     """The true value of a past question, in the unit of the question."""
 
     value: float
-    low: float | None  # bounds that the klines prove for their venue, or None
-    high: float | None
+    bounds: Bounds | None
     sd: float  # standard error from not knowing the price at the moment; same unit
     source: str  # venue of the klines
     start_ms: int  # span of the klines that were read, end excluded
     end_ms: int
 
     def __post_init__(self) -> None:
-        lowest, highest = (self.value if bound is None else bound for bound in (self.low, self.high))
-        if not (math.isfinite(self.value) and math.isfinite(self.sd) and self.sd >= 0):
-            raise MalformedKlines(f"{self.source}: a truth must be finite, was {self.value} with sd {self.sd}")
-        if not lowest <= self.value <= highest:
-            raise MalformedKlines(f"{self.source}: a truth must be in {self.low} to {self.high}, was {self.value}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Walk:
-    """The random walk of a price since the last trade."""
-
-    since_ms: int  # end of the last candle with a trade
-    candles: float  # from there to the beginning of this candle
-    a_candle: float  # variance of ln(price) in one candle
+        low, high = self.bounds or (self.value, self.value)
+        if not (math.isfinite(self.value) and 0 <= self.sd < math.inf and low <= self.value <= high):
+            raise MalformedKlines(
+                f"{self.source}: a truth must be finite and within {self.bounds}, was {self.value} with sd {self.sd}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +56,9 @@ class _Moment:
     row: int  # of the candle that holds the moment
     share: float  # of the candle's time that has passed: above 0, and 1 at the edge where it ends
     price: float
-    low: float | None
-    high: float | None
+    bounds: Bounds | None
     variance: float  # of ln(price)
-    walk: _Walk | None = None  # of a candle without a trade
+    quiet_since_ms: int | None = None  # in a candle without a trade: end of the last candle with a trade
 
 
 def price_at(klines: Klines, at_ms: int, source: str) -> Truth:
@@ -88,8 +78,8 @@ def price_at(klines: Klines, at_ms: int, source: str) -> Truth:
         StaleKlines: the candle that holds the moment is missing or has not closed; says which, and the venue.
     """
     moment = _moment(klines, at_ms, source)
-    bounds, sd = (moment.low, moment.high), moment.price * math.sqrt(moment.variance)
-    return _truth(klines, (moment.row, moment.row), source, moment.price, sd, bounds)
+    sd = moment.price * math.sqrt(moment.variance)
+    return _truth(klines, moment, moment, source, moment.price, sd, moment.bounds)
 
 
 def log_return(klines: Klines, start_ms: int, end_ms: int, source: str) -> Truth:
@@ -101,20 +91,17 @@ def log_return(klines: Klines, start_ms: int, end_ms: int, source: str) -> Truth
     """
     _require_order(start_ms, end_ms)
     start, end = (_moment(klines, at_ms, source) for at_ms in (start_ms, end_ms))
-    variance = start.variance + end.variance
-    if start.walk and end.walk and start.walk.since_ms == end.walk.since_ms:  # the same walk up to the start
-        variance = end.variance - start.variance
-    elif start.row == end.row:  # two moments of one bridge err together
-        between = end.share - start.share
-        variance += _bridge_variance(klines, start.row, between) - sum(
-            _bridge_variance(klines, start.row, moment.share) for moment in (start, end)
-        )
-    value = math.log(end.price / start.price)
-    bounds: tuple[float | None, float | None] = (None, None)
-    if start.low is not None and start.high is not None and end.low is not None and end.high is not None:
-        low, high = math.log(end.low / start.high), math.log(end.high / start.low)
+    shared = 0.0  # of the two moments' errors
+    if start.quiet_since_ms is not None and start.quiet_since_ms == end.quiet_since_ms:
+        shared = start.variance  # the same walk up to the start
+    elif start.row == end.row:
+        shared = _bridge_covariance(klines, start.row, start.share, end.share)
+    sd = math.sqrt(max(0.0, start.variance + end.variance - 2 * shared))
+    value, bounds = math.log(end.price / start.price), None
+    if start.bounds and end.bounds:
+        low, high = math.log(end.bounds[0] / start.bounds[1]), math.log(end.bounds[1] / start.bounds[0])
         bounds = min(value, low), max(value, high)  # a logarithm's last bit must not exclude the value
-    return _truth(klines, (start.row, end.row), source, value, math.sqrt(max(0.0, variance)), bounds)
+    return _truth(klines, start, end, source, value, sd, bounds)
 
 
 def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure: Volatility) -> Truth:
@@ -145,27 +132,25 @@ def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure:
     about_mean = not measure.about_zero
     if count == about_mean:
         raise ConfigError(f"a {measure.value} needs 2 returns or more, {iso(start_ms)} to {iso(end_ms)} has 1")
-    rows = slice(*_whole_run(klines, start_ms, end_ms, source))
-    opened, close = klines.open[rows], klines.close[rows]
-    share = (start_ms - int(klines.open_time_ms[rows.start])) / interval_ms
-    on_edge = share >= 1
-    returns = np.diff(np.log(close if on_edge else opened + share * (close - opened)))
-    if on_edge:
-        gaps = np.log(opened[1:] / close[:-1]) ** 2 / EDGE
-        variance = np.append(gaps, _edge_variance(klines, rows.stop - 1))
-    else:
-        variance = share * (1 - share) * np.log(klines.high[rows] / klines.low[rows]) ** 2 / PARKINSON
-    centred = returns - returns.mean() if about_mean else returns
-    squares, added, error = _sum_of_squares(centred, variance, corner=1 / count if about_mean else 0.0)
-    expected = squares + added
+    moments = [_traded_moment(klines, at_ms, source) for at_ms in range(start_ms, end_ms + 1, interval_ms)]
+    variance = np.array([moment.variance for moment in moments])
+    returns = np.diff(np.log([moment.price for moment in moments]))
+    steps = np.diff(np.eye(count + 1), axis=0)  # steps @ logarithms of prices = returns
+    if about_mean:
+        returns, steps = returns - returns.mean(), steps - steps.mean(axis=0)
+    # The sum of squares is x' A x with A = steps' steps: Seber and Lee, Linear Regression Analysis, 2nd ed., 1.5, 1.6.
+    noise = steps.T @ steps * variance
+    squares, added = float(returns @ returns), float(np.trace(noise))
+    error = math.sqrt(variance @ (2 * returns @ steps) ** 2 + 2 * (noise * noise.T).sum())
 
     def in_unit(total: float) -> float:
         per_minute = per_minute_volatility(total, count, interval_ms, about_mean=about_mean)
         return measure.factor(count * interval_ms // MINUTE_MS) * float(per_minute)
 
-    value = in_unit(squares if on_edge else expected)
+    expected = squares + added
+    value = in_unit(squares if moments[0].share == 1 else expected)
     sd = in_unit(expected) * error / (2 * expected) if expected > 0 else 0.0
-    return _truth(klines, (rows.start, rows.stop - 1), source, value, sd)
+    return _truth(klines, moments[0], moments[-1], source, value, sd)
 
 
 def truth_of(topic: Topic, klines: Klines, asked_ms: int, source: str) -> Truth:
@@ -179,17 +164,11 @@ def truth_of(topic: Topic, klines: Klines, asked_ms: int, source: str) -> Truth:
 
 
 def _truth(
-    klines: Klines,
-    rows: tuple[int, int],
-    source: str,
-    value: float,
-    sd: float,
-    bounds: tuple[float | None, float | None] = (None, None),
+    klines: Klines, first: _Moment, last: _Moment, source: str, value: float, sd: float, bounds: Bounds | None = None
 ) -> Truth:
-    """Return a truth that was read from the rows ``first`` to ``last``."""
-    start_ms, last_ms = (int(klines.open_time_ms[row]) for row in rows)
+    start_ms, last_ms = (int(klines.open_time_ms[moment.row]) for moment in (first, last))
     end_ms = last_ms + klines.interval_ms
-    return Truth(value=value, low=bounds[0], high=bounds[1], sd=sd, source=source, start_ms=start_ms, end_ms=end_ms)
+    return Truth(value=value, bounds=bounds, sd=sd, source=source, start_ms=start_ms, end_ms=end_ms)
 
 
 def _require_order(start_ms: int, end_ms: int) -> None:
@@ -198,31 +177,38 @@ def _require_order(start_ms: int, end_ms: int) -> None:
 
 
 def _moment(klines: Klines, at_ms: int, source: str) -> _Moment:
+    """Return the price at a moment; in a candle without a trade, that of a random walk since the last trade.
+
+    Without an earlier trade, the walk begins at the first candle, and later candles estimate its variance. A venue
+    without any volume does not publish it, so that a candle of 0 proves nothing.
+    """
+    moment = _traded_moment(klines, at_ms, source)
+    row = moment.row
+    is_still = klines.volume[row] == 0 and klines.low[row] == klines.high[row]
+    traded = np.flatnonzero(klines.volume > 0)
+    if not is_still or not len(traded):
+        return moment
+    before = traded[traded < row][-TRADED_ROWS:]
+    known = before if len(before) else traded[:TRADED_ROWS]
+    since_ms = int(klines.open_time_ms[before[-1]]) + klines.interval_ms if len(before) else int(klines.open_time_ms[0])
+    a_candle = float(np.mean(np.log(klines.high[known] / klines.low[known]) ** 2)) / PARKINSON
+    variance = a_candle * (at_ms - since_ms) / klines.interval_ms
+    return replace(moment, bounds=None, variance=variance, quiet_since_ms=since_ms)
+
+
+def _traded_moment(klines: Klines, at_ms: int, source: str) -> _Moment:
+    """Return the price at a moment as if its candle had trades."""
     row = _row_of(klines, at_ms, source)
     opened, close = float(klines.open[row]), float(klines.close[row])
     share = (at_ms - int(klines.open_time_ms[row])) / klines.interval_ms
-    if (walk := _untraded(klines, row)) is not None:
-        variance = walk.a_candle * (walk.candles + share)
-        return _Moment(row=row, share=share, price=close, low=None, high=None, variance=variance, walk=walk)
     if share < 1:
-        on_line = opened + share * (close - opened)
-        return _Moment(
-            row=row,
-            share=share,
-            price=min(max(on_line, min(opened, close)), max(opened, close)),  # rounding must not leave the span
-            low=float(klines.low[row]),
-            high=float(klines.high[row]),
-            variance=_bridge_variance(klines, row, share),
-        )
-    after = float(klines.open[row + 1]) if _follows(klines, row) else None
-    return _Moment(
-        row=row,
-        share=share,
-        price=close,
-        low=None if after is None else min(close, after),
-        high=None if after is None else max(close, after),
-        variance=_edge_variance(klines, row),
-    )
+        _, price, _ = sorted((opened, opened + share * (close - opened), close))  # rounding must not leave the span
+        bounds = float(klines.low[row]), float(klines.high[row])
+        variance = _bridge_covariance(klines, row, share, share)
+        return _Moment(row=row, share=share, price=price, bounds=bounds, variance=variance)
+    after = _next_open(klines, row)
+    edge = None if after is None else (min(close, after), max(close, after))
+    return _Moment(row=row, share=share, price=close, bounds=edge, variance=_edge_variance(klines, row))
 
 
 def _row_of(klines: Klines, at_ms: int, source: str) -> int:
@@ -239,71 +225,22 @@ def _row_of(klines: Klines, at_ms: int, source: str) -> int:
     raise StaleKlines(f"{what} is missing; fetch it again, or ask another venue")
 
 
-def _whole_run(klines: Klines, start_ms: int, end_ms: int, source: str) -> tuple[int, int]:
-    """Return the first row, and the last plus one, of the candles from the start to the end; none may be missing."""
-    first, last = (_row_of(klines, at_ms, source) for at_ms in (start_ms, end_ms))
-    if last - first != (end_ms - start_ms) // klines.interval_ms:
-        for at_ms in range(start_ms, end_ms, klines.interval_ms):
-            _row_of(klines, at_ms, source)  # raises at the first that is missing
-    return first, last + 1
+def _next_open(klines: Klines, row: int) -> float | None:
+    """Return the open of the candle after a row; None if that candle is missing or has not closed."""
+    follows = row + 1 < len(klines) and klines.open_time_ms[row + 1] - klines.open_time_ms[row] == klines.interval_ms
+    return float(klines.open[row + 1]) if follows else None
 
 
-def _follows(klines: Klines, row: int) -> bool:
-    following = klines.open_time_ms[row + 1 : row + 2] - klines.open_time_ms[row]
-    return bool((following == klines.interval_ms).any())
-
-
-def _bridge_variance(klines: Klines, row: int, share: float) -> float:
-    """Return the variance of ln(price) at a share of a candle's time, given its open and close."""
-    return share * (1 - share) * math.log(klines.high[row] / klines.low[row]) ** 2 / PARKINSON
-
-
-def _untraded(klines: Klines, row: int) -> _Walk | None:
-    """Return the walk since the last trade if a candle has no trade, else None.
-
-    Without an earlier trade, the walk begins at the first candle, and later candles estimate its variance. A venue
-    without any volume does not publish it, so that a candle of 0 proves nothing.
-    """
-    still = klines.volume[row] == 0 and klines.low[row] == klines.high[row]
-    traded = np.flatnonzero(klines.volume > 0)
-    if not still or not len(traded):
-        return None
-    before = traded[traded < row][-TRADED_ROWS:]
-    known = before if len(before) else traded[:TRADED_ROWS]
-    ended_ms = int(klines.open_time_ms[before[-1]]) + klines.interval_ms if len(before) else klines.open_time_ms[0]
-    return _Walk(
-        since_ms=int(ended_ms),
-        candles=(int(klines.open_time_ms[row]) - int(ended_ms)) / klines.interval_ms,
-        a_candle=float(np.mean(np.log(klines.high[known] / klines.low[known]) ** 2)) / PARKINSON,
-    )
+def _bridge_covariance(klines: Klines, row: int, first: float, last: float) -> float:
+    """Return the covariance of ln(price) at two shares of a candle's time, given its open and close."""
+    return first * (1 - last) * math.log(klines.high[row] / klines.low[row]) ** 2 / PARKINSON
 
 
 def _edge_variance(klines: Klines, row: int) -> float:
     """Return the variance of ln(price) at the end of a candle: the price is between its close and the next open."""
-    if _follows(klines, row):
-        return math.log(klines.open[row + 1] / klines.close[row]) ** 2 / EDGE
+    if (after := _next_open(klines, row)) is not None:
+        return math.log(after / klines.close[row]) ** 2 / EDGE
     first = max(0, row - EDGE_ROWS)
     gaps = np.log(klines.open[first + 1 : row + 1] / klines.close[first:row])
     gaps = gaps[np.diff(klines.open_time_ms[first : row + 1]) == klines.interval_ms]
     return float(np.mean(gaps**2)) / EDGE if len(gaps) else 0.0
-
-
-def _sum_of_squares(returns: Floats, variance: Floats, corner: float) -> tuple[float, float, float]:
-    """Return the sum of squares of returns between uncertain prices, the mean that uncertainty adds, and the sum's sd.
-
-    With ``x`` the logarithms of the prices the sum is ``x' A x``, where ``A`` has 2 on its diagonal, -1 beside it and,
-    in its corners, 1 less ``corner`` and ``corner``. Seber and Lee, Linear Regression Analysis, 2nd ed., 1.5 and 1.6.
-
-    Args:
-        returns: ``(N,)`` of the expected prices, about zero or about their mean.
-        variance: ``(N + 1,)`` of each ``x``, independent.
-        corner: 0 about zero, ``1 / N`` about the mean.
-    """
-    diagonal = np.full(len(variance), 2.0)
-    diagonal[[0, -1]] = 1 - corner
-    slope = 2 * np.diff(returns, prepend=0.0, append=0.0)
-    quadratic = (diagonal * variance) @ (diagonal * variance) + 2 * float(variance[1:] @ variance[:-1])
-    ends = float(variance[0] * variance[-1])
-    quadratic += 2 * corner**2 * ends
-    spread = float(variance @ slope**2) + 2 * float(quadratic)
-    return float(returns @ returns), float(diagonal @ variance), math.sqrt(max(0.0, spread))

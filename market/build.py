@@ -1,4 +1,4 @@
-"""The venues that the settings name, built."""
+"""The venues that the settings name, built; ``topics``, ``waits`` and errors are those of ``venue_from``."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -25,11 +25,8 @@ def venues_from(
 
     With MARKET=simulated only those whose hosts are on this machine: the others do not know its prices.
 
-    Args:
-        aside: the quarantine for rows that are rejected.
-        topics: as ``venue_from`` has them.
     Raises:
-        ConfigError: as ``venue_from``; also when no venue has minutes, or each venue that has them lacks its key.
+        ConfigError: also if no venue has minutes, or each venue that has them lacks its key.
     """
     check_names(settings)
     names = settings.venues
@@ -52,10 +49,7 @@ def market_from(
     """All venues of MARKET_VENUES as one, for serving.
 
     Args:
-        topics: as ``venue_from`` has them.
         homes: by symbol, the venue at whose price level its series are; of other symbols the first venue that answers.
-    Raises:
-        ConfigError: as ``venues_from``.
     """
     aside = Quarantine(settings.klines_dir)
     failover = Failover(venues_from(settings, clock, aside, topics=topics, **waits), clock, aside)
@@ -67,15 +61,9 @@ def market_from(
 def truth_venue_from(
     settings: Settings, clock: Clock, aside: Quarantine, *, topics: Iterable[Topic], **waits: float
 ) -> Venue | None:
-    """TRUTH_VENUE; None if it is not set, is the first of MARKET_VENUES, or does not know the simulated prices.
-
-    Raises:
-        ConfigError: as ``venue_from``; or its key is missing.
-    """
-    name = settings.truth_venue
-    if not name or name == settings.venues[0]:
-        return None
-    if settings.market is Market.SIMULATED and not _is_here(name, settings):
+    """TRUTH_VENUE; None if it is not set, is the first of MARKET_VENUES, or does not know the simulated prices."""
+    name, simulated = settings.truth_venue, settings.market is Market.SIMULATED
+    if not name or name == settings.venues[0] or (simulated and not _is_here(name, settings)):
         return None
     truth = venue_from(name, settings, clock, aside, topics=topics, **waits)
     if truth.offer.key_missing:

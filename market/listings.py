@@ -26,23 +26,22 @@ class Pair:
     Attributes:
         contradiction: the venue that lists the symbol as a pair of another asset or not in a dollar, and how; empty
             while no venue does. It stays.
-        asked_of_all: True if every venue that could contradict has answered.
+        unasked: the venues that could contradict, and could not be asked.
     """
 
     def __init__(self, symbol: str, token: str) -> None:
         self.symbol = symbol
         self.token = token
         self.contradiction = ""
-        self.asked_of_all = False
-        self._faults: dict[str, str] = {}  # by venue that answered: why it does not trade the pair; empty if it does
-        self._unasked: list[str] = []
+        self.unasked: list[str] = []
+        self._lacks: dict[str, str] = {}  # by venue that answered: why it does not trade the pair; empty if it does
 
     @property
     def doubt(self) -> str:
         """Why the symbol's topics may never be answered; empty if a venue trades it, or no venue answered."""
-        if not self._faults or "" in self._faults.values():
+        if not self._lacks or "" in self._lacks.values():
             return ""
-        return ", ".join([*self._faults.values(), *(f"{name} could not be asked" for name in self._unasked)])
+        return ", ".join([*self._lacks.values(), *(f"{name} could not be asked" for name in self.unasked)])
 
     @property
     def refusal(self) -> str:
@@ -60,10 +59,8 @@ class Pair:
     def remedy(self) -> str:
         """The remedy for a symbol that is contradicted or in doubt."""
         again = " and start again" if self.contradiction else ""
-        return (
-            f"correct Token or Symbol in config.json{again}; birnn doctor --market --symbol {self.symbol} asks every "
-            "venue"
-        )
+        doctor = f"birnn doctor --market --symbol {self.symbol} asks every venue"
+        return f"correct Token or Symbol in config.json{again}; {doctor}"
 
     def ask(self, venues: Sequence[Venue], away: set[str]) -> None:
         """Ask each venue that has not answered yet.
@@ -71,36 +68,30 @@ class Pair:
         Args:
             away: venues that could not be asked for another pair just now and are passed over; added to.
         """
-        unasked = []
+        self.unasked = []
         for venue in venues:
             name = venue.offer.name
             # A venue of one currency makes the pair's name from the token itself: it cannot contradict.
-            needless = venue.offer.quote and "" in self._faults.values()
-            if self.contradiction or needless or name in self._faults or venue.offer.key_missing:
+            needless = self.contradiction or (venue.offer.quote and "" in self._lacks.values())
+            if needless or name in self._lacks or venue.offer.key_missing:
                 continue
             try:
                 if name in away:
                     raise MarketUnavailable(name)
-                listing, fault = lack(venue, self.symbol)
+                listing, self._lacks[name] = lack(venue, self.symbol)
             except WorkerError as error:
-                unasked.append(name)
-                if isinstance(error, MarketUnavailable):
-                    away.add(name)
+                self.unasked.append(name)
+                away |= {name} if isinstance(error, MarketUnavailable) else set()
                 continue
-            if listing and (listing.base not in bases_of(self.token) or listing.quote not in DOLLARS):
-                wanted = f"{' or '.join(bases_of(self.token))} in dollars"
-                self.contradiction = f"{name} lists it as {listing.base} in {listing.quote}, not {wanted}"
-            self._faults[name] = fault
-        self._unasked = unasked
-        self.asked_of_all = not unasked or bool(self.contradiction)
+            bases = bases_of(self.token)
+            if listing and (listing.base not in bases or listing.quote not in DOLLARS):
+                found = f"{name} lists it as {listing.base} in {listing.quote}"
+                self.contradiction, self.unasked = f"{found}, not {' or '.join(bases)} in dollars", []
+                return
 
 
 def lack(venue: Venue, symbol: str) -> tuple[Listing | None, str]:
-    """A symbol's entry in a venue's own list, and why the venue does not trade the symbol; empty if it does.
-
-    Raises:
-        WorkerError: the venue could not be asked.
-    """
+    """A symbol's entry in a venue's own list, and why the venue does not trade the symbol; empty if it does."""
     name = venue.offer.name
     try:
         listing = venue.listing(symbol)
@@ -127,9 +118,7 @@ def asked_pairs(venues: Sequence[Venue], topics: Iterable[Topic], timeout_s: flo
 
 
 class Listings:
-    """Compares each topic's symbol with the venues' own lists. Safe to use from several threads.
-
-    Topics are answered while a venue cannot be asked; the venue is asked again, with longer and longer pauses.
+    """Asks for each topic's pair, with longer and longer pauses until all have answered. Safe to use from threads.
 
     Args:
         stop: set when the process is to end.
@@ -139,11 +128,11 @@ class Listings:
     def __init__(
         self, venues: Sequence[Venue], topics: Iterable[Topic], stop: threading.Event, *, logs_doubts: bool = True
     ) -> None:
-        self._logs_doubts = logs_doubts
         self._venues = tuple(venues)
         self._pairs = {(pair.symbol, pair.token): pair for pair in pairs_of(topics)}
-        self._logged: set[str] = set()
         self._stop = stop
+        self._logs_doubts = logs_doubts
+        self._logged: set[str] = set()
         self._asked_once = threading.Event()
 
     def refusal(self, topic: Topic) -> str:
@@ -163,32 +152,30 @@ class Listings:
         """Ask no more; a request that is under way is not waited for."""
         self._stop.set()
 
-    def _ask(self) -> bool:
-        """Ask the venues that have not answered yet and log what is wrong; True if all have answered."""
-        waiting = [pair for pair in self._pairs.values() if not pair.asked_of_all]
-        away: set[str] = set()
-        for pair in waiting:
-            pair.ask(self._venues, away)
-            if pair.line and pair.line not in self._logged:
-                self._logged.add(pair.line)
-                fields = {"symbol": pair.symbol, "token": pair.token, "remedy": pair.remedy}
-                if pair.contradiction:
-                    log.error("symbol_contradicted", **fields, reason=pair.contradiction)
-                elif self._logs_doubts:
-                    log.warning("symbol_doubted", **fields, reason=pair.doubt)
-        return all(pair.asked_of_all for pair in waiting)
-
     def _run(self) -> None:
-        rounds = 0
-        while not self._stop.is_set():
+        waiting, rounds = list(self._pairs.values()), 0
+        while waiting and not self._stop.is_set():
+            away: set[str] = set()
             try:
-                if self._ask():
-                    return
+                for pair in waiting:
+                    pair.ask(self._venues, away)
+                    self._log(pair)
+                waiting = [pair for pair in waiting if pair.unasked]
             except Exception:
-                if self._stop.is_set():  # the end of the process cut a request short
-                    return
-                log.exception("listings_not_read", remedy="they are asked again")
-            finally:
-                self._asked_once.set()
+                if not self._stop.is_set():  # else the end of the process cut a request short
+                    log.exception("listings_not_read", remedy="they are asked again")
+            self._asked_once.set()
             rounds += 1
-            self._stop.wait(backoff(rounds, FIRST_PAUSE_S, LONGEST_PAUSE_S))
+            if waiting:
+                self._stop.wait(backoff(rounds, FIRST_PAUSE_S, LONGEST_PAUSE_S))
+        self._asked_once.set()
+
+    def _log(self, pair: Pair) -> None:
+        if not pair.line or pair.line in self._logged:
+            return
+        self._logged.add(pair.line)
+        fields = {"symbol": pair.symbol, "token": pair.token, "remedy": pair.remedy}
+        if pair.contradiction:
+            log.error("symbol_contradicted", **fields, reason=pair.contradiction)
+        elif self._logs_doubts:
+            log.warning("symbol_doubted", **fields, reason=pair.doubt)

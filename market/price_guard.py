@@ -7,6 +7,7 @@ while the candles leave it is not believed. Decision 0012 has the figures.
 
 import math
 import threading
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,12 +47,20 @@ class _Doubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Usual:
-    """A symbol's price and usual moves, by its candles."""
+    """A symbol's price and usual moves, by its newest candles."""
 
+    klines: Klines
     price: Price  # close of the newest candle, or a newer price that two venues confirmed
     limit: float  # of ln(one price / another) within a minute
     possible: float  # the same for what no price does unconfirmed
-    candle_min: float  # length of a candle
+
+
+class _UsualMoves(dict[str, _Usual]):
+    """By symbol; every move is usual of a symbol without candles."""
+
+    def __missing__(self, symbol: str) -> _Usual:
+        nothing, price = Klines.empty(MINUTE_MS), Price(price=1.0, asof_ms=0)
+        return _Usual(klines=nothing, price=price, limit=math.inf, possible=math.inf)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,9 +81,8 @@ class Anchors:
 
     def __init__(self) -> None:
         self._believed: dict[str, Price] = {}
-        self._minutes: dict[str, dict[int, Price]] = {}  # by symbol and minute: the last price believed in it
-        self._klines: dict[str, Klines] = {}  # the newest
-        self._usual: dict[str, _Usual] = {}
+        self._minutes: defaultdict[str, dict[int, Price]] = defaultdict(dict)  # the last price believed in each minute
+        self._usual = _UsualMoves()
         self._doubts: dict[tuple[str, bool], _Doubt] = {}  # by symbol and True if it was asked for
         self._repeated: dict[tuple[str, str], _Repeated] = {}  # by symbol and venue
         self._seldom = Seldom()
@@ -94,16 +102,15 @@ class Anchors:
         tail = klines.tail(RANGE_ROWS)
         if not len(tail):
             return
-        candle_min = klines.interval_ms / MINUTE_MS
-        move = float(np.mean(np.log(tail.high / tail.low))) / math.sqrt(candle_min)
+        move = float(np.mean(np.log(tail.high / tail.low))) / math.sqrt(klines.interval_ms / MINUTE_MS)
         usual = _Usual(
+            klines=tail,
             price=Price(price=float(tail.close[-1]), asof_ms=tail.end_ms),
             limit=min(MOST_LIMIT, max(LEAST_LIMIT, MOST_RANGES * move)),
             possible=POSSIBLE_RANGES * move,
-            candle_min=candle_min,
         )
         with self._offering:
-            self._klines[symbol], self._usual[symbol] = tail, usual
+            self._usual[symbol] = usual
             known = self._believed.get(symbol)
             if known and not self._is_possible(symbol, known):
                 del self._believed[symbol]
@@ -129,33 +136,27 @@ class Anchors:
             if known and price.asof_ms < known.asof_ms and not is_ahead(known.asof_ms, now_ms) and not decides:
                 return Verdict.OLDER
             is_usual = self.is_usual(symbol, price) and self._is_possible(symbol, price)
-            if decides or is_usual or self._is_confirmed(symbol, price, asked=asked):
-                for key in ((symbol, True), (symbol, False)):
-                    self._doubts.pop(key, None)
-                self._believed[symbol] = price
-                self._remember(symbol, price)
-                return Verdict.BELIEVED
-            self.refused += 1
-            self._log_doubt(symbol, price, known or self._usual[symbol].price)
-            return Verdict.FAR
+            if not (decides or is_usual or self._is_confirmed(symbol, price, asked=asked)):
+                self.refused += 1
+                self._log_doubt(symbol, price, known or self._usual[symbol].price)
+                return Verdict.FAR
+            self._doubts.pop((symbol, True), None)
+            self._doubts.pop((symbol, False), None)
+            self._believed[symbol], minutes = price, self._minutes[symbol]
+            minutes[price.asof_ms // MINUTE_MS] = price
+            if len(minutes) > REMEMBERED_MINUTES:
+                del minutes[min(minutes)]
+            return Verdict.BELIEVED
 
     def is_usual(self, symbol: str, price: Price) -> bool:
         """True if ``price`` is near the believed price, or the newest candle's close if that is newer."""
-        usual, known = self._usual.get(symbol), self._believed.get(symbol)
-        if usual is None:
-            return True
-        return self._is_near(symbol, price, known if known and known.asof_ms >= usual.price.asof_ms else usual.price)
+        close, known = self._usual[symbol].price, self._believed.get(symbol)
+        return self._is_near(symbol, price, known if known and known.asof_ms >= close.asof_ms else close)
 
     def agrees(self, symbol: str) -> bool:
         """True if the believed price is near the newest candle's close, or one of the two is not known."""
-        known, usual = self._believed.get(symbol), self._usual.get(symbol)
-        return known is None or usual is None or self._is_near(symbol, known, usual.price)
-
-    def _remember(self, symbol: str, price: Price) -> None:
-        minutes = self._minutes.setdefault(symbol, {})
-        minutes[price.asof_ms // MINUTE_MS] = price
-        if len(minutes) > REMEMBERED_MINUTES:
-            del minutes[min(minutes)]
+        known = self._believed.get(symbol)
+        return known is None or self._is_near(symbol, known, self._usual[symbol].price)
 
     def _log_doubt(self, symbol: str, price: Price, last: Price) -> None:
         if count := self._seldom.due(symbol):
@@ -167,40 +168,36 @@ class Anchors:
         return abs(math.log(price.price / other.price)) <= self._usual[symbol].limit * math.sqrt(minutes)
 
     def _is_possible(self, symbol: str, price: Price) -> bool:
-        """True if a market could have gone to ``price`` since the newest candle, or no candle is known."""
-        usual = self._usual.get(symbol)
-        if usual is None:
-            return True
-        minutes = max(0.0, (price.asof_ms - usual.price.asof_ms) / MINUTE_MS) + usual.candle_min
+        """True if a market could have gone to ``price`` since the newest candle."""
+        usual = self._usual[symbol]
+        minutes = (max(0, price.asof_ms - usual.price.asof_ms) + usual.klines.interval_ms) / MINUTE_MS
         most = max(MOST_LIMIT, usual.possible * math.sqrt(minutes))
         return abs(math.log(price.price / usual.price.price)) <= most
 
     def _is_confirmed(self, symbol: str, price: Price, *, asked: bool) -> bool:
         """Add ``price`` to the doubted prices that it agrees with; return True if there are enough to believe it."""
-        usual = self._usual[symbol]
-        key, known = (symbol, asked), self._believed.get(symbol) or usual.price
-        doubt = self._doubts.get(key)
+        usual, doubt = self._usual[symbol], self._doubts.get((symbol, asked))
+        known = self._believed.get(symbol) or usual.price
         if doubt is None or price.asof_ms < doubt.since_ms or not _agrees(price, doubt, known, usual):
-            self._doubts[key] = _Doubt(price=price.price, since_ms=price.asof_ms, venues={price.venue})
+            self._doubts[symbol, asked] = _Doubt(price=price.price, since_ms=price.asof_ms, venues={price.venue})
             return False
         doubt.price, doubt.count = price.price, doubt.count + 1
         doubt.venues.add(price.venue)
         if doubt.count < CONFIRMATIONS or price.asof_ms - doubt.since_ms < CONFIRMED_AFTER_MS:
             return False
-        if self._is_possible(symbol, price):
-            return True
-        if len(doubt.venues) < 2:
-            return False
-        self._usual[symbol] = replace(usual, price=price)  # two venues count as much as a candle
+        if not self._is_possible(symbol, price):
+            if len(doubt.venues) < 2:
+                return False
+            self._usual[symbol] = replace(usual, price=price)  # two venues count as much as a candle
         return True
 
     def _is_frozen(self, symbol: str, price: Price, now_ms: int) -> bool:
         """True if a venue repeats a price that the candles of the symbol have left meanwhile."""
-        known, klines = self._repeated.get((symbol, price.venue)), self._klines.get(symbol)
+        known, klines = self._repeated.get((symbol, price.venue)), self._usual[symbol].klines
         is_same = known is not None and abs(known.price / price.price - 1) <= ROUNDING
         if known is None or not is_same or not (known.frozen or now_ms - known.seen_ms < REPEATED_MS):
             # Candles that are known already began before: after a clock was set back they only look newer.
-            since_ms = max(now_ms, klines.end_ms if klines else 0)
+            since_ms = max(now_ms, klines.end_ms)
             self._repeated[symbol, price.venue] = _Repeated(price=price.price, since_ms=since_ms, seen_ms=now_ms)
             return False
         known.seen_ms = now_ms

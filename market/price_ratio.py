@@ -37,7 +37,7 @@ class PriceRatio:
 
 def shared_rows(of: Klines, to: Klines) -> tuple[Ints, Ints]:
     """Rows of the newest shared candles with a trade at both venues; without a trade a close is old."""
-    _, left, right = np.intersect1d(of.open_time_ms, to.open_time_ms, assume_unique=True, return_indices=True)
+    left, right = of.common(to)
     both = traded_in(of)[left] & traded_in(to)[right]
     left, right = left[both], right[both]
     recent = of.open_time_ms[left] > of.open_time_ms[left].max(initial=0) - WINDOW_ROWS * of.interval_ms
@@ -47,10 +47,8 @@ def shared_rows(of: Klines, to: Klines) -> tuple[Ints, Ints]:
 def price_ratio(of: Klines, to: Klines) -> PriceRatio | None:
     """Measure the prices of ``of`` over those of ``to``, by candles of one symbol and interval.
 
-    The ratio is the median of the shared candles' ratios of closes, each with a weight that halves with its age.
-
-    Returns:
-        None if the two share too few candles, do not move together, or are too far apart to be the same asset.
+    The ratio is the median of the shared candles' ratios of closes, each with a weight that halves with its age. None
+    if the two share too few candles, do not move together, or are too far apart to be the same asset.
     """
     left, right = shared_rows(of, to)
     if len(left) < LEAST_ROWS:

@@ -11,8 +11,8 @@ import structlog
 
 from core.clock import iso
 from core.seldom import Seldom
-from klines.checks import CheckedRows, RejectedRow, time_text
-from klines.klines import COLUMNS
+from klines.checks import CheckedRows, RejectedRow
+from klines.klines import COLUMNS, time_text
 
 REMEMBERED = 100_000  # rows, so that a row that is sent again and again counts once
 KEPT_BYTES = 1 << 20  # of the file; the file before it is kept as well
@@ -24,39 +24,33 @@ log = structlog.get_logger()
 
 
 class Quarantine:
-    """Counts rejected and odd rows, and keeps the rejected ones in a file. Safe to use from several threads.
-
-    Args:
-        folder: where ``refused.jsonl`` is; None only counts.
-    """
+    """Counts rejected and odd rows; keeps the rejected ones if it has a folder. Safe to use from several threads."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._counts: Counts = Counter()
-        self._marks: Counts = Counter()
-        self._seen: set[tuple[str, str, int, int, str]] = set()
+        self._counts: dict[str, Counts] = {"rows_refused": Counter(), "rows_marked": Counter()}
+        self._seen: set[tuple[str, str, str, int, int, str]] = set()
         self._seldom = Seldom()
 
     @property
-    def counts(self) -> dict[tuple[str, str, str], int]:
-        """The number of rejected rows so far, by (venue, symbol, reason)."""
+    def counts(self) -> Counts:
+        """The number of rejected rows so far."""
         with self._lock:
-            return dict(self._counts)
+            return self._counts["rows_refused"].copy()
 
     @property
-    def marks(self) -> dict[tuple[str, str, str], int]:
-        """The number of odd rows so far, which were used, by (venue, symbol, reason)."""
+    def marks(self) -> Counts:
+        """The number of odd rows so far, which were used."""
         with self._lock:
-            return dict(self._marks)
+            return self._counts["rows_marked"].copy()
 
     def refused(self, symbol: str, interval_ms: int) -> dict[int, str]:
         """Return why rows of a series were rejected, by open time, as far as they are remembered."""
+        wanted = ("rows_refused", symbol, interval_ms)
         with self._lock:
             return {
-                at_ms: reason
-                for venue, its, interval, at_ms, reason in self._seen
-                if (its, interval) == (symbol, interval_ms) and (venue, its, reason) in self._counts
+                at_ms: why for event, _, name, interval, at_ms, why in self._seen if (event, name, interval) == wanted
             }
 
     def take(self, venue: str, symbol: str, interval_ms: int, checked: CheckedRows, now_ms: int) -> None:
@@ -66,29 +60,26 @@ class Quarantine:
 
     def put(self, venue: str, symbol: str, interval_ms: int, refused: Sequence[RejectedRow], now_ms: int) -> None:
         """Count and keep rejected rows; a row that was rejected before for the same reason does not count again."""
-        rows = self._new("rows_refused", venue, symbol, interval_ms, refused, self._counts)
+        rows = self._new("rows_refused", venue, symbol, interval_ms, refused)
         if rows and self._folder is not None:
             known = {"refused": iso(now_ms), "venue": venue, "symbol": symbol, "interval_ms": interval_ms}
             _keep(self._folder / FILE, [json.dumps(known | _as_json(row)) for row in rows])
 
     def mark(self, venue: str, symbol: str, interval_ms: int, odd: Sequence[RejectedRow]) -> None:
         """Count odd rows that are used; a row that was marked before for the same reason does not count again."""
-        self._new("rows_marked", venue, symbol, interval_ms, odd, self._marks)
+        self._new("rows_marked", venue, symbol, interval_ms, odd)
 
     def _new(
-        self, event: str, venue: str, symbol: str, interval_ms: int, rows: Sequence[RejectedRow], counts: Counts
+        self, event: str, venue: str, symbol: str, interval_ms: int, rows: Sequence[RejectedRow]
     ) -> list[RejectedRow]:
         """Count and log the rows that were not seen before, and return them."""
-        new = []
+        by_key = {(event, venue, symbol, interval_ms, row.open_time_ms, row.reason): row for row in rows}
         with self._lock:
             if len(self._seen) > REMEMBERED:
                 self._seen.clear()
-            for row in rows:
-                seen = (venue, symbol, interval_ms, row.open_time_ms, row.reason)
-                if seen not in self._seen:
-                    self._seen.add(seen)
-                    counts[venue, symbol, row.reason] += 1
-                    new.append(row)
+            new = [row for key, row in by_key.items() if key not in self._seen]
+            self._seen |= by_key.keys()
+            self._counts[event].update((venue, symbol, row.reason) for row in new)
         if new and (count := self._seldom.due(event, venue, symbol, interval_ms, count=len(new))):
             series = {"venue": venue, "symbol": symbol, "interval_ms": interval_ms}
             log.warning(event, **series, rows=count, reason=new[0].reason, first=time_text(new[0].open_time_ms))

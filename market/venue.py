@@ -47,6 +47,11 @@ class MarketData(Protocol):
     """Candles and prices, of one venue or of several as one. Implementations are safe to call from several threads.
 
     What has a default here means something only where several venues serve as one.
+
+    Raises:
+        MarketUnavailable: no host could be asked, or all refused.
+        MalformedKlines: the answer is not klines.
+        ConfigError: the venue does not know the symbol.
     """
 
     stream_venue: str = ""  # the venue whose prices the stream sends
@@ -54,29 +59,17 @@ class MarketData(Protocol):
     switches: int = 0  # how often a series' candles came from another venue than before
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """Closed klines, ``start_ms <= open_time_ms < end_ms``, oldest first; gaps stay gaps.
-
-        Raises:
-            MarketUnavailable: no host could be asked, or all refused.
-            MalformedKlines: the answer is not klines.
-            ConfigError: the venue does not know the symbol.
-        """
+        """Closed klines, ``start_ms <= open_time_ms < end_ms``, oldest first; gaps stay gaps."""
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """The newest trade price of each symbol.
-
-        Raises: as ``klines``.
-        """
+        """The newest trade price of each symbol."""
 
     def judge_price(self, symbol: str, venue: str, verdict: Verdict) -> None:
         """Learn what the price guard decided about a venue's price."""
         return None
 
     def clock_ahead_ms(self) -> int:
-        """The lead of the venue's clock over ours; 0 if the difference is too small to see, or the venue has no clock.
-
-        Raises: as ``klines``.
-        """
+        """The lead of the venue's clock over ours; 0 if it is too small to see, or the venue has no clock."""
         return 0
 
     def remember(self, symbol: str, klines: Klines) -> None:
@@ -146,23 +139,17 @@ class Venue(MarketData, Protocol):
         """One archive file: the UTC day that begins at ``day_ms``, or with ``month`` its whole month.
 
         Returns:
-            Its klines, or None when the venue has no such file (yet).
-        Raises:
-            MarketUnavailable, MalformedKlines: as ``klines``; a wrong checksum is MalformedKlines.
+            Its klines, or None when the venue has no such file (yet). A wrong checksum is MalformedKlines.
         """
 
     def name_of(self, symbol: str) -> str:
-        """The venue's own name of a symbol, such as "ETH-USD" for ETHUSDT.
-
-        Raises:
-            ConfigError: the symbol cannot have a name there.
-        """
+        """The venue's own name of a symbol, such as "ETH-USD" for ETHUSDT; ConfigError if it cannot have one."""
 
     def listing(self, symbol: str) -> Listing | None:
-        """The symbol's entry in the venue's own list; None if the venue knows the symbol and has no such list.
+        """The symbol's entry in the venue's own list; None if the venue has no such list.
 
         Raises:
-            UnknownSymbol: the venue does not know the symbol. Others: as ``klines``.
+            UnknownSymbol: the venue does not know the symbol.
         """
 
 

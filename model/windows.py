@@ -22,7 +22,7 @@ LEAST_ROWS = 16  # in each part of a split
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Three half-open stretches of time, in order; a window belongs where its last candle opens.
+    """Three half-open spans of time, in order; a window belongs where its last candle opens.
 
     Between two parts lies at least the longest horizon, so no label of a part reads into the next part.
     A window may read candles of an earlier part, as it will in service.

@@ -60,20 +60,21 @@ def _digest(klines: Klines) -> str:
     return digest.hexdigest()
 
 
-def recording_of(plans: Sequence[PanelPlan], data: Path | None, data_dir: Path) -> Recording:
+def recording_of(plans: Sequence[PanelPlan], data: Path | None, data_dir: Path, venues: Sequence[str]) -> Recording:
     """The klines that some panels need.
 
     Args:
         data: a folder of ``SYMBOL-INTERVAL-FIRSTDAY-LASTDAY.parquet``; None is the store in ``data_dir``.
+        venues: MARKET_VENUES, which decides whose folder of the store is read where ``homes.json`` does not.
     Raises:
-        ConfigError: a symbol has no klines of an interval; the text lists the recorded series.
+        ConfigError: a symbol has no klines of an interval, or only klines of venues that are not named.
     """
     wanted = sorted({(symbol, plan.panel.interval_ms) for plan in plans for symbol in plan.symbols})
     folder = data or data_dir / "klines"
     if not folder.is_dir():
         remedy = "name a folder of Parquet klines" if data else "run birnn train once, or name a folder with --data"
         raise ConfigError(f"{folder}: no such folder: {remedy}")
-    found = _from_folder(folder, wanted) if data else _from_store(folder, wanted)
+    found = _from_folder(folder, wanted) if data else _from_store(folder, venues, wanted)
     for symbol, interval_ms in wanted:
         if not len(found[symbol, interval_ms]):
             raise ConfigError(
@@ -83,9 +84,19 @@ def recording_of(plans: Sequence[PanelPlan], data: Path | None, data_dir: Path) 
     return Recording(source=str(folder), simulated=simulated_words(folder), series=found)
 
 
-def _from_store(folder: Path, wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Klines]:
-    migrate(folder)
-    store = HomeStore(folder)
+def _from_store(
+    folder: Path, venues: Sequence[str], wanted: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], Klines]:
+    migrate(folder, venues[0])
+    store = HomeStore(folder, venues)
+    for symbol in sorted({symbol for symbol, _ in wanted}):
+        having = [folder.root.name for folder in store.folders() if symbol in {known for known, _ in folder.series()}]
+        if having and store.home(symbol) not in having:
+            raise ConfigError(
+                f"{folder}: klines of {symbol} are there from {' and '.join(having)}, and MARKET_VENUES="
+                f"{','.join(venues)} does not name {'one of them' if having[1:] else 'it'}: "
+                "set MARKET_VENUES to the venue whose klines are to be read"
+            )
     return {(symbol, interval): store.read(symbol, interval, 0, _END_OF_TIME_MS) for symbol, interval in wanted}
 
 

@@ -23,7 +23,7 @@ class Noise(StrEnum):
 
     UNRELATED = "unrelated to the past"
     FOLLOWING = "follows the past"
-    AGAINST = "against the past"  # looks good on most stretches of a random walk and pays for it on a few
+    AGAINST = "against the past"  # looks good on most spans of a random walk and pays for it on a few
 
 
 @dataclass(frozen=True, slots=True)

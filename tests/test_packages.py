@@ -29,6 +29,7 @@ PLANTED = {  # a forbidden import for each contract, in a module that has none l
     "fastapi is imported in inference alone": ("worker/dry_run.py", "import fastapi"),
     "onnxruntime is imported in model alone": ("inference/question.py", "import onnxruntime"),
     "matplotlib is imported in research alone": ("cli/status/report.py", "import matplotlib"),
+    "siblings do not import in a circle": ("node/spelling.py", "import node.config_file"),
 }
 
 
@@ -77,6 +78,7 @@ def test_each_import_contract_fails_on_an_import_that_it_forbids(copied: Path) -
     lint = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     told = subprocess.run(lint, cwd=copied, check=False, capture_output=True, text=True, timeout=120).stdout
     assert set(re.findall(r"^(.+) BROKEN", told, re.MULTILINE)) == set(PLANTED)
+    assert "No cycles are allowed in node." in told, "other planted imports are circles too, in other packages"
 
 
 def test_a_digest_of_the_source_sees_every_folder_and_refuses_a_pattern_without_a_file() -> None:

@@ -134,14 +134,13 @@ def touched(copied: Path) -> list[str]:
 NEW_VENUE = '''
 """All that knows the Corner Exchange."""
 
-from functools import partial
-
 from core.clock import MINUTE_MS
-from klines.checks import check_closed_rows
 from market.http.client import json_of
-from market.venue import Offer, Price
+from market.venue import Offer
 from market.venues.base import RestVenue
-from market.venues.parsing import column, price_of, spans, whole_rows, whole_seconds_ms
+from market.venues.parsing import candles_in, price_of, spans
+
+PLACES = {"time": 0, "open": 1, "high": 2, "low": 3, "close": 4, "volume": 5}
 
 
 class Corner(RestVenue):
@@ -160,24 +159,18 @@ class Corner(RestVenue):
         return self._usd_base(symbol)
 
     def _pages(self, name, interval_ms, start_ms, end_ms, now_ms):
-        parse = partial(candles, interval_ms=interval_ms, now_ms=now_ms)
         for span in spans(start_ms, end_ms, 100 * interval_ms):
-            yield self._ask(f"/{name}", {"from": span[0], "to": span[1]}, parse), span
+            yield self.hosts.ask(
+                f"/{name}",
+                {"from": span[0], "to": span[1]},
+                lambda body: candles_in(json_of(body), interval_ms, PLACES, now_ms),
+            ), span
 
     def _newest(self, names, now_ms):
-        read = {name: self._ask(f"/{name}/price", {}, partial(newest, name)) for name in names}
-        return {name: Price(price=price, asof_ms=now_ms) for name, price in read.items()}
-
-
-def newest(name, body):
-    return price_of(name, json_of(body))
-
-
-def candles(body, *, interval_ms, now_ms):
-    rows = whole_rows(json_of(body), lambda row: len(row) == 6, 6, "candles must be rows of 6")
-    names = ("open", "high", "low", "close", "volume")
-    cells = {name: column(rows, place) for place, name in enumerate(names, 1)}
-    return check_closed_rows(interval_ms, whole_seconds_ms(row[0] for row in rows), cells, now_ms)
+        return {
+            name: self.hosts.ask(f"/{name}/price", {}, lambda body: price_of(name, json_of(body), now_ms))
+            for name in names
+        }
 '''
 ASK = """
 import json

@@ -1,6 +1,5 @@
 """``python -m updater``: keeps the klines fresh, trains, judges and publishes, until SIGTERM or SIGINT."""
 
-import argparse
 import contextlib
 import os
 import queue
@@ -15,6 +14,7 @@ import structlog
 from core.clock import Clock
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
+from core.process.command_line import CommandLine
 from core.settings import Market, load_settings
 from core.show.progress import show_cursor_again
 from node.config_file import topics_from_config
@@ -32,21 +32,20 @@ log = structlog.get_logger()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until a signal comes; exit status 2, with a line on stderr, if the configuration is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m updater", description="keeps klines fresh, trains and publishes")
+    """Run until a signal comes; exit status 2, with a line on stderr, if arguments or configuration are wrong."""
+    parser = CommandLine(prog="python -m updater", description="keeps klines fresh, trains and publishes")
     parser.add_argument(
         "--config-json",
         type=Path,
         metavar="FILE",
         help="JSON of training settings that differ from the defaults, in the place of DATA_DIR/training.json",
     )
-    options = parser.parse_args(arguments)
     # A handler may run in the middle of anything; putting into a SimpleQueue is safe even then.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.put(received))
     try:
-        return _run(options.config_json, signals)
+        return _run(parser.parse_args(arguments).config_json, signals)
     except WorkerError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_CONFIG if isinstance(error, ConfigError) else START_ANEW

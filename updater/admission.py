@@ -5,15 +5,17 @@ not known any more; there the naive forecast with the known minutes answers: not
 """
 
 import os
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 
 from admission.assessment import readiness
 from admission.readiness import Readiness, read_admission, write_admission
 from admission.replay import BLOCK_MS, held
-from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock
+from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock, Every
 from core.errors import IncompatibleModel, UnusableForecast
 from core.process.commands import RUN
 from core.settings import AUTO_WAIT, LONGEST_WAIT_S, BaseRule, Settings, wait_s
@@ -29,12 +31,45 @@ from model.stretch import objective_of
 from model.windows import build
 from node.dry_run_heights import window_blocks
 from updater.answered import Answered, answered_of
+from updater.training_process import Stopped, raise_if_stopped
 
 REPLAYED_DAYS = 90
 ASKED_DAYS = 14  # most days of candles that a network answers: two minutes on a core for ten symbols
 LANDING_S = 15.0  # from an answer to a block that holds it
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionRecords:
+    """Makes admission.json anew; a failure is logged and stops nothing else."""
+
+    settings: Settings
+    plans: Mapping[str, PanelPlan]  # by panel name
+    store: HomeStore
+    registry: Registry
+    clock: Clock
+    stop: threading.Event
+    due: Every = field(default_factory=lambda: Every(DAY_MS))
+
+    def refresh_daily(self) -> None:
+        """Refresh the entries of all panels, at most once a day."""
+        if self.due.is_due(self.clock.now_ms()):
+            self.refresh(self.plans)
+
+    def refresh(self, plans: Mapping[str, PanelPlan]) -> None:
+        """Refresh the entries of some panels.
+
+        Raises:
+            Stopped: the updater was asked to end.
+        """
+        go_on = partial(raise_if_stopped, self.stop)
+        try:
+            refresh_admission(self.settings, plans, self.store, self.registry, self.clock, go_on)
+        except (Stopped, KeyboardInterrupt):
+            raise
+        except Exception:
+            log.exception("admission_not_made", panels=[*plans], meanwhile="answers and trainings go on")
 
 
 def refresh_admission(

@@ -50,7 +50,7 @@ def refresh_panel(job: Job, registry: Registry, clock: Clock, show: Show) -> Out
     started_ms = clock.now_ms()
     plan = panels_for(job.topics)[PANELS[job.panel]]
     config, differing, fault = _configured(job)
-    store = HomeStore(job.data_dir / "klines")
+    store = HomeStore(job.data_dir / "klines", job.venues)
     klines = {symbol: store.read(symbol, plan.panel.interval_ms, job.start_ms, started_ms) for symbol in plan.symbols}
     outcome = run_round(
         plan, klines, config, job.seed, registry, clock, oldest_champion_ms=job.oldest_champion_ms, show=show

@@ -1,65 +1,37 @@
-"""The updater's work: sync the store, find the panels that need training, run a round. The schedule is elsewhere."""
+"""The updater's work: a sync, a round of a panel, and the panels that are due. The schedule calls it."""
 
-import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from pydantic import ValidationError
 
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, SystemClock, iso
+from core.clock import DAY_MS, HOUR_MS, Clock, SystemClock, iso
 from core.data_folder import only_updater
-from core.errors import ConfigError, IncompatibleModel, TrainingFailed, WorkerError
-from core.files import disk_refusal
+from core.errors import ConfigError, TrainingFailed, WorkerError
 from core.settings import Market, Settings
 from core.show.progress import Pace, progress_of
-from core.topic import Target, Topic
-from klines.spans import interval_name
+from core.topic import Topic
 from market.build import truth_venue_from, venues_from
 from market.listings import Listings
 from market.quarantine import Quarantine
 from market.store.home_store import HomeStore, HomeSync
 from market.store.migration import migrate
-from market.store.retention import kept_from_ms
-from market.venue import Venue
-from model.forecaster import BiRNNForecaster
-from model.heads import head_of
-from model.panels import LEADER, MINUTE, PANELS, PanelPlan, panels_for, training_start_ms
-from model.registry.champions import Champion, check
+from model.panels import LEADER, PANELS, PanelPlan, panels_for, training_start_ms
 from model.registry.versions import Registry
-from updater.admission import REPLAYED_DAYS, refresh_admission
-from updater.state import FILE, IDLE, Outcome, PanelState, SeriesState, StateFile, Verdict
+from updater.admission import AdmissionRecords
+from updater.due import DueCheck
+from updater.keeper import SYNC_PATIENCE_S, Keeper, StoppableClock, series_name
+from updater.state import FILE, IDLE, Outcome, PanelState, StateFile
 from updater.training_process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.training_settings import settings_file, settings_in_use
 
 LONGEST_DATA_AGE_MS = DAY_MS  # a network from older klines is not worth judging
 LISTINGS_WAIT_S = 5.0  # a venue that does not answer must not delay a training
-LEAST_FREE_MB = 256  # two rounds' networks and a month of all klines
-LEAST_FREE_BYTES = 1 << 20  # about the size of a network; below it no round begins
-SYNC_PATIENCE_S = 20.0  # limit of one request; the next sync comes within minutes
 
 log = structlog.get_logger()
-
-
-class StoppableClock:
-    """A clock for the venues' clients: ``sleep`` raises ``Stopped`` as soon as the updater is asked to end."""
-
-    def __init__(self, clock: Clock, stop: threading.Event) -> None:
-        self._clock = clock
-        self._stop = stop
-
-    def now_ms(self) -> int:
-        return self._clock.now_ms()
-
-    def elapsed_s(self) -> float:
-        return self._clock.elapsed_s()
-
-    def sleep(self, seconds: float) -> None:
-        if self._stop.wait(seconds):
-            raise Stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +41,8 @@ class Updater:
     settings: Settings
     plans: Mapping[str, PanelPlan]  # by panel name
     store: HomeStore
-    keeper: HomeSync
+    keeper: Keeper
+    records: AdmissionRecords
     registry: Registry
     state: StateFile
     clock: Clock
@@ -78,117 +51,11 @@ class Updater:
     training_file: Path | None = None  # of training settings; None: DATA_DIR/training.json, if that exists
     strict: bool = False  # True if a wrong file fails the round; else the last good settings are used
     time_limit_s: float = TIME_LIMIT_S
-    least_free_mb: int = LEAST_FREE_MB
-    trimmed_ms: list[int] = field(default_factory=list)  # when klines were trimmed last; empty before
-    truth: Venue | None = None  # TRUTH_VENUE, if that is not the first venue
-    truth_ms: list[int] = field(default_factory=list)  # when the truth venue's minutes were synced last; empty before
-    admission_ms: list[int] = field(
-        default_factory=list
-    )  # when admission.json was last made of all panels; empty before
 
     def sync(self) -> None:
-        """Fetch new and missing klines of every series that a panel needs; failures go to the log and the state."""
-        self._go_on()
-        if refusal := self._disk_refusal():
-            log.error("disk_refuses", reason=refusal, meanwhile="nothing is fetched or trained; answers go on")
-            return
-        now_ms = self.clock.now_ms()
-        wanted = [
-            (symbol, plan.panel.interval_ms, training_start_ms(plan.panel, self.settings.training_days, now_ms))
-            for plan in self.plans.values()
-            for symbol in plan.symbols
-        ]
-        wanted += [(symbol, MINUTE_MS, now_ms - REPLAYED_DAYS * DAY_MS) for symbol in self._replayed_alone()]
-        with progress_of("sync") as show:
-
-            def progress(done: int, rows: int) -> None:
-                self._go_on()
-                show(done, rows, "klines")
-
-            reports = self.keeper.sync(wanted, now_ms, progress)
-            self._sync_truth(now_ms)
-        try:
-            self._trim(now_ms)
-        except WorkerError as error:  # a fault of the disk; series that could not be written report it too
-            log.error("not_kept", reason=str(error))
-        self._look_at_the_disk()
-        self.state.replace_series(
-            {
-                _series(report.symbol, report.interval_ms): SeriesState(
-                    synced_ms=now_ms,
-                    fetched_rows=report.fetched,
-                    newest_ms=self.store.latest(report.symbol, report.interval_ms),
-                    gaps=len(report.gaps),
-                    reason=str(report.failure or report.remark),
-                    refused=report.refused,
-                )
-                for report in reports
-            }
-        )
-        if self._is_due(self.admission_ms, now_ms, DAY_MS):
-            self._make_admission(self.plans)
-
-    def _sync_truth(self, now_ms: int) -> None:
-        """Once an hour, fetch the truth venue's minutes of the price topics' symbols; a failure is in the log."""
-        if self.truth and self._is_due(self.truth_ms, now_ms, HOUR_MS):
-            topics = {topic for plan in self.plans.values() for topic in plan.topics if topic.target is Target.PRICE}
-            symbols = sorted({topic.symbol for topic in topics})
-            start_ms = now_ms - REPLAYED_DAYS * DAY_MS
-            self.keeper.sync_from(self.truth, [(symbol, MINUTE_MS, start_ms) for symbol in symbols], now_ms)
-
-    def _replayed_alone(self) -> list[str]:
-        """Symbols whose minutes are needed only for the replay of their topics, not by a network."""
-        trained = {symbol for plan in self.plans.values() if plan.panel is MINUTE for symbol in plan.symbols}
-        return sorted({topic.symbol for plan in self.plans.values() for topic in plan.topics} - trained)
-
-    def _make_admission(self, plans: Mapping[str, PanelPlan]) -> None:
-        """Compute admission.json anew; a failure is logged and stops nothing else."""
-        try:
-            refresh_admission(self.settings, plans, self.store, self.registry, self.clock, self._go_on)
-        except (Stopped, KeyboardInterrupt):
-            raise
-        except Exception:
-            log.exception("admission_not_made", panels=[*plans], meanwhile="answers and trainings go on")
-
-    def _trim(self, now_ms: int) -> None:
-        """Once a day, delete months of klines that nothing reads any more."""
-        if not self._is_due(self.trimmed_ms, now_ms, DAY_MS):
-            return
-        panels = {panel.interval_ms: panel for panel in PANELS.values()}
-        for folder in self.store.folders():
-            for symbol, interval_ms in folder.series():
-                if interval_ms in panels:
-                    oldest_ms = kept_from_ms(
-                        training_start_ms(panels[interval_ms], self.settings.training_days, now_ms)
-                    )
-                    if gone := folder.trim(symbol, interval_ms, oldest_ms):
-                        files = [path.name for path in gone]
-                        log.info("klines_trimmed", symbol=symbol, interval_ms=interval_ms, files=files)
-
-    @staticmethod
-    def _is_due(done_ms: list[int], now_ms: int, every_ms: int) -> bool:
-        """Return True at most once per ``every_ms``, and record the time in ``done_ms``."""
-        if done_ms and 0 <= now_ms - done_ms[-1] < every_ms:
-            return False
-        done_ms[:] = [now_ms]
-        return True
-
-    def _disk_refusal(self) -> str:
-        """Say why the disk takes no klines or networks, and what to do; empty if it takes them."""
-        folder = self.settings.data_dir
-        reason = disk_refusal(folder, LEAST_FREE_BYTES)
-        return f"DATA_DIR={folder}: {reason}; make room, or mount it writable" if reason else ""
-
-    def _look_at_the_disk(self) -> None:
-        """Log an error before the disk is full: a full disk keeps neither networks nor answers."""
-        free_mb = shutil.disk_usage(self.settings.data_dir).free >> 20
-        if free_mb < self.least_free_mb:
-            log.error(
-                "disk_nearly_full",
-                data_dir=str(self.settings.data_dir),
-                free_mb=free_mb,
-                remedy=f"make room: at least {self.least_free_mb} MB; answers go on, trainings and the ledger may not",
-            )
+        """Sync the klines of all panels, and make admission.json anew once a day; failures go to log and state."""
+        if self.keeper.sync():
+            self.records.refresh_daily()
 
     def train(self, panel: str, *, again: bool = False) -> PanelState:
         """Run one round: sync, train in a child process, judge, publish. A failure goes to the state and the log.
@@ -204,7 +71,7 @@ class Updater:
         begun = IDLE | {"running_since_ms": started_ms, "progress": "syncing klines"}
         self.state.update_panel(panel, **begun, next_try_ms=None)
         try:
-            if refusal := self._disk_refusal():
+            if refusal := self.keeper.disk_refusal():
                 raise TrainingFailed(refusal)
             self.sync()
             self.listings.wait(LISTINGS_WAIT_S)
@@ -234,16 +101,18 @@ class Updater:
             failures=after.failures,
             next_try=iso(after.next_try_ms) if after.next_try_ms else None,
         )
-        self._make_admission({panel: plan})
+        self.records.refresh({panel: plan})
         return after
 
     def due(self) -> dict[str, str]:
         """Panels that must be trained now rather than on schedule, each with the first reason."""
-        return {name: reason for name, plan in self.plans.items() if (reason := self._why_due(plan))}
-
-    def _go_on(self) -> None:
-        if self.stop.is_set():
-            raise Stopped
+        check = DueCheck(
+            registry=self.registry,
+            state=self.state,
+            clock=self.clock,
+            max_model_age_h=self.settings.max_model_age_h,
+        )
+        return {name: reason for name, plan in self.plans.items() if (reason := check.reason(plan))}
 
     def _missing(self, plan: PanelPlan) -> dict[str, str]:
         """Return why symbols of a panel cannot be trained on: no new klines, or a pair that is not the topic's."""
@@ -251,7 +120,7 @@ class Updater:
         missing = {}
         for symbol in plan.symbols:
             newest_ms = self.store.latest(symbol, interval_ms)
-            series = self.state.current.series.get(_series(symbol, interval_ms))
+            series = self.state.current.series.get(series_name(symbol, interval_ms))
             why = f": {series.reason}" if series and series.reason else ""
             if newest_ms is None:
                 missing[symbol] = f"no klines{why}"
@@ -269,6 +138,7 @@ class Updater:
         name, now_ms = plan.panel.name, self.clock.now_ms()
         job = Job(
             data_dir=self.settings.data_dir,
+            venues=self.settings.venues,
             panel=name,
             topics=topics,
             start_ms=training_start_ms(plan.panel, self.settings.training_days, now_ms),
@@ -291,66 +161,6 @@ class Updater:
 
             outcome = run_training(job, stop=self.stop, show=show, time_limit_s=self.time_limit_s)
         return outcome.model_copy(update={"missing": dict(missing)})
-
-    def _why_due(self, plan: PanelPlan) -> str:
-        try:
-            champions = self.registry.champions()
-        except IncompatibleModel as error:
-            return str(error)
-        versions = [version for version in self.registry.versions() if version.startswith(f"{plan.panel.name}-")]
-        settled = self._settled(plan.panel.name, versions[-1]) if versions else _nothing
-        fit: dict[str, str] = {}
-        for topic in plan.topics:
-            why = self._why_unusable(topic, champions.get(topic.key), fit)
-            if why and not settled(topic):
-                return why
-        return ""
-
-    def _settled(self, panel: str, newest: str) -> Callable[[Topic], bool]:
-        """Return a test for topics that need no training at once although the newest version is not their champion.
-
-        The version lost there, or was trained without the symbol because klines were missing; training again at once
-        would change nothing. The schedule and the retries train these topics.
-        """
-        if self._why_unfit(newest):
-            return _nothing
-        try:
-            verdicts = [Verdict.model_validate(score) for score in self.registry.open(newest).manifest.scores]
-        except ValidationError:  # written by another release; the next round writes readable ones
-            return _nothing
-        lost = {(v.topic, v.symbol, v.head) for v in verdicts if not v.promoted}
-        last = self.state.panel(panel).outcome
-        left_out = last.missing if last and last.version == newest else {}
-        return lambda topic: (topic.key, topic.symbol, head_of(topic).key) in lost or topic.symbol in left_out
-
-    def _why_unusable(self, topic: Topic, champion: Champion | None, known: dict[str, str]) -> str:
-        """Say why a champion cannot answer a topic; empty if it can. ``known`` keeps the reasons by version."""
-        if champion is None:
-            return f"topic {topic.key} has no champion"
-        try:
-            check(topic, champion)
-        except IncompatibleModel as error:
-            return str(error)
-        if champion.version not in known:
-            known[champion.version] = self._why_unfit(champion.version)
-        return known[champion.version]
-
-    def _why_unfit(self, version: str) -> str:
-        try:
-            made_ms = BiRNNForecaster.load(self.registry.path(version)).manifest.created_ms
-        except IncompatibleModel as error:
-            return str(error)
-        oldest_h = self.settings.max_model_age_h
-        too_old = self.clock.now_ms() - made_ms > oldest_h * HOUR_MS
-        return f"{version} is older than MAX_MODEL_AGE_H={oldest_h}" if too_old else ""
-
-
-def _nothing(_: Topic) -> bool:
-    return False
-
-
-def _series(symbol: str, interval_ms: int) -> str:
-    return f"{symbol}-{interval_name(interval_ms)}"
 
 
 def checked_plans(topics: Sequence[Topic], panels: Collection[str], training_file: Path | None) -> dict[str, PanelPlan]:
@@ -395,20 +205,32 @@ def open_updater(
         store = HomeStore(settings.klines_dir, settings.venues)
         stoppable, quarantine = StoppableClock(clock, stop), Quarantine(settings.klines_dir)
         venues = venues_from(settings, stoppable, quarantine, topics=topics, patience_s=SYNC_PATIENCE_S)
-        for leftover in settings.data_dir.glob(
-            f".tmp-{FILE}-*"
-        ):  # store and registry remove their own leftovers when they write
+        for leftover in settings.data_dir.glob(f".tmp-{FILE}-*"):  # store and registry remove their own when they write
             leftover.unlink(missing_ok=True)
         listings = Listings(venues, topics, stop, logs_doubts=False)
         listings.start()
+        registry, state = Registry(settings.data_dir), StateFile(settings.data_dir, clock, plans)
+        keeper = Keeper(
+            settings=settings,
+            plans=plans,
+            store=store,
+            homes=HomeSync(store, venues, quarantine, stoppable),
+            truth=truth_venue_from(settings, stoppable, quarantine, topics=topics, patience_s=SYNC_PATIENCE_S),
+            state=state,
+            clock=clock,
+            stop=stop,
+        )
+        records = AdmissionRecords(
+            settings=settings, plans=plans, store=store, registry=registry, clock=clock, stop=stop
+        )
         yield Updater(
             settings=settings,
             plans=plans,
             store=store,
-            keeper=HomeSync(store, venues, quarantine, stoppable),
-            truth=truth_venue_from(settings, stoppable, quarantine, topics=topics, patience_s=SYNC_PATIENCE_S),
-            registry=Registry(settings.data_dir),
-            state=StateFile(settings.data_dir, clock, plans),
+            keeper=keeper,
+            records=records,
+            registry=registry,
+            state=state,
             clock=clock,
             stop=stop,
             listings=listings,

@@ -42,10 +42,17 @@ class Stopped(Exception):
     """The work was cut short because the updater is to end."""
 
 
+def raise_if_stopped(stop: threading.Event) -> None:
+    """Raise ``Stopped`` if the updater was asked to end."""
+    if stop.is_set():
+        raise Stopped
+
+
 class Job(Record):
     """A training to do: the only line on the child's stdin."""
 
     data_dir: Path
+    venues: tuple[str, ...]  # MARKET_VENUES, which decides a symbol's home where homes.json does not
     panel: str
     topics: tuple[Topic, ...]  # of this panel, whose symbols have klines
     start_ms: int  # klines before this are not trained on

@@ -1,6 +1,5 @@
 """``python -m worker``: the dry-run node. SIGTERM or SIGINT ends it."""
 
-import argparse
 import re
 import signal
 import sys
@@ -13,6 +12,7 @@ import structlog
 from core.clock import SystemClock
 from core.errors import ConfigError
 from core.logs import configure_logging
+from core.process.command_line import CommandLine
 from core.settings import Market, load_settings
 from node.config_file import topics_from_config
 from worker.dry_run import DryRunNode
@@ -31,14 +31,14 @@ class _WakingClock(SystemClock):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until a signal; the exit code: 0 after a signal, 2 when the configuration is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m worker", description="Ask as the node does; log, send nothing.")
+    """Run until a signal; the exit code: 0 after a signal, 2 if the arguments or the configuration are wrong."""
+    parser = CommandLine(prog="python -m worker", description="Ask as the node does; log, send nothing.")
     parser.add_argument("--base-url", help="ask here, in the place of each endpoint's scheme, host and port")
-    base_url = parser.parse_args(arguments).base_url
     signals = {signal.SIGTERM, signal.SIGINT}
     # Blocked in every thread and waited for here: nothing is interrupted half-way.
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
+        base_url = parser.parse_args(arguments).base_url
         if base_url is not None and not re.fullmatch(r"https?://[^/?#\s]+/?", base_url):
             raise ConfigError(f"--base-url was {base_url!r}: it must be like http://127.0.0.1:8000")
         settings = load_settings()

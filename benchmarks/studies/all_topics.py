@@ -79,8 +79,7 @@ def train_apart(panel: str, environment: dict[str, str], log: Path) -> dict[str,
 def answers(
     topics: Sequence[Topic], settings: Settings, environment: dict[str, str], log: Path
 ) -> tuple[list[str], float]:
-    """The version behind each topic's answer, from a real inference process, the naive one's with its reason; and
-    the resident memory of that process in MB."""
+    """Return the version behind each topic's answer, with the reason if it is naive, and inference's memory in MB."""
     url, champions = f"http://127.0.0.1:{settings.port}", set(Registry(settings.data_dir).champions())
     with log.open("a") as output:
         server = subprocess.Popen([sys.executable, "-m", "inference"], env=environment, stdout=output, stderr=output)
@@ -126,7 +125,7 @@ def milliseconds(work: Any, rounds: int) -> tuple[float, float]:
 
 
 def tails(topics: Sequence[Topic], settings: Settings) -> dict[int, dict[str, Klines]]:
-    """The newest closed klines that inference keeps, by interval and symbol."""
+    """Return the newest closed klines that inference keeps, by interval and symbol."""
     clock = SystemClock()
     venue, now_ms = market_from(settings, clock, topics=topics, timeout_s=10.0, patience_s=0.0), clock.now_ms()
     found: dict[int, dict[str, Klines]] = {}

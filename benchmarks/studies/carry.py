@@ -2,12 +2,12 @@
 
     python -m benchmarks.studies.carry --data FOLDER [--quick] [--since DAY] [--out FOLDER]
 
-FOLDER holds Parquet klines named SYMBOL-INTERVAL-*.parquet. A walk forward as in `benchmarks.skill`, one network for
-each panel: what the gate lets through is asked for one, two and three minutes after its close (of hours, after 15, 30
-and 45 minutes), with that minute's close as the newest price, and meets what came true from then on. Everything is on
-the same rows and in the topic's own loss, over that of the naive forecast: the newest price, or the last window's
-volatility. Before it, from the klines before the first of those rows: when the edge of a return comes true.
-Twelve minutes on one core; --quick, two: the last 30 days, one training.
+FOLDER holds Parquet klines named SYMBOL-INTERVAL-*.parquet. A walk forward as in `benchmarks.skill` trains one network
+for each panel. The forecasts that the gate lets through are asked for one, two and three minutes after their close (of
+the hour panel 15, 30 and 45 minutes), with that minute's close as the newest price, and are compared with the truth
+from then on. All ways are scored on the same rows, in the topic's own loss, as a ratio to the loss of the naive
+forecast: the newest price, or the last window's volatility. A first table, from the klines before those rows, shows
+when the edge of a return comes true. Twelve minutes on one core; --quick, two: the last 30 days, one training.
 """
 
 import argparse
@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.tools.topics import UNSEEN, topics
 from core.clock import DAY_MS, MINUTE_MS, moment_ms
 from core.files import replace_json
 from core.logs import configure_logging
 from core.show.progress import progress_of
 from core.sources import PERSISTENCE
-from core.topic import Target, Topic, horizon_text
+from core.topic import Topic, horizon_text
 from klines.klines import Floats, Ints, Klines
 from model.answer import NEWS_FADES, NEWS_HORIZON_MIN, NEWS_WEIGHT, carried
 from model.forecaster import HeadForecast
@@ -39,31 +40,16 @@ from research.backtest.walk import Walk
 from research.data import Recording
 from research.report.scores import NAIVE, SERVED, Scored, scored_topics
 
-TOKENS, UNSEEN = ("BTC", "ETH", "SOL"), "ARBUSDT"
-VOLATILITY_MIN = ((5, 15, 60), (480,))  # by panel
-RETURNS = {5: "mse", 10: "mse", 15: "czar", 20: "mse", 60: "czar", 480: "czar", 1440: "czar", 10080: "czar"}
+VOLATILITY_MIN = (5, 15, 60, 480)
 LATE_MIN = {"minute": (1, 2, 3), "hour": (15, 30, 45)}  # when a forecast of a panel is asked for, after its close
-LONGEST_MIN = 1440  # three months hold too few weeks to say something of one
+LONGEST_MIN = 1440  # three months hold too few weeks to judge a week's horizon
 QUICK_DAYS = 30
 
-MOST_NEWS = 10.0  # standard deviations of a move that count, where they are bounded
+MOST_NEWS = 10.0  # standard deviations: a larger move counts as this one in `bounded`
 
 PROFILE_DAYS = 120  # of klines before the rows
 REALISED_MIN = (1, 2, 3, 5, 10, 20)
-CLIP = 5.0  # standard deviations beyond which a return is not followed: a crash must not say it all
-
-
-def topics() -> tuple[Topic, ...]:
-    asked = [(token, Target.VOLATILITY, minutes, "mse") for of in VOLATILITY_MIN for token in TOKENS for minutes in of]
-    asked += [
-        (token, Target.PRICE if loss == "mse" else Target.LOG_RETURN, minutes, loss)
-        for token in TOKENS
-        for minutes, loss in RETURNS.items()
-    ]
-    return tuple(
-        Topic(topic_id=number, token=token, symbol=f"{token}USDT", target=target, horizon_min=minutes, loss=loss)
-        for number, (token, target, minutes, loss) in enumerate(asked, 1)
-    )
+CLIP = 5.0  # standard deviations; a larger return is cut there, so that one crash does not decide the result
 
 
 def as_served(topic: Topic, said: Floats, naive: Floats, close: Floats, anchor: Floats, late_min: int) -> Floats:
@@ -85,13 +71,13 @@ def as_served(topic: Topic, said: Floats, naive: Floats, close: Floats, anchor: 
         )
         moved = carried(made, was, now, late_min * MINUTE_MS)
         number_now = moved.log_return if is_return else moved.volatility
-        assert number_now is not None  # what one kind of head says
+        assert number_now is not None  # each kind of head has its number
         found[row] = number_now
     return found
 
 
 def time_left(said: Floats, late: float, steps: int) -> Floats:
-    """A log-return some candles after its close: the share of it that is the share of its time that is left.
+    """Scale a log-return, some candles after its close, by the share of the horizon that is left.
 
     >>> time_left(np.array([0.002, 0.0]), 1.0, 5)
     array([0.0016, 0.    ])
@@ -107,12 +93,12 @@ def root_time_left(said: Floats, late: float, steps: int) -> Floats:
 
 
 def bounded(said: Floats, move: Floats, late: float, steps: int) -> Floats:
-    """A volatility as ``carried`` has it, in candles of its panel instead of minutes, and no move beyond MOST_NEWS.
+    """Carry a volatility as ``carried`` does, but in candles of its panel, with moves cut at MOST_NEWS.
 
     Args:
-        said: ``(N,)`` at the close, of one candle.
+        said: ``(N,)`` volatilities of one candle, forecast at the close.
         move: ``(N,)`` log-return from the close to the newest price.
-        late: candles between them.
+        late: candles from the close to the newest price.
         steps: the horizon in candles.
 
     >>> bounded(np.array([0.001, 0.001]), np.array([0.0, 1.0]), 1.0, 4).round(6)
@@ -136,7 +122,7 @@ class Minutes:
         self._close[(klines.open_time_ms + MINUTE_MS - self._first_ms) // MINUTE_MS] = np.log(klines.close)
 
     def at(self, time_ms: Ints) -> Floats:
-        """Of any shape; NaN where no candle closed."""
+        """Return the log closes at these moments, in their shape; NaN where no candle closed."""
         place = (time_ms - self._first_ms) // MINUTE_MS
         there = (place >= 0) & (place < len(self._close))
         found: Floats = np.where(there, self._close[np.where(there, place, 0)], np.nan)
@@ -184,10 +170,10 @@ def late_of(one: Scored, minutes: Minutes, late_min: int, since_ms: int) -> Late
         ways["fresh"] = _fresh(said, closed_ms, asked_ms)
     else:
         came_true = path[:, 1] - path[:, 0]
-        ways["last close"] = said - move  # the price said at the close, whatever came since
+        ways["last close"] = said - move  # the price forecast at the close, unchanged since
         ways["time left"] = time_left(said, late, steps)
         ways["its root"] = root_time_left(said, late, steps)
-    if not np.isfinite(ways.get("fresh", np.zeros(1))).any():  # no candle closes so late
+    if not np.isfinite(ways.get("fresh", np.zeros(1))).any():  # no candle closes at that moment
         del ways["fresh"]
     known = np.isfinite(np.stack([came_true, move, *ways.values()])).all(axis=0) & (closed_ms >= since_ms)
     anchor, std = np.exp(path[:, 0]), one.rows["std"].to_numpy()
@@ -246,9 +232,9 @@ def profile(plan: PanelPlan, recording: Recording, end_ms: int) -> None:
     )
     path = linear.fit(windows, split)
     print(
-        "\nShare of the linear path's return that has come true after so many minutes (its horizon is 1), and what of"
+        "\nShare of the linear path's return that has come true after so many minutes (the whole horizon is 1), and how"
     )
-    print("the first minute's move that it did not say comes on top afterwards (below 0: falls back); standard errors")
+    print("much of the unforecast move of the first minute is added afterwards (below 0: falls back); standard errors")
     print(f"  {'':4}" + "".join(f"{f'{minutes}m':>13}" for minutes in REALISED_MIN) + f"{'rest of the move':>20}")
     grids = {symbol: Minutes(run) for symbol, run in klines.items()}
     closed_ms = windows.open_time_ms[path.rows] + MINUTE_MS
@@ -285,7 +271,7 @@ def profile(plan: PanelPlan, recording: Recording, end_ms: int) -> None:
 
 
 def _second_slope(first: Floats, second: Floats, y: Floats, ticks: Ints, steps: int) -> tuple[float, float]:
-    """Least squares of ``y`` on both without intercept: the second one's slope and its standard error."""
+    """Fit ``y`` on both by least squares without intercept; return the second slope and its standard error."""
     known = np.isfinite(first + second + y)
     x_N2, y = np.stack([first, second], axis=1)[known], y[known]
     inverse = np.linalg.inv(x_N2.T @ x_N2 / len(y))
@@ -295,7 +281,7 @@ def _second_slope(first: Floats, second: Floats, y: Floats, ticks: Ints, steps: 
 
 
 def compared(some: Sequence[Late], way: str, over: str) -> tuple[float, Mean] | None:
-    """Mean lead over another way, in units of the naive loss, several symbols together; None where both say the same.
+    """Return the mean lead over another way, in units of the naive loss, of several symbols; None if the ways agree.
 
     A negative lead is a lower loss.
     """
@@ -313,7 +299,7 @@ def chance(some: Sequence[Late], way: str, over: str) -> str:
 
 
 def groups(lates: Sequence[Late]) -> Iterator[tuple[str, list[Late]]]:
-    """Each line of a table: a symbol, or all that were trained on together; by horizon and lateness."""
+    """Yield the lines of a table by horizon and lateness: each symbol, and all trained symbols together."""
     for horizon_min, late_min in sorted({(one.topic.horizon_min, one.late_min) for one in lates}):
         some = [one for one in lates if (one.topic.horizon_min, one.late_min) == (horizon_min, late_min)]
         when = f"{some[0].topic.horizon:>4} {some[0].topic.loss:5}{late_min:4}m"
@@ -338,9 +324,9 @@ def show_returns(lates: Sequence[Late]) -> None:
 
 
 def show_volatility(lates: Sequence[Late]) -> None:
-    print("\nVolatility: loss over that of the last window's, at the close; what carrying saves of what a new forecast")
+    print("\nVolatility: loss over that of the last window's, at the close; the share that carrying saves of what")
     print(
-        "would, made at that moment, and the chance of that by luck; bounded: in candles of the panel, no move beyond"
+        "a new forecast would save then, and the chance of that by luck; bounded: in candles of the panel, moves cut at"
     )
     print("ten standard deviations; the last window carried likewise")
     head = (
@@ -389,9 +375,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     replace_json(out / "training.json", {"seeds": 1})
     asked = Asked(
-        topics=topics(),
+        topics=topics(VOLATILITY_MIN),
         data_dir=out / "data",
         data=given.data,
+        venues=(),
         start=given.start,
         end=given.end,
         stride=1,  # the minute after a forecast has one as well

@@ -2,16 +2,16 @@
 
     python -m benchmarks.studies.price_ratio --data FOLDER
 
-FOLDER has the folders spot/ and um/ of Parquet klines named SYMBOL-INTERVAL-*.parquet. The first part is real: BNBUSDT
-spot, of which there are hours, against the BNBUSDT perpetual, of which there are minutes; they meet at hourly closes.
-The newest price of one forecasts the other's, as it is and times the ratio.
+FOLDER has the folders spot/ and um/ of Parquet klines named SYMBOL-INTERVAL-*.parquet. The first part is real: hours of
+BNBUSDT spot against minutes of the BNBUSDT perpetual, compared at hourly closes. The newest price of one forecasts the
+price of the other, with and without the ratio.
 
-The second part is SEMI-SYNTHETIC: no second feed in minutes is at hand, so one is laid over the real minutes of BTC and
-ETH, with a basis that keeps the statistics of the first part's and a steady offset of 0.05 %. Two laws are fitted: an
-AR(1) alone, and one that lasts with a noise on top, which is what the autocovariances look like. Half of that noise is
-gone a moment later, by the opens after the closes: of a third law the other half lasts minutes, how many is a guess.
-Two more are invented to see what breaks: the third with wrong minutes, and with jumps. The settings are chosen on the
-first period and reported on the second. Under a minute on one core.
+The second part is SEMI-SYNTHETIC, because there is no second feed in minutes: one is laid over the real minutes of BTC
+and ETH, with the statistics of the first part's basis and a steady offset of 0.05 %. Two laws are fitted: an AR(1)
+alone, and a lasting AR(1) with a noise on top, which fits the autocovariances. The opens right after the closes show
+that half of that noise is gone within a moment: in a third law the other half lasts minutes, how many is a guess. Two
+more laws look for what breaks an estimator: the third with wrong minutes, and with jumps. The settings are chosen on
+the first period and reported on the second. Under a minute on one core.
 """
 
 import argparse
@@ -40,7 +40,7 @@ HOURS_OLD = (1, 2, 4, 8, 12, 24, 48)
 FITTED_LAGS = 24  # hours
 
 OFFSET = 5e-4
-BRIEF_MIN = 5  # a guess: nothing on disk tells what is between a moment and an hour
+BRIEF_MIN = 5  # a guess: the klines show only changes within a moment and within an hour
 AHEAD_MIN = (5, 10, 20, 60)
 CHOSEN_AHEAD_MIN = (5, 10, 20)
 OLD_MIN = (0, 15, 30, 60, 120, 240, 480, 720)
@@ -170,8 +170,10 @@ def show_real(meetings: Meetings) -> None:
     errors = {hours: root_mean_square((log_ratio - trailing(log_ratio, hours, 1))[:half]) for hours in HOURS_BACK}
     hours_back = min(errors, key=lambda hours: errors[hours])
     text = ", ".join(f"{hours} h {error * BP:.2f}" for hours, error in errors.items())
-    print(f"  error of the next hour's, first half, by the hours that the median is of: {text}: {hours_back} h it is")
-    print("  How fast it goes stale: root mean square error of a reading by the age of the newest hour it rests on, bp")
+    print(
+        f"  error of the next hour, first half, by the number of hours in the median: {text}; the least: {hours_back} h"
+    )
+    print("  How fast a ratio goes stale: root mean square error by the age of its newest hour, bp")
     print("  " + " " * 34 + f"{'no ratio':>10}" + "".join(f"{f'{old} h':>8}" for old in HOURS_OLD))
     for name, part in (("first half", slice(None, half)), ("second half", slice(half, None))):
         for hours in dict.fromkeys((1, hours_back)):
@@ -231,19 +233,22 @@ class Law:
     jumps_a_day: float = 0.0  # of 0.2 % up or down, which stay
 
     def drawn(self, minutes: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """``(minutes,)`` as read, and as it was."""
+        """Return ``(minutes,)`` of ln(ratio) as read, with wrong minutes, and as it truly was."""
         was = OFFSET + self.slow * ar1(self.lasts ** (1 / 60), minutes, rng)
         was += self.brief * ar1(0.5 ** (1 / BRIEF_MIN), minutes, rng) + self.noise * rng.standard_normal(minutes)
         jumps = rng.random(minutes) < self.jumps_a_day / 1440
-        was += 0.002 * (np.cumsum(jumps) % 2)  # up and down in turn, so that it stays a basis
+        was += 0.002 * (np.cumsum(jumps) % 2)  # up and down in turn, so that the ratio stays near 1
         wrong = (rng.random(minutes) < self.wrong) * rng.choice([-0.01, 0.01], minutes)
         return was + wrong, was
 
 
 def fitted(meetings: Meetings) -> tuple[Law, Law, Law]:
-    """An AR(1) alone, by the first autocorrelation; one with a noise on top, by the line through the logarithms of a
-    day's autocovariances, whose height at lag 0 lacks the noise; and one where of that noise only what has changed by
-    the open after the close is of the minute."""
+    """Fit three laws: an AR(1), an AR(1) with a noise on top, and one in which a part of that noise lasts minutes.
+
+    The first is fitted by the first autocorrelation. The second is the line through the logarithms of a day's
+    autocovariances; what the line lacks at lag 0 is the noise. In the third only the change from a close to the next
+    open is noise of the minute.
+    """
     centred = meetings.log_ratio - meetings.log_ratio.mean()
     count = len(centred)
     covariance = np.array([centred[lag:] @ centred[: count - lag] / count for lag in range(FITTED_LAGS + 1)])

@@ -65,16 +65,16 @@ def read(folder: Path, symbol: str, interval: str, interval_ms: int, start_ms: i
 
 
 def without_flow(klines: Klines, from_ms: int) -> Klines:
-    """As another venue tells it from a moment on: prices and volume."""
+    """Return klines without trades and taker volumes from a moment on, as from another venue."""
     later = klines.open_time_ms >= from_ms
-    untold = {name: np.where(later, np.nan, getattr(klines, name)) for name in FLOW_COLUMNS if name != "volume"}
-    return replace(klines, **untold)  # type: ignore[arg-type]
+    unknown = {name: np.where(later, np.nan, getattr(klines, name)) for name in FLOW_COLUMNS if name != "volume"}
+    return replace(klines, **unknown)  # type: ignore[arg-type]
 
 
 def train(
     plan: PanelPlan, folder: Path, end_ms: int, days: int, seed: int
 ) -> tuple[TrainedPanel, dict[str, Klines], float, float]:
-    """The trained panel, its klines, CPU seconds and wall seconds from reading them to the calibrated network."""
+    """Return the trained panel, its klines, and CPU and wall seconds from reading klines to the calibrated network."""
     interval = "1m" if plan.panel == MINUTE else "1h"
     cpu, wall = time.process_time(), time.monotonic()
     start_ms = training_start_ms(plan.panel, days, end_ms)

@@ -1,10 +1,10 @@
-"""The cost of fetching, keeping and reading klines, beside its limits.
+"""Measure the cost of fetching, keeping and reading klines, beside the limits.
 
     python -m benchmarks.tools.data [--days 365] [--series 60]
 
-The simulated exchange, in a process of its own, has archive files made beforehand, and klines of an invented walk with
-as many digits as Binance writes. Each sync is a process of its own as well, so that its peak of memory is
-its own. Two minutes; status 1 when a figure is above what it must be.
+The simulated exchange, in a process of its own, serves archive files made beforehand, and klines of an invented walk
+with as many digits as Binance writes. Each sync runs in a process of its own as well, so that its peak of memory can be
+measured. Two minutes; exit status 1 if a figure is above its limit.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def written(klines: Klines) -> Klines:
 
 @cache
 def walk(days: int, seed: int = 0) -> Klines:
-    """Minutes from so many days, and a margin, before ``NOW_MS`` until ``SPARE_DAYS`` after."""
+    """Return minutes that begin ``days`` and a margin before ``NOW_MS`` and end ``SPARE_DAYS`` after."""
     start_ms = month_span(training_start_ms(MINUTE, days, NOW_MS))[0]
     rows = (NOW_MS + SPARE_DAYS * DAY_MS - start_ms) // MINUTE_MS
     return written(random_walk_klines(rows, seed=seed, start_ms=start_ms, first=60_000.0))
@@ -93,13 +93,13 @@ def bytes_written() -> int:
 
 
 def peak_mb() -> float:
-    """Of this process's resident memory."""
+    """Return the peak of this process's resident memory."""
     status = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 1024
 
 
 def syncs(url: str, folder: Path, symbols: list[str], days: int, times: int) -> list[dict[str, float]]:
-    """Seconds, bytes written and rows of so many syncs, ``BEHIND_MIN`` apart, in this process."""
+    """Return seconds, bytes written and rows of several syncs in this process, ``BEHIND_MIN`` apart."""
     clock = FakeClock(NOW_MS)
     store, market = KlineStore(folder), Binance([url], url, clock)
     found = []

@@ -147,8 +147,8 @@ def gaps(
             row: dict[str, str | int] = {"series": name_of(one), "from": iso(gap.start_ms), "to": iso(gap.end_ms)}
             row["rows"] = (gap.end_ms - gap.start_ms) // one[1]
             asked = "" if gap.absent_ms is None else minute_text(gap.absent_ms)
-            said = f"no: refused {asked}: {gap.why}" if gap.why else f"said so {asked}"
-            row["venue has none"] = said if asked else "not said"
+            found = f"rows refused: {gap.why}" if gap.why else "no klines"
+            row["venue's answer"] = f"{found} (asked {asked})" if asked else "not asked yet"
             table.append(row)
     if as_json:
         print_json({"gaps": table, "empty": empty})

@@ -108,7 +108,7 @@ def _synced(
     from market.quarantine import Quarantine  # noqa: PLC0415
     from market.store.home_store import HomeStore, HomeSync  # noqa: PLC0415
     from market.store.migration import migrate  # noqa: PLC0415
-    from updater.service import SYNC_PATIENCE_S, StoppableClock  # noqa: PLC0415
+    from updater.keeper import SYNC_PATIENCE_S, StoppableClock  # noqa: PLC0415
 
     store = HomeStore(settings.klines_dir, settings.venues)
     for symbol, interval_ms, _ in wanted:
@@ -132,7 +132,7 @@ def line_of(report: "SyncReport") -> str:
             if report.gaps
             else []
             if report.failure
-            else ["no other gaps" if report.refused else "no gaps"]
+            else ["no gaps beside refused rows" if report.refused else "no gaps"]
         ),
     ]
     parts += [report.refused] if report.refused else []

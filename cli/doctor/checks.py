@@ -20,12 +20,12 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, iso
 from core.errors import ConfigError, WorkerError
 from core.settings import Settings, settings_warnings
 from core.topic import Topic
-from inference.probe import look
+from inference.probe import ask
 from klines.spans import INTERVALS_MS
 from market.quarantine import Quarantine
 from market.venues.registry import venue_from
 from node.config_file import read_config
-from updater.service import LEAST_FREE_MB
+from updater.keeper import LEAST_FREE_MB
 
 State = Literal["well", "warning", "wrong", "not looked at"]
 
@@ -175,7 +175,7 @@ def _inference(subject: Subject) -> Iterator[Check]:
     if not endpoint["answers"]:
         yield wrong(f"{endpoint['url']}: no answer ({endpoint['reason']})", START)
         return
-    ready, said = look(f"{endpoint['url']}/readyz")
+    ready, said = ask(f"{endpoint['url']}/readyz")
     line = f"{endpoint['url']}: {headline(endpoint)}"
     if ready:
         yield well(line)

@@ -154,7 +154,8 @@ class Supervisor:
             while not _came(signals):
                 refused = [child for child in self._all() if self._tend(child)]
                 if refused:
-                    self._logger().error("configuration_refused", process=refused[0].module)
+                    if len(self._all()) > 1:  # else it is clear which process has said the reason
+                        self._logger().error("configuration_refused", process=refused[0].module)
                     return CONFIG_EXIT
                 self._each_tick()
         finally:

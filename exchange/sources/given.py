@@ -1,11 +1,11 @@
 """Candles that a caller gives: the exchange of a test or a benchmark that knows which candles it wants."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
-from exchange.sources.source import Source
+from core.clock import MINUTE_MS
+from exchange.sources.source import Source, Traits
 from klines.klines import Klines
 
 
@@ -14,46 +14,37 @@ class Given(Source):
 
     Args:
         series: candles by (symbol, interval_ms).
-        shift_ms: is added to every open time.
         prices: tickers that are told as they stand, in place of the newest trade.
     """
 
-    def __init__(
-        self,
-        series: Mapping[tuple[str, int], Klines],
-        *,
-        shift_ms: int = 0,
-        prices: Mapping[str, str] | None = None,
-    ) -> None:
-        self.name = "given"
-        self.series, self.shift_ms, self._prices = series, shift_ms, prices or {}
-        self._steps: dict[str, int] = {}
-        for symbol, interval_ms in series:
-            self._steps[symbol] = min(interval_ms, self._steps.get(symbol, interval_ms))
-        self.symbols = tuple(sorted(self._steps.keys() | self._prices.keys()))
+    name = "given"
 
-    def first_ms(self, symbol: str) -> int:
-        known = [klines for (name, _), klines in self.series.items() if name == symbol and len(klines)]
-        return min((int(klines.open_time_ms[0]) for klines in known), default=0) + self.shift_ms
+    def __init__(self, series: Mapping[tuple[str, int], Klines], prices: Mapping[str, str] | None = None) -> None:
+        self.series, self._prices = series, prices or {}
+        names = {symbol for symbol, _ in series} | self._prices.keys()
+        self.symbols = {symbol: self._traits(symbol) for symbol in sorted(names)}
 
-    def step_ms(self, symbol: str) -> int:
-        return self._steps[symbol]
-
-    def decimals(self, symbol: str) -> int:
-        close = self.series[symbol, self.step_ms(symbol)].close[-2_000:]
-        return next((digits for digits in range(8) if (np.round(close, digits) == close).all()), 8)
+    def _traits(self, symbol: str) -> Traits:
+        own = {interval_ms: klines for (name, interval_ms), klines in self.series.items() if name == symbol}
+        if not own:
+            return Traits(first_ms=0, step_ms=MINUTE_MS, decimals=8)
+        close = own[min(own)].close[-2_000:]
+        return Traits(
+            first_ms=min((int(klines.open_time_ms[0]) for klines in own.values() if len(klines)), default=0),
+            step_ms=min(own),
+            decimals=next((digits for digits in range(8) if (np.round(close, digits) == close).all()), 8),
+        )
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        first = -(-start_ms // interval_ms) * interval_ms - self.shift_ms
-        last = -(-end_ms // interval_ms) * interval_ms - self.shift_ms
-        rows = self.series.get((symbol, interval_ms))
-        if rows is None:
-            step = self._steps.get(symbol, 0)
-            if not step or interval_ms % step:
-                return Klines.empty(interval_ms)
-            rows = self.series[symbol, step].between(first, last).resample(interval_ms)
-        rows = rows.between(first, last)
-        return replace(rows, open_time_ms=rows.open_time_ms + self.shift_ms) if self.shift_ms else rows
+        own = self.series.get((symbol, interval_ms))
+        if own is not None:
+            return own.between(start_ms, end_ms)
+        step_ms = self.symbols[symbol].step_ms
+        shortest = self.series.get((symbol, step_ms))
+        if shortest is None or interval_ms % step_ms:
+            return Klines.empty(interval_ms)
+        whole_end_ms = -(-end_ms // interval_ms) * interval_ms
+        return shortest.between(start_ms, whole_end_ms).resample(interval_ms)
 
     def ticker(self, symbol: str, now_ms: int) -> str | None:
         return self._prices.get(symbol) or super().ticker(symbol, now_ms)

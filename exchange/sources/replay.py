@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from core.clock import DAY_MS, iso
@@ -19,21 +20,25 @@ class Replay(Given):
 
     Args:
         folder: where the recording is.
-        series: its candles by (symbol, interval_ms), in recorded time.
+        recorded: its candles by (symbol, interval_ms), in recorded time.
         shift_ms: wall-clock time less recorded time.
         state: file that keeps the shift.
+        why: it is played from there.
     """
 
     def __init__(
-        self, folder: Path, series: Mapping[tuple[str, int], Klines], shift_ms: int, state: Path | None = None
+        self,
+        folder: Path,
+        recorded: Mapping[tuple[str, int], Klines],
+        shift_ms: int,
+        state: Path | None = None,
+        why: str = "",
     ) -> None:
-        if shift_ms % WEEK_MS:
-            raise ConfigError(f"shift_ms must be whole weeks ({WEEK_MS} ms), was {shift_ms}")
-        super().__init__(series, shift_ms=shift_ms)
-        self._folder, self._state = folder, state
-        self.name = (
-            f"replay of real klines of {recorded_days(folder)} ({folder.name}), shifted by {shift_ms // WEEK_MS} weeks"
-        )
+        super().__init__({key: _shifted(klines, shift_ms) for key, klines in recorded.items()})
+        self._folder, self.recorded, self.shift_ms, self._state = folder, recorded, shift_ms, state
+        days, weeks = recorded_days(folder), shift_ms // WEEK_MS
+        self.name = f"replay of real klines of {days} ({folder.name}), shifted by {weeks} weeks"
+        self.note = f"the {self.name}, {why} and lasts until {iso(self.end_ms)}"
 
     @classmethod
     def open(
@@ -44,13 +49,11 @@ class Replay(Given):
         Raises:
             ConfigError: the folder or the state file cannot be used.
         """
-        series, folder = load_recording(folder, symbols), folder.resolve()
+        recorded, folder = load_recording(folder, symbols), folder.resolve()
         kept_ms = _read_state(state, folder) if state else None
         if kept_ms is None:
-            return cls(folder, series, 0, state)._begin(now_ms, "starts anew")
-        replay = cls(folder, series, kept_ms, state)
-        replay.note = replay._sentence(f"continues as {state} says")
-        return replay.at(now_ms)
+            return cls(folder, recorded, 0, state)._begin(now_ms, "starts anew")
+        return cls(folder, recorded, kept_ms, state, f"continues as {state} says").at(now_ms)
 
     @property
     def end_ms(self) -> int:
@@ -59,7 +62,7 @@ class Replay(Given):
         Symbols without candles as short as the shortest in the folder do not count.
         """
         shortest = min(interval for _, interval in self.series)
-        return min(klines.end_ms for (_, step), klines in self.series.items() if step == shortest) + self.shift_ms
+        return min(klines.end_ms for (_, step), klines in self.series.items() if step == shortest)
 
     def at(self, now_ms: int) -> "Replay":
         if now_ms < self.end_ms:
@@ -69,8 +72,7 @@ class Replay(Given):
     def _begin(self, now_ms: int, why: str) -> "Replay":
         """Return the same klines, shifted so that between 7 and 14 days are left, and keep the shift in the state."""
         missing_ms = now_ms + WEEK_MS - (self.end_ms - self.shift_ms)
-        replay = Replay(self._folder, self.series, -(-missing_ms // WEEK_MS) * WEEK_MS, self._state)
-        replay.note = replay._sentence(why)
+        replay = Replay(self._folder, self.recorded, -(-missing_ms // WEEK_MS) * WEEK_MS, self._state, why)
         if self._state:
             try:
                 replace_json(self._state, {"folder": str(self._folder), "shift_ms": replay.shift_ms})
@@ -81,19 +83,20 @@ class Replay(Given):
                 replay.note += f"; {fault}: after a restart it may go on elsewhere"
         return replay
 
-    def _sentence(self, why: str) -> str:
-        return f"the {self.name}, {why} and lasts until {iso(self.end_ms)}"
+
+def _shifted(klines: Klines, by_ms: int) -> Klines:
+    return replace(klines, open_time_ms=klines.open_time_ms + by_ms)
 
 
 def _read_state(path: Path, folder: Path) -> int | None:
     """Return the shift kept for this folder, in ms; None if the file is absent or about another folder."""
-    if not path.exists():
-        return None
     try:
         kept = json.loads(path.read_bytes())
         shift_ms, kept_folder = kept["shift_ms"], kept["folder"]
         if not isinstance(shift_ms, int) or shift_ms % WEEK_MS:
             raise ValueError(f"shift_ms is {shift_ms!r}")
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"state file {path}: not a replay's state ({error!r}); delete it or name another") from error
     return shift_ms if kept_folder == str(folder) else None

@@ -3,8 +3,9 @@
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,14 @@ from core.clock import DAY_MS
 from klines.klines import FLOW_COLUMNS, Floats, Klines
 
 POINTS = 60  # prices inside one candle: one a second in a minute
+
+
+class Traits(NamedTuple):
+    """What a source knows of a symbol."""
+
+    first_ms: int  # open time of the first candle
+    step_ms: int  # shortest interval of the candles
+    decimals: int  # digits of a price behind the point
 
 
 class Source(ABC):
@@ -22,19 +31,7 @@ class Source(ABC):
 
     name: str  # where the prices come from, for people
     note: str = ""  # why these candles are played as they are; empty when there is nothing to say
-    symbols: Sequence[str]
-
-    @abstractmethod
-    def first_ms(self, symbol: str) -> int:
-        """Return the open time of the symbol's first candle."""
-
-    @abstractmethod
-    def step_ms(self, symbol: str) -> int:
-        """Return the shortest interval of the symbol's candles."""
-
-    @abstractmethod
-    def decimals(self, symbol: str) -> int:
-        """Return how many digits the symbol's prices have behind the point."""
+    symbols: Mapping[str, Traits]
 
     @abstractmethod
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
@@ -52,7 +49,7 @@ class Source(ABC):
 
         At the last point of its last minute it equals the closed candle.
         """
-        step = self.step_ms(symbol)
+        step = self.symbols[symbol].step_ms
         if interval_ms % step:
             return Klines.empty(interval_ms)
         open_ms, step_open_ms = now_ms // interval_ms * interval_ms, now_ms // step * step
@@ -74,11 +71,9 @@ class Source(ABC):
 
     def price_at(self, symbol: str, now_ms: int) -> float | None:
         """Return the newest trade price; while the market stands still the last price within two days, else None."""
-        step = self.step_ms(symbol)
-        now = self.klines(symbol, step, now_ms // step * step, now_ms // step * step + 1)
-        if len(now):
-            return float(self._so_far(symbol, now, now_ms).close[0])
-        last = self.klines(symbol, step, now_ms - 2 * DAY_MS, now_ms)
+        step = self.symbols[symbol].step_ms
+        now = self.unfinished(symbol, step, now_ms)
+        last = now if len(now) else self.klines(symbol, step, now_ms - 2 * DAY_MS, now_ms)
         return float(last.close[-1]) if len(last) else None
 
     def ticker(self, symbol: str, now_ms: int) -> str | None:
@@ -90,7 +85,7 @@ class Source(ABC):
         points = (now_ms - int(candle.open_time_ms[0])) * POINTS // candle.interval_ms + 1
         if points == POINTS:
             return candle
-        path = path_inside(candle, self.decimals(symbol), zlib.crc32(symbol.encode()))[:points]
+        path = path_inside(candle, self.symbols[symbol].decimals, zlib.crc32(symbol.encode()))[:points]
         flows = {name: np.round(getattr(candle, name) * points / POINTS, 5) for name in FLOW_COLUMNS}
         flows["trades"] = np.floor(flows["trades"])
         high, low = path.max(keepdims=True), path.min(keepdims=True)
@@ -100,10 +95,7 @@ class Source(ABC):
 def path_inside(candle: Klines, decimals: int, key: int) -> Floats:
     """Return ``(60,)`` prices that lead from a candle's open to its close and touch its high and its low on the way.
 
-    Args:
-        candle: one row.
-        decimals: digits that prices are rounded to.
-        key: chooses one of all such paths, together with the candle's open time.
+    ``key`` chooses one of all such paths, together with the candle's open time.
     """
     opened, high, low, close = (float(getattr(candle, name)[0]) for name in ("open", "high", "low", "close"))
     rng = np.random.default_rng((key, int(candle.open_time_ms[0])))

@@ -3,7 +3,6 @@
 import math
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,8 +10,8 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError
-from exchange.sources.source import Source
-from klines.klines import COLUMNS, Floats, Klines
+from exchange.sources.source import Source, Traits
+from klines.klines import Floats, Klines
 
 
 class Listing(NamedTuple):
@@ -56,8 +55,7 @@ _BRIDGE = MINUTE_MEMORY ** (MINUTES - _STEPS) * (1 - _DECAY**2) / (1 - _DECAY[-1
 _TIME_OF_DAY = 0.25 * np.cos(2 * np.pi * (_STEPS / MINUTES - 14.5 / 24))  # busiest at 14:30 UTC
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Days:
+class _Days(NamedTuple):
     """One driving factor, day by day."""
 
     log_sigma: Floats  # (DAYS + 1,) around 0
@@ -66,8 +64,7 @@ class _Days:
     total: Floats  # (DAYS,) the day's whole return
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Day:
+class _Day(NamedTuple):
     """One driving factor within a day."""
 
     path: Floats  # (MINUTES,) sum of the log-returns since midnight
@@ -84,10 +81,11 @@ class RandomWalk(Source):
     """
 
     def __init__(self, seed: int = 0, symbols: Iterable[str] | None = None) -> None:
-        self.symbols = tuple(LISTINGS if symbols is None else symbols)
-        for symbol in self.symbols:
+        self.symbols: dict[str, Traits] = {}
+        for symbol in LISTINGS if symbols is None else symbols:
             if symbol not in LISTINGS:
                 raise ConfigError(f"symbol {symbol!r} is not invented here; give some of {','.join(LISTINGS)}")
+            self.symbols[symbol] = Traits(EPOCH_DAY * DAY_MS, MINUTE_MS, LISTINGS[symbol].decimals)
         self.name = f"random, seed {seed}"
         self._seed = seed
         self._days = lru_cache(maxsize=None)(self._draw_days)
@@ -95,34 +93,16 @@ class RandomWalk(Source):
         self._minutes = lru_cache(maxsize=160)(self._make_minutes)
         self._hours = lru_cache(maxsize=None)(self._make_hours)
 
-    def first_ms(self, symbol: str) -> int:
-        return EPOCH_DAY * DAY_MS
-
-    def step_ms(self, symbol: str) -> int:
-        return MINUTE_MS
-
-    def decimals(self, symbol: str) -> int:
-        return LISTINGS[symbol].decimals
-
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        base = HOUR_MS if interval_ms % HOUR_MS == 0 else MINUTE_MS
-        first = -(-start_ms // interval_ms) * interval_ms
-        last = -(-end_ms // interval_ms) * interval_ms
+        base, of_day = (MINUTE_MS, self._minutes) if interval_ms % HOUR_MS else (HOUR_MS, self._hours)
+        first, last = (-(-ms // interval_ms) * interval_ms for ms in (start_ms, end_ms))
         days = range(max(first // DAY_MS - EPOCH_DAY, 0), min(-(-last // DAY_MS) - EPOCH_DAY, DAYS))
-        if first >= last or not days:
-            return Klines.empty(interval_ms)
-        times = np.arange(EPOCH_DAY + days.start, EPOCH_DAY + days.stop)[:, None] * DAY_MS + np.arange(0, DAY_MS, base)
-        of_day = self._hours if base == HOUR_MS else self._minutes
-        table = np.concatenate([of_day(symbol, day) for day in days])
-        inside = slice(*np.searchsorted(times.ravel(), [first, last]))
-        rows = Klines.from_table(base, times.ravel()[inside], table[inside])
+        rows = Klines.joined(base, [of_day(symbol, day) for day in days]).between(first, last)
         return rows if base == interval_ms else rows.resample(interval_ms)
 
-    def _make_hours(self, symbol: str, day: int) -> Floats:
-        """Return ``(24, columns)`` of one UTC day."""
+    def _make_hours(self, symbol: str, day: int) -> Klines:
         # Past the cache of minutes: two years of hours would push everything else out of it.
-        minutes = self._make_minutes(symbol, day)
-        return Klines.from_table(MINUTE_MS, np.arange(MINUTES) * MINUTE_MS, minutes).resample(HOUR_MS).table()
+        return self._make_minutes(symbol, day).resample(HOUR_MS)
 
     def _rng(self, symbol: str, purpose: str, day: int = 0) -> np.random.Generator:
         return np.random.default_rng((self._seed, zlib.crc32(f"{symbol} {purpose}".encode()), day))
@@ -152,8 +132,7 @@ class RandomWalk(Source):
         path += np.cumsum(weight) * (days.total[day] - path[-1])
         return _Day(path=path, sigma=sigma)
 
-    def _make_minutes(self, symbol: str, day: int) -> Floats:
-        """Return ``(MINUTES, columns)`` of one UTC day."""
+    def _make_minutes(self, symbol: str, day: int) -> Klines:
         listing, leader = LISTINGS[symbol], self._day(LEADER, day)
         level, path, sigma = self._levels(symbol)[day : day + 2], leader.path, leader.sigma
         if symbol != LEADER:
@@ -176,18 +155,19 @@ class RandomWalk(Source):
         average = (opened + close) / 2
         volume = np.maximum(np.round(turnover / average, 5), 1e-5)
         taker = np.round(volume * np.clip(0.5 + 0.1 * np.tanh(move / sigma) + 0.08 * side, 0.02, 0.98), 5)
-        columns = {
-            "open": opened,
-            "high": np.maximum(high, np.maximum(opened, close)),
-            "low": np.minimum(low, np.minimum(opened, close)),
-            "close": close,
-            "volume": volume,
-            "quote_volume": np.round(volume * average, 8),
-            "trades": np.maximum(np.round(turnover / 900 * np.exp(0.2 * size)), 1),
-            "taker_buy_base": taker,
-            "taker_buy_quote": np.round(taker * average, 8),
-        }
-        return np.stack([columns[name] for name in COLUMNS], axis=1)
+        return Klines(
+            interval_ms=MINUTE_MS,
+            open_time_ms=(EPOCH_DAY + day) * DAY_MS + np.arange(MINUTES) * MINUTE_MS,
+            open=opened,
+            high=np.maximum(high, np.maximum(opened, close)),
+            low=np.minimum(low, np.minimum(opened, close)),
+            close=close,
+            volume=volume,
+            quote_volume=np.round(volume * average, 8),
+            trades=np.maximum(np.round(turnover / 900 * np.exp(0.2 * size)), 1),
+            taker_buy_base=taker,
+            taker_buy_quote=np.round(taker * average, 8),
+        )
 
     def _levels(self, symbol: str) -> Floats:
         """Return the ``(DAYS + 1,)`` log-prices at midnight."""

@@ -2,10 +2,10 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from core.clock import DAY_MS, MINUTE_MS, Clock, iso
 from core.errors import SYMBOL_SETTING, WorkerError
+from core.seldom import Seldom
 from market.listings import lack
 from market.venue import Venue
 
@@ -15,33 +15,22 @@ LOOKED_BACK_MS = 999 * DAY_MS  # one page of days
 LOOK_AGAIN_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The newest candle of a silent symbol."""
-
-    looked_s: float  # when venues were asked, by Clock.elapsed_s
-    close_ms: int  # 0 if no candle is known
-    listed: str = ""  # what venues list of the symbol
-
-
 class Endings:
-    """The close times of the newest candles of silent symbols. Safe to use from several threads.
-
-    Args:
-        clock: for ages.
-    """
+    """When and why the candles of silent symbols ended. Safe to use from several threads."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._ends: dict[str, _End] = {}  # by symbol
+        self._looks = Seldom(clock.elapsed_s, LOOK_AGAIN_S)
+        # By silent symbol: close of the newest candle, 0 if no candle is known; and what venues list of the symbol.
+        self._ends: dict[str, tuple[int, str]] = {}
         self._seen_ms: dict[str, int] = {}  # by symbol: close of the newest candle of a venue that was not silent
 
     def went_on(self, symbol: str, end_ms: int) -> None:
         """Note that a venue that was not silent has a symbol's candles up to ``end_ms``."""
         with self._lock:
             self._seen_ms[symbol] = max(end_ms, self._seen_ms.get(symbol, 0))
-            if (end := self._ends.get(symbol)) and end_ms > end.close_ms:
+            if symbol in self._ends and end_ms > self._ends[symbol][0]:
                 del self._ends[symbol]
 
     def look(self, symbol: str, interval_ms: int, silent: Sequence[Venue], known_ms: int) -> None:
@@ -51,37 +40,37 @@ class Endings:
             silent: the venues that were asked.
             known_ms: close of the newest known candle; 0 if no candle is known.
         """
-        now_ms, now_s = self._clock.now_ms(), self._clock.elapsed_s()
-        if known_ms > 0 and now_ms - known_ms < QUIET_MS:
+        now_ms = self._clock.now_ms()
+        if now_ms - known_ms < QUIET_MS:
             return
         with self._lock:
-            before = self._ends.get(symbol)
-            if before and now_s - before.looked_s < LOOK_AGAIN_S and before.close_ms >= known_ms:
-                return
-            before = before or _End(now_s, 0)
-            self._ends[symbol] = replace(before, looked_s=now_s, close_ms=max(before.close_ms, known_ms))
+            close_ms, listed = self._ends.get(symbol, (0, ""))
+            self._ends[symbol] = (max(close_ms, known_ms), listed)
+        if not self._looks.due(symbol, known_ms):
+            return
         close_ms = known_ms
-        if not known_ms or now_ms - known_ms >= ENDED_MS:
+        if now_ms - known_ms >= ENDED_MS:
             close_ms = max([known_ms, *(_newest_ms(venue, symbol, interval_ms, now_ms) for venue in silent)])
         listed = ", ".join(text for venue in silent if (text := _listed(venue, symbol)))
         with self._lock:
-            self._ends[symbol] = _End(now_s, close_ms, listed)
+            self._ends[symbol] = (close_ms, listed)
 
     def remark(self, symbol: str) -> str:
         """A message about a symbol whose candles ended; empty if the candles did not end, or ended just now."""
         now_ms = self._clock.now_ms()
         with self._lock:
-            end = self._ends.get(symbol)
-            others = [other for other in {*self._ends, *self._seen_ms} if other != symbol]
-            goes_on = end and any(self._seen_ms.get(other, 0) >= end.close_ms + QUIET_MS for other in others)
-        if end is None or now_ms - end.close_ms < QUIET_MS:
+            close_ms, listed = self._ends.get(symbol, (now_ms, ""))
+            others = {*self._ends, *self._seen_ms} - {symbol}
+            goes_on = any(self._seen_ms.get(other, 0) >= close_ms + QUIET_MS for other in others)
+        if now_ms - close_ms < QUIET_MS:
             return ""
-        closed = f"newest candle of {symbol} closed {iso(end.close_ms)}"
-        newest = closed if end.close_ms else f"no candle of {symbol} in 999 days"
+        newest = (
+            f"newest candle of {symbol} closed {iso(close_ms)}" if close_ms else f"no candle of {symbol} in 999 days"
+        )
         if others and not goes_on:
             return f"{newest}, and no other symbol has new ones: the venue stands still; name another in MARKET_VENUES"
-        newest += f" ({end.listed})" if end.listed else ""
-        if now_ms - end.close_ms < ENDED_MS:
+        newest += f" ({listed})" if listed else ""
+        if now_ms - close_ms < ENDED_MS:
             return (
                 f"{newest}: halted, delisted or renamed? Its next candle is answered from; where none comes, set "
                 f"{SYMBOL_SETTING} to a pair that trades"
@@ -107,4 +96,4 @@ def _newest_ms(venue: Venue, symbol: str, interval_ms: int, now_ms: int) -> int:
         last = venue.klines(symbol, interval_ms, days.end_ms - DAY_MS, min(days.end_ms, now_ms))
     except WorkerError:
         return 0
-    return last.end_ms if len(last) else days.end_ms
+    return last.end_ms or days.end_ms

@@ -14,7 +14,7 @@ from core.clock import MINUTE_MS, Clock
 from core.errors import MalformedKlines, MarketUnavailable
 from core.net.http import NoReply, get, new_session, one_line
 from core.seldom import Seldom
-from market.http.errors import Blocked, ErrorReply, Refused, Unreached, exception_for, read_error
+from market.http.errors import Blocked, ErrorReply, Refused, Unreached, read_error
 from market.http.limits import Limits
 from market.http.masking import key_pattern
 
@@ -27,17 +27,6 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 LONGEST_CONNECT_S = 5.0
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """The result of a ping. True in a condition if the venue answered."""
-
-    ok: bool
-    detail: str  # the host that answered, or why no host did
-
-    def __bool__(self) -> bool:
-        return self.ok
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +60,7 @@ class HostPool:
         remedy: ends the message of a failure.
         requests_a_minute: budget of the venue, whoever asks; None is without limit.
         headers: sent with each request. A key is in them and nowhere else.
-        interpret: sets kind and rest of an error response by the venue's own rules.
+        fault_of: the exception of an error response, by the venue's own rules.
     """
 
     def __init__(
@@ -84,7 +73,7 @@ class HostPool:
         remedy: str,
         requests_a_minute: int | None = None,
         headers: Mapping[str, str] | None = None,
-        interpret: Callable[[ErrorReply], ErrorReply] = lambda error: error,
+        fault_of: Callable[[ErrorReply], MarketUnavailable] = ErrorReply.fault,
     ) -> None:
         self.urls = tuple(urls)
         self.limits = Limits(urls[0], clock, requests_a_minute)
@@ -95,7 +84,7 @@ class HostPool:
         self._remedy = remedy
         self._headers = dict(headers or {})
         self._keys = key_pattern(self._headers)
-        self._interpret = interpret
+        self._fault_of = fault_of
         self._local = threading.local()  # requests does not promise that threads may share a Session
         self._lock = threading.Lock()
         self._seldom = Seldom()
@@ -112,14 +101,10 @@ class HostPool:
     def ask(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
         """Return what ``parse`` makes of the first usable response.
 
-        Args:
-            path: begins with a slash.
-            params: query parameters.
-            parse: turns a body into the value; raises MalformedKlines if the body is something else.
         Raises:
             MarketUnavailable: rate limited, or no host could be asked within the patience.
             Refused: the request itself was refused.
-            MalformedKlines: every host that answered sent something else.
+            MalformedKlines: raised by ``parse`` for every host that answered.
         """
         started_s = self._clock.elapsed_s()
         patience_s = 0.0 if started_s - self._gave_up_s < self._patience_s else self._patience_s
@@ -145,14 +130,11 @@ class HostPool:
                 self._gave_up_s = float("-inf")
                 return answer
 
-    def ping(self, path: str, timeout_s: float) -> Reach:
-        """Ask every host at once for something cheap; the first response with status 200 and JSON decides."""
-        try:
-            self.limits.check_rest()
-        except MarketUnavailable as error:
-            return Reach(ok=False, detail=str(error))
+    def ping(self, path: str, timeout_s: float) -> str:
+        """Ask every host at once for something cheap. Returns why no host answers in JSON; empty if a host does."""
+        with self._lock:
+            reasons = {host.url: host.fault for host in self._hosts}
         hosts = [host for host in self._hosts if not self._is_left_out(host)]
-        reasons = {host.url: host.fault for host in self._hosts}
         reasons |= {host.url: f"no answer within {timeout_s:g} s" for host in hosts}
         pool = ThreadPoolExecutor(len(self._hosts), thread_name_prefix="ping")
         try:
@@ -160,20 +142,18 @@ class HostPool:
             for answered in as_completed(asked, timeout=timeout_s):
                 url, failure = asked[answered], answered.exception()
                 if failure is None:
-                    return Reach(ok=True, detail=url)
+                    return ""
                 reasons[url] = str(failure).removeprefix(url).strip(" :;")
         except TimeoutError:
             pass  # the reasons say which host did not answer
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        detail = "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
-        return Reach(ok=False, detail=detail)
+        return "; ".join(f"{url}: {reason}" for url, reason in reasons.items())
 
     def demote(self, why: str) -> bool:
-        """Move the current host to the end for ten minutes: it answers, but with old candles.
+        """Move the current host, which answers with old candles, to the end for ten minutes.
 
-        Returns:
-            True if another host is not demoted; otherwise nothing is changed.
+        Returns False, and changes nothing, if all other hosts are demoted.
         """
         first, *others = self._order()
         now_s = self._clock.elapsed_s()
@@ -186,7 +166,6 @@ class HostPool:
         return True
 
     def _pass(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
-        self.limits.check_rest()
         failures: list[MarketUnavailable | MalformedKlines] = []
         for host in self._order():
             try:
@@ -208,23 +187,27 @@ class HostPool:
         self, host: HostState, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T], timeout_s: float
     ) -> T:
         self.limits.spend()
-        with self._lock:
-            host.asked += 1
+        fault: Exception | None = None
         try:
-            answer = parse(self._get(host.url, path, params, timeout_s))
+            return parse(self._get(host.url, path, params, timeout_s))
         except Refused:
-            self._note(host, None)
             raise
         except MarketUnavailable as error:
-            self._note(host, error)
+            fault = error
             if error.retry_after_s is not None:
                 self.limits.rest(error.retry_after_s)
             raise
         except MalformedKlines as error:
-            self._note(host, error)
+            fault = error
             raise MalformedKlines(f"{host.url}{path}: {error}") from error
-        self._note(host, None)
-        return answer
+        finally:
+            with self._lock:
+                host.asked += 1
+                host.fault = one_line(str(fault)) if fault else ""
+                if isinstance(fault, Blocked):
+                    host.barred_until_s = self._clock.elapsed_s() + PROBATION_S
+                elif fault is None:
+                    host.barred_until_s = float("-inf")
 
     def _get(self, url: str, path: str, params: Mapping[str, str | int], timeout_s: float) -> bytes:
         session = getattr(self._local, "session", None)
@@ -239,17 +222,7 @@ class HostPool:
             reply = replace(reply, body=self._keys.sub(b"***", reply.body))
         if reply.status == 200:
             return reply.body
-        fault = self._interpret(read_error(reply, self._clock.now_ms()))
-        raise exception_for(fault, f"{url} answered HTTP {fault.status} to {path}: {fault.message}", self._remedy)
-
-    def _note(self, host: HostState, error: Exception | None) -> None:
-        with self._lock:
-            if error is None:
-                host.fault, host.barred_until_s = "", float("-inf")
-                return
-            host.fault = one_line(str(error))
-            if isinstance(error, Blocked):
-                host.barred_until_s = self._clock.elapsed_s() + PROBATION_S
+        raise self._fault_of(read_error(reply, url, path, self._remedy, self._clock.now_ms()))
 
     def _is_left_out(self, host: HostState) -> bool:
         return host.barred_until_s > self._clock.elapsed_s()
@@ -271,11 +244,7 @@ class HostPool:
 
 
 def json_of(body: bytes) -> Any:
-    """Parse a body.
-
-    Raises:
-        MalformedKlines: it is not JSON.
-    """
+    """Parse a body; raises MalformedKlines if it is not JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -29,19 +29,20 @@ class Limits:
     def asked_last_minute(self) -> int:
         """Requests within the last minute."""
         with self._lock:
-            self._drop_old(self._clock.elapsed_s())
-            return len(self._asked_s)
+            return self._count(self._clock.elapsed_s())
 
     def spend(self) -> None:
         """Count a request.
 
         Raises:
-            MarketUnavailable: the budget of the last minute is used up.
+            MarketUnavailable: a rate limit or ban lasts, or the budget of the last minute is used up.
         """
         now_s = self._clock.elapsed_s()
         with self._lock:
-            self._drop_old(now_s)
-            if self.requests_a_minute is not None and len(self._asked_s) >= self.requests_a_minute:
+            rest_s = self._rest_until_s - now_s
+            if rest_s > 0:
+                raise MarketUnavailable(f"rate limited by {self._name}: left alone for {rest_s:.0f} s", rest_s)
+            if self.requests_a_minute is not None and self._count(now_s) >= self.requests_a_minute:
                 wait_s = self._asked_s[0] + MINUTE_S - now_s
                 raise MarketUnavailable(
                     f"{self._name}: the budget of {self.requests_a_minute} requests a minute is used up; free again in "
@@ -55,12 +56,7 @@ class Limits:
         with self._lock:
             self._rest_until_s = max(self._rest_until_s, self._clock.elapsed_s() + seconds)
 
-    def check_rest(self) -> None:
-        """Raise MarketUnavailable while a rate limit or ban lasts."""
-        rest_s = self._rest_until_s - self._clock.elapsed_s()
-        if rest_s > 0:
-            raise MarketUnavailable(f"rate limited by {self._name}: left alone for {rest_s:.0f} s", rest_s)
-
-    def _drop_old(self, now_s: float) -> None:
+    def _count(self, now_s: float) -> int:
         while self._asked_s and now_s - self._asked_s[0] >= MINUTE_S:
             self._asked_s.popleft()
+        return len(self._asked_s)

@@ -1,12 +1,12 @@
 """The market kept warm in memory: the newest closed klines of every series and the newest price of every symbol.
 
-Threads of their own do all the asking and listening, so a reader never waits and never sees half an update. A stream
-tells candles and prices as they happen; REST fills the start, verifies each candle, heals holes, and steps in for the
-stream whenever that tells nothing.
+Threads do all the asking and listening, so a reader never sees half an update. A stream sends candles and prices as
+they happen; REST fills the start, verifies each candle, heals holes, and steps in while the stream is silent.
 """
 
 import threading
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 
 import numpy as np
 import structlog
@@ -14,9 +14,9 @@ import structlog
 from core.clock import MINUTE_MS, SECOND_MS, CorrectedClock, is_ahead, iso
 from core.errors import WorkerError
 from core.seldom import Seldom
-from klines.klines import PRICE_COLUMNS, Klines
+from klines.klines import Klines
 from market.live.price_feed import PriceFeed
-from market.live.series import Batch, LiveSeries
+from market.live.series import LiveSeries, is_whole
 from market.venue import MarketData, MarketStream, Opening, Price, StreamReader
 
 Series = tuple[str, int]  # symbol, interval_ms
@@ -32,7 +32,6 @@ class LiveMarket(StreamReader):
     """The last closed klines and the anchor price of every symbol. Reading never waits.
 
     Args:
-        market: the venue.
         rows: how many klines to keep of each (symbol, interval_ms).
         clock: whose time says which candles have closed; the market's own. It is corrected by the venue's.
         stream: tells prices and candles as they happen; without one all is polled.
@@ -51,22 +50,25 @@ class LiveMarket(StreamReader):
         self._clock = clock
         self._stream = stream
         self._on_candles: Callable[[int], None] = lambda _: None
-        self._kept = {
-            (symbol, interval_ms): LiveSeries(
+        self._kept: dict[Series, LiveSeries] = {}
+        self._batches: dict[int, list[LiveSeries]] = {}  # the series of each interval
+        for number, (series, count) in enumerate(rows.items()):
+            symbol, interval_ms = series
+            left = (tails or {}).get(series, Klines.empty(interval_ms))
+            market.remember(symbol, left)  # klines too old to be kept still give the price level
+            end_ms = clock.now_ms() // interval_ms * interval_ms
+            kept = self._kept[series] = LiveSeries(
                 symbol=symbol,
                 interval_ms=interval_ms,
                 rows=count,
                 number=number,
-                klines=self._remembered(symbol, interval_ms, count, tails or {}),
+                has_stream=stream is not None,
+                klines=left.between(end_ms - count * interval_ms, end_ms),
             )
-            for number, ((symbol, interval_ms), count) in enumerate(rows.items())
-        }
-        self._batches = {interval_ms: Batch() for _, interval_ms in self._kept}
-        for (_, interval_ms), kept in self._kept.items():
-            self._batches[interval_ms].series.append(kept)
-        self._symbols = tuple(dict.fromkeys(symbol for symbol, _ in self._kept))
-        self._shortest = {s: min(interval for symbol, interval in self._kept if symbol == s) for s in self._symbols}
-        self._prices = PriceFeed(market, self._symbols, clock)
+            self._batches.setdefault(interval_ms, []).append(kept)
+        self._news_since_ms: dict[int, int] = {}  # by interval whose new candles were not handed on yet
+        self._shortest = dict(sorted(rows, key=lambda series: -series[1]))  # interval by symbol: the last one stays
+        self._prices = PriceFeed(market, [*self._shortest], clock)
         self._kline_errors = 0
         self._corrected = 0
         self._stream_host, self._stream_fault, self._stream_ends = "", "", 0
@@ -86,11 +88,7 @@ class LiveMarket(StreamReader):
         ]
 
     def start(self, on_candles: Callable[[int], None]) -> None:
-        """Begin to fill and to keep up; returns at once.
-
-        Args:
-            on_candles: called in a thread of this class with the interval whose newest candles are in, all at once.
-        """
+        """Begin; returns at once. A thread calls ``on_candles`` with an interval when its newest candles are in."""
         self._on_candles = on_candles
         for thread in self._threads:
             thread.start()
@@ -105,15 +103,10 @@ class LiveMarket(StreamReader):
             self._changed.notify_all()
         if self._stream:
             self._stream.stop(timeout_s)
-        deadline_ms = self._clock.now_ms() + round(timeout_s * 1000)
+        deadline_s = self._clock.elapsed_s() + timeout_s
         for thread in self._threads:
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join(max(0.01, min(timeout_s, (deadline_ms - self._clock.now_ms()) / 1000)))
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """The symbols that are kept."""
-        return self._symbols
+            if thread.is_alive():
+                thread.join(deadline_s - self._clock.elapsed_s())
 
     @property
     def errors(self) -> dict[str, int]:
@@ -152,7 +145,7 @@ class LiveMarket(StreamReader):
 
     def snapshot(self, interval_ms: int) -> dict[str, Klines]:
         """Every symbol's klines of one interval."""
-        return {kept.symbol: kept.klines for kept in self._batches[interval_ms].series}
+        return {kept.symbol: kept.klines for kept in self._batches[interval_ms]}
 
     def anchor(self, symbol: str) -> Price | None:
         """The newest believed trade price; None before the first."""
@@ -192,7 +185,7 @@ class LiveMarket(StreamReader):
         with self._changed:
             self._stream_host = host
             self._ask_all_again()  # what closed while nothing was heard
-        self._prices.stream_up()
+        self._prices.follow_stream(is_up=True)
 
     def stream_down(self, reason: str) -> None:
         with self._changed:
@@ -201,7 +194,7 @@ class LiveMarket(StreamReader):
                 self._stream_host = ""
                 self._stream_ends += 1
                 self._ask_all_again()
-        self._prices.stream_down()
+        self._prices.follow_stream(is_up=False)
 
     def traded(self, symbol: str, price: float, venue_ms: int) -> None:
         factor = self._market.stream_factor(symbol)
@@ -215,10 +208,8 @@ class LiveMarket(StreamReader):
             known = kept.klines
             if self._stopping.is_set() or closed_ms <= known.end_ms or is_ahead(closed_ms, now_ms):
                 return  # REST had it before, it came twice, or it closes ahead of our clock
-            believable = all(
-                self._prices.anchors.is_usual(symbol, Price(price=float(getattr(kline, name)[0]), asof_ms=closed_ms))
-                for name in PRICE_COLUMNS
-            )
+            extremes = [Price(price=float(price), asof_ms=closed_ms) for price in (kline.low[0], kline.high[0])]
+            believable = all(self._prices.anchors.is_usual(symbol, price) for price in extremes)
             if not len(known) or not believable or self._market.stream_factor(symbol) != 1.0:
                 kept.ask_instead(now_ms)
             else:
@@ -236,28 +227,18 @@ class LiveMarket(StreamReader):
 
     # Klines over REST: each series is asked for when it is due, by the next free thread.
 
-    def _remembered(self, symbol: str, interval_ms: int, rows: int, tails: Mapping[Series, Klines]) -> Klines:
-        """The candles of an earlier run that are new enough to use."""
-        left = tails.get((symbol, interval_ms), Klines.empty(interval_ms))
-        self._market.remember(symbol, left)  # klines too old to be kept still give the price level
-        end_ms = self._clock.now_ms() // interval_ms * interval_ms
-        return left.between(end_ms - rows * interval_ms, end_ms)
-
     def _poll_series(self) -> None:
         self._prices.venue_clock.tried.wait(CLOCK_PATIENCE_S)
         while (kept := self._next_due()) is not None:
-            now_ms, series = self._clock.now_ms(), (kept.symbol, kept.interval_ms)
+            asked_ms = self._clock.now_ms()
             try:
-                fetched = self._market.klines(*series, *kept.wanted(now_ms))
-            except WorkerError as error:
-                self._note_kline_failure(kept, error)
+                answer = self._market.klines(kept.symbol, kept.interval_ms, *kept.wanted(asked_ms))
             except Exception as error:
-                if count := self._seldom.due("kline_feed_fault", *series):
-                    log.exception("kline_feed_fault", symbol=kept.symbol, interval_ms=kept.interval_ms, count=count)
-                self._note_kline_failure(kept, error)
+                if not isinstance(error, WorkerError) and (count := self._seldom.due("kline_feed_fault", kept.number)):
+                    log.exception("kline_feed_fault", **kept.names, count=count)
+                self._note_failure(kept, error)
             else:
-                is_stand_in = len(fetched) > 0 and self._market.source(*series) != self._market.home(kept.symbol)
-                self._note_klines(kept, fetched, now_ms, is_stand_in=is_stand_in)
+                self._note_klines(kept, answer, asked_ms)
 
     def _next_due(self) -> LiveSeries | None:
         """Wait for a series that is due and take it; None when it is time to stop."""
@@ -266,52 +247,43 @@ class LiveMarket(StreamReader):
                 now_ms, before_ms = self._clock.now_ms(), self._looked_ms
                 self._looked_ms = now_ms
                 if now_ms < before_ms - SECOND_MS:  # the clock was set back: what was due is not due in its time
-                    for series in self._kept.values():
-                        series.asked_ms = min(series.asked_ms, now_ms)
-                        series.due_ms = min(series.due_ms, now_ms)
+                    for kept in self._kept.values():
+                        kept.asked_ms, kept.due_ms = min(kept.asked_ms, now_ms), min(kept.due_ms, now_ms)
                 free = [kept for kept in self._kept.values() if not kept.polling]
-                kept = min(free, key=lambda k: k.due_ms, default=None)
-                wait_ms = kept.due_ms - now_ms if kept else SECOND_MS
-                if kept and wait_ms <= 0:
-                    kept.polling, kept.asked_ms = True, now_ms
-                    return kept
+                due = min(free, key=lambda kept: kept.due_ms, default=None)
+                wait_ms = due.due_ms - now_ms if due else SECOND_MS
+                if due and wait_ms <= 0:
+                    due.polling, due.asked_ms = True, now_ms
+                    return due
                 self._changed.wait(min(LONGEST_NAP_S, wait_ms / 1000))
         return None
 
-    def _note_klines(self, kept: LiveSeries, fetched: Klines, asked_ms: int, *, is_stand_in: bool) -> None:
-        now_ms, series = self._clock.now_ms(), {"symbol": kept.symbol, "interval_ms": kept.interval_ms}
+    def _note_klines(self, kept: LiveSeries, fetched: Klines, asked_ms: int) -> None:
+        source = self._market.source(kept.symbol, kept.interval_ms)
+        is_stand_in = len(fetched) > 0 and source != self._market.home(kept.symbol)
         with self._changed:
             if self._stopping.is_set():
                 return
-            if kept.failures and (count := self._seldom.due("klines_back", kept.symbol, kept.interval_ms)):
-                log.info("klines_back", **series, failures=kept.failures, count=count)
-            update = kept.take(
-                fetched,
-                asked_ms,
-                now_ms,
-                is_stand_in=is_stand_in,
-                has_stream=self._stream is not None,
-                stream_is_up=bool(self._stream_host),
-            )
-            if update.corrected_ms is not None:
+            if kept.failures and (count := self._seldom.due("klines_back", kept.number)):
+                log.info("klines_back", **kept.names, failures=kept.failures, count=count)
+            now_ms, is_up = self._clock.now_ms(), bool(self._stream_host)
+            news, corrected_ms = kept.take(fetched, asked_ms, now_ms, is_stand_in=is_stand_in, stream_is_up=is_up)
+            if corrected_ms is not None:
                 self._corrected += 1
-                log.info("candle_corrected", **series, open=iso(update.corrected_ms))
-            if update.news:
+                log.info("candle_corrected", **kept.names, open=iso(corrected_ms))
+            if news:
                 self._news(kept, now_ms)
             self._changed.notify_all()
 
     def _news(self, kept: LiveSeries, now_ms: int) -> None:
-        batch = self._batches[kept.interval_ms]
-        batch.since_ms = now_ms if batch.since_ms is None else batch.since_ms
+        self._news_since_ms.setdefault(kept.interval_ms, now_ms)
         if self._shortest[kept.symbol] == kept.interval_ms:
             self._prices.anchors.learn(kept.symbol, kept.klines)
 
-    def _note_kline_failure(self, kept: LiveSeries, error: Exception) -> None:
-        fields = {"symbol": kept.symbol, "interval_ms": kept.interval_ms, "reason": str(error)}
+    def _note_failure(self, kept: LiveSeries, error: Exception) -> None:
         with self._changed:
-            news = kept.fault != str(error)
-            if news and (count := self._seldom.due("klines_unavailable", kept.symbol, kept.interval_ms)):
-                log.warning("klines_unavailable", **fields, count=count)
+            if kept.fault != str(error) and (count := self._seldom.due("klines_unavailable", kept.number)):
+                log.warning("klines_unavailable", **kept.names, reason=str(error), count=count)
             self._kline_errors += 1
             kept.fail(error, self._clock.now_ms())
             self._changed.notify_all()
@@ -321,12 +293,12 @@ class LiveMarket(StreamReader):
     def _hand_on(self) -> None:
         while not self._stopping.is_set():
             with self._changed:
-                now_ms = self._clock.now_ms()
-                ready = next((i for i, batch in self._batches.items() if batch.is_whole(now_ms)), None)
+                now_ms, news = self._clock.now_ms(), self._news_since_ms.items()
+                ready = next((i for i, since_ms in news if is_whole(self._batches[i], since_ms, now_ms)), None)
                 if ready is None:
                     self._changed.wait(LONGEST_NAP_S)
                     continue
-                self._batches[ready].since_ms = None
+                del self._news_since_ms[ready]
             try:
                 self._on_candles(ready)
             except Exception:
@@ -335,22 +307,19 @@ class LiveMarket(StreamReader):
 
 
 def opening_of(minutes: Klines, since_ms: int, teller: Callable[[int], str]) -> Opening | None:
-    """The moves since a whole minute, by one venue's candles; None if no candle closed then.
+    """The moves since a whole minute, by one venue's one-minute candles; None if no candle closed then.
 
     Args:
-        minutes: one-minute candles.
-        teller: the venue that told the candle of an opening time.
+        teller: the venue that sent the candle of an opening time.
     """
     first_ms = since_ms - MINUTE_MS
-    row = int(np.searchsorted(minutes.open_time_ms, first_ms))
-    if row == len(minutes) or minutes.open_time_ms[row] != first_ms:
+    later = minutes.between(first_ms, minutes.end_ms)
+    venue = teller(first_ms)
+    pairs = zip(later.open_time_ms.tolist(), range(first_ms, minutes.end_ms, MINUTE_MS), strict=False)
+    unbroken = takewhile(lambda pair: pair[0] == pair[1] and teller(pair[0]) == venue, pairs)
+    closes = later.close[: sum(1 for _ in unbroken)]
+    if not len(closes):
         return None
-    venue, end = teller(first_ms), row + 1
-    for open_ms in minutes.open_time_ms[row + 1 :].tolist():
-        if open_ms != first_ms + (end - row) * MINUTE_MS or teller(open_ms) != venue:
-            break
-        end += 1
-    closes = minutes.close[row:end]
     returns = np.diff(np.log(closes))
     return Opening(
         venue=venue,

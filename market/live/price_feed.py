@@ -1,13 +1,12 @@
 """The newest price of every symbol: from the stream while it agrees with the candles, else over REST."""
 
-import contextlib
 import threading
 from collections.abc import Sequence
 
 import structlog
 
 from core.clock import CorrectedClock, is_ahead
-from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
+from core.errors import ConfigError, MalformedKlines, WorkerError
 from core.seldom import Seldom
 from market.live.venue_clock import VenueClock
 from market.price_guard import Anchors
@@ -28,13 +27,7 @@ log = structlog.get_logger()
 
 
 class PriceFeed:
-    """Keeps ``Anchors`` filled, in a thread of its own. Reading never waits.
-
-    Args:
-        market: the venue.
-        symbols: whose prices are wanted.
-        clock: for the ages of prices, of the market too; it is corrected by the venue's.
-    """
+    """Keeps ``Anchors`` filled, in a thread of its own, and the clock right. Reading never waits."""
 
     def __init__(self, market: MarketData, symbols: Sequence[str], clock: CorrectedClock) -> None:
         self.anchors = Anchors()
@@ -44,7 +37,8 @@ class PriceFeed:
         self._symbols = tuple(symbols)
         self._clock = clock
         self._faults: dict[str, str] = {}
-        self._failures = 0
+        self._is_failing = False  # True if the last poll brought no price at all
+        self._pause_s = POLL_S
         self._paused_until_s: dict[str, float] = {}  # by symbol that the venue does not know
         self._due_s = 0.0
         self._streaming = False
@@ -62,16 +56,12 @@ class PriceFeed:
         self._stopping = True
         self._wake.set()
 
-    def stream_up(self) -> None:
-        """From now on only symbols that the stream is silent about are asked for."""
-        self._streaming = True
-
-    def stream_down(self) -> None:
-        """From now on all symbols are asked for, beginning at once."""
-        if self._streaming:
-            self._streaming = False
+    def follow_stream(self, *, is_up: bool) -> None:
+        """Ask only for symbols that a stream is silent about while it is up, and for all at once when it goes down."""
+        if self._streaming and not is_up:
             self._due_s = 0.0
             self._wake.set()
+        self._streaming = is_up
 
     def traded(self, symbol: str, price: float, venue_ms: int) -> None:
         """Offer a price from the stream."""
@@ -82,33 +72,28 @@ class PriceFeed:
 
     def poll(self, symbols: Sequence[str]) -> float:
         """Ask for prices and offer them to the guard; return the seconds from this poll's start to the next poll."""
-        try:
-            prices = self._ask(symbols)
-        except WorkerError as error:
-            return self._note_failure(error, symbols)
-        except Exception as error:
-            if count := self._seldom.due("price_feed_fault"):
-                log.exception("price_feed_fault", count=count)
-            return self._note_failure(error, symbols)
-        if self._failures:
+        self._pause_s = POLL_S
+        prices = self._ask(symbols)
+        if not prices:
+            if not self._is_failing and (count := self._seldom.due("prices_unavailable")):
+                log.warning("prices_unavailable", reason=self.fault(symbols[0]), count=count)
+            self._is_failing = True
+            return self._pause_s
+        if self._is_failing:
             self.venue_clock.ask_soon()  # a venue that is back may tell the time
-        self._failures = 0
-        faults = {symbol: fault for symbol, fault in self._faults.items() if symbol not in prices}
+        self._is_failing = False
         for symbol, price in prices.items():
             verdict = self.anchors.offer(symbol, price, self._clock.now_ms(), asked=True)
             self._market.judge_price(symbol, price.venue, verdict)
-            if verdict in REFUSALS:
-                faults[symbol] = f"{price.venue or 'the venue'}: {symbol}: {REFUSALS[verdict]}"
-        self._faults = faults
+            refusal = f"{price.venue or 'the venue'}: {symbol}: {REFUSALS[verdict]}" if verdict in REFUSALS else ""
+            self._faults[symbol] = refusal
         return POLL_S
 
     def _run(self) -> None:
         while not self._stopping:
             now_s = self._clock.elapsed_s()
-            if now_s >= self._due_s:
-                wanted = [symbol for symbol in self._symbols if self._is_wanted(symbol)]
-                if wanted:
-                    self._due_s = now_s + self.poll(wanted)
+            if now_s >= self._due_s and (wanted := [symbol for symbol in self._symbols if self._is_wanted(symbol)]):
+                self._due_s = now_s + self.poll(wanted)
             self.venue_clock.look()  # also where prices fail: a wrong clock may be why
             self._wake.wait(NAP_S)
             self._wake.clear()
@@ -123,41 +108,25 @@ class PriceFeed:
         return is_stale or not self.anchors.agrees(symbol)
 
     def _ask(self, symbols: Sequence[str]) -> dict[str, Price]:
-        """Ask for all symbols at once, then singly for missing ones: an unknown name or a bad price spoils a list.
-
-        Raises:
-            WorkerError: there is no price at all; the failures of single symbols are noted.
-        """
+        """Ask for all symbols at once, then singly for missing ones: an unknown name or a bad price spoils a list."""
         prices: dict[str, Price] = {}
-        failure: WorkerError | None = None
-        with contextlib.suppress(ConfigError, MalformedKlines):
-            prices = self._market.prices(symbols)
-        for symbol in [symbol for symbol in symbols if symbol not in prices]:
-            try:
-                prices |= self._market.prices([symbol])
-            except WorkerError as error:
-                if isinstance(error, MarketUnavailable) and not prices:
-                    raise
-                if isinstance(error, ConfigError):
-                    self._pause(symbol, error)
-                failure = error
-                self.errors += 1
-                self._faults = {**self._faults, symbol: str(error)}
-        if failure and not prices:
-            raise failure
+        try:
+            prices |= self._market.prices(symbols)
+        except Exception as error:
+            if not isinstance(error, WorkerError) and (count := self._seldom.due("price_feed_fault")):
+                log.exception("price_feed_fault", count=count)
+            if len(symbols) == 1 or not isinstance(error, ConfigError | MalformedKlines):
+                self._note_failure(symbols, error)
+                return {}
+        for symbol in [symbol for symbol in symbols if symbol not in prices and len(symbols) > 1]:
+            prices |= self._ask([symbol])
         return prices
 
-    def _pause(self, symbol: str, error: ConfigError) -> None:
-        if self._faults.get(symbol) != str(error) and (count := self._seldom.due("symbol_refused", symbol)):
-            log.error("symbol_refused", symbol=symbol, reason=str(error), count=count)
-        self._paused_until_s[symbol] = self._clock.elapsed_s() + UNKNOWN_SYMBOL_S
-
-    def _note_failure(self, error: Exception, symbols: Sequence[str]) -> float:
-        """Remember and log a failure; return the seconds until the next poll."""
+    def _note_failure(self, symbols: Sequence[str], error: Exception) -> None:
         self.errors += 1
-        self._failures += 1
-        if self._failures == 1 and (count := self._seldom.due("prices_unavailable")):
-            log.warning("prices_unavailable", reason=str(error), count=count)
-        paused = {symbol: self._faults[symbol] for symbol in self._paused_until_s if symbol in self._faults}
-        self._faults = {**self._faults, **dict.fromkeys(symbols, str(error)), **paused}
-        return max(POLL_S, getattr(error, "retry_after_s", None) or 0.0)
+        self._pause_s = max(self._pause_s, getattr(error, "retry_after_s", None) or 0.0)
+        if isinstance(error, ConfigError):
+            self._paused_until_s[symbols[0]] = self._clock.elapsed_s() + UNKNOWN_SYMBOL_S
+            if self.fault(symbols[0]) != str(error) and (count := self._seldom.due("symbol_refused", symbols[0])):
+                log.error("symbol_refused", symbol=symbols[0], reason=str(error), count=count)
+        self._faults |= dict.fromkeys(symbols, str(error))

@@ -24,14 +24,7 @@ log = structlog.get_logger()
 
 
 class TruthFeed:
-    """Asks the truth venue for each symbol's newest minutes, and measures its ratio to the serving prices.
-
-    Args:
-        truth: whose prices score the forecasts.
-        serving: whose prices the forecasts start from.
-        symbols: of the price topics.
-        clock: for minutes and ages.
-    """
+    """Asks the truth venue for each symbol's newest minutes, and measures its ratio to the serving venue's prices."""
 
     def __init__(self, truth: Venue, serving: MarketData, symbols: Iterable[str], clock: Clock) -> None:
         self.name = truth.offer.name
@@ -40,7 +33,7 @@ class TruthFeed:
         self._serving = serving
         self._clock = clock
         self._minutes: dict[str, tuple[Klines, Klines]] = {}  # by symbol: of the truth venue, and serving
-        self._ratios: dict[str, PriceRatio] = {}  # replaced as a whole, never changed
+        self._ratios: dict[str, PriceRatio | None] = {}
         self._faults: dict[str, str] = {}
         self._seldom = Seldom()
         self._stopping = threading.Event()
@@ -67,26 +60,19 @@ class TruthFeed:
         return self._faults.get(symbol, "")
 
     def look(self, symbol: str) -> None:
-        """Ask both venues for a symbol's newest minutes.
-
-        Raises:
-            WorkerError: one of them failed.
-        """
+        """Ask both venues for a symbol's newest minutes; raises WorkerError if one of them fails."""
         end_ms = self._clock.now_ms() // MINUTE_MS * MINUTE_MS
         known = self._minutes.get(symbol, (Klines.empty(MINUTE_MS), Klines.empty(MINUTE_MS)))
-        newest_ms = min(minutes.end_ms for minutes in known)
-        first_ms = end_ms - FIRST_ROWS * MINUTE_MS
-        start_ms = max(first_ms, min(newest_ms, end_ms) - AGAIN_ROWS * MINUTE_MS)
+        again_ms = min(end_ms, *(minutes.end_ms for minutes in known)) - AGAIN_ROWS * MINUTE_MS
+        asked = max(end_ms - FIRST_ROWS * MINUTE_MS, again_ms), end_ms
+        kept = end_ms - WINDOW_ROWS * MINUTE_MS, end_ms
         truth, serving = (
-            minutes.merge(venue.klines(symbol, MINUTE_MS, start_ms, end_ms)).between(
-                end_ms - WINDOW_ROWS * MINUTE_MS, end_ms
-            )
+            minutes.merge(venue.klines(symbol, MINUTE_MS, *asked)).between(*kept)
             for minutes, venue in zip(known, (self._truth, self._serving), strict=True)
         )
         self._minutes[symbol] = truth, serving
         found = price_ratio(truth, serving)
-        ratios = {other: ratio for other, ratio in self._ratios.items() if other != symbol}
-        self._ratios = ratios | ({symbol: found} if found and found.spread <= MOST_NOISE else {})
+        self._ratios[symbol] = found if found and found.spread <= MOST_NOISE else None
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -101,19 +87,15 @@ class TruthFeed:
         fault = ""
         try:
             self.look(symbol)
-        except WorkerError as error:
-            fault = str(error)
-        except Exception as error:
-            if count := self._seldom.due("truth_fault", symbol):
-                log.exception("truth_fault", symbol=symbol, count=count)
-            fault = repr(error)
-        else:
-            if symbol not in self._ratios:
+            if self._ratios[symbol] is None:
                 fault = f"{self.name} and the serving venue share too few minutes of {symbol}, or do not move together"
-        is_news = fault and fault != self._faults.get(symbol, "")
-        if is_news and (count := self._seldom.due("truth_ratio_unknown", symbol)):
+        except Exception as error:
+            fault = str(error) or repr(error)
+            if not isinstance(error, WorkerError) and (count := self._seldom.due("truth_fault", symbol)):
+                log.exception("truth_fault", symbol=symbol, count=count)
+        if fault not in ("", self.fault(symbol)) and (count := self._seldom.due("truth_ratio_unknown", symbol)):
             log.warning("truth_ratio_unknown", symbol=symbol, venue=self.name, reason=fault, count=count)
-        self._faults = {**self._faults, symbol: fault}
+        self._faults[symbol] = fault
 
     def _pause_s(self, began_ms: int) -> float:
         """Until shortly after the next minute has closed, or later if the venue's budget is small."""

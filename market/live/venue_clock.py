@@ -4,6 +4,7 @@ A machine whose clock is half a minute fast would find every trade too old to an
 for a closed one.
 """
 
+import math
 import threading
 
 import structlog
@@ -24,39 +25,31 @@ log = structlog.get_logger()
 
 
 class VenueClock:
-    """Asks the venue for its time when that is due. Used by one thread, except ``heard``.
-
-    Args:
-        market: the venue.
-        clock: is corrected.
-    """
+    """Asks the venue for its time when that is due, and corrects the clock. Used by one thread, except ``heard``."""
 
     def __init__(self, market: MarketData, clock: CorrectedClock) -> None:
         self.tried = threading.Event()  # set once the venue was asked
         self._market = market
         self._clock = clock
-        self._asked_s: float | None = None  # None: ask at once
-        self._pause_s = EVERY_S
-        self._suspect = False
+        self._asked_s = self._due_s = -math.inf  # by ``elapsed_s``: the last question and the next one
         self._moment = (clock.now_ms(), clock.elapsed_s())
         self._seldom = Seldom()
 
     def heard(self, venue_ms: int) -> None:
         """Compare the venue's time of a trade that has just come in with ours."""
         if abs(self._clock.now_ms() - venue_ms) > SUSPECT_MS:
-            self._suspect = True
+            self._due_s = min(self._due_s, self._asked_s + SUSPECT_S)
 
     def ask_soon(self) -> None:
         """Make the next ``look`` ask."""
-        self._asked_s = None
+        self._due_s = -math.inf
 
     def look(self) -> None:
         """Correct our clock if that is due."""
         now_s = self._clock.elapsed_s()
-        pause_s = min(self._pause_s, SUSPECT_S if self._suspect else UNKNOWN_S)
-        if not self._has_stepped() and self._asked_s is not None and now_s - self._asked_s < pause_s:
+        if not self._has_stepped() and now_s < self._due_s:
             return
-        self._asked_s, self._suspect, self._pause_s = now_s, False, UNKNOWN_S
+        self._asked_s, self._due_s = now_s, now_s + UNKNOWN_S
         try:
             self._correct(self._clock.ahead_ms + self._market.clock_ahead_ms())
         except WorkerError as error:
@@ -81,5 +74,5 @@ class VenueClock:
                 venue_ahead_s=ahead_ms / SECOND_MS,
                 remedy="set this machine's clock (NTP); the venue's time is used until then",
             )
-        self._clock.ahead_ms, self._pause_s = ahead_ms, EVERY_S
+        self._clock.ahead_ms, self._due_s = ahead_ms, self._asked_s + EVERY_S
         self._moment = (self._clock.now_ms(), self._clock.elapsed_s())  # a correction is no step

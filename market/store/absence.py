@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import structlog
 
 from core.clock import DAY_MS, iso
-from core.errors import WorkerError
 from core.files import replace_json
 from klines.spans import Span, without
+from market.store.disk import disk
 
 # Venues refill holes and correct rows, so an absent row is asked for again after a day.
 ABSENT_FOR_MS = DAY_MS
@@ -20,81 +20,73 @@ FILE = "absent.json"
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Absent:
-    """A range for which a venue had no usable rows when asked."""
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A range without rows."""
 
     start_ms: int
     end_ms: int
-    asked_ms: int
-    why: str = ""  # why the rows were refused; empty if the venue sent no rows
+    absent_ms: int | None = None  # when the venue had no usable rows; None if the venue was not asked
+    why: str = ""  # why the venue's rows were refused; empty if the venue sent no rows
 
-    def less(self, spans: Sequence[Span]) -> list["Absent"]:
+    @property
+    def span(self) -> Span:
+        return self.start_ms, self.end_ms
+
+    def less(self, spans: Sequence[Span]) -> list["Gap"]:
         """The parts of the range that lie outside some spans."""
-        rest = without([(self.start_ms, self.end_ms)], spans)
-        return [Absent(start, end, self.asked_ms, self.why) for start, end in rest]
+        return [replace(self, start_ms=start, end_ms=end) for start, end in without([self.span], spans)]
 
 
-def read_absent(folder: Path) -> list[Absent]:
-    """The absent ranges of a series, oldest first; a damaged file is skipped.
-
-    Raises:
-        WorkerError: the file cannot be read.
-    """
+def read_absent(folder: Path) -> list[Gap]:
+    """Read a series' absent ranges, oldest first; skip a damaged file. Raises WorkerError if the disk refuses."""
     path = folder / FILE
     try:
-        return [
-            Absent(int(start), int(end), int(asked), " ".join(map(str, why)))
-            for start, end, asked, *why in json.loads(path.read_bytes())
-        ]
+        with disk(path):
+            rows = json.loads(path.read_bytes())
+        return [Gap(int(start), int(end), int(asked), " ".join(map(str, why))) for start, end, asked, *why in rows]
     except FileNotFoundError:
         return []
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         # The file only saves requests: what it says is asked for once more and written anew.
         log.warning("absent_file_skipped", file=str(path), why=str(error))
         return []
-    except OSError as error:
-        raise WorkerError(
-            f"{path}: cannot be read: {error.strerror}; check the owner and mode of its folder"
-        ) from error
 
 
-def write_absent(folder: Path, absent: Iterable[Absent]) -> None:
-    """Replace the absent ranges of a series.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    rows = [[one.start_ms, one.end_ms, one.asked_ms, one.why] for one in sorted(absent)]
-    replace_json(folder / FILE, rows)
+def write_absent(folder: Path, absent: Iterable[Gap]) -> None:
+    """Replace the absent ranges of a series; raises OSError if the file cannot be written."""
+    replace_json(folder / FILE, sorted([gap.start_ms, gap.end_ms, gap.absent_ms, gap.why] for gap in absent))
 
 
 def with_asked(
-    known: Iterable[Absent], spans: Sequence[Span], now_ms: int, refused: Mapping[int, str], interval_ms: int
-) -> list[Absent]:
+    known: Iterable[Gap], spans: Sequence[Span], now_ms: int, refused: Mapping[int, str], interval_ms: int
+) -> list[Gap]:
     """The absent ranges after a request for some spans at ``now_ms``; ranges older than a day are forgotten.
 
     Args:
         refused: by open time, why a row was refused; the venue did not send the other rows.
     """
-    kept = [part for one in known if now_ms - one.asked_ms < ABSENT_FOR_MS for part in one.less(spans)]
+    kept = [part for gap in known if is_recent(gap, now_ms) for part in gap.less(spans)]
     for start, end in spans:
         for why, group in groupby(range(start, end, interval_ms), lambda at_ms: refused.get(at_ms, "")):
             rows = list(group)
-            kept.append(Absent(rows[0], rows[-1] + interval_ms, now_ms, why))
+            kept.append(Gap(rows[0], rows[-1] + interval_ms, now_ms, why))
     return kept
 
 
-def refused_words(absent: Iterable[Absent], stored: Sequence[Span], interval_ms: int) -> str:
-    """The refused rows of a series that are not stored, in words; empty without such rows."""
-    spans = [part for one in sorted(absent) if one.why for part in one.less(stored)]
-    if not spans:
+def is_recent(gap: Gap, now_ms: int) -> bool:
+    return gap.absent_ms is not None and now_ms - gap.absent_ms < ABSENT_FOR_MS
+
+
+def refused_words(gaps: Sequence[Gap], interval_ms: int) -> str:
+    """Refused rows in words; empty without such rows."""
+    if not gaps:
         return ""
-    rows = sum(one.end_ms - one.start_ms for one in spans) // interval_ms
-    first = spans[0]
+    rows, first = sum(gap.end_ms - gap.start_ms for gap in gaps) // interval_ms, gaps[0]
+    again = _minute(first.absent_ms + ABSENT_FOR_MS) if first.absent_ms is not None else ""
     return (
         f"{rows:,} row{'s' if rows > 1 else ''} refused, the first of {_minute(first.start_ms)}: {first.why} "
-        f"(asked for again by the first sync after {_minute(first.asked_ms + ABSENT_FOR_MS)})"
+        f"(asked for again by the first sync after {again})"
     )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import structlog
 
-from core.errors import WorkerError
 from core.files import replace_json
+from market.store.disk import disk
 
 HOMES = "homes.json"
 
@@ -19,15 +19,10 @@ log = structlog.get_logger()
 
 
 def read_homes(root: Path) -> dict[str, str]:
-    """The home venue by symbol; a damaged file is logged and counts as empty.
-
-    Args:
-        root: ``DATA_DIR/klines``.
-    """
+    """The home venue by symbol, of ``DATA_DIR/klines``; a damaged file is logged and counts as empty."""
     path = root / HOMES
     try:
-        homes = json.loads(path.read_bytes())
-        return {str(symbol): str(venue) for symbol, venue in homes.items()}
+        return {str(symbol): str(venue) for symbol, venue in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:
@@ -36,16 +31,10 @@ def read_homes(root: Path) -> dict[str, str]:
 
 
 def write_homes(root: Path, homes: dict[str, str]) -> None:
-    """Replace the file.
-
-    Raises:
-        WorkerError: the file cannot be written.
-    """
-    try:
+    """Replace the file; raises WorkerError if it cannot be written."""
+    with disk(root / HOMES):
         root.mkdir(parents=True, exist_ok=True)
         replace_json(root / HOMES, homes)
-    except OSError as error:
-        raise WorkerError(f"{root / HOMES}: {error.strerror}; check the space, owner and mode of DATA_DIR") from error
 
 
 def home_of(root: Path, symbol: str, line: Sequence[str] = ()) -> str:

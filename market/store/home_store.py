@@ -1,6 +1,7 @@
 """Every symbol's klines, each from the folder of its home venue; and the sync that chooses that venue."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -40,13 +41,10 @@ class HomeStore:
         """One venue's folder."""
         return self._stores.setdefault(venue, KlineStore(self.root / venue))
 
-    def venues(self) -> list[str]:
-        """The venues that have a folder, by name."""
-        return sorted({path.parent.name for path in self.root.glob("*/*-*") if path.is_dir()})
-
     def folders(self) -> list[KlineStore]:
         """The folder of each venue that has one, by name."""
-        return [self.of(venue) for venue in self.venues()]
+        venues = {path.parent.name for path in self.root.glob("*/*-*") if path.is_dir()}
+        return [self.of(venue) for venue in sorted(venues)]
 
     def home(self, symbol: str) -> str:
         """The home venue of a symbol; the first of MARKET_VENUES for a symbol without klines."""
@@ -58,21 +56,18 @@ class HomeStore:
 
     def series(self) -> list[tuple[str, int]]:
         """``(symbol, interval_ms)`` of each series of a home venue, by name."""
-        found = {
-            series for venue in self.venues() for series in self.of(venue).series() if self.home(series[0]) == venue
-        }
-        return sorted(found)
+        found = ((folder, series) for folder in self.folders() for series in folder.series())
+        return sorted(series for folder, series in found if self.home_store(series[0]) is folder)
+
+    # Each as of KlineStore, in the folder of the symbol's home venue.
 
     def read(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        """As ``KlineStore.read``."""
         return self.home_store(symbol).read(symbol, interval_ms, start_ms, end_ms)
 
     def latest(self, symbol: str, interval_ms: int) -> int | None:
-        """As ``KlineStore.latest``."""
         return self.home_store(symbol).latest(symbol, interval_ms)
 
     def first(self, symbol: str, interval_ms: int) -> int | None:
-        """As ``KlineStore.first``."""
         return self.home_store(symbol).first(symbol, interval_ms)
 
 
@@ -106,34 +101,28 @@ class HomeSync:
             ConfigError: another process is writing the store.
         """
         self._away.clear()
-        by_symbol: dict[str, list[Wanted]] = {}
-        for series in wanted:
-            by_symbol.setdefault(series[0], []).append(series)
-        candidates: dict[str, str] = {}
-        jobs: dict[str, list[Wanted]] = {name: [] for name in self._venues}
-        for symbol, needs in by_symbol.items():
-            for name in self._venues_of(symbol, needs, now_ms):
-                jobs[name] += needs
-                candidates[symbol] = name
-        reports: dict[tuple[str, str, int], SyncReport] = {}
-        done = total = 0
-        for name, series_of in jobs.items():
-            if not series_of:
-                continue
+        by_symbol = {symbol: [one for one in wanted if one[0] == symbol] for symbol, _, _ in wanted}
+        venues = {symbol: self._venues_of(symbol, needs, now_ms) for symbol, needs in by_symbol.items()}
+        shown: dict[str, tuple[int, int]] = {}
 
-            def show(settled: int, missing: int, before: tuple[int, int] = (done, total)) -> None:
-                nonlocal done, total
-                done, total = before[0] + settled, before[1] + missing
-                progress(done, total)
+        def show(name: str, settled: int, missing: int) -> None:
+            shown[name] = settled, missing
+            progress(sum(done for done, _ in shown.values()), sum(rows for _, rows in shown.values()))
 
-            for report in self.sync_from(self._venues[name], series_of, now_ms, show):
-                reports[name, report.symbol, report.interval_ms] = report
+        reports: list[SyncReport] = []
+        for name, venue in self._venues.items():
+            series = [one for symbol, needs in by_symbol.items() if name in venues[symbol] for one in needs]
+            if series:
+                reports += self.sync_from(venue, series, now_ms, partial(show, name))
         try:
-            for symbol, name in candidates.items():
-                self._move_home(symbol, name, by_symbol[symbol], now_ms)
+            for symbol, names in venues.items():
+                self._move_home(symbol, names[-1], by_symbol[symbol], now_ms)
         except WorkerError as error:  # a fault of the disk; series that could not be written report it too
             log.error("homes_not_kept", reason=str(error))
-        return [self._report(reports, symbol, interval_ms) for symbol, interval_ms, _ in wanted]
+        # Of two reports of a series the one of its home venue counts, if there is one.
+        reports.sort(key=lambda report: report.venue == self._store.home(report.symbol))
+        by_series = {(report.symbol, report.interval_ms): report for report in reports}
+        return [by_series[symbol, interval_ms] for symbol, interval_ms, _ in wanted]
 
     def sync_from(
         self, venue: Venue, wanted: Sequence[Wanted], now_ms: int, progress: Progress = no_progress
@@ -141,10 +130,6 @@ class HomeSync:
         """Bring series of one venue's folder up to now, whatever their home is."""
         folder = self._store.of(venue.offer.name)
         return sync_all(folder, venue, wanted, now_ms, progress, aside=self._aside, endings=self._endings)
-
-    def _report(self, reports: dict[tuple[str, str, int], SyncReport], symbol: str, interval_ms: int) -> SyncReport:
-        found = {name: report for (name, *series), report in reports.items() if series == [symbol, interval_ms]}
-        return found.get(self._store.home(symbol)) or next(iter(found.values()))
 
     def _venues_of(self, symbol: str, needs: Sequence[Wanted], now_ms: int) -> list[str]:
         """The venues that a symbol is synced from: its home, and after it the venue that may become the home."""
@@ -155,19 +140,13 @@ class HomeSync:
                 return found
             if self._answers(venue, symbol, needs, now_ms, again=bool(home)):
                 return [*found, name] if name not in found else found
-        having = (name for name, venue in self._venues.items() if self._has(venue, needs))
+        having = (name for name, venue in self._venues.items() if _has(venue, needs))
         return found or [next(having, next(iter(self._venues)))]
-
-    def _has(self, venue: Venue, needs: Sequence[Wanted]) -> bool:
-        intervals = {interval_ms for _, interval_ms, _ in needs}
-        return not venue.offer.key_missing and intervals <= venue.offer.intervals_ms
 
     def _is_enough(self, venue: Venue, needs: Sequence[Wanted], now_ms: int) -> bool:
         """True if a venue's history, or the venue's folder by now, reaches as far back as wanted."""
         rows = venue.offer.history_rows
-        if rows is None:
-            return True
-        return all(
+        return rows is None or all(
             now_ms - start_ms <= rows * interval_ms or self._reaches(venue.offer.name, symbol, interval_ms, start_ms)
             for symbol, interval_ms, start_ms in needs
         )
@@ -178,13 +157,13 @@ class HomeSync:
         return first_ms is not None and first_ms <= start_ms + DAY_MS
 
     def _is_fresh(self, name: str, needs: Sequence[Wanted], now_ms: int) -> bool:
-        newest = [self._store.of(name).latest(symbol, interval_ms) for symbol, interval_ms, _ in needs]
-        return all(latest is not None and now_ms - latest <= FRESH_MS for latest in newest)
+        store = self._store.of(name)
+        return all(now_ms - (store.latest(symbol, interval) or 0) <= FRESH_MS for symbol, interval, _ in needs)
 
     def _answers(self, venue: Venue, symbol: str, needs: Sequence[Wanted], now_ms: int, *, again: bool) -> bool:
         """True if a venue has the newest klines of a symbol; asked at most hourly once the symbol has a home."""
         name = venue.offer.name
-        if not self._has(venue, needs) or name in self._away:
+        if not _has(venue, needs) or name in self._away:
             return False
         if again and 0 <= now_ms - self._asked_ms.get((name, symbol), 0) < ASK_AGAIN_MS:
             return False
@@ -203,9 +182,9 @@ class HomeSync:
         home = home_of(self._store.root, symbol, [*self._venues])
         if not home or not self._is_fresh(name, needs, now_ms):
             return
-        for _, interval_ms, start_ms in needs if home in self._venues else ():
+        for _, interval_ms, start_ms in needs if home in self._venues and home != name else ():
             first_ms = self._store.of(home).first(symbol, interval_ms)
-            if name != home and first_ms and not self._reaches(name, symbol, interval_ms, max(start_ms, first_ms)):
+            if first_ms and not self._reaches(name, symbol, interval_ms, max(start_ms, first_ms)):
                 return
         homes = read_homes(self._store.root)
         if homes.get(symbol) == name:
@@ -214,3 +193,8 @@ class HomeSync:
         if name != home:
             remedy = "nothing; inference follows with its next start"
             log.warning("home_venue_changed", symbol=symbol, venue=name, before=home, remedy=remedy)
+
+
+def _has(venue: Venue, needs: Sequence[Wanted]) -> bool:
+    intervals = {interval_ms for _, interval_ms, _ in needs}
+    return not venue.offer.key_missing and intervals <= venue.offer.intervals_ms

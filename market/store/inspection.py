@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.clock import iso
 from klines.spans import without
-from market.store.absence import read_absent
+from market.store.absence import Gap, read_absent
 from market.store.kline_store import TAIL_BEHIND_MS, KlineStore
 from market.store.month_file import Damaged, journal_of, unpacked
 from market.store.warm_start import TAIL_ROWS, read_tail, tail_path
@@ -21,39 +21,26 @@ class FileState:
     fault: str = ""  # why the file cannot be used; empty if it can be used
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """A hole between the first and the last kline of a series, or the part of it that was asked for at one time."""
-
-    start_ms: int
-    end_ms: int
-    absent_ms: int | None = None  # when the venue had no usable rows; None if the venue was not asked
-    why: str = ""  # why the venue's rows were refused; empty if the venue sent no rows
-
-
 def inspect(store: KlineStore, symbol: str, interval_ms: int) -> list[FileState]:
     """Read every file of a series, also the files found sound before."""
     found = []
     for month in store.files(symbol, interval_ms):
-        for path in (month, journal_of(month)):
-            if path.exists():
-                try:
-                    found.append(FileState(path=path, rows=len(unpacked(path, interval_ms))))
-                except Damaged as error:
-                    store.forget(month)
-                    found.append(FileState(path=path, fault=str(error)))
+        for path in filter(Path.exists, (month, journal_of(month))):
+            try:
+                found.append(FileState(path=path, rows=len(unpacked(path, interval_ms))))
+            except Damaged as error:
+                store.forget(month)
+                found.append(FileState(path=path, fault=str(error)))
     return found
 
 
 def gaps(store: KlineStore, symbol: str, interval_ms: int) -> list[Gap]:
-    """The holes of a series, oldest first, each with the venue's answer."""
-    holes = [(a[1], b[0]) for a, b in pairwise(store.runs(symbol, interval_ms)) if a[1] < b[0]]
-    found: list[Gap] = []
-    for absent in sorted(read_absent(store.folder(symbol, interval_ms)), key=lambda absent: -absent.asked_ms):
-        known = without(holes, without(holes, [(absent.start_ms, absent.end_ms)]))
-        found += [Gap(start_ms=a, end_ms=b, absent_ms=absent.asked_ms, why=absent.why) for a, b in known]
-        holes = without(holes, known)
-    return sorted([*found, *(Gap(start_ms=a, end_ms=b) for a, b in holes)], key=lambda gap: gap.start_ms)
+    """The holes between the first and the last kline, oldest first, cut where the venue's answer differs."""
+    holes = [(a[1], b[0]) for a, b in pairwise(store.runs(symbol, interval_ms).tolist()) if a[1] < b[0]]
+    absent = read_absent(store.folder(symbol, interval_ms))
+    known = [part for gap in absent for part in gap.less(without([gap.span], holes))]
+    unknown = [Gap(*span) for span in without(holes, [gap.span for gap in known])]
+    return sorted([*known, *unknown], key=lambda gap: gap.start_ms)
 
 
 def tail_fault(store: KlineStore, symbol: str, interval_ms: int) -> str:
@@ -61,7 +48,7 @@ def tail_fault(store: KlineStore, symbol: str, interval_ms: int) -> str:
     tail = read_tail(store.root, symbol, interval_ms)
     if not len(tail):
         return "cannot be read" if tail_path(store.root, symbol, interval_ms).exists() else ""
-    newest_ms = (store.latest(symbol, interval_ms) or 0) + interval_ms
+    newest_ms = store.end_ms(symbol, interval_ms)
     oldest_ms = max(newest_ms - TAIL_ROWS * interval_ms, 0)
     held, tail = store.read(symbol, interval_ms, oldest_ms, tail.end_ms), tail.between(oldest_ms, tail.end_ms)
     if len(differing := tail.not_in(held)):

@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -16,20 +16,19 @@ from core.clock import DAY_MS, MINUTE_MS
 from core.errors import ConfigError
 from core.files import replace_file, sweep_leftovers, sync_folder
 from core.process.commands import lock_holder, try_lock
-from klines.klines import Klines
-from klines.spans import INTERVALS_MS, Span, interval_name, without
-from market.store.absence import ABSENT_FOR_MS, read_absent, refused_words, with_asked, write_absent
+from klines.klines import Ints, Klines
+from klines.spans import INTERVALS_MS, Span, interval_name
+from market.store.absence import is_recent, read_absent, refused_words, with_asked, write_absent
+from market.store.disk import disk
 from market.store.month_file import (
     JOURNAL,
     Damaged,
     MonthReader,
-    disk,
     journal_of,
     month_file,
     month_of,
     months_of,
     packed,
-    stamp_of,
     stamps_of,
     unpacked,
 )
@@ -56,6 +55,8 @@ class KlineStore:
     into the month when it is full or the month is over. Readers skip a damaged file; the writer renames it to
     ``YYYY-MM.damaged-<ms>``, so that its klines are missing and fetched again.
 
+    Whatever writes raises ConfigError where another process is writing, and WorkerError where the disk refuses.
+
     Args:
         root: the venue's folder of klines.
         journal_rows: a journal with more rows is taken into its month; 0 for no journals.
@@ -66,19 +67,14 @@ class KlineStore:
         self.root = root
         self._journal_rows, self._small_bytes = journal_rows, small_bytes
         self._writer = threading.RLock()
-        self._depth = 0
+        self._is_writing = False
         self._reader = MonthReader()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only writer of this folder while the block runs; blocks may be nested.
-
-        Raises:
-            ConfigError: another process is writing.
-            WorkerError: the folder cannot be written.
-        """
+        """Be the only writer of this folder while the block runs; blocks may be nested."""
         with self._writer:
-            if self._depth:
+            if self._is_writing:
                 yield
                 return
             with disk(self.root):
@@ -92,10 +88,10 @@ class KlineStore:
                             "another DATA_DIR"
                         )
                     sweep_leftovers(self.root)
-                self._depth = 1
+                self._is_writing = True
                 yield
             finally:
-                self._depth = 0
+                self._is_writing = False
                 os.close(lock)
 
     def append(self, symbol: str, klines: Klines) -> int:
@@ -103,85 +99,63 @@ class KlineStore:
 
         Returns:
             How many rows are new or differ from what was there; files without such rows are left alone.
-        Raises:
-            ConfigError, WorkerError: as ``writing``.
         """
         folder = self.folder(symbol, klines.interval_ms)
-        changed: list[Klines] = []
         with self.writing():
-            for start_ms, end_ms in months_of(klines):
-                month = folder / month_file(start_ms)
-                if len(fresh := self._put(month, klines.between(start_ms, end_ms))):
-                    changed.append(fresh)
-            if changed:
-                for journal in sorted(folder.glob(f"*{JOURNAL}")):
-                    if journal.name[:7] < month_file(changed[-1].end_ms - 1)[:7]:
-                        self._fold(month_of(journal), klines.interval_ms)
-                self._keep_tail(symbol, Klines.joined(klines.interval_ms, changed))
-        return sum(map(len, changed))
+            parts = [self._put(folder / month_file(span[0]), klines.between(*span)) for span in months_of(klines)]
+            changed = Klines.joined(klines.interval_ms, parts)
+            if len(changed):
+                for month in map(month_of, folder.glob(f"*{JOURNAL}")):
+                    if month.name < month_file(changed.end_ms - 1):  # is over, so that it takes its journal in
+                        recent, whole = self._sound(month, klines.interval_ms)
+                        if len(recent):
+                            with disk(month):
+                                _replace(month, whole.merge(recent))
+                self._keep_tail(symbol, changed)
+        return len(changed)
 
     def _put(self, month: Path, part: Klines) -> Klines:
         """Store klines of one month; returns those that are new or differ from what was there."""
-        interval_ms = part.interval_ms
-        journal = journal_of(month)
-        recent = self._load_or_set_aside(journal, interval_ms)
-        whole = self._load_or_set_aside(month, interval_ms)
-        span = int(part.open_time_ms[0]), part.end_ms
-        fresh = part.not_in(whole.between(*span).merge(recent.between(*span)))
+        recent, whole = self._sound(month, part.interval_ms)
+        fresh = part.not_in(whole.merge(recent))
         if not len(fresh):
             return fresh
-        corrects = bool(np.isin(fresh.open_time_ms, recent.open_time_ms).any())
+        is_corrected = bool(np.isin(fresh.open_time_ms, recent.open_time_ms).any())
         recent = recent.merge(fresh)
         held = whole.merge(recent)
-        stamp = stamp_of(month)
         with disk(month):
-            if stamp is None or stamp[2] < self._small_bytes or len(recent) > self._journal_rows:
-                month.parent.mkdir(exist_ok=True)
-                if corrects:  # or after a kill between month and journal the old rows of the journal would count
-                    replace_file(journal, packed(recent))
-                self._replace(month, held)
-            else:
-                replace_file(journal, packed(recent))
-        self._reader.wrote(month, held)
+            is_small = not month.exists() or month.stat().st_size < self._small_bytes
+            is_taken_in = is_small or len(recent) > self._journal_rows
+            month.parent.mkdir(exist_ok=True)
+            # Corrections first: after a kill between month and journal the old rows of the journal would count.
+            if not is_taken_in or is_corrected:
+                replace_file(journal_of(month), packed(recent))
+            if is_taken_in:
+                _replace(month, held)
+        self._reader.note(month, held)
         return fresh
 
-    def _fold(self, month: Path, interval_ms: int) -> None:
-        """Take a month's journal into it."""
-        recent = self._load_or_set_aside(journal_of(month), interval_ms)
-        if len(recent):
-            whole = self._load_or_set_aside(month, interval_ms)
-            with disk(month):
-                self._replace(month, whole.merge(recent))
-
-    @staticmethod
-    def _replace(month: Path, held: Klines) -> None:
-        """Write a month with all rows of its journal; a journal that a kill leaves behind has nothing new."""
-        replace_file(month, packed(held))
-        journal = journal_of(month)
-        if journal.exists():
-            journal.unlink()
-            sync_folder(journal.parent)
-
     def _keep_tail(self, symbol: str, changed: Klines) -> None:
-        """Write the warm-start file of a series anew if it is too far behind, or a kline in it was corrected.
+        """Write the warm-start file anew if it is too far behind, or ``changed`` rows, just appended, correct it.
 
         After a kill between the months and that file it stays as it was until it is too far behind.
-
-        Args:
-            changed: rows that were just appended and are new or corrected.
         """
         interval_ms = changed.interval_ms
         known = read_tail(self.root, symbol, interval_ms)
-        newest_ms = (self.latest(symbol, interval_ms) or 0) + interval_ms
+        newest_ms = self.end_ms(symbol, interval_ms)
         corrected = len(changed.between(newest_ms - TAIL_ROWS * interval_ms, known.end_ms)) > 0
         if corrected or not len(known) or newest_ms - known.end_ms >= TAIL_BEHIND_MS:
             self.repair_tail(symbol, interval_ms)
 
     def latest(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the newest kline; None without klines."""
-        months = reversed(self.files(symbol, interval_ms))
-        runs = (self._reader.runs(month, interval_ms) for month in months)
-        return next((int(run[-1, 1]) - interval_ms for run in runs if len(run)), None)
+        end_ms = self.end_ms(symbol, interval_ms)
+        return end_ms - interval_ms if end_ms else None
+
+    def end_ms(self, symbol: str, interval_ms: int) -> int:
+        """Close time of the newest kline; 0 without klines."""
+        runs = (self._reader.runs(month, interval_ms) for month in self.files(symbol, interval_ms)[::-1])
+        return next((int(run[-1, 1]) for run in runs if len(run)), 0)
 
     def first(self, symbol: str, interval_ms: int) -> int | None:
         """Open time of the oldest kline; None without klines."""
@@ -190,8 +164,8 @@ class KlineStore:
 
     def read(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Klines with ``start_ms <= open_time_ms < end_ms``, oldest first; gaps stay gaps."""
-        months = self._between(self.files(symbol, interval_ms), start_ms, end_ms)
-        held = [self._reader.load(month, interval_ms)[0].between(start_ms, end_ms) for month in months]
+        months = self.files(symbol, interval_ms, start_ms, end_ms)
+        held = [self._reader.load(month, interval_ms).between(start_ms, end_ms) for month in months]
         return Klines.joined(interval_ms, held)
 
     def beside(self, symbol: str, klines: Klines, rows: int = 1) -> Klines:
@@ -205,10 +179,10 @@ class KlineStore:
             return klines
         start_ms, end_ms = int(klines.open_time_ms[0]), klines.end_ms
         runs = self.runs(symbol, interval_ms)
-        before = [min(end, start_ms) for start, end in runs if start < start_ms]
-        after = [max(start, end_ms) for start, end in runs if end > end_ms]
-        first_ms = before[-1] - rows * interval_ms if before else start_ms
-        return self.read(symbol, interval_ms, first_ms, after[0] + rows * interval_ms if after else end_ms)
+        before, after = runs[runs[:, 0] < start_ms], runs[runs[:, 1] > end_ms]
+        first_ms = min(int(before[-1, 1]), start_ms) - rows * interval_ms if len(before) else start_ms
+        last_ms = max(int(after[0, 0]), end_ms) + rows * interval_ms if len(after) else end_ms
+        return self.read(symbol, interval_ms, first_ms, last_ms)
 
     def missing(
         self, symbol: str, interval_ms: int, start_ms: int, end_ms: int, *, now_ms: int | None = None
@@ -220,54 +194,44 @@ class KlineStore:
         first, last = (-(-edge // interval_ms) * interval_ms for edge in (start_ms, end_ms))
         if first >= last:
             return []
-        months = self._between(self.files(symbol, interval_ms), first, last)
-        runs = np.concatenate(
-            [np.empty((0, 2), np.int64), *(self._reader.runs(month, interval_ms) for month in months)]
-        )
-        runs = np.clip(runs[(runs[:, 1] > first) & (runs[:, 0] < last)], first, last)
-        ends, starts = np.append(first, runs[:, 1]), np.append(runs[:, 0], last)
-        rows = np.flatnonzero(starts > ends)
-        holes = list(zip(ends[rows].tolist(), starts[rows].tolist(), strict=True))
-        absent = [
-            (one.start_ms, one.end_ms)
-            for one in read_absent(self.folder(symbol, interval_ms))
-            if now_ms is None or now_ms - one.asked_ms < ABSENT_FOR_MS
+        gaps = [
+            gap for gap in read_absent(self.folder(symbol, interval_ms)) if now_ms is None or is_recent(gap, now_ms)
         ]
-        return without(holes, absent)
+        absent = np.array([[min(max(edge, first), last) for edge in gap.span] for gap in gaps], np.int64)
+        known = np.concatenate([self.runs(symbol, interval_ms, first, last).clip(first, last), absent.reshape(-1, 2)])
+        known = known[np.argsort(known[:, 0])]
+        ends, starts = np.maximum.accumulate(np.append(first, known[:, 1])), np.append(known[:, 0], last)
+        rows = np.flatnonzero(starts > ends)
+        return list(zip(ends[rows].tolist(), starts[rows].tolist(), strict=True))
 
     def refused(self, symbol: str, interval_ms: int) -> str:
         """The refused rows of a series that are not stored, in words; empty without such rows."""
-        absent = read_absent(self.folder(symbol, interval_ms))
-        return refused_words(absent, self.runs(symbol, interval_ms), interval_ms)
+        absent, stored = read_absent(self.folder(symbol, interval_ms)), self.runs(symbol, interval_ms).tolist()
+        return refused_words([part for gap in absent if gap.why for part in gap.less(stored)], interval_ms)
 
-    def runs(self, symbol: str, interval_ms: int) -> list[Span]:
-        """First open time and end of each run of klines without a hole, oldest first; a run ends with its month."""
-        runs = [self._reader.runs(month, interval_ms) for month in self.files(symbol, interval_ms)]
-        return [span for run in runs for span in run.tolist()]
+    def runs(self, symbol: str, interval_ms: int, start_ms: int = 0, end_ms: int = 2**62) -> Ints:
+        """``(runs, 2)``: first open time and end of each run of klines without a hole, oldest first.
+
+        A run ends with its month. Runs of the months outside the range are left out.
+        """
+        months = self.files(symbol, interval_ms, start_ms, end_ms)
+        return np.concatenate([np.empty((0, 2), np.int64), *(self._reader.runs(one, interval_ms) for one in months)])
 
     def remove(self, symbol: str, interval_ms: int, span: Span) -> int:
-        """Take klines out, so that they are missing from then on. Returns how many.
-
-        Raises:
-            ConfigError, WorkerError: as ``writing``.
-        """
+        """Take klines out, so that they are missing from then on. Returns how many."""
         removed = 0
         with self.writing():
-            for month in self._between(self.files(symbol, interval_ms), *span):
-                held = self._reader.load(month, interval_ms)[0]
+            for month in self.files(symbol, interval_ms, *span):
+                held = self._reader.load(month, interval_ms)
                 kept = held.between(0, span[0]).merge(held.between(span[1], held.end_ms))
                 if len(kept) == len(held):
                     continue
                 removed += len(held) - len(kept)
                 with disk(month):
-                    # The month before its journal, as in ``trim``: what a kill leaves in that is found once more.
                     if len(kept):
-                        replace_file(month, packed(kept))
+                        _replace(month, kept)
                     else:
-                        month.unlink(missing_ok=True)
-                    journal_of(month).unlink(missing_ok=True)
-                    sync_folder(month.parent)
-                self.forget(month)
+                        _delete(month)
             if removed:
                 self.repair_tail(symbol, interval_ms)
         return removed
@@ -285,29 +249,21 @@ class KlineStore:
         Args:
             refused: by open time, why a row was refused; the venue did not send the other rows.
         """
-        new = sorted(spans)
-        if not new:
-            return
-        folder = self.folder(symbol, interval_ms)
-        with self.writing(), disk(folder):
-            folder.mkdir(exist_ok=True)
-            write_absent(folder, with_asked(read_absent(folder), new, now_ms, refused, interval_ms))
+        new, folder = sorted(spans), self.folder(symbol, interval_ms)
+        if new:
+            with self.writing(), disk(folder):
+                folder.mkdir(exist_ok=True)
+                write_absent(folder, with_asked(read_absent(folder), new, now_ms, refused, interval_ms))
 
     def repair(self, symbol: str, interval_ms: int) -> list[Path]:
-        """Rename the damaged files of a series; a file that did not change is trusted for a day.
-
-        Returns:
-            Their new paths.
-        """
+        """Rename the damaged files of a series, and return their new paths; an unchanged file is trusted for a day."""
+        damaged: list[Path] = []
         with self.writing():
-            damaged: list[Path] = []
             for month in self.files(symbol, interval_ms):
                 if not self._reader.is_known(month):
-                    recent, whole = (
-                        self._load_or_set_aside(path, interval_ms, damaged) for path in (journal_of(month), month)
-                    )
+                    recent, whole = self._sound(month, interval_ms, damaged)
                     self._reader.note(month, whole.merge(recent), stamps_of(month))
-            return damaged
+        return damaged
 
     def series(self) -> list[tuple[str, int]]:
         """``(symbol, interval_ms)`` of each series that has a folder, by name."""
@@ -315,14 +271,9 @@ class KlineStore:
         return [(symbol, INTERVALS_MS[interval]) for symbol, _, interval in parts if interval in INTERVALS_MS]
 
     def repair_tail(self, symbol: str, interval_ms: int) -> None:
-        """Write the warm-start file of a series anew from its months; a series without klines has no such file.
-
-        Raises:
-            ConfigError, WorkerError: as ``writing``.
-        """
+        """Write the warm-start file of a series anew from its months; a series without klines has no such file."""
         with self.writing():
-            latest = self.latest(symbol, interval_ms)
-            end_ms = 0 if latest is None else latest + interval_ms
+            end_ms = self.end_ms(symbol, interval_ms)
             newest = self.read(symbol, interval_ms, end_ms - TAIL_ROWS * interval_ms, end_ms)
             with disk(self.root):
                 if len(newest):
@@ -334,31 +285,20 @@ class KlineStore:
         """Delete whole months of a series that end at ``oldest_ms`` or earlier, and damaged files a month old.
 
         The newest ``KEPT_MONTHS`` months stay, and those of the warm-start file. What is absent before the first month
-        is forgotten.
-
-        Returns:
-            What was deleted.
-        Raises:
-            ConfigError, WorkerError: as ``writing``.
+        is forgotten. Returns the deleted files.
         """
         folder = self.folder(symbol, interval_ms)
         deleted: list[Path] = []
         with self.writing(), disk(folder):
-            latest = self.latest(symbol, interval_ms)
-            months = self.files(symbol, interval_ms)
-            if latest is not None:
-                oldest_ms = min(oldest_ms, latest + interval_ms - TAIL_ROWS * interval_ms)
+            if end_ms := self.end_ms(symbol, interval_ms):
+                months = self.files(symbol, interval_ms)
+                oldest_ms = min(oldest_ms, end_ms - TAIL_ROWS * interval_ms)
                 first_kept = min([month_file(oldest_ms), *(month.name for month in months[-KEPT_MONTHS:])])
-                gone = [month for month in months if month.name < first_kept]
-                # The month before its journal: alone, a journal is a month with few rows, which a reader may see.
-                for path in (path for month in gone for path in (month, journal_of(month))):
-                    if path.exists():
-                        path.unlink()
-                        deleted.append(path)
-                for month in gone:
-                    self.forget(month)
+                for month in months:
+                    if month.name < first_kept:
+                        deleted += _delete(month)
                 absent = read_absent(folder)
-                kept = [a for a in absent if month_file(a.end_ms - 1) >= first_kept]
+                kept = [gap for gap in absent if month_file(gap.end_ms - 1) >= first_kept]
                 if kept != absent:
                     write_absent(folder, kept)
             now_ms = time.time_ns() // 1_000_000
@@ -367,8 +307,6 @@ class KlineStore:
                 if set_aside and now_ms - int(set_aside[1]) > DAMAGED_FOR_MS:
                     path.unlink()
                     deleted.append(path)
-            if deleted:
-                sync_folder(folder)
         return deleted
 
     def forget(self, month: Path) -> None:
@@ -385,31 +323,48 @@ class KlineStore:
             raise ConfigError(f"a symbol is letters and digits, such as ETHUSDT, was {symbol!r}")
         return self.root / f"{symbol}-{interval_name(interval_ms)}"
 
-    def files(self, symbol: str, interval_ms: int) -> list[Path]:
-        """The month files of a series, oldest first; also the path of a month that has a journal alone."""
+    def files(self, symbol: str, interval_ms: int, start_ms: int = 0, end_ms: int = 2**62) -> list[Path]:
+        """The month files that may hold klines of a time, oldest first; also the path of a month of a journal alone."""
         folder = self.folder(symbol, interval_ms)
         try:
             with disk(folder):  # a folder that may not be read is not empty
                 found = list(folder.iterdir())
         except FileNotFoundError:
             return []
-        return sorted({month_of(path) for path in found if MONTH.fullmatch(path.name)})
+        first, last = month_file(start_ms), month_file(end_ms - 1)
+        months = {month_of(path) for path in found if MONTH.fullmatch(path.name)}
+        return sorted(month for month in months if first <= month.name <= last)
 
     @staticmethod
-    def _between(months: Sequence[Path], start_ms: int, end_ms: int) -> list[Path]:
-        """The months that may hold klines of the range."""
-        first, last = month_file(start_ms), month_file(end_ms - 1)
-        return [month for month in months if first <= month.name <= last]
+    def _sound(month: Path, interval_ms: int, damaged: list[Path] | None = None) -> tuple[Klines, Klines]:
+        """The klines of a journal and a month; a damaged file of the two is renamed."""
+        sound = []
+        for path in (journal_of(month), month):
+            try:
+                sound.append(unpacked(path, interval_ms))
+            except Damaged as error:
+                aside = path.with_name(f"{path.stem}.damaged-{time.time_ns() // 1_000_000}")
+                with disk(path):
+                    path.replace(aside)
+                log.warning("kline_file_set_aside", file=str(path), now=aside.name, why=str(error))
+                sound.append(Klines.empty(interval_ms))
+                if damaged is not None:
+                    damaged.append(aside)
+        return sound[0], sound[1]
 
-    def _load_or_set_aside(self, path: Path, interval_ms: int, damaged: list[Path] | None = None) -> Klines:
-        try:
-            return unpacked(path, interval_ms)
-        except Damaged as error:
-            aside = path.with_name(f"{path.stem}.damaged-{time.time_ns() // 1_000_000}")
-            with disk(path):
-                path.replace(aside)
-            self.forget(month_of(path))
-            log.warning("kline_file_set_aside", file=str(path), now=aside.name, why=str(error))
-            if damaged is not None:
-                damaged.append(aside)
-            return Klines.empty(interval_ms)
+
+def _replace(month: Path, held: Klines) -> None:
+    """Write a month with all rows of its journal; a journal that a kill leaves behind has nothing new."""
+    replace_file(month, packed(held))
+    if (journal := journal_of(month)).exists():
+        journal.unlink()
+        sync_folder(journal.parent)
+
+
+def _delete(month: Path) -> list[Path]:
+    """Delete a month, then its journal: alone, a journal is a month with few rows, which a reader may see."""
+    there = [path for path in (month, journal_of(month)) if path.exists()]
+    for path in there:
+        path.unlink()
+    sync_folder(month.parent)
+    return there

@@ -5,35 +5,23 @@ Those spans are dropped, so that they are fetched again, and each series moves b
 next start goes on; ``venues.json`` goes last.
 """
 
-import contextlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from core.errors import ConfigError
 from core.files import sync_folder
 from klines.spans import Span, interval_name
+from market.store.disk import disk
 from market.store.home import read_homes, write_homes
 from market.store.kline_store import KlineStore
-from market.store.month_file import disk
 from market.store.warm_start import tail_path
 
 STANDING = "venues.json"
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """A series' entry in ``venues.json``."""
-
-    venue: str
-    borrowed: tuple[Span, ...]
 
 
 def migrate(root: Path, first_venue: str = "binance") -> None:
@@ -46,63 +34,60 @@ def migrate(root: Path, first_venue: str = "binance") -> None:
         ConfigError: the store cannot be carried over, or another process is writing it; says what to do.
         WorkerError: the disk refuses.
     """
-    store = KlineStore(root)
-    old, tails = store.series(), root / "tails"
-    if not old and not (root / STANDING).exists() and not tails.exists():
+    store, tails, standing = KlineStore(root), root / "tails", root / STANDING
+    old = store.series()
+    if not old and not standing.exists() and not tails.exists():
         return
-    homes = read_homes(root)
     with store.writing():
-        standing = _read_standing(root / STANDING)
-        levels = {key.rpartition("-")[0]: one.venue for key, one in standing.items()}
+        entries = _read_standing(standing)
+        by_symbol = {key.rpartition("-")[0]: entry for key, entry in entries.items()}
+        homes = read_homes(root)
         for symbol, interval_ms in old:
-            entry = standing.get(f"{symbol}-{interval_name(interval_ms)}")
-            entry = entry or _Standing(levels.get(symbol, first_venue), ())
-            homes[symbol] = entry.venue
+            venue = by_symbol[symbol][0] if symbol in by_symbol else first_venue
+            venue, borrowed = entries.get(f"{symbol}-{interval_name(interval_ms)}", (venue, []))
+            homes[symbol] = venue
             write_homes(root, homes)
-            _move(store, symbol, interval_ms, entry)
+            _move(store, symbol, interval_ms, venue, borrowed)
         with disk(root):
-            for left in [*tails.glob("*"), root / STANDING]:
-                left.unlink(missing_ok=True)
-            with contextlib.suppress(FileNotFoundError):
+            for path in [*tails.glob("*"), standing]:
+                path.unlink(missing_ok=True)
+            if tails.exists():
                 tails.rmdir()
             sync_folder(root)
 
 
-def _move(store: KlineStore, symbol: str, interval_ms: int, entry: _Standing) -> None:
+def _move(store: KlineStore, symbol: str, interval_ms: int, venue: str, borrowed: list[Span]) -> None:
     source = store.folder(symbol, interval_ms)
-    target = store.root / entry.venue / source.name
+    target = store.root / venue / source.name
     if target.exists():
         raise ConfigError(
             f"{source} and {target} both hold klines of {symbol}: an older release has written beside a newer one; "
             f"delete the folder that you do not want to keep"
         )
-    dropped = sum(store.remove(symbol, interval_ms, span) for span in entry.borrowed)
-    if entry.borrowed:  # a kill may have come between the months and the warm-start file
+    dropped = sum(store.remove(symbol, interval_ms, span) for span in borrowed)
+    if borrowed:  # a kill may have come between the months and the warm-start file
         store.repair_tail(symbol, interval_ms)
+    tail, moved = (tail_path(folder, symbol, interval_ms) for folder in (store.root, target.parent))
     with disk(source):
-        target.parent.mkdir(exist_ok=True)
-        tail = tail_path(store.root, symbol, interval_ms)
+        moved.parent.mkdir(parents=True, exist_ok=True)
         if tail.exists():
-            moved = tail_path(target.parent, symbol, interval_ms)
-            moved.parent.mkdir(exist_ok=True)
             tail.replace(moved)
         source.replace(target)
         sync_folder(target.parent)
         sync_folder(store.root)
-    log.info("series_moved", series=source.name, venue=entry.venue, dropped_rows=dropped)
+    log.info("series_moved", series=source.name, venue=venue, dropped_rows=dropped)
 
 
-def _read_standing(path: Path) -> Mapping[str, _Standing]:
-    """The entries of the old file by series; empty for an even older store, which had a single venue."""
+def _read_standing(path: Path) -> dict[str, tuple[str, list[Span]]]:
+    """Venue and borrowed spans by series; empty for an even older store, which had a single venue."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        found = {
-            key: _Standing(str(one["level"]), tuple((int(start), int(end)) for start, end in one["borrowed"]))
-            for key, one in content.items()
+        entries = {
+            series: (str(entry["level"]), [(int(start), int(end)) for start, end in entry["borrowed"]])
+            for series, entry in json.loads(path.read_bytes()).items()
         }
-        if not all(re.fullmatch(r"\w+", one.venue) for one in found.values()):
+        if not all(re.fullmatch(r"\w+", venue) for venue, _ in entries.values()):
             raise ValueError("a level is not the name of a venue")
-        return found
+        return entries
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -4,7 +4,6 @@ import io
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -14,9 +13,10 @@ import polars as pl
 import structlog
 
 from core.clock import DAY_MS, iso
-from core.errors import MalformedKlines, WorkerError
+from core.errors import MalformedKlines
 from klines.klines import COLUMNS, Ints, Klines
 from klines.spans import Span, month_span
+from market.store.disk import disk
 
 SCHEMA = pl.Schema({"open_time_ms": pl.Int64, **dict.fromkeys(COLUMNS, pl.Float64)})
 JOURNAL = ".new.parquet"
@@ -59,29 +59,26 @@ def month_of(path: Path) -> Path:
     return path.with_name(f"{path.name[:7]}.parquet")
 
 
-def stamp_of(path: Path) -> Stamp:
-    """Inode, time of change and size of a file: the same as long as the file is not replaced."""
-    try:
-        with disk(path):
-            found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
 def stamps_of(month: Path) -> tuple[Stamp, Stamp]:
-    """Stamps of the journal and of the month."""
-    return stamp_of(journal_of(month)), stamp_of(month)
+    """Stamps of the journal and of the month: the same as long as the files are not replaced."""
+
+    def stamp(path: Path) -> Stamp:
+        try:
+            with disk(path):
+                found = path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    return stamp(journal_of(month)), stamp(month)
 
 
 def runs_of(klines: Klines) -> Ints:
     """``(runs, 2)``: first open time and end of each run without a hole."""
     times = klines.open_time_ms
-    if not len(times):
-        return np.empty((0, 2), np.int64)
-    after = np.flatnonzero(np.diff(times) != klines.interval_ms) + 1
-    first, last = np.append(0, after), np.append(after, len(times)) - 1
-    return np.stack([times[first], times[last] + klines.interval_ms], axis=1)
+    edges = np.flatnonzero(np.diff(times) != klines.interval_ms)
+    firsts, lasts = np.append(times[:1], times[edges + 1]), np.append(times[edges], times[-1:])
+    return np.stack([firsts, lasts + klines.interval_ms], axis=1)
 
 
 def packed(klines: Klines) -> bytes:
@@ -112,12 +109,11 @@ def unpacked(path: Path, interval_ms: int) -> Klines:
         return Klines.empty(interval_ms)
     try:
         frame, metadata = pl.read_parquet(content), pl.read_parquet_metadata(io.BytesIO(content))
+        if frame.schema != SCHEMA or any(column.null_count() for column in frame):
+            raise Damaged(f"columns are {dict(frame.schema)}")
+        klines = Klines(interval_ms=interval_ms, **{name: frame[name].to_numpy() for name in SCHEMA})
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise Damaged(f"not a Parquet file that can be read: {str(error)[:200]}") from error
-    if frame.schema != SCHEMA or any(column.null_count() for column in frame):
-        raise Damaged(f"columns are {dict(frame.schema)}")
-    try:
-        klines = Klines(interval_ms=interval_ms, **{name: frame[name].to_numpy() for name in SCHEMA})
     except MalformedKlines as error:
         raise Damaged(str(error)) from error
     if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(klines):  # a file of an older release has no checksum
@@ -127,18 +123,7 @@ def unpacked(path: Path, interval_ms: int) -> Klines:
     return klines
 
 
-@contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Turn an OSError into a WorkerError of one line that names the file; FileNotFoundError passes."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise WorkerError(f"{path}: {error.strerror}; check the space, owner and mode of DATA_DIR") from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Looked:
     """The content of a month when its files were last read."""
 
@@ -153,55 +138,45 @@ class MonthReader:
     def __init__(self) -> None:
         self._looked: dict[Path, _Looked] = {}
 
-    def load(self, month: Path, interval_ms: int) -> tuple[Klines, bool]:
-        """The content of a month and its journal, and True if both could be used."""
+    def load(self, month: Path, interval_ms: int) -> Klines:
+        """The content of a month and its journal; a damaged file of the two is logged and skipped."""
         for _ in range(TRIES):
             # The journal first: what leaves it is in the month by then. Should the journal have changed meanwhile, an
             # older row of it might hide a newer row of the month.
-            before = stamp_of(journal_of(month))
-            (recent, first_sound), (whole, second_sound) = (
-                _usable(path, interval_ms) for path in (journal_of(month), month)
-            )
-            if stamp_of(journal_of(month)) == before:
+            before, is_sound, parts = stamps_of(month), True, []
+            for path in (journal_of(month), month):
+                try:
+                    parts.append(unpacked(path, interval_ms))
+                except Damaged as error:
+                    log.warning("kline_file_skipped", file=str(path), why=str(error))
+                    is_sound = False
+            if stamps_of(month)[0] == before[0]:
                 break
-        return whole.merge(recent), first_sound and second_sound
+        klines = reduce(Klines.merge, parts[::-1], Klines.empty(interval_ms))
+        if is_sound:
+            self.note(month, klines, before)
+        return klines
 
     def runs(self, month: Path, interval_ms: int) -> Ints:
         """``(runs, 2)``: first open time and end of each run of a month without a hole; read only when it changed."""
-        looked = self._looked.get(month)
-        if looked is not None and self.is_known(month):
-            return looked.runs
-        stamps = stamps_of(month)
-        klines, sound = self.load(month, interval_ms)
-        if sound:
-            self.note(month, klines, stamps)
-        return runs_of(klines)
+        if self.is_known(month):
+            return self._looked[month].runs
+        return runs_of(self.load(month, interval_ms))
 
     def is_known(self, month: Path) -> bool:
         """True if a month's files did not change since they were found sound."""
         looked = self._looked.get(month)
-        return (
-            looked is not None and time.monotonic() - looked.looked_s <= TRUSTED_S and looked.stamps == stamps_of(month)
-        )
+        if looked is None or time.monotonic() - looked.looked_s > TRUSTED_S:
+            return False
+        return looked.stamps == stamps_of(month)
 
-    def note(self, month: Path, klines: Klines, stamps: tuple[Stamp, Stamp]) -> None:
-        """Remember what files hold that had these stamps before they were read, unless they may still change."""
+    def note(self, month: Path, klines: Klines, before: tuple[Stamp, Stamp] | None = None) -> None:
+        """Remember what was just written, or read from files that had these stamps before, unless they may change."""
+        stamps = stamps_of(month)
         newest_ns = max((stamp[1] for stamp in stamps if stamp), default=0)
-        if stamps == stamps_of(month) and time.time_ns() - newest_ns > SETTLED_S * 1e9:
-            self.wrote(month, klines)
-
-    def wrote(self, month: Path, klines: Klines) -> None:
-        """Remember what was just written."""
-        self._looked[month] = _Looked(stamps=stamps_of(month), runs=runs_of(klines), looked_s=time.monotonic())
+        if before is None or (stamps == before and time.time_ns() - newest_ns > SETTLED_S * 1e9):
+            self._looked[month] = _Looked(stamps, runs_of(klines), time.monotonic())
 
     def forget(self, month: Path) -> None:
         """Read a month's files when they are next looked into."""
         self._looked.pop(month, None)
-
-
-def _usable(path: Path, interval_ms: int) -> tuple[Klines, bool]:
-    try:
-        return unpacked(path, interval_ms), True
-    except Damaged as error:
-        log.warning("kline_file_skipped", file=str(path), why=str(error))
-        return Klines.empty(interval_ms), False

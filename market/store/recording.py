@@ -1,7 +1,7 @@
 """Recorded klines in a folder of Parquet files, which the simulated exchange replays and a backtest reads."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -23,35 +23,32 @@ def load_recording(folder: Path, symbols: Iterable[str] | None = None) -> dict[t
     """
     wanted = None if symbols is None else frozenset(symbols)
     series: dict[tuple[str, int], Klines] = {}
-    for path in sorted(folder.glob("*.parquet")):
-        match = _FILE.fullmatch(path.name)
-        if not match or match["interval"] not in INTERVALS_MS or (wanted is not None and match["symbol"] not in wanted):
-            continue
-        key = match["symbol"], INTERVALS_MS[match["interval"]]
-        klines = _read_parquet(path, key[1])
-        series[key] = series[key].merge(klines) if key in series else klines
-    missing = (wanted or frozenset()) - {symbol for symbol, _ in series}
-    if missing or not series:
-        what = f"klines of {','.join(sorted(missing))}" if missing else "klines"
-        raise _nothing_in(folder, what)
+    for path, name in _files(folder):
+        if wanted is None or name["symbol"] in wanted:
+            key = name["symbol"], INTERVALS_MS[name["interval"]]
+            series[key] = series.get(key, Klines.empty(key[1])).merge(_read_parquet(path, key[1]))
+    if missing := (wanted or frozenset()) - {symbol for symbol, _ in series}:
+        raise _nothing_in(folder, f"klines of {','.join(sorted(missing))}")
+    if not series:
+        raise _nothing_in(folder, "klines")
     return series
 
 
 def recorded_days(folder: Path) -> str:
-    """The days that a folder's files of minutes name, such as ``2023-09-01 to 2024-03-31``; of hours where there are
-    no minutes.
-
-    Raises:
-        ConfigError: it has no such file.
-    """
+    """The days that a folder's files of the shortest interval name, such as ``2023-09-01 to 2024-03-31``."""
     found: dict[int, list[str]] = {}
-    for path in folder.glob("*.parquet"):
-        if (match := _FILE.fullmatch(path.name)) and match["interval"] in INTERVALS_MS:
-            found.setdefault(INTERVALS_MS[match["interval"]], []).extend((match["first"], match["last"]))
+    for _, name in _files(folder):
+        found.setdefault(INTERVALS_MS[name["interval"]], []).extend((name["first"], name["last"]))
     if not found:
         raise _nothing_in(folder, "klines")
     days = found[min(found)]
     return " to ".join(f"{day[:4]}-{day[4:6]}-{day[6:]}" for day in (min(days), max(days)))
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    for path in sorted(folder.glob("*.parquet")):
+        if (name := _FILE.fullmatch(path.name)) and name["interval"] in INTERVALS_MS:
+            yield path, name
 
 
 def _nothing_in(folder: Path, what: str) -> ConfigError:
@@ -60,9 +57,10 @@ def _nothing_in(folder: Path, what: str) -> ConfigError:
 
 def _read_parquet(path: Path, interval_ms: int) -> Klines:
     try:
-        frame = pl.read_parquet(path, columns=["open_time", *COLUMNS])
-        columns = {name: frame[name].cast(pl.Float64).to_numpy() for name in COLUMNS}
-        return Klines(interval_ms=interval_ms, open_time_ms=frame["open_time"].cast(pl.Int64).to_numpy(), **columns)
+        time = "open_time_ms" if "open_time_ms" in pl.read_parquet_schema(path) else "open_time"  # as exported, or not
+        frame = pl.read_parquet(path, columns=[time, *COLUMNS])
+        times, table = frame[time].cast(pl.Int64).to_numpy(), frame.select(pl.col(COLUMNS).cast(pl.Float64))
+        return Klines.from_table(interval_ms, times, table.to_numpy())
     except (OSError, pl.exceptions.PolarsError, MalformedKlines) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"file {path}: {reason}; remove it or write it anew") from error

@@ -9,7 +9,7 @@ import numpy as np
 from core.clock import iso
 from core.errors import MalformedKlines
 from klines.checks import CheckedRows, RejectedRow
-from klines.klines import COLUMNS, WIDEST_LEAP, Klines, unit_leaps
+from klines.klines import WIDEST_LEAP, Bools, Klines, unit_leaps
 from klines.plausible import LEAPT, doubts_of
 
 SPIKE = "far from both neighbours"
@@ -23,17 +23,14 @@ class ScaleBreak(MalformedKlines):
         super().__init__(
             f"the close of {iso(row.open_time_ms)} is {factor:.3g} times the one before: another unit or asset?"
         )
-        self.row = row
-        self.factor = factor
+        self.row, self.factor = row, factor
 
 
 def checked(klines: Klines, beside: Klines) -> CheckedRows:
-    """The rows of an answer that can be stored.
+    """The rows of an answer without spikes, and without the newest rows after a leap that too few of them confirm.
 
     Args:
         beside: stored rows of that time, and on either side of it.
-    Returns:
-        Without spikes, and without the newest rows after a leap that too few of them confirm.
     Raises:
         ScaleBreak: closes are more than twentyfold apart, and one of the two is of the answer.
     """
@@ -42,11 +39,7 @@ def checked(klines: Klines, beside: Klines) -> CheckedRows:
     kept = klines.where(~is_spike)
     if doubts.leap_ms is not None and doubts.leap_ms in klines.open_time_ms:
         kept = kept.between(0, doubts.leap_ms)
-    return CheckedRows(
-        klines=kept,
-        refused=tuple(_row(klines, row, SPIKE) for row in np.flatnonzero(is_spike).tolist()),
-        marked=leaps_in(kept, beside),
-    )
+    return CheckedRows(klines=kept, refused=_rows(klines, is_spike, SPIKE), marked=leaps_in(kept, beside))
 
 
 def leaps_in(klines: Klines, beside: Klines) -> tuple[RejectedRow, ...]:
@@ -56,16 +49,16 @@ def leaps_in(klines: Klines, beside: Klines) -> tuple[RejectedRow, ...]:
         ScaleBreak: closes are more than twentyfold apart, and one of the two is of the answer.
     """
     run = beside.merge(klines)
-    steps = np.diff(np.log(run.close))
+    steps = np.diff(np.log(run.close), prepend=np.nan)
     mine = np.isin(run.open_time_ms, klines.open_time_ms)
     mine[1:] |= mine[:-1]  # a step after a row of the answer counts as well
-    breaks = np.flatnonzero((np.abs(steps) > WIDEST_LEAP) & mine[1:]) + 1
-    if len(breaks):
-        row = int(breaks[0])
-        raise ScaleBreak(_row(run, row, BREAK), float(np.exp(steps[row - 1])))
-    return tuple(_row(run, row, LEAPT) for row in unit_leaps(run) if mine[row])
+    breaks = (np.abs(steps) > WIDEST_LEAP) & mine
+    if breaks.any():
+        raise ScaleBreak(_rows(run, breaks, BREAK)[0], float(np.exp(steps[breaks][0])))
+    return _rows(run, mine & np.isin(np.arange(len(run)), unit_leaps(run)), LEAPT)
 
 
-def _row(klines: Klines, row: int, reason: str) -> RejectedRow:
-    cells = tuple(float(getattr(klines, name)[row]) for name in COLUMNS)
-    return RejectedRow(open_time_ms=int(klines.open_time_ms[row]), reason=reason, row=cells)
+def _rows(klines: Klines, which: Bools, reason: str) -> tuple[RejectedRow, ...]:
+    found = klines.where(which)
+    rows = zip(found.open_time_ms.tolist(), found.table().tolist(), strict=True)
+    return tuple(RejectedRow(open_time_ms=at_ms, reason=reason, row=tuple(row)) for at_ms, row in rows)

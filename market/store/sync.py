@@ -2,10 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -36,7 +37,7 @@ Progress = Callable[[int, int], None]  # (rows settled, rows wanted)
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SyncReport:
     """The result of a sync of one series."""
 
@@ -51,13 +52,11 @@ class SyncReport:
     refused: str = ""  # rows that were refused and are not asked for again now, in words
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """One download: an archive file ("month", "day") or a range by REST ("rest")."""
+class _Job(NamedTuple):
+    """One download: an archive file ("month", "day"), or a range by REST ("rest", or "part" of a malformed one)."""
 
     source: str
     span: Span
-    rows: int  # how many of the missing rows lie in it
 
     @property
     def name(self) -> str:
@@ -95,15 +94,19 @@ def sync_all(
     """
     # One pool for all: its threads keep their connections to the venue from one series to the next.
     with store.writing(), ThreadPoolExecutor(THREADS, thread_name_prefix="sync") as pool:
-        runs = [_Run(store, venue, *series, now_ms, aside or Quarantine(), endings) for series in wanted]
-        total = sum(run.wanted for run in runs)
-        done, reports = 0, []
+
+        def show(settled: int) -> None:
+            progress(done + settled, total)
+
+        runs = [_Run(store, venue, *series, now_ms, aside or Quarantine(), endings, pool, show) for series in wanted]
+        total, done, reports = sum(run.wanted for run in runs), 0, []
         for run in runs:
-            reports.append(run.report(pool, lambda settled, _, before=done: progress(before + settled, total)))  # type: ignore[misc]
+            reports.append(run.report())
             done += run.wanted
         return reports
 
 
+@dataclass
 class _Run:
     """One sync of one series. Downloads happen in a pool, everything else in the calling thread.
 
@@ -112,268 +115,211 @@ class _Run:
     might have been stored unfinished; and what the venue has corrected since is taken over.
     """
 
-    def __init__(
-        self,
-        store: KlineStore,
-        venue: Venue,
-        symbol: str,
-        interval_ms: int,
-        start_ms: int,
-        now_ms: int,
-        aside: Quarantine,
-        endings: Endings | None,
-    ) -> None:
-        self._store, self._venue, self._symbol, self._interval_ms = store, venue, symbol, interval_ms
-        self._start_ms, self._now_ms = start_ms, now_ms
-        self._end_ms = now_ms // interval_ms * interval_ms  # the kline that opens then has not closed
-        self._aside, self._endings = aside, endings
-        self._said = {"venue": venue.offer.name, "symbol": symbol, "interval_ms": interval_ms}
-        self._progress: Progress = no_progress
-        self._done = self._fetched = 0
-        self._failure: WorkerError | None = None
-        self._set_aside: list[Path] = []
-        self._quarantined: list[Span] = []  # archive files with a scale break
-        self._malformed: dict[int, str] = {}  # by open time: why a part of a REST answer was not used
-        self.wanted = 0
+    store: KlineStore
+    venue: Venue
+    symbol: str
+    interval_ms: int
+    start_ms: int
+    now_ms: int
+    aside: Quarantine
+    endings: Endings | None
+    pool: ThreadPoolExecutor
+    progress: Callable[[int], None]  # is called with how many rows are settled
+    wanted: int = 0  # rows that were missing at first
+
+    def __post_init__(self) -> None:
+        self.series = self.symbol, self.interval_ms
+        self.end_ms = self.now_ms // self.interval_ms * self.interval_ms  # the kline that opens then has not closed
+        self.settled_ms = (self.now_ms - SETTLED_MS) // self.interval_ms * self.interval_ms
+        self.asked: list[Span] = []  # the settled time that the venue has answered about by REST
+        self.quarantined: list[Span] = []  # archive files with a scale break
+        self.malformed: dict[int, str] = {}  # by open time: why a part of a REST answer was not used
+        self.where = {"venue": self.venue.offer.name, "symbol": self.symbol, "interval_ms": self.interval_ms}
+        self.found = SyncReport(venue=self.venue.offer.name, symbol=self.symbol, interval_ms=self.interval_ms)
         try:
-            self._set_aside = store.repair(symbol, interval_ms)
-            self.wanted = self._rows(self._missing())
+            self.found.set_aside = tuple(self.store.repair(*self.series))
+            self.wanted = self.rows(self.missing())
         except WorkerError as error:  # a symbol that cannot name a folder, or a disk that cannot be read
-            self._failure = error
+            self.found.failure = error
 
-    def report(self, pool: ThreadPoolExecutor, progress: Progress) -> SyncReport:
-        self._progress = progress
-        gaps: list[Span] = []
-        refused = remark = ""
-        if self._failure is None:
+    def report(self) -> SyncReport:
+        found = self.found
+        if found.failure is None:
             try:
-                self._fetch(pool)
-                gaps = self._missing()
-                refused = self._store.refused(self._symbol, self._interval_ms)
+                self.fetch()
+                found.gaps = tuple(self.missing())
+                found.refused = self.store.refused(*self.series)
             except WorkerError as error:
-                self._failure = error
-            progress(max(0, self.wanted - self._rows(gaps)), self.wanted)
-        failure = None if self._failure is None else str(self._failure)
-        log.info("synced", **self._said, fetched=self._fetched, missing=self._rows(gaps), failure=failure)
-        if failure is None and (remark := self._why_ended() if gaps else ""):
-            log.warning("nothing_new", **self._said, reason=remark)
-        return SyncReport(
-            venue=self._venue.offer.name,
-            symbol=self._symbol,
-            interval_ms=self._interval_ms,
-            fetched=self._fetched,
-            gaps=tuple(gaps),
-            set_aside=tuple(self._set_aside),
-            failure=self._failure,
-            remark=remark,
-            refused=refused,
-        )
+                found.failure = error
+            self.progress(max(0, self.wanted - self.rows(found.gaps)))
+        failure = None if found.failure is None else str(found.failure)
+        log.info("synced", **self.where, fetched=found.fetched, missing=self.rows(found.gaps), failure=failure)
+        if failure is None and found.gaps and self.endings:
+            self.endings.look(*self.series, [self.venue], self.store.end_ms(*self.series))
+            if remark := self.endings.remark(self.symbol):
+                found.remark = remark
+                log.warning("nothing_new", **self.where, reason=remark)
+        return found
 
-    def _why_ended(self) -> str:
-        if self._endings is None:
-            return ""
-        self._endings.look(self._symbol, self._interval_ms, [self._venue], self._newest_ms())
-        return self._endings.remark(self._symbol)
+    def fetch(self) -> None:
+        if self.wanted and self.venue.offer.archives:
+            self.archives(least_rows=ARCHIVE_ROWS)
+        if self.wanted and not self.rest() and self.venue.offer.archives:
+            self.archives(least_rows=1)
+        newest_ms = self.store.end_ms(*self.series)
+        if self.endings and self.end_ms - newest_ms < SILENT_ROWS * self.interval_ms:
+            self.endings.went_on(self.symbol, newest_ms)
 
-    def _fetch(self, pool: ThreadPoolExecutor) -> None:
-        if self.wanted and self._venue.offer.archives:
-            self._archives(pool, least_rows=ARCHIVE_ROWS)
-        if self.wanted and not self._rest(pool) and self._venue.offer.archives:
-            self._archives(pool, least_rows=1)
-        newest_ms = self._newest_ms()
-        if self._endings and self._end_ms - newest_ms < SILENT_ROWS * self._interval_ms:
-            self._endings.went_on(self._symbol, newest_ms)
+    def archives(self, *, least_rows: int) -> None:
+        """Download files of months, then of days, with enough missing rows, newest first.
 
-    def _archives(self, pool: ThreadPoolExecutor, *, least_rows: int) -> None:
-        """Fetch files of months, then of days, with at least ``least_rows`` missing rows."""
-        months = [job for job in self._files("month", self._missing()) if job.rows >= least_rows]
-        if least_rows > 1:  # of a month of which we have a part, the missing days are the smaller download
-            months = [job for job in months if job.rows == self._rows([job.span])]
-        days = self._days(months, least_rows)
-        if (months or days) and self._newest_ms() == 0:
-            # The newest rows over REST first: archive files are held against what is stored.
-            self._get(pool, [(max(self._start_ms, self._end_ms - OVERLAP_ROWS * self._interval_ms), self._end_ms)])
-        self._files_got(pool, months)
-        self._files_got(pool, self._days([], least_rows))
+        Of a month of which we have a part, the missing days are the smaller download.
+        """
+        for source in ("month", "day"):
+            missing = without(self.missing(), self.quarantined)
+            moments = {at for start, end in missing for at in (*range(start, end, DAY_MS), end - 1)}
+            spans = {month_span(at) if source == "month" else _day_span(at) for at in moments}
+            jobs = []
+            for span in sorted(spans, reverse=True):
+                rows = self.rows(common([span], missing))
+                is_enough = source == "day" or least_rows == 1 or rows == self.rows([span])
+                if span[1] <= self.now_ms and rows >= least_rows and is_enough:
+                    jobs.append(_Job(source, span))
+            if jobs and not self.store.end_ms(*self.series):
+                # The newest rows over REST first: archive files are held against what is stored.
+                self.get([(max(self.start_ms, self.end_ms - OVERLAP_ROWS * self.interval_ms), self.end_ms)])
+            self.files_got(jobs)
 
-    def _days(self, months: Sequence[_Job], least_rows: int) -> list[_Job]:
-        """Files of days with at least ``least_rows`` missing rows, outside the given months."""
-        missing = without(self._missing(), [*self._quarantined, *(job.span for job in months)])
-        return [job for job in self._files("day", missing) if job.rows >= least_rows]
-
-    def _files(self, source: str, missing: Sequence[Span]) -> list[_Job]:
-        """Archive files whose time is over and that should hold missing rows, newest first."""
-        jobs: list[_Job] = []
-        at = 0
-        for start, end in missing:
-            at = max(at, start)
-            while at < end:
-                day_ms = at // DAY_MS * DAY_MS
-                span = month_span(at) if source == "month" else (day_ms, day_ms + DAY_MS)
-                if span[1] <= self._now_ms and span not in self._quarantined:
-                    jobs.append(self._job(source, span, missing))
-                at = span[1]
-        return jobs[::-1]
-
-    def _files_got(self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]) -> None:
+    def files_got(self, jobs: Sequence[_Job]) -> None:
         """Download files until too many in a row cannot be had."""
         misses = 0
-        with closing(self._download(pool, jobs)) as arrivals:
+        with closing(self.download(jobs)) as arrivals:
             for job, outcome in arrivals:
-                if isinstance(outcome, Klines):
-                    misses = 0
-                    self._settle(min(len(outcome), job.rows))
-                    continue
-                misses += 1
+                misses = 0 if isinstance(outcome, Klines) else misses + 1
                 if isinstance(outcome, ScaleBreak):
-                    self._quarantined.append(job.span)
-                elif outcome is not None:
-                    log.warning("archive_unusable", **self._said, file=job.name, why=str(outcome))
+                    self.quarantined.append(job.span)
+                elif isinstance(outcome, WorkerError):
+                    log.warning("archive_unusable", **self.where, file=job.name, why=str(outcome))
                 if misses == MISSES:
                     break
 
-    def _rest(self, pool: ThreadPoolExecutor) -> bool:
+    def rest(self) -> bool:
         """Ask for missing rows by REST, newest first; return False if the venue could not be asked for all."""
-        spans = self._missing()
-        latest = self._store.latest(self._symbol, self._interval_ms)
-        if spans and latest is not None and spans[-1][0] == latest + self._interval_ms:
-            overlap_ms = max(self._start_ms, latest - (OVERLAP_ROWS - 1) * self._interval_ms)
-            spans[-1] = (overlap_ms, spans[-1][1])
-        asked, reached = self._get(pool, spans)
+        spans, newest_ms = self.missing(), self.store.end_ms(*self.series)
+        if spans and spans[-1][0] == newest_ms:
+            spans[-1] = (max(self.start_ms, newest_ms - OVERLAP_ROWS * self.interval_ms), spans[-1][1])
+        is_reached = self.get(spans)
         # After the newest kline an answer without rows says that the venue is in trouble, not that there was no trade.
-        absent = [span for span in _common(self._missing(), asked) if span[1] <= self._newest_ms()]
-        self._store.remember_absent(self._symbol, self._interval_ms, absent, self._now_ms, self._refused_of(absent))
-        return reached
+        newest_ms = self.store.end_ms(*self.series)
+        absent = [span for span in common(self.missing(), self.asked) if span[1] <= newest_ms]
+        self.store.remember_absent(*self.series, absent, self.now_ms, self.refused_of(absent))
+        return is_reached
 
-    def _get(self, pool: ThreadPoolExecutor, spans: Sequence[Span]) -> tuple[list[Span], bool]:
-        """Ask for spans by REST.
-
-        Returns:
-            The settled time that the venue has answered about, and False if it could not be asked for all of it.
-        """
-        missing, step = self._missing(), REST_ROWS * self._interval_ms
-        wide = [self._widened(span) for span in spans]
+    def get(self, spans: Sequence[Span]) -> bool:
+        """Ask for spans by REST; return False if the venue could not be reached for all of them."""
+        step = REST_ROWS * self.interval_ms
+        wide = [self.widened(span) for span in spans]
         pieces = [(at, min(at + step, end)) for start, end in wide for at in range(start, end, step)]
-        settled_ms = (self._now_ms - SETTLED_MS) // self._interval_ms * self._interval_ms
-        asked: list[Span] = []
-        with closing(self._download(pool, [self._job("rest", piece, missing) for piece in pieces[::-1]])) as arrivals:
+        with closing(self.download([_Job("rest", piece) for piece in pieces[::-1]])) as arrivals:
             for job, outcome in arrivals:
-                if isinstance(outcome, Klines):
-                    self._settle(job.rows)
-                elif isinstance(outcome, WorkerError) and not self._is_settled_part(job, outcome, settled_ms):
-                    self._failure = self._failure or outcome
+                start_ms, end_ms = job.span
+                if isinstance(outcome, MalformedKlines) and job.source == "part" and end_ms <= self.settled_ms:
+                    self.malformed |= dict.fromkeys(range(start_ms, end_ms, self.interval_ms), str(outcome))
+                    log.warning("part_refused", **self.where, start=iso(start_ms), reason=str(outcome))
+                elif isinstance(outcome, WorkerError):
+                    self.found.failure = self.found.failure or outcome
                     if not isinstance(outcome, MalformedKlines):
-                        return asked, not isinstance(outcome, MarketUnavailable)
+                        return not isinstance(outcome, MarketUnavailable)
                     continue
-                if job.span[0] < settled_ms:
-                    asked.append((job.span[0], min(job.span[1], settled_ms)))
-        return asked, True
-
-    def _widened(self, span: Span) -> Span:
-        """A span of few rows with rows on either side: alone, one odd row would make the whole answer malformed."""
-        start_ms, end_ms = span
-        if end_ms - start_ms >= FEW_ROWS * self._interval_ms:
-            return span
-        beside_ms = FEW_ROWS * self._interval_ms
-        return max(self._start_ms, start_ms - beside_ms), min(self._end_ms, end_ms + beside_ms)
-
-    def _is_settled_part(self, job: _Job, error: WorkerError, settled_ms: int) -> bool:
-        """True if a part of an answer is malformed and not of the newest rows: asked for again after a day."""
-        if job.source != "part" or job.span[1] > settled_ms or not isinstance(error, MalformedKlines):
-            return False
-        self._malformed |= dict.fromkeys(range(*job.span, self._interval_ms), str(error))
-        log.warning("part_refused", **self._said, start=iso(job.span[0]), reason=str(error))
+                self.asked += common([job.span], [(0, self.settled_ms)])
         return True
 
-    def _refused_of(self, spans: Sequence[Span]) -> dict[int, str]:
+    def widened(self, span: Span) -> Span:
+        """A span of few rows with rows on either side: alone, one odd row would make the whole answer malformed."""
+        start_ms, end_ms = span
+        few_ms = FEW_ROWS * self.interval_ms
+        if end_ms - start_ms >= few_ms:
+            return span
+        return max(self.start_ms, start_ms - few_ms), min(self.end_ms, end_ms + few_ms)
+
+    def refused_of(self, spans: Sequence[Span]) -> dict[int, str]:
         """The reasons of refused rows by open time; a row with a wrong time of its own leaves a hole of one row."""
-        interval_ms = self._interval_ms
-        refused = self._aside.refused(self._symbol, interval_ms)
-        by_row = {at_ms // interval_ms * interval_ms: why for at_ms, why in refused.items()} | self._malformed
-        astray = next((why for at_ms, why in refused.items() if not EARLIEST_MS <= at_ms < self._now_ms), "")
-        found = {start: astray for start, end in spans if astray and end - start == interval_ms}
-        rows = (at_ms for start, end in spans for at_ms in range(start, end, interval_ms))
+        step = self.interval_ms
+        refused = self.aside.refused(*self.series)
+        by_row = {at_ms // step * step: why for at_ms, why in refused.items()} | self.malformed
+        astray = next((why for at_ms, why in refused.items() if not EARLIEST_MS <= at_ms < self.now_ms), "")
+        found = {start: astray for start, end in spans if astray and end - start == step}
+        rows = (at_ms for start, end in spans for at_ms in range(start, end, step))
         return found | {at_ms: by_row[at_ms] for at_ms in rows if at_ms in by_row}
 
-    def _download(
-        self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]
-    ) -> Generator[tuple[_Job, Klines | WorkerError | None], None, None]:
-        """Each job with its outcome, as it arrives and once its klines are stored."""
+    def download(self, jobs: Sequence[_Job]) -> Generator[tuple[_Job, Klines | WorkerError | None], None, None]:
+        """Each job with its outcome, once its klines are stored."""
         waiting = deque(jobs)
-        running: dict[Future[Klines | WorkerError | None], _Job] = {}
+        running: deque[tuple[_Job, Future[Klines | WorkerError | None]]] = deque()
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * THREADS:  # so that the pool has work while we write
                     job = waiting.popleft()
-                    running[pool.submit(self._outcome, job)] = job
-                ready = wait(running, return_when=FIRST_COMPLETED).done
-                arrived = [(running.pop(future), future.result()) for future in ready]
-                for job, outcome in sorted(arrived, key=lambda one: -one[0].span[0]):
-                    parts = self._parts(job) if isinstance(outcome, MalformedKlines) else []
+                    running.append((job, self.pool.submit(self.outcome, job)))
+                job, future = running.popleft()
+                outcome = future.result()
+                if isinstance(outcome, MalformedKlines) and (parts := self.parts(job)):
                     waiting.extend(parts)
-                    if not parts:
-                        yield job, self._stored(job, outcome) if isinstance(outcome, Klines) else outcome
+                    continue
+                if isinstance(outcome, Klines):
+                    outcome = self.stored(job, outcome)
+                    self.progress(max(0, self.wanted - self.rows(self.missing())))
+                yield job, outcome
         finally:
-            for future in running:
+            for _, future in running:
                 future.cancel()
 
-    def _parts(self, job: _Job) -> list[_Job]:
+    def parts(self, job: _Job) -> list[_Job]:
         """The parts to ask for in place of a long range that is malformed: odd hours must not cost the others."""
-        step, (start_ms, end_ms) = PART_ROWS * self._interval_ms, job.span
+        step, (start_ms, end_ms) = PART_ROWS * self.interval_ms, job.span
         if job.source != "rest" or end_ms - start_ms <= step:
             return []
-        missing = self._missing()
-        spans = [(max(at, start_ms), at + step) for at in range(end_ms - step, start_ms - step, -step)]
-        return [self._job("part", span, missing) for span in spans]
+        starts = range(end_ms - step, start_ms - step, -step)
+        return [_Job("part", (max(at, start_ms), at + step)) for at in starts]
 
-    def _outcome(self, job: _Job) -> Klines | WorkerError | None:
+    def outcome(self, job: _Job) -> Klines | WorkerError | None:
         """Ask the venue. Runs in the pool."""
-        start_ms, end_ms = job.span
         try:
             if job.source in {"rest", "part"}:
-                return self._venue.klines(self._symbol, self._interval_ms, start_ms, end_ms)
-            return self._venue.archive(self._symbol, self._interval_ms, start_ms, month=job.source == "month")
+                return self.venue.klines(*self.series, *job.span)
+            return self.venue.archive(*self.series, job.span[0], month=job.source == "month")
         except WorkerError as error:
             return error
 
-    def _stored(self, job: _Job, klines: Klines) -> Klines | ScaleBreak:
+    def stored(self, job: _Job, klines: Klines) -> Klines | ScaleBreak:
         """Store the rows of an answer that can be of the series; a file or page with a scale break is quarantined."""
-        beside = self._store.beside(self._symbol, klines, BESIDE_ROWS)
-        where = (self._venue.offer.name, self._symbol, self._interval_ms)
+        where = self.venue.offer.name, *self.series
         try:
-            rows = checked(klines, beside)
+            rows = checked(klines, self.store.beside(self.symbol, klines, BESIDE_ROWS))
         except ScaleBreak as error:
-            self._aside.put(*where, [error.row], self._now_ms)
+            self.aside.put(*where, [error.row], self.now_ms)
             remedy = "REST is asked instead; where the stored rows are wrong: birnn data verify --repair"
-            log.warning("scale_break", **self._said, file=job.name, factor=error.factor, remedy=remedy)
+            log.warning("scale_break", **self.where, file=job.name, factor=error.factor, remedy=remedy)
             return error
-        self._aside.take(*where, rows, self._now_ms)
-        self._fetched += self._store.append(self._symbol, rows.klines)
+        self.aside.take(*where, rows, self.now_ms)
+        self.found.fetched += self.store.append(self.symbol, rows.klines)
         return klines
 
-    def _settle(self, rows: int) -> None:
-        self._done = min(self._done + rows, self.wanted)
-        self._progress(self._done, self.wanted)
+    def missing(self) -> list[Span]:
+        return self.store.missing(*self.series, self.start_ms, self.end_ms, now_ms=self.now_ms)
 
-    def _missing(self) -> list[Span]:
-        return self._store.missing(self._symbol, self._interval_ms, self._start_ms, self._end_ms, now_ms=self._now_ms)
-
-    def _newest_ms(self) -> int:
-        """Close time of the newest stored kline; 0 without klines."""
-        latest = self._store.latest(self._symbol, self._interval_ms)
-        return 0 if latest is None else latest + self._interval_ms
-
-    def _job(self, source: str, span: Span, missing: Sequence[Span]) -> _Job:
-        return _Job(source=source, span=span, rows=self._rows(_common([span], missing)))
-
-    def _rows(self, spans: Sequence[Span]) -> int:
-        return sum(end - start for start, end in spans) // self._interval_ms
+    def rows(self, spans: Sequence[Span]) -> int:
+        return sum(end - start for start, end in spans) // self.interval_ms
 
 
-def _common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
+def _day_span(ms: int) -> Span:
+    return ms // DAY_MS * DAY_MS, (ms // DAY_MS + 1) * DAY_MS
+
+
+def common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
     """The time that lies in both.
 
-    >>> _common([(0, 10), (20, 30)], [(5, 25)])
+    >>> common([(0, 10), (20, 30)], [(5, 25)])
     [(5, 10), (20, 25)]
     """
     return without(left, without(left, right))

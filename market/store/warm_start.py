@@ -22,27 +22,15 @@ log = structlog.get_logger()
 
 
 def tail_path(root: Path, symbol: str, interval_ms: int) -> Path:
-    """The path of a series' warm-start file.
-
-    Args:
-        root: the venue's folder of klines.
-    """
+    """The path of a series' warm-start file in a venue's folder of klines."""
     return root / "tails" / f"{symbol}-{interval_name(interval_ms)}.npy"
 
 
 def write_tail(root: Path, symbol: str, klines: Klines) -> None:
-    """Replace the warm-start file of a series by the newest of some klines.
-
-    Args:
-        root: the venue's folder of klines.
-    Raises:
-        OSError: the file cannot be written.
-    """
-    newest = klines.tail(TAIL_ROWS)
-    table = np.stack([newest.open_time_ms.astype(np.float64), *(getattr(newest, name) for name in COLUMNS)], axis=1)
+    """Replace the warm-start file of a series by the newest of some klines; raises OSError if it cannot be written."""
+    newest, path = klines.tail(TAIL_ROWS), tail_path(root, symbol, klines.interval_ms)
     content = io.BytesIO()
-    np.save(content, table, allow_pickle=False)
-    path = tail_path(root, symbol, klines.interval_ms)
+    np.save(content, np.column_stack([newest.open_time_ms, newest.table()]), allow_pickle=False)
     path.parent.mkdir(exist_ok=True)
     replace_file(path, content.getvalue())
 
@@ -54,8 +42,7 @@ def read_tail(root: Path, symbol: str, interval_ms: int) -> Klines:
         table = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         if table.ndim != 2 or table.shape[1] != len(COLUMNS) + 1 or table.dtype != np.float64:
             raise MalformedKlines(f"a table of shape {table.shape} and type {table.dtype}")
-        columns = {name: np.ascontiguousarray(table[:, number + 1]) for number, name in enumerate(COLUMNS)}
-        return Klines(interval_ms=interval_ms, open_time_ms=table[:, 0].astype(np.int64), **columns)
+        return Klines.from_table(interval_ms, table[:, 0].astype(np.int64), table[:, 1:])
     except FileNotFoundError:
         return Klines.empty(interval_ms)
     except (OSError, ValueError, EOFError, MalformedKlines) as error:

@@ -2,24 +2,24 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines
-from klines.checks import MOST_REFUSED, CheckedRows, RejectedRow
-from klines.klines import PRICE_COLUMNS, Klines
+from klines.checks import CheckedRows
+from klines.klines import PRICE_COLUMNS
 from market.http.client import json_of
 from market.venue import Offer, Price
 from market.venues.base import Page, RestVenue, key_setting
-from market.venues.parsing import Row, aged_price, rows_in, sifted_rows, spans, time_ms
+from market.venues.parsing import candles_in, cell, list_of, price_of, spans, time_ms
 
 PAGE_ROWS = 10_000  # the most that one request may ask for; more than a span has
 MOST_PAGES = 50  # of one span, which has at most 3650 rows; a page has 250 or more
 RESOLUTIONS = {MINUTE_MS: "raw", 5 * MINUTE_MS: "5m", HOUR_MS: "1h", DAY_MS: "1d"}
 SPANS_MS = {MINUTE_MS: DAY_MS, 5 * MINUTE_MS: 7 * DAY_MS, HOUR_MS: 90 * DAY_MS, DAY_MS: 3650 * DAY_MS}
-COLUMNS = {name: name for name in (*PRICE_COLUMNS, "volume")}
-RAW_COLUMNS = COLUMNS | {"quote_volume": "volume_notional", "trades": "trades_done"}
+PLACES = {"time": "timestamp"} | {name: name for name in (*PRICE_COLUMNS, "volume")}
+RAW_PLACES = PLACES | {"quote_volume": "volume_notional", "trades": "trades_done"}
 TAG = (
     'a new key sees no dataset: POST /api/tags/acquire/ with {"tag_name": "public"} once with the key of '
     f"{key_setting('atlas')}, and see that Atlas has a dataset of that pair"
@@ -66,23 +66,17 @@ class Atlas(RestVenue):
                 "ordering": "timestamp",
             }
             asked: list[Mapping[str, str | int]] = []
-            klines = Klines.empty(interval_ms)
-            refused: tuple[RejectedRow, ...] = ()
-            marked: tuple[RejectedRow, ...] = ()
             while query is not None:
                 if query in asked or len(asked) == MOST_PAGES:
                     raise MalformedKlines(f"the pages of {name} go on without end: {len(asked)} of them, next {query}")
                 asked.append(query)
                 # Only the query of the next page's address is used: the key goes to our hosts alone.
-                found, query = self._ask("/api/rows/", {**query, **fixed}, parse)
-                klines = klines.merge(found.klines)  # pages come oldest or newest first
-                refused += found.refused
-                marked += found.marked
-            yield CheckedRows(klines=klines, refused=refused, marked=marked), span
+                found, query = self.hosts.ask("/api/rows/", {**query, **fixed}, parse)
+                yield found, span
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return {
-            name: self._ask(
+            name: self.hosts.ask(
                 "/api/rows/live/", {"dataset_name": name, "limit": 1}, partial(live, name=name, now_ms=now_ms)
             )
             for name in names
@@ -100,28 +94,24 @@ def page(body: bytes, *, interval_ms: int, now_ms: int) -> tuple[CheckedRows, Ma
     answer = json_of(body)
     if not isinstance(answer, dict) or "results" not in answer:
         raise MalformedKlines(f"a page must have results, was {body[:80]!r}")
-    rows = rows_in(answer["results"] or [], "results")  # null means no rows
+    rows = list_of(answer["results"] or [], "results")  # null means no rows
     if interval_ms == MINUTE_MS:
-        rows = [_flat(row) for row in rows]
+        found = candles_in([_flat(row) for row in rows], interval_ms, RAW_PLACES, now_ms)
     else:
-        counted = [type(row.get("count")) is int for row in rows]
-        if counted.count(False) > MOST_REFUSED * len(rows):
-            odd = rows[counted.index(False)]
-            raise MalformedKlines(f"a row must have the count of its minutes, was {str(odd)[:80]}")
+        counts = [cell(row, "count") for row in rows]
+        if rows and not any(type(count) is int for count in counts):
+            raise MalformedKlines(f"a row must have the count of its minutes, was {str(rows[0])[:80]}")
         rows = [
-            row if known else {}  # which the checks reject
-            for row, known in zip(rows, counted, strict=True)
-            if not known or row["count"] >= interval_ms // MINUTE_MS
+            row if type(count) is int else None  # which the checks reject
+            for row, count in zip(rows, counts, strict=True)
+            if type(count) is not int or count >= interval_ms // MINUTE_MS
         ]
-    columns = RAW_COLUMNS if interval_ms == MINUTE_MS else COLUMNS
+        found = candles_in(rows, interval_ms, PLACES, now_ms)
     following = answer.get("next")
-    if following is not None and not isinstance(following, str):
-        raise MalformedKlines(f"next must be an address or null, was {str(following)[:80]}")
     try:
-        query = dict(parse_qsl(urlsplit(following).query)) if following else None
-    except ValueError as error:
-        raise MalformedKlines(f"next is not an address: {following!r:.80}") from error
-    return sifted_rows(interval_ms, rows, "timestamp", columns, now_ms), query
+        return found, dict(parse_qsl(urlsplit(following).query)) if following else None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise MalformedKlines(f"next must be an address or null, was {following!r:.80}") from error
 
 
 def live(body: bytes, *, name: str, now_ms: int) -> Price:
@@ -130,13 +120,13 @@ def live(body: bytes, *, name: str, now_ms: int) -> Price:
     Raises:
         MalformedKlines: there is no row, or no price in it.
     """
-    rows = rows_in([json_of(line) for line in body.splitlines() if line.strip()], "rows")
+    rows = [json_of(line) for line in body.splitlines() if line.strip()]
     if not rows:
         raise MalformedKlines(f"no rows of {name}")
-    at_ms, newest = max(((time_ms(row.get("timestamp")), row) for row in rows), key=lambda pair: pair[0])
-    return aged_price(name, _flat(newest).get("close"), at_ms + MINUTE_MS, now_ms)
+    at_ms, newest = max(((time_ms(cell(row, "timestamp")), row) for row in rows), key=lambda pair: pair[0])
+    return price_of(name, cell(_flat(newest), "close"), now_ms, at_ms + MINUTE_MS)
 
 
-def _flat(row: Row) -> Row:
-    values = row.get("values")
+def _flat(row: Any) -> Any:
+    values = cell(row, "values")
     return row | values if isinstance(values, dict) else row

@@ -2,25 +2,24 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from core.clock import Clock
-from core.errors import SYMBOL_SETTING, ConfigError, KeyRefused, UnknownSymbol
+from core.errors import SYMBOL_SETTING, ConfigError, KeyRefused, MalformedKlines, MarketUnavailable, UnknownSymbol
 from core.settings import urls_setting
 from core.topic import split_symbol
 from klines.checks import CheckedRows
 from klines.klines import Klines
 from klines.spans import INTERVALS, Span
 from market.http.client import HostPool
-from market.http.errors import ErrorReply, FaultKind, Refused
+from market.http.errors import ErrorReply, KeyFault, UnknownPair
 from market.quarantine import Quarantine
 from market.venue import Listing, Offer, Price, Venue
 
-T = TypeVar("T")
 Page = tuple[CheckedRows, Span]
 
 LEAST_AHEAD_MS = 100  # clocks that agree this well need no correction
@@ -39,13 +38,11 @@ class RestVenue(Venue):
     A key is in the header of a request and nowhere else: it is masked where a venue repeats it.
 
     Args:
-        urls: hosts in the order they are tried.
-        clock: tells closed klines from the unfinished one, and the age of prices; waits.
+        urls, timeout_s, patience_s: as ``HostPool`` has them.
         aside: takes the rows that break a rule of klines.
         tokens: token of each configured symbol; a symbol that is missing is split by its text.
         key: empty if the settings have no key.
         offer: only where a class serves several venues.
-        timeout_s, patience_s: as ``HostPool`` has them.
     """
 
     OFFER: ClassVar[Offer]
@@ -66,22 +63,21 @@ class RestVenue(Venue):
         patience_s: float = 60.0,
     ) -> None:
         key = key.strip() if self.KEY_HEADER else ""
-        self._offer = offer or self.OFFER
-        self._offer = replace(self._offer, key_missing=bool(self._offer.key) and not key)
+        offer = offer or self.OFFER
+        self._offer = replace(offer, key_missing=bool(offer.key) and not key)
         self._has_bad_key = bool(key) and not re.fullmatch(r"[!-~]{8,}", key)  # could not be sent, or not be masked
         self._clock = clock
         self._aside = aside
         self._tokens = tokens
-        setting = urls_setting(self._offer.name)
         self._hosts = HostPool(
             [url.rstrip("/") for url in urls],
             clock,
             timeout_s=timeout_s,
             patience_s=patience_s,
-            remedy=f"check the network, or set {setting} to hosts that can be reached from here",
-            requests_a_minute=self._offer.requests_a_minute,
+            remedy=f"check the network, or set {urls_setting(offer.name)} to hosts that can be reached from here",
+            requests_a_minute=offer.requests_a_minute,
             headers={self.KEY_HEADER: self.KEY_SCHEME + key} if key and not self._has_bad_key else None,
-            interpret=self._interpret,
+            fault_of=self._fault_of,
         )
 
     @property
@@ -102,18 +98,18 @@ class RestVenue(Venue):
         now_ms = self._clock.now_ms()  # before the request: a kline that is closed now is final in the answer
         first_ms = -(-start_ms // interval_ms) * interval_ms
         end_ms = min(-(-end_ms // interval_ms), now_ms // interval_ms) * interval_ms
-        runs: list[Klines] = []
-        with self._naming(symbol):
+        klines = Klines.empty(interval_ms)
+        with self._asking(symbol):
             for page, span in self._pages(name, interval_ms, first_ms, end_ms, now_ms):
                 self._aside.take(self._offer.name, symbol, interval_ms, page, now_ms)
-                runs.append(page.klines.between(*span))
-        return Klines.joined(interval_ms, sorted(runs, key=lambda run: run.end_ms))
+                klines = klines.merge(page.klines.between(*span))
+        return klines
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         names = {symbol: self.name_of(symbol) for symbol in symbols}
         if not names:
             return {}
-        with self._naming(", ".join(names)):
+        with self._asking(", ".join(names)):
             found = self._newest(tuple(dict.fromkeys(names.values())), self._clock.now_ms())
         return {symbol: found[name] for symbol, name in names.items()}
 
@@ -132,41 +128,25 @@ class RestVenue(Venue):
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         """Fetch the newest price of each name."""
 
-    def _interpret(self, error: ErrorReply) -> ErrorReply:
-        """Set kind and rest of an error response by the venue's own rules."""
+    def _fault_of(self, error: ErrorReply) -> MarketUnavailable:
+        """The exception of an error response, by the venue's own rules."""
         if error.status in self.KEY_ADVICE and (error.status != 403 or ABOUT_A_KEY.search(error.message)):
-            return replace(error, kind=FaultKind.KEY_REFUSED)
-        return error
-
-    def _ask(self, path: str, params: Mapping[str, str | int], parse: Callable[[bytes], T]) -> T:
-        """As ``HostPool.ask``.
-
-        Raises:
-            KeyRefused: the key is missing or not accepted.
-        """
-        name = self._offer.name
-        if self._offer.key_missing:
-            raise KeyRefused(f"{name} wants a key: set {self._offer.key}, or leave {name} out of MARKET_VENUES")
-        if self._has_bad_key:
-            raise KeyRefused(
-                f"{self._offer.key} is not a key: it must be 8 or more letters, digits and signs without blanks"
-            )
-        try:
-            return self._hosts.ask(path, params, parse)
-        except Refused as error:
-            if error.kind is FaultKind.KEY_REFUSED:
-                raise KeyRefused(f"{error}; {self.KEY_ADVICE[error.status]}") from error
-            raise
+            return KeyFault(f"{error.text}; {self.KEY_ADVICE[error.status]}", status=error.status)
+        return error.fault()
 
     @contextmanager
-    def _naming(self, symbols: str) -> Iterator[None]:
-        """Raise UnknownSymbol for a refusal that is about the symbols."""
+    def _asking(self, symbols: str) -> Iterator[None]:
+        """Raise KeyRefused or UnknownSymbol for a fault of the key or the symbols; without a key nothing is asked."""
+        name, key = self._offer.name, self._offer.key
+        if self._offer.key_missing:
+            raise KeyRefused(f"{name} wants a key: set {key}, or leave {name} out of MARKET_VENUES")
+        if self._has_bad_key:
+            raise KeyRefused(f"{key} is not a key: it must be 8 or more letters, digits and signs without blanks")
         try:
             yield
-        except Refused as error:
-            if error.kind is not FaultKind.UNKNOWN_SYMBOL:
-                raise
-            name = self._offer.name
+        except KeyFault as error:
+            raise KeyRefused(str(error)) from error
+        except UnknownPair as error:
             raise UnknownSymbol(
                 f"unknown symbol {symbols!r}: {error}; set {SYMBOL_SETTING} to a symbol that {name} trades, or "
                 f"leave {name} out of MARKET_VENUES"
@@ -187,14 +167,21 @@ class RestVenue(Venue):
             )
         return base
 
-    def _ahead_ms(self, time_of: Callable[[bytes], int]) -> int:
-        """Return how far the venue's clock is ahead; its time is taken to be of the middle of the request.
+    def clock_ahead_ms(self) -> int:
+        if not self._offer.tells_time:
+            return 0
 
-        Args:
-            time_of: reads the response to a ping, in ms; raises MalformedKlines if it is not a time.
-        """
+        def read(body: bytes) -> int:
+            if at_ms := self._server_time_ms(body):
+                return at_ms
+            raise MalformedKlines(f"the answer is not a server time but {body[:60]!r}")
+
         asked_ms = self._clock.now_ms()
-        venue_ms = self._hosts.ask(self._offer.ping, {}, time_of)
+        venue_ms = self._hosts.ask(self._offer.ping, {}, read)
         took_ms = self._clock.now_ms() - asked_ms
-        ahead_ms = venue_ms - asked_ms - took_ms // 2
+        ahead_ms = venue_ms - asked_ms - took_ms // 2  # the venue's time is taken to be of the middle of the request
         return ahead_ms if abs(ahead_ms) > max(took_ms, LEAST_AHEAD_MS) else 0
+
+    def _server_time_ms(self, body: bytes) -> int:
+        """Read the venue's time in the response to a ping; 0 if it has none."""
+        return 0

@@ -1,22 +1,20 @@
 """All that knows Coinbase Exchange: its products, its column order and its pages."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
-from core.errors import MalformedKlines
-from klines.checks import CheckedRows, check_closed_rows
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, iso
+from core.errors import MalformedKlines, MarketUnavailable
+from klines.checks import CheckedRows
 from market.http.client import json_of
-from market.http.errors import ErrorReply, FaultKind
+from market.http.errors import ErrorReply, UnknownPair
 from market.venue import Offer, Price
 from market.venues.base import Page, RestVenue
-from market.venues.parsing import aged_price, column, time_ms, whole_rows, whole_seconds_ms
+from market.venues.parsing import candles_in, cell, price_of, time_ms
 
 PAGE_ROWS = 300  # of one request; a longer range is refused
-COLUMNS = ("time", "low", "high", "open", "close", "volume")  # in this order, the newest candle first
-ADVANCED = ("start", *COLUMNS[1:])  # names in the responses of the Advanced Trade API
+PLACES = {"time": 0, "low": 1, "high": 2, "open": 3, "close": 4, "volume": 5}  # the newest candle comes first
 EMPTY_PAGES = 24  # after so many, backwards in time, the product was not listed yet: five days of minutes
 
 
@@ -49,66 +47,36 @@ class Coinbase(RestVenue):
                 "end": iso(end_ms - interval_ms),
             }
             parse = partial(candles, interval_ms=interval_ms, now_ms=now_ms, last_ms=end_ms)
-            page = self._ask(f"/products/{name}/candles", params, parse)
+            page = self.hosts.ask(f"/products/{name}/candles", params, parse)
             yield page, (first_ms, end_ms)
             empty = 0 if len(page.klines.between(first_ms, end_ms)) else empty + 1
             end_ms = first_ms
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         return {
-            name: self._ask(f"/products/{name}/ticker", {}, partial(ticker, name=name, clock=self._clock))
+            name: self.hosts.ask(
+                f"/products/{name}/ticker", {}, partial(ticker, name=name, now_ms=self._clock.now_ms())
+            )
             for name in names
         }
 
-    def clock_ahead_ms(self) -> int:
-        return self._ahead_ms(server_time_ms)
+    def _server_time_ms(self, body: bytes) -> int:
+        return time_ms(cell(json_of(body), "iso"))
 
-    def _interpret(self, error: ErrorReply) -> ErrorReply:
-        return replace(error, kind=FaultKind.UNKNOWN_SYMBOL) if error.status == 404 else error
-
-
-def server_time_ms(body: bytes) -> int:
-    """The venue's own time.
-
-    Raises:
-        MalformedKlines: the body has no time.
-    """
-    answer = json_of(body)
-    at_ms = time_ms(answer.get("iso")) if isinstance(answer, dict) else 0
-    if not at_ms:
-        raise MalformedKlines(f"the answer is not a server time but {body[:60]!r}")
-    return at_ms
+    def _fault_of(self, error: ErrorReply) -> MarketUnavailable:
+        return UnknownPair(error.text, status=404) if error.status == 404 else super()._fault_of(error)
 
 
-def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int | None = None) -> CheckedRows:
-    """Candles of the Exchange or of the Advanced Trade API, in any order.
-
-    Args:
-        now_ms: by the venue's clock; the candle that has not ended by then is left out.
-        last_ms: if every candle opens later, the response is of another range; None does not check.
-    Raises:
-        MalformedKlines: not candles, or of another range.
-    """
-    answer: Any = json_of(body)
-    if isinstance(answer, dict) and isinstance(answer.get("candles"), list):
-        answer = [[row.get(name) for name in ADVANCED] if isinstance(row, dict) else None for row in answer["candles"]]
-    width = len(COLUMNS)
-    rows = whole_rows(answer, lambda row: len(row) == width, width, f"candles must be a list of rows of {width}")
-    opened_ms = whole_seconds_ms(row[0] for row in rows)
+def candles(body: bytes, *, interval_ms: int, now_ms: int, last_ms: int = 2**62) -> CheckedRows:
+    """Read candles; raises MalformedKlines also if every candle opens after ``last_ms``: of another range."""
+    found = candles_in(json_of(body), interval_ms, PLACES, now_ms)
     # Taken for an empty page, a host that ignores the range would look like a symbol that was not listed yet.
-    if last_ms is not None and rows and opened_ms.min() > last_ms:
+    if len(found.klines) and found.klines.open_time_ms[0] > last_ms:
         raise MalformedKlines(f"asked for candles up to {iso(last_ms)}, got only newer ones")
-    cells = {name: column(rows, place) for place, name in enumerate(COLUMNS) if place}
-    return check_closed_rows(interval_ms, opened_ms, cells, now_ms)
+    return found
 
 
-def ticker(body: bytes, *, name: str, clock: Clock) -> Price:
-    """The last trade.
-
-    Raises:
-        MalformedKlines: not a trade, or a trade without a time.
-    """
+def ticker(body: bytes, *, name: str, now_ms: int) -> Price:
+    """Read the last trade."""
     answer = json_of(body)
-    if not isinstance(answer, dict):
-        raise MalformedKlines(f"no price of {name} in the answer {body[:80]!r}")
-    return aged_price(name, answer.get("price"), time_ms(answer.get("time")), clock.now_ms())
+    return price_of(name, cell(answer, "price"), now_ms, time_ms(cell(answer, "time")))

@@ -4,19 +4,23 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
-
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from core.errors import MalformedKlines, MarketUnavailable
-from klines.checks import CheckedRows, check_closed_rows
+from klines.checks import CheckedRows
+from klines.klines import PRICE_COLUMNS
 from market.http.client import json_of
-from market.http.errors import FaultKind, Refused, Unreached
+from market.http.errors import UnknownPair, Unreached
 from market.venue import Offer, Price
 from market.venues.base import Page, RestVenue
-from market.venues.parsing import column, price_of, whole_rows, whole_seconds_ms
+from market.venues.parsing import Place, candles_in, cell, number, price_of, time_ms
 
 ROWS = 720  # the newest candles, for any requested range
-ROW = 8  # time, open, high, low, close, mean price, volume, count
+PLACES: dict[str, Place] = {
+    **{name: place for place, name in enumerate(("time", *PRICE_COLUMNS))},
+    "volume": 6,
+    "quote_volume": lambda row: number(row[5]) * number(row[6]),  # the mean price times the volume
+    "trades": 7,
+}
 ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
 UNKNOWN = "EQuery:Unknown asset"  # "... pair" if it is the pair
 # Seconds that the venue is left alone after each error; Kraken names none. None: the usual wait between two tries.
@@ -56,61 +60,38 @@ class Kraken(RestVenue):
                 "since": max(0, start_ms // SECOND_MS - 1),  # the first candle is the one after
             }
             parse = partial(candles, interval_ms=interval_ms, now_ms=now_ms)
-            yield self._ask("/0/public/OHLC", params, parse), (start_ms, end_ms)
+            yield self.hosts.ask("/0/public/OHLC", params, parse), (start_ms, end_ms)
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
-        # Kraken names no time: a price is as of the moment before the request.
-        found = self._ask("/0/public/Ticker", {"pair": ",".join(names)}, partial(last_trades, pairs=names))
-        return {name: Price(price=price, asof_ms=now_ms) for name, price in found.items()}
-
-    def clock_ahead_ms(self) -> int:
-        return self._ahead_ms(self._server_time_ms)
+        parse = partial(last_trades, pairs=names, now_ms=now_ms)
+        return self.hosts.ask("/0/public/Ticker", {"pair": ",".join(names)}, parse)
 
     def _server_time_ms(self, body: bytes) -> int:
-        at_s = _result(body).get("unixtime")
-        if type(at_s) is not int or not 0 <= at_s < 10**11:
-            raise MalformedKlines(f"the answer is not a server time but {body[:60]!r}")
         # Kraken names a whole second. Take the moment of it that is nearest to our clock: clocks that agree must not
         # seem to differ, or an unfinished candle would be taken for a closed one.
-        return min(max(self._clock.now_ms(), at_s * SECOND_MS), (at_s + 1) * SECOND_MS - 1)
+        at_ms = time_ms(cell(_result(body), "unixtime"))
+        return at_ms and min(max(self._clock.now_ms(), at_ms), at_ms + SECOND_MS - 1)
 
 
 def candles(body: bytes, *, interval_ms: int, now_ms: int) -> CheckedRows:
-    """Read the candles of one pair.
-
-    Args:
-        now_ms: by the venue's clock; the candle that has not ended by then is left out.
-    Raises:
-        MalformedKlines: not candles. Others: as ``_result``.
-    """
+    """Read the candles of one pair; raises also as ``_result``."""
     pairs = {name: value for name, value in _result(body).items() if name != "last"}
     if len(pairs) != 1:  # Kraken uses its own name for the pair
         raise MalformedKlines(f"the answer must be of one pair, was of {sorted(pairs)[:5]}")
     (answer,) = pairs.values()
-    rows = whole_rows(answer, lambda row: len(row) >= ROW, ROW, f"candles must be a list of rows of {ROW}")
-    opened_ms = whole_seconds_ms(row[0] for row in rows)
-    opened, high, low, close, mean, volume, count = (column(rows, place) for place in range(1, ROW))
-    columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
-    with np.errstate(over="ignore", invalid="ignore"):  # the checks below reject what is not finite
-        columns |= {"quote_volume": np.where(volume == 0, 0.0, mean * volume), "trades": count}
-    return check_closed_rows(interval_ms, opened_ms, columns, now_ms)
+    return candles_in(answer, interval_ms, PLACES, now_ms)
 
 
-def last_trades(body: bytes, *, pairs: Sequence[str]) -> dict[str, float]:
-    """Read the price of the last trade of each pair. Kraken may use an older name: XXBTZUSD for XBTUSD.
-
-    Raises:
-        MalformedKlines: a pair or its price is missing. Others: as ``_result``.
-    """
+def last_trades(body: bytes, *, pairs: Sequence[str], now_ms: int) -> dict[str, Price]:
+    """Read the price of the last trade of each pair, which has no time; raises also as ``_result``."""
     tickers = _result(body)
     prices = {}
     for pair in pairs:
-        base = pair.removesuffix("USD")
-        ticker = tickers.get(pair, tickers.get(f"X{base}ZUSD"))
-        trade = ticker.get("c") if isinstance(ticker, dict) else None
+        older = f"X{pair.removesuffix('USD')}ZUSD"  # Kraken may use the older name: XXBTZUSD for XBTUSD
+        trade = cell(tickers.get(pair, tickers.get(older)), "c")
         if not isinstance(trade, list) or not trade:
             raise MalformedKlines(f"no price of {pair} in the answer {body[:80]!r}")
-        prices[pair] = price_of(pair, trade[0])
+        prices[pair] = price_of(pair, trade[0], now_ms)
     return prices
 
 
@@ -123,7 +104,7 @@ def _result(body: bytes) -> dict[str, Any]:
     for error in errors:
         message = f"Kraken says {error}"
         if error.startswith(UNKNOWN):
-            raise Refused(message, status=400, kind=FaultKind.UNKNOWN_SYMBOL)
+            raise UnknownPair(message, status=400)
         for start, rest_s in BUSY_S.items():
             if error.startswith(start):
                 raise Unreached(message) if rest_s is None else MarketUnavailable(message, rest_s)

@@ -1,6 +1,6 @@
 """The table of venues; a venue or a stream built from the settings. A new venue is its own file and one line here."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -50,20 +50,16 @@ _ELSEWHERE: Mapping[str, str] = {
 def check_names(settings: Settings) -> None:
     """Raise ConfigError if a setting names a venue that is not in the table."""
     for setting, names in settings.venues_set.items():
-        known = [name for name in VENUES if setting != "VENUE_URLS" or name != "binance"]
-        shown = _shown(names, known) if setting == "VENUE_KEYS" else names
-        for name in shown:
+        known = [name for name in VENUES if (setting, name) != ("VENUE_URLS", "binance")]
+        if setting == "VENUE_KEYS":  # a name that is not even like a venue may be a key
+            upper = [name.upper() for name in known]
+            names = tuple(name if nearest(name, upper) else "(not shown)" for name in names)  # noqa: PLW2901
+        for name in names:
             if name not in known:
                 why = _ELSEWHERE.get(name, "cannot stand there")
                 raise ConfigError(
-                    f"{where_set(setting)}: {setting}={','.join(shown)!r}: {name!r} {why}; choose of {', '.join(known)}"
+                    f"{where_set(setting)}: {setting}={','.join(names)!r}: {name!r} {why}; choose of {', '.join(known)}"
                 )
-
-
-def _shown(names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Names for a message; one that is not even like a venue may be a key."""
-    upper = [name.upper() for name in known]
-    return [name if nearest(name, upper) else "(not shown)" for name in names]
 
 
 def urls_of(venue: str, settings: Settings) -> tuple[str, ...]:
@@ -81,19 +77,16 @@ def venue_from(
     timeout_s: float = 10.0,
     patience_s: float = 60.0,
 ) -> Venue:
-    """Build a venue.
+    """Build a venue; the topics say what the symbols are pairs of, as far as the caller knows.
 
-    Args:
-        topics: say what the symbols are pairs of, as far as the caller knows.
     Raises:
         ConfigError: an unknown venue, a URL is not http(s), or MARKET is simulated and a URL is not this machine's.
     """
     check_names(settings)
     urls = urls_of(name, settings)
     archive = settings.binance_archive_url.strip() if name == "binance" else ""
-    for setting, group in {urls_setting(name): urls, "BINANCE_ARCHIVE_URL": (archive,) if archive else ()}.items():
-        for url in group:
-            _check_url(setting, url, settings)
+    _check_urls(urls_setting(name), urls, settings)
+    _check_urls("BINANCE_ARCHIVE_URL", filter(None, [archive]), settings)
     waits = {"timeout_s": timeout_s, "patience_s": patience_s}
     client = VENUES[name].client
     if client is Binance:
@@ -105,10 +98,8 @@ def venue_from(
 def stream_from(settings: Settings, series: Iterable[tuple[str, int]]) -> "BinanceStream | None":
     """Build the stream if the first venue is Binance; else return None: the prices of a stand-in are another market's.
 
-    The simulated exchange has streams and REST routes at one URL, unless BINANCE_WS_URLS says otherwise.
-
-    Raises:
-        ConfigError: a URL is not ws(s), or MARKET is simulated and a URL is not this machine's.
+    The simulated exchange has streams and REST routes at one URL, unless BINANCE_WS_URLS says otherwise. Raises as
+    ``venue_from``, for URLs that are not ws(s).
     """
     from market.venues.binance.stream import BinanceStream  # noqa: PLC0415 -- uvloop and websockets, for serving alone
 
@@ -117,16 +108,16 @@ def stream_from(settings: Settings, series: Iterable[tuple[str, int]]) -> "Binan
     urls = settings.ws_urls
     if settings.market is Market.SIMULATED and "binance_ws_urls" not in settings.model_fields_set:
         urls = tuple(f"ws{url.removeprefix('http')}" for url in settings.urls_of("binance"))
-    for url in urls:
-        _check_url("BINANCE_WS_URLS", url, settings, scheme="ws")
+    _check_urls("BINANCE_WS_URLS", urls, settings, scheme="ws")
     return BinanceStream(urls, series)
 
 
-def _check_url(setting: str, url: str, settings: Settings, *, scheme: str = "http") -> None:
-    if urlsplit(url).scheme not in {scheme, f"{scheme}s"}:
-        raise ConfigError(f"{setting} must begin with {scheme}:// or {scheme}s://, was {url!r}")
-    if settings.market is Market.SIMULATED and not is_loopback(url):
-        raise ConfigError(
-            f"MARKET=simulated needs {setting} on this machine, was {url!r}: start `python -m exchange` and set "
-            "BINANCE_REST_URLS and BINANCE_ARCHIVE_URL to the URL it prints, BINANCE_WS_URLS to nothing"
-        )
+def _check_urls(setting: str, urls: Iterable[str], settings: Settings, *, scheme: str = "http") -> None:
+    for url in urls:
+        if urlsplit(url).scheme not in {scheme, f"{scheme}s"}:
+            raise ConfigError(f"{setting} must begin with {scheme}:// or {scheme}s://, was {url!r}")
+        if settings.market is Market.SIMULATED and not is_loopback(url):
+            raise ConfigError(
+                f"MARKET=simulated needs {setting} on this machine, was {url!r}: start `python -m exchange` and set "
+                "BINANCE_REST_URLS and BINANCE_ARCHIVE_URL to the URL it prints, BINANCE_WS_URLS to nothing"
+            )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable
@@ -11,7 +11,7 @@ from klines.klines import PRICE_COLUMNS
 from market.http.client import json_of
 from market.venue import Offer, Price
 from market.venues.base import Page, RestVenue, key_setting
-from market.venues.parsing import Row, aged_price, rows_in, sifted_rows, spans, time_ms
+from market.venues.parsing import candles_in, cell, list_of, price_of, spans, time_ms
 
 PAGE_ROWS = 5000  # of one request; Tiingo documents no limit
 RUN_OUT_S = 600.0  # rest after a used up allocation; Tiingo does not say when it is refilled
@@ -24,10 +24,14 @@ FREQUENCIES = {
     4 * HOUR_MS: "4hour",
     DAY_MS: "1day",
 }
-COLUMNS = {name: name for name in (*PRICE_COLUMNS, "volume")} | {
-    "quote_volume": "volumeNotional",  # by Tiingo's documentation close times volume, not the sum over trades
-    "trades": "tradesDone",
-}
+PLACES = (
+    {"time": "date"}
+    | {name: name for name in (*PRICE_COLUMNS, "volume")}
+    | {
+        "quote_volume": "volumeNotional",  # by Tiingo's documentation close times volume, not the sum over trades
+        "trades": "tradesDone",
+    }
+)
 
 
 class Tiingo(RestVenue):
@@ -64,10 +68,11 @@ class Tiingo(RestVenue):
                 "endDate": iso(span[1]),
                 "resampleFreq": FREQUENCIES[interval_ms],
             }
-            yield self._ask("/tiingo/crypto/prices", params, parse), span
+            yield self.hosts.ask("/tiingo/crypto/prices", params, parse), span
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
-        return self._ask("/tiingo/crypto/top", {"tickers": ",".join(names)}, partial(tops, names=names, now_ms=now_ms))
+        parse = partial(tops, names=names, now_ms=now_ms)
+        return self.hosts.ask("/tiingo/crypto/top", {"tickers": ",".join(names)}, parse)
 
 
 def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> CheckedRows:
@@ -80,28 +85,24 @@ def bars(body: bytes, *, name: str, interval_ms: int, now_ms: int) -> CheckedRow
     tickers = _tickers(body)
     if tickers and name not in tickers:
         raise MalformedKlines(f"asked for bars of {name}, got those of {str(sorted(tickers))[:80]}")
-    rows = rows_in(tickers[name].get("priceData"), "priceData") if tickers else []
-    return sifted_rows(interval_ms, rows, "date", COLUMNS, now_ms)
+    return candles_in(cell(tickers[name], "priceData") if tickers else [], interval_ms, PLACES, now_ms)
 
 
 def tops(body: bytes, *, names: Sequence[str], now_ms: int) -> dict[str, Price]:
-    """Read the last sale of each ticker.
-
-    Raises: as ``bars``, also if a ticker is missing.
-    """
+    """Read the last sale of each ticker; raises as ``bars``, also if a ticker is missing."""
     tickers = _tickers(body)
     prices = {}
     for name in names:
-        book = rows_in(tickers.get(name, {}).get("topOfBookData", []), "topOfBookData")
-        if not book:
+        top = cell(cell(tickers.get(name), "topOfBookData"), 0)
+        if not top:
             raise MalformedKlines(f"no price of {name} in the answer {body[:80]!r}")
-        prices[name] = aged_price(name, book[0].get("lastPrice"), time_ms(book[0].get("lastSaleTimestamp")), now_ms)
+        prices[name] = price_of(name, cell(top, "lastPrice"), now_ms, time_ms(cell(top, "lastSaleTimestamp")))
     return prices
 
 
-def _tickers(body: bytes) -> dict[str, Row]:
+def _tickers(body: bytes) -> dict[str, Any]:
     if b"run over your" in body[:200]:  # with HTTP 200, in plain text or as {"detail": ...}
         raise MarketUnavailable(
             f"Tiingo's allocation is used up: {' '.join(body[:200].decode(errors='replace').split())}", RUN_OUT_S
         )
-    return {str(row.get("ticker")).lower(): row for row in rows_in(json_of(body), "the answer")}
+    return {str(cell(row, "ticker")).lower(): row for row in list_of(json_of(body), "the answer")}

@@ -113,7 +113,7 @@ def compare_pooled(several: Iterable[tuple[Ints, Floats, Floats]], steps: int) -
 
 
 def _blocks(ticks: Ints, steps: int) -> list[slice]:
-    """The rows of BLOCKS stretches of equal time, with a horizon between two; some may be empty."""
+    """The rows of BLOCKS spans of equal time, with a horizon between two; some may be empty."""
     if not len(ticks):
         return []
     first, end = int(ticks[0]), int(ticks[-1]) + 1

@@ -17,7 +17,7 @@ from model.features import FEATURES, LIMIT, SIGNED, varying
 from model.windows import LEAST_ROWS, Rows, Split, Windows
 
 PENALTY = 1.0  # on squared weights, in units of the features' mean square
-FOLDS, FIRST = 8, 2  # equal stretches of the training part; the first that is forecast, by a line of those before
+FOLDS, FIRST = 8, 2  # equal spans of the training part; the first that is forecast, by a line of those before
 STRIDE = 3  # every third candle: neighbours hold nearly the same information
 TARGET_LIMIT = 3.0  # standard deviations of the horizon: a crash must not steer the line
 MOST_FORECAST = 1.0  # likewise, by a feature at its limit; on three months of minutes 0.3 (docs/decisions/0003)
@@ -27,11 +27,11 @@ _SIGNED = np.array([FEATURES.index(name) for name in SIGNED])
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinearPath:
-    """Weights of the newest feature row, and forecasts of lines fitted on the past of each stretch."""
+    """Weights of the newest feature row, and forecasts of lines fitted on the past of each span."""
 
     weights: Floats  # (O, F); 0 for volatility heads and for features without a direction
-    stretches: tuple[tuple[int, int], ...]  # from, until, in ms: each has a line of its own
-    rows: Rows  # (N,) of all stretches, by symbol and time
+    spans: tuple[tuple[int, int], ...]  # from, until, in ms: each has a line of its own
+    rows: Rows  # (N,) of all spans, by symbol and time
     # (N, O) targets forecast for these rows; NaN for volatility heads and where too few rows were there to fit on
     unseen: Floats
 
@@ -44,11 +44,11 @@ class LinearPath:
 def fit(windows: Windows, split: Split) -> LinearPath:
     """Fit on the training part, for each horizon, all symbols together.
 
-    Each stretch of the training part after the first ones is also forecast by a line fitted on the rows known at its
-    beginning. The last stretch is the validation part, which the final line forecasts.
+    Each span of the training part after the first ones is also forecast by a line fitted on the rows known at its
+    beginning. The last span is the validation part, which the final line forecasts.
     """
     edges = np.linspace(split.train_start_ms, split.train_end_ms, FOLDS + 1).astype(np.int64).tolist()
-    stretches = (*list(pairwise(edges))[FIRST:], (split.validate_start_ms, split.validate_end_ms))
+    spans = (*list(pairwise(edges))[FIRST:], (split.validate_start_ms, split.validate_end_ms))
     rows = windows.rows(split.train_start_ms, split.validate_end_ms, stride=STRIDE)
     time_ms, heads = windows.open_time_ms[rows], windows.plan.heads
     x_NS = windows.x[rows][:, _SIGNED].astype(np.float64)
@@ -60,20 +60,20 @@ def fit(windows: Windows, split: Split) -> LinearPath:
         if head.horizon_min not in by_horizon:
             known_ms = time_ms + head.horizon_min * MINUTE_MS + windows.plan.panel.interval_ms
             by_horizon[head.horizon_min] = _fit_horizon(
-                x_NS, windows.target[rows, column], time_ms, known_ms, stretches, split.train_end_ms
+                x_NS, windows.target[rows, column], time_ms, known_ms, spans, split.train_end_ms
             )
         weights[column, _SIGNED], unseen[:, column] = by_horizon[head.horizon_min]
-    within = (time_ms >= stretches[0][0]) & ((time_ms < split.train_end_ms) | (time_ms >= split.validate_start_ms))
-    return LinearPath(weights=weights, stretches=stretches, rows=rows[within], unseen=unseen[within])
+    within = (time_ms >= spans[0][0]) & ((time_ms < split.train_end_ms) | (time_ms >= split.validate_start_ms))
+    return LinearPath(weights=weights, spans=spans, rows=rows[within], unseen=unseen[within])
 
 
 def _fit_horizon(
-    x_NS: Floats, target: Floats, time_ms: Ints, known_ms: Ints, stretches: tuple[tuple[int, int], ...], end_ms: int
+    x_NS: Floats, target: Floats, time_ms: Ints, known_ms: Ints, spans: tuple[tuple[int, int], ...], end_ms: int
 ) -> tuple[Floats, Floats]:
-    """``(S,)`` the final weights; ``(N,)`` each row's forecast by the line of its stretch."""
+    """``(S,)`` the final weights; ``(N,)`` each row's forecast by the line of its span."""
     there, unseen = np.isfinite(target) & (time_ms < end_ms), np.full(len(target), np.nan)
     final = _ridge(x_NS[there], target[there])
-    for start_ms, until_ms in stretches:
+    for start_ms, until_ms in spans:
         mine, past = (time_ms >= start_ms) & (time_ms < until_ms), there & (known_ms <= start_ms)
         if start_ms >= end_ms:
             unseen[mine] = x_NS[mine] @ final

@@ -40,7 +40,7 @@ class TrainedPanel:
     best_epoch: tuple[int, ...]  # from 1; the model has the weights of this epoch
     validation: Mapping[str, float]  # loss of each head on the validation rows, by key; mean over the members
     gains: Mapping[str, float]  # factors on the members' outputs beside the linear path, by key of return heads
-    # What trainings of earlier moments would have served, stretch by stretch of training and validation part: of return
+    # What trainings of earlier moments would have served, span by span of training and validation part: of return
     # topics whose members have a gain of 0.
     evidence: tuple[TopicForecasts, ...]
 
@@ -143,8 +143,8 @@ def _scale_outputs(model: BiRNNModel, gains_O: Floats) -> None:
 
 
 def _evidence(windows: Windows, path: LinearPath, alone: Floats) -> tuple[TopicForecasts, ...]:
-    """Forecasts that would have been served in each stretch but the first: the stretch's line, with the ``lambda``
-    that the earlier stretches give.
+    """Forecasts that would have been served in each span but the first: the span's line, with the ``lambda``
+    that the earlier spans give.
 
     Args:
         alone: ``(N, O)`` at ``path.rows``; NaN for heads to leave out.
@@ -152,7 +152,7 @@ def _evidence(windows: Windows, path: LinearPath, alone: Floats) -> tuple[TopicF
     heads = windows.plan.heads
     found: list[TopicForecasts] = []
     time_ms = windows.open_time_ms[path.rows]
-    for start_ms, until_ms in path.stretches[1:]:
+    for start_ms, until_ms in path.spans[1:]:
         now = (time_ms >= start_ms) & (time_ms < until_ms)
         known = time_ms < start_ms - windows.plan.gap_ms
         columns = [column for column in range(len(heads)) if now.any() and np.isfinite(alone[now, column]).all()]

@@ -120,7 +120,13 @@ def run(walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[St
                 folder.go_on_after(champions)
                 name = f"{number + 1} of {len(steps)}, {plan.panel.name} {iso(from_ms)[:10]}"
                 record = _step(
-                    walk, recording, folder, plan, from_ms, to_ms, _told(show, number * STEP, len(steps) * STEP, name)
+                    walk,
+                    recording,
+                    folder,
+                    plan,
+                    from_ms,
+                    to_ms,
+                    _announce_to(show, number * STEP, len(steps) * STEP, name),
                 )
                 show((number + 1) * STEP, len(steps) * STEP, "")
             champions = record.champions
@@ -129,15 +135,15 @@ def run(walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[St
     return records
 
 
-Told = Callable[[float, str], None]  # how much of the step is done, and a note
+Announce = Callable[[float, str], None]  # how much of the step is done, and a note
 
 
-def _told(show: Show, done: int, wanted: int, name: str) -> Told:
+def _announce_to(show: Show, done: int, wanted: int, name: str) -> Announce:
     return lambda part, note: show(done + round(part * STEP), wanted, f"{name}: {note}")
 
 
 def _step(
-    walk: Walk, recording: Recording, folder: Folder, plan: PanelPlan, from_ms: int, to_ms: int, announce: Told
+    walk: Walk, recording: Recording, folder: Folder, plan: PanelPlan, from_ms: int, to_ms: int, announce: Announce
 ) -> StepRecord:
     began_s, clock, trained = time.monotonic(), PastClock(from_ms), walk.trained(plan)
     announce(0.0, "cutting windows")
@@ -205,7 +211,7 @@ def _frame(
     artefacts: Mapping[str, Artefact],
     newest: str,
     serving: Mapping[str, BiRNNForecaster],
-    announce: Told,
+    announce: Announce,
 ) -> pl.DataFrame:
     """One row per topic and candle, in FORECAST_COLUMNS and a column for each baseline."""
     windows = stage.windows

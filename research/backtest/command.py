@@ -1,4 +1,4 @@
-"""``birnn backtest``: from the command line to a walk, its report and its lines."""
+"""``birnn backtest``: from the command line to a walk and the lines about it."""
 
 import hashlib
 import json
@@ -7,14 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import RenderableType
-
-from core.clock import SystemClock, moment_ms
+from core.clock import moment_ms
 from core.errors import ConfigError
-from core.show.progress import Show
 from core.show.words import counted
 from core.topic import Topic
-from research.backtest.backtest import fingerprint, run
+from research.backtest.backtest import fingerprint
 from research.backtest.baselines import BASELINES
 from research.backtest.folder import Folder
 from research.backtest.walk import (
@@ -30,7 +27,6 @@ from research.backtest.walk import (
     with_unseen,
 )
 from research.data import Recording, recording_of, span_text
-from research.report.report import tables, write_report
 from updater.training_settings import settings_file, settings_in_use
 
 
@@ -41,6 +37,7 @@ class Asked:
     topics: Sequence[Topic]
     data_dir: Path
     data: Path | None = None
+    venues: Sequence[str]  # MARKET_VENUES, for klines of the store
     start: str | None = None  # a UTC day or moment
     end: str | None = None
     every_days: int | None = None
@@ -99,7 +96,7 @@ def walk_of(asked: Asked) -> tuple[Walk, Recording]:
     start_ms, end_ms = moment_ms(asked.start, "--start"), moment_ms(asked.end, "--end")
     panels = [plan.panel.name for plan in walk.plans()]
     training = settings_in_use(settings_file(asked.data_dir, asked.training_file), panels)
-    recording = recording_of(walk.plans(), asked.data, asked.data_dir)
+    recording = recording_of(walk.plans(), asked.data, asked.data_dir, asked.venues)
     start_ms, end_ms = span_of(
         recording,
         walk.plans(),
@@ -144,19 +141,3 @@ def introduction(walk: Walk, recording: Recording, folder: Folder) -> list[str]:
         f"kept in {folder.root}" + (f"; {done} of {steps} steps are there already" if done else ""),
     ]
     return lines
-
-
-def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[RenderableType]:
-    """Walk and write the report; return the parts that the terminal shows."""
-    records = run(walk, recording, folder, show)
-    show(1, 1, "report")
-    report = write_report(
-        walk,
-        recording,
-        folder,
-        records,
-        command=asked.command,
-        made_ms=SystemClock().now_ms(),
-        notes=short_history(recording, walk),
-    )
-    return tables(report, folder.root)

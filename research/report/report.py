@@ -13,14 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from admission.words import CRITERIA, ONE_NAIVE
-from core.clock import iso
+from core.clock import SystemClock, iso
 from core.files import replace_file
+from core.show.progress import Show
 from core.show.words import p_text, ratio_text
 from core.topic import split_symbol
-from research.backtest.backtest import fingerprint
+from research.backtest.backtest import fingerprint, run
 from research.backtest.baselines import BASELINES
+from research.backtest.command import Asked
 from research.backtest.folder import Folder, StepRecord
-from research.backtest.walk import Walk
+from research.backtest.walk import Walk, short_history
 from research.data import Recording, span_text
 from research.report.page import page
 from research.report.scores import NEWEST, SERVED, Scored, decisions, pooled_directions, scored_topics, topic_report
@@ -28,6 +30,22 @@ from research.words import AT_THE_BASE, criteria_met, label, topic_words
 
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 SHORT = {"volatility": "vol", "log_return": "return"}
+
+
+def walk_and_report(asked: Asked, walk: Walk, recording: Recording, folder: Folder, show: Show) -> list[RenderableType]:
+    """Walk and write the report; return the parts that the terminal shows."""
+    records = run(walk, recording, folder, show)
+    show(1, 1, "report")
+    report = write_report(
+        walk,
+        recording,
+        folder,
+        records,
+        command=asked.command,
+        made_ms=SystemClock().now_ms(),
+        notes=short_history(recording, walk),
+    )
+    return tables(report, folder.root)
 
 
 def write_report(

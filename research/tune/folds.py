@@ -1,7 +1,7 @@
-"""The past of a tuning: stretches of time that end before the rows of the next gates.
+"""The folds of a tuning: spans of the past that end before the rows of the next gates.
 
 A gate judges on the newest rows of a training's history. Settings chosen on those rows would look too good there, so
-the newest judge part is kept out of a tuning. Of the rest, older stretches are for the search; the newest are for the
+the newest judge part is kept out of a tuning. Of the rest, older folds are for the search; the newest are for the
 confirmation and no trial of the search sees them.
 """
 
@@ -14,14 +14,14 @@ from model.panels import LONGEST_LOOKBACK, Panel, PanelPlan
 from model.windows import TRAIN_SHARE, VALIDATE_SHARE
 from research.data import Recording
 
-SEARCHED, CONFIRMED = 2, 2  # number of stretches
-JUDGE_SHARE = 1 - TRAIN_SHARE - VALIDATE_SHARE  # of a stretch: the newest rows
-LEAST_DAYS = 2.0  # windows of a stretch; fewer cannot tell settings apart
+SEARCHED, CONFIRMED = 2, 2  # number of folds
+JUDGE_SHARE = 1 - TRAIN_SHARE - VALIDATE_SHARE  # of a fold: the newest rows
+LEAST_DAYS = 2.0  # windows of a fold; fewer cannot tell settings apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """One stretch: windows from ``start_ms`` on are trained, validated and judged as in a round that ends at
+    """One fold: windows from ``start_ms`` on are trained, validated and judged as in a round that ends at
     ``end_ms``. The first of them opens at the same moment whatever the lookback, so all settings are judged on the
     same rows."""
 
@@ -34,14 +34,14 @@ class Fold:
 
 
 def folds_of(recording: Recording, plan: PanelPlan, training_days: int, end_ms: int | None = None) -> tuple[Fold, ...]:
-    """The stretches of a recording, oldest first: SEARCHED to search on, then CONFIRMED to confirm on.
+    """The folds of a recording, oldest first: SEARCHED to search on, then CONFIRMED to confirm on.
 
     Each is as long as the history of a training, or shorter for want of klines. Judge parts are disjoint and spread
-    over the history, at most the length of a stretch apart.
+    over the history, at most the length of a fold apart.
 
     Args:
         training_days: as TRAINING_DAYS.
-        end_ms: end of the last stretch; by default a judge part before the newest kline.
+        end_ms: end of the last fold; by default a judge part before the newest kline.
     Raises:
         ConfigError: too few klines; the text gives the days stored and needed.
     """
@@ -59,7 +59,7 @@ def folds_of(recording: Recording, plan: PanelPlan, training_days: int, end_ms: 
     if length_ms < max(LEAST_DAYS * DAY_MS, 4 * plan.gap_ms):
         raise ConfigError(
             f"{recording.source}: {there_ms / DAY_MS:.1f} days of windows before {iso(end_ms)[:10]} are too few to "
-            f"tune the {panel.name} panel on; {count} overlapping stretches must fit in, and what is newer is kept for "
+            f"tune the {panel.name} panel on; {count} overlapping folds must fit in, and what is newer is kept for "
             "the gate: raise TRAINING_DAYS and sync, name a longer recording with --data, or give a later --end"
         )
     apart_ms = min((there_ms - length_ms) // (count - 1), length_ms) // HOUR_MS * HOUR_MS

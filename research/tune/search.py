@@ -27,7 +27,7 @@ from core.errors import ConfigError, TrainingFailed, UnusableForecast
 from model.panels import PanelPlan
 from research.data import Recording
 from research.tune.folds import Fold
-from research.tune.trials import Told, measure, searched, suggested, told_progress
+from research.tune.trials import Announce, announced_progress, measure, searched, suggested
 from updater.training_settings import Knobs, training_config
 
 DEFAULT, IN_USE = "default", "in use"  # trials that set the standard
@@ -48,7 +48,7 @@ class Task:
 
     plan: PanelPlan
     recording: Recording
-    folds: tuple[Fold, ...]  # stretches of the search
+    folds: tuple[Fold, ...]  # folds of the search
     base: Knobs  # settings in use outside the search
     in_use: Knobs  # all settings in use; empty for defaults
     seed: int
@@ -175,7 +175,7 @@ def count(study: optuna.Study) -> int:
     return sum("what" not in trial.user_attrs for trial in study.get_trials(deepcopy=False, states=states))
 
 
-def search(task: Task, limits: Limits, announce: Told, say: Told, *, jobs: int = 1) -> None:
+def search(task: Task, limits: Limits, announce: Announce, say: Announce, *, jobs: int = 1) -> None:
     """Try configurations until a limit is reached.
 
     Args:
@@ -255,7 +255,7 @@ def held_back() -> Iterator[Callable[[], None]]:
         let_through()
 
 
-def _work(study: optuna.Study, task: Task, limits: Limits, announce: Told) -> None:
+def _work(study: optuna.Study, task: Task, limits: Limits, announce: Announce) -> None:
     with suppress(OutOfTime), held_back() as let_through:
         while _may_begin(study, limits):
             _run(study, study.ask(), task, limits, announce, let_through)
@@ -296,7 +296,7 @@ def needed_min(default: FrozenTrial) -> int:
     return math.ceil((LAST_TRIALS + 2) * float(default.user_attrs["wall_s"]) / 60)
 
 
-def _say(announce: Told, name: str, text: str) -> None:
+def _say(announce: Announce, name: str, text: str) -> None:
     announce(f"{name} is {text}")
 
 
@@ -305,7 +305,7 @@ def _run(
     trial: optuna.Trial,
     task: Task,
     limits: Limits,
-    announce: Told,
+    announce: Announce,
     let_through: Callable[[], None],
 ) -> None:
     what = trial.user_attrs.get("what")
@@ -339,7 +339,7 @@ def _run(
                 if trial.should_prune():
                     raise optuna.TrialPruned("worse than half of the others so far")
 
-            progress = told_progress(config, partial(_say, announce, name), watch, number, len(task.folds))
+            progress = announced_progress(config, partial(_say, announce, name), watch, number, len(task.folds))
             measures.append(measure(task.plan, task.recording, fold, config, task.seed, progress, validated))
     except (optuna.TrialPruned, TrainingFailed, UnusableForecast) as error:
         trial.set_user_attr("reason", str(error))

@@ -76,7 +76,7 @@ def suggested(trial: optuna.Trial, known: Sequence[Mapping[str, float]]) -> Knob
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The result of a configuration on the judge rows of one stretch."""
+    """The result of a configuration on the judge rows of one fold."""
 
     ratios: Mapping[str, float]  # by Topic.key: loss over naive loss on the same rows
     cpu_s: float  # training alone
@@ -96,7 +96,7 @@ def measure(
     progress: Progress = lambda _epoch, _batch, _batches, _loss: None,
     validated: Validated = lambda _epoch, _loss: None,
 ) -> Measured:
-    """Train on a stretch and judge the network that would be published, in each topic's own loss.
+    """Train on a fold and judge the network that would be published, in each topic's own loss.
 
     Args:
         progress, validated: as for ``train_panel``; what they raise ends the training.
@@ -118,11 +118,11 @@ def measure(
     return Measured(ratios={one.topic: min(max(one.ratio, LEAST_RATIO), MOST_RATIO) for one in scores}, cpu_s=cpu_s)
 
 
-Told = Callable[[str], None]  # called with the present work
+Announce = Callable[[str], None]  # called with the present work
 
 
-def told_progress(
-    config: TrainingConfig, told: Told, watch: Callable[[], None], number: int = 0, trainings: int = 1
+def announced_progress(
+    config: TrainingConfig, announce: Announce, watch: Callable[[], None], number: int = 0, trainings: int = 1
 ) -> Progress:
     """Show a training's progress in words; ``watch`` may end the training by raising.
 
@@ -135,6 +135,6 @@ def told_progress(
         watch()
         trained = (epoch - 1 + batch / batches) / epochs
         what = "scoring" if trained == 1 else f"epoch {epoch} of {epochs}"
-        told(f"{100 * (number + trained) / trainings:.0f} % done, {what}, stretch {number + 1} of {trainings}")
+        announce(f"{100 * (number + trained) / trainings:.0f} % done, {what}, fold {number + 1} of {trainings}")
 
     return progress

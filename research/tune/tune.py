@@ -28,11 +28,11 @@ from model.training.config import CONFIGS
 from research.data import Recording, recording_of, span_text
 from research.tune.folds import SEARCHED, Fold, folds_of
 from research.tune.search import Limits, Task, count, finished, only_tuner, opened, prepare, reference, search
-from research.tune.trials import KNOBS, Told, measure, told_progress
+from research.tune.trials import KNOBS, Announce, announced_progress, measure
 from updater.training_settings import FILE, Knobs, settings_in_use, training_config, write_settings
 
 STUDY_FILE = "tuning.sqlite3"
-CONFIRM_SEEDS = 2  # on each of the stretches to confirm on: four pairs of trainings in all
+CONFIRM_SEEDS = 2  # on each of the folds to confirm on: four pairs of trainings in all
 SOURCES = (
     "core/losses.py",
     "klines/returns.py",
@@ -50,6 +50,7 @@ class Asked:
     topics: Sequence[Topic]
     data_dir: Path
     data: Path | None = None  # folder of Parquet klines
+    venues: Sequence[str]  # MARKET_VENUES, for klines of the store
     end_ms: int | None = None
     panels: Sequence[str] = ()  # empty for all that the topics need
     training_days: int = 90
@@ -116,7 +117,7 @@ def plans_of(asked: Asked) -> list[PanelPlan]:
     return [plan for name, plan in plans.items() if not asked.panels or name in asked.panels]
 
 
-def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
+def tuned(asked: Asked, show: Show, say: Announce) -> Iterator[Found]:
     """Tune one panel after the other; each result is written before the next begins.
 
     Args:
@@ -128,7 +129,7 @@ def tuned(asked: Asked, show: Show, say: Told) -> Iterator[Found]:
     """
     plans = plans_of(asked)
     in_use = _checked_file(asked, plans)
-    recording = recording_of(plans, asked.data, asked.data_dir)
+    recording = recording_of(plans, asked.data, asked.data_dir, asked.venues)
     if recording.simulated:
         say(recording.simulated)
     storage = asked.study or asked.data_dir / STUDY_FILE
@@ -192,7 +193,7 @@ def _task(asked: Asked, plan: PanelPlan, in_use: Knobs, recording: Recording, st
 
 
 def _folds(study: optuna.Study, asked: Asked, task: Task) -> tuple[Fold, ...]:
-    """The stretches that the study began with, even if the store has grown since."""
+    """The folds that the study began with, even if the store has grown since."""
     if "folds" in study.user_attrs:
         folds = tuple(Fold(start_ms=start, end_ms=end) for start, end in study.user_attrs["folds"])
     else:
@@ -223,12 +224,12 @@ def _introduction(task: Task, folds: Sequence[Fold], place: int, panels: int) ->
     length = (folds[0].end_ms - folds[0].start_ms) / DAY_MS
     return (
         f"{task.plan.panel.name} panel ({place + 1} of {panels}): {counted(len(task.plan.topics), 'topic')}, "
-        f"{len(folds)} stretches of {length:.1f} days in {span_text(folds[0].start_ms, folds[-1].end_ms)}; "
+        f"{len(folds)} folds of {length:.1f} days in {span_text(folds[0].start_ms, folds[-1].end_ms)}; "
         f"study {task.study} in {task.storage}" + (f"; {counted(done, 'trial')} there already" if done else "")
     )
 
 
-def _concluded(study: optuna.Study, asked: Asked, task: Task, announce: Told) -> Found:
+def _concluded(study: optuna.Study, asked: Asked, task: Task, announce: Announce) -> Found:
     """Confirm the best trial, and adopt it if it holds."""
     references = [(what, task.knobs_of(what)) for what in task.references]
     trials = [trial for what, knobs in references if (trial := reference(study, what, knobs))]
@@ -264,7 +265,7 @@ def _value(trial: FrozenTrial) -> float:
 
 
 def _pairs(
-    study: optuna.Study, task: Task, ours: tuple[str, Knobs], theirs: tuple[str, Knobs], announce: Told
+    study: optuna.Study, task: Task, ours: tuple[str, Knobs], theirs: tuple[str, Knobs], announce: Announce
 ) -> Iterator[Pair]:
     for number, fold in enumerate(task.folds):
         for seed in range(task.seed + 1, task.seed + 1 + CONFIRM_SEEDS):
@@ -273,7 +274,7 @@ def _pairs(
 
 
 def _confirmed(
-    study: optuna.Study, task: Task, name: str, knobs: Knobs, number: int, seed: int, announce: Told
+    study: optuna.Study, task: Task, name: str, knobs: Knobs, number: int, seed: int, announce: Announce
 ) -> float:
     """The score of one training of a confirmation, kept in the study for the next run."""
     digest = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()
@@ -284,7 +285,7 @@ def _confirmed(
         def say(text: str) -> None:
             announce(f"confirming, {name} with seed {seed} is {text}")
 
-        progress = told_progress(config, say, lambda: None, number, len(task.folds))
+        progress = announced_progress(config, say, lambda: None, number, len(task.folds))
         measured = measure(task.plan, task.recording, task.folds[number], config, seed, progress)
         study.set_user_attr(key, measured.score)
     return float(study.user_attrs[key])
@@ -293,7 +294,7 @@ def _confirmed(
 def luck(pairs: Sequence[Pair]) -> float:
     """Chance of at least this lead by luck: Student's t on the pairs' differences.
 
-    The four pairs differ in stretch and seed; the distribution function for three degrees of freedom is
+    The four pairs differ in fold and seed; the distribution function for three degrees of freedom is
     ``1/2 + (x / (1 + x^2) + atan x) / pi`` with ``x = t / sqrt 3`` (Student, Biometrika 6(1), 1908).
     """
     leads = np.array([pair.theirs - pair.ours for pair in pairs])

@@ -197,6 +197,15 @@ def test_a_configuration_refused_at_the_first_start_ends_the_door(tmp_path: Path
         assert stand.process.wait(10) == 2
 
 
+def test_a_refusal_of_inference_is_one_line(tmp_path: Path) -> None:
+    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PORT": "0", "CONFIG_FILE": "nowhere.json"}
+    command = [sys.executable, "-m", "door"]
+    ended = subprocess.run(command, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("nowhere.json: no such file")
+
+
 def test_inference_ends_with_a_killed_door(tmp_path: Path) -> None:
     with door(tmp_path) as stand:
         inference = stand.answering()

@@ -30,7 +30,7 @@ from exchange.server import SimulatedExchange
 from exchange.sources.given import Given
 from exchange.sources.replay import Replay
 from klines.spans import INTERVALS_MS
-from tests.exchange.client import DECIMAL
+from tests.exchange.client import DECIMAL, rows
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import random_walk_klines
 
@@ -58,12 +58,6 @@ def still() -> Iterator[SimulatedExchange]:
 
 def get(exchange: SimulatedExchange, path: str, timeout_s: float = 10.0, **query: Any) -> requests.Response:
     return requests.get(exchange.url + path, params=query, timeout=timeout_s)
-
-
-def rows(exchange: SimulatedExchange, symbol: str = "BTCUSDT", interval: str = "1m", **query: Any) -> list[list[Any]]:
-    answer = get(exchange, "/api/v3/klines", symbol=symbol, interval=interval, **query)
-    assert answer.status_code == 200, answer.text
-    return list(answer.json())
 
 
 def archive(exchange: SimulatedExchange, name: str) -> requests.Response:
@@ -200,10 +194,8 @@ def test_a_wrong_question_gets_binance_s_error(still: SimulatedExchange, path: s
 
 @pytest.mark.parametrize("name", ["invalid_symbol", "invalid_interval"])
 def test_errors_are_the_recorded_ones_to_the_byte(still: SimulatedExchange, shared_data: Path, name: str) -> None:
-    wrong = {"symbol": "NONEUSDT"} if name == "invalid_symbol" else {"interval": "7m"}
-    answer = requests.get(
-        still.url + "/api/v3/klines", params={"symbol": "BTCUSDT", "interval": "1m"} | wrong, timeout=10
-    )
+    wrong: dict[str, Any] = {"symbol": "NONEUSDT"} if name == "invalid_symbol" else {"interval": "7m"}
+    answer = get(still, "/api/v3/klines", **({"symbol": "BTCUSDT", "interval": "1m"} | wrong))
     assert answer.text == (shared_data / "raw" / "binance_errors" / f"http400_{name}.json").read_text().strip()
 
 
@@ -302,7 +294,7 @@ def test_what_is_not_archived_is_not_found(still: SimulatedExchange, path: str) 
 
 
 def test_an_archive_of_real_klines_reads_as_the_genuine_one(shared_data: Path) -> None:
-    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["BTCUSDT"]).series
+    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["BTCUSDT"]).recorded
     start_ms = int(np.datetime64("2024-03-14", "ms").astype(np.int64))
     klines = series["BTCUSDT", HOUR_MS].between(start_ms, start_ms + DAY_MS)
     name = "BTCUSDT-1h-2024-03-14"
@@ -311,7 +303,7 @@ def test_an_archive_of_real_klines_reads_as_the_genuine_one(shared_data: Path) -
 
 
 def test_rest_rows_of_real_klines_read_as_the_genuine_ones(shared_data: Path) -> None:
-    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"]).series
+    series = Replay.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"]).recorded
     genuine = json.loads((shared_data / "raw" / "binance_rest" / "klines_SOLUSDT_1h_2024-02-01.json").read_text())
     klines = series["SOLUSDT", HOUR_MS].between(genuine[0][0], genuine[-1][0] + 1)
     assert_rows_mean_the_same(json.loads(rest_rows(klines)), genuine)
@@ -323,14 +315,12 @@ def test_rest_rows_of_real_klines_read_as_the_genuine_ones(shared_data: Path) ->
 def test_a_replay_is_served_and_says_when_it_has_run_out(
     shared_data: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with SimulatedExchange(replay=shared_data / "spot", clock=clock, symbols=["SOLUSDT"]) as exchange:
-        replay = exchange.source
-        assert isinstance(replay, Replay)
+    replay = Replay.open(shared_data / "spot", NOW_MS, symbols=["SOLUSDT"])
+    with SimulatedExchange(source=replay, clock=clock) as exchange:
         assert replay.name.startswith("replay of real klines of 2022-11-06 to 2024-03-31 (spot), shifted by ")
         newest = rows(exchange, "SOLUSDT", limit=2)[0]
-        recorded = replay.series["SOLUSDT", MINUTE_MS].between(
-            newest[0] - replay.shift_ms, newest[0] - replay.shift_ms + 1
-        )
+        at_ms = newest[0] - replay.shift_ms
+        recorded = replay.recorded["SOLUSDT", MINUTE_MS].between(at_ms, at_ms + 1)
         assert json.loads(rest_rows(recorded))[0][1:6] == newest[1:6]
         quarter = rows(exchange, "SOLUSDT", "5m", limit=10)[0]
         assert quarter[8] == 0, "a recording without trades has none"
@@ -344,23 +334,33 @@ def test_a_replay_is_served_and_says_when_it_has_run_out(
 
 # -- faults
 
+TOO_MUCH = '{"code": -1003, "msg": "Too much request weight used."}'
 
-def test_a_status_comes_with_its_headers_and_so_often(exchange: SimulatedExchange) -> None:
-    exchange.fail_next("/api/v3/klines", 2, status=429, headers={"Retry-After": "7"})
+
+@pytest.mark.parametrize("how", ["python", "http"])
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        pytest.param({"status": 429, "headers": {"Retry-After": "7"}}, TOO_MUCH, id="status"),
+        pytest.param({"status": 503, "body": "busy", "headers": {"Retry-After": "1"}}, "busy", id="status and body"),
+        pytest.param({"body": "[[0", "headers": {"Content-Type": "text/html"}}, "[[0", id="body"),
+    ],
+)
+def test_an_answer_is_replaced_so_often(
+    exchange: SimulatedExchange, fault: dict[str, Any], text: str, how: str
+) -> None:
+    if how == "python":
+        exchange.fail_next("/api/v3/klines", 2, **fault)
+    else:
+        order = {"path_prefix": "/api/v3/klines", "count": 2} | fault
+        assert requests.post(exchange.url + "/sim/faults", json=order, timeout=10).status_code == 204
     assert get(exchange, "/api/v3/time").status_code == 200
     for _ in range(2):
         answer = get(exchange, "/api/v3/klines", symbol="BTCUSDT", interval="1m")
-        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
-        assert answer.json()["code"] == -1003
-        assert answer.headers["X-Market"] == "SIMULATED"
+        assert (answer.status_code, answer.text) == (fault.get("status", 200), text)
+        for name, value in (fault["headers"] | {"X-Market": "SIMULATED"}).items():
+            assert answer.headers[name] == value
     assert len(rows(exchange, limit=2)) == 2
-
-
-def test_a_body_is_sent_as_it_is(exchange: SimulatedExchange) -> None:
-    exchange.fail_next("/", body=b'[[0, "1", "2"', headers={"Content-Type": "text/html"})
-    answer = get(exchange, "/api/v3/klines", symbol="BTCUSDT", interval="1m")
-    assert (answer.status_code, answer.content) == (200, b'[[0, "1", "2"')
-    assert answer.headers["Content-Type"] == "text/html"
 
 
 @pytest.mark.parametrize("cut_after", [0, 100])
@@ -384,8 +384,13 @@ def test_faults_are_taken_in_turn_and_forgotten_on_request(exchange: SimulatedEx
         exchange.fail_next("/api", status=status)
     exchange.fail_next("/api", 100, status=418)
     assert [get(exchange, "/api/v3/ping").status_code for _ in range(3)] == [500, 503, 418]
-    exchange.clear_faults()
+    assert requests.delete(exchange.url + "/sim/faults", timeout=10).status_code == 204
     assert get(exchange, "/api/v3/ping").status_code == 200
+
+
+def test_a_fault_with_a_field_that_does_not_exist_is_refused(exchange: SimulatedExchange) -> None:
+    order = {"path_prefix": "/api", "stauts": 503}
+    assert requests.post(exchange.url + "/sim/faults", json=order, timeout=10).status_code == 422
 
 
 def test_requests_are_remembered(exchange: SimulatedExchange) -> None:
@@ -394,17 +399,6 @@ def test_requests_are_remembered(exchange: SimulatedExchange) -> None:
     seen = [("/api/v3/ticker/price", {"symbols": '["BTCUSDT"]'}), ("/api/v3/ping", {})]
     assert exchange.requests == seen
     assert [(path, query) for path, query in get(exchange, "/sim/requests").json()] == seen
-
-
-def test_faults_can_be_ordered_over_http(exchange: SimulatedExchange) -> None:
-    where = exchange.url + "/sim/faults"
-    fault = {"path_prefix": "/api", "count": 5, "status": 503, "body": "busy", "headers": {"Retry-After": "1"}}
-    assert requests.post(where, json=fault, timeout=10).status_code == 204
-    answer = get(exchange, "/api/v3/ping")
-    assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (503, "busy", "1")
-    assert requests.delete(where, timeout=10).status_code == 204
-    assert get(exchange, "/api/v3/ping").status_code == 200
-    assert requests.post(where, json={"path_prefix": "/api", "stauts": 503}, timeout=10).status_code == 422
 
 
 # -- process
@@ -467,7 +461,11 @@ def test_a_process_says_where_it_is_and_ends_when_told_to(how: signal.Signals) -
     ("arguments", "message"),
     [
         pytest.param(["--port", "many"], "--port: invalid int value: 'many'", id="port that is no number"),
-        pytest.param(["--port", "70000"], "--port must be 0 to 65535, was 70000", id="port out of range"),
+        pytest.param(
+            ["--port", "70000"],
+            "port 70000 of 127.0.0.1 cannot be had: bind(): port must be 0-65535",
+            id="port out of range",
+        ),
         pytest.param(["--seed", "-1"], "--seed must not be negative, was -1", id="seed"),
         pytest.param(["--symbols", "BTCUSDT,"], "symbol '' is not invented here", id="symbol"),
         pytest.param(["--replay", "/nowhere"], "folder /nowhere: no klines", id="folder"),

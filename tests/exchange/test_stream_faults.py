@@ -12,35 +12,23 @@ from websockets.exceptions import InvalidStatus
 from core.clock import MINUTE_MS, SECOND_MS
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind, StreamFault
-from tests.exchange.client import (
-    DECIMAL,
-    as_row,
-    closes,
-    ending,
-    hear,
-    hear_until,
-    listen,
-    ready,
-    rest_rows,
-    second,
-    silent,
-)
+from tests.exchange.client import DECIMAL, as_row, closes, listen, rows, second
 from tests.fakes.clock import BASE_MS, RunningClock, eventually
 
 
 def after_jump(exchange: SimulatedExchange, clock: RunningClock, kind: Kind, **fault: Any) -> list[list[Any]]:
     """Rows of the closed candles that are told of a jump over thirty minutes while something goes wrong."""
     with listen(exchange, "btcusdt@kline_1m") as client:
-        ready(client, clock)
+        client.ready(clock)
         exchange.fail_stream(kind, **fault)
         clock.jump(30 * MINUTE_MS)
         second(clock, 2 * SECOND_MS)
-        heard = hear_until(client, lambda message: not closes(message) and message["k"]["t"] > BASE_MS)
+        heard = client.hear_until(lambda message: not closes(message) and message["k"]["t"] > BASE_MS)
     return [as_row(message["k"]) for message in heard if closes(message)]
 
 
 def true_rows(exchange: SimulatedExchange) -> list[list[Any]]:
-    return rest_rows(exchange, "BTCUSDT", "1m", limit=31)[:-1]
+    return rows(exchange, limit=31)[:-1]
 
 
 @pytest.mark.parametrize(
@@ -66,22 +54,22 @@ def test_what_was_not_sent_comes_when_the_faults_are_cleared(
     exchange: SimulatedExchange, clock: RunningClock, kind: Kind, fault: dict[str, Any], order: int
 ) -> None:
     with listen(exchange, "btcusdt@kline_1m") as client:
-        ready(client, clock)
+        client.ready(clock)
         exchange.fail_stream(kind, **fault)
         clock.jump(30 * MINUTE_MS)
-        assert silent(client, 0.3)
+        assert client.silent(0.3)
         exchange.clear_faults()
         if kind == "reorder":  # with the next message
             second(clock, 2 * SECOND_MS)
-        heard = [as_row(hear(client)["k"]) for _ in range(30 if kind == "lag" else 31)]
+        heard = [as_row(client.hear()["k"]) for _ in range(30 if kind == "lag" else 31)]
     assert [row for row in heard if row in true_rows(exchange)] == true_rows(exchange)[::order]
 
 
 def test_wrong_candles(exchange: SimulatedExchange, clock: RunningClock) -> None:
     heard = after_jump(exchange, clock, "wrong_candles", count=2, symbol="BTCUSDT")
-    rows = true_rows(exchange)
-    assert heard[2:] == rows[2:]
-    for wrong, right in zip(heard[:2], rows[:2], strict=True):
+    true = true_rows(exchange)
+    assert heard[2:] == true[2:]
+    for wrong, right in zip(heard[:2], true[:2], strict=True):
         opened, high, low, close, volume = (float(cell) for cell in wrong[1:6])
         assert close != float(right[4])
         assert volume != float(right[5])
@@ -90,13 +78,13 @@ def test_wrong_candles(exchange: SimulatedExchange, clock: RunningClock) -> None
 
 def test_a_lag_delays_and_keeps_the_order(exchange: SimulatedExchange, clock: RunningClock) -> None:
     with listen(exchange, "btcusdt@kline_1m") as client:
-        ready(client, clock)
+        client.ready(clock)
         exchange.fail_stream("lag", seconds=0.3, delay_s=0.8)
         clock.jump(30 * MINUTE_MS)
-        assert silent(client, 0.4)
+        assert client.silent(0.4)
         second(clock, 2 * SECOND_MS)  # what is told now is not late itself
-        assert silent(client, 0.2)
-        heard = [hear(client) for _ in range(31)]
+        assert client.silent(0.2)
+        heard = [client.hear() for _ in range(31)]
         assert clock.now_ms() - heard[-1]["E"] >= 200
     assert [as_row(message["k"]) for message in heard[:-1]] == true_rows(exchange)
     assert not closes(heard[-1])
@@ -132,7 +120,7 @@ def test_outliers_of_one_symbol(exchange: SimulatedExchange, clock: RunningClock
         exchange.fail_stream("outlier", count=2, symbol="BTCUSDT", factor=1.5)
         for _ in range(2):
             second(clock)
-            told.append([hear(client) for _ in range(3)])
+            told.append([client.hear() for _ in range(3)])
     for factor, messages in zip((1.5, 1.0), told, strict=True):
         at_ms = max(message.get("T", 0) for message in messages)
         for message in messages:
@@ -146,10 +134,10 @@ def test_a_muted_symbol_alone_says_nothing(exchange: SimulatedExchange, clock: R
     with listen(exchange, "btcusdt@aggTrade", "ethusdt@aggTrade") as client:
         exchange.fail_stream("mute", seconds=0.4, symbol="ETHUSDT")
         second(clock)
-        assert hear(client)["s"] == "BTCUSDT"
-        assert silent(client, 0.4)
+        assert client.hear()["s"] == "BTCUSDT"
+        assert client.silent(0.4)
         second(clock)
-        assert {hear(client)["s"] for _ in range(2)} == {"BTCUSDT", "ETHUSDT"}
+        assert {client.hear()["s"] for _ in range(2)} == {"BTCUSDT", "ETHUSDT"}
 
 
 def test_silence_loses_what_would_have_been_said_and_answers_pings(
@@ -157,14 +145,14 @@ def test_silence_loses_what_would_have_been_said_and_answers_pings(
 ) -> None:
     with listen(exchange, "btcusdt@aggTrade") as client:
         second(clock)
-        before = hear(client)
+        before = client.hear()
         exchange.fail_stream("silence", seconds=0.4)
         second(clock)
         client.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
         assert client.ping().wait(1.0)
-        assert silent(client, 0.4)
+        assert client.silent(0.4)
         second(clock)
-        after = hear(client)
+        after = client.hear()
     assert after["T"] - before["T"] == 2 * SECOND_MS
 
 
@@ -174,29 +162,29 @@ def test_every_connection_is_ended(
 ) -> None:
     with listen(exchange, "btcusdt@trade") as one, listen(exchange, "btcusdt@trade", raw=True) as other:
         exchange.fail_stream(fault)
-        assert (ending(one), ending(other)) == (code, code)
+        assert (one.ending(), other.ending()) == (code, code)
     eventually(lambda: exchange.stream_connections == 0, what="their end")
     with listen(exchange, "btcusdt@trade") as again:
         second(clock)
-        assert hear(again)["e"] == "trade"
+        assert again.hear()["e"] == "trade"
 
 
 def test_a_half_open_connection_says_nothing_and_stays_open(exchange: SimulatedExchange, clock: RunningClock) -> None:
     with listen(exchange, "btcusdt@trade") as client:
         second(clock)
-        hear(client)
+        client.hear()
         exchange.fail_stream("half_open")
         exchange.fail_stream("half_open")
         pong = client.ping()
         client.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
         with listen(exchange, "btcusdt@trade") as another:
             second(clock)
-            hear(another)
-            assert silent(client)
+            another.hear()
+            assert client.silent()
             assert not pong.is_set()
             assert exchange.stream_connections == 2
             exchange.fail_stream("drop")
-            assert ending(client) is None
+            assert client.ending() is None
 
 
 def handshake(exchange: SimulatedExchange) -> int:
@@ -215,11 +203,16 @@ def test_handshakes_are_refused(exchange: SimulatedExchange, clock: RunningClock
             exchange.fail_stream("refuse", count=1, status=status)
         assert [handshake(exchange) for _ in range(5)] == [503, 403, 429, 451, 101]
         second(clock)
-        assert hear(client)["e"] == "trade"
+        assert client.hear()["e"] == "trade"
     exchange.fail_stream("refuse", seconds=0.5)
     assert [handshake(exchange) for _ in range(2)] == [503, 503]
     eventually(lambda: handshake(exchange) == 101, what="the end of it")
     assert exchange.requests[-1] == ("/stream", {"streams": "btcusdt@trade"})
+    order = {"kind": "refuse", "seconds": 600, "status": 429}
+    assert requests.post(exchange.url + "/sim/stream-faults", json=order, timeout=10).status_code == 204
+    assert handshake(exchange) == 429
+    assert requests.delete(exchange.url + "/sim/faults", timeout=10).status_code == 204
+    assert handshake(exchange) == 101
 
 
 @pytest.mark.parametrize("how", ["python", "http"])
@@ -233,7 +226,7 @@ def test_in_an_outage_there_is_nothing_until_the_exchange_s_clock_says_so(
         else:
             assert requests.post(exchange.url + "/sim/outage", json={"seconds": 60}, timeout=10).status_code == 204
         exchange.fail_next("/api", status=418)
-        assert ending(client) is None
+        assert client.ending() is None
         assert (handshake(exchange), requests.get(ping, timeout=10).status_code) == (503, 503)
         assert requests.get(exchange.url + "/sim/requests", timeout=10).json()[-1] == ["/api/v3/ping", {}]
         clock.jump(60 * SECOND_MS)
@@ -241,14 +234,6 @@ def test_in_an_outage_there_is_nothing_until_the_exchange_s_clock_says_so(
         exchange.outage(3_600.0)
         requests.delete(exchange.url + "/sim/faults", timeout=10)
         assert (handshake(exchange), requests.get(ping, timeout=10).status_code) == (101, 200)
-
-
-def test_stream_faults_can_be_ordered_and_cleared_over_http(exchange: SimulatedExchange) -> None:
-    fault = {"kind": "refuse", "seconds": 600, "status": 429}
-    assert requests.post(exchange.url + "/sim/stream-faults", json=fault, timeout=10).status_code == 204
-    assert handshake(exchange) == 429
-    assert requests.delete(exchange.url + "/sim/faults", timeout=10).status_code == 204
-    assert handshake(exchange) == 101
 
 
 @pytest.mark.parametrize(

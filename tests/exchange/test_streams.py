@@ -15,23 +15,7 @@ from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from exchange.server import SimulatedExchange
 from exchange.sources.given import Given
 from klines.spans import INTERVALS_MS
-from tests.exchange.client import (
-    BUSY_MS,
-    DECIMAL,
-    PROMPT_MS,
-    Message,
-    as_row,
-    ask,
-    closes,
-    ending,
-    hear,
-    hear_until,
-    listen,
-    ready,
-    rest_rows,
-    second,
-    silent,
-)
+from tests.exchange.client import BUSY_MS, DECIMAL, PROMPT_MS, Message, as_row, closes, listen, rows, second
 from tests.fakes.clock import BASE_MS, START_MS, RunningClock, eventually
 from tests.fakes.klines import random_walk_klines
 
@@ -49,9 +33,9 @@ def shared() -> Iterator[SimulatedExchange]:
 def test_a_trade_is_what_binance_writes(exchange: SimulatedExchange, clock: RunningClock) -> None:
     with listen(exchange, "btcusdt@trade", raw=True) as client:
         second(clock)
-        first = hear(client)
+        first = client.hear()
         second(clock)
-        after = hear(client)
+        after = client.hear()
     assert list(first) == ["e", "E", "s", "p", "q", "T", "m", "M", "t"]
     assert (first["e"], first["s"], first["m"], first["M"]) == ("trade", "BTCUSDT", False, True)
     assert all(DECIMAL.fullmatch(first[key]) for key in ("p", "q"))
@@ -78,7 +62,7 @@ def test_every_second_s_trade_is_prompt(exchange: SimulatedExchange, clock: Runn
     with listen(exchange, "btcusdt@aggTrade") as client:
         for _ in range(5):
             second(clock)
-            trade = hear(client)
+            trade = client.hear()
             delays.append(clock.now_ms() - trade["T"])
             assert 0 <= trade["E"] - trade["T"] <= BUSY_MS
     assert min(delays) <= PROMPT_MS
@@ -87,14 +71,14 @@ def test_every_second_s_trade_is_prompt(exchange: SimulatedExchange, clock: Runn
 
 def test_an_open_candle_is_told_every_two_seconds(exchange: SimulatedExchange, clock: RunningClock) -> None:
     with listen(exchange, "btcusdt@kline_1m", "btcusdt@kline_1h") as client:
-        ready(client, clock)
-        hear(client)
+        client.ready(clock)
+        client.hear()
         second(clock)
-        assert silent(client)
+        assert client.silent()
         second(clock)
-        heard = [hear(client) for _ in range(2)]
+        heard = [client.hear() for _ in range(2)]
         second(clock, 2 * SECOND_MS)
-        heard += [hear(client) for _ in range(2)]
+        heard += [client.hear() for _ in range(2)]
     told = {(event["k"]["i"], event["E"] // SECOND_MS) for event in heard}
     seconds = sorted({second for _, second in told})
     assert told == {(interval, second) for interval in ("1m", "1h") for second in seconds}
@@ -115,14 +99,14 @@ def test_a_closed_candle_is_prompt_and_the_very_row_of_rest(exchange: SimulatedE
     with listen(exchange, *names) as client:
         closed: dict[tuple[str, str], Message] = {}
         while len(closed) < len(names):
-            event = hear_until(client, closes)[-1]
+            event = client.hear_until(closes)[-1]
             candle = event["k"]
             assert candle["T"] == START_MS + 24 * HOUR_MS - 1
             assert clock.now_ms() - candle["T"] <= BUSY_MS
             assert event["E"] - candle["T"] <= BUSY_MS
             closed[candle["s"], candle["i"]] = candle
     for (symbol, interval), candle in closed.items():
-        assert as_row(candle) == rest_rows(exchange, symbol, interval, limit=2)[0]
+        assert as_row(candle) == rows(exchange, symbol, interval, limit=2)[0]
 
 
 def test_after_a_jump_each_candle_passed_over_is_told_once_and_the_newest_trade(
@@ -130,13 +114,13 @@ def test_after_a_jump_each_candle_passed_over_is_told_once_and_the_newest_trade(
 ) -> None:
     names = ("btcusdt@kline_1m", "btcusdt@kline_5m", "btcusdt@aggTrade")
     with listen(exchange, *names) as client:
-        ready(client, clock)
+        client.ready(clock)
         clock.jump(30 * MINUTE_MS)
-        heard = hear_until(client, lambda message: message.get("T", 0) > BASE_MS + 30 * MINUTE_MS)
+        heard = client.hear_until(lambda message: message.get("T", 0) > BASE_MS + 30 * MINUTE_MS)
         assert clock.now_ms() - heard[-1]["T"] <= SECOND_MS + BUSY_MS
         for interval, count in (("1m", 30), ("5m", 6)):
-            rows = [as_row(message["k"]) for message in heard if closes(message) and message["k"]["i"] == interval]
-            assert rows == rest_rows(exchange, "BTCUSDT", interval, limit=count + 1)[:-1]
+            told = [as_row(message["k"]) for message in heard if closes(message) and message["k"]["i"] == interval]
+            assert told == rows(exchange, "BTCUSDT", interval, limit=count + 1)[:-1]
     assert sum(message["e"] == "aggTrade" for message in heard) <= 2, "one before the jump and one after it"
 
 
@@ -145,9 +129,9 @@ def test_after_a_long_jump_the_last_thousand_candles_of_each_stream_are_told(
 ) -> None:
     symbols = list(exchange.source.symbols)[:7]
     with listen(exchange, *(f"{symbol.lower()}@kline_1m" for symbol in symbols)) as client:
-        ready(client, clock)
+        client.ready(clock)
         clock.jump(2_000 * MINUTE_MS)
-        opened = [hear_until(client, closes)[-1]["k"] for _ in range(7_000)]
+        opened = [client.hear_until(closes)[-1]["k"] for _ in range(7_000)]
     for symbol in symbols:
         times = [candle["t"] for candle in opened if candle["s"] == symbol]
         assert times == list(range(BASE_MS + 1_000 * MINUTE_MS, BASE_MS + 2_000 * MINUTE_MS, MINUTE_MS))
@@ -155,9 +139,9 @@ def test_after_a_long_jump_the_last_thousand_candles_of_each_stream_are_told(
 
 def test_after_a_jump_back_the_streams_go_on_from_there(exchange: SimulatedExchange, clock: RunningClock) -> None:
     with listen(exchange, "btcusdt@aggTrade", "btcusdt@kline_1m") as client:
-        ready(client, clock)
+        client.ready(clock)
         clock.jump(-20 * MINUTE_MS)
-        after = hear_until(client, lambda message: message.get("T", 2**62) < BASE_MS)
+        after = client.hear_until(lambda message: message.get("T", 2**62) < BASE_MS)
     assert not any(closes(message) for message in after)
     assert after[-1]["E"] - after[-1]["T"] <= BUSY_MS
 
@@ -169,13 +153,13 @@ def test_a_market_that_stands_still_says_nothing(clock: RunningClock) -> None:
     with SimulatedExchange(source=source, clock=clock) as exchange:
         clock.jump(hole_ms - 300 - clock.now_ms())
         with listen(exchange, "ethusdt@aggTrade", "ethusdt@kline_1m", "ethusdt@kline_1h") as client:
-            closed = hear_until(client, closes)[-1]["k"]
-            assert as_row(closed) == rest_rows(exchange, "ETHUSDT", "1m", limit=1)[0]
+            closed = client.hear_until(closes)[-1]["k"]
+            assert as_row(closed) == rows(exchange, "ETHUSDT", "1m", limit=1)[0]
             for _ in range(2):
                 second(clock)
-                assert silent(client)
+                assert client.silent()
             clock.jump(hole_ms + 10 * MINUTE_MS - clock.now_ms())
-            assert hear(client)["E"] >= hole_ms + 10 * MINUTE_MS
+            assert client.hear()["E"] >= hole_ms + 10 * MINUTE_MS
 
 
 # -- connections
@@ -186,7 +170,7 @@ def test_the_handshake_says_simulated_and_is_remembered(exchange: SimulatedExcha
         assert client.response
         assert client.response.headers["X-Market"] == "SIMULATED"
         assert exchange.requests == [("/stream", {"streams": "btcusdt@trade/ethusdt@trade"})]
-        assert ask(client, "LIST_SUBSCRIPTIONS")["result"] == ["btcusdt@trade", "ethusdt@trade"]
+        assert client.ask("LIST_SUBSCRIPTIONS")["result"] == ["btcusdt@trade", "ethusdt@trade"]
         assert exchange.stream_connections == 1
     with listen(exchange, "btcusdt@trade", raw=True):
         assert exchange.requests[-1] == ("/ws/btcusdt@trade", {})
@@ -204,24 +188,24 @@ def test_streams_are_subscribed_and_unsubscribed_on_the_open_connection(
     exchange: SimulatedExchange, clock: RunningClock, raw: bool
 ) -> None:
     with listen(exchange, raw=raw) as client:
-        assert ask(client, "LIST_SUBSCRIPTIONS", number=3) == {"result": [], "id": 3}
+        assert client.ask("LIST_SUBSCRIPTIONS", number=3) == {"result": [], "id": 3}
         names = ("btcusdt@aggTrade", "ethusdt@aggTrade")
-        assert ask(client, "SUBSCRIBE", *names, number=4) == {"result": None, "id": 4}
+        assert client.ask("SUBSCRIBE", *names, number=4) == {"result": None, "id": 4}
         second(clock)
-        assert {hear(client)["s"] for _ in range(2)} == {"BTCUSDT", "ETHUSDT"}
-        assert ask(client, "UNSUBSCRIBE", "btcusdt@aggTrade", number=5) == {"result": None, "id": 5}
+        assert {client.hear()["s"] for _ in range(2)} == {"BTCUSDT", "ETHUSDT"}
+        assert client.ask("UNSUBSCRIBE", "btcusdt@aggTrade", number=5) == {"result": None, "id": 5}
         for _ in range(2):
             second(clock)
-            assert hear(client)["s"] == "ETHUSDT"
+            assert client.hear()["s"] == "ETHUSDT"
 
 
 def test_what_does_not_exist_is_accepted_and_never_told(exchange: SimulatedExchange, clock: RunningClock) -> None:
     names = ["nonesuch@trade", "btcusdt@depth", "BTCUSDT@trade", "btcusdt@kline_7m", "btcusdt@kline_1s", "@", "trade"]
     with listen(exchange, *names) as client:
-        assert ask(client, "SUBSCRIBE", "nonesuch@kline_1m") == {"result": None, "id": 1}
+        assert client.ask("SUBSCRIBE", "nonesuch@kline_1m") == {"result": None, "id": 1}
         for _ in range(2):
             second(clock)
-            assert silent(client)
+            assert client.silent()
 
 
 @pytest.mark.parametrize(
@@ -242,33 +226,33 @@ def test_a_wrong_control_message_is_answered_with_what_is_wrong(
 ) -> None:
     with listen(shared) as client:
         client.send(sent)
-        answer = hear(client)
+        answer = client.hear()
         assert (set(answer), answer["code"]) == ({"code", "msg"}, code)
         assert why in answer["msg"]
-        assert ask(client, "LIST_SUBSCRIPTIONS")["result"] == []
+        assert client.ask("LIST_SUBSCRIPTIONS")["result"] == []
 
 
 def test_a_connection_has_at_most_1024_streams(shared: SimulatedExchange) -> None:
     with listen(shared) as client:
-        assert ask(client, "SUBSCRIBE", *(f"s{n}@trade" for n in range(1_024)))["result"] is None
-        assert ask(client, "SUBSCRIBE", "s0@trade")["result"] is None
-        assert ask(client, "SUBSCRIBE", "btcusdt@trade")["code"] == 2
+        assert client.ask("SUBSCRIBE", *(f"s{n}@trade" for n in range(1_024)))["result"] is None
+        assert client.ask("SUBSCRIBE", "s0@trade")["result"] is None
+        assert client.ask("SUBSCRIBE", "btcusdt@trade")["code"] == 2
 
 
 def test_more_than_five_messages_in_a_second_end_the_connection(shared: SimulatedExchange) -> None:
     with listen(shared) as client:
         for _ in range(6):
             client.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
-        assert ending(client) == 1008
+        assert client.ending() == 1008
 
 
 def test_a_connection_is_told_of_its_end_before_it_ends() -> None:
     began_s = time.monotonic()
     with SimulatedExchange(stream_lifetime_s=1.0) as exchange, listen(exchange) as client:
-        notice = hear(client)
+        notice = client.hear()
         noticed_s = time.monotonic() - began_s
         assert (set(notice), notice["e"]) == ({"e", "E"}, "serverShutdown")
-        assert ending(client) == 1000
+        assert client.ending() == 1000
         assert 0.9 <= noticed_s < time.monotonic() - began_s
         assert time.monotonic() - began_s >= 1.0
 
@@ -295,7 +279,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_is_cut_off(
         while exchange.stream_connections == 2:
             clock.jump(1_000 * MINUTE_MS)
             second(clock)
-            hear_until(other, lambda message: clock.now_ms() - message["T"] < SECOND_MS)
+            other.hear_until(lambda message: clock.now_ms() - message["T"] < SECOND_MS)
             jumps += 1
             assert jumps < 10
         assert jumps > 1
@@ -310,10 +294,10 @@ def test_an_exchange_with_open_streams_ends_at_once(clock: RunningClock, how: st
         names = [f"{symbol.lower()}@kline_1m" for symbol in exchange.source.symbols]
         with listen(exchange, "btcusdt@aggTrade") as client, plain(exchange, *names):
             second(clock)
-            hear(client)
+            client.hear()
             if how == "not reading":
                 clock.jump(1_500 * MINUTE_MS)
-                hear(client)  # after the candles, which are more than the system keeps for the other client
+                client.hear()  # after the candles, which are more than the system keeps for the other client
             if how == "hanging":
                 exchange.fail_stream("half_open")
                 assert not client.ping().wait(0.2)
@@ -321,5 +305,5 @@ def test_an_exchange_with_open_streams_ends_at_once(clock: RunningClock, how: st
             running.close()
             assert time.monotonic() - began_s < 1.0
             if how == "reading":
-                assert ending(client) == 1012
+                assert client.ending() == 1012
     eventually(lambda: threading.active_count() <= threads, what="the end of all threads")

@@ -1,6 +1,6 @@
 """Invented candles: the same for ever, driftless, with volatility that clusters; and the candle of this moment."""
 
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,13 +15,10 @@ from exchange.sources.walk import EPOCH_DAY, LISTINGS, REFERENCE_DAY, RandomWalk
 from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Floats, Klines
 from klines.spans import INTERVALS_MS
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import assert_same
+from tests.fakes.klines import assert_exact, assert_same
 
 WALK = RandomWalk(seed=0)
 GOLDEN_HOUR = [2199.59, 2212.94, 2197.62, 2209.39]
-
-
-assert_equal = partial(assert_same, atol=0.0)
 
 
 @cache
@@ -51,8 +48,8 @@ def test_any_part_is_what_it_is_in_the_whole(symbol: str, interval_ms: int, star
     whole = two_months(symbol).between(START_MS, START_MS + 4 * DAY_MS)
     whole = whole if interval_ms == MINUTE_MS else whole.resample(interval_ms)
     part = WALK.klines(symbol, interval_ms, start_ms, start_ms + length_ms)
-    assert_equal(part, whole.between(start_ms, start_ms + length_ms), PRICE_COLUMNS)
-    assert_equal(part, whole.between(start_ms, start_ms + length_ms), FLOW_COLUMNS, rtol=1e-12)
+    assert_exact(part, whole.between(start_ms, start_ms + length_ms), PRICE_COLUMNS)
+    assert_same(part, whole.between(start_ms, start_ms + length_ms), FLOW_COLUMNS, rtol=1e-12, atol=0.0)
 
 
 def test_another_instance_asked_in_another_order_has_the_same_prices() -> None:
@@ -60,7 +57,7 @@ def test_another_instance_asked_in_another_order_has_the_same_prices() -> None:
     other.klines("ETHUSDT", HOUR_MS, START_MS - 40 * DAY_MS, START_MS + 40 * DAY_MS)
     other.klines("ETHUSDT", MINUTE_MS, START_MS + 300 * DAY_MS, START_MS + 301 * DAY_MS)
     days = START_MS, START_MS + 3 * DAY_MS
-    assert_equal(other.klines("ETHUSDT", MINUTE_MS, *days), WALK.klines("ETHUSDT", MINUTE_MS, *days))
+    assert_exact(other.klines("ETHUSDT", MINUTE_MS, *days), WALK.klines("ETHUSDT", MINUTE_MS, *days))
 
 
 def test_the_prices_are_these() -> None:
@@ -77,26 +74,22 @@ def test_other_seeds_and_symbols_have_other_moves() -> None:
 
 
 @pytest.mark.parametrize("symbol", LISTINGS)
-def test_candles_connect_and_lie_on_ticks(symbol: str) -> None:
-    klines = WALK.klines(symbol, MINUTE_MS, START_MS, START_MS + 3 * DAY_MS)
+def test_candles_begin_at_the_listing_s_price_connect_and_lie_on_ticks(symbol: str) -> None:
+    start_ms = (EPOCH_DAY + REFERENCE_DAY) * DAY_MS
+    klines = WALK.klines(symbol, MINUTE_MS, start_ms, start_ms + 3 * DAY_MS)
     assert len(klines) == 3 * 1_440
+    assert klines.open[0] == LISTINGS[symbol].price
     np.testing.assert_array_equal(klines.open[1:], klines.close[:-1])
     for name in PRICE_COLUMNS:
-        np.testing.assert_array_equal(getattr(klines, name), np.round(getattr(klines, name), WALK.decimals(symbol)))
+        prices = getattr(klines, name)
+        np.testing.assert_array_equal(prices, np.round(prices, WALK.symbols[symbol].decimals))
     assert (klines.taker_buy_base <= klines.volume).all()
     assert (klines.taker_buy_quote <= klines.quote_volume).all()
     assert (klines.trades >= 1).all()
 
 
-@pytest.mark.parametrize("symbol", LISTINGS)
-def test_the_level_is_that_of_the_listing_on_the_reference_day(symbol: str) -> None:
-    start_ms = (EPOCH_DAY + REFERENCE_DAY) * DAY_MS
-    klines = WALK.klines(symbol, MINUTE_MS, start_ms, start_ms + MINUTE_MS)
-    assert klines.open[0] == LISTINGS[symbol].price
-
-
 def test_there_is_nothing_before_its_epoch_and_after_its_end() -> None:
-    first_ms = WALK.first_ms("BTCUSDT")
+    first_ms = WALK.symbols["BTCUSDT"].first_ms
     opening = WALK.klines("BTCUSDT", HOUR_MS, first_ms - 2 * HOUR_MS, first_ms + HOUR_MS)
     assert opening.open_time_ms.tolist() == [first_ms]
     assert len(WALK.klines("BTCUSDT", HOUR_MS, first_ms + 8_000 * DAY_MS, first_ms + 8_001 * DAY_MS)) == 0
@@ -117,18 +110,14 @@ def test_a_symbol_that_nobody_invented_is_refused() -> None:
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT", "ARBUSDT"])
-def test_returns_tell_nothing_of_the_next_one(symbol: str) -> None:
-    returns = log_returns(two_months(symbol))
+def test_returns_tell_nothing_of_the_next_one_but_volatility_clusters(symbol: str) -> None:
+    klines = two_months(symbol)
+    returns = log_returns(klines)
     assert abs(correlation(returns[1:], returns[:-1])) < 0.02
     assert abs(correlation(returns[1:], log_returns(two_months("BTCUSDT"))[:-1])) < 0.02
     hourly = returns[: len(returns) // 60 * 60].reshape(-1, 60).sum(axis=1)
     assert abs(correlation(hourly[1:], hourly[:-1])) < 0.08
-
-
-@pytest.mark.parametrize("symbol", ["BTCUSDT", "ETHUSDT", "ARBUSDT"])
-def test_volatility_clusters_and_volume_goes_with_it(symbol: str) -> None:
-    klines = two_months(symbol)
-    size = np.abs(log_returns(klines))
+    size = np.abs(returns)
     assert correlation(size[1:], size[:-1]) > 0.1
     quarter = np.sqrt((size[: len(size) // 15 * 15].reshape(-1, 15) ** 2).mean(axis=1))
     assert correlation(quarter[1:], quarter[:-1]) > 0.5
@@ -179,5 +168,5 @@ def test_the_open_candle_ends_as_the_closed_one(interval: str) -> None:
     interval_ms, open_ms = INTERVALS_MS[interval], START_MS + 6 * DAY_MS
     last = WALK.unfinished("BTCUSDT", interval_ms, open_ms + interval_ms - 1)
     closed = WALK.klines("BTCUSDT", interval_ms, open_ms, open_ms + interval_ms)
-    assert_equal(last, closed, PRICE_COLUMNS)
-    assert_equal(last, closed, FLOW_COLUMNS, rtol=1e-12)
+    assert_exact(last, closed, PRICE_COLUMNS)
+    assert_same(last, closed, FLOW_COLUMNS, rtol=1e-12, atol=0.0)

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from core.clock import MINUTE_MS
-from klines.checks import Bools
-from klines.klines import COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
+from klines.klines import COLUMNS, PRICE_COLUMNS, Bools, Floats, Ints, Klines
+from klines.spans import interval_name
 from tests.fakes.clock import START_MS
 
 
@@ -46,6 +49,17 @@ def random_walk_klines(
         taker_buy_base=taker,
         taker_buy_quote=taker * close,
     )
+
+
+def write_klines(folder: Path, symbol: str, klines: Klines) -> None:
+    """Write a file as recordings have them."""
+    folder.mkdir(exist_ok=True)
+    first, last = (
+        datetime.fromtimestamp(edge / 1000, UTC).strftime("%Y%m%d")
+        for edge in (int(klines.open_time_ms[0]), klines.end_ms - 1)
+    )
+    columns = {"open_time": klines.open_time_ms, **{name: getattr(klines, name) for name in COLUMNS}}
+    pl.DataFrame(columns).write_parquet(folder / f"{symbol}-{interval_name(klines.interval_ms)}-{first}-{last}.parquet")
 
 
 def times(klines: Klines, factor: float | Floats) -> Klines:

@@ -36,11 +36,10 @@ from market.live.live_market import LiveMarket
 from market.venues.binance.rest import Binance
 from model.features import FEATURE_VERSION, FEATURES
 from model.panels import HOUR, MINUTE, Panel
-from model.registry.artefact import Artefact, Manifest
+from model.registry.artefact import Artefact
 from model.registry.versions import Registry
-from model.windows import Split
 from tests.fakes.clock import eventually
-from tests.fakes.node import NO_ORIGIN
+from tests.fakes.node import untrained_manifest
 
 
 def topic(topic_id: int, token: str, horizon_min: int, target: Target = Target.PRICE) -> Topic:
@@ -98,29 +97,14 @@ def publish(
     """A version whose network always answers ``output``; it is nobody's champion yet."""
     symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
     factors = {key: {"lambda": 1.0} if key.startswith("return") else {"bias": 1.0} for key in HEADS[panel.name]}
-    manifest = Manifest(
+    manifest = untrained_manifest(
         panel=panel.name,
         interval_ms=panel.interval_ms,
         lookback=panel.lookback,
         feature_version=feature_version,
-        features=FEATURES,
         heads=HEADS[panel.name],
         symbols=symbols,
         calibration=dict.fromkeys(symbols, factors),
-        volatility="sample standard deviation",
-        split=Split(
-            train_start_ms=0,
-            train_end_ms=1,
-            validate_start_ms=2,
-            validate_end_ms=3,
-            judge_start_ms=4,
-            judge_end_ms=5,
-        ),
-        rows=1,
-        seed=0,
-        training={},
-        libraries={},
-        origin=NO_ORIGIN,
         created_ms=now_ms,
     )
     return registry.publish(Artefact(onnx=network(panel, output), weights=b"weights", manifest=manifest))

@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from core.clock import DAY_MS, MINUTE_MS, iso
 from core.topic import Target, Topic, Volatility
 from exchange.server import SimulatedExchange
+from exchange.sources.replay import Replay
 from klines.klines import COLUMNS, PRICE_COLUMNS, Klines
 from klines.returns import realised_volatility
 from model.registry.versions import Registry
 from tests.fakes.clock import BASE_MS, RunningClock, eventually
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import random_walk_klines, write_klines
 from tests.inference.stand import Node, node, publish, topic
 
 FIRST_MS, ROWS = BASE_MS - 3 * DAY_MS, 13 * 1440  # ten days are left after now, so that the replay is not shifted
@@ -64,10 +64,8 @@ def recorded(folder: Path, *, traded: bool) -> dict[str, Klines]:
     }
     walks["ETHUSDT"] = still(walks["ETHUSDT"], 0, MOVES_MS, traded=traded)
     walks["SOLUSDT"] = still(walks["SOLUSDT"], BASE_MS - 20 * MINUTE_MS, BASE_MS + MINUTE_MS, traded=traded)
-    folder.mkdir()
     for symbol, run in walks.items():
-        columns = {"open_time": run.open_time_ms} | {column: getattr(run, column) for column in COLUMNS}
-        pl.DataFrame(columns).write_parquet(folder / f"{symbol}-1m-20231112-20231125.parquet")
+        write_klines(folder, symbol, run)
     return walks
 
 
@@ -87,7 +85,7 @@ def standing(
         version = publish(registry, output, clock.now_ms())
         registry.promote([of_topic], version, clock.now_ms())
     with (
-        SimulatedExchange(replay=folder / "klines", clock=clock) as exchange,
+        SimulatedExchange(source=Replay.open(folder / "klines", clock.now_ms()), clock=clock) as exchange,
         node(folder, exchange, clock, topics=topics) as running,
     ):
         yield running, clock, klines

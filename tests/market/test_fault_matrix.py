@@ -19,17 +19,15 @@ from core.errors import MalformedKlines, WorkerError
 from exchange.server import SimulatedExchange
 from exchange.stream_faults import Kind
 from klines.klines import Klines
-from market.failover.failover import Failover
 from market.live.live_market import LiveMarket
 from market.live.price_feed import PriceFeed
-from market.quarantine import Quarantine
 from market.store.scale_break import checked
 from market.venues.binance.rest import Binance
 from market.venues.binance.stream import BinanceStream
 from tests.fakes.clock import START_MS, FakeClock, RunningClock, Skewed, eventually
 from tests.fakes.klines import random_walk_klines, times
 from tests.fakes.venue_server import NOT_FOUND, Answer, Venue, rest_rows, zip_of
-from tests.market.failover.pair import frozen, leapt, with_row
+from tests.market.failover.pair import Stand, frozen, leapt, with_row
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
 LONGER = random_walk_klines(2 * 1440 + 3)
@@ -176,29 +174,33 @@ def applies(fault: Fault, endpoint: str) -> bool:
     return fault.rows is not None or fault.klines is not None
 
 
-def state(market: Failover, endpoint: str) -> str:
+def state(stand: Stand, kind: str) -> str:
     """How the first venue is left, and for how long."""
-    kind = "prices" if endpoint == "price" else "klines"
-    faults = market.faults
+    faults = stand.market.faults
     fault = faults.get(("binance", kind, "")) or faults.get(("binance", kind, "ETHUSDT"))
     return f"first {fault.state}, {fault.rest_s:g} s" if fault else "first well"
 
 
-def aside(market: Failover) -> str:
-    return "; ".join(f"{count} set aside: {reason}" for (_, _, reason), count in sorted(market.aside.counts.items()))
+def aside(stand: Stand) -> str:
+    counts = sorted(stand.market.aside.counts.items())
+    return "; ".join(f"{count} set aside: {reason}" for (_, _, reason), count in counts)
 
 
-def of_candles(market: Failover, clock: FakeClock) -> str:
-    told = market.klines("ETHUSDT", MINUTE_MS, NOW_MS - ROWS * MINUTE_MS, NOW_MS)
+def assert_true(told: Klines) -> None:
     np.testing.assert_allclose(told.close, WALK.close[np.isin(WALK.open_time_ms, told.open_time_ms)], rtol=1e-8)
-    who = "first" if market.source("ETHUSDT", MINUTE_MS) == "binance" else "next venue"
-    parts = [who, "" if len(told) == ROWS else f"{ROWS - len(told)} missing, asked for again", aside(market)]
-    filled = f"{market.filled} from the next venue" if market.filled else ""
-    return "; ".join(filter(None, [*parts, filled, state(market, "candles")]))
 
 
-def of_price(market: Failover, clock: FakeClock, feed: PriceFeed) -> str:
-    moved = clock.now_ms() >= LONGER.end_ms  # the market went on
+def of_candles(stand: Stand) -> str:
+    told = stand.newest(ROWS, NOW_MS)
+    assert_true(told)
+    who = "first" if stand.source == "binance" else "next venue"
+    parts = [who, "" if len(told) == ROWS else f"{ROWS - len(told)} missing, asked for again", aside(stand)]
+    filled = f"{stand.market.filled} from the next venue" if stand.market.filled else ""
+    return "; ".join(filter(None, [*parts, filled, state(stand, "klines")]))
+
+
+def of_price(stand: Stand, feed: PriceFeed) -> str:
+    moved = stand.clock.now_ms() >= LONGER.end_ms  # the market went on
     if not moved:
         feed.anchors.learn("ETHUSDT", times(WALK, 2000 / float(WALK.close[-1])))  # it closes at the price
     parts = []
@@ -207,67 +209,55 @@ def of_price(market: Failover, clock: FakeClock, feed: PriceFeed) -> str:
         if anchor := feed.anchors.get("ETHUSDT"):
             break
         parts = ["doubted"]
-        clock.time_ms += 1_000
+        stand.wait(1)
     assert anchor
     assert anchor.price == pytest.approx(float(LONGER.close[-1]) if moved else 2000.0)
     who = "first" if anchor.venue == "binance" else "next venue"
-    return f"{', then '.join([*parts, who])}, believed; {state(market, 'price')}"
+    return f"{', then '.join([*parts, who])}, believed; {state(stand, 'prices')}"
 
 
-def of_archive(market: Failover, clock: FakeClock) -> str:
+def of_archive(stand: Stand) -> str:
     """As a sync does, which asks the venue itself."""
     try:
-        file = market.venues[0].archive("ETHUSDT", MINUTE_MS, START_MS)
+        file = stand.venues[0].archive("ETHUSDT", MINUTE_MS, START_MS)
     except WorkerError as error:
-        return f"not used ({_kind(error)}): asked for over REST"
+        kind = "malformed" if isinstance(error, MalformedKlines) else "unavailable"
+        return f"not used ({kind}): asked for over REST"
     if file is None:
         return "not there: asked for over REST"
     rows = checked(file, Klines.empty(MINUTE_MS))
-    market.aside.put("binance", "ETHUSDT", MINUTE_MS, rows.refused, clock.now_ms())
-    told = rows.klines
-    np.testing.assert_allclose(told.close, WALK.close[np.isin(WALK.open_time_ms, told.open_time_ms)], rtol=1e-8)
-    left = "" if len(told) == len(DAY) else f"{len(DAY) - len(told)} missing, asked for over REST"
-    return "; ".join(filter(None, ["used", left, aside(market)]))
-
-
-def _kind(error: WorkerError) -> str:
-    return "malformed" if isinstance(error, MalformedKlines) else "unavailable"
+    stand.market.aside.put("binance", "ETHUSDT", MINUTE_MS, rows.refused, NOW_MS)
+    assert_true(rows.klines)
+    missing = len(DAY) - len(rows.klines)
+    left = f"{missing} missing, asked for over REST" if missing else ""
+    return "; ".join(filter(None, ["used", left, aside(stand)]))
 
 
 def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:
     """What becomes of a fault, on a market that was well before."""
     first, second = venues
-    clock, kept = FakeClock(NOW_MS), Quarantine()
     hangs = fault.answer is not None and fault.answer.wait_for is not None
-    market = Failover(
-        [
-            Binance([first.url], first.url, clock, timeout_s=0.3 if hangs else 5, patience_s=0, aside=kept),
-            Binance([second.url], "", clock, timeout_s=5, patience_s=0, aside=kept, name="binanceus"),
-        ],
-        clock,
-        kept,
-    )
+    stand = Stand(first, second, FakeClock(NOW_MS), timeout_s=0.3 if hangs else 5)
     first.handler = lambda path, query: None
     for venue in venues:
         venue.add("ETHUSDT", LONGER if fault.still else WALK)
     first.prices = {"ETHUSDT": repr(float(WALK.close[-1])) if fault.still else "2000"}
-    market.klines("ETHUSDT", MINUTE_MS, NOW_MS - 300 * MINUTE_MS, NOW_MS - MINUTE_MS)
+    stand.newest(299, NOW_MS - MINUTE_MS)
     spoil(first, fault)
     if fault.name.startswith("frozen") and endpoint == "price":
-        of_candles(market, clock)  # which tell that nobody trades
-    feed = PriceFeed(market, ["ETHUSDT"], CorrectedClock(clock))
+        of_candles(stand)  # which tell that nobody trades
+    feed = PriceFeed(stand.market, ["ETHUSDT"], CorrectedClock(stand.clock))
     if fault.still:
         for step in range(45):
-            clock.time_ms += 4_000
-            ended = LONGER.between(0, clock.time_ms - MINUTE_MS + 1)
-            venues[1].prices = {"ETHUSDT": repr(float(ended.close[-1]))}  # there it goes on
+            stand.wait(4)
+            ended = LONGER.between(0, stand.clock.time_ms - MINUTE_MS + 1)
+            second.prices = {"ETHUSDT": repr(float(ended.close[-1]))}  # there it goes on
             feed.poll(["ETHUSDT"])
             if step % 15 == 14:
-                end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
-                feed.anchors.learn("ETHUSDT", market.klines("ETHUSDT", MINUTE_MS, end_ms - ROWS * MINUTE_MS, end_ms))
+                feed.anchors.learn("ETHUSDT", stand.latest(ROWS))
     if endpoint == "price":
-        return of_price(market, clock, feed)
-    return of_candles(market, clock) if endpoint == "candles" else of_archive(market, clock)
+        return of_price(stand, feed)
+    return of_candles(stand) if endpoint == "candles" else of_archive(stand)
 
 
 STREAM_FAULTS: list[tuple[str, Kind | None, dict[str, float]]] = [

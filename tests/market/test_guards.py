@@ -23,7 +23,7 @@ from market.store.sync import SyncReport, sync_all
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import assert_same, random_walk_klines
-from tests.fakes.venue_server import Answer, Venue, rest_rows
+from tests.fakes.venue_server import Answer, Venue, entry_of, rest_rows
 
 NOW_MS = START_MS + 2 * DAY_MS + 617 * MINUTE_MS + 30_000
 END_MS = NOW_MS // MINUTE_MS * MINUTE_MS
@@ -74,8 +74,8 @@ def shifted(rows: Rows, by_ms: list[int]) -> Rows:
     return [[int(str(r[0])) + ms, *r[1:6], int(str(r[6])) + ms, *r[7:]] for r, ms in zip(rows, by_ms, strict=True)]
 
 
-def spoil(venue: Venue, change: Callable[[Rows], Rows], *, in_place: bool = False) -> None:
-    """Let REST tell the walk's rows otherwise; archives have none of them.
+def spoil(venue: Venue, change: Callable[[Rows], Rows], walk: Klines = WALK, *, in_place: bool = False) -> None:
+    """Let REST tell a walk's rows otherwise; archives have none of them.
 
     Args:
         in_place: a row is told where the true row would be, whatever time it has now.
@@ -85,8 +85,8 @@ def spoil(venue: Venue, change: Callable[[Rows], Rows], *, in_place: bool = Fals
     def handle(path: str, query: dict[str, str]) -> Answer | None:
         if path != "/api/v3/klines":
             return None
-        told, asked = change(rest_rows(WALK)), range(int(query["startTime"]), int(query["endTime"]) + 1)
-        times = WALK.open_time_ms.tolist() if in_place else [int(str(row[0])) for row in told]
+        told, asked = change(rest_rows(walk)), range(int(query["startTime"]), int(query["endTime"]) + 1)
+        times = walk.open_time_ms.tolist() if in_place else [int(str(row[0])) for row in told]
         return Answer(json.dumps([row for at_ms, row in zip(times, told, strict=True) if at_ms in asked][:1000]))
 
     venue.handler = handle
@@ -227,10 +227,8 @@ def test_a_pair_whose_candles_ended_is_told_with_what_is_known(
     def handle(path: str, query: dict[str, str]) -> Answer | None:
         if path != "/api/v3/exchangeInfo" or status is None:
             return None
-        if not status:
-            return Answer('{"code":-1121,"msg":"Invalid symbol."}', 400)
-        entry = {"symbol": "ETHUSDT", "baseAsset": "ETH", "quoteAsset": "USDT", "status": status}
-        return Answer(json.dumps({"symbols": [entry]}))
+        unknown = Answer('{"code":-1121,"msg":"Invalid symbol."}', 400)
+        return Answer(entry_of("ETHUSDT", "ETH", "USDT", status)) if status else unknown
 
     venue.handler = handle
     synced.sync(symbol="BTCUSDT", start_ms=END_MS - 600 * MINUTE_MS)
@@ -259,7 +257,7 @@ def test_rows_that_share_a_minute_are_nobody_s_minute(venue: Venue, synced: Sync
     synced.clock.time_ms = END_MS + 50_000
     report = synced.sync()
     if twice == ROWS:
-        said = r"(\d+) of \1 rows are no klines: open_time_ms is not on the grid of 60000 ms: kline at 2023-"
+        said = r"(\d+) of \1 rows are no klines: open time is not on the grid: kline at 2023-"
         assert re.search(said, str(report.failure))
         assert not len(synced.stored)
         heal(venue)
@@ -288,7 +286,7 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(venue: Venue,
     start_ms = int(WALK.open_time_ms[0])
     for _ in range(2):
         report = synced.sync(start_ms=start_ms)
-        assert "no other gaps" in line_of(report)
+        assert "no gaps beside refused rows" in line_of(report)
         assert first in line_of(report)
         assert until in line_of(report)
         synced.clock.time_ms += 1
@@ -305,18 +303,7 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(venue: Venue,
 
 def test_a_part_that_is_refused_as_a_whole_is_named(venue: Venue, synced: Synced) -> None:
     days = random_walk_klines(3000, start_ms=END_MS - 3000 * MINUTE_MS)
-    bad = (int(days.open_time_ms[300]), int(days.open_time_ms[1200]))
-    venue.has_archives = False
-
-    def handle(path: str, query: dict[str, str]) -> Answer | None:
-        if path != "/api/v3/klines":
-            return None
-        rows = rest_rows(days.between(int(query["startTime"]), int(query["endTime"]) + 1))[:1000]
-        told = [[*r[:4], "NaN" if bad[0] <= int(str(r[0])) < bad[1] else r[4], *r[5:]] for r in rows]
-        return Answer(json.dumps(told))
-
-    venue.handler = handle
-    start_ms = int(days.open_time_ms[0])
-    line = line_of(synced.sync(start_ms=start_ms))
+    spoil(venue, lambda rows: [[*r[:4], "NaN" if 300 <= n < 1200 else r[4], *r[5:]] for n, r in enumerate(rows)], days)
+    line = line_of(synced.sync(start_ms=int(days.open_time_ms[0])))
     assert "1,200 rows refused, the first of" in line or "1,000 rows refused, the first of" in line
     assert "rows are no klines" in line

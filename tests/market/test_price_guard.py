@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS
+from klines.klines import Klines
 from market.price_guard import CONFIRMATIONS, LEAST_LIMIT, MOST_LIMIT, RANGE_ROWS, Anchors
 from market.store.recording import load_recording
 from market.venue import Price, Verdict
@@ -28,24 +29,24 @@ def believes(anchors: Anchors, price: Price, now_ms: int | None = None, *, asked
     return verdict is Verdict.BELIEVED
 
 
+def learnt(klines: Klines = KLINES) -> Anchors:
+    anchors = Anchors()
+    anchors.learn(ETH, klines)
+    return anchors
+
+
 @pytest.fixture
 def anchors() -> Anchors:
-    anchors = Anchors()
-    anchors.learn(ETH, KLINES)
+    anchors = learnt()
     assert believes(anchors, at(CLOSE), NOW_MS)
     return anchors
 
 
-def test_the_first_price_is_believed_where_nothing_is_known() -> None:
-    anchors = Anchors()
-    assert anchors.get(ETH) is None
-    assert believes(anchors, at(1.0), NOW_MS)
-    assert anchors.get(ETH) == at(1.0)
-
-
-def test_the_first_price_is_held_against_the_newest_candle() -> None:
-    anchors = Anchors()
-    anchors.learn(ETH, KLINES)
+def test_the_first_price_is_held_against_the_newest_candle_if_one_is_known() -> None:
+    unlearnt, anchors = Anchors(), learnt()
+    assert unlearnt.get(ETH) is None
+    assert believes(unlearnt, at(1.0), NOW_MS)
+    assert unlearnt.get(ETH) == at(1.0)
     assert not believes(anchors, at(10 * CLOSE), NOW_MS)
     assert anchors.get(ETH) is None
     assert believes(anchors, at(1.0001 * CLOSE), NOW_MS)
@@ -60,48 +61,46 @@ def test_an_older_price_changes_nothing(anchors: Anchors, after_ms: int) -> None
 
 @pytest.mark.parametrize("factor", [0.5, 0.97, 1.03, 10.0, 1e-6, 1e6])
 def test_one_far_price_is_not_believed_and_the_next_usual_one_is(anchors: Anchors, factor: float) -> None:
-    assert not believes(anchors, at(CLOSE * factor, 100), NOW_MS + 100)
+    assert not believes(anchors, at(CLOSE * factor, 100))
     assert anchors.get(ETH) == at(CLOSE)
-    assert believes(anchors, at(CLOSE * 1.0001, 200), NOW_MS + 200)
+    assert believes(anchors, at(CLOSE * 1.0001, 200))
     assert anchors.refused == 1
 
 
-def test_a_burst_at_one_moment_confirms_nothing(anchors: Anchors) -> None:
-    for number in range(50):
-        assert not believes(anchors, at(CLOSE * 0.97, 100 + number), NOW_MS + 200)
+@pytest.mark.parametrize(
+    "far",
+    [
+        pytest.param([at(CLOSE * 0.97, 100 + number) for number in range(50)], id="a burst at one moment"),
+        pytest.param([at(CLOSE * (0.9, 1.1)[number % 2], 400 * number) for number in range(20)], id="not alike"),
+    ],
+)
+def test_far_prices_confirm_nothing_at_one_moment_or_where_they_do_not_agree(
+    anchors: Anchors, far: list[Price]
+) -> None:
+    assert not any(believes(anchors, price) for price in far)
     assert anchors.get(ETH) == at(CLOSE)
 
 
 def test_a_jump_that_others_confirm_over_a_second_is_believed(anchors: Anchors) -> None:
-    fallen = [CLOSE * 0.97, CLOSE * 0.9695, CLOSE * 0.969]
+    fallen = [at(CLOSE * factor, after_ms) for factor, after_ms in ((0.97, 500), (0.9695, 1_000), (0.969, 1_500))]
+    assert [believes(anchors, price, NOW_MS + 2_000) for price in fallen] == [False, False, True]
     assert len(fallen) == CONFIRMATIONS
-    for number, price in enumerate(fallen):
-        believed = believes(anchors, at(price, 500 * (number + 1)), NOW_MS + 2_000)
-        assert believed == (number == 2)
-    assert anchors.get(ETH) == at(fallen[-1], 1_500)
+    assert anchors.get(ETH) == fallen[-1]
     assert believes(anchors, at(CLOSE * 0.9691, 1_600), NOW_MS + 2_000), "the last seconds are the new ones"
-
-
-def test_far_prices_that_do_not_agree_confirm_nothing(anchors: Anchors) -> None:
-    for number in range(20):
-        assert not believes(anchors, at(CLOSE * (0.9 if number % 2 else 1.1), 400 * number), NOW_MS + 400 * number)
-    assert anchors.get(ETH) == at(CLOSE)
 
 
 def test_a_usual_price_in_between_ends_the_doubt(anchors: Anchors) -> None:
     far = [at(CLOSE * 0.97, ms) for ms in (100, 1_500, 3_000, 4_500)]
     near = [at(CLOSE * 1.0001, ms) for ms in (800, 2_200, 3_700)]
     for price in sorted([*far, *near], key=lambda price: price.asof_ms):
-        assert believes(anchors, price, price.asof_ms) == (price in near)
+        assert believes(anchors, price) == (price in near)
 
 
-def test_how_far_is_too_far_grows_with_the_time_since(anchors: Anchors) -> None:
-    anchors = Anchors()
+def test_how_far_is_too_far_grows_with_the_time_since() -> None:
     quiet = random_walk_klines(60, sigma=1e-6)
-    anchors.learn(ETH, quiet)
-    close = float(quiet.close[-1])
-    after_ms = quiet.end_ms
-    assert believes(anchors, Price(price=close, asof_ms=after_ms), after_ms)
+    anchors = learnt(quiet)
+    close, after_ms = float(quiet.close[-1]), quiet.end_ms
+    assert believes(anchors, Price(price=close, asof_ms=after_ms))
     for minutes, factor, usual in ((0.5, 1.1, False), (0.5, 0.9, True), (9, 2.8, True), (9, 3.2, False)):
         price = Price(price=close * math.exp(factor * LEAST_LIMIT), asof_ms=after_ms + round(minutes * MINUTE_MS))
         assert anchors.is_usual(ETH, price) == usual
@@ -109,8 +108,8 @@ def test_how_far_is_too_far_grows_with_the_time_since(anchors: Anchors) -> None:
 
 def test_a_newer_candle_is_the_measure_after_a_silence(anchors: Anchors) -> None:
     anchors.learn(ETH, random_walk_klines(60, start_ms=NOW_MS + MINUTE_MS, first=CLOSE * 1.2, sigma=1e-5))
-    assert believes(anchors, at(CLOSE * 1.2, 62 * MINUTE_MS), NOW_MS + 62 * MINUTE_MS)
-    assert not believes(anchors, at(CLOSE, 62 * MINUTE_MS + 100), NOW_MS + 62 * MINUTE_MS + 100)
+    assert believes(anchors, at(CLOSE * 1.2, 62 * MINUTE_MS))
+    assert not believes(anchors, at(CLOSE, 62 * MINUTE_MS + 100))
 
 
 def test_a_clock_that_was_set_back_does_not_freeze_the_price(anchors: Anchors) -> None:
@@ -125,9 +124,7 @@ def test_a_clock_that_was_set_back_does_not_freeze_the_price(anchors: Anchors) -
     )
 )
 def test_whatever_is_offered_time_never_goes_back(prices: list[tuple[int, float]]) -> None:
-    anchors = Anchors()
-    anchors.learn(ETH, KLINES)
-    seen_ms = 0
+    anchors, seen_ms = learnt(), 0
     for after_ms, price in prices:
         believes(anchors, at(price, after_ms), NOW_MS + 20_000)
         known = anchors.get(ETH)
@@ -166,10 +163,8 @@ def test_a_market_that_runs_after_it_stood_still_is_followed_by_prices_of_once_a
 ) -> None:
     """Each price is further from the one before than quiet candles know. Beyond what is possible within a minute a
     second venue has to say so: one alone is followed that far, and then waits for the candle."""
-    anchors, quiet = Anchors(), random_walk_klines(60, sigma=1e-9)
-    anchors.learn(ETH, quiet)
-    close = float(quiet.close[-1])
-    oldest_ms = 0
+    quiet = random_walk_klines(60, sigma=1e-9)
+    anchors, close, oldest_ms = learnt(quiet), float(quiet.close[-1]), 0
     for second in range(61):
         now_ms, venue = quiet.end_ms + 1_000 * second, venues[second % len(venues)]
         price = close * math.exp(goes * a_minute * second / 60)
@@ -221,14 +216,10 @@ def test_where_hours_are_the_only_candles_a_price_may_go_as_far_as_in_an_hour(
     minutes: int, away: float, possible: bool
 ) -> None:
     hours = random_walk_klines(60, interval_ms=60 * MINUTE_MS, sigma=6e-3)
-    anchors, verdicts = Anchors(), []
-    anchors.learn(ETH, hours)
-    for second in range(3):
-        price = Price(
-            price=float(hours.close[-1]) * math.exp(away), asof_ms=hours.end_ms + minutes * MINUTE_MS + 1_000 * second
-        )
-        verdicts.append(believes(anchors, price, asked=True))
-    assert verdicts[-1] is possible
+    anchors = learnt(hours)
+    price, since_ms = float(hours.close[-1]) * math.exp(away), hours.end_ms + minutes * MINUTE_MS
+    offers = [Price(price=price, asof_ms=since_ms + 1_000 * second) for second in range(3)]
+    assert [believes(anchors, offer, asked=True) for offer in offers][-1] is possible
 
 
 def test_a_price_of_before_the_first_candle_is_given_up_where_the_candle_excludes_it() -> None:

@@ -28,15 +28,15 @@ from model.heads import Head, Kind, head_of
 from model.judging.evaluation import outputs
 from model.network import MOST_MOVED, onnx_network
 from model.panels import HOUR, MINUTE, PanelPlan
-from model.registry.artefact import Artefact, Manifest
+from model.registry.artefact import Artefact
 from model.registry.champions import check
 from model.registry.versions import Registry
 from model.targets import QUIET, decode, naive
-from model.windows import Split, build
+from model.windows import build
 from tests.data import make_tiny_model as tiny
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines
-from tests.fakes.node import NO_ORIGIN
+from tests.fakes.node import untrained_manifest
 
 RETURN_10M = Head(Kind.RETURN, 10)
 VOLATILITY_15M = Head(Kind.VOLATILITY, 15)
@@ -81,30 +81,13 @@ def network(
 
 def artefact(onnx_bytes: bytes | None = None, **changes: object) -> Artefact:
     """A version as the registry hands it out, with some of its manifest changed."""
-    manifest = Manifest(
+    manifest = untrained_manifest(
         panel="minute",
         interval_ms=MINUTE_MS,
         lookback=MINUTE.lookback,
-        feature_version=FEATURE_VERSION,
-        features=FEATURES,
         heads=tuple(head.key for head in HEADS),
         symbols=("BTCUSDT", "ETHUSDT"),
         calibration=CALIBRATION,
-        volatility="sample standard deviation",
-        split=Split(
-            train_start_ms=0,
-            train_end_ms=1,
-            validate_start_ms=2,
-            validate_end_ms=3,
-            judge_start_ms=4,
-            judge_end_ms=5,
-        ),
-        rows=1,
-        seed=0,
-        training={},
-        libraries={},
-        origin=NO_ORIGIN,
-        created_ms=0,
     )
     return Artefact(
         onnx=network() if onnx_bytes is None else onnx_bytes,

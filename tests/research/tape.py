@@ -5,15 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
-from klines.klines import COLUMNS, Klines
-from klines.spans import interval_name
+from klines.klines import Klines
 from research.backtest.command import Asked
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import random_walk_klines
+from tests.fakes.klines import random_walk_klines, write_klines
 
 TINY = '{"epochs": 1, "stride": 53, "hidden_layer_size": 4, "num_layers": 1}'
 DAYS = 3  # of a training
@@ -42,17 +40,6 @@ def clustered(days: float, seed: int, *, skill: bool = True) -> Klines:
     )
 
 
-def write_klines(folder: Path, symbol: str, klines: Klines) -> None:
-    """A file as the recorded ones are."""
-    folder.mkdir(exist_ok=True)
-    first, last = (
-        datetime.fromtimestamp(edge / 1000, UTC).strftime("%Y%m%d")
-        for edge in (int(klines.open_time_ms[0]), klines.end_ms - 1)
-    )
-    columns = {"open_time": klines.open_time_ms, **{name: getattr(klines, name) for name in COLUMNS}}
-    pl.DataFrame(columns).write_parquet(folder / f"{symbol}-{interval_name(klines.interval_ms)}-{first}-{last}.parquet")
-
-
 def tape(folder: Path, *symbols: str, days: float, skill: bool = True) -> Path:
     """A folder of such klines that begin at START_MS."""
     for seed, symbol in enumerate(symbols, 1):
@@ -67,6 +54,7 @@ def asked(folder: Path, *topics: Topic, **others: object) -> Asked:
     usual: dict[str, object] = {
         "data_dir": folder / "data",
         "data": folder / "tape",
+        "venues": ("binance",),
         "training_days": DAYS,
         "every_days": 1,
         "stride": 30,

@@ -21,6 +21,8 @@ from model.registry.versions import Registry
 from tests.fakes.clock import FakeClock
 from tests.fakes.klines import random_walk_klines
 from tests.fakes.net import free_port
+from updater.admission import AdmissionRecords
+from updater.keeper import Keeper
 from updater.round import refresh_panel
 from updater.service import Updater
 from updater.state import StateFile
@@ -49,6 +51,7 @@ def job_on(data_dir: Path, *topics: Topic, oldest_champion_ms: int = 0, **traini
     replace_json(settings, TINY | training)
     return Job(
         data_dir=data_dir,
+        venues=("binance",),
         panel="minute",
         topics=topics,
         start_ms=training_start_ms(MINUTE, DAYS, SystemClock().now_ms()),
@@ -95,15 +98,15 @@ def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None, time_
     listings = Listings((), topics, threading.Event())
     listings.start()
     store, away = HomeStore(data_dir / "klines"), Binance([nowhere], nowhere, FakeClock(clock.now_ms()), patience_s=1.0)
+    settings, stop = load_settings(data_dir=data_dir, training_days=DAYS), threading.Event()
+    registry, state = Registry(data_dir), StateFile(data_dir, clock, plans)
+    common: dict[str, Any] = {"settings": settings, "plans": plans, "store": store, "clock": clock, "stop": stop}
     return Updater(
-        settings=load_settings(data_dir=data_dir, training_days=DAYS),
-        plans=plans,
-        store=store,
-        keeper=HomeSync(store, [away], Quarantine(), clock),
-        registry=Registry(data_dir),
-        state=StateFile(data_dir, clock, plans),
-        clock=clock,
-        stop=threading.Event(),
+        **common,
+        keeper=Keeper(**common, homes=HomeSync(store, [away], Quarantine(), clock), state=state),
+        records=AdmissionRecords(**common, registry=registry),
+        registry=registry,
+        state=state,
         listings=listings,
         time_limit_s=time_limit_s,
     )

@@ -72,8 +72,8 @@ def test_a_fault_is_logged_and_fails_no_training(published: Path) -> None:
 
 def test_minutes_are_fetched_of_topics_that_no_minute_network_serves(published: Path) -> None:
     hours = replace(ETH, topic_id=9009, horizon_min=480)
-    assert updater_on(published, hours)._replayed_alone() == ["ETHUSDT"]
-    assert updater_on(published, hours, ETH)._replayed_alone() == []
+    assert updater_on(published, hours).keeper._replayed_alone() == ["ETHUSDT"]
+    assert updater_on(published, hours, ETH).keeper._replayed_alone() == []
 
 
 def test_what_the_ledger_tells_is_used_in_the_place_of_what_is_configured(published: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from core.clock import SystemClock
-from core.errors import ConfigError
+from core.errors import ConfigError, TrainingFailed
 from core.topic import Topic
+from market.store.kline_store import KlineStore
 from model.registry.versions import Registry
-from tests.updater.folder import BTC, ETH, TINY, job_on
+from tests.updater.folder import BTC, ETH, TINY, job_on, walk
 from updater.round import refresh_panel
 from updater.state import Outcome, Verdict
 from updater.training_settings import FILE, training_config
@@ -55,6 +56,15 @@ def test_wrong_settings_are_said_and_the_fallback_is_trained_with(published: Pat
     outcome = refresh_panel(lenient, Registry(published), SystemClock(), lambda *_: None)
     assert outcome.ok
     assert (outcome.training, outcome.training_fault) == (TINY, str(refusal.value))
+
+
+def test_a_round_reads_the_klines_of_the_first_venue_of_the_line(published: Path) -> None:
+    job = job_on(published, ETH).model_copy(update={"venues": ("kraken", "binance")})
+    few = walk("ETHUSDT", SystemClock().now_ms(), days=0.1)
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        KlineStore(published / "klines" / "kraken").append(symbol, few)
+    with pytest.raises(TrainingFailed, match="in 288 candles"):
+        refresh_panel(job, Registry(published), SystemClock(), lambda *_: None)
 
 
 def test_wrong_settings_of_the_other_panel_cost_nothing(published: Path) -> None:

@@ -20,7 +20,8 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.klines import random_walk_klines
 from tests.fakes.venue_server import entry_of
 from tests.updater.folder import BTC, ETH, ETH_8H, TINY, updater_on, walk
-from updater.service import StoppableClock, Updater, train_once
+from updater.keeper import StoppableClock
+from updater.service import Updater, train_once
 from updater.state import Outcome
 from updater.training_process import Stopped
 from updater.training_settings import FILE, write_settings
@@ -119,7 +120,7 @@ def test_months_that_nothing_reads_are_deleted_once_a_day(published: Path) -> No
 @pytest.mark.parametrize(("least_mb", "told"), [(1, False), (10**12, True)], ids=["room", "none"])
 def test_a_disk_that_fills_up_is_told_before_it_is_full(published: Path, least_mb: int, told: bool) -> None:
     with capture_logs() as lines:
-        replace(updater_on(published, ETH), least_free_mb=least_mb).sync()
+        replace(updater_on(published, ETH).keeper, least_free_mb=least_mb).sync()
     alarms = [line for line in lines if line["event"] == "disk_nearly_full"]
     assert bool(alarms) is told
     assert all(str(published) in line["data_dir"] and "make room" in line["remedy"] for line in alarms)
@@ -147,7 +148,8 @@ def test_the_settings_file_is_read_anew_each_round_and_a_broken_one_costs_nothin
 def test_the_truth_venue_s_minutes_of_price_topics_have_a_folder_of_their_own(published: Path) -> None:
     with SimulatedExchange() as exchange:
         truth = Binance([exchange.url], "", SystemClock(), patience_s=0, name="kraken")
-        updater = replace(updater_on(published, ETH, BTC), truth=truth)
+        updater = updater_on(published, ETH, BTC)
+        updater = replace(updater, keeper=replace(updater.keeper, truth=truth))
         updater.sync()
         first = len(exchange.requests)
         updater.sync()

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from core.errors import ConfigError, WorkerError
-from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Klines
+from klines.klines import FLOW_COLUMNS, PRICE_COLUMNS, Bools, Ints, Klines
 from klines.spans import INTERVALS, Span, interval_name, month_span
 from market.venue import Venue
 
@@ -24,23 +24,11 @@ QUOTES = (*DOLLARS, "BTC", "ETH", "BNB", "EUR", "TRY")
 UNITS_MS = {"m": MINUTE_MS, "min": MINUTE_MS, "h": HOUR_MS, "hour": HOUR_MS, "d": DAY_MS, "day": DAY_MS}
 SPAN = re.compile(r"([0-9]{1,4})(m|min|h|hour|d|day|M|mo|w|s)s?")
 # Words before a quote that are no base, as in klines_usdt.csv.
-NO_BASES = {
-    "all",
-    "binance",
-    "candles",
-    "data",
-    "export",
-    "futures",
-    "history",
-    "klines",
-    "my",
-    "ohlcv",
-    "prices",
-    "spot",
-}
+NO_BASES = frozenset(
+    ("all", "binance", "candles", "data", "export", "futures", "history", "klines", "my", "ohlcv", "prices", "spot")
+)
 OTHER_INTERVALS = {"1s", "3d", "1w", "1mo"}  # Binance's that are not read here
-
-Bools = npt.NDArray[np.bool_]
+COMPARED = (*reversed(PRICE_COLUMNS), "volume")  # the close first: of a differing row it is the one that is shown
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -85,18 +73,13 @@ def _interval_in(word: str) -> str:
 
 def _symbols_in(words: Sequence[str]) -> Iterator[str]:
     """Words that are plainly symbols: base and quote in one word, or in two that follow each other."""
-    for place, word in enumerate(words):
-        following = words[place + 1] if place + 1 < len(words) else ""
+    for word, following in pairwise([*words, ""]):
         quotes = QUOTES if word.isupper() or _interval_in(following) else DOLLARS[:-1]
         if any(word.upper().endswith(quote) and len(word) > len(quote) + 1 for quote in quotes):
             yield word.upper()
-        pairs = QUOTES if word.isupper() and following.isupper() else DOLLARS[:-1]
-        if (
-            following.upper() in pairs
-            and word.lower() not in NO_BASES
-            and not word.isdigit()
-            and not _interval_in(word)
-        ):
+        quotes = QUOTES if word.isupper() and following.isupper() else DOLLARS[:-1]
+        is_base = word.lower() not in NO_BASES and not word.isdigit() and not _interval_in(word)
+        if is_base and following.upper() in quotes:
             yield f"{word}{following}".upper()
 
 
@@ -118,10 +101,10 @@ class Tally:
 def completed(klines: Klines, known: Klines) -> Klines:
     """Candles with flows that they lack taken from known candles of the same prices and volume."""
     mine, theirs = klines.common(known)
-    alike = _close(klines, known, mine, theirs, 0.0)
+    is_same = ~_apart(klines, known, 0.0).any(axis=1)
     flows = {name: getattr(klines, name).copy() for name in FLOW_COLUMNS[1:]}
     for name, column in flows.items():
-        lacking = alike & np.isnan(column[mine])
+        lacking = is_same & np.isnan(column[mine])
         column[mine[lacking]] = getattr(known, name)[theirs[lacking]]
     return replace(klines, **flows)
 
@@ -142,39 +125,33 @@ def overlap_fault(klines: Klines, known: Klines) -> str:
         Both values of one candle, and the shift of time that makes them fit, if there is one; empty if nothing speaks
         against them.
     """
-    mine, theirs = klines.common(known)
-    alike = _close(klines, known, mine, theirs, SAME)
-    said = ""
-    for rows, when in _parts(klines.open_time_ms[mine]):
-        differing = np.flatnonzero(~alike & rows)
+    apart = _apart(klines, known, SAME)
+    differs = apart.any(axis=1)
+    times = klines.open_time_ms[klines.common(known)[0]]
+    fault = ""
+    for rows, when in _parts(times):
+        differing = np.flatnonzero(differs & rows)
         if len(differing) * 2 > rows.sum():
-            one = differing[len(differing) // 2]
-            said = (
-                f"{len(differing):,} of {rows.sum():,} rows that are stored already{when} differ, such as "
-                f"{_both(klines, known, int(mine[one]), int(theirs[one]), 'in the file', 'stored')}"
+            example = _both(klines, known, apart, int(differing[len(differing) // 2]), "in the file", "stored")
+            fault = (
+                f"{len(differing):,} of {rows.sum():,} rows that are stored already{when} differ, such as {example}; "
             )
             break
-    if not said and len(mine) and alike.mean() > SHIFT_SHARE:
+    if not fault and len(times) and differs.mean() < 1 - SHIFT_SHARE:
         return ""
-    shift_ms = _shift_ms(klines, known)
-    if shift_ms:
-        fits = f"they fit those that are stored when moved by {shift_ms // MINUTE_MS:+d} minutes: is the file in UTC?"
-        return f"{said}; {fits}" if said else fits
-    return f"{said}; no shift of time makes them fit" if said else ""
+    if shift_ms := _shift_ms(klines, known):
+        minutes = f"{shift_ms // MINUTE_MS:+d} minutes"
+        return f"{fault}they fit those that are stored when moved by {minutes}: is the file in UTC?"
+    return f"{fault}no shift of time makes them fit" if fault else ""
 
 
-def _parts(times: npt.NDArray[np.int64]) -> Iterator[tuple[Bools, str]]:
+def _parts(times: Ints) -> Iterator[tuple[Bools, str]]:
     """All common rows, then those of each month that has enough of them."""
-    if not len(times):
-        return
     yield np.ones(len(times), np.bool_), ""
-    start_ms = int(times[0])
-    while start_ms <= times[-1]:
-        month_ms, end_ms = month_span(start_ms)
-        rows = (times >= month_ms) & (times < end_ms)
+    for start_ms, end_ms in sorted({month_span(at_ms) for at_ms in np.unique(times // DAY_MS * DAY_MS).tolist()}):
+        rows = (times >= start_ms) & (times < end_ms)
         if rows.sum() >= LEAST_OF_MONTH:
-            yield rows, f" of {iso(month_ms)[:7]}"
-        start_ms = end_ms
+            yield rows, f" of {iso(start_ms)[:7]}"
 
 
 def _shift_ms(klines: Klines, known: Klines) -> int:
@@ -182,49 +159,40 @@ def _shift_ms(klines: Klines, known: Klines) -> int:
     if not len(klines) or not len(known):
         return 0
     step_ms = klines.interval_ms
-    first_ms = int(known.open_time_ms[0])
-    closes = np.full((int(known.open_time_ms[-1]) - first_ms) // step_ms + 1, np.nan)
-    closes[(known.open_time_ms - first_ms) // step_ms] = known.close
-    # Those nearest to what is known first: of a file that only begins there, the others have nothing in common with it.
-    near = np.flatnonzero(
-        (klines.open_time_ms >= first_ms - SHIFTS_MS) & (klines.open_time_ms <= known.open_time_ms[-1] + SHIFTS_MS)
-    )
-    chosen = near[np.unique(np.linspace(0, len(near) - 1, min(len(near), SHIFT_ROWS)).astype(np.int64))]
-    places, mine = (klines.open_time_ms[chosen] - first_ms) // step_ms, klines.close[chosen]
     most = max(SHIFTS_MS // step_ms, 1)
+    # Only those near to what is known: of a file that only begins there, the others have nothing in common with it.
+    first_ms = int(known.open_time_ms[0])
+    near = klines.between(first_ms - most * step_ms, int(known.open_time_ms[-1]) + most * step_ms + 1)
+    chosen = np.unique(np.linspace(0, len(near) - 1, min(len(near), SHIFT_ROWS)).astype(np.int64))
+    closes = np.full((known.end_ms - first_ms) // step_ms + 4 * most, np.nan)  # so that every shifted row has a place
+    closes[(known.open_time_ms - first_ms) // step_ms + 2 * most] = known.close
+    places, mine = (near.open_time_ms[chosen] - first_ms) // step_ms + 2 * most, near.close[chosen]
     best, best_share = 0, SHIFT_SHARE
     for shift in sorted(range(-most, most + 1), key=abs):
-        at = places + shift
-        inside = (at >= 0) & (at < len(closes))
-        told = closes[at[inside]]
-        there = ~np.isnan(told)
-        if there.sum() < SHIFT_LEAST or len(np.unique(told[there])) * 2 < SHIFT_LEAST:
-            continue
-        share = float((np.abs(told[there] / mine[inside][there] - 1) <= SAME).mean())
-        if share > best_share:
-            best, best_share = shift, share
+        theirs = closes[places + shift]
+        there = ~np.isnan(theirs)
+        if there.sum() >= SHIFT_LEAST and len(np.unique(theirs[there])) * 2 >= SHIFT_LEAST:
+            share = float((np.abs(theirs[there] / mine[there] - 1) <= SAME).mean())
+            if share > best_share:
+                best, best_share = shift, share
     return best * step_ms
 
 
-def _close(
-    left: Klines, right: Klines, mine: npt.NDArray[np.intp], theirs: npt.NDArray[np.intp], tolerance: float
-) -> Bools:
-    """True for rows of the same prices and volume."""
-    alike = np.ones(len(mine), np.bool_)
-    for name in (*PRICE_COLUMNS, "volume"):
-        one, other = getattr(left, name)[mine], getattr(right, name)[theirs]
-        alike &= np.abs(one - other) <= tolerance * np.maximum(np.abs(one), np.abs(other))
-    return alike
+def _apart(left: Klines, right: Klines, tolerance: float, columns: Sequence[str] = COMPARED) -> Bools:
+    """``(common rows, columns)``: True for numbers that differ by more than the tolerance."""
+    mine, theirs = left.common(right)
+    one, other = np.stack([(getattr(left, name)[mine], getattr(right, name)[theirs]) for name in columns], axis=2)
+    apart: Bools = np.abs(one - other) > tolerance * np.maximum(np.abs(one), np.abs(other))
+    return apart
 
 
-def _both(left: Klines, right: Klines, mine: int, theirs: int, here: str, there: str, tolerance: float = SAME) -> str:
+def _both(left: Klines, right: Klines, apart: Bools, row: int, here: str, there: str) -> str:
     """The first number in which two candles differ, with both values."""
-    for name in (*reversed(PRICE_COLUMNS), "volume"):
-        one, other = float(getattr(left, name)[mine]), float(getattr(right, name)[theirs])
-        if abs(one - other) > tolerance * max(abs(one), abs(other)):
-            break
-    said = iso(int(left.open_time_ms[mine]))[:16].replace("T", " ")
-    return f"{said}: {name} {one:.8g} {here}, {other:.8g} {there}"
+    mine, theirs = (int(rows[row]) for rows in left.common(right))
+    name = COMPARED[int(apart[row].argmax())]
+    one, other = getattr(left, name)[mine], getattr(right, name)[theirs]
+    time = iso(int(left.open_time_ms[mine]))[:16].replace("T", " ")
+    return f"{time}: {name} {one:.8g} {here}, {other:.8g} {there}"
 
 
 # -- what a venue says ------------------------------------------------------------------------------------------------
@@ -251,20 +219,15 @@ def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, r
     chosen = np.linspace(0, len(klines) - 1, rows_asked).round().astype(int)
     rows = klines.where(np.isin(np.arange(len(klines)), chosen))
     spans = [(at, at + klines.interval_ms) for at in rows.open_time_ms.tolist()]
-    name, told = _first_told(venues, symbol, klines.interval_ms, spans)
-    if not len(told):
+    name, theirs = _first_of(venues, symbol, klines.interval_ms, spans)
+    if not len(theirs):
         return Heard(said=f"not compared with a venue: {name}")
-    mine, theirs = rows.common(told)
-    if name == own:
-        alike = _close(rows, told, mine, theirs, SAME)
-    else:
-        alike = np.abs(rows.close[mine] / told.close[theirs] - 1) <= OTHER_VENUE
-    differing = np.flatnonzero(~alike)
-    if len(differing) * 2 > len(mine):
-        one = differing[-1]
-        both = _both(rows, told, int(mine[one]), int(theirs[one]), "in the file", f"at {name}")
-        return Heard(fault=f"{len(differing)} of {len(mine)} rows compared with {name} differ, such as {both}")
-    return Heard(said=f"{int(alike.sum())} of {len(mine)} rows compared are as {name} has them")
+    apart = _apart(rows, theirs, SAME) if name == own else _apart(rows, theirs, OTHER_VENUE, COMPARED[:1])
+    differing = np.flatnonzero(apart.any(axis=1))
+    if len(differing) * 2 > len(apart):
+        both = _both(rows, theirs, apart, int(differing[-1]), "in the file", f"at {name}")
+        return Heard(fault=f"{len(differing)} of {len(apart)} rows compared with {name} differ, such as {both}")
+    return Heard(said=f"{len(apart) - len(differing)} of {len(apart)} rows compared are as {name} has them")
 
 
 def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Heard:
@@ -275,40 +238,37 @@ def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Heard:
     days = klines if klines.interval_ms == DAY_MS else klines.resample(DAY_MS)
     if not len(days):
         return Heard(said="no whole day to compare with a venue")
-    name, told = _first_told(venues, symbol, DAY_MS, [(int(days.open_time_ms[0]), days.end_ms)])
-    if not len(told):
+    name, theirs = _first_of(venues, symbol, DAY_MS, [(int(days.open_time_ms[0]), days.end_ms)])
+    if not len(theirs):
         return Heard(said=f"not compared with a venue: {name}")
-    mine, theirs = days.common(told)
-    far = np.zeros(len(mine), np.bool_)
-    for column in PRICE_COLUMNS:
-        far |= np.abs(getattr(days, column)[mine] / getattr(told, column)[theirs] - 1) > OTHER_DAY
-    differing = np.flatnonzero(far)
+    apart = _apart(days, theirs, OTHER_DAY, COMPARED[:-1])
+    differing = np.flatnonzero(apart.any(axis=1))
     if not len(differing):
-        return Heard(said=f"{len(mine):,} days compared are as {name} has them")
-    both = _both(days, told, int(mine[differing[0]]), int(theirs[differing[0]]), "stored", f"at {name}", OTHER_DAY)
-    starts = days.open_time_ms[mine[differing]].tolist()
+        return Heard(said=f"{len(apart):,} days compared are as {name} has them")
+    both = _both(days, theirs, apart, int(differing[0]), "stored", f"at {name}")
+    starts = days.open_time_ms[days.common(theirs)[0][differing]].tolist()
     return Heard(
-        fault=f"{len(differing):,} of {len(mine):,} days compared with {name} are of something else, the first {both}",
+        fault=f"{len(differing):,} of {len(apart):,} days compared with {name} are of something else, the first {both}",
         spans=tuple((start, start + DAY_MS) for start in starts),
     )
 
 
-def _first_told(venues: Sequence[Venue], symbol: str, interval_ms: int, spans: Sequence[Span]) -> tuple[str, Klines]:
+def _first_of(venues: Sequence[Venue], symbol: str, interval_ms: int, spans: Sequence[Span]) -> tuple[str, Klines]:
     """Name and candles of the first venue that has some; else the reasons why no venue has, and no candles."""
     reasons = []
     for venue in venues:
-        name, told = venue.offer.name, Klines.empty(interval_ms)
+        name, found = venue.offer.name, Klines.empty(interval_ms)
         if interval_ms not in venue.offer.intervals_ms or venue.offer.key_missing:
             continue
         try:
             for span in reversed(spans):  # the newest first: some venues have only those
-                told = told.merge(venue.klines(symbol, interval_ms, *span))
+                found = found.merge(venue.klines(symbol, interval_ms, *span))
             reason = "has none of these candles"
         except ConfigError:
             reason = f"does not list {symbol}"
         except WorkerError as error:
             reason = f"did not answer ({str(error).split(';', 1)[0][:120]})"
-        if len(told):
-            return name, told
+        if len(found):
+            return name, found
         reasons.append(f"{name} {reason}")
     return "; ".join(reasons) or "none has this interval", Klines.empty(interval_ms)

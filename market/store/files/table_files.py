@@ -12,7 +12,7 @@ import polars as pl
 from core.clock import iso
 from core.errors import ConfigError, MalformedKlines
 from core.files import replace_file
-from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, separate_rows
+from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, check_rows
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
 from klines.spans import interval_name
 from market.store.files.tables import (
@@ -31,13 +31,18 @@ MILLISECONDS_FROM = 10**11  # as seconds this is the year 5138
 NANOSECONDS_FROM = 10**17  # as microseconds this is the year 5138
 SPREADSHEET_DAYS = 10**6  # days since 1900, as spreadsheets count them, stay below
 TIME_FORMS = "must be milliseconds or microseconds since 1970 (13 or 16 digits), or a date such as 2024-03-01T00:00:00Z"
+FLOW_FORMS = "must be a number not below 0; only a flow other than volume may be empty"
 DECIMALS = 8  # Binance's
 MOST_MISFITS = 0.05  # of the rows of a file without a header, by which its columns are known
 # By rule of klines.checks, for messages: the columns to look at, and what their cells must be.
 EXPECTED = {
+    "open time before 2009": (("open_time",), TIME_FORMS),
     "open time is not on the grid": (("open_time",), "must be where a candle of {interval} opens, in UTC"),
     "open time is in the future": (("open_time",), "must be in the past, in UTC"),
     "two different rows of one time": (("open_time",), "must be in one row, and other rows have it with other numbers"),
+    "a price is not finite and above 0": (PRICE_COLUMNS, "must be a number above 0, such as 0.5"),
+    "volume is not finite": (("volume",), FLOW_FORMS),
+    "a flow is below 0 or infinite": (FLOW_COLUMNS, FLOW_FORMS),
     "low is above open or close": (("low", "open", "close"), "the low must be the lowest"),
     "high is below open or close": (("high", "open", "close"), "the high must be the highest"),
     "quote volume is not between low and high times volume": (
@@ -65,11 +70,7 @@ class KlineFile:
 
 
 def ending_of(path: Path) -> str:
-    """The form of a file: ``.csv``, ``.parquet`` or ``.zip``.
-
-    Raises:
-        ConfigError: none of them.
-    """
+    """The form of a file: ``.csv``, ``.parquet`` or ``.zip``; raises ConfigError if it is another."""
     if path.suffix.lower() not in _WRITERS:
         raise ConfigError(f"{path}: a file of klines ends in {', '.join(_WRITERS)}; give it one of these endings")
     return path.suffix.lower()
@@ -119,33 +120,23 @@ def read_klines(path: Path, interval_ms: int, now_ms: int) -> KlineFile:
 
 
 def _klines_of(table: Table, interval_ms: int, now_ms: int) -> KlineFile:
-    times, dated = milliseconds_in(table.columns["open_time"])
+    times, is_dated = milliseconds_in(table.columns["open_time"])
     if not len(times):
         raise MalformedKlines("has no rows")
     _check_unit_of_time(table, times)
-    found = {name: numbers_in(table.columns[name]) for name in COLUMNS if name in table.columns}
-    numbers = {name: column for name, (column, _) in found.items()}
-    wrong = {name: unread for name, (_, unread) in found.items()}
-    # What is in no cell must break a rule: infinity where there is something else than a number.
-    sifted = separate_rows(
-        interval_ms, times, {n: np.where(wrong[n], np.inf, numbers[n]) for n in numbers}, now_ms=now_ms, strict=True
-    )
+    numbers = {name: numbers_in(table.columns[name]) for name in COLUMNS if name in table.columns}
+    rows = check_rows(interval_ms, times, numbers, now_ms=now_ms, few=len(times), strict=True)
     if table.titles["open_time"] == "column 1":
         _check_layout(table, interval_ms, times, numbers)
-    refused = tuple(
-        replace(one, row=tuple(float(numbers[n][one.place]) if n in numbers else np.nan for n in COLUMNS))
-        for one in sifted.refused
-    )
     fault = ""
-    if refused:
-        first = min(refused, key=lambda one: one.place)
-        fault = _fault(table, first, bool(times[first.place] < EARLIEST_MS), wrong, interval_ms)
-        if len(refused) > max(1, MOST_REFUSED * len(times)) or not len(sifted.klines):
-            raise MalformedKlines(f"{len(refused)} of {len(times)} rows are no klines, the first: {fault}")
-    notes = [*table.notes, *(["times without an offset are read as UTC"] if dated else [])]
-    for odd_row in sifted.marked[:1]:
-        said = f"the first of {iso(odd_row.open_time_ms)}: {odd_row.reason}"
-        notes.append(f"{len(sifted.marked):,} rows used, and odd, {said}")
+    if rows.refused:
+        fault = _fault(table, min(rows.refused, key=lambda row: row.place), interval_ms)
+        if len(rows.refused) > max(1, MOST_REFUSED * len(times)) or not len(rows.klines):
+            raise MalformedKlines(f"{len(rows.refused)} of {len(times)} rows are no klines, the first: {fault}")
+    notes = [*table.notes, *(["times without an offset are read as UTC"] if is_dated else [])]
+    if rows.marked:
+        first = f"the first of {iso(rows.marked[0].open_time_ms)}: {rows.marked[0].reason}"
+        notes.append(f"{len(rows.marked):,} rows used, and odd, {first}")
     if "trades" in numbers:
         odd = np.flatnonzero(~_counts(numbers["trades"], numbers["volume"])).tolist()
         if len(odd) > MOST_MISFITS * len(times):
@@ -153,8 +144,10 @@ def _klines_of(table: Table, interval_ms: int, now_ms: int) -> KlineFile:
             notes.append(f"{len(odd):,} rows whose trades count none, such as {table.place(odd[0])}: {cell}")
     symbols = table.columns.get("symbol", pl.Series(dtype=pl.String)).drop_nulls().unique().sort()
     return KlineFile(
-        klines=sifted.klines,
-        refused=refused,
+        klines=rows.klines,
+        refused=tuple(
+            replace(row, row=tuple(cell if cell < np.inf else np.nan for cell in row.row)) for row in rows.refused
+        ),
         fault=fault,
         member=table.member,
         symbols=tuple(map(str, symbols)),
@@ -180,7 +173,7 @@ def _check_layout(table: Table, interval_ms: int, times: Ints, numbers: Mapping[
     """Raises MalformedKlines where a file without a header has not Binance's columns, by close times and trades."""
     if "close_time" not in table.columns:
         return
-    ends, _ = numbers_in(table.columns["close_time"])
+    ends = numbers_in(table.columns["close_time"])
     trades, volume = numbers["trades"], numbers["volume"]
     end_ms, end = times + interval_ms, f"must be the end of its candle of {interval_name(interval_ms)}"
     checks = [
@@ -198,31 +191,29 @@ def _check_layout(table: Table, interval_ms: int, times: Ints, numbers: Mapping[
 
 def _counts(trades: Floats, volume: Floats) -> Bools:
     """True for each number that can be a count of trades, or is not known."""
-    fits: Bools = np.isnan(trades) | (trades % 1 == 0) & ((trades > 0) == (volume > 0))
+    fits: Bools = np.isnan(trades) | (trades == np.floor(trades)) & ((trades > 0) == (volume > 0))
     return fits
 
 
-def _fault(table: Table, refused: RejectedRow, untimed: bool, wrong: Mapping[str, Bools], interval_ms: int) -> str:
+def _fault(table: Table, refused: RejectedRow, interval_ms: int) -> str:
     """Name a refused row's place and cells, and what the cells must be."""
     row = refused.place
     if row in table.torn:
         return f"{table.place(row)} {table.torn[row]}"
-    place = f"{table.place(row)}: "
-    if untimed:
-        return f"{place}{table.cell('open_time', row)} {TIME_FORMS}"
-    for name in wrong:
-        if wrong[name][row]:
-            return f"{place}{table.cell(name, row)} must be a number such as 0.5"
+    rule = "open time before 2009" if refused.open_time_ms < EARLIEST_MS else refused.reason
+    names, expected = EXPECTED[rule]
     at = dict(zip(COLUMNS, refused.row, strict=True))
-    for name in (*PRICE_COLUMNS, "volume"):
-        if not np.isfinite(at[name]) or at[name] < 0 or (name != "volume" and at[name] == 0):
-            return f"{place}{table.cell(name, row)} must be a number {'not below 0' if name == 'volume' else 'above 0'}"
-    for name in FLOW_COLUMNS:
-        if at[name] < 0 or np.isinf(at[name]):
-            return f"{place}{table.cell(name, row)} must be a number not below 0, or nothing"
-    names, expected = EXPECTED[refused.reason]
-    cells = ", ".join(table.cell(name, row) for name in names)
-    return f"{place}{cells}{':' if len(names) > 1 else ''} {expected.format(interval=interval_name(interval_ms))}"
+    impossible = [name for name in names if name in at and not _can_be(name, at[name])]
+    names = tuple(impossible[:1]) or names
+    cells = ", ".join(table.cell(name, row) for name in names) + (":" if len(names) > 1 else "")
+    return f"{table.place(row)}: {cells} {expected.format(interval=interval_name(interval_ms))}"
+
+
+def _can_be(name: str, number: float) -> bool:
+    """True if a price or flow can have a number by itself; a flow but volume may be unknown."""
+    if name in PRICE_COLUMNS:
+        return 0 < number < np.inf
+    return 0 <= number < np.inf or (name != "volume" and np.isnan(number))
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -246,20 +237,20 @@ def _csv(klines: Klines, _: str) -> bytes:
 
 
 def _zip(klines: Klines, name: str) -> bytes:
-    times, closes = klines.open_time_ms, klines.open_time_ms + klines.interval_ms
-    micro = times >= MICROSECONDS_FROM_MS
+    times = klines.open_time_ms
+    scale = np.where(times >= MICROSECONDS_FROM_MS, 1000, 1)
     counted = bool(_counts(klines.trades, klines.volume).all())
     frame = _frame(klines).with_columns(pl.col(FLOW_COLUMNS).fill_nan(None))
     frame = frame.with_columns(
-        open_time=np.where(micro, times * 1000, times),
-        close_time=np.where(micro, closes * 1000, closes) - 1,
+        open_time=times * scale,
+        close_time=(times + klines.interval_ms) * scale - 1,
         trades=pl.col("trades").cast(pl.Int64) if counted else pl.col("trades"),
         ignore=pl.lit(0),
     ).select(POSITIONS)
     # Without a header, what is in the column of trades must look like that.
     text = frame.write_csv(include_header=not counted, float_precision=DECIMALS).encode()
     told = from_csv(text).columns
-    if any(not np.array_equal(numbers_in(told[n])[0], getattr(klines, n), equal_nan=True) for n in COLUMNS):
+    if any(not np.array_equal(numbers_in(told[n]), getattr(klines, n), equal_nan=True) for n in COLUMNS):
         text = frame.write_csv(include_header=not counted).encode()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

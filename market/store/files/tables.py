@@ -3,13 +3,12 @@
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from core.clock import DAY_MS
 from core.errors import MalformedKlines
 from klines.klines import PRICE_COLUMNS, Floats, Ints
 from market.venues.binance.archive import csv_in_zip
@@ -20,27 +19,15 @@ NEEDED = ("open_time", *PRICE_COLUMNS, "volume")
 # The two orders that are read without a header: the needed columns, or Binance's.
 POSITIONS = ROW
 # Other names for the columns: of our own files, and of the headers that Binance and programs around it write.
-ALIASES = {
-    "open_time_ms": "open_time",
-    "opentime": "open_time",
-    "timestamp": "open_time",
-    "time": "open_time",
-    "date": "open_time",
-    "datetime": "open_time",
-    "quote_asset_volume": "quote_volume",
-    "quote_vol": "quote_volume",
-    "count": "trades",
-    "num_trades": "trades",
-    "number_of_trades": "trades",
-    "taker_buy_volume": "taker_buy_base",
-    "taker_buy_base_volume": "taker_buy_base",
-    "taker_buy_base_asset_volume": "taker_buy_base",
-    "taker_buy_vol": "taker_buy_base",
-    "taker_buy_quote_volume": "taker_buy_quote",
-    "taker_buy_quote_asset_volume": "taker_buy_quote",
-    "pair": "symbol",
-    "ticker": "symbol",
+OTHER_NAMES = {
+    "open_time": ("open_time_ms", "opentime", "timestamp", "time", "date", "datetime"),
+    "quote_volume": ("quote_asset_volume", "quote_vol"),
+    "trades": ("count", "num_trades", "number_of_trades"),
+    "taker_buy_base": ("taker_buy_volume", "taker_buy_base_volume", "taker_buy_base_asset_volume", "taker_buy_vol"),
+    "taker_buy_quote": ("taker_buy_quote_volume", "taker_buy_quote_asset_volume"),
+    "symbol": ("pair", "ticker"),
 }
+OURS = {name: ours for ours, names in OTHER_NAMES.items() for name in names}
 UNREAD = {"close_time", "ignore", "symbol"}  # known names that hold nothing of a kline
 COMMENTS = ("#", "//")  # what a line of a CSV begins with that holds no row
 NOTHING = {"", "null", "nan", "none", "na", "n/a"}  # an empty cell, as programs write it
@@ -75,46 +62,49 @@ def from_zip(content: bytes) -> Table:
 
 def from_csv(content: bytes) -> Table:
     lines = _text(content).splitlines()
-    comments = sum(1 for line in lines if line.lstrip().startswith(COMMENTS))
-    kept = [number for number, line in enumerate(lines) if line.strip() and not line.lstrip().startswith(COMMENTS)]
+    filled = [number for number, line in enumerate(lines) if line.strip()]
+    kept = [number for number in filled if not lines[number].lstrip().startswith(COMMENTS)]
+    comments = len(filled) - len(kept)
     if not kept:
         raise MalformedKlines("is empty")
     first = _cells(lines[kept[0]])
-    named = not first[0][:1].isdigit()  # or it is a row, whatever separates its cells
-    headed = named and not any(_is_number(cell) or _iso_ms(cell) is not None for cell in first)
-    if headed:
+    width = len(first)
+    notes: list[str] = []
+    # A first cell that begins with a digit is of a row, whatever separates its cells.
+    if not first[0][:1].isdigit() and not any(_is_number(cell) or _iso_ms(cell) is not None for cell in first):
         places, titles, notes = _named(first)
         del kept[0]
+    elif width not in {len(NEEDED), len(POSITIONS)}:
+        raise MalformedKlines(
+            f"without a header a row has {len(NEEDED)} or {len(POSITIONS)} columns, was {width} in line "
+            f"{kept[0] + 1}: {lines[kept[0]][:80]!r}; {SEPARATE}, and write a header with their names "
+            f"where they are others than {', '.join(NEEDED)} (or Binance's 12)"
+        )
     else:
-        if len(first) not in {len(NEEDED), len(POSITIONS)}:
-            raise MalformedKlines(
-                f"without a header a row has {len(NEEDED)} or {len(POSITIONS)} columns, was {len(first)} in line "
-                f"{kept[0] + 1}: {lines[kept[0]][:80]!r}; {SEPARATE}, and write a header with their names "
-                f"where they are others than {', '.join(NEEDED)} (or Binance's 12)"
-            )
-        places = {name: number for number, name in enumerate(POSITIONS[: len(first)])}
-        titles, notes = {name: f"column {number + 1}" for name, number in places.items()}, []
-    torn, blank = {}, "," * (len(first) - 1)
-    rows = []
-    for row, number in enumerate(kept):
-        line = lines[number]
+        places = {name: number for number, name in enumerate(POSITIONS[:width])}
+        titles = {name: f"column {number + 1}" for name, number in places.items()}
+    torn = {}
+    rows = [lines[number] for number in kept]
+    for row, line in enumerate(rows):
         count = line.count(",") + 1 if '"' not in line else len(_cells(line))
-        if count != len(first):
-            torn[row] = f"has {count} cells, must have {len(first)}: {line[:80]!r}"
-        rows.append(blank if row in torn else line)
-    text = "\n".join([",".join(map(str, range(len(first)))), *rows])
+        if count != width:
+            torn[row] = f"has {count} cells, must have {width}: {line[:80]!r}"
+            rows[row] = "," * (width - 1)
+    text = "\n".join([",".join(map(str, range(width))), *rows])
     try:
         frame = pl.read_csv(text.encode(), infer_schema=False, raise_if_empty=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise MalformedKlines(f"is no CSV that can be read: {str(error).splitlines()[0]}") from error
     if len(frame) != len(rows):
         raise MalformedKlines("is no CSV that can be read: a quote is not closed in its line")
+    if comments:
+        notes.append(f"{comments} comment lines left out")
     return Table(
         columns={name: frame.to_series(number) for name, number in places.items()},
         titles=titles,
         lines=[number + 1 for number in kept],
         torn=torn,
-        notes=(*notes, *([f"{comments} comment lines left out"] if comments else [])),
+        notes=tuple(notes),
     )
 
 
@@ -174,7 +164,7 @@ def _named(names: Sequence[str]) -> tuple[dict[str, int], dict[str, str], list[s
     unknown = []
     for number, name in enumerate(names):
         plain = name.strip().lower().replace(" ", "_")
-        ours = ALIASES.get(plain, plain)
+        ours = OURS.get(plain, plain)
         if ours not in {*POSITIONS, *UNREAD}:
             unknown.append(name.strip() or f"number {number + 1} without a name")
         elif ours in places:
@@ -192,36 +182,33 @@ def _named(names: Sequence[str]) -> tuple[dict[str, int], dict[str, str], list[s
     return places, titles, [f"columns not read: {', '.join(unknown)[:200]}"] if unknown else []
 
 
-def numbers_in(column: pl.Series) -> tuple[Floats, Bools]:
-    """``(T,)`` numbers, NaN for an empty cell; and True for a cell that is not a number."""
-    if column.dtype != pl.String:
-        return np.array(column.cast(pl.Float64).fill_null(np.nan).to_numpy()), np.zeros(len(column), np.bool_)
-    texts = column.str.strip_chars()
-    found = texts.cast(pl.Float64, strict=False)
-    empty = texts.is_null() | texts.str.to_lowercase().is_in(list(NOTHING))
-    numbers = np.array(found.fill_null(np.nan).to_numpy(), np.float64)
-    return numbers, (found.is_null() & ~empty).fill_null(value=False).to_numpy()
+def numbers_in(column: pl.Series) -> Floats:
+    """``(T,)`` numbers: NaN for an empty cell; infinite, which no rule allows, for a text that is not a number."""
+    if column.dtype == pl.String:
+        texts = column.str.strip_chars()
+        is_empty = texts.is_null() | texts.str.to_lowercase().is_in(list(NOTHING))
+        numbers = texts.cast(pl.Float64, strict=False)
+        column = numbers.set(numbers.is_null() & ~is_empty, np.inf)
+    return np.array(column.cast(pl.Float64).fill_null(np.nan).to_numpy())
 
 
 def milliseconds_in(column: pl.Series) -> tuple[Ints, bool]:
     """``(T,)`` times, below 0 for a cell that is not a time; and True if some are dates without an offset."""
     if column.dtype.is_temporal():
         column = column.cast(pl.Datetime("us")).dt.epoch("us")
-    texts = column.str.strip_chars() if column.dtype == pl.String else None
-    number = (column if texts is None else texts).cast(pl.Float64, strict=False)  # holds both units exactly
+    if column.dtype == pl.String:
+        column = column.str.strip_chars()
+    number = column.cast(pl.Float64, strict=False)  # holds both units exactly
     whole = number.cast(pl.Int64, strict=False)
     whole = whole.set(whole.cast(pl.Float64) != number, None)
     times = np.array(whole.fill_null(-1).to_numpy(), np.int64)
-    micro = times >= MICROSECONDS_FROM
-    times[micro & (times % 1000 != 0)] = -1
-    times = np.where(micro & (times >= 0), times // 1000, times)
-    dated = False
-    if texts is not None:
-        for row in np.flatnonzero(number.is_null().to_numpy()).tolist():
-            at = _iso_ms(texts[row] or "")
-            if at is not None:
-                times[row], dated = at[0], dated or not at[1]
-    return times, dated
+    is_micro = times >= MICROSECONDS_FROM
+    times = np.where(is_micro, np.where(times % 1000 == 0, times // 1000, -1), times)
+    is_dated = False
+    for row in np.flatnonzero(number.is_null().to_numpy()).tolist():
+        if (at := _iso_ms(str(column[row] or ""))) is not None:
+            times[row], is_dated = at[0], is_dated or not at[1]
+    return times, is_dated
 
 
 def _iso_ms(text: str) -> tuple[int, bool] | None:
@@ -236,6 +223,5 @@ def _iso_ms(text: str) -> tuple[int, bool] | None:
         return None
     has_offset = at.tzinfo is not None
     since = (at if has_offset else at.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
-    if since.microseconds % 1000:
-        return None
-    return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000, has_offset
+    ms, rest = divmod(since, timedelta(milliseconds=1))
+    return None if rest else (ms, has_offset)

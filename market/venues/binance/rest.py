@@ -2,33 +2,32 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import structlog
 
 from core.clock import DAY_MS, Clock, iso
-from core.errors import MalformedKlines
-from klines.checks import UNREADABLE_MS, CheckedRows, check_rows
+from core.errors import MalformedKlines, MarketUnavailable
+from klines.checks import CheckedRows, check_rows
 from klines.klines import FLOW_COLUMNS, Klines
 from klines.spans import INTERVALS, interval_name, month_span
 from market.http.client import PROBATION_S, HostPool, json_of
-from market.http.errors import ErrorReply, FaultKind, Refused
+from market.http.errors import ErrorReply, Refused, UnknownPair
 from market.quarantine import Quarantine
 from market.venue import Listing, Offer, Price
 from market.venues.base import Page, RestVenue
 from market.venues.binance.archive import check, read_archive
-from market.venues.binance.rows import CLOSE_TIME, MICROSECONDS_FROM, OPEN_TIME, PLACES, WIDTH
-from market.venues.parsing import column, price_of, whole_rows
+from market.venues.binance.rows import CLOSE_TIME, OPEN_TIME, PLACES, WIDTH
+from market.venues.parsing import NO_TIME_MS, cell, list_of, number, price_of, time_ms
 
 PAGE_ROWS = 1000  # the most that one klines request may ask for
 LAST_ROWS = 2  # a last page of so few rows may be odd as a whole, and costs the pages before it nothing
-ROW_RULE = f"klines must be a list of rows of {WIDTH} columns or more with times in milliseconds"
+ROW_RULE = f"a row must have {WIDTH} columns or more with times in milliseconds"
 BAD_SYMBOL_CODES = {-1100, -1121}  # illegal characters in a parameter (the symbol is the only text); invalid symbol
 ARCHIVE_PATIENCE_S = 5.0  # REST serves the same rows, so a broken archive host is not worth a long wait
 REQUESTS_A_MINUTE = 1_200  # of weight 2 to 4 each; 6,000 a minute are allowed
@@ -37,12 +36,10 @@ _log = structlog.get_logger()
 
 
 class Binance(RestVenue):
-    """Binance spot, or any server that speaks its format. Safe to use from several threads.
+    """Binance spot, or any server that speaks its format.
 
     Args:
-        rest_urls: hosts in the order they are tried.
         archive_url: host of the daily and monthly zips; empty for a venue without archives.
-        clock, timeout_s, patience_s, aside: as ``RestVenue`` has them.
         name: as MARKET_VENUES has it; Binance.US is another market in the same format, without archives.
     """
 
@@ -83,36 +80,46 @@ class Binance(RestVenue):
 
     def _pages(self, name: str, interval_ms: int, start_ms: int, end_ms: int, now_ms: int) -> Iterator[Page]:
         # A host may serve fewer rows than requested: only a page without a new row is the last page.
-        interval = interval_name(interval_ms)
         cursor = start_ms
         while cursor < end_ms:
             few = LAST_ROWS if cursor > start_ms else 0
             params: dict[str, str | int] = {
                 "symbol": name,
-                "interval": interval,
+                "interval": interval_name(interval_ms),
                 "startTime": cursor,
                 "endTime": end_ms - 1,
                 "limit": PAGE_ROWS,
             }
             parse = partial(_page, interval_ms=interval_ms, start_ms=cursor, end_ms=end_ms, now_ms=now_ms, few=few)
-            page = self._ask("/api/v3/klines", params, parse)
+            page = self.hosts.ask("/api/v3/klines", params, parse)
             yield page, (cursor, end_ms)
             cursor = page.klines.end_ms or end_ms
 
     def _newest(self, names: Sequence[str], now_ms: int) -> dict[str, Price]:
         # In one request if the server knows that form; the prices are as of the moment before the request.
         tries_several = len(names) > 1 and self._clock.elapsed_s() >= self._one_by_one_until_s
-        if tries_several and (found := self._several(names)) is not None:
-            return {name: Price(price=found[name], asof_ms=now_ms) for name in names}
-        prices = {name: self._price(name) for name in names}
+        if tries_several:
+            symbols = json.dumps(names, separators=(",", ":"), ensure_ascii=False)
+            try:
+                return self._tickers({"symbols": symbols}, names)
+            except (Refused, MalformedKlines) as error:
+                _log.info("ticker_of_several_failed", why=str(error))
+        prices: dict[str, Price] = {}
+        for name in names:
+            with self._asking(name):
+                prices |= self._tickers({"symbol": name}, [name])
         if tries_several:
             _log.info("ticker_one_by_one", why="the server does not know /api/v3/ticker/price?symbols=")
             self._one_by_one_until_s = self._clock.elapsed_s() + PROBATION_S  # it may have been a passing fault
         return prices
 
+    def _tickers(self, params: Mapping[str, str], names: Sequence[str]) -> dict[str, Price]:
+        parse = partial(_tickers, wanted=names, now_ms=self._clock.now_ms())
+        return self.hosts.ask("/api/v3/ticker/price", params, parse)
+
     def listing(self, symbol: str) -> Listing | None:
-        with self._naming(symbol):
-            return self._ask("/api/v3/exchangeInfo", {"symbol": symbol}, partial(_listing, symbol=symbol))
+        with self._asking(symbol):
+            return self.hosts.ask("/api/v3/exchangeInfo", {"symbol": symbol}, partial(_listing, symbol=symbol))
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
         if not self.offer.archives:
@@ -123,8 +130,7 @@ class Binance(RestVenue):
         stamp = datetime.fromtimestamp(start_ms / 1000, UTC).strftime("%Y-%m" if month else "%Y-%m-%d")
         folder = f"/data/spot/{'monthly' if month else 'daily'}/klines/{quote(symbol, safe='')}/{interval}"
         path = f"{folder}/{quote(symbol, safe='')}-{interval}-{stamp}.zip"
-        body = self._file(path)
-        if body is None:
+        if (body := self._file(path)) is None:
             return None
         checksum = self._file(f"{path}.CHECKSUM")
         if checksum is None:
@@ -139,30 +145,16 @@ class Binance(RestVenue):
         self._aside.take(self.offer.name, symbol, interval_ms, found, now_ms)
         return found.klines.closed(now_ms)
 
-    def clock_ahead_ms(self) -> int:
-        return self._ahead_ms(_server_time_ms)
+    def _server_time_ms(self, body: bytes) -> int:
+        return time_ms(cell(json_of(body), "serverTime"), unit_ms=1)
 
-    def _interpret(self, error: ErrorReply) -> ErrorReply:
+    def _fault_of(self, error: ErrorReply) -> MarketUnavailable:
         if error.code in BAD_SYMBOL_CODES:
-            return replace(error, kind=FaultKind.UNKNOWN_SYMBOL)
-        if error.kind is FaultKind.LIMITED and (until := re.search(r"banned until (\d{13})", error.message)):
+            return UnknownPair(error.text, status=error.status)
+        if until := re.search(r"banned until (\d{13})", error.message):
             ban_s = (int(until[1]) - self._clock.now_ms()) / 1000
-            return replace(error, rest_s=max(ban_s, error.rest_s or 0.0))
-        return error
-
-    def _price(self, symbol: str) -> Price:
-        asof_ms = self._clock.now_ms()
-        with self._naming(symbol):
-            found = self._ask("/api/v3/ticker/price", {"symbol": symbol}, partial(_tickers, wanted=(symbol,)))
-        return Price(price=found[symbol], asof_ms=asof_ms)
-
-    def _several(self, symbols: Sequence[str]) -> dict[str, float] | None:
-        params = {"symbols": json.dumps(symbols, separators=(",", ":"), ensure_ascii=False)}
-        try:
-            return self._ask("/api/v3/ticker/price", params, partial(_tickers, wanted=symbols))
-        except (Refused, MalformedKlines) as error:
-            _log.info("ticker_of_several_failed", why=str(error))
-            return None
+            return replace(error, rest_s=max(ban_s, error.rest_s or 0.0)).fault()
+        return error.fault()
 
     def _file(self, path: str) -> bytes | None:
         try:
@@ -179,71 +171,53 @@ def _page(body: bytes, interval_ms: int, start_ms: int, end_ms: int, now_ms: int
     Raises:
         MalformedKlines: names the row and what is wrong.
     """
-    rows = whole_rows(json_of(body), _is_row, WIDTH, ROW_RULE, few)
+    rows = list_of(json_of(body), "klines")
     if not rows:
         return CheckedRows(klines=Klines.empty(interval_ms))
-    lengths = {row[CLOSE_TIME] - row[OPEN_TIME] + 1 for row in rows if row[OPEN_TIME] != UNREADABLE_MS}
+    # Open and close time of each row; of a row that lacks either, both count as unreadable.
+    spans = [tuple(time_ms(cell(row, place), unit_ms=1) for place in (OPEN_TIME, CLOSE_TIME)) for row in rows]
+    spans = [
+        span if all(span) and len(row) >= WIDTH else (NO_TIME_MS, 0) for row, span in zip(rows, spans, strict=True)
+    ]
+    lengths = {closed_ms - opened_ms + 1 for opened_ms, closed_ms in spans if opened_ms != NO_TIME_MS}
     if lengths and interval_ms not in lengths and lengths <= INTERVALS.keys():
         raise MalformedKlines(f"rows must be {interval_ms // 1000} s long, all are {min(lengths) // 1000} s or longer")
-    times = np.array([row[OPEN_TIME] for row in rows], dtype=np.int64)
+    times = np.array([opened_ms for opened_ms, _ in spans], np.int64)
     if 2 * int((np.diff(times) < 0).sum()) > len(times):  # of a page newest first, older rows may have been cut off
         raise MalformedKlines("open_time_ms must rise: the rows are in another order")
     newest_ms = int(times.max())
     # The page before may have ended with rows off the grid, which this page then repeats.
-    if newest_ms != UNREADABLE_MS and newest_ms <= start_ms - (interval_ms if few else 1):
+    if newest_ms != NO_TIME_MS and newest_ms <= start_ms - (interval_ms if few else 1):
         raise MalformedKlines(f"asked for klines from {iso(start_ms)} on, got only older ones up to {iso(newest_ms)}")
-    cells = {name: column(rows, place) for name, place in PLACES.items()}
-    # The running candle may seem not to have begun, where clocks differ: it is not a row of the future.
-    found = check_rows(interval_ms, times, cells, now_ms=now_ms + interval_ms, few=few)
+    cells = {name: np.array([number(cell(row, place)) for row in rows], np.float64) for name, place in PLACES.items()}
+    try:
+        # The running candle may seem not to have begun, where clocks differ: it is not a row of the future.
+        found = check_rows(interval_ms, times, cells, now_ms=now_ms + interval_ms, few=few)
+    except MalformedKlines as error:
+        raise MalformedKlines(f"{error}; {ROW_RULE}, the first was {rows[0]!r:.80}") from error
     # Only the newest rows can be unfinished: an old row with a close time to come is a slip of the venue.
-    newest = sorted(rows, key=lambda row: int(row[OPEN_TIME]))[-2:]
-    unfinished = [row[OPEN_TIME] // interval_ms * interval_ms for row in newest if row[CLOSE_TIME] >= now_ms]
+    unfinished = [
+        opened_ms // interval_ms * interval_ms for opened_ms, closed_ms in sorted(spans)[-2:] if closed_ms >= now_ms
+    ]
     return replace(found, klines=found.klines.between(start_ms, min([end_ms, *unfinished])))
 
 
-def _is_row(row: list[Any]) -> bool:
-    if len(row) < WIDTH or type(row[CLOSE_TIME]) is not int:
-        return False
-    return type(row[OPEN_TIME]) is int and 0 <= row[OPEN_TIME] < MICROSECONDS_FROM
-
-
-def _server_time_ms(body: bytes) -> int:
-    answer = json_of(body)
-    if not isinstance(answer, dict) or not isinstance(answer.get("serverTime"), int):
-        raise MalformedKlines(f"the answer is not a server time but {body[:60]!r}")
-    return int(answer["serverTime"])
-
-
 def _listing(body: bytes, symbol: str) -> Listing:
-    """Read a symbol's entry of ``exchangeInfo``.
-
-    Raises:
-        MalformedKlines: there is no entry, or it lacks base or quote.
-    """
-    answer = json_of(body)
-    entries = answer.get("symbols") if isinstance(answer, dict) else None
+    """Read a symbol's entry of ``exchangeInfo``; raises MalformedKlines if it is missing, or lacks base or quote."""
+    entries = cell(json_of(body), "symbols")
     for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and entry.get("symbol") == symbol:
-            base, quote = entry.get("baseAsset"), entry.get("quoteAsset")
-            if base and quote:
-                return Listing(base=str(base), quote=str(quote), trades=entry.get("status") == "TRADING")
+        base, quote = cell(entry, "baseAsset"), cell(entry, "quoteAsset")
+        if cell(entry, "symbol") == symbol and base and quote:
+            return Listing(base=str(base), quote=str(quote), trades=cell(entry, "status") == "TRADING")
     raise MalformedKlines(f"no base and quote of {symbol} in the answer {body[:80]!r}")
 
 
-def _tickers(body: bytes, wanted: Sequence[str]) -> dict[str, float]:
-    """Read the prices of the wanted symbols from one ticker or a list of tickers.
-
-    Raises:
-        MalformedKlines: a price is missing, or is not a finite number above 0.
-    """
+def _tickers(body: bytes, wanted: Sequence[str], now_ms: int) -> dict[str, Price]:
+    """Read the prices of the wanted symbols from one ticker or a list of tickers."""
     answer = json_of(body)
     entries = answer if isinstance(answer, list) else [answer]
-    texts: dict[str, Any] = {
-        str(entry.get("symbol")): entry.get("price") for entry in entries if isinstance(entry, dict)
-    }
-    prices = {}
+    texts = {str(cell(entry, "symbol")): cell(entry, "price") for entry in entries}
     for symbol in wanted:
         if symbol not in texts:
             raise MalformedKlines(f"no price of {symbol} in the answer {str(answer)[:80]}")
-        prices[symbol] = price_of(symbol, texts[symbol])
-    return prices
+    return {symbol: price_of(symbol, texts[symbol], now_ms) for symbol in wanted}

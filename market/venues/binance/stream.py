@@ -7,7 +7,6 @@ developers.binance.com, Spot, WebSocket Streams.
 
 import asyncio
 import json
-import math
 import random
 import threading
 import time
@@ -30,13 +29,12 @@ from core.seldom import Seldom
 from klines.klines import Klines
 from klines.spans import INTERVALS_MS, interval_name
 from market.venue import MarketStream, StreamReader
+from market.venues.parsing import price_of, time_ms
 
 Series = tuple[str, int]  # symbol, interval_ms
 
 OPEN_TIMEOUT_S = 5.0
-WATCH_S = 1.0
-PING_AFTER_S = 4.0  # of silence; BTC alone trades several times a second
-PONG_TIMEOUT_S = 2.0
+PING_AFTER_S = 3.0  # of silence, and again; BTC alone trades several times a second
 SILENCE_S = 15.0  # a connection that answers pings and sends nothing has lost its subscriptions
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0  # 300 connections in five minutes are allowed; this makes at most 150
 HEALTHY_S = 60.0  # a longer connection ended in the ordinary way: the next one is opened at once, on the first host
@@ -68,12 +66,15 @@ class ShuttingDown(Exception):
     """The venue says that this connection will end soon."""
 
 
-def parse(message: str | bytes) -> Trade | Closed | None:
-    """Read a message; None if it is an event that we do not use.
+class Silent(Exception):
+    """Nothing comes over a connection. TCP alone would take many minutes to notice."""
 
-    Args:
-        message: an event, with or without the wrapping of a combined stream. The close of an open candle counts as a
-            price: there is no other while nobody trades.
+
+def parse(message: str | bytes) -> Trade | Closed | None:
+    """Read an event, with or without the wrapping of a combined stream; None if we do not use such events.
+
+    The close of an open candle counts as a price: there is no other while nobody trades.
+
     Raises:
         MalformedKlines: not an event of the documented form.
         ShuttingDown: the connection will end.
@@ -83,13 +84,12 @@ def parse(message: str | bytes) -> Trade | Closed | None:
         event = event.get("data", event)
         kind = event.get("e")
         if kind in {"aggTrade", "trade"}:
-            return Trade(symbol=_text(event["s"]), price=_price(event["p"]), venue_ms=_time(event["T"]))
+            return _trade(event["s"], event["p"], event["T"])
         if kind == "kline":
             candle = event["k"]
             if candle["x"] is True:
                 return Closed(symbol=_text(event["s"]), kline=_kline(candle))
-            at_ms = _time(event["E"]) - CANDLE_LAG_MS
-            return Trade(symbol=_text(event["s"]), price=_price(candle["c"]), venue_ms=at_ms)
+            return _trade(event["s"], candle["c"], event["E"] - CANDLE_LAG_MS)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise MalformedKlines(f"not a market event: {message[:80]!r} ({type(error).__name__}: {error})") from error
     if kind == "serverShutdown":
@@ -99,30 +99,24 @@ def parse(message: str | bytes) -> Trade | Closed | None:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"a symbol must be text, was {value!r}")
+        raise TypeError(f"symbols and prices must be text, was {value!r}")
     return value
 
 
 def _time(value: Any) -> int:
-    if type(value) is not int or not 0 < value < 10**14:
+    if not (at_ms := time_ms(value, unit_ms=1)):
         raise ValueError(f"a time must be in milliseconds, was {value!r}")
-    return value
+    return at_ms
 
 
-def _price(value: Any) -> float:
-    price = float(value) if isinstance(value, str) else math.nan
-    if not (math.isfinite(price) and price > 0):
-        raise ValueError(f"a price must be text of a number above 0, was {value!r}")
-    return price
+def _trade(symbol: Any, price: Any, at_ms: Any) -> Trade:
+    venue_ms = _time(at_ms)
+    return Trade(symbol=_text(symbol), price=price_of(symbol, _text(price), venue_ms).price, venue_ms=venue_ms)
 
 
 def _kline(candle: dict[str, Any]) -> Klines:
-    cells = {"open": "o", "high": "h", "low": "l", "close": "c", "volume": "v", "quote_volume": "q", "trades": "n"}
-    cells |= {"taker_buy_base": "V", "taker_buy_quote": "Q"}
-    columns = {name: np.array([float(candle[key])]) for name, key in cells.items()}
-    return Klines(
-        interval_ms=INTERVALS_MS[candle["i"]], open_time_ms=np.array([_time(candle["t"])], np.int64), **columns
-    )
+    cells = [[float(candle[key]) for key in "ohlcvqnVQ"]]  # in the order of COLUMNS
+    return Klines.from_table(INTERVALS_MS[candle["i"]], np.array([_time(candle["t"])], np.int64), np.array(cells))
 
 
 class BinanceStream(MarketStream):
@@ -131,7 +125,7 @@ class BinanceStream(MarketStream):
     Args:
         urls: ``ws://`` or ``wss://`` hosts without a trailing slash, in the order they are tried.
         series: symbols and the intervals of their candles.
-        ping_after_s: how long a connection may be silent before it is pinged.
+        ping_after_s: how long a connection may be silent before it is pinged, and how long a pong may take.
         silence_s: how long a connection that answers pings may be silent.
         seconds: a monotonic clock, for log lines that come once a minute.
     """
@@ -158,7 +152,6 @@ class BinanceStream(MarketStream):
         self._kinds: Counter[str] = Counter()  # of the malformed messages since the last log line about them
         self._seldom = Seldom(seconds)
         self._is_logged_down = True  # the last log line about the stream says that it is down
-        self._last_s = 0.0  # when the last message came, by the event loop's clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = threading.Event()
@@ -202,8 +195,8 @@ class BinanceStream(MarketStream):
             pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 -- so that many nodes do not come back all at once
             if count := self._seldom.due("stream_down", reason):
                 self._is_logged_down = True
-                line = {"reason": reason, "in_s": round(pause_s, 1), "meanwhile": "polling over REST"}
-                log.warning("stream_down", **line, count=count)
+                in_s = round(pause_s, 1)
+                log.warning("stream_down", reason=reason, in_s=in_s, meanwhile="polling over REST", count=count)
             await asyncio.sleep(pause_s)
 
     async def _listen(self, url: str, reader: StreamReader) -> str:
@@ -212,7 +205,7 @@ class BinanceStream(MarketStream):
             connection = await connect(
                 url + self.path,
                 open_timeout=OPEN_TIMEOUT_S,
-                ping_interval=None,  # the watch below pings sooner, and only in a silence
+                ping_interval=None,  # ``_next`` pings, and only in a silence
                 compression=None,  # a message has 200 bytes, and unpacking would be half the work
                 max_size=MESSAGE_LIMIT_BYTES,
                 user_agent_header=USER_AGENT,
@@ -220,26 +213,21 @@ class BinanceStream(MarketStream):
             )
         except (OSError, WebSocketException, EOFError, ValueError, TimeoutError) as error:
             return f"{url}: no stream: {_reason(error)}"
-        self._last_s = asyncio.get_running_loop().time()
-        watch = asyncio.create_task(self._watch(connection))
         try:
             return f"{url}: {await self._read(connection, url, reader)}"
+        except Silent as silence:
+            return f"{url}: {silence}"
         except ConnectionClosed as error:
-            cut = watch.result() if watch.done() else ""
-            return f"{url}: {cut or _reason(error)}"
+            return f"{url}: {_reason(error)}"
         finally:
-            watch.cancel()
             connection.transport.abort()  # a proper close would wait for a reply that may never come
 
     async def _read(self, connection: ClientConnection, url: str, reader: StreamReader) -> str:
-        loop = asyncio.get_running_loop()
         up = False
         bad = 0
         while True:
-            message = await connection.recv()
-            self._last_s = loop.time()
             try:
-                event = parse(message)
+                event = parse(await self._next(connection))
             except ShuttingDown:
                 return "the server is about to shut down"
             except MalformedKlines as error:
@@ -271,25 +259,19 @@ class BinanceStream(MarketStream):
             self._kinds.clear()
             log.warning("stream_message_refused", host=url, count=count, kinds=kinds, reason=str(error))
 
-    async def _watch(self, connection: ClientConnection) -> str:
-        """Cut a connection that has fallen silent, and return why. TCP alone would take many minutes to notice."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(min(WATCH_S, self._ping_after_s))
-            silent_s = loop.time() - self._last_s
-            if silent_s < self._ping_after_s:
-                continue
-            try:
-                async with asyncio.timeout(PONG_TIMEOUT_S):
-                    await (await connection.ping())
-            except TimeoutError:
-                connection.transport.abort()
-                return f"silent for {silent_s:.0f} s and no answer to a ping"
-            except ConnectionClosed:
-                return ""
-            if silent_s >= self._silence_s:
-                connection.transport.abort()
-                return f"sent nothing for {silent_s:.0f} s"
+    async def _next(self, connection: ClientConnection) -> str | bytes:
+        """Return the next message; raises Silent if a ping is not answered, or the silence is long."""
+        pong: asyncio.Future[float] | None = None
+        silent_s = 0.0
+        while silent_s < self._silence_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._ping_after_s):
+                    return await connection.recv()
+            silent_s += self._ping_after_s
+            if pong is not None and not pong.done():
+                raise Silent(f"silent for {silent_s:.0f} s and no answer to a ping")
+            pong = asyncio.ensure_future(await connection.ping())
+        raise Silent(f"sent nothing for {silent_s:.0f} s")
 
 
 def _reason(error: BaseException) -> str:

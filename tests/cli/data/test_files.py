@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
+from exchange.sources.replay import Replay
 from klines.klines import COLUMNS
 from market.store.files.table_files import read_klines, write_klines
 from market.store.kline_store import KlineStore
-from tests.cli.data.stand import ETH, WALK, at, data, in_another_unit
+from tests.cli.data.stand import ETH, WALK, at, data, in_another_unit, moved, stored_minutes
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import random_walk_klines
 
@@ -33,6 +34,20 @@ def test_what_is_exported_is_imported_just_so(tmp_path: Path, store: KlineStore,
     )
     for name in ("open_time_ms", *COLUMNS):
         np.testing.assert_array_equal(getattr(found, name), getattr(taken, name))
+
+
+def test_an_exported_file_is_imported_and_replayed_as_it_is(tmp_path: Path, store: KlineStore) -> None:
+    folder, other = tmp_path / "tape", tmp_path / "other"
+    folder.mkdir()
+    out = folder / "ETHUSDT-1m-20231115-20231117.parquet"
+    assert data(tmp_path, "export", *ETH, "--out", str(out))[0] == 0
+    assert data(other, "import", str(out), *ETH)[0] == 0
+    expected = store.read("ETHUSDT", MINUTE_MS, 0, 2**62)
+    replay = Replay.open(folder, SystemClock().now_ms())
+    played = moved(replay.klines("ETHUSDT", MINUTE_MS, 0, 2**62), -replay.shift_ms // MINUTE_MS)
+    for found in (stored_minutes(other), played):
+        for name in ("open_time_ms", *COLUMNS):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
 def test_some_days_are_exported(tmp_path: Path, store: KlineStore) -> None:

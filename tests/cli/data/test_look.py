@@ -60,16 +60,16 @@ def test_damage_is_told_then_set_aside(tmp_path: Path, store: KlineStore) -> Non
 def test_gaps_are_told_with_what_the_venue_said(tmp_path: Path, store: KlineStore) -> None:
     code, shown, _ = data(tmp_path, "gaps")
     assert code == 0
-    assert row_of(shown, "ETHUSDT-1m") == ["ETHUSDT-1m", "2023-11-15 16:40", "2023-11-15 16:50", "10", "not said"]
+    assert row_of(shown, "ETHUSDT-1m") == ["ETHUSDT-1m", "2023-11-15 16:40", "2023-11-15 16:50", "10", "not asked yet"]
     store.remember_absent("ETHUSDT", MINUTE_MS, [(at(1000), at(1010))], now_ms=START_MS + DAY_MS)
     _, shown, _ = data(tmp_path, "gaps", "--interval", "1m")
-    assert row_of(shown, "ETHUSDT-1m")[-1] == "said so 2023-11-16 00:00"
+    assert row_of(shown, "ETHUSDT-1m")[-1] == "no klines (asked 2023-11-16 00:00)"
     refused = {at(1000): "low is above open or close"}
     store.remember_absent("ETHUSDT", MINUTE_MS, [(at(1000), at(1001))], START_MS + DAY_MS, refused)
     told = json.loads(data(tmp_path, "gaps", "--interval", "1m", "--json")[1])["gaps"]
-    assert [(one["rows"], one["venue has none"]) for one in told] == [
-        (1, "no: refused 2023-11-16 00:00: low is above open or close"),
-        (9, "said so 2023-11-16 00:00"),
+    assert [(one["rows"], one["venue's answer"]) for one in told] == [
+        (1, "rows refused: low is above open or close (asked 2023-11-16 00:00)"),
+        (9, "no klines (asked 2023-11-16 00:00)"),
     ]
     _, shown, _ = data(tmp_path, "verify", "--offline")
     assert (

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from market.failover.failover import Failover
 from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Venue
-from tests.market.failover.pair import APART, NOW_MS, WALK, alone, at_level, two
+from tests.market.failover.pair import APART, NOW_MS, WALK, Stand, at_level
 
 
 @pytest.fixture
@@ -34,12 +33,12 @@ def second() -> Iterator[Venue]:
 
 
 @pytest.fixture
-def market(first: Venue, second: Venue, clock: FakeClock) -> Failover:
+def stand(first: Venue, second: Venue, clock: FakeClock) -> Stand:
     """Both as one."""
-    return two(first, second, clock)
+    return Stand(first, second, clock)
 
 
 @pytest.fixture
-def lone(first: Venue, clock: FakeClock) -> Failover:
+def lone(first: Venue, second: Venue, clock: FakeClock) -> Stand:
     """The first one alone: there is nobody to ask."""
-    return alone(first, clock)
+    return Stand(first, second, clock, alone=True)

@@ -1,14 +1,17 @@
 """Two venues of one market that are a little apart, as servers on loopback, and a Failover over them."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from core.clock import HOUR_MS, MINUTE_MS, SystemClock
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS
+from core.errors import MarketUnavailable
 from klines.klines import PRICE_COLUMNS, Floats, Klines
 from market.failover.failover import Failover
 from market.quarantine import Quarantine
+from market.venue import Price
 from market.venues.binance.rest import Binance
 from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import random_walk_klines, times
@@ -16,6 +19,8 @@ from tests.fakes.venue_server import Answer, Venue
 
 NOW_MS = START_MS + 6 * HOUR_MS
 LONG = random_walk_klines(8 * 60)
+DOWN = Answer("sorry", 500)
+CANDLES, TICKERS = "/api/v3/klines", "/api/v3/ticker/price"
 
 
 def walk(rows: int) -> Klines:
@@ -28,11 +33,21 @@ APART = 1.002  # second over first
 LAST_MS = int(WALK.open_time_ms[-1])
 
 
+def priced(klines: Klines, factor: float | Floats) -> Klines:
+    """The same trades at other prices."""
+    quotes = {name: getattr(klines, name) * factor for name in ("quote_volume", "taker_buy_quote")}
+    return replace(times(klines, factor), **quotes)
+
+
 def at_level(klines: Klines, factor: float | Floats) -> Klines:
     """The same market at a venue whose prices are higher and which trades a third as much."""
-    changed = {name: getattr(klines, name) / 3 for name in ("volume", "taker_buy_base")}
-    changed |= {name: getattr(klines, name) * factor / 3 for name in ("quote_volume", "taker_buy_quote")}
-    return replace(times(klines, factor), **changed)
+    moved, flows = priced(klines, factor), ("volume", "quote_volume", "taker_buy_base", "taker_buy_quote")
+    return replace(moved, **{name: getattr(moved, name) / 3 for name in flows})
+
+
+def from_now(factor: float, until_ms: int = 2**62) -> Klines:
+    """The long walk, with other prices from ``NOW_MS`` on."""
+    return priced(LONG, np.where((LONG.open_time_ms >= NOW_MS) & (LONG.open_time_ms < until_ms), factor, 1.0))
 
 
 def with_row(klines: Klines, at_ms: int, **cells: float) -> Klines:
@@ -62,21 +77,57 @@ def frozen(klines: Klines, rows: int) -> Klines:
     return replace(klines, **changed)  # type: ignore[arg-type]
 
 
-def two(first: Venue, second: Venue, clock: FakeClock | SystemClock) -> Failover:
-    aside = Quarantine()
-    venues = [
-        Binance([first.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside),
-        Binance([second.url], "", clock, timeout_s=0.5, patience_s=0, aside=aside, name="binanceus"),
-    ]
-    return Failover(venues, clock, aside)
+class Stand:
+    """Two venues of one market, a clock, and a Failover over both venues or over the first alone."""
 
+    def __init__(
+        self, first: Venue, second: Venue, clock: FakeClock, *, alone: bool = False, timeout_s: float = 0.5
+    ) -> None:
+        self.first, self.second, self.clock = first, second, clock
+        aside = Quarantine()
+        self.venues = [
+            Binance([at.url], at.url, clock, timeout_s=timeout_s, patience_s=0, aside=aside, name=name)
+            for name, at in (("binance", first), ("binanceus", second))
+        ]
+        self.market = Failover(self.venues[:1] if alone else self.venues, clock, aside)
 
-def alone(venue: Venue, clock: FakeClock) -> Failover:
-    return Failover([Binance([venue.url], "", clock, patience_s=0)], clock, Quarantine())
+    def have(self, first: Klines, second: Klines | None = None) -> None:
+        """Let both venues have candles, and the second one have them at its own prices."""
+        self.first.series["ETHUSDT", "1m"] = first
+        self.second.series["ETHUSDT", "1m"] = at_level(first if second is None else second, APART)
 
+    def fail(self, answer: Answer = DOWN) -> None:
+        """Let the first venue give one and the same answer."""
+        self.first.handler = broken(answer)
 
-def newest(market: Failover, rows: int = 20, end_ms: int = NOW_MS) -> Klines:
-    return market.klines("ETHUSDT", MINUTE_MS, end_ms - rows * MINUTE_MS, end_ms)
+    def wait(self, seconds: float = 0, *, minutes: float = 0) -> None:
+        self.clock.time_ms += round(seconds * SECOND_MS + minutes * MINUTE_MS)
+
+    def newest(self, rows: int = 20, end_ms: int = NOW_MS) -> Klines:
+        return self.market.klines("ETHUSDT", MINUTE_MS, end_ms - rows * MINUTE_MS, end_ms)
+
+    def latest(self, rows: int = 20) -> Klines:
+        """The newest candles by the clock."""
+        return self.newest(rows, self.clock.time_ms // MINUTE_MS * MINUTE_MS)
+
+    def asks(self, end_ms: int = NOW_MS) -> int:
+        """Ask for candles, which may fail; return how many requests of this the first venue got."""
+        before = len(self.first.requests)
+        with contextlib.suppress(MarketUnavailable):
+            self.newest(end_ms=end_ms)
+        return len(self.first.requests) - before
+
+    @property
+    def price(self) -> Price:
+        return self.market.prices(["ETHUSDT"])["ETHUSDT"]
+
+    @property
+    def source(self) -> str:
+        return self.market.source("ETHUSDT", MINUTE_MS)
+
+    @property
+    def remark(self) -> str:
+        return self.market.remark("ETHUSDT", MINUTE_MS)
 
 
 def assert_prices_equal(left: Klines, right: Klines) -> None:

@@ -13,9 +13,10 @@ from market.store.kline_store import KlineStore
 from market.store.warm_start import read_warm_starts
 from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Answer, Venue
-from tests.market.failover.pair import APART, NOW_MS, WALK, assert_prices_equal, at_level, newest
+from tests.market.failover.pair import APART, NOW_MS, WALK, assert_prices_equal, at_level
 
 ETH = ("ETHUSDT", MINUTE_MS)
+NEWEST = (*ETH, NOW_MS - 20 * MINUTE_MS, NOW_MS)
 
 
 @pytest.fixture
@@ -34,14 +35,13 @@ def test_serving_goes_on_at_the_level_of_the_stored_klines(
     settings: Settings, first: Venue, second: Venue, clock: FakeClock
 ) -> None:
     """The second venue's folder is all there is: the first one, which tells the newest, is brought to its level."""
-    KlineStore(settings.klines_dir / "binanceus").append(
-        "ETHUSDT", at_level(WALK, APART).between(0, NOW_MS - MINUTE_MS)
-    )
+    stored = at_level(WALK, APART).between(0, NOW_MS - MINUTE_MS)
+    KlineStore(settings.klines_dir / "binanceus").append("ETHUSDT", stored)
     tails, homes = read_warm_starts(settings.klines_dir, [ETH, ("SOLUSDT", MINUTE_MS)], settings.venues)
     assert homes == {"ETHUSDT": "binanceus"}
     market = market_from(settings, clock, topics=(), patience_s=0, homes=homes)
     market.remember("ETHUSDT", tails[ETH])
-    assert_prices_equal(newest(market), at_level(WALK, APART).tail(20))
+    assert_prices_equal(market.klines(*NEWEST), at_level(WALK, APART).tail(20))
     assert (market.home("ETHUSDT"), market.source(*ETH)) == ("binanceus", "binance")
 
 
@@ -50,7 +50,7 @@ def test_a_symbol_without_stored_klines_is_at_the_level_of_the_venue_that_answer
 ) -> None:
     first.handler = lambda path, query: Answer("sorry", 500)
     market = market_from(settings, clock, topics=(), patience_s=0)
-    newest(market)
+    market.klines(*NEWEST)
     assert market.home("ETHUSDT") == "binanceus"
     assert not settings.klines_dir.exists()
 

@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, CorrectedClock
-from core.errors import ConfigError, MalformedKlines, MarketUnavailable
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from exchange.server import SimulatedExchange
 from klines.klines import Klines
 from market.live.live_market import LiveMarket, Series
 from market.live.series import OVERLAP_ROWS
 from market.venue import MarketData, MarketStream, Price
 from market.venues.binance.rest import Binance
-from tests.fakes.clock import BASE_MS, RunningClock, Skewed, eventually
+from tests.fakes.clock import BASE_MS, RunningClock, eventually
 from tests.fakes.klines import random_walk_klines
 
 BTC, ETH = ("BTCUSDT", MINUTE_MS), ("ETHUSDT", MINUTE_MS)
@@ -35,8 +35,13 @@ class Feed:
         ends = {symbol: klines.end_ms for symbol, klines in self.live.snapshot(interval_ms).items()}
         self.closed.append((interval_ms, ends))
 
-    def has(self, *series: Series, rows: int = ROWS) -> Callable[[], bool]:
-        return lambda: all(len(self.live.klines(*key)) == rows for key in series)
+    def ends(self, series: Series, end_ms: int) -> None:
+        """Wait until the newest candle of a series ends then."""
+        eventually(lambda: self.live.klines(*series).end_ms == end_ms, what=f"the candle of {series} until {end_ms}")
+
+    def announces(self, what: str, count: int = 1) -> None:
+        """Wait until panels were announced so often since the start."""
+        eventually(lambda: len(self.closed) >= count, what=what)
 
 
 @contextmanager
@@ -46,11 +51,16 @@ def feeding(
     clock: Clock,
     stream: MarketStream | None = None,
     tails: Mapping[Series, Klines] | None = None,
+    *,
+    loads: bool = True,
 ) -> Iterator[Feed]:
+    """A live market that runs until the end; with ``loads``, its first panels are announced before it is handed on."""
     ours = clock if isinstance(clock, CorrectedClock) else CorrectedClock(clock)  # the clock that the market shares
     feed = Feed(LiveMarket(market, rows, ours, stream, tails))
     feed.live.start(feed.note)
     try:
+        if loads:
+            feed.announces("the first load", len({interval_ms for _, interval_ms in rows}))
         yield feed
     finally:
         feed.live.stop()
@@ -61,21 +71,29 @@ def venue(exchange: SimulatedExchange, clock: Clock) -> Binance:
     return Binance([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
 
 
-def test_it_fills_at_start_and_announces_each_interval_once(exchange: SimulatedExchange, clock: RunningClock) -> None:
+def test_it_fills_at_start_and_announces_each_interval_and_each_candle_once_for_all_symbols(
+    exchange: SimulatedExchange, clock: RunningClock
+) -> None:
     market = venue(exchange, clock)
     hour: Series = ("BTCUSDT", HOUR_MS)
     with feeding(market, {BTC: ROWS, ETH: ROWS, hour: 5}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 2, what="both intervals announced")
+        assert len(feed.closed) == 2
         assert dict(feed.closed) == {
             MINUTE_MS: {"BTCUSDT": BASE_MS, "ETHUSDT": BASE_MS},
             HOUR_MS: {"BTCUSDT": BASE_MS // HOUR_MS * HOUR_MS},
         }
         assert (len(feed.live.klines(*BTC)), len(feed.live.klines(*hour))) == (ROWS, 5)
-        eventually(lambda: all(feed.live.anchor(symbol) for symbol in feed.live.symbols), what="anchors")
+        eventually(lambda: all(feed.live.anchor(symbol) for symbol, _ in (BTC, ETH)), what="anchors")
         anchor = feed.live.anchor("ETHUSDT")
         assert anchor
         assert 0 <= clock.now_ms() - anchor.asof_ms < 10_000
         assert feed.live.errors == {"klines": 0, "prices": 0}
+        clock.jump(MINUTE_MS)
+        feed.announces("the next candle", 3)
+        end_ms = BASE_MS + MINUTE_MS
+        assert feed.closed[-1] == (MINUTE_MS, {"BTCUSDT": end_ms, "ETHUSDT": end_ms})
+        assert len(feed.live.klines(*BTC)) == ROWS, "the oldest candle makes room for the newest"
+        eventually(lambda: feed.live.anchor("ETHUSDT") != anchor, what="a newer price")
 
 
 def test_what_an_earlier_run_left_is_announced_when_the_venue_is_back_with_nothing_newer(
@@ -86,26 +104,12 @@ def test_what_an_earlier_run_left_is_announced_when_the_venue_is_back_with_nothi
     end_ms = BASE_MS // HOUR_MS * HOUR_MS
     left = market.klines(*hour, end_ms - 5 * HOUR_MS, end_ms)
     exchange.fail_next("/api", count=10_000, status=503)
-    with feeding(market, {hour: 5}, clock, tails={hour: left}) as feed:
+    with feeding(market, {hour: 5}, clock, tails={hour: left}, loads=False) as feed:
         eventually(lambda: feed.live.errors["klines"] > 0, what="the outage")
         assert not feed.closed
         exchange.clear_faults()
         clock.jump(10_000)  # past the back-off
-        eventually(lambda: len(feed.closed) == 1, what="the announcement")
-
-
-def test_a_closed_candle_is_fetched_and_announced_for_all_symbols_at_once(
-    exchange: SimulatedExchange, clock: RunningClock
-) -> None:
-    with feeding(venue(exchange, clock), {BTC: ROWS, ETH: ROWS, ("BTCUSDT", HOUR_MS): 3}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 2, what="the first load")
-        before = feed.live.anchor("BTCUSDT")
-        clock.jump(MINUTE_MS)
-        eventually(lambda: len(feed.closed) == 3, what="the next candle")
-        end_ms = BASE_MS + MINUTE_MS
-        assert feed.closed[-1] == (MINUTE_MS, {"BTCUSDT": end_ms, "ETHUSDT": end_ms})
-        assert len(feed.live.klines(*BTC)) == ROWS, "the oldest candle makes room for the newest"
-        eventually(lambda: feed.live.anchor("BTCUSDT") != before, what="a newer price")
+        feed.announces("the candles")
 
 
 def test_a_question_of_the_past_does_not_hold_the_candles_of_its_time(
@@ -113,12 +117,11 @@ def test_a_question_of_the_past_does_not_hold_the_candles_of_its_time(
 ) -> None:
     """Each window is a hundred kilobytes; questions have a new beginning every minute."""
     with feeding(venue(exchange, clock), {BTC: ROWS}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 1, what="the first load")
         window = weakref.ref(feed.live.klines(*BTC).close.base)
         assert window() is not None
         assert feed.live.opening("BTCUSDT", BASE_MS)
         clock.jump(MINUTE_MS)
-        eventually(lambda: len(feed.closed) == 2, what="the next candle")
+        feed.announces("the next candle", 2)
         assert feed.live.opening("BTCUSDT", BASE_MS + MINUTE_MS)
         eventually(lambda: window() is None, what="the end of the window of before")
 
@@ -128,7 +131,7 @@ def test_an_outage_keeps_the_last_good_data_and_its_hole_is_filled_afterwards(
 ) -> None:
     market = venue(exchange, clock)
     with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 1 and feed.live.anchor("BTCUSDT") is not None, what="the first load")
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price")
         exchange.fail_next("/api", count=10_000, status=503)
         clock.jump(5 * MINUTE_MS)
         eventually(lambda: bool(feed.live.kline_fault(*BTC) and feed.live.price_fault("BTCUSDT")), what="the outage")
@@ -148,45 +151,9 @@ def test_an_outage_keeps_the_last_good_data_and_its_hole_is_filled_afterwards(
         assert feed.live.kline_fault(*BTC) == ""
 
 
-def test_one_symbol_s_bad_price_costs_no_other_its_own(exchange: SimulatedExchange, clock: RunningClock) -> None:
-    class Spoilt(Binance):
-        def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
-            if "ETHUSDT" in symbols:
-                raise MalformedKlines("the price of ETHUSDT must be finite and above 0, was 'NaN'")
-            return super().prices(symbols)
-
-    market = Spoilt([exchange.url], exchange.url, clock, timeout_s=2, patience_s=0)
-    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
-        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="the price of BTC")
-        assert feed.live.anchor("ETHUSDT") is None
-        assert "ETHUSDT" in feed.live.price_fault("ETHUSDT")
-        assert feed.live.price_fault("BTCUSDT") == ""
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        pytest.param(b"<html>busy</html>", id="proxy page"),
-        pytest.param(b'[[0, "1", "2"', id="cut off"),
-        pytest.param(b'[{"symbol": "BTCUSDT"}]', id="another answer"),
-    ],
-)
-def test_what_is_not_klines_changes_nothing(exchange: SimulatedExchange, clock: RunningClock, body: bytes) -> None:
-    with feeding(venue(exchange, clock), {BTC: ROWS}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 1, what="the first load")
-        exchange.fail_next("/api/v3/klines", count=10_000, body=body)
-        clock.jump(MINUTE_MS)
-        eventually(lambda: feed.live.kline_fault(*BTC) != "", what="the fault")
-        assert feed.live.klines(*BTC).end_ms == BASE_MS
-        exchange.clear_faults()
-        clock.jump(3_000)
-        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="the candle")
-
-
 def test_a_symbol_that_the_venue_does_not_know_stops_no_other(exchange: SimulatedExchange, clock: RunningClock) -> None:
     unknown: Series = ("NOSUCHUSDT", MINUTE_MS)
     with feeding(venue(exchange, clock), {unknown: ROWS, BTC: ROWS}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 1, what="the first load")
         eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="the anchor of the known symbol")
         assert feed.live.anchor("NOSUCHUSDT") is None
         assert "NOSUCHUSDT" in feed.live.kline_fault(*unknown)
@@ -205,7 +172,7 @@ class Scripted(MarketData):
         self.late: dict[str, int] = {}  # symbol -> candles from this open time on are not published yet
         self.missing: set[int] = set()  # open times that nobody can have for now
         self.fault: Exception | None = None
-        self.unlisted = ""  # a symbol whose price it does not know
+        self.unpriced: dict[str, Exception] = {}  # by symbol: why it has no price
         self.asked_ms: list[int] = []  # where requests for klines began
         self.answering = {"BTCUSDT": threading.Event(), "ETHUSDT": threading.Event()}  # cleared: a request hangs
         for symbol in self.answering.values():
@@ -224,8 +191,9 @@ class Scripted(MarketData):
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         if self.fault:
             raise self.fault
-        if self.unlisted in symbols:
-            raise ConfigError(f"no such symbol: {self.unlisted}")
+        for symbol in symbols:
+            if symbol in self.unpriced:
+                raise self.unpriced[symbol]
         return {symbol: Price(price=float(self.tape.close[-1]), asof_ms=self.clock.now_ms()) for symbol in symbols}
 
 
@@ -238,28 +206,16 @@ def market(clock: RunningClock) -> Scripted:
 def test_what_an_earlier_run_left_saves_asking_for_it(market: Scripted, clock: RunningClock, behind: int) -> None:
     left = market.tape.between(0, BASE_MS - behind * MINUTE_MS)
     with feeding(market, {BTC: ROWS}, clock, tails={BTC: left}) as feed:
-        eventually(lambda: len(feed.closed) == 1, what="the candles handed on, also when none had to be fetched")
         np.testing.assert_array_equal(feed.live.klines(*BTC).close, market.tape.between(0, BASE_MS).tail(ROWS).close)
         oldest_ms = BASE_MS - ROWS * MINUTE_MS
         overlap_ms = max(oldest_ms, left.end_ms - OVERLAP_ROWS * MINUTE_MS)
         assert market.asked_ms == [overlap_ms if behind < ROWS else oldest_ms]
 
 
-def test_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(market: Scripted, clock: RunningClock) -> None:
+def test_a_late_candle_is_no_news_a_straggler_is_waited_for_a_moment_and_announced_when_it_comes(
+    market: Scripted, clock: RunningClock
+) -> None:
     with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 1, what="the first load")
-        market.late = {"ETHUSDT": BASE_MS}
-        clock.jump(MINUTE_MS)
-        end_ms = BASE_MS + MINUTE_MS
-        eventually(lambda: len(feed.closed) == 2, what="the panel without the straggler")
-        assert feed.closed[-1][1] == {"BTCUSDT": end_ms, "ETHUSDT": BASE_MS}
-        market.late = {}
-        eventually(lambda: feed.closed[-1][1]["ETHUSDT"] == end_ms, what="the straggler")
-
-
-def test_a_candle_that_is_late_is_no_news(market: Scripted, clock: RunningClock) -> None:
-    with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 1, what="the first load")
         market.late = {"ETHUSDT": BASE_MS}
         market.answering["BTCUSDT"].clear()
         clock.jump(MINUTE_MS)
@@ -268,27 +224,30 @@ def test_a_candle_that_is_late_is_no_news(market: Scripted, clock: RunningClock)
             assert len(feed.closed) == 1
         finally:
             market.answering["BTCUSDT"].set()
+        end_ms = BASE_MS + MINUTE_MS
+        feed.announces("the panel without the straggler", 2)
+        assert feed.closed[-1][1] == {"BTCUSDT": end_ms, "ETHUSDT": BASE_MS}
+        market.late = {}
+        eventually(lambda: feed.closed[-1][1]["ETHUSDT"] == end_ms, what="the straggler")
 
 
 def test_a_hole_in_the_middle_is_asked_for_until_the_venue_has_it(market: Scripted, clock: RunningClock) -> None:
     market.missing = {BASE_MS - 7 * MINUTE_MS, BASE_MS - 4 * MINUTE_MS}
     with feeding(market, {BTC: ROWS}, clock) as feed:
-        eventually(feed.has(BTC, rows=ROWS - 2), what="the first load")
         market.missing = {BASE_MS - 4 * MINUTE_MS}
         clock.jump(MINUTE_MS)
         eventually(lambda: len(list(feed.live.klines(*BTC).gaps())) == 1, what="one hole filled")
         market.missing = set()
         clock.jump(MINUTE_MS)
-        eventually(feed.has(BTC), what="a whole window")
-        assert not list(feed.live.klines(*BTC).gaps())
+        eventually(lambda: not list(feed.live.klines(*BTC).gaps()), what="the other hole filled")
+        assert len(feed.live.klines(*BTC)) == ROWS
 
 
 def test_a_hole_of_long_ago_is_not_asked_for_with_every_candle(market: Scripted, clock: RunningClock) -> None:
     market.missing = {BASE_MS - 1200 * MINUTE_MS}
     with feeding(market, {BTC: 1400}, clock) as feed:
-        eventually(feed.has(BTC, rows=1399), what="the first load")
         clock.jump(MINUTE_MS)
-        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="the next candle")
+        feed.ends(BTC, BASE_MS + MINUTE_MS)
         assert market.asked_ms == [BASE_MS - 1400 * MINUTE_MS, BASE_MS - OVERLAP_ROWS * MINUTE_MS]
 
 
@@ -296,30 +255,21 @@ def test_a_hole_of_long_ago_is_not_asked_for_with_every_candle(market: Scripted,
     "fault",
     [
         pytest.param(MarketUnavailable("banned", retry_after_s=30), id="the venue wants to be left alone"),
+        pytest.param(MalformedKlines("<html>busy</html>"), id="no klines"),
         pytest.param(RuntimeError("a fault in the client"), id="something nobody expected"),
     ],
 )
 def test_the_threads_outlive_any_fault(market: Scripted, clock: RunningClock, fault: Exception) -> None:
     with feeding(market, {BTC: ROWS}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 1, what="the first load")
         market.fault = fault
         clock.jump(MINUTE_MS)
         eventually(lambda: bool(feed.live.kline_fault(*BTC) and feed.live.price_fault("BTCUSDT")), what="the fault")
         assert str(fault) in feed.live.kline_fault(*BTC)
+        assert feed.live.klines(*BTC).end_ms == BASE_MS
         market.fault = None
         clock.jump(40_000)
-        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + MINUTE_MS, what="candles again")
+        feed.ends(BTC, BASE_MS + MINUTE_MS)
         eventually(lambda: not feed.live.price_fault("BTCUSDT"), what="prices again")
-
-
-def test_a_clock_that_is_set_back_does_not_stop_the_feed(market: Scripted, clock: RunningClock) -> None:
-    clock.jump(HOUR_MS)
-    with feeding(market, {BTC: ROWS}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 1, what="the first load")
-        clock.jump(-50 * MINUTE_MS)
-        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 10 * MINUTE_MS, what="candles by the new time")
-        anchor = feed.live.anchor("BTCUSDT")
-        eventually(lambda: feed.live.anchor("BTCUSDT") != anchor, what="prices by the new time")
 
 
 def test_a_clock_that_is_set_back_while_a_request_hangs_delays_no_other_symbol(
@@ -327,22 +277,28 @@ def test_a_clock_that_is_set_back_while_a_request_hangs_delays_no_other_symbol(
 ) -> None:
     clock.jump(HOUR_MS)
     with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
-        eventually(lambda: len(feed.closed) == 1, what="the first load")
         market.answering["ETHUSDT"].clear()
         clock.jump(MINUTE_MS)
-        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 61 * MINUTE_MS, what="one of two candles")
+        feed.ends(BTC, BASE_MS + 61 * MINUTE_MS)
         clock.jump(-50 * MINUTE_MS)
         try:
             eventually(lambda: feed.closed[-1][1]["BTCUSDT"] == BASE_MS + 11 * MINUTE_MS, what="the other symbol")
+            anchor = feed.live.anchor("BTCUSDT")
+            eventually(lambda: feed.live.anchor("BTCUSDT") != anchor, what="prices by the new time")
         finally:
             market.answering["ETHUSDT"].set()
 
 
-def test_a_clock_that_is_set_back_lengthens_no_pause(market: Scripted, clock: RunningClock) -> None:
-    market.unlisted = "ETHUSDT"
+@pytest.mark.parametrize("error", [ConfigError("no such symbol: ETHUSDT"), MalformedKlines("the price of ETHUSDT")])
+def test_a_symbol_without_a_price_costs_no_other_symbol_and_a_clock_that_is_set_back_lengthens_no_pause(
+    market: Scripted, clock: RunningClock, error: WorkerError
+) -> None:
+    market.unpriced = {"ETHUSDT": error}
     with feeding(market, {BTC: ROWS, ETH: ROWS}, clock) as feed:
-        eventually(lambda: feed.live.price_fault("ETHUSDT") != "", what="the refusal")
-        market.unlisted = ""
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="the price of BTC")
+        assert feed.live.anchor("ETHUSDT") is None
+        assert (feed.live.price_fault("ETHUSDT"), feed.live.price_fault("BTCUSDT")) == (str(error), "")
+        market.unpriced = {}
         clock.jump(-HOUR_MS)
         clock.jump(61_000)
         eventually(lambda: feed.live.anchor("ETHUSDT") is not None, what="the price")
@@ -366,22 +322,15 @@ class Timed(Scripted):
         return super().prices(symbols)
 
 
-def test_a_wrong_clock_is_seen_though_it_is_what_makes_prices_fail(clock: RunningClock) -> None:
-    ours = CorrectedClock(Skewed(clock, -2 * HOUR_MS))
-    market = Timed(ours, clock)
-    with feeding(market, {BTC: ROWS}, ours) as feed:
-        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price by the venue's time")
-        assert abs(ours.ahead_ms - 2 * HOUR_MS) < MINUTE_MS
-
-
-def test_the_venues_time_is_asked_for_again_at_once_when_the_clock_was_set_or_the_venue_is_back(
+def test_a_wrong_clock_is_seen_though_it_makes_prices_fail_and_again_when_it_is_set_or_the_venue_is_back(
     clock: RunningClock,
 ) -> None:
     machine = RunningClock()
+    machine.jump(-2 * HOUR_MS)
     ours = CorrectedClock(machine)
     market = Timed(ours, clock)
     with feeding(market, {BTC: ROWS}, ours) as feed:
-        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price")
+        eventually(lambda: feed.live.anchor("BTCUSDT") is not None, what="a price by the venue's time")
         machine.jump(-HOUR_MS)
         eventually(lambda: abs(ours.now_ms() - clock.now_ms()) < SECOND_MS, what="the venue's time instead")
         eventually(lambda: not feed.live.price_fault("BTCUSDT"), what="prices by it")
@@ -397,13 +346,12 @@ def test_a_venue_of_little_history_is_not_all_there_is(market: Scripted, clock: 
     """Another one that reaches further back may have returned: all that is kept is asked for again now and then."""
     whole, market.tape = market.tape, market.tape.between(BASE_MS - 5 * MINUTE_MS, 2**62)
     with feeding(market, {BTC: ROWS}, clock) as feed:
-        eventually(feed.has(BTC, rows=5), what="what it has")
         market.tape = whole
         for _ in range(2):
             clock.jump(6 * MINUTE_MS)
             asked = len(market.asked_ms)
             eventually(lambda asked=asked: len(market.asked_ms) > asked, what="the next candles")  # type: ignore[misc]
-        eventually(feed.has(BTC), what="all that is wanted")
+        eventually(lambda: len(feed.live.klines(*BTC)) == ROWS, what="all that is wanted")
         asked = len(market.asked_ms)
         clock.jump(12 * MINUTE_MS)
         eventually(lambda: len(market.asked_ms) > asked, what="the next candles")
@@ -431,11 +379,10 @@ def test_a_stand_in_replaces_nothing_but_the_newest(clock: RunningClock) -> None
     market = WithStandIn(clock)
     market.missing = {BASE_MS - 25 * MINUTE_MS}
     with feeding(market, {BTC: ROWS}, clock) as feed:
-        eventually(feed.has(BTC, rows=ROWS - 1), what="the first load")
         own = feed.live.klines(*BTC)
         market.is_away = True
         clock.jump(11 * MINUTE_MS)
-        eventually(lambda: feed.live.klines(*BTC).end_ms == BASE_MS + 11 * MINUTE_MS, what="candles of another")
+        feed.ends(BTC, BASE_MS + 11 * MINUTE_MS)
         assert min(market.asked_ms[1:]) == BASE_MS - (ROWS - 11) * MINUTE_MS  # it was asked for all
         known = feed.live.klines(*BTC).between(0, BASE_MS - OVERLAP_ROWS * MINUTE_MS)
         expected = own.between(int(known.open_time_ms[0]), known.end_ms)
@@ -446,7 +393,6 @@ def test_the_whole_window_is_asked_for_once_when_the_home_venue_is_back(clock: R
     market = WithStandIn(clock)
     market.is_away = True
     with feeding(market, {BTC: ROWS}, clock) as feed:
-        eventually(feed.has(BTC), what="the first load, of another venue")
         market.is_away = False
         asked = len(market.asked_ms)
         clock.jump(MINUTE_MS)

@@ -1,10 +1,9 @@
 """The live market over the simulated exchange's stream: fresh through every fault, never a wrong price or candle."""
 
-import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -41,7 +40,6 @@ def streaming(
     hosts = urls or (exchange.stream_url,)
     stream = BinanceStream(hosts, series, ping_after_s=ping_after_s, silence_s=silence_s, seconds=seconds)
     with feeding(venue(exchange, clock), series, clock, stream) as feed:
-        eventually(lambda: bool(feed.closed), what="the first candles")
         eventually(lambda: not feed.live.stream_fault, what="the stream")
         yield feed
 
@@ -73,6 +71,17 @@ def ended_at(feed: Feed, end_ms: int) -> bool:
     return feed.closed[-1][1] == {"BTCUSDT": end_ms, "ETHUSDT": end_ms}
 
 
+def await_next_candle(feed: Feed, clock: RunningClock) -> None:
+    clock.jump(BASE_MS + MINUTE_MS - 300 - clock.now_ms())
+    eventually(lambda: ended_at(feed, BASE_MS + MINUTE_MS), what="both candles")
+
+
+def assert_fresh(feed: Feed, clock: RunningClock, times: int = 2) -> None:
+    """New prices of BTC come, and are new."""
+    renewed(feed.live, "BTCUSDT", times)
+    assert age_ms(feed.live, "BTCUSDT", clock) < FRESH_MS
+
+
 def test_while_the_stream_tells_prices_nobody_asks_for_them(exchange: SimulatedExchange, clock: RunningClock) -> None:
     with streaming(exchange, clock) as feed:
         renewed(feed.live, "BTCUSDT", 1)
@@ -88,11 +97,20 @@ def test_while_the_stream_tells_prices_nobody_asks_for_them(exchange: SimulatedE
         assert anchor.price == exchange.source.price_at("BTCUSDT", anchor.asof_ms)
 
 
-def test_a_candle_needs_no_request(exchange: SimulatedExchange, clock: RunningClock) -> None:
+@pytest.mark.parametrize(
+    "lose",
+    [
+        pytest.param(lambda exchange: exchange.fail_next("/api/v3/klines", count=10_000, status=503), id="by REST"),
+        pytest.param(lambda exchange: exchange.fail_stream("lose_candles", count=1), id="by the stream"),
+    ],
+)
+def test_a_candle_that_is_not_told_one_way_comes_the_other_way(
+    exchange: SimulatedExchange, clock: RunningClock, lose: Callable[[SimulatedExchange], None]
+) -> None:
     with streaming(exchange, clock) as feed:
-        exchange.fail_next("/api/v3/klines", count=10_000, status=503)
-        clock.jump(BASE_MS + MINUTE_MS - 300 - clock.now_ms())
-        eventually(lambda: ended_at(feed, BASE_MS + MINUTE_MS), what="both candles")
+        lose(exchange)
+        await_next_candle(feed, clock)
+        assert not feed.live.stream_fault
         exchange.clear_faults()
         assert_as_rest_has_them(exchange, clock, feed.live)
 
@@ -102,20 +120,11 @@ def test_a_candle_of_the_stream_gives_way_to_another_one_of_rest(
 ) -> None:
     with streaming(exchange, clock) as feed:
         exchange.fail_stream("wrong_candles", count=2)
-        clock.jump(BASE_MS + MINUTE_MS - 300 - clock.now_ms())
-        eventually(lambda: ended_at(feed, BASE_MS + MINUTE_MS), what="both candles")
+        await_next_candle(feed, clock)
         told = len(feed.closed)
         eventually(lambda: feed.live.incidents["candle_corrected"] == 2, what="both corrected")
         eventually(lambda: len(feed.closed) > told, what="the correction handed on")
         assert_as_rest_has_them(exchange, clock, feed.live)
-
-
-def test_a_candle_that_the_stream_does_not_tell_is_asked_for(exchange: SimulatedExchange, clock: RunningClock) -> None:
-    with streaming(exchange, clock) as feed:
-        exchange.fail_stream("lose_candles", count=1)
-        clock.jump(BASE_MS + MINUTE_MS - 300 - clock.now_ms())
-        eventually(lambda: ended_at(feed, BASE_MS + MINUTE_MS), what="both candles")
-        assert not feed.live.stream_fault
 
 
 @pytest.mark.parametrize("fault", ["drop", "close", "half_open", "silence"])
@@ -130,20 +139,8 @@ def test_prices_stay_fresh_while_the_stream_is_gone_and_it_comes_back(
         assert age_ms(feed.live, "BTCUSDT", clock) < FRESH_MS
         renewed(feed.live, "ETHUSDT", 2)
         eventually(lambda: not feed.live.stream_fault, 15, what="the stream again")
-        renewed(feed.live, "BTCUSDT", 2)
-        assert age_ms(feed.live, "BTCUSDT", clock) < FRESH_MS
-        anchor = feed.live.anchor("BTCUSDT")
-        assert anchor
+        assert_fresh(feed, clock)
         assert feed.live.price_fault("BTCUSDT") == ""
-
-
-def test_a_connection_that_the_exchange_ends_by_its_own_clock_is_made_anew(clock: RunningClock) -> None:
-    with SimulatedExchange(clock=clock, stream_lifetime_s=2.0) as exchange, streaming(exchange, clock) as feed:
-        eventually(lambda: feed.live.incidents["stream_ended"] == 2, what="two ends")
-        eventually(lambda: not feed.live.stream_fault, what="the stream again")
-        renewed(feed.live, "BTCUSDT", 1)
-        assert age_ms(feed.live, "BTCUSDT", clock) < FRESH_MS
-        assert feed.live.errors == {"klines": 0, "prices": 0}
 
 
 def test_candles_that_closed_while_nothing_was_heard_are_filled_in(
@@ -175,8 +172,7 @@ def test_a_refused_stream_says_why_and_rest_goes_on(exchange: SimulatedExchange,
         exchange.fail_stream("refuse", seconds=600.0, status=451)
         exchange.fail_stream("drop")
         eventually(lambda: "451" in feed.live.stream_fault, what="the reason")
-        renewed(feed.live, "BTCUSDT", 2)
-        assert age_ms(feed.live, "BTCUSDT", clock) < FRESH_MS
+        assert_fresh(feed, clock)
 
 
 @pytest.mark.parametrize("fault", ["garbage", "duplicate", "reorder"])
@@ -276,18 +272,18 @@ def test_ages_are_right_although_the_clocks_differ(
 
 def test_a_time_that_cannot_be_is_not_believed(exchange: SimulatedExchange, clock: RunningClock) -> None:
     ours = CorrectedClock(Skewed(clock, -3 * DAY_MS))
-    with capture_logs() as lines, feeding(venue(exchange, ours), {BTC: ROWS}, ours):
+    with capture_logs() as lines, feeding(venue(exchange, ours), {BTC: ROWS}, ours, loads=False):
         eventually(lambda: any(line["event"] == "clock_not_believed" for line in lines), what="the word")
     assert ours.ahead_ms == 0
 
 
 @contextmanager
-def telling_wildly(clock: RunningClock, factors: Sequence[float], price: float) -> Iterator[str]:
+def telling_wildly(clock: RunningClock, price: float) -> Iterator[str]:
     """The address of a stream that tells twenty trades of BTC a second, at prices that are all wrong."""
 
     def tell(client: ServerConnection) -> None:
         with suppress(ConnectionClosed):
-            for factor in itertools.cycle(factors):
+            for factor in (2.0, *[0.5, 9.0, 0.1, 70.0] * 10_000):
                 trade = {"e": "aggTrade", "s": "BTCUSDT", "p": f"{price * factor:.2f}", "T": clock.now_ms()}
                 client.send(json.dumps(trade))
                 time.sleep(0.05)
@@ -300,20 +296,13 @@ def telling_wildly(clock: RunningClock, factors: Sequence[float], price: float) 
         thread.join()
 
 
-@pytest.mark.parametrize(
-    "factors",
-    [
-        pytest.param((2.0, 0.5, 3.0, 0.3, 5.0), id="and comes back to the first"),
-        pytest.param((2.0, *[0.5, 9.0, 0.1, 70.0] * 10_000), id="and never comes back to the first"),
-    ],
-)
 def test_a_stream_that_begins_with_a_wrong_price_and_alternates_is_set_right_by_rest(
-    exchange: SimulatedExchange, clock: RunningClock, factors: Sequence[float]
+    exchange: SimulatedExchange, clock: RunningClock
 ) -> None:
     """Within seconds, long before the next candle; what is doubted is one line a minute."""
     now_price = exchange.source.price_at("BTCUSDT", clock.now_ms())
     assert now_price
-    with capture_logs() as lines, telling_wildly(clock, factors, now_price) as url:
+    with capture_logs() as lines, telling_wildly(clock, now_price) as url:
         stream = BinanceStream([url], {BTC: ROWS})
         with feeding(venue(exchange, clock), {BTC: ROWS}, clock, stream) as feed:
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -203,12 +202,14 @@ def test_a_damaged_pointer_is_said_and_the_folders_decide(stand: Stand) -> None:
 
 def test_one_series_that_fails_stops_no_other(stand: Stand) -> None:
     stand.servers["binance"].add("BTCUSDT", WALK)
-    wanted = [("NOUSDT", MINUTE_MS, START_MS), ("../X", MINUTE_MS, START_MS), ("BTCUSDT", MINUTE_MS, START_MS)]
+    series = [("NOUSDT", MINUTE_MS), ("../X", MINUTE_MS), ("SOLUSDT", 7), ("BTCUSDT", MINUTE_MS)]
     seen: list[tuple[int, int]] = []
+    wanted = [(*one, START_MS) for one in series]
     reports = stand.keeper.sync(wanted, NOW_MS, lambda done, total: seen.append((done, total)))
-    assert [type(report.failure) for report in reports] == [UnknownSymbol, ConfigError, type(None)]
+    assert [(report.symbol, report.interval_ms) for report in reports] == series
+    assert [type(report.failure) for report in reports] == [UnknownSymbol, ConfigError, ConfigError, type(None)]
     assert seen[-1][0] == seen[-1][1]
-    np.testing.assert_array_equal(stand.store.read("BTCUSDT", MINUTE_MS, 0, 2**62).open_time_ms[:1], [START_MS])
+    assert_same(stand.store.read("BTCUSDT", MINUTE_MS, 0, 2**62), stand.truth("binance"))
 
 
 def test_a_symbol_without_klines_is_read_as_empty(tmp_path: Path) -> None:

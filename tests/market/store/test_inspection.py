@@ -3,7 +3,8 @@
 import numpy as np
 
 from core.clock import HOUR_MS, MINUTE_MS
-from market.store.inspection import Gap, gaps, inspect, tail_fault
+from market.store.absence import Gap
+from market.store.inspection import gaps, inspect, tail_fault
 from market.store.kline_store import TAIL_BEHIND_MS, KlineStore
 from market.store.warm_start import read_tail
 from tests.fakes.klines import assert_exact, random_walk_klines
@@ -50,12 +51,15 @@ def test_in_what_a_tail_differs_is_told_and_repaired(store: KlineStore) -> None:
     assert tail_fault(store, "ETHUSDT", MINUTE_MS) == ""
 
 
-def test_series_are_named_by_their_folders(store: KlineStore) -> None:
+def test_series_are_kept_apart_and_named_by_their_folders(store: KlineStore) -> None:
     assert store.series() == []
-    store.append("ETHUSDT", rows(0, 5))
-    store.append("BTC-USD", random_walk_klines(3, HOUR_MS))
+    appended = {("BTC-USD", HOUR_MS): random_walk_klines(3, HOUR_MS), ("ETHUSDT", HOUR_MS): WALK.resample(HOUR_MS)}
+    appended["ETHUSDT", MINUTE_MS] = rows(0, 5)
+    for (symbol, interval_ms), klines in appended.items():
+        store.append(symbol, klines)
+        assert_exact(store.read(symbol, interval_ms, 0, 2**62), klines)
     (store.root / "notes-of-mine").mkdir()
-    assert store.series() == [("BTC-USD", HOUR_MS), ("ETHUSDT", MINUTE_MS)]
+    assert sorted(store.series()) == sorted(appended)
 
 
 def test_inspect_reads_every_file_and_says_what_ails_it(journalled: KlineStore) -> None:

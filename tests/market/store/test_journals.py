@@ -18,8 +18,6 @@ from market.store.kline_store import TAIL_BEHIND_MS, KlineStore
 from tests.fakes.klines import assert_exact, same
 from tests.market.store.month_end import CORRECTED, DAMAGES, MONTH_END_MS, WALK, at, everything, names, parquet, rows
 
-# -- journals ---------------------------------------------------------------------------------------------------------
-
 
 def test_few_rows_of_a_large_month_are_written_alone(journalled: KlineStore) -> None:
     journalled.append("ETHUSDT", rows(0, 100))
@@ -42,16 +40,6 @@ def test_a_small_month_has_no_journal(store: KlineStore) -> None:
     for row in range(50):
         store.append("ETHUSDT", rows(row, row + 1))
     assert names(store) == ["2023-11.parquet"]
-
-
-def test_a_journal_counts_before_its_month(journalled: KlineStore) -> None:
-    journalled.append("ETHUSDT", rows(0, 100))
-    corrected = CORRECTED.between(at(90), at(110))
-    assert journalled.append("ETHUSDT", corrected) == 20
-    assert len(names(journalled)) == 2
-    assert_exact(everything(journalled), rows(0, 100).merge(corrected))
-    assert journalled.append("ETHUSDT", rows(95, 105)) == 10
-    assert_exact(everything(journalled), rows(0, 100).merge(corrected).merge(rows(95, 105)))
 
 
 def test_a_month_that_is_over_takes_its_journal_in(journalled: KlineStore) -> None:

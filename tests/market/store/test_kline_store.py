@@ -1,7 +1,6 @@
 """The kline store: merges, months, absences, damage, and what is trimmed."""
 
 import json
-import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
 from klines.klines import Klines
-from klines.spans import Span, without
+from klines.spans import Span
 from market.store.absence import ABSENT_FOR_MS
 from market.store.inspection import tail_fault
 from market.store.kline_store import DAMAGED_FOR_MS, KlineStore
@@ -44,16 +43,6 @@ def test_a_store_that_is_not_there_is_empty_and_reading_makes_nothing(store: Kli
     assert not (store.root / "ETHUSDT-1m").exists()
 
 
-def test_series_are_kept_apart(store: KlineStore) -> None:
-    hours = random_walk_klines(100, HOUR_MS)
-    store.append("ETHUSDT", WALK)
-    store.append("ETHUSDT", hours)
-    store.append("BTCUSDT", rows(0, 5))
-    assert_exact(everything(store, HOUR_MS), hours)
-    assert_exact(everything(store), WALK)
-    assert len(store.read("BTCUSDT", MINUTE_MS, 0, 2**62)) == 5
-
-
 def test_only_touched_months_are_written_and_none_when_nothing_changes(store: KlineStore) -> None:
     store.append("ETHUSDT", rows(0, 2000))
     november, december = (store.root / "ETHUSDT-1m" / f"2023-{month}.parquet" for month in (11, 12))
@@ -67,38 +56,11 @@ def test_only_touched_months_are_written_and_none_when_nothing_changes(store: Kl
     assert_exact(everything(store), rows(0, 2100))
 
 
-def test_of_two_rows_with_one_time_the_newer_stays(store: KlineStore) -> None:
-    store.append("ETHUSDT", rows(0, 100))
-    corrected = random_walk_klines(10, start_ms=at(50), seed=9)
-    assert store.append("ETHUSDT", corrected) == 10
-    assert_exact(everything(store), rows(0, 100).merge(corrected))
-
-
 def test_flows_that_are_not_known_stay_so(store: KlineStore) -> None:
     without_trades = replace(WALK, trades=np.full(3000, np.nan))
     store.append("ETHUSDT", without_trades)
     assert_exact(everything(store), without_trades)
     assert store.append("ETHUSDT", without_trades) == 0
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    cuts=st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 900)), min_size=1, max_size=6),
-    data=st.data(),
-)
-def test_overlapping_batches_in_any_order_give_the_same_series(
-    cuts: list[tuple[int, int]], data: st.DataObject
-) -> None:
-    found = []
-    for order in (cuts, data.draw(st.permutations(cuts))):
-        with tempfile.TemporaryDirectory() as folder:
-            store = KlineStore(Path(folder))
-            changed = sum(store.append("ETHUSDT", rows(first, first + count)) for first, count in order)
-            found.append(everything(store))
-            assert changed == len(found[-1])
-    wanted = sorted({row for first, count in cuts for row in range(first, min(first + count, 3000))})
-    assert found[0].open_time_ms.tolist() == [at(row) for row in wanted]
-    assert_exact(found[0], found[1])
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,19 +84,6 @@ def test_missing_is_what_is_neither_there_nor_known_to_be_absent(
     assert [time for start, end in found for time in range(start, end, MINUTE_MS)] == [
         at(row) for row in range(first, last) if at(row) not in known
     ]
-
-
-@given(
-    spans=st.lists(st.integers(0, 100), max_size=12, unique=True),
-    holes=st.lists(st.tuples(st.integers(0, 100), st.integers(0, 30)), max_size=5),
-)
-def test_without_takes_away_what_the_holes_cover(spans: list[int], holes: list[tuple[int, int]]) -> None:
-    edges = sorted(spans)[: len(spans) // 2 * 2]
-    given_spans = list(zip(edges[::2], edges[1::2], strict=True))
-    cut = [(start, start + length) for start, length in holes]
-    left = [n for start, end in without(given_spans, cut) for n in range(start, end)]
-    taken = {n for start, end in cut for n in range(start, end)}
-    assert left == [n for start, end in given_spans for n in range(start, end) if n not in taken]
 
 
 def test_what_is_absent_is_asked_for_again_after_a_day(store: KlineStore) -> None:
@@ -195,15 +144,6 @@ def test_append_to_a_damaged_month_sets_it_aside(store: KlineStore) -> None:
     assert len(list(path.parent.glob("2023-11.damaged-*"))) == 1
 
 
-def test_a_file_torn_at_any_byte_is_never_read_as_klines(store: KlineStore) -> None:
-    store.append("ETHUSDT", rows(0, 300))
-    path = store.root / "ETHUSDT-1m" / "2023-11.parquet"
-    content = path.read_bytes()
-    for length in random.Random(0).sample(range(len(content)), 60):
-        path.write_bytes(content[:length])
-        assert len(everything(store)) == 0
-
-
 @pytest.mark.parametrize("symbol", ["", "../ETHUSDT", "ETH/USDT", ".", "..", "ETH USDT", "ETH\x00"])
 def test_a_symbol_that_would_leave_the_folder_is_refused(store: KlineStore, symbol: str) -> None:
     with pytest.raises(ConfigError, match="a symbol is letters and digits"):
@@ -222,6 +162,7 @@ HOURS = random_walk_klines(400 * 24, HOUR_MS, start_ms=START_MS)
 
 
 def test_whole_months_that_are_older_go(store: KlineStore) -> None:
+    assert store.trim("ETHUSDT", 15 * MINUTE_MS, 2**62) == []  # of a series without klines
     year = random_walk_klines(400 * 24 * 4, 15 * MINUTE_MS)  # from 2023-11-15 to 2024-12-19
     store.append("ETHUSDT", year)
     absent = [(START_MS - DAY_MS, START_MS), (START_MS + 300 * DAY_MS, START_MS + 301 * DAY_MS)]
@@ -247,10 +188,6 @@ def test_the_last_months_stay_whatever_is_asked_for(store: KlineStore, oldest_ms
     store.trim("ETHUSDT", HOUR_MS, oldest_ms)
     assert len(everything(store, HOUR_MS)) >= TAIL_ROWS
     assert tail_fault(store, "ETHUSDT", HOUR_MS) == ""
-
-
-def test_of_a_series_without_klines_nothing_is_trimmed(store: KlineStore) -> None:
-    assert store.trim("ETHUSDT", MINUTE_MS, 2**62) == []
 
 
 def test_what_was_set_aside_long_ago_goes(store: KlineStore) -> None:

@@ -74,7 +74,7 @@ def assert_moved(root: Path) -> None:
     assert_same(store.read("ETHUSDT", HOUR_MS, 0, 2**62), HOURS)
     assert_same(store.read("SOLUSDT", MINUTE_MS, 0, 2**62), at_level(WALK, 0.1))
     (absent,) = read_absent(store.of("coinbase").folder("SOLUSDT", MINUTE_MS))
-    assert (absent.start_ms, absent.asked_ms) == (at(0) - HOUR_MS, at(50))
+    assert (absent.start_ms, absent.absent_ms) == (at(0) - HOUR_MS, at(50))
     assert len([*root.glob("coinbase/SOLUSDT-1m/*.damaged-*")]) == 1
     for symbol, interval_ms in store.series():
         assert tail_fault(store.home_store(symbol), symbol, interval_ms) == ""
@@ -135,36 +135,25 @@ def test_a_store_of_before_the_file_is_the_first_venue_s(root: Path) -> None:
     shutil.rmtree(root / "tails")
     migrate(root, "kraken")
     store = HomeStore(root, LINE)
-    assert store.venues() == ["kraken"]
+    assert [folder.root.name for folder in store.folders()] == ["kraken"]
     assert_same(store.read("ETHUSDT", MINUTE_MS, 0, 2**62), WALK)
 
 
 def test_a_series_that_the_file_does_not_name_goes_with_its_symbol_or_the_first_venue(root: Path) -> None:
-    del (said := dict(SAID))["ETHUSDT-1h"]
-    said["SOLUSDT-1m"] = {"level": "kraken", "borrowed": []}
+    standing = {"ETHUSDT-1m": SAID["ETHUSDT-1m"]}
+    standing |= {name: {"level": "kraken", "borrowed": [[0, 9]]} for name in ("SOLUSDT-1m", "GONEUSDT-1m")}
+    (root / STANDING).write_text(json.dumps(standing))
     KlineStore(root).append("BTCUSDT", HOURS)
-    (root / STANDING).write_text(json.dumps(said | {"GONEUSDT-1m": {"level": "kraken", "borrowed": [[0, 9]]}}))
     migrate(root, "coinbase")
-    homes = {symbol: HomeStore(root).home(symbol) for symbol in ("ETHUSDT", "SOLUSDT", "BTCUSDT")}
-    assert homes == {"ETHUSDT": "binance", "SOLUSDT": "kraken", "BTCUSDT": "coinbase"}
-    assert HomeStore(root).series() == [
-        ("BTCUSDT", HOUR_MS),
-        ("ETHUSDT", MINUTE_MS),
-        ("ETHUSDT", HOUR_MS),
-        ("SOLUSDT", MINUTE_MS),
-    ]
+    assert read_homes(root) == {"ETHUSDT": "binance", "SOLUSDT": "kraken", "BTCUSDT": "coinbase"}
+    series = [("BTCUSDT", HOUR_MS), ("ETHUSDT", MINUTE_MS), ("ETHUSDT", HOUR_MS), ("SOLUSDT", MINUTE_MS)]
+    assert HomeStore(root).series() == series
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        '{"ETHUSDT-1m": 5}',
-        '{"ETHUSDT-1m": {"level": "../x", "borrowed": []}}',
-        '{"ETHUSDT-1m": {"level": "binance", "borrowed": [[1]]}}',
-    ],
-)
+SPOILT = [5, {"level": "../x", "borrowed": []}, {"level": "binance", "borrowed": [[1]]}]
+
+
+@pytest.mark.parametrize("text", ["", "[]", *(json.dumps({"ETHUSDT-1m": entry}) for entry in SPOILT)])
 def test_a_file_that_cannot_be_read_is_refused_and_nothing_is_moved(root: Path, text: str) -> None:
     (root / STANDING).write_text(text)
     before = [path for path in sorted(root.rglob("*")) if path != root / ".lock"]

@@ -2,17 +2,13 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock
-from core.errors import ConfigError, MalformedKlines, MarketUnavailable, UnknownSymbol
-from exchange.server import SimulatedExchange
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable
 from klines.klines import Klines
-from klines.spans import month_span
 from market.store.absence import ABSENT_FOR_MS
-from market.store.files.table_files import read_klines
 from market.store.kline_store import KlineStore
 from market.store.sync import MISSES, OVERLAP_ROWS, THREADS, SyncReport, sync_all
 from market.venues.binance.rest import Binance
@@ -229,27 +225,6 @@ def test_one_malformed_answer_leaves_only_its_own_gap(venue: Venue, store: Kline
     assert_holds(store, WALK.between(utc("2023-09-29"), END_MS))
 
 
-def test_one_series_that_fails_stops_no_other(venue: Venue, store: KlineStore, binance: Binance) -> None:
-    wanted = [
-        ("NOUSDT", MINUTE_MS, START_MS),
-        ("../ETHUSDT", MINUTE_MS, START_MS),
-        ("ETHUSDT", 7, START_MS),
-        ("ETHUSDT", MINUTE_MS, END_MS - DAY_MS),
-        ("BTCUSDT", MINUTE_MS, END_MS - DAY_MS),
-    ]
-    reports = sync_all(store, binance, wanted, NOW_MS)
-    assert [(report.symbol, report.interval_ms) for report in reports] == [series[:2] for series in wanted]
-    assert [type(report.failure) for report in reports] == [
-        UnknownSymbol,
-        ConfigError,
-        ConfigError,
-        type(None),
-        type(None),
-    ]
-    for symbol in ("ETHUSDT", "BTCUSDT"):
-        assert_holds(store, WALK.between(END_MS - DAY_MS, END_MS), symbol)
-
-
 def test_progress_rises_to_all_that_was_missing(venue: Venue, store: KlineStore, binance: Binance) -> None:
     venue.handler = lambda path, query: Answer("", 404) if "2023-11-0" in path else None
     seen: list[tuple[int, int]] = []
@@ -267,79 +242,6 @@ def test_progress_rises_to_all_that_was_missing(venue: Venue, store: KlineStore,
     assert len(seen) > 5
 
 
-class Interrupted(Binance):
-    """A venue during whose n-th answer the operator presses Ctrl-C."""
-
-    left = 0
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-
-    def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        self._count()
-        return super().klines(symbol, interval_ms, start_ms, end_ms)
-
-    def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
-        self._count()
-        return super().archive(symbol, interval_ms, day_ms, month=month)
-
-
-def test_an_interrupted_sync_goes_on_where_it_was(
-    venue: Venue, store: KlineStore, binance: Binance, clock: FakeClock
-) -> None:
-    interrupted = Interrupted([venue.url], venue.url, clock, patience_s=2)
-    interrupted.left = 6
-    with pytest.raises(KeyboardInterrupt):
-        minutes(store, interrupted)
-    first = set(zips(venue))
-    held = len(store.read("ETHUSDT", MINUTE_MS, 0, 2**62))
-    assert held >= 30 * 1440
-    venue.requests.clear()
-    assert minutes(store, binance).fetched == len(WALK.between(utc("2023-09-29"), END_MS)) + 720 - held
-    assert "2023-10.zip" in first - set(zips(venue))
-    assert_holds(store, WALK.between(START_MS, END_MS))
-
-
 def test_a_second_writer_is_refused(store: KlineStore, binance: Binance) -> None:
     with store.writing(), pytest.raises(ConfigError, match="another process is writing"):
         minutes(KlineStore(store.root), binance)
-
-
-# -- against the simulated exchange -----------------------------------------------------------------------------------
-
-
-def test_the_simulated_exchange_fills_the_store(store: KlineStore) -> None:
-    clock = SystemClock()
-    with SimulatedExchange(seed=1, clock=clock) as exchange:
-        market = Binance([exchange.url], exchange.url, clock)
-        now_ms = clock.now_ms()
-        month_ms = month_span(month_span(now_ms)[0] - 1)[0]  # all of last month is in it
-        wanted = [("BTCUSDT", MINUTE_MS, month_ms), ("SOLUSDT", HOUR_MS, month_ms)]
-        for report in sync_all(store, market, wanted, now_ms):
-            assert report.failure is None
-            assert report.gaps == ()
-        for symbol, interval_ms, start_ms in wanted:
-            end_ms = now_ms // interval_ms * interval_ms
-            assert len(store.read(symbol, interval_ms, start_ms, end_ms)) == (end_ms - start_ms) // interval_ms
-        sample = market.klines("BTCUSDT", MINUTE_MS, month_ms + 5 * DAY_MS, month_ms + 6 * DAY_MS)
-        assert_holds(store, sample, "BTCUSDT")
-        assert any("/monthly/" in path for path, _ in exchange.requests)
-        before = len(exchange.requests)
-        sync_all(store, market, wanted, now_ms)
-        assert len(exchange.requests) == before
-
-
-def test_the_genuine_halt_stays_a_hole(shared_data: Path, venue: Venue, store: KlineStore, clock: FakeClock) -> None:
-    recorded = shared_data / "spot" / "BTCUSDT-1m-20230322-20230325.parquet"
-    genuine = read_klines(recorded, MINUTE_MS, NOW_MS).klines
-    venue.add("BTCUSDT", genuine)
-    market = Binance([venue.url], venue.url, clock)
-    start_ms, end_ms = int(genuine.open_time_ms[0]), genuine.end_ms
-    (report,) = sync_all(store, market, [("BTCUSDT", MINUTE_MS, start_ms)], end_ms)
-    assert (report.fetched, report.failure, report.gaps) == (len(genuine), None, ())
-    assert_holds(store, genuine, "BTCUSDT")
-    before = len(venue.requests)
-    sync_all(store, market, [("BTCUSDT", MINUTE_MS, start_ms)], end_ms)
-    assert len(venue.requests) == before

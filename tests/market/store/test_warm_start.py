@@ -1,7 +1,5 @@
 """The newest klines for serving: written by the store, read without its libraries, never trusted blindly."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,15 +58,3 @@ def test_one_that_cannot_be_used_is_skipped_and_written_anew(store: KlineStore, 
     assert not len(tail_of(store))
     store.append("ETHUSDT", WALK.tail(1))
     assert same(tail_of(store), WALK.tail(TAIL_ROWS))
-
-
-def test_reading_it_loads_no_polars(store: KlineStore) -> None:
-    store.append("ETHUSDT", WALK)
-    code = f"""
-import sys
-from pathlib import Path
-from market.store.warm_start import read_tail
-assert len(read_tail(Path({str(store.root)!r}), "ETHUSDT", 60_000)) == {TAIL_ROWS}
-assert "polars" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -15,7 +15,6 @@ from market.venues import atlas, coinbase, kraken, tiingo
 from market.venues.base import RestVenue
 from market.venues.binance import rest as binance
 from market.venues.parsing import time_ms
-from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Answer, Handler, rest_rows
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -150,7 +149,7 @@ FORMATS = [
         places=IN_LISTS,
         price=lambda price, at_ms: json.dumps({"symbol": "ETHUSDT", "price": price}),
         parse=lambda body, now_ms: binance._page(body, MINUTE_MS, 0, now_ms // MINUTE_MS * MINUTE_MS, now_ms, 0),
-        parse_price=lambda body, now_ms: binance._tickers(body, ("ETHUSDT",))["ETHUSDT"],
+        parse_price=lambda body, now_ms: binance._tickers(body, ("ETHUSDT",), now_ms)["ETHUSDT"].price,
         unknown=Answer('{"code":-1121,"msg":"Invalid symbol."}', 400),
     ),
     Format(
@@ -163,7 +162,7 @@ FORMATS = [
         places={"time": 0, "low": 1, "high": 2, "open": 3, "close": 4, "volume": 5},
         price=lambda price, at_ms: json.dumps({"price": price, "time": iso(at_ms)}),
         parse=lambda body, now_ms: coinbase.candles(body, interval_ms=MINUTE_MS, now_ms=now_ms),
-        parse_price=lambda body, now_ms: coinbase.ticker(body, name="ETH-USD", clock=FakeClock(now_ms)).price,
+        parse_price=lambda body, now_ms: coinbase.ticker(body, name="ETH-USD", now_ms=now_ms).price,
         unknown=Answer('{"message":"NotFound"}', 404),
     ),
     Format(
@@ -176,7 +175,7 @@ FORMATS = [
         places=IN_LISTS | {"volume": 6},
         price=lambda price, at_ms: json.dumps({"error": [], "result": {"XETHZUSD": {"c": [price, "1"]}}}),
         parse=lambda body, now_ms: kraken.candles(body, interval_ms=MINUTE_MS, now_ms=now_ms),
-        parse_price=lambda body, now_ms: kraken.last_trades(body, pairs=["ETHUSD"])["ETHUSD"],
+        parse_price=lambda body, now_ms: kraken.last_trades(body, pairs=["ETHUSD"], now_ms=now_ms)["ETHUSD"].price,
         unknown=kraken_said({}, "EQuery:Unknown asset pair"),
     ),
     Format(

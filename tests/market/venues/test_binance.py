@@ -101,10 +101,7 @@ def changed(row: int, column: int, value: object) -> str:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        pytest.param('{"code":0}', "must be a list", id="an object"),
-        pytest.param("[[]]", "11 columns", id="an empty row"),
         pytest.param(json.dumps([row[:6] for row in PAGE]), "11 columns", id="six columns"),
-        pytest.param(json.dumps([[row[0] * 1000, *row[1:]] for row in PAGE]), "with times", id="microseconds"),
         pytest.param(json.dumps(PAGE[::-1]), "must rise", id="newest first"),
         pytest.param(json.dumps([[60_000, *PAGE[0][1:]]]), "got only older ones", id="another time"),
         *(
@@ -123,13 +120,11 @@ def test_what_is_not_such_klines_is_refused(venue: Venue, binance: Binance, body
     ("body", "says"),
     [
         pytest.param(changed(1, 0, START_MS + 61_000), "grid", id="off the grid"),
-        pytest.param(changed(1, 0, str(START_MS)), "before 2009", id="a time in quotes"),
         pytest.param(changed(1, 0, START_MS * 1000), "before 2009", id="a time in microseconds"),
         pytest.param(changed(1, 6, None), "before 2009", id="no close time"),
         pytest.param(json.dumps([PAGE[0], {"open": 1}, *PAGE[2:]]), "before 2009", id="no list"),
         pytest.param(json.dumps([PAGE[0], PAGE[1][:6], *PAGE[2:]]), "before 2009", id="six columns"),
         pytest.param(json.dumps([PAGE[0], None, PAGE[3], PAGE[2], PAGE[4]]), "before 2009", id="in disorder"),
-        pytest.param(changed(1, 4, "-Infinity"), "not finite and above 0", id="a price without end"),
     ],
 )
 def test_one_row_that_is_not_a_kline_is_set_aside(
@@ -150,13 +145,6 @@ def test_a_count_that_is_not_a_number_and_a_row_that_is_there_twice_cost_nothing
 ) -> None:
     venue.scripted = [Answer(body), Answer("[]")]
     assert len(five(binance)) == 5
-
-
-def test_of_a_page_with_three_bad_rows_in_five_none_is_used(venue: Venue, binance: Binance) -> None:
-    rows = [[*row[:4], "0", *row[5:]] if number in {1, 3, 4} else row for number, row in enumerate(PAGE)]
-    venue.scripted = [Answer(json.dumps(rows))]
-    with pytest.raises(MalformedKlines, match="close must be finite and above 0"):
-        five(binance)
 
 
 LAST: dict[str, Callable[[list[Any]], object]] = {
@@ -203,16 +191,13 @@ def test_minutes_that_begin_before_the_grid_are_read(venue: Venue, binance: Bina
 # -- bans, prices -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("headers", "wait_s"),
-    [pytest.param({}, 30.0, id="in words alone"), pytest.param({"Retry-After": "1"}, 30.0, id="with both")],
-)
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "1"}], ids=["in words alone", "with both"])
 def test_a_ban_lasts_until_the_end_that_its_text_names(
-    venue: Venue, binance: Binance, clock: FakeClock, headers: dict[str, str], wait_s: float
+    venue: Venue, binance: Binance, clock: FakeClock, headers: dict[str, str]
 ) -> None:
     venue.scripted = [Answer(BANNED % (NOW_MS + 30_000), 418, headers)]
     assert len(five(binance)) == 5
-    assert clock.slept_s == [wait_s]
+    assert clock.slept_s == [30.0]
     venue.scripted = [Answer(BANNED % (clock.now_ms() + 7_200_000), 418)]
     with pytest.raises(MarketUnavailable) as caught:
         five(binance)
@@ -231,7 +216,6 @@ def test_prices_of_several_symbols_take_one_request(venue: Venue, binance: Binan
     "answer",
     [
         pytest.param(Answer("{}", 400), id="400"),
-        pytest.param(Answer("{}", 404), id="404"),
         pytest.param(Answer('{"detail":[]}', 422), id="422"),
         pytest.param(Answer('{"symbol":"ETHUSDT","price":"1"}'), id="one price"),
         pytest.param(Answer('[{"symbol":"ETHUSDT","price":"1"}]'), id="a list that lacks one"),
@@ -283,22 +267,22 @@ def test_genuine_klines_are_read(payloads: Path, venue: Venue, name: str, interv
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "error"),
+    ("name", "error"),
     [
-        pytest.param("http400_invalid_symbol.json", 400, ConfigError, id="invalid symbol"),
-        pytest.param("http400_invalid_interval.json", 400, MarketUnavailable, id="invalid interval"),
-        pytest.param("http403_waf.html", 403, MarketUnavailable, id="firewall"),
-        pytest.param("http418_ip_banned.json", 418, MarketUnavailable, id="banned"),
-        pytest.param("http429_too_much_weight.json", 429, MarketUnavailable, id="too much weight"),
-        pytest.param("http451_restricted_location.json", 451, MarketUnavailable, id="restricted location"),
+        ("http400_invalid_symbol.json", ConfigError),
+        ("http400_invalid_interval.json", MarketUnavailable),
+        ("http403_waf.html", MarketUnavailable),
+        ("http418_ip_banned.json", MarketUnavailable),
+        ("http429_too_much_weight.json", MarketUnavailable),
+        ("http451_restricted_location.json", MarketUnavailable),
     ],
 )
 def test_genuine_errors_are_told_in_one_line(
-    payloads: Path, venue: Venue, clock: FakeClock, name: str, status: int, error: type[WorkerError]
+    payloads: Path, venue: Venue, clock: FakeClock, name: str, error: type[WorkerError]
 ) -> None:
-    body = (payloads / "binance" / name).read_bytes()
-    venue.handler = lambda path, query: Answer(body, status)
-    with pytest.raises(error, match=str(status)) as caught:
+    body, status = (payloads / "binance" / name).read_bytes(), name[4:7]
+    venue.handler = lambda path, query: Answer(body, int(status))
+    with pytest.raises(error, match=status) as caught:
         five(Binance([venue.url], venue.url, clock, patience_s=0))
     assert "\n" not in str(caught.value)
     assert "<" not in str(caught.value)

@@ -69,29 +69,22 @@ def quoted(text: str) -> str:
     return "".join(",".join(f'"{cell}"' for cell in line.split(",")) + "\n" for line in text.splitlines())
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(csv_of(ONE_DAY), id="milliseconds"),
-        pytest.param(csv_of(ONE_DAY, factor=1000), id="microseconds"),
-        pytest.param(csv_of(ONE_DAY, header=True), id="header"),
-        pytest.param(csv_of(ONE_DAY, factor=1000, header=True), id="microseconds with header"),
-        pytest.param("\ufeff" + csv_of(ONE_DAY, header=True), id="a byte order mark and a header"),
-        pytest.param("\ufeff" + csv_of(ONE_DAY), id="a byte order mark"),
-        pytest.param(quoted(csv_of(ONE_DAY, header=True)), id="quotes around every cell"),
-        pytest.param(csv_of(ONE_DAY) * 2, id="rows twice"),
-        pytest.param("".join(csv_of(ONE_DAY).splitlines(keepends=True)[::-1]), id="newest first"),
-        pytest.param(csv_of(ONE_DAY).replace("\n", "\r\n"), id="lines end as on Windows"),
-        pytest.param(csv_of(ONE_DAY) + "\n\n", id="empty lines at the end"),
-        pytest.param(
-            csv_of(ONE_DAY.between(0, START_MS + 700 * MINUTE_MS)) + csv_of(ONE_DAY.tail(740), factor=1000),
-            id="both units in one file",
-        ),
-        pytest.param(
-            csv_of(random_walk_klines(1, start_ms=START_MS - MINUTE_MS)) + csv_of(ONE_DAY), id="a row of the day before"
-        ),
-    ],
-)
+FORMS: dict[str, str] = {
+    "milliseconds": csv_of(ONE_DAY),
+    "microseconds with header": csv_of(ONE_DAY, factor=1000, header=True),
+    "a byte order mark and a header": "\ufeff" + csv_of(ONE_DAY, header=True),
+    "a byte order mark": "\ufeff" + csv_of(ONE_DAY),
+    "quotes around every cell": quoted(csv_of(ONE_DAY, header=True)),
+    "rows twice": csv_of(ONE_DAY) * 2,
+    "newest first": "".join(csv_of(ONE_DAY).splitlines(keepends=True)[::-1]),
+    "lines end as on Windows": csv_of(ONE_DAY).replace("\n", "\r\n"),
+    "empty lines at the end": csv_of(ONE_DAY) + "\n\n",
+    "both units in one file": csv_of(ONE_DAY.rows(0, 700)) + csv_of(ONE_DAY.tail(740), factor=1000),
+    "a row of the day before": csv_of(random_walk_klines(1, start_ms=START_MS - MINUTE_MS)) + csv_of(ONE_DAY),
+}
+
+
+@pytest.mark.parametrize("text", FORMS.values(), ids=FORMS)
 def test_archive_rows_are_read_in_every_form(venue: Venue, binance: Binance, text: str) -> None:
     assert_same(day_of(venue, binance, zip_of(("ETHUSDT-1m-2023-11-15.csv", text))), ONE_DAY)
 
@@ -110,39 +103,30 @@ def lzma_torn() -> bytes:
     return content[:200] + bytes(100) + content[300:]
 
 
-LZMA = lzma_torn()
+NO_ROWS: list[tuple[str, str | bytes, str]] = [
+    ("an empty CSV", "", "no rows"),
+    ("only a header", "open_time,open\n", "no rows"),
+    ("three columns", "1,2,3\n", "12 columns"),
+    ("no text", b"\xff\xfe\x00\x01", "no rows"),
+    ("no text in lines", b"1,\xff\xfe\n\x00,2\n", "12 columns"),
+    ("no cell a number", GOOD.replace(".", ";"), "price is not finite"),
+    ("other separators", GOOD.replace(",", ";"), "12 columns"),
+    ("half times", GOOD.replace("\n", ".5\n").replace("000,", "000.5,"), "grid"),
+    ("many lines of nothing", "".join(f"{row}\nx\nx\n" for row in GOOD.splitlines()), "grid"),
+]
+NO_ARCHIVES: dict[str, tuple[bytes, str]] = {
+    "a page": (b"<html>", "not a zip"),
+    "cut off": (zip_of(("a.csv", GOOD))[:-30], "not a zip"),
+    "torn": (TORN, "not a zip"),
+    "torn within": (lzma_torn(), "not a zip"),
+    "nothing inside": (zip_of(), "one CSV, holds 0"),
+    "two inside": (zip_of(("a.csv", GOOD), ("b.csv", GOOD)), "one CSV, holds 2"),
+    "another day": (zip_of(("a.csv", csv_of(WALK.tail(1440)))), "file's name"),
+    "a zip bomb": (zip_of(("a.csv", bytes(65 << 20))), "larger than 64 MB"),
+} | {name: (zip_of(("a.csv", text)), says) for name, text, says in NO_ROWS}
 
 
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        pytest.param(b"<html>", "not a zip", id="a page"),
-        pytest.param(zip_of(("a.csv", GOOD))[:-30], "not a zip", id="cut off"),
-        pytest.param(TORN, "not a zip", id="torn"),
-        pytest.param(zip_of(), "one CSV, holds 0", id="nothing inside"),
-        pytest.param(zip_of(("a.csv", GOOD), ("b.csv", GOOD)), "one CSV, holds 2", id="two inside"),
-        pytest.param(zip_of(("a.csv", "")), "no rows", id="an empty CSV"),
-        pytest.param(zip_of(("a.csv", "open_time,open\n")), "no rows", id="only a header"),
-        pytest.param(zip_of(("a.csv", "1,2,3\n")), "12 columns", id="three columns"),
-        pytest.param(zip_of(("a.csv", b"\xff\xfe\x00\x01")), "no rows", id="no text"),
-        pytest.param(zip_of(("a.csv", b"1,\xff\xfe\n\x00,2\n")), "12 columns", id="no text in lines"),
-        pytest.param(zip_of(("a.csv", GOOD.replace(".", ";"))), "open must be finite", id="no cell a number"),
-        pytest.param(zip_of(("a.csv", GOOD.replace(",", ";"))), "12 columns", id="other separators"),
-        pytest.param(zip_of(("a.csv", GOOD.replace("\n", ".5\n").replace("000,", "000.5,"))), "grid", id="half times"),
-        pytest.param(
-            zip_of(
-                (
-                    "a.csv",
-                    "".join(f"{line}\n" if n % 7 in {1, 2} else "x\n" for n, line in enumerate(GOOD.splitlines(), 1)),
-                )
-            ),
-            "grid",
-            id="many lines of nothing",
-        ),
-        pytest.param(LZMA, "not a zip", id="torn within"),
-        pytest.param(zip_of(("a.csv", csv_of(WALK.tail(1440)))), "file's name", id="another day"),
-    ],
-)
+@pytest.mark.parametrize(("body", "says"), NO_ARCHIVES.values(), ids=NO_ARCHIVES)
 def test_a_file_that_is_no_kline_archive_is_refused(venue: Venue, binance: Binance, body: bytes, says: str) -> None:
     with pytest.raises(MalformedKlines, match=says) as caught:
         day_of(venue, binance, body)
@@ -154,8 +138,7 @@ def test_a_file_that_is_no_kline_archive_is_refused(venue: Venue, binance: Binan
     [
         pytest.param(lambda row: ",".join([row.split(",")[0], "", *row.split(",")[2:]]), "a price", id="an empty cell"),
         pytest.param(lambda row: row.replace(".", ";", 1), "a price", id="a cell that is no number"),
-        pytest.param(lambda row: row[:30], "grid", id="cut off"),
-        pytest.param(lambda row: row.rsplit(",", 2)[0], "grid", id="cut off near its end"),
+        pytest.param(lambda row: row.rsplit(",", 2)[0], "grid", id="cut off"),
         pytest.param(lambda row: f"{row},7", "grid", id="a column more"),
         pytest.param(lambda row: row.replace(".", "_", 1), "a price", id="a number as programs write it"),
         pytest.param(lambda row: row.replace(",", ',"', 1), "a price", id="a quote that does not end"),
@@ -175,12 +158,6 @@ def test_one_bad_row_of_a_file_costs_no_other_its_place(
     assert_same(day, ONE_DAY.between(0, at_ms).merge(ONE_DAY.between(at_ms + MINUTE_MS, START_MS + DAY_MS)))
     ((_, _, reason),) = aside.counts
     assert says in reason
-
-
-def test_a_zip_bomb_is_not_unpacked(venue: Venue, binance: Binance) -> None:
-    venue.scripted = [Answer(zip_of(("a.csv", bytes(65 << 20)))), NOT_FOUND]
-    with pytest.raises(MalformedKlines, match="larger than 64 MB"):
-        binance.archive("ETHUSDT", MINUTE_MS, START_MS)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What Coinbase Exchange alone has: pages from the newest back, its column order, the Advanced Trade form."""
+"""What Coinbase Exchange alone has: pages from the newest back, its column order."""
 
 import json
 from datetime import datetime
@@ -66,46 +66,20 @@ def test_before_a_listing_it_is_not_asked_for_ever(venue: Venue, client: Coinbas
     assert len(venue.asked(CANDLES)) == -(-ROWS // PAGE_ROWS) + EMPTY_PAGES
 
 
-def test_rows_after_the_range_are_dropped(venue: Venue, client: Coinbase) -> None:
-    venue.handler = lambda path, query: Answer(json.dumps(coinbase_rows(WALK.tail(100))))
-    start_ms = WALK.end_ms - 100 * MINUTE_MS
-    klines = client.klines("ETHUSDT", MINUTE_MS, start_ms, start_ms + 40 * MINUTE_MS)
-    np.testing.assert_array_equal(klines.open_time_ms, WALK.tail(100).open_time_ms[:40])
-
-
 def test_a_host_that_ignores_the_range_is_not_taken_for_one_without_candles(venue: Venue, client: Coinbase) -> None:
     venue.handler = lambda path, query: Answer(json.dumps(coinbase_rows(WALK.tail(PAGE_ROWS))))
     with pytest.raises(MalformedKlines, match="got only newer ones"):
         client.klines("ETHUSDT", MINUTE_MS, START_MS, NOW_MS)
 
 
-def test_the_advanced_trade_form_is_read_too() -> None:
-    names = ("start", "low", "high", "open", "close", "volume")
-    true = WALK.tail(50)
-    rows = [dict(zip(names, map(str, (int(row[0]), *row[1:])), strict=True)) for row in coinbase_rows(true)]
-    found = candles(json.dumps({"candles": rows}).encode(), interval_ms=MINUTE_MS, now_ms=NOW_MS).klines
-    for name in ("open_time_ms", "open", "high", "low", "close", "volume"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(true, name))
-
-
 ROW = coinbase_rows(WALK)[0]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        pytest.param([ROW[:5]], id="five columns"),
-        pytest.param([["9" * 400, *ROW[1:]]], id="a time without end"),
-        pytest.param([[ROW[0] + 0.5, *ROW[1:]]], id="a time in parts of a second"),
-        pytest.param([[ROW[0] // 60, *ROW[1:]]], id="a time in minutes"),
-        pytest.param({"candles": [5]}, id="a number for an advanced row"),
-        pytest.param({"candles": [{"start": str(ROW[0])}]}, id="an advanced row without prices"),
-        pytest.param([[ROW[0], ROW[3], ROW[1], ROW[2], *ROW[4:]]], id="columns of another order"),
-    ],
-)
-def test_what_is_not_candles_is_refused(answer: object) -> None:
-    with pytest.raises(MalformedKlines):
-        candles(json.dumps(answer).encode(), interval_ms=MINUTE_MS, now_ms=NOW_MS)
+@pytest.mark.parametrize("row", [ROW[:5], [ROW[0] + 0.5, *ROW[1:]], [ROW[0], ROW[3], ROW[1], ROW[2], *ROW[4:]]])
+def test_what_is_not_candles_is_refused(row: list[float]) -> None:
+    """Five columns, half a second, columns of another order."""
+    with pytest.raises(MalformedKlines, match="time, low, high, open, close, volume are wanted, the first row was "):
+        candles(json.dumps([row]).encode(), interval_ms=MINUTE_MS, now_ms=NOW_MS)
 
 
 def test_one_row_of_tomorrow_is_set_aside() -> None:
@@ -115,19 +89,7 @@ def test_one_row_of_tomorrow_is_set_aside() -> None:
     assert (len(found.klines), [row.reason for row in found.refused]) == (99, ["open time is in the future"])
 
 
-@pytest.mark.parametrize("body", ["[]", "{}", '{"price":"0","time":"2023-11-15T00:00:00Z"}', '{"price":"2000"}'])
-def test_what_is_not_a_trade_is_refused(venue: Venue, client: Coinbase, body: str) -> None:
-    venue.handler = lambda path, query: Answer(body)
-    with pytest.raises(MalformedKlines):
-        client.prices(["ETHUSDT"])
-
-
 def test_genuine_answers_are_read_as_coinbase_means_them(payloads: Path) -> None:
     body = (payloads / "coinbase" / "exchange_candles_BTC-USDT_1h.json").read_bytes()
     exchange = candles(body, interval_ms=HOUR_MS, now_ms=10**13).klines
-    assert (exchange.open[0], exchange.high[0], exchange.low[0]) == (73243.33, 73402.47, 73241.5)
-    assert (exchange.close[0], exchange.volume[0]) == (73370.65, 1.56794406)
-    body = (payloads / "coinbase" / "advanced_trade_candles.json").read_bytes()
-    advanced = candles(body, interval_ms=HOUR_MS, now_ms=10**13).klines
-    assert advanced.open_time_ms.tolist() == [1712188800000, 1712192400000]
-    assert advanced.open.tolist() == [65984.18, 66312.4]
+    assert exchange.table()[0, :5].tolist() == [73243.33, 73402.47, 73241.5, 73370.65, 1.56794406]

@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,6 +19,7 @@ from tests.fakes.net import free_port, nobody
 from tests.fakes.venue_server import entry_of
 
 INFO = "/api/v3/exchangeInfo"
+entry = partial(entry_of, "BTCTUSD")
 
 
 def binance(url: str, name: str = "binance") -> Binance:
@@ -43,20 +45,12 @@ def test_the_simulated_exchange_lists_what_it_trades() -> None:
         assert asked([venue], "DOGEUSDT", "DOGE").doubt == "binance does not list it"
 
 
-def entry(base: str | None, quote: str, status: str = "TRADING") -> bytes:
-    return entry_of("BTCTUSD", base, quote, status)
-
-
 @pytest.mark.parametrize(
     ("body", "contradiction", "doubt"),
     [
         pytest.param(entry("BTC", "TUSD"), "", "", id="as it ends"),
-        pytest.param(
-            entry_of("BTCTUSD", "BTCT", "USD"), "binance lists it as BTCT in USD, not BTC in dollars", "", id="base"
-        ),
-        pytest.param(
-            entry_of("BTCTUSD", "BTC", "TUS"), "binance lists it as BTC in TUS, not BTC in dollars", "", id="no dollar"
-        ),
+        pytest.param(entry("BTCT", "USD"), "binance lists it as BTCT in USD, not BTC in dollars", "", id="base"),
+        pytest.param(entry("BTC", "TUS"), "binance lists it as BTC in TUS, not BTC in dollars", "", id="no dollar"),
         pytest.param(entry("BTC", "TUSD", "BREAK"), "", "binance has halted or delisted it", id="halted"),
         pytest.param(entry("", "TUSD"), "", "", id="an entry without base"),
         pytest.param(entry(None, "TUSD"), "", "", id="an entry with null"),

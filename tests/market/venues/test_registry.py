@@ -55,37 +55,21 @@ def test_a_key_comes_from_the_settings_and_is_in_no_representation(settings: dic
     assert KEY not in repr(built)
 
 
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        pytest.param({"market_venues": "binance,ftx"}, "MARKET_VENUES='binance,ftx': 'ftx' cannot", id="line"),
-        pytest.param(
-            {"market_venues": "binance,coingecko"}, "'coingecko' is no longer a venue: take it out", id="a retired one"
-        ),
-        pytest.param({"truth_venue": "oracle"}, "TRUTH_VENUE='oracle'", id="truth"),
-        pytest.param({"venue_urls": "krakn=http://a"}, "VENUE_URLS='krakn'", id="hosts"),
-        pytest.param(
-            {"venue_urls": "binance=http://a"},
-            "'binance' has its hosts in BINANCE_REST_URLS",
-            id="the hosts of binance",
-        ),
-        pytest.param({"venue_keys": f"tingo={KEY}"}, "VENUE_KEYS='tingo'", id="key"),
-        pytest.param(
-            {"venue_keys": f"tingo=x,{KEY}=tiingo"},
-            r"VENUE_KEYS='tingo,\(not shown\)': 'tingo' cannot",
-            id="a key turned round",
-        ),
-        pytest.param(
-            {"venue_keys": f"{KEY}=tiingo"}, r"'\(not shown\)' cannot .*: each part must be VENUE=KEY", id="only that"
-        ),
-        pytest.param({"market_venues": "tiingo"}, r"MARKET_VENUES=tiingo: set VENUE_KEYS \(tiingo=KEY\)", id="no key"),
-        pytest.param(
-            {"market_venues": "atlas,tiingo"},
-            r"set VENUE_KEYS \(atlas=KEY\) or VENUE_KEYS \(tiingo=KEY\)",
-            id="no keys",
-        ),
-    ],
-)
+REFUSED: list[tuple[dict[str, str], str]] = [
+    ({"market_venues": "binance,ftx"}, "MARKET_VENUES='binance,ftx': 'ftx' cannot"),
+    ({"market_venues": "binance,coingecko"}, "'coingecko' is no longer a venue: take it out"),
+    ({"truth_venue": "oracle"}, "TRUTH_VENUE='oracle'"),
+    ({"venue_urls": "krakn=http://a"}, "VENUE_URLS='krakn'"),
+    ({"venue_urls": "binance=http://a"}, "'binance' has its hosts in BINANCE_REST_URLS"),
+    ({"venue_keys": f"tingo={KEY}"}, "VENUE_KEYS='tingo'"),
+    ({"venue_keys": f"tingo=x,{KEY}=tiingo"}, r"VENUE_KEYS='tingo,\(not shown\)': 'tingo' cannot"),
+    ({"venue_keys": f"{KEY}=tiingo"}, r"'\(not shown\)' cannot .*: each part must be VENUE=KEY"),
+    ({"market_venues": "tiingo"}, r"MARKET_VENUES=tiingo: set VENUE_KEYS \(tiingo=KEY\)"),
+    ({"market_venues": "atlas,tiingo"}, r"set VENUE_KEYS \(atlas=KEY\) or VENUE_KEYS \(tiingo=KEY\)"),
+]
+
+
+@pytest.mark.parametrize(("settings", "says"), REFUSED, ids=[says for _, says in REFUSED])
 def test_what_no_venue_can_be_built_from_is_refused_at_the_start(settings: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         market_from(load_settings(market="binance", **settings), FakeClock(NOW_MS), topics=())

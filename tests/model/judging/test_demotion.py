@@ -1,12 +1,7 @@
 """A champion that had to go: remembered with the reason, never half gone, and not back by itself."""
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +12,7 @@ from core.errors import ConfigError, IncompatibleModel
 from core.topic import Topic
 from model.registry.versions import Registry
 from tests.model.registry.test_versions import BTC_5M, ETH_10M, artefact
+from tests.process import kill_writer
 
 WHY = "worse than the naive forecast on its last 2000 rows: p 0.012"
 
@@ -161,16 +157,7 @@ for number in itertools.count(int(sys.argv[2])):
 def test_a_kill_at_any_moment_leaves_the_champion_or_the_demotion_whole(registry: Registry) -> None:
     moments, demoted = random.Random(0), 0
     for turn in range(1, 9):
-        with subprocess.Popen(
-            [sys.executable, "-c", ENDLESS_DEMOTER, str(registry.root), str(turn * 100_000)],
-            cwd=Path(__file__).parents[3],
-            env=os.environ | {"PYTHONPATH": "."},
-            stdout=subprocess.PIPE,
-        ) as writer:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == b"ready\n"
-            time.sleep(moments.uniform(0.0, 0.15))  # the random moment itself, no condition is waited for
-            writer.send_signal(signal.SIGKILL)
+        kill_writer(ENDLESS_DEMOTER, str(registry.root), str(turn * 100_000), moments=moments)
         champions, demotions = registry.champions(), registry.demotions().get(ETH_10M.key, ())
         demoted += len(demotions)
         for champion in champions.values():

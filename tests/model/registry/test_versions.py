@@ -2,14 +2,9 @@
 
 import hashlib
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise, product
@@ -27,6 +22,7 @@ from model.registry.champions import check
 from model.registry.versions import Registry
 from model.windows import Split
 from tests.fakes.node import NO_ORIGIN
+from tests.process import kill_writer
 
 CREATED_MS = 1_795_337_100_000  # 2026-11-22 08:45:00 UTC
 SPLIT = {
@@ -485,16 +481,7 @@ def test_a_kill_at_any_moment_leaves_a_usable_registry(registry: Registry) -> No
     version = registry.publish(artefact())
     registry.promote([ETH_10M, BTC_5M], version, now_ms=0)
     for turn in range(1, 9):
-        with subprocess.Popen(
-            [sys.executable, "-c", ENDLESS_WRITER, str(registry.root), str(turn * 100_000)],
-            cwd=Path(__file__).parents[3],
-            env=os.environ | {"PYTHONPATH": "."},
-            stdout=subprocess.PIPE,
-        ) as writer:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == b"ready\n"
-            time.sleep(moments.uniform(0.0, 0.15))  # the random moment itself, no condition is waited for
-            writer.send_signal(signal.SIGKILL)
+        kill_writer(ENDLESS_WRITER, str(registry.root), str(turn * 100_000), moments=moments)
         champions = registry.champions()
         assert champions[ETH_10M.key].version == champions[BTC_5M.key].version
         opened = registry.open(champions[ETH_10M.key].version, champions[ETH_10M.key].manifest_sha256)

@@ -122,7 +122,7 @@ def test_a_line_of_the_past_is_not_moved_by_what_comes_after_its_rows(share: flo
     }
     windows, _, path = fitted(klines)
     _, _, again = fitted(changed)
-    for start_ms, until_ms in path.stretches:
+    for start_ms, until_ms in path.spans:
         time_ms = windows.open_time_ms[path.rows]
         mine = (time_ms >= start_ms) & (time_ms < min(until_ms, cut_ms))
         if start_ms <= cut_ms and mine.any():

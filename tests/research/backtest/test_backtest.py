@@ -25,7 +25,8 @@ from research.backtest.command import Asked, folder_of, walk_of
 from research.backtest.folder import Folder, StepRecord
 from research.report.scores import decisions, scored_topics
 from tests.fakes.clock import eventually
-from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
+from tests.fakes.klines import write_klines
+from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape
 from updater.round import KEEP_VERSIONS
 
 ROOT = Path(__file__).parents[3]

@@ -137,7 +137,7 @@ def test_the_example_regresses_the_next_bar_on_this_one(skilled: Stage) -> None:
 
 def test_real_volatility_is_foreseen(shared_data: Path) -> None:
     plans = list(panels_for([BTC, VOLATILITY_60]).values())
-    recording = recording_of(plans, shared_data / "spot", shared_data)
+    recording = recording_of(plans, shared_data / "spot", shared_data, ())
     first_ms = 1_704_067_200_000  # 2024-01-01
     klines = recording.until(plans[0], first_ms, first_ms + 45 * DAY_MS)
     stage = stage_of(klines, BTC, VOLATILITY_60, days=(25, 4, 14), first_ms=first_ms)

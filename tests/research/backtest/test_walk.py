@@ -8,6 +8,7 @@ import pytest
 from core.clock import DAY_MS, HOUR_MS
 from core.errors import ConfigError
 from core.topic import CLASSIFICATION, Target, Topic, catalogue
+from market.store.home import write_homes
 from market.store.kline_store import KlineStore
 from model.panels import panels_for
 from research.backtest.command import chosen_topics, introduction, walk_of
@@ -15,8 +16,8 @@ from research.backtest.folder import Folder
 from research.backtest.walk import catalogue_topics, short_history, with_unseen
 from research.data import recording_of
 from tests.fakes.clock import START_MS
-from tests.fakes.klines import random_walk_klines
-from tests.research.tape import BTC, ETH, HISTORY_DAYS, SOL, after, asked, clustered, tape, write_klines
+from tests.fakes.klines import random_walk_klines, write_klines
+from tests.research.tape import BTC, ETH, HISTORY_DAYS, SOL, after, asked, clustered, tape
 
 
 def test_topics_of_the_catalogue_are_the_networks_questions() -> None:
@@ -147,7 +148,7 @@ def test_hours_are_made_of_minutes_where_there_are_none(tmp_path: Path) -> None:
     write_klines(tmp_path / "tape", "BTCUSDT", minutes)
     write_klines(tmp_path / "tape", "BTCUSDT", hours)
     topic = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.PRICE, horizon_min=480)
-    found = recording_of(list(panels_for([topic]).values()), tmp_path / "tape", tmp_path).series["BTCUSDT", HOUR_MS]
+    found = recording_of(list(panels_for([topic]).values()), tmp_path / "tape", tmp_path, ()).series["BTCUSDT", HOUR_MS]
     np.testing.assert_array_equal(found.between(0, hours.end_ms).close, hours.close)
     rest = minutes.resample(HOUR_MS).between(hours.end_ms, minutes.end_ms)
     np.testing.assert_array_equal(found.between(hours.end_ms, minutes.end_ms).close, rest.close)
@@ -161,6 +162,24 @@ def test_the_workers_own_store_will_do(tmp_path: Path) -> None:
     np.testing.assert_array_equal(recording.series["BTCUSDT", 60_000].close, klines.close)
     assert not recording.simulated
     assert walk.start_ms == after(HISTORY_DAYS)
+
+
+def test_the_stores_klines_are_of_the_first_venue_of_the_line(tmp_path: Path) -> None:
+    klines = {name: clustered(7, seed) for seed, name in enumerate(("binance", "kraken", "truth"))}
+    for name, of_venue in klines.items():
+        KlineStore(tmp_path / "data" / "klines" / name).append("BTCUSDT", of_venue)
+    for venues, home in ((("kraken", "binance"), "kraken"), (("coinbase", "binance"), "binance")):
+        _, recording = walk_of(asked(tmp_path, BTC, data=None, venues=venues))
+        np.testing.assert_array_equal(recording.series["BTCUSDT", 60_000].close, klines[home].close)
+    with pytest.raises(ConfigError) as refused:
+        walk_of(asked(tmp_path, BTC, data=None, venues=("coinbase",)))
+    assert str(refused.value) == (
+        f"{tmp_path / 'data' / 'klines'}: klines of BTCUSDT are there from binance and kraken and truth, and "
+        "MARKET_VENUES=coinbase does not name one of them: set MARKET_VENUES to the venue whose klines are to be read"
+    )
+    write_homes(tmp_path / "data" / "klines", {"BTCUSDT": "truth"})
+    _, recording = walk_of(asked(tmp_path, BTC, data=None, venues=("coinbase",)))
+    np.testing.assert_array_equal(recording.series["BTCUSDT", 60_000].close, klines["truth"].close)
 
 
 def test_invented_prices_are_known_by_their_folder(tmp_path: Path) -> None:

@@ -22,13 +22,14 @@ from core.show.words import p_text, ratio_text
 from core.topic import Target, Topic
 from model.losses import loss
 from research.backtest.backtest import run
-from research.backtest.command import folder_of, introduction, walk_and_report, walk_of
+from research.backtest.command import folder_of, introduction, walk_of
 from research.backtest.folder import Folder
 from research.report.page import page
 from research.report.plots import forecast_and_truth, loss_over_time, reliability_plot
-from research.report.report import tables, write_report
+from research.report.report import tables, walk_and_report, write_report
 from research.report.scores import Scored, scored_topics, topic_report
-from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape, write_klines
+from tests.fakes.klines import write_klines
+from tests.research.tape import BTC, ETH, SOL, after, asked, clustered, tape
 
 CZAR = Topic(topic_id=9006, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=10, loss="czar")
 PAIRS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")

@@ -1,4 +1,4 @@
-"""The stretches of a tuning: judged apart from each other, and before what the next gates judge on."""
+"""The folds of a tuning: judged apart from each other, and before what the next gates judge on."""
 
 from itertools import pairwise
 

@@ -35,7 +35,7 @@ from node.config_file import topics_from_config
 from research.tune.folds import Fold
 from research.tune.search import held_back, only_tuner
 from research.tune.tables import as_plain, tables
-from research.tune.trials import KNOBS, searched, told_progress
+from research.tune.trials import KNOBS, announced_progress, searched
 from research.tune.tune import LEVEL, Asked, Found, Pair, luck, tuned
 from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.fakes.klines import random_walk_klines
@@ -45,7 +45,7 @@ BTC = Topic(topic_id=1, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN,
 ETH = replace(BTC, topic_id=2, token="ETH", symbol="ETHUSDT")
 BTC_VOLATILITY, ETH_VOLATILITY = (replace(topic, target=Target.VOLATILITY) for topic in (BTC, ETH))
 DEFAULT = CONFIGS["hour"]
-DAYS = 56  # of klines: enough for short stretches, on which a training takes a moment
+DAYS = 56  # of klines: enough for short folds, on which a training takes a moment
 SEED = 1  # whose first trials are small networks
 NO_TIME_MIN = 1e-6  # what is compared with is measured all the same
 
@@ -82,7 +82,9 @@ def tune(asked: Asked) -> tuple[Found, list[str]]:
 
 
 def asked_on(data_dir: Path, **others: Any) -> Asked:
-    return replace(Asked(topics=(BTC, ETH), data_dir=data_dir, training_days=3, seed=SEED), **others)
+    return replace(
+        Asked(topics=(BTC, ETH), data_dir=data_dir, venues=("binance",), training_days=3, seed=SEED), **others
+    )
 
 
 @contextmanager
@@ -114,7 +116,7 @@ def test_the_default_lies_within_what_is_searched(panel: str) -> None:
 
 def test_trial_0_is_the_default_and_the_same_command_goes_on(data_dir: Path) -> None:
     first, said = tune(asked_on(data_dir, trials=1))
-    assert "2 topics, 4 stretches of 8.5 days" in said[0]
+    assert "2 topics, 4 folds of 8.5 days" in said[0]
     assert "first the default configuration is measured, in 2 trainings" in said[1]
     assert re.match(r"the default took \d+ s; \d+\.\d min are left for trials", said[2]), said[2]
     trials = trials_of(data_dir)
@@ -216,14 +218,14 @@ def test_the_per_cent_of_a_trial_never_fall_and_scoring_is_named() -> None:
     said: list[str] = []
     config = replace(DEFAULT, epochs=3, seeds=2)
     for number in range(2):
-        progress = told_progress(config, said.append, lambda: None, number, 2)
+        progress = announced_progress(config, said.append, lambda: None, number, 2)
         for epoch in range(1, 7):
             for batch in range(1, 5):
                 progress(epoch, batch, 4, 0.7)
     parts = [int(one.partition(" %")[0]) for one in said]
     assert parts == sorted(parts)
-    assert said[0] == "2 % done, epoch 1 of 6, stretch 1 of 2"
-    assert (said[23], said[-1]) == ("50 % done, scoring, stretch 1 of 2", "100 % done, scoring, stretch 2 of 2")
+    assert said[0] == "2 % done, epoch 1 of 6, fold 1 of 2"
+    assert (said[23], said[-1]) == ("50 % done, scoring, fold 1 of 2", "100 % done, scoring, fold 2 of 2")
 
 
 def trial(score: float, number: int, what: str = "") -> FrozenTrial:
