@@ -11,12 +11,15 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 from core.env_file import DOCKER_NAMES
@@ -89,7 +92,7 @@ def lint(name: str, *arguments: str | Path) -> None:
 
 
 def test_the_scripts_are_clean() -> None:
-    lint("shellcheck", *sorted((ROOT / "scripts").iterdir()))
+    lint("shellcheck", ROOT / ".ci" / "run", *sorted(path for path in (ROOT / "scripts").iterdir() if not path.suffix))
 
 
 def test_the_dockerfile_is_clean() -> None:
@@ -385,10 +388,9 @@ def test_no_program_in_an_image_reports_to_the_maker_of_onnxruntime() -> None:
 
 def test_the_inference_image_gets_no_torch() -> None:
     assert not re.search(r"torch|\btrain\b", stage("build-inference"))
-    assert not re.search(r"torch|safetensors|\bonnx\b", " ".join(PYPROJECT["project"]["dependencies"]))
-    torch = re.findall(r"^torch==.*$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    assert len(torch) == 1
-    assert torch[0] in PYPROJECT["project"]["optional-dependencies"]["train"]
+    stages = re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE)
+    # A builder without BuildKit builds all that stands above the target.
+    assert "torch" not in "".join(map(stage, stages[: stages.index("inference") + 1]))
 
 
 @pytest.mark.parametrize("variable", ["PYTHON_IMAGE", "PYTHON_IMAGE_TAG", "PYTHON_IMAGE_DIGEST", "TORCH_INDEX_URL"])
@@ -402,5 +404,77 @@ def test_the_builder_is_sent_what_is_installed_and_nothing_else() -> None:
     assert rules[0] == "*"
     sent = {rule.removeprefix("!").removesuffix("/**") for rule in rules if rule.startswith("!")}
     packages = {name.rstrip("*") for name in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
-    assert sent == {"pyproject.toml", "requirements.lock", "README.md", "LICENSE", *packages}
+    assert sent == {"pyproject.toml", "requirements.lock", "README.md", "LICENSE", "scripts/locked.py", *packages}
     assert all((ROOT / name).exists() for name in sent)
+
+
+# --- requirements.lock -----------------------------------------------------------------------------------------------
+
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+
+
+def locked(*extras: str) -> dict[str, str]:
+    """What scripts/locked.py prints, by name."""
+    done = run(sys.executable, "scripts/locked.py", *extras)
+    assert done.returncode == 0, done.stderr
+    entries = re.split(r"^(?=\S)", done.stdout, flags=re.MULTILINE)[1:]
+    return {entry.partition("==")[0]: entry for entry in entries}
+
+
+def needed(names: Iterable[str]) -> set[str]:
+    """Distributions and all that they need on this machine, by what is installed."""
+    found: set[str] = set()
+    left = [Requirement(name) for name in names]
+    while left:
+        requirement = left.pop()
+        name = canonicalize_name(requirement.name)
+        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        found.add(name)
+        left += map(Requirement, requires(name) or [])
+    return found
+
+
+@pytest.mark.parametrize("extras", [(), ("train",), ("train", "research"), ("train", "research", "dev")])
+def test_the_lock_file_has_all_that_a_profile_installs(extras: tuple[str, ...]) -> None:
+    entries = locked(*extras)
+    wanted = needed([*PYPROJECT["project"]["dependencies"], *(name for extra in extras for name in EXTRAS[extra])])
+    assert wanted - {"torch"} <= entries.keys()  # torch has an index of its own
+    assert all(" --hash=sha256:" in entry for entry in entries.values())
+
+
+def test_the_image_of_inference_carries_nothing_of_what_trains() -> None:
+    assert locked().keys().isdisjoint({"apscheduler", "onnx", "polars", "safetensors", "sympy", "torch"})
+    assert len(locked("train", "research", "dev")) == len(
+        set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    )
+
+
+def test_an_extra_that_is_not_there_is_named() -> None:
+    done = run(sys.executable, "scripts/locked.py", "trian")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "'trian' is no extra" in done.stderr
+
+
+# --- systemd ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_units_are_valid(tmp_path: Path) -> None:
+    if not (tool := shutil.which("systemd-analyze")):
+        pytest.skip("needs systemd-analyze, which is not here")
+    units = []
+    for unit in (ROOT / "deploy" / "systemd").glob("birnn-*.s[eo]*"):
+        if unit.suffix in {".service", ".socket"}:
+            units.append(tmp_path / unit.name)
+            units[-1].write_text(unit.read_text().replace("/opt/birnn-worker/.venv/bin/python", sys.executable))
+    assert len(units) == 3
+    done = run(tool, "verify", *units)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("service", ["inference", "updater"])
+def test_a_unit_runs_what_the_compose_file_runs(service: str) -> None:
+    unit = (ROOT / "deploy" / "systemd" / f"birnn-{service}.service").read_text()
+    assert re.findall(r"^ExecStart=.*/python (.*)$", unit, re.MULTILINE) == [f"-m {service}"]
+    stop = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert stop == [SERVICES[service]["stop_grace_period"].removesuffix("s")]
