@@ -23,8 +23,9 @@ from core.topic import Topic
 from node.config_file import topics_from_config
 
 EXAMPLE_CONFIG = Path("config.example.json")
-# pyproject.toml: train, research
-NOT_FOR_SERVING = ("torch", "onnx", "safetensors", "jinja2", "lightgbm", "matplotlib", "optuna")
+# What the extras of pyproject.toml bring: train, which the container of updater has too, and research.
+TRAIN = ("apscheduler", "onnx", "polars", "safetensors", "torch")
+RESEARCH = ("jinja2", "lightgbm", "matplotlib", "optuna")
 
 ConfigOption = Annotated[
     str | None, typer.Option("--config", help="The node's config.json, or several, comma-separated (CONFIG_FILE).")
@@ -89,11 +90,12 @@ def one_line_errors(verb: Callable[..., None]) -> Callable[..., None]:
             _fail(WorkerError(f"{error.filename}: {error.strerror}"))
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
-            if package not in NOT_FOR_SERVING:
+            if package not in (*TRAIN, *RESEARCH):
                 raise
+            where = " in the container of updater, or" if package in TRAIN else ""
             _fail(
                 ConfigError(
-                    f"{verb.__name__} needs the package {package}, which a container does not have: run it from a "
+                    f"{verb.__name__} needs the package {package}, which is not installed here: run it{where} from a "
                     "checkout of the repository, after pip install '.[train,research]' there"
                 )
             )
