@@ -1,5 +1,6 @@
 """docker-compose.yml under a real engine: what an operator has after `docker compose up`, in the order of a life."""
 
+import copy
 import itertools
 import json
 import os
@@ -22,6 +23,11 @@ pytestmark = pytest.mark.timeout(600)
 
 OURS = ("inference", "updater")
 TWO_NETWORKS = "docker-compose.two-networks.yml"
+MAINNET = {
+    "chainId": "allora-mainnet-1",
+    "nodeRpcs": ["https://allora-rpc.mainnet.allora.network"],
+    "nodegRpcs": ["allora-grpc.mainnet.allora.network:443"],
+}
 ASKERS, KILLS = 4, 3
 DOWN_S = 15.0  # wanted of `docker compose down`
 USERS = {"inference": 10001, "updater": 10001, "node": 1000}
@@ -184,17 +190,24 @@ def test_an_upgrade_of_the_images_keeps_the_data(node: Deployment) -> None:
 
 def test_two_networks_have_two_nodes_and_one_inference(node: Deployment) -> None:
     """The second file of an operator's who adds a network to a node that runs."""
-    config = json.loads((node.folder / "config.json").read_text())
-    config["wallet"]["chainId"] = "allora-mainnet-1"
-    config["worker"] = config["worker"][:2]
-    (node.folder / "config.second.json").write_text(json.dumps(config))
+    first = json.loads((node.folder / "config.json").read_text())
+    endpoint = first["worker"][0]["parameters"]["InferenceEndpoint"]
+    second = copy.deepcopy(first)
+    second["wallet"] |= MAINNET
+    second["worker"] = [{**entry, "topicId": 1} for entry in second["worker"] if entry["topicId"] == 64]
+    for config in (first, second):  # both have a topic 1
+        config["worker"][0]["parameters"]["InferenceEndpoint"] = f"{endpoint}&network={config['wallet']['chainId']}"
+    (node.folder / "config.json").write_text(json.dumps(first))
+    (node.folder / "config.second.json").write_text(json.dumps(second))
     dotenv = node.folder / ".env"
     dotenv.write_text(dotenv.read_text().replace("docker-compose.yml", f"docker-compose.yml:{TWO_NETWORKS}"))
     node.compose("up", "--detach", "--no-build")
     node.healthy(*OURS)
-    eventually(lambda: len({line["topic_id"] for line in submitted(node, "node-second")}) == 2, 90, "both topics")
-    for line in submitted(node, "node-second"):
-        assert "mainnet" in line["network"]
+    node.compose("restart", "node")
+    for service, network in (("node", "allora-testnet-1"), ("node-second", "allora-mainnet-1")):
+        eventually(lambda: any("&network=" in line["url"] for line in submitted(node, service)), 90, "topic 1")  # noqa: B023
+        line = [line for line in submitted(node, service) if "&network=" in line["url"]][-1]
+        assert (line["topic_id"], line["network"]) == (1, network)
         assert node.answer(line["url"].removeprefix("http://inference:8000")).decode() == line["body"]
 
 
