@@ -286,7 +286,7 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(venue: Venue,
     start_ms = int(WALK.open_time_ms[0])
     for _ in range(2):
         report = synced.sync(start_ms=start_ms)
-        assert "no gaps beside refused rows" in line_of(report)
+        assert "no gaps except rejected rows" in line_of(report)
         assert first in line_of(report)
         assert until in line_of(report)
         synced.clock.time_ms += 1
