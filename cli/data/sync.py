@@ -57,7 +57,7 @@ def sync(
                     "interval": INTERVALS.get(report.interval_ms, str(report.interval_ms)),
                     "fetched": report.fetched,
                     "gaps": [{"from": iso(start_ms), "to": iso(end_ms)} for start_ms, end_ms in report.gaps],
-                    "refused": report.refused,
+                    "rejected": report.rejected,
                     "set_aside": [str(path) for path in report.set_aside],
                     "failure": str(report.failure or ""),
                 }
@@ -136,10 +136,10 @@ def line_of(report: "SyncReport") -> str:
             if report.gaps
             else []
             if report.failure
-            else ["no gaps except rejected rows" if report.refused else "no gaps"]
+            else ["no gaps except rejected rows" if report.rejected else "no gaps"]
         ),
     ]
-    parts += [report.refused] if report.refused else []
+    parts += [report.rejected] if report.rejected else []
     parts += [f"{path.name} was damaged and set aside" for path in report.set_aside]
     if report.failure:
         parts.append(f"FAILED: {report.failure}")

@@ -84,7 +84,7 @@ def _listed(venue: Venue, symbol: str) -> str:
         listing, lacks = lack(venue, symbol)
     except WorkerError:
         return ""
-    return lacks or (f"{venue.offer.name} lists it as trading" if listing else "")
+    return lacks or (f"{venue.info.name} lists it as trading" if listing else "")
 
 
 def _newest_ms(venue: Venue, symbol: str, interval_ms: int, now_ms: int) -> int:

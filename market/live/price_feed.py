@@ -64,7 +64,7 @@ class PriceFeed:
         self._streaming = is_up
 
     def traded(self, symbol: str, price: float, venue_ms: int) -> None:
-        """Offer a price from the stream."""
+        """VenueInfo a price from the stream."""
         self.venue_clock.heard(venue_ms)
         now_ms = self._clock.now_ms()
         offered = Price(price=price, asof_ms=min(venue_ms, now_ms), venue=self._market.stream_venue)

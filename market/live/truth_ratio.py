@@ -27,7 +27,7 @@ class TruthFeed:
     """Asks the truth venue for each symbol's newest minutes, and measures its ratio to the serving venue's prices."""
 
     def __init__(self, truth: Venue, serving: MarketData, symbols: Iterable[str], clock: Clock) -> None:
-        self.name = truth.offer.name
+        self.name = truth.info.name
         self.symbols = tuple(dict.fromkeys(symbols))
         self._truth = truth
         self._serving = serving
@@ -100,6 +100,6 @@ class TruthFeed:
     def _pause_s(self, began_ms: int) -> float:
         """Until shortly after the next minute has closed, or later if the venue's budget is small."""
         now_ms = self._clock.now_ms()
-        least_ms = round(len(self.symbols) * MINUTE_MS / (SHARE * self._truth.offer.requests_a_minute))
+        least_ms = round(len(self.symbols) * MINUTE_MS / (SHARE * self._truth.info.requests_a_minute))
         due_ms = max(began_ms + least_ms, now_ms)
         return ((due_ms - SETTLE_MS) // MINUTE_MS * MINUTE_MS + MINUTE_MS + SETTLE_MS - now_ms) / 1000

@@ -105,7 +105,7 @@ def test_a_hole_is_filled_by_whoever_has_it_and_asked_for_once(stand: Stand) -> 
 
 
 def test_a_venue_that_has_only_the_newest_is_not_asked_for_the_old(stand: Stand) -> None:
-    stand.venues[1]._offer = replace(stand.venues[1].offer, history_rows=30)
+    stand.venues[1]._info = replace(stand.venues[1].info, history_rows=30)
     stand.newest()
     stand.fail()
     with pytest.raises(MarketUnavailable):
