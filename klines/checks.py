@@ -8,7 +8,6 @@ import numpy as np
 from core.errors import MalformedKlines
 from klines.klines import COLUMNS, Bools, Floats, Ints, Klines, alike, broken_rules, row_text
 
-UNREADABLE_MS = 0  # stands for an open time that cannot be read
 EARLIEST_MS = 1_230_768_000_000  # 2009-01-01, before the first bitcoin; earlier is probably a time in seconds
 
 # None of the shares and row counts was measured.

@@ -73,12 +73,14 @@ class Quarantine:
         self, event: str, venue: str, symbol: str, interval_ms: int, rows: Sequence[RejectedRow]
     ) -> list[RejectedRow]:
         """Count and log the rows that were not seen before, and return them."""
+        if not rows:
+            return []
         by_key = {(event, venue, symbol, interval_ms, row.open_time_ms, row.reason): row for row in rows}
         with self._lock:
             if len(self._seen) > REMEMBERED:
                 self._seen.clear()
             new = [row for key, row in by_key.items() if key not in self._seen]
-            self._seen |= by_key.keys()
+            self._seen.update(by_key)
             self._counts[event].update((venue, symbol, row.reason) for row in new)
         if new and (count := self._seldom.due(event, venue, symbol, interval_ms, count=len(new))):
             series = {"venue": venue, "symbol": symbol, "interval_ms": interval_ms}

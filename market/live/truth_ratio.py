@@ -90,7 +90,7 @@ class TruthFeed:
             if self._ratios[symbol] is None:
                 fault = f"{self.name} and the serving venue share too few minutes of {symbol}, or do not move together"
         except Exception as error:
-            fault = str(error) or repr(error)
+            fault = str(error) if isinstance(error, WorkerError) else repr(error)
             if not isinstance(error, WorkerError) and (count := self._seldom.due("truth_fault", symbol)):
                 log.exception("truth_fault", symbol=symbol, count=count)
         if fault not in ("", self.fault(symbol)) and (count := self._seldom.due("truth_ratio_unknown", symbol)):

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,14 +257,14 @@ class _Run:
     def download(self, jobs: Sequence[_Job]) -> Generator[tuple[_Job, Klines | WorkerError | None], None, None]:
         """Each job with its outcome, once its klines are stored."""
         waiting = deque(jobs)
-        running: deque[tuple[_Job, Future[Klines | WorkerError | None]]] = deque()
+        running: dict[Future[Klines | WorkerError | None], _Job] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * THREADS:  # so that the pool has work while we write
                     job = waiting.popleft()
-                    running.append((job, self.pool.submit(self.outcome, job)))
-                job, future = running.popleft()
-                outcome = future.result()
+                    running[self.pool.submit(self.outcome, job)] = job
+                future = next(as_completed(running))
+                job, outcome = running.pop(future), future.result()
                 if isinstance(outcome, MalformedKlines) and (parts := self.parts(job)):
                     waiting.extend(parts)
                     continue
@@ -273,7 +273,7 @@ class _Run:
                     self.progress(max(0, self.wanted - self.rows(self.missing())))
                 yield job, outcome
         finally:
-            for _, future in running:
+            for future in running:
                 future.cancel()
 
     def parts(self, job: _Job) -> list[_Job]:
