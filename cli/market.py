@@ -57,7 +57,7 @@ def choose_market(settings: Settings, replay: Path | None = None) -> MarketChoic
     real = settings.model_copy(update={"market": Market.BINANCE})
     venues = market_from(real, SystemClock(), topics=()).venues  # they are pinged, so no topics are needed
     pool = ThreadPoolExecutor(len(venues), thread_name_prefix="venue")
-    asked = {pool.submit(venue.hosts.ping, venue.offer.ping, VENUE_PATIENCE_S): venue.offer.name for venue in venues}
+    asked = {pool.submit(venue.hosts.ping, venue.info.ping, VENUE_PATIENCE_S): venue.info.name for venue in venues}
     pool.shutdown(wait=False)
     reasons = []
     for answered in as_completed(asked):

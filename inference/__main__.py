@@ -247,7 +247,7 @@ def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, c
         ConfigError: the venue's URL or key is wrong.
     """
     waits = {"timeout_s": VENUE_TIMEOUT_S, "patience_s": 0.0}
-    truth = truth_venue_from(settings, clock, venues.aside, topics=topics, **waits)
+    truth = truth_venue_from(settings, clock, venues.quarantine, topics=topics, **waits)
     if truth is None:
         return None
     symbols = [topic.symbol for topic in topics if topic.target is Target.PRICE]

@@ -1,4 +1,4 @@
-"""The thread that keeps up with the data folder and the chain."""
+"""The thread that takes up new champions and stretches, and writes block times into the ledger."""
 
 import threading
 
@@ -30,7 +30,7 @@ class Poller:
         self._clock = clock
         self._seldom = Seldom()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="champions", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
 
     def start(self) -> None:
         """Begin to poll; returns at once."""
@@ -46,10 +46,14 @@ class Poller:
         while not self._stopping.is_set():
             try:
                 self._stretches.poll()
-                if self._bases.chains:
+                if self._bases.chains:  # without a chain, no block time is known
                     self._ledger.note_block_times(self._bases.block_time, self._clock.now_ms() - RECALL_MS)
                 self._forecasts.choose()
-            except Exception:
+            except Exception:  # the thread must not end: old champions would serve for ever
                 if count := self._seldom.due("champions_not_read"):
-                    log.exception("champions_not_read", remedy="the ones in use stay", count=count)
+                    log.exception(
+                        "champions_not_read",
+                        remedy="champions and stretches stay as they are; block times are written later",
+                        count=count,
+                    )
             self._stopping.wait(POLL_S)

@@ -15,12 +15,12 @@ from core.net.http_get import NoAnswer, http_get
 from core.process.command_line import CommandLine
 
 TIMEOUT_S = 3.0
-PAUSE_S = 0.5
-LONGEST_LINE = 300
+PAUSE_S = 0.5  # between two requests of --wait
+LONGEST_LINE = 300  # characters of a body that are shown
 
 
 def ask(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
-    """Return whether ``url`` answers 200, and its body on one line."""
+    """Return whether ``url`` answers 200, and a line: the body, status and body, or why no answer came."""
     try:
         answer = http_get(url, timeout_s)
     except NoAnswer as error:
@@ -34,10 +34,10 @@ def _one_line(body: bytes) -> str:
 
 
 def topics_of(url: str, timeout_s: float = TIMEOUT_S) -> list[dict[str, Any]]:
-    """What ``/topics`` of the process at ``url`` says.
+    """Return the topics that inference at ``url`` lists on ``/topics``; the shape of the JSON is not checked.
 
     Raises:
-        NoAnswer: it does not answer, or not with topics.
+        NoAnswer: inference does not answer, answers with a status other than 200, or sends no JSON.
     """
     answer = http_get(f"{url}/topics", timeout_s)
     if answer.status != 200:
@@ -50,7 +50,7 @@ def topics_of(url: str, timeout_s: float = TIMEOUT_S) -> list[dict[str, Any]]:
 
 
 def some_ready(url: str) -> bool:
-    """True if at least one topic can be answered."""
+    """Return whether inference at ``url`` lists a topic that is ready; False also if inference does not answer."""
     try:
         return any(topic["ready"] for topic in topics_of(url))
     except (NoAnswer, KeyError, TypeError):
@@ -58,14 +58,16 @@ def some_ready(url: str) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ask once, or with ``--wait`` until the process is well or the time is up."""
+    """Ask once, or with ``--wait`` until the route answers 200 or the time is up."""
     parser = CommandLine(prog="python -m inference.probe", description=__doc__)
-    parser.add_argument("what", choices=("healthz", "readyz"))
+    parser.add_argument("route", choices=("healthz", "readyz"), help="the route to ask")
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="keep asking for this long")
     parser.add_argument(
-        "--or-some", action="store_true", help="when the time is up, one topic that can be answered is enough"
+        "--or-some", action="store_true", help="when the time is up, end with 0 if at least one topic is ready"
     )
-    parser.add_argument("--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8000}", help="of the process")
+    parser.add_argument(
+        "--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8000}", help="address of inference"
+    )
     try:
         arguments = parser.parse_args(argv)
         if not arguments.url.startswith(("http://", "https://")):
@@ -75,15 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     deadline = time.monotonic() + arguments.wait
     while True:
-        well, words = ask(f"{arguments.url.rstrip('/')}/{arguments.what}")
+        well, words = ask(f"{arguments.url.rstrip('/')}/{arguments.route}")
         left_s = deadline - time.monotonic()
         if well or left_s <= 0:
             break
         time.sleep(min(PAUSE_S, left_s))
     if not well and arguments.or_some and some_ready(arguments.url.rstrip("/")):
-        # One delisted symbol must not keep all other topics from the network: its own answers are 503.
-        well, words = True, f"not all, but some topics: {words}"
-    (sys.stdout if well else sys.stderr).write(f"{arguments.what}: {words}\n")
+        # One delisted symbol must not keep the node from asking: topics of that symbol get 503, all others an answer.
+        well, words = True, f"some topics are ready, but not all: {words}"
+    (sys.stdout if well else sys.stderr).write(f"{arguments.route}: {words}\n")
     return 0 if well else 1
 
 

@@ -56,7 +56,7 @@ class Stretches:
             self.fitted = {key: topic.stretch for key, topic in topics.items()}
         except (OSError, IncompatibleModel) as error:
             if count := self._seldom.due("stretches_not_read"):
-                log.warning("stretches_not_read", reason=str(error), remedy="the ones in use stay", count=count)
+                log.warning("stretches_not_read", reason=str(error), remedy="the stretches in use stay", count=count)
 
     def of(self, topic: Topic, known: Known) -> Stretch:
         """Return the stretch of an answer for which ``known`` of its interval is known."""

@@ -8,11 +8,10 @@ import numpy as np
 from core.errors import MalformedKlines
 from klines.klines import COLUMNS, Bools, Floats, Ints, Klines, alike, broken_rules, row_text
 
-UNREADABLE_MS = 0  # stands for an open time that cannot be read
 EARLIEST_MS = 1_230_768_000_000  # 2009-01-01, before the first bitcoin; earlier is probably a time in seconds
 
 # None of the shares and row counts was measured.
-MOST_REFUSED = 0.5  # share of a batch; above it the whole batch is wrong, in its columns or units
+MOST_REJECTED = 0.5  # share of a batch; above it the whole batch is wrong, in its columns or units
 SHIFTED_ROWS = 3  # rows off the grid; fewer are single mistakes
 LEAST_ALONE = 0.9  # share of the rows off the grid that must be alone in their minute
 STEP_ROWS = 20  # rows of another interval; fewer may be minutes with holes
@@ -40,7 +39,7 @@ class CheckedRows:
     """A batch after the row checks."""
 
     klines: Klines
-    refused: tuple[RejectedRow, ...] = ()
+    rejected: tuple[RejectedRow, ...] = ()
     marked: tuple[RejectedRow, ...] = ()  # rows that are odd, and used
 
 
@@ -104,11 +103,11 @@ def check_rows(
     if now_ms is not None:
         rules.append(("open time is in the future", times > now_ms))
     rules.append(("two different rows of one time", clash | np.isin(times, times[clash])))
-    refused, bad = first_broken(rules + contradictions if strict else rules, ~repeated)
-    if len(refused) > max(few, MOST_REFUSED * len(order)):
-        first = refused[0]
+    rejected, bad = first_broken(rules + contradictions if strict else rules, ~repeated)
+    if len(rejected) > max(few, MOST_REJECTED * len(order)):
+        first = rejected[0]
         fault = f"{first.reason}: {row_text(first.open_time_ms, first.row)}"
-        raise MalformedKlines(f"{len(refused)} of {len(order)} rows are no klines: {fault}")
+        raise MalformedKlines(f"{len(rejected)} of {len(order)} rows are no klines: {fault}")
     good = ~repeated & ~bad
     marked, odd = first_broken(contradictions, good)
     off = np.unique((given_ms - times)[given_ms != times]).tolist()
@@ -116,7 +115,7 @@ def check_rows(
     moved, _ = first_broken([(f"open time is {how}: taken for the minute that it lies in", given_ms != times)], good)
     table = np.where(odd[:, None] & np.isin(COLUMNS, CONTRADICTING), np.nan, table)
     klines = Klines.from_table(interval_ms, times[good], table[good])
-    return CheckedRows(klines=klines, refused=refused, marked=marked + moved)
+    return CheckedRows(klines=klines, rejected=rejected, marked=marked + moved)
 
 
 def check_closed_rows(interval_ms: int, open_time_ms: Ints, columns: Mapping[str, Floats], now_ms: int) -> CheckedRows:

@@ -63,9 +63,9 @@ def alike(left: Floats, right: Floats) -> Bools:
 class Klines:
     """A run of klines of one symbol and interval, oldest first; a missing kline is a gap, never a filled row.
 
-    Invariants: ``open_time_ms`` rises strictly, and no row breaks a rule of ``broken_rules``. The constructor checks
-    them; every operation below keeps them. A flow column that the venue does not have is NaN. Do not write to the
-    arrays.
+    Invariants: ``open_time_ms`` rises strictly, and no row's prices or volume break a rule of ``broken_rules``. The
+    constructor checks them; every operation below keeps them. A flow column that the venue does not have is NaN. Do not
+    write to the arrays.
 
     Raises:
         MalformedKlines: names the first row that breaks a rule.
@@ -92,7 +92,8 @@ class Klines:
             if column.shape != time.shape or column.ndim != 1:
                 raise MalformedKlines(f"{name} has shape {column.shape}, open_time_ms {time.shape}")
         self._require_rising_times()
-        for rule, broken in broken_rules(self.interval_ms, time, self._columns):
+        # Volume is the only flow here: stores of earlier releases may have others that are below 0.
+        for rule, broken in broken_rules(self.interval_ms, time, self._columns[: COLUMNS.index("volume") + 1]):
             self._refuse(rule, broken)
 
     def _require_rising_times(self) -> None:

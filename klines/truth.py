@@ -135,13 +135,17 @@ def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure:
     moments = [_traded_moment(klines, at_ms, source) for at_ms in range(start_ms, end_ms + 1, interval_ms)]
     variance = np.array([moment.variance for moment in moments])
     returns = np.diff(np.log([moment.price for moment in moments]))
-    steps = np.diff(np.eye(count + 1), axis=0)  # steps @ logarithms of prices = returns
+    share = 0.0
     if about_mean:
-        returns, steps = returns - returns.mean(), steps - steps.mean(axis=0)
-    # The sum of squares is x' A x with A = steps' steps: Seber and Lee, Linear Regression Analysis, 2nd ed., 1.5, 1.6.
-    noise = steps.T @ steps * variance
-    squares, added = float(returns @ returns), float(np.trace(noise))
-    error = math.sqrt(variance @ (2 * returns @ steps) ** 2 + 2 * (noise * noise.T).sum())
+        returns, share = returns - returns.mean(), 1 / count
+    # The sum of squares is x' A x, x being logarithms of prices. A is -1 beside its diagonal, and has ``share`` in two
+    # corners: Seber and Lee, Linear Regression Analysis, 2nd ed., 1.5 and 1.6.
+    diagonal = np.full(count + 1, 2.0)
+    diagonal[[0, -1]] = 1 - share
+    slopes = 2 * np.diff(returns, prepend=0.0, append=0.0)
+    squares, added = float(returns @ returns), float(variance @ diagonal)
+    beside = variance[:-1] @ variance[1:] + share**2 * variance[0] * variance[-1]
+    error = math.sqrt(variance @ slopes**2 + 2 * (((diagonal * variance) ** 2).sum() + 2 * beside))
 
     def in_unit(total: float) -> float:
         per_minute = per_minute_volatility(total, count, interval_ms, about_mean=about_mean)

@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 def venues_from(
-    settings: Settings, clock: Clock, aside: Quarantine, *, topics: Iterable[Topic], **waits: float
+    settings: Settings, clock: Clock, quarantine: Quarantine, *, topics: Iterable[Topic], **waits: float
 ) -> list[Venue]:
     """All venues of MARKET_VENUES, best first.
 
@@ -33,7 +33,7 @@ def venues_from(
     if settings.market is Market.SIMULATED:
         names = tuple(name for name in names if _is_here(name, settings)) or names[:1]
     topics = tuple(topics)
-    venues = [venue_from(name, settings, clock, aside, topics=topics, **waits) for name in names]
+    venues = [venue_from(name, settings, clock, quarantine, topics=topics, **waits) for name in names]
     _check_use(venues)
     return venues
 
@@ -51,23 +51,23 @@ def market_from(
     Args:
         homes: by symbol, the venue at whose price level its series are; of other symbols the first venue that answers.
     """
-    aside = Quarantine(settings.klines_dir)
-    failover = Failover(venues_from(settings, clock, aside, topics=topics, **waits), clock, aside)
+    quarantine = Quarantine(settings.klines_dir)
+    failover = Failover(venues_from(settings, clock, quarantine, topics=topics, **waits), clock, quarantine)
     for symbol, venue in homes.items():
         failover.begin(symbol, venue)
     return failover
 
 
 def truth_venue_from(
-    settings: Settings, clock: Clock, aside: Quarantine, *, topics: Iterable[Topic], **waits: float
+    settings: Settings, clock: Clock, quarantine: Quarantine, *, topics: Iterable[Topic], **waits: float
 ) -> Venue | None:
     """TRUTH_VENUE; None if it is not set, is the first of MARKET_VENUES, or does not know the simulated prices."""
     name, simulated = settings.truth_venue, settings.market is Market.SIMULATED
     if not name or name == settings.venues[0] or (simulated and not _is_here(name, settings)):
         return None
-    truth = venue_from(name, settings, clock, aside, topics=topics, **waits)
-    if truth.offer.key_missing:
-        raise ConfigError(f"TRUTH_VENUE={name} needs {truth.offer.key}: set it, or leave TRUTH_VENUE empty")
+    truth = venue_from(name, settings, clock, quarantine, topics=topics, **waits)
+    if truth.info.key_missing:
+        raise ConfigError(f"TRUTH_VENUE={name} needs {truth.info.key}: set it, or leave TRUTH_VENUE empty")
     return truth
 
 
@@ -77,12 +77,12 @@ def _is_here(name: str, settings: Settings) -> bool:
 
 
 def _check_use(venues: Sequence[Venue]) -> None:
-    named = f"MARKET_VENUES={','.join(venue.offer.name for venue in venues)}"
-    telling = [venue.offer for venue in venues if MINUTE_MS in venue.offer.intervals_ms]
+    named = f"MARKET_VENUES={','.join(venue.info.name for venue in venues)}"
+    telling = [venue.info for venue in venues if MINUTE_MS in venue.info.intervals_ms]
     if not telling:
         raise ConfigError(f"{named}: has no 1m klines, which every forecast begins with; put another venue before it")
-    keyless = [offer for offer in telling if offer.key_missing]
+    keyless = [info for info in telling if info.key_missing]
     if len(keyless) == len(telling):
-        raise ConfigError(f"{named}: set {' or '.join(offer.key for offer in keyless)}, or name another venue")
-    for offer in keyless:
-        log.warning("venue_without_key", venue=offer.name, remedy=f"set {offer.key}, or take it out of MARKET_VENUES")
+        raise ConfigError(f"{named}: set {' or '.join(info.key for info in keyless)}, or name another venue")
+    for info in keyless:
+        log.warning("venue_without_key", venue=info.name, remedy=f"set {info.key}, or take it out of MARKET_VENUES")

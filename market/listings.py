@@ -70,10 +70,10 @@ class Pair:
         """
         self.unasked = []
         for venue in venues:
-            name = venue.offer.name
+            name = venue.info.name
             # A venue of one currency makes the pair's name from the token itself: it cannot contradict.
-            needless = self.contradiction or (venue.offer.quote and "" in self._lacks.values())
-            if needless or name in self._lacks or venue.offer.key_missing:
+            needless = self.contradiction or (venue.info.quote and "" in self._lacks.values())
+            if needless or name in self._lacks or venue.info.key_missing:
                 continue
             try:
                 if name in away:
@@ -92,7 +92,7 @@ class Pair:
 
 def lack(venue: Venue, symbol: str) -> tuple[Listing | None, str]:
     """A symbol's entry in a venue's own list, and why the venue does not trade the symbol; empty if it does."""
-    name = venue.offer.name
+    name = venue.info.name
     try:
         listing = venue.listing(symbol)
     except UnknownSymbol:

@@ -87,7 +87,7 @@ class Anchors:
         self._repeated: dict[tuple[str, str], _Repeated] = {}  # by symbol and venue
         self._seldom = Seldom()
         self._offering = threading.Lock()
-        self.refused = 0  # offers that were doubted
+        self.doubted = 0  # offers that were doubted
 
     def get(self, symbol: str) -> Price | None:
         """The believed price; None before the first."""
@@ -137,7 +137,7 @@ class Anchors:
                 return Verdict.OLDER
             is_usual = self.is_usual(symbol, price) and self._is_possible(symbol, price)
             if not (decides or is_usual or self._is_confirmed(symbol, price, asked=asked)):
-                self.refused += 1
+                self.doubted += 1
                 self._log_doubt(symbol, price, known or self._usual[symbol].price)
                 return Verdict.FAR
             self._doubts.pop((symbol, True), None)

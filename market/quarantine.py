@@ -16,7 +16,7 @@ from klines.klines import COLUMNS, time_text
 
 REMEMBERED = 100_000  # rows, so that a row that is sent again and again counts once
 KEPT_BYTES = 1 << 20  # of the file; the file before it is kept as well
-FILE = "refused.jsonl"
+FILE = "rejected.jsonl"
 
 Counts = Counter[tuple[str, str, str]]  # by (venue, symbol, reason)
 
@@ -29,7 +29,7 @@ class Quarantine:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._counts: dict[str, Counts] = {"rows_refused": Counter(), "rows_marked": Counter()}
+        self._counts: dict[str, Counts] = {"rows_rejected": Counter(), "rows_marked": Counter()}
         self._seen: set[tuple[str, str, str, int, int, str]] = set()
         self._seldom = Seldom()
 
@@ -37,7 +37,7 @@ class Quarantine:
     def counts(self) -> Counts:
         """The number of rejected rows so far."""
         with self._lock:
-            return self._counts["rows_refused"].copy()
+            return self._counts["rows_rejected"].copy()
 
     @property
     def marks(self) -> Counts:
@@ -45,9 +45,9 @@ class Quarantine:
         with self._lock:
             return self._counts["rows_marked"].copy()
 
-    def refused(self, symbol: str, interval_ms: int) -> dict[int, str]:
+    def rejected(self, symbol: str, interval_ms: int) -> dict[int, str]:
         """Return why rows of a series were rejected, by open time, as far as they are remembered."""
-        wanted = ("rows_refused", symbol, interval_ms)
+        wanted = ("rows_rejected", symbol, interval_ms)
         with self._lock:
             return {
                 at_ms: why for event, _, name, interval, at_ms, why in self._seen if (event, name, interval) == wanted
@@ -55,14 +55,14 @@ class Quarantine:
 
     def take(self, venue: str, symbol: str, interval_ms: int, checked: CheckedRows, now_ms: int) -> None:
         """``put`` the rejected rows of a batch and ``mark`` the odd ones."""
-        self.put(venue, symbol, interval_ms, checked.refused, now_ms)
+        self.put(venue, symbol, interval_ms, checked.rejected, now_ms)
         self.mark(venue, symbol, interval_ms, checked.marked)
 
-    def put(self, venue: str, symbol: str, interval_ms: int, refused: Sequence[RejectedRow], now_ms: int) -> None:
+    def put(self, venue: str, symbol: str, interval_ms: int, rejected: Sequence[RejectedRow], now_ms: int) -> None:
         """Count and keep rejected rows; a row that was rejected before for the same reason does not count again."""
-        rows = self._new("rows_refused", venue, symbol, interval_ms, refused)
+        rows = self._new("rows_rejected", venue, symbol, interval_ms, rejected)
         if rows and self._folder is not None:
-            known = {"refused": iso(now_ms), "venue": venue, "symbol": symbol, "interval_ms": interval_ms}
+            known = {"rejected": iso(now_ms), "venue": venue, "symbol": symbol, "interval_ms": interval_ms}
             _keep(self._folder / FILE, [json.dumps(known | _as_json(row)) for row in rows])
 
     def mark(self, venue: str, symbol: str, interval_ms: int, odd: Sequence[RejectedRow]) -> None:
@@ -73,12 +73,14 @@ class Quarantine:
         self, event: str, venue: str, symbol: str, interval_ms: int, rows: Sequence[RejectedRow]
     ) -> list[RejectedRow]:
         """Count and log the rows that were not seen before, and return them."""
+        if not rows:
+            return []
         by_key = {(event, venue, symbol, interval_ms, row.open_time_ms, row.reason): row for row in rows}
         with self._lock:
             if len(self._seen) > REMEMBERED:
                 self._seen.clear()
             new = [row for key, row in by_key.items() if key not in self._seen]
-            self._seen |= by_key.keys()
+            self._seen.update(by_key)
             self._counts[event].update((venue, symbol, row.reason) for row in new)
         if new and (count := self._seldom.due(event, venue, symbol, interval_ms, count=len(new))):
             series = {"venue": venue, "symbol": symbol, "interval_ms": interval_ms}
@@ -94,7 +96,7 @@ def _keep(path: Path, lines: Sequence[str]) -> None:
         with path.open("a") as handle:  # several processes write here: one write each, and whole lines
             handle.write("\n".join(lines) + "\n")
     except OSError as error:  # the process goes on; what needs the disk more says what is wrong with it
-        log.warning("refused_rows_not_kept", file=str(path), why=error.strerror)
+        log.warning("rejected_rows_not_kept", file=str(path), why=error.strerror)
 
 
 def _as_json(row: RejectedRow) -> dict[str, str | int | None]:

@@ -98,7 +98,7 @@ class MarketData(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class VenueInfo:
     """A venue's data, limits and needs."""
 
     name: str  # as MARKET_VENUES names it: "coinbase"
@@ -128,7 +128,7 @@ class Venue(MarketData, Protocol):
     """One venue. Its columns, units, names and errors are known in its own file alone."""
 
     @property
-    def offer(self) -> Offer:
+    def info(self) -> VenueInfo:
         """The venue's data, limits and needs."""
 
     @property

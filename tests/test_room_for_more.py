@@ -136,7 +136,7 @@ NEW_VENUE = '''
 
 from core.clock import MINUTE_MS
 from market.http.client import json_of
-from market.venue import Offer
+from market.venue import VenueInfo
 from market.venues.base import RestVenue
 from market.venues.parsing import candles_in, price_of, spans
 
@@ -144,7 +144,7 @@ PLACES = {"time": 0, "open": 1, "high": 2, "low": 3, "close": 4, "volume": 5}
 
 
 class Corner(RestVenue):
-    OFFER = Offer(
+    INFO = VenueInfo(
         name="corner",
         quote="USD",
         intervals_ms=frozenset({MINUTE_MS}),

@@ -103,7 +103,7 @@ class Keeper:
                     newest_ms=self.store.latest(report.symbol, report.interval_ms),
                     gaps=len(report.gaps),
                     reason=str(report.failure or report.remark),
-                    refused=report.refused,
+                    rejected=report.rejected,
                 )
                 for report in reports
             }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from core.backoff import backoff
 from core.clock import MINUTE_MS, Clock
@@ -90,7 +90,8 @@ class SeriesState(Record):
     newest_ms: int | None  # open time of the newest kline in the store
     gaps: int
     reason: str = ""  # why the sync failed; empty when it did not
-    refused: str = ""  # the rejected rows, in words
+    # The rejected rows, in words; "refused" in files of earlier releases.
+    rejected: str = Field(default="", validation_alias=AliasChoices("rejected", "refused"))
 
 
 class PanelState(Record):

@@ -96,7 +96,7 @@ def import_files(
     store.latest(symbol, interval_ms)  # raises if it is not a symbol
     # Before rows are read: with the wrong interval their times would be refused first.
     _check_names([] if force else [(str(path), path.name) for path in files], symbol, interval_ms)
-    aside = Quarantine(homes.root)
+    quarantine = Quarantine(homes.root)
     read = [(path, read_klines(path, interval_ms, now_ms)) for path in files]
     with store.writing():
         together = reduce(Klines.merge, (found.klines for _, found in read), Klines.empty(interval_ms))
@@ -126,18 +126,18 @@ def import_files(
             parts = [f"{path}: {len(klines):,} rows of {symbol} in {interval}, {counts}"]
             if len(klines) < len(found.klines):
                 parts.append("the newest has not closed and is left out")
-            if found.refused:
-                aside.put("import", symbol, interval_ms, found.refused, now_ms)
-                parts.append(f"{len(found.refused)} refused, the first: {found.fault}")
+            if found.rejected:
+                quarantine.put("import", symbol, interval_ms, found.rejected, now_ms)
+                parts.append(f"{len(found.rejected)} rejected, the first: {found.fault}")
             odd = leapt.get(path, ())
-            aside.mark("import", symbol, interval_ms, odd)
+            quarantine.mark("import", symbol, interval_ms, odd)
             parts += [f"{len(odd):,} odd, the first of {iso(odd[0].open_time_ms)}: {odd[0].reason}"] if odd else []
             say("; ".join([*parts, *found.notes]))
     if len(taken) > 1:
         sums = (sum(getattr(counts, name) for _, _, counts in taken) for name in ("new", "replaced", "same"))
         say(f"together: {Tally(**dict(zip(('new', 'replaced', 'same'), sums, strict=True)))}")
-    for said in dict.fromkeys(heard):
-        say(said)
+    for words in dict.fromkeys(heard):
+        say(words)
     say_where(homes)
 
 
@@ -174,7 +174,7 @@ def _ask_about(
     Raises:
         MalformedKlines: the venue has other rows.
     """
-    from market.store.files.comparison import ASKED_ROWS, LEAST_ASKED_ROWS, Heard, venues_say  # noqa: PLC0415
+    from market.store.files.comparison import ASKED_ROWS, LEAST_ASKED_ROWS, Compared, venues_say  # noqa: PLC0415
 
     rows = max(LEAST_ASKED_ROWS, ASKED_ROWS // len(taken))
     asked = []
@@ -184,16 +184,18 @@ def _ask_about(
         if len(changing):
             asked.append((path, changing))
 
-    def ask(venues: "Sequence[Venue]", own: str) -> Iterator[Heard]:
+    def ask(venues: "Sequence[Venue]", own: str) -> Iterator[Compared]:
         return (venues_say(venues, symbol, klines, own, rows) for _, klines in asked)
 
     heard = answers_in_time(data_dir, symbol, ask) if asked else []
     for (path, _), one in zip(asked, heard, strict=False):
         if one.fault:
             raise MalformedKlines(f"{path}: {one.fault}; {_force(store)}")
-    said = [
-        one.said if len(taken) == 1 else f"{path}: {one.said}" for (path, _), one in zip(asked, heard, strict=False)
+    lines = [
+        one.words if len(taken) == 1 else f"{path}: {one.words}" for (path, _), one in zip(asked, heard, strict=False)
     ]
     if len(heard) < len(asked):
-        said.append(f"{len(asked) - len(heard)} files not compared with a venue: no answer within {VENUE_WAIT_S:.0f} s")
-    return said
+        lines.append(
+            f"{len(asked) - len(heard)} files not compared with a venue: no answer within {VENUE_WAIT_S:.0f} s"
+        )
+    return lines

@@ -28,7 +28,7 @@ from klines.spans import interval_name
 
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from klines.spans import Span
-    from market.store.files.comparison import Heard
+    from market.store.files.comparison import Compared
     from market.store.home_store import HomeStore
     from market.venue import Venue
 
@@ -69,7 +69,7 @@ def verify(
             faults += len(damaged) + bool(tail)
             if tail:
                 notes.append(f"tail of {name_of(one)}: {tail}")
-            notes += [f"{name_of(one)}: {refused}" for refused in [store.refused(*one)] if refused]
+            notes += [f"{name_of(one)}: {rejected}" for rejected in [store.rejected(*one)] if rejected]
             if repair and damaged:
                 notes += [f"set aside: {path}" for path in store.repair(*one)]
             if repair and (damaged or tail):
@@ -111,7 +111,7 @@ def _compare_days(
     """The days of each series that differ from a venue's, and a line for each series."""
     from market.store.files.comparison import days_say  # noqa: PLC0415
 
-    def ask(venues: "Sequence[Venue]", _: str) -> "Iterator[Heard]":
+    def ask(venues: "Sequence[Venue]", _: str) -> "Iterator[Compared]":
         return (days_say(venues, one[0], store.read(*one, 0, 2**62)) for one in wanted)
 
     heard = answers_in_time(data_dir, wanted[0][0], ask)
@@ -119,7 +119,7 @@ def _compare_days(
     others: dict[str, list[str]] = {}
     for one, found in zip(wanted, heard, strict=False):
         if not found.fault:
-            others.setdefault(found.said, []).append(name_of(one))
+            others.setdefault(found.words, []).append(name_of(one))
     said += [f"days of {', '.join(names)}: {words}" for words, names in others.items()]
     if len(heard) < len(wanted):
         names = ", ".join(map(name_of, wanted[len(heard) :]))
@@ -147,7 +147,7 @@ def gaps(
             row: dict[str, str | int] = {"series": name_of(one), "from": iso(gap.start_ms), "to": iso(gap.end_ms)}
             row["rows"] = (gap.end_ms - gap.start_ms) // one[1]
             asked = "" if gap.absent_ms is None else minute_text(gap.absent_ms)
-            found = f"rows refused: {gap.why}" if gap.why else "no klines"
+            found = f"rows rejected: {gap.why}" if gap.why else "no klines"
             row["venue's answer"] = f"{found} (asked {asked})" if asked else "not asked yet"
             table.append(row)
     if as_json:

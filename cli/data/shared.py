@@ -20,7 +20,7 @@ from core.settings import Market
 from klines.spans import INTERVALS_MS, interval_name
 
 if TYPE_CHECKING:  # polars loads only where a verb needs it
-    from market.store.files.comparison import Heard
+    from market.store.files.comparison import Compared
     from market.store.home_store import HomeStore
     from market.venue import Venue
 
@@ -123,26 +123,26 @@ def _cell(value: str | int) -> str:
 
 
 def answers_in_time(
-    data_dir: Path | None, symbol: str, ask: "Callable[[Sequence[Venue], str], Iterator[Heard]]"
-) -> "list[Heard]":
+    data_dir: Path | None, symbol: str, ask: "Callable[[Sequence[Venue], str], Iterator[Compared]]"
+) -> "list[Compared]":
     """The answers of the folder's market, real or simulated, that come within ``VENUE_WAIT_S``."""
     from market.build import venues_from  # noqa: PLC0415
     from market.quarantine import Quarantine  # noqa: PLC0415
-    from market.store.files.comparison import Heard  # noqa: PLC0415
+    from market.store.files.comparison import Compared  # noqa: PLC0415
     from market.store.home import home_of  # noqa: PLC0415
 
-    heard: list[Heard] = []
+    heard: list[Compared] = []
     with ExitStack() as stack:
         try:
             settings = stack.enter_context(market_of(place_of(settings_from(data_dir=data_dir))))
             topics = topics_as_far_as_known(settings)
-            aside, waits = Quarantine(settings.klines_dir), {"timeout_s": VENUE_TIMEOUT_S, "patience_s": 0.0}
-            found = venues_from(settings, SystemClock(), aside, topics=topics, **waits)
+            quarantine, waits = Quarantine(settings.klines_dir), {"timeout_s": VENUE_TIMEOUT_S, "patience_s": 0.0}
+            found = venues_from(settings, SystemClock(), quarantine, topics=topics, **waits)
         except WorkerError as error:
-            return [Heard(said=f"not compared with a venue: {error}")]  # one answer stands for all
-        own = home_of(settings.klines_dir, symbol, settings.venues) or found[0].offer.name
+            return [Compared(words=f"not compared with a venue: {error}")]  # one answer stands for all
+        own = home_of(settings.klines_dir, symbol, settings.venues) or found[0].info.name
         simulated = settings.market is Market.SIMULATED  # the exchange plays the first venue
-        venues = sorted(found, key=lambda venue: venue.offer.name != own)
+        venues = sorted(found, key=lambda venue: venue.info.name != own)
 
         def listen() -> None:
             for one in ask(venues, own):
@@ -155,6 +155,6 @@ def answers_in_time(
     if simulated:
         played, name = rf"\b{re.escape(own)}\b", "the simulated exchange"
         return [
-            replace(one, fault=re.sub(played, name, one.fault), said=re.sub(played, name, one.said)) for one in heard
+            replace(one, fault=re.sub(played, name, one.fault), words=re.sub(played, name, one.words)) for one in heard
         ]
     return list(heard)

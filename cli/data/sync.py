@@ -43,7 +43,7 @@ def sync(
         plans, now_ms = list(panels_for(topics).values()), SystemClock().now_ms()
         wanted = _wanted(plans, symbol, intervals, days, local.training_days, now_ms)
         stop = threading.Event()  # ends the waits of pending requests on Ctrl-C
-        with stoppable("what has arrived is stored, and the same command goes on", stop):
+        with stoppable("klines that have arrived are stored; the same command fetches the rest", stop):
             reports = _synced(local, wanted, now_ms, stop)
     for report in reports:
         line = line_of(report)
@@ -57,7 +57,7 @@ def sync(
                     "interval": INTERVALS.get(report.interval_ms, str(report.interval_ms)),
                     "fetched": report.fetched,
                     "gaps": [{"from": iso(start_ms), "to": iso(end_ms)} for start_ms, end_ms in report.gaps],
-                    "refused": report.refused,
+                    "rejected": report.rejected,
                     "set_aside": [str(path) for path in report.set_aside],
                     "failure": str(report.failure or ""),
                 }
@@ -76,25 +76,29 @@ def _wanted(
     training_days: int,
     now_ms: int,
 ) -> list[tuple[str, int, int]]:
-    """``(symbol, interval_ms, start_ms)`` of each series asked for, or else of each that the topics need."""
+    """Return ``(symbol, interval_ms, start_ms)`` of each series to sync.
+
+    Without ``--symbol``, the symbols are those of the topics; without ``--interval``, the intervals are the panels'.
+    """
     from model.panels import PANELS, training_start_ms  # noqa: PLC0415
 
     needed = [(symbol, plan.panel.interval_ms) for plan in plans for symbol in plan.symbols]
-    lengths = list(dict.fromkeys(intervals)) or [plan.panel.interval_ms for plan in plans]
-    named = list(dict.fromkeys(symbols or (symbol for symbol, _ in needed)))
-    usual = {interval_ms for _, interval_ms in needed}
+    chosen_intervals = list(dict.fromkeys(intervals)) or [plan.panel.interval_ms for plan in plans]
+    chosen_symbols = list(dict.fromkeys(symbols or (symbol for symbol, _ in needed)))
+    panel_intervals = {interval_ms for _, interval_ms in needed}
+    # Without --symbol: a panel's interval takes only series that the topics need, another interval every symbol.
     series = [
         (symbol, interval_ms)
-        for interval_ms in lengths
-        for symbol in named
-        if symbols or interval_ms not in usual or (symbol, interval_ms) in needed
+        for interval_ms in chosen_intervals
+        for symbol in chosen_symbols
+        if symbols or interval_ms not in panel_intervals or (symbol, interval_ms) in needed
     ]
     panels = sorted(PANELS.values(), key=lambda panel: panel.interval_ms)
 
     def start_ms(interval_ms: int) -> int:
         if days is not None:
             return (now_ms - days * DAY_MS) // DAY_MS * DAY_MS
-        panel = panels[-1 if interval_ms >= HOUR_MS else 0]
+        panel = panels[-1 if interval_ms >= HOUR_MS else 0]  # the hour panel is last, the minute panel first
         return training_start_ms(panel, training_days, now_ms)
 
     return [(symbol, interval_ms, start_ms(interval_ms)) for symbol, interval_ms in series]
@@ -112,15 +116,15 @@ def _synced(
 
     store = HomeStore(settings.klines_dir, settings.venues)
     for symbol, interval_ms, _ in wanted:
-        store.latest(symbol, interval_ms)  # raises if it is not a symbol
+        store.latest(symbol, interval_ms)  # called for its check: raises an error if the text is not a symbol
     with only_updater(settings.data_dir), progress_of("sync") as show:
         migrate(settings.klines_dir, settings.venues[0])
-        # After the lock: an updater may have changed the home venue until it ended.
+        # Topics and venues are read under the lock: an updater may change the home venue until that updater ends.
         clock, topics = StoppableClock(SystemClock(), stop), topics_as_far_as_known(settings)
-        aside = Quarantine(settings.klines_dir)
-        venues = venues_from(settings, clock, aside, topics=topics, patience_s=SYNC_PATIENCE_S)
-        keeper = HomeSync(store, venues, aside, clock)
-        return keeper.sync(wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
+        quarantine = Quarantine(settings.klines_dir)
+        venues = venues_from(settings, clock, quarantine, topics=topics, patience_s=SYNC_PATIENCE_S)
+        home_sync = HomeSync(store, venues, quarantine, clock)
+        return home_sync.sync(wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
 
 
 def line_of(report: "SyncReport") -> str:
@@ -132,10 +136,10 @@ def line_of(report: "SyncReport") -> str:
             if report.gaps
             else []
             if report.failure
-            else ["no gaps beside refused rows" if report.refused else "no gaps"]
+            else ["no gaps except rejected rows" if report.rejected else "no gaps"]
         ),
     ]
-    parts += [report.refused] if report.refused else []
+    parts += [report.rejected] if report.rejected else []
     parts += [f"{path.name} was damaged and set aside" for path in report.set_aside]
     if report.failure:
         parts.append(f"FAILED: {report.failure}")

@@ -155,7 +155,7 @@ def _clock(subject: Subject) -> Iterator[Check]:
             venue = venue_from(
                 name, subject.settings, subject.clock, Quarantine(), topics=(), timeout_s=TIMEOUT_S, patience_s=0
             )
-            if not venue.offer.tells_time:
+            if not venue.info.tells_time:
                 continue
             ahead_ms = venue.clock_ahead_ms()
         except WorkerError:

@@ -73,17 +73,17 @@ def _look(settings: Settings, name: str, symbol: str, topics: Sequence[Topic], c
         venue = venue_from(name, settings, clock, Quarantine(), topics=topics, timeout_s=TIMEOUT_S, patience_s=0)
     except ConfigError as error:
         return replace(finding, state="not asked", price_fault=str(error))
-    offer = venue.offer
+    info = venue.info
     key = (
-        ("missing" if offer.key_missing else "set" if settings.key_of(name) else "optional")
-        if offer.key
+        ("missing" if info.key_missing else "set" if settings.key_of(name) else "optional")
+        if info.key
         else "not needed"
     )
     of_symbol = [topic for topic in topics if topic.symbol == symbol]
     token = of_symbol[0].token if of_symbol else ""
-    quote = offer.quote or split_symbol(symbol, token)[1]
-    finding = replace(finding, quote=quote, budget=offer.requests_a_minute, key=key)
-    if offer.key_missing:
+    quote = info.quote or split_symbol(symbol, token)[1]
+    finding = replace(finding, quote=quote, budget=info.requests_a_minute, key=key)
+    if info.key_missing:
         return replace(finding, state="needs VENUE_KEYS")
     try:
         finding = replace(finding, name=venue.name_of(symbol))
@@ -94,9 +94,9 @@ def _look(settings: Settings, name: str, symbol: str, topics: Sequence[Topic], c
     state = (
         "well" if finding.price and finding.klines is not None else _short(finding.price_fault or finding.klines_fault)
     )
-    if finding.price and not offer.intervals_ms:
+    if finding.price and not info.intervals_ms:
         state = "well"
-    for pair in [] if offer.quote else asked_pairs([venue], of_symbol, TIMEOUT_S):
+    for pair in [] if info.quote else asked_pairs([venue], of_symbol, TIMEOUT_S):
         if pair.contradiction:
             state, finding = "another pair", replace(finding, contradiction=pair.line)
     return replace(finding, state=state, hosts=hosts)
@@ -107,7 +107,7 @@ def _asked(venue: Venue, finding: Finding, symbol: str, clock: Clock) -> Finding
         finding = replace(finding, price=venue.prices([symbol])[symbol])
     except (WorkerError, KeyError) as error:
         finding = replace(finding, price_fault=str(error))
-    if MINUTE_MS not in venue.offer.intervals_ms:
+    if MINUTE_MS not in venue.info.intervals_ms:
         return replace(finding, klines_fault="has no 1m candles")
     end_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS
     try:

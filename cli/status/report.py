@@ -1,4 +1,4 @@
-"""The report of ``birnn status``: the updater's state file, the champions, and the running endpoint's own view."""
+"""The report of ``birnn status``: state of the updater, champions, demotions, admission, topics of inference."""
 
 from pathlib import Path
 from typing import Any
@@ -14,52 +14,50 @@ from inference.probe import topics_of
 from model.registry.versions import Registry
 from updater.state import read_state
 
-ALIVE_WITHIN_MS = 60_000
+ALIVE_WITHIN_MS = 60_000  # an updater with an older heartbeat counts as ended
 
 
 def status_report(settings: Settings) -> dict[str, Any]:
-    """The report as JSON: the endpoint, and the data folder if an updater has run on it."""
+    """Return the report as JSON: the topics of inference, and the data folder if an updater has written into it."""
     place = place_of(settings)
-    folders = [(place.market.value.upper(), place.folder)]
+    market, folder = place.market.value.upper(), place.folder
+    has_state = any((folder / name).exists() for name in ("updater.json", "champions.json"))
     return {
         "place": place.sentence,
-        "market": place.market.value.upper(),
+        "market": market,
         "endpoint": endpoint_report(endpoint_of(settings, place)),
         "retrain_cron": settings.retrain_cron,
-        "folders": [
-            {"folder": str(folder), "market": market, **_folder(folder)}
-            for market, folder in folders
-            if (folder / "updater.json").exists() or (folder / "champions.json").exists()
-        ],
+        "folders": [{"folder": str(folder), "market": market, **_folder_report(folder)}] if has_state else [],
     }
 
 
 def endpoint_report(url: str) -> dict[str, Any]:
-    """Return the document of ``/topics``, or the reason why inference did not answer."""
+    """Return the topics that inference at ``url`` lists, or the reason why inference did not answer."""
     try:
         return {"url": url, "answers": True, "topics": topics_of(url)}
     except NoAnswer as error:
         return {"url": url, "answers": False, "reason": error.kind}
 
 
-def _folder(folder: Path) -> dict[str, Any]:
+def _folder_report(folder: Path) -> dict[str, Any]:
     state = read_state(folder)
     report: dict[str, Any] = {"updater": None if state is None else state.model_dump(mode="json")}
     report |= {"champions": {}, "demotions": {}, "admission": {}}
     if state is not None:
-        is_seen = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
-        report["updater_alive"] = state.pid != 0 and is_seen
+        is_recent = SystemClock().now_ms() - state.heartbeat_ms < ALIVE_WITHIN_MS
+        report["updater_alive"] = state.pid != 0 and is_recent  # an updater that ends writes 0
     try:
         registry = Registry(folder)
         report["champions"] = {key: champion.model_dump() for key, champion in registry.champions().items()}
         report["demotions"] = {
-            key: [one.model_dump(mode="json") for one in several] for key, several in registry.demotions().items()
+            topic: [demotion.model_dump(mode="json") for demotion in demotions]
+            for topic, demotions in registry.demotions().items()
         }
     except WorkerError as error:
         report["champions_refused"] = str(error)
     try:
-        _, readiness = read_admission(folder)
-        report["admission"] = {key: admission_words(one) for key, one in in_order(readiness)}
+        _, by_topic = read_admission(folder)
+        report["admission"] = {topic: admission_words(readiness) for topic, readiness in in_order(by_topic)}
     except IncompatibleModel as error:
         report["admission_refused"] = str(error)
     return report

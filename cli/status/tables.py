@@ -275,7 +275,7 @@ def _series_table(series: Mapping[str, Any], width: int) -> RenderableType:
         Column(heading="newest kline"),
         Column(heading="gaps", right=True),
         Column(heading="last sync"),
-        Column(heading="failure, or rows refused", wraps=True),
+        Column(heading="failure, or rejected rows", wraps=True),
     )
     rows = [
         (
@@ -283,7 +283,7 @@ def _series_table(series: Mapping[str, Any], width: int) -> RenderableType:
             _when(entry["newest_ms"]) if entry["newest_ms"] else "none",
             str(entry["gaps"]),
             _when(entry["synced_ms"]),
-            Text(entry["reason"], style=BAD) if entry["reason"] else Text(entry.get("refused", "")),
+            Text(entry["reason"], style=BAD) if entry["reason"] else Text(entry.get("rejected", "")),
         )
         for name, entry in series.items()
     ]

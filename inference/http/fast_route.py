@@ -63,9 +63,9 @@ class Application(FastAPI):
         self._metrics = metrics
         self._holds = holds
         self._journal = journal
-        # No question comes this far. Other methods do, and get their 405 from this route.
+        # A GET of a question never gets this far. Requests with other methods do, and this route gives them 405.
         route = Route(f"{PREFIX}{{token}}", _not_reached, methods=["GET"])
-        route.methods = {"GET"}
+        route.methods = {"GET"}  # without HEAD, which Starlette adds to GET
         self.router.routes.append(route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +80,7 @@ class Application(FastAPI):
     async def _answer(self, token: str, query: bytes, asked_by: str, receive: Receive, send: Send) -> None:
         """Answer, count and log one question."""
         began_ns, asked_ms = perf_counter_ns(), self._service.now_ms()
-        sent_ms = asked_ms  # when the answer is sent, less the time that it takes to make
+        released_ms = asked_ms  # ages count to this moment: when the question came, or when its hold ended
         answer: Answer | None = None
         topic: Topic | None = None
         topic_id = height = None
@@ -90,6 +90,8 @@ class Application(FastAPI):
             topic_id = topic.topic_id
             if height is not None and self._service.ledger.may_be_elsewhere(topic, height):
                 await _recall(self._service.ledger, topic, height)
+            # may_hold: until the topic is ready (ANSWER_PATIENCE_S).
+            # may_wait: until the answer is worth most (ANSWER_WAIT).
             has_place = self._holds.has_place
             asked = Asked(
                 ms=asked_ms, may_hold=has_place and self._holds.patience_s > 0, may_wait=has_place and may_wait
@@ -101,7 +103,7 @@ class Application(FastAPI):
                 try:
                     answer = await self._held(topic, height, asked_by, asked, cause, receive)
                 finally:
-                    began_ns, sent_ms = began_ns + perf_counter_ns() - held_ns, self._service.now_ms()
+                    began_ns, released_ms = began_ns + perf_counter_ns() - held_ns, self._service.now_ms()
         except Gone:
             self._metrics.client_gone()
             return
@@ -117,7 +119,7 @@ class Application(FastAPI):
         body = text.encode()
         headers = [PLAIN, (b"content-length", b"%d" % len(body)), (b"x-asked", iso(asked_ms).encode())]
         if answer:
-            headers += answer.headers(sent_ms)
+            headers += answer.headers(released_ms)
         took_ns = perf_counter_ns() - began_ns
         self._metrics.answered(topic, answer, status, took_ns / 1e9, asked_ms, asked_by)
         line = {
@@ -129,8 +131,8 @@ class Application(FastAPI):
             "asker": asked_by,
             "asked_ms": asked_ms,
             "took_ms": took_ns / 1e6,
-            "held_ms": sent_ms - asked_ms,
-            **(answer_fields(answer, sent_ms) if answer else {"reason": text}),
+            "held_ms": released_ms - asked_ms,
+            **(answer_fields(answer, released_ms) if answer else {"reason": text}),
         }
         if not self._journal.put(line):
             self._metrics.line_dropped()
@@ -155,7 +157,7 @@ class Application(FastAPI):
             Gone: the client did not wait.
         """
         held_s: dict[Reason, float] = {}
-        refuse_s: float | None = None  # when the patience is over
+        patience_ends_s: float | None = None  # when the patience is over
         try:
             while True:
                 reason, began_s = Reason.WORTH if isinstance(cause, TooEarly) else Reason.NOT_YET, monotonic()
@@ -165,9 +167,9 @@ class Application(FastAPI):
                     if isinstance(cause, TooEarly):
                         await place.pause((cause.due_ms - self._service.now_ms()) / SECOND_MS)
                     else:
-                        refuse_s = refuse_s or began_s + self._holds.patience_s
-                        await place.until_answerable(topic, refuse_s - began_s)
-                        if monotonic() >= refuse_s:
+                        patience_ends_s = patience_ends_s or began_s + self._holds.patience_s
+                        await place.until_answerable(topic, patience_ends_s - began_s)
+                        if monotonic() >= patience_ends_s:
                             asked = asked._replace(may_hold=False)
                 held_s[reason] = held_s.get(reason, 0.0) + monotonic() - began_s
                 if place.is_ending:

@@ -268,13 +268,13 @@ def _of_venues(venues: Failover) -> Iterable[Metric]:
     asked = GaugeMetricFamily("birnn_venue_asked", "Requests within the last minute", labels=["venue"])
     most = GaugeMetricFamily("birnn_venue_budget", "Requests that it is asked in a minute at most", labels=["venue"])
     for venue in venues.venues:
-        asked.add_metric([venue.offer.name], venue.hosts.limits.asked_last_minute)
-        most.add_metric([venue.offer.name], venue.offer.requests_a_minute)
-    refused = CounterMetricFamily("birnn_rows_refused", "Candles not believed", labels=["venue", "symbol", "reason"])
-    for labels, count in sorted(venues.aside.counts.items()):
+        asked.add_metric([venue.info.name], venue.hosts.limits.asked_last_minute)
+        most.add_metric([venue.info.name], venue.info.requests_a_minute)
+    refused = CounterMetricFamily("birnn_rows_rejected", "Candles not believed", labels=["venue", "symbol", "reason"])
+    for labels, count in sorted(venues.quarantine.counts.items()):
         refused.add_metric(labels, count)
     marked = CounterMetricFamily("birnn_rows_marked", "Odd candles that are used", labels=["venue", "symbol", "reason"])
-    for labels, count in sorted(venues.aside.marks.items()):
+    for labels, count in sorted(venues.quarantine.marks.items()):
         marked.add_metric(labels, count)
     return left, asked, most, refused, marked
 

@@ -119,9 +119,9 @@ class VenueBreaker:
         """Return a test that is True for a venue that has candles of an interval that end at ``end_ms``."""
 
         def has(venue: Venue) -> bool:
-            rows = venue.offer.history_rows
+            rows = venue.info.history_rows
             reaches = rows is None or end_ms > self._clock.now_ms() - rows * interval_ms
-            return interval_ms in venue.offer.intervals_ms and reaches
+            return interval_ms in venue.info.intervals_ms and reaches
 
         return has
 
@@ -146,12 +146,12 @@ class VenueBreaker:
 
     def why_open(self, venue: Venue, kind: str, symbol: str, fits: Fits = lambda _: True) -> WorkerError | None:
         """Why a venue is not asked now; None if it is asked."""
-        if venue.offer.key_missing:
-            return ConfigError(f"{venue.offer.name}: {venue.offer.key} is not set")
+        if venue.info.key_missing:
+            return ConfigError(f"{venue.info.name}: {venue.info.key} is not set")
         now_s = self._clock.elapsed_s()
         with self._lock:
             others = [other for other in filter(fits, self._venues) if other is not venue]
-            alone = all(other.offer.key_missing or self._fault_of(other, kind, symbol, now_s) for other in others)
+            alone = all(other.info.key_missing or self._fault_of(other, kind, symbol, now_s) for other in others)
             fault = self._fault_of(venue, kind, symbol, now_s, alone=alone)
         if fault is None:
             return None
@@ -167,11 +167,11 @@ class VenueBreaker:
 
     def record_unusable(self, venue: Venue, kind: str, symbol: str, state: str) -> None:
         """Pause a venue for a symbol whose candles or price must not be used, although the venue answers."""
-        self._record(venue, kind, symbol, state, f"{venue.offer.name}: {STATES[state].reason.format(symbol)}")
+        self._record(venue, kind, symbol, state, f"{venue.info.name}: {STATES[state].reason.format(symbol)}")
 
     def record_success(self, venue: Venue, kind: str, symbol: str) -> None:
         """Forget the faults of a venue that has answered."""
-        name = venue.offer.name
+        name = venue.info.name
         with self._lock:
             gone = [self._faults.pop((name, kind, scope), None) for scope in ("", symbol)]
         for fault in gone:
@@ -183,7 +183,7 @@ class VenueBreaker:
     def _record(
         self, venue: Venue, kind: str, symbol: str, state: str, reason: str, wait_s: float | None = None
     ) -> None:
-        now_s, name, rule = self._clock.elapsed_s(), venue.offer.name, STATES[state]
+        now_s, name, rule = self._clock.elapsed_s(), venue.info.name, STATES[state]
         key = (name, kind, symbol if rule.of_symbol else "")
         with self._lock:
             before = self._faults.get(key)
@@ -206,7 +206,7 @@ class VenueBreaker:
     def _fault_of(
         self, venue: Venue, kind: str, symbol: str, now_s: float, *, alone: bool = False
     ) -> VenueFault | None:
-        faults = (self._faults.get((venue.offer.name, kind, scope)) for scope in ("", symbol))
+        faults = (self._faults.get((venue.info.name, kind, scope)) for scope in ("", symbol))
         return next((fault for fault in faults if fault and fault.lasts(now_s, alone=alone)), None)
 
 
@@ -215,7 +215,7 @@ def failure_of(failures: Failures, what: str) -> WorkerError:
     errors = [error for _, error in failures]
     if len(errors) == 1:
         return MalformedKlines(f"{errors[0]}; {ASKED_AGAIN}") if isinstance(errors[0], MalformedKlines) else errors[0]
-    reasons = "; ".join(f"{venue.offer.name}: {error}" for venue, error in failures)
+    reasons = "; ".join(f"{venue.info.name}: {error}" for venue, error in failures)
     message = f"no venue has {what}: {reasons or 'MARKET_VENUES names none that could have it'}"
     if all(isinstance(error, ConfigError) for error in errors):
         return ConfigError(message)

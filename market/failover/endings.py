@@ -53,7 +53,7 @@ class Endings:
             close_ms = max([known_ms, *(_newest_ms(venue, symbol, interval_ms, now_ms) for venue in silent)])
         listed = ", ".join(text for venue in silent if (text := _listed(venue, symbol)))
         with self._lock:
-            self._ends[symbol] = (close_ms, listed)
+            self._ends[symbol] = (max(close_ms, self._ends.get(symbol, (0, ""))[0]), listed)
 
     def remark(self, symbol: str) -> str:
         """A message about a symbol whose candles ended; empty if the candles did not end, or ended just now."""
@@ -84,7 +84,7 @@ def _listed(venue: Venue, symbol: str) -> str:
         listing, lacks = lack(venue, symbol)
     except WorkerError:
         return ""
-    return lacks or (f"{venue.offer.name} lists it as trading" if listing else "")
+    return lacks or (f"{venue.info.name} lists it as trading" if listing else "")
 
 
 def _newest_ms(venue: Venue, symbol: str, interval_ms: int, now_ms: int) -> int:

@@ -39,17 +39,17 @@ class Failover(MarketData):
     Args:
         venues: best first.
         clock: for rests and ages.
-        aside: takes the rows that are doubted.
+        quarantine: takes the rows that are doubted.
     """
 
-    def __init__(self, venues: Sequence[Venue], clock: Clock, aside: Quarantine) -> None:
+    def __init__(self, venues: Sequence[Venue], clock: Clock, quarantine: Quarantine) -> None:
         self.venues = tuple(venues)
-        self.aside = aside
-        self.stream_venue = self.venues[0].offer.name
+        self.quarantine = quarantine
+        self.stream_venue = self.venues[0].info.name
         self._clock = clock
         self._breaker = VenueBreaker(self.venues, clock)
         self._ratios = HomeRatios(self.venues, clock, self._breaker)
-        self._opinion = SecondOpinion(self._ratios, self._breaker, aside, clock)
+        self._opinion = SecondOpinion(self._ratios, self._breaker, quarantine, clock)
         self._endings = Endings(clock)
         self._prices = SpotPrices(self.venues, self._ratios, self._breaker, clock)
         self._seldom = Seldom()
@@ -100,7 +100,7 @@ class Failover(MarketData):
         # The clock of the first venue that is well and has a clock.
         failures: Failures = []
         ahead_ms: list[int] = []
-        for venue in self._breaker.order(PRICES, "", failures, lambda venue: venue.offer.tells_time):
+        for venue in self._breaker.order(PRICES, "", failures, lambda venue: venue.info.tells_time):
             try:
                 ahead_ms.append(venue.clock_ahead_ms())
             except WorkerError as error:
@@ -117,7 +117,7 @@ class Failover(MarketData):
     def remember(self, symbol: str, klines: Klines) -> None:
         # A symbol without a home gets the first venue as its home.
         if len(klines):
-            home = self._ratios.begin(symbol, self.venues[0].offer.name)
+            home = self._ratios.begin(symbol, self.venues[0].info.name)
             self._ratios.learn(symbol, klines, home, older=True)
 
     def home(self, symbol: str) -> str:
@@ -199,7 +199,7 @@ class Failover(MarketData):
         """A venue's candles, once the level and the source of the series are learnt from them."""
         if not len(klines):
             return klines
-        name, before = venue.offer.name, self.source(symbol, klines.interval_ms)
+        name, before = venue.info.name, self.source(symbol, klines.interval_ms)
         self._ratios.learn(symbol, klines, name)
         self._sources[symbol, klines.interval_ms] = name
         if before not in {"", name}:
@@ -222,8 +222,8 @@ class Failover(MarketData):
                 if len(found):
                     klines = klines.merge(found)
                     self.filled += len(found)
-                    if count := self._seldom.due("hole_filled", symbol, other.offer.name, count=len(found)):
+                    if count := self._seldom.due("hole_filled", symbol, other.info.name, count=len(found)):
                         start = iso(hole[0])
-                        log.info("hole_filled", symbol=symbol, venue=other.offer.name, start=start, rows=count)
+                        log.info("hole_filled", symbol=symbol, venue=other.info.name, start=start, rows=count)
                     break
         return klines

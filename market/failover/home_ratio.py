@@ -34,7 +34,7 @@ class HomeRatios:
     """The home venue of every symbol, the newest candles at its prices, and the ratios. Safe to use from threads."""
 
     def __init__(self, venues: Sequence[Venue], clock: Clock, breaker: VenueBreaker) -> None:
-        self._names = {venue.offer.name for venue in venues}
+        self._names = {venue.info.name for venue in venues}
         self._breaker = breaker
         self._lock = threading.RLock()
         self._symbols: dict[str, _Symbol] = {}
@@ -79,7 +79,7 @@ class HomeRatios:
 
     def klines(self, venue: Venue, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
         """Candles of a venue at home prices, or NoRatio; candles that the home venue gave stay as they are."""
-        name = venue.offer.name
+        name = venue.info.name
         if self._home_in_use(symbol) in {"", name}:
             klines = venue.klines(symbol, interval_ms, start_ms, end_ms)
             if not len(klines) or self.begin(symbol, name) == name:
@@ -97,14 +97,14 @@ class HomeRatios:
 
     def known_factor(self, venue: Venue, symbol: str) -> float | None:
         """The multiplier from a venue's prices to the home venue's, or None if it was not measured."""
-        if self.home(symbol) in {"", venue.offer.name}:
+        if self.home(symbol) in {"", venue.info.name}:
             return 1.0
-        ratio = self._known(venue.offer.name, symbol)
+        ratio = self._known(venue.info.name, symbol)
         return ratio.value if ratio else None
 
     def factor(self, venue: Venue, symbol: str) -> float:
         """The multiplier from a venue's prices to the home venue's, or NoRatio; an old one is measured anew."""
-        name, recent = venue.offer.name, self._usable(venue, symbol)
+        name, recent = venue.info.name, self._usable(venue, symbol)
         if recent and self.home(symbol) not in {"", name}:
             ratio = self._of(symbol).ratios.get((name, recent.interval_ms))
             if ratio is None or recent.end_ms - ratio.newest_ms > GOOD_MS:
@@ -121,7 +121,7 @@ class HomeRatios:
     def unknown(self, venue: Venue, symbol: str) -> NoRatio:
         """The error that says that a venue's ratio is not known."""
         return NoRatio(
-            f"{venue.offer.name}: its candles of {symbol} share fewer than {LEAST_ROWS} that have a trade with those "
+            f"{venue.info.name}: its candles of {symbol} share fewer than {LEAST_ROWS} that have a trade with those "
             f"at the prices of {self.home(symbol)}, or do not move with them: the price ratio is not known"
         )
 
@@ -140,7 +140,7 @@ class HomeRatios:
     def _usable(self, venue: Venue, symbol: str) -> Klines | None:
         """The candles of the shortest interval by which a venue's ratio can be measured."""
         recents = self.recents(symbol)
-        return next((recent for recent in recents if recent.interval_ms in venue.offer.intervals_ms), None)
+        return next((recent for recent in recents if recent.interval_ms in venue.info.intervals_ms), None)
 
     def _known(self, name: str, symbol: str, interval_ms: int | None = None) -> PriceRatio | None:
         """A venue's ratio by candles of that interval, or by the shortest."""
@@ -150,7 +150,7 @@ class HomeRatios:
 
     def _measured(self, venue: Venue, symbol: str, klines: Klines) -> PriceRatio | None:
         """Measure and remember a ratio; a ratio of fewer or older candles does not replace the known ratio."""
-        name, known, recent = venue.offer.name, self._of(symbol), self.recent(symbol, klines.interval_ms)
+        name, known, recent = venue.info.name, self._of(symbol), self.recent(symbol, klines.interval_ms)
         key, found = (name, klines.interval_ms), price_ratio(recent, klines)
         with self._lock:
             if found is None:
@@ -167,7 +167,7 @@ class HomeRatios:
         recent = self.recent(symbol, interval_ms)
         if not len(recent) or self._breaker.why_open(venue, KLINES, symbol):
             return None
-        if not self._requests.due(venue.offer.name, symbol, interval_ms):
+        if not self._requests.due(venue.info.name, symbol, interval_ms):
             return None
         start_ms = recent.end_ms - WINDOW_ROWS * interval_ms
         return self._measured(venue, symbol, venue.klines(symbol, interval_ms, start_ms, recent.end_ms))

@@ -32,10 +32,10 @@ log = structlog.get_logger()
 class SecondOpinion:
     """Confirms candles, or refuses them into the quarantine. Safe to use from several threads."""
 
-    def __init__(self, ratios: HomeRatios, breaker: VenueBreaker, aside: Quarantine, clock: Clock) -> None:
+    def __init__(self, ratios: HomeRatios, breaker: VenueBreaker, quarantine: Quarantine, clock: Clock) -> None:
         self._ratios = ratios
         self._breaker = breaker
-        self._aside = aside
+        self._quarantine = quarantine
         self._clock = clock
         self._lock = threading.Lock()
         # By venue, symbol, interval and span: until when another venue's candles count, by Clock.elapsed_s.
@@ -71,8 +71,8 @@ class SecondOpinion:
         self._refuse_leaps(venue, case, set(case.rows(doubts.leaps)) - set(case.leaps))
         asked = [row for row in spikes if case.time(row) in klines.open_time_ms]
         lone = [row for row in asked if self._is_alone(venue, case, row, keep=True)]
-        refused = [*_rejected(case, klines, lone, LONE_SPIKE), *_rejected(case, klines, odd, OTHER_LEVEL)]
-        keep = ~np.isin(klines.open_time_ms, [row.open_time_ms for row in refused])
+        rejected = [*_rejected(case, klines, lone, LONE_SPIKE), *_rejected(case, klines, odd, OTHER_LEVEL)]
+        keep = ~np.isin(klines.open_time_ms, [row.open_time_ms for row in rejected])
         late = case.rows([] if doubts.leap_ms is None else [doubts.leap_ms])
         waiting = [row for row in late if row not in case.leaps and self._is_alone(venue, case, row)]
         held = min([*waiting, *([] if held is None else [held])], default=None)
@@ -80,9 +80,9 @@ class SecondOpinion:
             keep &= klines.open_time_ms < case.time(held)
         if among is None:
             self._hold(venue, case, held)
-        self._aside.put(venue.offer.name, symbol, interval_ms, refused, self._clock.now_ms())
+        self._quarantine.put(venue.info.name, symbol, interval_ms, rejected, self._clock.now_ms())
         kept = klines.where(keep)
-        self._aside.mark(venue.offer.name, symbol, interval_ms, _rejected(case, kept, marked, LEAPT))
+        self._quarantine.mark(venue.info.name, symbol, interval_ms, _rejected(case, kept, marked, LEAPT))
         return kept
 
     def why_held(self, symbol: str, interval_ms: int) -> str:
@@ -103,7 +103,7 @@ class SecondOpinion:
         )
         if before_ms != at_ms:
             details = {"symbol": case.symbol, "open": iso(at_ms), "rows": rows}
-            log.warning("leap_awaits_confirmation", venue=venue.offer.name, **details)
+            log.warning("leap_awaits_confirmation", venue=venue.info.name, **details)
 
     def _levels_elsewhere(self, venue: Venue, case: Case, leaps: Sequence[int]) -> list[bool | None]:
         """For each stretch between leaps, True if a second venue is at its level; None if no venue says."""
@@ -162,7 +162,7 @@ class SecondOpinion:
         Args:
             keep: use the last answer while it counts.
         """
-        key, now_s = (venue.offer.name, case.symbol, case.run.interval_ms, span), self._clock.elapsed_s()
+        key, now_s = (venue.info.name, case.symbol, case.run.interval_ms, span), self._clock.elapsed_s()
         until_s, known = self._answers.get(key, (now_s, None))
         if keep and now_s < until_s:
             return known

@@ -25,7 +25,7 @@ class SpotPrices:
     """Safe to use from several threads. The venues come best first."""
 
     def __init__(self, venues: Sequence[Venue], ratios: HomeRatios, breaker: VenueBreaker, clock: Clock) -> None:
-        self._venues = {venue.offer.name: venue for venue in venues}
+        self._venues = {venue.info.name: venue for venue in venues}
         self._ratios = ratios
         self._breaker = breaker
         self._clock = clock
@@ -75,11 +75,11 @@ class SpotPrices:
 
     def why_reserved(self, venue: Venue) -> WorkerError | None:
         """Why a venue is not asked for candles now: the rest of its budget is for prices. None if it may be asked."""
-        requests, budget = self._requests[venue.offer.name].asked_last_minute, venue.offer.requests_a_minute
+        requests, budget = self._requests[venue.info.name].asked_last_minute, venue.info.requests_a_minute
         left = budget - venue.hosts.limits.asked_last_minute
         if not requests or left > PRICE_SHARE * budget - requests:
             return None
-        reason = f"{venue.offer.name}: the last {left} requests of this minute are for prices"
+        reason = f"{venue.info.name}: the last {left} requests of this minute are for prices"
         return MarketUnavailable(reason, RESERVED_S)
 
     def _why_not_asked(self, venue: Venue, symbol: str) -> WorkerError | None:
@@ -90,24 +90,24 @@ class SpotPrices:
 
     def _paced(self, venue: Venue, symbols: list[str], failures: Failures) -> dict[str, Price]:
         """Prices of one venue. Where its budget allows no request, the price that it gave last stands."""
-        offer, now_s = venue.offer, self._clock.elapsed_s()
-        known = {symbol: last for symbol, last in self._known.get(offer.name, {}).items() if now_s - last[0] < MINUTE_S}
+        info, now_s = venue.info, self._clock.elapsed_s()
+        known = {symbol: last for symbol, last in self._known.get(info.name, {}).items() if now_s - last[0] < MINUTE_S}
         # A question for some symbols only must not make the others due: all that were asked for lately count.
         everything = list(dict.fromkeys([*symbols, *known]))
-        requests = 1 if offer.prices_at_once else len(everything)
-        pause_s = MINUTE_S * requests / (PRICE_SHARE * offer.requests_a_minute)
+        requests = 1 if info.prices_at_once else len(everything)
+        pause_s = MINUTE_S * requests / (PRICE_SHARE * info.requests_a_minute)
         due = [symbol for symbol in symbols if symbol not in known or now_s - known[symbol][0] >= pause_s]
-        if due and offer.prices_at_once:  # so that all are due at the same time
+        if due and info.prices_at_once:  # so that all are due at the same time
             due = everything
         new = self._asked(venue, due, failures) if due else {}
-        self._known[offer.name] = known | {symbol: (now_s, price) for symbol, price in new.items()}
+        self._known[info.name] = known | {symbol: (now_s, price) for symbol, price in new.items()}
         prices = {symbol: price for symbol, (_, price) in known.items() if symbol not in due} | new
         return {symbol: prices[symbol] for symbol in symbols if symbol in prices}
 
     def _asked(self, venue: Venue, symbols: list[str], failures: Failures) -> dict[str, Price]:
         """Ask a venue for prices; one symbol that it does not have does not spoil the others."""
-        for _ in symbols[:1] if venue.offer.prices_at_once else symbols:
-            self._requests[venue.offer.name].spend()
+        for _ in symbols[:1] if venue.info.prices_at_once else symbols:
+            self._requests[venue.info.name].spend()
         try:
             return venue.prices(symbols)
         except WorkerError as error:

@@ -119,7 +119,7 @@ class LiveMarket(StreamReader):
         return {
             "stream_ended": self._stream_ends,
             "stream_message_refused": self._stream.malformed if self._stream else 0,
-            "price_doubted": self._prices.anchors.refused,
+            "price_doubted": self._prices.anchors.doubted,
             "candle_corrected": self._corrected,
             "venue_changed": self._market.switches,
             "candle_of_another_venue": self._market.filled,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import structlog
 
 from core.clock import CorrectedClock, is_ahead
-from core.errors import ConfigError, MalformedKlines, WorkerError
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from core.seldom import Seldom
 from market.live.venue_clock import VenueClock
 from market.price_guard import Anchors
@@ -39,6 +39,7 @@ class PriceFeed:
         self._faults: dict[str, str] = {}
         self._is_failing = False  # True if the last poll brought no price at all
         self._pause_s = POLL_S
+        self._is_unavailable = False  # True if the last request failed for all symbols
         self._paused_until_s: dict[str, float] = {}  # by symbol that the venue does not know
         self._due_s = 0.0
         self._streaming = False
@@ -58,13 +59,13 @@ class PriceFeed:
 
     def follow_stream(self, *, is_up: bool) -> None:
         """Ask only for symbols that a stream is silent about while it is up, and for all at once when it goes down."""
-        if self._streaming and not is_up:
+        was_up, self._streaming = self._streaming, is_up  # before the poll is woken, which reads it
+        if was_up and not is_up:
             self._due_s = 0.0
             self._wake.set()
-        self._streaming = is_up
 
     def traded(self, symbol: str, price: float, venue_ms: int) -> None:
-        """Offer a price from the stream."""
+        """VenueInfo a price from the stream."""
         self.venue_clock.heard(venue_ms)
         now_ms = self._clock.now_ms()
         offered = Price(price=price, asof_ms=min(venue_ms, now_ms), venue=self._market.stream_venue)
@@ -72,7 +73,7 @@ class PriceFeed:
 
     def poll(self, symbols: Sequence[str]) -> float:
         """Ask for prices and offer them to the guard; return the seconds from this poll's start to the next poll."""
-        self._pause_s = POLL_S
+        self._pause_s, self._is_unavailable = POLL_S, False
         prices = self._ask(symbols)
         if not prices:
             if not self._is_failing and (count := self._seldom.due("prices_unavailable")):
@@ -120,10 +121,13 @@ class PriceFeed:
                 return {}
         for symbol in [symbol for symbol in symbols if symbol not in prices and len(symbols) > 1]:
             prices |= self._ask([symbol])
+            if not prices and self._is_unavailable:  # no further symbol would be answered, each after a time-out
+                break
         return prices
 
     def _note_failure(self, symbols: Sequence[str], error: Exception) -> None:
         self.errors += 1
+        self._is_unavailable = isinstance(error, MarketUnavailable)
         self._pause_s = max(self._pause_s, getattr(error, "retry_after_s", None) or 0.0)
         if isinstance(error, ConfigError):
             self._paused_until_s[symbols[0]] = self._clock.elapsed_s() + UNKNOWN_SYMBOL_S

@@ -27,7 +27,7 @@ class TruthFeed:
     """Asks the truth venue for each symbol's newest minutes, and measures its ratio to the serving venue's prices."""
 
     def __init__(self, truth: Venue, serving: MarketData, symbols: Iterable[str], clock: Clock) -> None:
-        self.name = truth.offer.name
+        self.name = truth.info.name
         self.symbols = tuple(dict.fromkeys(symbols))
         self._truth = truth
         self._serving = serving
@@ -90,7 +90,7 @@ class TruthFeed:
             if self._ratios[symbol] is None:
                 fault = f"{self.name} and the serving venue share too few minutes of {symbol}, or do not move together"
         except Exception as error:
-            fault = str(error) or repr(error)
+            fault = str(error) if isinstance(error, WorkerError) else repr(error)
             if not isinstance(error, WorkerError) and (count := self._seldom.due("truth_fault", symbol)):
                 log.exception("truth_fault", symbol=symbol, count=count)
         if fault not in ("", self.fault(symbol)) and (count := self._seldom.due("truth_ratio_unknown", symbol)):
@@ -100,6 +100,6 @@ class TruthFeed:
     def _pause_s(self, began_ms: int) -> float:
         """Until shortly after the next minute has closed, or later if the venue's budget is small."""
         now_ms = self._clock.now_ms()
-        least_ms = round(len(self.symbols) * MINUTE_MS / (SHARE * self._truth.offer.requests_a_minute))
+        least_ms = round(len(self.symbols) * MINUTE_MS / (SHARE * self._truth.info.requests_a_minute))
         due_ms = max(began_ms + least_ms, now_ms)
         return ((due_ms - SETTLE_MS) // MINUTE_MS * MINUTE_MS + MINUTE_MS + SETTLE_MS - now_ms) / 1000

@@ -27,7 +27,7 @@ class Gap:
     start_ms: int
     end_ms: int
     absent_ms: int | None = None  # when the venue had no usable rows; None if the venue was not asked
-    why: str = ""  # why the venue's rows were refused; empty if the venue sent no rows
+    why: str = ""  # why the venue's rows were rejected; empty if the venue sent no rows
 
     @property
     def span(self) -> Span:
@@ -59,16 +59,16 @@ def write_absent(folder: Path, absent: Iterable[Gap]) -> None:
 
 
 def with_asked(
-    known: Iterable[Gap], spans: Sequence[Span], now_ms: int, refused: Mapping[int, str], interval_ms: int
+    known: Iterable[Gap], spans: Sequence[Span], now_ms: int, rejected: Mapping[int, str], interval_ms: int
 ) -> list[Gap]:
     """The absent ranges after a request for some spans at ``now_ms``; ranges older than a day are forgotten.
 
     Args:
-        refused: by open time, why a row was refused; the venue did not send the other rows.
+        rejected: by open time, why a row was rejected; the venue did not send the other rows.
     """
     kept = [part for gap in known if is_recent(gap, now_ms) for part in gap.less(spans)]
     for start, end in spans:
-        for why, group in groupby(range(start, end, interval_ms), lambda at_ms: refused.get(at_ms, "")):
+        for why, group in groupby(range(start, end, interval_ms), lambda at_ms: rejected.get(at_ms, "")):
             rows = list(group)
             kept.append(Gap(rows[0], rows[-1] + interval_ms, now_ms, why))
     return kept
@@ -78,14 +78,14 @@ def is_recent(gap: Gap, now_ms: int) -> bool:
     return gap.absent_ms is not None and now_ms - gap.absent_ms < ABSENT_FOR_MS
 
 
-def refused_words(gaps: Sequence[Gap], interval_ms: int) -> str:
+def rejected_words(gaps: Sequence[Gap], interval_ms: int) -> str:
     """Refused rows in words; empty without such rows."""
     if not gaps:
         return ""
     rows, first = sum(gap.end_ms - gap.start_ms for gap in gaps) // interval_ms, gaps[0]
     again = _minute(first.absent_ms + ABSENT_FOR_MS) if first.absent_ms is not None else ""
     return (
-        f"{rows:,} row{'s' if rows > 1 else ''} refused, the first of {_minute(first.start_ms)}: {first.why} "
+        f"{rows:,} row{'s' if rows > 1 else ''} rejected, the first of {_minute(first.start_ms)}: {first.why} "
         f"(asked for again by the first sync after {again})"
     )
 

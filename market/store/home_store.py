@@ -80,14 +80,14 @@ class HomeSync:
     Args:
         store: what is synced; nobody else writes it.
         venues: best first.
-        aside: the quarantine that the venues put rejected rows into.
+        quarantine: the quarantine that the venues put rejected rows into.
         clock: for ages.
     """
 
-    def __init__(self, store: HomeStore, venues: Sequence[Venue], aside: Quarantine, clock: Clock) -> None:
+    def __init__(self, store: HomeStore, venues: Sequence[Venue], quarantine: Quarantine, clock: Clock) -> None:
         self._store = store
-        self._venues = {venue.offer.name: venue for venue in venues}
-        self._aside = aside
+        self._venues = {venue.info.name: venue for venue in venues}
+        self._quarantine = quarantine
         self._endings = Endings(clock)
         self._asked_ms: dict[tuple[str, str], int] = {}  # by venue and symbol
         self._away: set[str] = set()  # venues that were not reached in this sync
@@ -128,8 +128,8 @@ class HomeSync:
         self, venue: Venue, wanted: Sequence[Wanted], now_ms: int, progress: Progress = no_progress
     ) -> list[SyncReport]:
         """Bring series of one venue's folder up to now, whatever their home is."""
-        folder = self._store.of(venue.offer.name)
-        return sync_all(folder, venue, wanted, now_ms, progress, aside=self._aside, endings=self._endings)
+        folder = self._store.of(venue.info.name)
+        return sync_all(folder, venue, wanted, now_ms, progress, quarantine=self._quarantine, endings=self._endings)
 
     def _venues_of(self, symbol: str, needs: Sequence[Wanted], now_ms: int) -> list[str]:
         """The venues that a symbol is synced from: its home, and after it the venue that may become the home."""
@@ -145,9 +145,9 @@ class HomeSync:
 
     def _is_enough(self, venue: Venue, needs: Sequence[Wanted], now_ms: int) -> bool:
         """True if a venue's history, or the venue's folder by now, reaches as far back as wanted."""
-        rows = venue.offer.history_rows
+        rows = venue.info.history_rows
         return rows is None or all(
-            now_ms - start_ms <= rows * interval_ms or self._reaches(venue.offer.name, symbol, interval_ms, start_ms)
+            now_ms - start_ms <= rows * interval_ms or self._reaches(venue.info.name, symbol, interval_ms, start_ms)
             for symbol, interval_ms, start_ms in needs
         )
 
@@ -162,7 +162,7 @@ class HomeSync:
 
     def _answers(self, venue: Venue, symbol: str, needs: Sequence[Wanted], now_ms: int, *, again: bool) -> bool:
         """True if a venue has the newest klines of a symbol; asked at most hourly once the symbol has a home."""
-        name = venue.offer.name
+        name = venue.info.name
         if not _has(venue, needs) or name in self._away:
             return False
         if again and 0 <= now_ms - self._asked_ms.get((name, symbol), 0) < ASK_AGAIN_MS:
@@ -197,4 +197,4 @@ class HomeSync:
 
 def _has(venue: Venue, needs: Sequence[Wanted]) -> bool:
     intervals = {interval_ms for _, interval_ms, _ in needs}
-    return not venue.offer.key_missing and intervals <= venue.offer.intervals_ms
+    return not venue.info.key_missing and intervals <= venue.info.intervals_ms

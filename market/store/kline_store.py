@@ -18,7 +18,7 @@ from core.files import replace_file, sweep_leftovers, sync_folder
 from core.process.commands import lock_holder, try_lock
 from klines.klines import Ints, Klines
 from klines.spans import INTERVALS_MS, Span, interval_name
-from market.store.absence import is_recent, read_absent, refused_words, with_asked, write_absent
+from market.store.absence import is_recent, read_absent, rejected_words, with_asked, write_absent
 from market.store.disk import disk
 from market.store.month_file import (
     JOURNAL,
@@ -204,10 +204,10 @@ class KlineStore:
         rows = np.flatnonzero(starts > ends)
         return list(zip(ends[rows].tolist(), starts[rows].tolist(), strict=True))
 
-    def refused(self, symbol: str, interval_ms: int) -> str:
-        """The refused rows of a series that are not stored, in words; empty without such rows."""
+    def rejected(self, symbol: str, interval_ms: int) -> str:
+        """The rejected rows of a series that are not stored, in words; empty without such rows."""
         absent, stored = read_absent(self.folder(symbol, interval_ms)), self.runs(symbol, interval_ms).tolist()
-        return refused_words([part for gap in absent if gap.why for part in gap.less(stored)], interval_ms)
+        return rejected_words([part for gap in absent if gap.why for part in gap.less(stored)], interval_ms)
 
     def runs(self, symbol: str, interval_ms: int, start_ms: int = 0, end_ms: int = 2**62) -> Ints:
         """``(runs, 2)``: first open time and end of each run of klines without a hole, oldest first.
@@ -242,18 +242,18 @@ class KlineStore:
         interval_ms: int,
         spans: Iterable[Span],
         now_ms: int,
-        refused: Mapping[int, str] = MappingProxyType({}),
+        rejected: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         """Remember ranges for which the venue, asked at ``now_ms``, had no usable rows.
 
         Args:
-            refused: by open time, why a row was refused; the venue did not send the other rows.
+            rejected: by open time, why a row was rejected; the venue did not send the other rows.
         """
         new, folder = sorted(spans), self.folder(symbol, interval_ms)
         if new:
             with self.writing(), disk(folder):
                 folder.mkdir(exist_ok=True)
-                write_absent(folder, with_asked(read_absent(folder), new, now_ms, refused, interval_ms))
+                write_absent(folder, with_asked(read_absent(folder), new, now_ms, rejected, interval_ms))
 
     def repair(self, symbol: str, interval_ms: int) -> list[Path]:
         """Rename the damaged files of a series, and return their new paths; an unchanged file is trusted for a day."""
@@ -343,13 +343,13 @@ class KlineStore:
             try:
                 sound.append(unpacked(path, interval_ms))
             except Damaged as error:
-                aside = path.with_name(f"{path.stem}.damaged-{time.time_ns() // 1_000_000}")
+                moved = path.with_name(f"{path.stem}.damaged-{time.time_ns() // 1_000_000}")
                 with disk(path):
-                    path.replace(aside)
-                log.warning("kline_file_set_aside", file=str(path), now=aside.name, why=str(error))
+                    path.replace(moved)
+                log.warning("kline_file_set_aside", file=str(path), now=moved.name, why=str(error))
                 sound.append(Klines.empty(interval_ms))
                 if damaged is not None:
-                    damaged.append(aside)
+                    damaged.append(moved)
         return sound[0], sound[1]
 
 

@@ -1,6 +1,6 @@
 """Rows of an answer that cannot be of the series: single spikes, and a price more than twentyfold from its neighbour.
 
-No second venue is asked: a folder has the rows of one venue, and what is refused here is a hole until that venue tells
+No second venue is asked: a folder has the rows of one venue, and what is rejected here is a hole until that venue tells
 it otherwise.
 """
 
@@ -39,7 +39,7 @@ def checked(klines: Klines, beside: Klines) -> CheckedRows:
     kept = klines.where(~is_spike)
     if doubts.leap_ms is not None and doubts.leap_ms in klines.open_time_ms:
         kept = kept.between(0, doubts.leap_ms)
-    return CheckedRows(klines=kept, refused=_rows(klines, is_spike, SPIKE), marked=leaps_in(kept, beside))
+    return CheckedRows(klines=kept, rejected=_rows(klines, is_spike, SPIKE), marked=leaps_in(kept, beside))
 
 
 def leaps_in(klines: Klines, beside: Klines) -> tuple[RejectedRow, ...]:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ class SyncReport:
     set_aside: tuple[Path, ...] = ()  # damaged files of the store
     failure: WorkerError | None = None  # the venue's, or the store's
     remark: str = ""  # why the newest klines are not to be had although venues answer
-    refused: str = ""  # rows that were refused and are not asked for again now, in words
+    rejected: str = ""  # rows that were rejected and are not asked for again now, in words
 
 
 class _Job(NamedTuple):
@@ -75,7 +75,7 @@ def sync_all(
     now_ms: int,
     progress: Progress = no_progress,
     *,
-    aside: Quarantine | None = None,
+    quarantine: Quarantine | None = None,
     endings: Endings | None = None,
 ) -> list[SyncReport]:
     """Bring several series up to now, one after the other. A series that fails does not stop the others.
@@ -85,7 +85,7 @@ def sync_all(
         wanted: ``(symbol, interval_ms, start_ms)`` of each.
         now_ms: klines that have closed by then are fetched.
         progress: is called with how many rows of all series are settled, and how many were missing in all.
-        aside: the quarantine that the venue puts rejected rows into; takes those that are rejected here.
+        quarantine: the quarantine that the venue puts rejected rows into; takes those that are rejected here.
         endings: says why a series has no new klines although the venue answers; without it the reports do not say.
     Returns:
         A report for each; a failure is in it, not raised.
@@ -98,7 +98,9 @@ def sync_all(
         def show(settled: int) -> None:
             progress(done + settled, total)
 
-        runs = [_Run(store, venue, *series, now_ms, aside or Quarantine(), endings, pool, show) for series in wanted]
+        runs = [
+            _Run(store, venue, *series, now_ms, quarantine or Quarantine(), endings, pool, show) for series in wanted
+        ]
         total, done, reports = sum(run.wanted for run in runs), 0, []
         for run in runs:
             reports.append(run.report())
@@ -121,7 +123,7 @@ class _Run:
     interval_ms: int
     start_ms: int
     now_ms: int
-    aside: Quarantine
+    quarantine: Quarantine
     endings: Endings | None
     pool: ThreadPoolExecutor
     progress: Callable[[int], None]  # is called with how many rows are settled
@@ -134,8 +136,8 @@ class _Run:
         self.asked: list[Span] = []  # the settled time that the venue has answered about by REST
         self.quarantined: list[Span] = []  # archive files with a scale break
         self.malformed: dict[int, str] = {}  # by open time: why a part of a REST answer was not used
-        self.where = {"venue": self.venue.offer.name, "symbol": self.symbol, "interval_ms": self.interval_ms}
-        self.found = SyncReport(venue=self.venue.offer.name, symbol=self.symbol, interval_ms=self.interval_ms)
+        self.where = {"venue": self.venue.info.name, "symbol": self.symbol, "interval_ms": self.interval_ms}
+        self.found = SyncReport(venue=self.venue.info.name, symbol=self.symbol, interval_ms=self.interval_ms)
         try:
             self.found.set_aside = tuple(self.store.repair(*self.series))
             self.wanted = self.rows(self.missing())
@@ -148,7 +150,7 @@ class _Run:
             try:
                 self.fetch()
                 found.gaps = tuple(self.missing())
-                found.refused = self.store.refused(*self.series)
+                found.rejected = self.store.rejected(*self.series)
             except WorkerError as error:
                 found.failure = error
             self.progress(max(0, self.wanted - self.rows(found.gaps)))
@@ -162,9 +164,9 @@ class _Run:
         return found
 
     def fetch(self) -> None:
-        if self.wanted and self.venue.offer.archives:
+        if self.wanted and self.venue.info.archives:
             self.archives(least_rows=ARCHIVE_ROWS)
-        if self.wanted and not self.rest() and self.venue.offer.archives:
+        if self.wanted and not self.rest() and self.venue.info.archives:
             self.archives(least_rows=1)
         newest_ms = self.store.end_ms(*self.series)
         if self.endings and self.end_ms - newest_ms < SILENT_ROWS * self.interval_ms:
@@ -212,7 +214,7 @@ class _Run:
         # After the newest kline an answer without rows says that the venue is in trouble, not that there was no trade.
         newest_ms = self.store.end_ms(*self.series)
         absent = [span for span in common(self.missing(), self.asked) if span[1] <= newest_ms]
-        self.store.remember_absent(*self.series, absent, self.now_ms, self.refused_of(absent))
+        self.store.remember_absent(*self.series, absent, self.now_ms, self.rejected_of(absent))
         return is_reached
 
     def get(self, spans: Sequence[Span]) -> bool:
@@ -242,12 +244,12 @@ class _Run:
             return span
         return max(self.start_ms, start_ms - few_ms), min(self.end_ms, end_ms + few_ms)
 
-    def refused_of(self, spans: Sequence[Span]) -> dict[int, str]:
-        """The reasons of refused rows by open time; a row with a wrong time of its own leaves a hole of one row."""
+    def rejected_of(self, spans: Sequence[Span]) -> dict[int, str]:
+        """The reasons of rejected rows by open time; a row with a wrong time of its own leaves a hole of one row."""
         step = self.interval_ms
-        refused = self.aside.refused(*self.series)
-        by_row = {at_ms // step * step: why for at_ms, why in refused.items()} | self.malformed
-        astray = next((why for at_ms, why in refused.items() if not EARLIEST_MS <= at_ms < self.now_ms), "")
+        rejected = self.quarantine.rejected(*self.series)
+        by_row = {at_ms // step * step: why for at_ms, why in rejected.items()} | self.malformed
+        astray = next((why for at_ms, why in rejected.items() if not EARLIEST_MS <= at_ms < self.now_ms), "")
         found = {start: astray for start, end in spans if astray and end - start == step}
         rows = (at_ms for start, end in spans for at_ms in range(start, end, step))
         return found | {at_ms: by_row[at_ms] for at_ms in rows if at_ms in by_row}
@@ -255,14 +257,14 @@ class _Run:
     def download(self, jobs: Sequence[_Job]) -> Generator[tuple[_Job, Klines | WorkerError | None], None, None]:
         """Each job with its outcome, once its klines are stored."""
         waiting = deque(jobs)
-        running: deque[tuple[_Job, Future[Klines | WorkerError | None]]] = deque()
+        running: dict[Future[Klines | WorkerError | None], _Job] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * THREADS:  # so that the pool has work while we write
                     job = waiting.popleft()
-                    running.append((job, self.pool.submit(self.outcome, job)))
-                job, future = running.popleft()
-                outcome = future.result()
+                    running[self.pool.submit(self.outcome, job)] = job
+                future = next(as_completed(running))
+                job, outcome = running.pop(future), future.result()
                 if isinstance(outcome, MalformedKlines) and (parts := self.parts(job)):
                     waiting.extend(parts)
                     continue
@@ -271,7 +273,7 @@ class _Run:
                     self.progress(max(0, self.wanted - self.rows(self.missing())))
                 yield job, outcome
         finally:
-            for _, future in running:
+            for future in running:
                 future.cancel()
 
     def parts(self, job: _Job) -> list[_Job]:
@@ -293,15 +295,15 @@ class _Run:
 
     def stored(self, job: _Job, klines: Klines) -> Klines | ScaleBreak:
         """Store the rows of an answer that can be of the series; a file or page with a scale break is quarantined."""
-        where = self.venue.offer.name, *self.series
+        where = self.venue.info.name, *self.series
         try:
             rows = checked(klines, self.store.beside(self.symbol, klines, BESIDE_ROWS))
         except ScaleBreak as error:
-            self.aside.put(*where, [error.row], self.now_ms)
+            self.quarantine.put(*where, [error.row], self.now_ms)
             remedy = "REST is asked instead; where the stored rows are wrong: birnn data verify --repair"
             log.warning("scale_break", **self.where, file=job.name, factor=error.factor, remedy=remedy)
             return error
-        self.aside.take(*where, rows, self.now_ms)
+        self.quarantine.take(*where, rows, self.now_ms)
         self.found.fetched += self.store.append(self.symbol, rows.klines)
         return klines
 

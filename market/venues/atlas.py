@@ -10,7 +10,7 @@ from core.errors import MalformedKlines
 from klines.checks import CheckedRows
 from klines.klines import PRICE_COLUMNS
 from market.http.client import json_of
-from market.venue import Offer, Price
+from market.venue import Price, VenueInfo
 from market.venues.base import Page, RestVenue, key_setting
 from market.venues.parsing import candles_in, cell, list_of, price_of, spans, time_ms
 
@@ -35,7 +35,7 @@ class Atlas(RestVenue):
     Only minutes have ``quote_volume`` and ``trades``. Prices are the close of the newest minute.
     """
 
-    OFFER = Offer(
+    INFO = VenueInfo(
         name="atlas",
         quote="USD",
         intervals_ms=frozenset(RESOLUTIONS),

@@ -18,7 +18,7 @@ from klines.spans import INTERVALS, Span
 from market.http.client import HostPool
 from market.http.errors import ErrorReply, KeyFault, UnknownPair
 from market.quarantine import Quarantine
-from market.venue import Listing, Offer, Price, Venue
+from market.venue import Listing, Price, Venue, VenueInfo
 
 Page = tuple[CheckedRows, Span]
 
@@ -39,13 +39,13 @@ class RestVenue(Venue):
 
     Args:
         urls, timeout_s, patience_s: as ``HostPool`` has them.
-        aside: takes the rows that break a rule of klines.
+        quarantine: takes the rows that break a rule of klines.
         tokens: token of each configured symbol; a symbol that is missing is split by its text.
         key: empty if the settings have no key.
-        offer: only where a class serves several venues.
+        info: only where a class serves several venues.
     """
 
-    OFFER: ClassVar[Offer]
+    INFO: ClassVar[VenueInfo]
     KEY_HEADER: ClassVar[str] = ""  # request header that takes the key
     KEY_SCHEME: ClassVar[str] = ""  # written before the key in the header
     KEY_ADVICE: ClassVar[Mapping[int, str]] = {}  # by HTTP status of an error about the key: what to do
@@ -54,45 +54,45 @@ class RestVenue(Venue):
         self,
         urls: Sequence[str],
         clock: Clock,
-        aside: Quarantine,
+        quarantine: Quarantine,
         *,
         tokens: Mapping[str, str] = MappingProxyType({}),
         key: str = "",
-        offer: Offer | None = None,
+        info: VenueInfo | None = None,
         timeout_s: float = 10.0,
         patience_s: float = 60.0,
     ) -> None:
         key = key.strip() if self.KEY_HEADER else ""
-        offer = offer or self.OFFER
-        self._offer = replace(offer, key_missing=bool(offer.key) and not key)
+        info = info or self.INFO
+        self._info = replace(info, key_missing=bool(info.key) and not key)
         self._has_bad_key = bool(key) and not re.fullmatch(r"[!-~]{8,}", key)  # could not be sent, or not be masked
         self._clock = clock
-        self._aside = aside
+        self._quarantine = quarantine
         self._tokens = tokens
         self._hosts = HostPool(
             [url.rstrip("/") for url in urls],
             clock,
             timeout_s=timeout_s,
             patience_s=patience_s,
-            remedy=f"check the network, or set {urls_setting(offer.name)} to hosts that can be reached from here",
-            requests_a_minute=offer.requests_a_minute,
+            remedy=f"check the network, or set {urls_setting(info.name)} to hosts that can be reached from here",
+            requests_a_minute=info.requests_a_minute,
             headers={self.KEY_HEADER: self.KEY_SCHEME + key} if key and not self._has_bad_key else None,
             fault_of=self._fault_of,
         )
 
     @property
-    def offer(self) -> Offer:
-        return self._offer
+    def info(self) -> VenueInfo:
+        return self._info
 
     @property
     def hosts(self) -> HostPool:
         return self._hosts
 
     def klines(self, symbol: str, interval_ms: int, start_ms: int, end_ms: int) -> Klines:
-        if interval_ms not in self._offer.intervals_ms:
-            has = ", ".join(INTERVALS[interval] for interval in sorted(self._offer.intervals_ms))
+        if interval_ms not in self._info.intervals_ms:
+            has = ", ".join(INTERVALS[interval] for interval in sorted(self._info.intervals_ms))
             raise ConfigError(
-                f"{self._offer.name} has no klines of {interval_ms} ms: choose one of {has}, or another venue"
+                f"{self._info.name} has no klines of {interval_ms} ms: choose one of {has}, or another venue"
             )
         name = self.name_of(symbol)
         now_ms = self._clock.now_ms()  # before the request: a kline that is closed now is final in the answer
@@ -101,7 +101,7 @@ class RestVenue(Venue):
         klines = Klines.empty(interval_ms)
         with self._asking(symbol):
             for page, span in self._pages(name, interval_ms, first_ms, end_ms, now_ms):
-                self._aside.take(self._offer.name, symbol, interval_ms, page, now_ms)
+                self._quarantine.take(self._info.name, symbol, interval_ms, page, now_ms)
                 klines = klines.merge(page.klines.between(*span))
         return klines
 
@@ -137,8 +137,8 @@ class RestVenue(Venue):
     @contextmanager
     def _asking(self, symbols: str) -> Iterator[None]:
         """Raise KeyRefused or UnknownSymbol for a fault of the key or the symbols; without a key nothing is asked."""
-        name, key = self._offer.name, self._offer.key
-        if self._offer.key_missing:
+        name, key = self._info.name, self._info.key
+        if self._info.key_missing:
             raise KeyRefused(f"{name} wants a key: set {key}, or leave {name} out of MARKET_VENUES")
         if self._has_bad_key:
             raise KeyRefused(f"{key} is not a key: it must be 8 or more letters, digits and signs without blanks")
@@ -158,7 +158,7 @@ class RestVenue(Venue):
         Raises:
             UnknownSymbol: the quote is not a dollar, or the text is not a symbol.
         """
-        name = self._offer.name
+        name = self._info.name
         base, quote = split_symbol(symbol, self._tokens.get(symbol, ""))
         if not quote or not re.fullmatch(r"[A-Z0-9]+", base):
             raise UnknownSymbol(
@@ -168,7 +168,7 @@ class RestVenue(Venue):
         return base
 
     def clock_ahead_ms(self) -> int:
-        if not self._offer.tells_time:
+        if not self._info.tells_time:
             return 0
 
         def read(body: bytes) -> int:
@@ -177,7 +177,7 @@ class RestVenue(Venue):
             raise MalformedKlines(f"the answer is not a server time but {body[:60]!r}")
 
         asked_ms = self._clock.now_ms()
-        venue_ms = self._hosts.ask(self._offer.ping, {}, read)
+        venue_ms = self._hosts.ask(self._info.ping, {}, read)
         took_ms = self._clock.now_ms() - asked_ms
         ahead_ms = venue_ms - asked_ms - took_ms // 2  # the venue's time is taken to be of the middle of the request
         return ahead_ms if abs(ahead_ms) > max(took_ms, LEAST_AHEAD_MS) else 0

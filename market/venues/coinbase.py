@@ -9,7 +9,7 @@ from core.errors import MalformedKlines, MarketUnavailable
 from klines.checks import CheckedRows
 from market.http.client import json_of
 from market.http.errors import ErrorReply, UnknownPair
-from market.venue import Offer, Price
+from market.venue import Price, VenueInfo
 from market.venues.base import Page, RestVenue
 from market.venues.parsing import candles_in, cell, price_of, time_ms
 
@@ -24,7 +24,7 @@ class Coinbase(RestVenue):
     Source: docs.cdp.coinbase.com, Exchange API, products: candles and ticker.
     """
 
-    OFFER: ClassVar[Offer] = Offer(
+    INFO: ClassVar[VenueInfo] = VenueInfo(
         name="coinbase",
         quote="USD",
         intervals_ms=frozenset({MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS, DAY_MS}),

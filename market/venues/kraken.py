@@ -10,7 +10,7 @@ from klines.checks import CheckedRows
 from klines.klines import PRICE_COLUMNS
 from market.http.client import json_of
 from market.http.errors import UnknownPair, Unreached
-from market.venue import Offer, Price
+from market.venue import Price, VenueInfo
 from market.venues.base import Page, RestVenue
 from market.venues.parsing import Place, candles_in, cell, number, price_of, time_ms
 
@@ -36,7 +36,7 @@ BUSY_S = {
 class Kraken(RestVenue):
     """Kraken spot. A candle without a trade is flat and has volume 0. Source: docs.kraken.com, Spot REST API."""
 
-    OFFER: ClassVar[Offer] = Offer(
+    INFO: ClassVar[VenueInfo] = VenueInfo(
         name="kraken",
         quote="USD",
         intervals_ms=frozenset(

@@ -101,4 +101,6 @@ def candles_in(value: object, interval_ms: int, places: Mapping[str, Place], now
     try:
         return check_closed_rows(interval_ms, times, columns, now_ms)
     except MalformedKlines as error:
-        raise MalformedKlines(f"{error}; {', '.join(places)} are wanted, the first row was {rows[0]!r:.80}") from error
+        raise MalformedKlines(
+            f"{error}; {', '.join(places)} are wanted, the first row was {rows[0]!r:.80} (time: seconds or ISO text)"
+        ) from error

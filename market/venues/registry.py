@@ -71,7 +71,7 @@ def venue_from(
     name: str,
     settings: Settings,
     clock: Clock,
-    aside: Quarantine,
+    quarantine: Quarantine,
     *,
     topics: Iterable[Topic],
     timeout_s: float = 10.0,
@@ -90,9 +90,9 @@ def venue_from(
     waits = {"timeout_s": timeout_s, "patience_s": patience_s}
     client = VENUES[name].client
     if client is Binance:
-        return Binance(urls, archive, clock, aside=aside, name=name, **waits)
+        return Binance(urls, archive, clock, quarantine=quarantine, name=name, **waits)
     tokens = {topic.symbol: topic.token for topic in topics}
-    return client(urls, clock, aside, tokens=tokens, key=settings.key_of(name), **waits)
+    return client(urls, clock, quarantine, tokens=tokens, key=settings.key_of(name), **waits)
 
 
 def stream_from(settings: Settings, series: Iterable[tuple[str, int]]) -> "BinanceStream | None":

@@ -9,7 +9,7 @@ from core.errors import MalformedKlines, MarketUnavailable
 from klines.checks import CheckedRows
 from klines.klines import PRICE_COLUMNS
 from market.http.client import json_of
-from market.venue import Offer, Price
+from market.venue import Price, VenueInfo
 from market.venues.base import Page, RestVenue, key_setting
 from market.venues.parsing import candles_in, cell, list_of, price_of, spans, time_ms
 
@@ -41,7 +41,7 @@ class Tiingo(RestVenue):
     once; a used up hour ends in MarketUnavailable. So Tiingo is not a venue to poll.
     """
 
-    OFFER = Offer(
+    INFO = VenueInfo(
         name="tiingo",
         quote="USD",
         intervals_ms=frozenset(FREQUENCIES),

@@ -1,10 +1,11 @@
 """Standard error and Student's t of a mean over time, when neighbouring rows share a part of their truth.
 
 Two forecasts of the next hour made a minute apart share 59 minutes of truth, so 60 rows are worth little more than a
-single row. The long-run variance is the mean square of the rows' first few cosine transforms, each an independent
-estimate of it: with ``B`` of them the ratio of mean to error is Student's t with ``B`` degrees of freedom, also where
-the time holds few horizons. Lazarus, Lewis, Stock and Watson, J. Business & Economic Statistics 36(4), 2018. The
-Bartlett weights of Newey and West need critical values of their own there: docs/decisions/0004 compares them.
+single row. The long-run variance is the mean of ``B`` estimates that are independent of each other: the squares of the
+first ``B`` cosine transforms of the values. The ratio of mean to standard error is then Student's t with ``B`` degrees
+of freedom, even if the rows cover few horizons. Source: Lazarus, Lewis, Stock and Watson, J. Business & Economic
+Statistics 36(4), 2018. With few horizons the Bartlett weights of Newey and West need special critical values:
+docs/decisions/0004 compares both methods.
 """
 
 import math
@@ -14,9 +15,9 @@ import numpy as np
 
 from klines.klines import Floats, Ints
 
-COSINES_PER_HORIZON = 0.4  # faster cosines lie where overlapping horizons have taken the variance away
-MOST_BINS = 4096  # of time: the fastest cosine then turns by less than a fortieth of a radian within one
-MOST_COSINES = 64  # so that correlation slower than the overlap counts too, down to a thirtieth of the time
+COSINES_PER_HORIZON = 0.4  # at faster cosines the overlap of horizons has averaged the variance away
+MOST_BINS = 4096  # of time: the fastest cosine turns by less than a twentieth of a radian within a bin
+MOST_COSINES = 64  # the fastest has a period of 1/32 of the time, so correlation that outlasts a horizon counts too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +28,8 @@ class Mean:
     error: float  # standard error; NaN if it cannot be estimated
     freedom: int  # degrees of freedom of Student's t; 0 if the error cannot be estimated
     rows: int
-    horizons: float  # of time that the rows cover
-    effective: float  # independent rows that the rows are worth
+    horizons: float  # length of the time that the rows cover, in horizons
+    effective: float  # number of independent rows with the same error; ``rows`` if the error cannot be estimated
 
     @property
     def p_below(self) -> float:
@@ -46,19 +47,19 @@ def mean_over_time(values: Floats, ticks: Ints, steps: int) -> Mean:
 
     Args:
         values: ``(N,)`` finite, any unit.
-        ticks: ``(N,)`` place of each value in time, in candles, in any order; values of several symbols may share a
-            tick. Candles without a row count as holes, not as values.
+        ticks: ``(N,)`` number of the candle of each value, in any order; values of several symbols may share a tick. A
+            candle without a value adds nothing to the sums.
         steps: the horizon in candles, 1 or more.
 
     >>> flat = mean_over_time(np.array([1.0, -1.0] * 500), np.arange(1000), 10)
     >>> flat.value, flat.freedom, flat.horizons
     (0.0, 40, 100.0)
     """
-    rows, span = len(values), horizons(ticks, steps)
+    rows, covered = len(values), horizons(ticks, steps)
     mean = float(values.mean()) if rows else math.nan
-    freedom = min(MOST_COSINES, int(COSINES_PER_HORIZON * span))
+    freedom = min(MOST_COSINES, int(COSINES_PER_HORIZON * covered))
     if freedom < 1 or not math.isfinite(mean):
-        return Mean(value=mean, error=math.nan, freedom=0, rows=rows, horizons=span, effective=float(rows))
+        return Mean(value=mean, error=math.nan, freedom=0, rows=rows, horizons=covered, effective=float(rows))
     centred = values - mean
     power, of_sum = float(centred @ centred), variance_of_sum(centred, ticks, freedom)
     return Mean(
@@ -66,13 +67,13 @@ def mean_over_time(values: Floats, ticks: Ints, steps: int) -> Mean:
         error=of_sum**0.5 / rows,
         freedom=freedom,
         rows=rows,
-        horizons=span,
+        horizons=covered,
         effective=min(float(rows), rows * power / of_sum) if of_sum > 0 else float(rows),
     )
 
 
 def horizons(ticks: Ints, steps: int) -> float:
-    """Horizons of time that some rows cover; a row over a horizon after the row before begins after a hole."""
+    """Return how many horizons of time the rows cover. A hole longer than a horizon counts as a single horizon."""
     if not len(ticks):
         return 0.0
     apart = np.diff(ticks)
@@ -94,8 +95,9 @@ def variance_of_sum(centred: Floats, ticks: Ints, cosines: int) -> float:
     bins = min(span, MOST_BINS)
     by_bin = np.bincount((ticks - first) * bins // span, weights=centred, minlength=bins)
     number = np.arange(1, cosines + 1)
+    # Cosine transform (DCT-II) by FFT: zeros double the length, the phase moves each cosine by half a bin.
     turned = np.fft.rfft(by_bin, 2 * bins)[1 : cosines + 1] * np.exp(-0.5j * np.pi * number / bins)
-    return float(2 * np.square(turned.real).mean())
+    return float(2 * np.square(turned.real).mean())  # the mean square of a cosine is 1/2, hence the factor 2
 
 
 def student_tail(t: float, freedom: int) -> float:
@@ -123,6 +125,6 @@ def student_tail(t: float, freedom: int) -> float:
 def _tail(value: float, error: float, freedom: int) -> float:
     if not freedom or not math.isfinite(error) or not math.isfinite(value):
         return math.nan
-    if error <= 0:  # all rows are equal
+    if error <= 0:  # all rows are equal, so the sign decides
         return 0.0 if value > 0 else 1.0
     return student_tail(value / error, freedom)

@@ -148,10 +148,10 @@ def test_invented_prices_come_whatever_venues_are_set(
     settings = load_settings(data_dir=tmp_path, market="simulated", market_venues=line)
     environment = local_environment(settings, "http://127.0.0.1:1", tape_folder(settings, None))
     assert environment["MARKET_VENUES"] == used
-    local, clock, aside = settings_for(environment), SystemClock(), Quarantine()
-    assert [venue.offer.name for venue in venues_from(local, clock, aside, topics=())] == ["binance"]
+    local, clock, quarantine = settings_for(environment), SystemClock(), Quarantine()
+    assert [venue.info.name for venue in venues_from(local, clock, quarantine, topics=())] == ["binance"]
     assert local.truth_venue == "coinbase"
-    assert truth_venue_from(local, clock, aside, topics=()) is None  # it does not know these prices
+    assert truth_venue_from(local, clock, quarantine, topics=()) is None  # it does not know these prices
 
 
 def test_topics_of_the_config_and_of_the_catalogue() -> None:

@@ -90,7 +90,7 @@ def verdict(topic_id: int, head: str, reason: str, *, promoted: bool) -> Verdict
     )
 
 
-REFUSED = "2 rows refused, the first of 2023-11-15 16:40Z: low is above open or close"
+REFUSED = "2 rows rejected, the first of 2023-11-15 16:40Z: low is above open or close"
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def folder(tmp_path: Path) -> Path:
     state.update_panel("hour", next_run_ms=now_ms + 60 * MINUTE_MS)
     state.finish(Outcome(panel="other", ok=False, reason="TrainingFailed: no klines", finished_ms=now_ms, took_s=1.0))
     newest_ms = now_ms // MINUTE_MS * MINUTE_MS - MINUTE_MS
-    known = {"synced_ms": now_ms, "fetched_rows": 3, "gaps": 0, "newest_ms": newest_ms, "refused": REFUSED}
+    known = {"synced_ms": now_ms, "fetched_rows": 3, "gaps": 0, "newest_ms": newest_ms, "rejected": REFUSED}
     state.replace_series({"1000BONKUSDT-1m": SeriesState.model_validate(known)})
     return tmp_path
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.clock import MINUTE_MS, iso
 from core.errors import MalformedKlines
-from klines.checks import CONTRADICTING, MOST_REFUSED, check_rows
+from klines.checks import CONTRADICTING, MOST_REJECTED, check_rows
 from klines.klines import COLUMNS, PRICE_COLUMNS, Floats, Klines
 from klines.spans import INTERVALS_MS
 from tests.fakes.clock import START_MS
@@ -46,12 +46,13 @@ def changed(**cells: float) -> dict[str, Floats]:
         pytest.param({"quote_volume": float("inf")}, "infinite", id="a flow without end"),
     ],
 )
-def test_one_bad_row_is_set_aside_and_the_others_are_used(cells: dict[str, float], reason: str) -> None:
-    """And klines with such a row cannot be made."""
-    with pytest.raises(MalformedKlines, match=f"{reason}.*: kline at {iso(int(WALK.open_time_ms[5]))} has open"):
-        Klines(interval_ms=MINUTE_MS, open_time_ms=WALK.open_time_ms, **changed(**cells))
+def test_one_bad_row_is_rejected_and_the_others_are_used(cells: dict[str, float], reason: str) -> None:
+    """And klines with such a row cannot be made, if a price or the volume is wrong."""
+    if cells.keys().isdisjoint({"trades", "taker_buy_quote", "quote_volume", "taker_buy_base"}):
+        with pytest.raises(MalformedKlines, match=f"{reason}.*: kline at {iso(int(WALK.open_time_ms[5]))} has open"):
+            Klines(interval_ms=MINUTE_MS, open_time_ms=WALK.open_time_ms, **changed(**cells))
     found = check_rows(MINUTE_MS, WALK.open_time_ms, changed(**cells))
-    (row,) = found.refused
+    (row,) = found.rejected
     assert reason in row.reason
     assert row.open_time_ms == WALK.open_time_ms[5]
     assert len(found.klines) == ROWS - 1
@@ -89,7 +90,7 @@ def test_volumes_that_contradict_each_other_are_not_known_and_the_candle_is_used
     for name in CONTRADICTING:
         np.testing.assert_array_equal(np.isnan(getattr(found.klines, name)), np.arange(ROWS) == 5)
     strict = check_rows(MINUTE_MS, WALK.open_time_ms, changed(**cells), strict=True)
-    assert strict.refused == found.marked
+    assert strict.rejected == found.marked
     assert len(strict.klines) == ROWS - 1
 
 
@@ -107,7 +108,7 @@ def test_rounding_contradicts_nothing(digits: Callable[..., Any]) -> None:
     quotes = dict.fromkeys(("quote_volume", "taker_buy_quote"), WALK.volume * 1234.5678)
     columns = {name: np.array(digits(column), np.float64) for name, column in (flat | volumes | quotes).items()}
     found = check_rows(MINUTE_MS, WALK.open_time_ms, columns)
-    assert not found.refused
+    assert not found.rejected
     assert not found.marked
 
 
@@ -119,7 +120,7 @@ def test_no_real_candle_contradicts_itself(shared_data: Path) -> None:
         interval_ms = INTERVALS_MS[file.name.split("-")[1]]
         columns = {name: frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in COLUMNS}
         found = check_rows(interval_ms, frame["open_time"].to_numpy(), columns)
-        assert not found.refused
+        assert not found.rejected
         assert not found.marked
         rows += len(frame)
     assert rows == 1_599_254
@@ -138,9 +139,9 @@ def test_a_row_of_a_wrong_time_is_set_aside(at_ms: int, reason: str) -> None:
     times = WALK.open_time_ms.copy()
     times[5] = at_ms
     found = check_rows(MINUTE_MS, times, COLUMNS_OF, now_ms=WALK.end_ms)
-    assert all(reason in row.reason for row in found.refused)
-    assert len(found.klines) + len(found.refused) == ROWS
-    assert 1 <= len(found.refused) <= 2  # of two different rows of one time nobody knows which is right
+    assert all(reason in row.reason for row in found.rejected)
+    assert len(found.klines) + len(found.rejected) == ROWS
+    assert 1 <= len(found.rejected) <= 2  # of two different rows of one time nobody knows which is right
 
 
 def test_most_rows_that_are_no_klines_spoil_the_batch() -> None:
@@ -156,7 +157,7 @@ def test_most_rows_that_are_no_klines_spoil_the_batch() -> None:
 def test_order_and_repetition_change_nothing(order: list[int], twice: list[int]) -> None:
     rows = np.array([*order, *twice])
     found = check_rows(MINUTE_MS, WALK.open_time_ms[rows], {name: column[rows] for name, column in COLUMNS_OF.items()})
-    assert not found.refused
+    assert not found.rejected
     np.testing.assert_array_equal(found.klines.open_time_ms, WALK.open_time_ms[:30])
     np.testing.assert_array_equal(found.klines.close, WALK.close[:30])
 
@@ -175,4 +176,4 @@ def test_what_comes_out_always_keeps_the_rules(times: list[int], table: list[lis
     except MalformedKlines:
         return
     assert len(found.klines) <= len(times)  # and building them has checked every rule
-    assert len(found.refused) <= MOST_REFUSED * len(times)
+    assert len(found.rejected) <= MOST_REJECTED * len(times)

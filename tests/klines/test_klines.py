@@ -32,6 +32,14 @@ def picked(rows: list[int], *, seed: int = 0, start_ms: int = START_MS) -> Kline
 some_rows = st.lists(st.integers(0, 40), max_size=30)
 
 
+def test_a_flow_other_than_volume_may_be_below_0() -> None:
+    """Months that an earlier release stored may hold one; a check of new rows rejects it."""
+    walk = random_walk_klines(5)
+    assert len(replace(walk, quote_volume=np.full(5, -1e-9))) == 5
+    with pytest.raises(MalformedKlines, match="a flow is below 0"):
+        replace(walk, volume=np.full(5, -1.0))
+
+
 @pytest.mark.parametrize(
     ("row", "at_ms", "says"),
     [

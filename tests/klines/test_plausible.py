@@ -18,7 +18,7 @@ def test_what_really_happened_is_believed(shared_data: Path, week: str) -> None:
         frame = pl.read_parquet(file)
         columns = {name: frame[name].cast(pl.Float64).to_numpy() for name in COLUMNS}
         found = check_rows(MINUTE_MS, frame["open_time"].to_numpy(), columns)
-        assert not found.refused
+        assert not found.rejected
         believed: Klines | None = None
         for first in range(0, len(found.klines), 500):
             batch = found.klines.rows(first, first + 500)

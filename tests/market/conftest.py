@@ -16,5 +16,5 @@ def venue() -> Iterator[Venue]:
 
 
 @pytest.fixture
-def aside() -> Quarantine:
+def quarantine() -> Quarantine:
     return Quarantine()

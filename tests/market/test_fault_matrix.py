@@ -181,9 +181,9 @@ def state(stand: Stand, kind: str) -> str:
     return f"first {fault.state}, {fault.rest_s:g} s" if fault else "first well"
 
 
-def aside(stand: Stand) -> str:
-    counts = sorted(stand.market.aside.counts.items())
-    return "; ".join(f"{count} set aside: {reason}" for (_, _, reason), count in counts)
+def rejected(stand: Stand) -> str:
+    counts = sorted(stand.market.quarantine.counts.items())
+    return "; ".join(f"{count} rejected: {reason}" for (_, _, reason), count in counts)
 
 
 def assert_true(told: Klines) -> None:
@@ -194,7 +194,7 @@ def of_candles(stand: Stand) -> str:
     told = stand.newest(ROWS, NOW_MS)
     assert_true(told)
     who = "first" if stand.source == "binance" else "next venue"
-    parts = [who, "" if len(told) == ROWS else f"{ROWS - len(told)} missing, asked for again", aside(stand)]
+    parts = [who, "" if len(told) == ROWS else f"{ROWS - len(told)} missing, asked for again", rejected(stand)]
     filled = f"{stand.market.filled} from the next venue" if stand.market.filled else ""
     return "; ".join(filter(None, [*parts, filled, state(stand, "klines")]))
 
@@ -226,11 +226,11 @@ def of_archive(stand: Stand) -> str:
     if file is None:
         return "not there: asked for over REST"
     rows = checked(file, Klines.empty(MINUTE_MS))
-    stand.market.aside.put("binance", "ETHUSDT", MINUTE_MS, rows.refused, NOW_MS)
+    stand.market.quarantine.put("binance", "ETHUSDT", MINUTE_MS, rows.rejected, NOW_MS)
     assert_true(rows.klines)
     missing = len(DAY) - len(rows.klines)
     left = f"{missing} missing, asked for over REST" if missing else ""
-    return "; ".join(filter(None, ["used", left, aside(stand)]))
+    return "; ".join(filter(None, ["used", left, rejected(stand)]))
 
 
 def observed(fault: Fault, endpoint: str, venues: tuple[Venue, Venue]) -> str:

@@ -50,14 +50,14 @@ class Synced:
     """One venue's folder, its venue with archives and REST, and what a sync keeps between two runs."""
 
     def __init__(self, venue: Venue, folder: Path, clock: FakeClock) -> None:
-        self.store, self.clock, self.aside = KlineStore(folder), clock, Quarantine()
-        self.binance = Binance([venue.url], venue.url, clock, patience_s=0, aside=self.aside)
+        self.store, self.clock, self.quarantine = KlineStore(folder), clock, Quarantine()
+        self.binance = Binance([venue.url], venue.url, clock, patience_s=0, quarantine=self.quarantine)
         self.endings = Endings(clock)
 
     def sync(self, days: int = 2, symbol: str = "ETHUSDT", start_ms: int | None = None) -> SyncReport:
         now_ms = self.clock.now_ms()
         wanted = [(symbol, MINUTE_MS, now_ms - days * DAY_MS if start_ms is None else start_ms)]
-        return sync_all(self.store, self.binance, wanted, now_ms, aside=self.aside, endings=self.endings)[0]
+        return sync_all(self.store, self.binance, wanted, now_ms, quarantine=self.quarantine, endings=self.endings)[0]
 
     @property
     def stored(self) -> Klines:
@@ -108,8 +108,8 @@ def test_a_new_listing_is_stored_and_marked(venue: Venue, synced: Synced, age: i
         assert synced.sync(days=5).failure is None
         np.testing.assert_allclose(synced.stored.close, whole.close, rtol=0, atol=1e-8)
         synced.clock.time_ms += MINUTE_MS // 2
-    assert {reason: count for (_, _, reason), count in synced.aside.marks.items()} == {LEAPT: 3}
-    assert not synced.aside.counts
+    assert {reason: count for (_, _, reason), count in synced.quarantine.marks.items()} == {LEAPT: 3}
+    assert not synced.quarantine.counts
 
 
 def test_a_listing_of_just_now_is_stored_as_it_comes(venue: Venue, synced: Synced) -> None:
@@ -140,8 +140,8 @@ def test_minutes_off_the_grid_are_stored_as_the_minutes_that_they_lie_in(
     np.testing.assert_allclose(synced.stored.close, WALK.close, rtol=0, atol=1e-8)
     reason = f"open time is {how}: taken for the minute that it lies in"
     assert [line["reason"] for line in lines if line["event"] == "rows_marked"] == [reason]
-    assert synced.aside.marks == {("binance", "ETHUSDT", reason): ROWS}
-    assert not synced.aside.counts
+    assert synced.quarantine.marks == {("binance", "ETHUSDT", reason): ROWS}
+    assert not synced.quarantine.counts
 
 
 def test_an_unfinished_minute_off_the_grid_is_not_stored(venue: Venue, synced: Synced) -> None:
@@ -266,7 +266,7 @@ def test_rows_that_share_a_minute_are_nobody_s_minute(venue: Venue, synced: Sync
         assert len(synced.stored) == ROWS
         return
     assert len(synced.stored) >= ROWS - twice - 1
-    assert sum(synced.aside.counts.values()) >= twice
+    assert sum(synced.quarantine.counts.values()) >= twice
 
 
 def test_refused_rows_are_named_by_every_sync_until_they_are_right(venue: Venue, synced: Synced) -> None:
@@ -281,12 +281,12 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(venue: Venue,
 
     spoil(venue, change, in_place=True)
     at = iso(int(WALK.open_time_ms[600]))[:16].replace("T", " ")
-    first = f"3 rows refused, the first of {at}Z: high is below open or close"
+    first = f"3 rows rejected, the first of {at}Z: high is below open or close"
     until = f"asked for again by the first sync after {iso(NOW_MS + DAY_MS)[:16].replace('T', ' ')}Z"
     start_ms = int(WALK.open_time_ms[0])
     for _ in range(2):
         report = synced.sync(start_ms=start_ms)
-        assert "no gaps beside refused rows" in line_of(report)
+        assert "no gaps except rejected rows" in line_of(report)
         assert first in line_of(report)
         assert until in line_of(report)
         synced.clock.time_ms += 1
@@ -297,7 +297,7 @@ def test_refused_rows_are_named_by_every_sync_until_they_are_right(venue: Venue,
     heal(venue)
     synced.clock.time_ms = NOW_MS + DAY_MS
     report = synced.sync(start_ms=start_ms)
-    assert report.refused == ""
+    assert report.rejected == ""
     np.testing.assert_array_equal(synced.stored.open_time_ms, WALK.open_time_ms)
 
 
@@ -305,5 +305,5 @@ def test_a_part_that_is_refused_as_a_whole_is_named(venue: Venue, synced: Synced
     days = random_walk_klines(3000, start_ms=END_MS - 3000 * MINUTE_MS)
     spoil(venue, lambda rows: [[*r[:4], "NaN" if 300 <= n < 1200 else r[4], *r[5:]] for n, r in enumerate(rows)], days)
     line = line_of(synced.sync(start_ms=int(days.open_time_ms[0])))
-    assert "1,200 rows refused, the first of" in line or "1,000 rows refused, the first of" in line
+    assert "1,200 rows rejected, the first of" in line or "1,000 rows rejected, the first of" in line
     assert "rows are no klines" in line

@@ -56,7 +56,7 @@ def test_the_first_price_is_held_against_the_newest_candle_if_one_is_known() -> 
 def test_an_older_price_changes_nothing(anchors: Anchors, after_ms: int) -> None:
     assert not believes(anchors, at(CLOSE * 1.0001, after_ms), NOW_MS)
     assert anchors.get(ETH) == at(CLOSE)
-    assert anchors.refused == 0
+    assert anchors.doubted == 0
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.97, 1.03, 10.0, 1e-6, 1e6])
@@ -64,7 +64,7 @@ def test_one_far_price_is_not_believed_and_the_next_usual_one_is(anchors: Anchor
     assert not believes(anchors, at(CLOSE * factor, 100))
     assert anchors.get(ETH) == at(CLOSE)
     assert believes(anchors, at(CLOSE * 1.0001, 200))
-    assert anchors.refused == 1
+    assert anchors.doubted == 1
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_on_real_minutes_a_doubt_is_rare_and_short(shared_data: Path) -> None:
         if row < RANGE_ROWS:
             continue
         anchors.learn("BTCUSDT", klines.between(int(opened_ms) - RANGE_ROWS * MINUTE_MS, int(opened_ms)))
-        refused = anchors.refused
+        known = anchors.doubted
         for quarter, price in enumerate(prices):
             asof_ms = int(opened_ms) + quarter * MINUTE_MS // 4
             anchors.offer("BTCUSDT", Price(price=float(price), asof_ms=asof_ms), asof_ms)
-        doubted += anchors.refused > refused
+        doubted += anchors.doubted > known
         believed = anchors.get("BTCUSDT")
         assert believed
         late += believed.price != prices[-1]

@@ -18,7 +18,7 @@ def test_rejected_rows_are_kept_once_and_counted(tmp_path: Path) -> None:
     for venue, now_ms in (("binance", START_MS), ("binance", START_MS + MINUTE_MS), ("kraken", START_MS)):
         quarantine.put(venue, "ETHUSDT", MINUTE_MS, [BAD], now_ms)
     assert quarantine.counts == {(venue, "ETHUSDT", BAD.reason): 1 for venue in ("binance", "kraken")}
-    assert quarantine.refused("ETHUSDT", MINUTE_MS) == {START_MS: BAD.reason}
+    assert quarantine.rejected("ETHUSDT", MINUTE_MS) == {START_MS: BAD.reason}
     lines = [json.loads(line) for line in (tmp_path / "klines" / FILE).read_text().splitlines()]
     assert [line["venue"] for line in lines] == ["binance", "kraken"]
     assert (lines[0]["open_time_ms"], lines[0]["high"], lines[0]["low"]) == (START_MS, "inf", None)
@@ -35,7 +35,7 @@ def test_marked_rows_are_counted_once_and_not_kept(tmp_path: Path) -> None:
         quarantine.mark("binance", "ETHUSDT", MINUTE_MS, [BAD])
     assert quarantine.marks == {("binance", "ETHUSDT", BAD.reason): 1}
     assert not quarantine.counts
-    assert not quarantine.refused("ETHUSDT", MINUTE_MS)
+    assert not quarantine.rejected("ETHUSDT", MINUTE_MS)
     assert not (tmp_path / FILE).exists()
 
 

@@ -90,14 +90,16 @@ def test_it_goes_through_without_a_wrong_answer(shared_data: Path, tmp_path: Pat
     real = {symbol: klines for (symbol, _), klines in load_recording(files, SYMBOLS).items()}
     start_ms, end_ms = int(real["BTCUSDT"].open_time_ms[0]), real["BTCUSDT"].end_ms
     clock = FakeClock(end_ms)
-    store, aside = KlineStore(tmp_path / "klines"), Quarantine()
+    store, quarantine = KlineStore(tmp_path / "klines"), Quarantine()
     with Venue().running() as server:
         for symbol, klines in real.items():
             server.add(symbol, klines)
-        venue = Binance([server.url], server.url, clock, aside=aside)
-        reports = sync_all(store, venue, [(symbol, MINUTE_MS, start_ms) for symbol in SYMBOLS], end_ms, aside=aside)
+        venue = Binance([server.url], server.url, clock, quarantine=quarantine)
+        reports = sync_all(
+            store, venue, [(symbol, MINUTE_MS, start_ms) for symbol in SYMBOLS], end_ms, quarantine=quarantine
+        )
     assert [report.failure for report in reports] == [None] * 3
-    assert aside.counts == {}  # it was wild, and it was true
+    assert quarantine.counts == {}  # it was wild, and it was true
     stored = {symbol: store.read(symbol, MINUTE_MS, start_ms, end_ms) for symbol in SYMBOLS}
     for symbol, klines in stored.items():
         np.testing.assert_allclose(klines.close, real[symbol].close, rtol=1e-8)

@@ -32,6 +32,17 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert file.panel("hour") == PanelState()
 
 
+def test_a_file_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    StateFile(tmp_path, FakeClock(), ["minute"]).replace_series(
+        {"ETHUSDT-1m": SeriesState(synced_ms=1, fetched_rows=2, newest_ms=3, gaps=0, rejected="2 rows rejected")}
+    )
+    path = tmp_path / FILE
+    path.write_text(path.read_text().replace('"rejected":', '"refused":'))
+    state = read_state(tmp_path)
+    assert state
+    assert state.series["ETHUSDT-1m"].rejected == "2 rows rejected"
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -199,15 +199,15 @@ def _both(left: Klines, right: Klines, apart: Bools, row: int, here: str, there:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class Compared:
     """The result of comparing candles with the candles of a venue."""
 
     fault: str = ""  # why the candles are not believed; empty if nothing speaks against them
-    said: str = ""  # in words: how many rows were compared with which venue, or why no rows
+    words: str = ""  # how many rows were compared with which venue, or why no rows
     spans: tuple[Span, ...] = ()  # of the candles that are not believed
 
 
-def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, rows_asked: int) -> Heard:
+def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, rows_asked: int) -> Compared:
     """Compare a few candles with those of the first venue that has some of them.
 
     Args:
@@ -221,33 +221,33 @@ def venues_say(venues: Sequence[Venue], symbol: str, klines: Klines, own: str, r
     spans = [(at, at + klines.interval_ms) for at in rows.open_time_ms.tolist()]
     name, theirs = _first_of(venues, symbol, klines.interval_ms, spans)
     if not len(theirs):
-        return Heard(said=f"not compared with a venue: {name}")
+        return Compared(words=f"not compared with a venue: {name}")
     apart = _apart(rows, theirs, SAME) if name == own else _apart(rows, theirs, OTHER_VENUE, COMPARED[:1])
     differing = np.flatnonzero(apart.any(axis=1))
     if len(differing) * 2 > len(apart):
         both = _both(rows, theirs, apart, int(differing[-1]), "in the file", f"at {name}")
-        return Heard(fault=f"{len(differing)} of {len(apart)} rows compared with {name} differ, such as {both}")
-    return Heard(said=f"{len(apart) - len(differing)} of {len(apart)} rows compared are as {name} has them")
+        return Compared(fault=f"{len(differing)} of {len(apart)} rows compared with {name} differ, such as {both}")
+    return Compared(words=f"{len(apart) - len(differing)} of {len(apart)} rows compared are as {name} has them")
 
 
-def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Heard:
+def days_say(venues: Sequence[Venue], symbol: str, klines: Klines) -> Compared:
     """Compare every whole day of candles with the daily candles of the first venue that has them, in one request.
 
     That finds days of another symbol, and no single odd candles: prices of venues differ by less.
     """
     days = klines if klines.interval_ms == DAY_MS else klines.resample(DAY_MS)
     if not len(days):
-        return Heard(said="no whole day to compare with a venue")
+        return Compared(words="no whole day to compare with a venue")
     name, theirs = _first_of(venues, symbol, DAY_MS, [(int(days.open_time_ms[0]), days.end_ms)])
     if not len(theirs):
-        return Heard(said=f"not compared with a venue: {name}")
+        return Compared(words=f"not compared with a venue: {name}")
     apart = _apart(days, theirs, OTHER_DAY, COMPARED[:-1])
     differing = np.flatnonzero(apart.any(axis=1))
     if not len(differing):
-        return Heard(said=f"{len(apart):,} days compared are as {name} has them")
+        return Compared(words=f"{len(apart):,} days compared are as {name} has them")
     both = _both(days, theirs, apart, int(differing[0]), "stored", f"at {name}")
     starts = days.open_time_ms[days.common(theirs)[0][differing]].tolist()
-    return Heard(
+    return Compared(
         fault=f"{len(differing):,} of {len(apart):,} days compared with {name} are of something else, the first {both}",
         spans=tuple((start, start + DAY_MS) for start in starts),
     )
@@ -257,8 +257,8 @@ def _first_of(venues: Sequence[Venue], symbol: str, interval_ms: int, spans: Seq
     """Name and candles of the first venue that has some; else the reasons why no venue has, and no candles."""
     reasons = []
     for venue in venues:
-        name, found = venue.offer.name, Klines.empty(interval_ms)
-        if interval_ms not in venue.offer.intervals_ms or venue.offer.key_missing:
+        name, found = venue.info.name, Klines.empty(interval_ms)
+        if interval_ms not in venue.info.intervals_ms or venue.info.key_missing:
             continue
         try:
             for span in reversed(spans):  # the newest first: some venues have only those

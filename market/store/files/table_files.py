@@ -12,7 +12,7 @@ import polars as pl
 from core.clock import iso
 from core.errors import ConfigError, MalformedKlines
 from core.files import replace_file
-from klines.checks import EARLIEST_MS, MOST_REFUSED, RejectedRow, check_rows
+from klines.checks import EARLIEST_MS, MOST_REJECTED, RejectedRow, check_rows
 from klines.klines import COLUMNS, FLOW_COLUMNS, PRICE_COLUMNS, Floats, Ints, Klines
 from klines.spans import interval_name
 from market.store.files.tables import (
@@ -62,8 +62,8 @@ class KlineFile:
     """The klines of a file, and what was wrong with it."""
 
     klines: Klines
-    refused: tuple[RejectedRow, ...] = ()
-    fault: str = ""  # of the first refused row: where it is, its cells, and what they must be
+    rejected: tuple[RejectedRow, ...] = ()
+    fault: str = ""  # of the first rejected rows: where it is, its cells, and what they must be
     member: str = ""  # name of the CSV in a zip
     symbols: tuple[str, ...] = ()  # that a column for symbols names
     notes: tuple[str, ...] = ()  # what was left out, or taken for granted
@@ -103,7 +103,7 @@ def read_klines(path: Path, interval_ms: int, now_ms: int) -> KlineFile:
     each row. All columns but time, prices and volume may be missing.
 
     Args:
-        now_ms: rows that open later are refused.
+        now_ms: rows that open later are rejected.
     Raises:
         ConfigError: the ending is another, or the file cannot be read.
         MalformedKlines: the file has no klines, or too many rows that are not klines; names the first such row.
@@ -129,10 +129,10 @@ def _klines_of(table: Table, interval_ms: int, now_ms: int) -> KlineFile:
     if table.titles["open_time"] == "column 1":
         _check_layout(table, interval_ms, times, numbers)
     fault = ""
-    if rows.refused:
-        fault = _fault(table, min(rows.refused, key=lambda row: row.place), interval_ms)
-        if len(rows.refused) > max(1, MOST_REFUSED * len(times)) or not len(rows.klines):
-            raise MalformedKlines(f"{len(rows.refused)} of {len(times)} rows are no klines, the first: {fault}")
+    if rows.rejected:
+        fault = _fault(table, min(rows.rejected, key=lambda row: row.place), interval_ms)
+        if len(rows.rejected) > max(1, MOST_REJECTED * len(times)) or not len(rows.klines):
+            raise MalformedKlines(f"{len(rows.rejected)} of {len(times)} rows are no klines, the first: {fault}")
     notes = [*table.notes, *(["times without an offset are read as UTC"] if is_dated else [])]
     if rows.marked:
         first = f"the first of {iso(rows.marked[0].open_time_ms)}: {rows.marked[0].reason}"
@@ -145,8 +145,8 @@ def _klines_of(table: Table, interval_ms: int, now_ms: int) -> KlineFile:
     symbols = table.columns.get("symbol", pl.Series(dtype=pl.String)).drop_nulls().unique().sort()
     return KlineFile(
         klines=rows.klines,
-        refused=tuple(
-            replace(row, row=tuple(cell if cell < np.inf else np.nan for cell in row.row)) for row in rows.refused
+        rejected=tuple(
+            replace(row, row=tuple(cell if cell < np.inf else np.nan for cell in row.row)) for row in rows.rejected
         ),
         fault=fault,
         member=table.member,
@@ -195,14 +195,14 @@ def _counts(trades: Floats, volume: Floats) -> Bools:
     return fits
 
 
-def _fault(table: Table, refused: RejectedRow, interval_ms: int) -> str:
-    """Name a refused row's place and cells, and what the cells must be."""
-    row = refused.place
+def _fault(table: Table, rejected: RejectedRow, interval_ms: int) -> str:
+    """Name a rejected rows's place and cells, and what the cells must be."""
+    row = rejected.place
     if row in table.torn:
         return f"{table.place(row)} {table.torn[row]}"
-    rule = "open time before 2009" if refused.open_time_ms < EARLIEST_MS else refused.reason
+    rule = "open time before 2009" if rejected.open_time_ms < EARLIEST_MS else rejected.reason
     names, expected = EXPECTED[rule]
-    at = dict(zip(COLUMNS, refused.row, strict=True))
+    at = dict(zip(COLUMNS, rejected.row, strict=True))
     impossible = [name for name in names if name in at and not _can_be(name, at[name])]
     names = tuple(impossible[:1]) or names
     cells = ", ".join(table.cell(name, row) for name in names) + (":" if len(names) > 1 else "")

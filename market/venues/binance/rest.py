@@ -19,7 +19,7 @@ from klines.spans import INTERVALS, interval_name, month_span
 from market.http.client import PROBATION_S, HostPool, json_of
 from market.http.errors import ErrorReply, Refused, UnknownPair
 from market.quarantine import Quarantine
-from market.venue import Listing, Offer, Price
+from market.venue import Listing, Price, VenueInfo
 from market.venues.base import Page, RestVenue
 from market.venues.binance.archive import check, read_archive
 from market.venues.binance.rows import CLOSE_TIME, OPEN_TIME, PLACES, WIDTH
@@ -51,10 +51,10 @@ class Binance(RestVenue):
         *,
         timeout_s: float = 10.0,
         patience_s: float = 60.0,
-        aside: Quarantine | None = None,
+        quarantine: Quarantine | None = None,
         name: str = "binance",
     ) -> None:
-        offer = Offer(
+        info = VenueInfo(
             name=name,
             quote="",
             intervals_ms=frozenset(INTERVALS),
@@ -64,7 +64,7 @@ class Binance(RestVenue):
             requests_a_minute=REQUESTS_A_MINUTE,
         )
         super().__init__(
-            rest_urls, clock, aside or Quarantine(), offer=offer, timeout_s=timeout_s, patience_s=patience_s
+            rest_urls, clock, quarantine or Quarantine(), info=info, timeout_s=timeout_s, patience_s=patience_s
         )
         self._files = HostPool(
             [archive_url.rstrip("/")] if archive_url else self.hosts.urls,
@@ -122,7 +122,7 @@ class Binance(RestVenue):
             return self.hosts.ask("/api/v3/exchangeInfo", {"symbol": symbol}, partial(_listing, symbol=symbol))
 
     def archive(self, symbol: str, interval_ms: int, day_ms: int, *, month: bool = False) -> Klines | None:
-        if not self.offer.archives:
+        if not self.info.archives:
             return None
         interval = interval_name(interval_ms)
         start_ms = day_ms // DAY_MS * DAY_MS
@@ -142,7 +142,7 @@ class Binance(RestVenue):
         except MalformedKlines as error:
             raise MalformedKlines(f"{self._files.urls[0]}{path}: {error}") from error
         now_ms = self._clock.now_ms()
-        self._aside.take(self.offer.name, symbol, interval_ms, found, now_ms)
+        self._quarantine.take(self.info.name, symbol, interval_ms, found, now_ms)
         return found.klines.closed(now_ms)
 
     def _server_time_ms(self, body: bytes) -> int:

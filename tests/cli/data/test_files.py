@@ -69,9 +69,9 @@ def test_rows_that_are_none_are_counted_and_kept_aside(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     code, shown, _ = data(tmp_path, "import", str(path), "--symbol", "ETHUSDT", "--interval", "1m")
     assert code == 0
-    assert "98 rows of ETHUSDT in 1m, 98 new, 0 replaced, 0 the same; 2 refused, the first: line 31: " in shown
+    assert "98 rows of ETHUSDT in 1m, 98 new, 0 replaced, 0 the same; 2 rejected, the first: line 31: " in shown
     assert "column close '-1' must be a number above 0" in shown
-    assert len((tmp_path / "klines" / "refused.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "klines" / "rejected.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("rows", [slice(50, 51), slice(50, 80), slice(0, 100)])

@@ -68,12 +68,12 @@ def test_gaps_are_told_with_what_the_venue_said(tmp_path: Path, store: KlineStor
     store.remember_absent("ETHUSDT", MINUTE_MS, [(at(1000), at(1001))], START_MS + DAY_MS, refused)
     told = json.loads(data(tmp_path, "gaps", "--interval", "1m", "--json")[1])["gaps"]
     assert [(one["rows"], one["venue's answer"]) for one in told] == [
-        (1, "rows refused: low is above open or close (asked 2023-11-16 00:00)"),
+        (1, "rows rejected: low is above open or close (asked 2023-11-16 00:00)"),
         (9, "no klines (asked 2023-11-16 00:00)"),
     ]
     _, shown, _ = data(tmp_path, "verify", "--offline")
     assert (
-        "ETHUSDT-1m: 1 row refused, the first of 2023-11-15 16:40Z: low is above open or close (asked for again "
+        "ETHUSDT-1m: 1 row rejected, the first of 2023-11-15 16:40Z: low is above open or close (asked for again "
         "by the first sync after 2023-11-17 00:00Z)"
     ) in shown
     assert data(tmp_path, "gaps", "--symbol", "BTCUSDT")[1] == f"no gaps\nklines: {store.root.parent}\n"

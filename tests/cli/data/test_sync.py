@@ -136,7 +136,7 @@ def test_an_interrupted_sync_leaves_a_store_that_the_next_goes_on_with(
             process.kill()
     assert time.monotonic() - began_s < 15
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "stopped; what has arrived is stored, and the same command goes on"
+    assert said.splitlines()[-1] == "stopped; klines that have arrived are stored; the same command fetches the rest"
     assert "Traceback" not in said
     code, _, _ = data(tmp_path, "verify")
     assert code == 0

@@ -84,12 +84,12 @@ class Stand:
         self, first: Venue, second: Venue, clock: FakeClock, *, alone: bool = False, timeout_s: float = 0.5
     ) -> None:
         self.first, self.second, self.clock = first, second, clock
-        aside = Quarantine()
+        quarantine = Quarantine()
         self.venues = [
-            Binance([at.url], at.url, clock, timeout_s=timeout_s, patience_s=0, aside=aside, name=name)
+            Binance([at.url], at.url, clock, timeout_s=timeout_s, patience_s=0, quarantine=quarantine, name=name)
             for name, at in (("binance", first), ("binanceus", second))
         ]
-        self.market = Failover(self.venues[:1] if alone else self.venues, clock, aside)
+        self.market = Failover(self.venues[:1] if alone else self.venues, clock, quarantine)
 
     def have(self, first: Klines, second: Klines | None = None) -> None:
         """Let both venues have candles, and the second one have them at its own prices."""

@@ -101,7 +101,7 @@ def test_a_venue_that_bars_us_is_left_alone_for_long_only_where_another_stands_i
 
 def test_a_venue_that_has_no_such_candles_stands_in_for_nobody(stand: Stand) -> None:
     """Beside a venue without minutes the first one is asked again as soon as a venue alone is."""
-    stand.venues[1]._offer = replace(stand.venues[1].offer, intervals_ms=frozenset({HOUR_MS}))
+    stand.venues[1]._info = replace(stand.venues[1].info, intervals_ms=frozenset({HOUR_MS}))
     stand.newest()
     stand.fail()
     for _ in range(10):

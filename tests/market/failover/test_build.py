@@ -58,7 +58,7 @@ def test_a_symbol_without_stored_klines_is_at_the_level_of_the_venue_that_answer
 def test_the_truth_venue_is_built_where_it_is_not_the_first(settings: Settings, clock: FakeClock) -> None:
     def named(name: str) -> str:
         truth = truth_venue_from(settings.model_copy(update={"truth_venue": name}), clock, Quarantine(), topics=())
-        return truth.offer.name if truth else ""
+        return truth.info.name if truth else ""
 
     assert [named(name) for name in ("", "binance", "kraken")] == ["", "", "kraken"]
     with pytest.raises(ConfigError, match="TRUTH_VENUE=atlas needs VENUE_KEYS"):

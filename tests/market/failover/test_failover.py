@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core.clock import MINUTE_MS, SECOND_MS
+from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, iso
 from core.errors import MalformedKlines, MarketUnavailable
 from klines.klines import Klines
 from market.failover.breaker import KLINES, PRICES
-from tests.fakes.clock import START_MS
+from market.failover.endings import Endings
+from tests.fakes.clock import START_MS, FakeClock
 from tests.fakes.klines import only
 from tests.fakes.venue_server import Answer
 from tests.market.failover.pair import (
@@ -29,6 +30,14 @@ from tests.market.failover.pair import (
 )
 
 LONGER = walk(6 * 60 + 4)
+
+
+def test_a_series_that_ended_earlier_does_not_move_the_end_of_its_symbol() -> None:
+    """Minutes and hours of a halted symbol end at different times."""
+    endings = Endings(FakeClock(NOW_MS))
+    for interval_ms, ended_min in ((MINUTE_MS, 10), (HOUR_MS, 40)):
+        endings.look("ETHUSDT", interval_ms, [], NOW_MS - ended_min * MINUTE_MS)
+    assert iso(NOW_MS - 10 * MINUTE_MS) in endings.remark("ETHUSDT")
 
 
 # One fault of a venue and one of a symbol; docs/fault-matrix.md has all faults.
@@ -105,7 +114,7 @@ def test_a_hole_is_filled_by_whoever_has_it_and_asked_for_once(stand: Stand) -> 
 
 
 def test_a_venue_that_has_only_the_newest_is_not_asked_for_the_old(stand: Stand) -> None:
-    stand.venues[1]._offer = replace(stand.venues[1].offer, history_rows=30)
+    stand.venues[1]._info = replace(stand.venues[1].info, history_rows=30)
     stand.newest()
     stand.fail()
     with pytest.raises(MarketUnavailable):

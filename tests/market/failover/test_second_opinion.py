@@ -73,7 +73,7 @@ def test_a_spike_is_set_aside_with_its_reason(stand: Stand) -> None:
     gone = spiked(LAST_MS - 5 * MINUTE_MS)
     stand.have(gone, WALK)
     assert_prices_equal(stand.newest(), WALK.tail(20))  # the second venue has that candle
-    ((key, count),) = stand.market.aside.counts.items()
+    ((key, count),) = stand.market.quarantine.counts.items()
     assert (key[:2], count) == (("binance", "ETHUSDT"), 1)
     assert "no second venue" in key[2]
     stand.have(gone)
@@ -90,7 +90,7 @@ def test_what_fills_a_hole_is_doubted_as_any(stand: Stand) -> None:
     stand.have(WALK.between(0, hole[0]).merge(WALK.between(hole[1], NOW_MS)), spiked(at_ms))
     true = WALK.tail(20).between(0, at_ms).merge(WALK.between(at_ms + MINUTE_MS, NOW_MS))
     assert_prices_equal(stand.newest(), true)
-    ((key, _),) = stand.market.aside.counts.items()
+    ((key, _),) = stand.market.quarantine.counts.items()
     assert key[:2] == ("binanceus", "ETHUSDT")
 
 
@@ -123,8 +123,8 @@ def test_candles_of_another_unit_are_set_aside_where_the_level_comes_back(lone: 
     odd, true = WALK.open_time_ms[rows], WALK.tail(300)
     lone.have(priced(WALK, np.where(np.isin(WALK.open_time_ms, odd), 100.0, 1.0)))
     assert_prices_equal(lone.newest(rows=300), true.where(~np.isin(true.open_time_ms, odd)))
-    assert sum(lone.market.aside.counts.values()) == len(odd)
-    assert not lone.market.aside.marks
+    assert sum(lone.market.quarantine.counts.values()) == len(odd)
+    assert not lone.market.quarantine.marks
 
 
 @pytest.mark.parametrize("factor", [100.0, 0.01, 2.5], ids=["another unit", "a hundredth", "a listing"])
@@ -139,7 +139,7 @@ def test_a_level_that_nobody_confirms_is_used_when_it_has_stayed(lone: Stand, fa
         assert told.end_ms == (NOW_MS if minute <= rows else lone.clock.time_ms)
         assert ("used when 10 more candles have stayed" in lone.remark) == (minute <= rows)
     assert_prices_equal(told, from_now(factor).between(0, lone.clock.time_ms).tail(20))
-    assert list(lone.market.aside.marks.values()) == [1]
+    assert list(lone.market.quarantine.marks.values()) == [1]
 
 
 def test_a_unit_that_is_set_right_within_ten_minutes_leaves_a_hole_and_no_doubt(lone: Stand) -> None:
@@ -214,4 +214,4 @@ def test_a_pair_that_bounces_by_a_ninth_each_minute_has_no_spikes(lone: Stand) -
     columns |= {"quote_volume": WALK.volume * close, "taker_buy_quote": WALK.taker_buy_base * close}
     lone.have(replace(WALK, **columns))
     assert_prices_equal(lone.newest(rows=100), replace(WALK, **columns).tail(100))
-    assert not lone.market.aside.counts
+    assert not lone.market.quarantine.counts

@@ -174,7 +174,7 @@ def test_a_price_of_long_ago_is_asked_for_elsewhere_and_the_newest_counts(stand:
 
 
 def test_prices_are_asked_for_as_often_as_a_venue_wants(stand: Stand) -> None:
-    stand.venues[1]._offer = replace(stand.venues[1].offer, prices_at_once=False, requests_a_minute=60)
+    stand.venues[1]._info = replace(stand.venues[1].info, prices_at_once=False, requests_a_minute=60)
     stand.first.prices = {"BTCUSDT": "41000"}
     for _ in range(60):  # as a node asks, and with a symbol that nobody has
         assert set(stand.market.prices(["ETHUSDT", "SOLUSDT", "NONEUSDT"])) == {"ETHUSDT", "SOLUSDT"}
@@ -191,7 +191,7 @@ def test_lists_of_changing_length_do_not_ask_more_often(lone: Stand) -> None:
     """While the stream tells most symbols, the list of those that are asked for is another one each second."""
     names = [f"S{number}USDT" for number in range(10)]
     lone.first.prices = dict.fromkeys(names, "5")
-    lone.venues[0]._offer = replace(lone.venues[0].offer, prices_at_once=False, requests_a_minute=300)
+    lone.venues[0]._info = replace(lone.venues[0].info, prices_at_once=False, requests_a_minute=300)
     lone.first.knows_symbols = False  # no form for several
     rng = np.random.default_rng(3)
     for _ in range(120):
@@ -203,7 +203,7 @@ def test_lists_of_changing_length_do_not_ask_more_often(lone: Stand) -> None:
 
 def limited(stand: Stand, requests: int) -> None:
     venue = stand.venues[0]
-    venue._offer, venue.hosts.limits.requests_a_minute = replace(venue.offer, requests_a_minute=requests), requests
+    venue._info, venue.hosts.limits.requests_a_minute = replace(venue.info, requests_a_minute=requests), requests
 
 
 def test_candles_leave_prices_their_part_of_a_budget(lone: Stand) -> None:

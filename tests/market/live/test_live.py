@@ -14,6 +14,7 @@ from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerE
 from exchange.server import SimulatedExchange
 from klines.klines import Klines
 from market.live.live_market import LiveMarket, Series
+from market.live.price_feed import PriceFeed
 from market.live.series import OVERLAP_ROWS
 from market.venue import MarketData, MarketStream, Price
 from market.venues.binance.rest import Binance
@@ -302,6 +303,21 @@ def test_a_symbol_without_a_price_costs_no_other_symbol_and_a_clock_that_is_set_
         clock.jump(-HOUR_MS)
         clock.jump(61_000)
         eventually(lambda: feed.live.anchor("ETHUSDT") is not None, what="the price")
+
+
+def test_a_venue_that_is_gone_after_a_spoilt_list_is_not_asked_for_each_symbol(clock: RunningClock) -> None:
+    """Each request would run into its time-out."""
+
+    class Gone(Scripted):
+        asked = 0
+
+        def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+            self.asked += 1
+            raise MalformedKlines("a spoilt list") if len(symbols) > 1 else MarketUnavailable("gone")
+
+    market = Gone(clock)
+    PriceFeed(market, ["BTCUSDT", "ETHUSDT", "SOLUSDT"], CorrectedClock(clock)).poll(["BTCUSDT", "ETHUSDT", "SOLUSDT"])
+    assert market.asked == 2
 
 
 class Timed(Scripted):

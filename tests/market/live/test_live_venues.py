@@ -44,12 +44,12 @@ def live_over(
     Args:
         left: what an earlier run kept of the series, at the first venue's level.
     """
-    aside, ours = Quarantine(), CorrectedClock(clock)
+    quarantine, ours = Quarantine(), CorrectedClock(clock)
     venues = [
-        kind([exchange.url], "", ours, timeout_s=1, patience_s=0, aside=aside, name=name)
+        kind([exchange.url], "", ours, timeout_s=1, patience_s=0, quarantine=quarantine, name=name)
         for exchange, kind, name in zip(exchanges, (Binance, Dearer), ("binance", "binanceus"), strict=False)
     ]
-    market = Failover(venues, ours, aside)
+    market = Failover(venues, ours, quarantine)
     if left is not None:
         market.begin("BTCUSDT", "binance")
     live = LiveMarket(market, {BTC: ROWS}, ours, tails=None if left is None else {BTC: left})

@@ -39,11 +39,13 @@ class Stand:
 
     def restart(self, *line: str) -> None:
         """A new process, with another MARKET_VENUES perhaps."""
-        aside, names = Quarantine(), line or tuple(self.servers)
+        quarantine, names = Quarantine(), line or tuple(self.servers)
         urls = {name: self.servers[name].url for name in names}
-        venues = [Binance([url], "", self.clock, patience_s=0, aside=aside, name=name) for name, url in urls.items()]
+        venues = [
+            Binance([url], "", self.clock, patience_s=0, quarantine=quarantine, name=name) for name, url in urls.items()
+        ]
         self.store = HomeStore(self.root, names)
-        self.keeper = HomeSync(self.store, venues, aside, self.clock)
+        self.keeper = HomeSync(self.store, venues, quarantine, self.clock)
 
     def sync(self, hours: float = 0) -> list[SyncReport]:
         self.clock.sleep(hours * 3600)
@@ -180,7 +182,7 @@ def test_a_venue_that_is_not_in_use_any_more_gives_way(stand: Stand) -> None:
 
 def test_a_short_history_is_the_last_resort_and_stays_once_it_is_long(stand: Stand) -> None:
     first = next(iter(stand.keeper._venues.values()))
-    object.__setattr__(first.offer, "history_rows", 48)
+    object.__setattr__(first.info, "history_rows", 48)
     stand.sync()
     stand.assert_home("binanceus")
     stand.bar("binanceus", AWAY)

@@ -59,8 +59,8 @@ def test_a_damaged_journal_costs_its_own_rows_alone(journalled: KlineStore, dama
     path = journalled.root / "ETHUSDT-1m" / "2023-11.new.parquet"
     path.write_bytes(damage(path.read_bytes()) + b" ")  # of another length: the disk's clock may stand still
     assert_exact(everything(journalled), rows(0, 1000))
-    (aside,) = journalled.repair("ETHUSDT", MINUTE_MS)
-    assert aside.name.startswith("2023-11.new.damaged-")
+    (damaged,) = journalled.repair("ETHUSDT", MINUTE_MS)
+    assert damaged.name.startswith("2023-11.new.damaged-")
     assert journalled.missing("ETHUSDT", MINUTE_MS, at(0), at(1030)) == [(at(1000), at(1030))]
     journalled.append("ETHUSDT", rows(1000, 1030))
     assert_exact(everything(journalled), rows(0, 1030))
@@ -72,8 +72,8 @@ def test_a_damaged_month_leaves_its_journal(journalled: KlineStore) -> None:
     month = journalled.root / "ETHUSDT-1m" / "2023-11.parquet"
     month.write_bytes(month.read_bytes()[:-10])
     assert_exact(everything(journalled), rows(100, 110))
-    (aside,) = journalled.repair("ETHUSDT", MINUTE_MS)
-    assert aside.name.startswith("2023-11.damaged-")
+    (damaged,) = journalled.repair("ETHUSDT", MINUTE_MS)
+    assert damaged.name.startswith("2023-11.damaged-")
     assert_exact(everything(journalled), rows(100, 110))
     assert journalled.latest("ETHUSDT", MINUTE_MS) == at(109)
     assert journalled.append("ETHUSDT", rows(0, 100)) == 100

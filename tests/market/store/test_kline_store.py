@@ -126,9 +126,9 @@ def test_a_damaged_month_is_skipped_then_set_aside_then_refilled(
     assert store.latest("ETHUSDT", MINUTE_MS) == at(1499)
     assert path.read_bytes() == broken
 
-    (aside,) = store.repair("ETHUSDT", MINUTE_MS)
-    assert aside.name.startswith("2023-12.damaged-")
-    assert aside.read_bytes() == broken
+    (damaged,) = store.repair("ETHUSDT", MINUTE_MS)
+    assert damaged.name.startswith("2023-12.damaged-")
+    assert damaged.read_bytes() == broken
     assert store.repair("ETHUSDT", MINUTE_MS) == []
     assert store.missing("ETHUSDT", MINUTE_MS, at(0), at(3000)) == [(at(1500), at(3000))]
     store.append("ETHUSDT", WALK)

@@ -53,10 +53,10 @@ class Synced:
     """A venue whose archives have other klines than REST, and its folder."""
 
     def __init__(self, venue: Venue, folder: Path) -> None:
-        self.venue, self.aside, self.store = venue, Quarantine(), KlineStore(folder)
+        self.venue, self.quarantine, self.store = venue, Quarantine(), KlineStore(folder)
         venue.add("ETHUSDT", WALK)
         clock = FakeClock(NOW_MS)
-        self.binance = Binance([venue.url], venue.url, clock, patience_s=0, aside=self.aside)
+        self.binance = Binance([venue.url], venue.url, clock, patience_s=0, quarantine=self.quarantine)
 
     def serve(self, files: Klines, rest: Klines | None = WALK) -> None:
         def handle(path: str, query: dict[str, str]) -> Answer | None:
@@ -66,7 +66,9 @@ class Synced:
         self.venue.handler = handle
 
     def sync(self, start_ms: int = FIRST_MS) -> SyncReport:
-        return sync_all(self.store, self.binance, [("ETHUSDT", MINUTE_MS, start_ms)], NOW_MS, aside=self.aside)[0]
+        return sync_all(
+            self.store, self.binance, [("ETHUSDT", MINUTE_MS, start_ms)], NOW_MS, quarantine=self.quarantine
+        )[0]
 
     def assert_holds(self, missing: Sequence[Span] = (), start_ms: int = FIRST_MS, whole: Klines = WALK) -> None:
         """The series but for some spans."""
@@ -97,12 +99,12 @@ def test_files_in_another_unit_come_by_rest(synced: Synced, start_ms: int, spans
     synced.serve(times(factor, *spans))
     with capture_logs() as lines:
         report = synced.sync(start_ms)
-    assert (report.failure, report.gaps, report.refused) == (None, (), "")
+    assert (report.failure, report.gaps, report.rejected) == (None, (), "")
     synced.assert_holds(start_ms=start_ms)
     said = [line for line in lines if line["event"] == "scale_break"]
     assert {round(abs(np.log10(line["factor"]))) for line in said} == {2}
     assert all(line["file"][:4] in {"mont", "day "} for line in said)
-    assert {reason for _, _, reason in synced.aside.counts} == {BREAK}
+    assert {reason for _, _, reason in synced.quarantine.counts} == {BREAK}
 
 
 def test_while_rest_is_away_the_hole_stays(synced: Synced) -> None:
@@ -136,7 +138,7 @@ def test_a_break_below_twentyfold_is_stored_and_marked(synced: Synced) -> None:
     synced.serve(three, rest=three)
     assert synced.sync(day(23)[0]).failure is None
     synced.assert_holds(start_ms=day(23)[0], whole=three)
-    assert synced.aside.marks == {("binance", "ETHUSDT", LEAPT): 1}
+    assert synced.quarantine.marks == {("binance", "ETHUSDT", LEAPT): 1}
 
 
 BEFORE, AFTER = WALK.rows(0, 300), WALK.rows(400, 700)
@@ -146,7 +148,7 @@ BETWEEN = WALK.rows(300, 400)
 def test_a_spike_costs_itself_and_a_leap_waits_for_candles_that_follow() -> None:
     at_ms = int(BETWEEN.open_time_ms[50])
     found = checked(with_row(BETWEEN, at_ms, close=9e5, high=9e5), BEFORE.merge(AFTER))
-    assert ([row.reason for row in found.refused], len(found.klines)) == ([SPIKE], 99)
+    assert ([row.reason for row in found.rejected], len(found.klines)) == ([SPIKE], 99)
     last_ms = int(BETWEEN.open_time_ms[-1])
     risen = with_row(BETWEEN, last_ms, close=BETWEEN.close[-1] * 1.5, high=BETWEEN.close[-1] * 2)
     assert checked(risen, BEFORE).klines.end_ms == last_ms
@@ -158,6 +160,6 @@ def test_either_neighbour_tells_a_break(beside: Klines) -> None:
     spoilt = times(21.0, (int(BETWEEN.open_time_ms[0]), BETWEEN.end_ms)).rows(300, 400)
     with pytest.raises(ScaleBreak, match="another unit or asset"):
         checked(spoilt, beside)
-    assert not checked(spoilt, Klines.empty(MINUTE_MS)).refused
+    assert not checked(spoilt, Klines.empty(MINUTE_MS)).rejected
     doubled = times(2.5, (int(BETWEEN.open_time_ms[0]), BETWEEN.end_ms)).rows(300, 400)
     assert {row.reason for row in checked(doubled, BEFORE).marked} == {LEAPT}

@@ -26,7 +26,7 @@ class Format:
     """A venue's format. ``ETHUSDT`` is the symbol of all bodies."""
 
     name: str
-    client: Callable[..., RestVenue]  # of url, clock, aside and waits
+    client: Callable[..., RestVenue]  # of url, clock, quarantine and waits
     candles: str  # path of its candles
     rows: Callable[[Klines], list[Row]]
     page: Callable[[list[Row]], str]  # a body of rows
@@ -130,12 +130,12 @@ IN_LISTS = {name: place for place, name in enumerate(("time", *NAMES))}
 IN_OBJECTS = {name: name for name in NAMES}
 
 
-def _binance(url: str, clock: Clock, aside: Quarantine, **waits: Any) -> RestVenue:
-    return binance.Binance([url], "", clock, aside=aside, **waits)
+def _binance(url: str, clock: Clock, quarantine: Quarantine, **waits: Any) -> RestVenue:
+    return binance.Binance([url], "", clock, quarantine=quarantine, **waits)
 
 
 def _of(kind: type[RestVenue]) -> Callable[..., RestVenue]:
-    return lambda url, clock, aside, **waits: kind([url], clock, aside, **{"key": KEY} | waits)
+    return lambda url, clock, quarantine, **waits: kind([url], clock, quarantine, **{"key": KEY} | waits)
 
 
 FORMATS = [

@@ -41,9 +41,9 @@ def serving(klines: Klines, page_rows: int = 10_000, *, host: str = "") -> Handl
 
 
 @pytest.fixture
-def atlas(venue: Venue, aside: Quarantine) -> Atlas:
+def atlas(venue: Venue, quarantine: Quarantine) -> Atlas:
     venue.handler = serving(WALK)
-    return Atlas([venue.url], FakeClock(NOW_MS), aside, key=KEY)
+    return Atlas([venue.url], FakeClock(NOW_MS), quarantine, key=KEY)
 
 
 def five(atlas: Atlas) -> Klines:
@@ -123,14 +123,14 @@ def test_pages_without_end_end_in_an_error(
     assert len(venue.requests) == requests
 
 
-def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: Venue, atlas: Atlas, aside: Quarantine) -> None:
+def test_a_bar_of_fewer_minutes_than_it_has_is_a_gap(venue: Venue, atlas: Atlas, quarantine: Quarantine) -> None:
     rows = atlas_rows(HOURS)[:24]
     rows[5]["count"] = 59
     rows[6]["count"] = 0
     venue.handler = lambda path, query: Answer(atlas_page(rows))
     klines = atlas.klines("ETHUSDT", HOUR_MS, START_MS, START_MS + DAY_MS)
     assert list(klines.gaps()) == [(START_MS + 5 * HOUR_MS, START_MS + 7 * HOUR_MS)]
-    assert aside.counts == {}
+    assert quarantine.counts == {}
 
 
 @pytest.mark.parametrize(

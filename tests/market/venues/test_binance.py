@@ -38,8 +38,8 @@ def venue(venue: Venue) -> Venue:
 
 
 @pytest.fixture
-def binance(venue: Venue, clock: FakeClock, aside: Quarantine) -> Binance:
-    return Binance([venue.url], venue.url, clock, aside=aside)
+def binance(venue: Venue, clock: FakeClock, quarantine: Quarantine) -> Binance:
+    return Binance([venue.url], venue.url, clock, quarantine=quarantine)
 
 
 def five(market: Binance) -> Klines:
@@ -128,13 +128,13 @@ def test_what_is_not_such_klines_is_refused(venue: Venue, binance: Binance, body
     ],
 )
 def test_one_row_that_is_not_a_kline_is_set_aside(
-    venue: Venue, binance: Binance, aside: Quarantine, body: str, says: str
+    venue: Venue, binance: Binance, quarantine: Quarantine, body: str, says: str
 ) -> None:
     venue.scripted = [Answer(body)]
     klines = five(binance)
     assert len(klines) == 4
     assert START_MS + MINUTE_MS not in klines.open_time_ms
-    (((name, symbol, reason), count),) = aside.counts.items()
+    (((name, symbol, reason), count),) = quarantine.counts.items()
     assert (name, symbol, count) == ("binance", "ETHUSDT", 1)
     assert says in reason
 

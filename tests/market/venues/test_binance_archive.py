@@ -33,8 +33,8 @@ def venue(venue: Venue) -> Venue:
 
 
 @pytest.fixture
-def binance(venue: Venue, clock: FakeClock, aside: Quarantine) -> Binance:
-    return Binance([venue.url], venue.url, clock, aside=aside)
+def binance(venue: Venue, clock: FakeClock, quarantine: Quarantine) -> Binance:
+    return Binance([venue.url], venue.url, clock, quarantine=quarantine)
 
 
 def day_of(venue: Venue, binance: Binance, body: bytes) -> Klines:
@@ -149,14 +149,14 @@ def test_a_file_that_is_no_kline_archive_is_refused(venue: Venue, binance: Binan
     ],
 )
 def test_one_bad_row_of_a_file_costs_no_other_its_place(
-    venue: Venue, binance: Binance, aside: Quarantine, spoil: Callable[[str], str], says: str
+    venue: Venue, binance: Binance, quarantine: Quarantine, spoil: Callable[[str], str], says: str
 ) -> None:
     lines = csv_of(ONE_DAY).splitlines()
     lines[700] = spoil(lines[700])
     day = day_of(venue, binance, zip_of(("a.csv", "\n".join(lines))))
     at_ms = START_MS + 700 * MINUTE_MS
     assert_same(day, ONE_DAY.between(0, at_ms).merge(ONE_DAY.between(at_ms + MINUTE_MS, START_MS + DAY_MS)))
-    ((_, _, reason),) = aside.counts
+    ((_, _, reason),) = quarantine.counts
     assert says in reason
 
 
@@ -206,7 +206,7 @@ def test_genuine_files_are_read(payloads: Path, name: str, interval_ms: int, row
     body = (payloads / "binance" / name).read_bytes()
     body = body if name.endswith(".zip") else zip_of(("a.csv", body))
     found = read_archive(body, interval_ms, 0, 2**62)
-    assert (len(found.klines), found.refused) == (rows, ())
+    assert (len(found.klines), found.rejected) == (rows, ())
     last = csv_in_zip(body, CSV_LIMIT_BYTES)[1].splitlines()[-1].split(b",")
     assert found.klines.close[-1] == float(last[4])
     assert found.klines.open_time_ms[-1] == int(last[0][:13])

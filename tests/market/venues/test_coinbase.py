@@ -37,9 +37,9 @@ def serving(klines: Klines) -> Handler:
 
 
 @pytest.fixture
-def client(venue: Venue, aside: Quarantine) -> Coinbase:
+def client(venue: Venue, quarantine: Quarantine) -> Coinbase:
     venue.handler = serving(WALK)
-    return Coinbase([venue.url], FakeClock(NOW_MS), aside, patience_s=0)
+    return Coinbase([venue.url], FakeClock(NOW_MS), quarantine, patience_s=0)
 
 
 def test_a_long_range_is_asked_for_in_pages_from_the_newest_back(venue: Venue, client: Coinbase) -> None:
@@ -86,7 +86,7 @@ def test_one_row_of_tomorrow_is_set_aside() -> None:
     rows = coinbase_rows(WALK.tail(100))
     rows[7][0] += DAY_MS // 1000
     found = candles(json.dumps(rows).encode(), interval_ms=MINUTE_MS, now_ms=NOW_MS)
-    assert (len(found.klines), [row.reason for row in found.refused]) == (99, ["open time is in the future"])
+    assert (len(found.klines), [row.reason for row in found.rejected]) == (99, ["open time is in the future"])
 
 
 def test_genuine_answers_are_read_as_coinbase_means_them(payloads: Path) -> None:

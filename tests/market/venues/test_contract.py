@@ -34,10 +34,10 @@ class Stand:
     form: Format
     venue: Venue
     clock: FakeClock
-    aside: Quarantine
+    quarantine: Quarantine
 
     def client(self, **options: Any) -> RestVenue:
-        return self.form.client(self.venue.url, self.clock, self.aside, **options)
+        return self.form.client(self.venue.url, self.clock, self.quarantine, **options)
 
     def answers(self, answer: Answer | str | bytes) -> None:
         """The same to every question."""
@@ -49,9 +49,9 @@ class Stand:
 
 
 @pytest.fixture(params=FORMATS, ids=lambda form: form.name)
-def stand(request: pytest.FixtureRequest, venue: Venue, aside: Quarantine) -> Stand:
+def stand(request: pytest.FixtureRequest, venue: Venue, quarantine: Quarantine) -> Stand:
     """Every venue in turn."""
-    return Stand(form=request.param, venue=venue, clock=FakeClock(NOW_MS), aside=aside)
+    return Stand(form=request.param, venue=venue, clock=FakeClock(NOW_MS), quarantine=quarantine)
 
 
 only_keyed = pytest.mark.parametrize("stand", KEYED, ids=lambda form: form.name, indirect=True)
@@ -77,11 +77,11 @@ def test_klines_come_oldest_first_in_our_columns_and_units(stand: Stand) -> None
     client = stand.client()
     found = client.klines("ETHUSDT", MINUTE_MS, START_MS + 1, NOW_MS)
     np.testing.assert_array_equal(found.open_time_ms, WALK.open_time_ms[1:])
-    for name in (*PRICE_COLUMNS, "volume", *client.offer.flow):
+    for name in (*PRICE_COLUMNS, "volume", *client.info.flow):
         np.testing.assert_allclose(getattr(found, name), getattr(WALK, name)[1:], rtol=1e-7)
-    for name in set(FLOW_COLUMNS) - {"volume", *client.offer.flow}:
+    for name in set(FLOW_COLUMNS) - {"volume", *client.info.flow}:
         assert np.isnan(getattr(found, name)).all()
-    assert stand.aside.counts == {}
+    assert stand.quarantine.counts == {}
     within = client.klines("ETHUSDT", MINUTE_MS, START_MS + 1, START_MS + 9 * MINUTE_MS + 1)
     assert ((within.open_time_ms - START_MS) // MINUTE_MS).tolist() == list(range(1, 10))
 
@@ -96,7 +96,7 @@ def test_only_closed_klines_are_handed_on(stand: Stand, into_the_minute_ms: int)
     assert len(stand.client().klines("ETHUSDT", MINUTE_MS, START_MS, START_MS + DAY_MS)) == 10 - (
         into_the_minute_ms < 0
     )
-    assert stand.aside.counts == {}
+    assert stand.quarantine.counts == {}
 
 
 def test_gaps_stay_gaps_and_what_has_not_begun_is_not_asked_for(stand: Stand) -> None:
@@ -129,7 +129,7 @@ def test_one_bad_cell_costs_one_row(stand: Stand, cells: dict[str, object], reas
     rows[7] = stand.form.changed(rows[7], **cells)
     stand.answers(stand.form.page(rows))
     assert len(hour(stand.client())) == 59
-    ((name, symbol, why),) = stand.aside.counts
+    ((name, symbol, why),) = stand.quarantine.counts
     assert (name, symbol) == (stand.form.name, "ETHUSDT")
     assert reason in why
 
@@ -257,9 +257,9 @@ def test_the_venues_clock_says_what_is_closed(stand: Stand) -> None:
     """Ours is 32 seconds behind: the newest candle has closed by the venue's clock alone."""
     true_ms = WALK.end_ms + 27_000
     clock = CorrectedClock(FakeClock(true_ms - 32_000))
-    client = stand.form.client(stand.venue.url, clock, stand.aside)
+    client = stand.form.client(stand.venue.url, clock, stand.quarantine)
     if stand.form.name not in TIMES:
-        assert not client.offer.tells_time
+        assert not client.info.tells_time
         assert client.clock_ahead_ms() == 0
         return
     body = json.dumps(TIMES[stand.form.name](true_ms))
@@ -296,7 +296,7 @@ def test_an_unknown_symbol_is_an_error_of_the_configuration(stand: Stand, call: 
 @pytest.mark.parametrize("symbol", ["ETHBTC", "ETHEUR", "USD", "", "ethusdt", "ETH-USD", "ÄTHUSDT"])
 def test_a_venue_in_dollars_is_not_asked_for_another_pair(stand: Stand, symbol: str) -> None:
     client = stand.client()
-    if not client.offer.quote:
+    if not client.info.quote:
         assert client.name_of(symbol) == symbol
         return
     for ask in (
@@ -320,7 +320,7 @@ NAMES = {
 def test_names(stand: Stand) -> None:
     client, names = stand.client(), NAMES[stand.form.name]
     assert {symbol: client.name_of(symbol) for symbol in names} == names
-    assert client.offer.name == stand.form.name
+    assert client.info.name == stand.form.name
 
 
 @both_calls
@@ -356,7 +356,7 @@ def test_the_budget_of_a_minute_is_kept_to(stand: Stand) -> None:
 @pytest.mark.parametrize("key", ["", "  \n"])
 def test_without_a_key_nothing_is_asked(stand: Stand, call: Call, key: str) -> None:
     client = stand.client(key=key)
-    assert client.offer.key_missing
+    assert client.info.key_missing
     with pytest.raises(KeyRefused) as caught:
         call(client)
     assert f"set {key_setting(stand.form.name)}" in str(caught.value)
@@ -367,7 +367,7 @@ def test_without_a_key_nothing_is_asked(stand: Stand, call: Call, key: str) -> N
 @pytest.mark.parametrize("key", ["two\nlines of it", "schlüssel-schlüssel", "short", "with a blank in it"])
 def test_what_is_not_a_key_is_not_sent_and_not_shown(stand: Stand, key: str) -> None:
     client = stand.client(key=key)
-    assert not client.offer.key_missing
+    assert not client.info.key_missing
     with pytest.raises(KeyRefused, match="is not a key") as caught:
         hour(client)
     assert key not in str(caught.value)

@@ -34,9 +34,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def client(venue: Venue, clock: FakeClock, aside: Quarantine) -> Kraken:
+def client(venue: Venue, clock: FakeClock, quarantine: Quarantine) -> Kraken:
     venue.handler = handle
-    return Kraken([venue.url], clock, aside)
+    return Kraken([venue.url], clock, quarantine)
 
 
 def test_it_has_the_newest_720_candles_alone(venue: Venue, client: Kraken) -> None:

@@ -50,7 +50,7 @@ def test_hosts_come_from_the_settings_or_from_the_table(settings: dict[str, str]
 def test_a_key_comes_from_the_settings_and_is_in_no_representation(settings: dict[str, str]) -> None:
     read = load_settings(market="binance", **settings)
     built = venue_from("tiingo", read, FakeClock(), Quarantine(), topics=())
-    assert not built.offer.key_missing
+    assert not built.info.key_missing
     assert KEY not in repr(read)
     assert KEY not in repr(built)
 
@@ -123,7 +123,7 @@ def test_a_venue_without_its_key_is_named_and_the_others_serve() -> None:
     with capture_logs() as lines:
         market = market_from(settings, FakeClock(NOW_MS), topics=())
     assert [line["venue"] for line in lines if line["event"] == "venue_without_key"] == ["atlas"]
-    assert [venue.offer.name for venue in market.venues] == ["atlas", "kraken", "tiingo"]
+    assert [venue.info.name for venue in market.venues] == ["atlas", "kraken", "tiingo"]
 
 
 def test_all_series_are_asked_for_in_one_connection() -> None:

@@ -23,9 +23,9 @@ WALK = random_walk_klines(12_000)
 
 
 @pytest.fixture
-def tiingo(venue: Venue, aside: Quarantine) -> Tiingo:
+def tiingo(venue: Venue, quarantine: Quarantine) -> Tiingo:
     venue.handler = FORMAT.serving(WALK)
-    return Tiingo([venue.url], FakeClock(NOW_MS), aside, key=KEY)
+    return Tiingo([venue.url], FakeClock(NOW_MS), quarantine, key=KEY)
 
 
 def five(tiingo: Tiingo) -> Klines:
@@ -60,7 +60,7 @@ def test_a_flow_that_it_does_not_know_costs_no_row_and_rows_may_come_newest_firs
     rows = tiingo_rows(WALK.rows(0, 100))
     rows[9]["volumeNotional"] = None
     found = bars(tiingo_page(rows[::-1]).encode(), name="ethusd", interval_ms=MINUTE_MS, now_ms=NOW_MS)
-    assert (len(found.klines), found.refused) == (100, ())
+    assert (len(found.klines), found.rejected) == (100, ())
     assert np.isnan(found.klines.quote_volume).sum() == 1
 
 
@@ -86,7 +86,7 @@ def test_genuine_bars_are_read_as_they_are_meant(payloads: Path) -> None:
     ]
     assert found.klines.quote_volume[1] == 222030376.30221513
     assert found.klines.trades[1] == 241005
-    assert found.refused == ()
+    assert found.rejected == ()
     assert len(bars(body, name="btcusd", interval_ms=DAY_MS, now_ms=time_ms("2019-05-02T23:59:59Z")).klines) == 1
 
 

@@ -73,7 +73,7 @@ def test_a_round_trip_is_exact(tmp_path: Path, ending: str, klines: Klines) -> N
     path = tmp_path / f"file{ending}"
     write_klines(path, "ETHUSDT", klines)
     found = read_klines(path, klines.interval_ms, NOW_MS)
-    assert found.refused == ()
+    assert found.rejected == ()
     assert_exact(found.klines, klines)
 
 
@@ -211,7 +211,7 @@ def test_a_locked_zip_is_told(tmp_path: Path) -> None:
 )
 def test_csv_is_read_in_every_form(tmp_path: Path, text: str | bytes) -> None:
     found = read(tmp_path, text)
-    assert found.refused == ()
+    assert found.rejected == ()
     assert_exact(found.klines, PLAIN)
 
 
@@ -234,7 +234,7 @@ def test_minutes_that_lie_differently_far_off_the_grid_are_taken_and_told(tmp_pa
     found = read(tmp_path, "".join(f"{at_ms},{','.join(cells)}\n" for at_ms, cells in late), "a.csv")
     np.testing.assert_array_equal(found.klines.open_time_ms, PLAIN.open_time_ms)
     np.testing.assert_array_equal(found.klines.close, PLAIN.close)
-    assert not found.refused
+    assert not found.rejected
     (said,) = found.notes
     assert f"{len(PLAIN):,} rows used, and odd, the first of {iso(late[0][0])}: open time is off the grid, not" in said
 
@@ -384,7 +384,7 @@ def test_a_row_that_breaks_a_rule_is_refused_by_its_cells_and_the_others_are_tak
     tmp_path: Path, column: int, cell: str, fault: str
 ) -> None:
     found = read(tmp_path, spoilt(5, column, cell))
-    assert len(found.refused) == 1
+    assert len(found.rejected) == 1
     assert fault in found.fault
     assert not re.search(r"-1\b(?!')|inf(?!')|1969|nan(?!')", found.fault)
     assert len(found.klines) == 199
