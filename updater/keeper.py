@@ -18,7 +18,7 @@ from market.store.home_store import HomeStore, HomeSync
 from market.store.retention import kept_from_ms
 from market.venue import Venue
 from model.panels import MINUTE, PANELS, PanelPlan, training_start_ms
-from updater.admission import REPLAYED_DAYS
+from updater.admission.records import REPLAYED_DAYS
 from updater.state import SeriesState, StateFile
 from updater.training_process import Stopped, raise_if_stopped
 

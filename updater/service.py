@@ -21,7 +21,7 @@ from market.store.home_store import HomeStore, HomeSync
 from market.store.migration import migrate
 from model.panels import LEADER, PANELS, PanelPlan, panels_for, training_start_ms
 from model.registry.versions import Registry
-from updater.admission import AdmissionRecords
+from updater.admission.records import AdmissionRecords
 from updater.due import DueCheck
 from updater.keeper import SYNC_PATIENCE_S, Keeper, StoppableClock, series_name
 from updater.state import FILE, IDLE, Outcome, PanelState, StateFile

@@ -21,7 +21,7 @@ from model.registry.versions import Registry
 from tests.fakes.clock import FakeClock
 from tests.fakes.klines import random_walk_klines
 from tests.fakes.net import free_port
-from updater.admission import AdmissionRecords
+from updater.admission.records import AdmissionRecords
 from updater.keeper import Keeper
 from updater.round import refresh_panel
 from updater.service import Updater

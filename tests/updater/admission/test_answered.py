@@ -16,7 +16,7 @@ from ledger.answer_log import Ledger
 from ledger.answers import Answer
 from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.updater.folder import BTC, ETH
-from updater.answered import ANSWERS, answered_of, block_ms_of
+from updater.admission.answered import ANSWERS, answered_of, block_ms_of
 
 TOPIC = replace(BTC, network="allora-testnet-1", epoch_length_blocks=35)
 OTHER = replace(ETH, network="allora-testnet-1", epoch_length_blocks=35)

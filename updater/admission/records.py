@@ -30,7 +30,7 @@ from model.registry.versions import Registry
 from model.stretch import objective_of
 from model.windows import build
 from node.dry_run_heights import window_blocks
-from updater.answered import Answered, answered_of
+from updater.admission.answered import Answered, answered_of
 from updater.training_process import Stopped, raise_if_stopped
 
 REPLAYED_DAYS = 90
@@ -111,8 +111,8 @@ def refresh_admission(
 def guaranteed_s(topic: Topic, settings: Settings, *, dry_run: bool) -> float:
     """Seconds of the interval that are surely known when a topic is answered, by the topic's Wait or ANSWER_WAIT.
 
-    For topics with too few answers in the ledger to measure it (``updater.answered``). The window of ``auto`` is taken
-    to be as long as the dry-run node's: an epoch, five minutes at most.
+    For topics with too few answers in the ledger to measure it (``updater.admission.answered``). The window of ``auto``
+    is taken to be as long as the dry-run node's: an epoch, five minutes at most.
 
     Args:
         dry_run: True under ``birnn run``, whose node's heights give the base without a chain.

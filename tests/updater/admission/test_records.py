@@ -13,9 +13,9 @@ from core.settings import Objective, load_settings
 from market.store.home_store import HomeStore
 from model.panels import panels_for
 from model.registry.versions import Registry
+from tests.updater.admission.test_answered import BLOCK_MS, TOPIC, answers, write
 from tests.updater.folder import BTC, DAYS, ETH, updater_on, walk
-from tests.updater.test_answered import BLOCK_MS, TOPIC, answers, write
-from updater.admission import _unseen_forecasts, guaranteed_s, refresh_admission
+from updater.admission.records import _unseen_forecasts, guaranteed_s, refresh_admission
 
 MINUTES = tuple(replace(topic, network="allora-testnet-1", epoch_length_blocks=60) for topic in (ETH, BTC))
 
