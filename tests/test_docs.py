@@ -28,7 +28,7 @@ def test_commands_and_scripts_exist(page: Path) -> None:
     verbs = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     verbs |= {group.name for group in app.registered_groups if group.name}
     assert set(re.findall(r"`(?:\.venv/bin/)?birnn ([a-z]+)", text)) <= verbs
-    for script in re.findall(r"\b((?:scripts|benchmarks)/[a-z_.]+)\b", text):
+    for script in re.findall(r"\b((?:scripts|benchmarks)/[a-z_.-]+)\b", text):
         assert (ROOT / script.rstrip(".")).exists(), script
     for module in re.findall(r"python -m ([a-z]+(?:\.[a-z_]+)*)", text):
         path = ROOT.joinpath(*module.split("."))
@@ -41,6 +41,7 @@ def test_settings_are_spelt_as_they_are_read(page: Path) -> None:
     read |= set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=[^`]*)?`", page.read_text()))
     sources = [*(ROOT / "core").rglob("*.py"), *(ROOT / "model").rglob("*.py"), *(ROOT / "scripts").iterdir()]
+    sources.append(ROOT / "Dockerfile")
     code = "\n".join(path.read_text() for path in sources)
     assert {name for name in named - read if name not in code} == set()
 
