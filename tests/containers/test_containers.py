@@ -126,13 +126,15 @@ def test_a_killed_inference_loses_no_question(node: Deployment) -> None:
 
     with ThreadPoolExecutor(ASKERS) as pool:
         askers = [pool.submit(ask, 72_000_000 + 100_000 * number) for number in range(ASKERS)]
-        for _ in range(KILLS):
-            killed = answering(node)
-            assert killed
-            os.kill(killed, signal.SIGKILL)
-            eventually(lambda killed=killed: answering(node) not in {killed, None}, 30, "another process")  # type: ignore[misc]
-            eventually(node.ready, 30, "an answer to every topic")
-        stopped.set()
+        try:
+            for _ in range(KILLS):
+                killed = answering(node)
+                assert killed
+                os.kill(killed, signal.SIGKILL)
+                eventually(lambda killed=killed: answering(node) not in {killed, None}, 30, "another process")  # type: ignore[misc]
+                eventually(node.ready, 30, "an answer to every topic")
+        finally:
+            stopped.set()
         assert set().union(*(asker.result(timeout=60) for asker in askers)) == {200}
     assert len(broken) <= KILLS * ASKERS
     assert len(broken) == len(set(broken)), "a repeated question was broken off too"
