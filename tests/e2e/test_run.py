@@ -183,6 +183,7 @@ def test_kill_9_of_any_child_is_survived(tmp_path: Path) -> None:
         assert node.process.wait(timeout=10) == 0
 
 
+@pytest.mark.timeout(600)
 def test_an_operators_first_evening(tmp_path: Path) -> None:
     folder = train_with(tmp_path, SMALL)
     with running(tmp_path) as node:
@@ -198,7 +199,7 @@ def test_an_operators_first_evening(tmp_path: Path) -> None:
             30,
             "a dry submission each",
         )
-        eventually(lambda: "persistence" not in node.versions(), 150, "a published BiRNN behind each topic")
+        eventually(lambda: "persistence" not in node.versions(), 300, "a published BiRNN behind each topic")
         family = node.family()
         began = time.monotonic()
         node.process.send_signal(signal.SIGINT)
@@ -217,7 +218,7 @@ def test_an_operators_first_evening(tmp_path: Path) -> None:
         assert registry.versions() == published, "nothing was trained anew"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_kill_9_at_any_moment_leaves_a_node_that_starts(tmp_path: Path) -> None:
     train_with(tmp_path, SMALL)
     rng = random.Random(7)
@@ -232,7 +233,7 @@ def test_kill_9_at_any_moment_leaves_a_node_that_starts(tmp_path: Path) -> None:
                 eventually(lambda family=family: not any(alive(p) for p in family), 15, "no orphan")  # type: ignore[misc]
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz after the kills")
-        eventually(lambda: "persistence" not in node.versions(), 150, "a published BiRNN after the kills")
+        eventually(lambda: "persistence" not in node.versions(), 300, "a published BiRNN after the kills")
 
 
 def test_a_second_run_names_the_first_and_a_question_outlives_a_killed_inference(tmp_path: Path) -> None:
