@@ -75,7 +75,9 @@ def test_a_container_is_confined(node: Deployment, service: str) -> None:
     for folder in ("/", "/app", "/venv", "/etc", "/config"):
         with pytest.raises(AssertionError, match=r"Read-only file system|Permission denied|nonexistent"):
             node.inside(service, "touch", f"{folder}/written")
-    host = node.inspect(service)["HostConfig"]
+    container = node.inspect(service)
+    assert {mount["Destination"] for mount in container["Mounts"] if mount["RW"]} == {"/data"}
+    host = container["HostConfig"]
     assert host["ReadonlyRootfs"]
     assert not host["Privileged"]
     assert host["Memory"] > 0
