@@ -8,7 +8,7 @@ FROM ${PYTHON_IMAGE}:${PYTHON_IMAGE_TAG}${PYTHON_IMAGE_DIGEST:+@${PYTHON_IMAGE_D
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 \
-    PATH=/venv/bin:$PATH
+    PATH=/venv/bin:/opt/birnn/bin:$PATH
 
 # The order of the stages is one that a builder without BuildKit can go through from the top: it builds everything above
 # the target, and the image that answers must need nothing of what trains.
@@ -31,31 +31,39 @@ ENV HOME=/tmp \
 WORKDIR /app
 USER 10001:10001
 
-# Leaves a /venv that has neither pip nor anything else that builds.
+# --- what is built: /venv with what a service needs, and our own packages beside it -----------------------------------
+
 FROM base AS build
-# The date of every file in /venv, in seconds, so that one source gives one /venv; the default is the first of a zip.
+# The date of every file that is installed, in seconds, so that one source gives one image; the default is a zip's first.
 ARG SOURCE_DATE_EPOCH=315532800
 ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_PYTHON=/venv/bin/python
 WORKDIR /src
-RUN python -m venv --without-pip /venv
-# Dependencies come before the source, so that a change of ours downloads none of them again.
+# Neither pip nor anything else that builds is in /venv.
+RUN python -m venv --without-pip /venv \
+    && echo /opt/birnn > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/birnn.pth"
 COPY pyproject.toml requirements.lock ./
 COPY scripts/locked.py scripts/
+
+# A change of ours makes this layer of a few megabytes anew, and no layer of dependencies.
+FROM build AS packages
+COPY . .
+RUN /usr/local/bin/python -m pip install --no-deps --no-compile --target /opt/birnn . \
+    && python -m compileall -q /opt/birnn \
+    && find /opt/birnn -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 # --- the image that answers -------------------------------------------------------------------------------------------
 
 FROM build AS build-inference
 RUN python scripts/locked.py > /tmp/inference.txt \
-    && /usr/local/bin/python -m pip install --require-hashes --requirement /tmp/inference.txt
-COPY . .
-RUN /usr/local/bin/python -m pip install --no-deps . \
+    && /usr/local/bin/python -m pip install --require-hashes --requirement /tmp/inference.txt \
     && find /venv -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM runtime AS inference
 COPY --from=build-inference /venv /venv
+COPY --from=packages /opt/birnn /opt/birnn
 ENV HOST=0.0.0.0 \
     PORT=8000
 EXPOSE 8000
@@ -69,11 +77,10 @@ ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN /usr/local/bin/python -m pip install --no-deps --index-url "$TORCH_INDEX_URL" \
         "$(grep -o 'torch==[0-9.]*' pyproject.toml)" \
     && python scripts/locked.py train > /tmp/updater.txt \
-    && /usr/local/bin/python -m pip install --require-hashes --requirement /tmp/updater.txt
-COPY . .
-RUN /usr/local/bin/python -m pip install --no-deps . \
+    && /usr/local/bin/python -m pip install --require-hashes --requirement /tmp/updater.txt \
     && find /venv -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM runtime AS updater
 COPY --from=build-updater /venv /venv
+COPY --from=packages /opt/birnn /opt/birnn
 CMD ["python", "-m", "updater"]

@@ -379,7 +379,10 @@ def test_an_image_runs_what_its_service_runs_and_not_as_root(target: str) -> Non
     assert [json.loads(command) for command in final] == [SERVICES[target]["command"]]
     user = re.findall(r"^USER (\S+)$", stage("runtime"), re.MULTILINE)
     assert user == [SERVICES[target]["user"]]
-    assert re.findall(r"^(?:COPY|ADD) .*$", stage(target), re.MULTILINE) == [f"COPY --from=build-{target} /venv /venv"]
+    assert re.findall(r"^(?:COPY|ADD) .*$", stage(target), re.MULTILINE) == [
+        f"COPY --from=build-{target} /venv /venv",
+        "COPY --from=packages /opt/birnn /opt/birnn",
+    ]
 
 
 def test_no_program_in_an_image_reports_to_the_maker_of_onnxruntime() -> None:

@@ -72,7 +72,7 @@ def test_a_container_is_confined(node: Deployment, service: str) -> None:
     assert {*status["Uid"].split(), *status["Gid"].split()} == {str(USERS[service])}
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
     assert status["NoNewPrivs"] == "1"
-    for folder in ("/", "/app", "/venv", "/etc", "/config"):
+    for folder in ("/", "/app", "/venv", "/opt/birnn", "/etc", "/config"):
         with pytest.raises(AssertionError, match=r"Read-only file system|Permission denied|nonexistent"):
             node.inside(service, "touch", f"{folder}/written")
     container = node.inspect(service)
