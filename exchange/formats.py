@@ -55,7 +55,7 @@ def kline_events(klines: Klines, symbol: str, event_ms: int, *, closed: bool) ->
 def price_event(kind: str, symbol: str, price: float, decimals: int, event_ms: int) -> Event:
     """Return the trade of the newest second; for ``bookTicker`` the best bid and ask, a tick to either side of it."""
     at_ms = event_ms // SECOND_MS * SECOND_MS
-    number = at_ms // SECOND_MS  # ids rise with time, whoever listens
+    number = at_ms // SECOND_MS  # the same id for all clients, rising with time
     if kind == "bookTicker":
         tick = 10.0**-decimals
         bid, ask = f"{price - tick if price > tick else price:.8f}", f"{price + tick:.8f}"

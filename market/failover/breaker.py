@@ -23,7 +23,7 @@ KLINES, PRICES = "klines", "prices"  # kinds of question; a venue may answer kli
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0  # of a venue that failed, doubling
 BARRED_REST_S = 600.0  # a country, an address, a key or a listing does not change within minutes
 STOPPED_REST_S = 120.0  # of a venue that stands still while others go on
-LONE_REST_S = 2.0  # where no other venue can stand in
+LONE_REST_S = 2.0  # of a venue that failed and has no stand-in
 ASKED_AGAIN = "it is asked again within seconds; a second venue in MARKET_VENUES would stand in meanwhile"
 
 log = structlog.get_logger()

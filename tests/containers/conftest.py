@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.containers.deployment import TRAINING, Deployment
+from tests.containers.deployment import Deployment
 from tests.fakes.clock import eventually
+from tests.updater.folder import SMALL
 
 if "CONTAINER_PROJECT" not in os.environ:
     collect_ignore_glob = ["test_*.py"]  # scripts/test-containers runs them, and removes what they made
@@ -22,9 +23,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     )
     try:
         node.build()
-        node.compose(
-            "run", "--rm", "--no-deps", "-T", "updater", "tee", "/data/training.json", stdin=json.dumps(TRAINING)
-        )
+        node.compose("run", "--rm", "--no-deps", "-T", "updater", "tee", "/data/training.json", stdin=json.dumps(SMALL))
         node.compose("up", "--detach", "--no-build")
         eventually(node.ready, 120, "an answer to every topic")
         yield node

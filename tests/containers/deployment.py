@@ -17,16 +17,6 @@ from tests.fakes.net import free_port
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 COMPOSE = [str(Path(sys.executable).parent / "docker-compose")]
-# Trains within a minute, and is promoted.
-TRAINING: dict[str, object] = {
-    "lookback": 16,
-    "stride": 14,
-    "hidden_layer_size": 8,
-    "num_layers": 1,
-    "seeds": 1,
-    "batch_size": 64,
-    "learning_rate": 0.01,
-}
 
 
 class Deployment:

@@ -23,23 +23,13 @@ from node.decimals import parse_decimal
 from tests.disk import Disk, disk
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
-from tests.updater.folder import TINY
+from tests.updater.folder import SMALL, TINY
 from updater.state import read_state
 
 __all__ = ["disk"]
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.json"
 SIX = {1: "ETH", 14: "BTC", 2: "ETH", 64: "BTC", 82: "SOL", 79: "BTC"}
-# Trained in seconds, and enough for every topic of the six to be promoted.
-SMALL: dict[str, Any] = {
-    "lookback": 16,
-    "stride": 14,
-    "hidden_layer_size": 8,
-    "num_layers": 1,
-    "seeds": 1,
-    "batch_size": 64,
-    "learning_rate": 0.01,
-}
 
 
 class Node:

@@ -30,6 +30,16 @@ from updater.training_process import Job
 from updater.training_settings import FILE
 
 TINY: dict[str, Any] = {"epochs": 1, "stride": 53, "hidden_layer_size": 4, "num_layers": 1}
+# Trained in seconds, and enough for every topic of config.example.json to be promoted.
+SMALL: dict[str, Any] = {
+    "lookback": 16,
+    "stride": 14,
+    "hidden_layer_size": 8,
+    "num_layers": 1,
+    "seeds": 1,
+    "batch_size": 64,
+    "learning_rate": 0.01,
+}
 DAYS = 3
 NO_TIME_S = 0.01  # to see that a training was begun, without waiting for it
 
