@@ -172,6 +172,7 @@ def test_a_log_is_rotated(node: Deployment, service: str) -> None:
     }
     log = Path(container["LogPath"])
     if not os.access(log.parent, os.R_OK):
+        assert os.environ.get("CI") != "true", f"{log.parent} cannot be read, so that rotation was not seen"
         pytest.skip(f"{log.parent} is the engine's own, and cannot be read from here")
     writing = "import sys\nfor _ in range(12_000): sys.stdout.write('x' * 1000 + '\\n')"
     node.inside(service, "sh", "-c", f'python -c "{writing}" > /proc/1/fd/1')
