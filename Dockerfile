@@ -76,7 +76,7 @@ ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 # Torch first and from its own index: the package index would give builds of several gigabytes, for GPUs.
 RUN /usr/local/bin/python -m pip install --no-deps --index-url "$TORCH_INDEX_URL" \
         "$(grep -o 'torch==[0-9.]*' pyproject.toml)" \
-    && python scripts/locked.py train > /tmp/updater.txt \
+    && python scripts/locked.py train monitor > /tmp/updater.txt \
     && /usr/local/bin/python -m pip install --require-hashes --requirement /tmp/updater.txt \
     && find /venv -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from core.logs import LogFormat
 
 ENV_FILE = Path(".env")
 LONGEST_WAIT_S = 120.0  # most seconds after the base that an answer may be held
+OFF = "off"  # value of an ALARM_ setting: no such alarm
 AUTO_WAIT = "auto"  # value of ANSWER_WAIT: as long as the window allows
 
 
@@ -129,6 +131,21 @@ def wait_s(text: str) -> float:
     return seconds
 
 
+def _threshold(text: str) -> str:
+    """Check an alarm's threshold: ``off``, or a number.
+
+    Raises:
+        ValueError: neither.
+    """
+    try:
+        fit = text in {"", OFF} or 0 <= float(text) < inf
+    except ValueError:
+        fit = False
+    if not fit:
+        raise ValueError("off, or a number of 0 or more")
+    return text
+
+
 def _lower(given: object) -> object:
     return given.strip().lower() if isinstance(given, str) else given
 
@@ -180,6 +197,7 @@ VenueKeys = Annotated[SecretStr, AfterValidator(_venue_keys)]
 RpcUrls = Annotated[str, AnyCase, AfterValidator(_rpc_urls)]
 Wait = Annotated[str, AnyCase, AfterValidator(_wait)]
 Files = Annotated[str, AfterValidator(_files)]
+Threshold = Annotated[str, AnyCase, AfterValidator(_threshold)]
 
 
 class Settings(BaseSettings):
@@ -222,6 +240,23 @@ class Settings(BaseSettings):
     answer_wait: Wait = AUTO_WAIT
     objective: Annotated[Objective, AnyCase] = Objective.AUTO
     database_url: Annotated[str, AfterValidator(_database)] = ""
+    ledger_days: Annotated[int, Field(ge=40, le=36500)] = 400  # older answers and scores are deleted
+    monitor_host: str = "127.0.0.1"
+    monitor_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    alarm_urls: SecretStr = SecretStr("")  # of Apprise, comma-separated
+    # Thresholds of the alarms, by the alarm's name; off: no such alarm.
+    alarm_inference: Threshold = "20"  # seconds without an answer of inference
+    alarm_topic: Threshold = "3"  # epochs in a row in which the topic cannot be answered
+    alarm_anchor: Threshold = "60"  # seconds, age of the newest price
+    alarm_champion: Threshold = ""  # hours, age of the topic's network; empty: MAX_MODEL_AGE_H
+    alarm_training: Threshold = "3"  # failed trainings in a row
+    alarm_demotion: Threshold = "1"  # demotions within a day
+    alarm_skill: Threshold = "0.01"  # chance of answers this much worse than naive if they were equally good
+    alarm_participation: Threshold = "12"  # epochs that may still be missed before 90 % are not reached
+    alarm_store: Threshold = "1000"  # megabytes free on the disk
+    alarm_clock: Threshold = "2"  # seconds between this machine's clock and the venue's
+    alarm_submissions: Threshold = "3"  # questions of the node in a row without a submission
+    alarm_market: Threshold = "0"  # seconds of answers from a SIMULATED market
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
     log_format: Annotated[LogFormat, AnyCase] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -320,7 +355,8 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         for one in error.errors():
             name = str(one["loc"][0]).upper()
-            value = "(not shown)" if name.endswith(("_KEY", "_KEYS")) else _without_secrets(repr(one.get("input")))
+            secret = name.endswith(("_KEY", "_KEYS", "ALARM_URLS"))
+            value = "(not shown)" if secret else _without_secrets(repr(one.get("input")))
             said = f"{name}={value}: {in_words(_without_secrets(one['msg']))}; see .env.example"
             if where := _where(name, overrides):
                 others.append(f"{where}: {said}")

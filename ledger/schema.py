@@ -11,7 +11,7 @@ from core.clock import Clock
 from core.errors import ConfigError
 from core.sources import NAIVE, PERSISTENCE
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 
 log = structlog.get_logger()
@@ -42,12 +42,63 @@ answers = sa.Table(
     sa.Column("base_source", sa.String, nullable=False, server_default="asked"),
     sa.Column("block_ms", sa.BigInteger, nullable=True),  # time of the nonce's block; filled in later
     sa.Column("elapsed_ms", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Index("answers_by_time", "answered_ms"),
+)
+# Written by the monitor alone. A row for each answer whose interval is over.
+scores = sa.Table(
+    "scores",
+    metadata,
+    sa.Column("network", sa.String, primary_key=True),
+    sa.Column("topic_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("answered_ms", sa.BigInteger, nullable=False),  # of the answer that was scored
+    sa.Column("version", sa.String, nullable=False),
+    sa.Column("forecast", sa.String, nullable=False),
+    sa.Column("start_ms", sa.BigInteger, nullable=False),  # of the interval
+    sa.Column("end_ms", sa.BigInteger, nullable=False),
+    sa.Column("scored_ms", sa.BigInteger, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),  # why the answer cannot be scored; empty if it was
+    sa.Column("venue", sa.String, nullable=False),  # of the truth
+    sa.Column("value", sa.Float, nullable=True),
+    sa.Column("truth", sa.Float, nullable=True),
+    sa.Column("truth_sd", sa.Float, nullable=True),
+    sa.Column("naive", sa.Float, nullable=True),  # the naive forecast that knows what the answer knew
+    sa.Column("plain_naive", sa.Float, nullable=True),  # the naive forecast of the base
+    sa.Column("loss", sa.Float, nullable=True),
+    sa.Column("naive_loss", sa.Float, nullable=True),
+    sa.Column("plain_naive_loss", sa.Float, nullable=True),
+    sa.Column("right_direction", sa.Boolean, nullable=True),  # null: truth or answer did not move from the base
+    sa.Column("error_bp", sa.Float, nullable=True),
+    sa.Index("scores_by_end", "network", "topic_id", "end_ms"),
+)
+# A checksum of each day of candles that scores were made from: a series that was repaired has another.
+candle_days = sa.Table(
+    "candle_days",
+    metadata,
+    sa.Column("venue", sa.String, primary_key=True),
+    sa.Column("symbol", sa.String, primary_key=True),
+    sa.Column("interval_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),  # since 1970
+    sa.Column("checksum", sa.BigInteger, nullable=False),
+)
+alarms = sa.Table(
+    "alarms",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("subject", sa.String, primary_key=True),  # Topic.key, symbol, panel, or empty
+    sa.Column("since_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("what", sa.String, nullable=False),
+    sa.Column("remedy", sa.String, nullable=False),
+    sa.Column("sent_ms", sa.BigInteger, nullable=True),  # null: not sent yet
+    sa.Column("ended_ms", sa.BigInteger, nullable=True),
+    sa.Column("end_sent_ms", sa.BigInteger, nullable=True),
 )
 # By schema: the columns that it added (older rows get their defaults), and the older values that it rewrote.
 ADDED: Mapping[int, tuple[str, ...]] = {
     2: ("venue", "truth_ratio"),
     3: ("forecast",),
     4: ("asked_ms", "base_ms", "base_source", "block_ms", "elapsed_ms"),
+    5: (),
 }
 REWRITTEN: Mapping[int, tuple[sa.Update, ...]] = {
     3: (

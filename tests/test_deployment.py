@@ -41,6 +41,8 @@ FIXED = {
     "DATA_DIR": "/data",
     "HOST": "0.0.0.0",  # noqa: S104 -- inside the container; published on 127.0.0.1 alone
     "PORT": "8000",
+    "MONITOR_HOST": "0.0.0.0",  # noqa: S104 -- likewise
+    "MONITOR_PORT": "8080",
 }
 HANDED = {"NODE_VERSION": "${NODE_IMAGE_TAG:-v0.12.0}"}  # under another name, with the default of the node's image
 
@@ -438,7 +440,7 @@ def needed(names: Iterable[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("extras", [(), ("train",), ("train", "research"), ("train", "research", "dev")])
+@pytest.mark.parametrize("extras", [(), ("train",), ("train", "monitor"), ("train", "monitor", "research", "dev")])
 def test_the_lock_file_has_all_that_a_profile_installs(extras: tuple[str, ...]) -> None:
     entries = locked(*extras)
     wanted = needed([*PYPROJECT["project"]["dependencies"], *(name for extra in extras for name in EXTRAS[extra])])
@@ -448,7 +450,7 @@ def test_the_lock_file_has_all_that_a_profile_installs(extras: tuple[str, ...]) 
 
 def test_the_image_of_inference_carries_nothing_of_what_trains() -> None:
     assert locked().keys().isdisjoint({"apscheduler", "onnx", "polars", "safetensors", "sympy", "torch"})
-    assert len(locked("train", "research", "dev")) == len(
+    assert len(locked("train", "monitor", "research", "dev")) == len(
         set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     )
 

@@ -26,7 +26,7 @@ PLANTED = {  # a forbidden import for each contract, in a module that has none l
         "import market.store.kline_store",
     ),
     "torch is imported in model and research alone": ("updater/state.py", "import torch"),
-    "fastapi is imported in inference alone": ("worker/dry_run.py", "import fastapi"),
+    "fastapi is imported in inference and monitor alone": ("worker/dry_run.py", "import fastapi"),
     "onnxruntime is imported in model alone": ("inference/question.py", "import onnxruntime"),
     "matplotlib is imported in research alone": ("cli/status/report.py", "import matplotlib"),
     "siblings do not import in a circle": ("node/spelling.py", "import node.config_file"),
