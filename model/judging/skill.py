@@ -29,6 +29,7 @@ def skill_of(ticks: Ints, losses: Floats, naive_losses: Floats, steps: int) -> S
         losses, naive_losses: ``(N,)`` finite, of the same rows.
         steps: the horizon in candles.
 
+    >>> import numpy as np
     >>> noise = np.random.default_rng(0).standard_normal((2, 4000))
     >>> found = skill_of(np.arange(4000), 0.8 * noise[0] ** 2, noise[1] ** 2, 1)
     >>> round(found.skill, 2), found.low < 0.2 < found.high
