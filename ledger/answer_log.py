@@ -23,7 +23,7 @@ from ledger.answers import Answer
 from ledger.background_writer import BackgroundWriter
 from ledger.database import FAULTS, Database
 from ledger.journal import Journal, remove
-from ledger.schema import QUESTION, one_line
+from ledger.schema import QUESTION, OlderSchema, one_line
 
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
 READS_CLOSE_S = 0.2  # when the ledger is closed, no question waits for a read
@@ -72,9 +72,9 @@ class Ledger:
             self._count_failure("ledger_not_written", self._database.refusal)
         try:
             self._begin()
-        except FAULTS as error:
+        except (*FAULTS, OlderSchema) as error:  # a disk that refuses cannot be upgraded either
             if not self._database.refusal:
-                raise self._database.unusable(error) from error
+                raise (error if isinstance(error, ConfigError) else self._database.unusable(error)) from error
             self._load_unwritable()
         self._writer = BackgroundWriter[Answer]("ledger", self._write, gather_s=GATHER_S, busy_gather_s=BUSY_GATHER_S)
         self._reading_since_s: float | None = None  # when the present read began

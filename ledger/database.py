@@ -40,7 +40,7 @@ class Database:
 
     def __init__(self, url: str, clock: Clock) -> None:
         self._clock = clock
-        self._engine = _open(url)
+        self._engine = open_engine(url)
         self._insert = _insert(self._engine.dialect.name)
         single = str(self._insert.compile(self._engine, column_keys=[column.name for column in answers.c]))
         self._sql = {rows: single.replace(MARKS, ", ".join([MARKS] * rows), 1) for rows in ROWS_AT_ONCE}
@@ -48,7 +48,7 @@ class Database:
         self.refusal = disk_refusal(self._file.parent, ROOM_BYTES) if self._file else ""
 
     def make_ready(self) -> None:
-        """Check the database and make missing tables."""
+        """Check the database, and make the tables of an empty one."""
         if self.refusal and self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         make_ready(self._engine, self._clock)
@@ -162,7 +162,15 @@ def _reader(uri: str) -> sa.Engine:
     return sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=sa.pool.NullPool)
 
 
-def _open(url: str) -> sa.Engine:
+def open_engine(url: str, *, busy_s: float = BUSY_S) -> sa.Engine:
+    """Return the engine of a database, which is opened with the first connection.
+
+    Args:
+        url: SQLAlchemy URL, SQLite or PostgreSQL.
+        busy_s: how long SQLite waits for another process's write.
+    Raises:
+        ConfigError: not the URL of a database that can be used.
+    """
     try:
         parsed = sa.make_url(url)
         dialect = parsed.get_backend_name()
@@ -170,7 +178,7 @@ def _open(url: str) -> sa.Engine:
             raise ConfigError("DATABASE_URL: answers must outlive the process; name a file, as in sqlite:////data/a.db")
         if dialect not in {"sqlite", "postgresql"}:
             raise ConfigError(f"DATABASE_URL: must begin with sqlite:/// or postgresql://, was {dialect}://")
-        engine = _engine(parsed)
+        engine = _engine(parsed, busy_s)
     except sa.exc.ArgumentError as error:
         raise ConfigError("DATABASE_URL is no database URL; give one like sqlite:////data/ledger.sqlite3") from error
     except ModuleNotFoundError as error:
@@ -178,10 +186,10 @@ def _open(url: str) -> sa.Engine:
     return engine
 
 
-def _engine(url: sa.URL) -> sa.Engine:
+def _engine(url: sa.URL, busy_s: float) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_S})
+    engine = sa.create_engine(url, connect_args={"timeout": busy_s})
 
     @sa.event.listens_for(engine, "connect")
     def _tune(connection: Any, _: object) -> None:

@@ -1,6 +1,5 @@
-"""The ledger's tables, and the upgrade of an older release's tables."""
+"""The ledger's tables. ``python -m ledger`` brings those of an older release up to date."""
 
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,15 +8,22 @@ import structlog
 
 from core.clock import Clock
 from core.errors import ConfigError
-from core.sources import NAIVE, PERSISTENCE
 
 SCHEMA_VERSION = 5
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
+LOCK = 0xB12  # of PostgreSQL, for making and upgrading tables; any number that nobody else uses
+LOCK_S = 10
 
 log = structlog.get_logger()
 
 metadata = sa.MetaData()
-schema = sa.Table("ledger_schema", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
+revisions = sa.Table(  # Alembic's own; its one row names the schema
+    "alembic_version",
+    metadata,
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+earlier = sa.table("ledger_schema", sa.column("version", sa.Integer))  # names the schema of older releases, 1 to 4
 answers = sa.Table(
     "answers",
     metadata,
@@ -93,39 +99,85 @@ alarms = sa.Table(
     sa.Column("ended_ms", sa.BigInteger, nullable=True),
     sa.Column("end_sent_ms", sa.BigInteger, nullable=True),
 )
-# By schema: the columns that it added (older rows get their defaults), and the older values that it rewrote.
-ADDED: Mapping[int, tuple[str, ...]] = {
-    2: ("venue", "truth_ratio"),
-    3: ("forecast",),
-    4: ("asked_ms", "base_ms", "base_source", "block_ms", "elapsed_ms"),
-    5: (),
-}
-REWRITTEN: Mapping[int, tuple[sa.Update, ...]] = {
-    3: (
-        answers.update().where(answers.c.target == "volatility").values(target="volatility std"),
-        answers.update().where(answers.c.version == PERSISTENCE).values(forecast=NAIVE),
-    ),
-    # Before schema 4 each interval began with its answer.
-    4: (answers.update().values(asked_ms=answers.c.answered_ms, base_ms=answers.c.answered_ms),),
-}
 KEY = tuple(column.name for column in answers.primary_key)
 QUESTION = ("market", "symbol", "target", "horizon_min")  # if one of them differs, it was another question
 
 
+class OlderSchema(ConfigError):
+    """The database has the schema of an older release."""
+
+
+def revision(version: int) -> str:
+    """Name a schema as Alembic does.
+
+    >>> revision(5)
+    '0005'
+    """
+    return f"{version:04}"
+
+
 def make_ready(engine: sa.Engine, clock: Clock) -> None:
-    """Check the database and bring its tables up to date; set a damaged SQLite file aside and begin a new one.
+    """Check the database and make the tables of an empty one; set a damaged SQLite file aside and begin a new one.
 
     Raises:
-        ConfigError: a newer release wrote it.
+        OlderSchema: ``python -m ledger`` has to upgrade it first.
+        ConfigError: a newer release or another program wrote it.
     """
     try:
         _prepare(engine)
     except sa.exc.SQLAlchemyError as error:
-        if not _is_damaged(error) or not engine.url.database:
+        if not is_damaged(error) or not engine.url.database:
             raise
         engine.dispose()
         _set_aside(Path(engine.url.database), clock.now_ms(), one_line(error))
         _prepare(engine)
+
+
+def version_of(connection: sa.Connection) -> int | None:
+    """Return the number of the database's schema, at most SCHEMA_VERSION; None if it is empty.
+
+    Raises:
+        ConfigError: a newer release or another program wrote it.
+    """
+    inspector = sa.inspect(connection)
+    name, found = None, None
+    if inspector.has_table(revisions.name):
+        name = connection.execute(sa.select(sa.func.max(revisions.c.version_num))).scalar_one()
+    if name is None and inspector.has_table(earlier.name):
+        name = connection.execute(sa.select(sa.func.max(earlier.c.version))).scalar_one()
+    if name is None:
+        return None
+    found = int(name) if str(name).isdecimal() else 0
+    if not 1 <= found <= SCHEMA_VERSION:
+        raise ConfigError(
+            f"DATABASE_URL={shown(connection.engine.url)}: has schema {found or name}, this release reads "
+            f"{SCHEMA_VERSION}; use the release that wrote it, or another database"
+        )
+    return found
+
+
+def make_tables(connection: sa.Connection) -> None:
+    """Make the tables of an empty database; nobody sees a part of them, and a kill leaves none."""
+    take_turn(connection)
+    if version_of(connection) is None:
+        metadata.create_all(connection)
+        connection.execute(revisions.insert().values(version_num=revision(SCHEMA_VERSION)))
+    connection.commit()
+
+
+def take_turn(connection: sa.Connection) -> None:
+    """Begin a transaction; wait for another process that makes or upgrades tables, or writes into SQLite.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: it takes too long.
+    """
+    connection.rollback()
+    if connection.dialect.name == "sqlite":
+        # Said here, because Python's driver begins a transaction only when rows are written, not for tables.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
 
 
 def shown(url: sa.URL) -> str:
@@ -139,27 +191,18 @@ def one_line(error: Exception) -> str:
 
 
 def _prepare(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
             if verdict != "ok":
                 raise sa.exc.DatabaseError("PRAGMA quick_check", None, _Damaged(str(verdict)))
-        metadata.create_all(connection)
-        found = connection.execute(sa.select(sa.func.max(schema.c.version))).scalar_one()
+        found = version_of(connection)
         if found is None:
-            connection.execute(schema.insert().values(version=SCHEMA_VERSION))
-        elif 1 <= found < SCHEMA_VERSION:
-            for version in range(found + 1, SCHEMA_VERSION + 1):
-                for column in (answers.c[name] for name in ADDED[version]):
-                    definition = sa.schema.CreateColumn(column).compile(dialect=engine.dialect)
-                    connection.exec_driver_sql(f"ALTER TABLE {answers.name} ADD COLUMN {definition}")
-                for statement in REWRITTEN.get(version, ()):
-                    connection.execute(statement)
-            connection.execute(schema.insert().values(version=SCHEMA_VERSION))
-        elif found != SCHEMA_VERSION:
-            raise ConfigError(
-                f"DATABASE_URL={shown(engine.url)}: has schema {found}, this release reads {SCHEMA_VERSION}; "
-                "use the release that wrote it, or another database"
+            make_tables(connection)
+        elif found < SCHEMA_VERSION:
+            raise OlderSchema(
+                f"DATABASE_URL={shown(engine.url)}: has schema {found}, this release writes {SCHEMA_VERSION}; "
+                "run `python -m ledger`, which upgrades it and keeps every row"
             )
 
 
@@ -169,7 +212,8 @@ class _Damaged(Exception):
     sqlite_errorcode = 11
 
 
-def _is_damaged(error: sa.exc.SQLAlchemyError) -> bool:
+def is_damaged(error: sa.exc.SQLAlchemyError) -> bool:
+    """True if SQLite says that the file is damaged, or no database."""
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
     return code & 0xFF in DAMAGED
 

@@ -16,9 +16,11 @@ from core.errors import ConfigError, WorkerError
 from core.topic import Target, Topic, Volatility
 from ledger.answer_log import READ_S, Ledger
 from ledger.answers import Answer
+from ledger.upgrade import bring_up_to_date
 from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.inference.hanging import hanging
 from tests.inference.stand import ETH_10M, SOL_15M, topic
+from tests.ledger.earlier import make_earlier
 
 CLOCK = FakeClock()
 
@@ -256,33 +258,28 @@ def test_a_newer_release_s_ledger_is_left_alone(tmp_path: Path) -> None:
     with ledger(tmp_path):
         pass
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
-        connection.execute("UPDATE ledger_schema SET version = 99")
+        connection.execute("UPDATE alembic_version SET version_num = '0099'")
         connection.commit()
     with pytest.raises(ConfigError, match="schema 99"), ledger(tmp_path):
         pass
 
 
-OLDER = """
-CREATE TABLE ledger_schema (version INTEGER NOT NULL PRIMARY KEY);
-INSERT INTO ledger_schema VALUES (1);
-CREATE TABLE answers (
-    network VARCHAR NOT NULL, topic_id BIGINT NOT NULL, height BIGINT NOT NULL, value VARCHAR NOT NULL,
-    version VARCHAR NOT NULL, symbol VARCHAR NOT NULL, target VARCHAR NOT NULL, horizon_min INTEGER NOT NULL,
-    anchor FLOAT NOT NULL, anchor_asof_ms BIGINT NOT NULL, asof_ms BIGINT NOT NULL, answered_ms BIGINT NOT NULL,
-    market VARCHAR NOT NULL, PRIMARY KEY (network, topic_id, height)
-);
-INSERT INTO answers VALUES ('allora-testnet-1', 1, 5, '2650.25', 'persistence', 'ETHUSDT', 'price', 10, 2650.25,
-    1700006399600, 1700006390000, 1700006400000, 'BINANCE');
-"""
+def test_an_older_release_s_ledger_is_to_be_upgraded_first(tmp_path: Path) -> None:
+    database = tmp_path / "ledger.sqlite3"
+    make_earlier(database, 4)
+    before = database.read_bytes()
+    with pytest.raises(ConfigError, match=r"has schema 4, this release writes 5; run `python -m ledger`"):
+        Ledger(f"sqlite:///{database}", [ETH_10M], "BINANCE", CLOCK, tmp_path)
+    assert database.read_bytes()[100:] == before[100:]  # but for the header, which says that there is a log now
 
 
 def test_what_an_older_release_wrote_is_read_and_written_on(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
-        connection.executescript(OLDER)
+    make_earlier(tmp_path / "ledger.sqlite3", 1)
+    bring_up_to_date(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
     for _ in range(2):
         with ledger(tmp_path) as opened:
             then_ms = 1700006400000  # an interval of that release began with the answer
-            old = answer(5)._replace(forecast="naive", asked_ms=then_ms, base_ms=then_ms)
+            old = answer(5)._replace(forecast="naive", answered_ms=then_ms, asked_ms=then_ms, base_ms=then_ms)
             assert opened.recall(ETH_10M, 5) == old
             opened.keep(answer(6)._replace(venue="kraken", truth_ratio=1.0005))
     with ledger(tmp_path) as opened:
@@ -290,26 +287,21 @@ def test_what_an_older_release_wrote_is_read_and_written_on(tmp_path: Path) -> N
 
 
 def test_what_schema_2_called_volatility_was_per_minute_and_no_answer_to_today_s_question(tmp_path: Path) -> None:
+    make_earlier(tmp_path / "ledger.sqlite3", 2)
+    bring_up_to_date(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
     with ledger(tmp_path, asked=SOL_15M) as opened:
-        before = answer(5, "0.0004")._replace(topic_id=82, symbol="SOLUSDT", horizon_min=15)
-        opened.keep(before._replace(target="volatility"))
-        opened.keep(before._replace(height=6, target="volatility rms", version="minute-v"))
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
-        for column in ("forecast", "asked_ms", "base_ms", "base_source", "block_ms", "elapsed_ms"):
-            connection.execute(f"ALTER TABLE answers DROP COLUMN {column}")
-        connection.execute("UPDATE ledger_schema SET version = 2")
-        connection.commit()
-    with ledger(tmp_path, asked=SOL_15M) as opened:
-        opened.fetch(SOL_15M, 5)
-        assert opened.recall(SOL_15M, 5) is None
+        opened.fetch(SOL_15M, 6)
+        assert opened.recall(SOL_15M, 6) is None
         old = dataclasses.replace(SOL_15M, volatility=Volatility.STD)
-        then_ms = before.answered_ms
-        before = before._replace(forecast="naive", asked_ms=then_ms, base_ms=then_ms)
-        assert opened.recall(old, 5) == before._replace(target="volatility std")
+        before = opened.recall(old, 6)
+        assert before
+        assert (before.value, before.target, before.forecast) == ("0.0004", "volatility std", "naive")
         opened.keep(before._replace(value="0.0015", target=SOL_15M.asked, forecast="naive"))
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
-        rows = connection.execute("SELECT height, value, target, forecast FROM answers ORDER BY height").fetchall()
-    assert rows == [(5, "0.0015", "volatility std_horizon", "naive"), (6, "0.0004", "volatility rms", "")]
+        rows = connection.execute(
+            "SELECT height, value, target, forecast FROM answers WHERE topic_id = 82 ORDER BY height"
+        ).fetchall()
+    assert rows == [(6, "0.0015", "volatility std_horizon", "naive"), (7, "0.0004", "volatility rms", "")]
 
 
 KILLED = """

@@ -1,0 +1,1 @@
+"""The ledger's Alembic migrations; imported only while a database is upgraded."""

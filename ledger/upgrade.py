@@ -1,0 +1,79 @@
+"""Bring a database to this release's schema, without losing a row."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+
+from core.errors import ConfigError
+from core.files import disk_refusal
+from ledger.database import ROOM_BYTES, open_engine
+from ledger.schema import SCHEMA_VERSION, is_damaged, make_tables, one_line, shown, take_turn, version_of
+
+PATIENCE_S = 10.0  # for a process that writes; a commit of inference takes milliseconds
+REMEDIES = {  # by SQLite's error code
+    5: "another process writes without a pause: end it, and run `python -m ledger` again",
+    13: "make room: an upgrade needs about as much as the file has; then run `python -m ledger` again",
+}
+
+log = structlog.get_logger()
+
+
+def bring_up_to_date(url: str, patience_s: float = PATIENCE_S) -> None:
+    """Make the tables of an empty database, or upgrade those of an older release, in one transaction.
+
+    Nothing is done where inference can go on without: on a disk that takes nothing, and to a damaged file, which
+    inference sets aside. Both are logged.
+
+    Args:
+        url: SQLAlchemy URL, SQLite or PostgreSQL.
+        patience_s: how long to wait while another process writes into SQLite.
+    Raises:
+        ConfigError: the database cannot be used, is locked, or a newer release wrote it. One line with the remedy.
+    """
+    engine = open_engine(url, busy_s=patience_s)
+    try:
+        with engine.connect() as connection:
+            _bring_up_to_date(connection)
+    except sa.exc.SQLAlchemyError as error:
+        folder = Path(engine.url.database or "").parent
+        if is_damaged(error):
+            remedy = "none is needed: inference sets the file aside at its start and begins a new one"
+            log.error("ledger_not_upgraded", reason=one_line(error), remedy=remedy)
+        elif engine.dialect.name == "sqlite" and (refusal := disk_refusal(folder, ROOM_BYTES)):
+            remedy = f"make room in {folder}, or mount it writable; then run `python -m ledger` again"
+            log.error("ledger_not_upgraded", reason=refusal, remedy=remedy)
+        else:
+            code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+            remedy = REMEDIES.get(code & 0xFF, "check that it is there and may be written")
+            raise ConfigError(
+                f"DATABASE_URL={shown(engine.url)}: cannot be brought up to date: {one_line(error)}; {remedy}"
+            ) from error
+    finally:
+        engine.dispose()
+
+
+def _bring_up_to_date(connection: sa.Connection) -> None:
+    found = version_of(connection)
+    if found is None:
+        make_tables(connection)
+    elif found < SCHEMA_VERSION:
+        if connection.dialect.name == "sqlite":
+            # The rows of an index are sorted there, for which a container's small /tmp has no room.
+            connection.exec_driver_sql("PRAGMA temp_store=MEMORY")
+        take_turn(connection)
+        found = version_of(connection) or 0  # another process may have upgraded it meanwhile
+        if found < SCHEMA_VERSION:
+            _upgrade(connection, found)
+        connection.commit()
+
+
+def _upgrade(connection: sa.Connection, found: int) -> None:
+    try:
+        from ledger.migrations.steps import take_steps  # noqa: PLC0415 -- most starts need no Alembic
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"DATABASE_URL={shown(connection.engine.url)}: has schema {found}, and its upgrade needs {error.name}; "
+            "install the extra monitor (scripts/setup does), and run `python -m ledger` again"
+        ) from error
+    take_steps(connection, found)
