@@ -1,8 +1,11 @@
-"""``birnn run``: inference, updater and a dry-run node on this machine."""
+"""``birnn run``: the ledger's upgrade, then inference, updater and a dry-run node on this machine."""
 
+import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +19,7 @@ from cli.screen import say
 from cli.session import log_as
 from cli.verbs import or_example
 from core.errors import ConfigError, WorkerError
+from core.process.commands import child_command
 from core.process.listener import listen, url_of
 from core.process.supervisor import Child, Supervisor
 from core.settings import Market, Settings
@@ -58,6 +62,8 @@ def run_node(settings: Settings, replay: Path | None) -> int:
             exchange = Child(module=EXCHANGE, arguments=again, process=process, starts=1)
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
+        if exit_code := _ready_ledger(environment):
+            return exit_code
         base_url = url_of(listener)
         door = door_arguments(settings.answer_patience_s, settings.log_level, form, choice.market.value)
         children = [
@@ -74,6 +80,19 @@ def run_node(settings: Settings, replay: Path | None) -> int:
         with Watch(base_url, show, Path(environment["DATA_DIR"])):
             code = Supervisor(children, environment, structlog.get_logger, exchange=exchange).run()
     return code
+
+
+def _ready_ledger(environment: Mapping[str, str]) -> int:
+    """Bring the ledger to this release's schema before a process opens it; the exit code."""
+    # Its standard input is a pipe of ours: with us, even killed, it ends as well.
+    with subprocess.Popen(
+        child_command("ledger"), stdin=subprocess.PIPE, env={**os.environ, **environment}, start_new_session=True
+    ) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise
 
 
 def _ready(base_url: str, patient_until_s: float) -> bool:

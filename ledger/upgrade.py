@@ -11,8 +11,10 @@ from ledger.database import ROOM_BYTES, open_engine
 from ledger.schema import SCHEMA_VERSION, is_damaged, make_tables, one_line, shown, take_turn, version_of
 
 PATIENCE_S = 10.0  # for a process that writes; a commit of inference takes milliseconds
-REMEDIES = {  # by SQLite's error code
-    5: "another process writes without a pause: end it, and run `python -m ledger` again",
+BUSY = "another process works on it without a pause: end that one, and run `python -m ledger` again"
+REMEDIES = {  # by the error code of SQLite or PostgreSQL
+    5: BUSY,
+    "55P03": BUSY,
     13: "make room: an upgrade needs about as much as the file has; then run `python -m ledger` again",
 }
 
@@ -36,21 +38,27 @@ def bring_up_to_date(url: str, patience_s: float = PATIENCE_S) -> None:
         with engine.connect() as connection:
             _bring_up_to_date(connection)
     except sa.exc.SQLAlchemyError as error:
-        folder = Path(engine.url.database or "").parent
-        if is_damaged(error):
-            remedy = "none is needed: inference sets the file aside at its start and begins a new one"
-            log.error("ledger_not_upgraded", reason=one_line(error), remedy=remedy)
-        elif engine.dialect.name == "sqlite" and (refusal := disk_refusal(folder, ROOM_BYTES)):
-            remedy = f"make room in {folder}, or mount it writable; then run `python -m ledger` again"
-            log.error("ledger_not_upgraded", reason=refusal, remedy=remedy)
-        else:
-            code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
-            remedy = REMEDIES.get(code & 0xFF, "check that it is there and may be written")
-            raise ConfigError(
-                f"DATABASE_URL={shown(engine.url)}: cannot be brought up to date: {one_line(error)}; {remedy}"
-            ) from error
+        engine.dispose()  # with which SQLite gives back what the failed upgrade took of the disk
+        _go_on_without(engine.url, error)
     finally:
         engine.dispose()
+
+
+def _go_on_without(url: sa.URL, error: sa.exc.SQLAlchemyError) -> None:
+    folder = Path(url.database or "").parent
+    if is_damaged(error):
+        remedy = "none is needed: inference sets the file aside at its start and begins a new one"
+        log.error("ledger_not_upgraded", reason=one_line(error), remedy=remedy)
+    elif url.get_backend_name() == "sqlite" and (refusal := disk_refusal(folder, ROOM_BYTES)):
+        remedy = f"make room in {folder}, or mount it writable; then run `python -m ledger` again"
+        log.error("ledger_not_upgraded", reason=refusal, remedy=remedy)
+    else:
+        cause = getattr(error, "orig", None)
+        code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        remedy = REMEDIES.get(code, "check that it is there and may be written")
+        raise ConfigError(
+            f"DATABASE_URL={shown(url)}: cannot be brought up to date: {one_line(error)}; {remedy}"
+        ) from error
 
 
 def _bring_up_to_date(connection: sa.Connection) -> None:

@@ -195,7 +195,7 @@ def test_a_second_network_gets_a_node_and_the_same_inference(docker_compose: lis
 # --- the compose file against the code -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["inference", "updater"])
+@pytest.mark.parametrize("name", ["inference", "migrate", "updater"])
 def test_our_services_get_every_setting_and_a_market_that_is_real(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert environment.keys() == SETTINGS
@@ -227,7 +227,7 @@ def test_every_service_is_confined(name: str) -> None:
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
     assert service["mem_limit"]
     assert "cpus" in service
-    assert service["restart"] == ("no" if name == "ready" else "unless-stopped")
+    assert service["restart"] == ("no" if name in {"ready", "migrate"} else "unless-stopped")
     assert all(port.startswith("127.0.0.1:${") for port in service.get("ports", []))
     assert not service.keys() & {"container_name", "privileged", "cap_add", "network_mode", "env_file"}
 
@@ -239,7 +239,8 @@ def test_only_the_data_and_the_keys_can_be_written() -> None:
         for mount in service.get("volumes", [])
         if isinstance(mount, str) or not mount.get("read_only")
     }
-    assert writable == {("inference", "data:/data"), ("updater", "data:/data"), ("node", "./worker-data:/data")}
+    ours = {(name, "data:/data") for name in ("inference", "migrate", "updater")}
+    assert writable == ours | {("node", "./worker-data:/data")}
     for service in SERVICES.values():
         for mount in service.get("volumes", []):
             if not isinstance(mount, str):
@@ -247,13 +248,23 @@ def test_only_the_data_and_the_keys_can_be_written() -> None:
 
 
 def test_the_node_starts_when_every_topic_can_be_answered() -> None:
-    assert SERVICES.keys() == {"inference", "ready", "updater", "node"}
+    assert SERVICES.keys() == {"inference", "ready", "migrate", "updater", "node"}
     assert SERVICES["ready"]["depends_on"] == {"inference": {"condition": "service_healthy"}}
     assert SERVICES["ready"]["build"] == SERVICES["inference"]["build"]
     assert SERVICES["node"]["depends_on"] == {
         "inference": {"condition": "service_healthy"},
         "ready": {"condition": "service_completed_successfully"},
     }
+
+
+@pytest.mark.parametrize("name", ["inference", "updater"])
+def test_nothing_opens_the_ledger_before_its_schema_is_that_of_the_release(name: str) -> None:
+    """Under systemd a ledger that cannot be upgraded stops nothing: inference says itself what is wrong, and retries."""
+    assert SERVICES[name]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert SERVICES["migrate"]["build"] == SERVICES["updater"]["build"]
+    unit = (ROOT / "deploy" / "systemd" / f"birnn-{name}.service").read_text()
+    for key in ("Wants", "After"):
+        assert re.search(rf"^{key}=.*\bbirnn-ledger\.service$", unit, re.MULTILINE)
 
 
 def test_the_example_config_fits_the_containers() -> None:
@@ -472,7 +483,7 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
         if unit.suffix in {".service", ".socket"}:
             units.append(tmp_path / unit.name)
             units[-1].write_text(unit.read_text().replace("/opt/birnn-worker/.venv/bin/python", sys.executable))
-    assert len(units) == 3
+    assert len(units) == 4
     done = run(tool, "verify", *units)
     assert (done.returncode, done.stderr) == (0, "")
 

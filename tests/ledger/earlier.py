@@ -29,8 +29,8 @@ ADDED: Mapping[int, tuple[str, ...]] = {
 TIMES = (1700006399600, 1700006390000, 1700006400000)
 PRICE = ("ETHUSDT", "price", 10, 2650.25, *TIMES, "BINANCE")
 VOLATILITY = ("SOLUSDT", "volatility", 15, 55.0, *TIMES, "BINANCE")
-# Rows as each schema wrote them, and as they are after the upgrade.
-ROWS: tuple[tuple[tuple[object, ...], ...], ...] = (
+# The columns of the first schema; MORE has those that later schemas wrote.
+ROWS: tuple[tuple[object, ...], ...] = (
     ("allora-testnet-1", 1, 5, "2650.25", "persistence", *PRICE),
     ("", 1, 5, "0.1000", "hour-20261122T084500Z-1a2b3c", *PRICE),
     ("allora-testnet-1", 82, 6, "0.0004", "persistence", *VOLATILITY),

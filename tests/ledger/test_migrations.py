@@ -211,7 +211,7 @@ def test_a_locked_database_is_waited_for_and_then_named_in_one_line(tmp_path: Pa
     make_earlier(path, 4)
     with closing(sqlite3.connect(path, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(ConfigError, match="database is locked; another process writes") as caught:
+        with pytest.raises(ConfigError, match="database is locked; another process works on it") as caught:
             bring_up_to_date(url_of(path), patience_s=0.2)
         assert "\n" not in str(caught.value)
         assert version(path) == 4
