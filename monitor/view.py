@@ -5,6 +5,7 @@ from calendar import timegm
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -223,7 +224,7 @@ def _view(
     model = (seen.champion or "") if seen.forecast == NETWORK else ""
     return TopicView(
         key=key,
-        path=f"{seen.network or NO_NETWORK}/{seen.topic_id}",
+        path=f"{quote(seen.network or NO_NETWORK, safe='')}/{seen.topic_id}",
         seen=seen,
         shape=TopicShape(
             network=seen.network,
@@ -285,14 +286,15 @@ def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionSha
         eligible=standing.eligible,
         words=standing_words(standing, failed, one.short),
         criteria=_criteria(standing.criteria),
-        live=live
-        and LiveShape(
+        live=LiveShape(
             days=live.days,
             criteria=_criteria(live.criteria),
             missed_left=live.missed_left,
             expected_day=live.expected_day,
             words=live.words,
-        ),
+        )
+        if live
+        else None,
     )
 
 

@@ -47,7 +47,7 @@ def sparkline(values: Sequence[float | None], words: str, most: float = 0.5) -> 
     """
     middle, wide = SPARK_HEIGHT / 2, SPARK_WIDTH / max(1, len(values))
     bars = "".join(
-        f'<rect class="{"up" if value > 0 else "down"}" x="{place * wide:.1f}" width="{max(1.0, wide - 1):.1f}" '
+        f'<rect class="{_sign(value)}" x="{place * wide:.1f}" width="{max(1.0, wide - 1):.1f}" '
         f'y="{middle - max(0.0, tall):.1f}" height="{max(0.8, abs(tall)):.1f}"/>'
         for place, value in enumerate(values)
         if value is not None
@@ -85,7 +85,7 @@ def day_bars(days: Sequence[tuple[int, float, float | None, float | None]], word
     for day, value, low, high in days:
         left, zero, end = frame.across(day * DAY_MS), frame.down(0), frame.down(value)
         drawn.append(
-            f'<rect class="{"up" if value > 0 else "down"}" x="{left + 0.5:.1f}" width="{max(1.0, wide - 1):.1f}" '
+            f'<rect class="{_sign(value)}" x="{left + 0.5:.1f}" width="{max(1.0, wide - 1):.1f}" '
             f'y="{min(zero, end):.1f}" height="{max(0.8, abs(zero - end)):.1f}"/>'
         )
         if low is not None and high is not None:
@@ -106,9 +106,13 @@ def calibration(points: Sequence[tuple[float, float, float]], unit: str, words: 
         drawn.append(f'<circle class="dot" cx="{at:.1f}" cy="{frame.down(y):.1f}" r="3.2"/>')
     numbers = "".join(
         f'<text x="{frame.across(tick):.1f}" y="{HEIGHT - 5}" text-anchor="middle">{_number(tick)}</text>'
-        for tick in _ticks(*spread, 4)
+        for tick in _ticks(*spread, 6)
     )
     return _svg(_grid(frame, unit) + numbers + "".join(drawn), WIDTH, HEIGHT, words)
+
+
+def _sign(value: float) -> str:
+    return "up" if value > 0 else "down" if value < 0 else "flat"
 
 
 def _corner(frame: Frame) -> tuple[float, float]:
@@ -117,7 +121,7 @@ def _corner(frame: Frame) -> tuple[float, float]:
 
 def _grid(frame: Frame, unit: str) -> str:
     parts = []
-    for tick in _ticks(*frame.y, 4):
+    for tick in _ticks(*frame.y, 6):
         at = frame.down(tick)
         parts.append(_line("zero" if tick == 0 else "grid", LEFT, at, WIDTH - RIGHT, at))
         parts.append(f'<text x="{LEFT - 4}" y="{at + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>')
@@ -141,8 +145,9 @@ def _line(name: str, x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def _svg(content: str, width: int, height: int, words: str, name: str = "chart") -> Markup:
+    drawn = Markup(content)  # noqa: S704 -- made here, of numbers and of names from this file alone
     return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        name, width, height, words, Markup(content)
+        name, width, height, words, drawn
     )
 
 
@@ -165,7 +170,7 @@ def _ticks(low: float, high: float, about: int) -> Iterator[float]:
     """Round numbers between two ends.
 
     >>> list(_ticks(-0.05, 1.05, 4)), list(_ticks(0, 8, 4))
-    ([0.0, 0.5, 1.0], [0, 2, 4, 6, 8])
+    ([0.0, 0.5, 1.0], [0.0, 2.0, 4.0, 6.0, 8.0])
     """
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from admission.words import criteria_words
 from core.clock import DAY_MS, HOUR_MS, SECOND_MS, iso
 from core.show.words import duration
+from core.sources import PERSISTENCE
 from model.judging.skill import Skill
 from monitor.api import AdmissionShape, CriterionShape
 from monitor.view import TopicView
@@ -28,31 +29,33 @@ def percent(share: float) -> str:
 
 def skill_value(skill: Skill) -> str:
     """
-    >>> skill_value(Skill(n=9, skill=0.123, low=0.04, high=0.2)), skill_value(Skill(n=9, skill=-0.3, low=None, high=None))
-    ('+12 %', '−30 %')
+    >>> skill_value(Skill(n=9, skill=0.123, low=0.04, high=0.2))
+    '+12 %'
     """
     if skill.skill is None:
-        return "–"
+        return "-"
     text = percent(skill.skill)
-    return f"{text.replace('-', '−') if skill.skill < 0 or text == '0' else f'+{text}'} %"
+    return f"{'' if text == '0' or text.startswith('-') else '+'}{text} %"
 
 
 def skill_interval(skill: Skill) -> str:
     """
-    >>> skill_interval(Skill(n=9, skill=0.123, low=0.04, high=0.2)), skill_interval(Skill(n=0, skill=None, low=None, high=None))
-    ('4 to 20 %', '')
+    >>> skill_interval(Skill(n=9, skill=0.123, low=0.04, high=0.2))
+    '4 to 20 %'
     """
     if skill.low is None or skill.high is None:
         return ""
     if skill.low == skill.high == 0:
         return "as naive"
-    return f"{percent(skill.low)} to {percent(skill.high)} %".replace("-", "−")
+    return f"{percent(skill.low)} to {percent(skill.high)} %"
 
 
 def skill_words(skill: Skill) -> str:
     """
-    >>> skill_words(Skill(n=9, skill=0.123, low=0.04, high=0.2)), skill_words(Skill(n=9, skill=0.1, low=None, high=None))
-    ('+12 % (4 to 20 %)', '+10 %')
+    >>> skill_words(Skill(n=9, skill=0.123, low=0.04, high=0.2))
+    '+12 % (4 to 20 %)'
+    >>> skill_words(Skill(n=9, skill=-0.1, low=None, high=None))
+    '-10 %'
     """
     interval = skill_interval(skill)
     return f"{skill_value(skill)} ({interval})" if interval else skill_value(skill)
@@ -61,8 +64,8 @@ def skill_words(skill: Skill) -> str:
 def skill_verdict(skill: Skill) -> str:
     """What a skill says.
 
-    >>> skill_verdict(Skill(n=9, skill=-0.2, low=-0.3, high=-0.1)), skill_verdict(Skill(n=9, skill=0.0, low=0.0, high=0.0))
-    ('worse than naive', 'equal to naive')
+    >>> skill_verdict(Skill(n=9, skill=-0.2, low=-0.3, high=-0.1))
+    'worse than naive'
     """
     if skill.skill is None:
         return "not scored yet"
@@ -92,6 +95,8 @@ def why_worst(view: TopicView) -> str:
     if view.state in {"broken", "unknown"}:
         return view.why
     span, skill = view.judged
+    if skill.skill is None:
+        return f"no answer has been scored yet; {view.why}"
     parts = [f"{skill_verdict(skill)} over {SPANS[span] if span != '1d' else 'the last day'}: {skill_words(skill)}"]
     if view.model:
         own = view.by_version.get(view.model)
@@ -106,7 +111,13 @@ def why_worst(view: TopicView) -> str:
 
 
 def version_words(version: str) -> str:
-    """A version as its panel and the end of its id."""
+    """A version as its panel and the end of its id.
+
+    >>> version_words("minute-20261122T084500Z-1a2b3c"), version_words("persistence")
+    ('minute network 1a2b3c', 'naive')
+    """
+    if version == PERSISTENCE:
+        return "naive"
     panel, _, rest = version.partition("-")
     return f"{panel} network {rest.rpartition('-')[2]}" if rest else version
 
@@ -129,33 +140,33 @@ def when(ms: int, now_ms: int) -> str:
     return f"{text[11:16]} UTC" if abs(now_ms - ms) < 12 * HOUR_MS else f"{text[:10]} {text[11:16]} UTC"
 
 
-def shown_number(value: str | float | None) -> str:
-    """A number in seven digits, without an exponent.
+def shown_number(value: str | float | None, digits: int = 7) -> str:
+    """A number without an exponent.
 
-    >>> shown_number("2755.055001470885"), shown_number(-0.00000752244749386763), shown_number(98790.0), shown_number(None)
-    ('2,755.055', '−0.000007522447', '98,790', '–')
+    >>> shown_number("2755.055001470885"), shown_number(-0.00000752244749386763), shown_number(98790.0)
+    ('2,755.055', '-0.000007522447', '98,790')
     """
     if value is None or value == "":
-        return "–"
+        return "-"
     number = float(value)
     if not math.isfinite(number):
         return str(value)
-    return f"{Decimal(f'{number:.7g}'):,f}".replace("-", "−")
+    return f"{Decimal(f'{number:.{digits}g}'):,f}"
 
 
 def criteria_count(criteria: Mapping[str, CriterionShape]) -> str:
     passed = sum(one.passed for one in criteria.values())
-    return f"{passed} of {len(criteria)}" if criteria else "–"
+    return f"{passed} of {len(criteria)}" if criteria else "-"
 
 
 def admission_cell(admission: AdmissionShape | None) -> tuple[str, str]:
     """The standing in two or three words, and what is short; of the real record if there is one."""
     if admission is None:
-        return "–", ""
+        return "-", ""
     live = admission.live
     criteria = live.criteria if live and live.criteria else admission.criteria
     if not criteria:
-        return "–", admission.words
+        return "-", admission.words
     failed = [name for name, one in criteria.items() if not one.passed]
     source = "live" if live and live.criteria else "replay"
     if not failed:
@@ -189,12 +200,14 @@ def history(view: TopicView) -> Sequence[Change]:
         changes.append(
             Change(
                 champion.since_ms,
-                f"{version_words(champion.version)} promoted{before}",
+                f"{version_words(champion.version)} became champion{before}",
                 last.verdict.reason if last and own else "its training is not the last one: see the updater's log",
             )
         )
     if last is not None and not last.verdict.promoted:
-        changes.append(Change(last.finished_ms, f"{version_words(last.version)} not promoted", last.verdict.reason))
+        changes.append(
+            Change(last.finished_ms, f"{version_words(last.version)} did not become champion", last.verdict.reason)
+        )
     return sorted(changes, reverse=True)
 
 
@@ -212,9 +225,11 @@ def training_last(panel: PanelState, now_ms: int) -> str:
     last = panel.outcome
     if last is None:
         return "none has ended yet"
-    promoted = sum(verdict.promoted for verdict in last.verdicts)
+    promoted = sum(verdict.promoted and not verdict.adds_nothing for verdict in last.verdicts)
     at = f"{when(last.finished_ms, now_ms)}, took {duration(last.took_s)}"
-    ended = f"promoted in {promoted} of {len(last.verdicts)} topics" if last.ok else f"failed: {last.reason}"
+    ended = (
+        f"a network with skill in {promoted} of {len(last.verdicts)} topics" if last.ok else f"failed: {last.reason}"
+    )
     missing = "; ".join(f"{symbol} left out ({why})" for symbol, why in last.missing.items())
     return "; ".join(part for part in (at, ended, missing) if part)
 

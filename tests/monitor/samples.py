@@ -18,8 +18,8 @@ from ledger.answers import Answer
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from model.stretch import Stretch
-from monitor.app import create_app
 from monitor.api import Row
+from monitor.app import create_app
 from monitor.view import NO_SCORE, LiveStanding, Snapshot, build
 from monitor.watched import InferenceSeen, NodeSeen, Watched
 from tests.fakes.clock import eventually
@@ -348,7 +348,7 @@ def usual(now_ms: int | None = None, market: str = "BINANCE") -> Sample:
         Alarmed(
             "skill",
             f"{NET}/79",
-            "BTC volatility 15m (topic 79) is worse than the naive forecast: −14 % over 7 days (p 0.003)",
+            "BTC volatility 15m (topic 79) is worse than the naive forecast: -14 % over 7 days (p 0.003)",
             now_ms - 3 * HOUR_MS,
             "nothing to do: the next training demotes it; birnn scores --topic 79 shows since when",
         ),
