@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from core.clock import SECOND_MS, Clock
 from monitor.api import AlarmShape, AnswerShape, Row, TopicShape
 from monitor.pages.render import ICON, STYLE, STYLE_PATH, front_page, topic_page
-from monitor.view import NO_NETWORK, Snapshot, TopicView
+from monitor.snapshot import NO_NETWORK, Snapshot, TopicView
 
 CHARTED = 2_000  # newest answers behind the charts of a topic's page
 MOST_ANSWERS = 1_000  # of one answer of the API
@@ -33,7 +33,7 @@ HEADERS = {
 CACHED = {"Cache-Control": "public, max-age=86400"}
 LEDGER_FAULTS = (SQLAlchemyError, SqliteError, OSError)
 
-Answers = Callable[[str, int, int], Sequence[Row]]  # network (may be empty), topic id, limit -> newest first
+Answers = Callable[[str, int], Sequence[Row]]  # Topic.key, limit -> newest first
 Network = Annotated[
     str, Path(description=f'chain id, such as allora-testnet-1; "{NO_NETWORK}" if config.json names none')
 ]
@@ -84,7 +84,7 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, clock: Clock)
         view, fault = found(now, network, topic_id), ""
         rows: Sequence[Row] = ()
         try:
-            rows = answers(view.seen.network or "", topic_id, CHARTED)
+            rows = answers(view.key, CHARTED)
         except LEDGER_FAULTS as error:
             fault = _said(error)
         return topic_page(now, view, rows, fault, clock.now_ms())
@@ -101,7 +101,7 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, clock: Clock)
     def api_answers(network: Network, topic_id: TopicId, limit: Limit = 50) -> list[AnswerShape]:
         view = found(snapshot(), network, topic_id)
         try:
-            return [AnswerShape.of(*row) for row in answers(view.seen.network or "", topic_id, limit)]
+            return [AnswerShape.of(*row) for row in answers(view.key, limit)]
         except LEDGER_FAULTS as error:
             raise HTTPException(503, f"the ledger cannot be read: {_said(error)}; ask again later") from error
 

@@ -16,7 +16,7 @@ from core.show.words import counted, number_text
 from monitor.api import Row
 from monitor.pages import words
 from monitor.pages.charts import calibration, day_bars, lines, sparkline
-from monitor.view import Snapshot, TopicView
+from monitor.snapshot import Snapshot, TopicView
 from updater.state import SeriesState
 
 LISTED = 50  # answers in the table of a topic's page
@@ -84,6 +84,7 @@ def _common(snapshot: Snapshot, now_ms: int) -> dict[str, Any]:
             watched.updater and watched.updater.pid and now_ms - watched.updater.heartbeat_ms < ALIVE_MS
         ),
         "style_path": STYLE_PATH,
+        "headline": words.headline(snapshot),
     }
 
 

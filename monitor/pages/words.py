@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from admission.words import criteria_words
 from core.clock import DAY_MS, HOUR_MS, SECOND_MS, iso
-from core.show.words import duration
+from core.show.words import counted, duration
 from core.sources import PERSISTENCE
 from model.judging.skill import Skill
-from monitor.api import AdmissionShape, CriterionShape
-from monitor.view import TopicView
+from monitor.api import AdmissionShape, CriterionShape, State
+from monitor.snapshot import Snapshot, TopicView
 from updater.state import PanelState
 
 SPANS = {"1d": "today", "7d": "7 days", "30d": "30 days"}
@@ -87,12 +87,23 @@ def skill_class(skill: Skill) -> str:
     return {"worse than naive": "bad", "better than naive": "good"}.get(skill_verdict(skill), "")
 
 
+def headline(snapshot: Snapshot) -> str:
+    """What is wrong, in one line. Nothing is called well before it was seen."""
+    wrong = len(snapshot.alarms) + len(snapshot.faults)
+    if wrong:
+        return f"{counted(wrong, 'thing')} {'is' if wrong == 1 else 'are'} wrong"
+    if not snapshot.watched.inference.answers:
+        return "Inference does not answer"
+    broken = sum(view.state is State.BROKEN for view in snapshot.topics)
+    return f"{counted(broken, 'topic')} not answered" if broken else "Nothing is wrong"
+
+
 def why_worst(view: TopicView) -> str:
     """Why a topic is the worst, in a sentence.
 
     Only the version that answers now can be blamed or replaced, so its own record stands beside the topic's.
     """
-    if view.state in {"broken", "unknown"}:
+    if view.state in {State.BROKEN, State.UNKNOWN}:
         return view.why
     span, skill = view.judged
     if skill.skill is None:

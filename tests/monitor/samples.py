@@ -11,7 +11,7 @@ import uvicorn
 
 from admission.criteria import NAMES, Criterion
 from admission.readiness import Days, Readiness, Standing
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock, iso
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, Clock, SystemClock, iso
 from core.sources import NAIVE, NETWORK, PERSISTENCE
 from core.topic import Target, Volatility, catalogue, topic_key
 from ledger.answers import Answer
@@ -19,8 +19,9 @@ from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from model.stretch import Stretch
 from monitor.api import Row
-from monitor.app import create_app
-from monitor.view import NO_SCORE, LiveStanding, Snapshot, build
+from monitor.app import Answers, create_app
+from monitor.snapshot import NO_SCORE, LiveStanding, Snapshot
+from monitor.view import View
 from monitor.watched import InferenceSeen, NodeSeen, Watched
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
@@ -99,10 +100,10 @@ class Sample:
     """A snapshot, and the answers behind its topics' pages."""
 
     snapshot: Snapshot
-    rows: Mapping[tuple[str, int], Sequence[Row]] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)  # by Topic.key
 
-    def answers(self, network: str, topic_id: int, limit: int) -> Sequence[Row]:
-        return self.rows.get((network, topic_id), ())[:limit]
+    def answers(self, key: str, limit: int) -> Sequence[Row]:
+        return self.rows.get(key, ())[:limit]
 
 
 def topic_entry(topic_id: int, now_ms: int, network: str | None = NET, **changes: Any) -> dict[str, Any]:
@@ -169,14 +170,14 @@ def readiness(topic_id: int, network: str | None, short: Sequence[str]) -> Readi
 def sample(now_ms: int, topics: Sequence[dict[str, Any]], *, market: str = "BINANCE", **changes: Any) -> Sample:
     """A snapshot of some topics: the last of them broken, the volatilities with a network, one of them losing."""
     levels: dict[str, float | None] = {}
-    rows: dict[tuple[str, int], Sequence[Row]] = {}
+    rows: dict[str, Sequence[Row]] = {}
     champions, demotions, ready, live, verdicts = {}, {}, {}, {}, []
     random = np.random.default_rng(3)
     for place, topic in enumerate(topics):
         key = topic_key(topic["network"], topic["topic_id"])
         has_network = topic["forecast"] == NETWORK
         levels[key] = (0.31, -0.14, 0.08)[place % 3] if has_network else 0.0 if place % 4 else None
-        rows[topic["network"] or "", topic["topic_id"]] = answers(topic, now_ms, levels[key] or 0.0, random)
+        rows[key] = made_answers(topic, now_ms, levels[key] or 0.0, random)
         short = ("direction", "log_aspect") if place % 2 else ()
         ready[key] = readiness(topic["topic_id"], topic["network"], short)
         live[key] = LiveStanding(
@@ -274,10 +275,10 @@ def sample(now_ms: int, topics: Sequence[dict[str, Any]], *, market: str = "BINA
         faults=changes.get("faults", {}),
     )
     skills = SampleSkills(levels=levels, today=now_ms // DAY_MS)
-    return Sample(snapshot=build(watched, skills, changes.get("alarms", ()), live), rows=rows)
+    return Sample(snapshot=View(skills).build(watched, changes.get("alarms", ()), live), rows=rows)
 
 
-def answers(topic: dict[str, Any], now_ms: int, level: float, random: np.random.Generator) -> Sequence[Row]:
+def made_answers(topic: dict[str, Any], now_ms: int, level: float, random: np.random.Generator) -> Sequence[Row]:
     """A thousand answers five minutes apart, newest first: two not over yet, one that cannot be scored."""
     price = PRICES.get(topic["token"], 100.0)
     is_price, is_volatility = topic["target"] == "price", topic["target"] == "volatility"
@@ -289,6 +290,7 @@ def answers(topic: dict[str, Any], now_ms: int, level: float, random: np.random.
         plain = price if is_price else 0.0033 if is_volatility else 0.0
         truth = price * (1 + move) if is_price else 0.0033 + abs(move) if is_volatility else move
         value = price * (1 + said) if is_price else 0.0033 + abs(said) if is_volatility else said
+        value = float(f"{value:.12f}")  # as sent
         answer = Answer(
             topic["network"] or "",
             topic["topic_id"],
@@ -361,10 +363,14 @@ def usual(now_ms: int | None = None, market: str = "BINANCE") -> Sample:
 
 
 @contextmanager
-def served(one: Sample) -> Iterator[str]:
-    """The monitor's pages over a sample, on loopback; yields the URL."""
+def served(one: Sample, clock: Clock | None = None, answers: Answers | None = None) -> Iterator[str]:
+    """The monitor's pages over a sample, on loopback; yields the URL.
+
+    Args:
+        answers: in the place of the sample's.
+    """
     port = free_port()
-    app = create_app(lambda: one.snapshot, one.answers, SystemClock())
+    app = create_app(lambda: one.snapshot, answers or one.answers, clock or SystemClock())
     server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()
