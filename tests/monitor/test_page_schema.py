@@ -15,7 +15,9 @@ from tests.monitor.samples import NET, usual
 
 NOW_MS = 1_796_057_664_000
 ONE = usual(NOW_MS)
-schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(lambda: ONE.snapshot, ONE.answers, FakeClock(NOW_MS)))
+schema = schemathesis.openapi.from_asgi(
+    "/openapi.json", create_app(lambda: ONE.snapshot, ONE.answers, FakeClock(NOW_MS))
+)
 CHECKS = [not_a_server_error, response_schema_conformance, status_code_conformance, content_type_conformance]
 
 
