@@ -1,0 +1,160 @@
+"""What the pages show: values that are made in the background and never change."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from admission.criteria import Criterion
+from core.topic import topic_key
+from model.judging.skill import Skill
+from model.registry.champions import Champion, Demotion
+from monitor.api import AlarmShape, State, TopicShape
+from monitor.watched import Watched
+from updater.state import Verdict
+
+NO_SCORE = Skill(n=0, skill=None, low=None, high=None)
+NO_NETWORK = "-"  # stands for the network in a path, if config.json names none
+
+
+class Skills(Protocol):
+    """Skill by topic, of ``Topic.key``; every method answers from memory."""
+
+    def skill(self, key: str, days: int) -> Skill: ...
+    def by_day(self, key: str) -> Mapping[int, Skill]:
+        """By day since 1970."""
+
+    def by_version(self, key: str) -> Mapping[str, Skill]: ...
+
+
+class AlarmSeen(Protocol):
+    """An alarm that has begun and has not ended."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def what(self) -> str: ...
+    @property
+    def since_ms(self) -> int: ...
+    @property
+    def remedy(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveStanding:
+    """The criteria of admission on a topic's real record."""
+
+    days: float  # length of the record
+    criteria: Mapping[str, Criterion]
+    missed_left: int | None  # epochs that may still be missed before participation is 90 %; None: not known
+    expected_day: str | None  # "2026-12-24"; None: not known
+    words: str  # in one sentence
+
+
+class TopicSeen(BaseModel):
+    """What the page reads of a topic on inference's ``/topics``."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    network: str | None
+    topic_id: int
+    token: str
+    symbol: str
+    target: str
+    horizon: str
+    loss: str
+    ready: bool
+    reason: str = ""
+    forecast: str | None = None
+    champion: str | None = None
+    naive_because: str = ""
+    proxy: str | None = None
+    venue: str | None = None
+    candles_of: str | None = None
+    truth_ratio: float | None = None
+    truth_fault: str = ""
+    anchor_age_ms: int | None = None
+    stream: str = ""
+    last_answer: dict[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """``Topic.key``."""
+        return topic_key(self.network, self.topic_id)
+
+
+class Judgement(NamedTuple):
+    """What the gate said of a topic after a training."""
+
+    finished_ms: int
+    version: str  # the challenger
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicView:
+    """A topic as the pages show it."""
+
+    key: str  # Topic.key
+    path: str  # of its page, below /topics/
+    seen: TopicSeen
+    shape: TopicShape  # the same as JSON
+    state: State
+    why: str  # who answers or why nobody does, in a sentence
+    answered_ms: int | None
+    model: str  # version that answers; empty: the naive forecast
+    model_ms: int | None  # when it was trained
+    skills: Mapping[str, Skill]  # by WINDOWS
+    by_day: Sequence[tuple[int, Skill]]  # day since 1970, oldest first
+    by_version: Mapping[str, Skill]
+    alarms: Sequence[AlarmShape]
+    champion: Champion | None
+    demotions: Sequence[Demotion]
+    judgement: Judgement | None  # of the last training
+
+    @property
+    def name(self) -> str:
+        """The question in words: ``ETH price 10m``."""
+        return f"{self.seen.token} {self.seen.target.replace('_', '-')} {self.seen.horizon}"
+
+    @property
+    def judged(self) -> tuple[str, Skill]:
+        """The skill that says how good the topic is: of 7 days, or else the longest span with scores."""
+        return next(
+            ((span, self.skills[span]) for span in ("7d", "30d", "1d") if self.skills[span].n), ("7d", NO_SCORE)
+        )
+
+    @property
+    def is_worse(self) -> bool:
+        """True if the answers are worse than the naive forecast beyond doubt."""
+        high = self.judged[1].high
+        return high is not None and high < 0
+
+    @property
+    def rank(self) -> tuple[int, float, str, int]:
+        """Sorts the worst topic first: broken, worse than naive, with an alarm, then by skill."""
+        skill = self.judged[1].skill
+        kind = 0 if self.state in {State.BROKEN, State.UNKNOWN} else 1 if self.is_worse else 2 if self.alarms else 3
+        return kind, 1.0 if skill is None else skill, self.seen.network or "", self.seen.topic_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One look at everything; never changes."""
+
+    watched: Watched
+    alarms: Sequence[AlarmShape] = ()
+    topics: Sequence[TopicView] = ()  # worst first
+    faults: Mapping[str, str] = field(default_factory=dict)  # part that the monitor cannot read -> why
+    by_path: Mapping[tuple[str, int], TopicView] = field(default_factory=dict)  # network or "-", topic id
+
+    @property
+    def made_ms(self) -> int:
+        return self.watched.now_ms
+
+    @property
+    def simulated(self) -> bool:
+        return self.watched.market != "BINANCE"

@@ -1,0 +1,213 @@
+"""Makes the snapshots that the pages show, from what the monitor has seen."""
+
+import time
+from calendar import timegm
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from admission.criteria import Criterion
+from admission.readiness import Readiness
+from admission.words import standing_words
+from core.clock import DAY_MS, iso
+from core.sources import NETWORK
+from model.judging.skill import Skill
+from monitor.api import (
+    WINDOWS,
+    AdmissionShape,
+    AlarmShape,
+    CriterionShape,
+    LastAnswer,
+    LiveShape,
+    SkillShape,
+    State,
+    TopicShape,
+)
+from monitor.snapshot import (
+    NO_NETWORK,
+    NO_SCORE,
+    AlarmSeen,
+    Judgement,
+    LiveStanding,
+    Skills,
+    Snapshot,
+    TopicSeen,
+    TopicView,
+)
+from monitor.watched import Watched
+
+SPARK_DAYS = 30
+INFERENCE_REMEDY = "start it: docker compose up --detach inference, or birnn run; its log says why it ended"
+BROKEN_REMEDY = "see the row of its symbol under Prices; birnn doctor checks venues, clock and models"
+
+
+class Trends(NamedTuple):
+    """Skills of many parts of a topic's record, which take some 20 ms to compute."""
+
+    made: int  # number of the snapshot
+    by_day: Mapping[int, Skill]
+    by_version: Mapping[str, Skill]
+
+
+class View:
+    """Makes the snapshots; use it from a single thread.
+
+    Of one topic at a time the trends are made anew, the oldest: so 55 topics cost no more processor time than one.
+    """
+
+    def __init__(self, skills: Skills) -> None:
+        self._skills = skills
+        self._trends: dict[str, Trends] = {}
+        self._made = 0
+
+    def build(
+        self, watched: Watched, alarms: Sequence[AlarmSeen] = (), live: Mapping[str, LiveStanding] | None = None
+    ) -> Snapshot:
+        """Make a snapshot.
+
+        Args:
+            alarms: those that are on, in any order.
+            live: standing on the real record, by ``Topic.key``.
+        """
+        faults = dict(watched.faults)
+        shown = [
+            AlarmShape(name=one.name, subject=one.subject, what=one.what, since=iso(one.since_ms), remedy=one.remedy)
+            for one in sorted(alarms, key=lambda alarm: alarm.since_ms)
+        ]
+        topics = []
+        for entry in watched.inference.topics:
+            try:
+                topics.append(TopicSeen.model_validate(entry))
+            except ValidationError as error:
+                fault = error.errors()[0]
+                faults["inference"] = f"/topics has what this release cannot read: {fault['loc']} {fault['msg']}"
+        self._renew_trends([topic.key for topic in topics])
+        views = [
+            _view(topic, watched, self._skills, self._trends[topic.key], shown, (live or {}).get(topic.key))
+            for topic in topics
+        ]
+        views.sort(key=lambda view: view.rank)
+        return Snapshot(
+            watched=watched,
+            alarms=shown,
+            topics=views,
+            faults=faults,
+            by_path={(view.seen.network or NO_NETWORK, view.seen.topic_id): view for view in views},
+        )
+
+    def _renew_trends(self, keys: Sequence[str]) -> None:
+        self._made += 1
+        self._trends = {key: trends for key, trends in self._trends.items() if key in keys}
+        oldest = min(self._trends, key=lambda key: self._trends[key].made, default=None)
+        for key in keys:
+            if key == oldest or key not in self._trends:
+                self._trends[key] = Trends(self._made, self._skills.by_day(key), self._skills.by_version(key))
+
+
+def _view(
+    seen: TopicSeen,
+    watched: Watched,
+    skills: Skills,
+    trends: Trends,
+    alarms: Sequence[AlarmShape],
+    live: LiveStanding | None,
+) -> TopicView:
+    key = seen.key
+    own = [alarm for alarm in alarms if alarm.subject == key]
+    by_span = {span: skills.skill(key, days) for span, days in WINDOWS.items()}
+    state, why = _state(seen, watched)
+    today = watched.now_ms // DAY_MS
+    last = seen.last_answer
+    model = (seen.champion or "") if seen.forecast == NETWORK else ""
+    return TopicView(
+        key=key,
+        path=f"{quote(seen.network or NO_NETWORK, safe='')}/{seen.topic_id}",
+        seen=seen,
+        shape=TopicShape(
+            network=seen.network,
+            topic_id=seen.topic_id,
+            token=seen.token,
+            target=seen.target,
+            horizon=seen.horizon,
+            state=state,
+            remedy=_remedy(state, own),
+            last_answer=LastAnswer(**{name: last[name] for name in LastAnswer.model_fields}) if last else None,
+            skill={span: SkillShape.of(skill) for span, skill in by_span.items()},
+            admission=_admission(watched.admission.get(key), live),
+        ),
+        state=state,
+        why=why,
+        answered_ms=last["answered_ms"] if last else None,
+        model=model,
+        model_ms=trained_ms(model),
+        skills=by_span,
+        by_day=[(day, trends.by_day.get(day, NO_SCORE)) for day in range(today - SPARK_DAYS + 1, today + 1)],
+        by_version=trends.by_version,
+        alarms=own,
+        champion=watched.champions.get(key),
+        demotions=watched.demotions.get(key, ()),
+        judgement=_judgement(key, watched),
+    )
+
+
+def _state(seen: TopicSeen, watched: Watched) -> tuple[State, str]:
+    if not watched.inference.answers:
+        return State.UNKNOWN, f"inference does not answer: {watched.inference.fault}"
+    if not seen.ready:
+        return State.BROKEN, f"not answered: {seen.reason or 'it is starting'}"
+    if seen.forecast == NETWORK:
+        return State.NETWORK, "a network answers"
+    return State.NAIVE, f"the naive forecast answers: {seen.naive_because or 'it is starting'}"
+
+
+def _remedy(state: State, alarms: Sequence[AlarmShape]) -> str:
+    if alarms:
+        return alarms[0].remedy
+    return {State.UNKNOWN: INFERENCE_REMEDY, State.BROKEN: BROKEN_REMEDY}.get(state, "")
+
+
+def _judgement(key: str, watched: Watched) -> Judgement | None:
+    for panel in watched.updater.panels.values() if watched.updater else ():
+        for verdict in panel.outcome.verdicts if panel.outcome else ():
+            if panel.outcome and verdict.topic == key:
+                return Judgement(panel.outcome.finished_ms, panel.outcome.version or "", verdict)
+    return None
+
+
+def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionShape | None:
+    if one is None:
+        return None
+    standing = one.standing
+    failed = [name for name, criterion in standing.criteria.items() if not criterion.passed]
+    return AdmissionShape(
+        eligible=standing.eligible,
+        words=standing_words(standing, failed, one.short),
+        criteria=_criteria(standing.criteria),
+        live=LiveShape(
+            days=live.days,
+            criteria=_criteria(live.criteria),
+            missed_left=live.missed_left,
+            expected_day=live.expected_day,
+            words=live.words,
+        )
+        if live
+        else None,
+    )
+
+
+def _criteria(criteria: Mapping[str, Criterion]) -> Mapping[str, CriterionShape]:
+    return {name: CriterionShape(value=one.value, bound=one.bound, passed=one.passed) for name, one in criteria.items()}
+
+
+def trained_ms(version: str) -> int | None:
+    """Return the time in a version's id; None if the id has none.
+
+    >>> trained_ms("minute-20261122T084500Z-1a2b3c"), trained_ms("persistence"), trained_ms("")
+    (1795337100000, None, None)
+    """
+    try:
+        return timegm(time.strptime(version.split("-")[1], "%Y%m%dT%H%M%SZ")) * 1000
+    except (IndexError, ValueError):
+        return None
