@@ -1,6 +1,7 @@
-"""``birnn run``: inference, updater and a dry-run node on this machine."""
+"""``birnn run``: inference, updater, monitor and a dry-run node on this machine."""
 
 import signal
+import socket
 import sys
 import time
 from contextlib import ExitStack
@@ -38,6 +39,7 @@ def run_node(settings: Settings, replay: Path | None) -> int:
         # Faults of this machine are found before any venue is asked. The socket stays open to the end: questions find
         # it while the door is started again, and no second process can take the port.
         listener = stack.enter_context(listen(settings.host, settings.port))
+        page = stack.enter_context(_listen_for_pages(settings))
         try:
             try_folders(settings, replay)
         except ConfigError:
@@ -59,14 +61,22 @@ def run_node(settings: Settings, replay: Path | None) -> int:
             folder = tape_folder(settings, replay)
         environment = local_environment(settings, url, folder) | {"LOG_FORMAT": form}
         base_url = url_of(listener)
+        environment |= {
+            "INFERENCE_URL": base_url,
+            "NODE_METRICS_URLS": "none",  # the dry-run node counts nothing
+            "MONITOR_HOST": settings.monitor_host,
+            "MONITOR_PORT": str(page.getsockname()[1]),
+        }
         door = door_arguments(settings.answer_patience_s, settings.log_level, form, choice.market.value)
         children = [
             Child(module="door.holder", arguments=door, listener_fd=listener.fileno()),
             Child(module="updater"),
+            Child(module="monitor", listener_fd=page.fileno()),
             Child(
                 module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url, patient_until_s)
             ),
         ]
+        say(f"status page: {url_of(page)}/")
         say(
             f"asking: curl -s '{base_url}/inference/TOKEN?topic=ID'; state: {base_url}/topics and birnn status; "
             f"data in {environment['DATA_DIR']}; Ctrl-C ends"
@@ -74,6 +84,20 @@ def run_node(settings: Settings, replay: Path | None) -> int:
         with Watch(base_url, show, Path(environment["DATA_DIR"])):
             code = Supervisor(children, environment, structlog.get_logger, exchange=exchange).run()
     return code
+
+
+def _listen_for_pages(settings: Settings) -> socket.socket:
+    """Listen for the status page: on MONITOR_PORT if it is set, else on its default or, if that is taken, on any port.
+
+    Raises:
+        ConfigError: MONITOR_PORT is set and cannot be had.
+    """
+    try:
+        return listen(settings.monitor_host, settings.monitor_port, "MONITOR_")
+    except ConfigError:
+        if "monitor_port" in settings.model_fields_set:
+            raise
+        return listen(settings.monitor_host, 0, "MONITOR_")
 
 
 def _ready(base_url: str, patient_until_s: float) -> bool:
