@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -74,11 +75,12 @@ class AlarmBook:
             teller.start()
 
     def stop(self) -> None:
-        """Give up the notifications at hand; what nobody accepted is told after the next start."""
+        """Finish the notifications at hand within END_PATIENCE_S; what nobody accepted is told after the next start."""
         for teller in self._tellers:
             teller.stop()
+        deadline_s = time.monotonic() + END_PATIENCE_S
         for teller in self._tellers:
-            teller.join()
+            teller.join(max(0.0, deadline_s - time.monotonic()))
 
     def __len__(self) -> int:
         """How many addresses there are."""
@@ -289,11 +291,11 @@ class _Teller:
     def stop(self) -> None:
         self._ending.set()
         self._wake.set()
-        self._delivery.end()
 
-    def join(self) -> None:
+    def join(self, patience_s: float) -> None:
         if self._thread.is_alive():
-            self._thread.join(END_PATIENCE_S)
+            self._thread.join(patience_s)
+        self._delivery.end()
 
     def _run(self) -> None:
         if self._delivery.send(None) == NOT_UNDERSTOOD:

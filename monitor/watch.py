@@ -214,7 +214,8 @@ def _by_worker(samples: Samples) -> dict[tuple[str, int], dict[str, int]]:
     """The three counters by address and topic id; 0 where the node has not counted yet."""
     found: dict[tuple[str, int], dict[str, int]] = {}
     for name in COUNTERS:
-        for labels, value in samples.get(name, {}).items():
+        # The reader of pages adds _total to the name of a counter that has none.
+        for labels, value in (samples.get(name) or samples.get(f"{name}_total", {})).items():
             given = dict(labels)
             key = given.get("address", ""), int(given.get("topic", "0"))
             found.setdefault(key, dict.fromkeys(COUNTERS, 0))[name] = int(value)
