@@ -73,7 +73,7 @@ def run(
     ] = None,
     replay: ReplayOption = None,
 ) -> None:
-    """Run inference, updater and a dry-run node on this machine; Ctrl-C ends all three."""
+    """Run inference, updater, monitor and a dry-run node on this machine; Ctrl-C ends them all."""
     from cli.run import run_node  # noqa: PLC0415
 
     raise typer.Exit(run_node(settings_from(config=config, data_dir=data_dir, market=market, port=port), replay))
@@ -328,6 +328,19 @@ def doctor(
 
     well = run_doctor(lambda: settings_from(config=config, data_dir=data_dir), market, symbol or (), as_json=as_json)
     raise typer.Exit(0 if well else 1)
+
+
+@app.command()
+@one_line_errors
+def alarm(
+    test: Annotated[bool, typer.Option("--test", help="Send one notification to each entry of ALARM_URLS.")] = False,
+) -> None:
+    """Try ALARM_URLS: send a notification, and tell which entries accepted it; exit 1 unless all did."""
+    from cli.alarm import try_addresses  # noqa: PLC0415
+
+    if not test:
+        raise ConfigError("birnn alarm --test sends a notification; alarms that hold are on the monitor's page")
+    raise typer.Exit(0 if try_addresses(settings_from()) else 1)
 
 
 @app.command()

@@ -1,7 +1,8 @@
-"""``birnn run``: the ledger's upgrade, then inference, updater and a dry-run node on this machine."""
+"""``birnn run``: the ledger's upgrade, then inference, updater, monitor and a dry-run node on this machine."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,6 +43,7 @@ def run_node(settings: Settings, replay: Path | None) -> int:
         # Faults of this machine are found before any venue is asked. The socket stays open to the end: questions find
         # it while the door is started again, and no second process can take the port.
         listener = stack.enter_context(listen(settings.host, settings.port))
+        page = stack.enter_context(_listen_for_pages(settings))
         try:
             try_folders(settings, replay)
         except ConfigError:
@@ -65,14 +67,22 @@ def run_node(settings: Settings, replay: Path | None) -> int:
         if exit_code := _ready_ledger(environment):
             return exit_code
         base_url = url_of(listener)
+        environment |= {
+            "INFERENCE_URL": base_url,
+            "NODE_METRICS_URLS": "none",  # the dry-run node counts nothing
+            "MONITOR_HOST": settings.monitor_host,
+            "MONITOR_PORT": str(page.getsockname()[1]),
+        }
         door = door_arguments(settings.answer_patience_s, settings.log_level, form, choice.market.value)
         children = [
             Child(module="door.holder", arguments=door, listener_fd=listener.fileno()),
             Child(module="updater"),
+            Child(module="monitor", listener_fd=page.fileno()),
             Child(
                 module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url, patient_until_s)
             ),
         ]
+        say(f"status page: {url_of(page)}/")
         say(
             f"asking: curl -s '{base_url}/inference/TOKEN?topic=ID'; state: {base_url}/topics and birnn status; "
             f"data in {environment['DATA_DIR']}; Ctrl-C ends"
@@ -93,6 +103,20 @@ def _ready_ledger(environment: Mapping[str, str]) -> int:
         except BaseException:
             process.kill()
             raise
+
+
+def _listen_for_pages(settings: Settings) -> socket.socket:
+    """Listen for the status page: on MONITOR_PORT if it is set, else on its default or, if that is taken, on any port.
+
+    Raises:
+        ConfigError: MONITOR_PORT is set and cannot be had.
+    """
+    try:
+        return listen(settings.monitor_host, settings.monitor_port, "MONITOR_")
+    except ConfigError:
+        if "monitor_port" in settings.model_fields_set:
+            raise
+        return listen(settings.monitor_host, 0, "MONITOR_")
 
 
 def _ready(base_url: str, patient_until_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""The lock that lets one process at a time keep klines and train in a data folder."""
+"""The locks of a data folder: one process at a time keeps klines and trains in it, one monitor looks after it."""
 
 import os
 import time
@@ -13,6 +13,7 @@ from core.process.commands import is_ending, lock_holder, try_lock
 ENDING_PATIENCE_S = 6.0  # an ending run, and the children of a killed run, end within five seconds
 POLL_S = 0.1
 LOCK = ".updater.lock"
+MONITOR_LOCK = ".monitor.lock"
 
 
 def refuse_file(data_dir: Path) -> None:
@@ -23,18 +24,19 @@ def refuse_file(data_dir: Path) -> None:
 
 
 @contextmanager
-def only_updater(data_dir: Path, patience_s: float = ENDING_PATIENCE_S) -> Iterator[None]:
+def only_updater(data_dir: Path, patience_s: float = ENDING_PATIENCE_S, *, lock_name: str = LOCK) -> Iterator[None]:
     """Be the only updater on this folder. The kernel frees the lock whenever and however the process ends.
 
     Args:
         patience_s: how long to wait for a process that is about to end.
+        lock_name: another file for a process of another kind.
     Raises:
-        ConfigError: another updater works on the folder, or the folder cannot be made or written.
+        ConfigError: another such process works on the folder, or the folder cannot be made or written.
         WorkerError: the disk is full, read-only or broken.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(data_dir / lock_name, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         if error.errno in DISK_REFUSES:
             raise WorkerError(f"DATA_DIR={data_dir}: {error.strerror}; make room, or mount it writable") from error

@@ -23,6 +23,8 @@ DOCKER_NAMES = frozenset(
         "CHAIN_IMAGE_TAG",
         "INFERENCE_CPUS",
         "INFERENCE_MEMORY",
+        "MONITOR_CPUS",
+        "MONITOR_MEMORY",
         "NODE_CPUS",
         "NODE_GID",
         "NODE_IMAGE",

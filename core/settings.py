@@ -26,6 +26,10 @@ from core.logs import LogFormat
 
 ENV_FILE = Path(".env")
 LONGEST_WAIT_S = 120.0  # most seconds after the base that an answer may be held
+ALARMS = (
+    *("inference", "topic", "anchor", "champion", "training", "demotion", "skill", "participation", "store", "clock"),
+    *("submissions", "market"),
+)
 OFF = "off"  # value of an ALARM_ setting: no such alarm
 AUTO_WAIT = "auto"  # value of ANSWER_WAIT: as long as the window allows
 
@@ -104,6 +108,10 @@ def _database(url: str) -> str:
 
 def _rpc_urls(text: str) -> str:
     return text if text in {"", "none"} else _urls(text)
+
+
+def _metrics_urls(text: str) -> str:
+    return "none" if text.strip().lower() == "none" else _urls(text)
 
 
 def _wait(text: str) -> str:
@@ -195,6 +203,7 @@ Urls = Annotated[str, AfterValidator(_urls)]
 VenueUrls = Annotated[str, AfterValidator(_venue_urls)]
 VenueKeys = Annotated[SecretStr, AfterValidator(_venue_keys)]
 RpcUrls = Annotated[str, AnyCase, AfterValidator(_rpc_urls)]
+MetricsUrls = Annotated[str, AfterValidator(_metrics_urls)]
 Wait = Annotated[str, AnyCase, AfterValidator(_wait)]
 Files = Annotated[str, AfterValidator(_files)]
 Threshold = Annotated[str, AnyCase, AfterValidator(_threshold)]
@@ -243,6 +252,8 @@ class Settings(BaseSettings):
     ledger_days: Annotated[int, Field(ge=40, le=36500)] = 400  # older answers and scores are deleted
     monitor_host: str = "127.0.0.1"
     monitor_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    inference_url: Urls = ""  # where the monitor asks inference; empty: HOST and PORT on this machine
+    node_metrics_urls: MetricsUrls = "http://127.0.0.1:2112/metrics"  # of the official nodes; none: no node is watched
     alarm_urls: SecretStr = SecretStr("")  # of Apprise, comma-separated
     # Thresholds of the alarms, by the alarm's name; off: no such alarm.
     alarm_inference: Threshold = "20"  # seconds without an answer of inference
@@ -296,6 +307,28 @@ class Settings(BaseSettings):
         return (self.host, self.port) if self.port else None
 
     @property
+    def inference_address(self) -> str:
+        """URL of inference as the monitor asks it, without a trailing slash."""
+        return self.inference_url.strip().rstrip("/") or _url(self.host, self.port)
+
+    @property
+    def page_address(self) -> str:
+        """URL of the monitor's page on this machine."""
+        return f"{_url(self.monitor_host, self.monitor_port)}/"
+
+    @property
+    def node_metrics(self) -> tuple[str, ...]:
+        """URLs of the official nodes' metrics."""
+        return () if self.node_metrics_urls == "none" else _split_urls(self.node_metrics_urls)
+
+    @property
+    def alarms(self) -> dict[str, float]:
+        """The threshold of each alarm by its name, such as ``inference``; without alarms that are off."""
+        texts = {name: str(getattr(self, f"alarm_{name}")) for name in ALARMS}
+        texts["champion"] = texts["champion"] or str(self.max_model_age_h)
+        return {name: float(text) for name, text in texts.items() if text != OFF}
+
+    @property
     def venues(self) -> tuple[str, ...]:
         """The venues that are asked for prices and candles, best first."""
         return tuple(name.strip() for name in self.market_venues.split(","))
@@ -328,6 +361,16 @@ class Settings(BaseSettings):
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger: ``DATABASE_URL``, or SQLite in the data folder."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'ledger.sqlite3'}"
+
+
+def _url(host: str, port: int) -> str:
+    """The URL of a port of this machine.
+
+    >>> _url("0.0.0.0", 8000), _url("::1", 1)
+    ('http://127.0.0.1:8000', 'http://[::1]:1')
+    """
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _split_urls(text: str) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         holds = Holds(service, settings.answer_patience_s)
         raise_file_limit()
         metrics = Metrics(service, live, venues, settings.data_dir, holds)
-        server = create_server(create_app(service, metrics, journal, holds), market)
+        server = create_server(create_app(service, metrics, journal, holds, settings.page_address), market)
         holds.is_ending = lambda: server.should_exit
         _end_on_signals(server)
         sys.setswitchinterval(SWITCH_S)

@@ -2,11 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from admission.readiness import Readiness
+from core.topic import Topic
 from model.registry.champions import Champion, Demotion
 from updater.state import UpdaterState
+
+
+class State(StrEnum):
+    """Something that lasts, whose begin the monitor notes."""
+
+    NOT_READY = "not ready"  # of a topic
+    NO_PRICE = "no price"  # of a symbol
+    NO_CHAMPION = "no champion"  # of a topic
+    SIMULATED = "simulated"  # the market that inference answers from
+    UNWRITTEN = "unwritten"  # answers wait for the ledger
+    NO_UPDATER = "no updater"  # no heartbeat
+    FAULT = "fault"  # of a part, by the keys of Watched.faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +43,8 @@ class NodeCounts:
     requests: int = 0
     builds: int = 0
     submissions: int = 0
+    unsubmitted: int = 0  # questions since the newest submission, or since the monitor first saw the node
+    submitted_ms: int = 0  # when that was seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +65,12 @@ class Watched:
     now_ms: int
     market: str  # BINANCE or SIMULATED
     inference: InferenceSeen
+    topics: Sequence[Topic] = ()  # of config.json
+    since_ms: Mapping[tuple[State, str], int] = field(default_factory=dict)  # of what lasts now, by topic or symbol
     nodes: Sequence[NodeSeen] = ()
     updater: UpdaterState | None = None
     champions: Mapping[str, Champion] = field(default_factory=dict)  # by Topic.key
     demotions: Mapping[str, Sequence[Demotion]] = field(default_factory=dict)  # by Topic.key, oldest first
     admission: Mapping[str, Readiness] = field(default_factory=dict)  # by Topic.key, of admission.json
     free_bytes: int | None = None  # on the disk of DATA_DIR
-    faults: Mapping[str, str] = field(default_factory=dict)  # "ledger", "store", "registry", "disk" -> why it fails
+    faults: Mapping[str, str] = field(default_factory=dict)  # "ledger", "registry", "disk", a step -> why it fails

@@ -16,9 +16,11 @@ HAND_OVER = "BIRNN_LISTENER"  # variable for core.process.child: the socket's de
 UNSEEN_LOOKS = 3  # at a taken port without a visible holder: the holder may be ending
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, prefix: str = "") -> socket.socket:
     """Listen on a port; wait for a process that holds the port and is about to end.
 
+    Args:
+        prefix: of the names of the settings, in messages.
     Raises:
         ConfigError: the port cannot be had. The message names the process that holds it.
     """
@@ -35,8 +37,9 @@ def listen(host: str, port: int) -> socket.socket:
             listener.close()
             if getattr(error, "errno", None) != errno.EADDRINUSE:
                 raise ConfigError(
-                    f"HOST={host} PORT={port}: cannot listen there: {getattr(error, 'strerror', None) or error}; "
-                    "choose another PORT (1024 or more), or a HOST of this machine"
+                    f"{prefix}HOST={host} {prefix}PORT={port}: cannot listen there: "
+                    f"{getattr(error, 'strerror', None) or error}; "
+                    f"choose another {prefix}PORT (1024 or more), or a {prefix}HOST of this machine"
                 ) from error
         holders = _holders(host, port)
         unseen += not holders
@@ -44,7 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
         if not ending or time.monotonic() > deadline:
             by = " and ".join(map(described, holders)) or _unseen(host, port)
             raise ConfigError(
-                f"HOST={host} PORT={port}: cannot listen there: {by} holds the port; end it, or choose another PORT"
+                f"{prefix}HOST={host} {prefix}PORT={port}: cannot listen there: {by} holds the port; end it, or "
+                f"choose another {prefix}PORT"
             )
         time.sleep(PAUSE_S)
 

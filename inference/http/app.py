@@ -30,10 +30,22 @@ log = structlog.get_logger()
 
 
 def create_app(
-    service: InferenceService, metrics: Metrics, journal: "BackgroundWriter[dict[str, Any]]", holds: Holds
+    service: InferenceService,
+    metrics: Metrics,
+    journal: "BackgroundWriter[dict[str, Any]]",
+    holds: Holds,
+    page: str = "",
 ) -> FastAPI:
-    """Return the application over a service; see ``Application`` for the arguments."""
+    """Return the application over a service; see ``Application`` for the other arguments.
+
+    Args:
+        page: URL of the monitor's status page.
+    """
     app = Application(service, metrics, journal, holds)
+
+    @app.get("/")
+    async def root() -> Response:
+        return PlainTextResponse(f"the status page is at {page}; here {PAGES}")
 
     @app.get("/healthz")
     async def healthz() -> Response:

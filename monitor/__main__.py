@@ -1,0 +1,207 @@
+"""``python -m monitor``: scores answers, serves the status page and sends alarms, until SIGTERM or SIGINT."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
+
+from core.clock import MINUTE_MS, SECOND_MS, Clock, SystemClock
+from core.data_folder import MONITOR_LOCK, only_updater
+from core.errors import ConfigError, WorkerError
+from core.logs import configure_logging
+from core.process.command_line import CommandLine
+from core.process.commands import say_ready
+from core.process.listener import handed_over, listen, url_of
+from core.settings import Market, Settings, load_settings
+from core.topic import Topic
+from model.judging.comparison import Comparison
+from monitor.alarm_book import AlarmBook
+from monitor.alarms import conditions, is_known
+from monitor.loops import Loops, Step
+from monitor.send import addresses_of
+from monitor.watch import Watch
+from monitor.watched import Watched
+from node.config_file import topics_from_config
+
+LOOK_S = 5.0
+HANGS_MS = 2 * MINUTE_MS
+STOP_S = 1.0  # for each kind of thread
+WRONG_CONFIG = 2  # exit status
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the parts of the monitor are built on."""
+
+    settings: Settings
+    topics: Sequence[Topic]
+    clock: Clock
+    alarms: AlarmBook
+    newest: Callable[[], Watched | None]  # the newest look; None before the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What ``serve`` runs beside the watch and the alarms."""
+
+    app: FastAPI
+    steps: Sequence[Step] = ()
+    # By Topic.key, for the alarms; called with each look, so they answer from memory.
+    skills: Callable[[Watched], Mapping[str, Comparison]] = lambda _: {}
+    participation: Callable[[Watched], Mapping[str, int]] = lambda _: {}
+    seen: Callable[[Watched], object] = lambda _: None  # called after each look
+    end: Callable[[], object] = lambda: None  # called last
+
+
+def build(ground: Ground) -> Parts:
+    """Return the parts of the monitor."""
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        newest = ground.newest()
+        age_ms = ground.clock.now_ms() - newest.now_ms if newest else HANGS_MS + 1
+        if age_ms > HANGS_MS:
+            return PlainTextResponse(f"no look for {age_ms // SECOND_MS} s: start the monitor again", 503)
+        return PlainTextResponse("ok")
+
+    return Parts(app=app)
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run until a signal; return 2, with one line on stderr, if the arguments or the configuration are wrong."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    try:
+        CommandLine(
+            prog="python -m monitor", description="Score answers, show the status page, send alarms."
+        ).parse_args(arguments)
+        return serve(load_settings(), SystemClock(), build, handed_over())
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return WRONG_CONFIG
+
+
+def serve(
+    settings: Settings, clock: Clock, build_parts: Callable[[Ground], Parts], given: socket.socket | None = None
+) -> int:
+    """Look, alarm and serve until a signal.
+
+    Args:
+        build_parts: makes the page, the scorer and what they tell the alarms.
+        given: the socket of the page, if another process holds it open; None listens on MONITOR_HOST and MONITOR_PORT.
+    Raises:
+        ConfigError: a setting is wrong, or another monitor runs on the folder.
+    """
+    if settings.market is Market.AUTO:
+        raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
+    market = settings.market.value.upper()
+    configure_logging(
+        settings.log_level,
+        service="monitor",
+        simulated=settings.market is Market.SIMULATED,
+        form=settings.log_format,
+    )
+    topics = topics_from_config(*settings.config_files, node_version=settings.node_version)
+    looks: list[Watched] = []  # the newest alone
+    with ExitStack() as stack:
+        listener = stack.enter_context(given or listen(settings.monitor_host, settings.monitor_port, "MONITOR_"))
+        stack.enter_context(_only_monitor(settings))
+        alarms = AlarmBook(settings.ledger_url, addresses_of(settings.alarm_urls), clock, market)
+        parts = build_parts(
+            Ground(
+                settings=settings,
+                topics=topics,
+                clock=clock,
+                alarms=alarms,
+                newest=lambda: looks[0] if looks else None,
+            )
+        )
+        loops = Loops()
+        watch = Watch(settings, topics, clock, lambda: loops.faults | {"ledger": alarms.database_fault})
+        thresholds = settings.alarms
+
+        def look() -> None:
+            watched = watch.look()
+            looks[:] = [watched]
+            skills, participation = parts.skills(watched), parts.participation(watched)
+            alarms.step(
+                conditions(watched, skills, participation, thresholds),
+                lambda name, subject: is_known(name, subject, watched, skills, participation),
+                watched.now_ms,
+            )
+            parts.seen(watched)
+
+        server = uvicorn.Server(
+            uvicorn.Config(
+                parts.app,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                headers=[("X-Market", market)],
+                timeout_graceful_shutdown=1,
+            )
+        )
+        _end_on_signals(server)
+        log.info("listening", url=url_of(listener), inference=settings.inference_address, alarms_to=len(alarms))
+        alarms.start()
+        for step in (Step(name="look", run=look, every_s=LOOK_S), *parts.steps):
+            loops.start(step)
+        say_ready()
+        try:
+            server.run(sockets=[listener])
+        finally:
+            loops.stop(STOP_S)
+            alarms.stop()
+            watch.close()
+            parts.end()
+        log.info("ended")
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        os._exit(0)  # a thread that waits for a server or a database would keep the interpreter from ending
+    return 0
+
+
+def _only_monitor(settings: Settings) -> ExitStack:
+    """Be the only monitor on the data folder; a disk that takes no lock is no reason to send no alarms."""
+    stack = ExitStack()
+    try:
+        stack.enter_context(only_updater(settings.data_dir, lock_name=MONITOR_LOCK))
+    except ConfigError:
+        raise
+    except WorkerError as error:
+        log.warning("not_locked", reason=str(error))
+    return stack
+
+
+def _end_on_signals(server: uvicorn.Server) -> None:
+    """Let SIGTERM and SIGINT end the server before and after it serves; while it serves it catches them itself."""
+
+    def stop(_: int, __: FrameType | None) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def _leave(_: int, __: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,77 @@
+"""The table of alarms, read and written by the monitor alone."""
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from core.clock import DAY_MS
+from ledger.schema import alarms
+
+BUSY_S = 2.0  # how long SQLite waits for another process's write
+KEPT_MS = 90 * DAY_MS  # alarms that are over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An alarm from its begin to its end: a row of the table."""
+
+    name: str
+    subject: str
+    since_ms: int
+    what: str
+    remedy: str
+    sent_ms: int | None = None  # when the first address accepted the alarm
+    ended_ms: int | None = None  # None: it holds
+    end_sent_ms: int | None = None  # when the first address accepted the recovery message
+
+
+COLUMNS = tuple(field.name for field in fields(Kept))
+KEY = ("name", "subject", "since_ms")
+
+
+class AlarmRows:
+    """Reads and writes the table. Each call opens a connection: inference may have set a damaged file aside.
+
+    Args:
+        url: SQLAlchemy URL of the ledger. A missing SQLite file is an error and is not made.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() != "sqlite":
+            self._engine = sa.create_engine(parsed, poolclass=sa.pool.NullPool)
+            return
+        file = f"{Path(parsed.database or '').absolute().as_uri()}?mode=rw"
+        self._engine = sa.create_engine(
+            "sqlite://",
+            creator=lambda: sqlite3.connect(file, uri=True, timeout=BUSY_S),
+            poolclass=sa.pool.NullPool,
+        )
+
+    def read(self, now_ms: int) -> list[Kept]:
+        """All rows that hold or ended within the last day, oldest first; rows that ended long ago are deleted.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database is locked, damaged, not there or has no such table.
+        """
+        recent = sa.or_(alarms.c.ended_ms.is_(None), alarms.c.ended_ms >= now_ms - DAY_MS)
+        query = sa.select(*(alarms.c[name] for name in COLUMNS)).where(recent).order_by(alarms.c.since_ms)
+        with self._engine.begin() as connection:
+            connection.execute(alarms.delete().where(alarms.c.ended_ms < now_ms - KEPT_MS))
+            return [Kept(**row) for row in connection.execute(query).mappings()]
+
+    def write(self, several: Iterable[Kept]) -> None:
+        """Write all of the rows or nothing.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: as ``read``.
+        """
+        with self._engine.begin() as connection:
+            for kept in several:
+                values = asdict(kept)
+                where = [alarms.c[name] == values[name] for name in KEY]
+                if not connection.execute(alarms.update().where(*where).values(**values)).rowcount:
+                    connection.execute(alarms.insert().values(**values))
