@@ -4,6 +4,7 @@ Nothing in it can be executed: ONNX graph, safetensors, JSON. Reading one checks
 very bytes that were checked, so that nothing can change between check and use.
 """
 
+import calendar
 import hashlib
 import json
 import os
@@ -122,6 +123,19 @@ def require_version_id(version: str) -> str:
     if not is_version_id(version):
         raise IncompatibleModel(f"{version!r} is not a version: it must look like minute-20261122T084500Z-1a2b3c")
     return version
+
+
+def made_ms(version: str) -> int:
+    """When a version was made, in ms UTC, by its id: to the second.
+
+    Raises:
+        IncompatibleModel: ``version`` is not a version's id.
+
+    >>> made_ms("minute-20261122T084500Z-1a2b3c")
+    1795337100000
+    """
+    made = require_version_id(version).split("-")[1]
+    return calendar.timegm(time.strptime(made, "%Y%m%dT%H%M%SZ")) * 1000
 
 
 def sealed(artefact: Artefact) -> tuple[str, dict[str, bytes]]:
