@@ -1,6 +1,6 @@
 """What a monitor that has seen everything knows of one topic."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from core.clock import DAY_MS, HOUR_MS
 from model.judging.skill import Skill
@@ -47,6 +47,7 @@ EVERYTHING = Watched(
 )
 NOTHING = Skill(n=0, skill=None, low=None, high=None)
 GOOD = Skill(n=2016, skill=0.04, low=0.01, high=0.07)
+KNOWN_FAILURES = Failures(notifications=4, database=5)
 COUNTS = AnswerCounts(scored=2016, unscorable=3, waiting=2)
 
 
@@ -57,7 +58,7 @@ def metrics(
     participation: Mapping[str, Participation] | None = None,
     skill: Skill = GOOD,
     alarms: Sequence[str] = ("training", "training", "champion"),
-    now_ms: Callable[[], int] = lambda: START_MS,
+    failures: Failures = KNOWN_FAILURES,
 ) -> MonitorMetrics:
     """The metrics of a monitor of one topic, which has no scored answer of today."""
     key = ETH_10M.key
@@ -65,11 +66,11 @@ def metrics(
     shares = {key: Participation(share=0.93, missed_left=60)} if participation is None else participation
     return MonitorMetrics(
         [ETH_10M],
-        now_ms,
+        lambda: START_MS,
         watched=lambda: watched,
         skill=lambda _key, days: skill if days > 1 else NOTHING,
         answers=lambda: kept,
         participation=lambda: shares,
         alarms=lambda: alarms,
-        failures=lambda: Failures(notifications=4, database=5),
+        failures=lambda: failures,
     )

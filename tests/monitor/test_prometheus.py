@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import requests
 
-from core.clock import DAY_MS
+from core.clock import DAY_MS, SystemClock
 from exchange.server import SimulatedExchange
 from inference.probe import main as probe
 from model.judging.skill import Skill
-from monitor.metrics import MonitorMetrics, Participation
+from monitor.metrics import Failures, MonitorMetrics, Participation
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
 from tests.inference.stand import ETH_10M
@@ -93,15 +93,14 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, inference: str, monitor: str, node: str) -> Iterator[Prometheus]:
-    """Prometheus with the shipped files; other hosts, a scrape each second, and no rule that waits (``for``)."""
+    """Prometheus with the shipped files, but for the hosts; scrapes are frequent, and no rule waits."""
     hosts = {"inference:8000": inference.removeprefix("http://"), "monitor:8080": monitor, "node:2112": node}
     config = (FOLDER / "prometheus.yml").read_text()
     for host, here in hosts.items():
         config = config.replace(host, here)
     (folder / "prometheus.yml").write_text(re.sub(r"(_interval|_timeout): \d+s", r"\1: 500ms", config))
-    (folder / "rules.yml").write_text(
-        re.sub(r"^ +for: .*\n", "", (FOLDER / "rules.yml").read_text(), flags=re.MULTILINE)
-    )
+    rules = re.sub(r"^ +for: .*\n", "", (FOLDER / "rules.yml").read_text(), flags=re.MULTILINE)
+    (folder / "rules.yml").write_text(rules.replace("birnn_anchor_age_seconds > 60", "birnn_anchor_age_seconds > 3"))
     url = f"127.0.0.1:{free_port()}"
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
@@ -123,11 +122,25 @@ def prometheus(folder: Path, inference: str, monitor: str, node: str) -> Iterato
         process.wait(timeout=20)
 
 
+class Ahead(SystemClock):
+    """Five seconds ahead of this machine's clock."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 5000
+
+
 @pytest.fixture
-def inference(tmp_path: Path) -> Iterator[Process]:
-    """Inference with the naive forecast, at an exchange whose clock is the machine's."""
+def exchange() -> Iterator[SimulatedExchange]:
     tool("prometheus")
-    with SimulatedExchange() as exchange, running(environment(tmp_path, exchange.url), tmp_path / "log") as process:
+    with SimulatedExchange(clock=Ahead()) as exchange:
+        yield exchange
+
+
+@pytest.fixture
+def inference(tmp_path: Path, exchange: SimulatedExchange) -> Iterator[Process]:
+    """Inference with the naive forecast, which answers with no price older than three seconds."""
+    given = environment(tmp_path, exchange.url, MAX_ANCHOR_AGE_S="3")
+    with running(given, tmp_path / "log") as process:
         assert probe(["readyz", "--wait", "60", "--url", process.url]) == 0
         yield process
 
@@ -152,17 +165,20 @@ def well() -> MonitorMetrics:
 
 
 def test_the_rules_fire_for_what_is_broken_in_earnest(
-    tmp_path: Path, inference: Process, monitor: Page, node: Page
+    tmp_path: Path, exchange: SimulatedExchange, inference: Process, monitor: Page, node: Page
 ) -> None:
     with prometheus(tmp_path, inference.url, monitor.address, node.address) as watched:
+        seen: set[str] = set()
 
         def fire(*names: str) -> None:
+            seen.update(names)
             eventually(lambda: set(names) <= watched.firing(), timeout_s=30, what=" and ".join(names))
 
         eventually(lambda: watched.health() == ["up"] * 3, what="the targets")
         # Well, but for what is true of every run like this one.
-        fire("BirnnMarketSimulated", "BirnnChampionOld")
-        assert watched.firing() == {"BirnnMarketSimulated", "BirnnChampionOld"}
+        usual = {"BirnnMarketSimulated", "BirnnChampionOld", "BirnnClockOff"}
+        fire(*usual)
+        assert watched.firing() == usual
         assert len(watched.get("rules")["groups"][0]["rules"]) == len(RULES)
         for query in drawn():
             watched.get("query", query=query)
@@ -171,6 +187,7 @@ def test_the_rules_fire_for_what_is_broken_in_earnest(
         heights = count(1)
 
         def ask_until(*names: str) -> None:
+            seen.update(names)
             agent = {"User-Agent": "Go-http-client/1.1"}
 
             def asked() -> bool:
@@ -194,12 +211,18 @@ def test_the_rules_fire_for_what_is_broken_in_earnest(
         fire(
             "BirnnChampionDemoted",
             "BirnnDataUnreadable",
+            "BirnnDiskNearlyFull",
             "BirnnMonitorStands",
+            "BirnnNotificationsFailing",
             "BirnnParticipationLow",
             "BirnnSkillNegative",
             "BirnnTrainingFailing",
             "BirnnUpdaterSilent",
         )
+
+        # The exchange is gone.
+        exchange.outage(600)
+        fire("BirnnAnchorStale", "BirnnTopicNotAnswerable")
 
         # Processes end, or hang.
         inference.popen.send_signal(signal.SIGSTOP)
@@ -208,6 +231,7 @@ def test_the_rules_fire_for_what_is_broken_in_earnest(
         monitor.text = broken
         fire("BirnnMonitorDown")
         inference.popen.send_signal(signal.SIGCONT)
+        assert seen == {rule["alert"] for rule in RULES}
 
 
 def broken() -> bytes:
@@ -221,7 +245,8 @@ def bad() -> MonitorMetrics:
     panel = EVERYTHING.updater.panels["minute"].model_copy(update={"failures": 3})
     late = EVERYTHING.updater.model_copy(update={"heartbeat_ms": 0, "panels": {"minute": panel}})
     return metrics(
-        replace(EVERYTHING, now_ms=EVERYTHING.now_ms - DAY_MS, updater=late),
+        replace(EVERYTHING, now_ms=EVERYTHING.now_ms - DAY_MS, updater=late, free_bytes=500_000_000),
         skill=Skill(n=2016, skill=-0.2, low=-0.3, high=-0.1),
         participation={ETH_10M.key: Participation(share=0.905, missed_left=3)},
+        failures=Failures(notifications=5, database=9),
     )
