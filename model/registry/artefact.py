@@ -126,13 +126,16 @@ def require_version_id(version: str) -> str:
 
 
 def made_ms(version: str) -> int:
-    """When a version was trained, by its id.
+    """When a version was made, in ms UTC, by its id: to the second.
 
-    >>> made_ms("minute-19700102T000001Z-1a2b3c")
-    86401000
+    Raises:
+        IncompatibleModel: ``version`` is not a version's id.
+
+    >>> made_ms("minute-20261122T084500Z-1a2b3c")
+    1795337100000
     """
-    moment = require_version_id(version).split("-")[1]
-    return calendar.timegm(time.strptime(moment, "%Y%m%dT%H%M%SZ")) * 1000
+    made = require_version_id(version).split("-")[1]
+    return calendar.timegm(time.strptime(made, "%Y%m%dT%H%M%SZ")) * 1000
 
 
 def sealed(artefact: Artefact) -> tuple[str, dict[str, bytes]]:

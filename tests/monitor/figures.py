@@ -1,0 +1,76 @@
+"""What a monitor that has seen everything knows of one topic."""
+
+from collections.abc import Mapping, Sequence
+
+from core.clock import DAY_MS, HOUR_MS
+from model.judging.skill import Skill
+from model.registry.champions import Champion, Demotion
+from monitor.metrics import AnswerCounts, Failures, MonitorMetrics, Participation
+from monitor.watched import InferenceSeen, Watched
+from tests.fakes.clock import START_MS
+from tests.inference.stand import ETH_10M
+from updater.state import Outcome, PanelState, UpdaterState
+
+CHAMPION = Champion(
+    version="minute-20231114T210000Z-1a2b3c",  # three hours before START_MS
+    manifest_sha256="0" * 64,
+    since_ms=START_MS - HOUR_MS,
+    previous=None,
+    network=ETH_10M.network,
+    token=ETH_10M.token,
+    symbol=ETH_10M.symbol,
+    target=ETH_10M.target,
+    horizon_min=ETH_10M.horizon_min,
+)
+DEMOTED = [
+    Demotion(champion=CHAMPION, demoted_ms=START_MS - ago_ms, reason="worse", successor=None)
+    for ago_ms in (3 * DAY_MS, HOUR_MS)
+]
+EVERYTHING = Watched(
+    now_ms=START_MS - 2500,
+    market="SIMULATED",
+    inference=InferenceSeen(url="http://127.0.0.1:8000"),
+    updater=UpdaterState(
+        heartbeat_ms=START_MS - 12_000,
+        panels={
+            "minute": PanelState(
+                running_since_ms=START_MS - 1000,
+                failures=2,
+                outcome=Outcome(panel="minute", ok=False, finished_ms=START_MS - 2 * HOUR_MS, took_s=1.0),
+            )
+        },
+    ),
+    champions={ETH_10M.key: CHAMPION},
+    demotions={ETH_10M.key: DEMOTED},
+    free_bytes=7_000_000_000,
+    faults={"ledger": "database is locked"},
+)
+NOTHING = Skill(n=0, skill=None, low=None, high=None)
+GOOD = Skill(n=2016, skill=0.04, low=0.01, high=0.07)
+KNOWN_FAILURES = Failures(notifications=4, database=5)
+COUNTS = AnswerCounts(scored=2016, unscorable=3, waiting=2)
+
+
+def metrics(
+    watched: Watched | None,
+    *,
+    counts: Mapping[str, AnswerCounts] | None = None,
+    participation: Mapping[str, Participation] | None = None,
+    skill: Skill = GOOD,
+    alarms: Sequence[str] = ("training", "training", "champion"),
+    failures: Failures = KNOWN_FAILURES,
+) -> MonitorMetrics:
+    """The metrics of a monitor of one topic, which has no scored answer of today."""
+    key = ETH_10M.key
+    kept = {key: COUNTS} if counts is None else counts
+    shares = {key: Participation(share=0.93, missed_left=60)} if participation is None else participation
+    return MonitorMetrics(
+        [ETH_10M],
+        lambda: START_MS,
+        watched=lambda: watched,
+        skill=lambda _key, days: skill if days > 1 else NOTHING,
+        answers=lambda: kept,
+        participation=lambda: shares,
+        alarms=lambda: alarms,
+        failures=lambda: failures,
+    )
