@@ -87,7 +87,8 @@ class Candidates:
         rows = windows.rows(start_ms, self.end_ms)
         forecaster = BiRNNForecaster(artefact)
         output = outputs(forecaster.network, windows, rows)
-        forecaster.check_jumps(windows.gather(spread(rows)))
+        if len(rows):
+            forecaster.check_jumps(windows.gather(spread(rows)))
         return Scored(artefact=artefact, forecaster=forecaster, windows=self.windows, rows=rows, output=output)
 
     def published(self, version: str, manifest_sha256: str | None = None) -> Scored | None:

@@ -14,8 +14,8 @@ from model.judging.comparison import LEAST_HORIZONS, compare
 from model.judging.significance import horizons_so_far
 
 GROWTH = 1.5  # of the covered time, from one look to the next
-# Of a single look. A week of five-minute horizons has ten looks, and losses of forecasts that follow the past are skewed
-# so that the test finds them worse too often: with this level all looks together stay below 5 %.
+# Of a single look. A week of five-minute horizons has ten looks, and losses of forecasts that follow the past are
+# skewed so that the test finds them worse too often: with this level all looks together stay below 5 %.
 LIVE_LEVEL = 0.0025
 
 ROUNDING = 1e-9  # of a horizon
