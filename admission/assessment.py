@@ -1,11 +1,10 @@
 """A topic's readiness: its epochs replayed, stretched and judged, and the advice that follows."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from admission.criteria import Criterion
+from admission.criteria import PATIENT_DAYS, days_needed
 from admission.readiness import Errors, Readiness, Standing
 from admission.replay import BLOCK_MS, Past, answers, epochs_between, past_of
 from admission.standing import standing_of
@@ -16,7 +15,6 @@ from core.topic import Topic
 from klines.klines import Floats, Klines
 
 SHOWN_MIN = (0, 1, 2)  # whole known minutes: klines hold no more, and no answer waits longer
-PATIENT_DAYS = 730  # a longer wait is not advised
 
 
 def readiness(
@@ -100,20 +98,7 @@ def _help(past: Past, shown: Mapping[int, Standing], known_s: int) -> str:
     if "participation" in failed:
         return "answering more than nine of ten epochs would help: candles are missing"
     span_days = float(np.isfinite(past.truth).sum()) * past.epochs.length_ms / DAY_MS
-    needed = max(
-        (_days_needed(of, span_days) for name, of in failed.items() if name != "log_aspect"), default=span_days
-    )
+    needed = max((days_needed(of, span_days) for name, of in failed.items() if name != "log_aspect"), default=span_days)
     if needed <= PATIENT_DAYS:
         return f"more days would help: about {needed:.0f} in all" if failed else "more days would help"
     return "neither a longer wait nor more days would help"
-
-
-def _days_needed(criterion: Criterion, span_days: float) -> float:
-    """Days until the bound would hold if the value stayed: their distance falls with the root of the days."""
-    value, bound = criterion.value, criterion.bound
-    if value is None or bound is None:
-        return math.inf
-    if value == bound:  # n_eff
-        return span_days * 20 / value if value > 0 else math.inf
-    above = value - 0.5 if value - 0.5 > 0 and bound > 0 and value > 0.5 and bound <= 0.5 else value
-    return span_days * ((value - bound) / above) ** 2 if above > 0 else math.inf

@@ -19,6 +19,7 @@ LEAST_ROWS, LEAST_PARTICIPATION = 20, 0.9
 ASPECT = 0.5  # of log10(spread of the forecasts / spread of the truths), either way
 FLOOR = 1e-6  # of a standard deviation
 STEP = 1e-4  # relative, of the derivative by the standard deviation
+PATIENT_DAYS = 730  # a longer wait is not advised
 TAU = 0.1  # of the term of czar that softens small truths
 
 
@@ -87,6 +88,24 @@ def criteria(record: Record) -> Mapping[str, Criterion]:
         "log_aspect": _log_aspect(truth, forecast, n_eff),
         "participation": Criterion(value=share, bound=share, passed=share > LEAST_PARTICIPATION),
     }
+
+
+def days_needed(criterion: Criterion, span_days: float) -> float:
+    """Days of answers in all with which the bound would hold if the value stayed; infinite if it never would.
+
+    The distance between the two falls with the root of the days.
+
+    Args:
+        criterion: one that fails; neither the aspect nor participation.
+        span_days: that it was computed of.
+    """
+    value, bound = criterion.value, criterion.bound
+    if value is None or bound is None:
+        return math.inf
+    if value == bound:  # n_eff
+        return span_days * LEAST_ROWS / value if value > 0 else math.inf
+    above = value - 0.5 if value - 0.5 > 0 and bound > 0 and value > 0.5 and bound <= 0.5 else value
+    return span_days * ((value - bound) / above) ** 2 if above > 0 else math.inf
 
 
 def effective_rows(truth: Floats, epoch: Ints, ratio: int) -> float:

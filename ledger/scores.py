@@ -86,6 +86,7 @@ class Recent:
 class Columns(Recent):
     """All numbers of a topic's scored answers, in the topic's unit."""
 
+    forecast: npt.NDArray[np.object_]  # (N,) str: "network" or "naive"; empty in rows of older releases
     start_ms: Ints  # (N,)
     value: Floats  # (N,)
     truth: Floats  # (N,)
@@ -108,7 +109,20 @@ class CandleDay(NamedTuple):
     checksum: int
 
 
-TYPES = {"height": np.int64, "start_ms": np.int64, "end_ms": np.int64, "version": np.object_}  # others are floats
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AnsweredRecord:
+    """Every answer to a topic's question, N rows by height, and what came true where that is known; topic's unit."""
+
+    height: Ints  # (N,)
+    start_ms: Ints  # (N,) of the interval
+    value: Floats  # (N,)
+    truth: Floats  # (N,) NaN: not scored yet, or not to be scored
+    base: Floats  # (N,) price at the start, 0, or volatility of the window that ended there; NaN likewise
+
+
+TEXTS = {"version", "forecast"}
+TYPES = {"height": np.int64, "start_ms": np.int64, "end_ms": np.int64, **dict.fromkeys(TEXTS, np.object_)}
+"""Other columns are floats."""
 START_MS = sa.func.coalesce(answers.c.block_ms - answers.c.block_ms % MINUTE_MS, answers.c.base_ms)
 """When an answer's interval begins: at its block's time cut to the minute if that is known, else at the base."""
 OF_ONE_QUESTION = sa.and_(*(answers.c[column.name] == scores.c[column.name] for column in scores.primary_key))
@@ -268,6 +282,33 @@ class ScoreBook:
             rows = connection.execute(query).all()
         return columns_of(kind, rows)
 
+    def record(self, topic: Topic, market: str, since_ms: int) -> AnsweredRecord:
+        """Return the answers to the topic's present question whose intervals begin at ``since_ms`` or later.
+
+        Args:
+            market: BINANCE or SIMULATED.
+        """
+        network, topic_id = _place(topic)
+        of = answers.c
+        query = (
+            sa.select(of.height, START_MS, of.value, scores.c.truth, scores.c.plain_naive)
+            .outerjoin(scores, OF_ONE_QUESTION)
+            .where(of.network == network, of.topic_id == topic_id, since_ms <= START_MS)
+            .where(of.market == market, of.symbol == topic.symbol)
+            .where(of.target == topic.asked, of.horizon_min == topic.horizon_min)
+            .order_by(of.height)
+        )
+        with self._readers.connect() as connection:
+            rows = connection.execute(query).all()
+        height, start_ms, value, truth, base = zip(*rows, strict=True) if rows else [()] * 5
+        return AnsweredRecord(
+            height=np.array(height, np.int64),
+            start_ms=np.array(start_ms, np.int64),
+            value=np.array(value, np.float64),
+            truth=np.array(truth, np.float64),
+            base=np.array(base, np.float64),
+        )
+
     def answers_of(
         self, topic: Topic | str, limit: int, before_height: int | None = None
     ) -> list[tuple[Answer, Score | None]]:
@@ -336,7 +377,7 @@ def columns_of(kind: type[AnyColumns], rows: Sequence[Sequence[Any]]) -> AnyColu
 
 
 def _column(name: str, cells: Sequence[Any]) -> npt.NDArray[Any]:
-    if name == "version":
+    if name in TEXTS:
         cells = [*map(sys.intern, cells)]  # the database returns a text of its own for each row
     return np.array(cells, TYPES.get(name, np.float64))  # None becomes NaN
 

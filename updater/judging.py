@@ -7,30 +7,26 @@ compared with the champion that took over.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 import structlog
 
 from core.clock import HOUR_MS
-from core.errors import IncompatibleModel, UnusableForecast
 from core.sources import ADDS_NOTHING
 from core.topic import Topic
 from klines.klines import Floats
 from model.calibration import Calibration
-from model.features import Floats32
 from model.forecaster import BiRNNForecaster
 from model.heads import Head, head_of
-from model.judging.comparison import compare
-from model.judging.evaluation import TopicForecasts, forecasts, outputs
-from model.judging.gate import SCORED_TICKS, Decision, judge_topics, scored_from, why_demoted
+from model.judging.evaluation import TopicForecasts
+from model.judging.gate import Decision, judge_topics
 from model.network import MOST_MOVED
 from model.registry.artefact import Artefact
-from model.registry.champions import Champion, check
 from model.registry.versions import Registry
 from model.training.panel import TrainedPanel
-from model.windows import Rows, Split, Windows, spread
+from model.windows import spread
+from updater.candidates import Candidates, demotion_rows_ms
 from updater.state import Verdict
 
 WITHIN = 1 - 1e-6  # share of the bound that is used; the rest is room for rounding
@@ -38,101 +34,6 @@ WITHIN = 1 - 1e-6  # share of the bound that is used; the rest is room for round
 NOTHING_TO_JUDGE = Decision(promoted=False, reason="no row to judge on, or a loss that is not finite")
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Scored:
-    """A network, and the outputs at the newest rows that the network has not seen."""
-
-    artefact: Artefact
-    forecaster: BiRNNForecaster
-    windows: Windows
-    rows: Rows  # (N,) rising
-    output: Floats32  # (N, O)
-
-    def forecasts(self, rows: Rows) -> dict[str, TopicForecasts]:
-        """Return the network's forecasts for a part of ``self.rows``, by ``Topic.key``."""
-        output = self.output[np.searchsorted(self.rows, rows)]
-        known = forecasts(self.windows, rows, output, self.forecaster.heads, self.forecaster.calibration)
-        return {of_topic.topic.key: of_topic for of_topic in known}
-
-    @cached_property
-    def _unseen(self) -> dict[str, TopicForecasts]:
-        return self.forecasts(self.rows)
-
-    def why_demoted(self, topic: Topic) -> str:
-        """Say why the network may not serve a topic any longer; empty if it may, or if no row can decide."""
-        if (of_topic := self._unseen.get(topic.key)) is None:
-            return ""
-        interval_ms = self.windows.plan.panel.interval_ms
-        ticks, steps = of_topic.open_time_ms // interval_ms, topic.horizon_ms // interval_ms
-        # Counted from the time of publication: the champions file may hold a later date, of a return after a demotion.
-        counts = ticks >= scored_from(ticks, self.artefact.manifest.created_ms // interval_ms, steps)
-        return why_demoted(compare(ticks[counts], of_topic.losses[counts], of_topic.naive_losses[counts], steps))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Candidates:
-    """The networks that may answer a panel's topics. Each runs once, however many topics it serves."""
-
-    registry: Registry
-    windows: Windows
-    split: Split  # of the challenger
-    oldest_ms: int  # networks made before this may not answer
-    scored: dict[str, _Scored | None] = field(default_factory=dict)  # by version
-
-    def score(self, artefact: Artefact) -> _Scored:
-        """Run a network at the judge rows and the rows that decide a demotion, without rows that the network has seen.
-
-        A network's judge part begins one longest horizon after the rows used for training, stopping and calibration,
-        so no label of those rows reaches into the judge part.
-
-        Raises:
-            IncompatibleModel, UnusableForecast: the network cannot answer, or moves an answer too far.
-        """
-        plan, end_ms = self.windows.plan, self.split.judge_end_ms
-        demotion_ms = end_ms - SCORED_TICKS * plan.panel.interval_ms - plan.gap_ms
-        start_ms = max(artefact.manifest.split.judge_start_ms, min(self.split.judge_start_ms, demotion_ms))
-        windows = self.windows.reading(artefact.manifest.lookback)
-        rows = windows.rows(start_ms, end_ms)
-        forecaster = BiRNNForecaster(artefact)
-        output = outputs(forecaster.network, windows, rows)
-        forecaster.check_jumps(windows.gather(spread(rows)))
-        return _Scored(artefact=artefact, forecaster=forecaster, windows=self.windows, rows=rows, output=output)
-
-    def published(self, version: str, manifest_sha256: str | None = None) -> _Scored | None:
-        """Return a published version with outputs; None if the version is too old or cannot be used."""
-        try:
-            artefact = self.registry.open(version, manifest_sha256)
-            if artefact.manifest.created_ms < self.oldest_ms:
-                return None
-            if version not in self.scored:
-                self.scored[version] = None  # a network that fails is not run again
-                self.scored[version] = self.score(artefact)
-        except (IncompatibleModel, UnusableForecast) as error:
-            log.warning("network_unusable", version=version, reason=str(error))
-            return None
-        return self.scored[version]
-
-    def champions(self) -> dict[str, tuple[Champion, _Scored]]:
-        """Return the champions that can answer now, by ``Topic.key``."""
-        try:
-            entries = self.registry.champions()
-        except IncompatibleModel as error:
-            log.warning("champions_unreadable", reason=str(error))
-            return {}
-        found = {}
-        for topic in self.windows.plan.topics:
-            if (entry := entries.get(topic.key)) is None:
-                continue
-            try:
-                check(topic, entry)
-            except IncompatibleModel as error:
-                log.warning("champion_unusable", topic=topic.key, version=entry.version, reason=str(error))
-                continue
-            if scored := self.published(entry.version, entry.manifest_sha256):
-                found[topic.key] = entry, scored
-        return found
 
 
 def judge(
@@ -149,7 +50,13 @@ def judge(
         UnusableForecast: the challenger cannot be judged; demotions stay in force.
     """
     windows, split, interval_ms = trained.windows, trained.split, trained.windows.plan.panel.interval_ms
-    candidates = _Candidates(registry=registry, windows=windows, split=split, oldest_ms=oldest_champion_ms)
+    candidates = Candidates(
+        registry=registry,
+        windows=windows,
+        start_ms=min(split.judge_start_ms, demotion_rows_ms(windows.plan, split.judge_end_ms)),
+        end_ms=split.judge_end_ms,
+        oldest_ms=oldest_champion_ms,
+    )
     demoted = _demote_worse(candidates, now_ms)
     champions = {key: scored for key, (_, scored) in candidates.champions().items()}
     ours = candidates.score(challenger)
@@ -252,29 +159,17 @@ def _recalibrated(challenger: Artefact, factor_of: Callable[[str, str, float], f
     return replace(challenger, manifest=challenger.manifest.model_copy(update={"calibration": calibration}))
 
 
-def _demote_worse(candidates: _Candidates, now_ms: int) -> dict[str, str]:
+def _demote_worse(candidates: Candidates, now_ms: int) -> dict[str, str]:
     """Demote champions that are worse than the naive forecast; return the reasons by ``Topic.key``."""
     champions, demoted = candidates.champions(), {}
     for topic in candidates.windows.plan.topics:
         if topic.key not in champions:
             continue
         entry, scored = champions[topic.key]
-        if not (why := scored.why_demoted(topic)):
-            continue
-        successor = _successor(candidates, topic, entry)
-        candidates.registry.demote(topic, why, now_ms, back_to=successor)
-        log.warning("champion_demoted", topic=topic.key, version=entry.version, reason=why, back_to=successor)
-        demoted[topic.key] = f"{entry.version} was {why}"
+        if why := scored.why_demoted(topic):
+            candidates.demote(topic, entry, why, now_ms)
+            demoted[topic.key] = f"{entry.version} was {why}"
     return demoted
-
-
-def _successor(candidates: _Candidates, topic: Topic, gone: Champion) -> str | None:
-    """Return the version that served before a champion, if that may serve again; None means the naive forecast."""
-    demotions = candidates.registry.demotions().get(topic.key, ())
-    if gone.previous is None or gone.previous in {demotion.champion.version for demotion in demotions}:
-        return None
-    scored = candidates.published(gone.previous)
-    return gone.previous if scored and not scored.why_demoted(topic) else None
 
 
 def _verdict(

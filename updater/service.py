@@ -24,6 +24,7 @@ from model.registry.versions import Registry
 from updater.admission.records import AdmissionRecords
 from updater.due import DueCheck
 from updater.keeper import SYNC_PATIENCE_S, Keeper, StoppableClock, series_name
+from updater.live import LiveJudge
 from updater.state import FILE, IDLE, Outcome, PanelState, StateFile
 from updater.training_process import TIME_LIMIT_S, Job, Stopped, run_training
 from updater.training_settings import settings_file, settings_in_use
@@ -43,6 +44,7 @@ class Updater:
     store: HomeStore
     keeper: Keeper
     records: AdmissionRecords
+    live: LiveJudge
     registry: Registry
     state: StateFile
     clock: Clock
@@ -53,12 +55,16 @@ class Updater:
     time_limit_s: float = TIME_LIMIT_S
 
     def sync(self) -> None:
-        """Sync the klines of all panels, and make admission.json anew once a day; failures go to log and state."""
+        """Sync the klines of all panels, look at what champions answered, and make admission.json anew once a day.
+
+        Failures go to log and state.
+        """
         if self.keeper.sync():
+            self.live.look()
             self.records.refresh_daily()
 
     def train(self, panel: str, *, again: bool = False) -> PanelState:
-        """Run one round: sync, train in a child process, judge, publish. A failure goes to the state and the log.
+        """Run one round: ``sync``, train in a child process, judge, publish. A failure goes to the state and the log.
 
         Args:
             again: True to repeat a round that left symbols out; if those are still missing, nothing is trained.
@@ -229,6 +235,7 @@ def open_updater(
             store=store,
             keeper=keeper,
             records=records,
+            live=LiveJudge(settings=settings, plans=plans, store=store, registry=registry, clock=clock),
             registry=registry,
             state=state,
             clock=clock,

@@ -82,6 +82,20 @@ def horizons(ticks: Ints, steps: int) -> float:
     return float(np.minimum(apart, steps).sum() + 1) / steps
 
 
+def horizons_so_far(ticks: Ints, steps: int) -> Floats:
+    """Return ``(N,)`` how many horizons of time each row and the rows before it cover; the last is ``horizons``.
+
+    Args:
+        ticks: ``(N,)`` rising.
+
+    >>> horizons_so_far(np.array([0, 5, 100]), 10)
+    array([0.1, 0.6, 1.6])
+    """
+    apart = np.minimum(np.diff(ticks, prepend=ticks[:1]), steps)
+    covered: Floats = (np.cumsum(apart) + 1) / steps
+    return covered
+
+
 def variance_of_sum(centred: Floats, ticks: Ints, cosines: int) -> float:
     """Variance of the sum of values whose expectation is 0, by their first ``cosines`` cosine transforms.
 

@@ -23,6 +23,7 @@ from tests.fakes.klines import random_walk_klines
 from tests.fakes.net import free_port
 from updater.admission.records import AdmissionRecords
 from updater.keeper import Keeper
+from updater.live import LiveJudge
 from updater.round import refresh_panel
 from updater.service import Updater
 from updater.state import StateFile
@@ -113,6 +114,7 @@ def updater_on(data_dir: Path, *topics: Topic, clock: Clock | None = None, time_
     common: dict[str, Any] = {"settings": settings, "plans": plans, "store": store, "clock": clock, "stop": stop}
     return Updater(
         **common,
+        live=LiveJudge(settings=settings, plans=plans, store=store, registry=registry, clock=clock),
         keeper=Keeper(**common, homes=HomeSync(store, [away], Quarantine(), clock), state=state),
         records=AdmissionRecords(**common, registry=registry),
         registry=registry,
