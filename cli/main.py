@@ -13,6 +13,7 @@ import typer
 
 from cli.data.app import data_app
 from cli.place import place_of
+from cli.scores.verb import scores
 from cli.screen import JsonOption, print_json, say, screen, show_parts
 from cli.session import configured_topics, log_as, market_for_once, research_session, stoppable
 from cli.verbs import (
@@ -310,6 +311,9 @@ def ready(
         return
     for part in parts:
         console.print(part)
+
+
+app.command()(scores)
 
 
 @app.command()
