@@ -1,81 +1,63 @@
 """The ledger as the verbs read it: straight from the database, which they never write, with or without the monitor."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import sqlalchemy as sa
 
 from cli.place import Place
-from core.clock import MINUTE_MS
+from core.clock import DAY_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
 from core.settings import Market, Settings
 from core.topic import Topic
-from klines.klines import Floats, Ints
+from ledger.database import BUSY_S
 from ledger.schema import DAMAGED, SCHEMA_VERSION, answers, one_line, schema, scores, shown
+from ledger.scores import START_MS, ScoreBook
 
 ROWS_AT_ONCE = 10_000
-BUSY_S = 2.0  # how long SQLite waits for a process that holds the whole file
 START = "scripts/run starts everything (with Docker: docker compose up -d)"
-READ: Mapping[str, type[np.generic]] = {
-    "end_ms": np.int64,
-    "version": np.object_,
-    "reason": np.object_,
-    "loss": np.float64,
-    "naive_loss": np.float64,
-    "right_direction": np.float64,
-    "error_bp": np.float64,
-}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scores:
-    """The scores of one topic over a span; N rows, in order of time."""
+class NotScorable(NamedTuple):
+    """Some answers of one version whose intervals ended on one day, and that cannot be scored."""
 
-    end_ms: Ints  # (N,) of the interval
-    version: npt.NDArray[np.object_]  # (N,)
-    reason: npt.NDArray[np.object_]  # (N,) why the answer cannot be scored; empty if it was
-    loss: Floats  # (N,) in the topic's own loss; NaN if it was not scored, as in the columns below
-    naive_loss: Floats  # (N,) of the naive forecast that knew as much
-    right_direction: Floats  # (N,) 1 or 0; NaN also if truth or answer did not move from the base
-    error_bp: Floats  # (N,)
-
-    def __len__(self) -> int:
-        return len(self.end_ms)
+    version: str
+    day: int  # UTC, since 1970
+    reason: str
+    answers: int  # that many
 
 
 class ScoreRecord:
-    """Reads the table of scores.
+    """Reads the scores.
 
     Args:
+        book: reads the same database; ``reading`` closes it.
         connection: to a database of this release's schema.
     """
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, book: ScoreBook, connection: sa.Connection) -> None:
+        self.book = book
         self._connection = connection
 
-    def scores_of(self, topic: Topic, since_ms: int, until_ms: int) -> Scores:
-        """Return a topic's scores whose interval ended in ``[since_ms, until_ms)``."""
-        query = _query(topic, since_ms, until_ms, *(scores.c[name] for name in READ))
-        parts: dict[str, list[Any]] = {name: [np.empty(0, kind)] for name, kind in READ.items()}
-        for rows in self._partitions(query):
-            for (name, kind), column in zip(READ.items(), zip(*rows, strict=True), strict=True):
-                parts[name].append(np.array(column, kind))  # a null becomes NaN
-        return Scores(**{name: np.concatenate(some) for name, some in parts.items()})
+    def not_scorable(self, topic: Topic, since_ms: int, until_ms: int) -> list[NotScorable]:
+        """Count a topic's answers that cannot be scored, and whose intervals ended in ``[since_ms, until_ms)``."""
+        groups = (scores.c.version, scores.c.end_ms // DAY_MS, scores.c.reason)
+        query = sa.select(*groups, sa.func.count()).where(*_is_in(topic, since_ms, until_ms), scores.c.reason != "")
+        return [NotScorable(*row) for row in self._connection.execute(query.group_by(*groups).order_by(*groups))]
 
-    def rows(self, topic: Topic, since_ms: int, until_ms: int) -> Iterator[Sequence[sa.Row[Any]]]:
-        """Yield the whole rows of the same span, some thousands at a time."""
-        return self._partitions(_query(topic, since_ms, until_ms, scores))
+    def rows(self, topic: Topic, since_ms: int, until_ms: int) -> Iterator[Sequence[Sequence[Any]]]:
+        """Yield the whole rows of the same span, some thousands at a time, by the end of their intervals."""
+        query = sa.select(scores).where(*_is_in(topic, since_ms, until_ms)).order_by(scores.c.end_ms, scores.c.height)
+        found = self._connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query)
+        yield from found.partitions()
 
     def count(self, topic: Topic, since_ms: int, until_ms: int) -> int:
         """Return the number of rows of the same span."""
-        found = self._connection.execute(_query(topic, since_ms, until_ms, sa.func.count()).order_by(None))
-        return int(found.scalar_one())
+        query = sa.select(sa.func.count()).select_from(scores).where(*_is_in(topic, since_ms, until_ms))
+        return int(self._connection.execute(query).scalar_one())
 
     def newest_end_ms(self, topics: Sequence[Topic]) -> int | None:
         """Return the end of the newest interval that was scored; None without a score of these topics."""
@@ -87,28 +69,17 @@ class ScoreRecord:
 
     def first_due_ms(self, topics: Sequence[Topic]) -> int | None:
         """Return when the interval of the oldest answer of these topics is over; None without an answer."""
-        query = sa.select(sa.func.coalesce(answers.c.block_ms, answers.c.base_ms), answers.c.horizon_min)
-        dues = []
-        for topic in topics:
-            row = self._connection.execute(
-                query.where(*_is_of(answers, topic)).order_by(answers.c.height).limit(1)
-            ).first()
-            if row:
-                dues.append(row[0] // MINUTE_MS * MINUTE_MS + row[1] * MINUTE_MS)
-        return min(dues, default=None)
-
-    def _partitions(self, query: sa.Select[Any]) -> Iterator[Sequence[sa.Row[Any]]]:
-        found = self._connection.execution_options(yield_per=ROWS_AT_ONCE).execute(query)
-        yield from found.partitions()
+        query = sa.select(START_MS + answers.c.horizon_min * MINUTE_MS).order_by(answers.c.height).limit(1)
+        dues = (self._connection.execute(query.where(*_is_of(answers, topic))).scalar() for topic in topics)
+        return min((due for due in dues if due is not None), default=None)
 
 
 def _is_of(table: sa.Table, topic: Topic) -> tuple[sa.ColumnElement[bool], ...]:
     return table.c.network == (topic.network or ""), table.c.topic_id == topic.topic_id
 
 
-def _query(topic: Topic, since_ms: int, until_ms: int, *columns: Any) -> sa.Select[Any]:
-    ends = scores.c.end_ms
-    return sa.select(*columns).where(*_is_of(scores, topic), ends >= since_ms, ends < until_ms).order_by(ends)
+def _is_in(topic: Topic, since_ms: int, until_ms: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return *_is_of(scores, topic), scores.c.end_ms >= since_ms, scores.c.end_ms < until_ms
 
 
 def ledger_url(settings: Settings, place: Place) -> str:
@@ -119,7 +90,7 @@ def ledger_url(settings: Settings, place: Place) -> str:
 
 
 @contextmanager
-def reading(url: str) -> Iterator[sa.Connection]:
+def reading(url: str) -> Iterator[ScoreRecord]:
     """Open a database of this release's schema, and report its faults in one line.
 
     Raises:
@@ -131,13 +102,15 @@ def reading(url: str) -> Iterator[sa.Connection]:
         engine = _engine(parsed)
     except ModuleNotFoundError as error:
         raise ConfigError(f"DATABASE_URL={shown(parsed)}: its driver {error.name} is not installed") from error
+    book = ScoreBook(url)
     try:
         with engine.connect() as connection:
             _check_schema(connection, parsed)
-            yield connection
+            yield ScoreRecord(book, connection)
     except sa.exc.SQLAlchemyError as error:
         raise WorkerError(_fault(parsed, error)) from error
     finally:
+        book.close()
         engine.dispose()
 
 
@@ -148,9 +121,11 @@ def _engine(url: sa.URL) -> sa.Engine:
     if not path.is_file():
         raise WorkerError(f"{path}: not there yet: nothing has been answered here; {START}")
     uri = f"{path.as_uri()}?mode=ro"
-    return sa.create_engine(
-        "sqlite://", creator=lambda: sqlite3.connect(uri, uri=True, timeout=BUSY_S), poolclass=sa.NullPool
-    )
+
+    def connect() -> sqlite3.Connection:  # polars takes the rows of a file in a thread of its own
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_S, check_same_thread=False)
+
+    return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
 
 
 def _check_schema(connection: sa.Connection, url: sa.URL) -> None:

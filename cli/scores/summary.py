@@ -1,20 +1,18 @@
 """The scores of a topic summed up: as a whole, by the version that answered, or by day."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from cli.scores.record import Scores
-from core.clock import DAY_MS, iso
+from cli.scores.record import NotScorable
+from core.clock import DAY_MS, MINUTE_MS, iso
 from core.topic import Topic
-from klines.klines import Floats
-from model.features import Bools
-from model.heads import head_of
+from klines.klines import Bools, Floats
+from ledger.scores import Columns
 from model.judging.skill import Skill, skill_of
-from model.panels import panel_of
 
 MOST_REASONS = 5
 OTHER_REASONS = "other reasons"
@@ -42,39 +40,41 @@ class Summary:
     not_scorable: Mapping[str, int]  # answers that could not be scored, by reason
 
 
-def summaries(topic: Topic, found: Scores, by: By) -> Iterator[Summary]:
-    """Yield a summary for each version or day that has a row, or one for the whole topic. No row is in two of them."""
+def summaries(topic: Topic, found: Columns, missing: Sequence[NotScorable], by: By) -> Iterator[Summary]:
+    """Yield a summary for each version or day that has an answer, or one for the whole topic; no answer is in two.
+
+    Args:
+        found: the scored answers.
+        missing: the answers that cannot be scored.
+    """
     if by is By.TOPIC:
-        yield _summary(topic, found, np.ones(len(found), np.bool_), "")
+        yield _summary(topic, found, np.ones(len(found), np.bool_), missing, "")
         return
     if by is By.DAY:
         days = found.end_ms // DAY_MS
-        for day in np.unique(days):
-            yield _summary(topic, found, days == day, iso(int(day) * DAY_MS)[:10])
+        for day in sorted({*days.tolist(), *(one.day for one in missing)}):
+            of = [one for one in missing if one.day == day]
+            yield _summary(topic, found, days == day, of, iso(day * DAY_MS)[:10])
         return
-    for version in dict.fromkeys(found.version):  # in order of their first answers
-        yield _summary(topic, found, found.version == version, version)
+    versions = (*found.version.tolist(), *(one.version for one in missing))
+    for version in dict.fromkeys(versions):  # in order of their first answers
+        of = [one for one in missing if one.version == version]
+        yield _summary(topic, found, found.version == version, of, version)
 
 
-def steps_of(topic: Topic) -> int:
-    """Return the topic's horizon in candles of its panel."""
-    return panel_of(topic.horizon_min).steps(head_of(topic))
-
-
-def _summary(topic: Topic, found: Scores, of: Bools, name: str) -> Summary:
-    scored = of & np.isfinite(found.loss) & np.isfinite(found.naive_loss)
-    loss, naive_loss = found.loss[scored], found.naive_loss[scored]
-    ticks = found.end_ms[scored] // panel_of(topic.horizon_min).interval_ms
-    error_bp = found.error_bp[scored]
+def _summary(topic: Topic, found: Columns, rows: Bools, missing: Sequence[NotScorable], name: str) -> Summary:
+    loss, naive_loss, error_bp = found.loss[rows], found.naive_loss[rows], found.error_bp[rows]
+    # As monitor.skills has it, so that both say the same to the last digit.
+    skill = skill_of(found.end_ms[rows] // MINUTE_MS, loss, naive_loss, topic.horizon_min)
     return Summary(
         name=name,
-        skill=skill_of(ticks, loss, naive_loss, steps_of(topic)),
+        skill=skill,
         loss=_mean(loss),
         naive_loss=_mean(naive_loss),
-        right_direction=_mean(found.right_direction[scored]),
+        right_direction=_mean(found.right_direction[rows]),
         error_bp=_mean(error_bp),
         abs_error_bp=_mean(np.abs(error_bp)),
-        not_scorable=_counted(found.reason[of & ~scored].tolist()),
+        not_scorable=_counted(missing),
     )
 
 
@@ -83,10 +83,12 @@ def _mean(values: Floats) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _counted(reasons: list[str]) -> dict[str, int]:
-    """Count the reasons; all but the most frequent ones together."""
-    counts = Counter(reasons).most_common()
-    found = dict(counts[:MOST_REASONS])
-    if others := sum(count for _, count in counts[MOST_REASONS:]):
+def _counted(missing: Sequence[NotScorable]) -> dict[str, int]:
+    """Count the answers by reason; all but the most frequent reasons together."""
+    counts: Counter[str] = Counter()
+    for one in missing:
+        counts[one.reason] += one.answers
+    found = dict(counts.most_common(MOST_REASONS))
+    if others := counts.total() - sum(found.values()):
         found[OTHER_REASONS] = others
     return found

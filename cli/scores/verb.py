@@ -43,7 +43,7 @@ def scores(
     from cli.place import place_of  # noqa: PLC0415
     from cli.ready import chosen  # noqa: PLC0415
     from cli.scores.export import ending_of, write_scores  # noqa: PLC0415
-    from cli.scores.record import ScoreRecord, ledger_url, reading  # noqa: PLC0415
+    from cli.scores.record import ledger_url, reading  # noqa: PLC0415
     from cli.scores.summary import By, summaries  # noqa: PLC0415
     from cli.scores.tables import scores_json, scores_parts  # noqa: PLC0415
     from cli.session import configured_topics, log_as  # noqa: PLC0415
@@ -60,8 +60,7 @@ def scores(
     topics = chosen(configured_topics(settings), topic or (), network)
     say(place.sentence)
     log_as(settings, place.market)
-    with reading(ledger_url(settings, place)) as connection, progress_of("scores") as show:
-        record = ScoreRecord(connection)
+    with reading(ledger_url(settings, place)) as record, progress_of("scores") as show:
         if record.newest_end_ms(topics) is None:
             raise WorkerError(nothing_scored(record.first_due_ms(topics), now_ms))
         if export:
@@ -72,10 +71,13 @@ def scores(
         found = []
         for number, one in enumerate(topics):
             show(number, len(topics), f"topic {one.key}")
-            found.append((one, list(summaries(one, record.scores_of(one, since_ms, until_ms), By(by)))))
-    if as_json:
-        print_json(scores_json(found, By(by), since_ms, until_ms))
-        return
+            scored = record.book.columns(one, since_ms, until_ms)
+            missing = record.not_scorable(one, since_ms, until_ms)
+            found.append((one, list(summaries(one, scored, missing, By(by)))))
+        if as_json:
+            newest = [(one, record.book.answers_of(one, NEWEST_ANSWERS)) for one in topics]
+            print_json(scores_json(found, newest, By(by), since_ms, until_ms))
+            return
     console = screen()
     for part in scores_parts(found, By(by), since_ms, until_ms, console.width):
         console.print(part)

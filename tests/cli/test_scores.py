@@ -7,6 +7,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.scores.record import Scores
+from cli.scores.record import NotScorable
 from cli.scores.summary import By, Summary, summaries
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock, iso
 from core.topic import Target, Topic
 from ledger.schema import scores as table
+from ledger.scores import Columns, columns_of
 from model.judging.skill import skill_of
 from tests.cli.ledger import (
     FIRST,
+    HORIZONS_MIN,
     MISSING,
     NETWORK,
     SECOND,
@@ -100,14 +103,27 @@ def test_each_topic_equals_a_separate_calculation(ledger: Ledger) -> None:
         assert_equal(row, separately(rows))
         assert row["not_scorable"] == {MISSING: sum(bool(one["reason"]) for one in rows)}
         scored = [one for one in rows if not one["reason"]]
-        interval_ms, steps = (HOUR_MS, 8) if row["topic_id"] == 64 else (MINUTE_MS, {1: 10, 79: 15}[row["topic_id"]])
-        ticks = np.array([one["end_ms"] // interval_ms for one in scored])
+        ticks = np.array([one["end_ms"] // MINUTE_MS for one in scored])
         losses, naive = (np.array([one[name] for one in scored]) for name in ("loss", "naive_loss"))
-        interval = skill_of(ticks, losses, naive, steps)
+        interval = skill_of(ticks, losses, naive, HORIZONS_MIN[row["topic_id"]])
         assert row["skill"]["low"] == pytest.approx(interval.low, rel=1e-9)
         assert row["skill"]["high"] == pytest.approx(interval.high, rel=1e-9)
         assert row["skill"]["low"] < row["skill"]["skill"] < row["skill"]["high"]
         assert (row["network"], row["token"]) == (NETWORK, "ETH" if row["topic_id"] == 1 else "BTC")
+
+
+def test_the_newest_answers_are_told_by_the_names_of_the_api(ledger: Ledger) -> None:
+    found = document(ledger, "--topic", "79")["answers"]
+    assert len(found) == 50
+    assert [row["height"] for row in found] == sorted((row["height"] for row in found), reverse=True)
+    rows = {row["height"]: row for row in ledger.rows if row["topic_id"] == 79}
+    assert not any(row["scored"] for row in found[:2]), "their intervals are not over"
+    for row in found[3:]:
+        expected = rows[row["height"]]
+        assert row["scored"] is (not expected["reason"])
+        for name in ("truth", "loss", "naive_loss", "version", "forecast"):
+            assert row[name] == expected[name], name
+        assert (row["value"], row["answered"]) == ("0.001", iso(expected["answered_ms"]))
 
 
 @pytest.mark.parametrize("by", ["version", "day"])
@@ -144,8 +160,11 @@ def test_the_table_fits_80_columns_and_says_what_is_not_scorable(ledger: Ledger)
         text = " ".join(" ".join(lines).split())
         assert "scored answers whose interval ended" in lines[0]
         assert "not scorable: binance: the candle of" in text
-        for words in ("naive loss", "skill", "right", "error"):
+        for words in ("loss", "naive", "skill", "interval", "right", "error"):
             assert words in text
+        cells = set(text.split())
+        expected = {"topic": {"volatility", "log-return"}, "version": {"minute-1a2b3c", "persistence"}, "day": set()}
+        assert expected[by] <= cells, "no cell is broken inside a word"
     _, out, _ = birnn({**ledger.environment, "COLUMNS": "160"}, "--by", "version")
     assert FIRST in out
     assert SECOND in out
@@ -176,7 +195,8 @@ def test_csv_and_parquet_hold_every_row_and_every_number(ledger: Ledger, tmp_pat
         for row in expected
         for value in row
     ], "floats are written so that they can be read back to the last digit"
-    assert pl.read_csv(comma, schema=frame.schema).equals(frame)
+    read = pl.read_csv(comma, schema=frame.schema).with_columns(pl.col("reason").fill_null(""))
+    assert read.equals(frame)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp")]
 
 
@@ -186,7 +206,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     now_ms = SystemClock().now_ms() // DAY_MS * DAY_MS
 
     def change(row: dict[str, Any]) -> dict[str, Any]:
-        return row | ({"reason": hostile} if row["reason"] else {"version": hostile})
+        return row | {"version": hostile} | ({"reason": hostile} if row["reason"] else {})
 
     ledger = make_ledger(tmp_path, now_ms, days=2, change=change)
     for by in ("topic", "version"):
@@ -325,26 +345,24 @@ ROWS = st.lists(
 @given(rows=ROWS)
 def test_versions_and_days_sum_to_the_topic(rows: list[tuple[Any, ...]]) -> None:
     """No row is lost or counted twice, whatever the split."""
-    rows = sorted(rows, key=lambda row: row[0])
-    end, version, reason, loss, naive, right, error = zip(*rows, strict=True) if rows else ((),) * 7
-    scored = np.array([not one for one in reason], np.bool_)
-
-    def column(values: Any) -> Any:
-        return np.where(scored, np.array(values, np.float64), np.nan)
-
-    found = Scores(
-        end_ms=np.array(end, np.int64) * MINUTE_MS,
-        version=np.array(version, np.object_),
-        reason=np.array(reason, np.object_),
-        loss=column(loss),
-        naive_loss=column(naive),
-        right_direction=column(right),
-        error_bp=column(error),
-    )
-    (whole,) = summaries(TOPIC, found, By.TOPIC)
+    scored = sorted((row for row in rows if not row[2]), key=lambda row: row[0])
+    end, version, _, loss, naive, right, error = zip(*scored, strict=True) if scored else ((),) * 7
+    names: dict[str, tuple[Any, ...]] = {
+        "end_ms": tuple(one * MINUTE_MS for one in end),
+        "version": version,
+        "loss": loss,
+        "naive_loss": naive,
+        "right_direction": right,
+        "error_bp": error,
+    }
+    nothing = (0.0,) * len(scored)
+    cells = [names.get(field.name, nothing) for field in fields(Columns)]
+    found = columns_of(Columns, list(zip(*cells, strict=True)))
+    missing = [NotScorable(row[1], row[0] * MINUTE_MS // DAY_MS, row[2], 1) for row in rows if row[2]]
+    (whole,) = summaries(TOPIC, found, missing, By.TOPIC)
     assert whole.skill.n + sum(whole.not_scorable.values()) == len(rows)
     for by in (By.VERSION, By.DAY):
-        parts = list(summaries(TOPIC, found, by))
+        parts = list(summaries(TOPIC, found, missing, by))
         assert len({part.name for part in parts}) == len(parts)
         assert sum(part.skill.n for part in parts) == whole.skill.n
         assert _total(parts) == pytest.approx(_total([whole]), rel=1e-9, abs=1e-9)
