@@ -20,7 +20,7 @@ import numpy as np
 from core.clock import MINUTE_MS, iso
 from core.errors import ConfigError, MalformedKlines, StaleKlines
 from core.topic import Target, Topic, Volatility
-from klines.klines import Klines
+from klines.klines import Floats, Klines
 from klines.returns import volatility as per_minute_volatility
 
 PARKINSON = 4 * math.log(2)  # mean square of ln(high / low) over the variance of a random walk; J. Business 53(1), 1980
@@ -80,7 +80,7 @@ def price_at(klines: Klines, at_ms: int, source: str) -> Truth:
     """
     moment = _moment(klines, at_ms, source)
     sd = moment.price * math.sqrt(moment.variance)
-    return _truth(klines, moment, moment, source, moment.price, sd, moment.bounds)
+    return _truth(klines, moment.row, moment.row, source, moment.price, sd, moment.bounds)
 
 
 def log_return(klines: Klines, start_ms: int, end_ms: int, source: str) -> Truth:
@@ -102,7 +102,7 @@ def log_return(klines: Klines, start_ms: int, end_ms: int, source: str) -> Truth
     if start.bounds and end.bounds:
         low, high = math.log(end.bounds[0] / start.bounds[1]), math.log(end.bounds[1] / start.bounds[0])
         bounds = min(value, low), max(value, high)  # a logarithm's last bit must not exclude the value
-    return _truth(klines, start, end, source, value, sd, bounds)
+    return _truth(klines, start.row, end.row, source, value, sd, bounds)
 
 
 def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure: Volatility) -> Truth:
@@ -133,19 +133,17 @@ def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure:
     about_mean = not measure.about_zero
     if count == about_mean:
         raise ConfigError(f"a {measure.value} needs 2 returns or more, {iso(start_ms)} to {iso(end_ms)} has 1")
-    moments = [_traded_moment(klines, at_ms, source) for at_ms in range(start_ms, end_ms + 1, interval_ms)]
-    variance = np.array([moment.variance for moment in moments])
-    returns = np.diff(np.log([moment.price for moment in moments]))
-    share = 0.0
+    first, share, prices, variance = _traded_prices(klines, start_ms, count + 1, source)
+    returns, apart = np.diff(np.log(prices)), 0.0
     if about_mean:
-        returns, share = returns - returns.mean(), 1 / count
-    # The sum of squares is x' A x, x being logarithms of prices. A is -1 beside its diagonal, and has ``share`` in two
+        returns, apart = returns - returns.mean(), 1 / count
+    # The sum of squares is x' A x, x being logarithms of prices. A is -1 beside its diagonal, and has ``apart`` in two
     # corners: Seber and Lee, Linear Regression Analysis, 2nd ed., 1.5 and 1.6.
     diagonal = np.full(count + 1, 2.0)
-    diagonal[[0, -1]] = 1 - share
+    diagonal[[0, -1]] = 1 - apart
     slopes = 2 * np.diff(returns, prepend=0.0, append=0.0)
     squares, added = float(returns @ returns), float(variance @ diagonal)
-    beside = variance[:-1] @ variance[1:] + share**2 * variance[0] * variance[-1]
+    beside = variance[:-1] @ variance[1:] + apart**2 * variance[0] * variance[-1]
     error = math.sqrt(variance @ slopes**2 + 2 * (((diagonal * variance) ** 2).sum() + 2 * beside))
 
     def in_unit(total: float) -> float:
@@ -153,9 +151,9 @@ def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure:
         return measure.factor(count * interval_ms // MINUTE_MS) * float(per_minute)
 
     expected = squares + added
-    value = in_unit(squares if moments[0].share == 1 else expected)
+    value = in_unit(squares if share == 1 else expected)
     sd = in_unit(expected) * error / (2 * expected) if expected > 0 else 0.0
-    return _truth(klines, moments[0], moments[-1], source, value, sd)
+    return _truth(klines, first, first + count, source, value, sd)
 
 
 def truth_of(topic: Topic, klines: Klines, asked_ms: int, source: str) -> Truth:
@@ -169,9 +167,9 @@ def truth_of(topic: Topic, klines: Klines, asked_ms: int, source: str) -> Truth:
 
 
 def _truth(
-    klines: Klines, first: _Moment, last: _Moment, source: str, value: float, sd: float, bounds: Bounds | None = None
+    klines: Klines, first: int, last: int, source: str, value: float, sd: float, bounds: Bounds | None = None
 ) -> Truth:
-    start_ms, last_ms = (int(klines.open_time_ms[moment.row]) for moment in (first, last))
+    start_ms, last_ms = (int(klines.open_time_ms[row]) for row in (first, last))
     end_ms = last_ms + klines.interval_ms
     return Truth(value=value, bounds=bounds, sd=sd, source=source, start_ms=start_ms, end_ms=end_ms)
 
@@ -214,6 +212,28 @@ def _traded_moment(klines: Klines, at_ms: int, source: str) -> _Moment:
     after = _next_open(klines, row)
     edge = None if after is None else (min(close, after), max(close, after))
     return _Moment(row=row, share=share, price=close, bounds=edge, variance=_edge_variance(klines, row))
+
+
+def _traded_prices(klines: Klines, start_ms: int, many: int, source: str) -> tuple[int, float, Floats, Floats]:
+    """Return what ``_traded_moment`` would for moments a candle apart, all at once: a day of minutes has 1441.
+
+    Returns:
+        row and share of the first moment; ``(many,)`` prices; ``(many,)`` variances of their logarithms.
+    """
+    interval_ms, first = klines.interval_ms, _row_of(klines, start_ms, source)
+    opened_ms = int(klines.open_time_ms[first]) + interval_ms * np.arange(many)
+    found_ms = klines.open_time_ms[first : first + many]
+    there = int(np.argmin(np.append(found_ms == opened_ms[: len(found_ms)], False)))
+    if there < many:
+        _row_of(klines, start_ms + there * interval_ms, source)  # raises
+    rows = slice(first, first + many)
+    opened, close = klines.open[rows], klines.close[rows]
+    share = (start_ms - int(klines.open_time_ms[first])) / interval_ms
+    if share < 1:  # rounding must not leave the span
+        prices = np.clip(opened + share * (close - opened), np.minimum(opened, close), np.maximum(opened, close))
+        return first, share, prices, share * (1 - share) * np.log(klines.high[rows] / klines.low[rows]) ** 2 / PARKINSON
+    edges = np.log(opened[1:] / close[:-1]) ** 2 / EDGE
+    return first, share, close, np.append(edges, _edge_variance(klines, first + many - 1))
 
 
 def _row_of(klines: Klines, at_ms: int, source: str) -> int:
