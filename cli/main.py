@@ -13,6 +13,7 @@ import typer
 
 from cli.data.app import data_app
 from cli.place import place_of
+from cli.replay.verb import replay
 from cli.scores.verb import scores
 from cli.screen import JsonOption, print_json, say, screen, show_parts
 from cli.session import configured_topics, log_as, market_for_once, research_session, stoppable
@@ -314,6 +315,7 @@ def ready(
 
 
 app.command()(scores)
+app.command()(replay)
 
 
 @app.command()

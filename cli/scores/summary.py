@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 import numpy as np
@@ -11,7 +11,7 @@ from cli.scores.record import NotScorable
 from core.clock import DAY_MS, MINUTE_MS, iso
 from core.topic import Topic
 from klines.klines import Bools, Floats
-from ledger.scores import Columns
+from ledger.scores import Columns, Score, columns_of
 from model.judging.skill import Skill, skill_of
 
 MOST_REASONS = 5
@@ -60,6 +60,12 @@ def summaries(topic: Topic, found: Columns, missing: Sequence[NotScorable], by: 
     for version in dict.fromkeys(versions):  # in order of their first answers
         of = [one for one in missing if one.version == version]
         yield _summary(topic, found, found.version == version, of, version)
+
+
+def summary_of(topic: Topic, scored: Sequence[Score]) -> Summary:
+    """The summary of some scored answers to a topic."""
+    rows = [tuple(getattr(score, field.name) for field in fields(Columns)) for score in scored]
+    return next(summaries(topic, columns_of(Columns, rows), (), By.TOPIC))
 
 
 def _summary(topic: Topic, found: Columns, rows: Bools, missing: Sequence[NotScorable], name: str) -> Summary:

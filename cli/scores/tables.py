@@ -19,6 +19,16 @@ from model.judging.skill import CONFIDENCE, Skill
 
 GOOD, BAD = "green", "red"
 WHOLE_IDS = 140  # columns; a screen this wide shows whole ids of versions
+NUMBERS = (
+    Column(heading="n", right=True),
+    Column(heading="loss", right=True),
+    Column(heading="naive", right=True),
+    Column(heading="skill", right=True),
+    Column(heading="interval", right=True),
+    Column(heading="right", right=True),
+    Column(heading="error", right=True),
+    Column(heading="bias", least_width=ROOMY, right=True),
+)
 OF_SCORE = (
     "truth", "truth_sd", "naive", "loss", "naive_loss", "plain_naive_loss", "right_direction", "error_bp"
 )  # fmt: skip
@@ -100,33 +110,33 @@ def _table(found: Found, by: By, width: int, title: str) -> RenderableType:
     columns = (
         Column(heading="topic"),
         Column(heading="asks" if by is By.TOPIC else by.value, wraps=True),
-        Column(heading="n", right=True),
-        Column(heading="loss", right=True),
-        Column(heading="naive", right=True),
-        Column(heading="skill", right=True),
-        Column(heading="interval", right=True),
-        Column(heading="right", right=True),
-        Column(heading="error", right=True),
-        Column(heading="bias", least_width=ROOMY, right=True),
+        *NUMBERS,
         Column(heading="not scorable", least_width=ROOMY, right=True),
     )
     rows = [
         (
             str(topic.topic_id),
             _second(topic, one, by, width),
-            f"{one.skill.n:,}",
-            number(one.loss),
-            number(one.naive_loss),
-            *skill_cells(one.skill),
-            "" if one.right_direction is None else f"{100 * one.right_direction:.0f} %",
-            basis_points(one.abs_error_bp),
-            basis_points(one.error_bp),
+            *number_cells(one),
             f"{sum(one.not_scorable.values()):,}" if one.not_scorable else "",
         )
         for topic, several in found
         for one in several
     ]
     return table_of(columns, rows, width, title=title)
+
+
+def number_cells(one: Summary) -> tuple[str | Text, ...]:
+    """The cells of NUMBERS."""
+    return (
+        f"{one.skill.n:,}",
+        number(one.loss),
+        number(one.naive_loss),
+        *skill_cells(one.skill),
+        "" if one.right_direction is None else f"{100 * one.right_direction:.0f} %",
+        basis_points(one.abs_error_bp),
+        basis_points(one.error_bp),
+    )
 
 
 def _second(topic: Topic, one: Summary, by: By, width: int) -> str:
