@@ -174,10 +174,11 @@ class ScoreBook:
         with self._readers.connect() as connection:
             return [Answer(*row) for row in connection.execute(query.order_by(answers.c.answered_ms).limit(limit))]
 
-    def first_ms(self) -> int | None:
-        """Return when the first answer was given; None without answers."""
+    def first_ms(self, since_ms: int = 0) -> int | None:
+        """Return when the first answer since a moment was given; None without answers."""
+        first = sa.select(sa.func.min(answers.c.answered_ms)).where(answers.c.answered_ms >= since_ms)
         with self._readers.connect() as connection:
-            found: int | None = connection.execute(sa.select(sa.func.min(answers.c.answered_ms))).scalar_one()
+            found: int | None = connection.execute(first).scalar_one()
         return found
 
     def write(self, found: Sequence[Score], days: Iterable[CandleDay] = ()) -> None:
@@ -212,13 +213,13 @@ class ScoreBook:
         return [(venue, symbol, interval_ms) for venue, symbol, interval_ms in rows]
 
     def make_again(
-        self, topic: Topic, start_ms: int, end_ms: int, *, but_venue: str = "", days: Iterable[CandleDay] = ()
+        self, topic: Topic, start_ms: int, end_ms: int, *, venue: str = "", but_venue: str = ""
     ) -> int | None:
         """Let the scores be made again whose intervals end in ``[start_ms, end_ms)``; opens the database for writing.
 
         Args:
+            venue: only scores of this venue; empty is any.
             but_venue: scores of this venue stay; empty is none.
-            days: checksums that are written with it.
         Returns:
             when the first of their answers was given; None if there are no such scores.
         """
@@ -228,14 +229,13 @@ class ScoreBook:
             scores.c.topic_id == topic_id,
             scores.c.end_ms >= start_ms,
             scores.c.end_ms < end_ms,
+            scores.c.venue == venue if venue else sa.true(),
             scores.c.venue != but_venue if but_venue else sa.true(),
         )
         with self._writers.begin() as connection:
             first: int | None = connection.execute(sa.select(sa.func.min(scores.c.answered_ms)).where(where)).scalar()
             if first is not None:
                 connection.execute(scores.update().where(where).values(scored_ms=TO_BE_MADE_AGAIN))
-            if days := list(days):
-                _insert(connection, self._days, days)
         return first
 
     def recent(self, topic: Topic | str, since_ms: int, until_ms: int = EVER_MS) -> Recent:

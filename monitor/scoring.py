@@ -1,0 +1,175 @@
+"""One answer against the candles that came true: truth, losses, direction and error. Pure: nothing here waits.
+
+The losses of both naive forecasts stand beside the answer's. The one that counts knows what the answer knew: the newest
+price, and the whole minutes of the interval that had closed by then. The plain one knows the base alone.
+"""
+
+import math
+
+import numpy as np
+
+from core.clock import MINUTE_MS, iso
+from core.losses import loss_named
+from core.topic import Target, Topic
+from klines.klines import Klines
+from klines.spans import Span, interval_name
+from klines.truth import TRADED_ROWS, price_at, truth_of, volatility
+from ledger.answers import Answer
+from ledger.scores import Score, start_ms_of
+from model.heads import head_of
+from model.known import NOTHING, Known
+
+BASIS_POINTS = 1e4
+
+
+def span_of(topic: Topic, start_ms: int, interval_ms: int) -> Span:
+    """Return the candles that a score may read, of an interval that begins at ``start_ms``.
+
+    From the window before the base (of a return, from the candles by which a quiet price is judged) up to the candle
+    after the end.
+    """
+    before_ms = TRADED_ROWS * interval_ms
+    if topic.target is Target.VOLATILITY:
+        before_ms = max(before_ms, topic.horizon_ms)
+    first_ms = (start_ms - before_ms - 1) // interval_ms * interval_ms
+    return first_ms, -(-(start_ms + topic.horizon_ms) // interval_ms) * interval_ms + interval_ms
+
+
+def missing_ms(topic: Topic, start_ms: int, klines: Klines) -> int | None:
+    """Return when the first candle opens that a score needs and ``klines`` lacks; None if it has all."""
+    end_ms, interval_ms = start_ms + topic.horizon_ms, klines.interval_ms
+    moments = [start_ms, end_ms]
+    if topic.target is Target.VOLATILITY:
+        moments = [*range(start_ms - topic.horizon_ms, end_ms + 1, interval_ms)]
+    needed = (np.array(moments) - 1) // interval_ms * interval_ms
+    place = np.searchsorted(klines.open_time_ms, needed)
+    lacking = needed[np.append(klines.open_time_ms, -1)[place] != needed]
+    return int(lacking[0]) if len(lacking) else None
+
+
+def missing_words(topic: Topic, open_ms: int, interval_ms: int, venue: str) -> str:
+    """Return the reason of an answer whose candles do not come."""
+    name = f"{topic.symbol}-{interval_name(interval_ms)}"
+    return f"the candle of {iso(open_ms)} is missing in {name} of {venue}; scored when it is there"
+
+
+def another_question(topic: Topic, answer: Answer, market: str) -> str:
+    """Return why an answer has nothing to do with the topic of today; empty if it answers the topic's question."""
+    if answer.answers(topic, market):
+        return ""
+    then = f"{answer.target} of {answer.symbol} in {answer.horizon_min}m on {answer.market}"
+    return f"was asked {then}, the topic is now {topic.asked} of {topic.symbol} in {topic.horizon_min}m on {market}"
+
+
+def unscored(answer: Answer, scored_ms: int, venue: str, reason: str) -> Score:
+    """Return the score of an answer that cannot be scored."""
+    start_ms = start_ms_of(answer)
+    return Score(
+        network=answer.network,
+        topic_id=answer.topic_id,
+        height=answer.height or 0,
+        answered_ms=answer.answered_ms,
+        version=answer.version,
+        forecast=answer.forecast,
+        start_ms=start_ms,
+        end_ms=start_ms + answer.horizon_min * MINUTE_MS,
+        scored_ms=scored_ms,
+        reason=reason,
+        venue=venue,
+    )
+
+
+def scored(topic: Topic, answer: Answer, klines: Klines, venue: str, std: float, scored_ms: int) -> Score:
+    """Return the score of an answer.
+
+    Args:
+        topic: whose question it answers.
+        klines: of one venue, ``span_of`` or more; ``missing_ms`` finds none missing.
+        venue: name of the klines' venue.
+        std: of past returns over the horizon; read by the losses of returns alone.
+    Raises:
+        MalformedKlines: the candles cannot tell the topic's truth.
+        ValueError: the answer is not a number.
+    """
+    start_ms, value = start_ms_of(answer), float(answer.value)
+    klines = klines.between(*span_of(topic, start_ms, klines.interval_ms))
+    truth = truth_of(topic, klines, start_ms, venue)
+    base, naive, plain = _naive(topic, answer, klines, venue)
+    losses = [_loss(topic, truth.value, forecast, base, std) for forecast in (value, naive, plain)]
+    blank = unscored(answer, scored_ms, venue, "")
+    if not all(map(math.isfinite, losses)):
+        return blank._replace(reason=f"a loss is not finite: answer {value:g}, truth {truth.value:g}, naive {naive:g}")
+    return blank._replace(
+        value=value,
+        truth=truth.value,
+        truth_sd=truth.sd,
+        naive=naive,
+        plain_naive=plain,
+        loss=losses[0],
+        naive_loss=losses[1],
+        plain_naive_loss=losses[2],
+        right_direction=_right(value - base, truth.value - base),
+        error_bp=_error_bp(topic, value, truth.value),
+    )
+
+
+def _naive(topic: Topic, answer: Answer, klines: Klines, venue: str) -> tuple[float, float, float]:
+    """Return the number of no change, the naive forecast that knows what the answer knew, and the plain one."""
+    start_ms = start_ms_of(answer)
+    if topic.target is Target.VOLATILITY:
+        before = volatility(klines, start_ms - topic.horizon_ms, start_ms, venue, topic.volatility).value
+        known = _known(answer, klines, venue, start_ms)
+        if known is NOTHING:
+            return before, before, before
+        whole = head_of(topic).kind.measure.whole(known, before / topic.unit, topic.horizon_min)
+        return before, float(whole) * topic.unit, before
+    if topic.target is Target.LOG_RETURN:
+        return 0.0, float(_known(answer, klines, venue, start_ms).moved), 0.0
+    base = price_at(klines, start_ms, venue).value
+    return base, answer.anchor * answer.truth_ratio, base
+
+
+def _known(answer: Answer, klines: Klines, venue: str, start_ms: int) -> Known:
+    """Return what the answer knew of its interval: whole minutes up to its newest price, and the move to that price.
+
+    A price of another venue than the candles' is left out: the difference between venues would look like a move. So is
+    what follows a hole.
+    """
+    seen_ms = answer.base_ms + answer.elapsed_ms
+    if seen_ms <= start_ms:
+        return NOTHING
+    closes, minutes = [price_at(klines, start_ms, venue).value], 0
+    if klines.interval_ms == MINUTE_MS:
+        run = klines.between(start_ms, seen_ms - MINUTE_MS + 1)
+        follows = run.open_time_ms == start_ms + MINUTE_MS * np.arange(len(run))
+        minutes = int(np.argmin(np.append(follows, False)))
+        closes += run.close[:minutes].tolist()
+    returns = np.diff(np.log(closes))
+    is_told = answer.anchor_asof_ms == seen_ms and answer.venue in {"", venue}
+    return Known(
+        elapsed_ms=seen_ms - start_ms if is_told else minutes * MINUTE_MS,
+        minutes=minutes,
+        total=float(returns.sum()),
+        squares=float(returns @ returns),
+        running=math.log(answer.anchor / closes[-1]) if is_told else 0.0,
+    )
+
+
+def _loss(topic: Topic, truth: float, forecast: float, base: float, std: float) -> float:
+    """Return the topic's loss. A loss of returns is computed of the log-return, for a price topic too."""
+    loss = loss_named(topic.loss)
+    with np.errstate(all="ignore"):
+        if loss.of_returns and topic.target is Target.PRICE:
+            truth, forecast = np.log(truth / base), np.log(forecast / base)
+        return float(loss(np, np.float64(truth), np.float64(forecast), std))
+
+
+def _right(moved: float, came: float) -> bool | None:
+    return None if moved == 0 or came == 0 else (moved > 0) == (came > 0)
+
+
+def _error_bp(topic: Topic, value: float, truth: float) -> float | None:
+    """Return the error in basis points: of a log-return the difference, else relative to the truth."""
+    if topic.target is Target.LOG_RETURN:
+        return (value - truth) * BASIS_POINTS
+    return (value / truth - 1) * BASIS_POINTS if truth > 0 else None
