@@ -246,17 +246,19 @@ def status(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what serves each topic, how the networks were judged, and what the updater did last and does next."""
+    """Show what serves each topic and how good it was, and what the updater did last and does next."""
     from cli.status.report import status_report  # noqa: PLC0415
+    from cli.status.skill import skill_parts, skill_report  # noqa: PLC0415
     from cli.status.tables import status_tables  # noqa: PLC0415
 
     settings = settings_from(data_dir=data_dir)
     report = status_report(settings)
+    report |= skill_report(settings, report["endpoint"])
     if as_json:
         print_json(report)
         return
     console = screen()
-    for part in status_tables(report, console.width):
+    for part in (*status_tables(report, console.width), *skill_parts(report, console.width)):
         console.print(part)
 
 

@@ -21,6 +21,10 @@ ROWS_AT_ONCE = 10_000
 START = "scripts/run starts everything (with Docker: docker compose up -d)"
 
 
+class NothingAnswered(WorkerError):
+    """There is no ledger yet, or an empty one."""
+
+
 class NotScorable(NamedTuple):
     """Some answers of one version whose intervals ended on one day, and that cannot be scored."""
 
@@ -119,7 +123,7 @@ def _engine(url: sa.URL) -> sa.Engine:
         return sa.create_engine(url, poolclass=sa.NullPool)
     path = Path(url.database or "").absolute()
     if not path.is_file():
-        raise WorkerError(f"{path}: not there yet: nothing has been answered here; {START}")
+        raise NothingAnswered(f"{path}: not there yet: nothing has been answered here; {START}")
     uri = f"{path.as_uri()}?mode=ro"
 
     def connect() -> sqlite3.Connection:  # polars takes the rows of a file in a thread of its own
@@ -131,7 +135,7 @@ def _engine(url: sa.URL) -> sa.Engine:
 def _check_schema(connection: sa.Connection, url: sa.URL) -> None:
     tables = sa.inspect(connection).get_table_names()
     if answers.name not in tables and schema.name not in tables:
-        raise WorkerError(f"{_name(url)}: empty: nothing has been answered here; {START}")
+        raise NothingAnswered(f"{_name(url)}: empty: nothing has been answered here; {START}")
     found = 1
     if schema.name in tables:
         found = connection.execute(sa.select(sa.func.max(schema.c.version))).scalar() or 1
