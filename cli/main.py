@@ -13,6 +13,8 @@ import typer
 
 from cli.data.app import data_app
 from cli.place import place_of
+from cli.replay.verb import replay
+from cli.scores.verb import scores
 from cli.screen import JsonOption, print_json, say, screen, show_parts
 from cli.session import configured_topics, log_as, market_for_once, research_session, stoppable
 from cli.verbs import (
@@ -244,17 +246,19 @@ def status(
     data_dir: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what serves each topic, how the networks were judged, and what the updater did last and does next."""
+    """Show what serves each topic and how good it was, and what the updater did last and does next."""
     from cli.status.report import status_report  # noqa: PLC0415
+    from cli.status.skill import skill_parts, skill_report  # noqa: PLC0415
     from cli.status.tables import status_tables  # noqa: PLC0415
 
     settings = settings_from(data_dir=data_dir)
     report = status_report(settings)
+    report |= skill_report(settings, report["endpoint"])
     if as_json:
         print_json(report)
         return
     console = screen()
-    for part in status_tables(report, console.width):
+    for part in (*status_tables(report, console.width), *skill_parts(report, console.width)):
         console.print(part)
 
 
@@ -310,6 +314,10 @@ def ready(
         return
     for part in parts:
         console.print(part)
+
+
+app.command()(scores)
+app.command()(replay)
 
 
 @app.command()

@@ -29,6 +29,7 @@ class LastRun(BaseModel):
     seed: int
     replay: Path | None
     url: str = ""  # of inference
+    page: str = ""  # URL of the monitor's page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +94,20 @@ def endpoint_of(settings: Settings, place: Place | None) -> str:
     return f"http://{settings.host}:{settings.port}"
 
 
-def note_run(settings: Settings, market: Market, replay: Path | None, url: str) -> None:
-    """Record a run for the other verbs. A failure to write, such as a full disk, is ignored."""
+def page_of(settings: Settings, place: Place | None) -> str:
+    """Return the URL of the monitor's page: by MONITOR_HOST and MONITOR_PORT if either is set, else of the last run."""
+    if place and place.last and place.last.page and not {"monitor_host", "monitor_port"} & settings.model_fields_set:
+        return place.last.page
+    return f"http://{settings.monitor_host}:{settings.monitor_port}"
+
+
+def note_run(settings: Settings, market: Market, replay: Path | None, url: str, page: str = "") -> None:
+    """Record a run for the other verbs. A failure to write, such as a full disk, is ignored.
+
+    Args:
+        url: of inference.
+        page: URL of the monitor's page.
+    """
     folder = tape_folder(settings, replay) if market is Market.SIMULATED else settings.data_dir
     last = LastRun(
         market=market,
@@ -102,6 +115,7 @@ def note_run(settings: Settings, market: Market, replay: Path | None, url: str) 
         seed=settings.seed,
         replay=replay and replay.absolute(),
         url=url,
+        page=page,
     )
     with contextlib.suppress(OSError):
         settings.data_dir.mkdir(parents=True, exist_ok=True)

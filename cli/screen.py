@@ -168,5 +168,14 @@ def table_of(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], wi
     return table
 
 
+def plain(text: str) -> str:
+    """Text of another program on one line: what would move the cursor or colour the screen becomes a blank.
+
+    >>> plain("to\\x1b[31mken\\n")
+    'to [31mken '
+    """
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
 def _text(cell: str | Text) -> Text:
     return cell if isinstance(cell, Text) else Text(cell)

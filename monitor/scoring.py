@@ -120,18 +120,18 @@ def _naive(topic: Topic, answer: Answer, klines: Klines, venue: str) -> tuple[fl
     start_ms = start_ms_of(answer)
     if topic.target is Target.VOLATILITY:
         before = volatility(klines, start_ms - topic.horizon_ms, start_ms, venue, topic.volatility).value
-        known = _known(answer, klines, venue, start_ms)
+        known = known_of(answer, klines, venue, start_ms)
         if known is NOTHING:
             return before, before, before
         whole = head_of(topic).kind.measure.whole(known, before / topic.unit, topic.horizon_min)
         return before, float(whole) * topic.unit, before
     if topic.target is Target.LOG_RETURN:
-        return 0.0, float(_known(answer, klines, venue, start_ms).moved), 0.0
+        return 0.0, float(known_of(answer, klines, venue, start_ms).moved), 0.0
     base = price_at(klines, start_ms, venue).value
     return base, answer.anchor * answer.truth_ratio, base
 
 
-def _known(answer: Answer, klines: Klines, venue: str, start_ms: int) -> Known:
+def known_of(answer: Answer, klines: Klines, venue: str, start_ms: int) -> Known:
     """Return what the answer knew of its interval: whole minutes up to its newest price, and the move to that price.
 
     A price of another venue than the candles' is left out: the difference between venues would look like a move. So is

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from cli.doctor.venues import TIMEOUT_S, Finding, examine, unserved
-from cli.place import endpoint_of
+from cli.place import endpoint_of, page_of
 from cli.screen import Column, table_of
 from cli.status.report import endpoint_report, status_report
 from cli.status.tables import headline
@@ -203,6 +203,18 @@ def _updater(subject: Subject) -> Iterator[Check]:
             yield warning(f"{name} panel: {count}: {reason}", "birnn status says when it tries again")
 
 
+def _monitor(subject: Subject) -> Iterator[Check]:
+    url = subject.report["page"]
+    if not (subject.report["endpoint"]["answers"] or (subject.folder and subject.folder["updater_alive"])):
+        yield not_looked_at("neither inference nor the updater runs here, so no monitor is meant to")
+        return
+    answers, said = ask(f"{url}/healthz")
+    if answers:
+        yield well(f"{url}/: the status page answers")
+    else:
+        yield warning(f"{said}: answers are given, but nothing is scored and no alarm is sent", START)
+
+
 def _klines(subject: Subject) -> Iterator[Check]:
     folder = subject.folder
     series = folder["updater"]["series"] if folder else {}
@@ -232,6 +244,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
     ("data folder", _folder),
     ("inference", _inference),
     ("updater", _updater),
+    ("monitor", _monitor),
     ("klines", _klines),
     ("clock", _clock),
     ("venues", _venues),
@@ -254,6 +267,7 @@ def all_checks(subject: Subject, announce: Callable[[str], None]) -> list[Check]
         found.append(replace(wrong(line, remedy), name="data folder"))
         url = endpoint_of(subject.settings, None)
         subject.report = {"endpoint": endpoint_report(url), "place": str(subject.settings.data_dir), "folders": []}
+        subject.report["page"] = page_of(subject.settings, None)
         subject.report["market"] = subject.settings.market.value.upper()
     for name, check in CHECKS:
         announce(name)

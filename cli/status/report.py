@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from admission.readiness import read_admission
-from cli.place import endpoint_of, place_of
+from cli.place import endpoint_of, page_of, place_of
 from cli.ready import admission_words, in_order
 from core.clock import SystemClock
 from core.errors import IncompatibleModel, WorkerError
@@ -26,6 +26,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
         "place": place.sentence,
         "market": market,
         "endpoint": endpoint_report(endpoint_of(settings, place)),
+        "page": page_of(settings, place),
         "retrain_cron": settings.retrain_cron,
         "folders": [{"folder": str(folder), "market": market, **_folder_report(folder)}] if has_state else [],
     }

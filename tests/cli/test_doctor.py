@@ -25,7 +25,7 @@ from updater.state import SeriesState, StateFile
 KEY = "not-a-real-key-0123"
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "config.example.json")
-ALL = ("settings", "config", "data folder", "inference", "updater", "klines", "clock", "venues")
+ALL = ("settings", "config", "data folder", "inference", "updater", "monitor", "klines", "clock", "venues")
 
 
 @pytest.fixture
@@ -155,7 +155,8 @@ def whole(tmp_path: Path, server: Venue) -> Iterator[dict[str, str]]:
     series = SeriesState(synced_ms=clock.now_ms(), fetched_rows=3, gaps=0, newest_ms=newest_ms)
     state.replace_series({"ETHUSDT-1m": series})
     with endpoint([topic | {"market": "BINANCE"} for topic in SIX]) as port:
-        yield {"HOST": "127.0.0.1", "PORT": str(port), "CONFIG_FILE": EXAMPLE, "MARKET_VENUES": "binance"}
+        ports = {"PORT": str(port), "MONITOR_PORT": str(port)}
+        yield {"HOST": "127.0.0.1", **ports, "CONFIG_FILE": EXAMPLE, "MARKET_VENUES": "binance"}
 
 
 def checked(ran: "subprocess.CompletedProcess[str]") -> dict[str, list[dict[str, str]]]:
@@ -197,6 +198,33 @@ def test_what_is_wrong_is_named_with_what_to_do_and_the_status_is_1(
     assert says in wrong["line"]
     assert wrong["remedy"]
     assert json.loads(ran.stdout)["well"] is False
+
+
+def test_a_monitor_that_does_not_answer_is_told_where_something_runs(
+    tmp_path: Path, server: Venue, whole: dict[str, str]
+) -> None:
+    gone = {"MONITOR_PORT": str(free_port())}
+    ran = doctor(tmp_path, server, "--json", **{**whole, **gone})
+    (found,) = checked(ran)["monitor"]
+    assert (found["state"], ran.returncode) == ("warning", 0), "it costs no answer"
+    assert f"no answer from http://127.0.0.1:{gone['MONITOR_PORT']}/healthz" in found["line"]
+    assert "nothing is scored and no alarm is sent" in found["line"]
+    assert "scripts/run" in found["remedy"]
+    nothing = doctor(tmp_path / "none", server, "--json", **{**whole, **gone, "PORT": "1"})
+    assert [one["state"] for one in checked(nothing)["monitor"]] == ["not looked at"]
+
+
+def test_the_monitor_of_the_last_run_is_asked_where_it_listens(tmp_path: Path) -> None:
+    with endpoint(SIX) as port:
+        settings = load_settings(data_dir=tmp_path, config_file=EXAMPLE)
+        note_run(settings, Market.SIMULATED, None, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port}")
+        tape_folder(settings, None).mkdir(parents=True)
+        subject = Subject(settings=settings, clock=SystemClock())
+        found = {check.name: check for check in all_checks(subject, lambda _: None)}
+    assert (found["monitor"].state, found["monitor"].line) == (
+        "well",
+        f"http://127.0.0.1:{port}/: the status page answers",
+    )
 
 
 @pytest.mark.parametrize(

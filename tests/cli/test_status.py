@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -12,13 +13,18 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from admission.readiness import Readiness, write_admission
 from admission.words import ONE_NAIVE
+from cli.main import app
 from cli.status.report import status_report
 from cli.status.tables import headline, status_tables
-from core.clock import MINUTE_MS, SystemClock
+from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import load_settings
 from tests.answering import Answer, answering
+from tests.cli.ledger import make_ledger, write_ledger
+from tests.cli.test_ready import topic_entry
 from tests.terminal import on_terminal
 from updater.state import Outcome, SeriesState, StateFile, Verdict
 
@@ -69,9 +75,10 @@ SIX = [
 
 @contextmanager
 def endpoint(topics: list[dict[str, Any]]) -> Iterator[int]:
-    """A server that answers ``/topics`` and ``/readyz``; yields its port."""
+    """A server that answers ``/topics`` and ``/readyz``, and ``/healthz`` as the monitor; yields its port."""
     ready = all(topic["ready"] for topic in topics)
     known = {"/topics": (200, json.dumps(topics)), "/readyz": (200, "ready") if ready else (503, "not yet")}
+    known["/healthz"] = (200, "ok")
 
     def answer(path: str) -> Answer:
         status, text = known.get(path, (404, ""))
@@ -201,6 +208,49 @@ def test_what_is_shortened_is_whole_in_json_and_nothing_else_is_said(folder: Pat
     panels = report["folders"][0]["updater"]["panels"]
     assert panels["minute"]["outcome"]["version"] == VERSION
     assert (panels["minute"]["per_cent"], panels["minute"]["left_s"]) == (41.6, 200.0)
+
+
+def test_each_topic_has_its_skill_and_its_admission(folder: Path) -> None:
+    """Of 1, 7 and 30 days, as ``birnn scores`` has them; by the names of the monitor's API."""
+    now_ms = SystemClock().now_ms()
+    ledger = make_ledger(folder, now_ms, days=9, every_min=15)
+    write_admission(folder, now_ms, {f"{NETWORK}/79": Readiness.from_json(topic_entry(79, 3))})
+    environment = {**ledger.environment, "PATH": "/usr/bin:/bin"}
+    with endpoint([SIX[0], SIX[1], SIX[3]]) as port:
+        given = {**environment, "PORT": str(port), "HOST": "127.0.0.1"}
+        ran = CliRunner().invoke(app, ["status", "--json"], env=given)
+        scored = CliRunner().invoke(app, ["scores", "--json", "--days", "7"], env=given)
+        lines = shown(folder, port, 80)
+    topics = {topic["topic_id"]: topic for topic in json.loads(ran.stdout)["topics"]}
+    assert list(topics) == [1, 2, 79]
+    assert set(topics[1]) == {"network", "topic_id", "token", "target", "horizon", "skill", "admission"}
+    nothing = {"n": 0, "skill": None, "low": None, "high": None}
+    assert topics[2]["skill"] == dict.fromkeys(("1d", "7d", "30d"), nothing)
+    by_scores = {row["topic_id"]: row["skill"] for row in json.loads(scored.stdout)["scores"]}
+    for topic_id in (1, 79):
+        for days in (1, 7, 30):
+            rows = [row for row in ledger.of(topic_id, now_ms - days * DAY_MS, now_ms + 1) if not row["reason"]]
+            found = topics[topic_id]["skill"][f"{days}d"]
+            loss, naive = (math.fsum(row[name] for row in rows) for name in ("loss", "naive_loss"))
+            assert found["n"] == pytest.approx(len(rows), abs=1), "a row may leave the span meanwhile"
+            assert found["skill"] == pytest.approx(1 - loss / naive, rel=0.05)
+        assert topics[topic_id]["skill"]["7d"] == pytest.approx(by_scores[topic_id], rel=1e-2)
+    assert topics[79]["admission"]["eligible"] is True
+    assert topics[79]["admission"]["words"].startswith("would be admitted after a median of 3 days")
+    assert topics[1]["admission"] is None
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert "skill: the share of the naive forecast's loss that the answers saved" in text
+    assert re.search(r"79 \d+\.\d % \d+\.\d % \d+\.\d % [\d,]+ yes", text)
+
+
+def test_without_scores_the_status_says_why(folder: Path) -> None:
+    with endpoint(SIX) as port:
+        lines = shown(folder, port, 200)
+        assert "skill unknown: nothing has been answered here yet" in lines
+        write_ledger(folder / "ledger.sqlite3", [], [])
+        lines = shown(folder, port, 200)
+    assert "skill unknown: nothing was scored within 30 days (birnn scores says why)" in lines
 
 
 def in_words(report: dict[str, Any]) -> str:

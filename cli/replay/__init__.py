@@ -1,0 +1,1 @@
+"""``birnn replay``: what a published network would have answered in the past, beside what was answered."""

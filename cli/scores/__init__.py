@@ -1,0 +1,1 @@
+"""``birnn scores``: what was answered, compared with what came true."""
