@@ -20,6 +20,7 @@ from core.clock import MINUTE_MS
 from core.topic import Topic, topic_key
 from ledger.answers import Answer
 from ledger.database import BUSY_S, CACHE_KB, _open
+from ledger.retention import trim
 from ledger.schema import answers, candle_days, scores
 
 Ints = npt.NDArray[np.int64]
@@ -354,6 +355,23 @@ class ScoreBook:
                 if len(rows) < READ_TOGETHER:
                     break
                 height = rows[-1][2]
+
+    def unscorable(self, topic: Topic, since_ms: int) -> int:
+        """Count the answers that cannot be scored and whose intervals end at ``since_ms`` or later."""
+        network, topic_id = _place(topic)
+        where = (
+            scores.c.network == network,
+            scores.c.topic_id == topic_id,
+            scores.c.end_ms >= since_ms,
+            scores.c.reason != "",
+        )
+        with self._readers.connect() as connection:
+            count: int = connection.execute(sa.select(sa.func.count()).where(*where)).scalar_one()
+        return count
+
+    def trim(self, now_ms: int, days: int, most_rows: int) -> int:
+        """Do as ``ledger.retention.trim``; opens the database for writing."""
+        return trim(self._writers, now_ms, days, most_rows)
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,0 +1,178 @@
+"""The parts of the monitor, put together: scorer, skills, records of admission, the page and the metrics."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+import numpy as np
+from fastapi import FastAPI, Response
+
+from admission.live import RECORD_DAYS, LiveReadiness, live_readiness
+from core.clock import DAY_MS, Clock
+from core.settings import Settings
+from core.topic import Topic
+from ledger.scores import ScoreBook
+from market.store.home_store import HomeStore
+from model.judging.comparison import Comparison
+from monitor.alarm_book import AlarmBook
+from monitor.alarms import compare_live
+from monitor.app import create_app
+from monitor.loops import Step
+from monitor.metrics import AnswerCounts, Failures, MonitorMetrics, Participation
+from monitor.scorer import Scorer
+from monitor.skills import SkillBook
+from monitor.snapshot import Snapshot
+from monitor.view import View
+from monitor.watched import InferenceSeen, Watched
+
+SCORE_S = 5.0
+TRIM_S = 60.0
+TRIM_ROWS = 5_000  # of answers, at a turn
+RECORD_S = 20.0  # one topic's record is read at a turn: of 55 topics each every 18 minutes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What the parts of the monitor are built on."""
+
+    settings: Settings
+    topics: Sequence[Topic]
+    clock: Clock
+    alarms: AlarmBook
+    newest: Callable[[], Watched | None]  # the newest look; None before the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What ``monitor.__main__.serve`` runs beside the watch and the alarms."""
+
+    app: FastAPI
+    steps: Sequence[Step] = ()
+    # By Topic.key, for the alarms; called with each look, so they answer from memory.
+    skills: Callable[[Watched], Mapping[str, Comparison]] = lambda _: {}
+    participation: Callable[[Watched], Mapping[str, Participation]] = lambda _: {}
+    seen: Callable[[Watched], object] = lambda _: None  # called after each look
+    end: Callable[[], object] = lambda: None  # called last
+
+
+def build(ground: Ground) -> Parts:
+    """Return the parts of the monitor."""
+    rooms = _Rooms(ground)
+    return Parts(
+        app=rooms.app(),
+        steps=(
+            Step(name="score", run=rooms.score, every_s=SCORE_S),
+            Step(name="record", run=rooms.read_record, every_s=RECORD_S),
+            Step(name="trim", run=rooms.trim, every_s=TRIM_S),
+        ),
+        skills=rooms.compare,
+        participation=lambda _: rooms.participation,
+        seen=rooms.show,
+        end=rooms.close,
+    )
+
+
+class _Rooms:
+    """The parts, and what they hand to each other."""
+
+    def __init__(self, ground: Ground) -> None:
+        settings, self._ground = ground.settings, ground
+        self._market = settings.market.value.upper()
+        self._topics = {topic.key: topic for topic in ground.topics}
+        self._book = ScoreBook(settings.ledger_url)
+        self._skills = SkillBook(self._book, ground.topics)
+        homes = HomeStore(settings.klines_dir, settings.venues)
+        self._scorer = Scorer(
+            self._book, homes, ground.topics, self._market, self._skills, truth_venue=settings.truth_venue
+        )
+        self._view = View(self._skills)
+        now_ms = ground.clock.now_ms()
+        nothing = InferenceSeen(url=settings.inference_address)
+        self._snapshot = Snapshot(watched=Watched(now_ms=now_ms, market=self._market, inference=nothing))
+        self._turns = cycle(self._topics)
+        self._unread = len(self._topics)  # topics whose record was not read since the start
+        self._live: dict[str, LiveReadiness] = {}  # by Topic.key
+        self._counts: dict[str, AnswerCounts] = {}  # likewise
+        self._compared: dict[str, tuple[int, str, Comparison]] = {}  # by Topic.key: rows, version, and what came of it
+        self._failures: Counter[str] = Counter()
+
+    def app(self) -> FastAPI:
+        """The page, with the metrics."""
+        ground = self._ground
+        app = create_app(lambda: self._snapshot, self._book.answers_of, ground.clock)
+        metrics = MonitorMetrics(
+            ground.topics,
+            ground.clock.now_ms,
+            watched=ground.newest,
+            skill=self._skills.skill,
+            answers=lambda: self._counts,
+            participation=lambda: self.participation,
+            alarms=lambda: [kept.name for kept in ground.alarms.standing],
+            failures=lambda: Failures(notifications=ground.alarms.failures, database=self._failures["database"]),
+        )
+
+        @app.get("/metrics", include_in_schema=False)
+        def scrape() -> Response:
+            return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+        return app
+
+    @property
+    def participation(self) -> dict[str, Participation]:
+        """By ``Topic.key``; without topics that were not answered yet."""
+        return {
+            key: Participation(share=live.submitted / live.expected, missed_left=live.missed_left)
+            for key, live in self._live.items()
+            if live.missed_left is not None and live.expected
+        }
+
+    def score(self) -> bool:
+        """Score some answers; True if there may be more at once."""
+        made = self._scorer.step(self._ground.clock.now_ms())
+        if self._scorer.fault:
+            self._failures["database"] += 1
+            raise ScoringFailed(self._scorer.fault)
+        return made > 0
+
+    def read_record(self) -> bool:
+        """Judge one topic's record; True until each topic's was judged once."""
+        key, now_ms = next(self._turns), self._ground.clock.now_ms()
+        topic, seen = self._topics[key], self._ground.newest()
+        record = self._book.record(topic, self._market, now_ms - RECORD_DAYS * DAY_MS)
+        readiness = seen.admission.get(key) if seen else None
+        self._live[key] = live_readiness(topic, record, now_ms=now_ms, block_ms=readiness and readiness.block_ms)
+        scored, given = int(np.isfinite(record.truth).sum()), len(record.height)
+        unscorable = self._book.unscorable(topic, now_ms - RECORD_DAYS * DAY_MS)
+        self._counts[key] = AnswerCounts(
+            scored=scored, unscorable=unscorable, waiting=max(0, given - scored - unscorable)
+        )
+        self._unread = max(0, self._unread - 1)
+        return self._unread > 0
+
+    def trim(self) -> bool:
+        """Delete answers and scores that are too old; True if there are more."""
+        settings, now_ms = self._ground.settings, self._ground.clock.now_ms()
+        return self._book.trim(now_ms, settings.ledger_days, TRIM_ROWS) == TRIM_ROWS
+
+    def compare(self, watched: Watched) -> dict[str, Comparison]:
+        """The losses of each champion and of the naive forecast, on what the champion really answered."""
+        for key, champion in watched.champions.items():
+            if (topic := self._topics.get(key)) is None:
+                continue
+            losses = self._skills.of(key)
+            if self._compared.get(key, (0, ""))[:2] != (len(losses), champion.version):
+                found = compare_live(topic, losses, champion.version)
+                self._compared[key] = len(losses), champion.version, found
+        return {key: found for key, (_, _, found) in self._compared.items() if key in watched.champions}
+
+    def show(self, watched: Watched) -> None:
+        """Make the page's next snapshot."""
+        self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live)
+
+    def close(self) -> None:
+        self._book.close()
+
+
+class ScoringFailed(Exception):
+    """The scorer could not do a step; it has logged why."""
