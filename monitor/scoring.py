@@ -163,13 +163,15 @@ def _closes(klines: Klines, start_ms: int, end_ms: int) -> Floats:
 
 
 def _losses(topic: Topic, truth: float, forecasts: list[float], base: float, std: float) -> list[float]:
-    """Return the topic's loss of each forecast. A loss of returns is of log-returns, for a price topic too."""
-    loss, y, p = loss_named(topic.loss), np.float64(truth), np.array(forecasts)
+    """Return the topic's loss of each forecast. A loss of returns is of log-returns, for a price topic too.
+
+    One by one: in an array the last digit of a power depends on the place.
+    """
+    loss, y, ps = loss_named(topic.loss), np.float64(truth), [*map(np.float64, forecasts)]
     with np.errstate(all="ignore"):
         if loss.of_returns and topic.target is Target.PRICE:
-            y, p = np.log(y / base), np.log(p / base)
-        found: list[float] = loss(np, y, p, std).tolist()
-    return found
+            y, ps = np.log(y / base), [np.log(p / base) for p in ps]
+        return [float(loss(np, y, p, std)) for p in ps]
 
 
 def _right(moved: float, came: float) -> bool | None:
