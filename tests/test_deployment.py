@@ -44,6 +44,7 @@ FIXED = {
     "MONITOR_HOST": "0.0.0.0",  # noqa: S104 -- likewise
     "MONITOR_PORT": "8080",
 }
+MONITORING = {"prometheus", "grafana"}  # the services of the profile
 HANDED = {"NODE_VERSION": "${NODE_IMAGE_TAG:-v0.12.0}"}  # under another name, with the default of the node's image
 
 
@@ -192,6 +193,75 @@ def test_a_second_network_gets_a_node_and_the_same_inference(docker_compose: lis
     assert first == second
 
 
+# --- the profile `monitoring` ----------------------------------------------------------------------------------------
+
+BOTH = f"COMPOSE_FILE={COMPOSE.name}:{TWO_NETWORKS.name}\n"
+
+
+@pytest.mark.parametrize("dotenv", ["", BOTH])
+def test_without_the_profile_nothing_of_it_starts(docker_compose: list[str], tmp_path: Path, dotenv: str) -> None:
+    without = resolve(docker_compose, tmp_path, dotenv)
+    services = resolve(docker_compose, tmp_path, dotenv + "COMPOSE_PROFILES=monitoring\n")
+    assert services.keys() - without.keys() == MONITORING
+    assert {name: services[name] for name in without} == without
+
+
+def test_the_services_of_the_profile_are_pinned_and_listen_here_alone(
+    docker_compose: list[str], tmp_path: Path
+) -> None:
+    services = resolve(docker_compose, tmp_path, "COMPOSE_PROFILES=monitoring\n")
+    for name, port in (("prometheus", 9090), ("grafana", 3000)):
+        ports = services[name]["ports"]
+        assert [(at["host_ip"], at["target"], at["published"]) for at in ports] == [("127.0.0.1", port, str(port))]
+        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+", services[name]["image"])
+    digests = "".join(f"{name.upper()}_IMAGE_DIGEST=sha256:{'0' * 64}\n" for name in MONITORING)
+    services = resolve(docker_compose, tmp_path, digests + "COMPOSE_PROFILES=monitoring\n")
+    assert all(services[name]["image"].endswith(f"@sha256:{'0' * 64}") for name in MONITORING)
+
+
+def test_prometheus_sees_the_node_of_a_second_network(docker_compose: list[str], tmp_path: Path) -> None:
+    services = resolve(docker_compose, tmp_path, BOTH + "COMPOSE_PROFILES=monitoring\n")
+    mounted = {mount["target"]: Path(mount["source"]).name for mount in services["prometheus"]["volumes"]}
+    assert mounted == {
+        "/etc/prometheus": "prometheus",
+        "/prometheus": "prometheus",
+        "/nodes/second.yml": "second-node.yml",
+    }
+
+
+def test_grafana_lets_nobody_in_without_a_password_and_tells_nobody_of_itself(
+    docker_compose: list[str], tmp_path: Path
+) -> None:
+    dotenv = "COMPOSE_PROFILES=monitoring\nGRAFANA_PASSWORD=correct horse\n"
+    environment = resolve(docker_compose, tmp_path, dotenv)["grafana"]["environment"]
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"] == "correct horse"
+    on = {name for name, value in environment.items() if value == "true"}
+    assert on == {
+        "GF_PLUGINS_PREINSTALL_DISABLED",
+        "GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED",
+        "GF_SECURITY_DISABLE_GRAVATAR",
+    }
+    off = {name for name, value in environment.items() if value == "false"}
+    assert off >= {
+        "GF_AUTH_ANONYMOUS_ENABLED",
+        "GF_USERS_ALLOW_SIGN_UP",
+        "GF_ANALYTICS_REPORTING_ENABLED",
+        "GF_ANALYTICS_CHECK_FOR_UPDATES",
+        "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
+        "GF_PLUGINS_PLUGIN_ADMIN_ENABLED",
+    }
+
+
+@pytest.mark.parametrize(("password", "status"), [("", 2), ("admin", 2), ("correct horse", 0)])
+def test_grafana_starts_with_a_password_alone(password: str, status: int) -> None:
+    shell, option, script = SERVICES["grafana"]["entrypoint"]
+    script = script.replace("$$", "$").replace("exec /run.sh", "exec echo started")
+    done = run(shell, option, script, GF_SECURITY_ADMIN_PASSWORD=password)
+    assert (done.returncode, done.stdout) == (status, "" if status else "started\n")
+    assert done.stderr.count("\n") == (1 if status else 0)
+    assert not password or password not in done.stderr
+
+
 # --- the compose file against the code -------------------------------------------------------------------------------
 
 
@@ -239,8 +309,12 @@ def test_only_the_data_and_the_keys_can_be_written() -> None:
         for mount in service.get("volumes", [])
         if isinstance(mount, str) or not mount.get("read_only")
     }
-    ours = {(name, "data:/data") for name in ("inference", "migrate", "updater")}
-    assert writable == ours | {("node", "./worker-data:/data")}
+    ours = {(name, "data:/data") for name in ("inference", "migrate", "monitor", "updater")}
+    assert writable == ours | {
+        ("node", "./worker-data:/data"),
+        ("prometheus", "prometheus:/prometheus"),
+        ("grafana", "grafana:/var/lib/grafana"),
+    }
     for service in SERVICES.values():
         for mount in service.get("volumes", []):
             if not isinstance(mount, str):
@@ -248,7 +322,7 @@ def test_only_the_data_and_the_keys_can_be_written() -> None:
 
 
 def test_the_node_starts_when_every_topic_can_be_answered() -> None:
-    assert SERVICES.keys() == {"inference", "ready", "migrate", "updater", "node"}
+    assert SERVICES.keys() - MONITORING == {"inference", "ready", "migrate", "monitor", "updater", "node"}
     assert SERVICES["ready"]["depends_on"] == {"inference": {"condition": "service_healthy"}}
     assert SERVICES["ready"]["build"] == SERVICES["inference"]["build"]
     assert SERVICES["node"]["depends_on"] == {
@@ -280,6 +354,8 @@ def test_the_example_config_fits_the_containers() -> None:
 def commands() -> list[Any]:
     found = []
     for name, service in SERVICES.items():
+        if name in MONITORING:
+            continue
         for kind, command in (
             ("command", service.get("command")),
             ("healthcheck", service.get("healthcheck", {}).get("test", [])[1:]),
@@ -373,9 +449,8 @@ def test_env_example_has_every_variable_of_compose_and_init_with_its_default() -
     used = {name: default for name, default in compose_variables().items() if name not in SETTINGS}
     used |= {name: default for name, default in init_variables().items() if name not in {*SETTINGS, *used}}
     example = env_example()
-    assert {name: value for name, value in example.items() if name not in SETTINGS} == used | {
-        "NODE_IMAGE_DIGEST": "",
-    }
+    digests = dict.fromkeys(("NODE_IMAGE_DIGEST", "PROMETHEUS_IMAGE_DIGEST", "GRAFANA_IMAGE_DIGEST"), "")
+    assert {name: value for name, value in example.items() if name not in SETTINGS} == used | digests
 
 
 def test_the_names_that_docker_alone_reads_pass_in_dotenv() -> None:
