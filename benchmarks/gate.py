@@ -1,6 +1,6 @@
 """Measure what the gate promotes: noise on random walks, small true edges, and networks over months of rounds.
 
-    python -m benchmarks.gate [--quick]
+    python -m benchmarks.gate [--quick] [--live]
 
 All decisions are those of the updater's own functions (model.judging.gate, and updater.judging for trained networks).
 Seeded; docs/decisions/0004 explains the figures.
@@ -21,6 +21,7 @@ import numpy.typing as npt
 import structlog
 from pydantic import JsonValue
 
+from benchmarks.gate_live import show_live
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target, Topic
 from klines.klines import Floats
@@ -350,8 +351,13 @@ def unshrunk(artefact: Artefact) -> Artefact:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="below a minute, with wider intervals")
-    quick = parser.parse_args(arguments).quick
+    parser.add_argument("--live", action="store_true", help="demotions by what was really answered, and nothing else")
+    options = parser.parse_args(arguments)
+    quick = options.quick
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    if options.live:
+        show_live(quick)
+        return
     show_false_positives(60 if quick else 400, FAST if quick else SIZES)
     show_variances(300 if quick else 2000)
     show_pipeline(2 if quick else 150)

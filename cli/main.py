@@ -26,7 +26,7 @@ from cli.verbs import (
     or_example,
     settings_from,
 )
-from core.clock import moment_ms
+from core.clock import SystemClock, moment_ms
 from core.errors import ConfigError
 from core.settings import Market
 
@@ -285,15 +285,9 @@ def ready(
     as_json: JsonOption = False,
 ) -> None:
     """Show if and when the network would admit the answers to mainnet, by its seven criteria."""
-    from cli.ready import (  # noqa: PLC0415
-        chosen,
-        found_in,
-        ready_json,
-        ready_parts,
-        series_parts,
-        series_record,
-        series_report,
-    )
+    from cli.ready import chosen, found_in, ready_json, ready_parts  # noqa: PLC0415
+    from cli.ready_live import live_of  # noqa: PLC0415
+    from cli.ready_series import series_parts, series_record, series_report  # noqa: PLC0415
 
     console = screen()
     if series or horizon or ratio or submitted is not None or expected is not None:
@@ -307,8 +301,9 @@ def ready(
         place = place_of(settings)
         made_ms, found = found_in(place.folder, chosen(configured_topics(settings), topic or (), network))
         say(place.sentence)
-        document = ready_json(found)
-        parts = ready_parts(found, made_ms, console.width)
+        live = live_of(settings, place, found, SystemClock().now_ms())
+        document = ready_json(found, live)
+        parts = ready_parts(found, made_ms, console.width, live)
     if as_json:
         print_json(document)
         return

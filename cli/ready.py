@@ -8,16 +8,17 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from admission.criteria import NOT_DEFINED, Criterion, Record, criteria
+from admission.criteria import NOT_DEFINED, Criterion
+from admission.live import LiveReadiness
 from admission.readiness import FILE, Errors, Readiness, Standing, read_admission
 from admission.replay import BLOCK_MS
-from admission.words import CRITERIA, criteria_words, standing_words
+from admission.words import CRITERIA, standing_words
+from cli.ready_live import live_words
 from cli.screen import Column, table_of
-from cli.series import read_series
 from core.clock import SECOND_MS, iso
 from core.errors import ConfigError, IncompatibleModel, WorkerError
 from core.show.words import counted, days_words, number_text, percent_text, ratio_text
-from core.topic import Topic, parse_horizon
+from core.topic import Topic
 
 GOOD, BAD = "green", "red"
 ERRORS = (
@@ -68,9 +69,15 @@ def found_in(folder: Path, topics: Sequence[Topic]) -> tuple[int, Found]:
     return made_ms, [(topic, readiness.get(topic.key)) for topic in topics]
 
 
-def ready_json(found: Found) -> list[dict[str, Any]]:
-    """The standing of each topic; null where nothing is known."""
-    return [_entry(topic, one) for topic, one in found]
+def ready_json(found: Found, live: Mapping[str, LiveReadiness]) -> list[dict[str, Any]]:
+    """The standing of each topic, and of its real record as ``live``; null where nothing is known.
+
+    Args:
+        live: by ``Topic.key``; empty if the ledger could not be read.
+    """
+    return [
+        _entry(topic, one) | {"live": live[topic.key].to_json() if topic.key in live else None} for topic, one in found
+    ]
 
 
 def _entry(topic: Topic, one: Readiness | None) -> dict[str, Any]:
@@ -86,29 +93,40 @@ def _entry(topic: Topic, one: Readiness | None) -> dict[str, Any]:
     return entry
 
 
-def ready_parts(found: Found, made_ms: int, width: int) -> Iterator[RenderableType]:
+def ready_parts(found: Found, made_ms: int, width: int, live: Mapping[str, LiveReadiness]) -> Iterator[RenderableType]:
     """The same as people read it.
 
     Args:
         made_ms: when it was computed.
         width: of the screen, in columns.
+        live: as for ``ready_json``.
     """
     yield Text(headline([one for _, one in found]), style="bold")
     yield f"computed {iso(made_ms)[:16].replace('T', ' ')}Z on a replay of each topic's own epochs"
     for topic, one in found:
         yield _sentence(topic, one)
     for topic, one in found:
-        if one is None:
+        real = live.get(topic.key)
+        if one is None and not (real and real.criteria):
             continue
         yield Text(f"\n{_name(topic)}", style="bold")
-        standing = one.standing
-        if standing.criteria:
-            yield criteria_table(standing.criteria, width, f"with {standing.known_s} s known; ")
-        yield _known_table(one, width)
-        if one.replayed_days:
-            yield Text(_replay_words(topic, one))
+        if one:
+            yield from _replay_parts(topic, one, width)
+        if real:
+            yield Text.assemble("really answered: ", Text(live_words(real), style=GOOD if real.eligible else BAD))
+            if real.criteria:
+                yield criteria_table(real.criteria, width, "really answered; ")
     if any(one and one.errors for _, one in found):
         yield Text(f"\n{ERRORS}")
+
+
+def _replay_parts(topic: Topic, one: Readiness, width: int) -> Iterator[RenderableType]:
+    standing = one.standing
+    if standing.criteria:
+        yield criteria_table(standing.criteria, width, f"replayed with {standing.known_s} s known; ")
+    yield _known_table(one, width)
+    if one.replayed_days:
+        yield Text(_replay_words(topic, one))
 
 
 def _replay_words(topic: Topic, one: Readiness) -> str:
@@ -273,41 +291,3 @@ def _name(topic: Topic) -> str:
 def _listed(parts: Sequence[str]) -> str:
     *others, last = parts
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def series_record(
-    path: Path | None, horizon: str | None, ratio: int | None, submitted: int | None, expected: int | None
-) -> Record:
-    """The record of ``--series`` and of the options beside it.
-
-    Raises:
-        ConfigError: an option is missing or cannot be meant, or the file is wrong.
-    """
-    if path is None or horizon is None or ratio is None:
-        raise ConfigError("--series FILE, --horizon such as 20m and --ratio such as 4 go together: give all three")
-    if (submitted is None) != (expected is None):
-        raise ConfigError("--submitted and --expected go together: give both, or leave both out")
-    try:
-        horizon_min = parse_horizon(horizon)
-    except ConfigError as error:
-        raise ConfigError(f"--horizon {horizon}: {error}") from error
-    return read_series(path, horizon_min=horizon_min, ratio=ratio, submitted=submitted, expected=expected)
-
-
-def series_report(record: Record) -> dict[str, Any]:
-    """The criteria of a series; JSON."""
-    found = criteria(record)
-    return {
-        "eligible": all(one.passed for one in found.values()),
-        "criteria": {name: asdict(one) for name, one in found.items()},
-    }
-
-
-def series_parts(record: Record, width: int) -> Iterator[RenderableType]:
-    """The same as people read it."""
-    found = criteria(record)
-    short = [name for name, one in found.items() if not one.passed]
-    words = f"would not be admitted: short of {criteria_words(short)}" if short else "would be admitted: all seven hold"
-    about = f"{counted(len(record.truth), 'row')}, {record.submitted:,} of {record.expected:,} epochs answered"
-    yield Text(f"{words} ({about})", style="bold")
-    yield criteria_table(found, width)

@@ -21,19 +21,18 @@ LIVE_LEVEL = 0.0025
 ROUNDING = 1e-9  # of a horizon
 
 
-def rows_looked_at(ticks: Ints, steps: int) -> int:
-    """Return how many of the oldest rows the newest look reads; 0 before the first look.
+def looks(ticks: Ints, steps: int) -> list[int]:
+    """Return how many of the oldest rows each look reads, the first look first.
 
-    >>> [rows_looked_at(np.arange(rows), 10) for rows in (399, 400, 599, 600, 899, 900)]
-    [0, 400, 400, 600, 600, 900]
+    >>> looks(np.arange(899), 10), looks(np.arange(900), 10), looks(np.arange(399), 10)
+    ([400, 600], [400, 600, 900], [])
     """
     covered = horizons_so_far(ticks, steps)
-    looks = 0
-    due = float(LEAST_HORIZONS)
+    found, due = [], float(LEAST_HORIZONS)
     while len(covered) and covered[-1] >= due - ROUNDING:
-        looks = int(np.searchsorted(covered, due - ROUNDING)) + 1
+        found.append(int(np.searchsorted(covered, due - ROUNDING)) + 1)
         due *= GROWTH
-    return looks
+    return found
 
 
 def why_demoted_live(ticks: Ints, pairs: Sequence[tuple[Floats, Floats]], steps: int) -> str:
@@ -51,9 +50,9 @@ def why_demoted_live(ticks: Ints, pairs: Sequence[tuple[Floats, Floats]], steps:
     >>> why_demoted_live(ticks, [(np.full(1000, 1.0), np.full(1000, 1.0))], 10)
     ''
     """
-    rows = rows_looked_at(ticks, steps)
-    if not rows:
+    if not (of_looks := looks(ticks, steps)):
         return ""
+    rows = of_looks[-1]
     found = [compare(ticks[:rows], ours[:rows], theirs[:rows], steps) for ours, theirs in pairs]
     if not all(one.worse is not None and one.worse < LIVE_LEVEL and not one.no_higher for one in found):
         return ""

@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from admission.criteria import criteria
+from admission.live import NO_ANSWER
 from admission.readiness import Readiness, write_admission
 from cli.main import app
 from cli.ready import News
@@ -25,6 +26,9 @@ from cli.status.report import status_report
 from cli.status.tables import status_tables
 from core.clock import SystemClock
 from core.settings import load_settings
+from ledger.answers import Answer
+from ledger.database import Database
+from ledger.scores import Score, ScoreBook
 from tests.admission.test_criteria import NAMES, PUBLISHED
 from tests.admission.test_criteria import series as published
 from updater.state import StateFile
@@ -299,6 +303,91 @@ def test_why_a_topic_is_not_admitted_is_read_once(folder: Path) -> None:
     assert words in " ".join(out.split())
 
 
+def answer(folder: Path, topic_id: int, epochs: int, *, every: int = 1) -> None:
+    """Answer a topic's newest epochs, with skill; each answer has come true."""
+    url, clock = f"sqlite:///{folder / 'ledger.sqlite3'}", SystemClock()
+    database, book = Database(url, clock), ScoreBook(url)
+    database.make_ready()
+    random = np.random.default_rng(1)
+    epoch_ms = 54 * 5_000  # by the catalogue
+    first = clock.now_ms() // epoch_ms - epochs
+    steps = random.standard_normal(epochs + 2)
+    truth = 1e-3 * (steps[:-2] + steps[1:-1] + steps[2:])
+    for number in range(0, epochs, every):
+        start_ms = (first + number) * epoch_ms
+        said = answer_of(topic_id, height=number, value=0.4 * truth[number], start_ms=start_ms)
+        database.write([said])
+        book.write([score_of(said, truth=truth[number])])
+    book.close()
+    database.disconnect()
+
+
+def answer_of(topic_id: int, *, height: int, value: float, start_ms: int) -> Answer:
+    return Answer(
+        network=NETWORK,
+        topic_id=topic_id,
+        height=height,
+        value=repr(float(value)),
+        version="minute-1",
+        symbol="BTCUSDT",
+        target="log_return",
+        horizon_min=480,
+        anchor=1.0,
+        anchor_asof_ms=0,
+        asof_ms=0,
+        answered_ms=start_ms + 60_000,
+        market="BINANCE",
+        base_ms=start_ms,
+    )
+
+
+def score_of(said: Answer, *, truth: float) -> Score:
+    return Score(
+        network=said.network,
+        topic_id=said.topic_id,
+        height=said.height or 0,
+        answered_ms=said.answered_ms,
+        version=said.version,
+        forecast="network",
+        start_ms=said.base_ms,
+        end_ms=said.base_ms + 1,
+        scored_ms=1,
+        truth=float(truth),
+        plain_naive=0.0,
+    )
+
+
+def test_the_real_record_is_shown_beside_the_replay(folder: Path) -> None:
+    answer(folder, 64, 400)
+    _, out, _ = asked(folder, "--topic", "64")
+    text = " ".join(out.split())
+    assert "400 of 400 epochs since 20" in text
+    assert "44 more epochs may be missed before participation falls to 90 %" in text
+    assert "replayed with 60 s known; the bound decides" in text
+    assert "really answered; the bound decides" in text
+    assert max(map(len, out.splitlines()[1:])) <= 80
+    live = json.loads(asked(folder, "--topic", "64", "--json")[1])[0]["live"]
+    assert (live["submitted"], live["expected"], live["missed_left"]) == (400, 400, 44)
+    assert list(live["criteria"]) == NAMES
+    assert live["criteria"]["participation"] == {"value": 1.0, "bound": 1.0, "passed": True}
+
+
+def test_epochs_that_were_missed_are_told(folder: Path) -> None:
+    answer(folder, 64, 400, every=2)
+    _, out, _ = asked(folder, "--topic", "64")
+    assert re.search(
+        r"200 of (399|400) epochs since 20\d\d-\d\d-\d\d \(50\.\d %\); no epoch may be missed", " ".join(out.split())
+    )
+
+
+def test_a_ledger_that_cannot_be_read_leaves_the_replay(folder: Path) -> None:
+    (folder / "ledger.sqlite3").write_bytes(b"no database" * 1000)
+    code, out, err = asked(folder, "--topic", "64", "--json")
+    assert (code, json.loads(out)[0]["live"]) == (0, None)
+    assert "ledger.sqlite3: the real record cannot be read: file is not a database; only the replay is shown" in err
+    assert "replayed with 60 s known" in asked(folder, "--topic", "64")[1]
+
+
 REPLAY = {"replayed_days": 90.0, "errors": {"60": {"over_knowing": 0.9876, "over_plain": 0.9123}}}
 
 
@@ -347,7 +436,7 @@ def test_json_is_the_list_alone(folder: Path) -> None:
     assert code == 0
     found = json.loads(out)
     assert [one["topic_id"] for one in found] == [1, 64, 79, 82]
-    assert found[2] == {"network": NETWORK, "topic_id": 79, **standing(3, 60)}
+    assert found[2] == {"network": NETWORK, "topic_id": 79, **standing(3, 60), "live": NO_ANSWER.to_json()}
     nothing = {"value": None, "bound": None, "passed": False}
     assert found[0] == {
         "network": NETWORK,
@@ -357,6 +446,7 @@ def test_json_is_the_list_alone(folder: Path) -> None:
         "days": {"median": None, "p90": None, "never": None},
         "holds": None,
         "criteria": dict.fromkeys(NAMES, nothing),
+        "live": NO_ANSWER.to_json(),
     }
 
 
