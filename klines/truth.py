@@ -141,7 +141,9 @@ def volatility(klines: Klines, start_ms: int, end_ms: int, source: str, measure:
     # corners: Seber and Lee, Linear Regression Analysis, 2nd ed., 1.5 and 1.6.
     diagonal = np.full(count + 1, 2.0)
     diagonal[[0, -1]] = 1 - apart
-    slopes = 2 * np.diff(returns, prepend=0.0, append=0.0)
+    slopes = np.zeros(count + 1)
+    slopes[:-1] -= 2 * returns
+    slopes[1:] += 2 * returns
     squares, added = float(returns @ returns), float(variance @ diagonal)
     beside = variance[:-1] @ variance[1:] + apart**2 * variance[0] * variance[-1]
     error = math.sqrt(variance @ slopes**2 + 2 * (((diagonal * variance) ** 2).sum() + 2 * beside))
@@ -188,8 +190,8 @@ def _moment(klines: Klines, at_ms: int, source: str) -> _Moment:
     moment = _traded_moment(klines, at_ms, source)
     row = moment.row
     is_still = klines.volume[row] == 0 and klines.low[row] == klines.high[row]
-    traded = np.flatnonzero(klines.volume > 0)
-    if not is_still or not len(traded):
+    traded = np.flatnonzero(klines.volume > 0) if is_still else np.empty(0, np.intp)
+    if not len(traded):
         return moment
     before = traded[traded < row][-TRADED_ROWS:]
     known = before if len(before) else traded[:TRADED_ROWS]
@@ -221,19 +223,19 @@ def _traded_prices(klines: Klines, start_ms: int, many: int, source: str) -> tup
         row and share of the first moment; ``(many,)`` prices; ``(many,)`` variances of their logarithms.
     """
     interval_ms, first = klines.interval_ms, _row_of(klines, start_ms, source)
-    opened_ms = int(klines.open_time_ms[first]) + interval_ms * np.arange(many)
-    found_ms = klines.open_time_ms[first : first + many]
-    there = int(np.argmin(np.append(found_ms == opened_ms[: len(found_ms)], False)))
-    if there < many:
-        _row_of(klines, start_ms + there * interval_ms, source)  # raises
+    if _row_of(klines, start_ms + (many - 1) * interval_ms, source) != first + many - 1:
+        for moment_ms in range(start_ms, start_ms + many * interval_ms, interval_ms):
+            _row_of(klines, moment_ms, source)  # raises for the first that is missing
     rows = slice(first, first + many)
     opened, close = klines.open[rows], klines.close[rows]
     share = (start_ms - int(klines.open_time_ms[first])) / interval_ms
     if share < 1:  # rounding must not leave the span
         prices = np.clip(opened + share * (close - opened), np.minimum(opened, close), np.maximum(opened, close))
         return first, share, prices, share * (1 - share) * np.log(klines.high[rows] / klines.low[rows]) ** 2 / PARKINSON
-    edges = np.log(opened[1:] / close[:-1]) ** 2 / EDGE
-    return first, share, close, np.append(edges, _edge_variance(klines, first + many - 1))
+    variance = np.empty(many)
+    variance[:-1] = np.log(opened[1:] / close[:-1]) ** 2 / EDGE
+    variance[-1] = _edge_variance(klines, first + many - 1)
+    return first, share, close, variance
 
 
 def _row_of(klines: Klines, at_ms: int, source: str) -> int:

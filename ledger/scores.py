@@ -288,11 +288,16 @@ class ScoreBook:
         return [(Answer(*row[:width]), None if row[width] is None else Score(*row[width:])) for row in rows]
 
     def stream(
-        self, topics: Iterable[Topic | str], since_ms: int = 0, until_ms: int = EVER_MS
+        self,
+        topics: Iterable[Topic | str],
+        since_ms: int = 0,
+        until_ms: int = EVER_MS,
+        *,
+        rows_together: int = READ_TOGETHER,
     ) -> Iterator[list[tuple[Answer, Score | None]]]:
         """Yield the answers that were given in ``[since_ms, until_ms)`` in batches, each answer with its score.
 
-        One topic after the other, by height; at no time are more than ``READ_TOGETHER`` rows in memory.
+        One topic after the other, by height; at no time are more than ``rows_together`` rows in memory.
         """
         for network, topic_id in map(_place, topics):
             height = -1
@@ -306,11 +311,11 @@ class ScoreBook:
                     answers.c.answered_ms + 0 < until_ms,
                 )
                 with self._readers.connect() as connection:
-                    rows = connection.execute(query.order_by(answers.c.height).limit(READ_TOGETHER)).all()
+                    rows = connection.execute(query.order_by(answers.c.height).limit(rows_together)).all()
                 width = len(answers.c)
                 if rows:
                     yield [(Answer(*row[:width]), None if row[width] is None else Score(*row[width:])) for row in rows]
-                if len(rows) < READ_TOGETHER:
+                if len(rows) < rows_together:
                     break
                 height = rows[-1][2]
 

@@ -28,7 +28,7 @@ from monitor.scoring import another_question, missing_ms, missing_words, scored,
 from monitor.skills import SkillBook
 
 PAGE = 1_000  # answers read, scored and written together
-ROWS_A_STEP = 5_000
+ROWS_A_STEP = 8_000
 DAYS_A_STEP = 20  # of answers that are gone through
 # Times of blocks become known up to two hours after an answer, and move its interval; the rest is room.
 LATE_MS = 3 * HOUR_MS
@@ -180,8 +180,9 @@ class Scorer:
         repaired: list[CandleDay] = []
         for run in _runs(page):
             days: dict[Series, set[int]] = defaultdict(set)
+            read: dict[tuple[str, Series], Klines] = {}
             for answer in run:
-                score = self._score_of(answer, run, now_ms, days)
+                score = self._score_of(answer, run, now_ms, days, read)
                 if score is None:
                     waiting.append(answer)
                 else:
@@ -199,48 +200,49 @@ class Scorer:
         return len(found), waiting
 
     def _score_of(
-        self, answer: Answer, run: Sequence[Answer], now_ms: int, days: Mapping[Series, set[int]]
+        self,
+        answer: Answer,
+        run: Sequence[Answer],
+        now_ms: int,
+        days: Mapping[Series, set[int]],
+        read: dict[tuple[str, Series], Klines],
     ) -> Score | None:
         """Return an answer's score; None while its candles may still come.
 
         Args:
             run: the answers that are scored from the same candles.
             days: takes the days of candles that the score was made from.
+            read: candles by ``Topic.key`` and series, for all of the run; takes those that were read.
         """
         topic = self._topics[answer.key]
-        venue = self._candles.venue_of(topic)
+        venue, start_ms = self._candles.venue_of(topic), start_ms_of(answer)
         if reason := another_question(topic, answer, self._market):
             return unscored(answer, now_ms, venue, reason)
-        start_ms, several = start_ms_of(answer), self._candles.series_of(topic)
-        read: list[tuple[Series, Klines]] = []
-        lacking: list[int] = []
-        for place, series in enumerate(several):
-            if self._candles.span(series)[1] == 0 and place + 1 < len(several):
-                continue
-            klines = self._read(topic, series, run)
+        several = self._candles.series_of(topic)
+        stored = [series for series in several if self._candles.span(series)[1]] or several
+        reasons: list[str] = []
+        for series in stored:
+            if (topic.key, series) not in read:
+                first_ms, _ = span_of(topic, start_ms_of(run[0]), series.interval_ms)
+                _, end_ms = span_of(topic, start_ms_of(run[-1]), series.interval_ms)
+                read[topic.key, series] = self._candles.read(series, first_ms, end_ms)
+            klines = read[topic.key, series]
             missing = missing_ms(topic, start_ms, klines)
-            read.append((series, klines))
-            if missing is None:
-                break
-            if self._candles.comes([series, *several], missing):
+            if missing is not None and self._candles.comes([series, *several], missing):
                 return None
-            lacking.append(missing)
-        for series, _ in read:
             first_ms, end_ms = span_of(topic, start_ms, series.interval_ms)
             days[series].update(range(first_ms // DAY_MS, (end_ms - 1) // DAY_MS + 1))
-        series, klines = read[-1]
-        if len(lacking) == len(read):
-            return unscored(answer, now_ms, venue, missing_words(topic, lacking[0], read[0][0].interval_ms, venue))
+            if missing is None:
+                return self._scored(topic, answer, klines, venue, now_ms)
+            reasons.append(missing_words(topic, missing, series.interval_ms, venue))
+        return unscored(answer, now_ms, venue, reasons[0])
+
+    def _scored(self, topic: Topic, answer: Answer, klines: Klines, venue: str, now_ms: int) -> Score:
         try:
-            std = self._candles.deviation(topic, start_ms) if loss_named(topic.loss).of_returns else 1.0
+            std = self._candles.deviation(topic, start_ms_of(answer)) if loss_named(topic.loss).of_returns else 1.0
             return scored(topic, answer, klines, venue, std, now_ms)
         except (WorkerError, ValueError) as error:
             return unscored(answer, now_ms, venue, str(error))
-
-    def _read(self, topic: Topic, series: Series, run: Sequence[Answer]) -> Klines:
-        first_ms, _ = span_of(topic, start_ms_of(run[0]), series.interval_ms)
-        _, end_ms = span_of(topic, start_ms_of(run[-1]), series.interval_ms)
-        return self._candles.read(series, first_ms, end_ms)
 
 
 def _grouped(told: Mapping[str, int], topics: Mapping[str, Topic]) -> Iterator[tuple[tuple[int, int], list[str]]]:

@@ -11,7 +11,7 @@ import numpy as np
 from core.clock import MINUTE_MS, iso
 from core.losses import loss_named
 from core.topic import Target, Topic
-from klines.klines import Klines
+from klines.klines import Floats, Klines
 from klines.spans import Span, interval_name
 from klines.truth import TRADED_ROWS, price_at, truth_of, volatility
 from ledger.answers import Answer
@@ -37,14 +37,16 @@ def span_of(topic: Topic, start_ms: int, interval_ms: int) -> Span:
 
 def missing_ms(topic: Topic, start_ms: int, klines: Klines) -> int | None:
     """Return when the first candle opens that a score needs and ``klines`` lacks; None if it has all."""
-    end_ms, interval_ms = start_ms + topic.horizon_ms, klines.interval_ms
-    moments = [start_ms, end_ms]
-    if topic.target is Target.VOLATILITY:
-        moments = [*range(start_ms - topic.horizon_ms, end_ms + 1, interval_ms)]
-    needed = (np.array(moments) - 1) // interval_ms * interval_ms
-    place = np.searchsorted(klines.open_time_ms, needed)
-    lacking = needed[np.append(klines.open_time_ms, -1)[place] != needed]
-    return int(lacking[0]) if len(lacking) else None
+    interval_ms, times = klines.interval_ms, klines.open_time_ms
+    is_run = topic.target is Target.VOLATILITY
+    first_ms = ((start_ms - topic.horizon_ms if is_run else start_ms) - 1) // interval_ms * interval_ms
+    last_ms = (start_ms + topic.horizon_ms - 1) // interval_ms * interval_ms
+    first, last = np.searchsorted(times, [first_ms, last_ms])
+    has_both = last < len(times) and times[first] == first_ms and times[last] == last_ms
+    if has_both and (not is_run or last - first == (last_ms - first_ms) // interval_ms):
+        return None
+    needed = range(first_ms, last_ms + 1, interval_ms if is_run else max(interval_ms, last_ms - first_ms))
+    return next(opened_ms for opened_ms in needed if not len(klines.between(opened_ms, opened_ms + 1)))
 
 
 def missing_words(topic: Topic, open_ms: int, interval_ms: int, venue: str) -> str:
@@ -95,7 +97,7 @@ def scored(topic: Topic, answer: Answer, klines: Klines, venue: str, std: float,
     klines = klines.between(*span_of(topic, start_ms, klines.interval_ms))
     truth = truth_of(topic, klines, start_ms, venue)
     base, naive, plain = _naive(topic, answer, klines, venue)
-    losses = [_loss(topic, truth.value, forecast, base, std) for forecast in (value, naive, plain)]
+    losses = _losses(topic, truth.value, [value, naive, plain], base, std)
     blank = unscored(answer, scored_ms, venue, "")
     if not all(map(math.isfinite, losses)):
         return blank._replace(reason=f"a loss is not finite: answer {value:g}, truth {truth.value:g}, naive {naive:g}")
@@ -138,30 +140,38 @@ def known_of(answer: Answer, klines: Klines, venue: str, start_ms: int) -> Known
     seen_ms = answer.base_ms + answer.elapsed_ms
     if seen_ms <= start_ms:
         return NOTHING
-    closes, minutes = [price_at(klines, start_ms, venue).value], 0
-    if klines.interval_ms == MINUTE_MS:
-        run = klines.between(start_ms, seen_ms - MINUTE_MS + 1)
-        follows = run.open_time_ms == start_ms + MINUTE_MS * np.arange(len(run))
-        minutes = int(np.argmin(np.append(follows, False)))
-        closes += run.close[:minutes].tolist()
-    returns = np.diff(np.log(closes))
+    closes = _closes(klines, start_ms, seen_ms) if klines.interval_ms == MINUTE_MS else np.empty(0)
+    if not len(closes):
+        closes = np.array([price_at(klines, start_ms, venue).value])
+    minutes, returns = len(closes) - 1, np.diff(np.log(closes))
     is_told = answer.anchor_asof_ms == seen_ms and answer.venue in {"", venue}
     return Known(
         elapsed_ms=seen_ms - start_ms if is_told else minutes * MINUTE_MS,
         minutes=minutes,
         total=float(returns.sum()),
         squares=float(returns @ returns),
-        running=math.log(answer.anchor / closes[-1]) if is_told else 0.0,
+        running=math.log(answer.anchor / float(closes[-1])) if is_told else 0.0,
     )
 
 
-def _loss(topic: Topic, truth: float, forecast: float, base: float, std: float) -> float:
-    """Return the topic's loss. A loss of returns is computed of the log-return, for a price topic too."""
-    loss = loss_named(topic.loss)
+def _closes(klines: Klines, start_ms: int, end_ms: int) -> Floats:
+    """Return the closes from ``start_ms`` to ``end_ms`` without a hole; none if no candle closed at the start."""
+    first_ms = start_ms - klines.interval_ms
+    first, last = np.searchsorted(klines.open_time_ms, [first_ms, end_ms - klines.interval_ms + 1])
+    follows = klines.open_time_ms[first:last] == first_ms + klines.interval_ms * np.arange(last - first)
+    return klines.close[first : first + np.count_nonzero(follows)]
+
+
+def _losses(topic: Topic, truth: float, forecasts: list[float], base: float, std: float) -> list[float]:
+    """Return the topic's loss of each forecast. A loss of returns is of log-returns, for a price topic too.
+
+    One by one: in an array the last digit of a power depends on the place.
+    """
+    loss, y, ps = loss_named(topic.loss), np.float64(truth), [*map(np.float64, forecasts)]
     with np.errstate(all="ignore"):
         if loss.of_returns and topic.target is Target.PRICE:
-            truth, forecast = np.log(truth / base), np.log(forecast / base)
-        return float(loss(np, np.float64(truth), np.float64(forecast), std))
+            y, ps = np.log(y / base), [np.log(p / base) for p in ps]
+        return [float(loss(np, y, p, std)) for p in ps]
 
 
 def _right(moved: float, came: float) -> bool | None:
