@@ -253,12 +253,14 @@ def status(
 
     settings = settings_from(data_dir=data_dir)
     report = status_report(settings)
-    report |= skill_report(settings, report["endpoint"])
     if as_json:
-        print_json(report)
+        print_json(report | skill_report(settings, report["endpoint"]))
         return
     console = screen()
-    for part in (*status_tables(report, console.width), *skill_parts(report, console.width)):
+    for part in status_tables(report, console.width):
+        console.print(part)
+    # Last, because it takes seconds where many topics have many scores.
+    for part in skill_parts(skill_report(settings, report["endpoint"]), console.width):
         console.print(part)
 
 

@@ -45,7 +45,7 @@ def scores(
     from cli.scores.export import ending_of, write_scores  # noqa: PLC0415
     from cli.scores.record import ledger_url, reading  # noqa: PLC0415
     from cli.scores.summary import By, summaries  # noqa: PLC0415
-    from cli.scores.tables import scores_json, scores_parts  # noqa: PLC0415
+    from cli.scores.tables import scores_json, scores_parts, span_words  # noqa: PLC0415
     from cli.session import configured_topics, log_as  # noqa: PLC0415
     from core.show.progress import progress_of  # noqa: PLC0415
 
@@ -66,7 +66,10 @@ def scores(
         if export:
             wanted = sum(record.count(one, since_ms, until_ms) for one in topics)
             write_scores(export, _parts(record, topics, since_ms, until_ms, wanted, show))
-            say(f"{export}: {wanted:,} rows, intervals that ended {iso(since_ms)} to {iso(until_ms)}")
+            if as_json:
+                print_json({"file": str(export), "rows": wanted, "since": iso(since_ms), "until": iso(until_ms)})
+            else:
+                say(f"{export}: {wanted:,} rows of intervals that ended {span_words(since_ms, until_ms)}")
             return
         found = []
         for number, one in enumerate(topics):

@@ -276,4 +276,5 @@ def test_what_the_run_used_is_noted(tmp_path: Path) -> None:
         "seed": 2,
         "replay": str(replay),
         "url": "http://127.0.0.1:8077",
+        "page": "",
     }

@@ -183,6 +183,8 @@ def test_csv_and_parquet_hold_every_row_and_every_number(ledger: Ledger, tmp_pat
         code, out, err = birnn(ledger.environment, "--export", str(path), *options(since_ms, until_ms))
         assert code == 0, err
         assert f"{path}: {len(expected):,} rows" in out
+    told = document(ledger, "--export", str(comma), *options(since_ms, until_ms))
+    assert told == {"file": str(comma), "rows": len(expected), "since": iso(since_ms), "until": iso(until_ms)}
     frame = pl.read_parquet(parquet)
     assert frame.columns == names
     assert frame.schema["end_ms"] == pl.Int64
