@@ -44,15 +44,15 @@ SERVICES = (
     Service(name="4 h", horizon_min=240),
     Service(name="8 h, MAX_MODEL_AGE_H=672", horizon_min=480, life_min=4 * WEEK_MIN),
 )
-TOKEN = "ETH"
-TOPIC = Topic(topic_id=1, token=TOKEN, symbol=default_symbol(TOKEN), target=Target.LOG_RETURN, horizon_min=5)
+ASSET = "ETH"
+TOPIC = Topic(topic_id=1, token=ASSET, symbol=default_symbol(ASSET), target=Target.LOG_RETURN, horizon_min=5)
 CHAMPION = Champion(
     version="minute-20240101T000000Z-000000",
     manifest_sha256="0" * 64,
     since_ms=0,
     previous=None,
     network=None,
-    token=TOKEN,
+    token=ASSET,
     symbol=TOPIC.symbol,
     target=TOPIC.target,
     horizon_min=5,

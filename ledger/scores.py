@@ -19,7 +19,7 @@ from sqlalchemy.dialects import sqlite
 from core.clock import MINUTE_MS
 from core.topic import Topic, topic_key
 from ledger.answers import Answer
-from ledger.database import BUSY_S, CACHE_KB, _open
+from ledger.database import BUSY_S, CACHE_KB, open_engine
 from ledger.retention import trim
 from ledger.schema import answers, candle_days, scores
 
@@ -145,7 +145,7 @@ class ScoreBook:
     """
 
     def __init__(self, url: str) -> None:
-        engine = _open(url)
+        engine = open_engine(url)
         self._readers = self._writers = engine
         if engine.dialect.name == "sqlite":
             path = Path(engine.url.database or "").absolute()

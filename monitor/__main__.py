@@ -5,17 +5,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import FrameType
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, Response
-from fastapi.responses import PlainTextResponse
 
-from core.clock import MINUTE_MS, SECOND_MS, Clock, SystemClock
+from core.clock import MINUTE_MS, Clock, SystemClock
 from core.data_folder import MONITOR_LOCK, only_updater
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
@@ -23,11 +20,10 @@ from core.process.command_line import CommandLine
 from core.process.commands import say_ready
 from core.process.listener import handed_over, listen, url_of
 from core.settings import Market, Settings, load_settings
-from core.topic import Topic
-from model.judging.comparison import Comparison
 from monitor.alarm_book import AlarmBook
 from monitor.alarms import conditions, is_known
 from monitor.loops import Loops, Step
+from monitor.parts import Ground, Parts, build
 from monitor.send import addresses_of
 from monitor.watch import Watch
 from monitor.watched import Watched
@@ -39,45 +35,6 @@ STOP_S = 1.0  # for each kind of thread
 WRONG_CONFIG = 2  # exit status
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What the parts of the monitor are built on."""
-
-    settings: Settings
-    topics: Sequence[Topic]
-    clock: Clock
-    alarms: AlarmBook
-    newest: Callable[[], Watched | None]  # the newest look; None before the first
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What ``serve`` runs beside the watch and the alarms."""
-
-    app: FastAPI
-    steps: Sequence[Step] = ()
-    # By Topic.key, for the alarms; called with each look, so they answer from memory.
-    skills: Callable[[Watched], Mapping[str, Comparison]] = lambda _: {}
-    participation: Callable[[Watched], Mapping[str, int]] = lambda _: {}
-    seen: Callable[[Watched], object] = lambda _: None  # called after each look
-    end: Callable[[], object] = lambda: None  # called last
-
-
-def build(ground: Ground) -> Parts:
-    """Return the parts of the monitor."""
-    app = FastAPI(openapi_url=None)
-
-    @app.get("/healthz")
-    def healthz() -> Response:
-        newest = ground.newest()
-        age_ms = ground.clock.now_ms() - newest.now_ms if newest else HANGS_MS + 1
-        if age_ms > HANGS_MS:
-            return PlainTextResponse(f"no look for {age_ms // SECOND_MS} s: start the monitor again", 503)
-        return PlainTextResponse("ok")
-
-    return Parts(app=app)
 
 
 def main(arguments: Sequence[str] = ()) -> int:

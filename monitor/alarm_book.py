@@ -104,6 +104,11 @@ class AlarmBook:
             return tuple(reversed(self._ended))
 
     @property
+    def failures(self) -> int:
+        """How many notifications were not accepted since the start."""
+        return sum(teller.failures for teller in self._tellers)
+
+    @property
     def fault(self) -> str:
         """Why alarms are not told; empty if they are. It is no alarm itself: nobody would be told of it."""
         return "; ".join(teller.fault for teller in self._tellers if teller.fault)
@@ -276,6 +281,7 @@ class _Teller:
     def __init__(self, address: Address, book: AlarmBook) -> None:
         self.address = address
         self.fault = ""
+        self.failures = 0  # since the start
         self.is_given_up = False
         self._book = book
         self._delivery = Delivery(address)
@@ -318,6 +324,7 @@ class _Teller:
                 self._book.accepted(self.address.position, news)
                 continue
             failures += 1
+            self.failures += 1
             pause_s = backoff(failures, FIRST_RETRY_S, LONGEST_RETRY_S)
             self.fault = f"alarms cannot be sent to {self.address.name}: {reason}; tried {failures} times"
             log.warning("alarm_not_sent", entry=self.address.name, reason=reason, alarms=len(news), again_in_s=pause_s)

@@ -13,7 +13,7 @@ from klines.klines import Floats, Ints
 from model.judging.comparison import Comparison, compare
 from model.registry.artefact import made_ms
 from monitor.watch import key_of
-from monitor.watched import State, Watched
+from monitor.watched import Participation, State, Watched
 from node.dry_run_heights import BLOCK_MS, epoch_blocks
 
 UPDATER_PATIENCE_MS = 5 * MINUTE_MS  # a start that makes the store ready takes a minute
@@ -57,7 +57,7 @@ def compare_live(topic: Topic, losses: Losses, version: str) -> Comparison:
 class _Evidence:
     watched: Watched
     skills: Mapping[str, Comparison]
-    participation: Mapping[str, int]
+    participation: Mapping[str, Participation]
     threshold: float
 
     def lasting(self, state: State, least_ms: float = 0.0) -> Iterator[tuple[str, int]]:
@@ -70,14 +70,14 @@ class _Evidence:
 def conditions(
     watched: Watched,
     skills: Mapping[str, Comparison],
-    participation: Mapping[str, int],
+    participation: Mapping[str, Participation],
     thresholds: Mapping[str, float],
 ) -> list[Alarm]:
     """Return every alarm that holds now, in the order of its importance.
 
     Args:
         skills: by ``Topic.key``, the losses of the version in use against the naive forecast's on what it answered.
-        participation: by ``Topic.key``, how many epochs may still be missed before participation falls to 90 %.
+        participation: by ``Topic.key``.
         thresholds: by the alarm's name; an alarm without a threshold is off.
     """
     return [
@@ -95,7 +95,7 @@ def is_known(
     subject: str,
     watched: Watched,
     skills: Mapping[str, Comparison],
-    participation: Mapping[str, int],
+    participation: Mapping[str, Participation],
 ) -> bool:
     """True if it can be told now whether an alarm holds: an alarm is not over because nobody can look."""
     if name in {"topic", "anchor", "clock", "market"} or (name, subject) == ("store", "answers"):
@@ -240,8 +240,8 @@ def _skill(seen: _Evidence) -> Iterator[Alarm]:
 
 
 def _participation(seen: _Evidence) -> Iterator[Alarm]:
-    for key, left in seen.participation.items():
-        if left <= seen.threshold:
+    for key, (share, left) in seen.participation.items():
+        if left <= seen.threshold and share < 1:  # a young record allows few misses, and has none yet
             yield Alarm(
                 name="participation",
                 subject=key,

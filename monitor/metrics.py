@@ -18,7 +18,7 @@ from core.settings import Settings
 from core.topic import Topic
 from model.judging.skill import Skill
 from model.registry.artefact import made_ms
-from monitor.watched import Watched
+from monitor.watched import Participation, Watched
 
 TOPIC_LABELS = ("network", "topic")  # as inference has them: chain id, empty when the config does not say; and topic id
 WINDOWS: Mapping[str, int] = {"1d": 1, "7d": 7, "30d": 30}  # days
@@ -34,13 +34,6 @@ class AnswerCounts(NamedTuple):
     scored: int
     unscorable: int
     waiting: int
-
-
-class Participation(NamedTuple):
-    """A topic's participation by the answers that are kept."""
-
-    share: float  # answered over expected epochs, 0 to 1
-    missed_left: int  # epochs that may still be missed before the share falls to 90 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,12 +19,12 @@ from monitor.alarm_book import AlarmBook
 from monitor.alarms import compare_live
 from monitor.app import create_app
 from monitor.loops import Step
-from monitor.metrics import AnswerCounts, Failures, MonitorMetrics, Participation
+from monitor.metrics import AnswerCounts, Failures, MonitorMetrics
 from monitor.scorer import Scorer
 from monitor.skills import SkillBook
-from monitor.snapshot import Snapshot
+from monitor.snapshot import LiveStanding, Snapshot
 from monitor.view import View
-from monitor.watched import InferenceSeen, Watched
+from monitor.watched import InferenceSeen, Participation, Watched
 
 SCORE_S = 5.0
 TRIM_S = 60.0
@@ -141,7 +141,9 @@ class _Rooms:
         topic, seen = self._topics[key], self._ground.newest()
         record = self._book.record(topic, self._market, now_ms - RECORD_DAYS * DAY_MS)
         readiness = seen.admission.get(key) if seen else None
-        self._live[key] = live_readiness(topic, record, now_ms=now_ms, block_ms=readiness and readiness.block_ms)
+        self._live[key] = live_readiness(
+            topic, record, now_ms=now_ms, block_ms=readiness.block_ms if readiness else None
+        )
         scored, given = int(np.isfinite(record.truth).sum()), len(record.height)
         unscorable = self._book.unscorable(topic, now_ms - RECORD_DAYS * DAY_MS)
         self._counts[key] = AnswerCounts(
@@ -168,7 +170,17 @@ class _Rooms:
 
     def show(self, watched: Watched) -> None:
         """Make the page's next snapshot."""
-        self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live)
+        live = {
+            key: LiveStanding(
+                days=(watched.now_ms - one.since_ms) / DAY_MS if one.since_ms else 0.0,
+                criteria=one.criteria,
+                missed_left=one.missed_left,
+                expected_day=one.expected_day.isoformat() if one.expected_day else None,
+                words=one.short,
+            )
+            for key, one in self._live.items()
+        }
+        self._snapshot = self._view.build(watched, self._ground.alarms.standing, live)
 
     def close(self) -> None:
         self._book.close()

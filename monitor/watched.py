@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from admission.readiness import Readiness
 from core.topic import Topic
@@ -56,6 +56,13 @@ class NodeSeen:
     fault: str = "not asked yet"
     seen_ms: int = 0
     counts: Mapping[tuple[str, int], NodeCounts] = field(default_factory=dict)  # by address and topic id
+
+
+class Participation(NamedTuple):
+    """A topic's participation by the answers that are kept."""
+
+    share: float  # answered over expected epochs, 0 to 1
+    missed_left: int  # epochs that may still be missed before the share falls to 90 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from core.errors import ConfigError, WorkerError
 from core.settings import Market, Settings
 from core.topic import Topic
 from ledger.database import BUSY_S
-from ledger.schema import DAMAGED, SCHEMA_VERSION, answers, one_line, schema, scores, shown
+from ledger.schema import DAMAGED, SCHEMA_VERSION, answers, one_line, scores, shown, version_of
 from ledger.scores import START_MS, ScoreBook
 
 ROWS_AT_ONCE = 10_000
@@ -133,17 +133,14 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 
 def _check_schema(connection: sa.Connection, url: sa.URL) -> None:
-    tables = sa.inspect(connection).get_table_names()
-    if answers.name not in tables and schema.name not in tables:
+    found = version_of(connection)
+    if found is None:
         raise NothingAnswered(f"{_name(url)}: empty: nothing has been answered here; {START}")
-    found = 1
-    if schema.name in tables:
-        found = connection.execute(sa.select(sa.func.max(schema.c.version))).scalar() or 1
     if found > SCHEMA_VERSION:
         raise ConfigError(
             f"{_name(url)}: has schema {found}, this release reads {SCHEMA_VERSION}; use the release that wrote it"
         )
-    if found < SCHEMA_VERSION or scores.name not in tables:
+    if found < SCHEMA_VERSION:
         raise ConfigError(
             f"{_name(url)}: has schema {found} of an earlier release, this release reads {SCHEMA_VERSION}; "
             "python -m ledger brings it up to date without losing a row (scripts/run does so at its start)"

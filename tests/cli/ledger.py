@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from core.clock import DAY_MS, MINUTE_MS
 from ledger.answers import Answer
-from ledger.schema import SCHEMA_VERSION, answers, metadata, schema, scores
+from ledger.schema import answers, make_tables, scores
 
 NETWORK = "allora-testnet-1"
 FIRST, SECOND = "minute-20261122T084500Z-1a2b3c", "minute-20261124T084500Z-4d5e6f"
@@ -144,8 +144,7 @@ def write_ledger(path: Path, given: Sequence[Answer], scored: Sequence[Mapping[s
     engine = sa.create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        metadata.create_all(connection)
-        connection.execute(schema.insert().values(version=SCHEMA_VERSION))
+        make_tables(connection)
         if given:
             connection.execute(answers.insert(), [answer._asdict() for answer in given])
         if scored:

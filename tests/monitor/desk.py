@@ -16,7 +16,7 @@ from monitor.alarm_book import AlarmBook
 from monitor.alarms import conditions, is_known
 from monitor.send import addresses_of
 from monitor.watch import Watch
-from monitor.watched import Watched
+from monitor.watched import Participation, Watched
 from tests.fakes.clock import RunningClock
 from tests.inference.stand import ETH_10M
 from updater.state import StateFile
@@ -32,7 +32,7 @@ class Desk:
         self, settings: Settings, topics: Sequence[Topic], clock: RunningClock, skills: Mapping[str, Comparison]
     ) -> None:
         self.settings, self.topics, self.clock = settings, topics, clock
-        self.skills, self.participation = dict(skills), dict[str, int]()
+        self.skills, self.participation = dict(skills), dict[str, Participation]()
         self.book = AlarmBook(settings.ledger_url, addresses_of(settings.alarm_urls), clock, "BINANCE")
         self.watch = Watch(settings, topics, clock, lambda: {"ledger": self.book.database_fault})
         self.book.start()

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from core.clock import DAY_MS, HOUR_MS
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
-from monitor.metrics import AnswerCounts, Failures, MonitorMetrics, Participation
-from monitor.watched import InferenceSeen, Watched
+from monitor.metrics import AnswerCounts, Failures, MonitorMetrics
+from monitor.watched import InferenceSeen, Participation, Watched
 from tests.fakes.clock import START_MS
 from tests.inference.stand import ETH_10M
 from updater.state import Outcome, PanelState, UpdaterState

@@ -14,6 +14,7 @@ from exchange.server import SimulatedExchange
 from klines.klines import Floats, Ints
 from model.registry.versions import Registry
 from monitor.alarms import compare_live
+from monitor.watched import Participation
 from tests.disk import Disk, disk
 from tests.fakes.clock import RunningClock, Skewed, eventually
 from tests.inference.stand import ETH_10M, Node, node, publish
@@ -239,15 +240,17 @@ def test_a_network_that_is_worse_than_the_naive_forecast_on_what_it_answered(
 
 def test_participation_that_is_about_to_fall(tmp_path: Path, clock: RunningClock) -> None:
     with desk(tmp_path, clock, ["participation"]) as watching:
-        watching.participation = {KEY: 13}
+        watching.participation = {KEY: Participation(share=0.95, missed_left=13)}
         assert watching.standing() == set()
-        watching.participation = {KEY: 12}
+        watching.participation = {KEY: Participation(share=1.0, missed_left=2)}  # young, and nothing missed
+        assert watching.standing() == set()
+        watching.participation = {KEY: Participation(share=0.95, missed_left=12)}
         watching.look()
         assert what(watching) == f"topic {KEY}: participation falls below 90 % after 12 more missed epochs"
-        watching.participation = {KEY: -1}
+        watching.participation = {KEY: Participation(share=0.95, missed_left=-1)}
         watching.look()
         assert what(watching) == f"topic {KEY}: participation is below 90 %"
-        watching.participation = {KEY: 20}
+        watching.participation = {KEY: Participation(share=0.95, missed_left=20)}
         watching.calm()
         assert watching.standing() == set()
 

@@ -20,7 +20,8 @@ from core.clock import DAY_MS, SystemClock
 from exchange.server import SimulatedExchange
 from inference.probe import main as probe
 from model.judging.skill import Skill
-from monitor.metrics import Failures, MonitorMetrics, Participation
+from monitor.metrics import Failures, MonitorMetrics
+from monitor.watched import Participation
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
 from tests.inference.stand import ETH_10M
