@@ -291,14 +291,14 @@ def test_before_the_first_score_it_says_when_that_is_due(environment: Mapping[st
 def test_an_earlier_schema_names_the_process_that_brings_it_up_to_date(ledger: Ledger) -> None:
     with closing(sqlite3.connect(ledger.folder / "ledger.sqlite3")) as connection, connection:
         connection.execute("DROP TABLE scores")
-        connection.execute("UPDATE ledger_schema SET version = 4")
+        connection.execute("UPDATE alembic_version SET version_num = '0004'")
     said = in_one_line(ledger.environment)
     assert "has schema 4 of an earlier release, this release reads 5; python -m ledger brings it up to date" in said
 
 
 def test_a_later_schema_is_refused(ledger: Ledger) -> None:
     with closing(sqlite3.connect(ledger.folder / "ledger.sqlite3")) as connection, connection:
-        connection.execute("UPDATE ledger_schema SET version = 6")
+        connection.execute("UPDATE alembic_version SET version_num = '0006'")
     assert "has schema 6, this release reads 5; use the release that wrote it" in in_one_line(ledger.environment)
 
 
