@@ -117,7 +117,7 @@ def revision(version: int) -> str:
 
 
 def make_ready(engine: sa.Engine, clock: Clock) -> None:
-    """Check the database and make the tables of an empty one; set a damaged SQLite file aside and begin a new one.
+    """Check the answers and make the tables of an empty database; set a damaged SQLite file aside and begin a new one.
 
     Raises:
         OlderSchema: ``python -m ledger`` has to upgrade it first.
@@ -192,11 +192,12 @@ def one_line(error: Exception) -> str:
 
 def _prepare(engine: sa.Engine) -> None:
     with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
-            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        found = version_of(connection)
+        if found and engine.dialect.name == "sqlite":
+            # The answers alone: damage to what the monitor wrote is no reason to set them aside, or to start later.
+            verdict = connection.exec_driver_sql(f"PRAGMA quick_check({answers.name})").scalars().first()
             if verdict != "ok":
                 raise sa.exc.DatabaseError("PRAGMA quick_check", None, _Damaged(str(verdict)))
-        found = version_of(connection)
         if found is None:
             make_tables(connection)
         elif found < SCHEMA_VERSION:

@@ -259,6 +259,22 @@ def test_a_damaged_file_does_not_stand_in_the_way_and_is_set_aside_by_inference(
     assert len(list(tmp_path.glob("*.damaged-*"))) == 1
 
 
+def test_answers_outlive_damage_to_what_the_monitor_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    make_earlier(path, 4)
+    bring_up_to_date(url_of(path))
+    with closing(sqlite3.connect(path)) as connection:
+        ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'scores'").fetchall()
+        ((size,),) = connection.execute("PRAGMA page_size").fetchall()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    with ledger(tmp_path) as opened:
+        assert opened.recall(ETH_10M, 5)
+        opened.keep(answer(6))
+    assert len(rows_of(path)) == 6
+
+
 @pytest.mark.parametrize("how", ["full", "read-only"])
 def test_a_disk_that_refuses_stops_nothing(tmp_path: Path, disk: Disk, how: str) -> None:
     bring_up_to_date(url_of(disk.folder / "ledger.sqlite3"))
