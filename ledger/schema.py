@@ -23,7 +23,8 @@ revisions = sa.Table(  # Alembic's own; its one row names the schema
     sa.Column("version_num", sa.String(32), nullable=False),
     sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
-earlier = sa.table("ledger_schema", sa.column("version", sa.Integer))  # names the schema of older releases, 1 to 4
+# Where releases up to schema 4 look. It stays at 4: the last of them can work on these tables, the others refuse.
+earlier = sa.Table("ledger_schema", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
 answers = sa.Table(
     "answers",
     metadata,
@@ -162,6 +163,7 @@ def make_tables(connection: sa.Connection) -> None:
     if version_of(connection) is None:
         metadata.create_all(connection)
         connection.execute(revisions.insert().values(version_num=revision(SCHEMA_VERSION)))
+        connection.execute(earlier.insert().values(version=4))
     connection.commit()
 
 
