@@ -23,7 +23,8 @@ revisions = sa.Table(  # Alembic's own; its one row names the schema
     sa.Column("version_num", sa.String(32), nullable=False),
     sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
 )
-earlier = sa.table("ledger_schema", sa.column("version", sa.Integer))  # names the schema of older releases, 1 to 4
+# Where releases up to schema 4 look. It stays at 4: the last of them can work on these tables, the others refuse.
+earlier = sa.Table("ledger_schema", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))
 answers = sa.Table(
     "answers",
     metadata,
@@ -117,7 +118,7 @@ def revision(version: int) -> str:
 
 
 def make_ready(engine: sa.Engine, clock: Clock) -> None:
-    """Check the database and make the tables of an empty one; set a damaged SQLite file aside and begin a new one.
+    """Check the answers and make the tables of an empty database; set a damaged SQLite file aside and begin a new one.
 
     Raises:
         OlderSchema: ``python -m ledger`` has to upgrade it first.
@@ -162,6 +163,7 @@ def make_tables(connection: sa.Connection) -> None:
     if version_of(connection) is None:
         metadata.create_all(connection)
         connection.execute(revisions.insert().values(version_num=revision(SCHEMA_VERSION)))
+        connection.execute(earlier.insert().values(version=4))
     connection.commit()
 
 
@@ -192,11 +194,12 @@ def one_line(error: Exception) -> str:
 
 def _prepare(engine: sa.Engine) -> None:
     with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
-            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        found = version_of(connection)
+        if found and engine.dialect.name == "sqlite":
+            # The answers alone: damage to what the monitor wrote is no reason to set them aside, or to start later.
+            verdict = connection.exec_driver_sql(f"PRAGMA quick_check({answers.name})").scalars().first()
             if verdict != "ok":
                 raise sa.exc.DatabaseError("PRAGMA quick_check", None, _Damaged(str(verdict)))
-        found = version_of(connection)
         if found is None:
             make_tables(connection)
         elif found < SCHEMA_VERSION:

@@ -29,6 +29,7 @@ PLANTED = {  # a forbidden import for each contract, in a module that has none l
     "fastapi is imported in inference and monitor alone": ("worker/dry_run.py", "import fastapi"),
     "onnxruntime is imported in model alone": ("inference/question.py", "import onnxruntime"),
     "matplotlib is imported in research alone": ("cli/status/report.py", "import matplotlib"),
+    "alembic is imported in the ledger's migrations alone": ("ledger/answers.py", "import alembic"),
     "siblings do not import in a circle": ("node/spelling.py", "import node.config_file"),
 }
 

@@ -22,6 +22,8 @@ from tests.fakes.clock import eventually
 pytestmark = pytest.mark.timeout(600)
 
 OURS = ("inference", "updater")
+ONCE = ("ready", "migrate")  # they end
+SERVICES = (*OURS, *ONCE, "node")
 TWO_NETWORKS = "docker-compose.two-networks.yml"
 MAINNET = {
     "chainId": "allora-mainnet-1",
@@ -45,9 +47,11 @@ def moment(text: str) -> datetime:
 
 def test_the_services_start_in_order_and_are_well(node: Deployment) -> None:
     node.healthy("inference", "updater")
-    states = {service: node.inspect(service)["State"] for service in ("inference", "ready", "updater", "node")}
-    assert states["ready"]["Status"] == "exited"
-    assert states["ready"]["ExitCode"] == 0
+    states = {service: node.inspect(service)["State"] for service in SERVICES}
+    for service in ONCE:
+        assert (states[service]["Status"], states[service]["ExitCode"]) == ("exited", 0)
+    for service in OURS:
+        assert moment(states["migrate"]["FinishedAt"]) <= moment(states[service]["StartedAt"])
     healthy = min(moment(entry["End"]) for entry in states["inference"]["Health"]["Log"] if entry["ExitCode"] == 0)
     assert healthy <= moment(states["ready"]["StartedAt"])
     assert moment(states["ready"]["FinishedAt"]) <= moment(states["node"]["StartedAt"])
@@ -219,7 +223,7 @@ def test_two_networks_have_two_nodes_and_one_inference(node: Deployment) -> None
 def test_no_service_is_left_out(node: Deployment) -> None:
     """A service with a profile would be started by no test above."""
     assert not node.compose("config", "--profiles").split()
-    assert {*node.compose("config", "--services").split()} == {*USERS, "ready", "node-second", "exchange"}
+    assert {*node.compose("config", "--services").split()} == {*SERVICES, "node-second", "exchange"}
 
 
 def test_all_ends_within_the_time_that_an_operator_waits(node: Deployment) -> None:

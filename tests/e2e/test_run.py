@@ -23,6 +23,7 @@ from node.decimals import parse_decimal
 from tests.disk import Disk, disk
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
+from tests.ledger.earlier import make_earlier, rows_of, upgraded
 from tests.updater.folder import SMALL, TINY
 from updater.state import read_state
 
@@ -266,3 +267,24 @@ def test_a_full_or_read_only_disk_keeps_nobody_from_answering(disk: Disk, how: s
             "the updater's word",
         )
         assert node.process.poll() is None
+
+
+def test_the_ledger_of_an_earlier_release_is_upgraded_before_it_is_opened(tmp_path: Path) -> None:
+    folder = train_with(tmp_path, TINY)
+    make_earlier(folder / "ledger.sqlite3", 1)
+    before = rows_of(folder / "ledger.sqlite3")
+    with running(tmp_path) as node:
+        eventually(node.ready, 60, "an answer to every topic")
+        assert set(upgraded(before, 1)) <= set(rows_of(folder / "ledger.sqlite3"))
+        steps = [event["schema"] for event in node.events("ledger") if event["event"] == "ledger_upgrade_done"]
+        assert steps == ["0002", "0003", "0004", "0005"]
+
+
+def test_the_ledger_of_a_newer_release_stops_the_start_in_one_line(tmp_path: Path) -> None:
+    folder = train_with(tmp_path, TINY)
+    make_earlier(folder / "ledger.sqlite3", 99)
+    with running(tmp_path) as node:
+        assert node.process.wait(60) == 2
+        node.reader.join(timeout=10)
+    assert "has schema 99, this release reads 5" in node.lines[-1]
+    assert not node.events("inference")

@@ -42,7 +42,7 @@ MORE = {2: ("kraken", 1.0005), 3: ("kraken", 1.0005, "network"), 4: ("kraken", 1
 
 def columns_of(schema: int) -> list[str]:
     """The columns that a schema added to the first."""
-    return [column for version in range(2, schema + 1) for column in ADDED[version]]
+    return [column for version in range(2, schema + 1) for column in ADDED.get(version, ())]
 
 
 def make_earlier(path: Path, schema: int, *, rows: int = 0) -> None:
@@ -51,7 +51,7 @@ def make_earlier(path: Path, schema: int, *, rows: int = 0) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.executescript(FIRST.format(more="".join(f", {column}" for column in columns_of(schema))))
         connection.execute("INSERT INTO ledger_schema VALUES (?)", [schema])
-        more = MORE.get(schema, ())
+        more = MORE.get(min(schema, 4), ())
         written = [(*row, *more) for row in ROWS]
         if schema >= 3:  # which writes no "volatility"
             written = [tuple("volatility std" if value == "volatility" else value for value in row) for row in written]
