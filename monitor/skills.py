@@ -16,8 +16,6 @@ from model.judging.skill import Skill, skill_of
 KEPT_DAYS = 30
 SPANS_DAYS = (1, 7, KEPT_DAYS)
 
-NOTHING = Skill(n=0, skill=None, low=None, high=None)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Record:
@@ -96,9 +94,9 @@ class SkillBook:
             now_ms: the end of these days; None is when scores were last added.
         """
         now_ms = now_ms or self._newest_ms
-        made_ms, skill = self._known.get((key, days), (0, NOTHING))
-        if 0 <= now_ms - made_ms < MINUTE_MS:
-            return skill
+        known = self._known.get((key, days))
+        if known and 0 <= now_ms - known[0] < MINUTE_MS:
+            return known[1]
         columns = self.of(key)
         skill = self._skill(key, columns, columns.end_ms >= now_ms - days * DAY_MS)
         if days in SPANS_DAYS:
