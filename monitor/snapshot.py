@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -43,15 +44,36 @@ class AlarmSeen(Protocol):
     def remedy(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveStanding:
+class LiveStanding(Protocol):
     """The criteria of admission on a topic's real record."""
 
-    days: float  # length of the record
-    criteria: Mapping[str, Criterion]
-    missed_left: int | None  # epochs that may still be missed before participation is 90 %; None: not known
-    expected_day: str | None  # "2026-12-24"; None: not known
-    words: str  # in one sentence
+    @property
+    def criteria(self) -> Mapping[str, Criterion]:
+        """By name; empty without answers."""
+
+    @property
+    def submitted(self) -> int:
+        """Epochs that were answered."""
+
+    @property
+    def expected(self) -> int:
+        """Epochs from the first answer on."""
+
+    @property
+    def missed_left(self) -> int | None:
+        """Epochs that may still be missed before participation is 90 %; None: not known."""
+
+    @property
+    def since_ms(self) -> int:
+        """Start of the record; 0: no answer."""
+
+    @property
+    def expected_day(self) -> date | None:
+        """On which all criteria may hold; None: not to be foreseen."""
+
+    @property
+    def short(self) -> str:
+        """What falls short, in words."""
 
 
 class TopicSeen(BaseModel):

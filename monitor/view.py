@@ -186,11 +186,14 @@ def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionSha
         words=standing_words(standing, failed, one.short),
         criteria=_criteria(standing.criteria),
         live=LiveShape(
-            days=live.days,
+            eligible=bool(live.criteria) and all(one.passed for one in live.criteria.values()),
+            since=iso(live.since_ms) if live.since_ms else None,
+            answered=live.submitted,
+            expected=live.expected,
             criteria=_criteria(live.criteria),
             missed_left=live.missed_left,
-            expected_day=live.expected_day,
-            words=live.words,
+            expected_day=live.expected_day.isoformat() if live.expected_day else None,
+            words=live.short,
         )
         if live
         else None,

@@ -102,7 +102,8 @@ def test_admission_shows_the_real_record_beside_the_replay(url: str) -> None:
     assert by_id[79]["live"]["missed_left"] == 31
     assert by_id[79]["live"]["expected_day"] == "2026-12-09"
     page = get(f"{url}/topics/{NET}/79").body.decode()
-    assert "31 epochs may still be missed before participation is 90 %; expected on 2026-12-09" in page
+    assert "since 2026-11-18, 3,512 of 3,540 epochs answered: short of rows and right directions; 31 epochs may" in page
+    assert "still be missed before participation is 90 %; all may hold on 2026-12-09." in page
 
 
 def test_answers_carry_their_scores(url: str) -> None:
