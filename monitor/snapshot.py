@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,7 +11,7 @@ from admission.criteria import Criterion
 from core.topic import topic_key
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
-from monitor.api import AlarmShape, State, TopicShape
+from monitor.api import AlarmShape, LastAnswer, State, TopicShape
 from monitor.watched import Watched
 from updater.state import Verdict
 
@@ -76,6 +76,12 @@ class LiveStanding(Protocol):
         """What falls short, in words."""
 
 
+class LastSeen(LastAnswer):
+    """What the page reads of a topic's last answer there."""
+
+    answered_ms: int
+
+
 class TopicSeen(BaseModel):
     """What the page reads of a topic on inference's ``/topics``."""
 
@@ -100,7 +106,7 @@ class TopicSeen(BaseModel):
     truth_fault: str = ""
     anchor_age_ms: int | None = None
     stream: str = ""
-    last_answer: dict[str, Any] | None = None
+    last_answer: LastSeen | None = None
 
     @property
     def key(self) -> str:
@@ -144,16 +150,13 @@ class TopicView:
 
     @property
     def judged(self) -> tuple[str, Skill]:
-        """The skill that says how good the topic is: of 7 days, or else the longest span with scores."""
-        return next(
-            ((span, self.skills[span]) for span in ("7d", "30d", "1d") if self.skills[span].n), ("7d", NO_SCORE)
-        )
+        """The span and the skill that say how good the topic is."""
+        return judged_by(self.skills)
 
     @property
     def is_worse(self) -> bool:
         """True if the answers are worse than the naive forecast beyond doubt."""
-        high = self.judged[1].high
-        return high is not None and high < 0
+        return is_worse(self.judged[1])
 
     @property
     def rank(self) -> tuple[int, float, str, int]:
@@ -161,6 +164,16 @@ class TopicView:
         skill = self.judged[1].skill
         kind = 0 if self.state in {State.BROKEN, State.UNKNOWN} else 1 if self.is_worse else 2 if self.alarms else 3
         return kind, 1.0 if skill is None else skill, self.seen.network or "", self.seen.topic_id
+
+
+def judged_by(skills: Mapping[str, Skill]) -> tuple[str, Skill]:
+    """The skill of 7 days, or else of the longest span with scores, and its span."""
+    return next(((span, skills[span]) for span in ("7d", "30d", "1d") if skills[span].n), ("7d", NO_SCORE))
+
+
+def is_worse(skill: Skill) -> bool:
+    """True if the whole interval lies below 0."""
+    return skill.high is not None and skill.high < 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
