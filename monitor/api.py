@@ -107,11 +107,14 @@ class CriterionShape(Shape):
 class LiveShape(Shape):
     """The criteria on the real record of answers."""
 
-    days: Number = Field(description="length of the record")
-    criteria: Mapping[str, CriterionShape]
+    eligible: bool = Field(description="all criteria hold now")
+    since: str | None = Field(description="when the record begins, UTC, ISO 8601; null without an answer")
+    answered: int = Field(description="epochs that were answered")
+    expected: int = Field(description="epochs since the record began")
+    criteria: Mapping[str, CriterionShape] = Field(description="on the real record, by name")
     missed_left: int | None = Field(description="epochs that may still be missed before participation is 90 %")
     expected_day: str | None = Field(description="the day on which all criteria are expected to hold, YYYY-MM-DD")
-    words: str = Field(description="the standing in one sentence")
+    words: str = Field(description="what falls short; empty if nothing does")
 
 
 class AdmissionShape(Shape):

@@ -131,7 +131,6 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, clock: Clock)
         for name, text in HEADERS.items():
             response.headers[name] = text
         response.headers.setdefault("Cache-Control", "no-store")
-        response.headers["X-Market"] = snapshot().watched.market
         return response
 
     @app.exception_handler(HTTPException)

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from datetime import date
+from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,7 +11,7 @@ from admission.criteria import Criterion
 from core.topic import topic_key
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
-from monitor.api import AlarmShape, State, TopicShape
+from monitor.api import AlarmShape, LastAnswer, State, TopicShape
 from monitor.watched import Watched
 from updater.state import Verdict
 
@@ -43,15 +44,42 @@ class AlarmSeen(Protocol):
     def remedy(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveStanding:
+class LiveStanding(Protocol):
     """The criteria of admission on a topic's real record."""
 
-    days: float  # length of the record
-    criteria: Mapping[str, Criterion]
-    missed_left: int | None  # epochs that may still be missed before participation is 90 %; None: not known
-    expected_day: str | None  # "2026-12-24"; None: not known
-    words: str  # in one sentence
+    @property
+    def criteria(self) -> Mapping[str, Criterion]:
+        """By name; empty without answers."""
+
+    @property
+    def submitted(self) -> int:
+        """Epochs that were answered."""
+
+    @property
+    def expected(self) -> int:
+        """Epochs from the first answer on."""
+
+    @property
+    def missed_left(self) -> int | None:
+        """Epochs that may still be missed before participation is 90 %; None: not known."""
+
+    @property
+    def since_ms(self) -> int:
+        """Start of the record; 0: no answer."""
+
+    @property
+    def expected_day(self) -> date | None:
+        """On which all criteria may hold; None: not to be foreseen."""
+
+    @property
+    def short(self) -> str:
+        """What falls short, in words."""
+
+
+class LastSeen(LastAnswer):
+    """What the page reads of a topic's last answer there."""
+
+    answered_ms: int
 
 
 class TopicSeen(BaseModel):
@@ -78,7 +106,7 @@ class TopicSeen(BaseModel):
     truth_fault: str = ""
     anchor_age_ms: int | None = None
     stream: str = ""
-    last_answer: dict[str, Any] | None = None
+    last_answer: LastSeen | None = None
 
     @property
     def key(self) -> str:
@@ -122,16 +150,13 @@ class TopicView:
 
     @property
     def judged(self) -> tuple[str, Skill]:
-        """The skill that says how good the topic is: of 7 days, or else the longest span with scores."""
-        return next(
-            ((span, self.skills[span]) for span in ("7d", "30d", "1d") if self.skills[span].n), ("7d", NO_SCORE)
-        )
+        """The span and the skill that say how good the topic is."""
+        return judged_by(self.skills)
 
     @property
     def is_worse(self) -> bool:
         """True if the answers are worse than the naive forecast beyond doubt."""
-        high = self.judged[1].high
-        return high is not None and high < 0
+        return is_worse(self.judged[1])
 
     @property
     def rank(self) -> tuple[int, float, str, int]:
@@ -139,6 +164,16 @@ class TopicView:
         skill = self.judged[1].skill
         kind = 0 if self.state in {State.BROKEN, State.UNKNOWN} else 1 if self.is_worse else 2 if self.alarms else 3
         return kind, 1.0 if skill is None else skill, self.seen.network or "", self.seen.topic_id
+
+
+def judged_by(skills: Mapping[str, Skill]) -> tuple[str, Skill]:
+    """The skill of 7 days, or else of the longest span with scores, and its span."""
+    return next(((span, skills[span]) for span in ("7d", "30d", "1d") if skills[span].n), ("7d", NO_SCORE))
+
+
+def is_worse(skill: Skill) -> bool:
+    """True if the whole interval lies below 0."""
+    return skill.high is not None and skill.high < 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

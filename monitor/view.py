@@ -35,12 +35,15 @@ from monitor.snapshot import (
     Snapshot,
     TopicSeen,
     TopicView,
+    is_worse,
+    judged_by,
 )
 from monitor.watched import Watched
 
 SPARK_DAYS = 30
 INFERENCE_REMEDY = "start it: docker compose up --detach inference, or birnn run; its log says why it ended"
 BROKEN_REMEDY = "see the row of its symbol under Prices; birnn doctor checks venues, clock and models"
+WORSE_REMEDY = "nothing to do yet: the gate reads these scores before the next training"
 
 
 class Trends(NamedTuple):
@@ -132,14 +135,14 @@ def _view(
             target=seen.target,
             horizon=seen.horizon,
             state=state,
-            remedy=_remedy(state, own),
-            last_answer=LastAnswer(**{name: last[name] for name in LastAnswer.model_fields}) if last else None,
+            remedy=_remedy(state, own, worse=is_worse(judged_by(by_span)[1])),
+            last_answer=LastAnswer(**last.model_dump(exclude={"answered_ms"})) if last else None,
             skill={span: SkillShape.of(skill) for span, skill in by_span.items()},
             admission=_admission(watched.admission.get(key), live),
         ),
         state=state,
         why=why,
-        answered_ms=last["answered_ms"] if last else None,
+        answered_ms=last.answered_ms if last else None,
         model=model,
         model_ms=trained_ms(model),
         skills=by_span,
@@ -162,10 +165,11 @@ def _state(seen: TopicSeen, watched: Watched) -> tuple[State, str]:
     return State.NAIVE, f"the naive forecast answers: {seen.naive_because or 'it is starting'}"
 
 
-def _remedy(state: State, alarms: Sequence[AlarmShape]) -> str:
+def _remedy(state: State, alarms: Sequence[AlarmShape], worse: bool) -> str:
     if alarms:
         return alarms[0].remedy
-    return {State.UNKNOWN: INFERENCE_REMEDY, State.BROKEN: BROKEN_REMEDY}.get(state, "")
+    found = {State.UNKNOWN: INFERENCE_REMEDY, State.BROKEN: BROKEN_REMEDY}.get(state, "")
+    return found or (WORSE_REMEDY if worse else "")
 
 
 def _judgement(key: str, watched: Watched) -> Judgement | None:
@@ -186,11 +190,14 @@ def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionSha
         words=standing_words(standing, failed, one.short),
         criteria=_criteria(standing.criteria),
         live=LiveShape(
-            days=live.days,
+            eligible=bool(live.criteria) and all(one.passed for one in live.criteria.values()),
+            since=iso(live.since_ms) if live.since_ms else None,
+            answered=live.submitted,
+            expected=live.expected,
             criteria=_criteria(live.criteria),
             missed_left=live.missed_left,
-            expected_day=live.expected_day,
-            words=live.words,
+            expected_day=live.expected_day.isoformat() if live.expected_day else None,
+            words=live.short,
         )
         if live
         else None,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -44,7 +45,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 @schemathesis.openapi.from_dict(DOCUMENT).parametrize()
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-def test_no_request_breaks_inference(case: schemathesis.Case, served: Node) -> None:
+def test_no_request_breaks_inference(case: schemathesis.Case[Any], served: Node) -> None:
     answer = case.call(base_url=served.url)
     if answer.status_code == 503:  # not ready, or a height that is older than the newest; never an error of our own
         assert "internal error" not in answer.text

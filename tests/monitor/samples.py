@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from model.registry.champions import Champion, Demotion
 from model.stretch import Stretch
 from monitor.api import Row
 from monitor.app import Answers, create_app
-from monitor.snapshot import NO_SCORE, LiveStanding, Snapshot
+from monitor.snapshot import NO_SCORE, Snapshot
 from monitor.view import View
 from monitor.watched import InferenceSeen, NodeSeen, Watched
 from tests.fakes.clock import eventually
@@ -49,6 +50,18 @@ class Scored(NamedTuple):
     plain_naive_loss: float | None = None
     right_direction: bool | None = None
     error_bp: float | None = None
+
+
+class Live(NamedTuple):
+    """A topic's real record by the criteria of admission."""
+
+    criteria: Mapping[str, Criterion]
+    submitted: int
+    expected: int
+    missed_left: int | None
+    since_ms: int
+    expected_day: date | None
+    short: str
 
 
 class Alarmed(NamedTuple):
@@ -180,12 +193,14 @@ def sample(now_ms: int, topics: Sequence[dict[str, Any]], *, market: str = "BINA
         rows[key] = made_answers(topic, now_ms, levels[key] or 0.0, random)
         short = ("direction", "log_aspect") if place % 2 else ()
         ready[key] = readiness(topic["topic_id"], topic["network"], short)
-        live[key] = LiveStanding(
-            days=12.3,
+        live[key] = Live(
             criteria=_criteria(("n_eff", *short)),
+            submitted=3_512,
+            expected=3_540,
             missed_left=31,
-            expected_day="2026-12-09",
-            words="five of seven criteria hold on the real record",
+            since_ms=now_ms - 12 * DAY_MS,
+            expected_day=date(2026, 12, 9),
+            short="short of rows and right directions",
         )
         if has_network:
             champion = Champion(

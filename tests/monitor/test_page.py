@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,7 @@ import sqlalchemy.exc
 
 from core.net.http_get import Answer, http_get
 from core.topic import CLASSIFICATION, catalogue
+from model.judging.skill import Skill
 from monitor.api import Row
 from monitor.pages.words import headline
 from monitor.view import View
@@ -102,7 +103,8 @@ def test_admission_shows_the_real_record_beside_the_replay(url: str) -> None:
     assert by_id[79]["live"]["missed_left"] == 31
     assert by_id[79]["live"]["expected_day"] == "2026-12-09"
     page = get(f"{url}/topics/{NET}/79").body.decode()
-    assert "31 epochs may still be missed before participation is 90 %; expected on 2026-12-09" in page
+    assert "since 2026-11-18, 3,512 of 3,540 epochs answered: short of rows and right directions; 31 epochs may" in page
+    assert "still be missed before participation is 90 %; all may hold on 2026-12-09." in page
 
 
 def test_answers_carry_their_scores(url: str) -> None:
@@ -305,3 +307,21 @@ def test_the_page_of_every_topic_of_the_catalogue_is_light() -> None:
     with served(sample(NOW_MS, entries), FakeClock(NOW_MS)) as url:
         assert len(entries) == 55
         assert len(get(url).body) < 300_000
+
+
+def test_the_trends_of_one_topic_at_a_time_are_made_anew() -> None:
+    """All of them with each look would take the processor from inference."""
+
+    class Counted(SampleSkills):
+        def by_version(self, key: str) -> Mapping[str, Skill]:
+            made.append(key)
+            return super().by_version(key)
+
+    made: list[str] = []
+    watched = sample(NOW_MS, [topic_entry(topic_id, NOW_MS) for topic_id in (79, 80, 82)]).snapshot.watched
+    view = View(Counted(levels={}, today=0))
+    for _ in range(5):
+        view.build(watched)
+    ids = [key.rpartition("/")[2] for key in made]
+    assert sorted(ids[:3]) == ["79", "80", "82"]
+    assert ids[3:] == [*ids[:3], ids[0]]

@@ -1,5 +1,7 @@
 """Whatever the OpenAPI document allows, and whatever it does not, gets an answer that the document describes."""
 
+from typing import Any
+
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
@@ -23,12 +25,12 @@ CHECKS = [not_a_server_error, response_schema_conformance, status_code_conforman
 
 @schema.parametrize()
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-def test_no_request_breaks_the_monitor(case: schemathesis.Case) -> None:
+def test_no_request_breaks_the_monitor(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate(checks=CHECKS)
 
 
 @schema.include(path_regex="topic_id").parametrize()
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-def test_no_request_about_a_known_topic_breaks_the_monitor(case: schemathesis.Case) -> None:
+def test_no_request_about_a_known_topic_breaks_the_monitor(case: schemathesis.Case[Any]) -> None:
     case.path_parameters |= {"network": NET, "topic_id": 79}
     case.call_and_validate(checks=CHECKS)
