@@ -26,7 +26,7 @@ from core.settings import Market, Settings, load_settings
 from core.topic import Topic
 from model.judging.comparison import Comparison
 from monitor.alarm_book import AlarmBook
-from monitor.alarms import conditions, is_known
+from monitor.alarms import can_be_over, conditions
 from monitor.loops import Loops, Step
 from monitor.send import addresses_of
 from monitor.watch import Watch
@@ -139,7 +139,9 @@ def serve(
             skills, participation = parts.skills(watched), parts.participation(watched)
             alarms.step(
                 conditions(watched, skills, participation, thresholds),
-                lambda name, subject: is_known(name, subject, watched, skills, participation),
+                lambda name, subject: (
+                    name not in thresholds or can_be_over(name, subject, watched, skills, participation)
+                ),
                 watched.now_ms,
             )
             parts.seen(watched)
