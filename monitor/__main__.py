@@ -22,6 +22,7 @@ from core.logs import configure_logging
 from core.process.command_line import CommandLine
 from core.process.commands import say_ready
 from core.process.listener import handed_over, listen, url_of
+from core.process.stand_back import stand_back
 from core.settings import Market, Settings, load_settings
 from core.topic import Topic
 from model.judging.comparison import Comparison
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         CommandLine(
             prog="python -m monitor", description="Score answers, show the status page, send alarms."
         ).parse_args(arguments)
+        stand_back(500)  # behind inference, before a training
         return serve(load_settings(), SystemClock(), build, handed_over())
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
@@ -135,7 +137,6 @@ def serve(
 
         def look() -> None:
             watched = watch.look()
-            looks[:] = [watched]
             skills, participation = parts.skills(watched), parts.participation(watched)
             alarms.step(
                 conditions(watched, skills, participation, thresholds),
@@ -145,6 +146,7 @@ def serve(
                 watched.now_ms,
             )
             parts.seen(watched)
+            looks[:] = [watched]  # last: /healthz tells of a look that fails anywhere
 
         server = uvicorn.Server(
             uvicorn.Config(

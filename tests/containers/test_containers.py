@@ -30,7 +30,7 @@ MAINNET = {
 }
 ASKERS, KILLS = 4, 3
 DOWN_S = 15.0  # wanted of `docker compose down`
-USERS = {"inference": 10001, "updater": 10001, "node": 1000}
+USERS = {"inference": 10001, "updater": 10001, "monitor": 10001, "node": 1000}
 QUESTION = "/inference/ETH?topic=1&height={height}"
 
 
@@ -44,7 +44,7 @@ def moment(text: str) -> datetime:
 
 
 def test_the_services_start_in_order_and_are_well(node: Deployment) -> None:
-    node.healthy("inference", "updater")
+    node.healthy("inference", "updater", "monitor")
     states = {service: node.inspect(service)["State"] for service in ("inference", "ready", "updater", "node")}
     assert states["ready"]["Status"] == "exited"
     assert states["ready"]["ExitCode"] == 0
