@@ -19,9 +19,10 @@ from core.logs import configure_logging
 from core.process.command_line import CommandLine
 from core.process.commands import say_ready
 from core.process.listener import handed_over, listen, url_of
+from core.process.stand_back import stand_back
 from core.settings import Market, Settings, load_settings
 from monitor.alarm_book import AlarmBook
-from monitor.alarms import conditions, is_known
+from monitor.alarms import can_be_over, conditions
 from monitor.loops import Loops, Step
 from monitor.parts import Ground, Parts, build
 from monitor.send import addresses_of
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         CommandLine(
             prog="python -m monitor", description="Score answers, show the status page, send alarms."
         ).parse_args(arguments)
+        stand_back(500)  # behind inference, before a training
         return serve(load_settings(), SystemClock(), build, handed_over())
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
@@ -92,14 +94,16 @@ def serve(
 
         def look() -> None:
             watched = watch.look()
-            looks[:] = [watched]
             skills, participation = parts.skills(watched), parts.participation(watched)
             alarms.step(
                 conditions(watched, skills, participation, thresholds),
-                lambda name, subject: is_known(name, subject, watched, skills, participation),
+                lambda name, subject: (
+                    name not in thresholds or can_be_over(name, subject, watched, skills, participation)
+                ),
                 watched.now_ms,
             )
             parts.seen(watched)
+            looks[:] = [watched]  # last: /healthz tells of a look that fails anywhere
 
         server = uvicorn.Server(
             uvicorn.Config(

@@ -113,12 +113,11 @@ class AlarmBook:
         """Why alarms are not told; empty if they are. It is no alarm itself: nobody would be told of it."""
         return "; ".join(teller.fault for teller in self._tellers if teller.fault)
 
-    def step(self, found: Iterable[Alarm], is_known: Callable[[str, str], bool], now_ms: int) -> None:
+    def step(self, found: Iterable[Alarm], can_be_over: Callable[[str, str], bool], now_ms: int) -> None:
         """Take over what one look has found.
 
         Args:
-            is_known: tells by name and subject if a look can tell whether the alarm holds; an alarm that nobody can
-                judge stays as it is.
+            can_be_over: tells by name and subject whether an alarm that was not found is over; else it stays as it is.
         """
         if not self._loaded:
             self._load(now_ms)
@@ -126,8 +125,11 @@ class AlarmBook:
             there = {(alarm.name, alarm.subject): alarm for alarm in found}
             for key, alarm in there.items():
                 self._holds(key, alarm)
-            for key in [key for key in self._standing if key not in there and is_known(*key)]:
-                self._is_clear(key, now_ms)
+            for key in [key for key in self._standing if key not in there]:
+                if can_be_over(*key):
+                    self._is_clear(key, now_ms)
+                else:
+                    self._standing[key].clear_since_ms = None
             self._forget(now_ms)
         self.write()
         for teller in self._tellers:

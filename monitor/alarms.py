@@ -90,24 +90,31 @@ def conditions(
     ]
 
 
-def is_known(
+def can_be_over(
     name: str,
     subject: str,
     watched: Watched,
     skills: Mapping[str, Comparison],
     participation: Mapping[str, Participation],
 ) -> bool:
-    """True if it can be told now whether an alarm holds: an alarm is not over because nobody can look."""
-    if name in {"topic", "anchor", "clock", "market"} or (name, subject) == ("store", "answers"):
-        return watched.inference.answers
-    if name in {"skill", "participation"}:
+    """True if an alarm that ``conditions`` does not return is over, rather than below its threshold or out of sight.
+
+    A monitor that was started again counts anew since when a state lasts: an alarm of before is not over by that.
+    """
+    if name == "inference" or name in _OF_INFERENCE or (name, subject) == ("store", "answers"):
+        if not watched.inference.answers:
+            return False
+    elif name in {"skill", "participation"}:
         configured = any(topic.key == subject for topic in watched.topics)
         return not configured or subject in (skills if name == "skill" else participation)
-    if name == "submissions":
-        return any(node.answers for node in watched.nodes) or not watched.nodes
-    if name in {"training", "demotion", "champion"}:
-        return ("updater" if name == "training" else "registry") not in watched.faults
-    return True
+    elif name == "submissions":
+        there = [node for node in watched.nodes if node.answers]
+        seen = [counts for node in there for key, counts in node.counts.items() if _worker(*key) == subject]
+        submitted = not seen or any(counts.submitted_ms is not None for counts in seen)
+        return (bool(there) and submitted) or not watched.nodes
+    elif _FILES.get(name) in watched.faults:
+        return False
+    return not any((state, subject) in watched.since_ms for state in _STATES.get(name, ()))
 
 
 def _inference(seen: _Evidence) -> Iterator[Alarm]:
@@ -304,10 +311,10 @@ def _submissions(seen: _Evidence) -> Iterator[Alarm]:
             if counts.unsubmitted and counts.unsubmitted >= seen.threshold:
                 yield Alarm(
                     name="submissions",
-                    subject=f"{topic_id} of {address}",
+                    subject=_worker(address, topic_id),
                     what=f"the node {address} asked {counts.unsubmitted} times for topic {topic_id} and submitted "
                     "nothing",
-                    since_ms=counts.submitted_ms,
+                    since_ms=seen.watched.now_ms if counts.submitted_ms is None else counts.submitted_ms,
                     remedy="read the node's log: balance for fees, registration in the topic, whitelist, RPC address",
                 )
 
@@ -324,6 +331,20 @@ def _market(seen: _Evidence) -> Iterator[Alarm]:
             )
 
 
+def _worker(address: str, topic_id: int) -> str:
+    return f"{topic_id} of {address}"
+
+
+_OF_INFERENCE = {"topic", "anchor", "clock", "market"}  # alarms that inference alone tells
+_FILES = {"training": "updater", "demotion": "registry", "champion": "registry"}  # that alarms are read from
+_STATES: Mapping[str, tuple[State, ...]] = {
+    "topic": (State.NOT_READY,),
+    "anchor": (State.NO_PRICE,),
+    "champion": (State.NO_CHAMPION,),
+    "training": (State.NO_UPDATER,),
+    "store": (State.FAULT, State.UNWRITTEN),
+    "market": (State.SIMULATED,),
+}
 _PARTS = {
     "updater": "the updater's state",
     "registry": "the registry of networks",

@@ -173,7 +173,7 @@ class Watch:
         self._keep(State.NO_PRICE, [str(t.get("symbol")) for t in topics if t.get("anchor_age_ms") is None], now_ms)
         self._keep(State.SIMULATED, [""] if any(t.get("market") == "SIMULATED" for t in topics) else [], now_ms)
         unwritten = sum(self._inference.samples.get("birnn_ledger_unwritten", {}).values())
-        self._keep(State.UNWRITTEN, [""] if unwritten else [], now_ms)
+        self._keep(State.UNWRITTEN, ["answers"] if unwritten else [], now_ms)
 
     def _keep(self, state: State, subjects: Sequence[str], now_ms: int) -> None:
         others = {key: since_ms for key, since_ms in self._since_ms.items() if key[0] is not state}
@@ -228,12 +228,12 @@ def _counted(before: NodeCounts | None, numbers: Mapping[str, int], now_ms: int)
     A counter that is lower than before began anew with the node.
     """
     requests, submissions = numbers[REQUESTS], numbers[SUBMISSIONS]
-    counts = NodeCounts(requests=requests, builds=numbers[BUILDS], submissions=submissions, submitted_ms=now_ms)
+    counts = NodeCounts(requests=requests, builds=numbers[BUILDS], submissions=submissions)
     if before is None:
         return counts
     begun_anew = requests < before.requests or submissions < before.submissions
     if submissions > (0 if begun_anew else before.submissions):
-        return counts
+        return replace(counts, submitted_ms=now_ms)
     new = requests if begun_anew else requests - before.requests
     return replace(counts, unsubmitted=before.unsubmitted + new, submitted_ms=before.submitted_ms)
 

@@ -44,7 +44,7 @@ class NodeCounts:
     builds: int = 0
     submissions: int = 0
     unsubmitted: int = 0  # questions since the newest submission, or since the monitor first saw the node
-    submitted_ms: int = 0  # when that was seen
+    submitted_ms: int | None = None  # when that submission was seen; None: none since the monitor's start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,8 +43,11 @@ FIXED = {
     "PORT": "8000",
     "MONITOR_HOST": "0.0.0.0",  # noqa: S104 -- likewise
     "MONITOR_PORT": "8080",
+    "INFERENCE_URL": "http://inference:8000",
+    "NODE_METRICS_URLS": "http://node:2112/metrics",
 }
 MONITORING = {"prometheus", "grafana"}  # the services of the profile
+OURS = ("inference", "updater", "monitor")
 HANDED = {"NODE_VERSION": "${NODE_IMAGE_TAG:-v0.12.0}"}  # under another name, with the default of the node's image
 
 
@@ -140,7 +143,7 @@ def test_docker_compose_cannot_be_made_to_use_invented_prices(
     docker_compose: list[str], tmp_path: Path, dotenv: str, environment: dict[str, str]
 ) -> None:
     services = resolve(docker_compose, tmp_path, dotenv, **environment)
-    for name in ("inference", "updater"):
+    for name in OURS:
         assert services[name]["environment"]["MARKET"] == "binance"
     assert "simulated" not in json.dumps(services).lower()
 
@@ -148,7 +151,7 @@ def test_docker_compose_cannot_be_made_to_use_invented_prices(
 def test_docker_compose_hands_every_setting_over_as_written(docker_compose: list[str], tmp_path: Path) -> None:
     example = {name: value for name, value in env_example().items() if name in SETTINGS - FIXED.keys() - HANDED.keys()}
     dotenv = "".join(f"{name}={value}\n" for name, value in example.items())
-    for name in ("inference", "updater"):
+    for name in OURS:
         assert resolve(docker_compose, tmp_path, dotenv)[name]["environment"] == example | FIXED | {
             "NODE_VERSION": "v0.12.0"
         }
@@ -173,13 +176,13 @@ def test_the_nodes_image_is_configurable(docker_compose: list[str], tmp_path: Pa
 
 def test_the_files_are_checked_for_the_version_of_the_image(docker_compose: list[str], tmp_path: Path) -> None:
     services = resolve(docker_compose, tmp_path, "NODE_IMAGE_TAG=v0.9.1\n")
-    assert {services[name]["environment"]["NODE_VERSION"] for name in ("inference", "updater")} == {"v0.9.1"}
+    assert {services[name]["environment"]["NODE_VERSION"] for name in OURS} == {"v0.9.1"}
 
 
 def test_a_second_network_gets_a_node_and_the_same_inference(docker_compose: list[str], tmp_path: Path) -> None:
     both = f"COMPOSE_FILE={COMPOSE.name}:{TWO_NETWORKS.name}\n"
     services = resolve(docker_compose, tmp_path, both + "SECOND_CONFIG_FILE=mainnet.json\n")
-    for name in ("inference", "updater"):
+    for name in OURS:
         files = services[name]["environment"]["CONFIG_FILE"].split(",")
         mounted = {mount["target"]: Path(mount["source"]).name for mount in services[name]["volumes"]}
         assert [mounted[file] for file in files] == ["config.json", "mainnet.json"]
@@ -265,7 +268,7 @@ def test_grafana_starts_with_a_password_alone(password: str, status: int) -> Non
 # --- the compose file against the code -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["inference", "migrate", "updater"])
+@pytest.mark.parametrize("name", [*OURS, "migrate"])
 def test_our_services_get_every_setting_and_a_market_that_is_real(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert environment.keys() == SETTINGS
@@ -309,8 +312,8 @@ def test_only_the_data_and_the_keys_can_be_written() -> None:
         for mount in service.get("volumes", [])
         if isinstance(mount, str) or not mount.get("read_only")
     }
-    ours = {(name, "data:/data") for name in ("inference", "migrate", "monitor", "updater")}
-    assert writable == ours | {
+    assert writable == {
+        *((name, "data:/data") for name in (*OURS, "migrate")),
         ("node", "./worker-data:/data"),
         ("prometheus", "prometheus:/prometheus"),
         ("grafana", "grafana:/var/lib/grafana"),
@@ -405,6 +408,21 @@ def test_the_checks_of_inference_run_as_the_compose_file_writes_them(well_server
         done = run(sys.executable, "-S", *arguments, PORT=port)
         assert done.returncode == 0, done.stderr
     assert run(sys.executable, "-S", *health, PORT=str(free_port())).returncode == 1
+
+
+def test_the_check_of_the_monitor_runs_as_the_compose_file_writes_it(well_server: str) -> None:
+    check = SERVICES["monitor"]["healthcheck"]["test"][2:]
+    here = [well_server if part == f"http://127.0.0.1:{FIXED['MONITOR_PORT']}" else part for part in check]
+    assert well_server in here
+    done = run(sys.executable, "-S", *here)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_monitor_runs_in_the_image_of_the_updater_and_asks_the_containers() -> None:
+    assert SERVICES["monitor"]["build"] == SERVICES["updater"]["build"]
+    assert FIXED["INFERENCE_URL"] == f"http://inference:{FIXED['PORT']}"
+    both = SECOND["monitor"]["environment"]["NODE_METRICS_URLS"].split(",")
+    assert both == [FIXED["NODE_METRICS_URLS"], "http://node-second:2112/metrics"]
 
 
 def test_a_container_without_a_folder_for_temporary_files_can_run_our_modules() -> None:
@@ -563,7 +581,7 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("service", ["inference", "updater"])
+@pytest.mark.parametrize("service", OURS)
 def test_a_unit_runs_what_the_compose_file_runs(service: str) -> None:
     unit = (ROOT / "deploy" / "systemd" / f"birnn-{service}.service").read_text()
     assert re.findall(r"^ExecStart=.*/python (.*)$", unit, re.MULTILINE) == [f"-m {service}"]

@@ -4,23 +4,19 @@ stdin: one line of JSON, a ``Job``; the end of stdin means that the parent has e
 ``Step``, the last an ``Outcome``. stderr: anything else.
 """
 
-import contextlib
 import os
 import sys
 import threading
 import time
-from pathlib import Path
 
 from core.clock import SystemClock
 from core.errors import WorkerError
 from core.logs import configure_logging
+from core.process.stand_back import stand_back
 from model.registry.versions import Registry
 from updater.state import Outcome, Record
 from updater.training_process import Job, Step, only_writer
 
-# At niceness 10 a training gets a tenth of a core that other processes keep busy: answers are not delayed, and the
-# training still ends in time. At 19 or under SCHED_IDLE the training would not end in time.
-NICENESS = 10
 ORPHANED = 3  # exit status
 STEP_EVERY_S = 1.0
 
@@ -29,19 +25,6 @@ def _end_with_the_parent() -> None:
     """Wait for the end of stdin, then exit. The training may stop anywhere, as the registry is written by renames."""
     os.read(0, 1)  # the parent never writes a second line
     os._exit(ORPHANED)
-
-
-def _stand_back() -> None:
-    """Give inference precedence: for the processor, and when memory runs out (then this process is killed first)."""
-    os.nice(NICENESS)
-    files = {"oom_score_adj": 1000}
-    if os.getsid(0) == os.getpid():
-        # Linux may share the processor among sessions instead of processes (man 7 sched, "The autogroup feature"). This
-        # process leads its own session, so its niceness alone has no effect against inference in another session.
-        files["autogroup"] = NICENESS
-    for name, number in files.items():
-        with contextlib.suppress(OSError):  # only Linux has these files
-            Path("/proc/self", name).write_text(str(number))
 
 
 def _read_line(fd: int) -> bytes:
@@ -66,7 +49,7 @@ def main() -> int:
     job = Job.model_validate_json(line)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     configure_logging("warning", service="updater", simulated=job.simulated)
-    _stand_back()
+    stand_back(1000)
     from updater.round import refresh_panel  # noqa: PLC0415 - importing takes seconds, in which the parent may die
 
     clock = SystemClock()

@@ -34,7 +34,7 @@ def create_app(
     metrics: Metrics,
     journal: "BackgroundWriter[dict[str, Any]]",
     holds: Holds,
-    page: str = "",
+    page: str = "http://127.0.0.1:8080/",
 ) -> FastAPI:
     """Return the application over a service; see ``Application`` for the other arguments.
 

@@ -49,6 +49,7 @@ class Deployment:
             "COMPOSE_PROJECT_NAME": project,
             "PORT": str(port),
             "NODE_METRICS_PORT": str(free_port()),
+            "MONITOR_PORT": str(free_port()),
             "SECOND_NODE_METRICS_PORT": str(free_port()),
             "NODE_IMAGE": f"{project}-stand-in-node",
             "TRAINING_DAYS": "12",

@@ -21,7 +21,7 @@ from tests.fakes.clock import eventually
 
 pytestmark = pytest.mark.timeout(600)
 
-OURS = ("inference", "updater")
+OURS = ("inference", "updater", "monitor")
 ONCE = ("ready", "migrate")  # they end
 SERVICES = (*OURS, *ONCE, "node")
 TWO_NETWORKS = "docker-compose.two-networks.yml"
@@ -32,7 +32,7 @@ MAINNET = {
 }
 ASKERS, KILLS = 4, 3
 DOWN_S = 15.0  # wanted of `docker compose down`
-USERS = {"inference": 10001, "updater": 10001, "node": 1000}
+USERS = {"inference": 10001, "updater": 10001, "monitor": 10001, "node": 1000}
 QUESTION = "/inference/ETH?topic=1&height={height}"
 
 
@@ -46,11 +46,11 @@ def moment(text: str) -> datetime:
 
 
 def test_the_services_start_in_order_and_are_well(node: Deployment) -> None:
-    node.healthy("inference", "updater")
+    node.healthy("inference", "updater", "monitor")
     states = {service: node.inspect(service)["State"] for service in SERVICES}
     for service in ONCE:
         assert (states[service]["Status"], states[service]["ExitCode"]) == ("exited", 0)
-    for service in OURS:
+    for service in ("inference", "updater"):
         assert moment(states["migrate"]["FinishedAt"]) <= moment(states[service]["StartedAt"])
     healthy = min(moment(entry["End"]) for entry in states["inference"]["Health"]["Log"] if entry["ExitCode"] == 0)
     assert healthy <= moment(states["ready"]["StartedAt"])

@@ -155,7 +155,15 @@ def test_kill_9_of_any_child_is_survived(tmp_path: Path) -> None:
         eventually(node.ready, 60, "/readyz")
         eventually(lambda: child_of(node, "updater.training_child") is not None, 60, "a training")
         before = price(node)
-        for module in ("updater.training_child", "exchange", "inference", "door.holder", "worker", "updater"):
+        for module in (
+            "updater.training_child",
+            "exchange",
+            "inference",
+            "door.holder",
+            "worker",
+            "updater",
+            "monitor",
+        ):
             eventually(lambda module=module: child_of(node, module) is not None, 90, module)  # type: ignore[misc]
             killed = child_of(node, module)
             assert killed
@@ -180,6 +188,9 @@ def test_an_operators_first_evening(tmp_path: Path) -> None:
     with running(tmp_path) as node:
         eventually(node.ready, 60, "/readyz")
         assert "SIMULATED" in node.lines[0]
+        page = requests.get(node.url, timeout=5).text.removeprefix("the status page is at ").partition(";")[0]
+        assert f"status page: {page}\n" in node.lines
+        eventually(lambda: requests.get(f"{page}healthz", timeout=5).text == "ok", 30, "the monitor")
         for topic_id, token in SIX.items():
             answer = node.ask(token, topic_id)
             assert answer.status_code == 200, answer.text

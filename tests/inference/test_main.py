@@ -99,7 +99,7 @@ def running(given: Mapping[str, str], log: Path) -> Iterator[Process]:
 def test_it_starts_answers_and_ends_cleanly(
     tmp_path: Path, exchange: SimulatedExchange, ending: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given, log = environment(tmp_path, exchange.url), tmp_path / "log"
+    given, log = environment(tmp_path, exchange.url, MONITOR_PORT="8099"), tmp_path / "log"
     registry = Registry(tmp_path / "data")
     version = publish(registry, 0.5, SystemClock().now_ms())
     registry.promote([ETH_10M], version, 1)
@@ -109,6 +109,8 @@ def test_it_starts_answers_and_ends_cleanly(
         assert capsys.readouterr().out == "healthz: ok\nreadyz: ready\n"
         answer = requests.get(f"{process.url}/inference/ETH?topic=1&height=5", timeout=5)
         assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, version)
+        root = requests.get(process.url, timeout=5).text
+        assert root.startswith("the status page is at http://127.0.0.1:8099/; here there are GET /inference/TOKEN")
         assert process.end(ending) == 0
     assert probe(["healthz", "--url", process.url]) == 1
     assert "no answer from" in capsys.readouterr().err

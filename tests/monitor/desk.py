@@ -13,7 +13,7 @@ from core.topic import Topic
 from ledger.database import Database
 from model.judging.comparison import Comparison
 from monitor.alarm_book import AlarmBook
-from monitor.alarms import conditions, is_known
+from monitor.alarms import can_be_over, conditions
 from monitor.send import addresses_of
 from monitor.watch import Watch
 from monitor.watched import Participation, Watched
@@ -42,7 +42,7 @@ class Desk:
         found = conditions(watched, self.skills, self.participation, self.settings.alarms)
         self.book.step(
             found,
-            lambda name, subject: is_known(name, subject, watched, self.skills, self.participation),
+            lambda name, subject: can_be_over(name, subject, watched, self.skills, self.participation),
             watched.now_ms,
         )
         return watched

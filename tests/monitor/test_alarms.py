@@ -88,9 +88,15 @@ def test_a_topic_that_cannot_be_answered_for_three_epochs(
         watching.pass_s(3 * 600 + 1)  # 120 blocks of five seconds each
         assert watching.standing() == {("topic", KEY)}
         assert what(watching).startswith(f"topic {KEY} cannot be answered for 3 epochs: ")
+        with desk(tmp_path, clock, ["topic"], inference_url=inference.url) as restarted:
+            for _ in range(3):
+                restarted.pass_s(60)
+            assert restarted.standing() == {("topic", KEY)}, "a new monitor has seen less than three epochs"
         exchange.clear_faults()
         eventually(inference.ready, 30, "/readyz")
-        watching.calm()
+        watching.look()
+        clock.jump(31 * SECOND_MS)
+        eventually(inference.ready, 30, "/readyz after the time has passed")
         assert watching.standing() == set()
         assert watching.book.ended[0].ended_ms
 
@@ -104,7 +110,9 @@ def test_a_price_that_no_venue_renews(tmp_path: Path, clock: RunningClock, excha
         assert what(watching).startswith("the newest price of ETHUSDT is ")
         exchange.clear_faults()
         eventually(inference.ready, 30, "/readyz")
-        watching.calm()
+        watching.look()
+        clock.jump(31 * SECOND_MS)
+        eventually(inference.ready, 30, "/readyz after the time has passed")
         assert watching.standing() == set()
 
 
@@ -348,6 +356,10 @@ def test_questions_of_the_node_that_lead_to_no_submission(
         ask_again(official, "allora_worker_inference_request_count", 1)
         assert watching.standing() == {("submissions", "1 of allo1worker")}
         assert what(watching) == "the node allo1worker asked 3 times for topic 1 and submitted nothing"
+        with desk(tmp_path, clock, ["submissions"], node_metrics_urls=official.metrics_url) as restarted:
+            for _ in range(3):
+                restarted.pass_s(60)
+            assert restarted.standing() == {("submissions", "1 of allo1worker")}, "a new monitor saw no submission"
         page, official.page = official.page, ""
         watching.calm()
         assert watching.standing() == {("submissions", "1 of allo1worker")}, "the node itself is gone"

@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from core.errors import ConfigError, TrainingFailed
+from core.process.stand_back import NICENESS
 from model.registry.versions import Registry
 from tests.fakes.clock import eventually
 from tests.updater.folder import ETH, job_on
-from updater.training_child import NICENESS, ORPHANED
+from updater.training_child import ORPHANED
 from updater.training_process import Stopped, only_writer, run_training
 
 
