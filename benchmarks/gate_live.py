@@ -12,7 +12,7 @@ import numpy as np
 from core.clock import DAY_MS, MINUTE_MS
 from core.settings import Objective
 from core.sources import NETWORK
-from core.topic import Target, Topic, default_symbol
+from core.topic import Target, Topic
 from klines.klines import Floats, Ints
 from ledger.scores import Columns
 from model.judging.comparison import LEAST_HORIZONS, LEVEL, compare
@@ -44,16 +44,16 @@ SERVICES = (
     Service(name="4 h", horizon_min=240),
     Service(name="8 h, MAX_MODEL_AGE_H=672", horizon_min=480, life_min=4 * WEEK_MIN),
 )
-ASSET = "ETH"
-TOPIC = Topic(topic_id=1, token=ASSET, symbol=default_symbol(ASSET), target=Target.LOG_RETURN, horizon_min=5)
+SYMBOL = "ETHUSDT"
+TOPIC = Topic(topic_id=1, token=SYMBOL[:3], symbol=SYMBOL, target=Target.LOG_RETURN, horizon_min=5)
 CHAMPION = Champion(
     version="minute-20240101T000000Z-000000",
     manifest_sha256="0" * 64,
     since_ms=0,
     previous=None,
     network=None,
-    token=ASSET,
-    symbol=TOPIC.symbol,
+    token=TOPIC.token,
+    symbol=SYMBOL,
     target=TOPIC.target,
     horizon_min=5,
 )

@@ -1,7 +1,6 @@
 """The real record in ``birnn ready``: the criteria on what was answered, beside those of the replay."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -23,8 +22,8 @@ def live_of(
 ) -> Mapping[str, LiveReadiness]:
     """Return how the real record of each topic stands, by ``Topic.key``; empty, with a line, if it cannot be read."""
     url = settings.model_copy(update={"data_dir": place.folder}).ledger_url
-    book, address = ScoreBook(url), sa.make_url(url)
-    if address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
+    book = ScoreBook(url)
+    if not book.is_begun:
         return {topic.key: NO_ANSWER for topic, _ in found}
     try:
         return {
@@ -37,7 +36,7 @@ def live_of(
             for topic, one in found
         }
     except FAULTS as error:
-        say(f"{shown(address)}: the real record cannot be read: {one_line(error)}; only the replay is shown")
+        say(f"{shown(sa.make_url(url))}: the real record cannot be read: {one_line(error)}; only the replay is shown")
         return {}
     finally:
         book.close()

@@ -147,10 +147,16 @@ class ScoreBook:
     def __init__(self, url: str) -> None:
         engine = open_engine(url)
         self._readers = self._writers = engine
+        self._file: Path | None = None
         if engine.dialect.name == "sqlite":
-            path = Path(engine.url.database or "").absolute()
+            self._file = path = Path(engine.url.database or "").absolute()
             self._readers, self._writers = _sqlite(path, "ro"), _sqlite(path, "rw")
         self._scores, self._days = (_upsert(self._writers, table) for table in (scores, candle_days))
+
+    @property
+    def is_begun(self) -> bool:
+        """False if the database is an SQLite file that is not there: nothing was answered yet."""
+        return self._file is None or self._file.is_file()
 
     def due(
         self,

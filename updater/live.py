@@ -61,7 +61,10 @@ class LiveJudge:
         try:
             book = ScoreBook(self._settings.ledger_url)
             try:
-                self._look(book)
+                if book.is_begun:
+                    self._look(book)
+                else:
+                    fault = "nothing was answered yet"
             finally:
                 book.close()
         except FAULTS as error:

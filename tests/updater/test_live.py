@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from rich.console import Console
 from structlog.testing import capture_logs
 
+from admission.readiness import Days, Readiness, Standing, write_admission
 from cli.status.report import status_report
 from cli.status.tables import status_tables
 from core.clock import HOUR_MS, MINUTE_MS
@@ -25,6 +26,7 @@ from market.store.home_store import HomeStore
 from model.judging.comparison import LEAST_HORIZONS
 from model.panels import PanelPlan
 from model.registry.versions import Registry
+from model.stretch import Stretch
 from tests.fakes.clock import FakeClock
 from tests.updater.folder import ETH as ANSWERED
 from tests.updater.folder import updater_on
@@ -222,6 +224,30 @@ def test_a_stretch_is_no_reason(folder: Folder, share: float, goes: bool) -> Non
     folder.write(*stretched(PRICE, version, share, 2.0))
     folder.judge_of(replace(plan(), topics=(from_testnet,))).look()
     assert (folder.served(PRICE) is None) is goes
+
+
+@pytest.mark.parametrize(("shift", "goes"), [(-0.2, False), (0.0, True)])
+def test_nor_is_the_level_of_a_stretched_volatility(folder: Folder, shift: float, goes: bool) -> None:
+    """The expected logarithm is answered, which lies below the expectation."""
+    from_testnet = replace(ETH, objective="admission")
+    nothing = Standing(eligible=False, known_s=0, days=Days(median=None, p90=None, never=1.0), holds=None, criteria={})
+    readiness = Readiness(
+        network=None,
+        topic_id=ETH.topic_id,
+        standing=nothing,
+        shown={},
+        stretch=Stretch(shift=shift),
+        objective="admission",
+        short="",
+    )
+    write_admission(folder.registry.root, NOW_MS, {ETH.key: readiness})
+    (version,) = serve(folder.registry, network(hours_ago=26))
+    level = float(np.exp(-0.2))
+    folder.write(
+        *(one._replace(value=level, loss=((one.truth or 0) - level) ** 2) for one in scores(ETH, version, 0.0))
+    )
+    folder.judge_of(replace(plan(), topics=(from_testnet,))).look()
+    assert (folder.served(ETH) is None) is goes
 
 
 def missing(folder: Folder) -> None:
