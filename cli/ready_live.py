@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from admission.live import NO_ANSWER, RECORD_DAYS, LiveReadiness, live_readiness
 from admission.readiness import Readiness
-from cli.place import Place
+from cli.place import Place, ledger_url
 from cli.screen import say
 from core.clock import DAY_MS, iso
 from core.settings import Settings
@@ -22,7 +22,7 @@ def live_of(
     settings: Settings, place: Place, found: Sequence[tuple[Topic, Readiness | None]], now_ms: int
 ) -> Mapping[str, LiveReadiness]:
     """Return how the real record of each topic stands, by ``Topic.key``; empty, with a line, if it cannot be read."""
-    url = settings.model_copy(update={"data_dir": place.folder}).ledger_url
+    url = ledger_url(settings, place)
     book, address = ScoreBook(url), sa.make_url(url)
     if address.get_backend_name() == "sqlite" and not Path(address.database or "").is_file():
         return {topic.key: NO_ANSWER for topic, _ in found}

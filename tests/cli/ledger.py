@@ -142,9 +142,10 @@ def make_ledger(
 def write_ledger(path: Path, given: Sequence[Answer], scored: Sequence[Mapping[str, Any]]) -> None:
     """Write a ledger of this release's schema, as the processes leave it."""
     engine = sa.create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         make_tables(connection)
+    with engine.begin() as connection:
         if given:
             connection.execute(answers.insert(), [answer._asdict() for answer in given])
         if scored:
