@@ -94,6 +94,13 @@ def endpoint_of(settings: Settings, place: Place | None) -> str:
     return f"http://{settings.host}:{settings.port}"
 
 
+def ledger_url(settings: Settings, place: Place) -> str:
+    """Return the URL of the ledger of a place: a simulated market has a ledger of its own."""
+    if place.market is Market.SIMULATED:
+        settings = settings.model_copy(update={"database_url": ""})
+    return settings.model_copy(update={"data_dir": place.folder}).ledger_url
+
+
 def page_of(settings: Settings, place: Place | None) -> str:
     """Return the URL of the monitor's page: by MONITOR_HOST and MONITOR_PORT if either is set, else of the last run."""
     if place and place.last and place.last.page and not {"monitor_host", "monitor_port"} & settings.model_fields_set:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from admission.live import NO_ANSWER, RECORD_DAYS, LiveReadiness, live_readiness
 from admission.readiness import Readiness
-from cli.place import Place
+from cli.place import Place, ledger_url
 from cli.screen import say
 from core.clock import DAY_MS, iso
 from core.settings import Settings
@@ -21,8 +21,7 @@ def live_of(
     settings: Settings, place: Place, found: Sequence[tuple[Topic, Readiness | None]], now_ms: int
 ) -> Mapping[str, LiveReadiness]:
     """Return how the real record of each topic stands, by ``Topic.key``; empty, with a line, if it cannot be read."""
-    url = settings.model_copy(update={"data_dir": place.folder}).ledger_url
-    book = ScoreBook(url)
+    book = ScoreBook(ledger_url(settings, place))
     if not book.is_begun:
         return {topic.key: NO_ANSWER for topic, _ in found}
     try:

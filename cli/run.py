@@ -53,7 +53,7 @@ def run_node(settings: Settings, replay: Path | None) -> int:
         choice = choose_market(settings, replay)
         for line in (choice.sentence, *notes):
             say(line)
-        note_run(settings, choice.market, replay, url_of(listener))
+        note_run(settings, choice.market, replay, url_of(listener), url_of(page))
         show = stack.enter_context(status_line(settings.log_format))
         form = "json" if show else settings.log_format  # the status line makes JSON readable
         log_as(settings, choice.market, form=form)

@@ -13,7 +13,6 @@ from cli.scores.summary import Summary, summary_of
 from cli.scores.tables import (
     LEGEND,
     NUMBERS,
-    answer_fields,
     number_cells,
     skill_cells,
     span_words,
@@ -28,6 +27,7 @@ from core.topic import Topic
 from ledger.scores import Score
 from model.judging.skill import Skill, skill_of
 from model.registry.artefact import Manifest
+from monitor.api import AnswerShape
 
 WARNING = "yellow"
 
@@ -112,7 +112,7 @@ def _epoch_fields(epoch: Epoch, manifest: Manifest) -> dict[str, Any]:
             "right_direction": again.right_direction,
             "error_bp": again.error_bp,
         },
-        "answer": answer_fields(epoch.given, epoch.recorded) if epoch.was_given else None,
+        "answer": AnswerShape.of(epoch.given, epoch.recorded).model_dump() if epoch.was_given else None,
     }
 
 

@@ -111,8 +111,9 @@ def _asked(
 ) -> Asked:
     """The answers of a span with their scores, and between them the epochs that nobody answered."""
     from admission.replay import BLOCK_MS  # noqa: PLC0415
+    from cli.place import ledger_url  # noqa: PLC0415
     from cli.replay.replayed import made_up, recorded  # noqa: PLC0415
-    from cli.scores.record import ledger_url, reading  # noqa: PLC0415
+    from cli.scores.record import reading  # noqa: PLC0415
     from ledger.scores import start_ms_of  # noqa: PLC0415
     from updater.admission.answered import Answered, answered_of  # noqa: PLC0415
     from updater.admission.records import guaranteed_s  # noqa: PLC0415

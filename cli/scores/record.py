@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from cli.place import Place
 from core.clock import DAY_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
-from core.settings import Market, Settings
 from core.topic import Topic
 from ledger.database import BUSY_S
-from ledger.schema import DAMAGED, SCHEMA_VERSION, answers, one_line, scores, shown, version_of
+from ledger.schema import SCHEMA_VERSION, answers, is_damaged, one_line, scores, shown, version_of
 from ledger.scores import START_MS, ScoreBook
 
 ROWS_AT_ONCE = 10_000
@@ -86,13 +84,6 @@ def _is_in(topic: Topic, since_ms: int, until_ms: int) -> tuple[sa.ColumnElement
     return *_is_of(scores, topic), scores.c.end_ms >= since_ms, scores.c.end_ms < until_ms
 
 
-def ledger_url(settings: Settings, place: Place) -> str:
-    """Return the URL of the ledger of a place: a simulated market has a ledger of its own."""
-    if place.market is Market.SIMULATED:
-        settings = settings.model_copy(update={"database_url": ""})
-    return settings.model_copy(update={"data_dir": place.folder}).ledger_url
-
-
 @contextmanager
 def reading(url: str) -> Iterator[ScoreRecord]:
     """Open a database of this release's schema, and report its faults in one line.
@@ -133,17 +124,16 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 
 def _check_schema(connection: sa.Connection, url: sa.URL) -> None:
-    found = version_of(connection)
+    try:
+        found = version_of(connection)
+    except ConfigError as error:  # it names the address of this connection, which is none
+        raise ConfigError(f"{_name(url)}: {str(error).partition(': ')[2]}") from error
     if found is None:
         raise NothingAnswered(f"{_name(url)}: empty: nothing has been answered here; {START}")
-    if found > SCHEMA_VERSION:
-        raise ConfigError(
-            f"{_name(url)}: has schema {found}, this release reads {SCHEMA_VERSION}; use the release that wrote it"
-        )
     if found < SCHEMA_VERSION:
         raise ConfigError(
             f"{_name(url)}: has schema {found} of an earlier release, this release reads {SCHEMA_VERSION}; "
-            "python -m ledger brings it up to date without losing a row (scripts/run does so at its start)"
+            "python -m ledger upgrades it and keeps every row (scripts/run does so at its start)"
         )
 
 
@@ -151,10 +141,10 @@ def _name(url: sa.URL) -> str:
     return str(Path(url.database or "").absolute()) if url.get_backend_name() == "sqlite" else shown(url)
 
 
-def _fault(url: sa.URL, error: Exception) -> str:
+def _fault(url: sa.URL, error: sa.exc.SQLAlchemyError) -> str:
     said, name = one_line(error), _name(url)
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
-    if code in DAMAGED:
+    if is_damaged(error):
         return f"{name}: is damaged ({said}); inference sets it aside and begins a new one at its next start"
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return f"{name}: is locked by another process ({said}); ask again, or end what holds it"

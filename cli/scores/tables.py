@@ -14,8 +14,9 @@ from core.clock import iso
 from core.logs import short_version
 from core.topic import Topic
 from ledger.answers import Answer
-from ledger.scores import Score, start_ms_of
+from ledger.scores import Score
 from model.judging.skill import CONFIDENCE, Skill
+from monitor.api import AnswerShape
 
 GOOD, BAD = "green", "red"
 WHOLE_IDS = 140  # columns; a screen this wide shows whole ids of versions
@@ -29,9 +30,6 @@ NUMBERS = (
     Column(heading="error", right=True),
     Column(heading="bias", least_width=ROOMY, right=True),
 )
-OF_SCORE = (
-    "truth", "truth_sd", "naive", "loss", "naive_loss", "plain_naive_loss", "right_direction", "error_bp"
-)  # fmt: skip
 LEGEND = (
     f"naive: the loss of the naive forecast that knows what the answer knew; skill: 1 - loss / naive, with its "
     f"{100 * CONFIDENCE:.0f} % interval; right: share of right directions; error: its mean size in basis points"
@@ -47,7 +45,9 @@ def scores_json(found: Found, newest: Answered, by: By, since_ms: int, until_ms:
         for topic, several in found
         for one in several
     ]
-    given = [{**topic_fields(topic), **answer_fields(*row)} for topic, several in newest for row in several]
+    given = [
+        {**topic_fields(topic), **AnswerShape.of(*row).model_dump()} for topic, several in newest for row in several
+    ]
     return {"since": iso(since_ms), "until": iso(until_ms), "by": by.value, "scores": rows, "answers": given}
 
 
@@ -67,23 +67,6 @@ def summary_fields(one: Summary) -> dict[str, Any]:
     fields = asdict(one)
     del fields["name"]
     return fields
-
-
-def answer_fields(answer: Answer, score: Score | None) -> dict[str, Any]:
-    """An answer and its score, by the names of the monitor's ``/api/``."""
-    fields = {
-        "height": answer.height,
-        "value": answer.value,
-        "answered": iso(answer.answered_ms),
-        "version": answer.version,
-        "forecast": answer.forecast,
-        "base": iso(start_ms_of(answer)),
-        "scored": score is not None and score.loss is not None,
-        "reason": score.reason if score else "",
-        "ended": iso(score.end_ms) if score else None,
-        "venue": (score.venue or None) if score else None,
-    }
-    return fields | {name: getattr(score, name, None) for name in OF_SCORE}
 
 
 def scores_parts(found: Found, by: By, since_ms: int, until_ms: int, width: int) -> Iterator[RenderableType]:

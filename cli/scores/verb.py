@@ -40,10 +40,10 @@ def scores(
     as_json: JsonOption = False,
 ) -> None:
     """Show how good the answers were: each compared with what came true, beside the naive forecast."""
-    from cli.place import place_of  # noqa: PLC0415
+    from cli.place import ledger_url, place_of  # noqa: PLC0415
     from cli.ready import chosen  # noqa: PLC0415
     from cli.scores.export import ending_of, write_scores  # noqa: PLC0415
-    from cli.scores.record import ledger_url, reading  # noqa: PLC0415
+    from cli.scores.record import reading  # noqa: PLC0415
     from cli.scores.summary import By, summaries  # noqa: PLC0415
     from cli.scores.tables import scores_json, scores_parts, span_words  # noqa: PLC0415
     from cli.session import configured_topics, log_as  # noqa: PLC0415

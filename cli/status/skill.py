@@ -9,9 +9,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from admission.readiness import Readiness, read_admission
-from cli.place import place_of
+from cli.place import ledger_url, place_of
 from cli.ready import admission_words
-from cli.scores.record import NothingAnswered, ledger_url, reading
+from cli.scores.record import NothingAnswered, reading
 from cli.scores.tables import skill_cells, topic_fields
 from cli.screen import Column, plain, table_of
 from cli.verbs import or_example, topics_as_far_as_known
@@ -21,8 +21,8 @@ from core.settings import Settings
 from core.topic import parse_horizon, topic_key
 from ledger.scores import ScoreBook
 from model.judging.skill import Skill, skill_of
+from monitor.api import WINDOWS, SkillShape
 
-SPANS = {"1d": 1, "7d": 7, "30d": 30}  # days
 NOTHING = Skill(n=0, skill=None, low=None, high=None)
 OF_TOPIC = ("network", "topic_id", "token", "target", "horizon")
 TITLE = "skill: the share of the naive forecast's loss that the answers saved"
@@ -52,9 +52,13 @@ def skill_report(settings: Settings, endpoint: Mapping[str, Any]) -> dict[str, A
     admission = _admission(place.folder)
     for topic in topics:
         key = topic_key(topic["network"], topic["topic_id"])
-        topic["skill"] = {span: asdict(skills.get(key, {}).get(span, NOTHING)) for span in SPANS}
+        topic["skill"] = {span: SkillShape.of(skills.get(key, {}).get(span, NOTHING)).model_dump() for span in WINDOWS}
         one = admission.get(key)
-        topic["admission"] = one and {"eligible": one.standing.eligible, "words": admission_words(one)}
+        topic["admission"] = one and {
+            "eligible": one.standing.eligible,
+            "words": admission_words(one),
+            "criteria": {name: asdict(criterion) for name, criterion in one.standing.criteria.items()},
+        }
     return report
 
 
@@ -68,8 +72,8 @@ def _configured(settings: Settings) -> list[dict[str, Any]]:
 
 def _skills(book: ScoreBook, key: str, horizon_min: int) -> dict[str, Skill]:
     now_ms = SystemClock().now_ms()
-    found = book.recent(key, now_ms - max(SPANS.values()) * DAY_MS)
-    rows = {span: found.end_ms >= now_ms - days * DAY_MS for span, days in SPANS.items()}
+    found = book.recent(key, now_ms - max(WINDOWS.values()) * DAY_MS)
+    rows = {span: found.end_ms >= now_ms - days * DAY_MS for span, days in WINDOWS.items()}
     return {
         span: skill_of(found.end_ms[of] // MINUTE_MS, found.loss[of], found.naive_loss[of], horizon_min)
         for span, of in rows.items()
@@ -107,7 +111,7 @@ def skill_parts(report: Mapping[str, Any], width: int) -> Iterator[RenderableTyp
     rows: list[tuple[str | Text, ...]] = [
         (
             topic_key(topic["network"] if several else None, topic["topic_id"]),
-            *(_cell(Skill(**topic["skill"][span])) for span in SPANS),
+            *(_cell(Skill(**topic["skill"][span])) for span in WINDOWS),
             f"{topic['skill']['30d']['n']:,}",
             _admitted(topic["admission"]),
         )

@@ -7,7 +7,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from cli.scores.summary import By, Summary, summaries
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock, iso
 from core.topic import Target, Topic
 from ledger.schema import scores as table
-from ledger.scores import Columns, columns_of
+from ledger.scores import Columns, ScoreBook, columns_of
 from model.judging.skill import skill_of
+from monitor.skills import SkillBook
+from node.config_file import topics_from_config
 from tests.cli.ledger import (
     FIRST,
     HORIZONS_MIN,
@@ -124,6 +126,28 @@ def test_the_newest_answers_are_told_by_the_names_of_the_api(ledger: Ledger) -> 
         for name in ("truth", "loss", "naive_loss", "version", "forecast"):
             assert row[name] == expected[name], name
         assert (row["value"], row["answered"]) == ("0.001", iso(expected["answered_ms"]))
+
+
+def test_the_monitor_says_the_same_to_the_last_digit(ledger: Ledger) -> None:
+    until_ms = span(ledger)[1] + 1
+    topics = topics_from_config(ledger.folder / "config.json")
+    book = ScoreBook(f"sqlite:///{ledger.folder / 'ledger.sqlite3'}")
+    skills = SkillBook(book, topics)
+    skills.load(until_ms)
+    for days in (1, 7, 30):
+        since = ("--since", iso(until_ms - days * DAY_MS), "--until", iso(until_ms))
+        told = {f"{row['network']}/{row['topic_id']}": row["skill"] for row in document(ledger, *since)["scores"]}
+        assert told == {topic.key: asdict(skills.skill(topic.key, days)) for topic in topics}
+        assert all(skill["n"] for skill in told.values())
+    by_version = document(ledger, "--by", "version", *since)["scores"]
+    by_day = document(ledger, "--by", "day", *since)["scores"]
+    for topic in topics:
+        mine = [[row for row in rows if row["topic_id"] == topic.topic_id] for rows in (by_version, by_day)]
+        expected = {name: asdict(skill) for name, skill in skills.by_version(topic.key).items()}
+        assert {row["version"]: row["skill"] for row in mine[0]} == expected
+        expected = {iso(day * DAY_MS)[:10]: asdict(skill) for day, skill in skills.by_day(topic.key).items()}
+        assert {row["day"]: row["skill"] for row in mine[1] if row["skill"]["n"]} == expected
+    book.close()
 
 
 @pytest.mark.parametrize("by", ["version", "day"])
@@ -290,16 +314,17 @@ def test_before_the_first_score_it_says_when_that_is_due(environment: Mapping[st
 
 def test_an_earlier_schema_names_the_process_that_brings_it_up_to_date(ledger: Ledger) -> None:
     with closing(sqlite3.connect(ledger.folder / "ledger.sqlite3")) as connection, connection:
-        connection.execute("DROP TABLE scores")
-        connection.execute("UPDATE alembic_version SET version_num = '0004'")
+        connection.executescript("DROP TABLE scores; DROP TABLE alembic_version; CREATE TABLE ledger_schema (version)")
+        connection.execute("INSERT INTO ledger_schema VALUES (4)")
     said = in_one_line(ledger.environment)
-    assert "has schema 4 of an earlier release, this release reads 5; python -m ledger brings it up to date" in said
+    assert "has schema 4 of an earlier release, this release reads 5; python -m ledger upgrades it and keeps" in said
 
 
 def test_a_later_schema_is_refused(ledger: Ledger) -> None:
     with closing(sqlite3.connect(ledger.folder / "ledger.sqlite3")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '0006'")
-    assert "has schema 6, this release reads 5; use the release that wrote it" in in_one_line(ledger.environment)
+    said = in_one_line(ledger.environment)
+    assert f"{ledger.folder / 'ledger.sqlite3'}: has schema 6, this release reads 5; use the release that" in said
 
 
 def test_a_locked_database_is_named(ledger: Ledger) -> None:
@@ -352,6 +377,7 @@ def test_versions_and_days_sum_to_the_topic(rows: list[tuple[Any, ...]]) -> None
     names: dict[str, tuple[Any, ...]] = {
         "end_ms": tuple(one * MINUTE_MS for one in end),
         "version": version,
+        "forecast": version,
         "loss": loss,
         "naive_loss": naive,
         "right_direction": right,
