@@ -20,6 +20,7 @@ from model.judging.skill import Skill
 from model.registry.artefact import made_ms
 from monitor.watched import Participation, Watched
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of the page; Prometheus 3 reads none without it
 TOPIC_LABELS = ("network", "topic")  # as inference has them: chain id, empty when the config does not say; and topic id
 WINDOWS: Mapping[str, int] = {"1d": 1, "7d": 7, "30d": 30}  # days
 PARTS = ("ledger", "store", "registry", "disk")  # of Watched.faults
@@ -78,7 +79,7 @@ class MonitorMetrics:
         self._registry.register(_OfMonitor(now_ms, watched, alarms, failures))
 
     def text(self) -> bytes:
-        """Return the metrics in Prometheus' text format, version 0.0.4."""
+        """Return the metrics in Prometheus' text format, of CONTENT_TYPE."""
         return generate_latest(self._registry)
 
 

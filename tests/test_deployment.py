@@ -228,7 +228,7 @@ def test_prometheus_sees_the_node_of_a_second_network(docker_compose: list[str],
     assert mounted == {
         "/etc/prometheus": "prometheus",
         "/prometheus": "prometheus",
-        "/nodes/second.yml": "second-node.yml",
+        "/etc/prometheus/nodes/second.yml": "second-node.yml",
     }
 
 

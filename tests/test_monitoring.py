@@ -113,6 +113,7 @@ def test_only_our_processes_and_the_node_are_read() -> None:
     config = YAML(typ="safe").load(FOLDER / "prometheus.yml")
     targets = [target for job in config["scrape_configs"] for at in job["static_configs"] for target in at["targets"]]
     assert targets == ["inference:8000", "monitor:8080", "node:2112"]
+    assert YAML(typ="safe").load(FOLDER / "nodes" / "second.yml") == []
     assert YAML(typ="safe").load(FOLDER / "second-node.yml") == [{"targets": ["node-second:2112"]}]
     assert config.keys() == {"global", "rule_files", "scrape_configs"}
 
