@@ -1,6 +1,6 @@
 """How often champions lose their topic by what they answered: those without harm, and those that do harm.
 
-``python -m benchmarks.gate --live`` prints it. All decisions are the updater's own (``updater.live.why_worse``), asked
+``python -m benchmarks.gate --live`` prints it. All decisions are the updater's own (``updater.live_losses.why_worse``), asked
 at each of its looks: in between the newest look stands.
 """
 
@@ -20,7 +20,7 @@ from model.judging.live import looks
 from model.registry.champions import Champion
 from model.stretch import Stretch
 from tests.noise import SIGMA, Noise, ahead, noise_forecasts, returns
-from updater.live import why_worse
+from updater.live_losses import live_losses, why_worse
 
 EPOCH_MIN = 5
 WEEK_MIN = 7 * 24 * 60
@@ -79,7 +79,10 @@ class Answered:
         """Minutes of service until the updater demotes it; None if it never does."""
         for rows in self.rows:
             objective = Objective.LOSS if self.stretch == 1 else Objective.ADMISSION
-            if why_worse(self.topic, CHAMPION, self._columns(rows), objective, Stretch(factor=self.stretch)):
+            if why_worse(
+                self.topic,
+                live_losses(self.topic, CHAMPION, self._columns(rows), objective, Stretch(factor=self.stretch)),
+            ):
                 return int(self.start_min[rows - 1]) + self.topic.horizon_min
         return None
 

@@ -21,7 +21,8 @@ def live_of(
     settings: Settings, place: Place, found: Sequence[tuple[Topic, Readiness | None]], now_ms: int
 ) -> Mapping[str, LiveReadiness]:
     """Return how the real record of each topic stands, by ``Topic.key``; empty, with a line, if it cannot be read."""
-    book = ScoreBook(ledger_url(settings, place))
+    url = ledger_url(settings, place)
+    book = ScoreBook(url)
     if not book.is_begun:
         return {topic.key: NO_ANSWER for topic, _ in found}
     try:

@@ -2,15 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, iso
 from core.topic import Topic
-from klines.klines import Floats, Ints
-from model.judging.comparison import Comparison, compare
+from model.judging.comparison import Comparison
 from model.registry.artefact import made_ms
 from monitor.watch import key_of
 from monitor.watched import Participation, State, Watched
@@ -30,27 +25,6 @@ class Alarm:
     what: str  # happened, in a line
     since_ms: int
     remedy: str  # what to do, in a line
-
-
-class Losses(Protocol):
-    """Columns of a topic's scored answers, a row each."""
-
-    @property
-    def end_ms(self) -> Ints: ...
-    @property
-    def loss(self) -> Floats: ...
-    @property
-    def naive_loss(self) -> Floats: ...
-    @property
-    def version(self) -> npt.NDArray[Any]: ...
-
-
-def compare_live(topic: Topic, losses: Losses, version: str) -> Comparison:
-    """Compare the losses of a version with those of the naive forecast, on all that the version really answered."""
-    rows = np.flatnonzero(losses.version == version)
-    rows = rows[np.argsort(losses.end_ms[rows], kind="stable")]
-    ticks = losses.end_ms[rows] // MINUTE_MS
-    return compare(ticks, losses.loss[rows], losses.naive_loss[rows], topic.horizon_min)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,15 +16,15 @@ from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
 from model.judging.comparison import Comparison
 from monitor.alarm_book import AlarmBook
-from monitor.alarms import compare_live
 from monitor.app import create_app
 from monitor.loops import Step
 from monitor.metrics import AnswerCounts, Failures, MonitorMetrics
 from monitor.scorer import Scorer
 from monitor.skills import SkillBook
-from monitor.snapshot import LiveStanding, Snapshot
+from monitor.snapshot import Snapshot
 from monitor.view import View
 from monitor.watched import InferenceSeen, Participation, Watched
+from updater.live_losses import compare_live, live_losses
 
 SCORE_S = 5.0
 TRIM_S = 60.0
@@ -66,7 +66,7 @@ def build(ground: Ground) -> Parts:
             Step(name="record", run=rooms.read_record, every_s=RECORD_S),
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
         ),
-        skills=rooms.compare,
+        skills=lambda _: rooms.compared,
         participation=lambda _: rooms.participation,
         seen=rooms.show,
         end=rooms.close,
@@ -94,7 +94,7 @@ class _Rooms:
         self._unread = len(self._topics)  # topics whose record was not read since the start
         self._live: dict[str, LiveReadiness] = {}  # by Topic.key
         self._counts: dict[str, AnswerCounts] = {}  # likewise
-        self._compared: dict[str, tuple[int, str, Comparison]] = {}  # by Topic.key: rows, version, and what came of it
+        self.compared: dict[str, Comparison] = {}  # by Topic.key: the champion's answers and the naive forecast
         self._failures: Counter[str] = Counter()
 
     def app(self) -> FastAPI:
@@ -149,38 +149,28 @@ class _Rooms:
         self._counts[key] = AnswerCounts(
             scored=scored, unscorable=unscorable, waiting=max(0, given - scored - unscorable)
         )
+        self._compare(topic, seen)
         self._unread = max(0, self._unread - 1)
         return self._unread > 0
+
+    def _compare(self, topic: Topic, seen: Watched | None) -> None:
+        champion = seen.champions.get(topic.key) if seen else None
+        if champion is None:
+            self.compared.pop(topic.key, None)
+            return
+        readiness = seen.admission.get(topic.key) if seen else None
+        columns = self._book.columns(topic, champion.since_ms + topic.horizon_ms)
+        objective, stretch = self._ground.settings.objective, readiness.stretch if readiness else None
+        self.compared[topic.key] = compare_live(topic, live_losses(topic, champion, columns, objective, stretch))
 
     def trim(self) -> bool:
         """Delete answers and scores that are too old; True if there are more."""
         settings, now_ms = self._ground.settings, self._ground.clock.now_ms()
         return self._book.trim(now_ms, settings.ledger_days, TRIM_ROWS) == TRIM_ROWS
 
-    def compare(self, watched: Watched) -> dict[str, Comparison]:
-        """The losses of each champion and of the naive forecast, on what the champion really answered."""
-        for key, champion in watched.champions.items():
-            if (topic := self._topics.get(key)) is None:
-                continue
-            losses = self._skills.of(key)
-            if self._compared.get(key, (0, ""))[:2] != (len(losses), champion.version):
-                found = compare_live(topic, losses, champion.version)
-                self._compared[key] = len(losses), champion.version, found
-        return {key: found for key, (_, _, found) in self._compared.items() if key in watched.champions}
-
     def show(self, watched: Watched) -> None:
         """Make the page's next snapshot."""
-        live = {
-            key: LiveStanding(
-                days=(watched.now_ms - one.since_ms) / DAY_MS if one.since_ms else 0.0,
-                criteria=one.criteria,
-                missed_left=one.missed_left,
-                expected_day=one.expected_day.isoformat() if one.expected_day else None,
-                words=one.short,
-            )
-            for key, one in self._live.items()
-        }
-        self._snapshot = self._view.build(watched, self._ground.alarms.standing, live)
+        self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live)
 
     def close(self) -> None:
         self._book.close()

@@ -5,33 +5,26 @@ klines: every few minutes, and before each training. It only reads the database;
 nothing.
 """
 
-import math
 from collections.abc import Mapping
 
-import numpy as np
 import structlog
 
 from admission.readiness import read_admission
-from core.clock import HOUR_MS, MINUTE_MS, Clock
+from core.clock import HOUR_MS, Clock
 from core.errors import IncompatibleModel, WorkerError
-from core.settings import Objective, Settings
-from core.sources import NAIVE
-from core.topic import Target, Topic
-from klines.klines import Floats
+from core.settings import Settings
+from core.topic import Topic
 from ledger.database import FAULTS
 from ledger.schema import one_line
-from ledger.scores import Columns, ScoreBook
+from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
-from model.features import Bools
-from model.judging.live import why_demoted_live
 from model.panels import PanelPlan
 from model.registry.champions import Champion
 from model.registry.versions import Registry
-from model.stretch import Stretch, objective_of
+from model.stretch import Stretch
 from model.windows import build
 from updater.candidates import Candidates, demotion_rows_ms
-
-DRIFT = 2.0  # the stretch of the last days was at most this many times the present one
+from updater.live_losses import live_losses, why_worse
 
 log = structlog.get_logger()
 
@@ -89,7 +82,8 @@ class LiveJudge:
                     continue
                 # A row earlier than that belongs to an earlier service, or to another question under the same number.
                 columns = book.columns(topic, champion.since_ms + topic.horizon_ms)
-                if why := why_worse(topic, champion, columns, self._settings.objective, stretches.get(topic.key)):
+                objective, stretch = self._settings.objective, stretches.get(topic.key)
+                if why := why_worse(topic, live_losses(topic, champion, columns, objective, stretch)):
                     worse[topic] = champion, why
             if worse:
                 self._demote(plan, worse)
@@ -121,48 +115,3 @@ class LiveJudge:
             return {key: one.stretch for key, one in read_admission(self._settings.data_dir)[1].items()}
         except (OSError, IncompatibleModel):  # the admission records say so, and make the file anew
             return {}
-
-
-def why_worse(
-    topic: Topic, champion: Champion, columns: Columns, setting: Objective, stretch: Stretch | None = None
-) -> str:
-    """Say why a champion may serve a topic no longer, by the scores of its answers; empty if it may.
-
-    Answers that were the naive forecast, stretched or not, say nothing of the network and are left out.
-
-    Args:
-        columns: of the topic, since the champion serves it.
-        setting: OBJECTIVE.
-        stretch: of the topic's answers now; None: not known.
-    """
-    rows = (
-        (columns.version == champion.version)
-        & (columns.forecast != NAIVE)
-        & (columns.end_ms - columns.start_ms == topic.horizon_ms)
-        & np.isfinite(columns.loss + columns.naive_loss)
-    )
-    pairs = [(columns.loss[rows], columns.naive_loss[rows])]
-    ticks = columns.start_ms[rows] // MINUTE_MS
-    if objective_of(topic, setting) is not Objective.LOSS:
-        pairs.append(_unstretched(topic, columns, rows, stretch))
-    return why_demoted_live(ticks, pairs, topic.horizon_min)
-
-
-def _unstretched(topic: Topic, columns: Columns, rows: Bools, stretch: Stretch | None) -> tuple[Floats, Floats]:
-    """Squared errors of answers whose stretch is taken back, and of the naive forecast, which has none.
-
-    A stretch costs loss on purpose, and the naive forecast in the champion's place would be stretched alike. How far
-    each answer was stretched is not recorded. So of all factors that are possible the one counts with which the
-    answers look best: a champion goes only if it is worse even then.
-    """
-    value, naive, truth = (column[rows] for column in (columns.value, columns.naive, columns.truth))
-    if topic.target is Target.VOLATILITY:  # the expected logarithm is answered, which lies below the expectation
-        low, high = 1.0, math.exp(DRIFT * max(0.0, -stretch.shift)) if stretch else math.inf
-    else:
-        low, high = 1 / (DRIFT * stretch.factor) if stretch else 0.0, 1.0
-    if topic.target is Target.PRICE:
-        base = columns.plain_naive[rows]
-        value, naive, truth = np.log(value / base), np.log(naive / base), np.log(truth / base)
-    power = float(value @ value)
-    share = min(high, max(low, float(value @ truth) / power)) if power > 0 else 1.0
-    return (truth - share * value) ** 2, (truth - naive) ** 2

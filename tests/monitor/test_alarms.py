@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,8 @@ import pytest
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Clock
 from exchange.server import SimulatedExchange
-from klines.klines import Floats, Ints
+from model.judging.comparison import Comparison, compare
 from model.registry.versions import Registry
-from monitor.alarms import compare_live
 from monitor.watched import Participation
 from tests.disk import Disk, disk
 from tests.fakes.clock import RunningClock, Skewed, eventually
@@ -205,26 +203,10 @@ def test_a_champion_that_was_demoted(tmp_path: Path, clock: RunningClock) -> Non
         assert watching.standing() == set()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
-    """Scored answers, as the book of scores gives them."""
-
-    end_ms: Ints
-    loss: Floats
-    naive_loss: Floats
-    version: "np.ndarray[tuple[int], np.dtype[np.str_]]"
-
-
-def columns(share: float, rows: int = 3000) -> Columns:
-    """Answers of which those of version "new" lose ``share`` times what the naive forecast loses, "old" the double."""
+def losses(share: float, rows: int = 2250) -> Comparison:
+    """Answers that lose ``share`` times what the naive forecast loses."""
     noise = np.random.default_rng(1).standard_normal((2, rows)) ** 2
-    versions = np.where(np.arange(rows) < rows // 4, "old", "new")
-    return Columns(
-        end_ms=(np.arange(rows) * 5 * MINUTE_MS)[::-1].copy(),
-        loss=noise[0] * np.where(versions == "old", 2.0, share),
-        naive_loss=noise[1],
-        version=versions,
-    )
+    return compare(np.arange(rows) * 5, noise[0] * share, noise[1], ETH_10M.horizon_min)
 
 
 def test_a_network_that_is_worse_than_the_naive_forecast_on_what_it_answered(
@@ -233,15 +215,15 @@ def test_a_network_that_is_worse_than_the_naive_forecast_on_what_it_answered(
     with desk(tmp_path, clock, ["skill"]) as watching:
         assert watching.standing() == set()
         for share in (0.8, 1.0):
-            watching.skills = {KEY: compare_live(ETH_10M, columns(share), "new")}
-            assert watching.standing() == set(), f"another version was worse, this one has {share}"
-        watching.skills = {KEY: compare_live(ETH_10M, columns(1.3), "new")}
+            watching.skills = {KEY: losses(share)}
+            assert watching.standing() == set(), share
+        watching.skills = {KEY: losses(1.3)}
         assert watching.standing() == {("skill", KEY)}
         assert "significantly worse than the naive forecast on 2250 answers" in what(watching)
         watching.skills = {}
         watching.pass_s(600)
         assert watching.standing() == {("skill", KEY)}, "nobody can tell now"
-        watching.skills = {KEY: compare_live(ETH_10M, columns(1.3), "newest")}
+        watching.skills = {KEY: losses(1.3, rows=9)}
         watching.calm()
         assert watching.standing() == set()
 
