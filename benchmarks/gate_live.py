@@ -1,7 +1,7 @@
 """How often champions lose their topic by what they answered: those without harm, and those that do harm.
 
-``python -m benchmarks.gate --live`` prints it. All decisions are the updater's own (``updater.live_losses.why_worse``), asked
-at each of its looks: in between the newest look stands.
+``python -m benchmarks.gate --live`` prints it. All decisions are the updater's own
+(``updater.live_losses.why_worse``), asked at each of its looks: in between the newest look stands.
 """
 
 from collections.abc import Sequence
