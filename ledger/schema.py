@@ -141,7 +141,7 @@ def version_of(connection: sa.Connection) -> int | None:
         ConfigError: a newer release or another program wrote it.
     """
     inspector = sa.inspect(connection)
-    name, found = None, None
+    name = None
     if inspector.has_table(revisions.name):
         name = connection.execute(sa.select(sa.func.max(revisions.c.version_num))).scalar_one()
     if name is None and inspector.has_table(earlier.name):

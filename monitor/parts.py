@@ -18,7 +18,7 @@ from model.judging.comparison import Comparison
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
 from monitor.loops import Step
-from monitor.metrics import AnswerCounts, Failures, MonitorMetrics
+from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
 from monitor.scorer import Scorer
 from monitor.skills import SkillBook
 from monitor.snapshot import Snapshot
@@ -114,7 +114,7 @@ class _Rooms:
 
         @app.get("/metrics", include_in_schema=False)
         def scrape() -> Response:
-            return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+            return Response(metrics.text(), media_type=CONTENT_TYPE)
 
         return app
 

@@ -336,7 +336,7 @@ def test_the_node_starts_when_every_topic_can_be_answered() -> None:
 
 @pytest.mark.parametrize("name", ["inference", "updater"])
 def test_nothing_opens_the_ledger_before_its_schema_is_that_of_the_release(name: str) -> None:
-    """Under systemd a ledger that cannot be upgraded stops nothing: inference says what is wrong, and retries."""
+    """Under systemd a ledger that cannot be upgraded keeps nothing from starting: inference says what is wrong."""
     assert SERVICES[name]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
     assert SERVICES["migrate"]["build"] == SERVICES["updater"]["build"]
     unit = (ROOT / "deploy" / "systemd" / f"birnn-{name}.service").read_text()
