@@ -38,7 +38,7 @@ class Compared:
 
     every: Summary  # the network, on every epoch
     unseen: Summary  # the network, on the epochs that it was not trained on
-    there: Summary  # the network, where an answer was given and scored
+    there: Summary  # the network, where an answer was given and scored: on unseen epochs alone, if there are any
     given: Summary  # the answers, on the same epochs
     over_given: Skill  # the share of the answers' loss that the network would have saved there
     seen: int  # epochs that the network was trained, stopped or calibrated on
@@ -50,14 +50,15 @@ def compared(topic: Topic, found: Replay, manifest: Manifest) -> Compared:
     Args:
         manifest: of the network.
     """
-    unseen = [epoch.replayed for epoch in found.epochs if not was_seen(epoch, manifest)]
-    both = [(epoch.replayed, epoch.recorded) for epoch in found.epochs if _is_scored(epoch.recorded)]
+    unseen = [epoch for epoch in found.epochs if not was_seen(epoch, manifest)]
+    fair = unseen or found.epochs  # a comparison on epochs that the network was trained on says nothing of it
+    both = [(epoch.replayed, epoch.recorded) for epoch in fair if _is_scored(epoch.recorded)]
     there, given = [one for one, _ in both], [one for _, one in both if one]
     losses, others = (np.array([one.loss for one in some], np.float64) for some in (there, given))
     ticks = np.array([one.end_ms // MINUTE_MS for one in there], np.int64)
     return Compared(
         every=summary_of(topic, [epoch.replayed for epoch in found.epochs]),
-        unseen=summary_of(topic, unseen),
+        unseen=summary_of(topic, [epoch.replayed for epoch in unseen]),
         there=summary_of(topic, there),
         given=summary_of(topic, given),
         over_given=skill_of(ticks, losses, others, topic.horizon_min),
@@ -132,7 +133,7 @@ def replay_parts(
         yield Text(
             f"warning: the network was trained, stopped and calibrated on candles from {first} to {last} UTC, and "
             f"{summed.seen:,} of these epochs lie there: it answers them better than it could have. "
-            + ("Only the row unseen counts." if summed.unseen.skill.n else "Choose a later span."),
+            + ("All rows but the first leave them out." if summed.unseen.skill.n else "Choose a later span."),
             style=WARNING,
         )
     short = short_version(version)

@@ -224,13 +224,15 @@ def test_a_span_that_the_network_was_trained_on_is_told_apart(stand: Stand, minu
     assert [row["seen"] for row in found["epochs"]] == [base < SEEN_END_MS for base in early]
     assert (found["seen"], found["unseen"]["skill"]["n"], found["every"]["skill"]["n"]) == (3, 5, 8)
     assert found["trained"] == [iso(START_MS), iso(SEEN_END_MS)]
+    assert found["where_answered"]["skill"]["n"] == found["answered"]["skill"]["n"] == 5, "the comparison is fair"
     losses = [row["replayed"]["loss"] for row in found["epochs"] if not row["seen"]]
     assert found["unseen"]["loss"] == pytest.approx(math.fsum(losses) / 5)
     _, out, _ = birnn(stand.folder, *of(PRICE, since_ms, until_ms))
     text = " ".join(out.split())
     assert (
         "warning: the network was trained, stopped and calibrated on candles from 2023-11-15 00:00 to 2023-11-19 00:00 "
-        "UTC, and 3 of these epochs lie there: it answers them better than it could have. Only the row unseen counts."
+        "UTC, and 3 of these epochs lie there: it answers them better than it could have. All rows but the first "
+        "leave them out."
     ) in text
     assert "unseen minute-e1d07b 5 " in text
     _, out, _ = birnn(stand.folder, *of(PRICE, since_ms, SEEN_END_MS - MINUTE_MS))
