@@ -7,8 +7,8 @@ import numpy as np
 
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
-from klines.klines import Klines
-from klines.returns import trailing_return
+from klines.klines import Floats, Klines
+from klines.returns import candle_returns, rolling_sum
 from market.store.absence import read_absent
 from market.store.home_store import HomeStore
 from model.features import FLAT
@@ -42,7 +42,8 @@ class Candles:
     def __init__(self, homes: HomeStore, truth_venue: str = "") -> None:
         self._homes = homes
         self._truth_venue = truth_venue
-        self._read: dict[tuple[Series, str], tuple[int, int, Klines]] = {}
+        self._read: dict[Series, tuple[int, int, Klines]] = {}
+        self._returns: dict[tuple[Series, int], Floats] = {}  # of the days before a day
         self._venues: dict[tuple[str, bool], str] = {}
         self._ends: dict[Series, tuple[int, int]] = {}
         self._deviations: dict[tuple[str, Key], float] = {}
@@ -50,6 +51,7 @@ class Candles:
     def forget(self) -> None:
         """Read the store anew from now on."""
         self._read.clear()
+        self._returns.clear()
         self._venues.clear()
         self._ends.clear()
 
@@ -93,18 +95,17 @@ class Candles:
         ends = [(self.span(series)[1], series.interval_ms) for series in self.series_of(topic)]
         return max((end_ms - interval_ms for end_ms, interval_ms in ends if end_ms), default=0)
 
-    def read(self, series: Series, start_ms: int, end_ms: int, use: str = "") -> Klines:
-        """Return a series' candles of whole days that hold ``[start_ms, end_ms)``, as far as they are stored.
-
-        Args:
-            use: what is read for one use is kept apart from what is read for another.
-        """
-        first_ms, last_ms, klines = self._read.get((series, use), (0, 0, Klines.empty(series.interval_ms)))
+    def read(self, series: Series, start_ms: int, end_ms: int) -> Klines:
+        """Return a series' candles of whole days that hold ``[start_ms, end_ms)``, as far as they are stored."""
+        first_ms, last_ms, klines = self._read.get(series, (0, 0, Klines.empty(series.interval_ms)))
         if not first_ms <= start_ms < end_ms <= last_ms:
             first_ms, last_ms = start_ms // DAY_MS * DAY_MS, -(-end_ms // DAY_MS) * DAY_MS
-            klines = self._homes.of(series.venue).read(series.symbol, series.interval_ms, first_ms, last_ms)
-            self._read[series, use] = first_ms, last_ms, klines
+            klines = self._stored(series, first_ms, last_ms)
+            self._read[series] = first_ms, last_ms, klines
         return klines
+
+    def _stored(self, series: Series, start_ms: int, end_ms: int) -> Klines:
+        return self._homes.of(series.venue).read(series.symbol, series.interval_ms, start_ms, end_ms)
 
     def comes(self, series: Sequence[Series], missing: int) -> bool:
         """Return whether a missing candle of the first of some series may still come.
@@ -135,10 +136,12 @@ class Candles:
             if len(self._deviations) >= KEPT:
                 self._deviations.clear()
             series = Series(key[0], topic.symbol, panel.interval_ms)
-            first_ms = (day - PAST_DAYS * panel.days_per_training_day) * DAY_MS
-            klines = self.read(series, first_ms, day * DAY_MS, "past").between(first_ms, day * DAY_MS)
+            if (series, day) not in self._returns:
+                days = PAST_DAYS * panel.days_per_training_day
+                klines = self._stored(series, (day - days) * DAY_MS, day * DAY_MS)
+                self._returns[series, day] = candle_returns(klines)
             steps = panel.steps(head_of(topic))
-            past = trailing_return(klines, steps)
+            past = rolling_sum(self._returns[series, day], steps)
             past = past[np.isfinite(past)]
             least = FLAT * steps**0.5
             self._deviations[key] = max(float(past.std()), least) if len(past) else least

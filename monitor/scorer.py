@@ -80,7 +80,8 @@ class Scorer:
         """Score some of the answers that are due.
 
         Returns:
-            how many scores were written; call again at once while it is above 0, and else after some seconds.
+            how many scores were written; call again at once while it is above 0 or ``is_sweeping``, and else after some
+            seconds.
         """
         self._candles.forget()
         self._repairs.forget()
@@ -98,6 +99,11 @@ class Scorer:
         finally:
             self._candles.forget()  # their memory
         return 0
+
+    @property
+    def is_sweeping(self) -> bool:
+        """True while older answers are gone through: there may be more to score although a step made nothing."""
+        return self._sweep_ms is not None
 
     def _say(self, event: str, reason: str, remedy: str, *, traceback: bool = False) -> None:
         self.fault = reason

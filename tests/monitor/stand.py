@@ -113,10 +113,11 @@ class Stand:
             connection.execute(answers.insert(), [row._asdict() for row in rows])
 
     def score_all(self, now_ms: int) -> int:
-        """Step until nothing is written any more, and return how many scores were."""
-        made = 0
-        while some := self.scorer.step(now_ms):
+        """Step until nothing is due any more, and return how many scores were written."""
+        made = self.scorer.step(now_ms)
+        while (some := self.scorer.step(now_ms)) or self.scorer.is_sweeping:
             made += some
+            assert not self.scorer.fault
         assert not self.scorer.fault
         return made
 
