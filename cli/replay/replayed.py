@@ -138,7 +138,7 @@ class Replayer:
                 continue
             start = UNKNOWN_START
             if topic.target is Target.VOLATILITY and series.interval_ms == MINUTE_MS:
-                day = self.candles.read(series, start_ms - DAY_MS - topic.horizon_ms - MINUTE_MS, start_ms, "day")
+                day = self.candles.read(series, start_ms - DAY_MS - topic.horizon_ms - MINUTE_MS, start_ms)
                 epoch_min = max(1, round(epoch_blocks(topic) * BLOCK_MS / MINUTE_MS))
                 day = day.between(0, start_ms)
                 start = starts(day, head_of(topic), epoch_min).get(start_ms, UNKNOWN_START)
