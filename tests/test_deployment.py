@@ -576,7 +576,7 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
         if unit.suffix in {".service", ".socket"}:
             units.append(tmp_path / unit.name)
             units[-1].write_text(unit.read_text().replace("/opt/birnn-worker/.venv/bin/python", sys.executable))
-    assert len(units) == 4
+    assert len(units) == 5
     done = run(tool, "verify", *units)
     assert (done.returncode, done.stderr) == (0, "")
 
