@@ -133,7 +133,7 @@ class _Rooms:
         if self._scorer.fault:
             self._failures["database"] += 1
             raise ScoringFailed(self._scorer.fault)
-        return made > 0
+        return made > 0 or self._scorer.is_sweeping
 
     def read_record(self) -> bool:
         """Judge one topic's record; True until each topic's was judged once."""

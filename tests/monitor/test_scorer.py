@@ -186,6 +186,47 @@ def test_a_symbol_that_waits_holds_up_no_other(tmp_path: Path) -> None:
     stand.close()
 
 
+def test_a_symbol_that_waits_holds_up_no_repair_of_another(tmp_path: Path) -> None:
+    other = topic_of(9, Target.PRICE, 10, symbol="BTCUSDT")
+    stand = Stand(tmp_path, [PRICE, other])
+    stand.store("ETHUSDT", WALK.between(0, START_MS - DAY_MS))
+    stand.store("BTCUSDT", WALK)
+    stand.answer(hour_of(other))
+    assert stand.score_all(END_MS) == 12
+    stand.store("BTCUSDT", times(WALK.between(START_MS + 9 * MINUTE_MS, START_MS + 10 * MINUTE_MS), 1.01))
+    assert stand.score_all(END_MS + 2 * HOUR_MS) == 12
+    stand.close()
+
+
+def test_a_sweep_makes_no_score_before_the_candle_after_the_interval(tmp_path: Path) -> None:
+    other = topic_of(9, Target.PRICE, 10, symbol="BTCUSDT")
+    stand = Stand(tmp_path, [PRICE, other])
+    end_ms = START_MS + 10 * MINUTE_MS
+    stand.store("ETHUSDT", WALK.between(0, end_ms))
+    stand.store("BTCUSDT", WALK)
+    stand.answer([*hour_of(PRICE, epochs=1), *hour_of(other)])
+    assert stand.score_all(END_MS) == 12
+    stand.store("ETHUSDT", WALK)
+    assert stand.score_all(END_MS) == 1
+    stand.close()
+
+
+def test_a_store_that_is_gone_ends_a_sweep_until_it_is_back(stand: Stand) -> None:
+    """Else the scorer would be called again at once, without end."""
+    stand.store("ETHUSDT", WALK)
+    (answer,) = hour_of(PRICE, epochs=1)
+    days = range(FIRST_MS - 45 * DAY_MS, FIRST_MS, DAY_MS)
+    stand.answer([answer._replace(height=day, answered_ms=day, base_ms=day, block_ms=day) for day in days])
+    made = stand.scorer.step(END_MS)
+    assert stand.scorer.is_sweeping
+    klines = stand.folder / "klines"
+    klines.rename(klines.with_suffix(".away"))
+    assert stand.scorer.step(END_MS) == 0
+    assert not stand.scorer.is_sweeping
+    klines.with_suffix(".away").rename(klines)
+    assert made + stand.score_all(END_MS) == 45
+
+
 def test_repaired_candles_make_their_scores_again_and_no_others(stand: Stand) -> None:
     stand.store("ETHUSDT", WALK)
     stand.answer([*hour_of(PRICE, START_MS), *hour_of(PRICE, START_MS + 2 * DAY_MS)])
