@@ -13,6 +13,7 @@ from admission.readiness import Readiness
 from admission.words import standing_words
 from core.clock import DAY_MS, iso
 from core.sources import NETWORK
+from core.topic import Topic
 from model.judging.skill import Skill
 from monitor.api import (
     WINDOWS,
@@ -79,7 +80,8 @@ class View:
             AlarmShape(name=one.name, subject=one.subject, what=one.what, since=iso(one.since_ms), remedy=one.remedy)
             for one in sorted(alarms, key=lambda alarm: alarm.since_ms)
         ]
-        topics = []
+        # Before inference was ever seen the topics are the config's.
+        topics = [] if watched.inference.topics else [_configured(topic) for topic in watched.topics]
         for entry in watched.inference.topics:
             try:
                 topics.append(TopicSeen.model_validate(entry))
@@ -107,6 +109,19 @@ class View:
         for key in keys:
             if key == oldest or key not in self._trends:
                 self._trends[key] = Trends(self._made, self._skills.by_day(key), self._skills.by_version(key))
+
+
+def _configured(topic: Topic) -> TopicSeen:
+    return TopicSeen(
+        network=topic.network,
+        topic_id=topic.topic_id,
+        token=topic.token,
+        symbol=topic.symbol,
+        target=topic.target.value,
+        horizon=topic.horizon,
+        loss=topic.loss,
+        ready=False,
+    )
 
 
 def _view(

@@ -19,6 +19,7 @@ from monitor.pages.words import headline
 from monitor.view import View
 from monitor.watched import InferenceSeen, Watched
 from tests.fakes.clock import START_MS, FakeClock
+from tests.inference.stand import ETH_10M
 from tests.monitor.samples import (
     HOSTILE,
     NET,
@@ -270,6 +271,26 @@ def test_nothing_is_called_well_before_it_was_seen() -> None:
         page = get(url).body.decode()
         assert "No topic is known yet: inference at http://127.0.0.1:8000 has not answered (not asked yet)." in page
         assert got(f"{url}/api/topics") == []
+
+
+def test_topics_of_the_config_are_there_before_inference_was_ever_seen() -> None:
+    """A monitor that is started while inference is dead still has the record, and says what is wrong."""
+    inference = InferenceSeen(url="http://127.0.0.1:8000", fault="ConnectionRefusedError: refused")
+    watched = Watched(now_ms=START_MS, market="BINANCE", inference=inference, topics=(ETH_10M,))
+    snapshot = View(SampleSkills(levels={}, today=0)).build(watched)
+    (view,) = snapshot.topics
+    assert view.state == "unknown"
+    assert view.why == "inference does not answer: ConnectionRefusedError: refused"
+    with served(Sample(snapshot=snapshot), FakeClock(START_MS)) as url:
+        assert get(f"{url}/topics/{view.path}").status == 200
+        assert got(f"{url}/api/topics/{view.path}/answers") == []
+        (topic,) = got(f"{url}/api/topics")
+        assert (topic["token"], topic["target"], topic["horizon"], topic["last_answer"]) == (
+            "ETH",
+            "price",
+            "10m",
+            None,
+        )
 
 
 def test_topics_keep_their_last_values_when_inference_dies() -> None:
