@@ -1,7 +1,5 @@
 """Makes the snapshots that the pages show, from what the monitor has seen."""
 
-import time
-from calendar import timegm
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
@@ -15,6 +13,7 @@ from core.clock import DAY_MS, iso
 from core.sources import NETWORK
 from core.topic import Topic
 from model.judging.skill import Skill
+from model.registry.artefact import is_version_id, made_ms
 from monitor.api import (
     WINDOWS,
     AdmissionShape,
@@ -159,7 +158,7 @@ def _view(
         why=why,
         answered_ms=last.answered_ms if last else None,
         model=model,
-        model_ms=trained_ms(model),
+        model_ms=made_ms(model) if is_version_id(model) else None,
         skills=by_span,
         by_day=[(day, trends.by_day.get(day, NO_SCORE)) for day in range(today - SPARK_DAYS + 1, today + 1)],
         by_version=trends.by_version,
@@ -221,15 +220,3 @@ def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionSha
 
 def _criteria(criteria: Mapping[str, Criterion]) -> Mapping[str, CriterionShape]:
     return {name: CriterionShape(value=one.value, bound=one.bound, passed=one.passed) for name, one in criteria.items()}
-
-
-def trained_ms(version: str) -> int | None:
-    """Return the time in a version's id; None if the id has none.
-
-    >>> trained_ms("minute-20261122T084500Z-1a2b3c"), trained_ms("persistence"), trained_ms("")
-    (1795337100000, None, None)
-    """
-    try:
-        return timegm(time.strptime(version.split("-")[1], "%Y%m%dT%H%M%SZ")) * 1000
-    except (IndexError, ValueError):
-        return None

@@ -314,7 +314,7 @@ def test_before_the_first_score_it_says_when_that_is_due(environment: Mapping[st
 
 def test_an_earlier_schema_names_the_process_that_brings_it_up_to_date(ledger: Ledger) -> None:
     with closing(sqlite3.connect(ledger.folder / "ledger.sqlite3")) as connection, connection:
-        connection.executescript("DROP TABLE scores; DROP TABLE alembic_version; CREATE TABLE ledger_schema (version)")
+        connection.executescript("DROP TABLE scores; DROP TABLE alembic_version; DELETE FROM ledger_schema")
         connection.execute("INSERT INTO ledger_schema VALUES (4)")
     said = in_one_line(ledger.environment)
     assert "has schema 4 of an earlier release, this release reads 5; python -m ledger upgrades it and keeps" in said

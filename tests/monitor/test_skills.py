@@ -111,7 +111,8 @@ def test_no_answers_have_no_skill(stand: Stand) -> None:
 def test_a_topic_that_inference_has_and_the_monitor_not_has_no_skill(stand: Stand) -> None:
     """After a change of config.json the two are started again one after the other."""
     assert stand.skills.skill("another/1", 7).n == 0
-    assert stand.skills.by_version("another/1") == stand.skills.by_day("another/1") == {}
+    assert stand.skills.by_version("another/1") == {}
+    assert stand.skills.by_day("another/1") == {}
 
 
 def test_today_goes_on_when_nothing_is_scored_any_more(stand: Stand) -> None:
