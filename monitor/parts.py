@@ -15,6 +15,7 @@ from core.topic import Topic
 from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
 from model.judging.comparison import Comparison
+from model.stretch import is_for_admission
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
 from monitor.loops import Step
@@ -86,7 +87,9 @@ class _Rooms:
         self._scorer = Scorer(
             self._book, homes, ground.topics, self._market, self._skills, truth_venue=settings.truth_venue
         )
-        self._view = View(self._skills)
+        self._view = View(
+            self._skills, {topic.key for topic in ground.topics if is_for_admission(topic, settings.objective)}
+        )
         now_ms = ground.clock.now_ms()
         nothing = InferenceSeen(url=settings.inference_address)
         self._snapshot = Snapshot(watched=Watched(now_ms=now_ms, market=self._market, inference=nothing))

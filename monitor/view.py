@@ -1,6 +1,6 @@
 """Makes the snapshots that the pages show, from what the monitor has seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from core.sources import NETWORK
 from core.topic import Topic
 from model.judging.skill import Skill
 from model.registry.artefact import is_version_id, made_ms
+from model.stretch import STRETCH_COSTS
 from monitor.api import (
     WINDOWS,
     AdmissionShape,
@@ -60,8 +61,14 @@ class View:
     Of one topic at a time the trends are made anew, the oldest: so 55 topics cost no more processor time than one.
     """
 
-    def __init__(self, skills: Skills) -> None:
+    def __init__(self, skills: Skills, stretched: Collection[str] = ()) -> None:
+        """Take what is shown of every snapshot.
+
+        Args:
+            stretched: ``Topic.key`` of the topics whose answers are made for admission.
+        """
         self._skills = skills
+        self._stretched = stretched
         self._trends: dict[str, Trends] = {}
         self._made = 0
 
@@ -89,7 +96,15 @@ class View:
                 faults["inference"] = f"/topics has what this release cannot read: {fault['loc']} {fault['msg']}"
         self._renew_trends([topic.key for topic in topics])
         views = [
-            _view(topic, watched, self._skills, self._trends[topic.key], shown, (live or {}).get(topic.key))
+            _view(
+                topic,
+                watched,
+                self._skills,
+                self._trends[topic.key],
+                shown,
+                (live or {}).get(topic.key),
+                STRETCH_COSTS if topic.key in self._stretched else "",
+            )
             for topic in topics
         ]
         views.sort(key=lambda view: view.rank)
@@ -130,6 +145,7 @@ def _view(
     trends: Trends,
     alarms: Sequence[AlarmShape],
     live: LiveStanding | None,
+    note: str,
 ) -> TopicView:
     key = seen.key
     own = [alarm for alarm in alarms if alarm.subject == key]
@@ -152,7 +168,7 @@ def _view(
             remedy=_remedy(state, own, worse=is_worse(judged_by(by_span)[1])),
             last_answer=LastAnswer(**last.model_dump(exclude={"answered_ms"})) if last else None,
             skill={span: SkillShape.of(skill) for span, skill in by_span.items()},
-            admission=_admission(watched.admission.get(key), live),
+            admission=_admission(watched.admission.get(key), live, note),
         ),
         state=state,
         why=why,
@@ -166,6 +182,7 @@ def _view(
         champion=watched.champions.get(key),
         demotions=watched.demotions.get(key, ()),
         judgement=_judgement(key, watched),
+        note=note,
     )
 
 
@@ -194,7 +211,7 @@ def _judgement(key: str, watched: Watched) -> Judgement | None:
     return None
 
 
-def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionShape | None:
+def _admission(one: Readiness | None, live: LiveStanding | None, note: str) -> AdmissionShape | None:
     if one is None:
         return None
     standing = one.standing
@@ -203,6 +220,7 @@ def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionSha
         eligible=standing.eligible,
         words=standing_words(standing, failed, one.short),
         criteria=_criteria(standing.criteria),
+        note=note,
         live=LiveShape(
             eligible=bool(live.criteria) and all(one.passed for one in live.criteria.values()),
             since=iso(live.since_ms) if live.since_ms else None,

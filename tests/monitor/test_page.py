@@ -14,6 +14,7 @@ import sqlalchemy.exc
 from core.net.http_get import Answer, http_get
 from core.topic import CLASSIFICATION, catalogue
 from model.judging.skill import Skill
+from model.stretch import STRETCH_COSTS
 from monitor.api import Row
 from monitor.pages.words import headline
 from monitor.view import View
@@ -106,6 +107,15 @@ def test_admission_shows_the_real_record_beside_the_replay(url: str) -> None:
     page = get(f"{url}/topics/{NET}/79").body.decode()
     assert "since 2026-11-18, 3,512 of 3,540 epochs answered: short of rows and right directions; 31 epochs may" in page
     assert "still be missed before participation is 90 %; all may hold on 2026-12-09." in page
+
+
+def test_a_skill_that_a_stretch_costs_is_told_to_be_no_fault() -> None:
+    entries = [topic_entry(topic_id, NOW_MS) for topic_id in (79, 80)]
+    with served(sample(NOW_MS, entries, stretched={f"{NET}/79"}), FakeClock(NOW_MS)) as url:
+        pages = [get(f"{url}{path}").body.decode() for path in ("/", f"/topics/{NET}/79", f"/topics/{NET}/80")]
+        assert [page.count(STRETCH_COSTS) for page in pages] == [1, 1, 0]
+        notes = {topic["topic_id"]: topic["admission"]["note"] for topic in got(f"{url}/api/topics")}
+        assert notes == {79: STRETCH_COSTS, 80: ""}
 
 
 def test_answers_carry_their_scores(url: str) -> None:
