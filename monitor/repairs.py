@@ -93,7 +93,9 @@ class Repairs:
         grown, repaired = [], []
         for day in days:
             start_ms = day * DAY_MS
-            if (series, day) in self._found_same or start_ms + DAY_MS <= first_ms or start_ms >= end_ms:
+            if (series, day) in self._found_same or start_ms >= end_ms:
+                continue
+            if start_ms + DAY_MS <= first_ms and day in known:  # deleted by retention
                 continue
             self._found_same.add((series, day))
             candles, is_over = klines.between(start_ms, start_ms + DAY_MS), end_ms >= start_ms + DAY_MS

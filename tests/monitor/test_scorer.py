@@ -241,6 +241,17 @@ def test_repaired_candles_make_their_scores_again_and_no_others(stand: Stand) ->
     assert after[changed[0]].truth == pytest.approx(1.01 * (before[changed[0]].truth or 0), rel=1e-12)
 
 
+def test_candles_before_the_first_stored_are_noticed_when_they_come(stand: Stand) -> None:
+    """A series that is begun anew has its newest candles first."""
+    stand.store("ETHUSDT", WALK.between(START_MS + DAY_MS, END_MS))
+    stand.answer(hour_of(PRICE))
+    assert stand.score_all(END_MS) == 12
+    assert all("is missing" in score.reason for score in scores(stand).values())
+    stand.homes.of(VENUE).append("ETHUSDT", WALK)
+    assert stand.score_all(END_MS + 2 * HOUR_MS) == 12
+    assert not any(score.reason for score in scores(stand).values())
+
+
 def test_a_repair_is_seen_after_a_restart_too(stand: Stand) -> None:
     stand.store("ETHUSDT", WALK)
     stand.answer(hour_of(VOLATILE))
