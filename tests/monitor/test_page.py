@@ -157,9 +157,10 @@ def test_the_alarms_are_listed_oldest_first(url: str) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        (f"/topics/{NET}/99", 404, f"no topic 99 on network {NET}: the first column of / lists the topics"),
-        ("/topics/-/79", 404, "no topic 79 on network -: the first column of / lists the topics"),
-        ("/api/topics/other/79/answers", 404, "no topic 79 on network other: the first column of / lists the topics"),
+        (f"/topics/{NET}/99", 404, f"no topic 99 on network '{NET}': the first column of / lists the topics"),
+        ("/topics/-/79", 404, "no topic 79 on network '-': the first column of / lists the topics"),
+        ("/api/topics/other/79/answers", 404, "no topic 79 on network 'other': the first column of / lists the topics"),
+        ("/topics/a%0Ab/79", 404, "no topic 79 on network 'a\\nb': the first column of / lists the topics"),
         (f"/topics/{NET}/x", 422, "topic_id='x': Input should be a valid integer"),
         (f"/topics/{NET}/0", 422, "topic_id='0': Input should be greater than or equal to 1"),
         (f"/topics/{NET}/{2**80}", 422, f"topic_id='{2**80}': Input should be less than or equal to {2**63 - 1}"),
