@@ -252,6 +252,25 @@ def test_candles_before_the_first_stored_are_noticed_when_they_come(stand: Stand
     assert not any(score.reason for score in scores(stand).values())
 
 
+def test_after_a_repair_every_score_is_as_from_the_repaired_store(stand: Stand, tmp_path: Path) -> None:
+    """The loss of a return is measured by the returns of the thirty days before, so a repair reaches far."""
+    answers = [answer for topic in TOPICS for day in range(3) for answer in hour_of(topic, START_MS + day * DAY_MS)]
+    stand.store("ETHUSDT", WALK)
+    stand.answer(answers)
+    stand.score_all(END_MS)
+    stand.store("ETHUSDT", times(WALK.between(START_MS + 9 * MINUTE_MS, START_MS + 10 * MINUTE_MS), 1.01))
+    stand.score_all(END_MS + 2 * HOUR_MS)
+    (tmp_path / "anew").mkdir()
+    anew = Stand(tmp_path / "anew", TOPICS)
+    anew.homes = stand.homes
+    anew.scorer = anew.restarted()
+    anew.answer(answers)
+    anew.score_all(END_MS)
+    made = {key: score._replace(scored_ms=1) for key, score in scores(stand).items()}
+    assert made == {key: score._replace(scored_ms=1) for key, score in scores(anew).items()}
+    anew.close()
+
+
 def test_a_repair_is_seen_after_a_restart_too(stand: Stand) -> None:
     stand.store("ETHUSDT", WALK)
     stand.answer(hour_of(VOLATILE))
