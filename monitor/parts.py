@@ -10,6 +10,7 @@ from fastapi import FastAPI, Response
 
 from admission.live import RECORD_DAYS, LiveReadiness, live_readiness
 from core.clock import DAY_MS, Clock
+from core.errors import WorkerError
 from core.settings import Settings
 from core.topic import Topic
 from ledger.scores import ScoreBook
@@ -179,5 +180,5 @@ class _Rooms:
         self._book.close()
 
 
-class ScoringFailed(Exception):
+class ScoringFailed(WorkerError):
     """The scorer could not do a step; it has logged why."""
