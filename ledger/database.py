@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -152,14 +152,45 @@ def _insert(dialect: str) -> sa.Insert:
 
 def _readers(path: Path) -> Iterator[sa.Engine]:
     """Yield ways to read an SQLite file beside which nothing can be written: after a kill, after an orderly end."""
-    yield _reader(f"{path.as_uri()}?mode=ro")  # after a kill the files that SQLite needs beside it are there
+    yield _file_engine(path, "mode=ro")  # after a kill the files that SQLite needs beside it are there
     log_file = path.with_name(f"{path.name}-wal")
     if not (log_file.exists() and log_file.stat().st_size):
-        yield _reader(f"{path.as_uri()}?immutable=1")
+        yield _file_engine(path, "immutable=1")
 
 
-def _reader(uri: str) -> sa.Engine:
-    return sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=sa.pool.NullPool)
+def open_made(url: str, mode: Literal["ro", "rw"] = "ro", *, cache_kb: int = CACHE_KB) -> sa.Engine:
+    """Return the engine of a database that another process has made; an SQLite file is opened anew by each connection.
+
+    So a file that was set aside as damaged is never read or written again, and none is made: one that is not there
+    raises OperationalError at the first use.
+
+    Args:
+        url: SQLAlchemy URL, SQLite or PostgreSQL.
+        mode: of an SQLite file: ``ro`` never writes, not even beside the file.
+        cache_kb: of pages, an SQLite connection.
+    Raises:
+        ConfigError: not the URL of a database that can be used.
+    """
+    engine = open_engine(url)
+    if engine.dialect.name != "sqlite":
+        return engine
+    return _file_engine(file_of(url) or Path(), f"mode={mode}", cache_kb)
+
+
+def file_of(url: str) -> Path | None:
+    """Return the absolute path of an SQLite file; None for another database."""
+    parsed = sa.make_url(url)
+    return Path(parsed.database or "").absolute() if parsed.get_backend_name() == "sqlite" else None
+
+
+def _file_engine(path: Path, query: str, cache_kb: int = CACHE_KB) -> sa.Engine:
+    def connect() -> sqlite3.Connection:  # polars takes the rows of a file in a thread of its own
+        connection = sqlite3.connect(f"{path.as_uri()}?{query}", uri=True, timeout=BUSY_S, check_same_thread=False)
+        connection.execute("PRAGMA synchronous=NORMAL").close()
+        connection.execute(f"PRAGMA cache_size=-{cache_kb}").close()
+        return connection
+
+    return sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool)
 
 
 def open_engine(url: str, *, busy_s: float = BUSY_S) -> sa.Engine:

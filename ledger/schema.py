@@ -147,6 +147,11 @@ def version_of(connection: sa.Connection) -> int | None:
     if name is None and inspector.has_table(earlier.name):
         name = connection.execute(sa.select(sa.func.max(earlier.c.version))).scalar_one()
     if name is None:
+        if inspector.has_table(answers.name):
+            raise ConfigError(
+                f"DATABASE_URL={shown(connection.engine.url)}: has a table {answers.name} of another program; "
+                "choose another database"
+            )
         return None
     found = int(name) if str(name).isdecimal() else 0
     if not 1 <= found <= SCHEMA_VERSION:

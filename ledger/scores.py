@@ -4,11 +4,9 @@ Every call waits for the disk or the network, and raises one of ``ledger.databas
 used now. Each call opens a connection of its own: a file that was set aside as damaged is never read or written again.
 """
 
-import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,7 +17,7 @@ from sqlalchemy.dialects import sqlite
 from core.clock import MINUTE_MS
 from core.topic import Topic, topic_key
 from ledger.answers import Answer
-from ledger.database import BUSY_S, CACHE_KB, open_engine
+from ledger.database import file_of, open_made
 from ledger.retention import trim
 from ledger.schema import answers, candle_days, scores
 
@@ -147,12 +145,8 @@ class ScoreBook:
     """
 
     def __init__(self, url: str) -> None:
-        engine = open_engine(url)
-        self._readers = self._writers = engine
-        self._file: Path | None = None
-        if engine.dialect.name == "sqlite":
-            self._file = path = Path(engine.url.database or "").absolute()
-            self._readers, self._writers = _sqlite(path, "ro"), _sqlite(path, "rw")
+        self._readers, self._writers = open_made(url, cache_kb=READ_CACHE_KB), open_made(url, "rw")
+        self._file = file_of(url)
         self._scores, self._days = (_upsert(self._writers, table) for table in (scores, candle_days))
 
     @property
@@ -432,15 +426,3 @@ def _insert(connection: sa.Connection, statement: sa.Insert, rows: Sequence[Scor
         connection.exec_driver_sql(str(statement.compile(connection, column_keys=names)), [tuple(row) for row in rows])
     else:
         connection.execute(statement, [row._asdict() for row in rows])
-
-
-def _sqlite(path: Path, mode: str) -> sa.Engine:
-    """Return an engine for an SQLite file that is there; raises OperationalError at the first use if it is not."""
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, check_same_thread=False)
-        connection.execute("PRAGMA synchronous=NORMAL").close()
-        connection.execute(f"PRAGMA cache_size=-{READ_CACHE_KB if mode == 'ro' else CACHE_KB}").close()
-        return connection
-
-    return sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool)

@@ -19,6 +19,21 @@ from model.known import Number
 BEFORE_DATA = 0.33  # spread over the truths' spread that a stretch aims at before anything is measured
 
 
+STRETCH_COSTS = (
+    "Answers made for admission (OBJECTIVE) are spread wider than the least loss asks for, at the cost of loss: their "
+    "skill against the naive forecast may lie below 0 on purpose, and is then no fault."
+)
+
+
+def is_for_admission(topic: Topic, setting: Objective) -> bool:
+    """True if the topic's answers are stretched whatever loss that costs; people are told STRETCH_COSTS.
+
+    Args:
+        setting: OBJECTIVE.
+    """
+    return objective_of(topic, setting) is Objective.ADMISSION
+
+
 def objective_of(topic: Topic, setting: Objective) -> Objective:
     """A topic's objective; ``auto`` on a mainnet stays ``auto``: least loss, stretched where that still saves loss.
 

@@ -12,7 +12,7 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from core.clock import MINUTE_MS, Clock, SystemClock
+from core.clock import Clock, SystemClock
 from core.data_folder import MONITOR_LOCK, only_updater
 from core.errors import ConfigError, WorkerError
 from core.logs import configure_logging
@@ -31,7 +31,6 @@ from monitor.watched import Watched
 from node.config_file import topics_from_config
 
 LOOK_S = 5.0
-HANGS_MS = 2 * MINUTE_MS
 STOP_S = 1.0  # for each kind of thread
 WRONG_CONFIG = 2  # exit status
 

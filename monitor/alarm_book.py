@@ -210,7 +210,7 @@ class AlarmBook:
 
     def _is_clear(self, key: tuple[str, str], now_ms: int) -> None:
         standing = self._standing[key]
-        since_ms = standing.clear_since_ms = standing.clear_since_ms or now_ms
+        since_ms = standing.clear_since_ms = min(now_ms, standing.clear_since_ms or now_ms)  # the clock may be set back
         if now_ms - since_ms < CLEAR_MS:
             return
         kept = replace(standing.kept, ended_ms=since_ms)

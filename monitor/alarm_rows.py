@@ -1,16 +1,14 @@
 """The table of alarms, read and written by the monitor alone."""
 
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 import sqlalchemy as sa
 
 from core.clock import DAY_MS
+from ledger.database import open_made
 from ledger.schema import alarms
 
-BUSY_S = 2.0  # how long SQLite waits for another process's write
 KEPT_MS = 90 * DAY_MS  # alarms that are over
 
 
@@ -33,23 +31,16 @@ KEY = ("name", "subject", "since_ms")
 
 
 class AlarmRows:
-    """Reads and writes the table. Each call opens a connection: inference may have set a damaged file aside.
+    """Reads and writes the table.
 
     Args:
         url: SQLAlchemy URL of the ledger. A missing SQLite file is an error and is not made.
+    Raises:
+        ConfigError: not the URL of a database that can be used.
     """
 
     def __init__(self, url: str) -> None:
-        parsed = sa.make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            self._engine = sa.create_engine(parsed, poolclass=sa.pool.NullPool)
-            return
-        file = f"{Path(parsed.database or '').absolute().as_uri()}?mode=rw"
-        self._engine = sa.create_engine(
-            "sqlite://",
-            creator=lambda: sqlite3.connect(file, uri=True, timeout=BUSY_S),
-            poolclass=sa.pool.NullPool,
-        )
+        self._engine = open_made(url, "rw")
 
     def read(self, now_ms: int) -> list[Kept]:
         """All rows that hold or ended within the last day, oldest first; rows that ended long ago are deleted.

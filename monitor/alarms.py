@@ -80,7 +80,8 @@ def can_be_over(
             return False
     elif name in {"skill", "participation"}:
         configured = any(topic.key == subject for topic in watched.topics)
-        return not configured or subject in (skills if name == "skill" else participation)
+        without = name == "skill" and "registry" not in watched.faults and subject not in watched.champions
+        return not configured or without or subject in (skills if name == "skill" else participation)
     elif name == "submissions":
         there = [node for node in watched.nodes if node.answers]
         seen = [counts for node in there for key, counts in node.counts.items() if _worker(*key) == subject]

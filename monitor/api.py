@@ -123,6 +123,7 @@ class AdmissionShape(Shape):
     eligible: bool = Field(description="all criteria hold on the replay")
     words: str = Field(description="the replay's result in one sentence")
     criteria: Mapping[str, CriterionShape] = Field(description="on the replay, by name")
+    note: str = Field(description="why a skill below 0 is no fault, where answers are stretched; else empty")
     live: LiveShape | None = Field(description="the same on the real record; null while there is none")
 
 
@@ -137,7 +138,7 @@ class TopicShape(Shape):
     state: State
     remedy: str = Field(description="what to do; empty if there is nothing to do")
     last_answer: LastAnswer | None
-    skill: Mapping[str, SkillShape] = Field(description='by span: "1d", "7d", "30d"')
+    skill: Mapping[str, SkillShape] = Field(description='by span: "1d", "7d", "30d"; see the note of admission')
     admission: AdmissionShape | None = Field(description="null until the updater has looked at the topic")
 
 

@@ -70,7 +70,7 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, clock: Clock)
         view = now.by_path.get((network, topic_id))
         if view is None:
             raise HTTPException(
-                404, f"no topic {topic_id} on network {network}: the first column of / lists the topics"
+                404, f"no topic {topic_id} on network {network!r}: the first column of / lists the topics"
             )
         return view
 

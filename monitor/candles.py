@@ -31,6 +31,11 @@ class Series(NamedTuple):
     interval_ms: int
 
 
+def past_days(topic: Topic) -> int:
+    """Return of how many days before a day the returns tell what a large return is."""
+    return PAST_DAYS * panel_of(topic.horizon_min).days_per_training_day
+
+
 class Candles:
     """Reads the kline store for the monitor; what was read is kept until ``forget``.
 
@@ -137,8 +142,7 @@ class Candles:
                 self._deviations.clear()
             series = Series(key[0], topic.symbol, panel.interval_ms)
             if (series, day) not in self._returns:
-                days = PAST_DAYS * panel.days_per_training_day
-                klines = self._stored(series, (day - days) * DAY_MS, day * DAY_MS)
+                klines = self._stored(series, (day - past_days(topic)) * DAY_MS, day * DAY_MS)
                 self._returns[series, day] = candle_returns(klines)
             steps = panel.steps(head_of(topic))
             past = rolling_sum(self._returns[series, day], steps)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from core.backoff import backoff
+from core.errors import WorkerError
 from core.seldom import Seldom
 from ledger.database import FAULTS
 from ledger.schema import one_line
@@ -61,7 +62,7 @@ class Loops:
                 said = one_line(error)
                 self._faults[step.name] = said
                 if count := self._seldom.due(step.name, said):
-                    if isinstance(error, FAULTS):
+                    if isinstance(error, (*FAULTS, WorkerError)):
                         log.warning("step_failed", step=step.name, reason=said, times=count)
                     else:
                         log.exception("step_failed", step=step.name, times=count)

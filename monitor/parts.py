@@ -10,11 +10,13 @@ from fastapi import FastAPI, Response
 
 from admission.live import RECORD_DAYS, LiveReadiness, live_readiness
 from core.clock import DAY_MS, Clock
+from core.errors import WorkerError
 from core.settings import Settings
 from core.topic import Topic
 from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
 from model.judging.comparison import Comparison
+from model.stretch import is_for_admission
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
 from monitor.loops import Step
@@ -86,7 +88,9 @@ class _Rooms:
         self._scorer = Scorer(
             self._book, homes, ground.topics, self._market, self._skills, truth_venue=settings.truth_venue
         )
-        self._view = View(self._skills)
+        self._view = View(
+            self._skills, {topic.key for topic in ground.topics if is_for_admission(topic, settings.objective)}
+        )
         now_ms = ground.clock.now_ms()
         nothing = InferenceSeen(url=settings.inference_address)
         self._snapshot = Snapshot(watched=Watched(now_ms=now_ms, market=self._market, inference=nothing))
@@ -133,7 +137,7 @@ class _Rooms:
         if self._scorer.fault:
             self._failures["database"] += 1
             raise ScoringFailed(self._scorer.fault)
-        return made > 0
+        return made > 0 or self._scorer.is_sweeping
 
     def read_record(self) -> bool:
         """Judge one topic's record; True until each topic's was judged once."""
@@ -176,5 +180,5 @@ class _Rooms:
         self._book.close()
 
 
-class ScoringFailed(Exception):
+class ScoringFailed(WorkerError):
     """The scorer could not do a step; it has logged why."""

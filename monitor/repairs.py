@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 
 from core.clock import DAY_MS, HOUR_MS, Every
+from core.losses import loss_named
 from core.topic import Topic
 from klines.klines import Klines
 from klines.spans import month_span
@@ -20,7 +21,8 @@ from klines.truth import TRADED_ROWS
 from ledger.scores import EVER_MS, CandleDay, ScoreBook
 from market.store.home_store import HomeStore
 from market.store.month_file import Stamp, month_file, stamps_of
-from monitor.candles import Candles, Series
+from model.panels import panel_of
+from monitor.candles import Candles, Series, past_days
 
 READ_COLUMNS = ("open_time_ms", "open", "high", "low", "close", "volume")  # that a score reads
 ROWS_BITS = 11  # 1,440 minutes
@@ -93,7 +95,9 @@ class Repairs:
         grown, repaired = [], []
         for day in days:
             start_ms = day * DAY_MS
-            if (series, day) in self._found_same or start_ms + DAY_MS <= first_ms or start_ms >= end_ms:
+            if (series, day) in self._found_same or start_ms >= end_ms:
+                continue
+            if start_ms + DAY_MS <= first_ms and day in known:  # deleted by retention
                 continue
             self._found_same.add((series, day))
             candles, is_over = klines.between(start_ms, start_ms + DAY_MS), end_ms >= start_ms + DAY_MS
@@ -119,6 +123,8 @@ class Repairs:
                     continue
                 # A score reads the horizon before its base, or the candles by which a quiet price is judged.
                 end_ms = start_ms + DAY_MS + 2 * topic.horizon_ms + (TRADED_ROWS + 2) * day.interval_ms
+                if loss_named(topic.loss).of_returns and panel_of(topic.horizon_min).interval_ms == day.interval_ms:
+                    end_ms += past_days(topic) * DAY_MS  # or the days before, by which a large return is told
                 found = self._book.make_again(topic, start_ms - day.interval_ms, end_ms, venue=day.venue)
                 first += [] if found is None else [found]
             log.warning(

@@ -114,9 +114,12 @@ class Scorer:
         if self._skills and not self._loaded:
             self._skills.load(now_ms)
             self._loaded = True
+        if self._skills:
+            self._skills.add((), now_ms)  # its days go on also when nothing is scored
         told = {key: min(now_ms, self._candles.told_ms(topic)) for key, topic in self._topics.items()}
         told = {key: told_ms for key, told_ms in told.items() if told_ms > 0}
         if not told:
+            self._sweep_ms, self._sweep_due = None, Every(DAY_MS)  # begun anew once there are candles
             return 0
         if self._sweep_due.is_due(now_ms) or told.keys() - self._since_ms.keys():
             self._sweep_ms = 0
@@ -134,7 +137,7 @@ class Scorer:
         for _ in range(DAYS_A_STEP):
             if self._sweep_ms is None or made >= ROWS_A_STEP:
                 break
-            made += self._sweep([*told], oldest_ms, now_ms)
+            made += self._sweep(told, now_ms)
         return made
 
     def _follow(self, keys: Sequence[str], told_ms: int, horizon_ms: int, now_ms: int, most: int) -> int:
@@ -160,15 +163,16 @@ class Scorer:
             self._since_ms[key] = max(self._since_ms[key], since_ms)
         return made
 
-    def _sweep(self, keys: Sequence[str], told_ms: int, now_ms: int) -> int:
+    def _sweep(self, told: Mapping[str, int], now_ms: int) -> int:
         """Score what was answered within one day and has no score yet."""
-        first_ms = self._book.first_ms(self._sweep_ms or 0)
-        if first_ms is None or first_ms > told_ms:
+        first_ms, newest_ms = self._book.first_ms(self._sweep_ms or 0), max(told.values())
+        if first_ms is None or first_ms > newest_ms:
             self._sweep_ms = None
             return 0
         end_ms = first_ms // DAY_MS * DAY_MS + DAY_MS
-        page = self._book.due([self._topics[key] for key in keys], told_ms, PAGE, since_ms=first_ms, until_ms=end_ms)
-        made, waiting = self._score(page, now_ms)
+        page = self._book.due([self._topics[key] for key in told], newest_ms, PAGE, since_ms=first_ms, until_ms=end_ms)
+        over = [one for one in page if start_ms_of(one) + one.horizon_min * MINUTE_MS <= told[one.key]]
+        made, waiting = self._score(over, now_ms)
         for answer in waiting:
             self._since_ms[answer.key] = min(self._since_ms[answer.key], answer.answered_ms)
         self._sweep_ms = end_ms if len(page) < PAGE else max(page[-1].answered_ms, first_ms + 1)

@@ -2,35 +2,19 @@
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 
 import numpy as np
 
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Topic
-from klines.klines import Bools, Floats, Ints
+from klines.klines import Bools, Ints
 from ledger.scores import Recent, Score, ScoreBook, columns_of
 from model.judging.skill import Skill, skill_of
 
 KEPT_DAYS = 30
 SPANS_DAYS = (1, 7, KEPT_DAYS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Record:
-    """What a topic answered and what came true, N rows, by the end of their intervals, in the topic's unit.
-
-    ``admission.criteria`` judges logarithms: of a price ``ln(value / base)`` and ``ln(truth / base)``, of a volatility
-    likewise, of a log-return value and truth as they are.
-    """
-
-    height: Ints  # (N,)
-    start_ms: Ints  # (N,)
-    value: Floats  # (N,)
-    truth: Floats  # (N,)
-    base: Floats  # (N,) price at the start, 0, or volatility of the window that ended there
-    in_logarithms: bool  # True for a topic of log-returns
 
 
 class SkillBook:
@@ -72,8 +56,7 @@ class SkillBook:
             self._known.pop((key, days), None)
 
     def of(self, key: str) -> Recent:
-        """Return the losses of the last 30 days of a topic; raises KeyError for another topic's key."""
-        topic = self._topics[key]
+        """Return the losses of the last 30 days of a topic; none of a topic of another config."""
         with self._lock:
             known = self._columns.get(key) or columns_of(Recent, [])
             new = self._new.pop(key, {})
@@ -83,7 +66,7 @@ class SkillBook:
                 known = _joined(
                     _where(known, stays), columns_of(Recent, [_cells(one) for one in new.values() if not one.reason])
                 )
-                self._columns[topic.key] = known
+                self._columns[key] = known
         return known
 
     def skill(self, key: str, days: int, now_ms: int | None = None) -> Skill:
@@ -115,20 +98,9 @@ class SkillBook:
         day = columns.end_ms // DAY_MS
         return {int(one): self._skill(key, columns, day == one) for one in np.unique(day)}
 
-    def record(self, key: str, since_ms: int = 0) -> Record:
-        """Return all scored answers of a topic from the database, for admission; raises ``ledger.database.FAULTS``."""
-        topic = self._topics[key]
-        columns = self._book.columns(topic, since_ms)
-        return Record(
-            height=columns.height,
-            start_ms=columns.start_ms,
-            value=columns.value,
-            truth=columns.truth,
-            base=columns.plain_naive,
-            in_logarithms=topic.target.value == "log_return",
-        )
-
     def _skill(self, key: str, columns: Recent, rows: Bools) -> Skill:
+        if key not in self._topics:
+            return Skill(n=0, skill=None, low=None, high=None)
         ticks = columns.end_ms[rows] // MINUTE_MS
         return skill_of(ticks, columns.loss[rows], columns.naive_loss[rows], self._topics[key].horizon_min)
 

@@ -142,6 +142,7 @@ class TopicView:
     champion: Champion | None
     demotions: Sequence[Demotion]
     judgement: Judgement | None  # of the last training
+    note: str  # why a skill below 0 is no fault; empty without a reason
 
     @property
     def name(self) -> str:
@@ -189,6 +190,11 @@ class Snapshot:
     @property
     def made_ms(self) -> int:
         return self.watched.now_ms
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """The notes of the topics, each once."""
+        return [*dict.fromkeys(view.note for view in self.topics if view.note)]
 
     @property
     def simulated(self) -> bool:

@@ -1,8 +1,6 @@
 """Makes the snapshots that the pages show, from what the monitor has seen."""
 
-import time
-from calendar import timegm
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -13,7 +11,10 @@ from admission.readiness import Readiness
 from admission.words import standing_words
 from core.clock import DAY_MS, iso
 from core.sources import NETWORK
+from core.topic import Topic
 from model.judging.skill import Skill
+from model.registry.artefact import is_version_id, made_ms
+from model.stretch import STRETCH_COSTS
 from monitor.api import (
     WINDOWS,
     AdmissionShape,
@@ -60,8 +61,14 @@ class View:
     Of one topic at a time the trends are made anew, the oldest: so 55 topics cost no more processor time than one.
     """
 
-    def __init__(self, skills: Skills) -> None:
+    def __init__(self, skills: Skills, stretched: Collection[str] = ()) -> None:
+        """Take what is shown of every snapshot.
+
+        Args:
+            stretched: ``Topic.key`` of the topics whose answers are made for admission.
+        """
         self._skills = skills
+        self._stretched = stretched
         self._trends: dict[str, Trends] = {}
         self._made = 0
 
@@ -79,7 +86,8 @@ class View:
             AlarmShape(name=one.name, subject=one.subject, what=one.what, since=iso(one.since_ms), remedy=one.remedy)
             for one in sorted(alarms, key=lambda alarm: alarm.since_ms)
         ]
-        topics = []
+        # Before inference was ever seen the topics are the config's.
+        topics = [] if watched.inference.topics else [_configured(topic) for topic in watched.topics]
         for entry in watched.inference.topics:
             try:
                 topics.append(TopicSeen.model_validate(entry))
@@ -88,7 +96,15 @@ class View:
                 faults["inference"] = f"/topics has what this release cannot read: {fault['loc']} {fault['msg']}"
         self._renew_trends([topic.key for topic in topics])
         views = [
-            _view(topic, watched, self._skills, self._trends[topic.key], shown, (live or {}).get(topic.key))
+            _view(
+                topic,
+                watched,
+                self._skills,
+                self._trends[topic.key],
+                shown,
+                (live or {}).get(topic.key),
+                STRETCH_COSTS if topic.key in self._stretched else "",
+            )
             for topic in topics
         ]
         views.sort(key=lambda view: view.rank)
@@ -109,6 +125,19 @@ class View:
                 self._trends[key] = Trends(self._made, self._skills.by_day(key), self._skills.by_version(key))
 
 
+def _configured(topic: Topic) -> TopicSeen:
+    return TopicSeen(
+        network=topic.network,
+        topic_id=topic.topic_id,
+        token=topic.token,
+        symbol=topic.symbol,
+        target=topic.target.value,
+        horizon=topic.horizon,
+        loss=topic.loss,
+        ready=False,
+    )
+
+
 def _view(
     seen: TopicSeen,
     watched: Watched,
@@ -116,6 +145,7 @@ def _view(
     trends: Trends,
     alarms: Sequence[AlarmShape],
     live: LiveStanding | None,
+    note: str,
 ) -> TopicView:
     key = seen.key
     own = [alarm for alarm in alarms if alarm.subject == key]
@@ -138,13 +168,13 @@ def _view(
             remedy=_remedy(state, own, worse=is_worse(judged_by(by_span)[1])),
             last_answer=LastAnswer(**last.model_dump(exclude={"answered_ms"})) if last else None,
             skill={span: SkillShape.of(skill) for span, skill in by_span.items()},
-            admission=_admission(watched.admission.get(key), live),
+            admission=_admission(watched.admission.get(key), live, note),
         ),
         state=state,
         why=why,
         answered_ms=last.answered_ms if last else None,
         model=model,
-        model_ms=trained_ms(model),
+        model_ms=made_ms(model) if is_version_id(model) else None,
         skills=by_span,
         by_day=[(day, trends.by_day.get(day, NO_SCORE)) for day in range(today - SPARK_DAYS + 1, today + 1)],
         by_version=trends.by_version,
@@ -152,6 +182,7 @@ def _view(
         champion=watched.champions.get(key),
         demotions=watched.demotions.get(key, ()),
         judgement=_judgement(key, watched),
+        note=note,
     )
 
 
@@ -180,7 +211,7 @@ def _judgement(key: str, watched: Watched) -> Judgement | None:
     return None
 
 
-def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionShape | None:
+def _admission(one: Readiness | None, live: LiveStanding | None, note: str) -> AdmissionShape | None:
     if one is None:
         return None
     standing = one.standing
@@ -189,6 +220,7 @@ def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionSha
         eligible=standing.eligible,
         words=standing_words(standing, failed, one.short),
         criteria=_criteria(standing.criteria),
+        note=note,
         live=LiveShape(
             eligible=bool(live.criteria) and all(one.passed for one in live.criteria.values()),
             since=iso(live.since_ms) if live.since_ms else None,
@@ -206,15 +238,3 @@ def _admission(one: Readiness | None, live: LiveStanding | None) -> AdmissionSha
 
 def _criteria(criteria: Mapping[str, Criterion]) -> Mapping[str, CriterionShape]:
     return {name: CriterionShape(value=one.value, bound=one.bound, passed=one.passed) for name, one in criteria.items()}
-
-
-def trained_ms(version: str) -> int | None:
-    """Return the time in a version's id; None if the id has none.
-
-    >>> trained_ms("minute-20261122T084500Z-1a2b3c"), trained_ms("persistence"), trained_ms("")
-    (1795337100000, None, None)
-    """
-    try:
-        return timegm(time.strptime(version.split("-")[1], "%Y%m%dT%H%M%SZ")) * 1000
-    except (IndexError, ValueError):
-        return None

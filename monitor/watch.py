@@ -105,7 +105,7 @@ class Watch:
             samples = _samples(f"{before.url}/metrics")
         except (NoAnswer, ValueError) as error:
             now_ms = self._clock.now_ms()
-            since_ms = now_ms if before.answers else before.since_ms
+            since_ms = now_ms if before.answers else min(before.since_ms, now_ms)  # the clock may be set back
             return replace(before, answers=False, since_ms=since_ms, fault=str(error))
         now_ms = self._clock.now_ms()
         since_ms = before.since_ms if before.answers else now_ms
@@ -115,13 +115,11 @@ class Watch:
 
     def _ask_node(self, before: NodeSeen) -> NodeSeen:
         try:
-            samples = _samples(before.url)
-        except (NoAnswer, ValueError) as error:
+            workers = _by_worker(_samples(before.url))
+        except (NoAnswer, ValueError, OverflowError) as error:  # a count may be infinite
             return replace(before, answers=False, fault=str(error))
         now_ms = self._clock.now_ms()
-        counts = {
-            key: _counted(before.counts.get(key), numbers, now_ms) for key, numbers in _by_worker(samples).items()
-        }
+        counts = {key: _counted(before.counts.get(key), numbers, now_ms) for key, numbers in workers.items()}
         return NodeSeen(url=before.url, answers=True, fault="", seen_ms=now_ms, counts=counts)
 
     def _read_folder(self) -> int | None:
@@ -160,7 +158,7 @@ class Watch:
 
     def _note(self, now_ms: int) -> None:
         """Note since when each state lasts. What inference does not tell now stays as it was."""
-        alive = self._updater and self._updater.pid and now_ms - self._updater.heartbeat_ms < DEAD_AFTER_MS
+        alive = self._updater and self._updater.pid and abs(now_ms - self._updater.heartbeat_ms) < DEAD_AFTER_MS
         last_ms = min(self._updater.heartbeat_ms, now_ms) if self._updater else now_ms
         self._keep(State.NO_UPDATER, [] if alive else [""], last_ms)
         if "registry" not in self._faults:
@@ -177,7 +175,7 @@ class Watch:
 
     def _keep(self, state: State, subjects: Sequence[str], now_ms: int) -> None:
         others = {key: since_ms for key, since_ms in self._since_ms.items() if key[0] is not state}
-        lasting = {(state, subject): self._since_ms.get((state, subject), now_ms) for subject in subjects}
+        lasting = {(state, subject): min(now_ms, self._since_ms.get((state, subject), now_ms)) for subject in subjects}
         self._since_ms = others | lasting
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from core.clock import DAY_MS, MINUTE_MS
 from core.errors import ConfigError, WorkerError
 from core.topic import Topic
-from ledger.database import BUSY_S
+from ledger.database import file_of, open_made
 from ledger.schema import SCHEMA_VERSION, answers, is_damaged, one_line, scores, shown, version_of
 from ledger.scores import START_MS, ScoreBook
 
@@ -92,11 +92,9 @@ def reading(url: str) -> Iterator[ScoreRecord]:
         ConfigError: its schema is another release's, or its driver is not installed; says what to do.
         WorkerError: not there yet, locked, damaged, or not to be reached; says what to do.
     """
-    parsed = sa.make_url(url)
-    try:
-        engine = _engine(parsed)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"DATABASE_URL={shown(parsed)}: its driver {error.name} is not installed") from error
+    engine, parsed = open_made(url), sa.make_url(url)
+    if (path := file_of(url)) and not path.is_file():
+        raise NothingAnswered(f"{path}: not there yet: nothing has been answered here; {START}")
     book = ScoreBook(url)
     try:
         with engine.connect() as connection:
@@ -107,20 +105,6 @@ def reading(url: str) -> Iterator[ScoreRecord]:
     finally:
         book.close()
         engine.dispose()
-
-
-def _engine(url: sa.URL) -> sa.Engine:
-    if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, poolclass=sa.NullPool)
-    path = Path(url.database or "").absolute()
-    if not path.is_file():
-        raise NothingAnswered(f"{path}: not there yet: nothing has been answered here; {START}")
-    uri = f"{path.as_uri()}?mode=ro"
-
-    def connect() -> sqlite3.Connection:  # polars takes the rows of a file in a thread of its own
-        return sqlite3.connect(uri, uri=True, timeout=BUSY_S, check_same_thread=False)
-
-    return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool)
 
 
 def _check_schema(connection: sa.Connection, url: sa.URL) -> None:

@@ -38,7 +38,7 @@ Found = Sequence[tuple[Topic, Sequence[Summary]]]
 Answered = Sequence[tuple[Topic, Sequence[tuple[Answer, Score | None]]]]
 
 
-def scores_json(found: Found, newest: Answered, by: By, since_ms: int, until_ms: int) -> dict[str, Any]:
+def scores_json(found: Found, newest: Answered, by: By, since_ms: int, until_ms: int, note: str) -> dict[str, Any]:
     """The document of ``birnn scores --json``."""
     rows = [
         {**topic_fields(topic), **({} if by is By.TOPIC else {by.value: one.name}), **summary_fields(one)}
@@ -48,7 +48,14 @@ def scores_json(found: Found, newest: Answered, by: By, since_ms: int, until_ms:
     given = [
         {**topic_fields(topic), **AnswerShape.of(*row).model_dump()} for topic, several in newest for row in several
     ]
-    return {"since": iso(since_ms), "until": iso(until_ms), "by": by.value, "scores": rows, "answers": given}
+    return {
+        "since": iso(since_ms),
+        "until": iso(until_ms),
+        "by": by.value,
+        "note": note,
+        "scores": rows,
+        "answers": given,
+    }
 
 
 def topic_fields(topic: Topic) -> dict[str, Any]:
@@ -69,11 +76,12 @@ def summary_fields(one: Summary) -> dict[str, Any]:
     return fields
 
 
-def scores_parts(found: Found, by: By, since_ms: int, until_ms: int, width: int) -> Iterator[RenderableType]:
+def scores_parts(found: Found, by: By, since_ms: int, until_ms: int, width: int, note: str) -> Iterator[RenderableType]:
     """The same as people read it.
 
     Args:
         width: of the screen, in columns.
+        note: why a skill below 0 is no fault; empty without a reason.
     """
     total = sum(one.skill.n for _, several in found for one in several)
     noun = "answer" if total == 1 else "answers"
@@ -87,6 +95,8 @@ def scores_parts(found: Found, by: By, since_ms: int, until_ms: int, width: int)
             for reason, count in missing.most_common(MOST_REASONS):
                 yield Text(plain(f"topic {topic.topic_id}: {count:,} not scorable: {reason}"))
     yield Text(LEGEND)
+    if note:
+        yield Text(note)
 
 
 def _table(found: Found, by: By, width: int, title: str) -> RenderableType:

@@ -48,6 +48,7 @@ def scores(
     from cli.scores.tables import scores_json, scores_parts, span_words  # noqa: PLC0415
     from cli.session import configured_topics, log_as  # noqa: PLC0415
     from core.show.progress import progress_of  # noqa: PLC0415
+    from model.stretch import STRETCH_COSTS, is_for_admission  # noqa: PLC0415
 
     if by not in [*By]:
         raise ConfigError(f"--by must be one of {', '.join(By)}, was {by!r}")
@@ -77,12 +78,13 @@ def scores(
             scored = record.book.columns(one, since_ms, until_ms)
             missing = record.not_scorable(one, since_ms, until_ms)
             found.append((one, list(summaries(one, scored, missing, By(by)))))
+        note = STRETCH_COSTS if any(is_for_admission(one, settings.objective) for one in topics) else ""
         if as_json:
             newest = [(one, record.book.answers_of(one, NEWEST_ANSWERS)) for one in topics]
-            print_json(scores_json(found, newest, By(by), since_ms, until_ms))
+            print_json(scores_json(found, newest, By(by), since_ms, until_ms, note))
             return
     console = screen()
-    for part in scores_parts(found, By(by), since_ms, until_ms, console.width):
+    for part in scores_parts(found, By(by), since_ms, until_ms, console.width, note):
         console.print(part)
 
 

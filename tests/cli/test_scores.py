@@ -26,6 +26,7 @@ from core.topic import Target, Topic
 from ledger.schema import scores as table
 from ledger.scores import Columns, ScoreBook, columns_of
 from model.judging.skill import skill_of
+from model.stretch import STRETCH_COSTS
 from monitor.skills import SkillBook
 from node.config_file import topics_from_config
 from tests.cli.ledger import (
@@ -112,6 +113,15 @@ def test_each_topic_equals_a_separate_calculation(ledger: Ledger) -> None:
         assert row["skill"]["high"] == pytest.approx(interval.high, rel=1e-9)
         assert row["skill"]["low"] < row["skill"]["skill"] < row["skill"]["high"]
         assert (row["network"], row["token"]) == (NETWORK, "ETH" if row["topic_id"] == 1 else "BTC")
+
+
+def test_a_skill_that_a_stretch_costs_is_told_to_be_no_fault(ledger: Ledger) -> None:
+    for objective, told in (("auto", STRETCH_COSTS), ("loss", "")):
+        chosen = {**ledger.environment, "OBJECTIVE": objective, "COLUMNS": "500"}
+        _, out, _ = birnn(chosen)
+        assert (STRETCH_COSTS in out) is bool(told)
+        _, out, _ = birnn(chosen, "--json")
+        assert json.loads(out[out.index("{") :])["note"] == told
 
 
 def test_the_newest_answers_are_told_by_the_names_of_the_api(ledger: Ledger) -> None:

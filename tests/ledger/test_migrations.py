@@ -207,6 +207,16 @@ def test_the_database_of_a_newer_release_or_another_program_is_left_alone(tmp_pa
     assert path.read_bytes() == before
 
 
+def test_a_table_of_answers_without_a_schema_s_number_is_another_program_s(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE answers (x)")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="of another program; choose another database"):
+        bring_up_to_date(url_of(path))
+    assert path.read_bytes()[100:] == before[100:], "but for the header, which names the journal's kind"
+
+
 def test_a_locked_database_is_waited_for_and_then_named_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     make_earlier(path, 4)

@@ -290,7 +290,8 @@ def sample(now_ms: int, topics: Sequence[dict[str, Any]], *, market: str = "BINA
         faults=changes.get("faults", {}),
     )
     skills = SampleSkills(levels=levels, today=now_ms // DAY_MS)
-    return Sample(snapshot=View(skills).build(watched, changes.get("alarms", ()), live), rows=rows)
+    view = View(skills, changes.get("stretched", ()))
+    return Sample(snapshot=view.build(watched, changes.get("alarms", ()), live), rows=rows)
 
 
 def made_answers(topic: dict[str, Any], now_ms: int, level: float, random: np.random.Generator) -> Sequence[Row]:

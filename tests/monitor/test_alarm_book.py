@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from core.clock import SystemClock
+from core.errors import ConfigError
+from monitor.alarm_book import AlarmBook
 from monitor.alarm_rows import Kept
 from monitor.alarms import Alarm
 from tests.fakes.clock import RunningClock, eventually
@@ -224,3 +227,9 @@ def test_without_addresses_alarms_are_kept_for_the_page(tmp_path: Path, clock: R
         assert [kept.name for kept in watching.book.standing] == ["clock"]
         assert [kept.sent_ms for kept in rows(tmp_path)] == [None]
         assert watching.book.fault == ""
+
+
+def test_a_driver_that_is_not_installed_is_one_line_without_the_password() -> None:
+    with pytest.raises(ConfigError, match="psycopg is not installed") as caught:
+        AlarmBook("postgresql+psycopg://me:secret@127.0.0.1/a", [], SystemClock())
+    assert "secret" not in str(caught.value)

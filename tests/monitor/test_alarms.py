@@ -60,6 +60,25 @@ def test_inference_that_ends_is_told_after_the_threshold_and_when_it_is_back(
         assert len(watching.book.standing) == 1
 
 
+def test_a_clock_that_is_set_back_delays_no_alarm_and_no_recovery(
+    tmp_path: Path, clock: RunningClock, exchange: SimulatedExchange
+) -> None:
+    with desk(tmp_path, clock, ["inference", "training"]) as watching:
+        assert watching.standing() == set()
+        clock.set_wall(-DAY_MS)
+        watching.pass_s(0)
+        watching.pass_s(21)
+        assert watching.standing() == {("inference", "")}
+        watching.pass_s(5 * 60)
+        assert watching.standing() == {("inference", ""), ("training", "")}
+        live_updater(tmp_path, clock)
+        watching.look()
+        clock.set_wall(-DAY_MS)
+        live_updater(tmp_path, clock)
+        watching.calm()
+        assert watching.standing() == {("inference", "")}
+
+
 def test_what_inference_alone_tells_stays_while_it_is_silent(
     tmp_path: Path, clock: RunningClock, exchange: SimulatedExchange
 ) -> None:
@@ -228,6 +247,18 @@ def test_a_network_that_is_worse_than_the_naive_forecast_on_what_it_answered(
         assert watching.standing() == set()
 
 
+def test_a_demoted_network_without_a_successor_is_worse_no_longer(tmp_path: Path, clock: RunningClock) -> None:
+    registry = Registry(tmp_path)
+    registry.promote([ETH_10M], publish(registry, 0.5, clock.now_ms()), clock.now_ms())
+    with desk(tmp_path, clock, ["skill"]) as watching:
+        watching.skills = {KEY: losses(1.3)}
+        assert watching.standing() == {("skill", KEY)}
+        registry.demote(ETH_10M, "worse than naive", clock.now_ms(), back_to=None)
+        watching.skills = {}
+        watching.calm()
+        assert watching.standing() == set()
+
+
 def test_participation_that_is_about_to_fall(tmp_path: Path, clock: RunningClock) -> None:
     with desk(tmp_path, clock, ["participation"]) as watching:
         watching.participation = {KEY: Participation(share=0.95, missed_left=13)}
@@ -349,6 +380,16 @@ def test_questions_of_the_node_that_lead_to_no_submission(
         ask_again(official, "allora_worker_chain_submission_count", 1)
         watching.calm()
         assert watching.standing() == set()
+
+
+def test_a_count_that_is_no_number_costs_the_sight_of_that_node_alone(
+    tmp_path: Path, clock: RunningClock, official: Receiver
+) -> None:
+    official.page = METRICS.replace("} 36", "} +Inf")
+    with desk(tmp_path, clock, ["inference"], node_metrics_urls=official.metrics_url) as watching:
+        (node_seen,) = watching.look().nodes
+        assert not node_seen.answers
+        assert "infinity" in node_seen.fault
 
 
 def test_a_node_that_was_started_again_counts_anew(tmp_path: Path, clock: RunningClock, official: Receiver) -> None:

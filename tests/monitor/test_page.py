@@ -14,11 +14,13 @@ import sqlalchemy.exc
 from core.net.http_get import Answer, http_get
 from core.topic import CLASSIFICATION, catalogue
 from model.judging.skill import Skill
+from model.stretch import STRETCH_COSTS
 from monitor.api import Row
 from monitor.pages.words import headline
 from monitor.view import View
 from monitor.watched import InferenceSeen, Watched
 from tests.fakes.clock import START_MS, FakeClock
+from tests.inference.stand import ETH_10M
 from tests.monitor.samples import (
     HOSTILE,
     NET,
@@ -107,6 +109,15 @@ def test_admission_shows_the_real_record_beside_the_replay(url: str) -> None:
     assert "still be missed before participation is 90 %; all may hold on 2026-12-09." in page
 
 
+def test_a_skill_that_a_stretch_costs_is_told_to_be_no_fault() -> None:
+    entries = [topic_entry(topic_id, NOW_MS) for topic_id in (79, 80)]
+    with served(sample(NOW_MS, entries, stretched={f"{NET}/79"}), FakeClock(NOW_MS)) as url:
+        pages = [get(f"{url}{path}").body.decode() for path in ("/", f"/topics/{NET}/79", f"/topics/{NET}/80")]
+        assert [page.count(STRETCH_COSTS) for page in pages] == [1, 1, 0]
+        notes = {topic["topic_id"]: topic["admission"]["note"] for topic in got(f"{url}/api/topics")}
+        assert notes == {79: STRETCH_COSTS, 80: ""}
+
+
 def test_answers_carry_their_scores(url: str) -> None:
     rows = got(f"{url}/api/topics/{NET}/79/answers?limit=9")
     assert [row["height"] for row in rows] == [HEIGHT - 60 * place for place in range(9)]
@@ -146,9 +157,10 @@ def test_the_alarms_are_listed_oldest_first(url: str) -> None:
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        (f"/topics/{NET}/99", 404, f"no topic 99 on network {NET}: the first column of / lists the topics"),
-        ("/topics/-/79", 404, "no topic 79 on network -: the first column of / lists the topics"),
-        ("/api/topics/other/79/answers", 404, "no topic 79 on network other: the first column of / lists the topics"),
+        (f"/topics/{NET}/99", 404, f"no topic 99 on network '{NET}': the first column of / lists the topics"),
+        ("/topics/-/79", 404, "no topic 79 on network '-': the first column of / lists the topics"),
+        ("/api/topics/other/79/answers", 404, "no topic 79 on network 'other': the first column of / lists the topics"),
+        ("/topics/a%0Ab/79", 404, "no topic 79 on network 'a\\nb': the first column of / lists the topics"),
         (f"/topics/{NET}/x", 422, "topic_id='x': Input should be a valid integer"),
         (f"/topics/{NET}/0", 422, "topic_id='0': Input should be greater than or equal to 1"),
         (f"/topics/{NET}/{2**80}", 422, f"topic_id='{2**80}': Input should be less than or equal to {2**63 - 1}"),
@@ -270,6 +282,26 @@ def test_nothing_is_called_well_before_it_was_seen() -> None:
         page = get(url).body.decode()
         assert "No topic is known yet: inference at http://127.0.0.1:8000 has not answered (not asked yet)." in page
         assert got(f"{url}/api/topics") == []
+
+
+def test_topics_of_the_config_are_there_before_inference_was_ever_seen() -> None:
+    """A monitor that is started while inference is dead still has the record, and says what is wrong."""
+    inference = InferenceSeen(url="http://127.0.0.1:8000", fault="ConnectionRefusedError: refused")
+    watched = Watched(now_ms=START_MS, market="BINANCE", inference=inference, topics=(ETH_10M,))
+    snapshot = View(SampleSkills(levels={}, today=0)).build(watched)
+    (view,) = snapshot.topics
+    assert view.state == "unknown"
+    assert view.why == "inference does not answer: ConnectionRefusedError: refused"
+    with served(Sample(snapshot=snapshot), FakeClock(START_MS)) as url:
+        assert get(f"{url}/topics/{view.path}").status == 200
+        assert got(f"{url}/api/topics/{view.path}/answers") == []
+        (topic,) = got(f"{url}/api/topics")
+        assert (topic["token"], topic["target"], topic["horizon"], topic["last_answer"]) == (
+            "ETH",
+            "price",
+            "10m",
+            None,
+        )
 
 
 def test_topics_keep_their_last_values_when_inference_dies() -> None:

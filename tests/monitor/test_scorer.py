@@ -186,6 +186,47 @@ def test_a_symbol_that_waits_holds_up_no_other(tmp_path: Path) -> None:
     stand.close()
 
 
+def test_a_symbol_that_waits_holds_up_no_repair_of_another(tmp_path: Path) -> None:
+    other = topic_of(9, Target.PRICE, 10, symbol="BTCUSDT")
+    stand = Stand(tmp_path, [PRICE, other])
+    stand.store("ETHUSDT", WALK.between(0, START_MS - DAY_MS))
+    stand.store("BTCUSDT", WALK)
+    stand.answer(hour_of(other))
+    assert stand.score_all(END_MS) == 12
+    stand.store("BTCUSDT", times(WALK.between(START_MS + 9 * MINUTE_MS, START_MS + 10 * MINUTE_MS), 1.01))
+    assert stand.score_all(END_MS + 2 * HOUR_MS) == 12
+    stand.close()
+
+
+def test_a_sweep_makes_no_score_before_the_candle_after_the_interval(tmp_path: Path) -> None:
+    other = topic_of(9, Target.PRICE, 10, symbol="BTCUSDT")
+    stand = Stand(tmp_path, [PRICE, other])
+    end_ms = START_MS + 10 * MINUTE_MS
+    stand.store("ETHUSDT", WALK.between(0, end_ms))
+    stand.store("BTCUSDT", WALK)
+    stand.answer([*hour_of(PRICE, epochs=1), *hour_of(other)])
+    assert stand.score_all(END_MS) == 12
+    stand.store("ETHUSDT", WALK)
+    assert stand.score_all(END_MS) == 1
+    stand.close()
+
+
+def test_a_store_that_is_gone_ends_a_sweep_until_it_is_back(stand: Stand) -> None:
+    """Else the scorer would be called again at once, without end."""
+    stand.store("ETHUSDT", WALK)
+    (answer,) = hour_of(PRICE, epochs=1)
+    days = range(FIRST_MS - 45 * DAY_MS, FIRST_MS, DAY_MS)
+    stand.answer([answer._replace(height=day, answered_ms=day, base_ms=day, block_ms=day) for day in days])
+    made = stand.scorer.step(END_MS)
+    assert made < 45
+    klines = stand.folder / "klines"
+    klines.rename(klines.with_suffix(".away"))
+    assert stand.scorer.step(END_MS) == 0
+    assert not stand.scorer.is_sweeping
+    klines.with_suffix(".away").rename(klines)
+    assert made + stand.score_all(END_MS) == 45
+
+
 def test_repaired_candles_make_their_scores_again_and_no_others(stand: Stand) -> None:
     stand.store("ETHUSDT", WALK)
     stand.answer([*hour_of(PRICE, START_MS), *hour_of(PRICE, START_MS + 2 * DAY_MS)])
@@ -198,6 +239,36 @@ def test_repaired_candles_make_their_scores_again_and_no_others(stand: Stand) ->
     changed = [key for key in after if after[key].truth != before[key].truth]
     assert changed == [(1, START_MS // MINUTE_MS)]
     assert after[changed[0]].truth == pytest.approx(1.01 * (before[changed[0]].truth or 0), rel=1e-12)
+
+
+def test_candles_before_the_first_stored_are_noticed_when_they_come(stand: Stand) -> None:
+    """A series that is begun anew has its newest candles first."""
+    stand.store("ETHUSDT", WALK.between(START_MS + DAY_MS, END_MS))
+    stand.answer(hour_of(PRICE))
+    assert stand.score_all(END_MS) == 12
+    assert all("is missing" in score.reason for score in scores(stand).values())
+    stand.homes.of(VENUE).append("ETHUSDT", WALK)
+    assert stand.score_all(END_MS + 2 * HOUR_MS) == 12
+    assert not any(score.reason for score in scores(stand).values())
+
+
+def test_after_a_repair_every_score_is_as_from_the_repaired_store(stand: Stand, tmp_path: Path) -> None:
+    """The loss of a return is measured by the returns of the thirty days before, so a repair reaches far."""
+    answers = [answer for topic in TOPICS for day in range(3) for answer in hour_of(topic, START_MS + day * DAY_MS)]
+    stand.store("ETHUSDT", WALK)
+    stand.answer(answers)
+    stand.score_all(END_MS)
+    stand.store("ETHUSDT", times(WALK.between(START_MS + 9 * MINUTE_MS, START_MS + 10 * MINUTE_MS), 1.01))
+    stand.score_all(END_MS + 2 * HOUR_MS)
+    (tmp_path / "anew").mkdir()
+    anew = Stand(tmp_path / "anew", TOPICS)
+    anew.homes = stand.homes
+    anew.scorer = anew.restarted()
+    anew.answer(answers)
+    anew.score_all(END_MS)
+    made = {key: score._replace(scored_ms=1) for key, score in scores(stand).items()}
+    assert made == {key: score._replace(scored_ms=1) for key, score in scores(anew).items()}
+    anew.close()
 
 
 def test_a_repair_is_seen_after_a_restart_too(stand: Stand) -> None:

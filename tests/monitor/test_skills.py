@@ -10,7 +10,7 @@ from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Target
 from ledger.scores import Score
 from model.judging.skill import skill_of
-from monitor.skills import Record, SkillBook
+from monitor.skills import SkillBook
 from tests.fakes.clock import START_MS
 from tests.monitor.stand import NETWORK, Stand, topic_of
 
@@ -103,18 +103,22 @@ def test_a_score_that_is_made_again_takes_the_place_of_the_old_one(stand: Stand)
     assert skills.skill(RETURN.key, 1).n == 1
 
 
-def test_no_answers_have_no_skill_and_an_unknown_topic_is_an_error(stand: Stand) -> None:
+def test_no_answers_have_no_skill(stand: Stand) -> None:
     assert stand.skills.skill(RETURN.key, 7).skill is None
     assert stand.skills.by_version(RETURN.key) == {}
-    with pytest.raises(KeyError):
-        stand.skills.skill("another/1", 7)
 
 
-def test_a_record_has_all_that_admission_judges(stand: Stand) -> None:
-    stand.book.write(scores_of(3))
-    record = stand.skills.record(RETURN.key)
-    assert isinstance(record, Record)
-    assert record.in_logarithms
-    assert record.truth.tolist() == [0.2] * 3
-    assert record.base.tolist() == [0.0] * 3
-    assert np.diff(record.start_ms).tolist() == [30 * MINUTE_MS] * 2
+def test_a_topic_that_inference_has_and_the_monitor_not_has_no_skill(stand: Stand) -> None:
+    """After a change of config.json the two are started again one after the other."""
+    assert stand.skills.skill("another/1", 7).n == 0
+    assert stand.skills.by_version("another/1") == {}
+    assert stand.skills.by_day("another/1") == {}
+
+
+def test_today_goes_on_when_nothing_is_scored_any_more(stand: Stand) -> None:
+    stand.book.write(scores_of())
+    assert stand.score_all(NOW_MS) == 0
+    assert stand.skills.skill(RETURN.key, 1).n == 49
+    assert stand.score_all(NOW_MS + 2 * DAY_MS) == 0
+    assert stand.skills.skill(RETURN.key, 1).n == 0
+    assert stand.skills.skill(RETURN.key, 30).n == 28 * 48 + 1

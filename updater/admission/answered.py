@@ -3,10 +3,8 @@
 inference writes the ledger; here it is only read. If it cannot be read nothing is measured.
 """
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +12,10 @@ import sqlalchemy as sa
 import structlog
 
 from core.clock import DAY_MS, HOUR_MS, SECOND_MS
+from core.errors import ConfigError
 from core.topic import Topic
+from ledger.database import FAULTS, file_of, open_made
+from ledger.schema import one_line
 
 NEWEST_DAYS = 7
 MOST_ROWS = 2016  # of a topic: seven days of five minutes
@@ -56,9 +57,10 @@ def answered_of(ledger_url: str, topics: Iterable[Topic], now_ms: int) -> Mappin
     topics = tuple(topics)
     try:
         rows = _rows(ledger_url, topics, now_ms - NEWEST_DAYS * DAY_MS)
-    except (sa.exc.SQLAlchemyError, ModuleNotFoundError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        log.warning("ledger_not_read", reason=reason, meanwhile="block times and waits are assumed, not measured")
+    except (*FAULTS, ConfigError) as error:
+        log.warning(
+            "ledger_not_read", reason=one_line(error), meanwhile="block times and waits are assumed, not measured"
+        )
         return {}
     nonces = {
         key: {row.height: row.block_ms for row in of if row.base_source == CHAIN and row.block_ms}
@@ -82,31 +84,29 @@ def answered_of(ledger_url: str, topics: Iterable[Topic], now_ms: int) -> Mappin
 
 
 def _rows(ledger_url: str, topics: Sequence[Topic], since_ms: int) -> Mapping[str, Sequence[Row]]:
-    url = sa.make_url(ledger_url)
-    if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "").absolute()
-        if not path.is_file():  # nothing was answered yet
-            return {}
-        uri = f"{path.as_uri()}?mode=ro"
-        engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=sa.NullPool)
-    else:
-        engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        return {
-            topic.key: [
-                Row(*row)
-                for row in connection.execute(
-                    NEWEST,
-                    {
-                        "network": topic.network or "",
-                        "topic_id": topic.topic_id,
-                        "since_ms": since_ms,
-                        "rows": MOST_ROWS,
-                    },
-                )
-            ]
-            for topic in topics
-        }
+    path = file_of(ledger_url)
+    if path and not path.is_file():  # nothing was answered yet
+        return {}
+    engine = open_made(ledger_url)
+    try:
+        with engine.connect() as connection:
+            return {
+                topic.key: [
+                    Row(*row)
+                    for row in connection.execute(
+                        NEWEST,
+                        {
+                            "network": topic.network or "",
+                            "topic_id": topic.topic_id,
+                            "since_ms": since_ms,
+                            "rows": MOST_ROWS,
+                        },
+                    )
+                ]
+                for topic in topics
+            }
+    finally:
+        engine.dispose()
 
 
 def block_ms_of(times: Mapping[int, int]) -> float | None:
