@@ -4,10 +4,10 @@
     python -m benchmarks.monitor --rows 10000000 --folder FOLDER     # needs 6 GB; the database is made once
 
 Everything runs on loopback and on the same cores: the simulated exchange, ``python -m inference`` and ``python -m
-monitor`` on a ledger of so many answers with their scores, and wrk (on Debian and Ubuntu: ``apt-get install wrk``). The
-last day's scores are missing at the start, so that the monitor scores while its pages are loaded, one a second. What the
-monitor costs answers is measured in turns with it, its front page loaded once a second, and without it. The time of a
-page is that of the whole request, as a client on this machine sees it.
+monitor`` on a ledger of so many answers, five minutes apart, with their scores, and wrk (on Debian and Ubuntu:
+``apt-get install wrk``). The last day's scores are missing at the start, so that the monitor scores while its pages are
+loaded, one a second. What the monitor costs answers is measured in turns with it, its front page loaded once a second,
+and without it. The time of a page is that of the whole request, as a client on this machine sees it.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the ledger is kept for the next run")
     parser.add_argument("--page-seconds", type=int, default=60)
     parser.add_argument("--seconds", type=int, default=4, help="of each turn of wrk")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of answers with and without the monitor; 0: none")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed; on Debian and Ubuntu: apt-get install wrk")
@@ -79,7 +79,8 @@ def main() -> None:
         with running(["-m", "inference"], environment, log):
             print(f"inference: ready {wait_for(f'{url}/readyz'):.1f} s after its start", flush=True)
             show_goals(measured(environment, topics, options.page_seconds, log))
-            show_goals(costs(environment, topics, lua, options.seconds, options.rounds, log))
+            if options.rounds:
+                show_goals(costs(environment, topics, lua, options.seconds, options.rounds, log))
             show_goals(alarmed(environment, receiver, log))
 
 
@@ -91,6 +92,7 @@ def surroundings(
     return simulated_environment(exchange, folder, port) | {
         "CONFIG_FILE": ",".join(map(str, configs)),
         "TRAINING_DAYS": TRAINING_DAYS,
+        "LEDGER_DAYS": "36500",
         "MONITOR_PORT": str(free_port()),
         "INFERENCE_URL": f"http://127.0.0.1:{port}",
         "NODE_METRICS_URLS": "none",
@@ -153,7 +155,10 @@ def measured(environment: dict[str, str], topics: Sequence[Topic], seconds: int,
         for when in ("while it scores", "at rest"):
             if when == "at rest":
                 took_s, scored = settle(process), scores_of_last_day(environment)
-                yield Goal(what=f"the last day, {scored:,} scores, and the sweep through all answers", measured=f"{took_s:.0f} s more")
+                yield Goal(
+                    what=f"the last day, {scored:,} scores, and the sweep through all answers",
+                    measured=f"{took_s:.0f} s more",
+                )
             cpu_before, began_s = sum(process.cpu_times()[:2]), time.monotonic()
             times = load_pages(environment, topics, seconds)
             share = (sum(process.cpu_times()[:2]) - cpu_before) / (time.monotonic() - began_s)
@@ -179,7 +184,9 @@ def measured(environment: dict[str, str], topics: Sequence[Topic], seconds: int,
 def load_pages(environment: Mapping[str, str], topics: Sequence[Topic], seconds: int) -> dict[str, list[float]]:
     """Load a page a second, each kind in turn; milliseconds by path."""
     turns = cycle(topics)
-    kinds = cycle(("/", "/", "/topics/{}", "/api/topics", "/api/topics/{}/answers", "/api/topics/{}/answers?limit=1000"))
+    kinds = cycle(
+        ("/", "/", "/topics/{}", "/api/topics", "/api/topics/{}/answers", "/api/topics/{}/answers?limit=1000")
+    )
     took_ms: dict[str, list[float]] = defaultdict(list)
     with requests.Session() as session:
         for kind, topic, _ in zip(kinds, turns, range(seconds), strict=False):

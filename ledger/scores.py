@@ -78,8 +78,6 @@ class Recent:
     version: npt.NDArray[np.object_]  # (N,) str
     loss: Floats  # (N,)
     naive_loss: Floats  # (N,)
-    plain_naive_loss: Floats  # (N,)
-    right_direction: Floats  # (N,) 1 or 0; NaN if truth or answer did not move from the base
 
     def __len__(self) -> int:
         return len(self.height)
@@ -89,6 +87,8 @@ class Recent:
 class Columns(Recent):
     """All numbers of a topic's scored answers, in the topic's unit."""
 
+    plain_naive_loss: Floats  # (N,)
+    right_direction: Floats  # (N,) 1 or 0; NaN if truth or answer did not move from the base
     forecast: npt.NDArray[np.object_]  # (N,) str: "network" or "naive"; empty in rows of older releases
     start_ms: Ints  # (N,)
     value: Floats  # (N,)

@@ -11,15 +11,14 @@ from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.topic import Topic
 from ledger.schema import answers, make_ready, scores
 
-SPAN_MS = 395 * DAY_MS  # less than LEDGER_DAYS
-EPOCH_MS = 5 * MINUTE_MS  # between answers; less if the rows would not fit into the span
+EPOCH_MS = 5 * MINUTE_MS  # between answers
 STEPS_TOGETHER = 2_000
 FAST = ("journal_mode=WAL", "synchronous=OFF", "cache_size=-1000000", "temp_store=MEMORY", "wal_autocheckpoint=100000")
 
-STEPS = "WITH RECURSIVE steps(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM steps WHERE n + 1 < :end)"
-ANSWERS = f"""
+ANSWERS = """
 INSERT INTO answers
-{STEPS}, bases AS (SELECT (:begin_ms + n * :epoch_ms) / 60000 * 60000 AS base_ms FROM steps)
+WITH RECURSIVE steps(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM steps WHERE n + 1 < :end),
+bases AS (SELECT (:begin_ms + n * :epoch_ms) / 60000 * 60000 AS base_ms FROM steps)
 SELECT network, topic_id, base_ms / 5000,
     CASE substr(target, 1, 5)
         WHEN 'price' THEN printf('%.8f', 100 + random() % 1000 / 1e3)
@@ -53,8 +52,7 @@ def make_ledger(path: Path, topics: Sequence[Topic], rows: int, market: str) -> 
     make_ready(engine, SystemClock())
     engine.dispose()
     steps = -(-rows // len(topics))
-    epoch_ms = max(MINUTE_MS, min(EPOCH_MS, SPAN_MS // steps))
-    given = {"begin_ms": now_ms - steps * epoch_ms, "epoch_ms": epoch_ms, "market": market}
+    given = {"begin_ms": now_ms - steps * EPOCH_MS, "epoch_ms": EPOCH_MS, "market": market}
     database = sqlite3.connect(path)
     for pragma in FAST:
         database.execute(f"PRAGMA {pragma}")
@@ -87,6 +85,8 @@ def forget_last_day(path: Path) -> int:
         for key in connection.execute(sa.select(scores.c.network, scores.c.topic_id).distinct()).all():
             mine = sa.and_(scores.c.network == key.network, scores.c.topic_id == key.topic_id, old)
             connection.execute(scores.delete().where(mine))
-        count: int = connection.execute(sa.select(sa.func.max(sa.literal_column("rowid"))).select_from(answers)).scalar_one()
+        count: int = connection.execute(
+            sa.select(sa.func.max(sa.literal_column("rowid"))).select_from(answers)
+        ).scalar_one()
     engine.dispose()
     return count

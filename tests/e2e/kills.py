@@ -1,22 +1,25 @@
-"""Kill each process of a ``birnn run`` at random moments, on a clock that is sixty times as fast, and compare.
+"""Kill each process of a ``birnn run`` at random moments while it answers, and while it scores; then compare.
 
-Every answer that was sent must be in the ledger as it was sent. Every due answer must get its score once: no score may
-change after it was written, and all must equal those of a scorer that goes over a copy of the folder in peace.
+Between the two a quarter of an hour passes at once, on the clocks of all processes: so every interval is over. Every
+answer that was sent must be in the ledger as it was sent. Every due answer must get its score once: no score may change
+after it was written, and all must equal those of a scorer that goes over a copy of the folder in peace.
 """
 
 import json
 import random
 import signal
+import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import requests
 import sqlalchemy as sa
 
-from benchmarks.tools.fast_clock import FastClock
 from core.clock import HOUR_MS, MINUTE_MS
 from core.settings import load_settings
 from ledger.schema import candle_days, scores
@@ -24,15 +27,13 @@ from ledger.scores import Score, ScoreBook
 from market.store.home_store import HomeStore
 from monitor.scorer import Scorer
 from node.config_file import topics_from_config
-from node.dry_run_heights import block_height
 from tests.e2e.test_run import ROOT, Node, child_of, running, train_with
 from tests.fakes.clock import eventually
 from tests.updater.folder import TINY
 
-HASTENED = ROOT / "benchmarks" / "tools" / "hastened"
+AHEAD = ROOT / "benchmarks" / "tools" / "ahead"
+AHEAD_MS = 15 * MINUTE_MS
 VICTIMS = ("exchange", "inference", "door.holder", "updater", "monitor")
-SPEED = 60.0
-HORIZON_MS = 5 * MINUTE_MS
 QUESTIONS = (("ETH", "price", "mse"), ("SOL", "log_return", "czar"), ("BTC", "volatility", "mse"))
 PAUSE_S = 0.05  # between two questions of one topic
 Key = tuple[int, int]  # topic id, height
@@ -45,6 +46,7 @@ class Outcome:
     sent: dict[Key, str]
     told: Counter[str]  # how questions ended
     kills: Counter[str]
+    scored: int
     changed: list[str]  # values that were sent, and then another
     lost: list[str]  # sent, and not in the ledger, or otherwise
     rewritten: list[str]  # scores that changed after they were written
@@ -59,10 +61,9 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Askers:
-    """A thread for each topic that asks the newest heights, and one that reads the scores; until stopped."""
+    """A thread for each topic that asks every height twice at least, and one that reads the scores; until stopped."""
 
     url: str
-    clock: FastClock
     ledger: Path
     sent: dict[Key, str] = field(default_factory=dict)
     told: Counter[str] = field(default_factory=Counter)
@@ -74,10 +75,11 @@ class Askers:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> "Askers":
-        jobs = [(self._ask, (topic_id, token)) for topic_id, (token, *_) in numbered()]
-        for work, given in (*jobs, (self._read, ())):
-            self._threads.append(threading.Thread(target=work, args=given, daemon=True))
-            self._threads[-1].start()
+        for topic_id, (token, *_) in numbered():
+            self._threads.append(threading.Thread(target=self._ask, args=(topic_id, token), daemon=True))
+        self._threads.append(threading.Thread(target=self._read, daemon=True))
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,10 +93,10 @@ class Askers:
             thread.join()
 
     def _ask(self, topic_id: int, token: str) -> None:
-        turn = 0
-        while not self._asking.wait(PAUSE_S):
-            turn += 1
-            height = block_height(self.clock.now_ms()) - turn % 3  # so most are asked several times
+        for turn in count():
+            if self._asking.wait(PAUSE_S):
+                break
+            height = 1_000 + turn // 2 - turn % 2  # the one before it once more
             question = f"{self.url}/inference/{token}?topic={topic_id}&height={height}&wait=0"
             try:
                 response = requests.get(question, timeout=30)
@@ -157,44 +159,47 @@ def values_in(path: Path) -> dict[Key, str]:
 
 
 def run(folder: Path, *, least_answers: int, rounds: int, seed: int) -> Outcome:
-    """Ask and kill: every process once in each round, until so many different answers were sent.
+    """Ask, kill and compare.
 
     Args:
-        rounds: at least.
+        least_answers: different ones, that were sent.
+        rounds: of kills: each process once in a round while it answers; and once those that score, sync and keep.
     """
     rng, kills = random.Random(seed), Counter[str]()
     data = train_with(folder, TINY)
-    config, ledger = write_config(folder / "config.json"), data / "ledger.sqlite3"
-    base_ms, began_s = time.time_ns() // 1_000_000, time.monotonic()
-    clock = FastClock(base_ms, began_s, SPEED)
+    config, ledger, ahead = write_config(folder / "config.json"), data / "ledger.sqlite3", folder / "ahead"
+    ahead.write_bytes(struct.pack("<q", 0))
     settings = {
-        "PYTHONPATH": f"{HASTENED}:{ROOT}",
-        "FAST_CLOCK": f"{base_ms} {began_s!r} {SPEED}",
+        "PYTHONPATH": f"{AHEAD}:{ROOT}",
+        "AHEAD_FILE": str(ahead),
         "CONFIG_FILE": str(config),
         "TRAINING_DAYS": "6",
-        "MAX_ANCHOR_AGE_S": "900",
-        "MAX_KLINE_AGE_S": "1800",
         "ALARM_URLS": "",
         "MONITOR_PORT": "0",
     }
-    with running(folder, **settings) as node:
+
+    def kill_each(victims: Sequence[str]) -> None:
+        for victim in rng.sample(victims, len(victims)):
+            time.sleep(rng.uniform(0.1, 1.0))  # the random moment itself
+            kills[victim] += kill(node, victim)
+
+    with running(folder, None, **settings) as node:
         eventually(node.ready, 60, "/readyz")
-        with Askers(url=node.url, clock=clock, ledger=ledger) as askers:
-            while sum(kills.values()) < rounds * len(VICTIMS) or len(askers.sent) < least_answers:
-                for victim in rng.sample(VICTIMS, len(VICTIMS)):
-                    time.sleep(rng.uniform(0.1, 1.0))  # the random moment itself
-                    kills[victim] += kill(node, victim)
-            eventually(node.ready, 60, "/readyz after the kills")
+        with Askers(url=node.url, ledger=ledger) as askers:
+            for _ in range(rounds):
+                kill_each(VICTIMS)
+            eventually(lambda: len(askers.sent) >= least_answers, 600, f"{least_answers} answers")
             askers.stop_asking()
-            last_ms = clock.now_ms()
-            eventually(lambda: clock.now_ms() > last_ms + HORIZON_MS + 3 * MINUTE_MS, 60, "the last interval's end")
-            kills["updater"] += kill(node, "updater")  # it syncs as it starts, and else every five minutes of the wall's
+            with ahead.open("r+b") as file:
+                file.write(struct.pack("<q", AHEAD_MS))
+            for _ in range(rounds):  # the updater syncs as it starts, and else every five minutes
+                kill_each(("updater", "monitor", "inference"))
             eventually(lambda: values_in(ledger).keys() >= askers.sent.keys(), 60, "every answer in the ledger")
             eventually(lambda: scores_in(ledger).keys() >= values_in(ledger).keys(), 90, "a score of every answer")
         node.process.send_signal(signal.SIGINT)
         assert node.process.wait(timeout=10) == 0
     kept, found = values_in(ledger), scores_in(ledger)
-    again = scored_again(data, config, clock.now_ms() + HOUR_MS)
+    again = scored_again(data, config, time.time_ns() // 1_000_000 + HOUR_MS)
     return Outcome(
         sent=askers.sent,
         told=askers.told,
@@ -205,6 +210,7 @@ def run(folder: Path, *, least_answers: int, rounds: int, seed: int) -> Outcome:
         ],
         rewritten=askers.rewritten,
         unscored=[f"{key}: {found.get(key)}" for key in kept if key not in found or found[key].reason],
+        scored=len(found),
         different=[
             f"{found[key]}, again {score}"
             for key, score in again.items()
