@@ -1,10 +1,14 @@
 """Kill inference behind the door while a question comes every 50 ms; look for changed and missing answers.
 
     python -m benchmarks.kills           # 200 kills; about ten minutes
+    python -m benchmarks.kills --all     # every process of birnn run, monitor and exchange too, during 1,000 answers
 
 Every other kill comes within 5 ms of a height's first answer, the rest at any moment after inference is ready. A
 question names one of the last three heights, so each is asked on both sides of a kill, and waits for up to a minute.
 Prints changed values, refused connections, and questions lost with the process that had accepted them.
+
+With --all every process is killed in rounds while it answers and while it scores (``tests.e2e.kills``). Prints what is
+missing or changed in the ledger, and scores that were written twice or that a scorer in peace makes otherwise.
 """
 
 import argparse
@@ -23,6 +27,7 @@ import psutil
 import requests
 
 from exchange.server import SimulatedExchange
+from tests.e2e.kills import run
 from tests.fakes.net import free_port
 from tests.fakes.node import simulated_environment
 
@@ -127,11 +132,31 @@ def wait_until_ready(url: str) -> float:
     raise SystemExit(f"not ready within {LONGEST_S:.0f} s")
 
 
+def of_every_process(least_answers: int, rounds: int, seed: int) -> None:
+    """Kill each process of a ``birnn run`` in rounds, and print what came of answers and scores."""
+    with tempfile.TemporaryDirectory() as name:
+        outcome = run(Path(name), least_answers=least_answers, rounds=rounds, seed=seed)
+    print("kills:", ", ".join(f"{module} {number}" for module, number in outcome.kills.most_common()))
+    print("questions:", ", ".join(f"{kind} {number}" for kind, number in outcome.told.most_common()))
+    print(f"{len(outcome.sent):,} different answers were sent; values that changed: {len(outcome.changed)}")
+    print(f"not in the ledger, or otherwise: {len(outcome.lost)}")
+    print(f"{outcome.scored:,} scores; answers without one: {len(outcome.unscored)}")
+    print(f"written again: {len(outcome.rewritten)}; otherwise in peace: {len(outcome.different)}")
+    for line in outcome.faults[:20]:
+        print(f"  {line}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--all", action="store_true", help="of every process")
+    parser.add_argument("--answers", type=int, default=1_000, help="different ones, with --all")
+    parser.add_argument("--rounds", type=int, default=8, help="with --all")
     options = parser.parse_args()
+    if options.all:
+        of_every_process(options.answers, options.rounds, options.seed)
+        return
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name, SimulatedExchange(seed=0) as exchange:
         folder, port = Path(name), free_port()

@@ -17,6 +17,7 @@ from chain.follower import Follower
 from core.clock import HOUR_MS, SECOND_MS, Clock, CorrectedClock, SystemClock
 from core.errors import ConfigError
 from core.files import DISK_REFUSES
+from core.heap import keep_heap_whole
 from core.logs import configure_logging
 from core.process.command_line import CommandLine
 from core.process.commands import RUN, say_ready
@@ -30,7 +31,6 @@ from inference.http.app import create_app, create_server
 from inference.http.fast_route import GATHER_LINES_S, write_lines
 from inference.http.holds import Holds, raise_file_limit
 from inference.http.metrics import Metrics
-from inference.memory import keep_heap_whole
 from inference.poller import Poller
 from inference.stretches import Stretches
 from inference.topic_state import Limits

@@ -8,12 +8,12 @@ import structlog
 
 from core.clock import HOUR_MS, MINUTE_MS, Clock
 from core.errors import WorkerError
+from core.heap import give_back_heap
 from core.seldom import Seldom
 from core.sources import PERSISTENCE
 from core.topic import Target, Topic
 from inference.champions import NOTHING as NONE_CHOSEN
 from inference.champions import Champions, Chosen
-from inference.memory import give_back_heap
 from inference.stretches import starts
 from inference.topic_state import TopicState
 from klines.klines import Klines

@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 # A reader meets the pages of all topics at once; with the 256 kB of a writer a sweep took three times as long.
 READ_CACHE_KB = 1_024
 WRITTEN_TOGETHER = 1_000  # scores of one transaction: inference waits for its turn to write meanwhile
-READ_TOGETHER = 5_000  # rows of one batch of ``stream``
+READ_TOGETHER = 2_000  # rows that are Python objects at the same time
 TO_BE_MADE_AGAIN = 0  # in the column ``scored_ms``
 EVER_MS = 2**62
 
@@ -76,8 +76,6 @@ class Recent:
     version: npt.NDArray[np.object_]  # (N,) str
     loss: Floats  # (N,)
     naive_loss: Floats  # (N,)
-    plain_naive_loss: Floats  # (N,)
-    right_direction: Floats  # (N,) 1 or 0; NaN if truth or answer did not move from the base
 
     def __len__(self) -> int:
         return len(self.height)
@@ -87,6 +85,8 @@ class Recent:
 class Columns(Recent):
     """All numbers of a topic's scored answers, in the topic's unit."""
 
+    plain_naive_loss: Floats  # (N,)
+    right_direction: Floats  # (N,) 1 or 0; NaN if truth or answer did not move from the base
     forecast: npt.NDArray[np.object_]  # (N,) str: "network" or "naive"; empty in rows of older releases
     start_ms: Ints  # (N,)
     value: Floats  # (N,)
@@ -95,9 +95,6 @@ class Columns(Recent):
     naive: Floats  # (N,) the naive forecast that knows what the answer knew
     plain_naive: Floats  # (N,) the naive forecast of the base: its price, 0, or the volatility before it
     error_bp: Floats  # (N,)
-
-
-AnyColumns = TypeVar("AnyColumns", bound=Recent)
 
 
 class CandleDay(NamedTuple):
@@ -121,6 +118,7 @@ class AnsweredRecord:
     base: Floats  # (N,) price at the start, 0, or volatility of the window that ended there; NaN likewise
 
 
+AnyColumns = TypeVar("AnyColumns", Recent, Columns, AnsweredRecord)
 TEXTS = {"version", "forecast"}
 TYPES = {"height": np.int64, "start_ms": np.int64, "end_ms": np.int64, **dict.fromkeys(TEXTS, np.object_)}
 """Other columns are floats."""
@@ -282,8 +280,8 @@ class ScoreBook:
             .order_by(scores.c.end_ms, scores.c.height)
         )
         with self._readers.connect() as connection:
-            rows = connection.execute(query).all()
-        return columns_of(kind, rows)
+            parts = [columns_of(kind, rows) for rows in connection.execute(query).partitions(READ_TOGETHER)]
+        return joined(parts or [columns_of(kind, [])])
 
     def record(self, topic: Topic, market: str, since_ms: int) -> AnsweredRecord:
         """Return the answers to the topic's present question whose intervals begin at ``since_ms`` or later.
@@ -302,15 +300,8 @@ class ScoreBook:
             .order_by(of.height)
         )
         with self._readers.connect() as connection:
-            rows = connection.execute(query).all()
-        height, start_ms, value, truth, base = zip(*rows, strict=True) if rows else [()] * 5
-        return AnsweredRecord(
-            height=np.array(height, np.int64),
-            start_ms=np.array(start_ms, np.int64),
-            value=np.array(value, np.float64),
-            truth=np.array(truth, np.float64),
-            base=np.array(base, np.float64),
-        )
+            parts = [columns_of(AnsweredRecord, rows) for rows in connection.execute(query).partitions(READ_TOGETHER)]
+        return joined(parts or [columns_of(AnsweredRecord, [])])
 
     def answers_of(
         self, topic: Topic | str, limit: int, before_height: int | None = None
@@ -399,6 +390,14 @@ def columns_of(kind: type[AnyColumns], rows: Sequence[Sequence[Any]]) -> AnyColu
     names = [field.name for field in fields(kind)]
     cells: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [()] * len(names)
     return kind(**{name: _column(name, of) for name, of in zip(names, cells, strict=True)})
+
+
+def joined(parts: Sequence[AnyColumns]) -> AnyColumns:
+    """Return the rows of several columns, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [field.name for field in fields(parts[0])]
+    return type(parts[0])(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def _column(name: str, cells: Sequence[Any]) -> npt.NDArray[Any]:

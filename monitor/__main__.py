@@ -15,6 +15,7 @@ import uvicorn
 from core.clock import Clock, SystemClock
 from core.data_folder import MONITOR_LOCK, only_updater
 from core.errors import ConfigError, WorkerError
+from core.heap import keep_heap_whole
 from core.logs import configure_logging
 from core.process.command_line import CommandLine
 from core.process.commands import say_ready
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         CommandLine(
             prog="python -m monitor", description="Score answers, show the status page, send alarms."
         ).parse_args(arguments)
+        keep_heap_whole()
         stand_back(500)  # behind inference, before a training
         return serve(load_settings(), SystemClock(), build, handed_over())
     except ConfigError as error:

@@ -8,6 +8,7 @@ import structlog
 
 from core.backoff import backoff
 from core.errors import WorkerError
+from core.heap import give_back_heap
 from core.seldom import Seldom
 from ledger.database import FAULTS
 from ledger.schema import one_line
@@ -70,5 +71,6 @@ class Loops:
                 continue
             failures = 0
             self._faults.pop(step.name, None)
+            give_back_heap()
             if more is not True:
                 self._ending.wait(step.every_s)

@@ -10,7 +10,7 @@ import numpy as np
 from core.clock import DAY_MS, MINUTE_MS
 from core.topic import Topic
 from klines.klines import Bools, Ints
-from ledger.scores import Recent, Score, ScoreBook, columns_of
+from ledger.scores import Recent, Score, ScoreBook, columns_of, joined
 from model.judging.skill import Skill, skill_of
 
 KEPT_DAYS = 30
@@ -114,6 +114,5 @@ def _where(columns: Recent, rows: Bools | Ints) -> Recent:
 
 
 def _joined(first: Recent, second: Recent) -> Recent:
-    pairs = zip(NAMES, _cells(first), _cells(second), strict=True)
-    both = Recent(**{name: np.concatenate(pair) for name, *pair in pairs})
+    both = joined([first, second])
     return _where(both, np.lexsort((both.height, both.end_ms)))

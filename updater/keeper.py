@@ -14,7 +14,8 @@ from core.settings import Settings
 from core.show.progress import progress_of
 from core.topic import Target
 from klines.spans import interval_name
-from market.store.home_store import HomeStore, HomeSync
+from market.store.home_store import HomeStore
+from market.store.home_sync import HomeSync
 from market.store.retention import kept_from_ms
 from market.venue import Venue
 from model.panels import MINUTE, PANELS, PanelPlan, training_start_ms

@@ -17,7 +17,8 @@ from core.topic import Topic
 from market.build import truth_venue_from, venues_from
 from market.listings import Listings
 from market.quarantine import Quarantine
-from market.store.home_store import HomeStore, HomeSync
+from market.store.home_store import HomeStore
+from market.store.home_sync import HomeSync
 from market.store.migration import migrate
 from model.panels import LEADER, PANELS, PanelPlan, panels_for, training_start_ms
 from model.registry.versions import Registry

@@ -3,9 +3,9 @@
 import sys
 import time
 
+from core.heap import keep_heap_whole
 from core.settings import load_settings
 from inference.__main__ import serve
-from inference.memory import keep_heap_whole
 
 
 class FastClock:

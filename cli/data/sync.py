@@ -110,7 +110,8 @@ def _synced(
     from core.show.progress import progress_of  # noqa: PLC0415
     from market.build import venues_from  # noqa: PLC0415
     from market.quarantine import Quarantine  # noqa: PLC0415
-    from market.store.home_store import HomeStore, HomeSync  # noqa: PLC0415
+    from market.store.home_store import HomeStore  # noqa: PLC0415
+    from market.store.home_sync import HomeSync  # noqa: PLC0415
     from market.store.migration import migrate  # noqa: PLC0415
     from updater.keeper import SYNC_PATIENCE_S, StoppableClock  # noqa: PLC0415
 

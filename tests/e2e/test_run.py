@@ -34,9 +34,9 @@ SIX = {1: "ETH", 14: "BTC", 2: "ETH", 64: "BTC", 82: "SOL", 79: "BTC"}
 
 
 class Node:
-    """A running ``birnn run`` and what it printed."""
+    """A running ``birnn run`` and what it printed; ``more`` are further settings of its environment."""
 
-    def __init__(self, data_dir: Path, port: int | None = None) -> None:
+    def __init__(self, data_dir: Path, port: int | None = None, **more: str) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {
@@ -46,6 +46,7 @@ class Node:
             "CONFIG_FILE": str(EXAMPLE),
             "PORT": str(self.port),
             "TRAINING_DAYS": "25",  # 12 gave p 0.054 on one day's tape; 20 gave at most 0.0016 on seven
+            **more,
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cli.main", "run"],
@@ -105,8 +106,8 @@ def scheduled(data_dir: Path) -> bool:
 
 
 @contextmanager
-def running(data_dir: Path, port: int | None = None) -> Iterator[Node]:
-    node = Node(data_dir, port)
+def running(data_dir: Path, port: int | None = None, **more: str) -> Iterator[Node]:
+    node = Node(data_dir, port, **more)
     try:
         yield node
     except AssertionError:

@@ -57,8 +57,23 @@ class Browser:
                 return result
             self._events.append(message)
 
-    def load(self, url: str, *, width: int, dark: bool, picture: Path | None = None) -> Loaded:
-        """Load a page at a width of the window, by day or by night, and wait until nothing is requested any more."""
+    def load(
+        self,
+        url: str,
+        *,
+        width: int,
+        dark: bool,
+        picture: Path | None = None,
+        height: int | None = None,
+        scale: float = 1,
+    ) -> Loaded:
+        """Load a page at a width of the window, by day or by night, and wait until nothing is requested any more.
+
+        Args:
+            picture: where a picture of the page is written.
+            height: of the page in the picture, in CSS pixels from the top; None is all of the page.
+            scale: pixels of the picture to a CSS pixel, where a height is given.
+        """
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -72,7 +87,8 @@ class Browser:
             " wider_by: document.documentElement.scrollWidth - document.documentElement.clientWidth})"
         )
         if picture:
-            shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png")
+            area = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}} if height else {}
+            shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png", **area)
             picture.write_bytes(base64.b64decode(shot["data"]))
         by_method = [(event.get("method"), event.get("params", {})) for event in self._events]
         return Loaded(

@@ -13,7 +13,8 @@ from core.topic import Target, Topic
 from klines.klines import Klines
 from market.listings import Listings
 from market.quarantine import Quarantine
-from market.store.home_store import HomeStore, HomeSync
+from market.store.home_store import HomeStore
+from market.store.home_sync import HomeSync
 from market.store.kline_store import KlineStore
 from market.venues.binance.rest import Binance
 from model.panels import MINUTE, panels_for, training_start_ms

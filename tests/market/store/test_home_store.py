@@ -11,7 +11,8 @@ from core.errors import ConfigError, MarketUnavailable, UnknownSymbol
 from klines.klines import Klines
 from market.quarantine import Quarantine
 from market.store.home import HOMES, read_homes
-from market.store.home_store import HomeStore, HomeSync
+from market.store.home_store import HomeStore
+from market.store.home_sync import HomeSync
 from market.store.kline_store import KlineStore
 from market.store.sync import SyncReport
 from market.store.warm_start import read_warm_starts
