@@ -30,7 +30,7 @@ def ask(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
 
 
 def _one_line(body: bytes) -> str:
-    return "; ".join(body.decode("utf-8", "replace").split("\n"))[:LONGEST_LINE]
+    return "; ".join(body.decode("utf-8", "replace").strip().split("\n"))[:LONGEST_LINE]
 
 
 def topics_of(url: str, timeout_s: float = TIMEOUT_S) -> list[dict[str, Any]]:

@@ -114,7 +114,8 @@ class Database:
                 "remedy": "look at the database; answers go on, and are written then",
             }
         folder = str(self._file.parent)
-        remedy = f"make room in {folder}, or mount it writable; answers go on, and are written then"
+        todo = f"make room in {folder}, or mount it writable; if it is locked, end what locks it"
+        remedy = f"{todo}; answers go on, and are written then"
         return {"folder": folder, "remedy": remedy}
 
 

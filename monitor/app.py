@@ -23,7 +23,10 @@ CHARTED = 2_000  # newest answers behind the charts of a topic's page
 MOST_ANSWERS = 1_000  # of one answer of the API
 HANGS_MS = 120 * SECOND_MS  # without a new snapshot, after which the monitor counts as hanging
 LARGEST_ID = 2**63 - 1  # of a column of the ledger
-PAGES = "there are /, /topics/NETWORK/ID, /api/topics, /api/topics/NETWORK/ID/answers, /api/alarms and /healthz"
+PAGES = (
+    "there are /, /topics/NETWORK/ID, /api/topics, /api/topics/NETWORK/ID/answers, /api/alarms, /openapi.json, "
+    "/metrics and /healthz"
+)
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",

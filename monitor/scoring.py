@@ -1,7 +1,9 @@
 """One answer against the candles that came true: truth, losses, direction and error. Pure: nothing here waits.
 
 The losses of both naive forecasts stand beside the answer's. The one that counts knows what the answer knew: the newest
-price, and the whole minutes of the interval that had closed by then. The plain one knows the base alone.
+price, the whole minutes of the interval that had closed by then, and of a volatility the window up to the newest candle
+that the answer read. It is the number that inference serves where no network does, before the stretch. The plain one
+knows the base alone.
 """
 
 import math
@@ -9,6 +11,7 @@ import math
 import numpy as np
 
 from core.clock import MINUTE_MS, iso
+from core.errors import StaleKlines
 from core.losses import loss_named
 from core.topic import Target, Topic
 from klines.klines import Floats, Klines
@@ -30,7 +33,7 @@ def span_of(topic: Topic, start_ms: int, interval_ms: int) -> Span:
     """
     before_ms = TRADED_ROWS * interval_ms
     if topic.target is Target.VOLATILITY:
-        before_ms = max(before_ms, topic.horizon_ms)
+        before_ms = max(before_ms, topic.horizon_ms + 2 * interval_ms)  # the answer's window may end before the base
     first_ms = (start_ms - before_ms - 1) // interval_ms * interval_ms
     return first_ms, -(-(start_ms + topic.horizon_ms) // interval_ms) * interval_ms + interval_ms
 
@@ -120,10 +123,14 @@ def _naive(topic: Topic, answer: Answer, klines: Klines, venue: str) -> tuple[fl
     start_ms = start_ms_of(answer)
     if topic.target is Target.VOLATILITY:
         before = volatility(klines, start_ms - topic.horizon_ms, start_ms, venue, topic.volatility).value
+        try:
+            last = volatility(klines, answer.asof_ms - topic.horizon_ms, answer.asof_ms, venue, topic.volatility).value
+        except StaleKlines:  # a hole before the base, where the score itself needs no candle
+            last = before
         known = known_of(answer, klines, venue, start_ms)
         if known is NOTHING:
-            return before, before, before
-        whole = head_of(topic).kind.measure.whole(known, before / topic.unit, topic.horizon_min)
+            return before, last, before
+        whole = head_of(topic).kind.measure.whole(known, last / topic.unit, topic.horizon_min)
         return before, float(whole) * topic.unit, before
     if topic.target is Target.LOG_RETURN:
         return 0.0, float(known_of(answer, klines, venue, start_ms).moved), 0.0

@@ -113,8 +113,9 @@ def nothing_scored(due_ms: int | None, now_ms: int) -> str:
     if due_ms > now_ms:
         return f"nothing scored yet: the first answer's interval is over at {due}, and the monitor scores it then"
     return (
-        f"nothing scored yet: the first score was due at {due}, and the monitor makes it once its candles are stored: "
-        "it must run (birnn doctor says whether it does; scripts/run starts everything)"
+        f"nothing scored yet: the first interval was over at {due}, and the monitor scores it once the updater has "
+        "stored its candles, every five minutes and after a training: both must run (birnn doctor says whether they "
+        "do; scripts/run starts everything)"
     )
 
 

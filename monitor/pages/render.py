@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from admission.words import CRITERIA
@@ -26,8 +26,9 @@ GROUPS = 8  # points of the calibration
 OLD_MS = 60 * SECOND_MS  # a snapshot older than this is stale: the monitor is stuck
 ALIVE_MS = 60 * SECOND_MS  # an updater with an older heartbeat counts as ended
 
-STYLE = files("monitor.pages").joinpath("templates/style.css").read_text("utf-8")
-ICON = files("monitor.pages").joinpath("templates/icon.svg").read_text("utf-8")
+# Read once: templates that an upgrade changes below a running monitor would not fit its code.
+FILES = {entry.name: entry.read_text("utf-8") for entry in files("monitor.pages").joinpath("templates").iterdir()}
+STYLE, ICON = FILES["style.css"], FILES["icon.svg"]
 STYLE_PATH = f"/style-{hashlib.sha256(STYLE.encode()).hexdigest()[:12]}.css"  # changes with the content
 
 
@@ -55,7 +56,12 @@ class Figure(NamedTuple):
 def front_page(snapshot: Snapshot, now_ms: int) -> str:
     """The page of all topics."""
     return _TEMPLATES.get_template("front.html").render(
-        _common(snapshot, now_ms) | {"prices": _prices(snapshot), "worst": _worst(snapshot)}
+        _common(snapshot, now_ms)
+        | {
+            "prices": _prices(snapshot),
+            "worst": _worst(snapshot),
+            "scored": any(view.judged[1].n for view in snapshot.topics),
+        }
     )
 
 
@@ -207,7 +213,7 @@ def _spark(view: TopicView) -> Markup:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("monitor.pages"),
+        loader=DictLoader(FILES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from inference.probe import NoAnswer, topics_of
 from inference.probe import main as probe
 from tests.answering import Answer, answering
 
@@ -62,3 +63,11 @@ def test_a_proxy_of_the_environment_is_not_asked(server: tuple[str, Says], monke
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     assert probe(["healthz", "--url", url]) == 0
+
+
+def test_what_inference_says_ends_without_a_separator(server: tuple[str, Says]) -> None:
+    url, says = server
+    says["/topics"] = (503, "no connection for 20 s:\nit runs since noon\n")
+    with pytest.raises(NoAnswer) as caught:
+        topics_of(url)
+    assert str(caught.value).endswith("no connection for 20 s:; it runs since noon")

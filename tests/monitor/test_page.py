@@ -178,6 +178,14 @@ def test_a_wrong_request_gets_one_line_that_names_it(url: str, path: str, status
     assert line(answer).startswith(words)
 
 
+def test_no_topic_is_called_as_good_as_naive_before_one_was_scored() -> None:
+    one = sample(NOW_MS, [topic_entry(1, NOW_MS)])
+    with served(one, FakeClock(NOW_MS)) as url:
+        page = get(url).body.decode()
+    assert "</span> not known: no answer has been scored yet." in page
+    assert "none does worse" not in page
+
+
 def test_a_topic_without_a_network_is_found_under_a_dash() -> None:
     one = sample(NOW_MS, [topic_entry(79, NOW_MS, None)])
     with served(one, FakeClock(NOW_MS)) as url:

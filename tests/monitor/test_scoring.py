@@ -12,7 +12,8 @@ from klines.klines import Floats, Klines
 from klines.truth import truth_of
 from ledger.answers import Answer
 from ledger.scores import Score
-from monitor.scoring import another_question, missing_ms, scored, span_of
+from model.heads import head_of
+from monitor.scoring import another_question, known_of, missing_ms, scored, span_of
 from tests.fakes.clock import BASE_MS, START_MS
 from tests.fakes.klines import only, random_walk_klines
 from tests.monitor.stand import BLOCK_MS, ELAPSED_MS, MARKET, VENUE, answers_to, topic_of
@@ -118,8 +119,25 @@ def test_without_a_base_nothing_was_known() -> None:
     asked = answer_to(topic)._replace(base_ms=at_ms, block_ms=None, elapsed_ms=0, base_source="asked")
     found = scored(topic, asked, WALK, VENUE, STD, 7)
     assert (found.start_ms, found.end_ms) == (at_ms, at_ms + 15 * MINUTE_MS)
-    assert found.naive == found.plain_naive
-    assert found.naive_loss == found.plain_naive_loss
+    start = row(BASE_MS)
+    window = np.diff(np.log(WALK.close[start - 15 : start + 1]))
+    assert found.naive == pytest.approx(deviation(window, topic.volatility, 15), rel=1e-12), "up to its newest candle"
+
+
+def test_the_naive_volatility_is_the_one_that_would_have_been_served() -> None:
+    """Its window ends with the newest candle that the answer read, after the base or before it, not at the base."""
+    topic, start = topic_of(1, Target.VOLATILITY, 15), row(BASE_MS)
+    for candles in (1, 0, -1):
+        answer = answer_to(topic)._replace(asof_ms=BASE_MS + candles * MINUTE_MS)
+        window = np.diff(np.log(WALK.close[start + candles - 15 : start + candles + 1]))
+        known = known_of(answer, WALK, VENUE, BASE_MS)
+        last = deviation(window, topic.volatility, 15) / topic.unit
+        served = head_of(topic).kind.measure.whole(known, last, 15) * topic.unit
+        found = score(topic, answer)
+        assert found.naive == pytest.approx(served, rel=1e-12)
+        assert found.plain_naive == score(topic, answer_to(topic)).plain_naive
+    long_ago = answer_to(topic)._replace(asof_ms=0)
+    assert score(topic, long_ago).naive == score(topic, answer_to(topic)).naive, "else that of the base"
 
 
 @pytest.mark.parametrize("change", [{"venue": "kraken"}, {"anchor_asof_ms": BASE_MS + ELAPSED_MS - 500}])
