@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import FrameType
@@ -134,8 +133,6 @@ def serve(
             watch.close()
             parts.end()
         log.info("ended")
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        os._exit(0)  # a thread that waits for a server or a database would keep the interpreter from ending
     return 0
 
 
@@ -166,4 +163,9 @@ def _leave(_: int, __: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: a thread that waits for a server or a database would keep the interpreter from ending, and to take the
+    # interpreter apart takes seconds at this niceness.
+    os._exit(status)

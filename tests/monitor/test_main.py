@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -106,8 +106,10 @@ def test_it_ends_in_time_whatever_hangs(tmp_path: Path, exchange: SimulatedExcha
         given = surroundings(
             tmp_path, exchange.url, ALARM_URLS=receiver.alarm_url, ALARM_INFERENCE="0", LOG_LEVEL="error"
         )
-        with running(given, tmp_path / "log") as inference, monitoring(given, tmp_path / "monitor.log") as monitor:
-            eventually(lambda: inference.answers("/healthz"), 60, "/healthz")
+        with ExitStack() as stack:
+            inference = stack.enter_context(running(given, tmp_path / "log"))
+            eventually(lambda: inference.answers("/healthz"), 60, "/healthz")  # it has made the ledger
+            monitor = stack.enter_context(monitoring(given, tmp_path / "monitor.log"))
             eventually(monitor.is_well, 30, "the first look")
             inference.popen.send_signal(signal.SIGSTOP)
             eventually(lambda: receiver.attempts > 0, 60, "a notification")
