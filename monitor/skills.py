@@ -15,6 +15,7 @@ from model.judging.skill import Skill, skill_of
 
 KEPT_DAYS = 30
 SPANS_DAYS = (1, 7, KEPT_DAYS)
+WAITING = 100  # scores of a topic that may wait for the next question as objects, which take ten times the memory
 
 
 class SkillBook:
@@ -49,7 +50,10 @@ class SkillBook:
             for score in scores:
                 self._new.setdefault(score.key, {})[score.height] = score
                 self._forget(score.key)
+            many = [key for key, new in self._new.items() if len(new) > WAITING]
         self._newest_ms = now_ms
+        for key in many:
+            self.of(key)
 
     def _forget(self, key: str) -> None:
         for days in SPANS_DAYS:

@@ -195,7 +195,7 @@ def run(folder: Path, *, least_answers: int, rounds: int, seed: int) -> Outcome:
             for _ in range(rounds):  # the updater syncs as it starts, and else every five minutes
                 kill_each(("updater", "monitor", "inference"))
             eventually(lambda: values_in(ledger).keys() >= askers.sent.keys(), 60, "every answer in the ledger")
-            eventually(lambda: scores_in(ledger).keys() >= values_in(ledger).keys(), 90, "a score of every answer")
+            eventually(lambda: scores_in(ledger).keys() >= askers.sent.keys(), 90, "a score of every answer")
         node.process.send_signal(signal.SIGINT)
         assert node.process.wait(timeout=10) == 0
     kept, found = values_in(ledger), scores_in(ledger)
@@ -209,12 +209,12 @@ def run(folder: Path, *, least_answers: int, rounds: int, seed: int) -> Outcome:
             f"{key}: sent {value}, kept {kept.get(key)}" for key, value in askers.sent.items() if kept.get(key) != value
         ],
         rewritten=askers.rewritten,
-        unscored=[f"{key}: {found.get(key)}" for key in kept if key not in found or found[key].reason],
+        unscored=[f"{key}: {found.get(key)}" for key in askers.sent if key not in found or found[key].reason],
         scored=len(found),
         different=[
             f"{found[key]}, again {score}"
             for key, score in again.items()
-            if found[key] != score._replace(scored_ms=found[key].scored_ms)
+            if key in found and found[key] != score._replace(scored_ms=found[key].scored_ms)
         ],
     )
 
