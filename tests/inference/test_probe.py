@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from inference.probe import NoAnswer, topics_of
+from core.net.http_get import NoAnswer
 from inference.probe import main as probe
+from inference.probe import topics_of
 from tests.answering import Answer, answering
 
 Says = dict[str, tuple[int, str]]
