@@ -77,10 +77,9 @@ def live_readiness(
     kept = np.flatnonzero(record.start_ms >= now_ms - RECORD_DAYS * DAY_MS)
     kept = kept[np.argsort(record.start_ms[kept], kind="stable")]
     length_ms = epoch_ms(topic, block_ms or BLOCK_MS)
-    if len(kept):
-        kept = kept[_epochs_since(record.start_ms[kept], length_ms) > 0]
     if not len(kept):
         return NO_ANSWER
+    kept = kept[_first_of_epochs(record.start_ms[kept], length_ms)]
     start_ms = record.start_ms[kept]
     gap = _epochs_since(start_ms, length_ms)
     submitted, expected = len(kept), int(gap.sum()) + _missed_since(int(start_ms[-1]), now_ms, length_ms)
@@ -106,6 +105,23 @@ def missed_left(submitted: int, expected: int) -> int:
     (11, 1, 0, 0)
     """
     return max(0, math.ceil(submitted / _NEEDED) - 1 - expected)
+
+
+def _first_of_epochs(start_ms: Ints, length_ms: float) -> Ints | slice:
+    """Return the rows of starts half an epoch or more after the one before: a height asked by hand hides no epoch.
+
+    >>> _first_of_epochs(np.array([0, 60, 120, 180, 240, 300, 610]), 300.0)
+    array([0, 3, 6])
+    """
+    if _epochs_since(start_ms, length_ms).all():
+        return slice(None)
+    rows: list[int] = []
+    last_ms = -math.inf
+    for row, at_ms in enumerate(start_ms.tolist()):
+        if round(min(1.0, (at_ms - last_ms) / length_ms)):
+            rows.append(row)
+            last_ms = at_ms
+    return np.array(rows)
 
 
 def _epochs_since(start_ms: Ints, length_ms: float) -> Ints:

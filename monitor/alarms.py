@@ -229,7 +229,7 @@ def _participation(seen: _Evidence) -> Iterator[Alarm]:
                 subject=key,
                 what=f"topic {key}: participation falls below 90 % after {left} more missed epochs"
                 if left > 0
-                else f"topic {key}: participation is below 90 %",
+                else f"topic {key}: participation is {100 * share:.3g} %, below 90 %",
                 since_ms=seen.watched.now_ms,
                 remedy="keep inference and the node running; birnn ready tells how the record stands",
             )

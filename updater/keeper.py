@@ -147,7 +147,7 @@ class Keeper:
 
     def _look_at_the_disk(self) -> None:
         """Log an error before the disk is full: a full disk keeps neither networks nor answers."""
-        free_mb = shutil.disk_usage(self.settings.data_dir).free >> 20
+        free_mb = shutil.disk_usage(self.settings.data_dir).free // 1_000_000
         if free_mb < self.least_free_mb:
             log.error(
                 "disk_nearly_full",

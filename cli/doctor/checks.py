@@ -112,7 +112,7 @@ def _folder(subject: Subject) -> Iterator[Check]:
         yield wrong(f"{there}: {fault}", remedy)
         return
     words = str(folder) if folder == there else f"{folder} (is made by the first start)"
-    free_mb = shutil.disk_usage(there).free >> 20
+    free_mb = shutil.disk_usage(there).free // 1_000_000
     state: State = "wrong" if free_mb < LEAST_FREE_MB else "warning" if free_mb < COMFORTABLE_MB else "well"
     remedy = "" if state == "well" else f"make room: below {LEAST_FREE_MB} MB trainings and the ledger stop"
     yield Check(state, f"{words}: {free_mb:,} MB free", remedy)

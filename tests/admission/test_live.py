@@ -1,6 +1,6 @@
 """The criteria on the real record: those of the epochs that were answered, and what was missed."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -102,6 +102,17 @@ def test_a_record_with_downtime_is_judged_as_computed_by_hand(topic: Topic) -> N
     assert found.since_ms == START_MS
     assert found.short == "nothing is short"
     assert found.expected_day == datetime.fromtimestamp(START_MS / 1000, UTC).date() + timedelta(days=3)
+
+
+def test_answers_between_the_epochs_are_no_missed_epochs() -> None:
+    """Heights that were asked by hand, less than half an epoch apart each: a few count as epochs, none as missed."""
+    record = record_of(RETURN, np.ones(40, np.bool_))
+    beside = [replace(record, start_ms=record.start_ms + minutes * MINUTE_MS) for minutes in (1, 2, 3, 4)]
+    mixed = AnsweredRecord(
+        **{name: np.concatenate([getattr(one, name) for one in (record, *beside)]) for name in asdict(record)}
+    )
+    found = looked_at(RETURN, mixed, 40)
+    assert found.submitted == found.expected >= 40
 
 
 def test_a_volatility_is_judged_by_its_change_beside_both_baselines() -> None:

@@ -268,9 +268,9 @@ def test_participation_that_is_about_to_fall(tmp_path: Path, clock: RunningClock
         watching.participation = {KEY: Participation(share=0.95, missed_left=12)}
         watching.look()
         assert what(watching) == f"topic {KEY}: participation falls below 90 % after 12 more missed epochs"
-        watching.participation = {KEY: Participation(share=0.95, missed_left=-1)}
+        watching.participation = {KEY: Participation(share=0.75, missed_left=0)}
         watching.look()
-        assert what(watching) == f"topic {KEY}: participation is below 90 %"
+        assert what(watching) == f"topic {KEY}: participation is 75 %, below 90 %"
         watching.participation = {KEY: Participation(share=0.95, missed_left=20)}
         watching.calm()
         assert watching.standing() == set()
