@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 import numpy as np
@@ -31,7 +31,7 @@ from updater.live_losses import compare_live, live_losses
 SCORE_S = 5.0
 TRIM_S = 60.0
 TRIM_ROWS = 5_000  # of answers, at a turn
-RECORD_S = 20.0  # one topic's record is read at a turn: of 55 topics each every 18 minutes
+RECORD_S = 5.0  # one topic's record is read at a turn: of 55 topics each every five minutes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,6 @@ class _Rooms:
         nothing = InferenceSeen(url=settings.inference_address)
         self._snapshot = Snapshot(watched=Watched(now_ms=now_ms, market=self._market, inference=nothing))
         self._turns = cycle(self._topics)
-        self._unread = len(self._topics)  # topics whose record was not read since the start
         self._live: dict[str, LiveReadiness] = {}  # by Topic.key
         self._counts: dict[str, AnswerCounts] = {}  # likewise
         self.compared: dict[str, Comparison] = {}  # by Topic.key: the champion's answers and the naive forecast
@@ -139,8 +138,8 @@ class _Rooms:
             raise ScoringFailed(self._scorer.fault)
         return made > 0 or self._scorer.is_sweeping
 
-    def read_record(self) -> bool:
-        """Judge one topic's record; True until each topic's was judged once."""
+    def read_record(self) -> None:
+        """Judge the record of the topic whose turn it is: all at once would delay the page."""
         key, now_ms = next(self._turns), self._ground.clock.now_ms()
         topic, seen = self._topics[key], self._ground.newest()
         record = self._book.record(topic, self._market, now_ms - RECORD_DAYS * DAY_MS)
@@ -154,8 +153,6 @@ class _Rooms:
             scored=scored, unscorable=unscorable, waiting=max(0, given - scored - unscorable)
         )
         self._compare(topic, seen)
-        self._unread = max(0, self._unread - 1)
-        return self._unread > 0
 
     def _compare(self, topic: Topic, seen: Watched | None) -> None:
         champion = seen.champions.get(topic.key) if seen else None
@@ -174,6 +171,8 @@ class _Rooms:
 
     def show(self, watched: Watched) -> None:
         """Make the page's next snapshot."""
+        if fault := self._ground.alarms.fault:
+            watched = replace(watched, faults={**watched.faults, "alarms": fault})
         self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live)
 
     def close(self) -> None:
