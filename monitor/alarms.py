@@ -8,7 +8,7 @@ from core.topic import Topic
 from model.judging.comparison import Comparison
 from model.registry.artefact import made_ms
 from monitor.watch import key_of
-from monitor.watched import Participation, State, Watched
+from monitor.watched import PARTS, Participation, State, Watched
 from node.dry_run_heights import BLOCK_MS, epoch_blocks
 
 UPDATER_PATIENCE_MS = 5 * MINUTE_MS  # a start that makes the store ready takes a minute
@@ -241,7 +241,7 @@ def _store(seen: _Evidence) -> Iterator[Alarm]:
         yield Alarm(
             name="store",
             subject=part,
-            what=f"{_PARTS.get(part, part)}: {watched.faults.get(part, '')}",
+            what=f"{PARTS.get(part, part)}: {watched.faults.get(part, '')}",
             since_ms=since_ms,
             remedy="make room on the disk of DATA_DIR and check who may write there; birnn doctor looks at it",
         )
@@ -319,15 +319,6 @@ _STATES: Mapping[str, tuple[State, ...]] = {
     "training": (State.NO_UPDATER,),
     "store": (State.FAULT, State.UNWRITTEN),
     "market": (State.SIMULATED,),
-}
-_PARTS = {
-    "updater": "the updater's state",
-    "registry": "the registry of networks",
-    "admission": "the admission report",
-    "disk": "the disk of DATA_DIR",
-    "ledger": "the ledger's database",
-    "score": "scoring",
-    "look": "the monitor's own look at the processes",
 }
 _FINDERS: Mapping[str, Callable[[_Evidence], Iterable[Alarm]]] = {
     "inference": _inference,

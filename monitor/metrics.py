@@ -18,12 +18,11 @@ from core.settings import Settings
 from core.topic import Topic
 from model.judging.skill import Skill
 from model.registry.artefact import made_ms
-from monitor.watched import Participation, Watched
+from monitor.watched import PARTS, Participation, Watched
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of the page; Prometheus 3 reads none without it
 TOPIC_LABELS = ("network", "topic")  # as inference has them: chain id, empty when the config does not say; and topic id
 WINDOWS: Mapping[str, int] = {"1d": 1, "7d": 7, "30d": 30}  # days
-PARTS = ("ledger", "store", "registry", "disk")  # of Watched.faults
 ALARMS = tuple(
     name.removeprefix("alarm_") for name in Settings.model_fields if name.startswith("alarm_") and name != "alarm_urls"
 )

@@ -1,7 +1,8 @@
 """The parts of the monitor, put together: scorer, skills, records of admission, the page and the metrics."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle
 
@@ -13,6 +14,7 @@ from core.clock import DAY_MS, Clock
 from core.errors import WorkerError
 from core.settings import Settings
 from core.topic import Topic
+from ledger.database import FAULTS
 from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
 from model.judging.comparison import Comparison
@@ -142,7 +144,8 @@ class _Rooms:
         """Judge the record of the topic whose turn it is: all at once would delay the page."""
         key, now_ms = next(self._turns), self._ground.clock.now_ms()
         topic, seen = self._topics[key], self._ground.newest()
-        record = self._book.record(topic, self._market, now_ms - RECORD_DAYS * DAY_MS)
+        with self._counted():
+            record = self._book.record(topic, self._market, now_ms - RECORD_DAYS * DAY_MS)
         readiness = seen.admission.get(key) if seen else None
         self._live[key] = live_readiness(
             topic, record, now_ms=now_ms, block_ms=readiness.block_ms if readiness else None
@@ -167,7 +170,17 @@ class _Rooms:
     def trim(self) -> bool:
         """Delete answers and scores that are too old; True if there are more."""
         settings, now_ms = self._ground.settings, self._ground.clock.now_ms()
-        return self._book.trim(now_ms, settings.ledger_days, TRIM_ROWS) == TRIM_ROWS
+        with self._counted():
+            return self._book.trim(now_ms, settings.ledger_days, TRIM_ROWS) == TRIM_ROWS
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count what the ledger refuses."""
+        try:
+            yield
+        except FAULTS:
+            self._failures["database"] += 1
+            raise
 
     def show(self, watched: Watched) -> None:
         """Make the page's next snapshot."""

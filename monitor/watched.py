@@ -10,6 +10,19 @@ from core.topic import Topic
 from model.registry.champions import Champion, Demotion
 from updater.state import UpdaterState
 
+PARTS = {  # what may have a fault, by the keys of Watched.faults
+    "updater": "the updater's state",
+    "registry": "the registry of networks",
+    "admission": "the admission report",
+    "disk": "the disk of DATA_DIR",
+    "ledger": "the ledger's database",
+    "score": "scoring",
+    "record": "the topics' records of answers",
+    "trim": "deleting old answers",
+    "look": "the monitor's own look at the processes",
+    "alarms": "the sending of alarms",
+}
+
 
 class State(StrEnum):
     """Something that lasts, whose begin the monitor notes."""

@@ -17,6 +17,7 @@ from monitor.api import Row
 from monitor.pages import words
 from monitor.pages.charts import calibration, day_bars, lines, sparkline
 from monitor.snapshot import Snapshot, TopicView
+from monitor.watched import PARTS
 from updater.state import SeriesState
 
 LISTED = 50  # answers in the table of a topic's page
@@ -236,6 +237,7 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "CRITERIA": CRITERIA,
+        "PARTS": PARTS,
         "SPANS": words.SPANS,
         "history": words.history,
         "training_last": words.training_last,

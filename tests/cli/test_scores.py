@@ -318,8 +318,8 @@ def test_before_the_first_score_it_says_when_that_is_due(environment: Mapping[st
     write_ledger(path, [answer_of(1, 4000, base_ms - DAY_MS)], [])
     due = iso(base_ms - DAY_MS + 10 * MINUTE_MS)[:16].replace("T", " ")
     said = in_one_line(environment)
-    assert f"the first score was due at {due}Z" in said
-    assert "it must run (birnn doctor says whether it does; scripts/run starts everything)" in said
+    assert f"the first interval was over at {due}Z" in said
+    assert "both must run (birnn doctor says whether they do; scripts/run starts everything)" in said
 
 
 def test_an_earlier_schema_names_the_process_that_brings_it_up_to_date(ledger: Ledger) -> None:

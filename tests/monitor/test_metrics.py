@@ -65,7 +65,7 @@ def test_everything_that_is_known_is_told() -> None:
         "birnn_monitor_look_age_seconds{}": 2.5,
         "birnn_monitor_free_bytes{}": 7e9,
         'birnn_monitor_fault{part="ledger"}': 1,
-        'birnn_monitor_fault{part="store"}': 0,
+        'birnn_monitor_fault{part="score"}': 0,
     }
     assert {name: found.get(name) for name in told} == told
 
