@@ -26,7 +26,9 @@ STRETCH_COSTS = (
 
 
 def is_for_admission(topic: Topic, setting: Objective) -> bool:
-    """True if the topic's answers are stretched whatever loss that costs; people are told STRETCH_COSTS.
+    """True if the topic's answers are stretched for admission even where the stretch raises their loss.
+
+    Pages and tables then show STRETCH_COSTS.
 
     Args:
         setting: OBJECTIVE.

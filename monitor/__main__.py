@@ -103,7 +103,7 @@ def serve(
                 watched.now_ms,
             )
             parts.seen(watched)
-            looks[:] = [watched]  # last: /healthz tells of a look that fails anywhere
+            looks[:] = [watched]  # last, so that /healthz turns 503 when any step above fails
 
         server = uvicorn.Server(
             uvicorn.Config(
