@@ -33,6 +33,7 @@ MAINNET = {
 ASKERS, KILLS = 4, 3
 DOWN_S = 15.0  # wanted of `docker compose down`
 USERS = {"inference": 10001, "updater": 10001, "monitor": 10001, "node": 1000}
+BROKEN_OFF = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)  # before the head, or after the head
 QUESTION = "/inference/ETH?topic=1&height={height}"
 
 
@@ -124,7 +125,7 @@ def test_a_killed_inference_loses_no_question(node: Deployment) -> None:
         while not stopped.is_set():
             try:
                 statuses.add(node.get(QUESTION.format(height=height)).status_code)
-            except requests.ConnectionError:
+            except BROKEN_OFF:
                 broken.append(height)
                 continue
             height += 1
