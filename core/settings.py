@@ -31,6 +31,7 @@ ALARMS = (
     *("submissions", "market"),
 )
 OFF = "off"  # value of an ALARM_ setting: no such alarm
+AUTO = "auto"  # value of TRUTH_VENUE and BASE_RULE: what the recovered truths of the chain prove
 AUTO_WAIT = "auto"  # value of ANSWER_WAIT: as long as the window allows
 
 
@@ -56,6 +57,7 @@ class BaseRule(StrEnum):
 
     MINUTE = "minute"  # at the nonce block's time, cut down to the minute: the network's own rule
     ASKED = "asked"  # when the question is answered
+    AUTO = "auto"  # as adopted from the recovered truths of the chain; until then MINUTE
 
 
 class Objective(StrEnum):
@@ -197,6 +199,15 @@ def _venue_keys(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _worker_addresses(text: str) -> str:
+    for address in text.split(",") if text else ():
+        if address.strip() and not re.fullmatch(r"allo1[02-9ac-hj-np-z]{38}", address.strip()):
+            raise ValueError(
+                f"each address, between commas, is allo1 and 38 letters and digits, was {address.strip()!r}"
+            )
+    return text
+
+
 AnyCase = BeforeValidator(_lower)  # for settings whose values are words
 Venues = Annotated[str, AnyCase, AfterValidator(_venues)]
 Urls = Annotated[str, AfterValidator(_urls)]
@@ -207,6 +218,9 @@ MetricsUrls = Annotated[str, AfterValidator(_metrics_urls)]
 Wait = Annotated[str, AnyCase, AfterValidator(_wait)]
 Files = Annotated[str, AfterValidator(_files)]
 Threshold = Annotated[str, AnyCase, AfterValidator(_threshold)]
+
+
+WorkerAddresses = Annotated[str, AfterValidator(_worker_addresses)]
 
 
 class Settings(BaseSettings):
@@ -242,6 +256,8 @@ class Settings(BaseSettings):
     max_kline_age_s: PositiveInt = 180
     max_model_age_h: PositiveInt = 168
     no_model_policy: Annotated[NoModelPolicy, AnyCase] = NoModelPolicy.PERSISTENCE
+    lcd_urls: Urls = ""  # of the chain's REST interface; each host serves the network whose chain id it reports
+    worker_address: WorkerAddresses = ""  # of the wallets, one for each config file in its order
     rpc_urls: RpcUrls = ""  # of the chain; empty: the wallet's own in config.json; none: the chain is not asked
     node_delay_s: Annotated[float, Field(ge=0, le=60)] = 4.0
     base_rule: Annotated[BaseRule, AnyCase] = BaseRule.MINUTE
@@ -296,7 +312,7 @@ class Settings(BaseSettings):
         """The venues by the setting that names them, without unset settings."""
         return {
             "MARKET_VENUES": self.venues,
-            "TRUTH_VENUE": tuple(filter(None, [self.truth_venue])),
+            "TRUTH_VENUE": () if self.truth_venue in {"", AUTO} else (self.truth_venue,),
             "VENUE_URLS": tuple(_of_venues(self.venue_urls)),
             "VENUE_KEYS": tuple(_of_venues(self.venue_keys.get_secret_value())),
         }
@@ -320,6 +336,11 @@ class Settings(BaseSettings):
     def node_metrics(self) -> tuple[str, ...]:
         """URLs of the official nodes' metrics."""
         return () if self.node_metrics_urls == "none" else _split_urls(self.node_metrics_urls)
+
+    @property
+    def lcds(self) -> tuple[str, ...]:
+        """URLs of the chain's REST interface, without a trailing slash."""
+        return _split_urls(self.lcd_urls)
 
     @property
     def alarms(self) -> dict[str, float]:

@@ -100,6 +100,61 @@ alarms = sa.Table(
     sa.Column("ended_ms", sa.BigInteger, nullable=True),
     sa.Column("end_sent_ms", sa.BigInteger, nullable=True),
 )
+# What the chain made of an epoch of a topic. Written by the monitor alone; ledger.epochs says what each column is.
+epochs = sa.Table(
+    "epochs",
+    metadata,
+    sa.Column("network", sa.String, primary_key=True),
+    sa.Column("topic_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("nonce", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("block_ms", sa.BigInteger, nullable=True),
+    sa.Column("seen_ms", sa.BigInteger, nullable=False),
+    sa.Column("stage", sa.String, nullable=False),
+    sa.Column("worker", sa.String, nullable=False),
+    sa.Column("arrival", sa.String, nullable=False),
+    sa.Column("value", sa.String, nullable=True),
+    sa.Column("active", sa.Boolean, nullable=True),
+    sa.Column("combined", sa.String, nullable=True),
+    sa.Column("combined_without", sa.String, nullable=True),
+    sa.Column("naive", sa.String, nullable=True),
+    sa.Column("combined_loss", sa.String, nullable=True),
+    sa.Column("combined_loss_without", sa.String, nullable=True),
+    sa.Column("naive_loss", sa.String, nullable=True),
+    sa.Column("loss", sa.String, nullable=True),
+    sa.Column("score", sa.String, nullable=True),
+    sa.Column("score_ema", sa.String, nullable=True),
+    sa.Column("reward", sa.String, nullable=True),
+    sa.Column("settled_height", sa.BigInteger, nullable=True),
+    sa.Column("missing", sa.String, nullable=False),
+    sa.Column("detail", sa.LargeBinary, nullable=True),
+    sa.Index("epochs_by_time", "seen_ms"),
+)
+# The newest look at a network (topic_id 0) or a topic, for processes that do not ask the chain themselves.
+sightings = sa.Table(
+    "sightings",
+    metadata,
+    sa.Column("network", sa.String, primary_key=True),
+    sa.Column("topic_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("seen_ms", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.String, nullable=False),  # JSON
+)
+balances = sa.Table(
+    "balances",
+    metadata,
+    sa.Column("network", sa.String, primary_key=True),
+    sa.Column("address", sa.String, primary_key=True),
+    sa.Column("read_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("amount", sa.String, nullable=False),  # uallo
+)
+# What TRUTH_VENUE=auto and BASE_RULE=auto stand for. A row is written once and never changed.
+adoptions = sa.Table(
+    "adoptions",
+    metadata,
+    sa.Column("setting", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
+    sa.Column("evidence", sa.String, nullable=False),
+    sa.Column("adopted_ms", sa.BigInteger, nullable=False),
+)
 KEY = tuple(column.name for column in answers.primary_key)
 QUESTION = ("market", "symbol", "target", "horizon_min")  # if one of them differs, it was another question
 

@@ -12,14 +12,15 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from core.clock import MINUTE_MS
 from core.topic import Topic, topic_key
 from ledger.answers import Answer
 from ledger.database import file_of, open_made
+from ledger.places import place_of
 from ledger.retention import trim
 from ledger.schema import answers, candle_days, scores
+from ledger.upsert import upsert
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -145,7 +146,7 @@ class ScoreBook:
     def __init__(self, url: str) -> None:
         self._readers, self._writers = open_made(url, cache_kb=READ_CACHE_KB), open_made(url, "rw")
         self._file = file_of(url)
-        self._scores, self._days = (_upsert(self._writers, table) for table in (scores, candle_days))
+        self._scores, self._days = (upsert(self._writers, table) for table in (scores, candle_days))
 
     @property
     def is_begun(self) -> bool:
@@ -170,7 +171,7 @@ class ScoreBook:
             since_ms, until_ms: answers that were given then, the end excluded.
             horizon_min: answers of this horizon alone; None is all.
         """
-        pairs = [_place(topic) for topic in topics]
+        pairs = [place_of(topic) for topic in topics]
         where = [
             answers.c.answered_ms >= since_ms,
             answers.c.answered_ms < until_ms,
@@ -238,7 +239,7 @@ class ScoreBook:
         Returns:
             when the first of their answers was given; None if there are no such scores.
         """
-        network, topic_id = _place(topic)
+        network, topic_id = place_of(topic)
         where = sa.and_(
             scores.c.network == network,
             scores.c.topic_id == topic_id,
@@ -266,7 +267,7 @@ class ScoreBook:
         return self._columns(Columns, topic, since_ms, until_ms)
 
     def _columns(self, kind: type[AnyColumns], topic: Topic | str, since_ms: int, until_ms: int) -> AnyColumns:
-        network, topic_id = _place(topic)
+        network, topic_id = place_of(topic)
         names = [field.name for field in fields(kind)]
         query = (
             sa.select(*(scores.c[name] for name in names))
@@ -289,7 +290,7 @@ class ScoreBook:
         Args:
             market: BINANCE or SIMULATED.
         """
-        network, topic_id = _place(topic)
+        network, topic_id = place_of(topic)
         of = answers.c
         query = (
             sa.select(of.height, START_MS, of.value, scores.c.truth, scores.c.plain_naive)
@@ -312,7 +313,7 @@ class ScoreBook:
             topic: or its ``Topic.key``.
             before_height: only answers below this height; None is all.
         """
-        network, topic_id = _place(topic)
+        network, topic_id = place_of(topic)
         where = [answers.c.network == network, answers.c.topic_id == topic_id]
         if before_height is not None:
             where.append(answers.c.height < before_height)
@@ -334,7 +335,7 @@ class ScoreBook:
 
         One topic after the other, by height; at no time are more than ``rows_together`` rows in memory.
         """
-        for network, topic_id in map(_place, topics):
+        for network, topic_id in map(place_of, topics):
             height = -1
             while True:
                 query = sa.select(answers, scores).outerjoin(scores, OF_ONE_QUESTION)
@@ -356,7 +357,7 @@ class ScoreBook:
 
     def unscorable(self, topic: Topic, since_ms: int) -> int:
         """Count the answers that cannot be scored and whose intervals end at ``since_ms`` or later."""
-        network, topic_id = _place(topic)
+        network, topic_id = place_of(topic)
         where = (
             scores.c.network == network,
             scores.c.topic_id == topic_id,
@@ -375,14 +376,6 @@ class ScoreBook:
         """Close all connections."""
         self._readers.dispose()
         self._writers.dispose()
-
-
-def _place(topic: Topic | str) -> tuple[str, int]:
-    """Return network and topic id of a topic or of its key."""
-    if isinstance(topic, Topic):
-        return topic.network or "", topic.topic_id
-    network, _, topic_id = topic.rpartition("/")
-    return network, int(topic_id)
 
 
 def columns_of(kind: type[AnyColumns], rows: Sequence[Sequence[Any]]) -> AnyColumns:
@@ -404,19 +397,6 @@ def _column(name: str, cells: Sequence[Any]) -> npt.NDArray[Any]:
     if name in TEXTS:
         cells = [*map(sys.intern, cells)]  # the database returns a text of its own for each row
     return np.array(cells, TYPES.get(name, np.float64))  # None becomes NaN
-
-
-def _upsert(engine: sa.Engine, table: sa.Table) -> sa.Insert:
-    """Return the INSERT that puts a row in the place of one with the same key."""
-    insert: Any = sqlite.insert(table)
-    if engine.dialect.name == "postgresql":
-        from sqlalchemy.dialects import postgresql  # noqa: PLC0415 -- a tenth of a second of every other start
-
-        insert = postgresql.insert(table)
-    keys = [column.name for column in table.primary_key]
-    values = {column.name: insert.excluded[column.name] for column in table.c if column.name not in keys}
-    statement: sa.Insert = insert.on_conflict_do_update(index_elements=keys, set_=values)
-    return statement
 
 
 def _insert(connection: sa.Connection, statement: sa.Insert, rows: Sequence[Score] | Sequence[CandleDay]) -> None:

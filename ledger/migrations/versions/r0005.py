@@ -1,4 +1,4 @@
-"""Scores, alarms, and answers by time.
+"""Scores, alarms, answers by time, and what the chain made of them.
 
 ledger_schema stays at 4: a release that reads 4 can work on the database as well, and the older ones refuse it.
 """
@@ -57,3 +57,51 @@ def upgrade() -> None:
         sa.Column("end_sent_ms", sa.BigInteger, nullable=True),
     )
     op.create_index("answers_by_time", "answers", ["answered_ms"])
+    op.create_table(
+        "epochs",
+        sa.Column("network", sa.String, primary_key=True),
+        sa.Column("topic_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("nonce", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("block_ms", sa.BigInteger, nullable=True),
+        sa.Column("seen_ms", sa.BigInteger, nullable=False),
+        sa.Column("stage", sa.String, nullable=False),
+        sa.Column("worker", sa.String, nullable=False),
+        sa.Column("arrival", sa.String, nullable=False),
+        sa.Column("value", sa.String, nullable=True),
+        sa.Column("active", sa.Boolean, nullable=True),
+        sa.Column("combined", sa.String, nullable=True),
+        sa.Column("combined_without", sa.String, nullable=True),
+        sa.Column("naive", sa.String, nullable=True),
+        sa.Column("combined_loss", sa.String, nullable=True),
+        sa.Column("combined_loss_without", sa.String, nullable=True),
+        sa.Column("naive_loss", sa.String, nullable=True),
+        sa.Column("loss", sa.String, nullable=True),
+        sa.Column("score", sa.String, nullable=True),
+        sa.Column("score_ema", sa.String, nullable=True),
+        sa.Column("reward", sa.String, nullable=True),
+        sa.Column("settled_height", sa.BigInteger, nullable=True),
+        sa.Column("missing", sa.String, nullable=False),
+        sa.Column("detail", sa.LargeBinary, nullable=True),
+    )
+    op.create_table(
+        "sightings",
+        sa.Column("network", sa.String, primary_key=True),
+        sa.Column("topic_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("seen_ms", sa.BigInteger, nullable=False),
+        sa.Column("body", sa.String, nullable=False),
+    )
+    op.create_table(
+        "balances",
+        sa.Column("network", sa.String, primary_key=True),
+        sa.Column("address", sa.String, primary_key=True),
+        sa.Column("read_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("amount", sa.String, nullable=False),
+    )
+    op.create_table(
+        "adoptions",
+        sa.Column("setting", sa.String, primary_key=True),
+        sa.Column("value", sa.String, nullable=False),
+        sa.Column("evidence", sa.String, nullable=False),
+        sa.Column("adopted_ms", sa.BigInteger, nullable=False),
+    )
+    op.create_index("epochs_by_time", "epochs", ["seen_ms"])
