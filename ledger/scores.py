@@ -295,14 +295,22 @@ class ScoreBook:
         query = (
             sa.select(of.height, START_MS, of.value, scores.c.truth, scores.c.plain_naive)
             .outerjoin(scores, OF_ONE_QUESTION)
-            .where(of.network == network, of.topic_id == topic_id, since_ms <= START_MS)
+            .where(of.network == network, of.topic_id == topic_id)
             .where(of.market == market, of.symbol == topic.symbol)
             .where(of.target == topic.asked, of.horizon_min == topic.horizon_min)
-            .order_by(of.height)
+            .order_by(of.height.desc())
+            .limit(READ_TOGETHER)
         )
+        parts, below = list[AnsweredRecord](), sa.true()
         with self._readers.connect() as connection:
-            parts = [columns_of(AnsweredRecord, rows) for rows in connection.execute(query).partitions(READ_TOGETHER)]
-        return joined(parts or [columns_of(AnsweredRecord, [])])
+            while True:
+                rows = connection.execute(query.where(below)).all()
+                new = [row for row in reversed(rows) if row[1] >= since_ms]
+                parts.append(columns_of(AnsweredRecord, new))
+                if len(rows) < READ_TOGETHER or not new:  # heights rise with time: older rows need not be read
+                    break
+                below = of.height < rows[-1][0]
+        return joined(parts[::-1])
 
     def answers_of(
         self, topic: Topic | str, limit: int, before_height: int | None = None

@@ -49,7 +49,6 @@ class Scorer:
         truth_venue: TRUTH_VENUE; empty if there is none.
     Attributes:
         fault: why the last step failed, in a line; empty if it did not.
-        waiting: answers of the last step whose candles are awaited.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class Scorer:
         truth_venue: str = "",
     ) -> None:
         self.fault = ""
-        self.waiting = 0
         self._book = book
         self._topics = {topic.key: topic for topic in topics}
         self._market = market
@@ -72,6 +70,8 @@ class Scorer:
         self._repairs = Repairs(book, homes, self._candles, self._topics.values())
         self._seldom = Seldom()
         self._loaded = False
+        self._followed: set[tuple[int, int, tuple[str, ...]]] = set()  # groups that were gone through
+        self._follow_again = Every(MINUTE_MS)  # candles that were missing come, and blocks get their times
         self._since_ms: dict[str, int] = {}  # by Topic.key: what was answered before is done with
         self._sweep_ms: int | None = None  # what was answered before was gone through; None: there is nothing to do
         self._sweep_due = Every(DAY_MS)
@@ -129,11 +129,14 @@ class Scorer:
             # The rows before it are those of the sweep.
             self._since_ms.setdefault(key, oldest_ms - self._topics[key].horizon_ms - LATE_MS)
         self._sweep_again(again_ms)
-        self.waiting, made = 0, 0
+        if self._follow_again.is_due(now_ms):
+            self._followed.clear()
+        made = 0
         for (told_ms, horizon_ms), keys in _grouped(told, self._topics):
             if made >= ROWS_A_STEP:
                 return made
-            made += self._follow(keys, told_ms, horizon_ms, now_ms, ROWS_A_STEP - made)
+            if (told_ms, horizon_ms, tuple(keys)) not in self._followed:
+                made += self._follow(keys, told_ms, horizon_ms, now_ms, ROWS_A_STEP - made)
         for _ in range(DAYS_A_STEP):
             if self._sweep_ms is None or made >= ROWS_A_STEP:
                 break
@@ -154,6 +157,7 @@ class Scorer:
             for answer in waiting:
                 oldest[answer.key] = min(oldest[answer.key], answer.answered_ms)
             if len(page) < PAGE:
+                self._followed.add((told_ms, horizon_ms, tuple(keys)))
                 break
             at_ms = max(page[-1].answered_ms, at_ms + 1)
             if made >= most:
@@ -206,7 +210,6 @@ class Scorer:
         if self._skills and found:
             self._skills.add(found, now_ms)
         self._sweep_again(self._repairs.make_again(repaired))
-        self.waiting += len(waiting)
         return len(found), waiting
 
     def _score_of(
