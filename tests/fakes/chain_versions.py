@@ -34,9 +34,13 @@ def translated(api: str, path: str, query: Mapping[str, str], ask: Ask) -> Answe
     answer = ask("/".join([kind, *rest[:3], "latest_inference"]) if is_own else path)
     if number < 10 or answer.status != 200:
         return answer
-    body = json.loads(answer.body)
-    change = _CHANGED.get("own" if is_own else kind)
-    return Answer(json.dumps(change(body) if change else body))
+    return Answer(json.dumps(v10_of("own" if is_own else kind, json.loads(answer.body))))
+
+
+def v10_of(kind: str, body: Any) -> Any:
+    """Return a recorded body as v10 has it; ``kind`` is the first part of the path, ``own`` of a worker's own value."""
+    change = _CHANGED.get(kind)
+    return change(body) if change else body
 
 
 def _topic(body: Any) -> Any:
