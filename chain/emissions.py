@@ -63,10 +63,7 @@ class Emissions:
 
     def host(self) -> HostSeen:
         """Return what the host in use says of itself, with its newest block."""
-        host = self._lcd.host()
-        if host.api != self._api:
-            self._api, self._lacking = host.api, set()
-        return host
+        return self._lcd.host()
 
     def topic(self, topic_id: int) -> TopicSeen | None:
         """Return a topic; None if there is no such topic."""
@@ -182,6 +179,8 @@ class Emissions:
 
     def _optional(self, name: str, parse: Callable[[Any], T], **arguments: object) -> T | None:
         """Ask what not every version has; None for those, which are asked once."""
+        if self._lcd.api != self._api:
+            self._api, self._lacking = self._lcd.api, set()
         if name in self._lacking:
             return None
         try:

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from chain.addresses import BODY_LIMIT_BYTES, ChainFault
 from chain.emissions import Emissions, networks
 from chain.lcd import INTRODUCED_S, LOOK_S, MOST_BEHIND, Lcd
-from tests.fakes.chain_replay import BUSY, DOWN, HALF, HTML, HTML_PAGE, ChainReplay, recorded
+from chain.shapes import Access
+from tests.fakes.chain_replay import BUSY, DOWN, HALF, HTML, HTML_PAGE, OURS, ChainReplay, recorded
 from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Answer
 
@@ -119,6 +120,15 @@ def test_a_host_that_comes_back_is_asked_again(stand: Stand) -> None:
     stand.clock.sleep(1)
     assert emissions.host().chain_id == "localnet"
     assert emissions.topic(2) is not None
+
+
+def test_what_a_version_has_not_is_told_while_another_host_is_down(stand: Stand) -> None:
+    down, well = stand.host(), stand.host()
+    emissions = stand.read(down, well)
+    emissions.host()
+    down.faults[""] = DOWN
+    assert emissions.access(2, OURS) == Access(registered=True)
+    assert emissions.gas_price() is None
 
 
 def test_no_host_at_all(stand: Stand) -> None:

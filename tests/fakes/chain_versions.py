@@ -32,9 +32,12 @@ def translated(api: str, path: str, query: Mapping[str, str], ask: Ask) -> Answe
     if kind in {"can_submit_worker_payload", "is_whitelisted_topic_worker"}:
         return Answer(json.dumps({kind: True}))
     answer = ask("/".join([kind, *rest[:3], "latest_inference"]) if is_own else path)
-    if number < 10 or answer.status != 200:
+    if answer.status != 200:
         return answer
-    return Answer(json.dumps(v10_of("own" if is_own else kind, json.loads(answer.body))))
+    body = json.loads(answer.body)
+    if kind == "latest_network_inferences":
+        body = {name: body[name] for name in ("network_inferences", "inference_block_height")}
+    return Answer(json.dumps(body if number < 10 else v10_of("own" if is_own else kind, body)))
 
 
 def v10_of(kind: str, body: Any) -> Any:
