@@ -73,7 +73,7 @@ def serve(
         simulated=settings.market is Market.SIMULATED,
         form=settings.log_format,
     )
-    topics = topics_from_config(*settings.config_files, node_version=settings.node_version)
+    topics = topics_from_config(*settings.config_files, node_version=settings.node_version, workers=settings.workers)
     looks: list[Watched] = []  # the newest alone
     with ExitStack() as stack:
         listener = stack.enter_context(given or listen(settings.monitor_host, settings.monitor_port, "MONITOR_"))
