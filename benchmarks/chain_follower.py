@@ -184,8 +184,7 @@ def _with_kills(chain: ChainReplay, url: str, chance: random.Random) -> list[tup
 
 def _collect(process: subprocess.Popen[str], heights: list[int]) -> None:
     assert process.stdout is not None
-    with contextlib.suppress(ValueError):  # the last line was cut off
-        heights.extend(map(int, process.stdout))
+    heights.extend(int(line) for line in process.stdout if line.strip().isdecimal())  # the others are of the log
 
 
 def _ran(spans: Sequence[tuple[int, int]], first: int, last: int) -> bool:
