@@ -2,8 +2,8 @@
 
 ``python -m tests.data.make_chain_cut FOLDER``, where FOLDER has ``economy.jsonl.gz`` and ``reads.jsonl``: a local chain
 of emissions v5 with five workers and a reputer, recorded on 2026-11-30, with throw-away wallets. The cut has the blocks
-of ``FIRST`` to ``LAST`` with the events that settle epochs, the bodies that were read in that time, the newest body of
-each path before it, and every body of reads.jsonl.
+of ``FIRST`` to ``LAST`` with their events, the bodies that were read in that time, the newest body of each path before
+it, and every body of reads.jsonl. Our worker has no value at nonce 343 of topic 3.
 """
 
 import gzip
@@ -12,18 +12,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.chain_replay import CUT, OURS, recorded
+from tests.fakes.chain_replay import CUT, OURS, at_query, recorded
 
-FIRST, LAST = 292, 442  # nonces 297 to 357, 305 to 365 and 313 to 373 of topics 1, 2 and 3, and their settlements
-# Of the body that changes with every block, every fourth.
-OFTEN, KEPT_OF_OFTEN = "latest_network_inferences", 4
+FIRST, LAST = (
+    325,
+    480,
+)  # topic 1: nonces 327, never settled, 357, 387, 417; topic 2: 335, 365, 395; topic 3: 343, 373, 403
 
 
 def main(folder: Path) -> None:
     """Write the cut."""
     before: dict[str, dict[str, Any]] = {}
     kept: list[dict[str, Any]] = []
-    often = 0
+    networks: dict[str, str] = {}  # the last body by path, without the height of the query
     for line in recorded(folder / "economy.jsonl.gz"):
         if line.get("block", FIRST) > LAST or line.get("height", FIRST) > LAST:
             break
@@ -31,10 +32,10 @@ def main(folder: Path) -> None:
             kept += [line] if line["block"] >= FIRST else []
         elif line["height"] < FIRST:
             before[line["path"]] = line
-        elif OFTEN in line["path"]:
-            often += 1
-            kept += [line] if often % KEPT_OF_OFTEN == 0 else []
+        elif line["path"] in networks and networks[line["path"]] == at_query(line["body"], 0):
+            continue  # the replay writes the height of its own query
         else:
+            networks |= {line["path"]: at_query(line["body"], 0)} if "latest_network" in line["path"] else {}
             kept.append(line)
     reads = [{name: line[name] for name in ("path", "status", "body")} for line in recorded(folder / "reads.jsonl")]
     kept = [line for line in kept if _is_of_ours(line)]
