@@ -32,7 +32,6 @@ from typing import Any
 import psutil
 
 from benchmarks.serving import running, wait_for
-from benchmarks.tools.busy_chain import BusyChain
 from benchmarks.tools.goals import Goal, show_goals
 from chain.emissions import Emissions, networks
 from chain.events import settled_of
@@ -47,6 +46,7 @@ from monitor.chain.epoch_follower import EpochFollower
 from monitor.chain.heights import POLL_S, Heights
 from monitor.chain.looker import Looker
 from tests.catalogue import scalar_topics, write_configs
+from tests.fakes.busy_chain import BusyChain
 from tests.fakes.chain_replay import CUT, OURS, ChainReplay, recorded
 from tests.fakes.net import free_port
 from tests.fakes.node import simulated_environment

@@ -32,6 +32,9 @@ class BusyChain(FakeChain):
         super().__init__(chain_id, block_ms=block_ms, height=1_000_000, blocks=1_500, clock=clock)
         self._phases = {topic_id: place * 13 % EPOCH for place, topic_id in enumerate(sorted(topics))}
         self._workers = workers
+        self.outside: set[str] = set()  # workers that are not in the active set
+        self.balance = "1000000000"  # uallo, of every wallet; also the price of gas
+        self.answers_own = True  # False: no worker's own value is there
         self.counted: Counter[str] = Counter()
         self._counting = threading.Lock()
 
@@ -73,7 +76,7 @@ class BusyChain(FakeChain):
         if name in found:
             return Answer(json.dumps(found[name]))
         key = "price" if path.startswith("/feemarket") else "balance"
-        return Answer(json.dumps({key: {"denom": "uallo", "amount": "1000000000"}}))
+        return Answer(json.dumps({key: {"denom": "uallo", "amount": self.balance}}))
 
     def _emissions(self, parts: Sequence[str], height: int) -> object:
         kind, *rest = parts
@@ -89,11 +92,13 @@ class BusyChain(FakeChain):
         if kind in fixed:
             return fixed[kind]
         topic_id = int(rest[0])
+        if topic_id not in self._phases:
+            return NO_ITEM
         newest = self.newest_nonce(topic_id, height)
         found: object = NO_ITEM
         if kind == "topics" and len(rest) == 1:
             found = self._topic(topic_id, newest)
-        elif kind == "topics" and height < newest + WINDOW:
+        elif kind == "topics" and height < newest + WINDOW and self.answers_own:
             own = {"block_height": str(newest), "inferer": rest[2], "value": self.value(topic_id, newest, rest[2])}
             found = {"latest_input_inference": own}
         elif kind == "unfulfilled_worker_nonces":
@@ -128,11 +133,15 @@ class BusyChain(FakeChain):
             return []
         return [
             {"block_height": str(nonce), "inferer": who, "value": self.value(topic_id, nonce, who)}
-            for who in self._workers
+            for who in self._active
         ]
 
+    @property
+    def _active(self) -> list[str]:
+        return [who for who in self._workers if who not in self.outside]
+
     def _bundle(self, topic_id: int, nonce: int, of: dict[str, Any]) -> dict[str, Any]:
-        values = [{"worker": who, "value": self.value(topic_id, nonce, who)} for who in self._workers]
+        values = [{"worker": who, "value": self.value(topic_id, nonce, who)} for who in self._active]
         return {
             **of,
             "combined_value": f"{topic_id}.5",
@@ -145,14 +154,14 @@ class BusyChain(FakeChain):
         height = int(query["height"])
         nonce = height - LAG - EPOCH
         events = []
-        for topic_id in self._phases:
+        for topic_id in self._phases if self._active else ():
             if self.newest_nonce(topic_id, nonce) == nonce:
                 events += self._settling(topic_id, nonce, height)
         return {"height": str(height), "finalize_block_events": events}
 
     def _settling(self, topic_id: int, nonce: int, height: int) -> list[object]:
-        lists = {"topic_id": str(topic_id), "actor_type": "ACTOR_TYPE_INFERER_UNSPECIFIED", "addresses": self._workers}
-        numbers = ["0.5" for _ in self._workers]
+        lists = {"topic_id": str(topic_id), "actor_type": "ACTOR_TYPE_INFERER_UNSPECIFIED", "addresses": self._active}
+        numbers = ["0.5" for _ in self._active]
         bundle = self._bundle(topic_id, nonce, _requested(nonce))
         told: list[tuple[str, dict[str, Any]]] = [
             ("NetworkLossSet", {"topic_id": str(topic_id), "block_height": str(nonce), "value_bundle": bundle}),
