@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 
 import numpy as np
@@ -15,12 +15,14 @@ from core.errors import WorkerError
 from core.settings import Settings
 from core.topic import Topic
 from ledger.database import FAULTS
+from ledger.epochs import EpochBook
 from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
 from model.judging.comparison import Comparison
 from model.stretch import is_for_admission
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
+from monitor.chain.watch import ChainWatch, Won, won_of
 from monitor.loops import Step
 from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
 from monitor.scorer import Scorer
@@ -33,6 +35,7 @@ from updater.live_losses import compare_live, live_losses
 SCORE_S = 5.0
 TRIM_S = 5.0
 TRIM_ROWS = 500  # of answers at a turn, in some 20 ms: eight million a day, and 55 topics add 16,000
+DETAIL_DAYS = 40  # that the workers of an epoch are kept
 RECORD_S = 5.0  # one topic's record is read at a turn: of 55 topics each every five minutes
 
 
@@ -45,6 +48,7 @@ class Ground:
     clock: Clock
     alarms: AlarmBook
     newest: Callable[[], Watched | None]  # the newest look; None before the first
+    rpc_urls: Mapping[str | None, Sequence[str]] = field(default_factory=dict)  # of the chain, by network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ def build(ground: Ground) -> Parts:
             Step(name="score", run=rooms.score, every_s=SCORE_S),
             Step(name="record", run=rooms.read_record, every_s=RECORD_S),
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
+            *rooms.chain.steps,
         ),
         skills=lambda _: rooms.compared,
         participation=lambda _: rooms.participation,
@@ -85,6 +90,9 @@ class _Rooms:
         self._market = settings.market.value.upper()
         self._topics = {topic.key: topic for topic in ground.topics}
         self._book = ScoreBook(settings.ledger_url)
+        self._epochs = EpochBook(settings.ledger_url)
+        self.chain = ChainWatch(settings, ground.topics, ground.rpc_urls, self._epochs, ground.clock)
+        self._won: dict[str, Won] = {}  # by Topic.key; empty if the chain is not read
         self._skills = SkillBook(self._book, ground.topics)
         homes = HomeStore(settings.klines_dir, settings.venues)
         self._scorer = Scorer(
@@ -115,6 +123,8 @@ class _Rooms:
             participation=lambda: self.participation,
             alarms=lambda: [kept.name for kept in ground.alarms.standing],
             failures=lambda: Failures(notifications=ground.alarms.failures, database=self._failures["database"]),
+            chains=lambda: self.chain.seen,
+            won=lambda: self._won,
         )
 
         @app.get("/metrics", include_in_schema=False)
@@ -156,6 +166,9 @@ class _Rooms:
             scored=scored, unscorable=unscorable, waiting=max(0, given - scored - unscorable)
         )
         self._compare(topic, seen)
+        if self.chain.steps:
+            with self._counted():
+                self._won[key] = won_of(self._epochs, topic, now_ms)
 
     def _compare(self, topic: Topic, seen: Watched | None) -> None:
         champion = seen.champions.get(topic.key) if seen else None
@@ -172,6 +185,9 @@ class _Rooms:
         settings, now_ms = self._ground.settings, self._ground.clock.now_ms()
         with self._counted():
             self._book.trim(now_ms, settings.ledger_days, TRIM_ROWS)
+            known_ms = min(now_ms, self._epochs.newest_ms())  # a clock that runs ahead deletes nothing
+            days = (settings.ledger_days, min(DETAIL_DAYS, settings.ledger_days))
+            self._epochs.trim(*(known_ms - kept * DAY_MS for kept in days), TRIM_ROWS)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -189,6 +205,8 @@ class _Rooms:
         self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live)
 
     def close(self) -> None:
+        self.chain.close()
+        self._epochs.close()
         self._book.close()
 
 

@@ -22,6 +22,7 @@ PARTS = {  # what may have a fault, by the keys of Watched.faults
     "score": "scoring",
     "record": "the topics' records of answers",
     "trim": "deleting old answers",
+    "chain": "the record of the chain's epochs",
     "look": "the monitor's own look at the processes",
     "alarms": "the sending of alarms",
     "checks": "the checks of the topics against the chain",

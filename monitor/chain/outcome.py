@@ -1,0 +1,51 @@
+"""Won, lost or not known: what became of an epoch for our worker, and why."""
+
+from typing import NamedTuple
+
+from ledger.answers import Answer
+from ledger.epochs import Arrival, Epoch, Stage
+
+NO_ADDRESS = "WORKER_ADDRESS is not set"
+NOT_OVER = "the submission window is open"
+NOT_SEEN = "the chain was not seen"
+WON = "in the active set"
+NOT_ASKED = "not asked"
+NOT_SUBMITTED = "answered and not submitted"
+OTHER_VALUE = "another value on chain"
+NOT_ACTIVE = "submitted and not in the active set"
+NOT_KNOWN_WHY = "not in the active set; the chain was not seen while the window was open"
+
+
+class Outcome(NamedTuple):
+    """What became of an epoch."""
+
+    won: bool | None  # None: not known, or not over
+    reason: str
+
+
+def outcome(epoch: Epoch, answer: Answer | None) -> Outcome:
+    """Return what became of an epoch for our worker.
+
+    An epoch is won if our value is in its active set: those values are scored and paid.
+
+    Args:
+        answer: ours to the epoch's nonce; None if the ledger has none.
+
+    >>> outcome(Epoch("net-1", 1, 537, None, 0, "closed", worker="allo1", arrival="absent", active=False), None)
+    Outcome(won=False, reason='not asked')
+    """
+    if not epoch.worker:
+        return Outcome(None, NO_ADDRESS)
+    if epoch.stage == Stage.OPEN:
+        return Outcome(None, NOT_OVER)
+    if epoch.arrival == Arrival.OTHER:
+        return Outcome(False, OTHER_VALUE)
+    if epoch.active is None:
+        return Outcome(None, NOT_SEEN)
+    if epoch.active:
+        return Outcome(True, WON)
+    if epoch.arrival == Arrival.EQUAL:
+        return Outcome(False, NOT_ACTIVE)
+    if answer is None:
+        return Outcome(False, NOT_ASKED)
+    return Outcome(False, NOT_SUBMITTED if epoch.arrival == Arrival.ABSENT else NOT_KNOWN_WHY)

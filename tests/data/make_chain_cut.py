@@ -1,0 +1,58 @@
+"""Makes ``tests/data/chain_three_epochs.jsonl.gz``: three epochs of the three topics of a recorded chain.
+
+``python -m tests.data.make_chain_cut FOLDER``, where FOLDER has ``economy.jsonl.gz`` and ``reads.jsonl``: a local chain
+of emissions v5 with five workers and a reputer, recorded on 2026-11-30, with throw-away wallets. The cut has the blocks
+of ``FIRST`` to ``LAST`` with the events that settle epochs, the bodies that were read in that time, the newest body of
+each path before it, and every body of reads.jsonl.
+"""
+
+import gzip
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.chain_replay import CUT, OURS, recorded
+
+FIRST, LAST = 292, 442  # nonces 297 to 357, 305 to 365 and 313 to 373 of topics 1, 2 and 3, and their settlements
+# Of the body that changes with every block, every fourth.
+OFTEN, KEPT_OF_OFTEN = "latest_network_inferences", 4
+
+
+def main(folder: Path) -> None:
+    """Write the cut."""
+    before: dict[str, dict[str, Any]] = {}
+    kept: list[dict[str, Any]] = []
+    often = 0
+    for line in recorded(folder / "economy.jsonl.gz"):
+        if line.get("block", FIRST) > LAST or line.get("height", FIRST) > LAST:
+            break
+        if "block" in line:
+            kept += [line] if line["block"] >= FIRST else []
+        elif line["height"] < FIRST:
+            before[line["path"]] = line
+        elif OFTEN in line["path"]:
+            often += 1
+            kept += [line] if often % KEPT_OF_OFTEN == 0 else []
+        else:
+            kept.append(line)
+    reads = [{name: line[name] for name in ("path", "status", "body")} for line in recorded(folder / "reads.jsonl")]
+    kept = [line for line in kept if _is_of_ours(line)]
+    lines = [*reads, *(line for line in before.values() if _is_new(line) and _is_of_ours(line)), *kept]
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    CUT.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+def _is_new(line: dict[str, Any]) -> bool:
+    """True unless a body is of an epoch that was settled before the cut."""
+    last = line["path"].rpartition("/")[2]
+    return not (last.isdigit() and 9 < int(last) < FIRST - 60)
+
+
+def _is_of_ours(line: dict[str, Any]) -> bool:
+    """True unless a body is of another worker alone: those of ours suffice."""
+    return "allo1" not in line.get("path", "") or OURS in line["path"]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
