@@ -22,6 +22,7 @@ from model.judging.comparison import Comparison
 from model.stretch import is_for_admission
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
+from monitor.chain.checks import Checks
 from monitor.chain.watch import ChainWatch, Won, won_of
 from monitor.loops import Step
 from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
@@ -29,13 +30,15 @@ from monitor.scorer import Scorer
 from monitor.skills import SkillBook
 from monitor.snapshot import Snapshot
 from monitor.view import View
-from monitor.watched import InferenceSeen, Participation, Watched
+from monitor.watched import Checked, InferenceSeen, Participation, Watched
+from node.versions import NodeVersions
 from updater.live_losses import compare_live, live_losses
 
 SCORE_S = 5.0
 TRIM_S = 5.0
 TRIM_ROWS = 500  # of answers at a turn, in some 20 ms: eight million a day, and 55 topics add 16,000
 DETAIL_DAYS = 40  # that the workers of an epoch are kept
+CHECK_S = 2.0  # one topic is checked against the chain at a turn: of 55 topics each every two minutes
 RECORD_S = 5.0  # one topic's record is read at a turn: of 55 topics each every five minutes
 
 
@@ -49,6 +52,7 @@ class Ground:
     alarms: AlarmBook
     newest: Callable[[], Watched | None]  # the newest look; None before the first
     rpc_urls: Mapping[str | None, Sequence[str]] = field(default_factory=dict)  # of the chain, by network
+    nodes: Mapping[str | None, NodeVersions] = field(default_factory=dict)  # the official nodes, by network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,7 @@ class Parts:
     # By Topic.key, for the alarms; called with each look, so they answer from memory.
     skills: Callable[[Watched], Mapping[str, Comparison]] = lambda _: {}
     participation: Callable[[Watched], Mapping[str, Participation]] = lambda _: {}
+    checked: Callable[[], Mapping[str, Checked]] = dict  # likewise, of the chain
     seen: Callable[[Watched], object] = lambda _: None  # called after each look
     end: Callable[[], object] = lambda: None  # called last
 
@@ -73,10 +78,12 @@ def build(ground: Ground) -> Parts:
             Step(name="score", run=rooms.score, every_s=SCORE_S),
             Step(name="record", run=rooms.read_record, every_s=RECORD_S),
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
+            Step(name="checks", run=rooms.check, every_s=CHECK_S),
             *rooms.chain.steps,
         ),
         skills=lambda _: rooms.compared,
         participation=lambda _: rooms.participation,
+        checked=lambda: rooms.checks.seen,
         seen=rooms.show,
         end=rooms.close,
     )
@@ -92,6 +99,7 @@ class _Rooms:
         self._book = ScoreBook(settings.ledger_url)
         self._epochs = EpochBook(settings.ledger_url)
         self.chain = ChainWatch(settings, ground.topics, ground.rpc_urls, self._epochs, ground.clock)
+        self.checks = Checks(settings, ground.topics, self._epochs, self._book, ground.nodes, ground.clock)
         self._won: dict[str, Won] = {}  # by Topic.key; empty if the chain is not read
         self._skills = SkillBook(self._book, ground.topics)
         homes = HomeStore(settings.klines_dir, settings.venues)
@@ -169,6 +177,11 @@ class _Rooms:
         if self.chain.steps:
             with self._counted():
                 self._won[key] = won_of(self._epochs, topic, now_ms)
+
+    def check(self) -> None:
+        """Check the topic whose turn it is against the chain."""
+        with self._counted():
+            self.checks.step()
 
     def _compare(self, topic: Topic, seen: Watched | None) -> None:
         champion = seen.champions.get(topic.key) if seen else None
