@@ -13,6 +13,7 @@ from chain.versions import losses_of_event, side_by_side
 
 WINDOW_OPENED = "EventWorkerSubmissionWindowOpened"
 LOSSES_SET, SCORES_SET, REWARDS_SETTLED = "EventNetworkLossSet", "EventScoresSet", "EventRewardsSettled"
+EMAS_SET = "EventEMAScoresSet"
 INFERER = "ACTOR_TYPE_INFERER_UNSPECIFIED"
 
 
@@ -44,17 +45,21 @@ def settled_of(result: Any) -> list[Settled]:
     height = whole(result["height"])
     losses: dict[tuple[int, int], Losses] = {}
     scores: dict[tuple[int, int], dict[str, str]] = {}
+    emas: dict[tuple[int, int], dict[str, str]] = {}
     rewards: dict[int, list[dict[str, str]]] = {}
-    for event in _events(result, LOSSES_SET, SCORES_SET, REWARDS_SETTLED):
+    for event in _events(result, LOSSES_SET, SCORES_SET, EMAS_SET, REWARDS_SETTLED):
         attributes = _attributes(event)
         topic_id, name = whole(attributes["topic_id"]), _name(event)
         if name == LOSSES_SET:
             if (seen := losses_of_event(attributes)) is not None:
                 losses[topic_id, seen.nonce] = seen
         elif attributes.get("actor_type", INFERER) in {INFERER, 0}:
-            values = side_by_side(attributes["addresses"], attributes["scores" if name == SCORES_SET else "rewards"])
+            listed = attributes["rewards" if name == REWARDS_SETTLED else "scores"]
+            values = side_by_side(attributes["addresses"], listed)
             if name == SCORES_SET:
                 scores[topic_id, whole(attributes["block_height"])] = values
+            elif name == EMAS_SET:
+                emas[topic_id, whole(attributes["nonce"])] = values
             else:
                 rewards.setdefault(topic_id, []).append(values)
     epochs = sorted({*losses, *scores})
@@ -66,6 +71,7 @@ def settled_of(result: Any) -> list[Settled]:
             height=height,
             scores=scores.get((topic_id, nonce), {}),
             rewards=rewards[topic_id][0] if topic_id in alone and len(rewards.get(topic_id, [])) == 1 else {},
+            score_emas=emas.get((topic_id, nonce), {}),
             losses=losses.get((topic_id, nonce)),
         )
         for topic_id, nonce in epochs

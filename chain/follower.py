@@ -105,6 +105,11 @@ class Follower:
             self._thread.join(timeout_s)
 
     @property
+    def requests(self) -> int:
+        """How many were sent."""
+        return self._rpc.requests
+
+    @property
     def newest(self) -> Block | None:
         """The newest believed block; None before the first block."""
         return self._known.newest

@@ -106,6 +106,7 @@ class Settled:
     height: int  # of the settling block
     scores: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # of inferers, by address
     rewards: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # of inferers, by address, in uallo
+    score_emas: Mapping[str, str] = field(default_factory=dict)  # inferers' smoothed scores after the epoch, by address
     losses: Losses | None = None
 
 

@@ -199,8 +199,7 @@ class _Rooms:
         with self._counted():
             self._book.trim(now_ms, settings.ledger_days, TRIM_ROWS)
             known_ms = min(now_ms, self._epochs.newest_ms())  # a clock that runs ahead deletes nothing
-            days = (settings.ledger_days, min(DETAIL_DAYS, settings.ledger_days))
-            self._epochs.trim(*(known_ms - kept * DAY_MS for kept in days), TRIM_ROWS)
+            self._epochs.trim(known_ms - settings.ledger_days * DAY_MS, known_ms - DETAIL_DAYS * DAY_MS, TRIM_ROWS)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -89,10 +89,10 @@ class EpochFollower:
             return False
 
     def _step(self) -> bool:
-        self._emissions = self._emissions or self._find()
-        if self._emissions is None:
+        emissions = self._emissions = self._emissions or self._find()
+        if emissions is None:
             raise ChainFault(f"no host of LCD_URLS serves {self.network or 'the network of config.json'}")
-        newest = self._heights.newest(self._emissions)
+        newest = self._heights.newest(emissions)
         if newest is None:
             raise ChainFault(self._heights.fault or "the newest block is not known yet")
         if self.newest is not None:
@@ -102,18 +102,16 @@ class EpochFollower:
                 return False
         self.newest = newest
         if not self._restored:
-            self._restore()
-        self._read_all(newest.height)
+            self._restore(newest.height)
+        self._read_all(emissions, newest.height)
         return True
 
-    def _read_all(self, height: int) -> None:
-        assert self._emissions is not None
-        faults = 0
-        reader = EpochReader(self._emissions, self._heights, height)
+    def _read_all(self, emissions: Emissions, height: int) -> None:
+        faults, reader = 0, EpochReader(emissions, self._heights, height)
         for track in self.tracks.values():
             track.block_ms = self._heights.block_ms
             try:
-                self._open(track, height)
+                self._open(emissions, track, height)
             except ChainFault as fault:
                 self._failed(fault)
                 faults, track.look = faults + 1, height + 1
@@ -129,7 +127,7 @@ class EpochFollower:
             if track.dues.get(due.nonce) is not due:
                 continue  # the chain said meanwhile that there is no such epoch
             try:
-                self._read(track, due, reader)
+                self._read(emissions, track, due, reader)
             except ChainFault as fault:
                 self._failed(fault)
                 faults, due.height = faults + 1, height + 1
@@ -152,17 +150,16 @@ class EpochFollower:
 
     # --- epochs that open --------------------------------------------------------------------------------------------
 
-    def _open(self, track: Track, height: int) -> None:
+    def _open(self, emissions: Emissions, track: Track, height: int) -> None:
         """Follow the epochs that have opened since the newest one."""
         if (nonce := track.foresee(height)) is not None and height >= track.look:
             track.begin(nonce, height, sure=False)
         elif height >= max(track.look, track.newest + track.epoch):
-            self.look(track)
+            self.look(emissions, track, height)
 
-    def look(self, track: Track) -> TopicSeen | None:
+    def look(self, emissions: Emissions, track: Track, height: int) -> TopicSeen | None:
         """Read the topic itself, and follow the epochs that it tells of; None: there is no such topic."""
-        assert self._emissions is not None and self.newest is not None
-        height, seen = self.newest.height, self._emissions.topic(track.topic.topic_id)
+        seen = emissions.topic(track.topic.topic_id)
         self.saw()
         if seen is None:
             track.look = height + NO_TOPIC_BLOCKS
@@ -196,16 +193,17 @@ class EpochFollower:
 
     # --- epochs that are followed ------------------------------------------------------------------------------------
 
-    def _read(self, track: Track, due: Due, reader: EpochReader) -> None:
+    def _read(self, emissions: Emissions, track: Track, due: Due, reader: EpochReader) -> None:
+        height = reader.height
         if not due.sure and (due.want > Want.VALUE or not track.topic.worker):
-            self.look(track)
+            self.look(emissions, track, height)
             if due.nonce not in track.dues or not due.sure:
                 track.dues.pop(due.nonce, None)
                 return
         before = self._row(track, due)
         reading = reader.read(track, due, before)
         if not due.sure:  # our worker's value was not there: is the epoch?
-            self.look(track)
+            self.look(emissions, track, height)
             if due.nonce not in track.dues or not due.sure:
                 track.dues.pop(due.nonce, None)
                 return
@@ -235,10 +233,8 @@ class EpochFollower:
 
     # --- starts ------------------------------------------------------------------------------------------------------
 
-    def _restore(self) -> None:
+    def _restore(self, height: int) -> None:
         """Go on with the epochs that an earlier follower left."""
-        assert self.newest is not None
-        height = self.newest.height
         for track in self.tracks.values():
             newest = self._book.epochs_of(track.topic, 1, inside=False)
             track.newest = newest[0][0].nonce if newest and newest[0][0].nonce <= height else 0

@@ -1,5 +1,6 @@
 """Read one part of an epoch from the chain: which requests it takes, and what to read next."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from chain.addresses import ChainFault, Untold
@@ -7,10 +8,11 @@ from chain.emissions import Emissions
 from chain.shapes import Settled
 from ledger.epochs import Epoch, Stage
 from monitor.chain.heights import Heights
-from monitor.chain.rows import bare, is_of, with_inferences, with_network, with_reputers, with_settled, with_value
+from monitor.chain.rows import is_of, with_inferences, with_network, with_reputers, with_settled, with_value
 from monitor.chain.schedule import SECOND_LOOK, Due, Track, Want
 
 SEARCHED = 64  # blocks that are asked for the one that settled an epoch, before the topic's rhythm is known
+REPUTERS_EVERY = 600  # blocks: each reputer takes a request
 PATIENCE = 2  # blocks, at least
 SEARCHED_AGAIN = 4  # once it is known
 
@@ -31,7 +33,7 @@ class EpochReader:
     """
 
     def __init__(self, emissions: Emissions, heights: Heights, height: int) -> None:
-        self._emissions, self._heights, self._height = emissions, heights, height
+        self._emissions, self._heights, self.height = emissions, heights, height
 
     def read(self, track: Track, due: Due, row: Epoch) -> Reading:
         """Read what is due of an epoch, and add it to the epoch's row."""
@@ -45,9 +47,9 @@ class EpochReader:
 
     def _value(self, track: Track, due: Due, row: Epoch) -> Reading:
         topic_id, closes = track.topic.topic_id, track.closes(due.nonce)
-        if not row.worker or self._height >= closes:
+        if not row.worker or self.height >= closes:
             return Reading(None, Want.ACTIVE_SET, closes)
-        if self._height < track.last_third(due.nonce):
+        if self.height < track.last_third(due.nonce):
             return Reading(None, Want.VALUE, track.last_third(due.nonce))
         found = self._emissions.latest_inference(topic_id, row.worker)
         if found is not None and found.nonce == due.nonce:
@@ -58,71 +60,67 @@ class EpochReader:
             return Reading(None, Want.ACTIVE_SET, closes)
         due.sure = True
         again = closes - SECOND_LOOK
-        if due.want is Want.VALUE and self._height < again:
+        if due.want is Want.VALUE and self.height < again:
             return Reading(with_value(row, None), Want.VALUE_AGAIN, again)
         return Reading(with_value(row, None), Want.ACTIVE_SET, closes)
 
     def _active_set(self, track: Track, due: Due, row: Epoch) -> Reading:
         topic_id, closes = track.topic.topic_id, track.closes(due.nonce)
-        if self._height < closes:
+        if self.height < closes:
             return Reading(None, Want.ACTIVE_SET, closes)
         if found := self._emissions.inferences(topic_id, due.nonce):
             return self._network(track, due, with_inferences(row, found))
-        if due.nonce < track.newest:  # no worker answered, or the chain has forgotten the epoch
-            return self._settled(track, due, row)
-        if due.committed:
+        is_over = due.nonce < track.newest
+        if due.committed or (is_over and due.absent_at):  # no worker answered
             return Reading(with_inferences(row, ())._replace(stage=Stage.SETTLED.value), None)
+        if is_over:  # perhaps the chain has forgotten the epoch
+            return self._settled(track, due, row)
+        due.absent_at = self.height
         last = self._emissions.last_worker_nonce(topic_id)
         due.committed = last is not None and last >= due.nonce
-        return Reading(None, Want.ACTIVE_SET, track.later(due, self._height))
+        return Reading(None, Want.ACTIVE_SET, track.later(due, self.height))
 
     def _network(self, track: Track, due: Due, row: Epoch) -> Reading:
         settles = track.settles(due.nonce) + 1
-        if due.nonce < track.newest or self._height >= due.nonce + track.epoch:
+        if due.nonce < track.newest or self.height >= due.nonce + track.epoch:
             return Reading(row, Want.SETTLED, settles)
         try:
             seen = self._emissions.network_inference(track.topic.topic_id)
         except ChainFault:  # the active set is kept meanwhile
-            return Reading(row, Want.NETWORK, self._height + 1)
+            return Reading(row, Want.NETWORK, self.height + 1)
         if seen is None or not is_of(seen, row):
-            return Reading(row, Want.NETWORK, track.later(due, self._height))
+            return Reading(row, Want.NETWORK, track.later(due, self.height))
         return Reading(with_network(row, seen), Want.SETTLED, settles)
 
     def _settled(self, track: Track, due: Due, row: Epoch) -> Reading:
         planned = track.settles(due.nonce)
-        if self._height <= planned and track.settles_after is not None:
-            return Reading(row, Want.SETTLED, planned + 1)
+        if self.height <= planned:
+            return Reading(row._replace(stage=Stage.CLOSED.value), Want.SETTLED, planned + 1)
         topic_id = track.topic.topic_id
-        found = self._told(track, due, planned) if self._height > planned else None
+        found = self._told(track, due, planned)
         losses = found.losses if found else None
         if losses is None and (losses := self._emissions.losses(topic_id, due.nonce)) is None and found is None:
             return self._unsettled(track, due, row)
         if found is None:
             searched = SEARCHED if track.settles_after is None else SEARCHED_AGAIN
             lowest = max(due.absent_at, due.nonce)
-            for height in range(self._height, max(lowest, self._height - searched), -1):
+            for height in range(self.height, max(lowest, self.height - searched), -1):
                 if (found := self._told(track, due, height)) is not None:
                     track.settles_after = height - due.nonce
                     break
         else:
             track.settles_after = planned - due.nonce
-        scores = found.scores if found else {}
-        settled = bare(losses, scores or self._emissions.scores(topic_id, due.nonce), topic_id, due.nonce)
-        if found:
-            settled = Settled(
-                topic_id=topic_id,
-                nonce=due.nonce,
-                height=found.height,
-                scores=settled.scores,
-                rewards=found.rewards,
-                losses=losses,
-            )
-        row = with_settled(row, settled, found.height if found else None)
-        if row.worker and row.active is not False:
+        settled = found or Settled(topic_id=topic_id, nonce=due.nonce, height=0)  # LCD knows neither block nor rewards
+        scores = settled.scores or self._emissions.scores(topic_id, due.nonce)
+        row = with_settled(row, replace(settled, losses=losses, scores=scores), found.height if found else None)
+        if row.score_ema is None and row.worker and row.active:
             smoothed = self._emissions.score_ema(topic_id, row.worker)
             if smoothed is not None and smoothed.nonce == due.nonce:
                 row = row._replace(score_ema=smoothed.score)
-        return Reading(with_reputers(row, self._emissions.reputers(topic_id, due.nonce)), None)
+        if self.height >= track.reputers_at:
+            track.reputers_at = self.height + REPUTERS_EVERY
+            row = with_reputers(row, self._emissions.reputers(topic_id, due.nonce))
+        return Reading(row, None)
 
     def _told(self, track: Track, due: Due, height: int) -> Settled | None:
         """Return what a block says of the epoch; None: nothing, or the block is not told."""
@@ -131,7 +129,7 @@ class EpochReader:
         except Untold:
             return None
         except ChainFault:  # without RPC there are no rewards: the chain is given some time
-            if self._height <= track.settles(due.nonce) + max(PATIENCE, track.epoch // 4):
+            if self.height <= track.settles(due.nonce) + max(PATIENCE, track.epoch // 4):
                 raise
             return None
         same = (one for one in of_block if (one.topic_id, one.nonce) == (track.topic.topic_id, due.nonce))
@@ -139,9 +137,8 @@ class EpochReader:
 
     def _unsettled(self, track: Track, due: Due, row: Epoch) -> Reading:
         """The epoch has no losses: not yet, never, or not any more."""
-        due.absent_at = self._height
-        if self._height <= track.settles(due.nonce) + track.epoch and row.detail is not None:
-            return Reading(row, Want.SETTLED, track.later(due, self._height))
-        if self._emissions.inferences(track.topic.topic_id, due.nonce):
-            return Reading(row, Want.SETTLED, track.later(due, self._height))
-        return Reading(row._replace(stage=Stage.GONE.value), None)
+        due.absent_at = self.height
+        is_late = self.height > track.settles(due.nonce) + track.epoch // 2
+        if is_late and not self._emissions.inferences(track.topic.topic_id, due.nonce):
+            return Reading(row._replace(stage=Stage.GONE.value), None)
+        return Reading(row._replace(stage=Stage.CLOSED.value), Want.SETTLED, track.later(due, self.height))

@@ -83,8 +83,8 @@ class Heights:
             chain.addresses.ChainFault: LCD is asked, and no host tells.
         """
         if self._follower:
-            block = self._follower.newest
-            return Newest(block.height, block.time_ms) if block else None
+            followed = self._follower.newest
+            return Newest(followed.height, followed.time_ms) if followed else None
         block_ms = self.block_ms
         pause_s = min(max((block_ms or 1000.0) / 1000, self._poll_s[0]), self._poll_s[1])
         if self._seconds() - self._asked_s >= pause_s:

@@ -102,7 +102,9 @@ class Looker:
 
     def _topic(self, emissions: Emissions, track: Track) -> TopicLook | None:
         topic_id, worker = track.topic.topic_id, track.topic.worker
-        if (seen := self._follower.look(track)) is None:
+        newest = self._follower.newest
+        seen = self._follower.look(emissions, track, newest.height) if newest else None
+        if seen is None:
             return None
         seen = track.seen = replace(seen, is_active=emissions.is_active(topic_id))
         look = TopicLook(seen=seen)
@@ -117,7 +119,7 @@ class Looker:
             look = replace(
                 look,
                 access=emissions.access(topic_id, worker),
-                score_ema=smoothed[0] if smoothed else told and told.nonce and told.score or None,
+                score_ema=smoothed[0] if smoothed else (told and told.nonce and told.score) or None,
                 trend=_trend(smoothed),
             )
         lowest = emissions.lowest_score(topic_id)

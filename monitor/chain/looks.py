@@ -39,7 +39,7 @@ class TopicLook:
     """A topic, as last seen. Its weight and whether it is active are in ``seen``."""
 
     seen: TopicSeen
-    access: Access = Access()  # of our worker
+    access: Access = field(default_factory=Access)  # of our worker
     score_ema: str | None = None  # of our worker
     trend: str | None = None  # of the score EMA, an epoch, over the last epochs that have one
     lowest_score: str | None = None  # of the active set, which a newcomer has to beat; None: not told

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 
-from chain.shapes import Inference, Losses, NetworkInference, Reputers, Settled
+from chain.shapes import Inference, NetworkInference, Reputers, Settled
 from core.topic import Topic
 from ledger.answers import Answer
 from ledger.epochs import Arrival, Detail, Epoch, Inferer, Stage
@@ -71,16 +71,18 @@ def with_settled(epoch: Epoch, settled: Settled, height: int | None) -> Epoch:
         for address in dict.fromkeys((*known, *of_losses, *settled.scores))
     )
     reward = settled.rewards.get(worker)
-    if reward is None and settled.rewards and epoch.active:
+    if reward is None and settled.rewards and worker in of_losses:
         reward = "0"  # seen: the block names all whom it paid
     return epoch._replace(
         stage=Stage.SETTLED.value,
-        active=True if epoch.active is None and worker in of_losses else epoch.active,
+        # Scored is who is in the active set.
+        active=worker in of_losses if epoch.active is None and of_losses and worker else epoch.active,
         combined_loss=losses.combined if losses else None,
         naive_loss=losses.naive if losses else None,
         combined_loss_without=losses.one_out.get(worker) if losses else None,
         loss=of_losses.get(worker),
         score=settled.scores.get(worker),
+        score_ema=settled.score_emas.get(worker),
         reward=reward,
         settled_height=height,
         detail=inside._replace(inferers=inferers).packed() if inferers else epoch.detail,
@@ -124,11 +126,6 @@ def _unseen(epoch: Epoch) -> Iterable[str]:
     if epoch.worker and epoch.active is not False:
         own = {"loss": epoch.loss, "score": epoch.score, "score_ema": epoch.score_ema, "reward": epoch.reward}
         yield from (name for name, text in own.items() if text is None)
-
-
-def bare(losses: Losses | None, scores: Mapping[str, str], topic_id: int, nonce: int) -> Settled:
-    """Return what the LCD interface tells of a settled epoch: it has no rewards and no settling block."""
-    return Settled(topic_id=topic_id, nonce=nonce, height=0, scores=scores, losses=losses)
 
 
 def are_equal(one: str, other: str) -> bool:

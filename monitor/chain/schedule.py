@@ -31,7 +31,7 @@ class Due:
     sure: bool  # False: the chain has not yet said that the epoch was opened
     told: bool = True  # False: the epoch is not written if the chain has forgotten it
     committed: bool = False  # True: the chain said that the epoch's window is over, and had no active set
-    absent_at: int = 0  # height at which the epoch was seen not to have settled yet
+    absent_at: int = 0  # height at which the chain did not have yet what is wanted
 
 
 @dataclass(slots=True)
@@ -45,6 +45,7 @@ class Track:
     look: int = 0  # height at which the topic itself is read next, if nothing else has it read
     unopened: int = 0  # nonce of an epoch that was foreseen and did not open
     settles_after: int | None = None  # blocks from a nonce to its settling, as seen; None before the first
+    reputers_at: int = 0  # height from which on each reputer's losses are read again
     dues: dict[int, Due] = field(default_factory=dict)  # by nonce
 
     def blocks(self, length: int) -> int:
