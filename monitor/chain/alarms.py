@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from chain.versions import api_of
 from core.clock import DAY_MS, iso
 from monitor.alarm_rows import Alarm
 from monitor.watched import Checked, Watched
@@ -99,6 +100,9 @@ def _upgrade(watched: Watched, threshold: float) -> Iterator[Alarm]:
                 f"in {days:.1f} days, about {iso(seen.upgrade_ms)[:16].replace('T', ' ')}Z" if days > 0 else "now due"
             )
             said.append(f"{network} is upgraded to {seen.upgrade.name} at height {seen.upgrade.height}, {when}")
+            coming = api_of(seen.upgrade.name)
+            if coming and seen.spoken and coming != seen.spoken:
+                said.append(f"that release speaks API {coming}, and {seen.submitter} is built for {seen.spoken}")
         if said:
             yield Alarm(
                 name="upgrade",

@@ -52,9 +52,11 @@ class Checks:
         self._turns = cycle(topics)
         self._truths: dict[tuple[str, int], float | None] = {}  # by Topic.key and nonce; None: cannot be told
 
-    def step(self) -> None:
+    def step(self, most_recovered: int = RECOVERED_A_STEP) -> None:
         """Check the topic whose turn it is.
 
+        Args:
+            most_recovered: truths that are solved for in this step; those of earlier steps are kept.
         Raises:
             ledger.database.FAULTS: the ledger cannot be read.
         """
@@ -71,7 +73,7 @@ class Checks:
             self._network(topic, network),
             contract=contract_faults(topic, look.seen, block_ms, self._most_off) if look else (),
             unit=unit_checked(topic, rows, self._most_deviations),
-            truth=self._truth_gap(topic, rows),
+            truth=self._truth_gap(topic, rows, most_recovered),
         )
         self.seen[topic.key] = with_arrival(checked, rows)
 
@@ -89,7 +91,7 @@ class Checks:
             checked = replace(checked, upgrade=upgrade, upgrade_ms=due_ms)
         return checked
 
-    def _truth_gap(self, topic: Topic, rows: Rows) -> TruthGap | None:
+    def _truth_gap(self, topic: Topic, rows: Rows, most_recovered: int) -> TruthGap | None:
         """Compare the truths that can be recovered with those that our answers were scored against."""
         settled = [epoch for epoch, _ in rows if epoch.stage == Stage.SETTLED][:EPOCHS]
         if not settled:
@@ -104,7 +106,7 @@ class Checks:
             if truth is None:
                 continue
             if key not in self._truths:
-                if new == RECOVERED_A_STEP:
+                if new == most_recovered:
                     continue
                 new += 1
                 self._truths[key] = recovered(topic, epoch)

@@ -327,7 +327,7 @@ def test_an_upgrade_is_told_days_ahead(tmp_path: Path, clock: RunningClock, days
         assert watching.standing() == ({("upgrade", NETWORK)} if told else set())
         if told:
             assert "allora-testnet-1 is upgraded to v0.18.0 at height" in what(watching)
-            assert (f"in {days:.1f} days" if days > 0 else "which is due") in what(watching)
+            assert (f"in {days:.1f} days" if days > 0 else "now due") in what(watching)
             chain.saw()
             watching.calm()
             assert watching.standing() == set()
@@ -342,6 +342,17 @@ def test_an_api_that_the_node_does_not_speak(tmp_path: Path, clock: RunningClock
         assert watching.standing() == ({("upgrade", NETWORK)} if told else set())
         if told:
             assert f"speaks API v10, and node {node} is built for" in what(watching)
+
+
+def test_an_upgrade_to_an_api_that_the_node_does_not_speak_says_so(tmp_path: Path, clock: RunningClock) -> None:
+    with desk(tmp_path, clock, ["upgrade"], topics=[TOPIC], node_version="v0.9.1") as watching:
+        host = HostSeen(
+            chain_id=NETWORK, api="v8", release="v0.9.0", height=100, time_ms=clock.now_ms(), catching_up=False
+        )
+        chain = Chain(watching)
+        chain.saw(host=host, upgrade=Upgrade(name="v0.17.0", height=1_100))
+        assert watching.standing() == {("upgrade", NETWORK)}
+        assert "that release speaks API v10, and node v0.9.1 is built for v8" in what(watching)
 
 
 def test_one_upgrade_of_a_network_is_one_alarm(tmp_path: Path, clock: RunningClock) -> None:
