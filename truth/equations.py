@@ -32,7 +32,7 @@ def equations_of(values: Mapping[str, str], losses: Mapping[str, str]) -> list[E
     """Return the inferers that have a value and a loss, both finite numbers, by address."""
     found = []
     for inferer in sorted(values.keys() & losses.keys()):
-        value, loss = _number(values[inferer]), _number(losses[inferer])
+        value, loss = number_of(values[inferer]), number_of(losses[inferer])
         if value is not None and loss is not None:
             exponent = loss.as_tuple().exponent
             found.append(Equation(inferer, value, loss, HALF.scaleb(int(exponent)) if loss else Decimal(0)))
@@ -82,7 +82,8 @@ def distance(loss_name: str, loss: Decimal) -> Decimal | None:
     return None
 
 
-def _number(text: str) -> Decimal | None:
+def number_of(text: str) -> Decimal | None:
+    """Return a decimal; None if the text is not one, or not finite."""
     try:
         with localcontext(prec=DIGITS):
             number = Decimal(text)

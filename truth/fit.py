@@ -21,6 +21,8 @@ STARTS, STEPS = 300, 60
 LAST, LAST_STEPS = 24, 200
 FAR = 30.0  # times the usual distance: an inferer this far off cannot tell one truth from the other
 TINY = 1e-300
+DONE = 1e-14  # a residual below which doubles tell no better
+MOST_DAMPING = 1e12
 
 
 class Fit(NamedTuple):
@@ -203,5 +205,7 @@ def _refined(problem: Problem, rows: Floats, steps: int, *, two: bool) -> tuple[
         after = _off(problem, moved, two=two)
         better = _rms(after) < _rms(off)
         rows, off = np.where(better[:, None], moved, rows), np.where(better[:, None], after, off)
-        damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-15, 1e12)
+        if _rms(off).min() < DONE or damping[better].size + (damping < MOST_DAMPING).sum() == 0:
+            break
+        damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-15, MOST_DAMPING)
     return rows, _rms(off)
