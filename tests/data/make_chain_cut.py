@@ -2,8 +2,8 @@
 
 ``python -m tests.data.make_chain_cut FOLDER``, where FOLDER has ``economy.jsonl.gz`` and ``reads.jsonl``: a local chain
 of emissions v5 with five workers and a reputer, recorded on 2026-11-30, with throw-away wallets. The cut has the blocks
-of ``FIRST`` to ``LAST`` with the events that settle epochs, the bodies that were read in that time, the newest body of
-each path before it, and every body of reads.jsonl.
+of ``FIRST`` to ``LAST`` with their events, the bodies that were read in that time, the newest body of each path before
+it, and every body of reads.jsonl. Our worker has no value at nonce 343 of topic 3.
 """
 
 import gzip
@@ -14,7 +14,10 @@ from typing import Any
 
 from tests.fakes.chain_replay import CUT, OURS, recorded
 
-FIRST, LAST = 292, 442  # nonces 297 to 357, 305 to 365 and 313 to 373 of topics 1, 2 and 3, and their settlements
+FIRST, LAST = (
+    325,
+    480,
+)  # topic 1: nonces 327, never settled, 357, 387, 417; topic 2: 335, 365, 395; topic 3: 343, 373, 403
 # Of the body that changes with every block, every fourth.
 OFTEN, KEPT_OF_OFTEN = "latest_network_inferences", 4
 
