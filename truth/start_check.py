@@ -95,7 +95,7 @@ class StartCheck:
                 warnings.append(f"topic {topic.key}: the time of a block is not known, so its horizon was not compared")
             elif not found:
                 agreed.append(topic.key)
-        return Found(stops, [*warnings, *self._unreached(faults, told)], agreed)
+        return Found(tuple(stops), (*warnings, *self._unreached(faults, told)), tuple(agreed))
 
     def _unreached(self, faults: Mapping[str, str], told: Collection[str]) -> list[str]:
         left = [topic.key for topic in self._topics if topic.key not in told]
