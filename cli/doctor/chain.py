@@ -33,6 +33,9 @@ def chain_checks(
     if not settings.lcds:
         yield not_looked_at("LCD_URLS is not set: nobody compares our topics and answers with the chain")
         return
+    if not topics:
+        yield not_looked_at("there are no topics to ask for")
+        return
     found = StartCheck(settings, topics, clock).wait()
     for line in found.stops:
         said, _, remedy = line.rpartition("; ")
