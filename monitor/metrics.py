@@ -18,6 +18,7 @@ from core.settings import Settings
 from core.topic import Topic
 from model.judging.skill import Skill
 from model.registry.artefact import made_ms
+from monitor.chain.alarms import broken
 from monitor.chain.watch import ChainSeen, Won
 from monitor.watched import PARTS, Checked, Participation, Watched
 
@@ -219,7 +220,7 @@ class _OfTopics(Collector):
             at = _labels(topic)
             networks[at[0]] = seen
             unarrived.add_metric(at, seen.unarrived)
-            faults.add_metric(at, sum(fault.is_sure for fault in seen.contract))
+            faults.add_metric(at, len(broken(topic.key, seen, watched.market)))
             if seen.unit:
                 unit.add_metric(at, bool(seen.unit.fault))
             if seen.unit and seen.unit.deviations is not None:

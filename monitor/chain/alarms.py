@@ -7,6 +7,7 @@ from core.clock import DAY_MS, iso
 from monitor.alarm_rows import Alarm
 from monitor.watched import Checked, Watched
 from node.addresses import is_public
+from truth.contract import Fault
 
 Find = Callable[[Watched, float], Iterable[Alarm]]  # the number is the alarm's threshold
 
@@ -52,17 +53,22 @@ def _arrival(watched: Watched, threshold: float) -> Iterator[Alarm]:
             )
 
 
+def broken(key: str, seen: Checked, market: str) -> list[Fault]:
+    """Return the contract's faults that cost something: sure ones, on a public network, of answers at real prices."""
+    if market == "SIMULATED" or not is_public(_network(key)):
+        return []
+    return [fault for fault in seen.contract if fault.is_sure]
+
+
 def _contract(watched: Watched, threshold: float) -> Iterator[Alarm]:
-    """A fault on a local or recorded chain, or of simulated prices, costs nothing: doctor and page tell it."""
-    for key, seen in watched.chain.items() if watched.market != "SIMULATED" else ():
-        sure = [fault for fault in seen.contract if fault.is_sure and fault.off > threshold]
-        if sure and is_public(_network(key)):
+    for key, seen in watched.chain.items():
+        if faults := [fault for fault in broken(key, seen, watched.market) if fault.off > threshold]:
             yield Alarm(
                 name="contract",
                 subject=key,
-                what="; ".join(fault.what for fault in sure),
+                what="; ".join(fault.what for fault in faults),
                 since_ms=watched.now_ms,
-                remedy="; ".join(dict.fromkeys(fault.remedy for fault in sure)),
+                remedy="; ".join(dict.fromkeys(fault.remedy for fault in faults)),
             )
 
 
