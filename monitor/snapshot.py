@@ -12,6 +12,7 @@ from core.topic import topic_key
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from monitor.api import AlarmShape, LastAnswer, State, TopicShape
+from monitor.chain.results import OnChain
 from monitor.watched import Watched
 from updater.state import Verdict
 
@@ -143,6 +144,8 @@ class TopicView:
     demotions: Sequence[Demotion]
     judgement: Judgement | None  # of the last training
     note: str  # why a skill below 0 is no fault; empty without a reason
+    chain: OnChain | None = None  # None: no epoch was seen
+    chain_note: str = ""  # why that may be old; empty while the chain is seen
 
     @property
     def name(self) -> str:
@@ -195,6 +198,14 @@ class Snapshot:
     def notes(self) -> Sequence[str]:
         """The notes of the topics, each once."""
         return [*dict.fromkeys(view.note for view in self.topics if view.note)]
+
+    @property
+    def chain_notes(self) -> Sequence[str]:
+        """Why what is known of the chain may be old, by network where there are several; each once."""
+        noted = {(view.seen.network or "", view.chain_note): None for view in self.topics}
+        several = len(noted) > 1 and len({note for _, note in noted}) > 1
+        said = (f"{network}: {note}" if several else note for network, note in noted if note)
+        return [*dict.fromkeys(said)]
 
     @property
     def simulated(self) -> bool:

@@ -26,6 +26,9 @@ from monitor.api import (
     State,
     TopicShape,
 )
+from monitor.chain.api import ChainShape
+from monitor.chain.results import ChainSeen
+from monitor.chain.words import chain_note
 from monitor.snapshot import (
     NO_NETWORK,
     NO_SCORE,
@@ -73,7 +76,11 @@ class View:
         self._made = 0
 
     def build(
-        self, watched: Watched, alarms: Sequence[AlarmSeen] = (), live: Mapping[str, LiveStanding] | None = None
+        self,
+        watched: Watched,
+        alarms: Sequence[AlarmSeen] = (),
+        live: Mapping[str, LiveStanding] | None = None,
+        chain: ChainSeen = ChainSeen(),  # noqa: B008 -- a value that does not change
     ) -> Snapshot:
         """Make a snapshot.
 
@@ -104,6 +111,7 @@ class View:
                 shown,
                 (live or {}).get(topic.key),
                 STRETCH_COSTS if topic.key in self._stretched else "",
+                chain,
             )
             for topic in topics
         ]
@@ -146,8 +154,11 @@ def _view(
     alarms: Sequence[AlarmShape],
     live: LiveStanding | None,
     note: str,
+    chain: ChainSeen,
 ) -> TopicView:
     key = seen.key
+    on_chain, chain_ms = chain.topics.get(key), chain.seen_ms.get(seen.network or "")
+    about_chain = chain_note(chain.is_read, chain_ms, watched.now_ms)
     own = [alarm for alarm in alarms if alarm.subject == key]
     by_span = {span: skills.skill(key, days) for span, days in WINDOWS.items()}
     state, why = _state(seen, watched)
@@ -169,6 +180,7 @@ def _view(
             last_answer=LastAnswer(**last.model_dump(exclude={"answered_ms"})) if last else None,
             skill={span: SkillShape.of(skill) for span, skill in by_span.items()},
             admission=_admission(watched.admission.get(key), live, note),
+            chain=ChainShape.of(on_chain, chain_ms, about_chain) if on_chain or chain.is_read else None,
         ),
         state=state,
         why=why,
@@ -183,6 +195,8 @@ def _view(
         demotions=watched.demotions.get(key, ()),
         judgement=_judgement(key, watched),
         note=note,
+        chain=on_chain,
+        chain_note=about_chain,
     )
 
 

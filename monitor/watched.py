@@ -18,6 +18,7 @@ PARTS = {  # what may have a fault, by the keys of Watched.faults
     "ledger": "the ledger's database",
     "score": "scoring",
     "record": "the topics' records of answers",
+    "epochs": "the epochs on chain",
     "trim": "deleting old answers",
     "look": "the monitor's own look at the processes",
     "alarms": "the sending of alarms",

@@ -1,1 +1,1 @@
-"""The chain as the monitor sees it: what became of every answer there."""
+"""What the chain makes of our answers: epochs, followed from their window to their rewards, and looks at topics."""

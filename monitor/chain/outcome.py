@@ -1,37 +1,51 @@
-"""Whether an epoch was won: our value is in its active set, so it is scored and paid."""
+"""Won, lost or not known: what became of an epoch for our worker, and why."""
 
 from typing import NamedTuple
 
 from ledger.answers import Answer
 from ledger.epochs import Arrival, Epoch, Stage
 
+NO_ADDRESS = "WORKER_ADDRESS is not set"
 NOT_OVER = "the submission window is open"
+NOT_SEEN = "the chain was not seen"
+WON = "in the active set"
+NOT_ASKED = "not asked"
+NOT_SUBMITTED = "answered and not submitted"
+OTHER_VALUE = "another value on chain"
+NOT_ACTIVE = "submitted and not in the active set"
+NOT_KNOWN_WHY = "not in the active set; the chain was not seen while the window was open"
 
 
 class Outcome(NamedTuple):
-    """How an epoch ended for us."""
+    """What became of an epoch."""
 
-    won: bool | None  # None: not known, or not over yet
-    reason: str  # in words
+    won: bool | None  # None: not known, or not over
+    reason: str
 
 
 def outcome(epoch: Epoch, answer: Answer | None) -> Outcome:
-    """Say whether an epoch was won or lost, and why.
+    """Return what became of an epoch for our worker.
+
+    An epoch is won if our value is in its active set: those values are scored and paid.
 
     Args:
-        answer: ours to the epoch's nonce; None: none was given.
+        answer: ours to the epoch's nonce; None if the ledger has none.
+
+    >>> outcome(Epoch("net-1", 1, 537, None, 0, "closed", worker="allo1", arrival="absent", active=False), None)
+    Outcome(won=False, reason='not asked')
     """
-    arrived = epoch.arrival in {Arrival.EQUAL, Arrival.OTHER}
-    if epoch.arrival == Arrival.OTHER and answer is not None:
-        return Outcome(False, "another value of our worker is on chain")
-    if epoch.active:
-        return Outcome(True, "in the active set")
+    if not epoch.worker:
+        return Outcome(None, NO_ADDRESS)
     if epoch.stage == Stage.OPEN:
         return Outcome(None, NOT_OVER)
-    if epoch.active is False and arrived:
-        return Outcome(False, "submitted and not in the active set")
-    if answer is None and epoch.arrival != Arrival.UNKNOWN:
-        return Outcome(False, "not asked: the ledger has no answer")
-    if epoch.arrival == Arrival.ABSENT:
-        return Outcome(False, "answered and not submitted")
-    return Outcome(None, "the chain was not seen in time")
+    if epoch.arrival == Arrival.OTHER:
+        return Outcome(False, OTHER_VALUE)
+    if epoch.active is None:
+        return Outcome(None, NOT_SEEN)
+    if epoch.active:
+        return Outcome(True, WON)
+    if epoch.arrival == Arrival.EQUAL:
+        return Outcome(False, NOT_ACTIVE)
+    if answer is None:
+        return Outcome(False, NOT_ASKED)
+    return Outcome(False, NOT_SUBMITTED if epoch.arrival == Arrival.ABSENT else NOT_KNOWN_WHY)

@@ -4,10 +4,11 @@ Losses are the chain's: of the loss itself, or its base-10 logarithm. A worker's
 without that worker's value less the network's loss with it, so a copy of what the others say scores nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from statistics import fmean
+from types import MappingProxyType
 from typing import NamedTuple
 
 from core.clock import DAY_MS
@@ -54,7 +55,7 @@ class Mean(NamedTuple):
     naive_loss: float | None
     rank: float | None
     of: float | None
-    share: float | None  # of all that these epochs paid to inferers
+    share: float | None  # mean of Result.share
     contribution: float | None
 
 
@@ -77,6 +78,14 @@ class OnChain:
     def opened(self) -> int:
         """Epochs that were open to our worker and are over."""
         return self.won + self.lost + self.unknown
+
+
+class ChainSeen(NamedTuple):
+    """What the monitor knows of the chain."""
+
+    is_read: bool = False  # False: LCD_URLS is not set
+    seen_ms: Mapping[str, int] = MappingProxyType({})  # when a chain was last seen, by network; empty: not named
+    topics: Mapping[str, OnChain | None] = MappingProxyType({})  # by Topic.key
 
 
 def result_of(epoch: Epoch, answer: Answer | None) -> Result:
@@ -151,7 +160,7 @@ def _ranked(inferers: Sequence[Inferer]) -> list[Inferer]:
     for field in ("reward", "score"):
         found = [getattr(one, field) for one in inferers]
         if found and None not in found:
-            return sorted(inferers, key=lambda one: -Decimal(getattr(one, field)))  # noqa: B023 -- used at once
+            return sorted(inferers, key=lambda one: -Decimal(getattr(one, field)))
     return []
 
 
