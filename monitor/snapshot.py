@@ -12,7 +12,7 @@ from core.topic import topic_key
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from monitor.api import AlarmShape, LastAnswer, State, TopicShape
-from monitor.chain.results import OnChain
+from monitor.chain.words import NOT_READ
 from monitor.watched import Watched
 from updater.state import Verdict
 
@@ -144,13 +144,16 @@ class TopicView:
     demotions: Sequence[Demotion]
     judgement: Judgement | None  # of the last training
     note: str  # why a skill below 0 is no fault; empty without a reason
-    chain: OnChain | None = None  # None: no epoch was seen
-    chain_note: str = ""  # why that may be old; empty while the chain is seen
 
     @property
     def name(self) -> str:
         """The question in words: ``ETH price 10m``."""
         return f"{self.seen.token} {self.seen.target.replace('_', '-')} {self.seen.horizon}"
+
+    @property
+    def chain_note(self) -> str:
+        """Why what is known of the chain may be old; empty while the chain is seen."""
+        return self.shape.chain.note if self.shape.chain else NOT_READ
 
     @property
     def judged(self) -> tuple[str, Skill]:

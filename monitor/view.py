@@ -26,9 +26,8 @@ from monitor.api import (
     State,
     TopicShape,
 )
-from monitor.chain.api import ChainShape
 from monitor.chain.results import ChainSeen
-from monitor.chain.words import chain_note
+from monitor.chain.words import chain_shape
 from monitor.snapshot import (
     NO_NETWORK,
     NO_SCORE,
@@ -157,8 +156,6 @@ def _view(
     chain: ChainSeen,
 ) -> TopicView:
     key = seen.key
-    on_chain, chain_ms = chain.topics.get(key), chain.seen_ms.get(seen.network or "")
-    about_chain = chain_note(chain.is_read, chain_ms, watched.now_ms)
     own = [alarm for alarm in alarms if alarm.subject == key]
     by_span = {span: skills.skill(key, days) for span, days in WINDOWS.items()}
     state, why = _state(seen, watched)
@@ -180,7 +177,7 @@ def _view(
             last_answer=LastAnswer(**last.model_dump(exclude={"answered_ms"})) if last else None,
             skill={span: SkillShape.of(skill) for span, skill in by_span.items()},
             admission=_admission(watched.admission.get(key), live, note),
-            chain=ChainShape.of(on_chain, chain_ms, about_chain) if on_chain or chain.is_read else None,
+            chain=chain_shape(chain, key, watched.now_ms),
         ),
         state=state,
         why=why,
@@ -195,8 +192,6 @@ def _view(
         demotions=watched.demotions.get(key, ()),
         judgement=_judgement(key, watched),
         note=note,
-        chain=on_chain,
-        chain_note=about_chain,
     )
 
 

@@ -34,6 +34,11 @@ class ChainShape(Shape):
     ranked_reward: str | None = Field(description="of our worker where there was one above, uallo")
     contribution: Number = Field(description="the network's loss without our value less its loss with our value")
 
+    @property
+    def opened(self) -> int:
+        """Epochs that were open to our worker and are over."""
+        return self.won + self.lost + self.unknown
+
     @classmethod
     def of(cls, one: OnChain | None, seen_ms: int | None, note: str) -> "ChainShape":
         mean = one.mean if one else None

@@ -34,18 +34,14 @@ def outcome(epoch: Epoch, answer: Answer | None) -> Outcome:
     >>> outcome(Epoch("net-1", 1, 537, None, 0, "closed", worker="allo1", arrival="absent", active=False), None)
     Outcome(won=False, reason='not asked')
     """
-    if not epoch.worker:
-        return Outcome(None, NO_ADDRESS)
-    if epoch.stage == Stage.OPEN:
-        return Outcome(None, NOT_OVER)
+    if not epoch.worker or epoch.stage == Stage.OPEN:
+        return Outcome(None, NOT_OVER if epoch.worker else NO_ADDRESS)
     if epoch.arrival == Arrival.OTHER:
         return Outcome(False, OTHER_VALUE)
-    if epoch.active is None:
+    if epoch.active is None and epoch.arrival != Arrival.ABSENT:
         return Outcome(None, NOT_SEEN)
     if epoch.active:
         return Outcome(True, WON)
-    if epoch.arrival == Arrival.EQUAL:
-        return Outcome(False, NOT_ACTIVE)
-    if answer is None:
-        return Outcome(False, NOT_ASKED)
-    return Outcome(False, NOT_SUBMITTED if epoch.arrival == Arrival.ABSENT else NOT_KNOWN_WHY)
+    unsubmitted = NOT_SUBMITTED if epoch.arrival == Arrival.ABSENT else NOT_KNOWN_WHY
+    lost = NOT_ACTIVE if epoch.arrival == Arrival.EQUAL else NOT_ASKED if answer is None else unsubmitted
+    return Outcome(False, lost)

@@ -40,9 +40,11 @@ class Result:
     contribution: str | None = None  # network's loss without our value less its loss with ours: above 0 we helped
 
     @property
-    def is_decided(self) -> bool:
-        """True once the submission window is over."""
-        return self.epoch.stage != Stage.OPEN
+    def word(self) -> str:
+        """How the epoch ended, in a word or two."""
+        if self.won is None:
+            return "open" if self.epoch.stage == Stage.OPEN else "not known"
+        return "won" if self.won else "lost"
 
 
 class Mean(NamedTuple):
@@ -72,12 +74,6 @@ class OnChain:
     reward: str | None  # uallo, of the epochs behind the means
     above_reward: str | None  # what the workers one place above ours were paid in the same epochs
     ranked_reward: str | None  # what ours was paid where there was a worker above
-    newest: Result | None  # settled epoch
-
-    @property
-    def opened(self) -> int:
-        """Epochs that were open to our worker and are over."""
-        return self.won + self.lost + self.unknown
 
 
 class ChainSeen(NamedTuple):
@@ -136,7 +132,6 @@ def on_chain(rows: Sequence[EpochRow], now_ms: int) -> OnChain | None:
         reward=_total([result.epoch.reward for result in settled]),
         above_reward=_total([result.above.reward for result in with_above if result.above]),
         ranked_reward=_total([result.epoch.reward for result in with_above]),
-        newest=settled[0] if settled else None,
     )
 
 

@@ -5,7 +5,8 @@ from decimal import Decimal
 
 from core.clock import MINUTE_MS, iso
 from core.show.words import counted, percent_text
-from monitor.chain.results import SPAN_DAYS, OnChain
+from monitor.chain.api import ChainShape
+from monitor.chain.results import SPAN_DAYS, ChainSeen
 
 UALLO = Decimal(10) ** 18  # in an ALLO
 OLD_MS = 5 * MINUTE_MS  # a chain that was last seen earlier is out of sight
@@ -34,22 +35,22 @@ def chain_note(is_read: bool, seen_ms: int | None, now_ms: int) -> str:
     return f"{since}: {'birnn doctor asks its hosts (LCD_URLS)' if is_read else 'LCD_URLS is no longer set'}"
 
 
-def won_words(won: int, opened: int) -> str:
-    """
-    >>> won_words(38, 40)
-    '38 of 40'
-    """
-    return f"{won:,} of {opened:,}"
+def chain_shape(chain: ChainSeen, key: str, now_ms: int) -> ChainShape | None:
+    """What ``/api/topics`` says of the chain in a topic of this ``Topic.key``; None: not read, and never seen."""
+    one, seen_ms = chain.topics.get(key), chain.seen_ms.get(key.rpartition("/")[0])
+    if not chain.is_read and one is None and seen_ms is None:
+        return None
+    return ChainShape.of(one, seen_ms, chain_note(chain.is_read, seen_ms, now_ms))
 
 
-def headline_words(topics: Iterable[OnChain | None]) -> tuple[str, str]:
+def headline_words(topics: Iterable[ChainShape | None]) -> tuple[str, str]:
     """The headline figure over several topics, and its words; both empty before an epoch is over."""
     seen = [one for one in topics if one is not None]
     won, opened, unknown = (sum(getattr(one, name) for one in seen) for name in ("won", "opened", "unknown"))
     if not opened:
         return "", ""
     more = f"; the end of {counted(unknown, 'epoch')} was not seen" if unknown else ""
-    return won_words(won, opened), f"epochs won of epochs open, {SPAN_DAYS} days{more}"
+    return f"{won:,} of {opened:,}", f"epochs won of epochs open, {SPAN_DAYS} days{more}"
 
 
 def allo(uallo: str | None) -> str:
@@ -101,25 +102,21 @@ def _times(logarithm: float) -> str:
     return f"{Decimal(f'{10**logarithm:.3g}'):,f}" if logarithm < 300 else f"10^{logarithm:.0f}"
 
 
-def where_we_stand(one: OnChain) -> Iterator[tuple[str, str]]:
+def where_we_stand(one: ChainShape) -> Iterator[tuple[str, str]]:
     """Yield what is said of the newest settled epochs of a topic, each with a heading."""
-    mean = one.mean
-    if not mean.epochs:
+    if not one.epochs:
         return
-    if mean.loss is not None:
+    if one.loss is not None:
         yield (
             "loss",
-            f"{decimal_words(mean.loss)} on average (median inferer {decimal_words(mean.median_loss)}, network "
-            f"{decimal_words(mean.combined_loss)}, naive {decimal_words(mean.naive_loss)}); "
+            f"{decimal_words(one.loss)} on average (median inferer {decimal_words(one.median_loss)}, network "
+            f"{decimal_words(one.combined_loss)}, naive {decimal_words(one.naive_loss)}); "
             f"{loss_unit(one.logarithms)}, smaller is better",
         )
-    if mean.rank is not None and mean.of is not None:
-        yield "rank", f"{mean.rank:.1f} of {mean.of:.1f} inferers on average, by reward"
-    if mean.share is not None:
-        yield "share of reward", f"{percent_text(mean.share)} on average; {allo(one.reward)} in all"
+    if one.rank is not None:
+        yield "rank", f"{one.rank:.1f} of {one.ranked:.1f} inferers on average, by reward"
+    if one.share is not None:
+        yield "share of reward", f"{percent_text(one.share)} on average; {allo(one.reward)} in all"
     if one.above_reward is not None:
-        yield (
-            "one place up",
-            f"would have taken {allo(one.above_reward)} where ours took {allo(one.ranked_reward)}",
-        )
-    yield "contribution", contribution_words(mean.contribution, one.logarithms)
+        yield "one place up", f"would have taken {allo(one.above_reward)} where ours took {allo(one.ranked_reward)}"
+    yield "contribution", contribution_words(one.contribution, one.logarithms)

@@ -57,7 +57,7 @@ def front_page(snapshot: Snapshot, now_ms: int) -> str:
             "prices": _prices(snapshot),
             "worst": _worst(snapshot),
             "scored": any(view.judged[1].n for view in snapshot.topics),
-            "epochs_won": chain_words.headline_words(view.chain for view in snapshot.topics),
+            "epochs_won": chain_words.headline_words(view.shape.chain for view in snapshot.topics),
         }
     )
 

@@ -115,8 +115,8 @@ class Sample:
     """A snapshot, and the answers behind its topics' pages."""
 
     snapshot: Snapshot
-    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)  # by Topic.key
-    on_chain: Mapping[str, Sequence[EpochRow]] = field(default_factory=dict)  # likewise
+    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict, repr=False)  # by Topic.key
+    on_chain: Mapping[str, Sequence[EpochRow]] = field(default_factory=dict, repr=False)  # likewise
 
     def answers(self, key: str, limit: int) -> Sequence[Row]:
         return self.rows.get(key, ())[:limit]
