@@ -17,12 +17,12 @@ from starlette.exceptions import HTTPException
 from core.clock import SECOND_MS, Clock
 from monitor.api import AlarmShape, AnswerShape, Row, TopicShape
 from monitor.chain.api import EpochShape
-from monitor.chain.results import EpochRow, result_of
+from monitor.chain.filled import EpochRow
+from monitor.chain.results import MOST_SHOWN, results_of
 from monitor.pages.render import ICON, STYLE, STYLE_PATH, front_page, topic_page
 from monitor.snapshot import NO_NETWORK, Snapshot, TopicView
 
 CHARTED = 2_000  # newest answers behind the charts of a topic's page
-CHARTED_EPOCHS = 300  # newest epochs behind the charts of a topic's page
 MOST_ANSWERS = 1_000  # of one answer of the API
 HANGS_MS = 120 * SECOND_MS  # without a new snapshot, after which the monitor counts as hanging
 LARGEST_ID = 2**63 - 1  # of a column of the ledger
@@ -93,10 +93,10 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, epochs: Epoch
         rows: Sequence[Row] = ()
         seen: Sequence[EpochRow] = ()
         try:
-            rows, seen = answers(view.key, CHARTED), epochs(view.key, CHARTED_EPOCHS)
+            rows, seen = answers(view.key, CHARTED), epochs(view.key, MOST_SHOWN)
         except LEDGER_FAULTS as error:
             fault = _said(error)
-        return topic_page(now, view, rows, [result_of(*row) for row in seen], fault, clock.now_ms())
+        return topic_page(now, view, rows, results_of(seen), fault, clock.now_ms())
 
     @app.get("/api/topics", summary="All topics, worst first")
     def api_topics() -> list[TopicShape]:
@@ -122,7 +122,7 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, epochs: Epoch
     def api_epochs(network: Network, topic_id: TopicId, limit: Limit = 50) -> list[EpochShape]:
         view = found(snapshot(), network, topic_id)
         try:
-            return [EpochShape.of(result_of(*row)) for row in epochs(view.key, limit)]
+            return [EpochShape.of(one) for one in results_of(epochs(view.key, max(limit, MOST_SHOWN)))[:limit]]
         except LEDGER_FAULTS as error:
             raise HTTPException(503, f"the ledger cannot be read: {_said(error)}; ask again later") from error
 

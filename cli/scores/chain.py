@@ -13,7 +13,7 @@ from core.settings import Settings
 from core.topic import Topic
 from ledger.epochs import EpochBook
 from monitor.chain.api import ChainShape, EpochShape
-from monitor.chain.results import MOST_EPOCHS, ChainSeen, on_chain, result_of
+from monitor.chain.results import MOST_EPOCHS, MOST_SHOWN, ChainSeen, on_chain, results_of
 from monitor.chain.words import NO_ADDRESS, NO_EPOCHS, NOT_READ, chain_shape, headline_words, where_we_stand
 
 Shapes = Mapping[str, ChainShape | None]  # by Topic.key; None: the chain is not read and never was
@@ -40,7 +40,7 @@ def newest_epochs(url: str, key: str, limit: int) -> list[EpochShape]:
     """Read a topic's newest epochs, the newest first. Database faults pass through."""
     book = EpochBook(url)
     try:
-        return [EpochShape.of(result_of(*row)) for row in book.epochs_of(key, limit)]
+        return [EpochShape.of(one) for one in results_of(book.epochs_of(key, max(limit, MOST_SHOWN)))[:limit]]
     finally:
         book.close()
 

@@ -92,6 +92,10 @@ class EpochShape(Shape):
     value: str | None = Field(description="of our worker on chain")
     combined: str | None = Field(description="the network's inference")
     combined_without: str | None = Field(description="the network's inference without our value")
+    synthesised: bool = Field(
+        description="true: the network's inference was not read in time; combined and combined_without are made from "
+        "the collected losses by the chain's own formula, which gives what the chain published in other epochs"
+    )
     naive: str | None = Field(description="the network's naive inference")
     loss: str | None = Field(description="of our worker; this and the other losses may be base-10 logarithms")
     median_loss: str | None = Field(description="of all inferers")
@@ -122,6 +126,7 @@ class EpochShape(Shape):
             value=epoch.value,
             combined=epoch.combined,
             combined_without=epoch.combined_without,
+            synthesised=one.synthesised,
             naive=epoch.naive,
             loss=epoch.loss,
             median_loss=one.median_loss,

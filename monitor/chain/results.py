@@ -14,14 +14,14 @@ from typing import NamedTuple
 from core.clock import DAY_MS
 from ledger.answers import Answer
 from ledger.epochs import Epoch, Inferer, Stage
+from monitor.chain.filled import EpochRow, filled
 from monitor.chain.outcome import outcome
 
 SPAN_DAYS = 7  # of the epochs that are counted
+MOST_SHOWN = 300  # newest epochs behind the charts of a topic's page
 MOST_EPOCHS = 2_100  # so many has a topic of five minutes in that time
 JUDGED = 100  # newest settled epochs behind the means
 EXACT = Context(prec=120)  # more digits than the chain writes
-
-EpochRow = tuple[Epoch, Answer | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,7 @@ class Result:
     of: int = 0  # inferers that were ranked
     share: float | None = None  # of what the epoch paid to its inferers, 0 to 1; 0 if the epoch was lost
     above: Inferer | None = None  # one place above ours
+    synthesised: bool = False  # the network's inference was not read in time, and is made by its own formula
     contribution: str | None = None  # network's loss without our value less its loss with ours: above 0 we helped
 
     @property
@@ -84,7 +85,7 @@ class ChainSeen(NamedTuple):
     topics: Mapping[str, OnChain | None] = MappingProxyType({})  # by Topic.key
 
 
-def result_of(epoch: Epoch, answer: Answer | None) -> Result:
+def result_of(epoch: Epoch, answer: Answer | None, *, synthesised: bool = False) -> Result:
     """Return what an epoch made of our answer."""
     ended = outcome(epoch, answer)
     inferers = epoch.inside.inferers
@@ -101,13 +102,15 @@ def result_of(epoch: Epoch, answer: Answer | None) -> Result:
         of=len(ranked),
         share=_share(epoch, inferers),
         above=ranked[place - 1] if place else None,
+        synthesised=synthesised,
         contribution=_difference(epoch.combined_loss_without, epoch.combined_loss),
     )
 
 
 def results_of(rows: Sequence[EpochRow]) -> list[Result]:
-    """Return the results of epochs, in their order."""
-    return [result_of(*row) for row in rows]
+    """Return the results of a topic's epochs, newest first."""
+    known, nonces = filled(rows)
+    return [result_of(*row, synthesised=row[0].nonce in nonces) for row in known]
 
 
 def on_chain(rows: Sequence[EpochRow], now_ms: int) -> OnChain | None:
@@ -120,7 +123,7 @@ def on_chain(rows: Sequence[EpochRow], now_ms: int) -> OnChain | None:
     if not rows:
         return None
     ends = [outcome(*row).won for row in rows if row[0].stage != Stage.OPEN]
-    settled = results_of([row for row in rows if row[0].combined_loss is not None][:JUDGED])
+    settled = [result_of(*row) for row in [row for row in rows if row[0].combined_loss is not None][:JUDGED]]
     with_above = [result for result in settled if result.above and result.above.reward and result.epoch.reward]
     return OnChain(
         worker=rows[0][0].worker,

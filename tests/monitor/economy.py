@@ -18,7 +18,7 @@ from core.clock import MINUTE_MS
 from ledger.answers import Answer
 from ledger.epochs import Arrival, Detail, Epoch, EpochBook, Inferer, Stage
 from ledger.schema import answers
-from monitor.chain.results import EpochRow
+from monitor.chain.filled import EpochRow
 
 OURS = "allo1yjy7uan0rtsxz2jm33xfhjawuhvz8pfveqd7l3"
 NETWORK = "localnet"

@@ -21,7 +21,8 @@ from model.registry.champions import Champion, Demotion
 from model.stretch import Stretch
 from monitor.api import Row
 from monitor.app import Answers, Epochs, create_app
-from monitor.chain.results import ChainSeen, EpochRow, on_chain
+from monitor.chain.filled import EpochRow
+from monitor.chain.results import ChainSeen, on_chain
 from monitor.snapshot import NO_SCORE, Snapshot
 from monitor.view import View
 from monitor.watched import InferenceSeen, NodeSeen, Watched
@@ -110,13 +111,13 @@ class SampleSkills:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)  # a traceback would show it for ten seconds
 class Sample:
     """A snapshot, and the answers behind its topics' pages."""
 
     snapshot: Snapshot
-    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict, repr=False)  # by Topic.key
-    on_chain: Mapping[str, Sequence[EpochRow]] = field(default_factory=dict, repr=False)  # likewise
+    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)  # by Topic.key
+    on_chain: Mapping[str, Sequence[EpochRow]] = field(default_factory=dict)  # likewise
 
     def answers(self, key: str, limit: int) -> Sequence[Row]:
         return self.rows.get(key, ())[:limit]

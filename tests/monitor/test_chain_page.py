@@ -11,7 +11,7 @@ from markupsafe import escape
 
 from core.net.http_get import http_get
 from ledger.epochs import EpochBook
-from monitor.chain.results import EpochRow
+from monitor.chain.filled import EpochRow
 from monitor.chain.words import NOT_READ, contribution_words
 from tests.fakes.clock import FakeClock
 from tests.monitor.economy import OURS, epoch_rows, recorded, write

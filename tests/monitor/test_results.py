@@ -7,7 +7,8 @@ import pytest
 
 from core.clock import DAY_MS
 from ledger.epochs import Arrival, Detail, Epoch, Inferer, Stage
-from monitor.chain.results import EpochRow, OnChain, Result, are_logarithms, on_chain, result_of, results_of
+from monitor.chain.filled import EpochRow
+from monitor.chain.results import OnChain, Result, are_logarithms, on_chain, result_of, results_of
 from tests.monitor.economy import OURS, epoch_rows, recorded
 
 LOST = {(1, 297), (3, 343)}
