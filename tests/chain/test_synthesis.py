@@ -25,7 +25,7 @@ def regrets_of(weights: dict[str, Decimal]) -> dict[str, Decimal]:
         address: C_NORM - DIGITS.divide(DIGITS.ln(DIGITS.divide(P_NORM, weight) - 1), P_NORM)
         for address, weight in weights.items()
     }
-    mean = sum(scaled.values()) / len(scaled)
+    mean = sum(scaled.values(), Decimal(0)) / len(scaled)
     deviation = DIGITS.sqrt(sum(((one - mean) ** 2 for one in scaled.values()), Decimal(0)) / (len(scaled) - 1))
     spread = DIGITS.divide(EPSILON * deviation, 1 - deviation) + EPSILON
     return {address: one * spread for address, one in scaled.items()}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import uvicorn
+from fastapi import FastAPI
 
 from admission.criteria import NAMES, Criterion
 from admission.readiness import Days, Readiness, Standing
@@ -403,8 +404,15 @@ def served(
     Args:
         answers: in the place of the sample's, as are ``epochs``.
     """
-    port = free_port()
     app = create_app(lambda: one.snapshot, answers or one.answers, epochs or one.epochs, clock or SystemClock())
+    with serving(app) as url:
+        yield url
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """An application on loopback; yields the URL."""
+    port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()

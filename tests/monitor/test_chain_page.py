@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import sqlalchemy as sa
 from markupsafe import escape
 
 from core.net.http_get import http_get
-from ledger.epochs import EpochBook
+from ledger.epochs import NETWORK_ITSELF, EpochBook
 from monitor.chain.filled import EpochRow
 from monitor.chain.words import NOT_READ, contribution_words
-from tests.fakes.clock import FakeClock
+from monitor.parts import Ground, build
+from monitor.watched import Watched
+from tests.fakes.clock import FakeClock, RunningClock
+from tests.inference.stand import ETH_10M
+from tests.monitor.desk import desk
 from tests.monitor.economy import OURS, epoch_rows, recorded, write
-from tests.monitor.samples import NET, Sample, sample, served, topic_entry, usual
+from tests.monitor.samples import NET, Sample, sample, served, serving, topic_entry, usual
 from tests.monitor.stand import Stand
 
 NOW_MS = 1_796_057_664_000
@@ -40,7 +45,8 @@ def got(url: str) -> Any:
 
 def with_chain(**changes: Any) -> Sample:
     rows = epoch_rows(1, NET, end_ms=NOW_MS)
-    return sample(NOW_MS, [topic_entry(1, NOW_MS)], **({"epochs": {FIRST: rows}, "reads_chain": True} | changes))
+    known: dict[str, Any] = {"epochs": {FIRST: rows}, "reads_chain": True} | changes
+    return sample(NOW_MS, [topic_entry(1, NOW_MS)], **known)
 
 
 def test_the_headline_is_the_epochs_won_of_the_epochs_open(url: str) -> None:
@@ -149,3 +155,38 @@ def test_a_value_that_moves_nothing_is_said_to_earn_nothing() -> None:
     assert contribution_words("-0.5", None) == (
         "the network's loss would be 0.5 lower without our value: it would do better"
     )
+
+
+@pytest.mark.parametrize("lcd_urls", ["", "http://127.0.0.1:9"])
+def test_the_monitor_reads_its_ledger_one_topic_at_a_time(tmp_path: Path, lcd_urls: str) -> None:
+    topics = (ETH_10M, replace(ETH_10M, topic_id=2))
+    clock = RunningClock()
+    now_ms = clock.now_ms()
+    with desk(tmp_path, clock, topics=topics, lcd_urls=lcd_urls) as running:
+        write(running.settings.ledger_url, epoch_rows(1, NET, end_ms=now_ms))
+        book = EpochBook(running.settings.ledger_url)
+        book.note(NET, NETWORK_ITSELF, now_ms, {})
+        book.close()
+        looks: list[Watched] = []
+        ground = Ground(
+            settings=running.settings,
+            topics=topics,
+            clock=clock,
+            alarms=running.book,
+            newest=lambda: looks[-1] if looks else None,
+        )
+        parts = build(ground)
+        try:
+            step = next(step for step in parts.steps if step.name == "epochs")
+            for _ in topics:
+                step.run()
+            parts.seen(running.watch.look())
+            with serving(parts.app) as url:
+                chain = {topic["topic_id"]: topic["chain"] for topic in got(f"{url}/api/topics")}
+                newest = got(f"{url}/api/topics/{NET}/1/epochs?limit=1")
+        finally:
+            parts.end()
+    assert (chain[1]["won"], chain[1]["lost"], chain[1]["rank"]) == (12, 1, 2.4)
+    assert chain[2]["epochs"] == 0
+    assert ("LCD_URLS is no longer set" in chain[1]["note"]) is not bool(lcd_urls)
+    assert [one["nonce"] for one in newest] == [597]

@@ -30,7 +30,7 @@ def seen(rows: list[EpochRow]) -> OnChain:
     return one
 
 
-def epoch_of(*inferers: Inferer, **changes: str | bool | None) -> Epoch:
+def epoch_of(*inferers: Inferer, **changes: Any) -> Epoch:
     """An epoch of two hours ago whose worker is ``a``."""
     epoch = Epoch("net-1", 1, 60, 0, 0, Stage.SETTLED.value, worker="a", arrival=Arrival.EQUAL.value, active=True)
     return epoch._replace(detail=Detail(inferers).packed(), **changes)
