@@ -9,7 +9,9 @@ from typing import Any
 
 import structlog
 
-from chain.rpc import STATUS, TIMEOUT_S, Block, ChainFault, Rpc, Status, Untold, headers_of, status_of, windows_of
+from chain.addresses import TIMEOUT_S, ChainFault, Untold
+from chain.events import windows_of
+from chain.rpc import STATUS, Block, Rpc, Status, headers_of, status_of
 from core.backoff import backoff
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from core.seldom import Seldom
@@ -101,6 +103,11 @@ class Follower:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+
+    @property
+    def requests(self) -> int:
+        """How many were sent."""
+        return self._rpc.requests
 
     @property
     def newest(self) -> Block | None:

@@ -67,8 +67,10 @@ class Losses:
     nonce: int
     combined: str  # of the network's inference
     naive: str
-    inferers: Mapping[str, str] = NOTHING  # loss by address
-    one_out: Mapping[str, str] = NOTHING  # of the network without that inferer, by address
+    inferers: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # loss by address
+    one_out: Mapping[str, str] = field(
+        default_factory=lambda: NOTHING
+    )  # of the network without that inferer, by address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +80,13 @@ class NetworkInference:
     height: int  # of the query
     combined: str
     naive: str
-    inferers: Mapping[str, str] = NOTHING  # value by address
-    one_out: Mapping[str, str] = NOTHING  # the network's inference without that inferer, by address
-    weights: Mapping[str, str] = NOTHING  # by address; empty where the host does not tell
+    inferers: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # value by address
+    one_out: Mapping[str, str] = field(
+        default_factory=lambda: NOTHING
+    )  # the network's inference without that inferer, by address
+    weights: Mapping[str, str] = field(
+        default_factory=lambda: NOTHING
+    )  # by address; empty where the host does not tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +104,9 @@ class Settled:
     topic_id: int
     nonce: int
     height: int  # of the settling block
-    scores: Mapping[str, str] = NOTHING  # of inferers, by address
-    rewards: Mapping[str, str] = NOTHING  # of inferers, by address, in uallo
+    scores: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # of inferers, by address
+    rewards: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # of inferers, by address, in uallo
+    score_emas: Mapping[str, str] = field(default_factory=dict)  # inferers' smoothed scores after the epoch, by address
     losses: Losses | None = None
 
 
@@ -116,4 +123,4 @@ class Reputers:
     """Each reputer's own losses of an epoch; empty where the host does not tell."""
 
     losses: Mapping[str, Losses] = field(default_factory=dict)  # by the reputer's address
-    stakes: Mapping[str, str] = NOTHING  # by the reputer's address
+    stakes: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # by the reputer's address

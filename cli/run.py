@@ -36,7 +36,9 @@ def run_node(settings: Settings, replay: Path | None) -> int:
     patient_until_s = time.monotonic() + ALL_READY_PATIENCE_S
     notes: list[str] = []
     settings = or_example(replaying(settings, replay), notes.append)
-    config_read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
+    config_read = read_config(
+        *settings.config_files, node_version=settings.node_version, own=settings.address, workers=settings.workers
+    )
     notes += [f"warning: {line}" for line in config_read.warnings]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:

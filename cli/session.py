@@ -23,7 +23,9 @@ from node.config_file import topics_from_config
 
 def configured_topics(settings: Settings) -> tuple[Topic, ...]:
     """Return the topics of config.json, or of the example if no file was named and config.json does not exist."""
-    return topics_from_config(*or_example(settings).config_files, node_version=settings.node_version)
+    return topics_from_config(
+        *or_example(settings).config_files, node_version=settings.node_version, workers=settings.workers
+    )
 
 
 def log_as(settings: Settings, market: Market, *, level: str = "", form: LogFormat | None = None) -> None:
@@ -97,7 +99,7 @@ def market_for_once(
     """
     notes: list[str] = []
     settings = or_example(replaying(settings, replay), notes.append)
-    topics = topics_from_config(*settings.config_files, node_version=settings.node_version)
+    topics = topics_from_config(*settings.config_files, node_version=settings.node_version, workers=settings.workers)
     check(topics)
     place = place_of(settings) if replay is None else None
     if place and place.last:

@@ -34,7 +34,9 @@ def show_catalogue(*, as_json: bool) -> None:
 
 def show_configured(settings: Settings, *, as_json: bool) -> None:
     """Print the topics of config.json with warnings, including warnings from the venues' lists of pairs."""
-    read = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
+    read = read_config(
+        *settings.config_files, node_version=settings.node_version, own=settings.address, workers=settings.workers
+    )
     rows: list[Row] = []
     for topic in read.topics:
         asked = (topic.topic_id, topic.token, topic.symbol, topic.target, topic.horizon, topic.loss)

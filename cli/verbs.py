@@ -141,5 +141,5 @@ def or_example(settings: Settings, tell: Callable[[str], None] = say) -> Setting
 def topics_as_far_as_known(settings: Settings) -> tuple[Topic, ...]:
     """The configured topics; empty if the files cannot be read."""
     with contextlib.suppress(ConfigError):
-        return topics_from_config(*settings.config_files, node_version=settings.node_version)
+        return topics_from_config(*settings.config_files, node_version=settings.node_version, workers=settings.workers)
     return ()

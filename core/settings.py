@@ -5,7 +5,7 @@ The names are the field names in upper case; ``.env.example`` has a line for eac
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import inf
 from pathlib import Path
@@ -336,6 +336,23 @@ class Settings(BaseSettings):
     def node_metrics(self) -> tuple[str, ...]:
         """URLs of the official nodes' metrics."""
         return () if self.node_metrics_urls == "none" else _split_urls(self.node_metrics_urls)
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """Addresses of the wallets, one for each config file in its order; an empty one is not known."""
+        return tuple(address.strip() for address in self.worker_address.split(",")) if self.worker_address else ()
+
+    def rpcs(self, of_wallets: Mapping[str | None, Sequence[str]]) -> dict[str | None, tuple[str, ...]]:
+        """Return the chain's RPC addresses by network; without networks whose chain is not asked.
+
+        Args:
+            of_wallets: addresses that the config files name, by network.
+        """
+        if self.rpc_urls == "none":
+            return {}
+        given = tuple(url.strip().rstrip("/") for url in self.rpc_urls.split(",") if url.strip())
+        found = {network: given or tuple(urls) for network, urls in of_wallets.items()}
+        return {network: urls for network, urls in found.items() if urls}
 
     @property
     def lcds(self) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ class Topic:
     held: bool = True  # True if the asking node is known to wait for an answer without a time limit
     network: str | None = None  # chain id; None if the config names no chain
     epoch_length_blocks: int | None = None  # from the catalogue; None for a topic that it does not list
+    worker: str = field(default="", compare=False)  # address that answers for it, of WORKER_ADDRESS; empty: not known
     endpoint: str = ""  # InferenceEndpoint with the node's placeholders in it
     parameters: tuple[tuple[str, str], ...] = ()  # the node's own replacement table, in file order
     key: str = field(init=False, compare=False, repr=False)  # ``topic_key``

@@ -205,14 +205,9 @@ def _log_notes(settings: Settings, config: Config, chains: Mapping[str | None, F
 
 def _chains_from(settings: Settings, config: Config, clock: Clock) -> dict[str | None, Follower]:
     """Return a follower of each network's chain, by chain id; empty if RPC_URLS is ``none`` or no address is known."""
-    if settings.rpc_urls == "none":
-        return {}
-    given = tuple(url.strip().rstrip("/") for url in settings.rpc_urls.split(",") if url.strip())
-    urls = {network: given or config.rpc_urls.get(network, ()) for network in {t.network for t in config.topics}}
     return {
         network: Follower(found, network, clock, [t.topic_id for t in config.topics if t.network == network])
-        for network, found in urls.items()
-        if found
+        for network, found in settings.rpcs(config.rpc_urls).items()
     }
 
 

@@ -61,7 +61,9 @@ class Detail(NamedTuple):
 
     def packed(self) -> bytes:
         """Return the detail as the database keeps it: JSON, compressed."""
-        return zlib.compress(orjson.dumps([[tuple(one) for one in self.inferers], self.reputers, self.stakes]), 6)
+        inferers = [tuple(one) for one in self.inferers]
+        reputers = {address: dict(losses) for address, losses in self.reputers.items()}
+        return zlib.compress(orjson.dumps([inferers, reputers, dict(self.stakes)]), 6)
 
     @classmethod
     def unpacked(cls, packed: bytes) -> "Detail":
@@ -152,7 +154,13 @@ class EpochBook:
                 connection.execute(upsert(self._writers, epochs), [row._asdict() for row in rows])
 
     def epochs_of(
-        self, topic: Topic | str, limit: int, *, before_nonce: int | None = None, since_ms: int = 0
+        self,
+        topic: Topic | str,
+        limit: int,
+        *,
+        before_nonce: int | None = None,
+        since_ms: int = 0,
+        inside: bool = True,
     ) -> list[tuple[Epoch, Answer | None]]:
         """Return a topic's newest epochs, the newest first, each with our answer to its nonce; None: none was given.
 
@@ -160,6 +168,7 @@ class EpochBook:
             topic: or its ``Topic.key``.
             before_nonce: only epochs below this nonce; None is all.
             since_ms: only epochs whose row was changed then or later.
+            inside: False leaves out the details, which are most of the bytes.
         """
         network, topic_id = place_of(topic)
         where = [epochs.c.network == network, epochs.c.topic_id == topic_id, epochs.c.seen_ms >= since_ms]
@@ -173,16 +182,20 @@ class EpochBook:
                 answers.c.height == epochs.c.nonce,
             ),
         )
-        query = sa.select(epochs, answers).select_from(joined).where(*where)
+        query = sa.select(*_columns(inside), answers).select_from(joined).where(*where)
         with self._readers.connect() as connection:
             rows = connection.execute(query.order_by(epochs.c.nonce.desc()).limit(limit)).all()
         width = len(epochs.c)
         return [(Epoch(*row[:width]), None if row[width] is None else Answer(*row[width:])) for row in rows]
 
-    def unsettled(self, network: str) -> list[Epoch]:
-        """Return the network's epochs that are open or closed: those that a follower goes on with after a start."""
+    def unsettled(self, network: str, *, inside: bool = True) -> list[Epoch]:
+        """Return the network's epochs that are open or closed: those that a follower goes on with after a start.
+
+        Args:
+            inside: False leaves out the details; such rows are not to be written.
+        """
         stages = (Stage.OPEN.value, Stage.CLOSED.value)
-        query = sa.select(epochs).where(epochs.c.network == network, epochs.c.stage.in_(stages))
+        query = sa.select(*_columns(inside)).where(epochs.c.network == network, epochs.c.stage.in_(stages))
         with self._readers.connect() as connection:
             return [Epoch(*row) for row in connection.execute(query.order_by(epochs.c.topic_id, epochs.c.nonce))]
 
@@ -192,6 +205,11 @@ class EpochBook:
         with self._readers.connect() as connection:
             row = connection.execute(sa.select(answers).where(*where)).first()
         return Answer(*row) if row else None
+
+    def newest_ms(self) -> int:
+        """Return when an epoch was last written; 0 without any."""
+        with self._readers.connect() as connection:
+            return connection.execute(sa.select(sa.func.max(epochs.c.seen_ms))).scalar_one() or 0
 
     def note(self, network: str, topic_id: int, seen_ms: int, body: Mapping[str, Any]) -> None:
         """Write the newest look at a topic, or at the network itself (``NETWORK_ITSELF``)."""
@@ -260,3 +278,7 @@ class EpochBook:
         """Close all connections."""
         self._readers.dispose()
         self._writers.dispose()
+
+
+def _columns(inside: bool) -> list[Any]:
+    return [*epochs.c] if inside else [*(column for column in epochs.c if column.name != "detail"), sa.null()]

@@ -28,7 +28,7 @@ from monitor.parts import Ground, Parts, build
 from monitor.send import addresses_of
 from monitor.watch import Watch
 from monitor.watched import Watched
-from node.config_file import topics_from_config
+from node.config_file import read_config
 
 LOOK_S = 5.0
 STOP_S = 1.0  # for each kind of thread
@@ -73,7 +73,8 @@ def serve(
         simulated=settings.market is Market.SIMULATED,
         form=settings.log_format,
     )
-    topics = topics_from_config(*settings.config_files, node_version=settings.node_version)
+    config = read_config(*settings.config_files, node_version=settings.node_version, workers=settings.workers)
+    topics = config.topics
     looks: list[Watched] = []  # the newest alone
     with ExitStack() as stack:
         listener = stack.enter_context(given or listen(settings.monitor_host, settings.monitor_port, "MONITOR_"))
@@ -86,6 +87,7 @@ def serve(
                 clock=clock,
                 alarms=alarms,
                 newest=lambda: looks[0] if looks else None,
+                rpc_urls=settings.rpcs(config.rpc_urls),
             )
         )
         loops = Loops()

@@ -18,6 +18,7 @@ from core.settings import Settings
 from core.topic import Topic
 from model.judging.skill import Skill
 from model.registry.artefact import made_ms
+from monitor.chain.watch import ChainRead, Won
 from monitor.watched import PARTS, Participation, Watched
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of the page; Prometheus 3 reads none without it
@@ -62,6 +63,8 @@ class MonitorMetrics:
         participation: Callable[[], Mapping[str, Participation]],
         alarms: Callable[[], Iterable[str]],
         failures: Callable[[], Failures],
+        chains: Callable[[], Mapping[str, ChainRead]] = dict,
+        won: Callable[[], Mapping[str, Won]] = dict,
     ) -> None:
         """Take the functions.
 
@@ -71,11 +74,14 @@ class MonitorMetrics:
             answers, participation: by ``Topic.key``; a topic of which nothing is known has no entry.
             alarms: the names of the active alarms, one for each subject.
             failures: totals since the start.
+            chains: how each network's chain is read; empty if none is.
+            won: epochs by ``Topic.key``.
         """
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(_OfTopics(tuple(topics), now_ms, watched, skill, answers, participation))
         self._registry.register(_OfMonitor(now_ms, watched, alarms, failures))
+        self._registry.register(_OfChain(tuple(topics), now_ms, chains, won))
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus' text format, of CONTENT_TYPE."""
@@ -235,6 +241,39 @@ class _OfMonitor(Collector):
                 if panel.outcome:
                     age.add_metric([name], _age_s(now_ms, panel.outcome.finished_ms))
         return beat, failed, running, age
+
+
+class _OfChain(Collector):
+    """What the network made of the answers."""
+
+    def __init__(
+        self,
+        topics: Collection[Topic],
+        now_ms: Callable[[], int],
+        chains: Callable[[], Mapping[str, ChainRead]],
+        won: Callable[[], Mapping[str, Won]],
+    ) -> None:
+        self._topics, self._now_ms, self._chains, self._won = topics, now_ms, chains, won
+
+    def collect(self) -> Iterable[Metric]:
+        won = GaugeMetricFamily("birnn_chain_epochs_won", "Epochs of the last day that were won", labels=TOPIC_LABELS)
+        known = GaugeMetricFamily(
+            "birnn_chain_epochs_open", "Epochs of the last day whose outcome is known", labels=TOPIC_LABELS
+        )
+        counts = self._won()
+        for topic in self._topics:
+            if found := counts.get(topic.key):
+                won.add_metric(_labels(topic), found.won)
+                known.add_metric(_labels(topic), found.open)
+        requests = CounterMetricFamily(
+            "birnn_chain_requests", "Requests of the monitor to the chain's hosts", labels=["network"]
+        )
+        age = GaugeMetricFamily("birnn_chain_seen_age_seconds", "Since the chain was last read", labels=["network"])
+        for network, seen in self._chains().items():
+            requests.add_metric([network], seen.requests)
+            if seen.seen_ms is not None:
+                age.add_metric([network], _age_s(self._now_ms(), seen.seen_ms))
+        return won, known, requests, age
 
 
 def _labels(topic: Topic) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 
 import numpy as np
@@ -23,6 +23,7 @@ from model.stretch import is_for_admission
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
 from monitor.chain.results import MOST_EPOCHS, ChainSeen, OnChain, on_chain
+from monitor.chain.watch import ChainWatch, Won, won_of
 from monitor.loops import Step
 from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
 from monitor.scorer import Scorer
@@ -35,6 +36,7 @@ from updater.live_losses import compare_live, live_losses
 SCORE_S = 5.0
 TRIM_S = 5.0
 TRIM_ROWS = 500  # of answers at a turn, in some 20 ms: eight million a day, and 55 topics add 16,000
+DETAIL_DAYS = 40  # that the workers of an epoch are kept
 RECORD_S = 5.0  # one topic's record is read at a turn: of 55 topics each every five minutes
 
 
@@ -47,6 +49,7 @@ class Ground:
     clock: Clock
     alarms: AlarmBook
     newest: Callable[[], Watched | None]  # the newest look; None before the first
+    rpc_urls: Mapping[str | None, Sequence[str]] = field(default_factory=dict)  # of the chain, by network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ def build(ground: Ground) -> Parts:
             Step(name="record", run=rooms.read_record, every_s=RECORD_S),
             Step(name="epochs", run=rooms.read_epochs, every_s=RECORD_S),
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
+            *rooms.chain.steps,
         ),
         skills=lambda _: rooms.compared,
         participation=lambda _: rooms.participation,
@@ -88,6 +92,9 @@ class _Rooms:
         self._market = settings.market.value.upper()
         self._topics = {topic.key: topic for topic in ground.topics}
         self._book = ScoreBook(settings.ledger_url)
+        self._epochs = EpochBook(settings.ledger_url)
+        self.chain = ChainWatch(settings, ground.topics, ground.rpc_urls, self._epochs, ground.clock)
+        self._won: dict[str, Won] = {}  # by Topic.key; empty if the chain is not read
         self._skills = SkillBook(self._book, ground.topics)
         homes = HomeStore(settings.klines_dir, settings.venues)
         self._scorer = Scorer(
@@ -100,7 +107,6 @@ class _Rooms:
         nothing = InferenceSeen(url=settings.inference_address)
         self._snapshot = Snapshot(watched=Watched(now_ms=now_ms, market=self._market, inference=nothing))
         self._turns = cycle(self._topics)
-        self._epochs = EpochBook(settings.ledger_url)
         self._epoch_turns = cycle(self._topics)
         self._on_chain: dict[str, OnChain | None] = {}  # by Topic.key
         self._chains_seen_ms: dict[str, int] = {}  # by network
@@ -122,6 +128,8 @@ class _Rooms:
             participation=lambda: self.participation,
             alarms=lambda: [kept.name for kept in ground.alarms.standing],
             failures=lambda: Failures(notifications=ground.alarms.failures, database=self._failures["database"]),
+            chains=lambda: self.chain.seen,
+            won=lambda: self._won,
         )
 
         @app.get("/metrics", include_in_schema=False)
@@ -163,6 +171,9 @@ class _Rooms:
             scored=scored, unscorable=unscorable, waiting=max(0, given - scored - unscorable)
         )
         self._compare(topic, seen)
+        if self.chain.steps:
+            with self._counted():
+                self._won[key] = won_of(self._epochs, topic, now_ms)
 
     def read_epochs(self) -> None:
         """Read where the topic stands whose turn it is, and when its network's chain was last seen."""
@@ -191,6 +202,8 @@ class _Rooms:
         settings, now_ms = self._ground.settings, self._ground.clock.now_ms()
         with self._counted():
             self._book.trim(now_ms, settings.ledger_days, TRIM_ROWS)
+            known_ms = min(now_ms, self._epochs.newest_ms())  # a clock that runs ahead deletes nothing
+            self._epochs.trim(known_ms - settings.ledger_days * DAY_MS, known_ms - DETAIL_DAYS * DAY_MS, TRIM_ROWS)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -209,8 +222,9 @@ class _Rooms:
         self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live, seen)
 
     def close(self) -> None:
-        self._book.close()
+        self.chain.close()
         self._epochs.close()
+        self._book.close()
 
 
 class ScoringFailed(WorkerError):

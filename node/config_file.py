@@ -32,13 +32,16 @@ class Config:
     nodes: Mapping[str | None, NodeVersions]  # by chain id: the nodes that read the network's files
 
 
-def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | None = None) -> Config:
+def read_config(
+    *paths: Path, node_version: str = "", own: tuple[str, int] | None = None, workers: Sequence[str] = ()
+) -> Config:
     """Read one config.json or several as one; the catalogue fills in the missing keys of a topic.
 
     Args:
         paths: files in any schema of the offchain node, v0.5 to the newest; each is of one wallet and network.
         node_version: NODE_VERSION, the node that reads the files; if empty, each file's own keys decide.
         own: host and port that inference listens on; None if questions do not use the files' addresses.
+        workers: addresses of the wallets, one for each file in its order (WORKER_ADDRESS).
     Raises:
         ConfigError: a line for each mistake; two topics that inference could not tell apart are one.
     """
@@ -52,9 +55,10 @@ def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | Non
     nodes: dict[str | None, NodeVersions] = {}
     faults: list[str] = []
     entries: list[_Entry] = []
-    for path in paths:
+    for place, path in enumerate(paths):
+        worker = workers[place] if place < len(workers) else ""
         with kept(faults):
-            entries += _entries(path, node_version, own, warnings, rpc_urls, nodes, faults)
+            entries += _entries(path, node_version, own, warnings, rpc_urls, nodes, faults, worker)
     single: list[_Entry] = []  # without twins: further faults of a twin follow from the first
     for place, entry in enumerate(entries):
         with kept(faults):
@@ -71,9 +75,9 @@ def read_config(*paths: Path, node_version: str = "", own: tuple[str, int] | Non
     return Config(topics=topics, warnings=tuple(dict.fromkeys(warnings)), rpc_urls=rpc_urls, nodes=nodes)
 
 
-def topics_from_config(*paths: Path, node_version: str = "") -> tuple[Topic, ...]:
+def topics_from_config(*paths: Path, node_version: str = "", workers: Sequence[str] = ()) -> tuple[Topic, ...]:
     """The topics of one config.json or several, in their order; see ``read_config``."""
-    return read_config(*paths, node_version=node_version).topics
+    return read_config(*paths, node_version=node_version, workers=workers).topics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +103,9 @@ def _entries(
     rpc_urls: dict[str | None, tuple[str, ...]],
     nodes: dict[str | None, NodeVersions],
     faults: list[str],
+    worker: str,
 ) -> list[_Entry]:
-    """Read the entries of one file; adds to the last four arguments."""
+    """Read the entries of one file of a wallet; adds to the four arguments before the wallet's address."""
     root = read_json(path)
     if not isinstance(root.value, JsonObject):
         root.wrong(f"it must be an object, as in {EXAMPLE}", kind=True)
@@ -126,7 +131,7 @@ def _entries(
     read: list[_Entry] = []
     for node in entries.items():
         topic = reader.read(node, read_topic, network, is_placed, reader)
-        topic = replace(topic, held=takes_held_answers(nodes[network])) if topic else None
+        topic = replace(topic, held=takes_held_answers(nodes[network]), worker=worker) if topic else None
         topic_id = node.field("topicId")
         if isinstance(node.value, JsonObject) and not reader.knows(topic_id):
             read.append(_Entry(node=node, topic_id=topic_id.value, network=network, is_placed=is_placed, topic=topic))

@@ -82,7 +82,12 @@ def _config(subject: Subject) -> Iterator[Check]:
         )
     names = ", ".join(map(str, files))
     try:
-        read = read_config(*files, node_version=subject.settings.node_version, own=subject.settings.address)
+        read = read_config(
+            *files,
+            node_version=subject.settings.node_version,
+            own=subject.settings.address,
+            workers=subject.settings.workers,
+        )
     except ConfigError as error:
         yield wrong(str(error), "nothing starts before that is mended")
         return

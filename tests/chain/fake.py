@@ -4,7 +4,7 @@ import json
 import threading
 from datetime import UTC, datetime
 
-from chain.rpc import WINDOW_OPENED
+from chain.events import WINDOW_OPENED
 from core.clock import Clock
 from tests.fakes.clock import START_MS
 from tests.fakes.venue_server import Answer, Venue

@@ -10,8 +10,8 @@ import pytest
 import requests
 from structlog.testing import capture_logs
 
+from chain.addresses import BODY_LIMIT_BYTES
 from chain.follower import POLL_S, Follower
-from chain.rpc import BODY_LIMIT_BYTES
 from core.clock import HOUR_MS, MINUTE_MS
 from tests.chain.fake import FakeChain
 from tests.fakes.clock import RunningClock, eventually

@@ -1,0 +1,112 @@
+"""The chain in the monitor: a follower for each network, and what they have seen."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from chain.emissions import Emissions, networks
+from core.clock import DAY_MS, MINUTE_MS, Clock
+from core.settings import Settings
+from core.topic import Topic
+from ledger.epochs import EpochBook
+from ledger.places import by_network
+from monitor.chain.epoch_follower import EpochFollower
+from monitor.chain.heights import POLL_S, Heights
+from monitor.chain.looker import Looker
+from monitor.chain.outcome import outcome
+from monitor.loops import Step
+
+STEP_S = 0.5  # a step without a new block asks nothing
+FIND_MS = MINUTE_MS  # between two looks for hosts of a network that none serves yet
+DAY_EPOCHS = 3_000  # most that are counted; a topic that is asked every minute has 1,440 a day
+
+
+class ChainRead(NamedTuple):
+    """How well a network's chain is read."""
+
+    seen_ms: int | None  # when it was last read; None: not since the monitor's start
+    fault: str  # why it is not read now; empty if it is
+    requests: int  # since the start, LCD and RPC together
+    height: int | None
+
+
+class Won(NamedTuple):
+    """How many epochs of the last day were won, of those whose outcome is known."""
+
+    won: int
+    open: int
+
+
+class ChainWatch:
+    """Follows the networks of a config's topics, each in a thread of its own.
+
+    Args:
+        rpc_urls: of CometBFT's RPC by network; a network without any is followed over LCD alone, without rewards.
+        poll_s: the shortest and the longest pause between two looks at the newest block.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Collection[Topic],
+        rpc_urls: Mapping[str | None, Sequence[str]],
+        book: EpochBook,
+        clock: Clock,
+        *,
+        poll_s: tuple[float, float] = POLL_S,
+    ) -> None:
+        self._lcds, self._clock = settings.lcds, clock
+        self._found: dict[str, tuple[int, dict[str, Emissions]]] = {}
+        self._followers: list[EpochFollower] = []
+        self._heights: list[Heights] = []
+        self.steps: list[Step] = []
+        for network, of_network in by_network(topics).items() if self._lcds else ():
+            heights = Heights(rpc_urls.get(network or None, ()), network or None, clock, poll_s=poll_s)
+            follower = EpochFollower(
+                network, of_network, book, clock, emissions=partial(self._find, network), heights=heights
+            )
+            self._heights.append(heights)
+            self._followers.append(follower)
+            self.steps.append(Step(name="chain", run=_step(follower, Looker(follower, book, clock)), every_s=STEP_S))
+
+    @property
+    def seen(self) -> dict[str, ChainRead]:
+        """How well each chain is read, by network; empty if LCD_URLS is not set."""
+        return {
+            one.network: ChainRead(one.seen_ms, one.fault, one.requests, one.newest.height if one.newest else None)
+            for one in self._followers
+        }
+
+    def close(self) -> None:
+        """End the threads that follow blocks."""
+        for heights in self._heights:
+            heights.close()
+
+    def _find(self, network: str) -> Emissions | None:
+        """Return a reader of the network; None while no host serves it. Each network asks the hosts for itself."""
+        asked_ms, found = self._found.get(network, (0, {}))
+        if self._clock.now_ms() - asked_ms >= FIND_MS:
+            found = networks(self._lcds, self._clock)
+            self._found[network] = self._clock.now_ms(), found
+        if not network and len(found) == 1:  # the config does not say which
+            return next(iter(found.values()))
+        return found.get(network)
+
+
+def won_of(book: EpochBook, topic: Topic | str, now_ms: int) -> Won:
+    """Count the epochs of a topic that were won in the last day.
+
+    Raises:
+        ledger.database.FAULTS: the ledger cannot be read.
+    """
+    rows = book.epochs_of(topic, DAY_EPOCHS, since_ms=now_ms - DAY_MS, inside=False)
+    known = [won for won in (outcome(*row).won for row in rows) if won is not None]
+    return Won(sum(known), len(known))
+
+
+def _step(follower: EpochFollower, looker: Looker) -> Callable[[], object]:
+    def step() -> None:
+        follower.step()
+        looker.step()
+
+    return step
