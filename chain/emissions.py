@@ -1,11 +1,11 @@
 """Reads of one network: topics, workers, epochs, as chain.shapes has them. One method for each question."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
 
-from chain.addresses import ChainFault, Unspoken, Untold, http_url
+from chain.addresses import TIMEOUT_S, Address, ChainFault, Unspoken, Untold, http_url
 from chain.lcd import SETTING, Lcd
 from chain.shapes import (
     Access,
@@ -83,8 +83,7 @@ class Emissions:
 
     def topic(self, topic_id: int) -> TopicSeen | None:
         """Return a topic; None if there is no such topic."""
-        seen = self._lcd.ask("topic", topic_of, topic=topic_id)
-        return _the(seen, seen is None or seen.topic_id == topic_id, f"topic {topic_id}")
+        return self._lcd.ask("topic", _only(topic_of, lambda seen: seen.topic_id == topic_id), topic=topic_id)
 
     def is_active(self, topic_id: int) -> bool | None:
         """Return True if the network asks the topic now; None if the chain does not tell."""
@@ -121,18 +120,18 @@ class Emissions:
 
     def latest_inference(self, topic_id: int, address: str) -> Inference | None:
         """Return a worker's own newest value. The chain drops it when the submission window closes."""
-        seen = self._lcd.ask("latest_inference", latest_inference_of, topic=topic_id, address=address)
-        return _the(seen, seen is None or seen.inferer == address, f"{address}'s inference")
+        own = _only(latest_inference_of, lambda seen: seen is None or seen.inferer == address)
+        return self._lcd.ask("latest_inference", own, topic=topic_id, address=address)
 
     def inferences(self, topic_id: int, nonce: int) -> tuple[Inference, ...]:
         """Return the values of an epoch's active set; empty before the window has closed and after the pruning."""
-        seen = self._lcd.ask("inferences", inferences_of, topic=topic_id, nonce=nonce) or ()
-        return _the(seen, all(one.nonce == nonce for one in seen), f"nonce {nonce}")
+        of_nonce = _only(inferences_of, lambda seen: all(one.nonce == nonce for one in seen))
+        return self._lcd.ask("inferences", of_nonce, topic=topic_id, nonce=nonce) or ()
 
     def losses(self, topic_id: int, nonce: int) -> Losses | None:
         """Return an epoch's losses; None before reputers have settled the epoch and after the pruning."""
-        seen = self._lcd.ask("losses", losses_of, topic=topic_id, nonce=nonce)
-        return _the(seen, seen is None or seen.nonce == nonce, f"nonce {nonce}")
+        of_nonce = _only(losses_of, lambda seen: seen is None or seen.nonce == nonce)
+        return self._lcd.ask("losses", of_nonce, topic=topic_id, nonce=nonce)
 
     def scores(self, topic_id: int, nonce: int) -> Mapping[str, str]:
         """Return the inferers' scores of an epoch by address."""
@@ -205,38 +204,56 @@ class Emissions:
             return None
 
 
-def networks(urls: Sequence[str], clock: Clock) -> dict[str, Emissions]:
+def networks(
+    urls: Sequence[str], clock: Clock, *, wanted: Collection[str] = (), timeout_s: float = TIMEOUT_S
+) -> dict[str, Emissions]:
     """Return the networks that hosts of the REST interface serve, by chain id.
 
     Each network has all hosts: a host that is down now is asked again later which network it serves. Hosts that cannot
-    be asked now are named in one log line; a network of which no host answers is not in the result: call again.
+    be asked now, and hosts of networks that are not wanted, are named in one log line. A network of which no host
+    answers is not in the result: call again.
 
     Args:
         urls: of LCD_URLS.
+        wanted: chain ids; without any, all networks are wanted.
+        timeout_s: of the requests.
     """
     found: dict[str, Emissions] = {}
-    faults = {}
+    faults = []
     for url in urls:
-        lcd = Lcd([url], clock)
+        lcd = Lcd([url], clock, timeout_s=timeout_s)
         try:
-            network = lcd.host().chain_id
+            lcd.host()
         except ChainFault as fault:
-            faults[http_url(url)] = str(fault)
+            faults.append(str(fault))
+        if lcd.network is None:
             continue
-        found.setdefault(network, Emissions(network, Lcd(urls, clock)))
+        if wanted and lcd.network not in wanted:
+            host = Address(http_url(url)).host
+            faults.append(
+                f"{host}: serves {lcd.network}, wanted {'is' if len(wanted) == 1 else 'are'} {', '.join(wanted)}"
+            )
+            continue
+        found.setdefault(lcd.network, Emissions(lcd.network, Lcd(urls, clock, timeout_s=timeout_s)))
     if faults:
         _log.warning(
             "chain_hosts_failed",
-            reasons=list(faults.values()),
+            reasons=faults,
             remedy=f"nothing if they come back, as they are asked again; else correct or take them out of {SETTING}",
         )
     return found
 
 
-def _the(seen: T, fits: bool, what: str) -> T:
-    if not fits:
-        raise ChainFault(f"the chain answered of another thing than {what}")
-    return seen
+def _only(parse: Callable[[Any], T], fits: Callable[[T], bool]) -> Callable[[Any], T]:
+    """Return ``parse``, but with a fault of the host for an answer of another topic, nonce or worker than was asked."""
+
+    def read(body: Any) -> T:
+        seen = parse(body)
+        if not fits(seen):
+            raise ValueError("it is of another topic, nonce or worker")
+        return seen
+
+    return read
 
 
 def _addresses(listed: Any) -> tuple[str, ...]:

@@ -160,8 +160,8 @@ class Lcd:
         if not -LATE_MS <= off_ms <= AHEAD_MS:
             where = f"{off_ms / 1000:.0f} s ahead of" if off_ms > 0 else f"{-off_ms / 1000:.0f} s behind"
             raise ChainFault(
-                f"its newest block {block.height} of {iso(block.time_ms)} is {where} our clock: the host lags, the chain "
-                f"stands still, or the clock is wrong"
+                f"its newest block {block.height} of {iso(block.time_ms)} is {where} our clock: "
+                f"the host lags, the chain stands still, or the clock is wrong"
             )
         if newest is not None:
             if block.height > newest.height and block.time_ms <= newest.time_ms:

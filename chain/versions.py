@@ -17,7 +17,6 @@ from chain.texts import address, decimal, flag, items, line, numbers_only, whole
 # Tried in this order. A version after v10 is read as v10; v6 to v8 lie between v5 and v9, which agree in what is read.
 VERSIONS = ("v10", "v9", "v11", "v8", "v7", "v6", "v5")
 MULTI = "TOPIC_OUTPUT_ARITY_MULTI"
-SECONDS = "_seconds"  # end of a length's name on a chain that schedules by the clock; announced, not released
 
 PATHS: Mapping[str, str] = MappingProxyType(
     {
@@ -78,15 +77,16 @@ def path_of(name: str, api: str, arguments: Mapping[str, object]) -> str:
 def topic_of(body: Any) -> TopicSeen:
     """Read a topic; ``is_active`` is not in the body."""
     topic = body["topic"]
-    in_seconds = f"epoch_length{SECONDS}" in topic
-    unit = SECONDS if in_seconds else ""
+    (epoch_length, in_seconds), (lag, _), (window, _) = (
+        _length(topic, name) for name in ("epoch_length", "ground_truth_lag", "worker_submission_window")
+    )
     return TopicSeen(
         topic_id=whole(topic["id"]),
         metadata=line(topic["metadata"]),
         loss_method=line(topic["loss_method"]),
-        epoch_length=whole(topic[f"epoch_length{unit}"]),
-        ground_truth_lag=whole(topic[f"ground_truth_lag{unit}"]),
-        window=whole(topic[f"worker_submission_window{unit}"]),
+        epoch_length=epoch_length,
+        ground_truth_lag=lag,
+        window=window,
         in_seconds=in_seconds,
         newest_nonce=whole(topic.get("epoch_last_ended", "0")),
         allow_negative=flag(topic["allow_negative"]),
@@ -94,6 +94,20 @@ def topic_of(body: Any) -> TopicSeen:
         labels=tuple(line(label) for label in items(topic.get("label_whitelist"))),
         weight=decimal(body.get("weight") or "0"),
     )
+
+
+def _length(topic: Any, name: str) -> tuple[int, bool]:
+    """Return a length, and whether it is in seconds: announced, and not released, so the form is a guess.
+
+    >>> _length({"epoch_length": "30"}, "epoch_length"), _length({"epoch_length": "180s"}, "epoch_length")
+    ((30, False), (180, True))
+    >>> _length({"epoch_length_seconds": "180"}, "epoch_length")
+    (180, True)
+    """
+    if (in_seconds := topic.get(f"{name}_seconds")) is not None:
+        return whole(in_seconds), True
+    text = str(topic[name])
+    return whole(text.removesuffix("s")), text.endswith("s")
 
 
 def value_of(value: Any) -> str:

@@ -19,7 +19,7 @@ from core.topic import Topic
 from model.judging.skill import Skill
 from model.registry.artefact import made_ms
 from monitor.chain.alarms import broken
-from monitor.chain.watch import ChainSeen, Won
+from monitor.chain.watch import ChainRead, Won
 from monitor.watched import PARTS, Checked, Participation, Watched
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of the page; Prometheus 3 reads none without it
@@ -64,7 +64,7 @@ class MonitorMetrics:
         participation: Callable[[], Mapping[str, Participation]],
         alarms: Callable[[], Iterable[str]],
         failures: Callable[[], Failures],
-        chains: Callable[[], Mapping[str, ChainSeen]] = dict,
+        chains: Callable[[], Mapping[str, ChainRead]] = dict,
         won: Callable[[], Mapping[str, Won]] = dict,
     ) -> None:
         """Take the functions.
@@ -304,7 +304,7 @@ class _OfChain(Collector):
         self,
         topics: Collection[Topic],
         now_ms: Callable[[], int],
-        chains: Callable[[], Mapping[str, ChainSeen]],
+        chains: Callable[[], Mapping[str, ChainRead]],
         won: Callable[[], Mapping[str, Won]],
     ) -> None:
         self._topics, self._now_ms, self._chains, self._won = topics, now_ms, chains, won

@@ -23,6 +23,7 @@ from model.stretch import is_for_admission
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
 from monitor.chain.checks import Checks
+from monitor.chain.results import MOST_EPOCHS, ChainSeen, OnChain, on_chain
 from monitor.chain.watch import ChainWatch, Won, won_of
 from monitor.loops import Step
 from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
@@ -77,6 +78,7 @@ def build(ground: Ground) -> Parts:
         steps=(
             Step(name="score", run=rooms.score, every_s=SCORE_S),
             Step(name="record", run=rooms.read_record, every_s=RECORD_S),
+            Step(name="epochs", run=rooms.read_epochs, every_s=RECORD_S),
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
             Step(name="checks", run=rooms.check, every_s=CHECK_S),
             *rooms.chain.steps,
@@ -113,6 +115,9 @@ class _Rooms:
         nothing = InferenceSeen(url=settings.inference_address)
         self._snapshot = Snapshot(watched=Watched(now_ms=now_ms, market=self._market, inference=nothing))
         self._turns = cycle(self._topics)
+        self._epoch_turns = cycle(self._topics)
+        self._on_chain: dict[str, OnChain | None] = {}  # by Topic.key
+        self._chains_seen_ms: dict[str, int] = {}  # by network
         self._live: dict[str, LiveReadiness] = {}  # by Topic.key
         self._counts: dict[str, AnswerCounts] = {}  # likewise
         self.compared: dict[str, Comparison] = {}  # by Topic.key: the champion's answers and the naive forecast
@@ -121,7 +126,7 @@ class _Rooms:
     def app(self) -> FastAPI:
         """The page, with the metrics."""
         ground = self._ground
-        app = create_app(lambda: self._snapshot, self._book.answers_of, ground.clock)
+        app = create_app(lambda: self._snapshot, self._book.answers_of, self._epochs.epochs_of, ground.clock)
         metrics = MonitorMetrics(
             ground.topics,
             ground.clock.now_ms,
@@ -183,6 +188,18 @@ class _Rooms:
         with self._counted():
             self.checks.step()
 
+    def read_epochs(self) -> None:
+        """Read where the topic stands whose turn it is, and when its network's chain was last seen."""
+        key, now_ms = next(self._epoch_turns), self._ground.clock.now_ms()
+        if not self._epochs.is_begun:
+            return
+        network = self._topics[key].network or ""
+        with self._counted():
+            self._on_chain[key] = on_chain(self._epochs.epochs_of(key, MOST_EPOCHS), now_ms)
+            seen = self._epochs.sightings(network)
+        if seen:
+            self._chains_seen_ms[network] = max(one.seen_ms for one in seen.values())
+
     def _compare(self, topic: Topic, seen: Watched | None) -> None:
         champion = seen.champions.get(topic.key) if seen else None
         if champion is None:
@@ -214,7 +231,8 @@ class _Rooms:
         """Make the page's next snapshot."""
         if fault := self._ground.alarms.fault:
             watched = replace(watched, faults={**watched.faults, "alarms": fault})
-        self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live)
+        seen = ChainSeen(bool(self._ground.settings.lcds), self._chains_seen_ms, self._on_chain)
+        self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live, seen)
 
     def close(self) -> None:
         self.chain.close()

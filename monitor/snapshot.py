@@ -12,6 +12,7 @@ from core.topic import topic_key
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from monitor.api import AlarmShape, LastAnswer, State, TopicShape
+from monitor.chain.words import NOT_READ
 from monitor.watched import Watched
 from updater.state import Verdict
 
@@ -150,6 +151,11 @@ class TopicView:
         return f"{self.seen.token} {self.seen.target.replace('_', '-')} {self.seen.horizon}"
 
     @property
+    def chain_note(self) -> str:
+        """Why what is known of the chain may be old; empty while the chain is seen."""
+        return self.shape.chain.note if self.shape.chain else NOT_READ
+
+    @property
     def judged(self) -> tuple[str, Skill]:
         """The span and the skill that say how good the topic is."""
         return judged_by(self.skills)
@@ -195,6 +201,14 @@ class Snapshot:
     def notes(self) -> Sequence[str]:
         """The notes of the topics, each once."""
         return [*dict.fromkeys(view.note for view in self.topics if view.note)]
+
+    @property
+    def chain_notes(self) -> Sequence[str]:
+        """Why what is known of the chain may be old, by network where there are several; each once."""
+        noted = {(view.seen.network or "", view.chain_note): None for view in self.topics}
+        several = len(noted) > 1 and len({note for _, note in noted}) > 1
+        said = (f"{network}: {note}" if several else note for network, note in noted if note)
+        return [*dict.fromkeys(said)]
 
     @property
     def simulated(self) -> bool:

@@ -21,6 +21,7 @@ PARTS = {  # what may have a fault, by the keys of Watched.faults
     "ledger": "the ledger's database",
     "score": "scoring",
     "record": "the topics' records of answers",
+    "epochs": "the epochs on chain",
     "trim": "deleting old answers",
     "chain": "the record of the chain's epochs",
     "look": "the monitor's own look at the processes",

@@ -207,8 +207,9 @@ class EpochFollower:
             if due.nonce not in track.dues or not due.sure:
                 track.dues.pop(due.nonce, None)
                 return
-        if reading.row is not None and reading.row != before and (due.told or reading.row.stage != Stage.GONE):
-            self._write([self._judged(reading.row)])
+        row = reading.row
+        if row is not None and row != before and (due.told or row.detail is not None):
+            self._write([self._judged(row)])
         # Last: were the ledger not to be written, the same would be read again.
         if reading.want is None:
             del track.dues[due.nonce]

@@ -72,7 +72,7 @@ class EpochReader:
             return self._network(track, due, with_inferences(row, found))
         is_over = due.nonce < track.newest
         if due.committed or (is_over and due.absent_at):  # no worker answered
-            return Reading(with_inferences(row, ())._replace(stage=Stage.SETTLED.value), None)
+            return Reading(with_inferences(row, ()), Want.SETTLED, track.settles(due.nonce) + 1)
         if is_over:  # perhaps the chain has forgotten the epoch
             return self._settled(track, due, row)
         due.absent_at = self.height
@@ -140,5 +140,6 @@ class EpochReader:
         due.absent_at = self.height
         is_late = self.height > track.settles(due.nonce) + track.epoch // 2
         if is_late and not self._emissions.inferences(track.topic.topic_id, due.nonce):
-            return Reading(row._replace(stage=Stage.GONE.value), None)
+            nobody = row.detail is not None and not row.inside.inferers
+            return Reading(row._replace(stage=(Stage.SETTLED if nobody else Stage.GONE).value), None)
         return Reading(row._replace(stage=Stage.CLOSED.value), Want.SETTLED, track.later(due, self.height))

@@ -13,7 +13,8 @@ from monitor.chain.epoch_follower import EpochFollower
 from monitor.chain.looks import NetworkLook, TopicLook, Wallet
 from monitor.chain.schedule import Track
 
-NETWORK_EVERY_S = 300.0
+NETWORK_EVERY_S = 240.0
+NOTE_EVERY_S = 60.0  # how well the chain is read is written, without a request
 TOPIC_EVERY_S = 1_800.0  # some six requests each: of 55 topics 660 an hour
 RETRY_S = 60.0
 TREND_EPOCHS = 12
@@ -34,6 +35,8 @@ class Looker:
     ) -> None:
         self._follower, self._book, self._clock, self._seconds = follower, book, clock, seconds
         self._due_s: dict[int, float] = {}  # by topic id; the network's own is at NETWORK_ITSELF
+        self._look = NetworkLook()
+        self._noted_s = float("-inf")
         self._most_inferers: int | None = None
         self._amounts: dict[str, str] = {}  # last kept, by address
 
@@ -45,51 +48,50 @@ class Looker:
         """
         if not self._book.is_begun:
             return
-        now_s = self._seconds()
+        now_s, emissions = self._seconds(), self._follower.emissions
         waiting = [NETWORK_ITSELF, *self._follower.tracks]
         due = min(waiting, key=lambda topic_id: self._due_s.get(topic_id, float("-inf")))
-        if self._due_s.get(due, float("-inf")) > now_s:
-            return
-        emissions = self._follower.emissions
-        if due == NETWORK_ITSELF:
-            self._due_s[due] = now_s + NETWORK_EVERY_S
-            self._note(NETWORK_ITSELF, self._network(emissions))
-        elif emissions is not None and not self._follower.fault:
+        if self._due_s.get(due, float("-inf")) <= now_s and emissions is not None:
             self._due_s[due] = now_s + RETRY_S
             try:
-                look = self._topic(emissions, self._follower.tracks[due])
+                if due == NETWORK_ITSELF:
+                    self._look, every_s = self._network(emissions), NETWORK_EVERY_S
+                    self._noted_s = float("-inf")
+                else:
+                    self._look_at(emissions, self._follower.tracks[due])
+                    every_s = TOPIC_EVERY_S
             except ChainFault:
                 return
-            if look is not None:
-                self._note(due, look)
-            self._due_s[due] = now_s + TOPIC_EVERY_S
+            self._due_s[due] = now_s + every_s
+        self._note_network(now_s)
 
-    def _note(self, topic_id: int, look: NetworkLook | TopicLook) -> None:
-        self._book.note(self._follower.network, topic_id, self._clock.now_ms(), look.body)
+    def _note_network(self, now_s: float) -> None:
+        """Note how well the chain is read; the sighting has the time at which it was last read."""
+        seen_ms = self._follower.seen_ms
+        if seen_ms is not None and now_s - self._noted_s >= NOTE_EVERY_S:
+            look = replace(self._look, seen_ms=seen_ms, fault=self._follower.fault, block_ms=self._follower.block_ms)
+            self._book.note(self._follower.network, NETWORK_ITSELF, seen_ms, look.body)
+            self._noted_s = now_s
 
-    def _network(self, emissions: Emissions | None) -> NetworkLook:
-        follower = self._follower
+    def _look_at(self, emissions: Emissions, track: Track) -> None:
+        if (look := self._topic(emissions, track)) is not None:
+            self._book.note(self._follower.network, track.topic.topic_id, self._clock.now_ms(), look.body)
+
+    def _network(self, emissions: Emissions) -> NetworkLook:
+        follower, host = self._follower, emissions.host()
+        if (text := emissions.params().get(PLACES, "")).isdecimal():
+            self._most_inferers = int(text)
+        gas_price = emissions.gas_price()
+        workers = dict.fromkeys(t.topic.worker for t in follower.tracks.values() if t.topic.worker)
+        wallets = {address: self._wallet(emissions, address, gas_price) for address in workers}
         look = NetworkLook(
-            seen_ms=follower.seen_ms,
-            fault=follower.fault,
-            block_ms=follower.block_ms,
+            host=host,
+            upgrade=emissions.upgrade(),
             most_inferers=self._most_inferers,
+            wallets={address: wallet for address, wallet in wallets.items() if wallet is not None},
         )
-        if emissions is None:
-            return look
-        try:
-            host = emissions.host()
-            if (text := emissions.params().get(PLACES, "")).isdecimal():
-                self._most_inferers = int(text)
-            look = replace(look, host=host, upgrade=emissions.upgrade(), most_inferers=self._most_inferers)
-            gas_price = emissions.gas_price()
-            workers = dict.fromkeys(t.topic.worker for t in follower.tracks.values() if t.topic.worker)
-            wallets = {address: self._wallet(emissions, address, gas_price) for address in workers}
-        except ChainFault as fault:
-            return replace(look, fault=str(fault))
         follower.saw()
-        known = {address: wallet for address, wallet in wallets.items() if wallet is not None}
-        return replace(look, wallets=known, seen_ms=follower.seen_ms, fault="")
+        return look
 
     def _wallet(self, emissions: Emissions, address: str, gas_price: str | None) -> Wallet | None:
         amount = emissions.balance(address)

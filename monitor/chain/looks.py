@@ -20,8 +20,8 @@ class Wallet:
 class NetworkLook:
     """A network, as last seen."""
 
-    seen_ms: int | None  # when the chain was last read; None: not since the monitor's start
-    fault: str  # why it was not read just now; empty if it was
+    seen_ms: int | None = None  # when the chain was last read
+    fault: str = ""  # why it was not read just now; empty if it was
     host: HostSeen | None = None
     block_ms: float | None = None  # mean time between blocks, measured
     upgrade: Upgrade | None = None

@@ -76,7 +76,7 @@ def with_settled(epoch: Epoch, settled: Settled, height: int | None) -> Epoch:
     return epoch._replace(
         stage=Stage.SETTLED.value,
         # Scored is who is in the active set.
-        active=worker in of_losses if epoch.active is None and of_losses and worker else epoch.active,
+        active=worker in of_losses if worker and of_losses and not inside.inferers else epoch.active,
         combined_loss=losses.combined if losses else None,
         naive_loss=losses.naive if losses else None,
         combined_loss_without=losses.one_out.get(worker) if losses else None,

@@ -29,7 +29,7 @@ class Due:
     want: Want
     height: int
     sure: bool  # False: the chain has not yet said that the epoch was opened
-    told: bool = True  # False: the epoch is not written if the chain has forgotten it
+    told: bool = True  # False: the epoch is not written before anything of it was read
     committed: bool = False  # True: the chain said that the epoch's window is over, and had no active set
     absent_at: int = 0  # height at which the chain did not have yet what is wanted
 

@@ -11,9 +11,9 @@ from core.topic import Topic
 from ledger.epochs import EpochBook
 from ledger.places import by_network
 from monitor.chain.epoch_follower import EpochFollower
-from monitor.chain.heights import Heights
+from monitor.chain.heights import POLL_S, Heights
 from monitor.chain.looker import Looker
-from monitor.chain.outcome import Outcome, outcome
+from monitor.chain.outcome import outcome
 from monitor.loops import Step
 
 STEP_S = 0.5  # a step without a new block asks nothing
@@ -21,7 +21,7 @@ FIND_MS = MINUTE_MS  # between two looks for hosts of a network that none serves
 DAY_EPOCHS = 3_000  # most that are counted; a topic that is asked every minute has 1,440 a day
 
 
-class ChainSeen(NamedTuple):
+class ChainRead(NamedTuple):
     """How well a network's chain is read."""
 
     seen_ms: int | None  # when it was last read; None: not since the monitor's start
@@ -35,8 +35,6 @@ class Won(NamedTuple):
 
     won: int
     open: int
-    unknown: int  # whose outcome is not known, or not yet
-    last: tuple[int, Outcome] | None  # nonce and outcome of the newest epoch that is over
 
 
 class ChainWatch:
@@ -44,6 +42,7 @@ class ChainWatch:
 
     Args:
         rpc_urls: of CometBFT's RPC by network; a network without any is followed over LCD alone, without rewards.
+        poll_s: the shortest and the longest pause between two looks at the newest block.
     """
 
     def __init__(
@@ -53,6 +52,8 @@ class ChainWatch:
         rpc_urls: Mapping[str | None, Sequence[str]],
         book: EpochBook,
         clock: Clock,
+        *,
+        poll_s: tuple[float, float] = POLL_S,
     ) -> None:
         self._lcds, self._clock = settings.lcds, clock
         self._found: dict[str, tuple[int, dict[str, Emissions]]] = {}
@@ -60,7 +61,7 @@ class ChainWatch:
         self._heights: list[Heights] = []
         self.steps: list[Step] = []
         for network, of_network in by_network(topics).items() if self._lcds else ():
-            heights = Heights(rpc_urls.get(network or None, ()), network or None, clock)
+            heights = Heights(rpc_urls.get(network or None, ()), network or None, clock, poll_s=poll_s)
             follower = EpochFollower(
                 network, of_network, book, clock, emissions=partial(self._find, network), heights=heights
             )
@@ -69,10 +70,10 @@ class ChainWatch:
             self.steps.append(Step(name="chain", run=_step(follower, Looker(follower, book, clock)), every_s=STEP_S))
 
     @property
-    def seen(self) -> dict[str, ChainSeen]:
+    def seen(self) -> dict[str, ChainRead]:
         """How well each chain is read, by network; empty if LCD_URLS is not set."""
         return {
-            one.network: ChainSeen(one.seen_ms, one.fault, one.requests, one.newest.height if one.newest else None)
+            one.network: ChainRead(one.seen_ms, one.fault, one.requests, one.newest.height if one.newest else None)
             for one in self._followers
         }
 
@@ -99,10 +100,8 @@ def won_of(book: EpochBook, topic: Topic | str, now_ms: int) -> Won:
         ledger.database.FAULTS: the ledger cannot be read.
     """
     rows = book.epochs_of(topic, DAY_EPOCHS, since_ms=now_ms - DAY_MS, inside=False)
-    outcomes = [(epoch.nonce, outcome(epoch, answer), epoch.stage) for epoch, answer in rows]
-    known = [one.won for _, one, _ in outcomes if one.won is not None]
-    last = next(((nonce, one) for nonce, one, stage in outcomes if stage != "open"), None)
-    return Won(sum(known), len(known), len(outcomes) - len(known), last)
+    known = [won for won in (outcome(*row).won for row in rows) if won is not None]
+    return Won(sum(known), len(known))
 
 
 def _step(follower: EpochFollower, looker: Looker) -> Callable[[], object]:

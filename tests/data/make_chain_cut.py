@@ -12,21 +12,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.chain_replay import CUT, OURS, recorded
+from tests.fakes.chain_replay import CUT, OURS, at_query, recorded
 
 FIRST, LAST = (
     325,
     480,
 )  # topic 1: nonces 327, never settled, 357, 387, 417; topic 2: 335, 365, 395; topic 3: 343, 373, 403
-# Of the body that changes with every block, every fourth.
-OFTEN, KEPT_OF_OFTEN = "latest_network_inferences", 4
 
 
 def main(folder: Path) -> None:
     """Write the cut."""
     before: dict[str, dict[str, Any]] = {}
     kept: list[dict[str, Any]] = []
-    often = 0
+    networks: dict[str, str] = {}  # the last body by path, without the height of the query
     for line in recorded(folder / "economy.jsonl.gz"):
         if line.get("block", FIRST) > LAST or line.get("height", FIRST) > LAST:
             break
@@ -34,10 +32,10 @@ def main(folder: Path) -> None:
             kept += [line] if line["block"] >= FIRST else []
         elif line["height"] < FIRST:
             before[line["path"]] = line
-        elif OFTEN in line["path"]:
-            often += 1
-            kept += [line] if often % KEPT_OF_OFTEN == 0 else []
+        elif line["path"] in networks and networks[line["path"]] == at_query(line["body"], 0):
+            continue  # the replay writes the height of its own query
         else:
+            networks |= {line["path"]: at_query(line["body"], 0)} if "latest_network" in line["path"] else {}
             kept.append(line)
     reads = [{name: line[name] for name in ("path", "status", "body")} for line in recorded(folder / "reads.jsonl")]
     kept = [line for line in kept if _is_of_ours(line)]

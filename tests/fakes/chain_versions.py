@@ -1,4 +1,7 @@
-"""The recorded bodies of emissions v5 in the forms of v9 and v10, as the chain's published interface files have them."""
+"""Recorded bodies of emissions v5 in the forms of v9 and v10, as the chain's published interface files have them.
+
+Read from documentation, not seen live.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -26,9 +29,7 @@ def translated(api: str, path: str, query: Mapping[str, str], ask: Ask) -> Answe
     if kind == "worker_submission_window_status":
         registered = json.loads(ask(f"worker_registered/{rest[0]}/{query['address']}").body)
         return Answer(json.dumps(registered | {"is_open": False, "is_whitelisted": True, "is_topic_active": True}))
-    if kind == "can_submit_worker_payload":
-        return Answer(json.dumps({kind: True}))
-    if kind == "is_whitelisted_topic_worker":
+    if kind in {"can_submit_worker_payload", "is_whitelisted_topic_worker"}:
         return Answer(json.dumps({kind: True}))
     answer = ask("/".join([kind, *rest[:3], "latest_inference"]) if is_own else path)
     if number < 10 or answer.status != 200:
