@@ -13,7 +13,7 @@ from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from monitor.api import AlarmShape, LastAnswer, State, TopicShape
 from monitor.chain.words import NOT_READ
-from monitor.watched import Watched
+from monitor.watched import Checked, Watched
 from updater.state import Verdict
 
 NO_SCORE = Skill(n=0, skill=None, low=None, high=None)
@@ -144,6 +144,7 @@ class TopicView:
     demotions: Sequence[Demotion]
     judgement: Judgement | None  # of the last training
     note: str  # why a skill below 0 is no fault; empty without a reason
+    checked: Checked | None = None  # against the chain; None: not yet
 
     @property
     def name(self) -> str:

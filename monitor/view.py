@@ -192,6 +192,7 @@ def _view(
         demotions=watched.demotions.get(key, ()),
         judgement=_judgement(key, watched),
         note=note,
+        checked=watched.chain.get(key),
     )
 
 

@@ -57,7 +57,7 @@ def broken(key: str, seen: Checked, market: str) -> list[Fault]:
     """Return the contract's faults that cost something: sure ones, on a public network, of answers at real prices."""
     if market == "SIMULATED" or not is_public(_network(key)):
         return []
-    return [fault for fault in seen.contract if fault.is_sure]
+    return [fault for fault in seen.contract or () if fault.is_sure]
 
 
 def _contract(watched: Watched, threshold: float) -> Iterator[Alarm]:

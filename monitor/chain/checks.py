@@ -71,7 +71,7 @@ class Checks:
         block_ms = network.block_ms if network else None
         checked = replace(
             self._network(topic, network),
-            contract=contract_faults(topic, look.seen, block_ms, self._most_off) if look else (),
+            contract=contract_faults(topic, look.seen, block_ms, self._most_off) if look else None,
             unit=unit_checked(topic, rows, self._most_deviations),
             truth=self._truth_gap(topic, rows, most_recovered),
         )

@@ -7,6 +7,7 @@ from core.clock import MINUTE_MS, iso
 from core.show.words import counted, percent_text
 from monitor.chain.api import ChainShape
 from monitor.chain.results import SPAN_DAYS, ChainSeen
+from monitor.watched import Checked
 
 UALLO = Decimal(10) ** 18  # in an ALLO
 OLD_MS = 5 * MINUTE_MS  # a chain that was last seen earlier is out of sight
@@ -120,3 +121,15 @@ def where_we_stand(one: ChainShape) -> Iterator[tuple[str, str]]:
     if one.above_reward is not None:
         yield "one place up", f"would have taken {allo(one.above_reward)} where ours took {allo(one.ranked_reward)}"
     yield "contribution", contribution_words(one.contribution, one.logarithms)
+
+
+def checked_words(checked: Checked) -> Iterator[tuple[str, str]]:
+    """Say how a topic stands against the chain, each with a heading: contract, unit, truth."""
+    if checked.contract is not None:
+        faults = [f"{fault.what} ({fault.remedy})" for fault in checked.contract]
+        yield "Contract", "; ".join(faults) or "horizon, loss and form of the answer are those of the chain"
+    if checked.unit:
+        yield "Unit", checked.unit.line
+    if checked.truth:
+        epochs = counted(checked.truth.epochs, "epoch")
+        yield "Truth", f"the reputers' is {checked.truth.bp:.3g} basis points from ours (median of {epochs})"

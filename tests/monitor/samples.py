@@ -296,6 +296,7 @@ def sample(now_ms: int, topics: Sequence[dict[str, Any]], *, market: str = "BINA
         admission=ready,
         free_bytes=62_318_804_992,
         faults=changes.get("faults", {}),
+        chain=changes.get("chain", {}),
     )
     skills = SampleSkills(levels=levels, today=now_ms // DAY_MS)
     view = View(skills, changes.get("stretched", ()))

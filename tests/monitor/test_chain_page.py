@@ -15,13 +15,15 @@ from ledger.epochs import NETWORK_ITSELF, EpochBook
 from monitor.chain.filled import EpochRow
 from monitor.chain.words import NOT_READ, contribution_words
 from monitor.parts import Ground, build
-from monitor.watched import Watched
+from monitor.watched import Checked, TruthGap, Watched
 from tests.fakes.clock import FakeClock, RunningClock
 from tests.inference.stand import ETH_10M
 from tests.monitor.desk import desk
 from tests.monitor.economy import OURS, epoch_rows, recorded, write
 from tests.monitor.samples import NET, Sample, sample, served, serving, topic_entry, usual
 from tests.monitor.stand import Stand
+from truth.contract import Fault
+from truth.unit import Unit
 
 NOW_MS = 1_796_057_664_000
 FIRST = f"{NET}/1"
@@ -108,6 +110,20 @@ def test_without_a_chain_one_line_says_how_to_read_it() -> None:
         assert [text(f"{url}{path}").count(escape(NOT_READ)) for path in ("/", f"/topics/{NET}/79")] == [1, 1]
         assert [topic["chain"] for topic in got(f"{url}/api/topics")] == [None, None]
         assert got(f"{url}/api/topics/{NET}/79/epochs") == []
+
+
+def test_contract_unit_and_truth_are_told_and_hostile_text_is_escaped() -> None:
+    fault = Fault(name="loss", what="the chain scores by <b>focal</b>", remedy="set Loss", is_sure=False)
+    checked = Checked(contract=[fault], unit=Unit(line="0.4 robust deviations"), truth=TruthGap(0.25, 20))
+    with served(with_chain(chain={FIRST: checked}), FakeClock(NOW_MS)) as url:
+        page = text(f"{url}/topics/{NET}/1")
+    assert "<dt>Contract</dt><dd>the chain scores by &lt;b&gt;focal&lt;/b&gt; (set Loss)</dd>" in page
+    assert "<dt>Unit</dt><dd>0.4 robust deviations</dd>" in page
+    assert "is 0.25 basis points from ours (median of 20 epochs)</dd>" in page
+    with served(with_chain(chain={FIRST: Checked(contract=[])}), FakeClock(NOW_MS)) as url:
+        page = text(f"{url}/topics/{NET}/1")
+    assert "<dt>Contract</dt><dd>horizon, loss and form of the answer are those of the chain</dd>" in page
+    assert "<dt>Unit</dt>" not in page
 
 
 @pytest.mark.parametrize(
