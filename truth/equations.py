@@ -41,16 +41,14 @@ def equations_of(values: Mapping[str, str], losses: Mapping[str, str]) -> list[E
 
 def unsolvable(equations: Sequence[Equation], values: Mapping[str, str], losses: Mapping[str, str]) -> str:
     """Say why an epoch has no truth to be found, as far as a look can tell; empty if it may have one."""
-    if not values:
-        return "the inferers' values were not read"
-    if not losses:
-        return "the inferers' losses were not read"
+    if not values or not losses:
+        return f"the inferers' {'losses' if values else 'values'} were not read"
     if not equations:
         return "no inferer has both a value and a loss that are numbers"
-    if all(one.loss == 0 for one in equations):
-        return "every loss is exactly zero: no losses were set, or they say nothing"
     if len(equations) == 1:
         return "a single inferer: its value and its loss fit two truths"
+    if all(one.loss == 0 for one in equations):
+        return "every loss is exactly zero: no losses were set, or they say nothing"
     if len({one.value for one in equations}) == 1:
         return f"the {len(equations)} inferers' values are equal: they fit two truths"
     return ""

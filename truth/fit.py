@@ -68,7 +68,7 @@ class Problem:
         return len(np.unique(self.values[near]))
 
     def made(self, truth: Floats, std: Floats) -> Floats:
-        """Return what reputers with these truths ``(...)`` publish for each inferer ``(..., K)``, in ``target``'s unit."""
+        """Return what reputers with these truths ``(...)`` publish for each inferer ``(..., K)``, as ``target``."""
         loss: Any = loss_named(self.loss_name)
         with np.errstate(all="ignore"):
             plain = loss(np, truth[..., None], self.values, std[..., None])
@@ -137,7 +137,10 @@ def _starts(problem: Problem, *, two: bool) -> Floats:
             weight = np.clip(np.nan_to_num(weight, nan=1.0), 0.5, 1.0)
             errors = _rms(weight[..., None] * between + off)
             everyone = np.arange(len(places))
-            pairs = {*zip(everyone, errors.argmin(axis=1), strict=True), *zip(errors.argmin(axis=0), everyone, strict=True)}
+            pairs = {
+                *zip(everyone, errors.argmin(axis=1), strict=True),
+                *zip(errors.argmin(axis=0), everyone, strict=True),
+            }
             rows += [[places[t], places[o], weight[t, o], np.log(std), errors[t, o]] for t, o in sorted(pairs)]
         else:
             rows += [[place, np.log(std), error] for place, error in zip(places, _rms(off), strict=True)]
@@ -165,7 +168,9 @@ def _starts_beside(problem: Problem, one: Fit) -> Floats:
     errors = _rms(rest - weight[:, None] * freely)
     errors[(weight < 0) | (weight > 0.5)] = np.inf
     inner = np.flatnonzero((errors[1:-1] <= errors[:-2]) & (errors[1:-1] <= errors[2:]) & np.isfinite(errors[1:-1])) + 1
-    moved = ((off - weight[:, None] * toward) @ slope)[inner] / max(float(np.linalg.norm((above - below) / 2)), TINY) * step
+    moved = (
+        ((off - weight[:, None] * toward) @ slope)[inner] / max(float(np.linalg.norm((above - below) / 2)), TINY) * step
+    )
     return np.stack([one.truth + moved, others[inner], 1 - weight[inner]], axis=1)
 
 

@@ -139,9 +139,7 @@ def _choices(equations: Sequence[Equation]) -> list[Sequence[Equation]]:
 LEAST_WITHOUT, MOST_WITHOUT = 5, 12  # inferers, of whom one may be left out
 
 
-def _problem(
-    equations: Sequence[Equation], loss_name: str, is_log: bool, std: float | None
-) -> tuple[Problem, Decimal]:
+def _problem(equations: Sequence[Equation], loss_name: str, is_log: bool, std: float | None) -> tuple[Problem, Decimal]:
     """Return what to fit, and the value that counts as 0: losses of differences allow one that keeps digits."""
     middle = Decimal(0)
     if distance(loss_name, Decimal(1)) is not None:
