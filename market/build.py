@@ -13,7 +13,7 @@ from core.topic import Topic
 from market.failover.failover import Failover
 from market.quarantine import Quarantine
 from market.venue import Venue
-from market.venues.registry import check_names, urls_of, venue_from
+from market.venues.registry import VENUES, check_names, urls_of, venue_from
 
 log = structlog.get_logger()
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 DIGITS = 110  # of the arithmetic: the chain keeps 34, and a loss of 1e-50 beside 1 loses 50 of them
 MOST_LOG = 300  # of a base-10 logarithm: beyond it a double is 0 or infinite, and no loss is that
 HALF = Decimal("0.5")
+WIDE = Decimal(200)  # of a log-cosh: beyond it is the distance less ln 2, to more digits than are kept
 
 
 class Equation(NamedTuple):
@@ -75,16 +76,16 @@ def distance(loss_name: str, loss: Decimal) -> Decimal | None:
     if loss_name == "huber":
         return (2 * loss).sqrt() if loss <= HALF else loss + HALF
     if loss_name == "logcosh":  # cosh d = e^loss
-        grown = loss.exp()
-        return (grown + (grown * grown - 1).sqrt()).ln() if loss < 200 else loss + Decimal(2).ln()
+        grown = min(loss, WIDE).exp()
+        return loss + Decimal(2).ln() if loss > WIDE else (grown + (grown * grown - 1).sqrt()).ln()
     return None
 
 
 def number_of(text: str) -> Decimal | None:
-    """Return a decimal; None if the text is not one, or not finite."""
+    """Return a decimal; None if the text is not one, not finite, or of a size that no chain keeps."""
     try:
         with localcontext(prec=DIGITS):
             number = Decimal(text)
     except (InvalidOperation, TypeError, ValueError):
         return None
-    return number if number.is_finite() else None
+    return number if number.is_finite() and abs(number.adjusted()) <= MOST_LOG else None

@@ -101,7 +101,7 @@ def fits(problem: Problem, *, two: bool) -> list[Fit]:
             continue
         if weight < 0.5:
             truth, other, weight = other, truth, 1 - weight
-        std = float(np.exp(row[-1])) if problem.std is None else problem.std
+        std = float(np.exp(np.clip(row[-1], -300, 300))) if problem.std is None else problem.std
         result.append(Fit(float(truth), float(other), float(weight), std, float(residual)))
     return result
 
@@ -180,7 +180,7 @@ def _rms(off: Floats) -> Floats:
 
 def _off(problem: Problem, rows: Floats, *, two: bool) -> Floats:
     """Return what is made too much, ``(S, K)``, by unknowns ``(S, P)``."""
-    std = np.exp(rows[:, -1]) if problem.std is None else np.full(len(rows), problem.std)
+    std = np.exp(np.clip(rows[:, -1], -300, 300)) if problem.std is None else np.full(len(rows), problem.std)
     made = problem.made(rows[:, 0], std)
     if two:
         made = rows[:, 2:3] * made + (1 - rows[:, 2:3]) * problem.made(rows[:, 1], std)

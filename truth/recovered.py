@@ -25,7 +25,8 @@ from truth.fit import Fit, Problem, fits
 
 MAJORITY = 0.55  # of the weight: below it no one can say which of two truths is the network's
 CHANCE = 1e-6, 1e-11  # of one truth and of two: that a residual as small comes by chance, with one equation to spare
-MOST_RESIDUAL = 1e-2  # in base-10 logarithms, with any number to spare
+MOST_RESIDUAL = 2e-3  # in base-10 logarithms, with any number to spare
+EXACT = 1e-9  # a residual that leaves no doubt about the reading of the losses
 RIVAL = 1e3  # times the best residual: what another truth must have to be told from the best
 SAME = 1e-7  # of a truth, or of the values' spread: closer truths are the same
 NEGLIGIBLE = 2e-6  # of a truth: a disagreement that moves the mean by less is averaged
@@ -61,9 +62,9 @@ def recover(
     if reason := unsolvable(equations, values, losses):
         return reason
     if loss.of_returns:
-        told = _fitted(equations, loss.name, std)
-        # Ours is of other returns than the reputers': with enough inferers theirs is solved for.
-        return _fitted(equations, loss.name, None) if isinstance(told, str) and std is not None else told
+        told = _fitted(equations, loss.name, None)
+        # Ours is of other returns than the reputers', so that it counts only where it fits exactly.
+        return told if isinstance(told, Recovered) or std is None else _fitted(equations, loss.name, std)
     found = [
         (one, is_log) for is_log in readings(equations) if (one := agreed(equations, loss.name, is_log)) is not None
     ]
@@ -118,16 +119,23 @@ def _of_reputers(values: Mapping[str, str], detail: Detail, loss_name: str, std:
 def _fitted(equations: Sequence[Equation], loss_name: str, std: float | None) -> Recovered | str:
     """Return the truth as doubles tell it: where the inferers do not agree to the last digits, or the loss needs it."""
     reasons = []
-    for kept in _choices(equations):
+    for number, kept in enumerate(_choices(equations)):
+        found: list[tuple[Fit, Problem, Decimal]] = []
         for is_log in readings(kept):
             problem, middle = _problem(kept, loss_name, is_log, std)
-            for two in (True, False):
-                found = _told(problem, two=two)
-                if isinstance(found, Fit):
-                    return _of_fit(found, problem, middle, tuple(one.inferer for one in kept))
-                reasons.append(found)
-    told = [reason for reason in reasons if reason]
-    return told[0] if told else "the inferers' values and losses do not agree on a truth"
+            for two in (False, True)[: 1 if number else 2]:
+                told = _told(problem, two=two)
+                if isinstance(told, Fit):
+                    found.append((told, problem, middle))
+                    if told.residual <= EXACT:
+                        break
+                else:
+                    reasons.append(told)
+        if found:
+            best, problem, middle = min(found, key=lambda item: max(item[0].residual, EXACT))
+            return _of_fit(best, problem, middle, tuple(one.inferer for one in kept))
+    known = [reason for reason in reasons if reason]
+    return known[0] if known else "the inferers' values and losses do not agree on a truth"
 
 
 def _choices(equations: Sequence[Equation]) -> list[Sequence[Equation]]:
@@ -154,7 +162,8 @@ def _told(problem: Problem, *, two: bool) -> Fit | str:
     spare = problem.informed - problem.unknowns - 2 * two
     if spare < 1:
         return "" if two else f"{problem.informed} inferers with different values are too few for this loss"
-    most = min(CHANCE[two] ** (1 / spare), MOST_RESIDUAL)
+    most = EXACT if loss_named(problem.loss_name).of_returns and problem.std is not None else MOST_RESIDUAL
+    most = min(CHANCE[two] ** (1 / spare), most)
     found = [fit for fit in fits(problem, two=two) if fit.residual <= most]
     if not found:
         return ""

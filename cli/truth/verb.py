@@ -53,8 +53,8 @@ def truth(
         book.close()
     if not rows:
         raise WorkerError(
-            f"topic {one.key}: no settled epoch of it was seen on the chain yet; the monitor collects them while it runs with "
-            "LCD_URLS set, and the chain forgets them soon after"
+            f"topic {one.key}: no settled epoch of it was seen on the chain yet; the monitor collects them while "
+            "it runs with LCD_URLS set, and the chain forgets them soon after"
         )
     homes = HomeStore(place.folder / "klines", settings.venues)
     found = study(one, rows, homes, Candles(homes).deviation)
