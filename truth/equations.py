@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 DIGITS = 110  # of the arithmetic: the chain keeps 34, and a loss of 1e-50 beside 1 loses 50 of them
 MOST_LOG = 300  # of a base-10 logarithm: beyond it a double is 0 or infinite, and no loss is that
+LN10 = Decimal("2.302585093")
+MOST_LOOSE = Decimal("1e-6")  # of a loss: what has so few digits was hardly rounded, and agrees exactly or not at all
 HALF = Decimal("0.5")
 WIDE = Decimal(200)  # of a log-cosh: beyond it is the distance less ln 2, to more digits than are kept
 
@@ -16,17 +18,17 @@ class Equation(NamedTuple):
     inferer: str  # address
     value: Decimal
     loss: Decimal  # as published: of the loss itself, or its base-10 logarithm
-    rounding: Decimal  # half a unit of the published loss's last digit
+    rounding: Decimal  # half a unit of the last digit that losses are published with
 
     def plain(self, is_log: bool) -> Decimal:
         """Return the loss itself."""
         return Decimal(10) ** self.loss if is_log else self.loss
 
     def looseness(self, is_log: bool) -> Decimal:
-        """Return the relative error of the loss itself that its rounding allows."""
+        """Return the relative error of the loss itself that its rounding allows; coarse ones count as exact."""
         if is_log:
-            return self.rounding * Decimal("2.31")
-        return self.rounding / self.loss if self.loss else Decimal(0)
+            return min(self.rounding * LN10, MOST_LOOSE)
+        return min(self.rounding / self.loss, MOST_LOOSE) if self.loss else Decimal(0)
 
 
 def equations_of(values: Mapping[str, str], losses: Mapping[str, str]) -> list[Equation]:
@@ -35,9 +37,10 @@ def equations_of(values: Mapping[str, str], losses: Mapping[str, str]) -> list[E
     for inferer in sorted(values.keys() & losses.keys()):
         value, loss = number_of(values[inferer]), number_of(losses[inferer])
         if value is not None and loss is not None:
-            exponent = loss.as_tuple().exponent
-            found.append(Equation(inferer, value, loss, HALF.scaleb(int(exponent)) if loss else Decimal(0)))
-    return found
+            found.append(Equation(inferer, value, loss, Decimal(0)))
+    # Zeros at the end are not published, so that the longest loss tells to which digit all are rounded.
+    last = min((int(one.loss.as_tuple().exponent) for one in found), default=0)
+    return [one._replace(rounding=HALF.scaleb(last)) for one in found]
 
 
 def unsolvable(equations: Sequence[Equation], values: Mapping[str, str], losses: Mapping[str, str]) -> str:

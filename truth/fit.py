@@ -21,6 +21,7 @@ STARTS, STEPS = 300, 60
 LAST, LAST_STEPS = 24, 200
 FAR = 30.0  # times the usual distance: an inferer this far off cannot tell one truth from the other
 TINY = 1e-300
+WORST = 1e6  # of a difference, so that its square is a number
 DONE = 1e-14  # a residual below which doubles tell no better
 MOST_DAMPING = 1e12
 
@@ -73,7 +74,7 @@ class Problem:
         with np.errstate(all="ignore"):
             plain = loss(np, truth[..., None], self.values, std[..., None])
             found = np.log10(np.maximum(plain, TINY)) if self.is_log else plain / np.maximum(self.losses, TINY) / LN10
-        return np.asarray(np.nan_to_num(found, nan=1e6, posinf=1e6, neginf=-1e6))
+        return np.clip(np.nan_to_num(found, nan=WORST, posinf=WORST, neginf=-WORST), -WORST, WORST)
 
     @property
     def target(self) -> Floats:

@@ -30,6 +30,7 @@ EXACT = 1e-9  # a residual that leaves no doubt about the reading of the losses
 RIVAL = 1e3  # times the best residual: what another truth must have to be told from the best
 SAME = 1e-7  # of a truth, or of the values' spread: closer truths are the same
 NEGLIGIBLE = 2e-6  # of a truth: a disagreement that moves the mean by less is averaged
+FARTHEST = 1e4  # of a truth from the values, in units of their spread
 INWARD = 1e-6  # of the distance to the other truth; see ``_of_two``
 
 
@@ -135,6 +136,9 @@ def _fitted(equations: Sequence[Equation], loss_name: str, std: float | None) ->
             best, problem, middle = min(found, key=lambda item: max(item[0].residual, EXACT))
             return _of_fit(best, problem, middle, tuple(one.inferer for one in kept))
     known = [reason for reason in reasons if reason]
+    few = len({one.value for one in equations}) - 1 - (loss_named(loss_name).of_returns and std is None) < 1
+    if few:
+        return "the inferers with different values are too few for this loss"
     return known[0] if known else "the inferers' values and losses do not agree on a truth"
 
 
@@ -161,10 +165,16 @@ def _told(problem: Problem, *, two: bool) -> Fit | str:
     """Return the fit that the losses prove; else why not, empty if nothing fits."""
     spare = problem.informed - problem.unknowns - 2 * two
     if spare < 1:
-        return "" if two else f"{problem.informed} inferers with different values are too few for this loss"
+        return ""
     most = EXACT if loss_named(problem.loss_name).of_returns and problem.std is not None else MOST_RESIDUAL
     most = min(CHANCE[two] ** (1 / spare), most)
-    found = [fit for fit in fits(problem, two=two) if fit.residual <= most]
+    # From very far all values look the same, and agree on nothing.
+    middle = float(np.median(problem.values))
+    found = [
+        fit
+        for fit in fits(problem, two=two)
+        if fit.residual <= most and abs(fit.truth - middle) < FARTHEST * problem.spread
+    ]
     if not found:
         return ""
     best = found[0]
