@@ -74,7 +74,7 @@ class Problem:
         with np.errstate(all="ignore"):
             plain = loss(np, truth[..., None], self.values, std[..., None])
             found = np.log10(np.maximum(plain, TINY)) if self.is_log else plain / np.maximum(self.losses, TINY) / LN10
-        return np.clip(np.nan_to_num(found, nan=WORST, posinf=WORST, neginf=-WORST), -WORST, WORST)
+        return np.asarray(np.clip(np.nan_to_num(found, nan=WORST, posinf=WORST, neginf=-WORST), -WORST, WORST))
 
     @property
     def target(self) -> Floats:
