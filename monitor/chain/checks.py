@@ -7,7 +7,7 @@ from statistics import median
 
 from core.clock import Clock
 from core.settings import Settings
-from core.topic import Target, Topic
+from core.topic import Topic
 from ledger.answers import Answer
 from ledger.epochs import NETWORK_ITSELF, Arrival, Epoch, EpochBook, Stage
 from ledger.scores import ScoreBook
@@ -18,6 +18,7 @@ from monitor.watched import Checked, TruthGap
 from node.dry_run_heights import BLOCK_MS
 from node.versions import NodeVersions, spoken_api
 from truth.contract import MOST_OFF, contract_faults
+from truth.ranking import difference_bp
 from truth.recovered import recover
 from truth.unit import MOST, Unit, unit_of
 
@@ -110,11 +111,11 @@ class Checks:
                     continue
                 new += 1
                 self._truths[key] = recovered(topic, epoch)
-            if (theirs := self._truths[key]) is not None and theirs:
-                gaps.append(abs(theirs - truth if topic.target is Target.LOG_RETURN else truth / theirs - 1))
+            if (theirs := self._truths[key]) is not None:
+                gaps.append(difference_bp(topic, truth, theirs))
         oldest = min(epoch.nonce for epoch in settled)
         self._truths = {at: one for at, one in self._truths.items() if at[0] != topic.key or at[1] >= oldest}
-        return TruthGap(1e4 * median(gaps), len(gaps)) if gaps else None
+        return TruthGap(median(gaps), len(gaps)) if gaps else None
 
 
 def with_arrival(checked: Checked, rows: Rows) -> Checked:
