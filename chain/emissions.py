@@ -63,10 +63,7 @@ class Emissions:
 
     def host(self) -> HostSeen:
         """Return what the host in use says of itself, with its newest block."""
-        host = self._lcd.host()
-        if host.api != self._api:
-            self._api, self._lacking = host.api, set()
-        return host
+        return self._lcd.host()
 
     def block_ms(self, host: HostSeen) -> float | None:
         """Return the mean time between the newest blocks, of up to 1,000; None if the host has pruned even 10."""
@@ -195,6 +192,8 @@ class Emissions:
 
     def _optional(self, name: str, parse: Callable[[Any], T], **arguments: object) -> T | None:
         """Ask what not every version has; None for those, which are asked once."""
+        if self._lcd.api != self._api:
+            self._api, self._lacking = self._lcd.api, set()
         if name in self._lacking:
             return None
         try:

@@ -67,6 +67,7 @@ class Lcd:
         self, urls: Sequence[str], clock: Clock, *, network: str | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
         self.network = network
+        self.api = ""  # version that the host in use spoke at the last look
         self._clock = clock
         self._addresses = Addresses(urls, clock, setting=SETTING, timeout_s=timeout_s, seconds=clock.elapsed_s)
         self._seen: dict[str, _Seen] = {}  # by URL
@@ -122,6 +123,7 @@ class Lcd:
         self._newest, self._looked_s = best, self._clock.elapsed_s()
         used, block = next(pair for pair in looked if best.height - pair[1].height <= MOST_BEHIND)
         seen = self._seen[used.url]
+        self.api = seen.api
         return HostSeen(
             chain_id=seen.chain_id,
             api=seen.api,
