@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from chain.addresses import TIMEOUT_S, Address, ChainFault, Unspoken, http_url
+from chain.addresses import TIMEOUT_S, Address, ChainFault, Unspoken, Untold, http_url
 from chain.lcd import SETTING, Lcd
 from chain.shapes import (
     Access,
@@ -19,7 +19,7 @@ from chain.shapes import (
     Upgrade,
 )
 from chain.texts import address as address_of
-from chain.texts import decimal, flag, items, line, whole
+from chain.texts import decimal, flag, items, line, time_ms, whole
 from chain.versions import (
     inferences_of,
     last_nonce_of,
@@ -64,6 +64,19 @@ class Emissions:
     def host(self) -> HostSeen:
         """Return what the host in use says of itself, with its newest block."""
         return self._lcd.host()
+
+    def block_ms(self, host: HostSeen) -> float | None:
+        """Return the mean time between the newest blocks, of up to 1,000; None if the host has pruned even 10."""
+        for back in (blocks for blocks in (1_000, 100, 10) if blocks < host.height):
+            try:
+                then_ms = self._lcd.ask(
+                    "block", lambda body: time_ms(body["block"]["header"]["time"]), height=host.height - back
+                )
+            except Untold:
+                continue
+            if then_ms is not None and then_ms < host.time_ms:
+                return (host.time_ms - then_ms) / back
+        return None
 
     def topic(self, topic_id: int) -> TopicSeen | None:
         """Return a topic; None if there is no such topic."""

@@ -6,6 +6,7 @@ fields that this module does not know are passed over. Wrong forms raise ValueEr
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,7 @@ PATHS: Mapping[str, str] = MappingProxyType(
         "node_info": "/cosmos/base/tendermint/v1beta1/node_info",
         "syncing": "/cosmos/base/tendermint/v1beta1/syncing",
         "newest_block": "/cosmos/base/tendermint/v1beta1/blocks/latest",
+        "block": "/cosmos/base/tendermint/v1beta1/blocks/{height}",
         "balance": "/cosmos/bank/v1beta1/balances/{address}/by_denom?denom=uallo",
         "upgrade": "/cosmos/upgrade/v1beta1/current_plan",
         "gas_price": "/feemarket/v1/gas_price/uallo",
@@ -268,3 +270,24 @@ def last_nonce_of(body: Any) -> int | None:
     """Read the nonce of the last commit; None if there was no commit."""
     commit = body["last_commit"]
     return (whole(commit["nonce"]["block_height"]) or None) if commit and commit["nonce"] else None
+
+
+# The chain's releases, by their first two numbers, and the API that came with each.
+_RELEASES = {
+    (0, 6): "v5",
+    (0, 7): "v6",
+    (0, 8): "v7",
+    (0, 9): "v8",
+    **{(0, minor): "v9" for minor in range(10, 17)},
+    (0, 17): "v10",
+}
+
+
+def api_of(release: str) -> str | None:
+    """Return the version of the API that a release of the chain's program speaks; None: it is not known here.
+
+    >>> api_of("v0.17.0"), api_of("0.12.2"), api_of("v0.18.0"), api_of("emerald")
+    ('v10', 'v9', None, None)
+    """
+    found = re.match(r"v?([0-9]{1,4})\.([0-9]{1,4})", release)
+    return _RELEASES.get((int(found[1]), int(found[2]))) if found else None

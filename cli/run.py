@@ -19,6 +19,7 @@ from cli.place import note_run, tape_folder, try_folders
 from cli.screen import say
 from cli.session import log_as
 from cli.verbs import or_example
+from core.clock import SystemClock
 from core.errors import ConfigError, WorkerError
 from core.process.commands import child_command
 from core.process.listener import listen, url_of
@@ -27,6 +28,7 @@ from core.settings import Market, Settings
 from door.holder import arguments as door_arguments
 from inference.probe import ask, some_ready
 from node.config_file import read_config
+from truth.start_check import StartCheck
 
 ALL_READY_PATIENCE_S = 120.0  # then some topics are enough for the dry-run node to start
 
@@ -40,6 +42,7 @@ def run_node(settings: Settings, replay: Path | None) -> int:
         *settings.config_files, node_version=settings.node_version, own=settings.address, workers=settings.workers
     )
     notes += [f"warning: {line}" for line in config_read.warnings]
+    contract = StartCheck(settings, config_read.topics, SystemClock())  # asks the chain while all else starts
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over
     with ExitStack() as stack:
         # Faults of this machine are found before any venue is asked. The socket stays open to the end: questions find
@@ -53,6 +56,7 @@ def run_node(settings: Settings, replay: Path | None) -> int:
         except WorkerError as error:  # the disk, which answers do not need
             notes.append(f"warning: {error}")
         choice = choose_market(settings, replay)
+        contract.market = choice.market
         for line in (choice.sentence, *notes):
             say(line)
         note_run(settings, choice.market, replay, url_of(listener), url_of(page))
@@ -81,17 +85,41 @@ def run_node(settings: Settings, replay: Path | None) -> int:
             Child(module="updater"),
             Child(module="monitor", listener_fd=page.fileno()),
             Child(
-                module="worker", arguments=("--base-url", base_url), may_start=lambda: _ready(base_url, patient_until_s)
+                module="worker",
+                arguments=("--base-url", base_url),
+                may_start=lambda: contract.is_over and _ready(base_url, patient_until_s),
             ),
         ]
+        heed = _Heed(contract)
+        heed()
         say(f"status page: {url_of(page)}/")
         say(
             f"asking: curl -s '{base_url}/inference/TOKEN?topic=ID'; state: {base_url}/topics and birnn status; "
             f"data in {environment['DATA_DIR']}; Ctrl-C ends"
         )
         with Watch(base_url, show, Path(environment["DATA_DIR"])):
-            code = Supervisor(children, environment, structlog.get_logger, exchange=exchange).run()
+            code = Supervisor(children, environment, structlog.get_logger, exchange=exchange, each_tick=heed).run()
     return code
+
+
+class _Heed:
+    """Called until the chain was asked: tells once what differs there. Nothing waits for it."""
+
+    def __init__(self, contract: StartCheck) -> None:
+        self._contract: StartCheck | None = contract
+
+    def __call__(self) -> None:
+        """Tell what was found, if that is known now.
+
+        Raises:
+            ConfigError: a topic on chain is another one than that we train for.
+        """
+        if self._contract is None or not self._contract.is_over:
+            return
+        found, self._contract = self._contract.found(), None
+        for line in found.warnings:
+            structlog.get_logger().warning("contract", says=line)
+        found.heed()
 
 
 def _ready_ledger(environment: Mapping[str, str]) -> int:

@@ -28,7 +28,7 @@ ENV_FILE = Path(".env")
 LONGEST_WAIT_S = 120.0  # most seconds after the base that an answer may be held
 ALARMS = (
     *("inference", "topic", "anchor", "champion", "training", "demotion", "skill", "participation", "store", "clock"),
-    *("submissions", "market"),
+    *("submissions", "market", "arrival", "contract", "unit", "truth", "upgrade"),
 )
 OFF = "off"  # value of an ALARM_ setting: no such alarm
 AUTO = "auto"  # value of TRUTH_VENUE and BASE_RULE: what the recovered truths of the chain prove
@@ -284,6 +284,11 @@ class Settings(BaseSettings):
     alarm_clock: Threshold = "2"  # seconds between this machine's clock and the venue's
     alarm_submissions: Threshold = "3"  # questions of the node in a row without a submission
     alarm_market: Threshold = "0"  # seconds of answers from a SIMULATED market
+    alarm_arrival: Threshold = "3"  # epochs in a row in which no answer of ours arrived on chain
+    alarm_contract: Threshold = "0.25"  # share of the horizon by which the chain's ground-truth lag may differ
+    alarm_unit: Threshold = "10"  # robust deviations of our answers from the other inferers'
+    alarm_truth: Threshold = "20"  # basis points between the truth that the reputers score against and ours
+    alarm_upgrade: Threshold = "7"  # days until a scheduled upgrade of the chain
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AnyCase] = "info"
     log_format: Annotated[LogFormat, AnyCase] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

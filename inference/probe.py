@@ -1,6 +1,7 @@
 """Ask a running inference process how it is: ``python -m inference.probe healthz|readyz [--wait S]``.
 
-For health checks and start order in images without curl or wget. Exit code 0 if the process is well, else 1.
+For health checks and start order in images without curl or wget. Exit code 0 if the process is well, else 1; 2 if
+``--contract`` was given and a topic on chain is not the topic that we train for.
 """
 
 import json
@@ -8,11 +9,14 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
 from core.net.http_get import NoAnswer, http_get
 from core.process.command_line import CommandLine
+
+if TYPE_CHECKING:
+    from truth.start_check import StartCheck
 
 TIMEOUT_S = 3.0
 PAUSE_S = 0.5  # between two requests of --wait
@@ -66,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--or-some", action="store_true", help="when the time is up, end with 0 if at least one topic is ready"
     )
     parser.add_argument(
+        "--contract",
+        action="store_true",
+        help="compare the config's topics with the chain meanwhile (LCD_URLS, at most 5 s); end with 2 if they differ",
+    )
+    parser.add_argument(
         "--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8000}", help="address of inference"
     )
     try:
@@ -76,17 +85,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     deadline = time.monotonic() + arguments.wait
+    contract = _contract() if arguments.contract else None
     while True:
         well, words = ask(f"{arguments.url.rstrip('/')}/{arguments.route}")
         left_s = deadline - time.monotonic()
+        if contract and contract.is_over and contract.found().stops:
+            break
         if well or left_s <= 0:
             break
         time.sleep(min(PAUSE_S, left_s))
     if not well and arguments.or_some and some_ready(arguments.url.rstrip("/")):
         # One delisted symbol must not keep the node from asking: topics of that symbol get 503, all others an answer.
         well, words = True, f"some topics are ready, but not all: {words}"
+    found = contract.wait() if contract else None
+    for line in (*found.warnings, *found.stops) if found else ():
+        sys.stderr.write(f"contract: {line}\n")
     (sys.stdout if well else sys.stderr).write(f"{arguments.route}: {words}\n")
-    return 0 if well else 1
+    return 2 if found and found.stops else 0 if well else 1
+
+
+def _contract() -> "StartCheck | None":
+    """Begin to ask the chain; None if the configuration is wrong, which inference has said."""
+    # A health check must not wait for these.
+    from core.clock import SystemClock  # noqa: PLC0415
+    from core.settings import load_settings  # noqa: PLC0415
+    from node.config_file import topics_from_config  # noqa: PLC0415
+    from truth.start_check import StartCheck  # noqa: PLC0415
+
+    try:
+        settings = load_settings()
+        topics = topics_from_config(*settings.config_files, node_version=settings.node_version)
+    except ConfigError as error:
+        sys.stderr.write(f"contract: not compared with the chain: {error}\n")
+        return None
+    return StartCheck(settings, topics, SystemClock())
 
 
 if __name__ == "__main__":

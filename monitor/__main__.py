@@ -88,10 +88,11 @@ def serve(
                 alarms=alarms,
                 newest=lambda: looks[0] if looks else None,
                 rpc_urls=settings.rpcs(config.rpc_urls),
+                nodes=config.nodes,
             )
         )
         loops = Loops()
-        watch = Watch(settings, topics, clock, lambda: loops.faults | {"ledger": alarms.database_fault})
+        watch = Watch(settings, topics, clock, lambda: loops.faults | {"ledger": alarms.database_fault}, parts.checked)
         thresholds = settings.alarms
 
         def look() -> None:

@@ -12,8 +12,7 @@ from core.backoff import backoff
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock, iso
 from ledger.database import FAULTS
 from ledger.schema import one_line
-from monitor.alarm_rows import AlarmRows, Kept
-from monitor.alarms import Alarm
+from monitor.alarm_rows import Alarm, AlarmRows, Kept
 from monitor.send import NOT_UNDERSTOOD, Address, Delivery, Kind, Message
 
 CLEAR_MS = 30 * SECOND_MS  # an alarm is over when nothing was wrong for so long: what flutters is told once

@@ -1,4 +1,4 @@
-"""The table of alarms, read and written by the monitor alone."""
+"""Alarms, and their table, which the monitor alone reads and writes."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +10,17 @@ from ledger.database import open_made
 from ledger.schema import alarms
 
 KEPT_MS = 90 * DAY_MS  # alarms that are over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """Something that a person should see to. ``name`` and ``subject`` say which alarm it is."""
+
+    name: str  # the setting is ALARM_<NAME>
+    subject: str  # Topic.key, symbol, panel or part; empty if there is only one
+    what: str  # happened, in a line
+    since_ms: int
+    remedy: str  # what to do, in a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What is wrong: the conditions of the twelve alarms, as pure functions of what the monitor has seen."""
+"""What is wrong: the conditions of the alarms, as pure functions of what the monitor has seen."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, iso
 from core.topic import Topic
 from model.judging.comparison import Comparison
 from model.registry.artefact import made_ms
+from monitor.alarm_rows import Alarm
+from monitor.chain import alarms as chain_alarms
 from monitor.watch import key_of
 from monitor.watched import PARTS, Participation, State, Watched
 from node.dry_run_heights import BLOCK_MS, epoch_blocks
@@ -14,17 +16,6 @@ from node.dry_run_heights import BLOCK_MS, epoch_blocks
 UPDATER_PATIENCE_MS = 5 * MINUTE_MS  # a start that makes the store ready takes a minute
 FAULT_PATIENCE_MS = MINUTE_MS  # another process may hold the database, or write a file, for a moment
 UNWRITTEN_PATIENCE_MS = MINUTE_MS  # the ledger's writer tries again every few seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alarm:
-    """Something that a person should see to. ``name`` and ``subject`` say which alarm it is."""
-
-    name: str  # the setting is ALARM_<NAME>
-    subject: str  # Topic.key, symbol, panel or part; empty if there is only one
-    what: str  # happened, in a line
-    since_ms: int
-    remedy: str  # what to do, in a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +78,8 @@ def can_be_over(
         seen = [counts for node in there for key, counts in node.counts.items() if _worker(*key) == subject]
         submitted = not seen or any(counts.submitted_ms is not None for counts in seen)
         return (bool(there) and submitted) or not watched.nodes
+    elif name in chain_alarms.FINDERS:
+        return chain_alarms.can_be_over(name, subject, watched)
     elif _FILES.get(name) in watched.faults:
         return False
     return not any((state, subject) in watched.since_ms for state in _STATES.get(name, ()))
@@ -306,6 +299,10 @@ def _market(seen: _Evidence) -> Iterator[Alarm]:
             )
 
 
+def _of_chain(find: chain_alarms.Find) -> Callable[[_Evidence], Iterable[Alarm]]:
+    return lambda seen: find(seen.watched, seen.threshold)
+
+
 def _worker(address: str, topic_id: int) -> str:
     return f"{topic_id} of {address}"
 
@@ -328,6 +325,7 @@ _FINDERS: Mapping[str, Callable[[_Evidence], Iterable[Alarm]]] = {
     "market": _market,
     "store": _store,
     "clock": _clock,
+    **{name: _of_chain(find) for name, find in chain_alarms.FINDERS.items()},
     "participation": _participation,
     "skill": _skill,
     "champion": _champion,

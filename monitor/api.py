@@ -1,29 +1,18 @@
 """The JSON of the monitor: the shapes under ``/api/``, as OpenAPI documents them. Numbers are finite or null."""
 
-import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Protocol
+from typing import Protocol
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
 from core.clock import iso
 from ledger.answers import Answer
 from model.judging.skill import Skill
+from monitor.chain.api import ChainShape
+from monitor.shape import Number, Shape
 
 WINDOWS = {"1d": 1, "7d": 7, "30d": 30}  # the spans of a skill, in days
-
-
-def finite(number: Any) -> Any:
-    """Return a number as it is, and None for one that JSON cannot write.
-
-    >>> finite(1.5), finite(float("inf")), finite(None)
-    (1.5, None, None)
-    """
-    return None if isinstance(number, float) and not math.isfinite(number) else number
-
-
-Number = Annotated[float | None, BeforeValidator(finite)]
 
 
 class ScoreSeen(Protocol):
@@ -65,12 +54,6 @@ class State(StrEnum):
     NAIVE = "naive"  # by the naive forecast
     BROKEN = "broken"  # it is not answered: 503
     UNKNOWN = "unknown"  # inference does not answer the monitor
-
-
-class Shape(BaseModel):
-    """A value that does not change once it is made."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class LastAnswer(Shape):
@@ -140,6 +123,7 @@ class TopicShape(Shape):
     last_answer: LastAnswer | None
     skill: Mapping[str, SkillShape] = Field(description='by span: "1d", "7d", "30d"; see the note of admission')
     admission: AdmissionShape | None = Field(description="null until the updater has looked at the topic")
+    chain: ChainShape | None = Field(description="null where the chain is not read (LCD_URLS) and never was")
 
 
 class AnswerShape(LastAnswer):

@@ -16,6 +16,9 @@ from starlette.exceptions import HTTPException
 
 from core.clock import SECOND_MS, Clock
 from monitor.api import AlarmShape, AnswerShape, Row, TopicShape
+from monitor.chain.api import EpochShape
+from monitor.chain.filled import EpochRow
+from monitor.chain.results import MOST_SHOWN, results_of
 from monitor.pages.render import ICON, STYLE, STYLE_PATH, front_page, topic_page
 from monitor.snapshot import NO_NETWORK, Snapshot, TopicView
 
@@ -24,8 +27,8 @@ MOST_ANSWERS = 1_000  # of one answer of the API
 HANGS_MS = 120 * SECOND_MS  # without a new snapshot, after which the monitor counts as hanging
 LARGEST_ID = 2**63 - 1  # of a column of the ledger
 PAGES = (
-    "there are /, /topics/NETWORK/ID, /api/topics, /api/topics/NETWORK/ID/answers, /api/alarms, /openapi.json, "
-    "/metrics and /healthz"
+    "there are /, /topics/NETWORK/ID, /api/topics, /api/topics/NETWORK/ID/answers, /api/topics/NETWORK/ID/epochs, "
+    "/api/alarms, /openapi.json, /metrics and /healthz"
 )
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
@@ -37,21 +40,23 @@ CACHED = {"Cache-Control": "public, max-age=86400"}
 LEDGER_FAULTS = (SQLAlchemyError, SqliteError, OSError)
 
 Answers = Callable[[str, int], Sequence[Row]]  # Topic.key, limit -> newest first
+Epochs = Callable[[str, int], Sequence[EpochRow]]  # likewise
 Network = Annotated[
     str, Path(description=f'chain id, such as allora-testnet-1; "{NO_NETWORK}" if config.json names none')
 ]
 TopicId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="the topic's id on its network")]
-Limit = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="how many of the newest answers")]
+Limit = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="how many of the newest")]
 
 log = structlog.get_logger()
 
 
-def create_app(snapshot: Callable[[], Snapshot], answers: Answers, clock: Clock) -> FastAPI:
+def create_app(snapshot: Callable[[], Snapshot], answers: Answers, epochs: Epochs, clock: Clock) -> FastAPI:
     """Return the application.
 
     Args:
         snapshot: the newest one; returns at once.
         answers: a topic's newest answers with their scores, of ``ScoreBook.answers_of``.
+        epochs: a topic's newest epochs with our answers, of ``EpochBook.epochs_of``.
     """
     app = FastAPI(
         title="BiRNN worker: monitor",
@@ -86,11 +91,12 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, clock: Clock)
         now = snapshot()
         view, fault = found(now, network, topic_id), ""
         rows: Sequence[Row] = ()
+        seen: Sequence[EpochRow] = ()
         try:
-            rows = answers(view.key, CHARTED)
+            rows, seen = answers(view.key, CHARTED), epochs(view.key, MOST_SHOWN)
         except LEDGER_FAULTS as error:
             fault = _said(error)
-        return topic_page(now, view, rows, fault, clock.now_ms())
+        return topic_page(now, view, rows, results_of(seen), fault, clock.now_ms())
 
     @app.get("/api/topics", summary="All topics, worst first")
     def api_topics() -> list[TopicShape]:
@@ -105,6 +111,18 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, clock: Clock)
         view = found(snapshot(), network, topic_id)
         try:
             return [AnswerShape.of(*row) for row in answers(view.key, limit)]
+        except LEDGER_FAULTS as error:
+            raise HTTPException(503, f"the ledger cannot be read: {_said(error)}; ask again later") from error
+
+    @app.get(
+        "/api/topics/{network}/{topic_id}/epochs",
+        responses=no_topic | no_ledger,
+        summary="What the chain made of our answers to a topic, newest epoch first",
+    )
+    def api_epochs(network: Network, topic_id: TopicId, limit: Limit = 50) -> list[EpochShape]:
+        view = found(snapshot(), network, topic_id)
+        try:
+            return [EpochShape.of(one) for one in results_of(epochs(view.key, max(limit, MOST_SHOWN)))[:limit]]
         except LEDGER_FAULTS as error:
             raise HTTPException(503, f"the ledger cannot be read: {_said(error)}; ask again later") from error
 

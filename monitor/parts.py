@@ -22,6 +22,8 @@ from model.judging.comparison import Comparison
 from model.stretch import is_for_admission
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
+from monitor.chain.checks import Checks
+from monitor.chain.results import MOST_EPOCHS, ChainSeen, OnChain, on_chain
 from monitor.chain.watch import ChainWatch, Won, won_of
 from monitor.loops import Step
 from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
@@ -29,13 +31,15 @@ from monitor.scorer import Scorer
 from monitor.skills import SkillBook
 from monitor.snapshot import Snapshot
 from monitor.view import View
-from monitor.watched import InferenceSeen, Participation, Watched
+from monitor.watched import Checked, InferenceSeen, Participation, Watched
+from node.versions import NodeVersions
 from updater.live_losses import compare_live, live_losses
 
 SCORE_S = 5.0
 TRIM_S = 5.0
 TRIM_ROWS = 500  # of answers at a turn, in some 20 ms: eight million a day, and 55 topics add 16,000
 DETAIL_DAYS = 40  # that the workers of an epoch are kept
+CHECK_S = 2.0  # one topic is checked against the chain at a turn: of 55 topics each every two minutes
 RECORD_S = 5.0  # one topic's record is read at a turn: of 55 topics each every five minutes
 
 
@@ -49,6 +53,7 @@ class Ground:
     alarms: AlarmBook
     newest: Callable[[], Watched | None]  # the newest look; None before the first
     rpc_urls: Mapping[str | None, Sequence[str]] = field(default_factory=dict)  # of the chain, by network
+    nodes: Mapping[str | None, NodeVersions] = field(default_factory=dict)  # the official nodes, by network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,7 @@ class Parts:
     # By Topic.key, for the alarms; called with each look, so they answer from memory.
     skills: Callable[[Watched], Mapping[str, Comparison]] = lambda _: {}
     participation: Callable[[Watched], Mapping[str, Participation]] = lambda _: {}
+    checked: Callable[[], Mapping[str, Checked]] = dict  # likewise, of the chain
     seen: Callable[[Watched], object] = lambda _: None  # called after each look
     end: Callable[[], object] = lambda: None  # called last
 
@@ -72,11 +78,14 @@ def build(ground: Ground) -> Parts:
         steps=(
             Step(name="score", run=rooms.score, every_s=SCORE_S),
             Step(name="record", run=rooms.read_record, every_s=RECORD_S),
+            Step(name="epochs", run=rooms.read_epochs, every_s=RECORD_S),
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
+            Step(name="checks", run=rooms.check, every_s=CHECK_S),
             *rooms.chain.steps,
         ),
         skills=lambda _: rooms.compared,
         participation=lambda _: rooms.participation,
+        checked=lambda: rooms.checks.seen,
         seen=rooms.show,
         end=rooms.close,
     )
@@ -92,6 +101,7 @@ class _Rooms:
         self._book = ScoreBook(settings.ledger_url)
         self._epochs = EpochBook(settings.ledger_url)
         self.chain = ChainWatch(settings, ground.topics, ground.rpc_urls, self._epochs, ground.clock)
+        self.checks = Checks(settings, ground.topics, self._epochs, self._book, ground.nodes, ground.clock)
         self._won: dict[str, Won] = {}  # by Topic.key; empty if the chain is not read
         self._skills = SkillBook(self._book, ground.topics)
         homes = HomeStore(settings.klines_dir, settings.venues)
@@ -105,6 +115,9 @@ class _Rooms:
         nothing = InferenceSeen(url=settings.inference_address)
         self._snapshot = Snapshot(watched=Watched(now_ms=now_ms, market=self._market, inference=nothing))
         self._turns = cycle(self._topics)
+        self._epoch_turns = cycle(self._topics)
+        self._on_chain: dict[str, OnChain | None] = {}  # by Topic.key
+        self._chains_seen_ms: dict[str, int] = {}  # by network
         self._live: dict[str, LiveReadiness] = {}  # by Topic.key
         self._counts: dict[str, AnswerCounts] = {}  # likewise
         self.compared: dict[str, Comparison] = {}  # by Topic.key: the champion's answers and the naive forecast
@@ -113,7 +126,7 @@ class _Rooms:
     def app(self) -> FastAPI:
         """The page, with the metrics."""
         ground = self._ground
-        app = create_app(lambda: self._snapshot, self._book.answers_of, ground.clock)
+        app = create_app(lambda: self._snapshot, self._book.answers_of, self._epochs.epochs_of, ground.clock)
         metrics = MonitorMetrics(
             ground.topics,
             ground.clock.now_ms,
@@ -170,6 +183,23 @@ class _Rooms:
             with self._counted():
                 self._won[key] = won_of(self._epochs, topic, now_ms)
 
+    def check(self) -> None:
+        """Check the topic whose turn it is against the chain."""
+        with self._counted():
+            self.checks.step()
+
+    def read_epochs(self) -> None:
+        """Read where the topic stands whose turn it is, and when its network's chain was last seen."""
+        key, now_ms = next(self._epoch_turns), self._ground.clock.now_ms()
+        if not self._epochs.is_begun:
+            return
+        network = self._topics[key].network or ""
+        with self._counted():
+            self._on_chain[key] = on_chain(self._epochs.epochs_of(key, MOST_EPOCHS), now_ms)
+            seen = self._epochs.sightings(network)
+        if seen:
+            self._chains_seen_ms[network] = max(one.seen_ms for one in seen.values())
+
     def _compare(self, topic: Topic, seen: Watched | None) -> None:
         champion = seen.champions.get(topic.key) if seen else None
         if champion is None:
@@ -201,7 +231,8 @@ class _Rooms:
         """Make the page's next snapshot."""
         if fault := self._ground.alarms.fault:
             watched = replace(watched, faults={**watched.faults, "alarms": fault})
-        self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live)
+        seen = ChainSeen(bool(self._ground.settings.lcds), self._chains_seen_ms, self._on_chain)
+        self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live, seen)
 
     def close(self) -> None:
         self.chain.close()

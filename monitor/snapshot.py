@@ -12,7 +12,8 @@ from core.topic import topic_key
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from monitor.api import AlarmShape, LastAnswer, State, TopicShape
-from monitor.watched import Watched
+from monitor.chain.words import NOT_READ
+from monitor.watched import Checked, Watched
 from updater.state import Verdict
 
 NO_SCORE = Skill(n=0, skill=None, low=None, high=None)
@@ -143,11 +144,17 @@ class TopicView:
     demotions: Sequence[Demotion]
     judgement: Judgement | None  # of the last training
     note: str  # why a skill below 0 is no fault; empty without a reason
+    checked: Checked | None = None  # against the chain; None: not yet
 
     @property
     def name(self) -> str:
         """The question in words: ``ETH price 10m``."""
         return f"{self.seen.token} {self.seen.target.replace('_', '-')} {self.seen.horizon}"
+
+    @property
+    def chain_note(self) -> str:
+        """Why what is known of the chain may be old; empty while the chain is seen."""
+        return self.shape.chain.note if self.shape.chain else NOT_READ
 
     @property
     def judged(self) -> tuple[str, Skill]:
@@ -195,6 +202,14 @@ class Snapshot:
     def notes(self) -> Sequence[str]:
         """The notes of the topics, each once."""
         return [*dict.fromkeys(view.note for view in self.topics if view.note)]
+
+    @property
+    def chain_notes(self) -> Sequence[str]:
+        """Why what is known of the chain may be old, by network where there are several; each once."""
+        noted = {(view.seen.network or "", view.chain_note): None for view in self.topics}
+        several = len(noted) > 1 and len({note for _, note in noted}) > 1
+        said = (f"{network}: {note}" if several else note for network, note in noted if note)
+        return [*dict.fromkeys(said)]
 
     @property
     def simulated(self) -> bool:

@@ -26,6 +26,8 @@ from monitor.api import (
     State,
     TopicShape,
 )
+from monitor.chain.results import ChainSeen
+from monitor.chain.words import chain_shape
 from monitor.snapshot import (
     NO_NETWORK,
     NO_SCORE,
@@ -73,7 +75,11 @@ class View:
         self._made = 0
 
     def build(
-        self, watched: Watched, alarms: Sequence[AlarmSeen] = (), live: Mapping[str, LiveStanding] | None = None
+        self,
+        watched: Watched,
+        alarms: Sequence[AlarmSeen] = (),
+        live: Mapping[str, LiveStanding] | None = None,
+        chain: ChainSeen = ChainSeen(),  # noqa: B008 -- a value that does not change
     ) -> Snapshot:
         """Make a snapshot.
 
@@ -104,6 +110,7 @@ class View:
                 shown,
                 (live or {}).get(topic.key),
                 STRETCH_COSTS if topic.key in self._stretched else "",
+                chain,
             )
             for topic in topics
         ]
@@ -146,6 +153,7 @@ def _view(
     alarms: Sequence[AlarmShape],
     live: LiveStanding | None,
     note: str,
+    chain: ChainSeen,
 ) -> TopicView:
     key = seen.key
     own = [alarm for alarm in alarms if alarm.subject == key]
@@ -169,6 +177,7 @@ def _view(
             last_answer=LastAnswer(**last.model_dump(exclude={"answered_ms"})) if last else None,
             skill={span: SkillShape.of(skill) for span, skill in by_span.items()},
             admission=_admission(watched.admission.get(key), live, note),
+            chain=chain_shape(chain, key, watched.now_ms),
         ),
         state=state,
         why=why,
@@ -183,6 +192,7 @@ def _view(
         demotions=watched.demotions.get(key, ()),
         judgement=_judgement(key, watched),
         note=note,
+        checked=watched.chain.get(key),
     )
 
 

@@ -23,7 +23,7 @@ from core.topic import Topic
 from inference.probe import topics_of
 from model.registry.champions import Champion, Demotion
 from model.registry.versions import Registry
-from monitor.watched import InferenceSeen, NodeCounts, NodeSeen, State, Watched
+from monitor.watched import Checked, InferenceSeen, NodeCounts, NodeSeen, State, Watched
 from updater.state import FILE as UPDATER_FILE
 from updater.state import UpdaterState
 
@@ -43,6 +43,7 @@ class Watch:
     Args:
         topics: of config.json.
         faults: tells what else fails, by the keys of ``Watched.faults``.
+        checked: tells how the topics stand against the chain, by ``Topic.key``.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class Watch:
         topics: Sequence[Topic],
         clock: Clock,
         faults: Callable[[], Mapping[str, str]] = dict,
+        checked: Callable[[], Mapping[str, Checked]] = dict,
     ) -> None:
         self._clock = clock
         self._topics = tuple(topics)
         self._folder = settings.data_dir
         self._market = settings.market.value.upper()
-        self._other_faults = faults
+        self._other_faults, self._checked = faults, checked
         self._inference = InferenceSeen(url=settings.inference_address, since_ms=clock.now_ms())
         self._nodes = tuple(NodeSeen(url=url) for url in settings.node_metrics)
         self._pool = ThreadPoolExecutor(1 + len(self._nodes), thread_name_prefix="look")
@@ -93,6 +95,7 @@ class Watch:
             admission=self._admission,
             free_bytes=free_bytes,
             faults=faults,
+            chain=dict(self._checked()),
         )
 
     def close(self) -> None:

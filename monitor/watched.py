@@ -6,8 +6,11 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from admission.readiness import Readiness
+from chain.shapes import Upgrade
 from core.topic import Topic
 from model.registry.champions import Champion, Demotion
+from truth.contract import Fault
+from truth.unit import Unit
 from updater.state import UpdaterState
 
 PARTS = {  # what may have a fault, by the keys of Watched.faults
@@ -18,10 +21,12 @@ PARTS = {  # what may have a fault, by the keys of Watched.faults
     "ledger": "the ledger's database",
     "score": "scoring",
     "record": "the topics' records of answers",
+    "epochs": "the epochs on chain",
     "trim": "deleting old answers",
     "chain": "the record of the chain's epochs",
     "look": "the monitor's own look at the processes",
     "alarms": "the sending of alarms",
+    "checks": "the checks of the topics against the chain",
 }
 
 
@@ -79,6 +84,31 @@ class Participation(NamedTuple):
     missed_left: int  # epochs that may still be missed before the share falls to 90 %
 
 
+class TruthGap(NamedTuple):
+    """How far the truth that the reputers score against is from the truth that our answers are scored against."""
+
+    bp: float  # median of the absolute distances; of a return the difference itself, of others a share of the truth
+    epochs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A topic checked against the chain, by what the monitor has collected in the ledger."""
+
+    seen_ms: int = 0  # time of the newest look at the network; 0: none so far
+    unarrived: int = 0  # newest closed epochs in a row in which no answer of ours arrived
+    unarrived_ms: int = 0  # when the first of them was asked
+    unarrived_why: str = ""  # of the newest
+    contract: Sequence[Fault] | None = None  # None: the topic was not seen on chain
+    unit: Unit | None = None  # None: not compared yet
+    truth: TruthGap | None = None  # None: no truth was recovered in enough epochs
+    api: str = ""  # version of the emissions API that the network speaks; empty: not seen
+    spoken: str = ""  # version that the official node speaks; empty: not known
+    submitter: str = ""  # the official node and its version, in words
+    upgrade: Upgrade | None = None  # of the chain's program that is scheduled
+    upgrade_ms: int = 0  # when it is expected, by the time of a block
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """One look at everything, made every few seconds; a part that cannot be read keeps its last value and a fault."""
@@ -95,3 +125,4 @@ class Watched:
     admission: Mapping[str, Readiness] = field(default_factory=dict)  # by Topic.key, of admission.json
     free_bytes: int | None = None  # on the disk of DATA_DIR
     faults: Mapping[str, str] = field(default_factory=dict)  # "ledger", "registry", "disk", a step -> why it fails
+    chain: Mapping[str, Checked] = field(default_factory=dict)  # by Topic.key; without topics that were not looked at

@@ -10,6 +10,15 @@ DOMAIN = "allora.network"  # of the public networks' hosts
 PUBLIC_NETWORKS = {"testnet": "allora-testnet-1", "mainnet": "allora-mainnet-1"}
 
 
+def is_public(network: str | None) -> bool:
+    """True for the chain id of a network where answers earn; any other is a local or a recorded chain.
+
+    >>> is_public("allora-testnet-1"), is_public("localnet"), is_public(None)
+    (True, False, False)
+    """
+    return bool(network and network.startswith(tuple(one.rpartition("-")[0] for one in PUBLIC_NETWORKS.values())))
+
+
 def host_of(url: str) -> str:
     try:
         return urlsplit(url if "//" in url else f"//{url}").hostname or ""

@@ -14,6 +14,9 @@ LAST: Version = (10**9 - 1, 0, 0)
 
 ENTRYPOINT, OLD_ENTRYPOINT = "apiAdapter", "api-worker-reputer"
 
+# By the sources read: the releases of the node, the second excluded, that are built for a version of the chain's API.
+_SPOKEN = ((V0_5_0, V0_6, "v5"), (V0_9, V0_10, "v8"), (V0_12, (0, 13, 0), "v10"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeVersions:
@@ -73,6 +76,15 @@ def takes_held_answers(versions: NodeVersions) -> bool:
 def starts_in_turn(versions: NodeVersions) -> bool:
     """True if a node of these versions starts its topics in turn, so that a held answer delays other topics."""
     return versions.overlap(V0_12, NEVER)
+
+
+def spoken_api(versions: NodeVersions) -> str | None:
+    """The version of the chain's emissions API that a node's messages are built for; None if that is not known.
+
+    >>> [spoken_api(v) for text in ("v0.12.0", "v0.9.1", "0.5", "v0.7.0", "latest") if (v := named_version(text))]
+    ['v10', 'v8', 'v5', None, None]
+    """
+    return next((api for since, until, api in _SPOKEN if versions.within(since, until)), None)
 
 
 def is_number(value: Any) -> bool:

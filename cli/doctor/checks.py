@@ -2,14 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
+from cli.doctor.chain import chain_checks
+from cli.doctor.check import Check, State, not_looked_at, warning, well, wrong
 from cli.doctor.venues import TIMEOUT_S, Finding, examine, unserved
 from cli.place import endpoint_of, page_of
 from cli.screen import Column, table_of
@@ -25,29 +27,14 @@ from klines.spans import INTERVALS_MS
 from market.quarantine import Quarantine
 from market.venues.registry import venue_from
 from node.config_file import read_config
+from node.versions import NodeVersions
 from updater.keeper import LEAST_FREE_MB
-
-State = Literal["well", "warning", "wrong", "not looked at"]
 
 COMFORTABLE_MB = 2048  # a year of two symbols' klines, a ledger and ten networks fit into it
 LATE_MS = 15 * MINUTE_MS  # three of the updater's syncs
 TELLING_MS = 1000  # a clock that is off by less is corrected in silence
 WRONG_CLOCK_MS = 10 * MINUTE_MS  # more than that no process corrects
 START = "scripts/run starts everything (with Docker: docker compose up -d)"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The result of one check."""
-
-    state: State
-    line: str
-    remedy: str = ""
-    name: str = ""  # by CHECKS
-
-
-well, warning, wrong = partial(Check, "well"), partial(Check, "warning"), partial(Check, "wrong")
-not_looked_at = partial(Check, "not looked at")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,6 +44,7 @@ class Subject:
     settings: Settings
     clock: Clock
     topics: tuple[Topic, ...] = ()
+    nodes: Mapping[str | None, NodeVersions] = field(default_factory=dict)  # the official nodes, by network
     findings: list[Finding] = field(default_factory=list)  # of the venues
     report: dict[str, Any] = field(default_factory=dict)  # as birnn status has it
 
@@ -91,7 +79,7 @@ def _config(subject: Subject) -> Iterator[Check]:
     except ConfigError as error:
         yield wrong(str(error), "nothing starts before that is mended")
         return
-    subject.topics = read.topics
+    subject.topics, subject.nodes = read.topics, read.nodes
     yield from map(warning, read.warnings)
     yield well(f"{names}: {len(subject.topics)} topics")
 
@@ -243,6 +231,13 @@ def _klines(subject: Subject) -> Iterator[Check]:
         yield well(f"{len(series)} series are up to date; {gaps} gaps")
 
 
+def _chain(subject: Subject) -> Iterator[Check]:
+    settings = subject.settings
+    if subject.folder:
+        settings = settings.model_copy(update={"data_dir": Path(subject.folder["folder"])})
+    yield from chain_checks(settings, subject.topics, subject.nodes, subject.report["market"], subject.clock)
+
+
 CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
     ("settings", _settings),
     ("config", _config),
@@ -252,6 +247,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
     ("monitor", _monitor),
     ("klines", _klines),
     ("clock", _clock),
+    ("chain", _chain),
     ("venues", _venues),
 )
 """All checks, in the order in which they run: later checks read the results of earlier checks."""

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from cli.doctor.checks import Check, Subject, all_checks, checks_table, verdict
+from cli.doctor.check import Check
+from cli.doctor.checks import Subject, all_checks, checks_table, verdict
 from cli.doctor.venues import Finding, examine, reasons, report_of, unserved, venues_table
 from cli.screen import asking, print_json, say, screen
 from cli.session import configured_topics

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # numpy and the database load only where the verb runs
     from core.topic import Topic
 
 DEFAULT_DAYS = 30
-NEWEST_ANSWERS = 50  # of a topic, in JSON
+NEWEST = 50  # answers, and epochs, of a topic in JSON
 
 
 @one_line_errors
@@ -42,6 +42,7 @@ def scores(
     """Show how good the answers were: each compared with what came true, beside the naive forecast."""
     from cli.place import ledger_url, place_of  # noqa: PLC0415
     from cli.ready import chosen  # noqa: PLC0415
+    from cli.scores.chain import chain_json, chain_parts, chain_shapes, newest_epochs  # noqa: PLC0415
     from cli.scores.export import ending_of, write_scores  # noqa: PLC0415
     from cli.scores.record import reading  # noqa: PLC0415
     from cli.scores.summary import By, summaries  # noqa: PLC0415
@@ -61,8 +62,10 @@ def scores(
     topics = chosen(configured_topics(settings), topic or (), network)
     say(place.sentence)
     log_as(settings, place.market)
-    with reading(ledger_url(settings, place)) as record, progress_of("scores") as show:
-        if record.newest_end_ms(topics) is None:
+    url = ledger_url(settings, place)
+    with reading(url) as record, progress_of("scores") as show:
+        chain = chain_shapes(url, settings, [one.key for one in topics])
+        if record.newest_end_ms(topics) is None and (export or not any(one and one.opened for one in chain.values())):
             raise WorkerError(nothing_scored(record.first_due_ms(topics), now_ms))
         if export:
             wanted = sum(record.count(one, since_ms, until_ms) for one in topics)
@@ -80,11 +83,14 @@ def scores(
             found.append((one, list(summaries(one, scored, missing, By(by)))))
         note = STRETCH_COSTS if any(is_for_admission(one, settings.objective) for one in topics) else ""
         if as_json:
-            newest = [(one, record.book.answers_of(one, NEWEST_ANSWERS)) for one in topics]
-            print_json(scores_json(found, newest, By(by), since_ms, until_ms, note))
+            newest = [(one, record.book.answers_of(one, NEWEST)) for one in topics]
+            epochs = {one.key: newest_epochs(url, one.key, NEWEST) for one in topics}
+            print_json(scores_json(found, newest, By(by), since_ms, until_ms, note) | chain_json(topics, chain, epochs))
             return
     console = screen()
     for part in scores_parts(found, By(by), since_ms, until_ms, console.width, note):
+        console.print(part)
+    for part in chain_parts(chain, brief=not topic):
         console.print(part)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from admission.readiness import Readiness, read_admission
 from cli.place import ledger_url, place_of
 from cli.ready import admission_words
+from cli.scores.chain import chain_parts, chain_shapes
 from cli.scores.record import NothingAnswered, reading
 from cli.scores.tables import skill_cells, topic_fields
 from cli.screen import Column, plain, table_of
@@ -22,6 +23,7 @@ from core.topic import parse_horizon, topic_key
 from ledger.scores import ScoreBook
 from model.judging.skill import Skill, skill_of
 from monitor.api import WINDOWS, SkillShape
+from monitor.chain.api import ChainShape
 
 NOTHING = Skill(n=0, skill=None, low=None, high=None)
 OF_TOPIC = ("network", "topic_id", "token", "target", "horizon")
@@ -40,11 +42,13 @@ def skill_report(settings: Settings, endpoint: Mapping[str, Any]) -> dict[str, A
     topics.sort(key=lambda topic: (topic["network"] or "", topic["topic_id"]))
     report: dict[str, Any] = {"topics": topics}
     skills: dict[str, Mapping[str, Skill]] = {}
+    chain: dict[str, ChainShape | None] = {}
     try:
         with reading(ledger_url(settings, place)) as record:
             for topic in topics:
                 key = topic_key(topic["network"], topic["topic_id"])
                 skills[key] = _skills(record.book, key, parse_horizon(topic["horizon"]))
+            chain = chain_shapes(ledger_url(settings, place), settings, list(skills))
     except NothingAnswered:
         report["skill_refused"] = "nothing has been answered here yet"
     except WorkerError as error:
@@ -53,6 +57,8 @@ def skill_report(settings: Settings, endpoint: Mapping[str, Any]) -> dict[str, A
     for topic in topics:
         key = topic_key(topic["network"], topic["topic_id"])
         topic["skill"] = {span: SkillShape.of(skills.get(key, {}).get(span, NOTHING)).model_dump() for span in WINDOWS}
+        seen = chain.get(key)
+        topic["chain"] = seen and seen.model_dump()
         one = admission.get(key)
         topic["admission"] = one and {
             "eligible": one.standing.eligible,
@@ -98,6 +104,13 @@ def skill_parts(report: Mapping[str, Any], width: int) -> Iterator[RenderableTyp
         yield Text(plain(f"skill unknown: {report['skill_refused']}"))
         return
     topics = report["topics"]
+    yield from chain_parts(
+        {
+            topic_key(topic["network"], topic["topic_id"]): topic["chain"] and ChainShape(**topic["chain"])
+            for topic in topics
+        },
+        brief=True,
+    )
     if not any(topic["skill"]["30d"]["n"] for topic in topics):
         yield Text("skill unknown: nothing was scored within 30 days (birnn scores says why)")
         return

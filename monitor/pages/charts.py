@@ -5,6 +5,7 @@ A viewBox of 360 units is as wide as a phone, so that the text has its own size 
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -38,6 +39,14 @@ class Frame(NamedTuple):
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * _share(y, *self.y)
 
 
+class Figure(NamedTuple):
+    """A chart, its heading and how to read it."""
+
+    title: str
+    svg: Markup | None  # None: not enough to draw
+    how: str
+
+
 def sparkline(values: Sequence[float | None], words: str, most: float = 0.5) -> Markup:
     """Bars above and below a line, oldest on the left; None leaves a gap.
 
@@ -57,20 +66,24 @@ def sparkline(values: Sequence[float | None], words: str, most: float = 0.5) -> 
     return _svg(line + bars, SPARK_WIDTH, SPARK_HEIGHT, words, "spark")
 
 
-def lines(x_ms: Sequence[int], series: Sequence[tuple[str, Values]], unit: str, words: str) -> Markup:
+def lines(x_ms: Sequence[int], series: Sequence[tuple[str, Sequence[float | None]]], unit: str, words: str) -> Markup:
     """Lines over time.
 
     Args:
         x_ms: rising, at least one.
-        series: a class of the style sheet, and a value for each time.
+        series: a class of the style sheet, and a value for each time; None leaves a gap. One value at least is there.
         unit: of the values, written beside the axis' numbers.
     """
     frame = Frame(
-        x=(x_ms[0], max(x_ms[-1], x_ms[0] + MINUTE_MS)), y=_range([value for _, values in series for value in values])
+        x=(x_ms[0], max(x_ms[-1], x_ms[0] + MINUTE_MS)),
+        y=_range([value for _, values in series for value in values if value is not None]),
     )
     drawn = "".join(
-        f'<polyline class="{name}" points="{" ".join(frame.at(x, y) for x, y in zip(x_ms, values, strict=True))}"/>'
+        f'<polyline class="{name}" points="{" ".join(points)}"/>'
         for name, values in series
+        for there, part in groupby(zip(x_ms, values, strict=True), lambda point: point[1] is not None)
+        if there
+        for points in [[frame.at(x, y) for x, y in part if y is not None]]
     )
     return _svg(_grid(frame, unit) + _times(frame) + drawn, WIDTH, HEIGHT, words)
 

@@ -14,13 +14,16 @@ from admission.words import CRITERIA
 from core.clock import SECOND_MS
 from core.show.words import counted, number_text
 from monitor.api import Row
+from monitor.chain import words as chain_words
+from monitor.chain.results import Result
 from monitor.pages import words
-from monitor.pages.charts import calibration, day_bars, lines, sparkline
+from monitor.pages.chain import chain_figures
+from monitor.pages.charts import Figure, calibration, day_bars, lines, sparkline
 from monitor.snapshot import Snapshot, TopicView
 from monitor.watched import PARTS
 from updater.state import SeriesState
 
-LISTED = 50  # answers in the table of a topic's page
+LISTED = 50  # answers, and epochs, in the tables of a topic's page
 DRAWN = 150  # points of the chart of forecasts
 LEAST_ROWS = 40  # scored answers, below which no calibration is drawn
 GROUPS = 8  # points of the calibration
@@ -46,14 +49,6 @@ class PriceRow(NamedTuple):
     series: Sequence[tuple[str, SeriesState]]
 
 
-class Figure(NamedTuple):
-    """A chart, its heading and how to read it."""
-
-    title: str
-    svg: Markup | None  # None: not enough to draw
-    how: str
-
-
 def front_page(snapshot: Snapshot, now_ms: int) -> str:
     """The page of all topics."""
     return _TEMPLATES.get_template("front.html").render(
@@ -62,20 +57,31 @@ def front_page(snapshot: Snapshot, now_ms: int) -> str:
             "prices": _prices(snapshot),
             "worst": _worst(snapshot),
             "scored": any(view.judged[1].n for view in snapshot.topics),
+            "epochs_won": chain_words.headline_words(view.shape.chain for view in snapshot.topics),
         }
     )
 
 
-def topic_page(snapshot: Snapshot, view: TopicView, rows: Sequence[Row], fault: str, now_ms: int) -> str:
+def topic_page(
+    snapshot: Snapshot, view: TopicView, rows: Sequence[Row], results: Sequence[Result], fault: str, now_ms: int
+) -> str:
     """A topic's page.
 
     Args:
         rows: newest first, more than LISTED for the charts.
-        fault: why the rows cannot be read; empty if they can.
+        results: of its epochs, likewise.
+        fault: why these cannot be read; empty if they can.
     """
     return _TEMPLATES.get_template("topic.html").render(
         _common(snapshot, now_ms)
-        | {"view": view, "rows": rows[:LISTED], "figures": _figures(view, rows), "ledger_fault": fault}
+        | {
+            "view": view,
+            "rows": rows[:LISTED],
+            "figures": _figures(view, rows),
+            "results": results[:LISTED],
+            "chain_figures": chain_figures(results),
+            "ledger_fault": fault,
+        }
     )
 
 
@@ -223,6 +229,8 @@ def _environment() -> Environment:
     environment.filters |= {
         "admission": words.admission_cell,
         "age": words.age,
+        "allo": chain_words.allo,
+        "decimal": chain_words.decimal_words,
         "counted": counted,
         "interval": words.skill_interval,
         "number": words.shown_number,
@@ -236,6 +244,7 @@ def _environment() -> Environment:
         "why_worst": words.why_worst,
     }
     environment.globals |= {
+        "CHAIN": chain_words,
         "CRITERIA": CRITERIA,
         "PARTS": PARTS,
         "SPANS": words.SPANS,

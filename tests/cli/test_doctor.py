@@ -13,19 +13,25 @@ from cli.doctor.checks import Subject, all_checks
 from cli.place import note_run, tape_folder
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import Market, load_settings
+from ledger.epochs import Arrival
 from market.venues.registry import VENUES
 from tests.cli.test_status import SIX, endpoint
-from tests.fakes.clock import FakeClock
+from tests.fakes.chain_replay import ChainReplay, recorded
+from tests.fakes.clock import FakeClock, RunningClock
 from tests.fakes.klines import random_walk_klines
 from tests.fakes.net import free_port
 from tests.fakes.venue_server import Answer, Venue, entry_of
+from tests.monitor.desk import desk, live_updater
+from tests.monitor.test_chain_alarms import TOPIC, Chain
+from tests.node.config_files import entry, written
 from tests.terminal import on_terminal
 from updater.state import SeriesState, StateFile
 
 KEY = "not-a-real-key-0123"
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "config.example.json")
-ALL = ("settings", "config", "data folder", "inference", "updater", "monitor", "klines", "clock", "venues")
+NEW = "allora-testnet-9"  # whose topics the catalogue does not know, so that any horizon may be set
+ALL = ("settings", "config", "data folder", "inference", "updater", "monitor", "klines", "clock", "chain", "venues")
 
 
 @pytest.fixture
@@ -171,7 +177,8 @@ def test_without_a_flag_it_looks_at_everything(tmp_path: Path, server: Venue, wh
     ran = doctor(tmp_path, server, "--json", **whole)
     found = checked(ran)
     assert set(found) == set(ALL)
-    assert {check["state"] for checks in found.values() for check in checks} == {"well"}, found
+    states = {name: {check["state"] for check in checks} for name, checks in found.items()}
+    assert states == {name: {"well"} for name in ALL} | {"chain": {"not looked at"}}, found
     assert ran.returncode == 0
     assert json.loads(ran.stdout)["well"] is True
     assert "6 of 6 answered: 2 by a network with skill, 4 naive" in found["inference"][0]["line"]
@@ -297,3 +304,50 @@ def test_it_fits_the_terminal_leads_with_a_sentence_and_says_that_it_asks(
     assert "6 of 6 answered: 2 by a network with skill, 4 naive" in text
     assert "needs VENUE_KEYS" in text
     assert "2000.5" in text
+
+
+@pytest.mark.parametrize(
+    ("horizon", "state", "says"),
+    [
+        ("1m", "well", "as we train for them: topics allora-testnet-9/1"),
+        ("10m", "wrong", "the chain asks for the truth about 1m after the base"),
+    ],
+)
+def test_the_contract_is_compared_with_the_chain(
+    tmp_path: Path, server: Venue, horizon: str, state: str, says: str
+) -> None:
+    lines = recorded()
+    newest = max(line["block"] for line in lines if "block" in line)
+    config = written(tmp_path, entry(Target="price", Horizon=horizon), chainId=NEW)
+    with ChainReplay(lines, chain_id=NEW, height=newest - 20).running() as chain:
+        ran = doctor(tmp_path, server, "--json", CONFIG_FILE=str(config), PORT="1", LCD_URLS=chain.url)
+    found = checked(ran)["chain"]
+    assert found[0]["state"] == state
+    assert says in found[0]["line"]
+    assert bool(found[0]["remedy"]) == (state == "wrong")
+
+
+def test_without_hosts_and_with_a_broken_host_the_chain_is_no_fault(tmp_path: Path, server: Venue) -> None:
+    (quiet,) = checked(doctor(tmp_path, server, "--json", CONFIG_FILE=EXAMPLE, PORT="1"))["chain"]
+    assert (quiet["state"], "LCD_URLS is not set" in quiet["line"]) == ("not looked at", True)
+    gone = f"http://127.0.0.1:{free_port()}"
+    (warned,) = checked(doctor(tmp_path, server, "--json", CONFIG_FILE=EXAMPLE, PORT="1", LCD_URLS=gone))["chain"]
+    assert (warned["state"], "not compared with the chain" in warned["line"]) == ("warning", True)
+
+
+def test_what_the_monitor_has_collected_is_judged(tmp_path: Path, server: Venue) -> None:
+    config = written(tmp_path, entry(79, Token="BTC", Target="volatility", Horizon="15m"))
+    settings = {"CONFIG_FILE": str(config), "PORT": "1", "LCD_URLS": f"http://127.0.0.1:{free_port()}"}
+    clock = RunningClock()
+    clock.jump(SystemClock().now_ms() - clock.now_ms())
+    live_updater(tmp_path, clock)
+    with desk(tmp_path, clock, (), topics=[TOPIC]) as watching:
+        Chain(watching).epochs([Arrival.EQUAL] * 5)
+        well = checked(doctor(tmp_path, server, "--json", **settings))["chain"]
+        Chain(watching).epochs([Arrival.ABSENT] * 20, value="0.5616", first=10_000)
+    wrong = checked(doctor(tmp_path, server, "--json", **settings))["chain"]
+    assert [one["state"] for one in well] == ["warning", "well"]
+    assert "robust deviations from the others in the last 5 epochs" in well[1]["line"]
+    lines = [one["line"] for one in wrong if one["state"] == "wrong"]
+    assert "no answer of ours arrived on chain" in lines[0]
+    assert "likely cause: ours is annualised" in lines[1]

@@ -223,7 +223,7 @@ def test_each_topic_has_its_skill_and_its_admission(folder: Path) -> None:
         lines = shown(folder, port, 80)
     topics = {topic["topic_id"]: topic for topic in json.loads(ran.stdout)["topics"]}
     assert list(topics) == [1, 2, 79]
-    assert set(topics[1]) == {"network", "topic_id", "token", "target", "horizon", "skill", "admission"}
+    assert set(topics[1]) == {"network", "topic_id", "token", "target", "horizon", "skill", "admission", "chain"}
     nothing = {"n": 0, "skill": None, "low": None, "high": None}
     assert topics[2]["skill"] == dict.fromkeys(("1d", "7d", "30d"), nothing)
     by_scores = {row["topic_id"]: row["skill"] for row in json.loads(scored.stdout)["scores"]}

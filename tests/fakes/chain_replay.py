@@ -169,6 +169,12 @@ class ChainReplay(FakeChain):
         if name == "blocks/latest":
             header = {"chain_id": self.chain_id, "height": str(height), "time": self._text(height)}
             return Answer(json.dumps({"block_id": {}, "block": {"header": header}}))
+        if (of := name.removeprefix("blocks/")).isdecimal():
+            if not max(self.first, self.earliest) <= int(of) <= height:
+                said = {"code": 3, "message": f"height {of} is not available", "details": []}
+                return Answer(json.dumps(said), 400)
+            header = {"chain_id": self.chain_id, "height": of, "time": self._text(int(of))}
+            return Answer(json.dumps({"block_id": {}, "block": {"header": header}}))
         if name == "syncing":
             return Answer(json.dumps({"syncing": self.catching_up}))
         if name == "node_info":

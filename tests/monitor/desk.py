@@ -11,18 +11,23 @@ from core.clock import SECOND_MS
 from core.settings import Settings, load_settings
 from core.topic import Topic
 from ledger.database import Database
+from ledger.epochs import EpochBook
+from ledger.scores import ScoreBook
 from model.judging.comparison import Comparison
 from monitor.alarm_book import AlarmBook
 from monitor.alarms import can_be_over, conditions
+from monitor.chain.checks import Checks
 from monitor.send import addresses_of
 from monitor.watch import Watch
 from monitor.watched import Participation, Watched
+from node.versions import named_version
 from tests.fakes.clock import RunningClock
 from tests.inference.stand import ETH_10M
 from updater.state import StateFile
 
 QUIET = ("topic", "anchor", "champion", "training", "demotion", "skill", "participation", "store", "clock")
-ALL = ("inference", *QUIET, "submissions", "market")
+CHAIN = ("arrival", "contract", "unit", "truth", "upgrade")
+ALL = ("inference", *QUIET, "submissions", "market", *CHAIN)
 
 
 class Desk:
@@ -34,10 +39,17 @@ class Desk:
         self.settings, self.topics, self.clock = settings, topics, clock
         self.skills, self.participation = dict(skills), dict[str, Participation]()
         self.book = AlarmBook(settings.ledger_url, addresses_of(settings.alarm_urls), clock, "BINANCE")
-        self.watch = Watch(settings, topics, clock, lambda: {"ledger": self.book.database_fault})
+        self.epochs, self.scores = EpochBook(settings.ledger_url), ScoreBook(settings.ledger_url)
+        nodes = {topic.network: node for topic in topics if (node := named_version(settings.node_version))}
+        self.checks = Checks(settings, topics, self.epochs, self.scores, nodes, clock)
+        self.watch = Watch(
+            settings, topics, clock, lambda: {"ledger": self.book.database_fault}, lambda: self.checks.seen
+        )
         self.book.start()
 
     def look(self) -> Watched:
+        for _ in self.topics:
+            self.checks.step()
         watched = self.watch.look()
         found = conditions(watched, self.skills, self.participation, self.settings.alarms)
         self.book.step(
@@ -65,6 +77,8 @@ class Desk:
     def end(self) -> None:
         self.book.stop()
         self.watch.close()
+        self.epochs.close()
+        self.scores.close()
 
 
 def settings_for(folder: Path, only: Sequence[str] = ALL, **more: Any) -> Settings:

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
+from chain.shapes import Upgrade
 from core.clock import DAY_MS, HOUR_MS
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from monitor.metrics import AnswerCounts, Failures, MonitorMetrics
-from monitor.watched import InferenceSeen, Participation, Watched
+from monitor.watched import Checked, InferenceSeen, Participation, TruthGap, Watched
 from tests.fakes.clock import START_MS
 from tests.inference.stand import ETH_10M
+from truth.contract import Fault
+from truth.unit import Unit
 from updater.state import Outcome, PanelState, UpdaterState
 
 CHAMPION = Champion(
@@ -44,6 +47,18 @@ EVERYTHING = Watched(
     demotions={ETH_10M.key: DEMOTED},
     free_bytes=7_000_000_000,
     faults={"ledger": "database is locked"},
+    chain={
+        ETH_10M.key: Checked(
+            unarrived=2,
+            contract=[Fault(name="loss", what="", remedy=""), Fault(name="sign", what="", remedy="", is_sure=False)],
+            unit=Unit(line="", deviations=1.5),
+            truth=TruthGap(0.25, 20),
+            api="v10",
+            spoken="v8",
+            upgrade=Upgrade(name="v0.18.0", height=1),
+            upgrade_ms=START_MS + DAY_MS,
+        )
+    },
 )
 NOTHING = Skill(n=0, skill=None, low=None, high=None)
 GOOD = Skill(n=2016, skill=0.04, low=0.01, high=0.07)

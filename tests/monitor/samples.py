@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import uvicorn
+from fastapi import FastAPI
 
 from admission.criteria import NAMES, Criterion
 from admission.readiness import Days, Readiness, Standing
@@ -20,12 +21,15 @@ from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from model.stretch import Stretch
 from monitor.api import Row
-from monitor.app import Answers, create_app
+from monitor.app import Answers, Epochs, create_app
+from monitor.chain.filled import EpochRow
+from monitor.chain.results import ChainSeen, on_chain
 from monitor.snapshot import NO_SCORE, Snapshot
 from monitor.view import View
 from monitor.watched import InferenceSeen, NodeSeen, Watched
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
+from tests.monitor.economy import epoch_rows
 from updater.state import Outcome, PanelState, SeriesState, UpdaterState, Verdict
 
 NET = "allora-testnet-1"
@@ -108,15 +112,19 @@ class SampleSkills:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)  # a traceback would show it for ten seconds
 class Sample:
     """A snapshot, and the answers behind its topics' pages."""
 
     snapshot: Snapshot
     rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)  # by Topic.key
+    on_chain: Mapping[str, Sequence[EpochRow]] = field(default_factory=dict)  # likewise
 
     def answers(self, key: str, limit: int) -> Sequence[Row]:
         return self.rows.get(key, ())[:limit]
+
+    def epochs(self, key: str, limit: int) -> Sequence[EpochRow]:
+        return self.on_chain.get(key, ())[:limit]
 
 
 def topic_entry(topic_id: int, now_ms: int, network: str | None = NET, **changes: Any) -> dict[str, Any]:
@@ -288,10 +296,18 @@ def sample(now_ms: int, topics: Sequence[dict[str, Any]], *, market: str = "BINA
         admission=ready,
         free_bytes=62_318_804_992,
         faults=changes.get("faults", {}),
+        chain=changes.get("chain", {}),
     )
     skills = SampleSkills(levels=levels, today=now_ms // DAY_MS)
     view = View(skills, changes.get("stretched", ()))
-    return Sample(snapshot=view.build(watched, changes.get("alarms", ()), live), rows=rows)
+    epochs: Mapping[str, Sequence[EpochRow]] = changes.get("epochs", {})
+    chain = ChainSeen(
+        changes.get("reads_chain", False),
+        changes.get("chain_seen_ms", {}),
+        {key: on_chain(seen, now_ms) for key, seen in epochs.items()},
+    )
+    snapshot = view.build(watched, changes.get("alarms", ()), live, chain)
+    return Sample(snapshot=snapshot, rows=rows, on_chain=epochs)
 
 
 def made_answers(topic: dict[str, Any], now_ms: int, level: float, random: np.random.Generator) -> Sequence[Row]:
@@ -347,7 +363,7 @@ def made_answers(topic: dict[str, Any], now_ms: int, level: float, random: np.ra
 
 
 def usual(now_ms: int | None = None, market: str = "BINANCE") -> Sample:
-    """A node with seven topics, one not answered, one worse than naive, and three alarms."""
+    """A node with seven topics, one not answered, one worse than naive, and three alarms; two were seen on chain."""
     now_ms = now_ms or SystemClock().now_ms()
     topics = [topic_entry(topic_id, now_ms) for topic_id in (1, 14, 64, 82, 79, 80)]
     topics = [entry | {"market": market} for entry in topics]
@@ -375,18 +391,29 @@ def usual(now_ms: int | None = None, market: str = "BINANCE") -> Sample:
         alarms.append(
             Alarmed("market", "", "answers are made from SIMULATED prices", now_ms - DAY_MS, "set MARKET=binance")
         )
-    return sample(now_ms, topics, market=market, alarms=alarms)
+    epochs = {f"{NET}/{ours}": epoch_rows(there, NET, as_id=ours, end_ms=now_ms) for ours, there in ((1, 1), (82, 3))}
+    seen_ms = {NET: now_ms - 20_000}
+    return sample(now_ms, topics, market=market, alarms=alarms, epochs=epochs, reads_chain=True, chain_seen_ms=seen_ms)
 
 
 @contextmanager
-def served(one: Sample, clock: Clock | None = None, answers: Answers | None = None) -> Iterator[str]:
+def served(
+    one: Sample, clock: Clock | None = None, answers: Answers | None = None, epochs: Epochs | None = None
+) -> Iterator[str]:
     """The monitor's pages over a sample, on loopback; yields the URL.
 
     Args:
-        answers: in the place of the sample's.
+        answers: in the place of the sample's, as are ``epochs``.
     """
+    app = create_app(lambda: one.snapshot, answers or one.answers, epochs or one.epochs, clock or SystemClock())
+    with serving(app) as url:
+        yield url
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """An application on loopback; yields the URL."""
     port = free_port()
-    app = create_app(lambda: one.snapshot, answers or one.answers, clock or SystemClock())
     server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -12,8 +12,7 @@ from structlog.testing import capture_logs
 from core.clock import SystemClock
 from core.errors import ConfigError
 from monitor.alarm_book import AlarmBook
-from monitor.alarm_rows import Kept
-from monitor.alarms import Alarm
+from monitor.alarm_rows import Alarm, Kept
 from tests.fakes.clock import RunningClock, eventually
 from tests.fakes.net import free_port
 from tests.monitor.desk import Desk, desk

@@ -70,6 +70,23 @@ def test_everything_that_is_known_is_told() -> None:
     assert {name: found.get(name) for name in told} == told
 
 
+def test_the_checks_against_the_chain_are_told() -> None:
+    found = samples(metrics(replace(EVERYTHING, market="BINANCE")).text())
+    told: Mapping[str, float] = {
+        f"birnn_chain_unarrived_epochs{AT}": 2,
+        f"birnn_chain_contract_faults{AT}": 1,
+        f"birnn_chain_unit_fault{AT}": 0,
+        f"birnn_chain_unit_deviations{AT}": 1.5,
+        f"birnn_chain_truth_gap_bp{AT}": 0.25,
+        'birnn_chain_upgrade_seconds{network="allora-testnet-1"}': 86_400,
+        'birnn_chain_api_spoken{network="allora-testnet-1"}': 0,
+    }
+    assert {name: found.get(name) for name in told} == told
+    assert samples(metrics(EVERYTHING).text())[f"birnn_chain_contract_faults{AT}"] == 0, "simulated prices"
+    unseen = samples(metrics(replace(EVERYTHING, chain={})).text())
+    assert not [name for name in unseen if name in told]
+
+
 def test_before_the_first_look_only_what_needs_none_is_told() -> None:
     found = samples(metrics(None, counts={}, participation={}, skill=NOTHING).text())
     told = {name.partition("{")[0] for name in found if name.startswith("birnn_")}

@@ -75,6 +75,7 @@ def test_the_topics_have_the_promised_fields_and_the_worst_comes_first(url: str)
         "last_answer",
         "skill",
         "admission",
+        "chain",
     }
     assert topics[0]["state"] == "broken"
     assert topics[0]["remedy"] == "check the connection to the venue: birnn doctor"  # of its alarm

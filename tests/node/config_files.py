@@ -1,5 +1,6 @@
 """What config.json files of these tests are made of."""
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -28,3 +29,10 @@ def config(*entries: object, **wallet: object) -> dict[str, Any]:
 def by_parts(rows: Iterable[tuple[Any, list[str]]]) -> list[Any]:
     """Parameters whose ids are the parts that a line must have."""
     return [pytest.param(*row, id=" ".join(row[1])[:60]) for row in rows]
+
+
+def written(folder: Path, *entries: object, **wallet: object) -> Path:
+    """Write a config.json; return its path."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(config(*entries, **wallet)))
+    return path

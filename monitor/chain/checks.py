@@ -1,0 +1,177 @@
+"""Checks the topics against what the monitor has collected of the chain: arrival, contract, unit, truth, versions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle
+from statistics import median
+
+from core.clock import Clock
+from core.settings import Settings
+from core.topic import Topic
+from ledger.answers import Answer
+from ledger.epochs import NETWORK_ITSELF, Arrival, Epoch, EpochBook, Stage
+from ledger.scores import ScoreBook
+from monitor.chain.looks import NetworkLook, network_look, topic_look
+from monitor.chain.outcome import outcome
+from monitor.chain.rows import are_equal
+from monitor.watched import Checked, TruthGap
+from node.dry_run_heights import BLOCK_MS
+from node.versions import NodeVersions, spoken_api
+from truth.contract import MOST_OFF, contract_faults
+from truth.ranking import difference_bp
+from truth.recovered import recover
+from truth.unit import MOST, Unit, unit_of
+
+EPOCHS = 20  # newest closed epochs that are compared
+READ_EPOCHS = 60  # newest that are read: those of a long lag are settled late
+RECOVERED_A_STEP = 3  # truths, of up to a tenth of a second each
+
+Rows = Sequence[tuple[Epoch, Answer | None]]  # newest first
+
+
+class Checks:
+    """Checks one topic at a turn; ``seen`` may be read from any thread.
+
+    Args:
+        topics: of the config.
+        nodes: the official nodes by network, as ``node.config_file.Config`` has them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Sequence[Topic],
+        epochs: EpochBook,
+        scores: ScoreBook,
+        nodes: Mapping[str | None, NodeVersions],
+        clock: Clock,
+    ) -> None:
+        self.seen: dict[str, Checked] = {}  # by Topic.key
+        self._most_off = settings.alarms.get("contract", MOST_OFF)
+        self._most_deviations = settings.alarms.get("unit", MOST)
+        self._epochs, self._scores, self._nodes, self._clock = epochs, scores, nodes, clock
+        self._turns = cycle(topics)
+        self._truths: dict[tuple[str, int], float | None] = {}  # by Topic.key and nonce; None: cannot be told
+
+    def step(self, most_recovered: int = RECOVERED_A_STEP) -> None:
+        """Check the topic whose turn it is.
+
+        Args:
+            most_recovered: truths that are solved for in this step; those of earlier steps are kept.
+        Raises:
+            ledger.database.FAULTS: the ledger cannot be read.
+        """
+        topic = next(self._turns, None)
+        if topic is None or not self._epochs.is_begun:
+            return
+        rows = self._epochs.epochs_of(topic, READ_EPOCHS)
+        sightings = self._epochs.sightings(topic.network or "")
+        if not rows and not sightings:
+            return
+        network, look = network_look(sightings.get(NETWORK_ITSELF)), topic_look(sightings.get(topic.topic_id))
+        block_ms = network.block_ms if network else None
+        checked = replace(
+            self._network(topic, network),
+            contract=contract_faults(topic, look.seen, block_ms, self._most_off) if look else None,
+            unit=unit_checked(topic, rows, self._most_deviations),
+            truth=self._truth_gap(topic, rows, most_recovered),
+        )
+        self.seen[topic.key] = with_arrival(checked, rows)
+
+    def _network(self, topic: Topic, look: NetworkLook | None) -> Checked:
+        node = self._nodes.get(topic.network)
+        spoken = (node and spoken_api(node)) or ""
+        checked = Checked(spoken=spoken, submitter=node.said if node else "")
+        if look is None:
+            return checked
+        host, upgrade = look.host, look.upgrade
+        checked = replace(checked, seen_ms=look.seen_ms or 0, api=host.api if host else "")
+        if host and upgrade:
+            blocks = upgrade.height - host.height
+            due_ms = host.time_ms + round(blocks * (look.block_ms or BLOCK_MS))
+            checked = replace(checked, upgrade=upgrade, upgrade_ms=due_ms)
+        return checked
+
+    def _truth_gap(self, topic: Topic, rows: Rows, most_recovered: int) -> TruthGap | None:
+        """Compare the truths that can be recovered with those that our answers were scored against."""
+        settled = [epoch for epoch, _ in rows if epoch.stage == Stage.SETTLED][:EPOCHS]
+        if not settled:
+            return None
+        newest = max(epoch.nonce for epoch in settled)
+        scored = self._scores.answers_of(topic, READ_EPOCHS, newest + 1)
+        ours = {answer.height: score.truth for answer, score in scored if score and _is_of(topic, answer)}
+        new = 0
+        gaps = []
+        for epoch in settled:
+            truth, key = ours.get(epoch.nonce), (topic.key, epoch.nonce)
+            if truth is None:
+                continue
+            if key not in self._truths:
+                if new == most_recovered:
+                    continue
+                new += 1
+                self._truths[key] = recovered(topic, epoch)
+            if (theirs := self._truths[key]) is not None:
+                gaps.append(difference_bp(topic, truth, theirs))
+        oldest = min(epoch.nonce for epoch in settled)
+        self._truths = {at: one for at, one in self._truths.items() if at[0] != topic.key or at[1] >= oldest}
+        return TruthGap(median(gaps), len(gaps)) if gaps else None
+
+
+def with_arrival(checked: Checked, rows: Rows) -> Checked:
+    """Count the newest closed epochs in a row in which no answer of ours arrived; epochs that nobody saw are passed."""
+    for epoch, answer in rows:
+        ended = outcome(epoch, answer)
+        if epoch.stage == Stage.OPEN or not epoch.worker:
+            continue
+        if epoch.arrival == Arrival.EQUAL or ended.won:
+            break
+        if epoch.arrival in {Arrival.ABSENT, Arrival.OTHER}:
+            checked = replace(
+                checked,
+                unarrived=checked.unarrived + 1,
+                unarrived_ms=epoch.block_ms or epoch.seen_ms,
+                unarrived_why=checked.unarrived_why or ended.reason,
+            )
+    return checked
+
+
+def unit_checked(topic: Topic, rows: Rows, most: float) -> Unit | None:
+    """Compare our answers with the other inferers' in the newest epochs; None while no epoch is closed."""
+    compared = []
+    prices = []
+    for epoch, answer in rows:
+        if epoch.stage == Stage.OPEN or epoch.detail is None or (answer and not _is_of(topic, answer)):
+            continue
+        value = answer.value if answer else epoch.value
+        if value is None:
+            continue
+        others = [
+            float(one.value)
+            for one in epoch.inside.inferers
+            if one.value is not None and not _is_ours(epoch, one.address, one.value, value)
+        ]
+        compared.append((float(value), None if epoch.combined is None else float(epoch.combined), others))
+        prices += [answer.anchor] if answer else []
+        if len(compared) == EPOCHS:
+            break
+    return unit_of(topic, compared, median(prices) if prices else None, most) if compared else None
+
+
+def _is_ours(epoch: Epoch, address: str, value: str, ours: str) -> bool:
+    """True if an inferer of an epoch is our worker; without WORKER_ADDRESS, if its value is ours."""
+    return address == epoch.worker if epoch.worker else are_equal(value, ours)
+
+
+def _is_of(topic: Topic, answer: Answer) -> bool:
+    """True if an answer was given to what the topic asks now, and not before a setting was corrected."""
+    return (answer.target, answer.horizon_min) == (topic.asked, topic.horizon_min)
+
+
+def recovered(topic: Topic, epoch: Epoch) -> float | None:
+    """Return the truth that an epoch's reputers scored against; None if it cannot be told."""
+    inferers = epoch.inside.inferers
+    values = {one.address: one.value for one in inferers if one.value is not None}
+    losses = {one.address: one.loss for one in inferers if one.loss is not None}
+    told = recover(values, losses, topic.loss)
+    return None if isinstance(told, str) else float(told.truth)
