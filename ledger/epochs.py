@@ -61,7 +61,8 @@ class Detail(NamedTuple):
 
     def packed(self) -> bytes:
         """Return the detail as the database keeps it: JSON, compressed."""
-        return zlib.compress(orjson.dumps([self.inferers, self.reputers, self.stakes]), 6)
+        plain = [tuple(one) for one in self.inferers]  # orjson takes no named tuples
+        return zlib.compress(orjson.dumps([plain, self.reputers, self.stakes]), 6)
 
     @classmethod
     def unpacked(cls, packed: bytes) -> "Detail":
