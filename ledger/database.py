@@ -18,6 +18,7 @@ from ledger.schema import KEY, QUESTION, answers, make_ready, one_line, shown
 
 CACHE_KB = 256  # of pages, a connection
 BUSY_S = 2.0  # how long SQLite waits for another process's write
+CONNECT_S = 5  # for a PostgreSQL server to greet; by itself its driver waits two minutes
 ROOM_BYTES = 1 << 18  # of a new SQLite file with its write-ahead log and that log's index
 MARKS = "(" + ", ".join("?" * len(answers.c)) + ")"  # a row's place in SQLite's INSERT
 # Rows of one INSERT. executemany takes Python's lock for each row: at 32 connections it left 0.81 and 0.86 of the
@@ -220,6 +221,8 @@ def open_engine(url: str, *, busy_s: float = BUSY_S) -> sa.Engine:
 
 def _engine(url: sa.URL, busy_s: float) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
+        if url.get_driver_name().startswith("psycopg") and "connect_timeout" not in url.query:
+            url = url.update_query_dict({"connect_timeout": str(CONNECT_S)})
         return sa.create_engine(url, pool_pre_ping=True)
     engine = sa.create_engine(url, connect_args={"timeout": busy_s})
 

@@ -241,7 +241,7 @@ def test_topics_do_not_share_answers(tmp_path: Path) -> None:
         pytest.param("mysql://localhost/a", "sqlite:/// or postgresql://", id="another database"),
         pytest.param("sqlite://", "name a file", id="memory"),
         pytest.param("sqlite:////no/such/folder/a.db", "unable to open", id="folder that is not there"),
-        pytest.param("postgresql+psycopg://me:secret@127.0.0.1/a", "not installed", id="driver that is not installed"),
+        pytest.param("postgresql+pg8000://me:secret@127.0.0.1/a", "not installed", id="driver that is not installed"),
     ],
 )
 def test_a_database_that_cannot_be_used_stops_the_start_in_one_line(tmp_path: Path, url: str, says: str) -> None:

@@ -111,7 +111,7 @@ def earlier(server: Server, schema: int) -> str:
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.exec_driver_sql(tables_of(schema))
-        connection.exec_driver_sql(f"INSERT INTO ledger_schema VALUES ({schema})")
+        connection.exec_driver_sql("INSERT INTO ledger_schema VALUES (%s)", (schema,))
         written = written_by(schema)
         marks = ", ".join(["%s"] * len(written[0]))
         for row in written:
@@ -316,7 +316,7 @@ def test_a_server_that_dies_and_comes_back_costs_no_answer(
             assert "refused" in stand.scorer.fault
             book.step([Alarm(name="clock", subject="", what="a", since_ms=1, remedy="b")], lambda _, __: True, 2)
             assert "refused" in book.database_fault
-            with pytest.raises(ConfigError, match="cannot be used: .* check that it is there") as caught:
+            with pytest.raises(ConfigError, match=r"cannot be used: .* check that it is there") as caught:
                 Ledger(url, [ETH_10M], "BINANCE", CLOCK, tmp_path)
             assert "\n" not in str(caught.value)
             assert list(tmp_path.glob("*.journal"))
@@ -328,10 +328,8 @@ def test_a_server_that_dies_and_comes_back_costs_no_answer(
         book.step([], lambda _, __: False, 3)
         assert book.database_fault == ""
         book.stop()
-    assert rows(url, "SELECT value, count(*) FROM answers WHERE height >= 1000000 GROUP BY value ORDER BY value") == [
-        ("before", 1),
-        ("meanwhile", 49),
-    ]
+    given = "SELECT value FROM answers WHERE height BETWEEN 1000000 AND 1000049 ORDER BY height"
+    assert rows(url, given) == [("before",), *[("meanwhile",)] * 49]
     assert len(rows(url, "SELECT 1 FROM alarms")) == 1
     stand.close()
 
@@ -365,6 +363,9 @@ def test_a_worse_champion_is_demoted_by_what_it_answered(url: str, tmp_path: Pat
     assert (folder.served(ETH), folder.served(BTC)) == (first, second)
 
 
+FAULT = 'birnn_monitor_fault{part="trim"} 1.0'
+
+
 def test_the_page_tells_of_a_server_that_is_away_and_recovers(
     server: Server, tmp_path: Path, exchange: SimulatedExchange
 ) -> None:
@@ -393,11 +394,12 @@ def test_the_page_tells_of_a_server_that_is_away_and_recovers(
             assert requests.get(f"{inference.url}{question}2", timeout=5).text == values[2]
             assert requests.get(api, timeout=10).status_code == 503
             assert "connection failed" in page("/topics/allora-testnet-1/1")
-            eventually(lambda: "the ledger" in page() and "connection failed" in page(), 90, "the fault on the page")
+            eventually(lambda: FAULT in page("/metrics"), 30, "the fault, which the front page shows after a minute")
         finally:
             server.start()
         eventually(lambda: heights() == [3, 2, 1], 60, "all answers")
-        eventually(lambda: "connection failed" not in page(), 120, "a page without the fault")
+        eventually(lambda: FAULT not in page("/metrics"), 60, "the end of the fault")
+        assert "connection failed" not in page("/topics/allora-testnet-1/1")
         assert [monitor.end(), inference.end(signal.SIGTERM)] == [0, 0]
     assert rows(url) == sorted(values.items())
     for log in ("log", "monitor.log"):
