@@ -96,6 +96,7 @@ def score_row(answer: Answer, rng: np.random.Generator) -> dict[str, Any]:
         "plain_naive_loss": naive_loss * 1.1,
         "right_direction": right,
         "error_bp": float(rng.normal(0, 12)),
+        "loss_name": "",
     }
 
 
