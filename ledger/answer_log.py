@@ -249,7 +249,8 @@ class Ledger:
         self._database.make_ready()
         with self._remembering:  # of a file that was set aside since the start
             known = [answer for answers in self._recent.values() for answer in answers.values()]
-        self._database.write([*self._journal.left, *known])
+        if lacking := [*self._journal.left, *known]:
+            self._database.write(lacking)
         if self._journal.left:
             log.info("journal_replayed", answers=len(self._journal.left))
         self._load(self._database.newest(self._topics, self._capacity))

@@ -75,7 +75,7 @@ class Server:
         return self._folder / "data"
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [self._programs / program, *arguments, "-D", self._data]
+        command = [str(self._programs / program), *arguments, "-D", str(self._data)]
         subprocess.run(
             command,
             check=True,
@@ -87,7 +87,7 @@ class Server:
         )
 
     def _answers(self) -> bool:
-        command = [self._programs / "pg_isready", "-h", "127.0.0.1", "-p", str(self._port), "-q"]
+        command = [str(self._programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(self._port), "-q"]
         return subprocess.run(command, check=False).returncode == 0
 
 

@@ -1,6 +1,7 @@
 """The ledger in PostgreSQL does all that it does in SQLite, and outlasts a server that dies and comes back."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from core.errors import ConfigError
 from core.topic import Target
 from exchange.server import SimulatedExchange
 from ledger.answer_log import READ_S, Ledger
-from ledger.database import open_engine
+from ledger.database import FAULTS, open_engine
 from ledger.epochs import Adoption, Detail, Epoch, EpochBook, Inferer, Stage
 from ledger.retention import STEP_ROWS
 from ledger.schema import SCHEMA_VERSION, metadata, version_of
@@ -190,8 +191,8 @@ def test_scores_equal_those_in_sqlite_to_the_last_digit(stand: Stand, tmp_path: 
             assert len(columns[0]) == 12
             for name in columns[0].__dataclass_fields__:
                 np.testing.assert_array_equal(*(getattr(some, name) for some in columns))
-        records = [one.book.record(topic, "BINANCE", 0) for one in (stand, sqlite)]
-        np.testing.assert_array_equal(*(record.truth for record in records))
+        here, there = (one.book.record(topic, "BINANCE", 0) for one in (stand, sqlite))
+        np.testing.assert_array_equal(here.truth, there.truth)
         assert stand.skills.skill(topic.key, 30) == sqlite.skills.skill(topic.key, 30)
         assert stand.book.answers_of(topic, 3, before_height=2**62) == sqlite.book.answers_of(topic, 3)
     sqlite.close()
@@ -334,6 +335,14 @@ def test_a_server_that_dies_and_comes_back_costs_no_answer(
     stand.close()
 
 
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent_server:
+        book = ScoreBook(f"postgresql://ledger@127.0.0.1:{silent_server.getsockname()[1]}/x")
+        with pytest.raises(FAULTS, match="timeout expired"):
+            book.unscorable(PRICE, 0)
+        book.close()
+
+
 @pytest.mark.parametrize("ending", ["table", "csv", "parquet"])
 def test_birnn_scores_reads_and_exports(stand: Stand, url: str, tmp_path: Path, ending: str) -> None:
     fill(stand)
@@ -344,7 +353,7 @@ def test_birnn_scores_reads_and_exports(stand: Stand, url: str, tmp_path: Path, 
     done = CliRunner().invoke(app, ["scores", "--by", "version", *span, *more], env={"COLUMNS": "120", **config})
     assert done.exit_code == 0, done.output
     if ending == "table":
-        assert "24 scored answers" in " ".join(done.output.split())
+        assert "12 scored answers" in " ".join(done.output.split()), "topic 64 of the example has another loss by now"
         return
     frame = (pl.read_csv if ending == "csv" else pl.read_parquet)(tmp_path / f"all.{ending}")
     expected = [*stand.book.recent(PRICE, 0).loss, *stand.book.recent(RETURN, 0).loss]

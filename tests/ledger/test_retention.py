@@ -62,7 +62,7 @@ def test_a_clock_that_runs_years_ahead_deletes_nothing_more(engine: sa.Engine) -
 def test_alarms_and_checksums_of_candles_go_once_no_answer_needs_them(engine: sa.Engine) -> None:
     before_ms = START_MS - DAY_MS
     day = {"venue": "binance", "symbol": "ETHUSDT", "interval_ms": MINUTE_MS, "checksum": 1}
-    alarm = {"name": "clock", "subject": "", "what": "", "remedy": "", "end_sent_ms": None}
+    alarm: dict[str, object] = {"name": "clock", "subject": "", "what": "", "remedy": "", "end_sent_ms": None}
     ended = [None, before_ms - 1, before_ms, START_MS]
     days = [before_ms // DAY_MS - CANDLES_BEFORE_DAYS + number for number in (-2, -1, 0, 1)]
     with engine.begin() as connection:
