@@ -151,6 +151,7 @@ def test_a_damaged_database_ends_nothing(tmp_path: Path) -> None:
     [
         pytest.param({"MARKET": "auto"}, "MARKET=auto is for `birnn run` alone", id="market"),
         pytest.param({"ALARM_CLOCK": "often"}, "ALARM_CLOCK='often': off, or a number of 0 or more", id="threshold"),
+        pytest.param({"ALARM_SKILL": "5"}, "ALARM_SKILL='5': off, or a probability from 0 to 1", id="probability"),
         pytest.param({"NODE_METRICS_URLS": "ftp://x"}, "NODE_METRICS_URLS='ftp://x': each URL must be", id="url"),
         pytest.param({"MONITOR_HOST": "192.0.2.1"}, "MONITOR_HOST=192.0.2.1 MONITOR_PORT=", id="address"),
         pytest.param({"CONFIG_FILE": "nowhere.json"}, "nowhere.json", id="config"),
