@@ -1,6 +1,7 @@
 """Each alarm, provoked by breaking what it watches, and over when that is mended."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Clock
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
+from core.settings import load_settings
 from exchange.server import SimulatedExchange
 from model.judging.comparison import Comparison, compare
 from model.registry.versions import Registry
@@ -18,6 +20,7 @@ from tests.fakes.clock import RunningClock, Skewed, eventually
 from tests.inference.stand import ETH_10M, Node, node, publish
 from tests.monitor.desk import Desk, desk, live_updater, make_ledger
 from tests.monitor.receiver import Receiver, receiving
+from updater.service import open_updater
 from updater.state import Outcome
 
 __all__ = ["disk"]
@@ -27,12 +30,12 @@ KEY = ETH_10M.key
 
 @contextmanager
 def served(
-    folder: Path, exchange: SimulatedExchange, clock: RunningClock, only: str, machine: Clock | None = None
+    folder: Path, exchange: SimulatedExchange, clock: RunningClock, only: str, **more: str
 ) -> Iterator[tuple[Desk, Node]]:
     """A desk that watches a real inference with one alarm."""
     with (
-        node(folder, exchange, machine or clock, topics=[ETH_10M]) as inference,
-        desk(folder, clock, [only], inference_url=inference.url) as watching,
+        node(folder, exchange, clock, topics=[ETH_10M]) as inference,
+        desk(folder, clock, [only], inference_url=inference.url, **more) as watching,
     ):
         yield watching, inference
 
@@ -145,9 +148,11 @@ def test_a_symbol_that_never_had_a_price(tmp_path: Path, clock: RunningClock, ex
         assert what(watching) == "there is no price of ETHUSDT"
 
 
-def test_a_clock_that_is_off(tmp_path: Path, clock: RunningClock, exchange: SimulatedExchange) -> None:
-    machine = Skewed(clock, -5 * SECOND_MS)
-    with served(tmp_path, exchange, clock, "clock", machine) as (watching, _):
+def test_a_clock_that_is_off(tmp_path: Path, clock: RunningClock) -> None:
+    with (
+        SimulatedExchange(clock=Skewed(clock, 5 * SECOND_MS)) as ahead,
+        served(tmp_path, ahead, clock, "clock") as (watching, _),
+    ):
         eventually(lambda: watching.standing() == {("clock", "")}, what="the alarm")
         assert what(watching) == "this machine's clock is 5.0 s behind the venue's"
 
@@ -328,6 +333,70 @@ def test_a_ledger_that_is_locked(tmp_path: Path, clock: RunningClock) -> None:
         watching.calm()
         assert watching.standing() == set()
         assert {kept.name for kept in watching.book.ended} == {"store"}
+
+
+def test_answers_that_wait_for_the_ledger_and_answers_that_are_lost(
+    tmp_path: Path, clock: RunningClock, exchange: SimulatedExchange
+) -> None:
+    with (
+        served(tmp_path, exchange, clock, "store", alarm_store="0") as (watching, inference),
+        closing(sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)) as holder,
+    ):
+        holder.execute("BEGIN EXCLUSIVE")
+        assert inference.get("/inference/ETH?topic=1&height=1").status_code == 200
+        assert not watching.standing(), "another program may hold it for a moment"
+        watching.pass_s(61)
+        assert watching.standing() >= {("store", "answers")}
+        assert "1 answers wait for the ledger" in told(watching)
+        holder.rollback()
+        eventually(lambda: inference.ledger.unwritten == 0, 30, "the answer in the database")
+        watching.calm()
+        assert ("store", "answers") not in watching.standing()
+
+        holder.execute("BEGIN EXCLUSIVE")
+        answer = inference.ledger.newest(ETH_10M)
+        assert answer
+        for height in range(2, 30_000):
+            inference.ledger.keep(answer._replace(height=height))
+            if inference.ledger.dropped:
+                break
+        watching.look()
+        assert "1 answers were never written" in told(watching)
+        assert inference.get("/inference/ETH?topic=1&height=1").text == answer.value
+        holder.rollback()
+
+
+def told(watching: Desk) -> list[str]:
+    """The words of the alarms that hold."""
+    return [kept.what for kept in watching.book.standing]
+
+
+def test_klines_that_fail_to_sync(tmp_path: Path, disk: Disk) -> None:
+    """The folder of klines lies on a disk that becomes read-only; the rest of DATA_DIR does not."""
+    clock = RunningClock()
+    clock.jump(SystemClock().now_ms() - clock.now_ms())
+    (tmp_path / "klines").symlink_to(disk.folder)
+    stop = threading.Event()
+    with SimulatedExchange() as exchange:
+        url = {"binance_rest_urls": exchange.url, "binance_archive_url": exchange.url}
+        settings = load_settings(data_dir=tmp_path, market="simulated", training_days=3, database_url="", **url)
+        with (
+            open_updater(settings, [ETH_10M], None, stop) as updater,
+            desk(tmp_path, clock, ["store"], alarm_store="0") as watching,
+        ):
+            updater.sync()
+            clock.jump(20 * MINUTE_MS)
+            assert watching.standing() == set(), "late, but the last sync went well"
+            disk.refuse("read-only")
+            updater.sync()
+            watching.look()
+            watching.pass_s(61)
+            assert watching.standing() == {("store", "klines")}
+            assert "Read-only file system" in what(watching)
+            disk.give_way()
+            updater.sync()
+            watching.calm()
+            assert watching.standing() == set()
 
 
 def other(folder: Path) -> sqlite3.Connection:
