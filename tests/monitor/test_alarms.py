@@ -4,7 +4,9 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ KEY = ETH_10M.key
 
 @contextmanager
 def served(
-    folder: Path, exchange: SimulatedExchange, clock: RunningClock, only: str, **more: str
+    folder: Path, exchange: SimulatedExchange, clock: RunningClock, only: str, **more: Any
 ) -> Iterator[tuple[Desk, Node]]:
     """A desk that watches a real inference with one alarm."""
     with (
@@ -320,55 +322,50 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, clock: RunningClock, file: s
         assert watching.standing() == set()
 
 
-def test_a_ledger_that_is_locked(tmp_path: Path, clock: RunningClock) -> None:
-    with desk(tmp_path, clock, ["store"], alarm_store="0") as watching, closing(other(tmp_path)) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
-        watching.look()
-        watching.look()
-        watching.pass_s(61)
-        assert watching.standing() == {("store", "ledger")}
-        assert what(watching) == "the ledger's database: database is locked"
-        holder.rollback()
-        watching.look()
-        watching.calm()
-        assert watching.standing() == set()
-        assert {kept.name for kept in watching.book.ended} == {"store"}
-
-
-def test_answers_that_wait_for_the_ledger_and_answers_that_are_lost(
+def test_a_ledger_that_is_locked_while_inference_answers(
     tmp_path: Path, clock: RunningClock, exchange: SimulatedExchange
 ) -> None:
     with (
         served(tmp_path, exchange, clock, "store", alarm_store="0") as (watching, inference),
-        closing(sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)) as holder,
+        closing(sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)) as other,
     ):
-        holder.execute("BEGIN EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
         assert inference.get("/inference/ETH?topic=1&height=1").status_code == 200
-        assert not watching.standing(), "another program may hold it for a moment"
+        watching.look()
+        watching.look()
+        assert not watching.book.standing, "another program may hold it for a moment"
         watching.pass_s(61)
-        assert watching.standing() >= {("store", "answers")}
-        assert "1 answers wait for the ledger" in told(watching)
-        holder.rollback()
+        assert {(kept.subject, kept.what) for kept in watching.book.standing} == {
+            ("ledger", "the ledger's database: database is locked"),
+            ("answers", "1 answers wait for the ledger"),
+        }
+        other.rollback()
         eventually(lambda: inference.ledger.unwritten == 0, 30, "the answer in the database")
+        watching.look()
         watching.calm()
-        assert ("store", "answers") not in watching.standing()
+        assert watching.standing() == set()
+        assert {kept.subject for kept in watching.book.ended} == {"answers", "ledger"}
 
-        holder.execute("BEGIN EXCLUSIVE")
+
+def test_answers_that_are_lost(tmp_path: Path, clock: RunningClock, exchange: SimulatedExchange) -> None:
+    """Inference answers more often than it can queue answers for a database that another program holds."""
+    with (
+        served(tmp_path, exchange, clock, "store", alarm_store="0") as (watching, inference),
+        closing(sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)) as other,
+    ):
+        assert watching.standing() == set()
+        value = inference.get("/inference/ETH?topic=1&height=1").text
         answer = inference.ledger.newest(ETH_10M)
         assert answer
-        for height in range(2, 30_000):
+        other.execute("BEGIN EXCLUSIVE")
+        for height in count(2):
             inference.ledger.keep(answer._replace(height=height))
             if inference.ledger.dropped:
                 break
+        other.rollback()
         watching.look()
-        assert "1 answers were never written" in told(watching)
-        assert inference.get("/inference/ETH?topic=1&height=1").text == answer.value
-        holder.rollback()
-
-
-def told(watching: Desk) -> list[str]:
-    """The words of the alarms that hold."""
-    return [kept.what for kept in watching.book.standing]
+        assert what(watching) == "1 answers were never written"
+        assert inference.get("/inference/ETH?topic=1&height=1").text == value
 
 
 def test_klines_that_fail_to_sync(tmp_path: Path, disk: Disk) -> None:
@@ -397,13 +394,6 @@ def test_klines_that_fail_to_sync(tmp_path: Path, disk: Disk) -> None:
             updater.sync()
             watching.calm()
             assert watching.standing() == set()
-
-
-def other(folder: Path) -> sqlite3.Connection:
-    """Another program at the ledger, which keeps even readers out."""
-    connection = sqlite3.connect(folder / "ledger.sqlite3", isolation_level=None)
-    connection.execute("PRAGMA journal_mode=DELETE")
-    return connection
 
 
 @pytest.fixture
