@@ -32,6 +32,7 @@ from tests.inference.stand import ETH_10M, publish
 from tests.inference.test_main import environment, running
 from tests.monitor.receiver import Receiver, receiving
 from tests.monitor.stand import answers_to
+from tests.monitor.test_alarm_book import rows
 from tests.monitor.test_main import monitoring
 from tests.promql import FOLDER, RULES, drawn, tool
 from updater.service import train_once
@@ -164,6 +165,7 @@ def given(tmp_path: Path, disk: Disk, exchange: SimulatedExchange, node: Receive
         MAX_ANCHOR_AGE_S="3",
         TRAINING_DAYS=str(DAYS),
         OBJECTIVE="loss",
+        ALARM_INFERENCE="3",
         LOG_FORMAT="json",
     )
 
@@ -189,7 +191,7 @@ def keep_bad_answers(folder: Path, version: str) -> None:
     epochs = [last_ms - number * EPOCH_MS for number in range(DAYS * 144) if number % 11][::-1]
     found = answers_to(ETH_10M, klines, epochs, version=version)
     noise = np.random.default_rng(0).normal(0, 0.01, len(found))
-    rows = [
+    given = [
         answer._replace(
             market="SIMULATED", height=answer.base_ms // BLOCK_MS, value=repr(answer.anchor * float(np.exp(off)))
         )._asdict()
@@ -197,7 +199,7 @@ def keep_bad_answers(folder: Path, version: str) -> None:
     ]
     engine = sa.create_engine(load_settings(data_dir=folder, database_url="").ledger_url)
     with engine.begin() as connection:
-        connection.execute(answers.insert(), rows)
+        connection.execute(answers.insert(), given)
     engine.dispose()
 
 
@@ -259,8 +261,14 @@ def test_every_alarm_and_rule_tells_what_is_broken_in_earnest(
             assert len(watched.get("rules")["groups"][0]["rules"]) == len(RULES)
             for query in drawn():
                 watched.get("query", query=query)
+
+            # Inference hangs, and the monitor that tells so is killed.
+            inference.popen.send_signal(signal.SIGSTOP)
+            fire("BirnnInferenceDown", alarms=("inference",))
+            eventually(lambda: all(row.sent_ms for row in rows(folder)), what="what was told, in the database")
             monitor.end(signal.SIGKILL)
         fire("BirnnMonitorDown")
+        inference.popen.send_signal(signal.SIGCONT)
 
         # The updater cannot have the klines of one symbol; of the other the monitor scores bad answers.
         update_until(lambda state: bool(state.series))
@@ -300,10 +308,13 @@ def test_every_alarm_and_rule_tells_what_is_broken_in_earnest(
             exchange.outage(600)
             fire("BirnnAnchorStale", "BirnnTopicNotAnswerable")
 
-            # Processes hang, the monitor in a read of a disk that does not answer.
+            # What is over is told too, also of an alarm of the monitor that was killed.
+            eventually(lambda: node.told("OVER inference: ") == node.told("OVER skill: ") == 1, 60, "what is over")
+            assert {node.told(f"ALARM {name}: ") for name in ("clock", "inference", "market", "skill")} == {1}
+
+            # The node fails, and the monitor hangs in a read of a disk that does not answer.
             (folder / "updater.json").unlink()
             os.mkfifo(folder / "updater.json")
-            inference.popen.send_signal(signal.SIGSTOP)
             node.page = BROKEN
-            fire("BirnnInferenceDown", "BirnnNodeDown", "BirnnUpdaterSilent", "BirnnMonitorStands")
+            fire("BirnnNodeDown", "BirnnUpdaterSilent", "BirnnMonitorStands")
     assert seen == {rule["alert"] for rule in RULES}
