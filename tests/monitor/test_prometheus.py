@@ -203,6 +203,7 @@ def keep_bad_answers(folder: Path, version: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.timeout(300)
 def test_every_alarm_and_rule_tells_what_is_broken_in_earnest(
     tmp_path: Path,
     disk: Disk,
