@@ -281,20 +281,23 @@ def test_every_alarm_and_rule_tells_what_is_broken_in_earnest(
                 "BirnnDataUnreadable of klines",
                 alarms=("skill", "participation"),
             )
+
+            # The updater demotes the champion and cannot train another; the node makes nothing of the answers.
             update_until(lambda _: bool(registry.demotions()))
-            fire("BirnnChampionDemoted", "BirnnChampionOld", alarms=("demotion",))
             for _ in range(3):
                 assert not train_once(settings, [ETH_10M])[0].ok
-            fire("BirnnTrainingFailing", alarms=("training",))
-
-            # The node asks, is answered, and makes nothing of it.
             asks = count(1)
 
             def ask_as_node() -> None:
                 ask()
                 node.page = ASKED % next(asks)
 
-            fire("BirnnSubmissionsMissing", "BirnnAnswersUnused", alarms=("submissions",), meanwhile=ask_as_node)
+            fire(
+                *("BirnnChampionDemoted", "BirnnChampionOld", "BirnnTrainingFailing"),
+                *("BirnnSubmissionsMissing", "BirnnAnswersUnused"),
+                alarms=("demotion", "training", "submissions"),
+                meanwhile=ask_as_node,
+            )
 
             # The disk gets small and full, while nobody takes notifications; answers go on.
             node.status = 500
@@ -305,17 +308,17 @@ def test_every_alarm_and_rule_tells_what_is_broken_in_earnest(
             fire("BirnnLedgerFailing", "BirnnDataUnreadable of ledger", alarms=("store",), meanwhile=ask)
             disk.give_way()
 
-            # The exchange is gone.
-            exchange.outage(600)
-            fire("BirnnAnchorStale", "BirnnTopicNotAnswerable")
-
             # What is over is told too, also of an alarm of the monitor that was killed.
             eventually(lambda: node.told("OVER inference: ") == node.told("OVER skill: ") == 1, 60, "what is over")
             assert {node.told(f"ALARM {name}: ") for name in ("clock", "inference", "market", "skill")} == {1}
 
-            # The node fails, and the monitor hangs in a read of a disk that does not answer.
+            # Exchange and node are gone, and the monitor hangs in a read of a disk that does not answer.
+            exchange.outage(600)
+            node.page = BROKEN
             (folder / "updater.json").unlink()
             os.mkfifo(folder / "updater.json")
-            node.page = BROKEN
-            fire("BirnnNodeDown", "BirnnUpdaterSilent", "BirnnMonitorStands")
+            fire(
+                *("BirnnAnchorStale", "BirnnTopicNotAnswerable", "BirnnNodeDown"),
+                *("BirnnUpdaterSilent", "BirnnMonitorStands"),
+            )
     assert seen == {rule["alert"] for rule in RULES}
