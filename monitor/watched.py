@@ -15,6 +15,7 @@ from updater.state import UpdaterState
 
 PARTS = {  # what may have a fault, by the keys of Watched.faults
     "updater": "the updater's state",
+    "klines": "the sync of klines",
     "registry": "the registry of networks",
     "admission": "the admission report",
     "disk": "the disk of DATA_DIR",

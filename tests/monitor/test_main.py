@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -67,73 +67,52 @@ def command_lines() -> str:
     return "\n".join(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
 
 
-def test_a_stopped_inference_is_told_once_also_by_a_monitor_that_is_killed(
-    tmp_path: Path, exchange: SimulatedExchange, capsys: pytest.CaptureFixture[str]
+def test_a_stopped_inference_is_told_once_by_monitors_that_are_ended_and_killed(
+    tmp_path: Path, exchange: SimulatedExchange
 ) -> None:
-    log = tmp_path / "monitor.log"
+    quiet, log = tmp_path / "quiet.log", tmp_path / "monitor.log"
     with receiving() as receiver:
-        given = surroundings(tmp_path, exchange.url, ALARM_URLS=receiver.alarm_url, LOG_LEVEL="debug")
-        with running(given, tmp_path / "log") as inference, monitoring(given, log) as monitor:
-            eventually(lambda: inference.answers("/readyz"), 60, "/readyz")
-            eventually(monitor.is_well, 30, "the first look")
-            inference.popen.send_signal(signal.SIGSTOP)
-            stopped_s = time.monotonic()
-            eventually(lambda: receiver.attempts > 0, 60, "the alarm")
-            seen = command_lines()
-            eventually(lambda: receiver.told("ALARM inference") == 1, 60, "the alarm")
-            with capsys.disabled():
-                print(f"\nfrom SIGSTOP of inference to the alarm: {time.monotonic() - stopped_s:.1f} s")
-            page = requests.get(f"{inference.url.rpartition(':')[0]}:{given['MONITOR_PORT']}/healthz", timeout=5).text
-            eventually(lambda: rows(tmp_path / "data")[0].sent_ms is not None, what="the row")
-            assert monitor.end(signal.SIGKILL) == -signal.SIGKILL
-            with monitoring(given, log) as monitor_after:
-                eventually(monitor_after.is_well, 30, "a look after the restart")
-                assert monitor_after.end(signal.SIGKILL) == -signal.SIGKILL
-            with monitoring(given, log) as monitor_after:
-                eventually(monitor_after.is_well, 30, "a look after the restart")
-                inference.popen.send_signal(signal.SIGCONT)
-                eventually(lambda: receiver.told("OVER inference") == 1, 90, "the recovery message")
-                assert receiver.told("ALARM inference") == 1
-                assert monitor_after.end() == 0
+        given = surroundings(
+            tmp_path, exchange.url, ALARM_URLS=receiver.alarm_url, ALARM_INFERENCE="0", LOG_LEVEL="debug"
+        )
+        with running(given, tmp_path / "log") as inference:
+            eventually(lambda: inference.answers("/healthz"), 60, "/healthz")  # it has made the ledger
+            receiver.status = 500
+            with monitoring(given | {"LOG_LEVEL": "error"}, quiet) as monitor:
+                eventually(monitor.is_well, 30, "the first look")
+                inference.popen.send_signal(signal.SIGSTOP)
+                eventually(lambda: receiver.attempts > 0, 60, "a notification")
+                seen, began_s = command_lines(), time.monotonic()
+                assert monitor.end() == 0
+                assert time.monotonic() - began_s < 3.0
+            assert quiet.read_text() == ""
+            receiver.status = 200
+            with monitoring(given, log) as monitor:
+                eventually(lambda: receiver.told("ALARM inference") == 1, 60, "the alarm")
+                page = requests.get(f"{monitor.url}/healthz", timeout=5).text
+                eventually(lambda: rows(tmp_path / "data")[0].sent_ms is not None, what="the row")
+                assert monitor.end(signal.SIGKILL) == -signal.SIGKILL
+            with monitoring(given, log) as monitor:
+                eventually(monitor.is_well, 30, "a look after the restart")
+                no_second_one(given, monitor)
+                assert monitor.end(signal.SIGINT) == 0
+            assert receiver.told("ALARM inference") == 1
             for text in (log.read_text(), seen, command_lines(), page, receiver.text):
                 assert "SECRET" not in text
-            assert "alarm_over" in log.read_text()
 
 
-def test_it_ends_in_time_whatever_hangs(tmp_path: Path, exchange: SimulatedExchange) -> None:
-    with receiving() as receiver:
-        receiver.status = 500
-        given = surroundings(
-            tmp_path, exchange.url, ALARM_URLS=receiver.alarm_url, ALARM_INFERENCE="0", LOG_LEVEL="error"
-        )
-        with ExitStack() as stack:
-            inference = stack.enter_context(running(given, tmp_path / "log"))
-            eventually(lambda: inference.answers("/healthz"), 60, "/healthz")  # it has made the ledger
-            monitor = stack.enter_context(monitoring(given, tmp_path / "monitor.log"))
-            eventually(monitor.is_well, 30, "the first look")
-            inference.popen.send_signal(signal.SIGSTOP)
-            eventually(lambda: receiver.attempts > 0, 60, "a notification")
-            began_s = time.monotonic()
-            assert monitor.end() == 0
-            assert time.monotonic() - began_s < 3.0
-        assert (tmp_path / "monitor.log").read_text() == ""
-
-
-def test_there_is_one_monitor_for_a_data_folder(tmp_path: Path) -> None:
-    given = surroundings(tmp_path, "http://127.0.0.1:9")
-    with monitoring(given, tmp_path / "log") as monitor:
-        eventually(monitor.is_well, 30, "the first look")
-        second = subprocess.run(
-            [sys.executable, "-m", "monitor"],
-            env=given | {"MONITOR_PORT": "0"},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert (second.returncode, second.stderr.count("\n")) == (2, 1)
-        assert f"pid {monitor.popen.pid} (python -m monitor) works on this folder" in second.stderr
-        assert monitor.end(signal.SIGINT) == 0
+def no_second_one(given: Mapping[str, str], first: Monitor) -> None:
+    """There is one monitor for a data folder."""
+    second = subprocess.run(
+        [sys.executable, "-m", "monitor"],
+        env=dict(given) | {"MONITOR_PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (second.returncode, second.stderr.count("\n")) == (2, 1)
+    assert f"pid {first.popen.pid} (python -m monitor) works on this folder" in second.stderr
 
 
 def test_a_damaged_database_ends_nothing(tmp_path: Path) -> None:
