@@ -45,6 +45,7 @@ class Ground:
     clock: Clock
     alarms: AlarmBook
     newest: Callable[[], Watched | None]  # the newest look; None before the first
+    waiting: Callable[[], frozenset[str]] = frozenset  # names of the settings for which nothing is adopted yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

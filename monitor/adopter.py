@@ -1,0 +1,108 @@
+"""Adopts what ``TRUTH_VENUE=auto`` and ``BASE_RULE=auto`` stand for, once the recovered truths leave no doubt.
+
+The rule: a value is adopted when every topic that shares the setting was judged since the start, at least one of them
+proves the value beyond doubt, and none proves another. TRUTH_VENUE is shared by the price topics, BASE_RULE by the
+topics without a ``Base`` of their own. Topics that prove different values leave the setting as it is for ever: it is
+one for the whole deployment. An adoption is never taken back.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from core.clock import HOUR_MS, Clock
+from core.seldom import Seldom
+from core.topic import Target, Topic
+from ledger.epochs import Adoption, EpochBook
+from truth.adopted import TRUTH_VENUE
+
+JUDGED_EVERY_MS = HOUR_MS
+NAMED = 3  # topics, in the evidence that is kept
+SELDOM_S = 6 * 3600.0
+
+log = structlog.get_logger()
+
+
+class Proof(NamedTuple):
+    """What a topic's recovered truths prove beyond doubt."""
+
+    values: Mapping[str, str]  # by the setting's name; without settings of which nothing is proven
+    evidence: str = ""  # a clause
+
+
+NOTHING = Proof({})
+
+
+def sharing(setting: str, topics: Iterable[Topic]) -> list[Topic]:
+    """Return the topics that share a setting."""
+    if setting == TRUTH_VENUE:
+        return [topic for topic in topics if topic.target is Target.PRICE]
+    return [topic for topic in topics if topic.base is None]
+
+
+class Adopter:
+    """Judges a topic at a time, and writes what is proven into the ledger. For one thread.
+
+    Args:
+        book: where adoptions are written.
+        topics: the configured ones.
+        judge: says what a topic's epochs prove; slow.
+        waiting: names the settings for which nothing is adopted yet; nothing is judged while there are none.
+    """
+
+    def __init__(
+        self,
+        book: EpochBook,
+        topics: Sequence[Topic],
+        judge: Callable[[Topic], Proof],
+        waiting: Callable[[], Collection[str]],
+        clock: Clock,
+    ) -> None:
+        self._book = book
+        self._topics = topics
+        self._judge = judge
+        self._waiting = waiting
+        self._clock = clock
+        self._begun_ms: dict[str, int] = {}  # by Topic.key: the last look
+        self._proofs: dict[str, Proof] = {}  # by Topic.key
+        self._seldom = Seldom(every_s=SELDOM_S)
+
+    def step(self) -> None:
+        """Judge one topic whose last look is an hour ago, if a setting waits for it, and adopt what is proven.
+
+        Raises:
+            WorkerError, or one of ``ledger.database.FAULTS``: store or ledger cannot be used now.
+        """
+        waiting, now_ms = sorted(self._waiting()), self._clock.now_ms()
+        wanted = {topic.key: topic for setting in waiting for topic in sharing(setting, self._topics)}
+        for key, topic in wanted.items():
+            if not 0 <= now_ms - self._begun_ms.get(key, -JUDGED_EVERY_MS) < JUDGED_EVERY_MS:
+                self._begun_ms[key] = now_ms  # also if it fails: the other topics have their turn
+                self._proofs[key] = self._judge(topic)
+                break
+        for setting in waiting:
+            self._adopt(setting, now_ms)
+
+    def _adopt(self, setting: str, now_ms: int) -> None:
+        keys = [topic.key for topic in sharing(setting, self._topics)]
+        proofs = {key: self._proofs.get(key, NOTHING).values for key in keys}
+        proven = {key: values[setting] for key, values in proofs.items() if setting in values}
+        if not proven or not self._proofs.keys() >= set(keys):
+            return
+        if len(set(proven.values())) > 1:
+            if count := self._seldom.due("topics_disagree", setting):
+                log.warning(
+                    "adoption_not_possible",
+                    setting=setting,
+                    reason="the truths of the topics fit different values, and the setting is one for all of them",
+                    by_topic=proven,
+                    remedy=f"set {setting} to the value of the topics that earn most; birnn truth shows the evidence",
+                    count=count,
+                )
+            return
+        value = next(iter(proven.values()))
+        first = "; ".join(f"{key}: {self._proofs[key].evidence}" for key in list(proven)[:NAMED])
+        evidence = f"proven by {len(proven)} of {len(keys)} topics, contradicted by none: {first}"
+        if self._book.adopt(Adoption(setting=setting, value=value, evidence=evidence, adopted_ms=now_ms)):
+            log.info("adoption_written", setting=setting, value=value, evidence=evidence, overrule=f"set {setting}")
