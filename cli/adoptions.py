@@ -8,19 +8,20 @@ from cli.scores.record import NothingAnswered, reading
 from core.errors import WorkerError
 from core.settings import Settings
 from ledger.epochs import Adoption, EpochBook
-from truth.adopted import resolve, said
+from truth.adopted import autos, resolve, said
 
 
 def adoption_report(settings: Settings) -> dict[str, Any]:
     """Return ``adoptions``, a row for each, ``adoption_words``, a sentence for each setting that is ``auto`` or
-    overrules one, and ``adoptions_refused`` if the ledger cannot be read.
+    overrules one, and ``adoptions_refused`` if a setting is ``auto`` and the ledger cannot be read.
     """
     report: dict[str, Any] = {}
     found: Mapping[str, Adoption] = {}
     try:
         found = _read(settings)
     except WorkerError as error:
-        report["adoptions_refused"] = str(error)
+        if autos(settings):
+            report["adoptions_refused"] = str(error)
     report["adoptions"] = [found[name]._asdict() for name in sorted(found)]
     report["adoption_words"] = list(said(settings, found))
     return report

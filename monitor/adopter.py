@@ -13,9 +13,10 @@ import structlog
 
 from core.clock import HOUR_MS, Clock
 from core.seldom import Seldom
+from core.settings import Settings
 from core.topic import Target, Topic
 from ledger.epochs import Adoption, EpochBook
-from truth.adopted import TRUTH_VENUE
+from truth.adopted import TRUTH_VENUE, fault_of
 
 JUDGED_EVERY_MS = HOUR_MS
 NAMED = 3  # topics, in the evidence that is kept
@@ -46,6 +47,7 @@ class Adopter:
 
     Args:
         book: where adoptions are written.
+        settings: say which venues can be used here.
         topics: the configured ones.
         judge: says what a topic's epochs prove; slow.
         waiting: names the settings for which nothing is adopted yet; nothing is judged while there are none.
@@ -54,12 +56,14 @@ class Adopter:
     def __init__(
         self,
         book: EpochBook,
+        settings: Settings,
         topics: Sequence[Topic],
         judge: Callable[[Topic], Proof],
         waiting: Callable[[], Collection[str]],
         clock: Clock,
     ) -> None:
         self._book = book
+        self._settings = settings
         self._topics = topics
         self._judge = judge
         self._waiting = waiting
@@ -90,19 +94,20 @@ class Adopter:
         proven = {key: values[setting] for key, values in proofs.items() if setting in values}
         if not proven or not self._proofs.keys() >= set(keys):
             return
-        if len(set(proven.values())) > 1:
-            if count := self._seldom.due("topics_disagree", setting):
-                log.warning(
-                    "adoption_not_possible",
-                    setting=setting,
-                    reason="the truths of the topics fit different values, and the setting is one for all of them",
-                    by_topic=proven,
-                    remedy=f"set {setting} to the value of the topics that earn most; birnn truth shows the evidence",
-                    count=count,
-                )
-            return
         value = next(iter(proven.values()))
         first = "; ".join(f"{key}: {self._proofs[key].evidence}" for key in list(proven)[:NAMED])
         evidence = f"proven by {len(proven)} of {len(keys)} topics, contradicted by none: {first}"
-        if self._book.adopt(Adoption(setting=setting, value=value, evidence=evidence, adopted_ms=now_ms)):
+        adoption = Adoption(setting=setting, value=value, evidence=evidence, adopted_ms=now_ms)
+        if len(set(proven.values())) > 1:
+            reason = "the truths of the topics fit different values, and the setting is one for all of them"
+            self._refuse(setting, reason, proven, f"set {setting} to the value of the topics that earn most")
+        elif fault := fault_of(adoption, self._settings):
+            self._refuse(setting, fault, proven, f"mend that and start again, or set {setting}")
+        elif self._book.adopt(adoption):
             log.info("adoption_written", setting=setting, value=value, evidence=evidence, overrule=f"set {setting}")
+
+    def _refuse(self, setting: str, reason: str, proven: Mapping[str, str], remedy: str) -> None:
+        if count := self._seldom.due(setting, reason):
+            log.warning(
+                "adoption_not_possible", setting=setting, reason=reason, by_topic=proven, remedy=remedy, count=count
+            )

@@ -102,8 +102,14 @@ class Adopted:
         self._reading: Future[Mapping[str, Adoption]] | None = None
         self._seldom = Seldom(every_s=SELDOM_S)
         self.look()
+        self._begun_with = self.settings
         for name in sorted(self.waiting):
             log.info("nothing_adopted_yet", setting=name, stands_for=DEFAULTS[name])
+
+    @property
+    def is_outdated(self) -> bool:
+        """True if ``settings`` are others than at the start."""
+        return self.settings != self._begun_with
 
     def look(self) -> bool:
         """Take what was adopted since the last look; waits ``read_s`` at most.

@@ -102,10 +102,8 @@ def watch(
     Returns:
         the exit status.
     """
-    is_new = False
     while not (reason := schedule.trouble(clock.now_ms() / 1000, time.monotonic())):
-        is_new = bool(adopted and adopted.look()) or is_new
-        if is_new and not schedule.is_at_work:
+        if adopted and (adopted.look() or adopted.is_outdated) and not schedule.is_at_work:
             log.info("ending_to_be_started_anew", reason="TRUTH_VENUE or BASE_RULE was adopted")
             return START_ANEW
         state.beat()
