@@ -61,7 +61,9 @@ class Detail(NamedTuple):
 
     def packed(self) -> bytes:
         """Return the detail as the database keeps it: JSON, compressed."""
-        return zlib.compress(orjson.dumps([self.inferers, self.reputers, self.stakes]), 6)
+        inferers = [tuple(one) for one in self.inferers]
+        reputers = {address: dict(losses) for address, losses in self.reputers.items()}
+        return zlib.compress(orjson.dumps([inferers, reputers, dict(self.stakes)]), 6)
 
     @classmethod
     def unpacked(cls, packed: bytes) -> "Detail":

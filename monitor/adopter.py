@@ -1,9 +1,9 @@
 """Adopts what ``TRUTH_VENUE=auto`` and ``BASE_RULE=auto`` stand for, once the recovered truths leave no doubt.
 
 The rule: a value is adopted when every topic that shares the setting was judged since the start, at least one of them
-proves the value beyond doubt, and none proves another. TRUTH_VENUE is shared by the price topics, BASE_RULE by the
-topics without a ``Base`` of their own. Topics that prove different values leave the setting as it is for ever: it is
-one for the whole deployment. An adoption is never taken back.
+proves the value (``truth.ranking.beyond_doubt``), and none tells another. TRUTH_VENUE is shared by the price topics,
+BASE_RULE by the topics without a ``Base`` of their own. While topics tell different values nothing is adopted: the
+setting is one for the whole deployment. An adoption is never taken back.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -15,24 +15,46 @@ from core.clock import HOUR_MS, Clock
 from core.seldom import Seldom
 from core.settings import Settings
 from core.topic import Target, Topic
-from ledger.epochs import Adoption, EpochBook
-from truth.adopted import TRUTH_VENUE, fault_of
+from ledger.epochs import Adoption, EpochBook, Stage
+from market.store.home_store import HomeStore
+from monitor.candles import Candles
+from truth.adopted import DEFAULTS, TRUTH_VENUE, fault_of
+from truth.ranking import beyond_doubt
+from truth.study import study
 
-JUDGED_EVERY_MS = HOUR_MS
+JUDGED_EVERY_MS = HOUR_MS  # each topic
+EPOCHS = 60  # the newest, that a topic is judged by
 NAMED = 3  # topics, in the evidence that is kept
 SELDOM_S = 6 * 3600.0
 
 log = structlog.get_logger()
 
 
-class Proof(NamedTuple):
-    """What a topic's recovered truths prove beyond doubt."""
+class Told(NamedTuple):
+    """The value that a topic's recovered truths tell for a setting."""
 
-    values: Mapping[str, str]  # by the setting's name; without settings of which nothing is proven
+    value: str
+    is_proven: bool  # beyond doubt
     evidence: str = ""  # a clause
 
 
-NOTHING = Proof({})
+Verdict = Mapping[str, Told]  # by the setting's name; without settings of which nothing is told
+
+
+def judge(topic: Topic, book: EpochBook, homes: HomeStore, candles: Candles) -> Verdict:
+    """Return what a topic's settled epochs tell; slow.
+
+    Raises:
+        WorkerError, or one of ``ledger.database.FAULTS``: store or ledger cannot be used now.
+    """
+    rows = [row for row in book.epochs_of(topic, EPOCHS) if row[0].stage == Stage.SETTLED]
+    ranking = study(topic, rows, homes, candles.deviation).ranking
+    found = {name: finding for name in DEFAULTS if (finding := ranking.finding(name))}
+    return {
+        name: Told(finding.value, beyond_doubt(ranking, name), finding.evidence)
+        for name, finding in found.items()
+        if finding.is_told
+    }
 
 
 def sharing(setting: str, topics: Iterable[Topic]) -> list[Topic]:
@@ -49,7 +71,7 @@ class Adopter:
         book: where adoptions are written.
         settings: say which venues can be used here.
         topics: the configured ones.
-        judge: says what a topic's epochs prove; slow.
+        verdict_of: says what a topic's epochs tell.
         waiting: names the settings for which nothing is adopted yet; nothing is judged while there are none.
     """
 
@@ -58,18 +80,18 @@ class Adopter:
         book: EpochBook,
         settings: Settings,
         topics: Sequence[Topic],
-        judge: Callable[[Topic], Proof],
+        verdict_of: Callable[[Topic], Verdict],
         waiting: Callable[[], Collection[str]],
         clock: Clock,
     ) -> None:
         self._book = book
         self._settings = settings
         self._topics = topics
-        self._judge = judge
+        self._verdict_of = verdict_of
         self._waiting = waiting
         self._clock = clock
         self._begun_ms: dict[str, int] = {}  # by Topic.key: the last look
-        self._proofs: dict[str, Proof] = {}  # by Topic.key
+        self._verdicts: dict[str, Verdict] = {}  # by Topic.key
         self._seldom = Seldom(every_s=SELDOM_S)
 
     def step(self) -> None:
@@ -83,31 +105,32 @@ class Adopter:
         for key, topic in wanted.items():
             if not 0 <= now_ms - self._begun_ms.get(key, -JUDGED_EVERY_MS) < JUDGED_EVERY_MS:
                 self._begun_ms[key] = now_ms  # also if it fails: the other topics have their turn
-                self._proofs[key] = self._judge(topic)
+                self._verdicts[key] = self._verdict_of(topic)
                 break
         for setting in waiting:
             self._adopt(setting, now_ms)
 
     def _adopt(self, setting: str, now_ms: int) -> None:
         keys = [topic.key for topic in sharing(setting, self._topics)]
-        proofs = {key: self._proofs.get(key, NOTHING).values for key in keys}
-        proven = {key: values[setting] for key, values in proofs.items() if setting in values}
-        if not proven or not self._proofs.keys() >= set(keys):
+        told = {key: found for key in keys if (found := self._verdicts.get(key, {}).get(setting))}
+        proven = {key: found for key, found in told.items() if found.is_proven}
+        if not proven or not self._verdicts.keys() >= set(keys):
             return
-        value = next(iter(proven.values()))
-        first = "; ".join(f"{key}: {self._proofs[key].evidence}" for key in list(proven)[:NAMED])
+        value = next(iter(proven.values())).value
+        first = "; ".join(f"{key} {found.evidence}" for key, found in list(proven.items())[:NAMED])
         evidence = f"proven by {len(proven)} of {len(keys)} topics, contradicted by none: {first}"
         adoption = Adoption(setting=setting, value=value, evidence=evidence, adopted_ms=now_ms)
-        if len(set(proven.values())) > 1:
-            reason = "the truths of the topics fit different values, and the setting is one for all of them"
-            self._refuse(setting, reason, proven, f"set {setting} to the value of the topics that earn most")
+        by_topic = {key: found.value for key, found in told.items()}
+        if len(set(by_topic.values())) > 1:
+            reason = "the truths of the topics tell different values, and the setting is one for all of them"
+            self._refuse(setting, reason, by_topic, f"set {setting} to the value of the topics that earn most")
         elif fault := fault_of(adoption, self._settings):
-            self._refuse(setting, fault, proven, f"mend that and start again, or set {setting}")
+            self._refuse(setting, fault, by_topic, f"mend that and start again, or set {setting}")
         elif self._book.adopt(adoption):
             log.info("adoption_written", setting=setting, value=value, evidence=evidence, overrule=f"set {setting}")
 
-    def _refuse(self, setting: str, reason: str, proven: Mapping[str, str], remedy: str) -> None:
+    def _refuse(self, setting: str, reason: str, by_topic: Mapping[str, str], remedy: str) -> None:
         if count := self._seldom.due(setting, reason):
             log.warning(
-                "adoption_not_possible", setting=setting, reason=reason, by_topic=proven, remedy=remedy, count=count
+                "adoption_not_possible", setting=setting, reason=reason, by_topic=by_topic, remedy=remedy, count=count
             )

@@ -15,12 +15,15 @@ from core.errors import WorkerError
 from core.settings import Settings
 from core.topic import Topic
 from ledger.database import FAULTS
+from ledger.epochs import EpochBook
 from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
 from model.judging.comparison import Comparison
 from model.stretch import is_for_admission
+from monitor.adopter import Adopter, judge
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
+from monitor.candles import Candles
 from monitor.loops import Step
 from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
 from monitor.scorer import Scorer
@@ -33,6 +36,7 @@ from updater.live_losses import compare_live, live_losses
 SCORE_S = 5.0
 TRIM_S = 5.0
 TRIM_ROWS = 500  # of answers at a turn, in some 20 ms: eight million a day, and 55 topics add 16,000
+ADOPT_S = 60.0  # one topic is judged at a turn
 RECORD_S = 5.0  # one topic's record is read at a turn: of 55 topics each every five minutes
 
 
@@ -70,6 +74,7 @@ def build(ground: Ground) -> Parts:
             Step(name="score", run=rooms.score, every_s=SCORE_S),
             Step(name="record", run=rooms.read_record, every_s=RECORD_S),
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
+            Step(name="adopt", run=rooms.adopt, every_s=ADOPT_S),
         ),
         skills=lambda _: rooms.compared,
         participation=lambda _: rooms.participation,
@@ -90,6 +95,16 @@ class _Rooms:
         homes = HomeStore(settings.klines_dir, settings.venues)
         self._scorer = Scorer(
             self._book, homes, ground.topics, self._market, self._skills, truth_venue=settings.truth_venue
+        )
+        self._epochs, candles = EpochBook(settings.ledger_url), Candles(homes, settings.truth_venue)
+        self._candles = candles
+        self._adopter = Adopter(
+            self._epochs,
+            settings,
+            ground.topics,
+            lambda topic: judge(topic, self._epochs, homes, candles),
+            ground.waiting,
+            ground.clock,
         )
         self._view = View(
             self._skills, {topic.key for topic in ground.topics if is_for_admission(topic, settings.objective)}
@@ -174,6 +189,11 @@ class _Rooms:
         with self._counted():
             self._book.trim(now_ms, settings.ledger_days, TRIM_ROWS)
 
+    def adopt(self) -> None:
+        """Judge a topic's recovered truths, and adopt what they prove."""
+        with self._counted():
+            self._adopter.step()
+
     @contextmanager
     def _counted(self) -> Iterator[None]:
         """Count what the ledger refuses."""
@@ -191,6 +211,7 @@ class _Rooms:
 
     def close(self) -> None:
         self._book.close()
+        self._epochs.close()
 
 
 class ScoringFailed(WorkerError):
