@@ -20,7 +20,7 @@ from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
 from model.judging.comparison import Comparison
 from model.stretch import is_for_admission
-from monitor.adopter import Adopter, judge
+from monitor.adopter import Adopter, Verdict, judge
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
 from monitor.candles import Candles
@@ -96,16 +96,8 @@ class _Rooms:
         self._scorer = Scorer(
             self._book, homes, ground.topics, self._market, self._skills, truth_venue=settings.truth_venue
         )
-        self._epochs, candles = EpochBook(settings.ledger_url), Candles(homes, settings.truth_venue)
-        self._candles = candles
-        self._adopter = Adopter(
-            self._epochs,
-            settings,
-            ground.topics,
-            lambda topic: judge(topic, self._epochs, homes, candles),
-            ground.waiting,
-            ground.clock,
-        )
+        self._epochs = EpochBook(settings.ledger_url)
+        self._adopter = Adopter(self._epochs, settings, ground.topics, self._verdict, ground.waiting, ground.clock)
         self._view = View(
             self._skills, {topic.key for topic in ground.topics if is_for_admission(topic, settings.objective)}
         )
@@ -193,6 +185,11 @@ class _Rooms:
         """Judge a topic's recovered truths, and adopt what they prove."""
         with self._counted():
             self._adopter.step()
+
+    def _verdict(self, topic: Topic) -> Verdict:
+        """Judge from a reading of the store of its own, whose memory is given back."""
+        homes = HomeStore(self._ground.settings.klines_dir, self._ground.settings.venues)
+        return judge(topic, self._epochs, homes, Candles(homes))
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
