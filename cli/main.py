@@ -17,6 +17,7 @@ from cli.replay.verb import replay
 from cli.scores.verb import scores
 from cli.screen import JsonOption, print_json, say, screen, show_parts
 from cli.session import configured_topics, log_as, market_for_once, research_session, stoppable
+from cli.truth.verb import truth
 from cli.verbs import (
     ConfigOption,
     DataOption,
@@ -314,6 +315,7 @@ def ready(
 
 
 app.command()(scores)
+app.command()(truth)
 app.command()(replay)
 
 

@@ -13,7 +13,7 @@ from core.topic import Topic
 from market.failover.failover import Failover
 from market.quarantine import Quarantine
 from market.venue import Venue
-from market.venues.registry import check_names, urls_of, venue_from
+from market.venues.registry import VENUES, check_names, urls_of, venue_from
 
 log = structlog.get_logger()
 
@@ -69,6 +69,26 @@ def truth_venue_from(
     if truth.info.key_missing:
         raise ConfigError(f"TRUTH_VENUE={name} needs {truth.info.key}: set it, or leave TRUTH_VENUE empty")
     return truth
+
+
+def venue_here(
+    name: str, settings: Settings, clock: Clock, quarantine: Quarantine, *, topics: Iterable[Topic], **waits: float
+) -> Venue:
+    """Build one venue by name, whether or not MARKET_VENUES has it, for its minutes.
+
+    Raises:
+        ConfigError: not a venue, it has no minutes or lacks its key, or it does not know the simulated prices.
+    """
+    if name not in VENUES:
+        raise ConfigError(f"{name!r} is not a venue; choose of {', '.join(VENUES)}")
+    if settings.market is Market.SIMULATED and not _is_here(name, settings):
+        raise ConfigError(f"MARKET=simulated: {name} does not know the simulated prices; set MARKET=binance")
+    venue = venue_from(name, settings, clock, quarantine, topics=topics, **waits)
+    if MINUTE_MS not in venue.info.intervals_ms:
+        raise ConfigError(f"{name} has no 1m klines, so it has nothing to compare")
+    if venue.info.key_missing:
+        raise ConfigError(f"{name} needs {venue.info.key}: set it, or name another venue")
+    return venue
 
 
 def _is_here(name: str, settings: Settings) -> bool:

@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 DIGITS = 110  # of the arithmetic: the chain keeps 34, and a loss of 1e-50 beside 1 loses 50 of them
 MOST_LOG = 300  # of a base-10 logarithm: beyond it a double is 0 or infinite, and no loss is that
+LN10 = Decimal("2.302585093")
+MOST_LOOSE = Decimal("1e-6")  # of a loss: what has so few digits was hardly rounded, and agrees exactly or not at all
 HALF = Decimal("0.5")
+WIDE = Decimal(200)  # of a log-cosh: beyond it is the distance less ln 2, to more digits than are kept
 
 
 class Equation(NamedTuple):
@@ -15,17 +18,17 @@ class Equation(NamedTuple):
     inferer: str  # address
     value: Decimal
     loss: Decimal  # as published: of the loss itself, or its base-10 logarithm
-    rounding: Decimal  # half a unit of the published loss's last digit
+    rounding: Decimal  # half a unit of the last digit that losses are published with
 
     def plain(self, is_log: bool) -> Decimal:
         """Return the loss itself."""
         return Decimal(10) ** self.loss if is_log else self.loss
 
     def looseness(self, is_log: bool) -> Decimal:
-        """Return the relative error of the loss itself that its rounding allows."""
+        """Return the relative error of the loss itself that its rounding allows; coarse ones count as exact."""
         if is_log:
-            return self.rounding * Decimal("2.31")
-        return self.rounding / self.loss if self.loss else Decimal(0)
+            return min(self.rounding * LN10, MOST_LOOSE)
+        return min(self.rounding / self.loss, MOST_LOOSE) if self.loss else Decimal(0)
 
 
 def equations_of(values: Mapping[str, str], losses: Mapping[str, str]) -> list[Equation]:
@@ -34,23 +37,22 @@ def equations_of(values: Mapping[str, str], losses: Mapping[str, str]) -> list[E
     for inferer in sorted(values.keys() & losses.keys()):
         value, loss = number_of(values[inferer]), number_of(losses[inferer])
         if value is not None and loss is not None:
-            exponent = loss.as_tuple().exponent
-            found.append(Equation(inferer, value, loss, HALF.scaleb(int(exponent)) if loss else Decimal(0)))
-    return found
+            found.append(Equation(inferer, value, loss, Decimal(0)))
+    # Zeros at the end are not published, so that the longest loss tells to which digit all are rounded.
+    last = min((int(one.loss.as_tuple().exponent) for one in found), default=0)
+    return [one._replace(rounding=HALF.scaleb(last)) for one in found]
 
 
 def unsolvable(equations: Sequence[Equation], values: Mapping[str, str], losses: Mapping[str, str]) -> str:
     """Say why an epoch has no truth to be found, as far as a look can tell; empty if it may have one."""
-    if not values:
-        return "the inferers' values were not read"
-    if not losses:
-        return "the inferers' losses were not read"
+    if not values or not losses:
+        return f"the inferers' {'losses' if values else 'values'} were not read"
     if not equations:
         return "no inferer has both a value and a loss that are numbers"
-    if all(one.loss == 0 for one in equations):
-        return "every loss is exactly zero: no losses were set, or they say nothing"
     if len(equations) == 1:
         return "a single inferer: its value and its loss fit two truths"
+    if all(one.loss == 0 for one in equations):
+        return "every loss is exactly zero: no losses were set, or they say nothing"
     if len({one.value for one in equations}) == 1:
         return f"the {len(equations)} inferers' values are equal: they fit two truths"
     return ""
@@ -77,16 +79,16 @@ def distance(loss_name: str, loss: Decimal) -> Decimal | None:
     if loss_name == "huber":
         return (2 * loss).sqrt() if loss <= HALF else loss + HALF
     if loss_name == "logcosh":  # cosh d = e^loss
-        grown = loss.exp()
-        return (grown + (grown * grown - 1).sqrt()).ln() if loss < 200 else loss + Decimal(2).ln()
+        grown = min(loss, WIDE).exp()
+        return loss + Decimal(2).ln() if loss > WIDE else (grown + (grown * grown - 1).sqrt()).ln()
     return None
 
 
 def number_of(text: str) -> Decimal | None:
-    """Return a decimal; None if the text is not one, or not finite."""
+    """Return a decimal; None if the text is not one, not finite, or of a size that no chain keeps."""
     try:
         with localcontext(prec=DIGITS):
             number = Decimal(text)
     except (InvalidOperation, TypeError, ValueError):
         return None
-    return number if number.is_finite() else None
+    return number if number.is_finite() and abs(number.adjusted()) <= MOST_LOG else None

@@ -68,5 +68,9 @@ def _points(number: int, one: Equation, loss_name: str, is_log: bool) -> list[Po
 
 
 def _opinions(points: Sequence[Point]) -> int:
-    """Return how many inferers allow a truth; those with equal values are one."""
-    return len({point.value for point in points})
+    """Return how many inferers allow a truth; those whose values are equal, or as good as equal, are one."""
+    count, last = 0, None
+    for point in sorted(points, key=lambda point: point.value):
+        if last is None or point.value - last.value > point.within + last.within:
+            count, last = count + 1, point
+    return count

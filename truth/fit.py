@@ -21,6 +21,7 @@ STARTS, STEPS = 300, 60
 LAST, LAST_STEPS = 24, 200
 FAR = 30.0  # times the usual distance: an inferer this far off cannot tell one truth from the other
 TINY = 1e-300
+WORST = 1e6  # of a difference, so that its square is a number
 DONE = 1e-14  # a residual below which doubles tell no better
 MOST_DAMPING = 1e12
 
@@ -68,12 +69,12 @@ class Problem:
         return len(np.unique(self.values[near]))
 
     def made(self, truth: Floats, std: Floats) -> Floats:
-        """Return what reputers with these truths ``(...)`` publish for each inferer ``(..., K)``, in ``target``'s unit."""
+        """Return what reputers with these truths ``(...)`` publish for each inferer ``(..., K)``, as ``target``."""
         loss: Any = loss_named(self.loss_name)
         with np.errstate(all="ignore"):
             plain = loss(np, truth[..., None], self.values, std[..., None])
             found = np.log10(np.maximum(plain, TINY)) if self.is_log else plain / np.maximum(self.losses, TINY) / LN10
-        return np.asarray(np.nan_to_num(found, nan=1e6, posinf=1e6, neginf=-1e6))
+        return np.clip(np.nan_to_num(found, nan=WORST, posinf=WORST, neginf=-WORST), -WORST, WORST)
 
     @property
     def target(self) -> Floats:
@@ -101,7 +102,7 @@ def fits(problem: Problem, *, two: bool) -> list[Fit]:
             continue
         if weight < 0.5:
             truth, other, weight = other, truth, 1 - weight
-        std = float(np.exp(row[-1])) if problem.std is None else problem.std
+        std = float(np.exp(np.clip(row[-1], -300, 300))) if problem.std is None else problem.std
         result.append(Fit(float(truth), float(other), float(weight), std, float(residual)))
     return result
 
@@ -137,7 +138,10 @@ def _starts(problem: Problem, *, two: bool) -> Floats:
             weight = np.clip(np.nan_to_num(weight, nan=1.0), 0.5, 1.0)
             errors = _rms(weight[..., None] * between + off)
             everyone = np.arange(len(places))
-            pairs = {*zip(everyone, errors.argmin(axis=1), strict=True), *zip(errors.argmin(axis=0), everyone, strict=True)}
+            pairs = {
+                *zip(everyone, errors.argmin(axis=1), strict=True),
+                *zip(errors.argmin(axis=0), everyone, strict=True),
+            }
             rows += [[places[t], places[o], weight[t, o], np.log(std), errors[t, o]] for t, o in sorted(pairs)]
         else:
             rows += [[place, np.log(std), error] for place, error in zip(places, _rms(off), strict=True)]
@@ -165,7 +169,9 @@ def _starts_beside(problem: Problem, one: Fit) -> Floats:
     errors = _rms(rest - weight[:, None] * freely)
     errors[(weight < 0) | (weight > 0.5)] = np.inf
     inner = np.flatnonzero((errors[1:-1] <= errors[:-2]) & (errors[1:-1] <= errors[2:]) & np.isfinite(errors[1:-1])) + 1
-    moved = ((off - weight[:, None] * toward) @ slope)[inner] / max(float(np.linalg.norm((above - below) / 2)), TINY) * step
+    moved = (
+        ((off - weight[:, None] * toward) @ slope)[inner] / max(float(np.linalg.norm((above - below) / 2)), TINY) * step
+    )
     return np.stack([one.truth + moved, others[inner], 1 - weight[inner]], axis=1)
 
 
@@ -175,7 +181,7 @@ def _rms(off: Floats) -> Floats:
 
 def _off(problem: Problem, rows: Floats, *, two: bool) -> Floats:
     """Return what is made too much, ``(S, K)``, by unknowns ``(S, P)``."""
-    std = np.exp(rows[:, -1]) if problem.std is None else np.full(len(rows), problem.std)
+    std = np.exp(np.clip(rows[:, -1], -300, 300)) if problem.std is None else np.full(len(rows), problem.std)
     made = problem.made(rows[:, 0], std)
     if two:
         made = rows[:, 2:3] * made + (1 - rows[:, 2:3]) * problem.made(rows[:, 1], std)

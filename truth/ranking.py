@@ -85,7 +85,7 @@ SETTINGS: Mapping[str, Callable[[Candidate], str]] = {
 
 
 def difference_bp(topic: Topic, value: float, truth: float) -> float:
-    """Return how far a value is from the truth: basis points of a price; of a volatility itself; of a price for a return.
+    """Return how far a value is from the truth, in basis points: of the price, or of the volatility.
 
     A return of 0.0001 is a basis point of the price, so returns are subtracted; prices and volatilities are divided.
     """
@@ -142,8 +142,5 @@ def _finding(setting: str, ranks: Sequence[Rank], epochs: int) -> Finding | None
     best = ranks[0]
     value = of(best.candidate)
     others = next((one.within for one in ranks if of(one.candidate) != value), 0)
-    is_told = (
-        best.within >= max(LEAST_EPOCHS, LEAST_SHARE * epochs)
-        and best.within >= AHEAD * others
-    )
+    is_told = best.within >= max(LEAST_EPOCHS, LEAST_SHARE * epochs) and best.within >= AHEAD * others
     return Finding(setting, value, best.within, epochs, others, is_told)

@@ -25,10 +25,12 @@ from truth.fit import Fit, Problem, fits
 
 MAJORITY = 0.55  # of the weight: below it no one can say which of two truths is the network's
 CHANCE = 1e-6, 1e-11  # of one truth and of two: that a residual as small comes by chance, with one equation to spare
-MOST_RESIDUAL = 1e-2  # in base-10 logarithms, with any number to spare
+MOST_RESIDUAL = 2e-3  # in base-10 logarithms, with any number to spare
+EXACT = 1e-9  # a residual that leaves no doubt about the reading of the losses
 RIVAL = 1e3  # times the best residual: what another truth must have to be told from the best
 SAME = 1e-7  # of a truth, or of the values' spread: closer truths are the same
 NEGLIGIBLE = 2e-6  # of a truth: a disagreement that moves the mean by less is averaged
+FARTHEST = 1e4  # of a truth from the values, in units of their spread
 INWARD = 1e-6  # of the distance to the other truth; see ``_of_two``
 
 
@@ -61,9 +63,9 @@ def recover(
     if reason := unsolvable(equations, values, losses):
         return reason
     if loss.of_returns:
-        told = _fitted(equations, loss.name, std)
-        # Ours is of other returns than the reputers': with enough inferers theirs is solved for.
-        return _fitted(equations, loss.name, None) if isinstance(told, str) and std is not None else told
+        told = _fitted(equations, loss.name, None)
+        # Ours is of other returns than the reputers', so that it counts only where it fits exactly.
+        return told if isinstance(told, Recovered) or std is None else _fitted(equations, loss.name, std)
     found = [
         (one, is_log) for is_log in readings(equations) if (one := agreed(equations, loss.name, is_log)) is not None
     ]
@@ -118,16 +120,26 @@ def _of_reputers(values: Mapping[str, str], detail: Detail, loss_name: str, std:
 def _fitted(equations: Sequence[Equation], loss_name: str, std: float | None) -> Recovered | str:
     """Return the truth as doubles tell it: where the inferers do not agree to the last digits, or the loss needs it."""
     reasons = []
-    for kept in _choices(equations):
+    for number, kept in enumerate(_choices(equations)):
+        found: list[tuple[Fit, Problem, Decimal]] = []
         for is_log in readings(kept):
             problem, middle = _problem(kept, loss_name, is_log, std)
-            for two in (True, False):
-                found = _told(problem, two=two)
-                if isinstance(found, Fit):
-                    return _of_fit(found, problem, middle, tuple(one.inferer for one in kept))
-                reasons.append(found)
-    told = [reason for reason in reasons if reason]
-    return told[0] if told else "the inferers' values and losses do not agree on a truth"
+            for two in (False, True)[: 1 if number else 2]:
+                told = _told(problem, two=two)
+                if isinstance(told, Fit):
+                    found.append((told, problem, middle))
+                    if told.residual <= EXACT:
+                        break
+                else:
+                    reasons.append(told)
+        if found:
+            best, problem, middle = min(found, key=lambda item: max(item[0].residual, EXACT))
+            return _of_fit(best, problem, middle, tuple(one.inferer for one in kept))
+    known = [reason for reason in reasons if reason]
+    few = len({one.value for one in equations}) - 1 - (loss_named(loss_name).of_returns and std is None) < 1
+    if few:
+        return "the inferers with different values are too few for this loss"
+    return known[0] if known else "the inferers' values and losses do not agree on a truth"
 
 
 def _choices(equations: Sequence[Equation]) -> list[Sequence[Equation]]:
@@ -139,9 +151,7 @@ def _choices(equations: Sequence[Equation]) -> list[Sequence[Equation]]:
 LEAST_WITHOUT, MOST_WITHOUT = 5, 12  # inferers, of whom one may be left out
 
 
-def _problem(
-    equations: Sequence[Equation], loss_name: str, is_log: bool, std: float | None
-) -> tuple[Problem, Decimal]:
+def _problem(equations: Sequence[Equation], loss_name: str, is_log: bool, std: float | None) -> tuple[Problem, Decimal]:
     """Return what to fit, and the value that counts as 0: losses of differences allow one that keeps digits."""
     middle = Decimal(0)
     if distance(loss_name, Decimal(1)) is not None:
@@ -155,9 +165,16 @@ def _told(problem: Problem, *, two: bool) -> Fit | str:
     """Return the fit that the losses prove; else why not, empty if nothing fits."""
     spare = problem.informed - problem.unknowns - 2 * two
     if spare < 1:
-        return "" if two else f"{problem.informed} inferers with different values are too few for this loss"
-    most = min(CHANCE[two] ** (1 / spare), MOST_RESIDUAL)
-    found = [fit for fit in fits(problem, two=two) if fit.residual <= most]
+        return ""
+    most = EXACT if loss_named(problem.loss_name).of_returns and problem.std is not None else MOST_RESIDUAL
+    most = min(CHANCE[two] ** (1 / spare), most)
+    # From very far all values look the same, and agree on nothing.
+    middle = float(np.median(problem.values))
+    found = [
+        fit
+        for fit in fits(problem, two=two)
+        if fit.residual <= most and abs(fit.truth - middle) < FARTHEST * problem.spread
+    ]
     if not found:
         return ""
     best = found[0]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.topic import Topic
+from ledger.epochs import EpochBook, Stage
 from market.store.home_store import HomeStore
 from truth.candidates import Candidate, Row, candidates
 from truth.ranking import Ranking, rank
@@ -18,6 +19,16 @@ class Study:
     truths: tuple[Recovered | str, ...]  # a sentence where it cannot be told
     values: dict[Candidate, list[float | None]]
     ranking: Ranking
+
+
+def settled(book: EpochBook, topic: Topic, limit: int) -> list[Row]:
+    """Return a topic's newest epochs of those whose losses are due, the newest first."""
+    rows: list[Row] = []
+    before: int | None = None
+    while len(rows) < limit and (page := book.epochs_of(topic, limit, before_nonce=before)):
+        rows += [row for row in page if row[0].stage not in {Stage.OPEN, Stage.CLOSED}]
+        before = page[-1][0].nonce
+    return rows[:limit]
 
 
 def study(

@@ -11,7 +11,7 @@ from cli.data.shared import IntervalsOption, SymbolsOption, interval_of
 from cli.screen import JsonOption, print_json, say
 from cli.session import market_for_once, stoppable
 from cli.verbs import ConfigOption, DataOption, MarketOption, one_line_errors, settings_from, topics_as_far_as_known
-from core.clock import DAY_MS, HOUR_MS, SystemClock, iso
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock, iso
 from core.data_folder import only_updater
 from core.errors import SYMBOL_SETTING
 from core.settings import Settings
@@ -20,6 +20,8 @@ from klines.spans import INTERVALS
 if TYPE_CHECKING:  # polars and the rest load only where a verb needs them
     from market.store.sync import SyncReport
     from model.panels import PanelPlan
+
+COMPARED_DAYS = 7  # of another venue's minutes: as many epochs as a ranking needs
 
 
 @one_line_errors
@@ -30,7 +32,12 @@ def sync(
     symbol: SymbolsOption = None,
     interval: IntervalsOption = None,
     days: Annotated[
-        int | None, typer.Option(help="So many days back; what a training reads when not given.", min=1, max=3650)
+        int | None,
+        typer.Option(help="So many days back; what a training reads when not given, 7 with --venue.", min=1, max=3650),
+    ] = None,
+    venue: Annotated[
+        str | None,
+        typer.Option(help="Fetch this venue's minutes beside the home venue's, for birnn truth; nothing else changes."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,13 +45,15 @@ def sync(
     from model.panels import panels_for  # noqa: PLC0415
 
     intervals = [interval_of(text) for text in interval or ()]
+    if venue is not None:
+        intervals, days = intervals or [MINUTE_MS], days or COMPARED_DAYS
     settings = settings_from(config=config, data_dir=data_dir, market=market)
     with market_for_once(settings, quiet=sys.stderr.isatty()) as (local, topics):
         plans, now_ms = list(panels_for(topics).values()), SystemClock().now_ms()
         wanted = _wanted(plans, symbol, intervals, days, local.training_days, now_ms)
         stop = threading.Event()  # ends the waits of pending requests on Ctrl-C
         with stoppable("klines that have arrived are stored; the same command fetches the rest", stop):
-            reports = _synced(local, wanted, now_ms, stop)
+            reports = _synced(local, wanted, now_ms, stop, venue)
     for report in reports:
         line = line_of(report)
         say(line.replace(SYMBOL_SETTING, "--symbol") if symbol else line)
@@ -105,10 +114,10 @@ def _wanted(
 
 
 def _synced(
-    settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int, stop: threading.Event
+    settings: Settings, wanted: Sequence[tuple[str, int, int]], now_ms: int, stop: threading.Event, venue: str | None
 ) -> "list[SyncReport]":
     from core.show.progress import progress_of  # noqa: PLC0415
-    from market.build import venues_from  # noqa: PLC0415
+    from market.build import venue_here, venues_from  # noqa: PLC0415
     from market.quarantine import Quarantine  # noqa: PLC0415
     from market.store.home_store import HomeStore  # noqa: PLC0415
     from market.store.home_sync import HomeSync  # noqa: PLC0415
@@ -123,9 +132,16 @@ def _synced(
         # Topics and venues are read under the lock: an updater may change the home venue until that updater ends.
         clock, topics = StoppableClock(SystemClock(), stop), topics_as_far_as_known(settings)
         quarantine = Quarantine(settings.klines_dir)
-        venues = venues_from(settings, clock, quarantine, topics=topics, patience_s=SYNC_PATIENCE_S)
-        home_sync = HomeSync(store, venues, quarantine, clock)
-        return home_sync.sync(wanted, now_ms, lambda done, rows: show(done, rows, "klines"))
+        waits = {"patience_s": SYNC_PATIENCE_S}
+
+        def progress(done: int, rows: int) -> None:
+            show(done, rows, "klines")
+
+        if venue is not None:
+            other = venue_here(venue, settings, clock, quarantine, topics=topics, **waits)
+            return HomeSync(store, [other], quarantine, clock).sync_from(other, wanted, now_ms, progress)
+        venues = venues_from(settings, clock, quarantine, topics=topics, **waits)
+        return HomeSync(store, venues, quarantine, clock).sync(wanted, now_ms, progress)
 
 
 def line_of(report: "SyncReport") -> str:

@@ -1,0 +1,1 @@
+"""``birnn truth``: what the network scored against, and which of our candles say the same."""
