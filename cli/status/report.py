@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from admission.readiness import read_admission
+from cli.adoptions import adoption_report
 from cli.place import endpoint_of, page_of, place_of
 from cli.ready import admission_words, in_order
 from core.clock import SystemClock
@@ -28,6 +29,7 @@ def status_report(settings: Settings) -> dict[str, Any]:
         "endpoint": endpoint_report(endpoint_of(settings, place)),
         "page": page_of(settings, place),
         "retrain_cron": settings.retrain_cron,
+        **adoption_report(settings),
         "folders": [{"folder": str(folder), "market": market, **_folder_report(folder)}] if has_state else [],
     }
 

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from admission.words import ONE_NAIVE
-from cli.screen import INDENT, Column, table_of
+from cli.screen import INDENT, Column, plain, table_of
 from core.clock import DAY_MS, SystemClock, iso
 from core.logs import short_version
 from core.show.words import duration, p_text
@@ -63,6 +63,10 @@ def status_tables(report: dict[str, Any], width: int = 80) -> Iterator[Renderabl
     endpoint = report["endpoint"]
     yield _hanging(headline(endpoint), width, style="bold")
     folders = report["folders"]
+    for line in report.get("adoption_words", ()):
+        yield _hanging(plain(line), width)
+    if refused := report.get("adoptions_refused"):
+        yield _hanging(plain(f"what was adopted is not known: {refused}"), width, style=BAD)
     if folders:
         where = "; ".join(f"{folder['folder']} ({folder['market']})" for folder in folders)
         yield _hanging(f"data in {where}", width)

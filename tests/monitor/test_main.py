@@ -13,13 +13,16 @@ import psutil
 import pytest
 import requests
 
+from core.settings import load_settings
 from exchange.server import SimulatedExchange
 from inference.probe import main as probe
+from ledger.epochs import EpochBook
 from tests.fakes.clock import eventually
 from tests.fakes.net import free_port
 from tests.inference.test_main import environment, exchange, running
 from tests.monitor.receiver import receiving
 from tests.monitor.test_alarm_book import rows
+from tests.truth.test_adopted import ASKED, write
 
 __all__ = ["exchange"]
 OFF = {f"ALARM_{name}": "off" for name in ("MARKET", "TRAINING", "CHAMPION", "STORE", "TOPIC", "ANCHOR", "CLOCK")}
@@ -113,6 +116,24 @@ def no_second_one(given: Mapping[str, str], first: Monitor) -> None:
     )
     assert (second.returncode, second.stderr.count("\n")) == (2, 1)
     assert f"pid {first.popen.pid} (python -m monitor) works on this folder" in second.stderr
+
+
+def test_it_ends_to_be_started_anew_with_what_was_adopted(tmp_path: Path) -> None:
+    given, log = surroundings(tmp_path, "http://127.0.0.1:9", BASE_RULE="auto"), tmp_path / "log"
+    settings = load_settings(data_dir=tmp_path / "data", database_url="")
+    (tmp_path / "data").mkdir()
+    write(settings)
+    with monitoring(given, log) as monitor:
+        eventually(monitor.is_well, 30, "the first look")
+        book = EpochBook(settings.ledger_url)
+        assert book.adopt(ASKED)
+        book.close()
+        assert monitor.popen.wait(60) == 0
+    assert "ending_to_be_started_anew" in log.read_text()
+    with monitoring(given, log) as monitor:
+        eventually(monitor.is_well, 30, "the first look of the next")
+        assert monitor.end() == 0
+    assert log.read_text().count("ending_to_be_started_anew") == 1
 
 
 def test_a_damaged_database_ends_nothing(tmp_path: Path) -> None:
