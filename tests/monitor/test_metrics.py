@@ -154,7 +154,7 @@ def test_every_alarm_of_the_settings_has_a_series() -> None:
     assert {f"alarm_{name}" for name in ALARMS} | {"alarm_urls"} == {
         name for name in Settings.model_fields if name.startswith("alarm_")
     }
-    assert len(ALARMS) == 12
+    assert len(ALARMS) == 17
 
 
 def test_fifty_topics_have_a_bounded_number_of_series() -> None:
