@@ -6,7 +6,7 @@ import pytest
 
 from cli.status.arrival import arrival_lines, arrival_report
 from core.clock import SystemClock
-from core.settings import Settings
+from core.settings import Market, Settings
 from ledger.database import Database
 from ledger.epochs import Arrival, Epoch, EpochBook, Stage
 
@@ -18,7 +18,7 @@ TOPICS = [{"network": "net-1", "topic_id": 3}, {"network": "net-1", "topic_id": 
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Of a folder with a ledger that has three epochs of one topic."""
     monkeypatch.chdir(tmp_path)
-    made = Settings(data_dir=tmp_path, market="binance")
+    made = Settings(data_dir=tmp_path, market=Market.BINANCE)
     database = Database(made.ledger_url, SystemClock())
     database.make_ready()
     database.disconnect()
@@ -39,4 +39,4 @@ def test_a_topic_whose_answers_arrived_is_told_of_with_those_that_did_not(settin
 
 
 def test_without_a_ledger_nothing_is_said(tmp_path: Path) -> None:
-    assert arrival_report(Settings(data_dir=tmp_path / "none", market="binance"), TOPICS) == []
+    assert arrival_report(Settings(data_dir=tmp_path / "none", market=Market.BINANCE), TOPICS) == []

@@ -6,7 +6,7 @@ from ledger.epochs import NETWORK_ITSELF, Sighting
 from monitor.chain.looks import network_look, topic_look
 from tests.fakes.busy_chain import EPOCH, LAG, BusyChain
 from tests.fakes.chain_replay import DOWN
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import FakeClock, eventually
 from tests.monitor.chain.follow import BLOCK_MS, Desk, desk, topics
 
 WORKERS = [f"allo1{letter}{'q' * 37}" for letter in "023456"]
@@ -46,8 +46,9 @@ def test_the_networks_look_has_the_time_at_which_the_chain_was_last_read(tmp_pat
     clock = FakeClock()
     with desk(tmp_path, chain_of(clock), clock, topics(1, network=LOCAL, worker=WORKERS[0])) as made:
         made.run(made.chain.height + 3, looks=True)
-        seen_ms = looks(made)[NETWORK_ITSELF].seen_ms
+        seen_ms = made.follower.seen_ms
         made.chain.faults[""] = DOWN
+        eventually(lambda: made.heights.fault != "", what="the fault of the hosts")
         for _ in range(10):
             clock.time_ms += 60_000
             made.follower.step()
@@ -56,6 +57,7 @@ def test_the_networks_look_has_the_time_at_which_the_chain_was_last_read(tmp_pat
         look = network_look(sighting)
     assert look is not None
     assert sighting.seen_ms == seen_ms == look.seen_ms
+    assert "connection" in look.fault
 
 
 def test_looks_are_seldom(tmp_path: Path) -> None:
