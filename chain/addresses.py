@@ -98,8 +98,8 @@ class Addresses:
                 means that the answer has another form.
             but: URLs of addresses that are left out.
         Raises:
-            ChainFault: no address gave a usable answer; the message has each host with its reason. Of the kind of the
-                addresses' faults, if they all have the same.
+            ChainFault: no address gave a usable answer; the message has each host with its reason. ``Unspoken`` or
+                ``Untold`` if an address said so: those that work tell more than those that fail.
         """
         faults: list[tuple[str, type[ChainFault]]] = []
         for address in self.in_order():
@@ -112,8 +112,8 @@ class Addresses:
                 return self.attempt(what, address, use)
             except ChainFault as fault:
                 faults.append((f"{address.host}: {fault}", type(fault)))
-        kinds = {kind for _, kind in faults}
-        kind = kinds.pop() if len(kinds) == 1 else ChainFault
+        kinds = [kind for _, kind in faults]
+        kind = next((kind for kind in (Unspoken, Untold) if any(issubclass(one, kind) for one in kinds)), ChainFault)
         raise kind("; ".join(reason for reason, _ in faults) or f"no address is known: set {self._setting}")
 
     def attempt(self, what: str, address: Address, use: Callable[[Address], T]) -> T:

@@ -53,8 +53,7 @@ class Emissions:
     def __init__(self, chain_id: str, lcd: Lcd) -> None:
         self.chain_id = lcd.network = chain_id
         self._lcd = lcd
-        self._api = ""
-        self._lacking: set[str] = set()  # reads that the version of the API has not
+        self._lacking: set[tuple[str, str]] = set()  # versions of the API, and reads that they have not
 
     @property
     def requests(self) -> int:
@@ -63,10 +62,7 @@ class Emissions:
 
     def host(self) -> HostSeen:
         """Return what the host in use says of itself, with its newest block."""
-        host = self._lcd.host()
-        if host.api != self._api:
-            self._api, self._lacking = host.api, set()
-        return host
+        return self._lcd.host()
 
     def topic(self, topic_id: int) -> TopicSeen | None:
         """Return a topic; None if there is no such topic."""
@@ -182,12 +178,12 @@ class Emissions:
 
     def _optional(self, name: str, parse: Callable[[Any], T], **arguments: object) -> T | None:
         """Ask what not every version has; None for those, which are asked once."""
-        if name in self._lacking:
+        if (self._lcd.api, name) in self._lacking:
             return None
         try:
             return self._lcd.ask(name, parse, **arguments)
         except Unspoken:
-            self._lacking.add(name)
+            self._lacking.add((self._lcd.api, name))
             return None
 
 

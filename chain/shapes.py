@@ -75,9 +75,10 @@ class Losses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkInference:
-    """The network's inference as it is now. It carries the height of the query and not that of its epoch."""
+    """The network's inference as it is now, made of the values of the newest epoch whose window has closed."""
 
-    height: int  # of the query
+    height: int  # of the query on older chains; newer chains keep the bundle and tell the epoch's nonce here as well
+    nonce: int = 0  # of the epoch whose values it is made of; 0: not told
     combined: str
     naive: str
     inferers: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # value by address

@@ -239,6 +239,7 @@ def network_inference_of(body: Any) -> NetworkInference | None:
         return None
     return NetworkInference(
         height=_nonce_of(bundle),
+        nonce=whole(body.get("inference_block_height", "0")),
         combined=value_of(bundle["combined_value"]),
         naive=value_of(bundle["naive_value"] or bundle["combined_value"]),
         inferers=_by_address(bundle["inferer_values"], "values", "value"),

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from cli.chain import chain_app
 from cli.data.app import data_app
 from cli.place import place_of
 from cli.replay.verb import replay
@@ -33,6 +34,7 @@ from core.settings import Market
 # Verbs import inside: a shell that completes a word waits for the imports of this file.
 app = typer.Typer(cls=OneLineGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
+app.add_typer(chain_app, name="chain")
 
 TopicOption = Annotated[
     list[int] | None, typer.Option(help="Topic id, of --network or, with --config, of the config; repeat it.")

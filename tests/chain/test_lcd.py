@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from chain.addresses import BODY_LIMIT_BYTES, ChainFault
 from chain.emissions import Emissions, networks
 from chain.lcd import INTRODUCED_S, LOOK_S, MOST_BEHIND, Lcd
-from tests.fakes.chain_replay import BUSY, DOWN, HALF, HTML, HTML_PAGE, ChainReplay, recorded
+from chain.shapes import Access
+from tests.fakes.chain_replay import BUSY, DOWN, HALF, HTML, HTML_PAGE, OURS, ChainReplay, recorded
 from tests.fakes.clock import FakeClock
 from tests.fakes.venue_server import Answer
 
@@ -121,6 +122,15 @@ def test_a_host_that_comes_back_is_asked_again(stand: Stand) -> None:
     assert emissions.topic(2) is not None
 
 
+def test_what_a_version_has_not_is_told_while_another_host_is_down(stand: Stand) -> None:
+    down, well = stand.host(), stand.host()
+    emissions = stand.read(down, well)
+    emissions.host()
+    down.faults[""] = DOWN
+    assert emissions.access(2, OURS) == Access(registered=True)
+    assert emissions.gas_price() is None
+
+
 def test_no_host_at_all(stand: Stand) -> None:
     with pytest.raises(ChainFault, match="set LCD_URLS"):
         stand.read().topic(2)
@@ -188,6 +198,17 @@ def test_of_two_hosts_that_disagree_the_one_ahead_is_believed(stand: Stand, *, l
     assert lagging.asked("/emissions/v5/topic_last_worker_commit_info") == []
 
 
+def test_a_host_that_lags_is_not_read_while_the_one_ahead_rests(stand: Stand) -> None:
+    lagging, ahead = stand.host(lag_blocks=25), stand.host()
+    emissions = stand.read(lagging, ahead)
+    emissions.host()
+    stand.clock.sleep(1)
+    ahead.faults["/emissions/v5/topics/2"] = HTML
+    with pytest.raises(ChainFault, match=r"2[45] blocks behind"):
+        emissions.topic(2)
+    assert lagging.asked("/emissions/v5/topics/2") == []
+
+
 def test_a_host_a_little_behind_is_as_good(stand: Stand) -> None:
     ahead, behind = stand.host(), stand.host(lag_blocks=MOST_BEHIND)
     emissions = stand.read(behind, ahead)
@@ -203,7 +224,7 @@ def test_a_host_that_is_ahead_with_a_wrong_time_is_not_believed(stand: Stand, li
     emissions = stand.read(liar, honest)
     with capture_logs() as logs:
         assert emissions.host().height == HEIGHT - 10
-    assert reason.split()[-1] in logs[0]["reason"]
+    assert reason.rsplit(maxsplit=1)[-1] in logs[0]["reason"]
     assert "our clock" in logs[0]["reason"]
     with pytest.raises(ChainFault, match="the clock is wrong"):
         stand.read(liar).topic(2)

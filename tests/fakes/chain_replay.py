@@ -35,6 +35,7 @@ EMPTY = {
 }
 PRUNED_AFTER = 120  # blocks from an epoch's nonce until its inferences and losses were gone
 RECORDED_API = "v5"
+_ADDRESS = re.compile(r"allo1[02-9a-z]{38}")
 
 # Faults, for ``faults``: a path of the request's, or "" for all.
 DOWN = Answer(hang_up=True)
@@ -97,6 +98,7 @@ class ChainReplay(FakeChain):
             else:
                 self._fixed[line["path"]] = Answer(line["body"], line["status"])
         self.first, self.last = min(self._blocks), max(self._blocks)
+        self._workers = {who for _, events in self._blocks.values() for who in re.findall(_ADDRESS, json.dumps(events))}
         self._seen_ms = [self._seen_at_ms(height) for height in range(self.first, self.last + 1)]
         self.api, self.lag_blocks, self.is_pruned = RECORDED_API, 0, False
         self.hold: threading.Event | None = None
@@ -202,16 +204,19 @@ class ChainReplay(FakeChain):
     def _recorded(self, path: str) -> Answer | None:
         """Return the newest body of a path; that of topic 2 or of the recorded worker where there is no other."""
         moments, answers = self._read.get(path, ([], []))
+        kind = path.split("/")[3] if path.startswith("/emissions/") else path.split("/")[2]
         # A host that lags answers from the moment of its newest block.
         moment_ms = min(self.moment_ms, self._seen_at_ms(max(self.times)) + 4_000)
         if number := bisect.bisect_right(moments, moment_ms):
             return answers[number - 1]
         if path in self._fixed:
             return self._fixed[path]
-        twin = re.sub(r"/allo1[a-z0-9]{38}", f"/{OURS}", re.sub(r"/[13](?=/|$)", "/2", path))
-        is_worker = all(who in self._workers for who in re.findall(r"allo1[a-z0-9]{38}", path))
-        has_twin = is_worker and not moments and path.split("/")[3] not in EMPTY
-        return self._fixed.get(twin) if has_twin else None
+        if moments or kind in EMPTY:
+            return None
+        twin = re.sub(r"/[13](?=/|$)", "/2", path)
+        if kind in {"worker_registered", "bank"} and set(re.findall(_ADDRESS, path)) <= self._workers:
+            twin = re.sub(_ADDRESS, OURS, twin)
+        return self._fixed.get(twin)
 
     def _last_reputer_commit(self, topic_id: str) -> Answer | None:
         """The path was not read while the economy was recorded; the events of the blocks tell the same."""
@@ -222,7 +227,3 @@ class ChainReplay(FakeChain):
                     commit = {"block_height": str(height), "nonce": json.loads(said["nonce"])}
                     return Answer(json.dumps({"last_commit": commit}))
         return None
-
-    @property
-    def _workers(self) -> set[str]:
-        return {who for path in self._read for who in re.findall(r"allo1[a-z0-9]{38}", path)}

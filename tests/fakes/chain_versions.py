@@ -32,11 +32,18 @@ def translated(api: str, path: str, query: Mapping[str, str], ask: Ask) -> Answe
     if kind in {"can_submit_worker_payload", "is_whitelisted_topic_worker"}:
         return Answer(json.dumps({kind: True}))
     answer = ask("/".join([kind, *rest[:3], "latest_inference"]) if is_own else path)
-    if number < 10 or answer.status != 200:
+    if answer.status != 200:
         return answer
     body = json.loads(answer.body)
-    change = _CHANGED.get("own" if is_own else kind)
-    return Answer(json.dumps(change(body) if change else body))
+    if kind == "latest_network_inferences":
+        body = {name: body[name] for name in ("network_inferences", "inference_block_height")}
+    return Answer(json.dumps(body if number < 10 else v10_of("own" if is_own else kind, body)))
+
+
+def v10_of(kind: str, body: Any) -> Any:
+    """Return a recorded body as v10 has it; ``kind`` is the first part of the path, ``own`` of a worker's own value."""
+    change = _CHANGED.get(kind)
+    return change(body) if change else body
 
 
 def _topic(body: Any) -> Any:
