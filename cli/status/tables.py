@@ -9,6 +9,7 @@ from rich.text import Text
 
 from admission.words import ONE_NAIVE
 from cli.screen import INDENT, Column, plain, table_of
+from cli.status.arrival import arrival_lines
 from core.clock import DAY_MS, SystemClock, iso
 from core.logs import short_version
 from core.show.words import duration, p_text
@@ -72,6 +73,7 @@ def status_tables(report: dict[str, Any], width: int = 80) -> Iterator[Renderabl
         yield _hanging(f"data in {where}", width)
     if endpoint["answers"]:
         yield _topics_table(endpoint["topics"], width)
+    yield from (_hanging(line, width) for line in arrival_lines(report.get("arrivals", ())))
     if not folders:
         yield _hanging(f"no updater has run here yet; scripts/run starts everything; {report.get('place', '')}", width)
     for folder in folders:

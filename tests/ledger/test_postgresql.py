@@ -32,8 +32,7 @@ from ledger.scores import ScoreBook
 from ledger.upgrade import bring_up_to_date
 from model.registry.versions import Registry
 from monitor.alarm_book import AlarmBook
-from monitor.alarm_rows import AlarmRows
-from monitor.alarm_rows import Alarm
+from monitor.alarm_rows import Alarm, AlarmRows
 from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.fakes.klines import only, random_walk_klines
 from tests.inference.stand import ETH_10M
