@@ -13,9 +13,9 @@ WITHIN_BP = 0.2  # a candidate this close to the truth fits
 MOST_ERROR_BP = 0.1  # of a truth: a coarser one tells no candidate from another
 LEAST_EPOCHS = 5  # that the best candidate fits
 LEAST_SHARE = 0.5  # of the epochs with a truth
-AHEAD = 2.0  # the best fits this many times the epochs of the next best, or more
-# What a setting is adopted by, once and for ever.
-SURE_EPOCHS, SURE_SHARE, SURE_AHEAD = 30, 0.8, 4.0
+LEAST_APART, AHEAD = 5, 4  # epochs that it fits and a rival does not, and how many for each the other way round
+# The same for a setting that is adopted once and for ever.
+SURE_EPOCHS, SURE_SHARE, SURE_APART, SURE_AHEAD = 30, 0.8, 20, 10
 
 
 class Rank(NamedTuple):
@@ -25,6 +25,7 @@ class Rank(NamedTuple):
     within: int  # epochs that it fits
     of: int  # epochs with a truth that it has a value for
     median_bp: float | None  # of its differences; None without any
+    fits: frozenset[int] = frozenset()  # places of the epochs that it fits
 
 
 class Finding(NamedTuple):
@@ -35,13 +36,29 @@ class Finding(NamedTuple):
     within: int
     of: int
     next_within: int  # of the best candidate with another value; 0 if there is none
-    is_told: bool  # False: another value fits nearly as well, or none fits
+    apart: int  # epochs that it fits and its nearest rival, a candidate with another value, does not
+    against: int  # epochs that this rival fits and it does not
+    is_only: bool  # True if no candidate has another value: nothing was compared
+
+    @property
+    def is_told(self) -> bool:
+        """False if another value fits nearly as well, or none fits half of the epochs."""
+        return self._holds(LEAST_EPOCHS, LEAST_SHARE, LEAST_APART, AHEAD)
+
+    @property
+    def is_sure(self) -> bool:
+        """True if the value is beyond doubt."""
+        return not self.is_only and self._holds(SURE_EPOCHS, SURE_SHARE, SURE_APART, SURE_AHEAD)
+
+    def _holds(self, epochs: int, share: float, apart: int, ahead: int) -> bool:
+        is_apart = self.is_only or self.apart >= max(apart, ahead * self.against)
+        return is_apart and self.within >= max(epochs, share * self.of)
 
     @property
     def evidence(self) -> str:
         """A clause.
 
-        >>> Finding("TRUTH_VENUE", "binance", 38, 40, 3, True).evidence
+        >>> Finding("TRUTH_VENUE", "binance", 38, 40, 3, 35, 0, False).evidence
         'fits 38 of 40 epochs within 0.2 bp; the next best 3'
         """
         return f"fits {self.within} of {self.of} epochs within {WITHIN_BP} bp; the next best {self.next_within}"
@@ -111,36 +128,43 @@ def rank(
     ]
     ranks = []
     for candidate, its in values.items():
-        off = [difference_bp(topic, value, truth) for number, truth in usable if (value := its[number]) is not None]
-        within = sum(one <= WITHIN_BP for one in off)
-        ranks.append(Rank(candidate, within, len(off), float(np.median(off)) if off else None))
+        off = {
+            number: difference_bp(topic, value, truth) for number, truth in usable if (value := its[number]) is not None
+        }
+        fits = frozenset(number for number, one in off.items() if one <= WITHIN_BP)
+        median = float(np.median([*off.values()])) if off else None
+        ranks.append(Rank(candidate, len(fits), len(off), median, fits))
     ranks.sort(key=lambda one: (-one.within, float("inf") if one.median_bp is None else one.median_bp))
     findings = [found for setting in SETTINGS if (found := _finding(setting, ranks, len(usable))) is not None]
     return Ranking(tuple(ranks), tuple(findings), len(usable))
 
 
 def beyond_doubt(ranking: Ranking, setting: str = VENUE) -> bool:
-    """True if a setting may be adopted for ever.
+    """True if the best value of a setting may be adopted for ever.
 
-    The best value fits 30 epochs or more and 80 % of those with a truth, and any other value a quarter of that at most.
-    A setting with a single candidate value is not adopted: nothing was compared.
+    It fits 30 epochs or more and 80 % of those with a truth; and beside every candidate with another value it fits 20
+    epochs that the other does not, and ten for each that the other fits alone. Without another value nothing was
+    compared, and nothing is adopted.
     """
     found = ranking.finding(setting)
-    return (
-        found is not None
-        and found.is_told
-        and len({SETTINGS[setting](one.candidate) for one in ranking.ranks}) > 1
-        and found.within >= max(SURE_EPOCHS, SURE_SHARE * found.of)
-        and found.within >= SURE_AHEAD * found.next_within
-    )
+    return found is not None and found.is_sure
 
 
 def _finding(setting: str, ranks: Sequence[Rank], epochs: int) -> Finding | None:
     of = SETTINGS[setting]
     if not ranks or not of(ranks[0].candidate):
         return None
-    best = ranks[0]
-    value = of(best.candidate)
-    others = next((one.within for one in ranks if of(one.candidate) != value), 0)
-    is_told = best.within >= max(LEAST_EPOCHS, LEAST_SHARE * epochs) and best.within >= AHEAD * others
-    return Finding(setting, value, best.within, epochs, others, is_told)
+    best, value = ranks[0], of(ranks[0].candidate)
+    rivals = [one for one in ranks if of(one.candidate) != value]
+    pairs = [(len(best.fits - one.fits), len(one.fits - best.fits)) for one in rivals]
+    apart, against = min(pairs, key=lambda pair: pair[0] - AHEAD * pair[1], default=(0, 0))
+    return Finding(
+        setting=setting,
+        value=value,
+        within=best.within,
+        of=epochs,
+        next_within=max((one.within for one in rivals), default=0),
+        apart=apart,
+        against=against,
+        is_only=not rivals,
+    )
