@@ -1,9 +1,9 @@
 """Adopts what ``TRUTH_VENUE=auto`` and ``BASE_RULE=auto`` stand for, once the recovered truths leave no doubt.
 
 The rule: a value is adopted when every topic that shares the setting was judged since the start, at least one of them
-proves the value (``truth.ranking.beyond_doubt``), and none tells another. TRUTH_VENUE is shared by the price topics,
-BASE_RULE by the topics without a ``Base`` of their own. While topics tell different values nothing is adopted: the
-setting is one for the whole deployment. An adoption is never taken back.
+proves the value (``truth.ranking.beyond_doubt``, by epochs that span a day), and none tells another. TRUTH_VENUE is
+shared by the price topics, BASE_RULE by the topics without a ``Base`` of their own. While topics tell different values
+nothing is adopted: the setting is one for the whole deployment. An adoption is never taken back.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
-from core.clock import HOUR_MS, Clock
+from core.clock import DAY_MS, HOUR_MS, Clock
 from core.seldom import Seldom
 from core.settings import Settings
 from core.topic import Target, Topic
@@ -23,7 +23,8 @@ from truth.ranking import beyond_doubt
 from truth.study import study
 
 JUDGED_EVERY_MS = HOUR_MS  # each topic
-EPOCHS = 60  # the newest, that a topic is judged by
+NEWEST, EPOCHS = 600, 60  # of the newest epochs, two days of five-minute ones, so many are judged by
+LEAST_SPAN_MS = DAY_MS  # of those: for some hours reputers may score against a stand-in of their usual source
 NAMED = 3  # topics, in the evidence that is kept
 SELDOM_S = 6 * 3600.0
 
@@ -47,11 +48,14 @@ def judge(topic: Topic, book: EpochBook, homes: HomeStore, candles: Candles) -> 
     Raises:
         WorkerError, or one of ``ledger.database.FAULTS``: store or ledger cannot be used now.
     """
-    rows = [row for row in book.epochs_of(topic, EPOCHS) if row[0].stage == Stage.SETTLED]
+    rows = [row for row in book.epochs_of(topic, NEWEST) if row[0].stage == Stage.SETTLED and row[0].detail]
+    rows = rows[:: -(-len(rows) // EPOCHS) or 1]
+    times_ms = [epoch.block_ms for epoch, _ in rows if epoch.block_ms is not None]
+    is_long = bool(times_ms) and max(times_ms) - min(times_ms) >= LEAST_SPAN_MS
     ranking = study(topic, rows, homes, candles.deviation).ranking
     found = {name: finding for name in DEFAULTS if (finding := ranking.finding(name))}
     return {
-        name: Told(finding.value, beyond_doubt(ranking, name), finding.evidence)
+        name: Told(finding.value, is_long and beyond_doubt(ranking, name), finding.evidence)
         for name, finding in found.items()
         if finding.is_told
     }

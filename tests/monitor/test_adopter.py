@@ -199,18 +199,18 @@ def epoch_of(topic: Topic, answer: Answer, truth: float, rng: np.random.Generato
     )
 
 
-def scored_at_kraken(folder: Path, topic: Topic, epochs: int) -> LedgerStand:
+def scored_at_kraken(folder: Path, topic: Topic, epochs: int, every_min: int = 45) -> LedgerStand:
     """A folder with two venues' candles, and epochs that were scored at the last trade before the minute at kraken.
 
     The answers were given a minute after the nonce's block, so the base rules differ.
     """
     rng = np.random.default_rng(3)
-    walk = random_walk_klines(12 * 60, start_ms=START_MS)
+    walk = random_walk_klines(34 * 60, start_ms=START_MS)
     truths = times(walk, np.exp(rng.normal(0, 2e-4, len(walk))))
     stand = LedgerStand(folder, [topic])
     stand.store("ETHUSDT", walk)
     stand.store("ETHUSDT", truths, "kraken")
-    bases = range(START_MS + HOUR_MS, START_MS + HOUR_MS + epochs * 10 * MINUTE_MS, 10 * MINUTE_MS)
+    bases = [START_MS + HOUR_MS + number * every_min * MINUTE_MS for number in range(epochs)]
     given = answers_to(topic, walk, bases)
     stand.answer(given)
     book = EpochBook(stand.url)
@@ -221,18 +221,26 @@ def scored_at_kraken(folder: Path, topic: Topic, epochs: int) -> LedgerStand:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "is_proven"), [pytest.param(40, True, id="beyond doubt"), pytest.param(20, False, id="too few")]
+    ("epochs", "every_min", "judged", "is_proven"),
+    [
+        pytest.param(40, 45, 40, True, id="beyond doubt"),
+        pytest.param(20, 90, 20, False, id="too few"),
+        pytest.param(40, 10, 40, False, id="of some hours alone"),
+        pytest.param(150, 10, 50, True, id="each third of many"),
+    ],
 )
-def test_the_venue_and_the_rule_that_reputers_use_are_told(tmp_path: Path, epochs: int, is_proven: bool) -> None:
+def test_the_venue_and_the_rule_that_reputers_use_are_told(
+    tmp_path: Path, epochs: int, every_min: int, judged: int, is_proven: bool
+) -> None:
     topic = topic_of(1, Target.PRICE, 10)
-    stand = scored_at_kraken(tmp_path, topic, epochs)
+    stand = scored_at_kraken(tmp_path, topic, epochs, every_min)
     book = EpochBook(stand.url)
     told = judge(topic, book, stand.homes, Candles(stand.homes))
     assert {name: (one.value, one.is_proven) for name, one in told.items()} == {
         TRUTH_VENUE: ("kraken", is_proven),
         BASE_RULE: ("minute", is_proven),
     }
-    assert told[TRUTH_VENUE].evidence.startswith(f"fits {epochs} of {epochs} epochs")
+    assert told[TRUTH_VENUE].evidence.startswith(f"fits {judged} of {judged} epochs")
     assert judge(topic_of(2, Target.PRICE, 10), book, stand.homes, Candles(stand.homes)) == {}
     book.close()
     stand.close()
