@@ -18,6 +18,7 @@ from chain.texts import chain_id, flag, line, time_ms, whole
 from chain.versions import VERSIONS, path_of
 from core.clock import MINUTE_MS, SECOND_MS, Clock, iso
 from core.net.http import one_line
+from node.addresses import is_public
 
 T = TypeVar("T")
 
@@ -53,7 +54,8 @@ class Lcd:
 
     Before a host is asked for anything it has told its chain id and the version that it speaks (again after ten
     minutes and after a fault), and its newest block fits our clock and is at most two blocks behind another host's. A
-    host of another network is left out. So two hosts that disagree are no question: the one that is ahead is asked,
+    chain that is not public may be recorded, so its blocks may be of any time; it only has to go on. A host of another
+    network is left out. So two hosts that disagree are no question: the one that is ahead is asked,
     unless its chain id or its time is wrong.
 
     Args:
@@ -72,6 +74,7 @@ class Lcd:
         self._addresses = Addresses(urls, clock, setting=SETTING, timeout_s=timeout_s, seconds=clock.elapsed_s)
         self._seen: dict[str, _Seen] = {}  # by URL
         self._newest: Block | None = None
+        self._newest_s = 0.0  # when the newest block was first seen
         self._looked_s = float("-inf")
 
     @property
@@ -128,7 +131,9 @@ class Lcd:
             if best.height - block.height > MOST_BEHIND:
                 self._seen[address.url].looked_s = float("-inf")
                 self._addresses.rest(address, _behind(best, block))
-        self._newest, self._looked_s = best, self._clock.elapsed_s()
+        self._looked_s = self._clock.elapsed_s()
+        if self._newest is None or best != self._newest:
+            self._newest, self._newest_s = best, self._looked_s
         used, block = next(pair for pair in looked if best.height - pair[1].height <= MOST_BEHIND)
         seen = self._seen[used.url]
         self.api = seen.api
@@ -165,13 +170,18 @@ class Lcd:
         if block is None:
             raise ChainFault("the host has no newest block")
         off_ms, newest = block.time_ms - self._clock.now_ms(), self._newest
-        if not -LATE_MS <= off_ms <= AHEAD_MS:
+        if is_public(self.network) and not -LATE_MS <= off_ms <= AHEAD_MS:
             where = f"{off_ms / 1000:.0f} s ahead of" if off_ms > 0 else f"{-off_ms / 1000:.0f} s behind"
             raise ChainFault(
                 f"its newest block {block.height} of {iso(block.time_ms)} is {where} our clock: "
                 f"the host lags, the chain stands still, or the clock is wrong"
             )
         if newest is not None:
+            stood_s = self._clock.elapsed_s() - self._newest_s
+            if block == newest and stood_s > LATE_MS / 1000:
+                raise ChainFault(
+                    f"no new block for {stood_s:.0f} s, the newest is {block.height}: the chain stands still"
+                )
             if block.height > newest.height and block.time_ms <= newest.time_ms:
                 raise ChainFault(f"time goes back: block {block.height} is not later than block {newest.height}")
             if newest.height - block.height > MOST_BEHIND and block.time_ms <= newest.time_ms:

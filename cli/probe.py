@@ -130,7 +130,7 @@ def _some_worker(emissions: Emissions, topic: int, nonce: int | None) -> str:
 
 
 def _read(lcd: Lcd, host: HostSeen, name: str, clock: Clock, topic: int, nonce: int, worker: str) -> Read:
-    arguments: dict[str, object] = {"topic": topic, "nonce": nonce, "address": worker}
+    arguments: dict[str, object] = {"topic": topic, "nonce": nonce, "address": worker, "height": host.height - 1}
     before_s = clock.elapsed_s()
     note = ""
     try:

@@ -16,7 +16,7 @@ from monitor.chain.looker import Looker
 from monitor.chain.outcome import outcome
 from monitor.loops import Step
 
-STEP_S = 0.5  # a step without a new block asks nothing
+STEP_S = 0.5  # at most between two steps; a step without a new block asks nothing
 FIND_MS = MINUTE_MS  # between two looks for hosts of a network that none serves yet
 DAY_EPOCHS = 3_000  # most that are counted; a topic that is asked every minute has 1,440 a day
 
@@ -67,7 +67,8 @@ class ChainWatch:
             )
             self._heights.append(heights)
             self._followers.append(follower)
-            self.steps.append(Step(name="chain", run=_step(follower, Looker(follower, book, clock)), every_s=STEP_S))
+            run = _step(follower, Looker(follower, book, clock), heights)
+            self.steps.append(Step(name="chain", run=run, every_s=STEP_S / 2))
 
     @property
     def seen(self) -> dict[str, ChainRead]:
@@ -104,9 +105,10 @@ def won_of(book: EpochBook, topic: Topic | str, now_ms: int) -> Won:
     return Won(sum(known), len(known))
 
 
-def _step(follower: EpochFollower, looker: Looker) -> Callable[[], object]:
-    def step() -> None:
+def _step(follower: EpochFollower, looker: Looker, heights: Heights) -> Callable[[], object]:
+    def step() -> bool:
         follower.step()
         looker.step()
+        return heights.wait(STEP_S / 2)
 
     return step

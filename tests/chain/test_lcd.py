@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,6 +20,7 @@ LINES = recorded()
 HEIGHT = 436
 CLOSED = "http://127.0.0.1:9"  # nothing listens there
 TIMEOUT_S = 0.3
+TESTNET = "allora-testnet-1"
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_no_host_at_all(stand: Stand) -> None:
 
 
 def test_a_host_of_another_chain_is_left_out(stand: Stand) -> None:
-    other, ours = stand.host("allora-testnet-1"), stand.host()
+    other, ours = stand.host(TESTNET), stand.host()
     emissions = stand.read(other, ours)
     with capture_logs() as logs:
         assert emissions.topic(2) is not None
@@ -219,22 +220,33 @@ def test_a_host_a_little_behind_is_as_good(stand: Stand) -> None:
 
 @pytest.mark.parametrize(("lie_ms", "reason"), [(60_000, "60 s ahead of"), (-600_000, "600 s behind")])
 def test_a_host_that_is_ahead_with_a_wrong_time_is_not_believed(stand: Stand, lie_ms: int, reason: str) -> None:
-    liar, honest = stand.host(), stand.host(lag_blocks=10)
+    liar, honest = stand.host(TESTNET), stand.host(TESTNET, lag_blocks=10)
     liar.lie_ms = lie_ms
-    emissions = stand.read(liar, honest)
+    emissions = stand.read(liar, honest, network=TESTNET)
     with capture_logs() as logs:
         assert emissions.host().height == HEIGHT - 10
     assert reason.rsplit(maxsplit=1)[-1] in logs[0]["reason"]
     assert "our clock" in logs[0]["reason"]
     with pytest.raises(ChainFault, match="the clock is wrong"):
-        stand.read(liar).topic(2)
+        stand.read(liar, network=TESTNET).topic(2)
 
 
-def test_a_chain_that_stands_still_is_told(stand: Stand) -> None:
+@pytest.mark.parametrize("lie_ms", [3_600_000, -36_000_000])
+def test_a_local_chain_may_be_of_any_time(stand: Stand, lie_ms: int) -> None:
     host = stand.host()
-    emissions = stand.read(host)
+    host.lie_ms = lie_ms
+    assert stand.read(host).host().height == HEIGHT
+
+
+@pytest.mark.parametrize("network", ["localnet", TESTNET])
+def test_a_chain_that_stands_still_is_told(stand: Stand, network: str) -> None:
+    host = stand.host(network)
+    emissions = stand.read(host, network=network)
     emissions.host()
     stand.clock.sleep(600)  # the recording is over
+    with suppress(ChainFault):
+        emissions.host()
+    stand.clock.sleep(121)
     with pytest.raises(ChainFault, match="the chain stands still"):
         emissions.topic(2)
 
@@ -250,20 +262,20 @@ def test_a_chain_that_began_anew_is_believed(stand: Stand) -> None:
 
 
 def test_hosts_by_the_network_that_they_serve(stand: Stand) -> None:
-    testnet, mainnet = stand.host("allora-testnet-1"), stand.host("allora-mainnet-1")
+    testnet, mainnet = stand.host(TESTNET), stand.host("allora-mainnet-1")
     with capture_logs() as logs:
         found = networks([testnet.url, CLOSED, mainnet.url], stand.clock, timeout_s=TIMEOUT_S)
-    assert list(found) == ["allora-testnet-1", "allora-mainnet-1"]
+    assert list(found) == [TESTNET, "allora-mainnet-1"]
     (line,) = logs
     assert line["event"] == "chain_hosts_failed"
     assert line["reasons"] == ["127.0.0.1:9: connection failed"]
     assert "LCD_URLS" in line["remedy"]
     assert found["allora-mainnet-1"].host().chain_id == "allora-mainnet-1"
-    assert found["allora-testnet-1"].topic(2) == found["allora-mainnet-1"].topic(2)
+    assert found[TESTNET].topic(2) == found["allora-mainnet-1"].topic(2)
 
 
 def test_a_host_of_a_network_that_nobody_wants_is_named(stand: Stand) -> None:
-    ours, other = stand.host(), stand.host("allora-testnet-1")
+    ours, other = stand.host(), stand.host(TESTNET)
     with capture_logs() as logs:
         found = networks([ours.url, other.url], stand.clock, wanted=["localnet"], timeout_s=TIMEOUT_S)
     assert list(found) == ["localnet"]
