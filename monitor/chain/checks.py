@@ -13,13 +13,13 @@ from ledger.epochs import NETWORK_ITSELF, Arrival, Epoch, EpochBook, Stage
 from ledger.scores import ScoreBook
 from monitor.chain.looks import NetworkLook, network_look, topic_look
 from monitor.chain.outcome import outcome
-from monitor.chain.rows import are_equal
+from monitor.chain.rows import are_equal, number
 from monitor.watched import Checked, TruthGap
 from node.dry_run_heights import BLOCK_MS
 from node.versions import NodeVersions, spoken_api
 from truth.contract import MOST_OFF, contract_faults, lag_ms
 from truth.ranking import difference_bp
-from truth.recovered import recover
+from truth.recovered import recover_epoch
 from truth.unit import MOST, Unit, unit_of
 
 EPOCHS = 20  # newest closed epochs that are compared
@@ -144,7 +144,7 @@ def unit_checked(topic: Topic, rows: Rows, most: float) -> Unit | None:
     for epoch, answer in rows:
         if epoch.stage == Stage.OPEN or epoch.detail is None or (answer and not _is_of(topic, answer)):
             continue
-        value = answer.value if answer else epoch.value
+        value = answer.value if answer else number(epoch.value)
         if value is None:
             continue
         others = [
@@ -171,8 +171,5 @@ def _is_of(topic: Topic, answer: Answer) -> bool:
 
 def recovered(topic: Topic, epoch: Epoch) -> float | None:
     """Return the truth that an epoch's reputers scored against; None if it cannot be told."""
-    inferers = epoch.inside.inferers
-    values = {one.address: one.value for one in inferers if one.value is not None}
-    losses = {one.address: one.loss for one in inferers if one.loss is not None}
-    told = recover(values, losses, topic.loss)
+    told = recover_epoch(epoch.inside, topic.loss)
     return None if isinstance(told, str) else float(told.truth)
