@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle
 from statistics import median
 
-from core.clock import Clock
 from core.settings import Settings
 from core.topic import Topic
 from ledger.answers import Answer
-from ledger.epochs import NETWORK_ITSELF, Arrival, Epoch, EpochBook, Stage
+from ledger.epochs import NETWORK_ITSELF, Arrival, Epoch, Sighting, Stage
 from ledger.scores import ScoreBook
 from monitor.chain.looks import NetworkLook, network_look, topic_look
 from monitor.chain.outcome import outcome
@@ -23,51 +21,45 @@ from truth.recovered import recover_epoch
 from truth.unit import MOST, Unit, unit_of
 
 EPOCHS = 20  # newest closed epochs that are compared
-READ_EPOCHS = 60  # newest that are read: those of a long lag are settled late
+NEWEST = 60  # epochs that are looked at: those of a long lag are settled late
 RECOVERED_A_STEP = 3  # truths, of up to a tenth of a second each
 
 Rows = Sequence[tuple[Epoch, Answer | None]]  # newest first
 
 
 class Checks:
-    """Checks one topic at a turn; ``seen`` may be read from any thread.
+    """Checks one topic at a time; ``seen`` may be read from any thread.
 
     Args:
-        topics: of the config.
         nodes: the official nodes by network, as ``node.config_file.Config`` has them.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        topics: Sequence[Topic],
-        epochs: EpochBook,
-        scores: ScoreBook,
-        nodes: Mapping[str | None, NodeVersions],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, settings: Settings, scores: ScoreBook, nodes: Mapping[str | None, NodeVersions]) -> None:
         self.seen: dict[str, Checked] = {}  # by Topic.key
         self._most_off = settings.alarms.get("contract", MOST_OFF)
         self._most_deviations = settings.alarms.get("unit", MOST)
-        self._epochs, self._scores, self._nodes, self._clock = epochs, scores, nodes, clock
-        self._turns = cycle(topics)
+        self._scores, self._nodes = scores, nodes
         self._truths: dict[tuple[str, int], float | None] = {}  # by Topic.key and nonce; None: cannot be told
 
-    def step(self, most_recovered: int = RECOVERED_A_STEP) -> None:
-        """Check the topic whose turn it is.
+    def check(
+        self,
+        topic: Topic,
+        rows: Rows,
+        sightings: Mapping[int, Sighting],
+        most_recovered: int = RECOVERED_A_STEP,
+    ) -> None:
+        """Check a topic.
 
         Args:
-            most_recovered: truths that are solved for in this step; those of earlier steps are kept.
+            rows: its epochs, of which the ``NEWEST`` are looked at.
+            sightings: of its network, by topic id.
+            most_recovered: truths that are solved for now; those of earlier calls are kept.
         Raises:
-            ledger.database.FAULTS: the ledger cannot be read.
+            ledger.database.FAULTS: the scores cannot be read.
         """
-        topic = next(self._turns, None)
-        if topic is None or not self._epochs.is_begun:
-            return
-        rows = self._epochs.epochs_of(topic, READ_EPOCHS)
-        sightings = self._epochs.sightings(topic.network or "")
         if not rows and not sightings:
             return
+        rows = rows[:NEWEST]
         network, look = network_look(sightings.get(NETWORK_ITSELF)), topic_look(sightings.get(topic.topic_id))
         block_ms = network.block_ms if network else None
         is_compared = look is not None and lag_ms(look.seen, block_ms) is not None  # else it is measured in a minute
@@ -99,7 +91,7 @@ class Checks:
         if not settled:
             return None
         newest = max(epoch.nonce for epoch in settled)
-        scored = self._scores.answers_of(topic, READ_EPOCHS, newest + 1)
+        scored = self._scores.answers_of(topic, NEWEST, newest + 1)
         ours = {answer.height: score.truth for answer, score in scored if score and _is_of(topic, answer)}
         new = 0
         gaps = []
