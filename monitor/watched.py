@@ -27,7 +27,6 @@ PARTS = {  # what may have a fault, by the keys of Watched.faults
     "chain": "the record of the chain's epochs",
     "look": "the monitor's own look at the processes",
     "alarms": "the sending of alarms",
-    "checks": "the checks of the topics against the chain",
 }
 
 

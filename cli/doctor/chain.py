@@ -10,7 +10,7 @@ from ledger.database import FAULTS
 from ledger.epochs import EpochBook
 from ledger.scores import ScoreBook
 from monitor.chain.alarms import FINDERS
-from monitor.chain.checks import EPOCHS, Checks
+from monitor.chain.checks import EPOCHS, NEWEST, Checks
 from monitor.watched import InferenceSeen, Watched
 from node.versions import NodeVersions
 from truth.start_check import StartCheck
@@ -56,9 +56,10 @@ def _collected(
     """Check what the monitor has collected of the chain: arrival, unit, truth, upgrade."""
     epochs, scores = EpochBook(settings.ledger_url), ScoreBook(settings.ledger_url)
     try:
-        checks = Checks(settings, topics, epochs, scores, nodes, clock)
-        for _ in topics:
-            checks.step(EPOCHS)
+        checks = Checks(settings, scores, nodes)
+        for topic in topics if epochs.is_begun else ():
+            rows, sightings = epochs.epochs_of(topic, NEWEST), epochs.sightings(topic.network or "")
+            checks.check(topic, rows, sightings, EPOCHS)
     except FAULTS as error:
         yield warning(f"the ledger cannot be read: {error}", "birnn status says where it is")
         return

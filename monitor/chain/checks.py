@@ -2,72 +2,64 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle
 from statistics import median
 
-from core.clock import Clock
 from core.settings import Settings
 from core.topic import Topic
 from ledger.answers import Answer
-from ledger.epochs import NETWORK_ITSELF, Arrival, Epoch, EpochBook, Stage
+from ledger.epochs import NETWORK_ITSELF, Arrival, Epoch, Sighting, Stage
 from ledger.scores import ScoreBook
 from monitor.chain.looks import NetworkLook, network_look, topic_look
 from monitor.chain.outcome import outcome
-from monitor.chain.rows import are_equal
+from monitor.chain.rows import are_equal, number
 from monitor.watched import Checked, TruthGap
 from node.dry_run_heights import BLOCK_MS
 from node.versions import NodeVersions, spoken_api
 from truth.contract import MOST_OFF, contract_faults, lag_ms
 from truth.ranking import difference_bp
-from truth.recovered import recover
+from truth.recovered import recover_epoch
 from truth.unit import MOST, Unit, unit_of
 
 EPOCHS = 20  # newest closed epochs that are compared
-READ_EPOCHS = 60  # newest that are read: those of a long lag are settled late
+NEWEST = 60  # epochs that are looked at: those of a long lag are settled late
 RECOVERED_A_STEP = 3  # truths, of up to a tenth of a second each
 
 Rows = Sequence[tuple[Epoch, Answer | None]]  # newest first
 
 
 class Checks:
-    """Checks one topic at a turn; ``seen`` may be read from any thread.
+    """Checks one topic at a time; ``seen`` may be read from any thread.
 
     Args:
-        topics: of the config.
         nodes: the official nodes by network, as ``node.config_file.Config`` has them.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        topics: Sequence[Topic],
-        epochs: EpochBook,
-        scores: ScoreBook,
-        nodes: Mapping[str | None, NodeVersions],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, settings: Settings, scores: ScoreBook, nodes: Mapping[str | None, NodeVersions]) -> None:
         self.seen: dict[str, Checked] = {}  # by Topic.key
         self._most_off = settings.alarms.get("contract", MOST_OFF)
         self._most_deviations = settings.alarms.get("unit", MOST)
-        self._epochs, self._scores, self._nodes, self._clock = epochs, scores, nodes, clock
-        self._turns = cycle(topics)
+        self._scores, self._nodes = scores, nodes
         self._truths: dict[tuple[str, int], float | None] = {}  # by Topic.key and nonce; None: cannot be told
 
-    def step(self, most_recovered: int = RECOVERED_A_STEP) -> None:
-        """Check the topic whose turn it is.
+    def check(
+        self,
+        topic: Topic,
+        rows: Rows,
+        sightings: Mapping[int, Sighting],
+        most_recovered: int = RECOVERED_A_STEP,
+    ) -> None:
+        """Check a topic.
 
         Args:
-            most_recovered: truths that are solved for in this step; those of earlier steps are kept.
+            rows: its epochs, of which the ``NEWEST`` are looked at.
+            sightings: of its network, by topic id.
+            most_recovered: truths that are solved for now; those of earlier calls are kept.
         Raises:
-            ledger.database.FAULTS: the ledger cannot be read.
+            ledger.database.FAULTS: the scores cannot be read.
         """
-        topic = next(self._turns, None)
-        if topic is None or not self._epochs.is_begun:
-            return
-        rows = self._epochs.epochs_of(topic, READ_EPOCHS)
-        sightings = self._epochs.sightings(topic.network or "")
         if not rows and not sightings:
             return
+        rows = rows[:NEWEST]
         network, look = network_look(sightings.get(NETWORK_ITSELF)), topic_look(sightings.get(topic.topic_id))
         block_ms = network.block_ms if network else None
         is_compared = look is not None and lag_ms(look.seen, block_ms) is not None  # else it is measured in a minute
@@ -99,7 +91,7 @@ class Checks:
         if not settled:
             return None
         newest = max(epoch.nonce for epoch in settled)
-        scored = self._scores.answers_of(topic, READ_EPOCHS, newest + 1)
+        scored = self._scores.answers_of(topic, NEWEST, newest + 1)
         ours = {answer.height: score.truth for answer, score in scored if score and _is_of(topic, answer)}
         new = 0
         gaps = []
@@ -144,7 +136,7 @@ def unit_checked(topic: Topic, rows: Rows, most: float) -> Unit | None:
     for epoch, answer in rows:
         if epoch.stage == Stage.OPEN or epoch.detail is None or (answer and not _is_of(topic, answer)):
             continue
-        value = answer.value if answer else epoch.value
+        value = answer.value if answer else number(epoch.value)
         if value is None:
             continue
         others = [
@@ -171,8 +163,5 @@ def _is_of(topic: Topic, answer: Answer) -> bool:
 
 def recovered(topic: Topic, epoch: Epoch) -> float | None:
     """Return the truth that an epoch's reputers scored against; None if it cannot be told."""
-    inferers = epoch.inside.inferers
-    values = {one.address: one.value for one in inferers if one.value is not None}
-    losses = {one.address: one.loss for one in inferers if one.loss is not None}
-    told = recover(values, losses, topic.loss)
+    told = recover_epoch(epoch.inside, topic.loss)
     return None if isinstance(told, str) else float(told.truth)

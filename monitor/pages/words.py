@@ -152,14 +152,19 @@ def when(ms: int, now_ms: int) -> str:
 
 
 def shown_number(value: str | float | None, digits: int = 7) -> str:
-    """A number without an exponent.
+    """A number without an exponent; a text that is not a finite number stays as it is.
 
     >>> shown_number("2755.055001470885"), shown_number(-0.00000752244749386763), shown_number(98790.0)
     ('2,755.055', '-0.000007522447', '98,790')
+    >>> shown_number('[["up","0.5"],["down","0.25"]]'), shown_number("NaN")
+    ('[["up","0.5"],["down","0.25"]]', 'NaN')
     """
     if value is None or value == "":
         return "-"
-    number = float(value)
+    try:
+        number = float(value)
+    except ValueError:
+        return str(value)
     if not math.isfinite(number):
         return str(value)
     return f"{Decimal(f'{number:.{digits}g}'):,f}"
