@@ -357,11 +357,20 @@ def alarm(
 def topics(
     config: ConfigOption = None,
     known: Annotated[bool, typer.Option("--catalogue", help="The network's topics instead of the configured.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="The topics on chain now (LCD_URLS): new, changed and ended, worth, places.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
+    """The topics of config.json; with --catalogue all that this release knows, with --live those on chain."""
     from cli.topics import show_catalogue, show_configured  # noqa: PLC0415
 
+    if known and live:
+        raise ConfigError("--catalogue and --live show different topics: leave one out")
+    if live:
+        from cli.live.verb import show_live  # noqa: PLC0415
+
+        raise typer.Exit(0 if show_live(settings_from(config=config), as_json=as_json) else 1)
     if known:
         show_catalogue(as_json=as_json)
     else:
