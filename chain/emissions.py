@@ -202,13 +202,13 @@ class Emissions:
 
     def _optional(self, name: str, parse: Callable[[Any], T], **arguments: object) -> T | None:
         """Ask what not every version has; None for those, which are asked once."""
-        if self._lcd.api != self._api:
-            self._api, self._lacking = self._lcd.api, set()
-        if name in self._lacking:
+        if name in self._lacking and self._lcd.api == self._api:
             return None
         try:
             return self._lcd.ask(name, parse, **arguments)
         except Unspoken:
+            if self._lcd.api != self._api:
+                self._api, self._lacking = self._lcd.api, set()
             self._lacking.add(name)
             return None
 

@@ -32,6 +32,7 @@ from core.net.http import one_line
 from core.settings import Settings
 
 TIMEOUT_S = 10.0  # a person waits, and a slow host is to be seen as slow
+BLOCKS_BACK = 10  # an older block is read as well: its time tells how long a block takes
 ANSWERS, NOT_THERE, NOT_SPOKEN, REFUSED, FAILED, MISREAD_AS = (
     "answers",
     "not there",
@@ -132,7 +133,12 @@ def _some_worker(emissions: Emissions, topic: int, nonce: int | None) -> str:
 
 
 def _read(lcd: Lcd, host: HostSeen, name: str, clock: Clock, topic: int, nonce: int, worker: str) -> Read:
-    arguments: dict[str, object] = {"topic": topic, "nonce": nonce, "address": worker}
+    arguments: dict[str, object] = {
+        "topic": topic,
+        "nonce": nonce,
+        "address": worker,
+        "height": max(1, host.height - BLOCKS_BACK),
+    }
     before_s = clock.elapsed_s()
     note = ""
     try:

@@ -1,6 +1,5 @@
 """All topics of the networks that the hosts of LCD_URLS serve, read once."""
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -124,7 +123,7 @@ def read_network(
         if why:
             break
         show(done, len(queue), f"topic {topic_id}")
-        topics[topic_id] = one = _patiently(topic_id, lcd, lambda at: _topic(emissions, rpc, at, at in wanted))
+        topics[topic_id] = one = _patiently(topic_id, lcd, clock, lambda at: _topic(emissions, rpc, at, at in wanted))
         in_a_row = in_a_row + 1 if one.fault else 0
     return replace(
         network,
@@ -135,7 +134,7 @@ def read_network(
     )
 
 
-def _patiently(topic_id: int, lcd: Lcd, read: Callable[[int], LiveTopic]) -> LiveTopic:
+def _patiently(topic_id: int, lcd: Lcd, clock: Clock, read: Callable[[int], LiveTopic]) -> LiveTopic:
     """Read a topic; once more if the hosts ask for a short rest."""
     fault = ""
     for _ in range(2):
@@ -147,7 +146,7 @@ def _patiently(topic_id: int, lcd: Lcd, read: Callable[[int], LiveTopic]) -> Liv
             fault = str(error)
             if lcd.rests_s > LONGEST_REST_S:
                 break
-            time.sleep(lcd.rests_s)
+            clock.sleep(lcd.rests_s)
     return LiveTopic(topic_id=topic_id, is_active=None, fault=fault)
 
 

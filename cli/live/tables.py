@@ -87,7 +87,7 @@ def network_parts(
     yield table_of(columns, map(_cells, rows), width)
     if rows:
         yield (
-            "* in the config; free places: among inferers, among forecasters of the newest active set; paid a day: to all "
+            "* in the config; free places: of inferers, of forecasters in the newest active set; paid a day: to all "
             "inferers; a place: to the median inferer"
         )
     for row in rows:

@@ -11,7 +11,7 @@ from cli.live.tables import host_lines, network_json, network_parts, row_json
 from cli.place import ledger_url, place_of
 from cli.screen import asking, print_json, screen, show_parts
 from cli.session import log_as, stoppable
-from cli.verbs import or_example
+from cli.verbs import config_as_far_as_known
 from core.clock import DAY_MS, Clock, SystemClock
 from core.errors import ConfigError
 from core.settings import Settings
@@ -22,7 +22,6 @@ from ledger.epochs import EpochBook
 from monitor.chain.alarms import upgrade_words
 from monitor.chain.checks import network_checked
 from monitor.chain.looks import NetworkLook
-from node.config_file import Config, read_config
 from node.versions import NodeVersions
 from truth.contract import MOST_OFF
 
@@ -41,12 +40,12 @@ def show_live(settings: Settings, *, as_json: bool) -> bool:
             "https://allora-api.testnet.allora.network"
         )
     clock = SystemClock()
-    config, why_no_config = _config(settings)
+    config, why_no_config = config_as_far_as_known(settings, example=True)
     place = place_of(settings)
     log_as(settings, place.market)
     with asking("asking the chain's hosts"):
         hosts, faults = hosts_of(settings.lcds, clock)
-    rpcs = settings.rpcs({**{network: () for network in hosts}, **config.rpc_urls})
+    rpcs = settings.rpcs({**dict.fromkeys(hosts, ()), **config.rpc_urls})
     read: list[LiveNetwork] = []
     with stoppable("nothing was changed"):
         for chain_id, urls in hosts.items():
@@ -79,15 +78,6 @@ def show_live(settings: Settings, *, as_json: bool) -> bool:
         for network in read:
             show_parts(network_parts(network, rows[network.chain_id], notices[network.chain_id], screen().width))
     return bool(read) and not any(network.fault for network in read) and not set(faults) & set(hosts)
-
-
-def _config(settings: Settings) -> tuple[Config, str]:
-    try:
-        settings = or_example(settings, lambda _: None)
-        read = read_config(*settings.config_files, node_version=settings.node_version, workers=settings.workers)
-    except ConfigError as error:
-        return Config(topics=(), warnings=(), rpc_urls={}, nodes={}), str(error).partition("\n")[0]
-    return read, ""
 
 
 def _active(network: LiveNetwork) -> set[int] | None:
