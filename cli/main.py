@@ -14,6 +14,7 @@ import typer
 from cli.chain import chain_app
 from cli.data.app import data_app
 from cli.place import place_of
+from cli.profit.verb import profit
 from cli.replay.verb import replay
 from cli.scores.verb import scores
 from cli.screen import JsonOption, print_json, say, screen, show_parts
@@ -318,6 +319,7 @@ def ready(
 
 app.command()(scores)
 app.command()(truth)
+app.command()(profit)
 app.command()(replay)
 
 
