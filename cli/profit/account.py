@@ -1,9 +1,11 @@
 """Rewards less fees by wallet, topic and day, from the epochs and balances of the ledger. Amounts are in uallo."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import pairwise
+from statistics import median_low
 
 from cli.profit.wallet import Step, steps_of
 from core.clock import DAY_MS
@@ -20,7 +22,7 @@ Rows = Sequence[tuple[Epoch, Answer | None]]
 
 @dataclass(slots=True, kw_only=True)
 class Line:
-    """A day of a topic for one wallet. An epoch is of the day on which its end was seen."""
+    """A day of a topic for one wallet. An epoch is of the day on which it was paid."""
 
     network: str
     wallet: str
@@ -77,11 +79,13 @@ def account_of(book: EpochBook, since_ms: int, until_ms: int) -> Account:
     rewards: dict[Wallet, list[tuple[int, str]]] = defaultdict(list)
     for key in book.keys(since_ms):
         rows = book.epochs_of(key, MOST_EPOCHS, since_ms=since_ms, inside=False)
-        rows = [row for row in rows if row[0].worker and row[0].seen_ms < until_ms]
-        _add(lines, rows)
+        rows = [row for row in rows if row[0].worker]
+        ended = _ended_ms([epoch for epoch, _ in rows])
+        rows = [row for row in rows if since_ms <= ended[row[0].nonce] < until_ms]
+        _add(lines, rows, ended)
         for epoch, _ in rows:
             if epoch.reward is not None:
-                rewards[epoch.network, epoch.worker].append((epoch.seen_ms, epoch.reward))
+                rewards[epoch.network, epoch.worker].append((ended[epoch.nonce], epoch.reward))
     account = Account()
     for wallet in sorted({(network, address) for network, address, _, _ in lines}):
         balances = book.balances(*wallet)
@@ -94,16 +98,32 @@ def account_of(book: EpochBook, since_ms: int, until_ms: int) -> Account:
     return account
 
 
-def _add(lines: dict[tuple[str, str, int, int], Line], rows: Rows) -> None:
+def _ended_ms(epochs: Sequence[Epoch]) -> dict[int, int]:
+    """Return by nonce when a topic's epochs were paid, by the settling block; else when their rows were last changed.
+
+    A follower that was down sees a reward later than the wallet gets it.
+    """
+    timed = [(epoch.nonce, epoch.block_ms) for epoch in epochs if epoch.block_ms is not None]
+    (last, last_ms), (first, first_ms) = (timed[0], timed[-1]) if timed else ((0, 0), (0, 0))
+    ended = {}
+    for epoch in epochs:
+        ended[epoch.nonce] = epoch.seen_ms
+        if epoch.block_ms is not None and epoch.settled_height is not None and last > first:
+            blocks = epoch.settled_height - epoch.nonce
+            ended[epoch.nonce] = epoch.block_ms + round(blocks * (last_ms - first_ms) / (last - first))
+    return ended
+
+
+def _add(lines: dict[tuple[str, str, int, int], Line], rows: Rows, ended_ms: Mapping[int, int]) -> None:
     """Add a topic's epochs, newest first."""
     nonces = [epoch.nonce for epoch, _ in rows]
-    distances = [later - earlier for later, earlier in zip(nonces, nonces[1:], strict=False)]
-    length = min(distances, default=0)
+    distances = [later - earlier for later, earlier in pairwise(nonces)]
+    length = median_low(distances) if distances else 0
     for (epoch, answer), distance in zip(rows, [*distances, length], strict=True):
         if epoch.stage == Stage.OPEN:
             continue
-        line = _line(lines, epoch.network, epoch.worker, epoch.topic_id, epoch.seen_ms // DAY_MS)
-        gap = round(distance / length) - 1 if length else 0  # epochs before this one that have no row
+        line = _line(lines, epoch.network, epoch.worker, epoch.topic_id, ended_ms[epoch.nonce] // DAY_MS)
+        gap = max(0, round(distance / length) - 1) if length else 0  # epochs before this one that have no row
         line.epochs += 1 + gap
         line.unseen += gap
         won = outcome(epoch, answer).won

@@ -17,21 +17,10 @@ from core.show.words import counted
 from monitor.chain.words import allo
 
 NOT_KNOWN = "not known"
-COLUMNS = [
-    "network",
-    "wallet",
-    "topic_id",
-    "day",
-    "epochs",
-    "won",
-    "submitted",
-    "not_seen",
-    "not_settled",
-    "rewards_not_seen",
-    "rewards",
-    "fees",
-    "net",
-]
+COLUMNS = (
+    *("network", "wallet", "topic_id", "day", "epochs", "won", "submitted", "not_seen", "not_settled"),
+    *("rewards_not_seen", "rewards", "fees", "net"),
+)
 
 
 def day_text(day: int) -> str:
@@ -169,8 +158,8 @@ def missing(account: Account) -> Iterator[str]:
                 )
     if any(line.fees is not None for line in lines):
         yield (
-            "fees are what left the wallet beside the rewards that came in: a small transfer looks like a fee; a topic's "
-            "are its part by submissions"
+            "fees are what left the wallet beside the rewards that came in: a small transfer looks like a fee; a topic "
+            "has its part of them by its submissions"
         )
 
 
