@@ -117,7 +117,11 @@ def read_network(
     for done, topic_id in enumerate(queue):
         requests = emissions.requests + (rpc.requests if rpc else 0)
         if clock.elapsed_s() > until_s or requests >= most_requests:
-            why = f"the limit of {limit_s:.0f} s" if requests < most_requests else f"the limit of {requests:,} requests"
+            why = (
+                f"the limit of {limit_s:.0f} s"
+                if requests < most_requests
+                else f"the limit of {most_requests:,} requests"
+            )
         elif in_a_row == MOST_FAULTS:
             why = f"the hosts do not answer any more: {topics[queue[done - 1]].fault}"
         if why:
