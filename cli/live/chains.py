@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
+from typing import TypeVar
 
 from chain.addresses import Address, ChainFault, Untold
 from chain.emissions import Emissions
@@ -12,6 +14,8 @@ from chain.rpc import STATUS, Rpc, status_of
 from chain.shapes import HostSeen, TopicSeen, Upgrade
 from core.clock import Clock
 from core.show.progress import Show
+
+T = TypeVar("T")
 
 TIMEOUT_S = 10.0
 LIMIT_S = 300.0  # for one network
@@ -98,15 +102,16 @@ def read_network(
     lcd = Lcd(urls, clock, network=chain_id, timeout_s=TIMEOUT_S)
     emissions = Emissions(chain_id, lcd)
     host = emissions.host()
-    params, last = emissions.params(), emissions.next_topic_id() - 1
+    last = emissions.next_topic_id() - 1
+    params = _softly(lcd, clock, emissions.params) or {}
     network = LiveNetwork(
         chain_id=chain_id,
         hosts=[Address(url).host for url in urls],
         host=host,
-        block_ms=emissions.block_ms(host),
+        block_ms=_softly(lcd, clock, lambda: emissions.block_ms(host)),
         most_inferers=_places(params, INFERERS),
         most_forecasters=_places(params, FORECASTERS),
-        upgrade=emissions.upgrade(),
+        upgrade=_softly(lcd, clock, emissions.upgrade),
     )
     rpc = _rpc_of(chain_id, rpc_urls, clock)
     until_s = clock.elapsed_s() + limit_s
@@ -127,8 +132,13 @@ def read_network(
         if why:
             break
         show(done, len(queue), f"topic {topic_id}")
-        topics[topic_id] = one = _patiently(topic_id, lcd, clock, lambda at: _topic(emissions, rpc, at, at in wanted))
-        in_a_row = in_a_row + 1 if one.fault else 0
+        read = partial(_topic, emissions, lcd, rpc, clock, topic_id, is_wanted=topic_id in wanted)
+        try:
+            topics[topic_id] = _patiently(lcd, clock, read)
+            in_a_row = 0
+        except ChainFault as fault:
+            topics[topic_id] = LiveTopic(topic_id=topic_id, is_active=None, fault=str(fault))
+            in_a_row += not isinstance(fault, Untold)
     return replace(
         network,
         topics={topic_id: topics[topic_id] for topic_id in sorted(topics)},
@@ -138,38 +148,65 @@ def read_network(
     )
 
 
-def _patiently(topic_id: int, lcd: Lcd, clock: Clock, read: Callable[[int], LiveTopic]) -> LiveTopic:
-    """Read a topic; once more if the hosts ask for a short rest."""
-    fault = ""
-    for _ in range(2):
-        try:
-            return read(topic_id)
-        except Untold as error:
-            return LiveTopic(topic_id=topic_id, is_active=None, fault=str(error))
-        except ChainFault as error:
-            fault = str(error)
-            if lcd.rests_s > LONGEST_REST_S:
-                break
-            clock.sleep(lcd.rests_s)
-    return LiveTopic(topic_id=topic_id, is_active=None, fault=fault)
+def _patiently(lcd: Lcd, clock: Clock, read: Callable[[], T]) -> T:
+    """Return what a read tells; it is asked once more if the hosts want a short rest.
+
+    Raises:
+        ChainFault: it could not be told. The hosts may be asked again.
+    """
+    try:
+        return read()
+    except Untold:
+        raise
+    except ChainFault:
+        _rest(lcd, clock)
+    try:
+        return read()
+    except ChainFault:
+        _rest(lcd, clock)
+        raise
 
 
-def _topic(emissions: Emissions, rpc: Rpc | None, topic_id: int, is_wanted: bool) -> LiveTopic:
+def _softly(lcd: Lcd, clock: Clock, read: Callable[[], T]) -> T | None:
+    """Return what a read tells; None if it cannot be told: the rest can be."""
+    try:
+        return _patiently(lcd, clock, read)
+    except ChainFault:
+        return None
+
+
+def _rest(lcd: Lcd, clock: Clock) -> None:
+    clock.sleep(min(lcd.rests_s, LONGEST_REST_S))
+
+
+def _topic(
+    emissions: Emissions, lcd: Lcd, rpc: Rpc | None, clock: Clock, topic_id: int, *, is_wanted: bool
+) -> LiveTopic:
     is_active = emissions.is_active(topic_id)
     if is_active is False and not is_wanted:
         return LiveTopic(topic_id=topic_id, is_active=False)
     seen = emissions.topic(topic_id)
     if seen is None or is_active is False:
         return LiveTopic(topic_id=topic_id, is_active=is_active if seen else False, seen=seen)
-    live = LiveTopic(topic_id=topic_id, is_active=is_active, seen=seen)
-    if (nonce := emissions.last_worker_nonce(topic_id)) is not None:
-        inferers, forecasters = emissions.inferences(topic_id, nonce), emissions.forecasters(topic_id, nonce)
-        live = replace(
-            live,
-            inferers=len(inferers) or None,  # an empty list: pruned, or not there yet
-            forecasters=len(forecasters) if inferers and forecasters is not None else None,
-        )
-    return replace(live, paid=_paid(emissions, rpc, topic_id) if rpc else None)
+    inferers, forecasters = _softly(lcd, clock, lambda: _taken(emissions, topic_id)) or (None, None)
+    return LiveTopic(
+        topic_id=topic_id,
+        is_active=is_active,
+        seen=seen,
+        inferers=inferers,
+        forecasters=forecasters,
+        paid=_softly(lcd, clock, lambda: _paid(emissions, rpc, topic_id)) if rpc else None,
+    )
+
+
+def _taken(emissions: Emissions, topic_id: int) -> tuple[int | None, int | None]:
+    """Return how many inferers and forecasters the newest closed epoch has; None: not told."""
+    nonce = emissions.last_worker_nonce(topic_id)
+    inferers = emissions.inferences(topic_id, nonce) if nonce is not None else ()
+    if nonce is None or not inferers:  # an empty list: pruned, or not there yet
+        return None, None
+    forecasters = emissions.forecasters(topic_id, nonce)
+    return len(inferers), None if forecasters is None else len(forecasters)
 
 
 def _paid(emissions: Emissions, rpc: Rpc, topic_id: int) -> Paid | None:

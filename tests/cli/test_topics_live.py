@@ -226,6 +226,17 @@ def test_a_host_that_fails_midway_ends_reading_after_some_topics(tmp_path: Path)
     assert row.changes[0]
 
 
+def test_a_path_that_fails_costs_its_own_column_alone() -> None:
+    with ChainReplay(LINES, clock=FakeClock(), height=HEIGHT).running() as chain:
+        for path in ("/emissions/v5/params", "/emissions/v5/inferences/3/403", "/cosmos/upgrade/v1beta1/current_plan"):
+            chain.faults[path] = HTML
+        network = read(chain)
+    assert (network.fault, network.most_inferers, network.upgrade) == ("", None, None)
+    assert [live.fault for live in network.topics.values()] == ["", "", ""]
+    assert network.topics[3].inferers is None
+    assert network.topics[1].inferers == 5
+
+
 def live(topic_id: int, *, is_active: bool = True, **changes: Any) -> LiveTopic:
     known = catalogue()[MAINNET, 14]
     given: dict[str, Any] = {
