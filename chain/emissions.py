@@ -55,8 +55,7 @@ class Emissions:
     def __init__(self, chain_id: str, lcd: Lcd) -> None:
         self.chain_id = lcd.network = chain_id
         self._lcd = lcd
-        self._api = ""
-        self._lacking: set[str] = set()  # reads that the version of the API has not
+        self._lacking: set[tuple[str, str]] = set()  # versions of the API, and reads that they have not
 
     @property
     def requests(self) -> int:
@@ -202,14 +201,12 @@ class Emissions:
 
     def _optional(self, name: str, parse: Callable[[Any], T], **arguments: object) -> T | None:
         """Ask what not every version has; None for those, which are asked once."""
-        if name in self._lacking and self._lcd.api == self._api:
+        if (self._lcd.api, name) in self._lacking:
             return None
         try:
             return self._lcd.ask(name, parse, **arguments)
         except Unspoken:
-            if self._lcd.api != self._api:
-                self._api, self._lacking = self._lcd.api, set()
-            self._lacking.add(name)
+            self._lacking.add((self._lcd.api, name))
             return None
 
 

@@ -98,7 +98,14 @@ class Lcd:
         """
         if self._clock.elapsed_s() - self._looked_s > LOOK_S:
             self.host()
-        return self._ask(name, parse, arguments)
+        elsewhere = [url for url, seen in self._seen.items() if seen.chain_id != self.network]
+
+        def read(address: Address) -> T | None:
+            if self._clock.elapsed_s() - self._introduced(address).looked_s > 2 * LOOK_S:
+                self._look(address)  # it was behind or away, or it is new
+            return self._read(address, name, parse, arguments)
+
+        return self._addresses.ask(name, read, but=elsewhere)
 
     def host(self) -> HostSeen:
         """Look at the newest block and return what the host in use says of itself.
@@ -124,6 +131,7 @@ class Lcd:
         best = max((block for _, block in looked), key=lambda block: block.height)
         for address, block in looked:
             if best.height - block.height > MOST_BEHIND:
+                self._seen[address.url].looked_s = float("-inf")
                 self._addresses.rest(address, _behind(best, block))
         self._newest, self._looked_s = best, self._clock.elapsed_s()
         used, block = next(pair for pair in looked if best.height - pair[1].height <= MOST_BEHIND)
@@ -137,10 +145,6 @@ class Lcd:
             time_ms=block.time_ms,
             catching_up=seen.catching_up,
         )
-
-    def _ask(self, name: str, parse: Callable[[Any], T], arguments: Mapping[str, object]) -> T | None:
-        elsewhere = [url for url, seen in self._seen.items() if seen.chain_id != self.network]
-        return self._addresses.ask(name, lambda address: self._read(address, name, parse, arguments), but=elsewhere)
 
     def _read(
         self, address: Address, name: str, parse: Callable[[Any], T], arguments: Mapping[str, object]
@@ -160,6 +164,8 @@ class Lcd:
         return None if body is None else parse(body)
 
     def _look(self, address: Address) -> Block:
+        seen = self._introduced(address)
+        seen.looked_s = float("-inf")
         block = self._read(address, "newest_block", _block_of, {})
         if block is None:
             raise ChainFault("the host has no newest block")
@@ -175,7 +181,7 @@ class Lcd:
                 raise ChainFault(f"time goes back: block {block.height} is not later than block {newest.height}")
             if newest.height - block.height > MOST_BEHIND and block.time_ms <= newest.time_ms:
                 raise ChainFault(_behind(newest, block))  # later than the newest block: the chain began anew
-        self._seen[address.url].looked_s = self._clock.elapsed_s()
+        seen.looked_s = self._clock.elapsed_s()
         return block
 
     def _introduced(self, address: Address) -> _Seen:

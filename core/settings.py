@@ -156,6 +156,13 @@ def _threshold(text: str) -> str:
     return text
 
 
+def _chance(text: str) -> str:
+    """Check a threshold that is a probability; raises ValueError if it is none."""
+    if text not in {"", OFF} and float(_threshold(text)) > 1:
+        raise ValueError("off, or a probability from 0 to 1")
+    return _threshold(text)
+
+
 def _lower(given: object) -> object:
     return given.strip().lower() if isinstance(given, str) else given
 
@@ -218,6 +225,7 @@ MetricsUrls = Annotated[str, AfterValidator(_metrics_urls)]
 Wait = Annotated[str, AnyCase, AfterValidator(_wait)]
 Files = Annotated[str, AfterValidator(_files)]
 Threshold = Annotated[str, AnyCase, AfterValidator(_threshold)]
+Chance = Annotated[str, AnyCase, AfterValidator(_chance)]
 
 
 WorkerAddresses = Annotated[str, AfterValidator(_worker_addresses)]
@@ -278,7 +286,7 @@ class Settings(BaseSettings):
     alarm_champion: Threshold = ""  # hours, age of the topic's network; empty: MAX_MODEL_AGE_H
     alarm_training: Threshold = "3"  # failed trainings in a row
     alarm_demotion: Threshold = "1"  # demotions within a day
-    alarm_skill: Threshold = "0.01"  # chance of answers this much worse than naive if they were equally good
+    alarm_skill: Chance = "0.01"  # chance of answers this much worse than naive if they were equally good
     alarm_participation: Threshold = "12"  # epochs that may still be missed before 90 % are not reached
     alarm_store: Threshold = "1000"  # megabytes free on the disk
     alarm_clock: Threshold = "2"  # seconds between this machine's clock and the venue's

@@ -47,6 +47,7 @@ from market.venues.registry import stream_from
 from model.registry.versions import Registry
 from node.config_file import Config, read_config
 from node.versions import starts_in_turn, takes_held_answers
+from truth.adopted import Adopted
 
 WRONG_CONFIG = 2  # exit status
 VENUE_TIMEOUT_S = 3.0  # a request that hangs is given up; the next one comes a second later
@@ -80,14 +81,8 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
     Raises:
         ConfigError: a setting is wrong, or names something that cannot be had.
     """
-    if settings.market is Market.AUTO:
-        raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
-    configure_logging(
-        settings.log_level,
-        service="inference",
-        simulated=settings.market is Market.SIMULATED,
-        form=settings.log_format,
-    )
+    adopted = _adopted(settings)
+    settings = adopted.settings
     clock = CorrectedClock(machine)
     config = read_config(*settings.config_files, node_version=settings.node_version, own=settings.address)
     topics = config.topics
@@ -129,11 +124,11 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
         holds.is_ending = lambda: server.should_exit
         _end_on_signals(server)
         sys.setswitchinterval(SWITCH_S)
-        poller = Poller(forecasts, stretches, ledger, bases, clock)
-        background: tuple[Poller | Follower | TruthFeed, ...] = (
-            poller,
+        feeds = [truth] if truth else []  # of the truth venue; the poller may add one
+        adopt = _adopter(adopted, service, feeds, lambda now: _truth_from(now, topics, venues, clock))
+        background: tuple[Poller | Follower, ...] = (
+            Poller(forecasts, stretches, ledger, bases, clock, adopt),
             *chains.values(),
-            *([truth] if truth else []),
         )
         try:
             host, port = listener.getsockname()[:2]
@@ -141,18 +136,31 @@ def serve(settings: Settings, machine: Clock, given: socket.socket | None = None
             _log_notes(settings, config, chains)
             listings.start()
             live.start(_ready_after(forecasts.candles_closed))
-            for feed in background:
-                feed.start()
+            for one in (*background, *feeds):
+                one.start()
             server.run(sockets=[listener])
         finally:
             ledger.close()
             live.stop(STOP_S)
-            for feed in background:
-                feed.stop(STOP_S)
+            for one in (*background, *feeds):
+                one.stop(STOP_S)
             listings.stop()
             journal.close(STOP_S)
         log.info("ended")
     return 0
+
+
+def _adopted(settings: Settings) -> Adopted:
+    """Begin the log, and resolve the settings that are ``auto``."""
+    if settings.market is Market.AUTO:
+        raise ConfigError("MARKET=auto is for `birnn run` alone; set MARKET to binance or simulated")
+    configure_logging(
+        settings.log_level,
+        service="inference",
+        simulated=settings.market is Market.SIMULATED,
+        form=settings.log_format,
+    )
+    return Adopted(settings)
 
 
 def _ready_after(closed: Callable[[int], None]) -> Callable[[int], None]:
@@ -247,6 +255,29 @@ def _truth_from(settings: Settings, topics: Sequence[Topic], venues: Failover, c
         return None
     symbols = [topic.symbol for topic in topics if topic.target is Target.PRICE]
     return TruthFeed(truth, venues, symbols, clock)
+
+
+def _adopter(
+    adopted: Adopted,
+    service: InferenceService,
+    feeds: list[TruthFeed],
+    feed_of: Callable[[Settings], TruthFeed | None],
+) -> Callable[[], None]:
+    """Return what puts new adoptions to use in place: to end for them would break off the questions that are held.
+
+    Args:
+        feeds: the truth venue's feed, if there is one; a new one is started and added.
+        feed_of: makes the feed that settings ask for.
+    """
+
+    def adopt() -> None:
+        if adopted.look():
+            if not feeds and (feed := feed_of(adopted.settings)):
+                feeds.append(feed)
+                feed.start()
+            service.adopt(adopted.settings.base_rule, feeds[0] if feeds else None)
+
+    return adopt
 
 
 def _leave(_: int, __: FrameType | None) -> None:

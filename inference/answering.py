@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from core.clock import HOUR_MS, MINUTE_MS, SECOND_MS, Clock, is_ahead, iso
 from core.errors import StaleKlines, UnusableForecast, WorkerError
-from core.settings import NoModelPolicy
+from core.settings import BaseRule, NoModelPolicy
 from core.sources import ADDS_NOTHING, NAIVE, NETWORK, PERSISTENCE
 from core.topic import Target, Topic
 from inference.base import ASKED_ONLY, Asked, Base, Bases, BaseSource
@@ -157,6 +158,11 @@ class InferenceService:
         standing = self.ledger.keep(answer)
         self._note_last(topic, standing, asker)
         return standing
+
+    def adopt(self, rule: BaseRule, truth: TruthRatios | None) -> None:
+        """Answer by another base rule and at another venue's price level from now on; for any thread."""
+        self._bases = replace(self._bases, rule=rule)
+        self._truth = truth
 
     def _note_last(self, topic: Topic, answer: Answer, asker: str) -> None:
         if asker == NODE:

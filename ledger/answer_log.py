@@ -3,13 +3,17 @@
 The first answer to (network, topic, height) stands. Asking looks into memory alone. An answer is in the journal, and
 so with the operating system, before it is sent; a thread writes it into the database within milliseconds. The database
 is read at the start, and for questions older than memory. While the disk is full or read-only, at the start or later,
-answers stay in memory and in the journal, and are written as soon as the disk takes them.
+answers stay in memory and in the journal, and are written as soon as the disk takes them. A damaged SQLite file is set
+aside, at the start or whenever the damage is met, and the answers in memory are written into a new file. All answers of
+a large file are read for that in the background, once after the start.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from ledger.answers import Answer
 from ledger.background_writer import BackgroundWriter
 from ledger.database import FAULTS, Database
 from ledger.journal import Journal, remove
-from ledger.schema import QUESTION, OlderSchema, one_line
+from ledger.schema import QUESTION, OlderSchema, is_damaged, one_line
 
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
 READS_CLOSE_S = 0.2  # when the ledger is closed, no question waits for a read
@@ -68,6 +72,8 @@ class Ledger:
         self._database = Database(url, clock)
         self._journal = Journal(folder)
         self._begun = False  # True once the tables are there and memory has the newest rows
+        self._filing = threading.Lock()  # held while answers are written or a file is set aside
+        self._set_aside = 0  # files, since the start
         if self._database.refusal:
             self._count_failure("ledger_not_written", self._database.refusal)
         try:
@@ -81,6 +87,8 @@ class Ledger:
         self._reader = BackgroundWriter[tuple[Topic, int, Future[None]]](
             "ledger-reads", self._look_up, capacity=READS_WAITING
         )
+        if self._database.is_large:
+            threading.Thread(target=self._check, name="ledger-check", daemon=True).start()
 
     def recall(self, topic: Topic, height: int) -> Answer | None:
         """Return the answer to this question if memory has it."""
@@ -223,16 +231,55 @@ class Ledger:
     def _begin(self) -> None:
         """Make the database ready and load its newest answers; tried again later if the disk refuses at the start."""
         try:
-            self._database.make_ready()
-            if self._journal.left:
-                self._database.write(self._journal.left)
-                log.info("journal_replayed", answers=len(self._journal.left))
-            self._load(self._database.newest(self._topics, self._capacity))
+            try:
+                self._fill()
+            except FAULTS as error:
+                if not is_damaged(error):
+                    raise
+                self._database.set_aside(error)
+                self._fill()
         except BaseException:
             self._database.disconnect()
             raise
         self._journal.forget_left()
         self._begun = True
+
+    def _fill(self) -> None:
+        """Write what the database may lack, and load its newest answers."""
+        self._database.make_ready()
+        with self._remembering:  # of a file that was set aside since the start
+            known = [answer for answers in self._recent.values() for answer in answers.values()]
+        if lacking := [*self._journal.left, *known]:
+            self._database.write(lacking)
+        if self._journal.left:
+            log.info("journal_replayed", answers=len(self._journal.left))
+        self._load(self._database.newest(self._topics, self._capacity))
+
+    def _check(self) -> None:
+        """Read all answers of a large file, behind everything else that this machine does."""
+        before = self._set_aside
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)  # of this thread, on Linux
+        try:
+            self._database.check()
+        except FAULTS as error:
+            with self._filing:
+                if is_damaged(error) and self._set_aside == before:
+                    self._begin_anew(error)
+                elif not is_damaged(error):
+                    self._say("ledger_not_checked", one_line(error))
+        else:
+            log.info("ledger_checked")
+
+    def _begin_anew(self, damage: Exception) -> None:
+        """Set a file aside that was found damaged; what memory knows is written into a new one, now or once it can."""
+        try:
+            self._database.set_aside(damage)
+            self._set_aside += 1
+            self._begun = False
+            self._begin()
+        except (*FAULTS, ConfigError) as error:
+            self._count_failure("ledger_not_begun_anew", one_line(error))
 
     def _load_unwritable(self) -> None:
         self._load(self._database.newest_unwritable(self._topics, self._capacity))
@@ -258,14 +305,17 @@ class Ledger:
     def _write(self, batch: Sequence[Answer]) -> Sequence[Answer]:
         if self._journal.is_long:
             self._shorten_journal()
-        try:
-            if not self._begun:
-                self._begin()
-            self._database.write(batch)
-        except (*FAULTS, ConfigError) as error:
-            self._count_failure("ledger_not_written", one_line(error), answers=len(batch))
-            self._database.disconnect()
-            return batch
+        with self._filing:
+            try:
+                if not self._begun:
+                    self._begin()
+                self._database.write(batch)
+            except (*FAULTS, ConfigError) as error:
+                self._count_failure("ledger_not_written", one_line(error), answers=len(batch))
+                self._database.disconnect()
+                if is_damaged(error):
+                    self._begin_anew(error)
+                return batch
         for answer in batch:
             self._unwritten.pop((answer.key, answer.height or 0), None)
         return ()

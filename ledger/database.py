@@ -14,10 +14,11 @@ from core.errors import ConfigError
 from core.files import disk_refusal
 from core.topic import Topic
 from ledger.answers import Answer
-from ledger.schema import KEY, QUESTION, answers, make_ready, one_line, shown
+from ledger.schema import KEY, QUESTION, answers, check_answers, is_large, make_ready, one_line, set_aside, shown
 
 CACHE_KB = 256  # of pages, a connection
 BUSY_S = 2.0  # how long SQLite waits for another process's write
+CONNECT_S = 5  # for a PostgreSQL server to greet; by itself its driver waits two minutes
 ROOM_BYTES = 1 << 18  # of a new SQLite file with its write-ahead log and that log's index
 MARKS = "(" + ", ".join("?" * len(answers.c)) + ")"  # a row's place in SQLite's INSERT
 # Rows of one INSERT. executemany takes Python's lock for each row: at 32 connections it left 0.81 and 0.86 of the
@@ -52,6 +53,26 @@ class Database:
         if self.refusal and self._file:
             self._file.parent.mkdir(parents=True, exist_ok=True)
         make_ready(self._engine, self._clock)
+
+    @property
+    def is_large(self) -> bool:
+        """True if ``make_ready`` leaves the answers unchecked: call ``check``."""
+        return is_large(self._engine)
+
+    def check(self) -> None:
+        """Read all answers of an SQLite file, for as long as that takes.
+
+        Raises:
+            sqlalchemy.exc.DatabaseError: the file is damaged.
+        """
+        if self._file:
+            engine = _file_engine(self._file.absolute(), "mode=ro")
+            with engine.connect() as connection:
+                check_answers(connection)
+
+    def set_aside(self, error: Exception) -> None:
+        """Rename a file that was found damaged; ``make_ready`` makes a new one. Raises OSError if the disk refuses."""
+        set_aside(self._engine, self._clock, error)
 
     def newest(self, topics: Sequence[Topic], count: int) -> dict[str, list[Answer]]:
         """Return each topic's answers of the greatest heights, by ``Topic.key``, lowest height first."""
@@ -220,6 +241,8 @@ def open_engine(url: str, *, busy_s: float = BUSY_S) -> sa.Engine:
 
 def _engine(url: sa.URL, busy_s: float) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
+        if url.get_driver_name().startswith("psycopg") and "connect_timeout" not in url.query:
+            url = url.update_query_dict({"connect_timeout": str(CONNECT_S)})
         return sa.create_engine(url, pool_pre_ping=True)
     engine = sa.create_engine(url, connect_args={"timeout": busy_s})
 

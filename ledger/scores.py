@@ -58,6 +58,7 @@ class Score(NamedTuple):
     plain_naive_loss: float | None = None
     right_direction: bool | None = None  # None also if truth or answer did not move from the base
     error_bp: float | None = None
+    loss_name: str = ""  # Topic.loss in which the losses are; empty if it is not known, or the score has a reason
 
     @property
     def key(self) -> str:
@@ -235,7 +236,7 @@ class ScoreBook:
 
         Args:
             venue: only scores of this venue; empty is any.
-            but_venue: scores of this venue stay; empty is none.
+            but_venue: scores of this venue in the topic's present loss stay; empty is none.
         Returns:
             when the first of their answers was given; None if there are no such scores.
         """
@@ -246,7 +247,7 @@ class ScoreBook:
             scores.c.end_ms >= start_ms,
             scores.c.end_ms < end_ms,
             scores.c.venue == venue if venue else sa.true(),
-            scores.c.venue != but_venue if but_venue else sa.true(),
+            sa.or_(scores.c.venue != but_venue, _is_of_another_loss(topic)) if but_venue else sa.true(),
         )
         with self._writers.begin() as connection:
             first: int | None = connection.execute(sa.select(sa.func.min(scores.c.answered_ms)).where(where)).scalar()
@@ -258,7 +259,7 @@ class ScoreBook:
         """Return the losses of a topic's answers whose intervals end in ``[since_ms, until_ms)``.
 
         Args:
-            topic: or its ``Topic.key``.
+            topic: scores in another loss than the topic's present one are left out. Or its ``Topic.key``: all scores.
         """
         return self._columns(Recent, topic, since_ms, until_ms)
 
@@ -277,6 +278,7 @@ class ScoreBook:
                 scores.c.end_ms >= since_ms,
                 scores.c.end_ms < until_ms,
                 scores.c.reason == "",
+                sa.not_(_is_of_another_loss(topic)) if isinstance(topic, Topic) else sa.true(),
             )
             .order_by(scores.c.end_ms, scores.c.height)
         )
@@ -384,6 +386,11 @@ class ScoreBook:
         """Close all connections."""
         self._readers.dispose()
         self._writers.dispose()
+
+
+def _is_of_another_loss(topic: Topic) -> sa.ColumnElement[bool]:
+    """Scores from before the config gave the topic its present loss."""
+    return scores.c.loss_name.not_in(["", topic.loss])
 
 
 def columns_of(kind: type[AnyColumns], rows: Sequence[Sequence[Any]]) -> AnyColumns:

@@ -29,6 +29,8 @@ from monitor.send import addresses_of
 from monitor.watch import Watch
 from monitor.watched import Watched
 from node.config_file import read_config
+from truth.adopted import LOOK_S as ADOPTIONS_S
+from truth.adopted import Adopted
 
 LOOK_S = 5.0
 STOP_S = 1.0  # for each kind of thread
@@ -73,6 +75,8 @@ def serve(
         simulated=settings.market is Market.SIMULATED,
         form=settings.log_format,
     )
+    adopted = Adopted(settings)
+    settings = adopted.settings
     config = read_config(*settings.config_files, node_version=settings.node_version, workers=settings.workers)
     topics = config.topics
     looks: list[Watched] = []  # the newest alone
@@ -89,6 +93,7 @@ def serve(
                 newest=lambda: looks[0] if looks else None,
                 rpc_urls=settings.rpcs(config.rpc_urls),
                 nodes=config.nodes,
+                waiting=lambda: adopted.waiting,
             )
         )
         loops = Loops()
@@ -122,10 +127,21 @@ def serve(
                 timeout_graceful_shutdown=1,
             )
         )
+
+        def look_for_adoptions() -> None:
+            """End to be started anew with what was newly adopted: nothing that this process does is urgent."""
+            if adopted.look():
+                log.info("ending_to_be_started_anew", reason="TRUTH_VENUE or BASE_RULE was adopted")
+                server.should_exit = True
+
         _end_on_signals(server)
         log.info("listening", url=url_of(listener), inference=settings.inference_address, alarms_to=len(alarms))
         alarms.start()
-        for step in (Step(name="look", run=look, every_s=LOOK_S), *parts.steps):
+        own = (
+            Step(name="look", run=look, every_s=LOOK_S),
+            Step(name="adoptions", run=look_for_adoptions, every_s=ADOPTIONS_S),
+        )
+        for step in (*own, *parts.steps):
             loops.start(step)
         say_ready()
         try:

@@ -80,6 +80,7 @@ class AlarmBook:
         deadline_s = time.monotonic() + END_PATIENCE_S
         for teller in self._tellers:
             teller.join(max(0.0, deadline_s - time.monotonic()))
+        self._rows.close()
 
     def __len__(self) -> int:
         """How many addresses there are."""

@@ -9,8 +9,6 @@ from core.clock import DAY_MS
 from ledger.database import open_made
 from ledger.schema import alarms
 
-KEPT_MS = 90 * DAY_MS  # alarms that are over
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
@@ -54,15 +52,14 @@ class AlarmRows:
         self._engine = open_made(url, "rw")
 
     def read(self, now_ms: int) -> list[Kept]:
-        """All rows that hold or ended within the last day, oldest first; rows that ended long ago are deleted.
+        """All rows that hold or ended within the last day, oldest first.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database is locked, damaged, not there or has no such table.
         """
         recent = sa.or_(alarms.c.ended_ms.is_(None), alarms.c.ended_ms >= now_ms - DAY_MS)
         query = sa.select(*(alarms.c[name] for name in COLUMNS)).where(recent).order_by(alarms.c.since_ms)
-        with self._engine.begin() as connection:
-            connection.execute(alarms.delete().where(alarms.c.ended_ms < now_ms - KEPT_MS))
+        with self._engine.connect() as connection:
             return [Kept(**row) for row in connection.execute(query).mappings()]
 
     def write(self, several: Iterable[Kept]) -> None:
@@ -74,6 +71,12 @@ class AlarmRows:
         with self._engine.begin() as connection:
             for kept in several:
                 values = asdict(kept)
+                for name in ("what", "remedy"):  # a venue's message may have a NUL, which PostgreSQL does not take
+                    values[name] = values[name].replace("\0", "")
                 where = [alarms.c[name] == values[name] for name in KEY]
                 if not connection.execute(alarms.update().where(*where).values(**values)).rowcount:
                     connection.execute(alarms.insert().values(**values))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()

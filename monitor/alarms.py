@@ -236,7 +236,8 @@ def _store(seen: _Evidence) -> Iterator[Alarm]:
             subject=part,
             what=f"{PARTS.get(part, part)}: {watched.faults.get(part, '')}",
             since_ms=since_ms,
-            remedy="make room on the disk of DATA_DIR and check who may write there; birnn doctor looks at it",
+            remedy="make room on the disk of DATA_DIR and check who may write there: birnn doctor looks at it; if "
+            "DATABASE_URL is set, check that its database runs",
         )
     if watched.free_bytes is not None and watched.free_bytes < seen.threshold * 1e6:
         yield Alarm(

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.clock import SECOND_MS, Clock
 from monitor.api import AlarmShape, AnswerShape, Row, TopicShape
@@ -154,6 +155,8 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, epochs: Epoch
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
+    app.add_middleware(_HeadAsGet)
+
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
         more = f"; {PAGES}" if error.detail == "Not Found" else ""
@@ -171,6 +174,18 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, epochs: Epoch
         return PlainTextResponse(f"internal error: {type(error).__name__}; see the monitor's log", 500)
 
     return app
+
+
+class _HeadAsGet:
+    """Answers HEAD as GET; the server, which keeps the request's own method, sends the head alone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 def _said(error: Exception) -> str:

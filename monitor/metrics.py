@@ -18,12 +18,11 @@ from core.settings import Settings
 from core.topic import Topic
 from model.judging.skill import Skill
 from model.registry.artefact import made_ms
-from monitor.chain.alarms import broken
+from monitor.chain.metrics import TOPIC_LABELS, OfChecks
 from monitor.chain.watch import ChainRead, Won
-from monitor.watched import PARTS, Checked, Participation, Watched
+from monitor.watched import PARTS, Participation, Watched
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of the page; Prometheus 3 reads none without it
-TOPIC_LABELS = ("network", "topic")  # as inference has them: chain id, empty when the config does not say; and topic id
 WINDOWS: Mapping[str, int] = {"1d": 1, "7d": 7, "30d": 30}  # days
 ALARMS = tuple(
     name.removeprefix("alarm_") for name in Settings.model_fields if name.startswith("alarm_") and name != "alarm_urls"
@@ -82,6 +81,7 @@ class MonitorMetrics:
         ProcessCollector(registry=self._registry)
         self._registry.register(_OfTopics(tuple(topics), now_ms, watched, skill, answers, participation))
         self._registry.register(_OfMonitor(now_ms, watched, alarms, failures))
+        self._registry.register(OfChecks(tuple(topics), now_ms, watched))
         self._registry.register(_OfChain(tuple(topics), now_ms, chains, won))
 
     def text(self) -> bytes:
@@ -110,7 +110,6 @@ class _OfTopics(Collector):
         yield self._kept()
         yield from self._participations()
         yield from self._champions()
-        yield from self._checks()
 
     def _info(self) -> Metric:
         info = GaugeMetricFamily(
@@ -181,58 +180,6 @@ class _OfTopics(Collector):
                 newest = watched.demotions.get(topic.key, ())
                 demotions.add_metric(_labels(topic), sum(now_ms - each.demoted_ms < DAY_MS for each in newest))
         return age, demotions
-
-    def _checks(self) -> Iterable[Metric]:
-        unarrived = GaugeMetricFamily(
-            "birnn_chain_unarrived_epochs",
-            "Newest closed epochs in a row in which no answer of ours arrived on chain",
-            labels=TOPIC_LABELS,
-        )
-        faults = GaugeMetricFamily(
-            "birnn_chain_contract_faults",
-            "Differences between the topic on chain and what we train for that are no guess",
-            labels=TOPIC_LABELS,
-        )
-        unit = GaugeMetricFamily(
-            "birnn_chain_unit_fault", "1 while our answers are off from the other inferers'", labels=TOPIC_LABELS
-        )
-        off = GaugeMetricFamily(
-            "birnn_chain_unit_deviations",
-            "Robust deviations of our answers from the other inferers', median of the last epochs",
-            labels=TOPIC_LABELS,
-        )
-        gap = GaugeMetricFamily(
-            "birnn_chain_truth_gap_bp",
-            "Basis points from the truth that reputers score against to ours, median of the last epochs",
-            labels=TOPIC_LABELS,
-        )
-        upgrade = GaugeMetricFamily(
-            "birnn_chain_upgrade_seconds", "Until the scheduled upgrade of the chain", labels=["network"]
-        )
-        spoken = GaugeMetricFamily(
-            "birnn_chain_api_spoken", "1 if the official node speaks the network's API, else 0", labels=["network"]
-        )
-        watched = self._watched()
-        networks: dict[str, Checked] = {}
-        for topic in self._topics if watched else ():
-            if watched is None or (seen := watched.chain.get(topic.key)) is None:
-                continue
-            at = _labels(topic)
-            networks[at[0]] = seen
-            unarrived.add_metric(at, seen.unarrived)
-            faults.add_metric(at, len(broken(topic.key, seen, watched.market)))
-            if seen.unit:
-                unit.add_metric(at, bool(seen.unit.fault))
-            if seen.unit and seen.unit.deviations is not None:
-                off.add_metric(at, seen.unit.deviations)
-            if seen.truth:
-                gap.add_metric(at, seen.truth.bp)
-        for network, seen in networks.items():
-            if seen.upgrade:
-                upgrade.add_metric([network], (seen.upgrade_ms - self._now_ms()) / 1000)
-            if seen.api and seen.spoken:
-                spoken.add_metric([network], seen.api == seen.spoken)
-        return unarrived, faults, unit, off, gap, upgrade, spoken
 
 
 class _OfMonitor(Collector):

@@ -20,8 +20,10 @@ from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
 from model.judging.comparison import Comparison
 from model.stretch import is_for_admission
+from monitor.adopter import Adopter, Verdict, judge
 from monitor.alarm_book import AlarmBook
 from monitor.app import create_app
+from monitor.candles import Candles
 from monitor.chain.checks import Checks
 from monitor.chain.results import MOST_EPOCHS, ChainSeen, OnChain, on_chain
 from monitor.chain.watch import ChainWatch, Won, won_of
@@ -40,6 +42,7 @@ TRIM_S = 5.0
 TRIM_ROWS = 500  # of answers at a turn, in some 20 ms: eight million a day, and 55 topics add 16,000
 DETAIL_DAYS = 40  # that the workers of an epoch are kept
 CHECK_S = 2.0  # one topic is checked against the chain at a turn: of 55 topics each every two minutes
+ADOPT_S = 60.0  # one topic is judged at a turn
 RECORD_S = 5.0  # one topic's record is read at a turn: of 55 topics each every five minutes
 
 
@@ -54,6 +57,7 @@ class Ground:
     newest: Callable[[], Watched | None]  # the newest look; None before the first
     rpc_urls: Mapping[str | None, Sequence[str]] = field(default_factory=dict)  # of the chain, by network
     nodes: Mapping[str | None, NodeVersions] = field(default_factory=dict)  # the official nodes, by network
+    waiting: Callable[[], frozenset[str]] = frozenset  # names of the settings for which nothing is adopted yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,7 @@ def build(ground: Ground) -> Parts:
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
             Step(name="checks", run=rooms.check, every_s=CHECK_S),
             *rooms.chain.steps,
+            Step(name="adopt", run=rooms.adopt, every_s=ADOPT_S),
         ),
         skills=lambda _: rooms.compared,
         participation=lambda _: rooms.participation,
@@ -108,6 +113,7 @@ class _Rooms:
         self._scorer = Scorer(
             self._book, homes, ground.topics, self._market, self._skills, truth_venue=settings.truth_venue
         )
+        self._adopter = Adopter(self._epochs, settings, ground.topics, self._verdict, ground.waiting, ground.clock)
         self._view = View(
             self._skills, {topic.key for topic in ground.topics if is_for_admission(topic, settings.objective)}
         )
@@ -217,6 +223,16 @@ class _Rooms:
             self._book.trim(now_ms, settings.ledger_days, TRIM_ROWS)
             known_ms = min(now_ms, self._epochs.newest_ms())  # a clock that runs ahead deletes nothing
             self._epochs.trim(known_ms - settings.ledger_days * DAY_MS, known_ms - DETAIL_DAYS * DAY_MS, TRIM_ROWS)
+
+    def adopt(self) -> None:
+        """Judge a topic's recovered truths, and adopt what they prove."""
+        with self._counted():
+            self._adopter.step()
+
+    def _verdict(self, topic: Topic) -> Verdict:
+        """Judge from a reading of the store of its own, whose memory is given back."""
+        homes = HomeStore(self._ground.settings.klines_dir, self._ground.settings.venues)
+        return judge(topic, self._epochs, homes, Candles(homes))
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

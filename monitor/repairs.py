@@ -2,7 +2,8 @@
 
 Each UTC day of candles that a score was made from has a checksum in the database. A day that only grew since is the
 same day; one that lost a candle, got one in a hole, or has another price was repaired. What the store's retention
-deleted says nothing: the scores stay. A symbol whose home venue changed is scored again from the new venue's candles.
+deleted says nothing: the scores stay. A symbol whose home venue changed is scored again from the new venue's candles,
+and a topic whose loss changed in the new loss.
 """
 
 import zlib
@@ -177,7 +178,10 @@ class Repairs:
         return repaired
 
     def _moved(self) -> int | None:
-        """Let the scores of another venue than today's be made again, as far back as today's venue has candles."""
+        """Let the scores of another venue or in another loss than today's be made again.
+
+        As far back as today's venue has candles.
+        """
         first: list[int] = []
         looked = 0
         for topic in self._topics:

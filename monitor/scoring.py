@@ -115,6 +115,7 @@ def scored(topic: Topic, answer: Answer, klines: Klines, venue: str, std: float,
         plain_naive_loss=losses[2],
         right_direction=_right(value - base, truth.value - base),
         error_bp=_error_bp(topic, value, truth.value),
+        loss_name=topic.loss,
     )
 
 

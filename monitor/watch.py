@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from admission.readiness import FILE as ADMISSION_FILE
 from admission.readiness import Readiness, read_admission
-from core.clock import Clock
+from core.clock import MINUTE_MS, Clock
 from core.errors import IncompatibleModel
 from core.files import existing
 from core.net.http_get import NoAnswer, http_get
 from core.settings import Settings
 from core.topic import Topic
 from inference.probe import topics_of
+from klines.spans import INTERVALS_MS
 from model.registry.champions import Champion, Demotion
 from model.registry.versions import Registry
 from monitor.watched import Checked, InferenceSeen, NodeCounts, NodeSeen, State, Watched
@@ -29,6 +30,7 @@ from updater.state import UpdaterState
 
 TIMEOUT_S = 3.0
 DEAD_AFTER_MS = 90_000  # an updater that runs writes its heartbeat every 20 s
+LATE_MS = 15 * MINUTE_MS  # of a candle after its close; the updater syncs every five minutes
 REQUESTS, BUILDS, SUBMISSIONS = COUNTERS = (
     "allora_worker_inference_request_count",
     "allora_worker_data_build_count",
@@ -79,7 +81,8 @@ class Watch:
         self._inference = asked.result()
         self._nodes = tuple(node.result() for node in nodes)
         now_ms = self._clock.now_ms()
-        faults = {name: why for name, why in {**self._faults, **self._other_faults()}.items() if why}
+        told = {"klines": _unsynced(self._updater, now_ms), **self._faults, **self._other_faults()}
+        faults = {name: why for name, why in told.items() if why}
         self._keep(State.FAULT, list(faults), now_ms)
         self._note(now_ms)
         return Watched(
@@ -246,6 +249,21 @@ def _stamp(path: Path) -> object:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _unsynced(updater: UpdaterState | None, now_ms: int) -> str:
+    """Why the series of klines that is furthest behind is not synced; empty if none failed, or just now."""
+    late = [
+        (series.newest_ms or 0, f"{name}: {series.reason}")
+        for name, series in (updater.series if updater else {}).items()
+        if series.reason and now_ms - _next_close_ms(name, series.newest_ms or 0) > LATE_MS
+    ]
+    return min(late)[1] if late else ""
+
+
+def _next_close_ms(series: str, newest_ms: int) -> int:
+    """When the candle after the newest one of a series such as ETHUSDT-1m closes."""
+    return newest_ms + 2 * INTERVALS_MS.get(series.rpartition("-")[2], 0)
 
 
 def _updater_state(path: Path) -> UpdaterState | None:

@@ -15,6 +15,7 @@ from updater.state import UpdaterState
 
 PARTS = {  # what may have a fault, by the keys of Watched.faults
     "updater": "the updater's state",
+    "klines": "the sync of klines",
     "registry": "the registry of networks",
     "admission": "the admission report",
     "disk": "the disk of DATA_DIR",
@@ -99,7 +100,7 @@ class Checked:
     unarrived: int = 0  # newest closed epochs in a row in which no answer of ours arrived
     unarrived_ms: int = 0  # when the first of them was asked
     unarrived_why: str = ""  # of the newest
-    contract: Sequence[Fault] | None = None  # None: the topic was not seen on chain
+    contract: Sequence[Fault] | None = None  # None: not compared yet
     unit: Unit | None = None  # None: not compared yet
     truth: TruthGap | None = None  # None: no truth was recovered in enough epochs
     api: str = ""  # version of the emissions API that the network speaks; empty: not seen

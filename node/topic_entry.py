@@ -95,7 +95,7 @@ def read_topic(entry: JsonNode, network: str | None, is_placed: bool, reader: Re
         horizon_min = reader.read(at("Horizon"), _horizon_min, known, target, topic_id.value, network)
     loss = reader.read(at("Loss"), _loss, known, target)
     volatility = reader.read(at("Volatility"), _volatility, known, target)
-    base = reader.read(at("Base"), _word, BaseRule)
+    base = reader.read(at("Base"), _word, (BaseRule.MINUTE, BaseRule.ASKED))  # AUTO is for all topics
     wait = reader.read(at("Wait"), _wait)
     objective = reader.read(at("Objective"), _word, Objective)
     endpoint = at("InferenceEndpoint")
@@ -219,7 +219,7 @@ def _volatility(node: JsonNode, known: CatalogueTopic | None, target: Target | N
     return Volatility(node.value)
 
 
-def _word(node: JsonNode, words: type[StrEnum]) -> str | None:
+def _word(node: JsonNode, words: Iterable[StrEnum]) -> str | None:
     if node.value is not None and node.value not in list(words):
         node.wrong(f"it must be one of {', '.join(words)}")
     return None if node.value is None else str(node.value)

@@ -151,7 +151,7 @@ def test_docker_compose_cannot_be_made_to_use_invented_prices(
 def test_docker_compose_hands_every_setting_over_as_written(docker_compose: list[str], tmp_path: Path) -> None:
     example = {name: value for name, value in env_example().items() if name in SETTINGS - FIXED.keys() - HANDED.keys()}
     dotenv = "".join(f"{name}={value}\n" for name, value in example.items())
-    for name in OURS:
+    for name in (*OURS, "ready"):
         assert resolve(docker_compose, tmp_path, dotenv)[name]["environment"] == example | FIXED | {
             "NODE_VERSION": "v0.12.0"
         }
@@ -182,7 +182,7 @@ def test_the_files_are_checked_for_the_version_of_the_image(docker_compose: list
 def test_a_second_network_gets_a_node_and_the_same_inference(docker_compose: list[str], tmp_path: Path) -> None:
     both = f"COMPOSE_FILE={COMPOSE.name}:{TWO_NETWORKS.name}\n"
     services = resolve(docker_compose, tmp_path, both + "SECOND_CONFIG_FILE=mainnet.json\n")
-    for name in OURS:
+    for name in (*OURS, "ready"):
         files = services[name]["environment"]["CONFIG_FILE"].split(",")
         mounted = {mount["target"]: Path(mount["source"]).name for mount in services[name]["volumes"]}
         assert [mounted[file] for file in files] == ["config.json", "mainnet.json"]
@@ -268,7 +268,7 @@ def test_grafana_starts_with_a_password_alone(password: str, status: int) -> Non
 # --- the compose file against the code -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*OURS, "migrate"])
+@pytest.mark.parametrize("name", [*OURS, "migrate", "ready"])
 def test_our_services_get_every_setting_and_a_market_that_is_real(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert environment.keys() == SETTINGS
@@ -403,10 +403,11 @@ def test_the_checks_of_inference_run_as_the_compose_file_writes_them(well_server
     ready = [well_server if part == "http://inference:8000" else part for part in SERVICES["ready"]["command"][1:]]
     assert well_server in ready
     port = well_server.rpartition(":")[2]
-    # -S leaves out installed packages: a check must cost no more than the standard library.
-    for arguments in (health, ready):
-        done = run(sys.executable, "-S", *arguments, PORT=port)
-        assert done.returncode == 0, done.stderr
+    # -S leaves out installed packages: a check that runs every few seconds costs no more than the standard library.
+    done = run(sys.executable, "-S", *health, PORT=port)
+    assert done.returncode == 0, done.stderr
+    done = run(sys.executable, *ready)
+    assert done.returncode == 0, done.stderr
     assert run(sys.executable, "-S", *health, PORT=str(free_port())).returncode == 1
 
 
@@ -427,7 +428,8 @@ def test_the_monitor_runs_in_the_image_of_the_updater_and_asks_the_containers() 
 
 def test_a_container_without_a_folder_for_temporary_files_can_run_our_modules() -> None:
     """As `ready`, whose file system is read-only. A program that fails there keeps the node from ever starting."""
-    done = run(sys.executable, "-S", "-c", "import tempfile; del tempfile.gettempdir; import inference.probe, core")
+    modules = "inference.probe, core, node.config_file, truth.start_check"
+    done = run(sys.executable, "-c", f"import tempfile; del tempfile.gettempdir; import {modules}")
     assert done.returncode == 0, done.stderr
 
 

@@ -21,9 +21,9 @@ STARTS, STEPS = 300, 60
 LAST, LAST_STEPS = 24, 200
 FAR = 30.0  # times the usual distance: an inferer this far off cannot tell one truth from the other
 TINY = 1e-300
-WORST = 1e6  # of a difference, so that its square is a number
+WORST, STEEPEST = 1e6, 1e150  # of a difference and a slope, so that their squares are numbers
 DONE = 1e-14  # a residual below which doubles tell no better
-MOST_DAMPING = 1e12
+LEAST_DAMPING, MOST_DAMPING = 1e-13, 1e12  # below, two slopes that are alike could not be told apart
 
 
 class Fit(NamedTuple):
@@ -85,6 +85,7 @@ class Problem:
 LN10 = float(np.log(10))
 
 
+@np.errstate(all="ignore")
 def fits(problem: Problem, *, two: bool) -> list[Fit]:
     """Return the ways to make the published losses, the best first; with ``two``, that of two truths."""
     starts = _starts(problem, two=two)
@@ -188,6 +189,7 @@ def _off(problem: Problem, rows: Floats, *, two: bool) -> Floats:
     return made - problem.target
 
 
+@np.errstate(all="ignore")  # a start that leads beyond a double's range is not taken up
 def _refined(problem: Problem, rows: Floats, steps: int, *, two: bool) -> tuple[Floats, Floats]:
     """Return unknowns and residuals after Levenberg and Marquardt's steps, all starts at once."""
     unknowns = rows.shape[1]
@@ -201,7 +203,8 @@ def _refined(problem: Problem, rows: Floats, steps: int, *, two: bool) -> tuple[
             near = np.abs(rows[:, column, None] - problem.values).min(axis=1) if column <= two else np.ones(len(rows))
             step[:, column] = 1e-6 * np.maximum(near, 1e-9 * problem.spread if column <= two else 1)
             up, down = _off(problem, rows + step, two=two), _off(problem, rows - step, two=two)
-            slopes[..., column] = (up - down) / (2 * step[:, column, None])
+            slope = (up - down) / np.maximum(2 * step[:, column, None], TINY)
+            slopes[..., column] = np.clip(slope, -STEEPEST, STEEPEST)
         square = np.einsum("ski,skj->sij", slopes, slopes)
         size = np.sqrt(np.maximum(np.einsum("sii->si", square), TINY))
         square = square / size[:, :, None] / size[:, None, :]
@@ -213,5 +216,5 @@ def _refined(problem: Problem, rows: Floats, steps: int, *, two: bool) -> tuple[
         rows, off = np.where(better[:, None], moved, rows), np.where(better[:, None], after, off)
         if _rms(off).min() < DONE or damping[better].size + (damping < MOST_DAMPING).sum() == 0:
             break
-        damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-15, MOST_DAMPING)
+        damping = np.clip(np.where(better, damping / 10, damping * 10), LEAST_DAMPING, MOST_DAMPING)
     return rows, _rms(off)

@@ -31,7 +31,9 @@ RIVAL = 1e3  # times the best residual: what another truth must have to be told 
 SAME = 1e-7  # of a truth, or of the values' spread: closer truths are the same
 NEGLIGIBLE = 2e-6  # of a truth: a disagreement that moves the mean by less is averaged
 FARTHEST = 1e4  # of a truth from the values, in units of their spread
-INWARD = 1e-6  # of the distance to the other truth; see ``_of_two``
+INWARD = 1e-6  # of the distance to the other truth; see ``_of_fit``
+
+LEAST_WITHOUT, MOST_WITHOUT = 5, 12  # inferers, of whom one may be left out
 
 
 class Recovered(NamedTuple):
@@ -146,9 +148,6 @@ def _choices(equations: Sequence[Equation]) -> list[Sequence[Equation]]:
     """Return all equations, and where there are enough all but each."""
     fewer = [[*equations[:number], *equations[number + 1 :]] for number in range(len(equations))]
     return [equations, *(fewer if LEAST_WITHOUT <= len(equations) <= MOST_WITHOUT else [])]
-
-
-LEAST_WITHOUT, MOST_WITHOUT = 5, 12  # inferers, of whom one may be left out
 
 
 def _problem(equations: Sequence[Equation], loss_name: str, is_log: bool, std: float | None) -> tuple[Problem, Decimal]:

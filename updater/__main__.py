@@ -18,6 +18,7 @@ from core.process.command_line import CommandLine
 from core.settings import Market, load_settings
 from core.show.progress import show_cursor_again
 from node.config_file import topics_from_config
+from truth.adopted import Adopted
 from updater.schedule import Schedule, cron_trigger
 from updater.service import open_updater
 from updater.state import StateFile
@@ -61,6 +62,8 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
         simulated=settings.market is Market.SIMULATED,
         form=settings.log_format,
     )
+    adopted = Adopted(settings)
+    settings = adopted.settings
     topics = topics_from_config(
         *settings.config_files, node_version=settings.node_version
     )  # inference logs the warnings
@@ -70,7 +73,7 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
         schedule = Schedule(updater, updater.state, tuple(updater.plans), trigger)
         log.info("started", data_dir=str(settings.data_dir), topics=[t.key for t in topics], panels=[*updater.plans])
         schedule.start()
-        status = watch(schedule, updater.state, signals, updater.clock)
+        status = watch(schedule, updater.state, signals, updater.clock, adopted)
         stop.set()
         ended = schedule.end(PATIENCE_S)
         updater.state.end()
@@ -83,16 +86,26 @@ def _run(training_file: Path | None, signals: "queue.SimpleQueue[int]") -> int:
     return status
 
 
-def watch(schedule: Schedule, state: StateFile, signals: "queue.SimpleQueue[int]", clock: Clock) -> int:
+def watch(
+    schedule: Schedule,
+    state: StateFile,
+    signals: "queue.SimpleQueue[int]",
+    clock: Clock,
+    adopted: Adopted | None = None,
+) -> int:
     """Beat while the schedule can be relied on and no signal comes.
 
     After a clock set back or a job that hangs the process ends and is started anew: retries and state hold dates too, a
-    thread that hangs cannot be ended, and a start is the best tested way out.
+    thread that hangs cannot be ended, and a start is the best tested way out. So the process also takes up what was
+    newly adopted, as soon as no job is at work.
 
     Returns:
         the exit status.
     """
     while not (reason := schedule.trouble(clock.now_ms() / 1000, time.monotonic())):
+        if adopted and (adopted.look() or adopted.is_outdated) and not schedule.is_at_work:
+            log.info("ending_to_be_started_anew", reason="TRUTH_VENUE or BASE_RULE was adopted")
+            return START_ANEW
         state.beat()
         schedule.note_next_runs()
         beaten_s = time.monotonic()

@@ -134,6 +134,11 @@ class Schedule:
             if next_ms != self._state.panel(panel).next_run_ms:
                 self._state.update_panel(panel, next_run_ms=next_ms)
 
+    @property
+    def is_at_work(self) -> bool:
+        """True while a job runs."""
+        return self._at_work_since_s[0]
+
     def trouble(self, now_s: float, monotonic_s: float) -> str:
         """Say why the process must be started anew: scheduled work would not come in time. Empty if it will.
 

@@ -22,6 +22,7 @@ from market.store.home_sync import HomeSync
 from market.store.migration import migrate
 from model.panels import LEADER, PANELS, PanelPlan, panels_for, training_start_ms
 from model.registry.versions import Registry
+from truth.adopted import Adopted
 from updater.admission.records import AdmissionRecords
 from updater.due import DueCheck
 from updater.keeper import SYNC_PATIENCE_S, Keeper, StoppableClock, series_name
@@ -264,7 +265,7 @@ def train_once(
         ConfigError: an updater works on this DATA_DIR; or the errors of ``checked_plans``.
     """
     checked_plans(topics, panels, training_file)
-    strict = training_file is not None
+    strict, settings = training_file is not None, Adopted(settings).settings
     with open_updater(settings, topics, training_file, threading.Event(), strict=strict) as updater:
         try:
             states = [updater.train(panel) for panel in panels or updater.plans]

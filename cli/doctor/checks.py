@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from cli.adoptions import resolved
 from cli.doctor.chain import chain_checks
 from cli.doctor.check import Check, State, not_looked_at, warning, well, wrong
 from cli.doctor.venues import TIMEOUT_S, Finding, examine, unserved
@@ -88,6 +89,10 @@ def _settings(subject: Subject) -> Iterator[Check]:
     yield from map(warning, settings_warnings())
     given = sorted(name.upper() for name in subject.settings.model_fields_set)
     yield well(f"set: {', '.join(given)}; the rest at their defaults" if given else "all at their defaults")
+    yield from map(well, subject.report.get("adoption_words", ()))
+    if refused := subject.report.get("adoptions_refused"):
+        yield warning(f"what was adopted is not known: {refused}", "nothing else depends on it: mend the ledger")
+    subject.settings = resolved(subject.settings)
 
 
 def _folder(subject: Subject) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
+from cli.adoptions import resolved
 from cli.doctor.check import Check
 from cli.doctor.checks import Subject, all_checks, checks_table, verdict
 from cli.doctor.venues import Finding, examine, reasons, report_of, unserved, venues_table
@@ -25,7 +26,7 @@ def run_doctor(load: Callable[[], Settings], market: bool, symbols: Sequence[str
     """
     clock = SystemClock()
     if market or symbols:
-        return _show_venues(_checked(load), symbols, clock, as_json=as_json)
+        return _show_venues(resolved(_checked(load)), symbols, clock, as_json=as_json)
     checks: list[Check] = []
     findings: list[Finding] = []
     try:

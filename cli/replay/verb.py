@@ -35,6 +35,7 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a published network would have answered and lost in the past, beside what was answered."""
+    from cli.adoptions import resolved  # noqa: PLC0415
     from cli.place import place_of  # noqa: PLC0415
     from cli.ready import chosen  # noqa: PLC0415
     from cli.replay.replayed import Replayer  # noqa: PLC0415
@@ -49,7 +50,7 @@ def replay(
     from monitor.candles import Candles  # noqa: PLC0415
 
     since_ms, until_ms = span_of(since, until, None, SystemClock().now_ms())
-    settings = settings_from(config=config, data_dir=data_dir)
+    settings = resolved(settings_from(config=config, data_dir=data_dir))
     place = place_of(settings)
     found = chosen(configured_topics(settings), (topic,), network)
     if len(found) > 1:
@@ -64,7 +65,7 @@ def replay(
     except IncompatibleModel as error:
         raise ConfigError(f"--version {version}: {error}") from error
     store = HomeStore(place.folder / "klines", settings.venues)
-    candles, stretches = Candles(store, settings.truth_venue or ""), Stretches(settings.objective, place.folder)
+    candles, stretches = Candles(store, settings.truth_venue), Stretches(settings.objective, place.folder)
     stretches.poll()
     replayer = Replayer(
         topic=of, forecaster=BiRNNForecaster(artefact), store=store, candles=candles, stretches=stretches

@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from admission.readiness import read_admission
+from cli.adoptions import adoption_report
 from cli.place import endpoint_of, page_of, place_of
 from cli.ready import admission_words, in_order
+from cli.status.arrival import arrival_report
+from cli.verbs import topics_as_far_as_known
 from core.clock import SystemClock
 from core.errors import IncompatibleModel, WorkerError
 from core.net.http_get import NoAnswer
@@ -22,12 +25,16 @@ def status_report(settings: Settings) -> dict[str, Any]:
     place = place_of(settings)
     market, folder = place.market.value.upper(), place.folder
     has_state = any((folder / name).exists() for name in ("updater.json", "champions.json"))
+    endpoint = endpoint_report(endpoint_of(settings, place))
+    configured = [{"network": one.network, "topic_id": one.topic_id} for one in topics_as_far_as_known(settings)]
     return {
         "place": place.sentence,
         "market": market,
-        "endpoint": endpoint_report(endpoint_of(settings, place)),
+        "endpoint": endpoint,
+        "arrivals": arrival_report(settings, endpoint.get("topics") or configured),
         "page": page_of(settings, place),
         "retrain_cron": settings.retrain_cron,
+        **adoption_report(settings),
         "folders": [{"folder": str(folder), "market": market, **_folder_report(folder)}] if has_state else [],
     }
 

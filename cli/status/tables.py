@@ -8,7 +8,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from admission.words import ONE_NAIVE
-from cli.screen import INDENT, Column, table_of
+from cli.screen import INDENT, Column, plain, table_of
+from cli.status.arrival import arrival_lines
 from core.clock import DAY_MS, SystemClock, iso
 from core.logs import short_version
 from core.show.words import duration, p_text
@@ -63,11 +64,16 @@ def status_tables(report: dict[str, Any], width: int = 80) -> Iterator[Renderabl
     endpoint = report["endpoint"]
     yield _hanging(headline(endpoint), width, style="bold")
     folders = report["folders"]
+    for line in report.get("adoption_words", ()):
+        yield _hanging(plain(line), width)
+    if refused := report.get("adoptions_refused"):
+        yield _hanging(plain(f"what was adopted is not known: {refused}"), width, style=BAD)
     if folders:
         where = "; ".join(f"{folder['folder']} ({folder['market']})" for folder in folders)
         yield _hanging(f"data in {where}", width)
     if endpoint["answers"]:
         yield _topics_table(endpoint["topics"], width)
+    yield from (_hanging(line, width) for line in arrival_lines(report.get("arrivals", ())))
     if not folders:
         yield _hanging(f"no updater has run here yet; scripts/run starts everything; {report.get('place', '')}", width)
     for folder in folders:

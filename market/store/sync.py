@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from core.clock import DAY_MS, HOUR_MS, iso
-from core.errors import MalformedKlines, MarketUnavailable, WorkerError
+from core.errors import ConfigError, MalformedKlines, MarketUnavailable, WorkerError
 from klines.checks import EARLIEST_MS
 from klines.klines import Klines
 from klines.spans import Span, month_span, without
@@ -92,8 +92,18 @@ def sync_all(
     Raises:
         ConfigError: another process is writing the store.
     """
-    # One pool for all: its threads keep their connections to the venue from one series to the next.
-    with store.writing(), ThreadPoolExecutor(THREADS, thread_name_prefix="sync") as pool:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.writing())
+        except ConfigError:
+            raise
+        except WorkerError as error:  # a disk that cannot be written
+            log.error("klines_not_written", venue=venue.info.name, reason=str(error))
+            return [
+                SyncReport(venue=venue.info.name, symbol=one[0], interval_ms=one[1], failure=error) for one in wanted
+            ]
+        # One pool for all: its threads keep their connections to the venue from one series to the next.
+        pool = stack.enter_context(ThreadPoolExecutor(THREADS, thread_name_prefix="sync"))
 
         def show(settled: int) -> None:
             progress(done + settled, total)

@@ -27,6 +27,8 @@ def can_be_over(name: str, subject: str, watched: Watched) -> bool:
         return bool(watched.chain) and not any(subject in {topic.key, topic.network} for topic in watched.topics)
     if any(_is_stale(seen, watched) for seen in topics.values()):
         return False
+    if name == "contract":
+        return all(seen.contract is not None for seen in topics.values())
     if name == "unit":
         return all(seen.unit is not None and seen.unit.deviations is not None for seen in topics.values())
     return name != "truth" or all(seen.truth and seen.truth.epochs >= LEAST_TRUTHS for seen in topics.values())

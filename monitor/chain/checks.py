@@ -17,7 +17,7 @@ from monitor.chain.rows import are_equal
 from monitor.watched import Checked, TruthGap
 from node.dry_run_heights import BLOCK_MS
 from node.versions import NodeVersions, spoken_api
-from truth.contract import MOST_OFF, contract_faults
+from truth.contract import MOST_OFF, contract_faults, lag_ms
 from truth.ranking import difference_bp
 from truth.recovered import recover
 from truth.unit import MOST, Unit, unit_of
@@ -70,9 +70,10 @@ class Checks:
             return
         network, look = network_look(sightings.get(NETWORK_ITSELF)), topic_look(sightings.get(topic.topic_id))
         block_ms = network.block_ms if network else None
+        is_compared = look is not None and lag_ms(look.seen, block_ms) is not None  # else it is measured in a minute
         checked = replace(
             network_checked(network, self._nodes.get(topic.network)),
-            contract=contract_faults(topic, look.seen, block_ms, self._most_off) if look else None,
+            contract=contract_faults(topic, look.seen, block_ms, self._most_off) if look and is_compared else None,
             unit=unit_checked(topic, rows, self._most_deviations),
             truth=self._truth_gap(topic, rows, most_recovered),
         )

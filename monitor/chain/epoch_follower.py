@@ -99,6 +99,7 @@ class EpochFollower:
             if newest.height < self.newest.height:
                 self._begin_anew(newest)
             elif newest.height == self.newest.height:
+                self.fault = self._heights.fault or self.fault
                 return False
         self.newest = newest
         if not self._restored:

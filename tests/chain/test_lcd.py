@@ -198,6 +198,17 @@ def test_of_two_hosts_that_disagree_the_one_ahead_is_believed(stand: Stand, *, l
     assert lagging.asked("/emissions/v5/topic_last_worker_commit_info") == []
 
 
+def test_a_host_that_lags_is_not_read_while_the_one_ahead_rests(stand: Stand) -> None:
+    lagging, ahead = stand.host(lag_blocks=25), stand.host()
+    emissions = stand.read(lagging, ahead)
+    emissions.host()
+    stand.clock.sleep(1)
+    ahead.faults["/emissions/v5/topics/2"] = HTML
+    with pytest.raises(ChainFault, match=r"2[45] blocks behind"):
+        emissions.topic(2)
+    assert lagging.asked("/emissions/v5/topics/2") == []
+
+
 def test_a_host_a_little_behind_is_as_good(stand: Stand) -> None:
     ahead, behind = stand.host(), stand.host(lag_blocks=MOST_BEHIND)
     emissions = stand.read(behind, ahead)

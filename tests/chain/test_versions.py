@@ -1,10 +1,15 @@
 """Values and texts of every form that a chain may write, and of forms that none may."""
 
 import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from chain.addresses import MISREAD
 from chain.versions import (
     inferences_of,
     latest_inference_of,
@@ -20,6 +25,14 @@ from tests.fakes.chain_versions import v10_of
 
 OTHER = "allo1n0hsul6c8gydt6hm9hg5nz9a0d4y3rdz79lp78"
 LINES = recorded()
+PARSERS: Mapping[str, Callable[[Any], object]] = {
+    "topics/2": topic_of,
+    "inferences/2/1325": inferences_of,
+    "network_loss/2/1325": losses_of,
+    "reputer_loss_bundles/2/1325": reputer_losses_of,
+    "latest_network_inferences/2": network_inference_of,
+    f"inferer_score_ema/2/{OURS}": score_of,
+}
 
 
 def body_of(path: str) -> Any:
@@ -111,15 +124,28 @@ def test_fields_that_are_not_known_are_passed_over() -> None:
             return {name: with_more(one) for name, one in value.items()} | {"new_field": {"a": [1, None]}, "z": "?"}
         return [with_more(one) for one in value] if isinstance(value, list) else value
 
-    for path, parse in (
-        ("topics/2", topic_of),
-        ("inferences/2/1325", inferences_of),
-        ("network_loss/2/1325", losses_of),
-        ("reputer_loss_bundles/2/1325", reputer_losses_of),
-        ("latest_network_inferences/2", network_inference_of),
-        (f"inferer_score_ema/2/{OURS}", score_of),
-    ):
+    for path, parse in PARSERS.items():
         assert parse(with_more(body_of(path))) == parse(body_of(path))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(path=st.sampled_from(sorted(PARSERS)), data=st.data())
+def test_a_body_with_anything_in_any_place_is_read_or_refused(path: str, data: st.DataObject) -> None:
+    body = body_of(path)
+    place: Any = {"body": body}
+    key: Any = "body"
+    while isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans() | st.just(value=True)):
+        place = place[key]
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+    place[key] = data.draw(JSON)
+    with suppress(*MISREAD):  # what Addresses.attempt calls another form
+        PARSERS[path](body)
 
 
 def losses_body(**fields: Any) -> Any:

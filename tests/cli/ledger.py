@@ -17,6 +17,7 @@ NETWORK = "allora-testnet-1"
 FIRST, SECOND = "minute-20261122T084500Z-1a2b3c", "minute-20261124T084500Z-4d5e6f"
 MISSING = "binance: the candle of 2026-11-25T00:00:00.000Z to 2026-11-25T00:01:00.000Z is missing"
 HORIZONS_MIN = {79: 15, 64: 480, 1: 10}
+LOSSES = {79: "mse", 64: "czar", 1: "mse"}
 SYMBOLS = {79: ("BTCUSDT", "volatility std_horizon"), 64: ("BTCUSDT", "log_return"), 1: ("ETHUSDT", "price")}
 
 
@@ -96,6 +97,7 @@ def score_row(answer: Answer, rng: np.random.Generator) -> dict[str, Any]:
         "plain_naive_loss": naive_loss * 1.1,
         "right_direction": right,
         "error_bp": float(rng.normal(0, 12)),
+        "loss_name": LOSSES[answer.topic_id],
     }
 
 
@@ -104,7 +106,7 @@ NOT_SCORED = ("truth", "truth_sd", "naive", "plain_naive", "loss", "naive_loss",
 
 def not_scorable(row: dict[str, Any], reason: str = MISSING) -> dict[str, Any]:
     """The same row of an answer that cannot be scored."""
-    return row | dict.fromkeys((*NOT_SCORED, "right_direction")) | {"reason": reason}
+    return row | dict.fromkeys((*NOT_SCORED, "right_direction")) | {"reason": reason, "loss_name": ""}
 
 
 def make_ledger(

@@ -25,6 +25,7 @@ from tests.monitor.desk import desk, live_updater
 from tests.monitor.test_chain_alarms import TOPIC, Chain
 from tests.node.config_files import entry, written
 from tests.terminal import on_terminal
+from tests.truth.test_adopted import KRAKEN, write
 from updater.state import SeriesState, StateFile
 
 KEY = "not-a-real-key-0123"
@@ -84,6 +85,16 @@ def test_programs_get_the_same_and_no_key(tmp_path: Path, server: Venue) -> None
     assert found["binance"]["level_over_first"] == pytest.approx(1.0)
     assert (found["atlas"]["key"], found["tiingo"]["key"], found["kraken"]["key"]) == ("set", "missing", "not needed")
     assert KEY not in ran.stdout + ran.stderr
+
+
+def test_an_adopted_truth_venue_is_named_as_such(tmp_path: Path, server: Venue, whole: dict[str, str]) -> None:
+    write(load_settings(data_dir=tmp_path, database_url=""), KRAKEN)
+    arguments = ("--market", "--json", "--symbol", "ETHUSDT")
+    ran = doctor(tmp_path, server, *arguments, TRUTH_VENUE="auto")
+    assert {venue["venue"]: venue["used"] for venue in json.loads(ran.stdout)["venues"]}["kraken"] == "3, truth"
+    found = checked(doctor(tmp_path, server, "--json", **whole, TRUTH_VENUE="auto"))
+    lines = [check["line"] for check in found["settings"]]
+    assert any(line.startswith("TRUTH_VENUE=auto stands for kraken, adopted 2023-11-14") for line in lines), lines
 
 
 def test_a_symbol_that_nobody_serves_ends_with_1_and_what_to_do(tmp_path: Path, server: Venue) -> None:

@@ -19,10 +19,14 @@ from klines.klines import Klines
 from ledger.answers import Answer
 from model.forecaster import BiRNNForecaster, HeadForecast
 from model.heads import head_of
+from model.panels import HOUR
+from model.registry.versions import Registry
+from monitor.scorer import Scorer
 from tests.data.make_tiny_model import FOLDER as TINY
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import only, random_walk_klines
-from tests.monitor.stand import ELAPSED_MS, NETWORK, Stand, answers_to
+from tests.inference.stand import publish
+from tests.monitor.stand import ELAPSED_MS, MARKET, NETWORK, Stand, answers_to
 
 VERSION = "minute-20231120T000000Z-e1d07b"
 SEEN_END_MS = START_MS + 4 * DAY_MS  # the tiny network was trained, stopped and calibrated on candles before
@@ -36,6 +40,7 @@ PRICE = Topic(
 VOLATILITY = Topic(
     network=NETWORK, topic_id=9001, token="BTC", symbol="BTCUSDT", target=Target.VOLATILITY, horizon_min=5
 )
+LONG = Topic(network=NETWORK, topic_id=9002, token="BTC", symbol="BTCUSDT", target=Target.LOG_RETURN, horizon_min=480)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +158,43 @@ def test_every_epoch_equals_a_separate_calculation(stand: Stand, minutes: Mappin
     saved = 1 - found["where_answered"]["loss"] / found["answered"]["loss"]
     assert found["over_answered"]["skill"] == pytest.approx(saved)
     assert (found["version"], found["seen"], found["not_replayed"]) == (VERSION, 0, {})
+
+
+def test_a_long_horizon_is_replayed_by_the_network_of_hours(stand: Stand, minutes: Mapping[str, Klines]) -> None:
+    """From hours of all its symbols; interval and truth are told by minutes, as the monitor tells them."""
+    path, own = stand.folder / "config.json", {"Token": "BTC", "Target": "log_return", "Horizon": "8h", "Loss": "mse"}
+    config = json.loads(path.read_text())
+    asked = config["worker"][0]["parameters"]["InferenceEndpoint"]
+    config["worker"].append(config["worker"][0] | {"topicId": 9002, "parameters": {"InferenceEndpoint": asked, **own}})
+    path.write_text(json.dumps(config))
+    version = publish(Registry(stand.folder), 0.5, START_MS, HOUR)
+    rows, start_ms = 70 * 24, FIRST_MS - 60 * DAY_MS
+    hours = {
+        symbol: random_walk_klines(rows, HOUR_MS, seed=seed, start_ms=start_ms, sigma=5e-3)
+        for seed, symbol in enumerate(("BTCUSDT", "ETHUSDT", "SOLUSDT"))
+    }
+    for symbol, klines in hours.items():
+        stand.store(symbol, klines)
+    stand.scorer = Scorer(stand.book, stand.homes, [LONG], MARKET)
+    answers = answers_to(LONG, minutes["BTCUSDT"], [FIRST_MS + number * HOUR_MS for number in range(6)])
+    stand.answer(answers)
+    assert stand.score_all(START_MS + 6 * DAY_MS) == 6
+    code, out, err = birnn(stand.folder, *of(LONG, FIRST_MS, FIRST_MS + 6 * HOUR_MS, version), "--json")
+    assert code == 0, err
+    found = {row["base"]: row for row in json.loads(out)["epochs"] if row["answer"]}
+    forecaster = BiRNNForecaster.load(stand.folder / "versions" / version)
+    assert len(found) == 6
+    for answer, (_, score) in zip(answers, reversed(stand.book.answers_of(LONG, 6)), strict=True):
+        assert score
+        row = found[iso(answer.base_ms)]
+        known = {symbol: klines.between(0, answer.asof_ms) for symbol, klines in hours.items()}
+        forecast = forecaster.forecast(known)[0]["BTCUSDT", head_of(LONG)]
+        assert forecast.log_return, "0.5 times the window's scale"
+        moved = math.log(answer.anchor / close_at(minutes["BTCUSDT"], answer.base_ms))
+        expected = moved + forecast.log_return * (1 - answer.elapsed_ms / LONG.horizon_ms)
+        assert row["replayed"]["value"] == pytest.approx(expected, rel=1e-9)
+        assert (row["truth"], row["naive_loss"]) == (score.truth, score.naive_loss)
+        assert row["replayed"]["loss"] == pytest.approx((expected - (score.truth or 0)) ** 2, rel=1e-6)
 
 
 def test_the_network_that_answered_answers_the_same_again(stand: Stand, minutes: Mapping[str, Klines]) -> None:

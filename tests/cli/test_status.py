@@ -21,11 +21,12 @@ from cli.main import app
 from cli.status.report import status_report
 from cli.status.tables import headline, status_tables
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
-from core.settings import load_settings
+from core.settings import BaseRule, load_settings
 from tests.answering import Answer, answering
 from tests.cli.ledger import make_ledger, write_ledger
 from tests.cli.test_ready import topic_entry
 from tests.terminal import on_terminal
+from tests.truth.test_adopted import ASKED, KRAKEN, write
 from updater.state import Outcome, SeriesState, StateFile, Verdict
 
 NETWORK = "allora-testnet-1"
@@ -287,3 +288,28 @@ def test_the_last_value_is_beside_who_gave_it_and_when() -> None:
 def test_topics_that_are_not_forecast_yet_count_as_that() -> None:
     starting = [topic | {"forecast": None} for topic in SIX[:1]]
     assert headline({"answers": True, "topics": starting}) == "1 of 1 answered: 1 not forecast yet"
+
+
+def test_what_the_chain_decided_is_said(tmp_path: Path) -> None:
+    write(load_settings(data_dir=tmp_path, database_url=""), ASKED, KRAKEN)
+    with endpoint(SIX) as port:
+        more = {"BASE_RULE": "auto", "TRUTH_VENUE": "binance"}
+        environment = {"DATA_DIR": str(tmp_path), "PORT": str(port), "HOST": "127.0.0.1", "NO_COLOR": "1", **more}
+        with on_terminal([sys.executable, "-m", "cli.main", "status"], 120, environment) as (terminal, process):
+            assert process.wait(60) == 0
+        report = CliRunner().invoke(app, ["status", "--json"], env=environment)
+    text = " ".join(" ".join(terminal.lines).split())
+    when = "adopted 2023-11-14 22:13Z: fits 38 of 40 epochs; set BASE_RULE to overrule it"
+    assert f"BASE_RULE=auto stands for asked, {when}" in text
+    assert "TRUTH_VENUE=binance overrules kraken, adopted 2023-11-14 22:13Z: fits 39 of 40 epochs" in text
+    adoptions = json.loads(report.output)["adoptions"]
+    assert [(one["setting"], one["value"]) for one in adoptions] == [("BASE_RULE", "asked"), ("TRUTH_VENUE", "kraken")]
+
+
+def test_a_ledger_that_cannot_be_read_is_told_only_where_a_setting_waits_for_it(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite3").write_bytes(b"this is no database" * 1000)
+    settings = load_settings(data_dir=tmp_path, database_url="", port=1)
+    assert "adoptions_refused" not in status_report(settings)
+    report = status_report(settings.model_copy(update={"base_rule": BaseRule.AUTO}))
+    assert "is damaged" in report["adoptions_refused"]
+    assert report["adoption_words"] == ["BASE_RULE=auto: nothing is adopted yet, so it stands for minute"]

@@ -50,6 +50,8 @@ class BusyChain(FakeChain):
         parts = path.strip("/").split("/")
         with self._counting:
             self.counted["/".join(parts[2:3] if parts[0] == "emissions" else parts)] += 1
+        if fault := self.faults.get(path, self.faults.get("")):
+            return fault
         if parts[0] in {"cosmos", "feemarket"}:
             return self._of_node(path)
         if parts[0] != "emissions":

@@ -82,10 +82,12 @@ class Skewed:
         self._clock.sleep(seconds)
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 10.0, what: str = "the condition") -> None:
-    """Wait until ``condition`` holds; fail by name after ``timeout_s``."""
+def eventually(
+    condition: Callable[[], bool], timeout_s: float = 10.0, what: str = "the condition", every_s: float = 0.02
+) -> None:
+    """Look every ``every_s`` until ``condition`` holds; fail by name after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not hold within {timeout_s} s")
-        time.sleep(0.02)
+        time.sleep(every_s)

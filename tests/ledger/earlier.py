@@ -45,16 +45,27 @@ def columns_of(schema: int) -> list[str]:
     return [column for version in range(2, schema + 1) for column in ADDED.get(version, ())]
 
 
+def tables_of(schema: int) -> str:
+    """The statements that made the tables."""
+    return FIRST.format(more="".join(f", {column}" for column in columns_of(schema)))
+
+
+def written_by(schema: int) -> list[tuple[object, ...]]:
+    """ROWS as releases of this schema wrote them."""
+    written = [(*row, *MORE.get(min(schema, 4), ())) for row in ROWS]
+    if schema >= 3:  # which writes no "volatility"
+        written = [tuple("volatility std" if value == "volatility" else value for value in row) for row in written]
+    return written
+
+
 def make_earlier(path: Path, schema: int, *, rows: int = 0) -> None:
     """Make a database of this schema with ROWS, and with ``rows`` more of one topic."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.executescript(FIRST.format(more="".join(f", {column}" for column in columns_of(schema))))
+        connection.executescript(tables_of(schema))
         connection.execute("INSERT INTO ledger_schema VALUES (?)", [schema])
+        written = written_by(schema)
         more = MORE.get(min(schema, 4), ())
-        written = [(*row, *more) for row in ROWS]
-        if schema >= 3:  # which writes no "volatility"
-            written = [tuple("volatility std" if value == "volatility" else value for value in row) for row in written]
         written += [("big", 1, height, "2650.25", "persistence", *PRICE, *more) for height in range(rows)]
         marks = ", ".join("?" * len(written[0]))
         connection.executemany(f"INSERT INTO answers VALUES ({marks})", written)  # noqa: S608 -- question marks

@@ -11,11 +11,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from core.errors import ConfigError, WorkerError
 from core.topic import Target, Topic, Volatility
 from ledger.answer_log import READ_S, Ledger
 from ledger.answers import Answer
+from ledger.schema import CHECKED_AT_START_BYTES
 from ledger.upgrade import bring_up_to_date
 from tests.fakes.clock import START_MS, FakeClock, eventually
 from tests.inference.hanging import hanging
@@ -217,6 +219,89 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, spoil: 
     assert (tmp_path / f"ledger.sqlite3.damaged-{CLOCK.now_ms()}").exists()
 
 
+def make_large(path: Path) -> None:
+    """Make a file so large that its answers are not checked at the start."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE padding (x)")
+        connection.execute("INSERT INTO padding VALUES (zeroblob(?))", [CHECKED_AT_START_BYTES])
+
+
+def damage_page(path: Path, network: bytes) -> None:
+    """Overwrite the last page of rows that are of this network alone."""
+    others = {b"allora-testnet-1", b"other", b"big"} - {network}
+    content = path.read_bytes()
+    pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
+    of_rows = [n for n, page in enumerate(pages) if min(page.count(network), page.count(b"persistence")) > 10]
+    chosen = [number for number in of_rows if not any(other in pages[number] for other in others)][-1]
+    with path.open("r+b") as file:
+        file.seek(chosen * 4096)
+        file.write(b"\xff" * 4096)
+
+
+def test_damage_far_from_the_newest_answers_is_found_after_the_start(tmp_path: Path) -> None:
+    """A large file is read in the background; what memory knows is in the new file too."""
+    path = tmp_path / "ledger.sqlite3"
+    make_earlier(path, 4, rows=2000)
+    bring_up_to_date(f"sqlite:///{path}")
+    make_large(path)
+    damage_page(path, b"big")
+    with ledger(tmp_path) as opened:
+        first = opened.recall(ETH_10M, 5)
+        assert first
+        opened.keep(answer(6, "6"))
+        eventually(lambda: len(list(tmp_path.glob("*.damaged-*"))) >= 1, what="the file set aside")
+        opened.keep(answer(7, "7"))
+        assert opened.recall(ETH_10M, 5) == first
+        assert opened.keep(answer(6, "anew")).value == "6"
+    assert stored(tmp_path) == {5: first.value, 6: "6", 7: "7"}
+
+
+def test_a_large_file_that_is_well_stays(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    with ledger(tmp_path) as opened:
+        opened.keep(answer(5))
+    make_large(path)
+    with capture_logs() as logs, ledger(tmp_path) as opened:
+        eventually(lambda: any(line["event"] == "ledger_checked" for line in logs), what="the check")
+        opened.keep(answer(6))
+    assert sorted(stored(tmp_path)) == [5, 6]
+
+
+@pytest.mark.parametrize("newest", [False, True], ids=["old rows", "newest rows"])
+def test_damage_to_the_newest_answers_of_a_large_file_is_found_at_the_start(tmp_path: Path, newest: bool) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    with ledger(tmp_path) as opened:
+        for height in range(400):
+            opened.keep(answer(height)._replace(network="allora-testnet-1" if newest else "other"))
+    make_large(path)
+    damage_page(path, b"allora-testnet-1" if newest else b"other")
+    with ledger(tmp_path, recent=1000) as opened:
+        assert opened.recall(ETH_10M, 5) is None
+        opened.keep(answer(5, "anew"))
+        eventually(lambda: len(list(tmp_path.glob("*.damaged-*"))) >= 1, what="the file set aside")
+    assert stored(tmp_path) == {5: "anew"}
+
+
+def test_a_file_that_is_damaged_meanwhile_is_set_aside_and_no_answer_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    with ledger(tmp_path) as opened:
+        for height in range(100):
+            opened.keep(answer(height, str(height)))
+        eventually(lambda: not opened.unwritten, what="the rows")
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        whole = path.read_bytes()
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (len(whole) - 4096))
+        for height in range(100, 200):
+            opened.keep(answer(height, str(height)))
+        eventually(lambda: not opened.unwritten, 30, "the rows in a new file")
+    assert len(list(tmp_path.glob("*.damaged-*"))) >= 1
+    found = stored(tmp_path)
+    assert {height: found[height] for height in range(72, 200)} == {height: str(height) for height in range(72, 200)}
+
+
 def test_a_database_that_cannot_be_written_stops_no_answer_and_is_caught_up(tmp_path: Path) -> None:
     with ledger(tmp_path) as opened, closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -241,7 +326,7 @@ def test_topics_do_not_share_answers(tmp_path: Path) -> None:
         pytest.param("mysql://localhost/a", "sqlite:/// or postgresql://", id="another database"),
         pytest.param("sqlite://", "name a file", id="memory"),
         pytest.param("sqlite:////no/such/folder/a.db", "unable to open", id="folder that is not there"),
-        pytest.param("postgresql+psycopg://me:secret@127.0.0.1/a", "not installed", id="driver that is not installed"),
+        pytest.param("postgresql+pg8000://me:secret@127.0.0.1/a", "not installed", id="driver that is not installed"),
     ],
 )
 def test_a_database_that_cannot_be_used_stops_the_start_in_one_line(tmp_path: Path, url: str, says: str) -> None:
@@ -310,6 +395,7 @@ from pathlib import Path
 from core.clock import SystemClock
 from core.topic import Target
 from ledger.answers import Answer
+from ledger.schema import CHECKED_AT_START_BYTES
 from ledger.answer_log import Ledger
 ledger = Ledger(f"sqlite:///{sys.argv[1]}/ledger.sqlite3", [], "BINANCE", SystemClock(), Path(sys.argv[1]))
 for height in range(10**9):

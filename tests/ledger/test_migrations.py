@@ -127,56 +127,37 @@ print([name for name in sys.modules if name.startswith(("alembic", "mako"))])
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
-# In a process of its own: each turn forks, and the child kills itself after one statement more than the last one.
-KILLED = """
-import os, shutil, signal, sys
-import sqlalchemy as sa
-import ledger.migrations.steps
-from ledger.upgrade import bring_up_to_date
-source, folder = sys.argv[1:]
-for statements in range(1, 1000):
-    path = f"{folder}/{statements}"
-    shutil.copy(source, path)
-    if (child := os.fork()) == 0:
-        left = statements
-        @sa.event.listens_for(sa.engine.Engine, "after_cursor_execute")
-        def count(*_):
-            global left
-            left -= 1
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-        bring_up_to_date(f"sqlite:///{path}")
-        os._exit(0)
-    if os.waitpid(child, 0)[1] == 0:
-        break
-"""
-
-
 @pytest.mark.parametrize("schema", [0, 1, 4])
 def test_a_kill_after_any_statement_leaves_the_whole_old_or_the_whole_new_schema(tmp_path: Path, schema: int) -> None:
-    source, folder = tmp_path / "source", tmp_path / "killed"
-    folder.mkdir()
-    make_earlier(source, schema) if schema else source.touch()
-    before = rows_of(source) if schema else []
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(source), str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    killed = [path for path in folder.iterdir() if path.name.isdecimal()]
-    assert len(killed) > 10
-    for path in killed:
-        found = version(path)
+    """What a kill leaves are the files as they are at that moment."""
+    path = tmp_path / "ledger.sqlite3"
+    make_earlier(path, schema) if schema else path.touch()
+    before = rows_of(path) if schema else []
+    left: list[tuple[bytes, bytes]] = []  # the file and its write-ahead log, after each statement
+
+    def note(*_: object) -> None:
+        wal = path.with_name(f"{path.name}-wal")
+        left.append((path.read_bytes(), wal.read_bytes() if wal.exists() else b""))
+
+    sa.event.listen(sa.engine.Engine, "after_cursor_execute", note)
+    try:
+        bring_up_to_date(url_of(path))
+    finally:
+        sa.event.remove(sa.engine.Engine, "after_cursor_execute", note)
+    assert len(left) > 30
+    note()
+    for number, files in enumerate(dict.fromkeys(left)):
+        killed = tmp_path / str(number)
+        for file, content in zip((killed, killed.with_name(f"{number}-wal")), files, strict=True):
+            file.write_bytes(content)
+        found = version(killed)
         assert found in {schema or None, SCHEMA_VERSION}
         if found == schema:
-            assert rows_of(path) == before
-        bring_up_to_date(url_of(path))
-        assert version(path) == SCHEMA_VERSION
-        assert rows_of(path) == upgraded(before, schema)
-        assert len(columns(path)) == len(columns(killed[0]))
+            assert rows_of(killed) == before
+        bring_up_to_date(url_of(killed))
+        assert version(killed) == SCHEMA_VERSION
+        assert rows_of(killed) == upgraded(before, schema)
+        assert columns(killed) == columns(path)
 
 
 def test_a_kill_while_an_index_of_many_rows_is_made_leaves_the_old_schema(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from core.clock import DAY_MS, MINUTE_MS
 from ledger.database import open_engine
-from ledger.retention import STEP_ROWS, trim
-from ledger.schema import answers, scores
+from ledger.retention import CANDLES_BEFORE_DAYS, STEP_ROWS, trim
+from ledger.schema import alarms, answers, candle_days, scores
 from ledger.upgrade import bring_up_to_date
 from tests.fakes.clock import START_MS
 from tests.ledger.test_answer_log import answer
@@ -57,6 +57,32 @@ def test_the_oldest_go_first_and_no_more_than_allowed(engine: sa.Engine) -> None
 def test_a_clock_that_runs_years_ahead_deletes_nothing_more(engine: sa.Engine) -> None:
     assert trim(engine, START_MS + 4000 * DAY_MS, 1, 10 * ROWS) == ROWS // 2
     assert trim(engine, START_MS + 4000 * DAY_MS, 400, 10 * ROWS) == 0
+
+
+def test_alarms_and_checksums_of_candles_go_once_no_answer_needs_them(engine: sa.Engine) -> None:
+    before_ms = START_MS - DAY_MS
+    day = {"venue": "binance", "symbol": "ETHUSDT", "interval_ms": MINUTE_MS, "checksum": 1}
+    alarm: dict[str, object] = {"name": "clock", "subject": "", "what": "", "remedy": "", "end_sent_ms": None}
+    ended = [None, before_ms - 1, before_ms, START_MS]
+    days = [before_ms // DAY_MS - CANDLES_BEFORE_DAYS + number for number in (-2, -1, 0, 1)]
+    with engine.begin() as connection:
+        connection.execute(alarms.insert(), [alarm | {"since_ms": n, "ended_ms": ms} for n, ms in enumerate(ended)])
+        connection.execute(candle_days.insert(), [day | {"day": number} for number in days])
+    assert trim(engine, START_MS, 1, STEP_ROWS) == STEP_ROWS
+    with engine.connect() as connection:
+        assert len(connection.execute(sa.select(alarms)).all()) == 4, "old answers go first"
+    trim(engine, START_MS, 1, 10 * ROWS)
+    with engine.connect() as connection:
+        assert list(connection.execute(sa.select(alarms.c.since_ms)).scalars()) == [0, 2, 3]
+        assert list(connection.execute(sa.select(candle_days.c.day)).scalars()) == days[2:]
+
+
+def test_an_answer_that_was_given_while_the_clock_stood_in_the_past_is_as_old_as_its_block(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(answers.update().where(answers.c.height == 3).values(block_ms=START_MS))
+        connection.execute(answers.update().where(answers.c.height == 4).values(block_ms=START_MS - 2 * DAY_MS))
+    assert trim(engine, START_MS, 1, 10 * ROWS) == ROWS // 2 - 1
+    assert heights(engine, answers) == [3, *range(ROWS // 2, ROWS)]
 
 
 def test_an_empty_ledger_has_nothing_to_delete(tmp_path: Path) -> None:

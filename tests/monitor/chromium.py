@@ -74,20 +74,35 @@ class Browser:
             height: of the page in the picture, in CSS pixels from the top; None is all of the page.
             scale: pixels of the picture to a CSS pixel, where a height is given.
         """
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self._emulate(width, dark)
         self._events.clear()
         self.call("Page.setLifecycleEventsEnabled", enabled=True)
         loader = self.call("Page.navigate", url=url)["loaderId"]
         while not any(_is_idle(event, loader) for event in self._events):
             self._events.append(json.loads(self._socket.recv(ANSWERS_WITHIN_S)))
+        area = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}} if height else {}
+        return self._seen(picture, area)
+
+    def change(self, *, width: int, dark: bool, picture: Path) -> Loaded:
+        """Show the loaded page at another width or by another light; what was requested since it began to load counts.
+
+        Args:
+            picture: where a picture of the page is written.
+        """
+        self._emulate(width, dark)
+        return self._seen(picture, {})
+
+    def _emulate(self, width: int, dark: bool) -> None:
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def _seen(self, picture: Path | None, area: dict[str, Any]) -> Loaded:
         seen = self._value(
             "({scripts: document.scripts.length, title: document.title, text: document.body.innerText,"
             " wider_by: document.documentElement.scrollWidth - document.documentElement.clientWidth})"
         )
         if picture:
-            area = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}} if height else {}
             shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, format="png", **area)
             picture.write_bytes(base64.b64decode(shot["data"]))
         by_method = [(event.get("method"), event.get("params", {})) for event in self._events]

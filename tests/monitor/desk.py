@@ -1,5 +1,6 @@
 """The watch, the conditions and the book of alarms, as ``python -m monitor`` puts them together, by a test's clock."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 from core.clock import SECOND_MS
 from core.settings import Settings, load_settings
 from core.topic import Topic
-from ledger.database import Database
+from ledger.database import FAULTS, Database
 from ledger.epochs import EpochBook
 from ledger.scores import ScoreBook
 from model.judging.comparison import Comparison
@@ -48,8 +49,9 @@ class Desk:
         self.book.start()
 
     def look(self) -> Watched:
-        for _ in self.topics:
-            self.checks.step()
+        with contextlib.suppress(*FAULTS):  # as the monitor's loops do
+            for _ in self.topics:
+                self.checks.step()
         watched = self.watch.look()
         found = conditions(watched, self.skills, self.participation, self.settings.alarms)
         self.book.step(

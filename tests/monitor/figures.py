@@ -6,6 +6,7 @@ from chain.shapes import Upgrade
 from core.clock import DAY_MS, HOUR_MS
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
+from monitor.chain.watch import ChainRead, Won
 from monitor.metrics import AnswerCounts, Failures, MonitorMetrics
 from monitor.watched import Checked, InferenceSeen, Participation, TruthGap, Watched
 from tests.fakes.clock import START_MS
@@ -63,6 +64,8 @@ EVERYTHING = Watched(
 NOTHING = Skill(n=0, skill=None, low=None, high=None)
 GOOD = Skill(n=2016, skill=0.04, low=0.01, high=0.07)
 KNOWN_FAILURES = Failures(notifications=4, database=5)
+CHAINS = {"allora-testnet-1": ChainRead(START_MS - 9_000, "", 1234, 1_000)}
+WON = Won(won=280, open=285)
 COUNTS = AnswerCounts(scored=2016, unscorable=3, waiting=2)
 
 
@@ -74,6 +77,8 @@ def metrics(
     skill: Skill = GOOD,
     alarms: Sequence[str] = ("training", "training", "champion"),
     failures: Failures = KNOWN_FAILURES,
+    chains: Mapping[str, ChainRead] | None = None,
+    won: Mapping[str, Won] | None = None,
 ) -> MonitorMetrics:
     """The metrics of a monitor of one topic, which has no scored answer of today."""
     key = ETH_10M.key
@@ -88,4 +93,6 @@ def metrics(
         participation=lambda: shares,
         alarms=lambda: alarms,
         failures=lambda: failures,
+        chains=lambda: CHAINS if chains is None else chains,
+        won=lambda: {key: WON} if won is None else won,
     )

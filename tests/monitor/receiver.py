@@ -58,6 +58,7 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
 
         def _answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")  # of metrics
             self.send_header("Content-Length", str(len(body)))
             with suppress(OSError):  # the sending process was killed
                 self.end_headers()

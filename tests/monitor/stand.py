@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import sqlalchemy as sa
 
 from core.clock import MINUTE_MS
 from core.topic import Target, Topic, Volatility
 from klines.klines import Klines
 from ledger.answers import Answer
+from ledger.database import open_engine
 from ledger.schema import answers, make_ready
 from ledger.scores import ScoreBook
 from market.store.home_store import HomeStore
@@ -86,17 +86,19 @@ def answers_to(
 
 
 class Stand:
-    """A data folder with a store and a ledger, and the scorer over them."""
+    """A data folder with a store and a ledger, and the scorer over them.
 
-    def __init__(self, folder: Path, topics: Sequence[Topic]) -> None:
+    Args:
+        url: of another ledger than SQLite's in the folder.
+    """
+
+    def __init__(self, folder: Path, topics: Sequence[Topic], url: str = "") -> None:
         self.folder = folder
         self.topics = tuple(topics)
-        self.url = f"sqlite:///{folder / 'ledger.sqlite3'}"
+        self.url = url or f"sqlite:///{folder / 'ledger.sqlite3'}"
         self.homes = HomeStore(folder / "klines", (VENUE,))
         self.book = ScoreBook(self.url)
-        self.engine = sa.create_engine(self.url)
-        with self.engine.begin() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        self.engine = open_engine(self.url)
         make_ready(self.engine, FakeClock())
         self.skills = SkillBook(self.book, self.topics)
         self.scorer = self.restarted()

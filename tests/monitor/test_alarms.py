@@ -1,14 +1,18 @@
 """Each alarm, provoked by breaking what it watches, and over when that is mended."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Clock
+from core.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, SystemClock
+from core.settings import load_settings
 from exchange.server import SimulatedExchange
 from model.judging.comparison import Comparison, compare
 from model.registry.versions import Registry
@@ -18,6 +22,7 @@ from tests.fakes.clock import RunningClock, Skewed, eventually
 from tests.inference.stand import ETH_10M, Node, node, publish
 from tests.monitor.desk import Desk, desk, live_updater, make_ledger
 from tests.monitor.receiver import Receiver, receiving
+from updater.service import open_updater
 from updater.state import Outcome
 
 __all__ = ["disk"]
@@ -27,12 +32,12 @@ KEY = ETH_10M.key
 
 @contextmanager
 def served(
-    folder: Path, exchange: SimulatedExchange, clock: RunningClock, only: str, machine: Clock | None = None
+    folder: Path, exchange: SimulatedExchange, clock: RunningClock, only: str, **more: Any
 ) -> Iterator[tuple[Desk, Node]]:
     """A desk that watches a real inference with one alarm."""
     with (
-        node(folder, exchange, machine or clock, topics=[ETH_10M]) as inference,
-        desk(folder, clock, [only], inference_url=inference.url) as watching,
+        node(folder, exchange, clock, topics=[ETH_10M]) as inference,
+        desk(folder, clock, [only], inference_url=inference.url, **more) as watching,
     ):
         yield watching, inference
 
@@ -145,9 +150,11 @@ def test_a_symbol_that_never_had_a_price(tmp_path: Path, clock: RunningClock, ex
         assert what(watching) == "there is no price of ETHUSDT"
 
 
-def test_a_clock_that_is_off(tmp_path: Path, clock: RunningClock, exchange: SimulatedExchange) -> None:
-    machine = Skewed(clock, -5 * SECOND_MS)
-    with served(tmp_path, exchange, clock, "clock", machine) as (watching, _):
+def test_a_clock_that_is_off(tmp_path: Path, clock: RunningClock) -> None:
+    with (
+        SimulatedExchange(clock=Skewed(clock, 5 * SECOND_MS)) as ahead,
+        served(tmp_path, ahead, clock, "clock") as (watching, _),
+    ):
         eventually(lambda: watching.standing() == {("clock", "")}, what="the alarm")
         assert what(watching) == "this machine's clock is 5.0 s behind the venue's"
 
@@ -315,26 +322,78 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, clock: RunningClock, file: s
         assert watching.standing() == set()
 
 
-def test_a_ledger_that_is_locked(tmp_path: Path, clock: RunningClock) -> None:
-    with desk(tmp_path, clock, ["store"], alarm_store="0") as watching, closing(other(tmp_path)) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
+def test_a_ledger_that_is_locked_while_inference_answers(
+    tmp_path: Path, clock: RunningClock, exchange: SimulatedExchange
+) -> None:
+    with (
+        served(tmp_path, exchange, clock, "store", alarm_store="0") as (watching, inference),
+        closing(sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN EXCLUSIVE")
+        assert inference.get("/inference/ETH?topic=1&height=1").status_code == 200
         watching.look()
         watching.look()
+        assert not watching.book.standing, "another program may hold it for a moment"
         watching.pass_s(61)
-        assert watching.standing() == {("store", "ledger")}
-        assert what(watching) == "the ledger's database: database is locked"
-        holder.rollback()
+        assert {(kept.subject, kept.what) for kept in watching.book.standing} == {
+            ("ledger", "the ledger's database: database is locked"),
+            ("answers", "1 answers wait for the ledger"),
+        }
+        other.rollback()
+        eventually(lambda: inference.ledger.unwritten == 0, 30, "the answer in the database")
         watching.look()
         watching.calm()
         assert watching.standing() == set()
-        assert {kept.name for kept in watching.book.ended} == {"store"}
+        assert {kept.subject for kept in watching.book.ended} == {"answers", "ledger"}
 
 
-def other(folder: Path) -> sqlite3.Connection:
-    """Another program at the ledger, which keeps even readers out."""
-    connection = sqlite3.connect(folder / "ledger.sqlite3", isolation_level=None)
-    connection.execute("PRAGMA journal_mode=DELETE")
-    return connection
+def test_answers_that_are_lost(tmp_path: Path, clock: RunningClock, exchange: SimulatedExchange) -> None:
+    """Inference answers more often than it can queue answers for a database that another program holds."""
+    with (
+        served(tmp_path, exchange, clock, "store", alarm_store="0") as (watching, inference),
+        closing(sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)) as other,
+    ):
+        assert watching.standing() == set()
+        value = inference.get("/inference/ETH?topic=1&height=1").text
+        answer = inference.ledger.newest(ETH_10M)
+        assert answer
+        other.execute("BEGIN EXCLUSIVE")
+        for height in count(2):
+            inference.ledger.keep(answer._replace(height=height))
+            if inference.ledger.dropped:
+                break
+        other.rollback()
+        watching.look()
+        assert what(watching) == "1 answers were never written"
+        assert inference.get("/inference/ETH?topic=1&height=1").text == value
+
+
+def test_klines_that_fail_to_sync(tmp_path: Path, disk: Disk) -> None:
+    """The folder of klines lies on a disk that becomes read-only; the rest of DATA_DIR does not."""
+    clock = RunningClock()
+    clock.jump(SystemClock().now_ms() - clock.now_ms())
+    (tmp_path / "klines").symlink_to(disk.folder)
+    stop = threading.Event()
+    with SimulatedExchange() as exchange:
+        url = {"binance_rest_urls": exchange.url, "binance_archive_url": exchange.url}
+        settings = load_settings(data_dir=tmp_path, market="simulated", training_days=3, database_url="", **url)
+        with (
+            open_updater(settings, [ETH_10M], None, stop) as updater,
+            desk(tmp_path, clock, ["store"], alarm_store="0") as watching,
+        ):
+            updater.sync()
+            clock.jump(20 * MINUTE_MS)
+            assert watching.standing() == set(), "late, but the last sync went well"
+            disk.refuse("read-only")
+            updater.sync()
+            watching.look()
+            watching.pass_s(61)
+            assert watching.standing() == {("store", "klines")}
+            assert "Read-only file system" in what(watching)
+            disk.give_way()
+            updater.sync()
+            watching.calm()
+            assert watching.standing() == set()
 
 
 @pytest.fixture

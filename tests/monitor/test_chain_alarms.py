@@ -59,9 +59,9 @@ class Chain:
         look = replace(NetworkLook(seen_ms=now_ms, fault="", host=host, block_ms=BLOCK_MS), **changes)  # type: ignore[arg-type]
         self.desk.epochs.note(self.topic.network or "", NETWORK_ITSELF, now_ms, look.body)
 
-    def saw_topic(self, **changes: object) -> None:
+    def saw_topic(self, block_ms: float | None = BLOCK_MS, **changes: object) -> None:
         """Note a look at the topic."""
-        self.saw()
+        self.saw(block_ms=block_ms)
         look = TopicLook(seen=replace(SEEN, **changes))  # type: ignore[arg-type]
         self.desk.epochs.note(self.topic.network or "", 79, self.desk.clock.now_ms(), look.body)
 
@@ -209,13 +209,28 @@ def test_a_contract_that_is_broken_and_mended(
 ) -> None:
     with desk(tmp_path, clock, ["contract"], topics=[TOPIC]) as watching:
         chain = Chain(watching)
-        chain.saw_topic(**changes)
+        chain.saw_topic(BLOCK_MS, **changes)
         assert watching.standing() == ({("contract", TOPIC.key)} if says else set())
         if says:
             assert says in what(watching)
             chain.saw_topic()
             watching.calm()
             assert watching.standing() == set()
+
+
+def test_a_contract_is_not_mended_while_the_time_of_a_block_is_not_measured(
+    tmp_path: Path, clock: RunningClock
+) -> None:
+    with desk(tmp_path, clock, ["contract"], topics=[TOPIC]) as watching:
+        chain = Chain(watching)
+        chain.saw_topic(ground_truth_lag=105)
+        assert watching.standing() == {("contract", TOPIC.key)}
+        chain.saw_topic(None, ground_truth_lag=105)
+        watching.calm()
+        assert watching.standing() == {("contract", TOPIC.key)}
+        chain.saw_topic()
+        watching.calm()
+        assert watching.standing() == set()
 
 
 def test_a_local_chain_and_simulated_prices_raise_no_contract_alarm(tmp_path: Path, clock: RunningClock) -> None:

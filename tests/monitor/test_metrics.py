@@ -10,6 +10,7 @@ from core.clock import DAY_MS, HOUR_MS
 from core.settings import Settings
 from core.topic import Target
 from model.judging.skill import Skill
+from monitor.chain.watch import ChainRead
 from monitor.metrics import ALARMS, Failures, MonitorMetrics
 from monitor.watched import InferenceSeen, Participation, Watched
 from tests.fakes.clock import START_MS
@@ -54,6 +55,10 @@ def test_everything_that_is_known_is_told() -> None:
         f"birnn_topic_missed_epochs_left{AT}": 60,
         f"birnn_topic_champion_age_seconds{AT}": 3 * 3600,
         f"birnn_topic_demotions_last_day{AT}": 1,
+        f"birnn_chain_epochs_won{AT}": 280,
+        f"birnn_chain_epochs_open{AT}": 285,
+        'birnn_chain_requests_total{network="allora-testnet-1"}': 1234,
+        'birnn_chain_seen_age_seconds{network="allora-testnet-1"}': 9,
         'birnn_monitor_training_failures{panel="minute"}': 2,
         'birnn_monitor_training_running{panel="minute"}': 1,
         'birnn_monitor_training_age_seconds{panel="minute"}': 7200,
@@ -88,7 +93,7 @@ def test_the_checks_against_the_chain_are_told() -> None:
 
 
 def test_before_the_first_look_only_what_needs_none_is_told() -> None:
-    found = samples(metrics(None, counts={}, participation={}, skill=NOTHING).text())
+    found = samples(metrics(None, counts={}, participation={}, skill=NOTHING, chains={}, won={}).text())
     told = {name.partition("{")[0] for name in found if name.startswith("birnn_")}
     assert told == {
         "birnn_topic_info",
@@ -97,6 +102,12 @@ def test_before_the_first_look_only_what_needs_none_is_told() -> None:
         "birnn_monitor_notification_failures_total",
         "birnn_monitor_database_failures_total",
     }
+
+
+def test_a_chain_that_was_not_read_yet_has_no_age() -> None:
+    found = samples(metrics(EVERYTHING, chains={"net-1": ChainRead(None, "down", 3, None)}).text())
+    assert found['birnn_chain_requests_total{network="net-1"}'] == 3
+    assert not [name for name in found if name.startswith("birnn_chain_seen_age")]
 
 
 def test_a_part_that_was_never_seen_is_left_out_and_not_zero() -> None:
@@ -154,7 +165,7 @@ def test_every_alarm_of_the_settings_has_a_series() -> None:
     assert {f"alarm_{name}" for name in ALARMS} | {"alarm_urls"} == {
         name for name in Settings.model_fields if name.startswith("alarm_")
     }
-    assert len(ALARMS) == 12
+    assert len(ALARMS) == 17
 
 
 def test_fifty_topics_have_a_bounded_number_of_series() -> None:

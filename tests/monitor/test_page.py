@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import requests
 import sqlalchemy as sa
 import sqlalchemy.exc
 
@@ -366,3 +367,12 @@ def test_the_trends_of_one_topic_at_a_time_are_made_anew() -> None:
     ids = [key.rpartition("/")[2] for key in made]
     assert sorted(ids[:3]) == ["79", "80", "82"]
     assert ids[3:] == [*ids[:3], ids[0]]
+
+
+@pytest.mark.parametrize("path", ["/", f"/topics/{NET}/1", "/api/topics", "/healthz", "/nowhere"])
+def test_a_head_is_that_of_the_page(url: str, path: str) -> None:
+    head, page = requests.head(url + path, timeout=10), requests.get(url + path, timeout=10)
+    assert (head.status_code, head.content) == (page.status_code, b"")
+    same = {"content-type", "content-length", "content-security-policy", "cache-control"}
+    assert {name: head.headers.get(name) for name in same} == {name: page.headers.get(name) for name in same}
+    assert requests.post(url + path, timeout=10).status_code in {404, 405}

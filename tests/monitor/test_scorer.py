@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from ledger.answers import Answer
 from ledger.scores import Score, start_ms_of
 from market.store.home import write_homes
 from monitor.scoring import span_of
+from monitor.skills import SkillBook
 from tests.fakes.clock import START_MS
 from tests.fakes.klines import only, random_walk_klines, times
 from tests.monitor.stand import NETWORK, VENUE, Stand, answers_to, topic_of
@@ -290,6 +292,31 @@ def test_candles_that_retention_deleted_cost_no_score(stand: Stand) -> None:
     stand.scorer = stand.restarted()
     assert stand.score_all(later.end_ms) == 0
     assert scores(stand) == before
+
+
+def test_a_topic_whose_loss_changed_is_scored_again_and_losses_are_never_mixed(stand: Stand) -> None:
+    stand.store("ETHUSDT", WALK)
+    stand.answer([*hour_of(RETURN), *hour_of(PRICE)])
+    assert stand.score_all(END_MS) == 24
+    before = scores(stand)
+    assert {score.loss_name for score in before.values()} == {"zptae", "mse"}
+    changed = replace(RETURN, loss="mse")
+    stand.topics = (PRICE, changed, VOLATILE)
+    assert len(stand.book.recent(RETURN, 0)) == 12
+    assert len(stand.book.recent(changed, 0)) == len(stand.book.columns(changed, 0)) == 0, "until they are made again"
+    stand.skills = SkillBook(stand.book, stand.topics)
+    stand.scorer = stand.restarted()
+    assert stand.score_all(END_MS + HOUR_MS) == 12, "of that topic alone"
+    after = scores(stand)
+    for (topic_id, height), score in after.items():
+        if topic_id == PRICE.topic_id:
+            assert score == before[topic_id, height]
+        else:
+            assert score.loss_name == "mse"
+            assert score.loss == pytest.approx(((score.truth or 0) - (score.value or 0)) ** 2)
+    assert len(stand.book.recent(changed, 0)) == stand.skills.skill(changed.key, 30, END_MS).n == 12
+    stand.scorer = stand.restarted()
+    assert stand.score_all(END_MS + HOUR_MS) == 0
 
 
 def test_a_new_home_venue_scores_again(stand: Stand) -> None:

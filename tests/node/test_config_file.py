@@ -268,7 +268,7 @@ WRONG_PORT_AND_PATH = "http://inference:9000/infer/{Token}?topic=7&height={Block
     [
         pytest.param(
             config(
-                entry(99, Horzion="8h", Target="prices", Symbol="ETHBTC", Loss="mes", Wait="soon"),
+                entry(99, Horzion="8h", Target="prices", Symbol="ETHBTC", Loss="mes", Wait="soon", Base="auto"),
                 entry(99, Target="price", Horizon="8hours"),
                 gasPrices=5,
                 addressKeyName="w",
@@ -279,6 +279,7 @@ WRONG_PORT_AND_PATH = "http://inference:9000/infer/{Token}?topic=7&height={Block
                 "worker[0].parameters.Symbol was",
                 "worker[0].parameters.Target was",
                 "worker[0].parameters.Loss was",
+                "worker[0].parameters.Base was",
                 "worker[0].parameters.Wait was",
                 "worker[1].parameters.Horizon was",
                 "worker[1].topicId was 99: worker[0] has it too",

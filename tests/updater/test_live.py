@@ -47,9 +47,9 @@ def registry(tmp_path: Path) -> Registry:
 class Folder:
     """A data folder: a registry, a store and a ledger, and the judge of what was answered."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, database_url: str = "") -> None:
         self.registry, self.clock = registry, FakeClock(NOW_MS)
-        self.settings = load_settings(data_dir=registry.root, database_url="")
+        self.settings = load_settings(data_dir=registry.root, database_url=database_url)
         self.file = registry.root / "ledger.sqlite3"
         store = HomeStore(self.settings.klines_dir, self.settings.venues)
         for symbol, candles in klines().items():

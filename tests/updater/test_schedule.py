@@ -13,7 +13,9 @@ from apscheduler.triggers.cron import CronTrigger
 from core.clock import HOUR_MS, SystemClock
 from core.errors import ConfigError
 from tests.fakes.clock import FakeClock, eventually
-from updater.__main__ import watch
+from tests.truth.test_adopted import ASKED, settings_on, write
+from truth.adopted import Adopted
+from updater.__main__ import START_ANEW, watch
 from updater.schedule import MOST_JITTER_S, Schedule, cron_trigger
 from updater.state import Outcome, PanelState, StateFile
 from updater.training_process import Stopped
@@ -223,3 +225,26 @@ def test_a_bug_in_one_job_stops_no_other(tmp_path: Path) -> None:
     schedule.start()
     eventually(lambda: rounds.calls == ["sync"], what="the sync")
     assert schedule.end(5.0)
+
+
+def test_what_is_adopted_ends_the_process_once_no_job_is_at_work(tmp_path: Path) -> None:
+    settings = settings_on(tmp_path)
+    adopted = Adopted(settings)
+    state = StateFile(tmp_path, SystemClock(), ["minute"])
+    rounds = Rounds(state, {})
+    rounds.hold.clear()
+    schedule = Schedule(rounds, state, ["minute"], cron_trigger("17 */6 * * *"))
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    schedule.start()
+    try:
+        eventually(lambda: schedule.is_at_work and rounds.calls == ["sync"], what="a job that lasts")
+        write(settings, ASKED)
+        signals.put(signal.SIGTERM)
+        assert watch(schedule, state, signals, SystemClock(), adopted) == 0, "it ends by the signal alone"
+        assert adopted.is_outdated
+        rounds.hold.set()
+        eventually(lambda: not schedule.is_at_work, what="the job's end")
+        assert watch(schedule, state, signals, SystemClock(), adopted) == START_ANEW
+    finally:
+        rounds.hold.set()
+        assert schedule.end(5.0)

@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("plain_naive_loss", sa.Float, nullable=True),
         sa.Column("right_direction", sa.Boolean, nullable=True),
         sa.Column("error_bp", sa.Float, nullable=True),
+        sa.Column("loss_name", sa.String, nullable=False, server_default=""),
     )
     op.create_index("scores_by_end", "scores", ["network", "topic_id", "end_ms"])
     op.create_table(

@@ -22,6 +22,7 @@ from tests.cli.data.stand import (
 )
 from tests.fakes.clock import eventually
 from tests.fakes.klines import random_walk_klines
+from tests.fakes.venue_server import Venue as LoopbackVenue
 from tests.terminal import on_terminal
 
 
@@ -149,3 +150,29 @@ def test_an_interrupted_sync_leaves_a_store_that_the_next_goes_on_with(
     assert fetched + held >= 200 * 1440
     assert fetched < 200 * 1440
     assert data(tmp_path, "gaps")[1].startswith("no gaps\n")
+
+
+def test_another_venues_minutes_are_fetched_beside_and_the_home_stays(tmp_path: Path, venue: SimulatedExchange) -> None:
+    series = ("--symbol", "ETHUSDT", "--interval", "1m")
+    assert data(tmp_path, "sync", *series, "--days", "1", **of(venue))[0] == 0
+    homes = (tmp_path / "klines" / "homes.json").read_text()
+    candles = random_walk_klines(300)
+    with LoopbackVenue().running() as other:
+        other.series["ETHUSDT", "1m"] = replace(
+            candles,
+            open_time_ms=candles.open_time_ms
+            - candles.open_time_ms[-1]
+            + SystemClock().now_ms() // MINUTE_MS * MINUTE_MS
+            - MINUTE_MS,
+        )
+        urls = {"VENUE_URLS": f"binanceus={other.url}"}
+        code, shown, said = data(
+            tmp_path, "sync", "--venue", "binanceus", *series, "--days", "1", **{**of(venue), **urls}
+        )
+        assert code == 0, said
+    assert "rows fetched" in shown
+    assert KlineStore(tmp_path / "klines" / "binanceus").latest("ETHUSDT", MINUTE_MS)
+    assert (tmp_path / "klines" / "homes.json").read_text() == homes
+    code, _, said = data(tmp_path, "sync", "--venue", "nowhere", *series, **of(venue))
+    assert code == 2
+    assert "'nowhere' is not a venue; choose of binance, " in said

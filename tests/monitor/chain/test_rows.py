@@ -1,5 +1,7 @@
 """An epoch's row as it grows, and what it says of our worker."""
 
+from typing import Any
+
 import pytest
 
 from chain.shapes import Inference, Losses, NetworkInference, Settled
@@ -25,7 +27,7 @@ OTHER = "allo1" + "q" * 38
 GIVEN = answer(1, 537, "0.50")
 
 
-def row(**fields: object) -> Epoch:
+def row(**fields: Any) -> Epoch:
     """The row of an epoch of which nothing was read."""
     return opened(topics(1)[0], 537, 1_000)._replace(**fields)
 
@@ -65,9 +67,9 @@ def test_the_networks_inference_is_of_the_epoch_whose_values_it_was_made_of() ->
     assert [one.one_out for one in seen.inside.inferers] == ["7", None]
 
 
-def told(**fields: object) -> Settled:
+def told(**fields: Any) -> Settled:
     losses = Losses(nonce=537, combined="-1", naive="-2", inferers={OURS: "-3", OTHER: "-4"}, one_out={OURS: "-5"})
-    return Settled(topic_id=1, nonce=537, height=597, losses=losses, **fields)  # type: ignore[arg-type]
+    return Settled(topic_id=1, nonce=537, height=597, losses=losses, **fields)
 
 
 def test_what_a_block_settled_is_kept_worker_by_worker() -> None:
@@ -123,7 +125,7 @@ def test_without_an_address_only_the_network_can_be_missing() -> None:
     ],
 )
 def test_an_epoch_is_won_lost_or_not_known(
-    fields: dict[str, object], given: Answer | None, won: bool | None, reason: str
+    fields: dict[str, Any], given: Answer | None, won: bool | None, reason: str
 ) -> None:
     assert outcome(row(**{"stage": Stage.CLOSED, **fields}), given) == (won, reason)
 

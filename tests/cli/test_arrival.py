@@ -1,0 +1,42 @@
+"""What ``birnn status`` says of the way of our answers to the chain."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.status.arrival import arrival_lines, arrival_report
+from core.clock import SystemClock
+from core.settings import Market, Settings
+from ledger.database import Database
+from ledger.epochs import Arrival, Epoch, EpochBook, Stage
+
+WORKER = "allo1" + "q" * 38
+TOPICS = [{"network": "net-1", "topic_id": 3}, {"network": "net-1", "topic_id": 9}]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Of a folder with a ledger that has three epochs of one topic."""
+    monkeypatch.chdir(tmp_path)
+    made = Settings(data_dir=tmp_path, market=Market.BINANCE)
+    database = Database(made.ledger_url, SystemClock())
+    database.make_ready()
+    database.disconnect()
+    row = Epoch("net-1", 3, 313, 1, 1, Stage.SETTLED, worker=WORKER, arrival=Arrival.EQUAL, active=True)
+    book = EpochBook(made.ledger_url)
+    book.write(
+        [row, row._replace(nonce=343, arrival=Arrival.ABSENT, active=False), row._replace(nonce=373, stage=Stage.OPEN)]
+    )
+    book.close()
+    return made
+
+
+def test_a_topic_whose_answers_arrived_is_told_of_with_those_that_did_not(settings: Settings) -> None:
+    report = arrival_report(settings, TOPICS)
+    assert report == [{"topic": "net-1/3", "arrived": 1, "of": 2, "not_arrived": {"343": "not asked"}}]
+    (line,) = arrival_lines(report)
+    assert line == "topic 3: 1 answers of the newest 2 epochs arrived on chain; not 343: not asked"
+
+
+def test_without_a_ledger_nothing_is_said(tmp_path: Path) -> None:
+    assert arrival_report(Settings(data_dir=tmp_path / "none", market=Market.BINANCE), TOPICS) == []
