@@ -64,26 +64,12 @@ class Checks:
         block_ms = network.block_ms if network else None
         is_compared = look is not None and lag_ms(look.seen, block_ms) is not None  # else it is measured in a minute
         checked = replace(
-            self._network(topic, network),
+            network_checked(network, self._nodes.get(topic.network)),
             contract=contract_faults(topic, look.seen, block_ms, self._most_off) if look and is_compared else None,
             unit=unit_checked(topic, rows, self._most_deviations),
             truth=self._truth_gap(topic, rows, most_recovered),
         )
         self.seen[topic.key] = with_arrival(checked, rows)
-
-    def _network(self, topic: Topic, look: NetworkLook | None) -> Checked:
-        node = self._nodes.get(topic.network)
-        spoken = (node and spoken_api(node)) or ""
-        checked = Checked(spoken=spoken, submitter=node.said if node else "")
-        if look is None:
-            return checked
-        host, upgrade = look.host, look.upgrade
-        checked = replace(checked, seen_ms=look.seen_ms or 0, api=host.api if host else "")
-        if host and upgrade:
-            blocks = upgrade.height - host.height
-            due_ms = host.time_ms + round(blocks * (look.block_ms or BLOCK_MS))
-            checked = replace(checked, upgrade=upgrade, upgrade_ms=due_ms)
-        return checked
 
     def _truth_gap(self, topic: Topic, rows: Rows, most_recovered: int) -> TruthGap | None:
         """Compare the truths that can be recovered with those that our answers were scored against."""
@@ -109,6 +95,24 @@ class Checks:
         oldest = min(epoch.nonce for epoch in settled)
         self._truths = {at: one for at, one in self._truths.items() if at[0] != topic.key or at[1] >= oldest}
         return TruthGap(median(gaps), len(gaps)) if gaps else None
+
+
+def network_checked(look: NetworkLook | None, node: NodeVersions | None) -> Checked:
+    """Compare a network with the official node that submits to it.
+
+    Args:
+        look: None: the network was not seen.
+        node: None: it is not known.
+    """
+    checked = Checked(spoken=(node and spoken_api(node)) or "", submitter=node.said if node else "")
+    if look is None:
+        return checked
+    host, upgrade = look.host, look.upgrade
+    checked = replace(checked, seen_ms=look.seen_ms or 0, api=host.api if host else "")
+    if host and upgrade:
+        due_ms = host.time_ms + round((upgrade.height - host.height) * (look.block_ms or BLOCK_MS))
+        checked = replace(checked, upgrade=upgrade, upgrade_ms=due_ms)
+    return checked
 
 
 def with_arrival(checked: Checked, rows: Rows) -> Checked:
