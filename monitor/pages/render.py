@@ -106,8 +106,7 @@ def _worst(snapshot: Snapshot) -> TopicView | None:
     first = next(iter(snapshot.topics), None)
     if first is None or first.rank[0] < 3:
         return first
-    skill = first.judged[1].skill
-    return first if skill is not None and skill < 0 else None
+    return first if first.rank[1] < 0 else None
 
 
 def _prices(snapshot: Snapshot) -> Sequence[PriceRow]:

@@ -82,9 +82,13 @@ def skill_verdict(skill: Skill) -> str:
     )
 
 
-def skill_class(skill: Skill) -> str:
-    """Class of the style sheet."""
-    return {"worse than naive": "bad", "better than naive": "good"}.get(skill_verdict(skill), "")
+def skill_class(skill: Skill, note: str = "") -> str:
+    """Class of the style sheet.
+
+    Args:
+        note: why a skill below 0 is no fault; empty without a reason.
+    """
+    return {"worse than naive": "" if note else "bad", "better than naive": "good"}.get(skill_verdict(skill), "")
 
 
 def headline(snapshot: Snapshot) -> str:
