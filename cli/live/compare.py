@@ -91,7 +91,7 @@ def _row(
     most_off: float,
 ) -> Row:
     seen, block_ms = live.seen, network.block_ms
-    asked = _asked(seen, known, ours, block_ms)
+    asked = _asked(seen, known, ours, block_ms, most_off)
     changes = _changes(seen, known, ours, block_ms, most_off) if seen and live.is_active is not False else []
     if live.fault:
         state, changes = State.FAULT, [live.fault]
@@ -128,16 +128,20 @@ def _row(
 
 
 def _asked(
-    seen: TopicSeen | None, known: CatalogueTopic | None, ours: Topic | None, block_ms: float | None
+    seen: TopicSeen | None, known: CatalogueTopic | None, ours: Topic | None, block_ms: float | None, most_off: float
 ) -> Question:
-    """Return the question by the name on chain; what it does not tell by the catalogue, the config or the lag."""
-    named = question_of(seen.metadata) if seen else Question("", "", "")
+    """Return the question by the name on chain, else by the catalogue or the config; its horizon must be the lag's."""
+    asked = question_of(seen.metadata) if seen else Question("", "", "")
     if known and (not seen or not renamed(known, seen.metadata)):
-        return Question(known.asset, known.target, known.horizon)
-    if ours and not named.target:
-        return Question(ours.token.upper(), ours.target.value, ours.horizon)
+        asked = Question(known.asset, known.target, known.horizon)
+    elif ours and not asked.target:
+        asked = Question(ours.token.upper(), ours.target.value, ours.horizon)
     lag = lag_ms(seen, block_ms) if seen else None
-    return named if named.horizon or not named.target or lag is None else named._replace(horizon=_rounded(lag))
+    if not asked.target or lag is None:
+        return asked
+    asked_ms = _horizon_ms(asked.horizon)
+    fits = asked_ms and abs(lag / asked_ms - 1) <= most_off
+    return asked if fits else asked._replace(horizon=_rounded(lag))
 
 
 def _rounded(lag: float) -> str:

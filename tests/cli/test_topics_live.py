@@ -78,21 +78,21 @@ def test_a_new_topic_with_the_entry_to_paste(desk: Desk, tmp_path: Path) -> None
     topics = {one["topic_id"]: one for one in document["topics"]}
     assert [one["state"] for one in topics.values()] == ["new"] * 3
     sol = topics[3]
-    assert (sol["asset"], sol["target"], sol["horizon"], sol["loss"]) == ("SOL", "volatility", "15m", "mse")
+    assert (sol["asset"], sol["target"], sol["horizon"], sol["loss"]) == ("SOL", "volatility", "1m", "mse")
     assert Decimal(sol["weight"]) > 10**15
     assert (sol["free_inferers"], sol["free_forecasters"], topics[1]["free_forecasters"]) == (27, 5, None)
     assert any("the name says 15m, and the ground-truth lag is 1.0 minutes" in change for change in sol["changes"])
     config = json.loads((tmp_path / "config.json").read_text())
     config["wallet"] |= {"chainId": "localnet", "nodeRpcs": [desk.chain.url], "nodegRpcs": ["localhost:9090"]}
-    config["worker"] = [one["entry"] for one in topics.values()]
+    config["worker"] = [one["entry"] for one in topics.values() if not one["refused"]]
     pasted = tmp_path / "pasted.json"
     pasted.write_text(json.dumps(config))
     read = topics_from_config(pasted)
     assert [(one.token, one.target, one.horizon) for one in read] == [
-        ("ETH", "price", "10m"),
-        ("BTC", "log_return", "15m"),
-        ("SOL", "volatility", "15m"),
+        ("ETH", "price", "1m"),
+        ("BTC", "log_return", "1m"),
     ]
+    assert "the volatility of a single minute is not defined here" in sol["refused"]
 
 
 def test_rewards_by_the_block_that_settled_the_newest_epoch(desk: Desk) -> None:
@@ -295,7 +295,7 @@ def test_a_new_topic_whose_name_tells_no_horizon_takes_the_lags() -> None:
     row = row_of(live(99, metadata="DOGE/USD price", ground_truth_lag=109))
     assert (row.state, row.asked) == (State.NEW, Question("DOGE", "price", "10m"))
     assert row_of(live(99, metadata="US election 2024")).entry is None
-    assert row_of(live(99, metadata="SOL 15min Volatility")).twins == [82]
+    assert row_of(live(99, metadata="SOL 15min Volatility", ground_truth_lag=164)).twins == [82]
 
 
 def test_the_twins_of_the_networks_list_ask_the_same() -> None:
