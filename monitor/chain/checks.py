@@ -18,7 +18,7 @@ from node.dry_run_heights import BLOCK_MS
 from node.versions import NodeVersions, spoken_api
 from truth.contract import MOST_OFF, contract_faults, lag_ms
 from truth.ranking import difference_bp
-from truth.recovered import recover_epoch
+from truth.recovered import Recovered, recover_epoch
 from truth.unit import MOST, Unit, unit_of
 
 EPOCHS = 20  # newest closed epochs that are compared
@@ -54,7 +54,7 @@ class Checks:
         self._scores, self._nodes = scores, nodes
         self._solve_s, self._rest = solve_s, 1 / share - 1
         self._rests_until_s = float("-inf")
-        self._truths: dict[tuple[str, int], float | None] = {}  # by Topic.key and nonce; None: cannot be told
+        self._truths: dict[tuple[str, int], Recovered | str] = {}  # by Topic.key and nonce
 
     def check(self, topic: Topic, rows: Rows, sightings: Mapping[int, Sighting]) -> None:
         """Check a topic.
@@ -102,7 +102,7 @@ class Checks:
         scored = self._scores.answers_of(topic, NEWEST, newest + 1)
         ours = {answer.height: score.truth for answer, score in scored if score and _is_of(topic, answer)}
         begun_s = ended_s = time.monotonic()
-        gaps = []
+        gaps, readings = [], []
         for epoch in settled:
             truth, key = ours.get(epoch.nonce), (topic.key, epoch.nonce)
             if truth is None:
@@ -110,14 +110,15 @@ class Checks:
             if key not in self._truths:
                 if begun_s < self._rests_until_s or ended_s - begun_s >= self._solve_s:
                     continue
-                self._truths[key] = recovered(topic, epoch)
+                self._truths[key] = recover_epoch(epoch.inside, topic.loss)
                 ended_s = time.monotonic()
-            if (theirs := self._truths[key]) is not None:
-                gaps.append(difference_bp(topic, truth, theirs))
+            if isinstance(theirs := self._truths[key], Recovered):
+                gaps.append(difference_bp(topic, truth, float(theirs.truth)))
+                readings.append(theirs.is_log)
         self._rests_until_s = max(self._rests_until_s, ended_s + self._rest * (ended_s - begun_s))
         oldest = min(epoch.nonce for epoch in settled)
         self._truths = {at: one for at, one in self._truths.items() if at[0] != topic.key or at[1] >= oldest}
-        return TruthGap(median(gaps), len(gaps)) if gaps else None
+        return TruthGap(median(gaps), len(gaps), readings[0]) if gaps else None
 
 
 def with_arrival(checked: Checked, rows: Rows) -> Checked:
@@ -168,9 +169,3 @@ def _is_ours(epoch: Epoch, address: str, value: str, ours: str) -> bool:
 def _is_of(topic: Topic, answer: Answer) -> bool:
     """True if an answer was given to what the topic asks now, and not before a setting was corrected."""
     return (answer.target, answer.horizon_min) == (topic.asked, topic.horizon_min)
-
-
-def recovered(topic: Topic, epoch: Epoch) -> float | None:
-    """Return the truth that an epoch's reputers scored against; None if it cannot be told."""
-    told = recover_epoch(epoch.inside, topic.loss)
-    return None if isinstance(told, str) else float(told.truth)

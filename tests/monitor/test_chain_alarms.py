@@ -395,4 +395,4 @@ def test_truths_that_take_long_to_solve_for_are_solved_for_little_by_little(
             checks.check(TOPIC, rows, {})
         gap = checks.seen[TOPIC.key].truth
         assert gap is not None
-        assert gap.epochs == 9
+        assert (gap.epochs, gap.is_log) == (9, True)
