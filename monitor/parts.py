@@ -193,7 +193,9 @@ class _Rooms:
         with self._counted():
             rows, sightings = self._epochs.epochs_of(topic, MOST_EPOCHS), self._epochs.sightings(network)
             self.checks.check(topic, rows, sightings)
-        self._on_chain[topic.key] = on_chain(rows, now_ms)
+        checked = self.checks.seen.get(topic.key)
+        is_log = checked.truth.is_log if checked and checked.truth else None
+        self._on_chain[topic.key] = on_chain(rows, now_ms, is_log=is_log)
         if sightings:
             self._chains_seen_ms[network] = max(one.seen_ms for one in sightings.values())
 

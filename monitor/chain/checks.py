@@ -1,5 +1,6 @@
 """Checks the topics against what the monitor has collected of the chain: arrival, contract, unit, truth, versions."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
@@ -17,12 +18,14 @@ from node.dry_run_heights import BLOCK_MS
 from node.versions import NodeVersions, spoken_api
 from truth.contract import MOST_OFF, contract_faults, lag_ms
 from truth.ranking import difference_bp
-from truth.recovered import recover_epoch
+from truth.recovered import Recovered, recover_epoch
 from truth.unit import MOST, Unit, unit_of
 
 EPOCHS = 20  # newest closed epochs that are compared
 NEWEST = 60  # epochs that are looked at: those of a long lag are settled late
-RECOVERED_A_STEP = 3  # truths, of up to a tenth of a second each
+# A truth is solved for in a few milliseconds; where reputers disagree, or the loss is of returns, it takes seconds.
+SOLVE_S = 0.3  # of one check; the truth that is begun is ended
+SHARE = 0.05  # of a core, on average
 
 Rows = Sequence[tuple[Epoch, Answer | None]]  # newest first
 
@@ -32,28 +35,33 @@ class Checks:
 
     Args:
         nodes: the official nodes by network, as ``node.config_file.Config`` has them.
+        solve_s: most that one check spends on solving for truths; those of earlier checks are kept.
+        share: most of a core that is spent on it, on average; 1 never rests.
     """
 
-    def __init__(self, settings: Settings, scores: ScoreBook, nodes: Mapping[str | None, NodeVersions]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        scores: ScoreBook,
+        nodes: Mapping[str | None, NodeVersions],
+        *,
+        solve_s: float = SOLVE_S,
+        share: float = SHARE,
+    ) -> None:
         self.seen: dict[str, Checked] = {}  # by Topic.key
         self._most_off = settings.alarms.get("contract", MOST_OFF)
         self._most_deviations = settings.alarms.get("unit", MOST)
         self._scores, self._nodes = scores, nodes
-        self._truths: dict[tuple[str, int], float | None] = {}  # by Topic.key and nonce; None: cannot be told
+        self._solve_s, self._rest = solve_s, 1 / share - 1
+        self._rests_until_s = float("-inf")
+        self._truths: dict[tuple[str, int], Recovered | str] = {}  # by Topic.key and nonce
 
-    def check(
-        self,
-        topic: Topic,
-        rows: Rows,
-        sightings: Mapping[int, Sighting],
-        most_recovered: int = RECOVERED_A_STEP,
-    ) -> None:
+    def check(self, topic: Topic, rows: Rows, sightings: Mapping[int, Sighting]) -> None:
         """Check a topic.
 
         Args:
             rows: its epochs, of which the ``NEWEST`` are looked at.
             sightings: of its network, by topic id.
-            most_recovered: truths that are solved for now; those of earlier calls are kept.
         Raises:
             ledger.database.FAULTS: the scores cannot be read.
         """
@@ -67,11 +75,11 @@ class Checks:
             network_checked(network, self._nodes.get(topic.network)),
             contract=contract_faults(topic, look.seen, block_ms, self._most_off) if look and is_compared else None,
             unit=unit_checked(topic, rows, self._most_deviations),
-            truth=self._truth_gap(topic, rows, most_recovered),
+            truth=self._truth_gap(topic, rows),
         )
         self.seen[topic.key] = with_arrival(checked, rows)
 
-    def _truth_gap(self, topic: Topic, rows: Rows, most_recovered: int) -> TruthGap | None:
+    def _truth_gap(self, topic: Topic, rows: Rows) -> TruthGap | None:
         """Compare the truths that can be recovered with those that our answers were scored against."""
         settled = [epoch for epoch, _ in rows if epoch.stage == Stage.SETTLED][:EPOCHS]
         if not settled:
@@ -79,22 +87,24 @@ class Checks:
         newest = max(epoch.nonce for epoch in settled)
         scored = self._scores.answers_of(topic, NEWEST, newest + 1)
         ours = {answer.height: score.truth for answer, score in scored if score and _is_of(topic, answer)}
-        new = 0
-        gaps = []
+        begun_s = ended_s = time.monotonic()
+        gaps, readings = [], []
         for epoch in settled:
             truth, key = ours.get(epoch.nonce), (topic.key, epoch.nonce)
             if truth is None:
                 continue
             if key not in self._truths:
-                if new == most_recovered:
+                if begun_s < self._rests_until_s or ended_s - begun_s >= self._solve_s:
                     continue
-                new += 1
-                self._truths[key] = recovered(topic, epoch)
-            if (theirs := self._truths[key]) is not None:
-                gaps.append(difference_bp(topic, truth, theirs))
+                self._truths[key] = recover_epoch(epoch.inside, topic.loss)
+                ended_s = time.monotonic()
+            if isinstance(theirs := self._truths[key], Recovered):
+                gaps.append(difference_bp(topic, truth, float(theirs.truth)))
+                readings.append(theirs.is_log)
+        self._rests_until_s = max(self._rests_until_s, ended_s + self._rest * (ended_s - begun_s))
         oldest = min(epoch.nonce for epoch in settled)
         self._truths = {at: one for at, one in self._truths.items() if at[0] != topic.key or at[1] >= oldest}
-        return TruthGap(median(gaps), len(gaps)) if gaps else None
+        return TruthGap(median(gaps), len(gaps), readings[0]) if gaps else None
 
 
 def network_checked(look: NetworkLook | None, node: NodeVersions | None) -> Checked:
@@ -163,9 +173,3 @@ def _is_ours(epoch: Epoch, address: str, value: str, ours: str) -> bool:
 def _is_of(topic: Topic, answer: Answer) -> bool:
     """True if an answer was given to what the topic asks now, and not before a setting was corrected."""
     return (answer.target, answer.horizon_min) == (topic.asked, topic.horizon_min)
-
-
-def recovered(topic: Topic, epoch: Epoch) -> float | None:
-    """Return the truth that an epoch's reputers scored against; None if it cannot be told."""
-    told = recover_epoch(epoch.inside, topic.loss)
-    return None if isinstance(told, str) else float(told.truth)

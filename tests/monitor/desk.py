@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Desk:
         self.book = AlarmBook(settings.ledger_url, addresses_of(settings.alarm_urls), clock, "BINANCE")
         self.epochs, self.scores = EpochBook(settings.ledger_url), ScoreBook(settings.ledger_url)
         nodes = {topic.network: node for topic in topics if (node := named_version(settings.node_version))}
-        self.checks = Checks(settings, self.scores, nodes)
+        self.checks = Checks(settings, self.scores, nodes, solve_s=inf, share=1)
         self.watch = Watch(
             settings, topics, clock, lambda: {"ledger": self.book.database_fault}, lambda: self.checks.seen
         )
