@@ -1,11 +1,12 @@
 """Follow a recorded chain twenty times as fast while the follower is killed; count requests of many topics.
 
-``python -m benchmarks.chain --part follower`` runs it, and prints three figures. Epochs: the follower runs in a process of its own that is killed (SIGKILL) at random moments of a
-replay, and begins again at once. Complete is an epoch with all workers' values, losses, scores and rewards as the
-recording has them; our value and the network's inference are there for a short time, so they are counted where the
-follower ran all that time. Requests: 55 topics of two networks, an epoch of five minutes each, with inference's own
-followers of blocks; time runs twenty times as fast, and so do all pauses. Memory: ``python -m monitor`` on the same
-topics, 32 workers in each, with blocks that are made ten times as fast.
+``python -m benchmarks.chain --part follower`` runs it, and prints three figures. Epochs: the follower runs in a
+process of its own that is killed (SIGKILL) at random moments of a replay, and begins again at once. Complete is an
+epoch with all workers' values, losses, scores and rewards as the recording has them; our value and the network's
+inference are there for a short time, so they are counted where the follower ran all that time. Requests: 55 topics of
+two networks, an epoch of five minutes each, with inference's own followers of blocks; time runs twenty times as fast,
+and so do all pauses. Memory: ``python -m monitor`` on the same topics, 32 workers in each, with blocks that are made
+ten times as fast.
 """
 
 import argparse
