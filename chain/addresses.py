@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -59,8 +60,8 @@ class Address:
 
     @property
     def host(self) -> str:
-        """The host alone: a user before it or a path behind it may be a key."""
-        return self.url.split("://", 1)[1].split("/", 1)[0].rpartition("@")[2]
+        """The host alone: a user before it, and a path or a query behind it, may be a key."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
 
 
 class Addresses:

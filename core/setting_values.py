@@ -95,7 +95,7 @@ def _threshold(text: str) -> str:
 
 
 def _chance(text: str) -> str:
-    """Check a threshold that is a probability; raises ValueError if it is none."""
+    """Check a threshold that is a probability; raises ValueError if it is not a number from 0 to 1."""
     if text not in {"", OFF} and float(_threshold(text)) > 1:
         raise ValueError("off, or a probability from 0 to 1")
     return _threshold(text)

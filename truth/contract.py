@@ -80,7 +80,7 @@ def _loss(topic: Topic, seen: TopicSeen) -> Fault | None:
     if not given:
         what = "names no loss"
     elif name is None:
-        what = f"scores by {seen.loss_method[:40]!a}, which is no loss that we know"
+        what = f"scores by {seen.loss_method[:40]!a}, a loss that we do not know"
     else:
         what = f"scores by {name}"
     return Fault(

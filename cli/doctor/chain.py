@@ -8,6 +8,7 @@ from core.settings import Settings
 from core.topic import Topic
 from ledger.database import FAULTS
 from ledger.epochs import EpochBook
+from ledger.schema import one_line
 from ledger.scores import ScoreBook
 from monitor.chain.alarms import FINDERS
 from monitor.chain.checks import NEWEST, Checks
@@ -62,7 +63,7 @@ def _collected(
         for topic in topics if epochs.is_begun else ():
             checks.check(topic, epochs.epochs_of(topic, NEWEST), epochs.sightings(topic.network or ""))
     except FAULTS as error:
-        yield warning(f"the ledger cannot be read: {error}", "birnn status says where it is")
+        yield warning(f"the ledger cannot be read: {one_line(error)}", "birnn status says where it is")
         return
     finally:
         epochs.close()

@@ -26,7 +26,9 @@ class ChainShape(Shape):
     median_loss: Number = Field(description="of all inferers, in the epochs with a loss of ours")
     combined_loss: Number = Field(description="of the network's inference, in the same epochs")
     naive_loss: Number = Field(description="of the network's naive inference, in the same epochs")
-    rank: Number = Field(description="of our worker among the inferers, by reward; 1 is best")
+    rank: Number = Field(
+        description="of our worker among the inferers, by reward, or by score where no reward was seen; 1 is best"
+    )
     ranked: Number = Field(description="inferers that were ranked")
     share: Number = Field(description="of an epoch's rewards to inferers, 0 to 1; a lost epoch counts as 0")
     reward: str | None = Field(description="of our worker in these epochs together, uallo")

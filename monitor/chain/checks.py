@@ -1,5 +1,6 @@
 """Checks the topics against what the monitor has collected of the chain: arrival, contract, unit, truth, versions."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -126,13 +127,19 @@ def network_checked(look: NetworkLook | None, node: NodeVersions | None) -> Chec
 
 
 def with_arrival(checked: Checked, rows: Rows) -> Checked:
-    """Count the newest closed epochs in a row in which no answer of ours arrived; epochs that nobody saw are passed."""
+    """Count the newest closed epochs in a row in which no answer of ours arrived; epochs that nobody saw are passed.
+
+    So are values that the wallet submitted before our first answer: another program served it until then.
+    """
+    first = min((epoch.nonce for epoch, answer in rows if answer), default=math.inf)
     for epoch, answer in rows:
         ended = outcome(epoch, answer)
         if epoch.stage == Stage.OPEN or not epoch.worker:
             continue
         if epoch.arrival == Arrival.EQUAL or ended.won:
             break
+        if epoch.arrival == Arrival.OTHER and epoch.nonce < first:
+            continue
         if epoch.arrival in {Arrival.ABSENT, Arrival.OTHER}:
             checked = replace(
                 checked,

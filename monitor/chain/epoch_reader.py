@@ -71,7 +71,8 @@ class EpochReader:
         if found := self._emissions.inferences(topic_id, due.nonce):
             return self._network(track, due, with_inferences(row, found))
         is_over = due.nonce < track.newest
-        if due.committed or (is_over and due.absent_at):  # no worker answered
+        is_fresh = self.height < due.nonce + 2 * track.epoch  # no chain has forgotten the epoch so soon
+        if due.committed or (is_over and due.absent_at and is_fresh):  # no worker answered
             return Reading(with_inferences(row, ()), Want.SETTLED, track.settles(due.nonce) + 1)
         if is_over:  # perhaps the chain has forgotten the epoch
             return self._settled(track, due, row)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from chain.emissions import Emissions, networks
-from core.clock import MINUTE_MS, Clock
+from core.clock import Clock
 from core.settings import Settings
 from core.topic import Topic
 from ledger.epochs import EpochBook
@@ -16,7 +16,7 @@ from monitor.chain.looker import Looker
 from monitor.loops import Step
 
 STEP_S = 0.5  # at most between two steps; a step without a new block asks nothing
-FIND_MS = MINUTE_MS  # between two looks for hosts of a network that none serves yet
+FIND_S = 60.0  # between two looks for hosts of a network that none serves yet
 
 
 class ChainRead(NamedTuple):
@@ -47,11 +47,13 @@ class ChainWatch:
         poll_s: tuple[float, float] = POLL_S,
     ) -> None:
         self._lcds, self._clock = settings.lcds, clock
-        self._found: dict[str, tuple[int, dict[str, Emissions]]] = {}
+        self._found: dict[str, tuple[float, dict[str, Emissions]]] = {}
         self._followers: list[EpochFollower] = []
         self._heights: list[Heights] = []
         self.steps: list[Step] = []
-        for network, of_network in by_network(topics).items() if self._lcds else ():
+        networks_of = by_network(topics)
+        self._wanted = () if "" in networks_of else tuple(networks_of)
+        for network, of_network in networks_of.items() if self._lcds else ():
             heights = Heights(rpc_urls.get(network or None, ()), network or None, clock, poll_s=poll_s)
             follower = EpochFollower(
                 network, of_network, book, clock, emissions=partial(self._find, network), heights=heights
@@ -76,10 +78,10 @@ class ChainWatch:
 
     def _find(self, network: str) -> Emissions | None:
         """Return a reader of the network; None while no host serves it. Each network asks the hosts for itself."""
-        asked_ms, found = self._found.get(network, (0, {}))
-        if self._clock.now_ms() - asked_ms >= FIND_MS:
-            found = networks(self._lcds, self._clock)
-            self._found[network] = self._clock.now_ms(), found
+        asked_s, found = self._found.get(network, (float("-inf"), {}))
+        if self._clock.elapsed_s() - asked_s >= FIND_S:
+            found = networks(self._lcds, self._clock, wanted=self._wanted)
+            self._found[network] = self._clock.elapsed_s(), found
         if not network and len(found) == 1:  # the config does not say which
             return next(iter(found.values()))
         return found.get(network)

@@ -11,7 +11,7 @@ from monitor.watched import Checked
 
 UALLO = Decimal(10) ** 18  # in an ALLO
 OLD_MS = 5 * MINUTE_MS  # a chain that was last seen earlier is out of sight
-SAME = 1e-9  # a smaller change of the network's loss is none
+SAME = 1e-9  # a smaller change of the network's loss counts as no change
 NOT_READ = (
     "The chain is not read, so nobody sees whether answers arrive and what they earn: set LCD_URLS to a host of the "
     "chain's REST interface and WORKER_ADDRESS to the address of the worker's wallet, and start the monitor again"
@@ -121,7 +121,8 @@ def where_we_stand(one: ChainShape) -> Iterator[tuple[str, str]]:
             f"{loss_unit(one.logarithms)}, smaller is better",
         )
     if one.rank is not None:
-        yield "rank", f"{one.rank:.1f} of {one.ranked:.1f} inferers on average, by reward"
+        by = "score: no reward was seen" if one.share is None else "reward"
+        yield "rank", f"{one.rank:.1f} of {one.ranked:.1f} inferers on average, by {by}"
     if one.share is not None:
         yield "share of reward", f"{percent_text(one.share)} on average; {allo(one.reward)} in all"
     if one.above_reward is not None:

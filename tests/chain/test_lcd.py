@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 import pytest
 from structlog.testing import capture_logs
 
-from chain.addresses import BODY_LIMIT_BYTES, ChainFault
+from chain.addresses import BODY_LIMIT_BYTES, Address, ChainFault, http_url
 from chain.emissions import Emissions, networks
 from chain.lcd import INTRODUCED_S, LOOK_S, MOST_BEHIND, Lcd
 from chain.shapes import Access
@@ -314,3 +314,8 @@ def test_a_look_costs_one_request_and_the_other_hosts_one_in_half_a_minute(stand
     stand.clock.sleep(3)
     emissions.host()
     assert emissions.requests - before == 12
+
+
+@pytest.mark.parametrize("url", ["https://key@host:8/key", "https://host:8?apikey=key", "https://u:key@host:8/#key"])
+def test_of_an_address_only_the_host_is_told(url: str) -> None:
+    assert Address(http_url(url)).host == "host:8"

@@ -274,10 +274,15 @@ def test_old_answers_are_trimmed_while_answers_are_given_and_scored(stand: Stand
     keeping = threading.Thread(target=maintain)
     keeping.start()
     with ledger(stand.url, tmp_path) as opened:
-        askers = [
-            threading.Thread(target=lambda n=n: [opened.keep(answer(10**6 + height, f"{n}")) for height in range(500)])
-            for n in range(8)
-        ]
+        gate = threading.Barrier(8)  # one who lags far behind would ask for what memory has forgotten
+
+        def ask(number: int) -> None:
+            for height in range(500):
+                if height % 20 == 0:
+                    gate.wait(60)
+                opened.keep(answer(10**6 + height, f"{number}"))
+
+        askers = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
         for asker in askers:
             asker.start()
         for asker in askers:

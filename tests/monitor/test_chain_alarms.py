@@ -190,6 +190,20 @@ def test_epochs_that_were_not_asked_say_so_and_a_worker_without_address_is_not_j
         assert watching.standing() == set()
 
 
+def test_values_that_the_wallet_submitted_before_our_first_answer_are_passed(
+    tmp_path: Path, clock: RunningClock
+) -> None:
+    with desk(tmp_path, clock, ["arrival"], topics=[TOPIC]) as watching:
+        chain = Chain(watching)
+        chain.epochs([OTHER] * 9, is_answered=False)
+        assert watching.standing() == set()
+        chain.epochs([ABSENT] * 2, first=3_000)
+        assert watching.look().chain[TOPIC.key].unarrived == 2
+        chain.epochs([OTHER] * 3, first=5_000, is_answered=False)
+        assert watching.standing() == {("arrival", TOPIC.key)}
+        assert "in 5 epochs in a row" in what(watching)
+
+
 # --- contract ---------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from markupsafe import escape
 
 from core.net.http_get import http_get
-from ledger.epochs import NETWORK_ITSELF, EpochBook
+from ledger.epochs import NETWORK_ITSELF, Detail, EpochBook
 from monitor.chain.filled import EpochRow
 from monitor.chain.words import NOT_READ, contribution_words
 from monitor.parts import Ground, build
@@ -103,6 +103,17 @@ def test_a_topic_s_page_has_losses_reward_and_contribution_in_words_without_scri
     for name in ("forecast", "median", "network", "naive"):
         assert f'<polyline class="{name}"' in page
     assert "<script" not in page
+
+
+def test_without_rewards_the_rank_is_by_score_and_says_so() -> None:
+    rows = []
+    for epoch, answer in epoch_rows(1, NET, end_ms=NOW_MS):
+        unpaid = Detail(tuple(one._replace(reward=None) for one in epoch.inside.inferers))
+        rows.append((epoch._replace(reward=None, detail=unpaid.packed()), answer))
+    with served(with_chain(epochs={FIRST: rows}), FakeClock(NOW_MS)) as url:
+        page = text(f"{url}/topics/{NET}/1")
+    assert "inferers on average, by score: no reward was seen</dd>" in page
+    assert "<dt>share of reward</dt>" not in page
 
 
 def test_without_a_chain_one_line_says_how_to_read_it() -> None:

@@ -72,7 +72,7 @@ def test_another_loss_is_a_fault_and_an_unknown_name_may_be_right() -> None:
     assert "scores by mae, and we train for mse" in other.what
     (unknown,) = contract_faults(OURS, replace(SEEN, loss_method="focal\n<b>"), BLOCK_MS)
     assert (unknown.name, unknown.is_sure) == (LOSS, False)
-    assert "'focal\\n<b>', which is no loss that we know" in unknown.what
+    assert "'focal\\n<b>', a loss that we do not know" in unknown.what
     (none,) = contract_faults(OURS, replace(SEEN, loss_method=""), BLOCK_MS)
     assert "the chain names no loss" in none.what
 

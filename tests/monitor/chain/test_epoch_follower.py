@@ -10,9 +10,10 @@ from chain.events import settled_of
 from chain.shapes import Settled
 from ledger.epochs import Arrival, Epoch, Stage
 from monitor.chain.outcome import NOT_ACTIVE, NOT_ASKED, NOT_SEEN, NOT_SUBMITTED, OTHER_VALUE, WON, outcome
-from tests.fakes.busy_chain import EPOCH, LAG, WINDOW, BusyChain
+from tests.fakes.busy_chain import API, EPOCH, LAG, WINDOW, BusyChain
 from tests.fakes.chain_replay import DOWN, HTML_PAGE, OURS, ChainReplay, recorded
 from tests.fakes.clock import FakeClock
+from tests.fakes.venue_server import Answer
 from tests.monitor.chain.follow import BLOCK_MS, Desk, answer, desk, submitted, topics
 
 LINES = recorded()
@@ -257,6 +258,25 @@ def test_an_epoch_that_nobody_answered_lacks_nothing(tmp_path: Path) -> None:
         rows = [row for nonce, row in made.rows(1).items() if row.stage == Stage.SETTLED and nonce > begun]
     assert rows
     assert {(row.active, row.arrival, row.missing) for row in rows} == {(False, Arrival.ABSENT, "")}
+
+
+def test_an_active_set_that_was_not_there_yet_and_then_forgotten_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    clock = FakeClock()
+    chain = BusyChain(LOCAL, [1], WORKERS, clock, block_ms=BLOCK_MS)
+    with desk(tmp_path, chain, clock, topics(1, network=LOCAL, worker=WORKERS[0]), has_rpc=False) as made:
+        made.run(chain.height + 2)
+        nonce = chain.newest_nonce(1, chain.height) + EPOCH
+        chain.faults[f"/emissions/{API}/inferences/1/{nonce}"] = Answer('{"inferences":{"inferences":[]}}')
+        made.run(nonce + WINDOW + 2)
+        row = made.epoch(1, nonce)
+        assert row is not None
+        assert (row.stage, row.detail) == (Stage.OPEN, None)
+        chain.faults.clear()
+        made.sleep(nonce + 10 * EPOCH)
+        made.run(chain.height + 4)
+        row = made.epoch(1, nonce)
+    assert row is not None
+    assert (row.stage, row.active) == (Stage.GONE, None)
 
 
 def test_a_value_that_is_not_in_the_active_set_is_lost_as_such(tmp_path: Path) -> None:
