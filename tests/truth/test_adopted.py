@@ -157,7 +157,7 @@ def test_a_database_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> No
 
 def test_a_wrong_database_url_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="DATABASE_URL"):
-        Adopted(settings_on(tmp_path, database_url="postgresql+psycopg://me:secret@127.0.0.1/a"))
+        Adopted(settings_on(tmp_path, database_url="mysql://me:secret@127.0.0.1/a"))
 
 
 @pytest.mark.parametrize(
