@@ -175,7 +175,8 @@ class EpochFollower:
             if nonce > told:
                 del track.dues[nonce]
             else:
-                track.dues[nonce].sure = nonce == told or track.dues[nonce].sure
+                # One that the chain has passed since is as sure as those that ``_fill`` adds.
+                track.dues[nonce].sure = (told - nonce) % track.epoch == 0 or track.dues[nonce].sure
         late = height - (told + track.epoch)
         track.look = height + max(1, min(late, track.epoch))
         if told > track.newest:

@@ -181,6 +181,18 @@ def test_a_window_that_was_missed_is_not_known_and_what_was_seen_later_is_there(
     assert row.reward == settled()[2, 335].rewards[OURS]
 
 
+def test_an_epoch_that_had_just_opened_before_a_gap_is_read_after_it(tmp_path: Path) -> None:
+    chain, clock = replay()
+    with desk(tmp_path, chain, clock, topics(2), ANSWERS) as made:
+        made.run(337)  # nonce 335 was foreseen, and the chain has not told of it yet
+        made.sleep(368)  # in the next epoch
+        made.run(400)
+        row = made.epoch(2, 335)
+    assert row is not None
+    assert (row.stage, row.active, row.arrival) == (Stage.SETTLED, True, Arrival.EQUAL)
+    assert row.reward == settled()[2, 335].rewards[OURS]
+
+
 def test_our_worker_outside_the_active_set_is_lost_only_as_far_as_was_seen(tmp_path: Path) -> None:
     other = "allo1" + "q" * 38
     chain, clock = replay()
