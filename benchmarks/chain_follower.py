@@ -1,14 +1,12 @@
 """Follow a recorded chain twenty times as fast while the follower is killed; count requests of many topics.
 
-    python -m benchmarks.chain_follower --recording FOLDER     # economy.jsonl.gz and reads.jsonl; six minutes
-    python -m benchmarks.chain_follower                        # the committed cut of three epochs instead
-
-Prints three figures. Epochs: the follower runs in a process of its own that is killed (SIGKILL) at random moments of a
-replay, and begins again at once. Complete is an epoch with all workers' values, losses, scores and rewards as the
-recording has them; our value and the network's inference are there for a short time, so they are counted where the
-follower ran all that time. Requests: 55 topics of two networks, an epoch of five minutes each, with inference's own
-followers of blocks; time runs twenty times as fast, and so do all pauses. Memory: ``python -m monitor`` on the same
-topics, 32 workers in each, with blocks that are made ten times as fast.
+``python -m benchmarks.chain --part follower`` runs it, and prints three figures. Epochs: the follower runs in a
+process of its own that is killed (SIGKILL) at random moments of a replay, and begins again at once. Complete is an
+epoch with all workers' values, losses, scores and rewards as the recording has them; our value and the network's
+inference are there for a short time, so they are counted where the follower ran all that time. Requests: 55 topics of
+two networks, an epoch of five minutes each, with inference's own followers of blocks; time runs twenty times as fast,
+and so do all pauses. Memory: ``python -m monitor`` on the same topics, 32 workers in each, with blocks that are made
+ten times as fast.
 """
 
 import argparse
@@ -32,7 +30,7 @@ from typing import Any
 import psutil
 
 from benchmarks.serving import running, wait_for
-from benchmarks.tools.goals import Goal, show_goals
+from benchmarks.tools.goals import Goal
 from chain.emissions import Emissions, networks
 from chain.events import settled_of
 from chain.follower import POLL_S as INFERENCE_POLL_S
@@ -60,23 +58,10 @@ UP_BLOCKS = 4  # that the follower must have run before something goes, for it t
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recording", type=Path, help="folder with economy.jsonl.gz and reads.jsonl")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of the counting of requests, each twenty minutes")
-    parser.add_argument("--memory-minutes", type=float, default=3.0)
-    parser.add_argument("--follow", nargs=2, metavar=("URL", "LEDGER"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.follow:
-        follow(*options.follow)
-        return
-    show_goals(
-        [
-            *(epochs(options.recording, options.seed)),
-            requests_an_hour(options.minutes),
-            memory(options.memory_minutes),
-        ]
-    )
+    """Follow a chain until the process is killed: the part of ``epochs`` that has a process of its own."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--follow", nargs=2, metavar=("URL", "LEDGER"), required=True)
+    follow(*parser.parse_args().follow)
 
 
 # --- epochs under kills ----------------------------------------------------------------------------------------------

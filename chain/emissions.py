@@ -21,7 +21,9 @@ from chain.shapes import (
 from chain.texts import address as address_of
 from chain.texts import decimal, flag, items, line, time_ms, whole
 from chain.versions import (
+    forecasters_of,
     inferences_of,
+    last_commit_of,
     last_nonce_of,
     latest_inference_of,
     losses_of,
@@ -126,6 +128,10 @@ class Emissions:
         of_nonce = _only(inferences_of, lambda seen: all(one.nonce == nonce for one in seen))
         return self._lcd.ask("inferences", of_nonce, topic=topic_id, nonce=nonce) or ()
 
+    def forecasters(self, topic_id: int, nonce: int) -> tuple[str, ...] | None:
+        """Return the addresses of an epoch's forecasters; None if no host's version tells."""
+        return self._optional("forecasts", forecasters_of, topic=topic_id, nonce=nonce)
+
     def losses(self, topic_id: int, nonce: int) -> Losses | None:
         """Return an epoch's losses; None before reputers have settled the epoch and after the pruning."""
         of_nonce = _only(losses_of, lambda seen: seen is None or seen.nonce == nonce)
@@ -178,6 +184,10 @@ class Emissions:
     def last_reputer_nonce(self, topic_id: int) -> int | None:
         """Return the nonce of the newest epoch that reputers have settled."""
         return self._lcd.ask("last_reputer_commit", last_nonce_of, topic=topic_id)
+
+    def last_settled(self, topic_id: int) -> tuple[int, int] | None:
+        """Return nonce and settling height of the newest epoch that reputers have settled."""
+        return self._lcd.ask("last_reputer_commit", last_commit_of, topic=topic_id)
 
     def params(self) -> Mapping[str, str]:
         """Return the parameters of the emissions module as texts by name."""

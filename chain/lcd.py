@@ -82,6 +82,11 @@ class Lcd:
         """How many were sent."""
         return self._addresses.requests
 
+    @property
+    def rests_s(self) -> float:
+        """Seconds until a host may be asked again; 0 when one may be asked now."""
+        return self._addresses.rests_s
+
     def ask(self, name: str, parse: Callable[[Any], T], **arguments: object) -> T | None:
         """Return what ``parse`` makes of a read; None if the chain says that the thing is not there.
 

@@ -39,6 +39,7 @@ PATHS: Mapping[str, str] = MappingProxyType(
         "open_windows": "/emissions/{api}/open_worker_submission_windows/{topic}",
         "latest_inference": "/emissions/{api}/topics/{topic}/workers/{address}/latest_input_inference",
         "inferences": "/emissions/{api}/inferences/{topic}/{nonce}",
+        "forecasts": "/emissions/{api}/forecasts/{topic}/{nonce}",
         "losses": "/emissions/{api}/network_loss/{topic}/{nonce}",
         "scores": "/emissions/{api}/worker_inference_scores_at_block/{topic}/{nonce}",
         "reputers": "/emissions/{api}/reputer_loss_bundles/{topic}/{nonce}",
@@ -266,10 +267,22 @@ def nonces_of(body: Any) -> tuple[int, ...]:
     return tuple(sorted(whole(item["block_height"]) for item in items((body["nonces"] or {}).get("nonces"))))
 
 
+def forecasters_of(body: Any) -> tuple[str, ...]:
+    """Read the addresses of an epoch's forecasters."""
+    return tuple(address(item["forecaster"]) for item in items(body["forecasts"]["forecasts"]))
+
+
+def last_commit_of(body: Any) -> tuple[int, int] | None:
+    """Read nonce and height of the last commit; None if there was no commit."""
+    commit = body["last_commit"]
+    nonce = whole(commit["nonce"]["block_height"]) if commit and commit["nonce"] else 0
+    return (nonce, whole(commit["block_height"])) if nonce else None
+
+
 def last_nonce_of(body: Any) -> int | None:
     """Read the nonce of the last commit; None if there was no commit."""
-    commit = body["last_commit"]
-    return (whole(commit["nonce"]["block_height"]) or None) if commit and commit["nonce"] else None
+    commit = last_commit_of(body)
+    return commit and commit[0]
 
 
 # The chain's releases, by their first two numbers, and the API that came with each.

@@ -14,6 +14,7 @@ import typer
 from cli.chain import chain_app
 from cli.data.app import data_app
 from cli.place import place_of
+from cli.profit.verb import profit
 from cli.replay.verb import replay
 from cli.scores.verb import scores
 from cli.screen import JsonOption, print_json, say, screen, show_parts
@@ -318,6 +319,7 @@ def ready(
 
 app.command()(scores)
 app.command()(truth)
+app.command()(profit)
 app.command()(replay)
 
 
@@ -357,11 +359,20 @@ def alarm(
 def topics(
     config: ConfigOption = None,
     known: Annotated[bool, typer.Option("--catalogue", help="The network's topics instead of the configured.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="The topics on chain now (LCD_URLS): new, changed and ended, worth, places.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The topics of config.json, or with --catalogue all that the shipped catalogue knows."""
+    """The topics of config.json; with --catalogue all that this release knows, with --live those on chain."""
     from cli.topics import show_catalogue, show_configured  # noqa: PLC0415
 
+    if known and live:
+        raise ConfigError("--catalogue and --live show different topics: leave one out")
+    if live:
+        from cli.live.verb import show_live  # noqa: PLC0415
+
+        raise typer.Exit(0 if show_live(settings_from(config=config), as_json=as_json) else 1)
     if known:
         show_catalogue(as_json=as_json)
     else:

@@ -12,6 +12,7 @@ from chain.lcd import Lcd
 from chain.shapes import HostSeen
 from chain.versions import (
     PATHS,
+    forecasters_of,
     inferences_of,
     last_nonce_of,
     latest_inference_of,
@@ -46,6 +47,7 @@ FORMS: Mapping[str, Callable[[Any], object]] = {
     "open_windows": nonces_of,
     "latest_inference": latest_inference_of,
     "inferences": inferences_of,
+    "forecasts": forecasters_of,
     "losses": losses_of,
     "scores": scores_of,
     "reputers": reputer_losses_of,
@@ -55,7 +57,7 @@ FORMS: Mapping[str, Callable[[Any], object]] = {
     "last_worker_commit": last_nonce_of,
     "last_reputer_commit": last_nonce_of,
 }
-WORKER, SETTLED = ("inferences",), ("losses", "scores", "reputers")  # reads of an epoch whose window, whose losses are
+WORKER, SETTLED = ("inferences", "forecasts"), ("losses", "scores", "reputers")  # of a closed, of a settled epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

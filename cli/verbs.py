@@ -1,6 +1,5 @@
 """Shared by the verbs of ``birnn``: options, settings from options, and failures in one line."""
 
-import contextlib
 import errno
 import functools
 import os
@@ -20,7 +19,7 @@ from core.errors import ConfigError, WorkerError
 from core.files import DISK_REFUSES
 from core.settings import Market, Settings, in_words, load_settings, settings_warnings
 from core.topic import Topic
-from node.config_file import topics_from_config
+from node.config_file import Config, read_config
 
 EXAMPLE_CONFIG = Path("config.example.json")
 # What the extras of pyproject.toml bring: train, which the container of updater has too, and research.
@@ -140,6 +139,18 @@ def or_example(settings: Settings, tell: Callable[[str], None] = say) -> Setting
 
 def topics_as_far_as_known(settings: Settings) -> tuple[Topic, ...]:
     """The configured topics; empty if the files cannot be read."""
-    with contextlib.suppress(ConfigError):
-        return topics_from_config(*settings.config_files, node_version=settings.node_version, workers=settings.workers)
-    return ()
+    return config_as_far_as_known(settings)[0].topics
+
+
+def config_as_far_as_known(settings: Settings, *, example: bool = False) -> tuple[Config, str]:
+    """The content of the config's files; empty, and why, if they cannot be read.
+
+    Args:
+        example: True uses config.example.json as ``or_example`` does, without a word.
+    """
+    try:
+        settings = or_example(settings, lambda _: None) if example else settings
+        read = read_config(*settings.config_files, node_version=settings.node_version, workers=settings.workers)
+    except ConfigError as error:
+        return Config(topics=(), warnings=(), rpc_urls={}, nodes={}), str(error).partition("\n")[0]
+    return read, ""

@@ -22,7 +22,8 @@ from core.logs import configure_logging
 from core.process.command_line import CommandLine
 from core.process.commands import RUN, say_ready
 from core.process.listener import handed_over, listen
-from core.settings import AUTO_WAIT, Market, Settings, load_settings, settings_warnings
+from core.setting_values import AUTO_WAIT
+from core.settings import Market, Settings, load_settings, settings_warnings
 from core.topic import Target, Topic
 from inference.answering import InferenceService
 from inference.base import Bases

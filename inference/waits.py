@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from core.clock import SECOND_MS, iso
-from core.settings import AUTO_WAIT, LONGEST_WAIT_S, wait_s
+from core.setting_values import AUTO_WAIT, LONGEST_WAIT_S, wait_s
 from core.topic import Topic
 from inference.base import SURE, Base, BaseSource, Chain, oldest_base_ms
 from node.dry_run_heights import BLOCK_MS, epoch_blocks, window_blocks

@@ -206,6 +206,12 @@ class EpochBook:
             row = connection.execute(sa.select(answers).where(*where)).first()
         return Answer(*row) if row else None
 
+    def keys(self, since_ms: int = 0) -> list[str]:
+        """Return ``Topic.key`` of each topic that has an epoch whose row was changed then or later."""
+        query = sa.select(epochs.c.network, epochs.c.topic_id).where(epochs.c.seen_ms >= since_ms).distinct()
+        with self._readers.connect() as connection:
+            return [topic_key(*row) for row in connection.execute(query.order_by(epochs.c.network, epochs.c.topic_id))]
+
     def newest_ms(self) -> int:
         """Return when an epoch was last written; 0 without any."""
         with self._readers.connect() as connection:

@@ -103,6 +103,7 @@ alarms = sa.Table(
     sa.Column("ended_ms", sa.BigInteger, nullable=True),
     sa.Column("end_sent_ms", sa.BigInteger, nullable=True),
 )
+HAS_DETAIL = sa.text("detail IS NOT NULL")
 # What the chain made of an epoch of a topic. Written by the monitor alone; ledger.epochs says what each column is.
 epochs = sa.Table(
     "epochs",
@@ -131,6 +132,8 @@ epochs = sa.Table(
     sa.Column("missing", sa.String, nullable=False),
     sa.Column("detail", sa.LargeBinary, nullable=True),
     sa.Index("epochs_by_time", "seen_ms"),
+    # For trimming: without it each look for old details reads the rows of all the days whose details are gone.
+    sa.Index("epochs_with_detail", "seen_ms", sqlite_where=HAS_DETAIL, postgresql_where=HAS_DETAIL),
 )
 # The newest look at a network (topic_id 0) or a topic, for processes that do not ask the chain themselves.
 sightings = sa.Table(

@@ -19,7 +19,8 @@ from core.topic import Topic
 from model.judging.skill import Skill
 from model.registry.artefact import made_ms
 from monitor.chain.metrics import TOPIC_LABELS, OfChecks
-from monitor.chain.watch import ChainRead, Won
+from monitor.chain.results import SPAN_DAYS, OnChain
+from monitor.chain.watch import ChainRead
 from monitor.watched import PARTS, Participation, Watched
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of the page; Prometheus 3 reads none without it
@@ -64,7 +65,7 @@ class MonitorMetrics:
         alarms: Callable[[], Iterable[str]],
         failures: Callable[[], Failures],
         chains: Callable[[], Mapping[str, ChainRead]] = dict,
-        won: Callable[[], Mapping[str, Won]] = dict,
+        won: Callable[[], Mapping[str, OnChain | None]] = dict,
     ) -> None:
         """Take the functions.
 
@@ -75,7 +76,7 @@ class MonitorMetrics:
             alarms: the names of the active alarms, one for each subject.
             failures: totals since the start.
             chains: how each network's chain is read; empty if none is.
-            won: epochs by ``Topic.key``.
+            won: where topics stand on their chains, by ``Topic.key``; None: no epoch was seen.
         """
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -252,20 +253,23 @@ class _OfChain(Collector):
         topics: Collection[Topic],
         now_ms: Callable[[], int],
         chains: Callable[[], Mapping[str, ChainRead]],
-        won: Callable[[], Mapping[str, Won]],
+        won: Callable[[], Mapping[str, OnChain | None]],
     ) -> None:
         self._topics, self._now_ms, self._chains, self._won = topics, now_ms, chains, won
 
     def collect(self) -> Iterable[Metric]:
-        won = GaugeMetricFamily("birnn_chain_epochs_won", "Epochs of the last day that were won", labels=TOPIC_LABELS)
-        known = GaugeMetricFamily(
-            "birnn_chain_epochs_open", "Epochs of the last day whose outcome is known", labels=TOPIC_LABELS
+        days = f"Epochs of the last {SPAN_DAYS} days"
+        won = GaugeMetricFamily("birnn_chain_epochs_won", f"{days} that were won", labels=TOPIC_LABELS)
+        lost = GaugeMetricFamily("birnn_chain_epochs_lost", f"{days} that were lost", labels=TOPIC_LABELS)
+        unknown = GaugeMetricFamily(
+            "birnn_chain_epochs_unknown", f"{days} whose end the monitor did not see", labels=TOPIC_LABELS
         )
         counts = self._won()
         for topic in self._topics:
             if found := counts.get(topic.key):
                 won.add_metric(_labels(topic), found.won)
-                known.add_metric(_labels(topic), found.open)
+                lost.add_metric(_labels(topic), found.lost)
+                unknown.add_metric(_labels(topic), found.unknown)
         requests = CounterMetricFamily(
             "birnn_chain_requests", "Requests of the monitor to the chain's hosts", labels=["network"]
         )
@@ -274,7 +278,7 @@ class _OfChain(Collector):
             requests.add_metric([network], seen.requests)
             if seen.seen_ms is not None:
                 age.add_metric([network], _age_s(self._now_ms(), seen.seen_ms))
-        return won, known, requests, age
+        return won, lost, unknown, requests, age
 
 
 def _labels(topic: Topic) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from monitor.app import create_app
 from monitor.candles import Candles
 from monitor.chain.checks import Checks
 from monitor.chain.results import MOST_EPOCHS, ChainSeen, OnChain, on_chain
-from monitor.chain.watch import ChainWatch, Won, won_of
+from monitor.chain.watch import ChainWatch
 from monitor.loops import Step
 from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
 from monitor.scorer import Scorer
@@ -41,7 +41,7 @@ SCORE_S = 5.0
 TRIM_S = 5.0
 TRIM_ROWS = 500  # of answers at a turn, in some 20 ms: eight million a day, and 55 topics add 16,000
 DETAIL_DAYS = 40  # that the workers of an epoch are kept
-CHECK_S = 2.0  # one topic is checked against the chain at a turn: of 55 topics each every two minutes
+EPOCHS_S = 2.0  # one topic's epochs are read at a turn, in some 0.1 s: of 55 topics each every two minutes
 ADOPT_S = 60.0  # one topic is judged at a turn
 RECORD_S = 5.0  # one topic's record is read at a turn: of 55 topics each every five minutes
 
@@ -82,9 +82,8 @@ def build(ground: Ground) -> Parts:
         steps=(
             Step(name="score", run=rooms.score, every_s=SCORE_S),
             Step(name="record", run=rooms.read_record, every_s=RECORD_S),
-            Step(name="epochs", run=rooms.read_epochs, every_s=RECORD_S),
+            Step(name="epochs", run=rooms.read_epochs, every_s=EPOCHS_S),
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
-            Step(name="checks", run=rooms.check, every_s=CHECK_S),
             *rooms.chain.steps,
             Step(name="adopt", run=rooms.adopt, every_s=ADOPT_S),
         ),
@@ -106,8 +105,7 @@ class _Rooms:
         self._book = ScoreBook(settings.ledger_url)
         self._epochs = EpochBook(settings.ledger_url)
         self.chain = ChainWatch(settings, ground.topics, ground.rpc_urls, self._epochs, ground.clock)
-        self.checks = Checks(settings, ground.topics, self._epochs, self._book, ground.nodes, ground.clock)
-        self._won: dict[str, Won] = {}  # by Topic.key; empty if the chain is not read
+        self.checks = Checks(settings, self._book, ground.nodes)
         self._skills = SkillBook(self._book, ground.topics)
         homes = HomeStore(settings.klines_dir, settings.venues)
         self._scorer = Scorer(
@@ -143,7 +141,7 @@ class _Rooms:
             alarms=lambda: [kept.name for kept in ground.alarms.standing],
             failures=lambda: Failures(notifications=ground.alarms.failures, database=self._failures["database"]),
             chains=lambda: self.chain.seen,
-            won=lambda: self._won,
+            won=lambda: self._on_chain,
         )
 
         @app.get("/metrics", include_in_schema=False)
@@ -185,26 +183,21 @@ class _Rooms:
             scored=scored, unscorable=unscorable, waiting=max(0, given - scored - unscorable)
         )
         self._compare(topic, seen)
-        if self.chain.steps:
-            with self._counted():
-                self._won[key] = won_of(self._epochs, topic, now_ms)
-
-    def check(self) -> None:
-        """Check the topic whose turn it is against the chain."""
-        with self._counted():
-            self.checks.step()
 
     def read_epochs(self) -> None:
-        """Read where the topic stands whose turn it is, and when its network's chain was last seen."""
-        key, now_ms = next(self._epoch_turns), self._ground.clock.now_ms()
+        """Read what the chain made of the topic whose turn it is: where it stands, and how it passes the checks."""
+        topic, now_ms = self._topics[next(self._epoch_turns)], self._ground.clock.now_ms()
         if not self._epochs.is_begun:
             return
-        network = self._topics[key].network or ""
+        network = topic.network or ""
         with self._counted():
-            self._on_chain[key] = on_chain(self._epochs.epochs_of(key, MOST_EPOCHS), now_ms)
-            seen = self._epochs.sightings(network)
-        if seen:
-            self._chains_seen_ms[network] = max(one.seen_ms for one in seen.values())
+            rows, sightings = self._epochs.epochs_of(topic, MOST_EPOCHS), self._epochs.sightings(network)
+            self.checks.check(topic, rows, sightings)
+        checked = self.checks.seen.get(topic.key)
+        is_log = checked.truth.is_log if checked and checked.truth else None
+        self._on_chain[topic.key] = on_chain(rows, now_ms, is_log=is_log)
+        if sightings:
+            self._chains_seen_ms[network] = max(one.seen_ms for one in sightings.values())
 
     def _compare(self, topic: Topic, seen: Watched | None) -> None:
         champion = seen.champions.get(topic.key) if seen else None

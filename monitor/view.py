@@ -173,7 +173,7 @@ def _view(
             target=seen.target,
             horizon=seen.horizon,
             state=state,
-            remedy=_remedy(state, own, worse=is_worse(judged_by(by_span)[1])),
+            remedy=_remedy(state, own, worse=not note and is_worse(judged_by(by_span)[1])),
             last_answer=LastAnswer(**last.model_dump(exclude={"answered_ms"})) if last else None,
             skill={span: SkillShape.of(skill) for span, skill in by_span.items()},
             admission=_admission(watched.admission.get(key), live, note),

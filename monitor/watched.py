@@ -27,7 +27,6 @@ PARTS = {  # what may have a fault, by the keys of Watched.faults
     "chain": "the record of the chain's epochs",
     "look": "the monitor's own look at the processes",
     "alarms": "the sending of alarms",
-    "checks": "the checks of the topics against the chain",
 }
 
 
@@ -90,6 +89,7 @@ class TruthGap(NamedTuple):
 
     bp: float  # median of the absolute distances; of a return the difference itself, of others a share of the truth
     epochs: int
+    is_log: bool | None = None  # True if the chain's losses are base-10 logarithms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Any, NoReturn, TypeVar
 
 from core.errors import ConfigError
 from core.losses import LOSS_NAMES, LOSSES, loss_named
-from core.settings import AUTO_WAIT, BaseRule, Objective, wait_s
+from core.setting_values import AUTO_WAIT, wait_s
+from core.settings import BaseRule, Objective
 from core.topic import (
     CLASSIFICATION,
     DOLLARS,

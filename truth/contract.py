@@ -6,7 +6,7 @@ from math import inf
 from chain.shapes import TopicSeen
 from core.clock import MINUTE_MS, SECOND_MS
 from core.losses import LOSS_NAMES
-from core.topic import Target, Topic, horizon_text
+from core.topic import Target, Topic, catalogue, horizon_text
 
 MOST_OFF = 0.25  # of the horizon; the default of ALARM_CONTRACT
 HORIZON, LOSS, SIGN, ARITY, UNIT, TOPIC = "horizon", "loss", "sign", "arity", "unit", "topic"  # names of faults
@@ -62,7 +62,7 @@ def _horizon(topic: Topic, seen: TopicSeen, block_ms: float | None, most_off: fl
         name=HORIZON,
         what=f"topic {topic.key}: the chain asks for the truth {_minutes(lag)} after the base (ground-truth lag "
         f"{length}), and we answer for {topic.horizon}",
-        remedy=f"set Horizon in the topic's parameters to what the chain asks; its name there is {_named(seen)}",
+        remedy=f"{_set(topic, 'Horizon', 'what the chain asks')}; its name there is {_named(seen)}",
         off=off,
     )
 
@@ -82,7 +82,7 @@ def _loss(topic: Topic, seen: TopicSeen) -> Fault | None:
     name = LOSS_NAMES.get(given)
     if name == topic.loss:
         return None
-    remedy = f"set Loss in the topic's parameters to {name or 'the loss that this name stands for'}"
+    remedy = _set(topic, "Loss", name or "the loss that this name stands for")
     if not given:
         what = "names no loss"
     elif name is None:
@@ -120,6 +120,16 @@ def _arity(topic: Topic, seen: TopicSeen) -> Fault | None:
         what=f"topic {topic.key}: the chain wants several labelled values{labels}, and we answer a single one",
         remedy="take the topic out of the config: no answer of ours can be right",
     )
+
+
+def _set(topic: Topic, parameter: str, value: str) -> str:
+    """Say how a parameter of config.json is set; it may not contradict the catalogue."""
+    if (topic.network or "", topic.topic_id) in catalogue():
+        return (
+            "take the topic out of the config until a release whose catalogue has the chain's question "
+            "(`birnn topics --live` shows it)"
+        )
+    return f"set {parameter} in the topic's parameters to {value}"
 
 
 def _named(seen: TopicSeen) -> str:

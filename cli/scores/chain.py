@@ -8,11 +8,15 @@ from rich.text import Text
 
 from cli.scores.tables import topic_fields
 from cli.screen import plain
+from cli.verbs import config_as_far_as_known
 from core.clock import SystemClock
 from core.settings import Settings
 from core.topic import Topic
-from ledger.epochs import EpochBook
+from ledger.epochs import NETWORK_ITSELF, EpochBook
+from monitor.chain.alarms import upgrade_words
 from monitor.chain.api import ChainShape, EpochShape
+from monitor.chain.checks import network_checked
+from monitor.chain.looks import network_look
 from monitor.chain.results import MOST_EPOCHS, MOST_SHOWN, ChainSeen, on_chain, results_of
 from monitor.chain.words import NO_ADDRESS, NO_EPOCHS, NOT_READ, chain_shape, headline_words, where_we_stand
 
@@ -34,6 +38,18 @@ def chain_shapes(url: str, settings: Settings, keys: Sequence[str]) -> dict[str,
         book.close()
     chain = ChainSeen(bool(settings.lcds), seen_ms, topics)
     return {key: chain_shape(chain, key, now_ms) for key in keys}
+
+
+def upgrade_notices(url: str, settings: Settings, networks: Sequence[str]) -> list[str]:
+    """Say what upgrades of these networks, and APIs that the official node does not speak, mean, as the alarm does."""
+    nodes, now_ms = config_as_far_as_known(settings, example=True)[0].nodes, SystemClock().now_ms()
+    book = EpochBook(url)
+    try:
+        looks = {network: network_look(book.sightings(network).get(NETWORK_ITSELF)) for network in networks}
+    finally:
+        book.close()
+    checked = {network: network_checked(look, nodes.get(network or None)) for network, look in looks.items()}
+    return [line for network, one in checked.items() for line in upgrade_words(network, one, now_ms)]
 
 
 def newest_epochs(url: str, key: str, limit: int) -> list[EpochShape]:

@@ -11,13 +11,13 @@ from rich.text import Text
 from admission.readiness import Readiness, read_admission
 from cli.place import ledger_url, place_of
 from cli.ready import admission_words
-from cli.scores.chain import chain_parts, chain_shapes
+from cli.scores.chain import chain_parts, chain_shapes, upgrade_notices
 from cli.scores.record import NothingAnswered, reading
 from cli.scores.tables import skill_cells, topic_fields
 from cli.screen import Column, plain, table_of
-from cli.verbs import or_example, topics_as_far_as_known
+from cli.verbs import config_as_far_as_known
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
-from core.errors import ConfigError, IncompatibleModel, WorkerError
+from core.errors import IncompatibleModel, WorkerError
 from core.settings import Settings
 from core.topic import parse_horizon, topic_key
 from ledger.scores import ScoreBook
@@ -33,6 +33,8 @@ TITLE = "skill: the share of the naive forecast's loss that the answers saved"
 def skill_report(settings: Settings, endpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``topics`` by the names of the monitor's ``/api/topics``, and why no skill is known if none is.
 
+    ``upgrades`` are lines about upgrades of the networks' chains and about APIs that the official node does not speak.
+
     Args:
         endpoint: as ``status_report`` has it: the topics are its, or those of config.json if inference does not answer.
     """
@@ -40,7 +42,7 @@ def skill_report(settings: Settings, endpoint: Mapping[str, Any]) -> dict[str, A
     topics = [{name: topic[name] for name in OF_TOPIC} for topic in endpoint.get("topics", ())]
     topics = topics or _configured(settings)
     topics.sort(key=lambda topic: (topic["network"] or "", topic["topic_id"]))
-    report: dict[str, Any] = {"topics": topics}
+    report: dict[str, Any] = {"topics": topics, "upgrades": []}
     skills: dict[str, Mapping[str, Skill]] = {}
     chain: dict[str, ChainShape | None] = {}
     try:
@@ -49,6 +51,8 @@ def skill_report(settings: Settings, endpoint: Mapping[str, Any]) -> dict[str, A
                 key = topic_key(topic["network"], topic["topic_id"])
                 skills[key] = _skills(record.book, key, parse_horizon(topic["horizon"]))
             chain = chain_shapes(ledger_url(settings, place), settings, list(skills))
+            networks = sorted({topic["network"] or "" for topic in topics})
+            report["upgrades"] = upgrade_notices(ledger_url(settings, place), settings, networks)
     except NothingAnswered:
         report["skill_refused"] = "nothing has been answered here yet"
     except WorkerError as error:
@@ -69,11 +73,7 @@ def skill_report(settings: Settings, endpoint: Mapping[str, Any]) -> dict[str, A
 
 
 def _configured(settings: Settings) -> list[dict[str, Any]]:
-    try:
-        settings = or_example(settings, lambda _: None)
-    except ConfigError:
-        return []
-    return [topic_fields(topic) for topic in topics_as_far_as_known(settings)]
+    return [topic_fields(topic) for topic in config_as_far_as_known(settings, example=True)[0].topics]
 
 
 def _skills(book: ScoreBook, key: str, horizon_min: int) -> dict[str, Skill]:
@@ -104,6 +104,7 @@ def skill_parts(report: Mapping[str, Any], width: int) -> Iterator[RenderableTyp
         yield Text(plain(f"skill unknown: {report['skill_refused']}"))
         return
     topics = report["topics"]
+    yield from (Text(plain(line)) for line in report["upgrades"])
     yield from chain_parts(
         {
             topic_key(topic["network"], topic["topic_id"]): topic["chain"] and ChainShape(**topic["chain"])

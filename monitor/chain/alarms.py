@@ -1,6 +1,7 @@
 """The alarms that the chain tells: arrival, contract, unit, truth, upgrade; pure functions of ``Watched.chain``."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf
 
 from chain.versions import api_of
 from core.clock import DAY_MS, iso
@@ -94,24 +95,31 @@ def _truth(watched: Watched, threshold: float) -> Iterator[Alarm]:
             )
 
 
+def upgrade_words(network: str, seen: Checked, now_ms: int, within_days: float = inf) -> list[str]:
+    """Say what a scheduled upgrade and another version of the API mean for a network's submissions; empty: nothing.
+
+    Args:
+        within_days: an upgrade later than that is not told.
+    """
+    said = []
+    if seen.api and seen.spoken and seen.api != seen.spoken:
+        said.append(
+            f"{network} speaks API {seen.api}, and {seen.submitter or 'the node'} is built for {seen.spoken}: its "
+            "submissions may be refused"
+        )
+    days = (seen.upgrade_ms - now_ms) / DAY_MS
+    if seen.upgrade and days <= within_days:
+        when = f"in {days:.1f} days, about {iso(seen.upgrade_ms)[:16].replace('T', ' ')}Z" if days > 0 else "now due"
+        said.append(f"{network} is upgraded to {seen.upgrade.name} at height {seen.upgrade.height}, {when}")
+        coming = api_of(seen.upgrade.name)
+        if coming and seen.spoken and coming != seen.spoken:
+            said.append(f"that release speaks API {coming}, and {seen.submitter} is built for {seen.spoken}")
+    return said
+
+
 def _upgrade(watched: Watched, threshold: float) -> Iterator[Alarm]:
     for network, seen in {_network(key): seen for key, seen in watched.chain.items()}.items():
-        said = []
-        if seen.api and seen.spoken and seen.api != seen.spoken:
-            said.append(
-                f"{network} speaks API {seen.api}, and {seen.submitter or 'the node'} is built for {seen.spoken}: its "
-                "submissions may be refused"
-            )
-        days = (seen.upgrade_ms - watched.now_ms) / DAY_MS
-        if seen.upgrade and days <= threshold:
-            when = (
-                f"in {days:.1f} days, about {iso(seen.upgrade_ms)[:16].replace('T', ' ')}Z" if days > 0 else "now due"
-            )
-            said.append(f"{network} is upgraded to {seen.upgrade.name} at height {seen.upgrade.height}, {when}")
-            coming = api_of(seen.upgrade.name)
-            if coming and seen.spoken and coming != seen.spoken:
-                said.append(f"that release speaks API {coming}, and {seen.submitter} is built for {seen.spoken}")
-        if said:
+        if said := upgrade_words(network, seen, watched.now_ms, threshold):
             yield Alarm(
                 name="upgrade",
                 subject=network,

@@ -20,7 +20,7 @@ class ChainShape(Shape):
     won: int = Field(description="epochs with our value in the active set, which is scored and paid")
     lost: int
     unknown: int = Field(description="epochs whose end the monitor did not see")
-    logarithms: bool | None = Field(description="true: losses are base-10 logarithms; null: they may be")
+    logarithms: bool | None = Field(description="true: losses are base-10 logarithms; null: it is not known")
     epochs: int = Field(description="newest settled epochs behind all that follows")
     loss: Number = Field(description="of our worker")
     median_loss: Number = Field(description="of all inferers, in the epochs with a loss of ours")

@@ -8,7 +8,7 @@ from chain.emissions import Emissions
 from chain.shapes import Settled
 from ledger.epochs import Epoch, Stage
 from monitor.chain.heights import Heights
-from monitor.chain.rows import is_of, with_inferences, with_network, with_reputers, with_settled, with_value
+from monitor.chain.rows import is_of, number, with_inferences, with_network, with_reputers, with_settled, with_value
 from monitor.chain.schedule import SECOND_LOOK, Due, Track, Want
 
 SEARCHED = 64  # blocks that are asked for the one that settled an epoch, before the topic's rhythm is known
@@ -116,7 +116,7 @@ class EpochReader:
         if row.score_ema is None and row.worker and row.active:
             smoothed = self._emissions.score_ema(topic_id, row.worker)
             if smoothed is not None and smoothed.nonce == due.nonce:
-                row = row._replace(score_ema=smoothed.score)
+                row = row._replace(score_ema=number(smoothed.score))
         if self.height >= track.reputers_at:
             track.reputers_at = self.height + REPUTERS_EVERY
             row = with_reputers(row, self._emissions.reputers(topic_id, due.nonce))

@@ -6,7 +6,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from core.topic import Topic
-from monitor.chain.alarms import broken
+from monitor.chain.alarms import LEAST_TRUTHS, broken
 from monitor.watched import Checked, Watched
 
 TOPIC_LABELS = ("network", "topic")  # as inference has them: chain id, empty when the config does not say; and topic id
@@ -63,7 +63,7 @@ class OfChecks(Collector):
                 unit.add_metric(at, bool(seen.unit.fault))
             if seen.unit and seen.unit.deviations is not None:
                 off.add_metric(at, seen.unit.deviations)
-            if seen.truth:
+            if seen.truth and seen.truth.epochs >= LEAST_TRUTHS:
                 gap.add_metric(at, seen.truth.bp)
         for network, seen in networks.items():
             if seen.upgrade:

@@ -70,7 +70,7 @@ class OnChain:
     won: int
     lost: int
     unknown: int  # epochs whose end is not known
-    logarithms: bool | None  # True: losses are base-10 logarithms; None: they may be
+    logarithms: bool | None  # True: losses are base-10 logarithms; None: it is not known
     mean: Mean
     reward: str | None  # uallo, of the epochs behind the means
     above_reward: str | None  # what the workers one place above ours were paid in the same epochs
@@ -113,11 +113,12 @@ def results_of(rows: Sequence[EpochRow]) -> list[Result]:
     return [result_of(*row, synthesised=row[0].nonce in nonces) for row in known]
 
 
-def on_chain(rows: Sequence[EpochRow], now_ms: int) -> OnChain | None:
+def on_chain(rows: Sequence[EpochRow], now_ms: int, *, is_log: bool | None = None) -> OnChain | None:
     """Return where a topic stands; None without an epoch in the last SPAN_DAYS days.
 
     Args:
         rows: newest first, as ``EpochBook.epochs_of`` returns them.
+        is_log: what recovered truths say of the chain's losses; None: no truth was recovered.
     """
     rows = [row for row in rows if (row[0].block_ms or row[0].seen_ms) >= now_ms - SPAN_DAYS * DAY_MS]
     if not rows:
@@ -130,7 +131,7 @@ def on_chain(rows: Sequence[EpochRow], now_ms: int) -> OnChain | None:
         won=ends.count(True),
         lost=ends.count(False),
         unknown=ends.count(None),
-        logarithms=are_logarithms(settled),
+        logarithms=True if _is_below_0(settled) else is_log,
         mean=_mean(settled),
         reward=_total([result.epoch.reward for result in settled]),
         above_reward=_total([result.above.reward for result in with_above if result.above]),
@@ -138,8 +139,8 @@ def on_chain(rows: Sequence[EpochRow], now_ms: int) -> OnChain | None:
     )
 
 
-def are_logarithms(results: Sequence[Result]) -> bool | None:
-    """True if one of the losses is below 0, which no loss of the network's is; None: these numbers cannot tell."""
+def _is_below_0(results: Sequence[Result]) -> bool:
+    """True if one of the losses is below 0: it is a logarithm, since no loss of the network's is below 0."""
     seen = (
         loss
         for result in results
@@ -150,7 +151,7 @@ def are_logarithms(results: Sequence[Result]) -> bool | None:
             *(one.loss for one in result.epoch.inside.inferers),
         )
     )
-    return True if any(Decimal(loss) < 0 for loss in seen if loss is not None) else None
+    return any(Decimal(loss) < 0 for loss in seen if loss is not None)
 
 
 def _ranked(inferers: Sequence[Inferer], worker: str) -> list[Inferer]:

@@ -8,6 +8,8 @@ from core.topic import Topic
 from ledger.answers import Answer
 from ledger.epochs import Arrival, Detail, Epoch, Inferer, Stage
 
+LARGEST = Decimal("1e100")  # of a number that is kept: no price, loss or amount comes near it
+
 
 def opened(topic: Topic, nonce: int, block_ms: int | None) -> Epoch:
     """Return the row of an epoch of which nothing is known but its nonce."""
@@ -29,7 +31,7 @@ def with_inferences(epoch: Epoch, inferences: Sequence[Inference]) -> Epoch:
         stage=Stage.CLOSED.value,
         active=epoch.worker in values if epoch.worker else None,
         value=epoch.value if own is None else own,
-        detail=Detail(tuple(Inferer(address, value) for address, value in values.items())).packed(),
+        detail=Detail(tuple(Inferer(address, number(value)) for address, value in values.items())).packed(),
     )
 
 
@@ -44,11 +46,11 @@ def is_of(network: NetworkInference, epoch: Epoch) -> bool:
 def with_network(epoch: Epoch, network: NetworkInference) -> Epoch:
     """Return the row with the network's inference."""
     inside = epoch.inside
-    inferers = tuple(one._replace(one_out=network.one_out.get(one.address)) for one in inside.inferers)
+    inferers = tuple(one._replace(one_out=number(network.one_out.get(one.address))) for one in inside.inferers)
     return epoch._replace(
-        combined=network.combined,
-        naive=network.naive,
-        combined_without=network.one_out.get(epoch.worker),
+        combined=number(network.combined),
+        naive=number(network.naive),
+        combined_without=number(network.one_out.get(epoch.worker)),
         detail=inside._replace(inferers=inferers).packed(),
     )
 
@@ -64,9 +66,9 @@ def with_settled(epoch: Epoch, settled: Settled, height: int | None) -> Epoch:
     known = {one.address: one for one in inside.inferers}
     inferers = tuple(
         known.get(address, Inferer(address))._replace(
-            loss=of_losses.get(address),
-            score=settled.scores.get(address),
-            reward=settled.rewards.get(address),
+            loss=number(of_losses.get(address)),
+            score=number(settled.scores.get(address)),
+            reward=number(settled.rewards.get(address)),
         )
         for address in dict.fromkeys((*known, *of_losses, *settled.scores))
     )
@@ -77,13 +79,13 @@ def with_settled(epoch: Epoch, settled: Settled, height: int | None) -> Epoch:
         stage=Stage.SETTLED.value,
         # Scored is who is in the active set.
         active=worker in of_losses if worker and of_losses and not inside.inferers else epoch.active,
-        combined_loss=losses.combined if losses else None,
-        naive_loss=losses.naive if losses else None,
-        combined_loss_without=losses.one_out.get(worker) if losses else None,
-        loss=of_losses.get(worker),
-        score=settled.scores.get(worker),
-        score_ema=settled.score_emas.get(worker),
-        reward=reward,
+        combined_loss=number(losses.combined) if losses else None,
+        naive_loss=number(losses.naive) if losses else None,
+        combined_loss_without=number(losses.one_out.get(worker)) if losses else None,
+        loss=number(of_losses.get(worker)),
+        score=number(settled.scores.get(worker)),
+        score_ema=number(settled.score_emas.get(worker)),
+        reward=number(reward),
         settled_height=height,
         detail=inside._replace(inferers=inferers).packed() if inferers else epoch.detail,
     )
@@ -126,6 +128,21 @@ def _unseen(epoch: Epoch) -> Iterable[str]:
     if epoch.worker and epoch.active is not False:
         own = {"loss": epoch.loss, "score": epoch.score, "score_ema": epoch.score_ema, "reward": epoch.reward}
         yield from (name for name, text in own.items() if text is None)
+
+
+def number(text: str | None) -> str | None:
+    """Return a decimal as the chain wrote it; None for a text that nothing can be calculated with.
+
+    The chain writes NaN where it cannot calculate a value, and a topic of several labelled values has a list.
+
+    >>> number("0.50"), number("NaN"), number('[["up","0.5"],["down","0.25"]]'), number("1e9999"), number(None)
+    ('0.50', None, None, None, None)
+    """
+    try:
+        value = Decimal(text or "")
+    except InvalidOperation:
+        return None
+    return text if value.is_finite() and abs(value) < LARGEST else None
 
 
 def are_equal(one: str, other: str) -> bool:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from chain.emissions import Emissions, networks
-from core.clock import DAY_MS, MINUTE_MS, Clock
+from core.clock import MINUTE_MS, Clock
 from core.settings import Settings
 from core.topic import Topic
 from ledger.epochs import EpochBook
@@ -13,12 +13,10 @@ from ledger.places import by_network
 from monitor.chain.epoch_follower import EpochFollower
 from monitor.chain.heights import POLL_S, Heights
 from monitor.chain.looker import Looker
-from monitor.chain.outcome import outcome
 from monitor.loops import Step
 
 STEP_S = 0.5  # at most between two steps; a step without a new block asks nothing
 FIND_MS = MINUTE_MS  # between two looks for hosts of a network that none serves yet
-DAY_EPOCHS = 3_000  # most that are counted; a topic that is asked every minute has 1,440 a day
 
 
 class ChainRead(NamedTuple):
@@ -28,13 +26,6 @@ class ChainRead(NamedTuple):
     fault: str  # why it is not read now; empty if it is
     requests: int  # since the start, LCD and RPC together
     height: int | None
-
-
-class Won(NamedTuple):
-    """How many epochs of the last day were won, of those whose outcome is known."""
-
-    won: int
-    open: int
 
 
 class ChainWatch:
@@ -92,17 +83,6 @@ class ChainWatch:
         if not network and len(found) == 1:  # the config does not say which
             return next(iter(found.values()))
         return found.get(network)
-
-
-def won_of(book: EpochBook, topic: Topic | str, now_ms: int) -> Won:
-    """Count the epochs of a topic that were won in the last day.
-
-    Raises:
-        ledger.database.FAULTS: the ledger cannot be read.
-    """
-    rows = book.epochs_of(topic, DAY_EPOCHS, since_ms=now_ms - DAY_MS, inside=False)
-    known = [won for won in (outcome(*row).won for row in rows) if won is not None]
-    return Won(sum(known), len(known))
 
 
 def _step(follower: EpochFollower, looker: Looker, heights: Heights) -> Callable[[], object]:

@@ -64,8 +64,14 @@ def allo(uallo: str | None) -> str:
 
 
 def loss_unit(logarithms: bool | None) -> str:
-    """Say what the chain's losses are."""
-    return "log10 of the loss" if logarithms else "the loss itself, or its log10: these numbers do not tell"
+    """Say what the chain's losses are.
+
+    >>> loss_unit(True), loss_unit(False), loss_unit(None)
+    ('log10 of the loss', 'the loss itself', 'the loss itself or its log10, which is not known yet')
+    """
+    if logarithms is None:
+        return "the loss itself or its log10, which is not known yet"
+    return "log10 of the loss" if logarithms else "the loss itself"
 
 
 def decimal_words(text: str | float | None) -> str:

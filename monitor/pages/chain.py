@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 
 from core.show.words import counted
-from monitor.chain.results import Result, are_logarithms
+from monitor.chain.results import Result
 from monitor.chain.words import loss_unit
 from monitor.pages.charts import Figure, lines
 
 LEAST_DRAWN = 2  # epochs
 
 
-def chain_figures(results: Sequence[Result]) -> list[Figure]:
+def chain_figures(results: Sequence[Result], logarithms: bool | None) -> list[Figure]:
     """Our loss beside the others' over time, and what our value did for the network's loss.
 
     Args:
         results: newest first.
+        logarithms: True if the losses are base-10 logarithms; None if it is not known.
     """
     settled = [one for one in reversed(results) if one.epoch.combined_loss is not None and one.epoch.block_ms]
     if len(settled) < LEAST_DRAWN:
         return []
     times = [one.epoch.block_ms or 0 for one in settled]
-    logarithms = are_logarithms(settled)
     losses = {
         "forecast": [_number(one.epoch.loss) for one in settled],
         "median": [_number(one.median_loss) for one in settled],

@@ -72,6 +72,7 @@ def topic_page(
         results: of its epochs, likewise.
         fault: why these cannot be read; empty if they can.
     """
+    chain = view.shape.chain
     return _TEMPLATES.get_template("topic.html").render(
         _common(snapshot, now_ms)
         | {
@@ -79,7 +80,7 @@ def topic_page(
             "rows": rows[:LISTED],
             "figures": _figures(view, rows),
             "results": results[:LISTED],
-            "chain_figures": chain_figures(results),
+            "chain_figures": chain_figures(results, chain.logarithms if chain else None),
             "ledger_fault": fault,
         }
     )
@@ -106,8 +107,7 @@ def _worst(snapshot: Snapshot) -> TopicView | None:
     first = next(iter(snapshot.topics), None)
     if first is None or first.rank[0] < 3:
         return first
-    skill = first.judged[1].skill
-    return first if skill is not None and skill < 0 else None
+    return first if first.rank[1] < 0 else None
 
 
 def _prices(snapshot: Snapshot) -> Sequence[PriceRow]:

@@ -82,9 +82,13 @@ def skill_verdict(skill: Skill) -> str:
     )
 
 
-def skill_class(skill: Skill) -> str:
-    """Class of the style sheet."""
-    return {"worse than naive": "bad", "better than naive": "good"}.get(skill_verdict(skill), "")
+def skill_class(skill: Skill, note: str = "") -> str:
+    """Class of the style sheet.
+
+    Args:
+        note: why a skill below 0 is no fault; empty without a reason.
+    """
+    return {"worse than naive": "" if note else "bad", "better than naive": "good"}.get(skill_verdict(skill), "")
 
 
 def headline(snapshot: Snapshot) -> str:
@@ -152,14 +156,19 @@ def when(ms: int, now_ms: int) -> str:
 
 
 def shown_number(value: str | float | None, digits: int = 7) -> str:
-    """A number without an exponent.
+    """A number without an exponent; a text that is not a finite number stays as it is.
 
     >>> shown_number("2755.055001470885"), shown_number(-0.00000752244749386763), shown_number(98790.0)
     ('2,755.055', '-0.000007522447', '98,790')
+    >>> shown_number('[["up","0.5"],["down","0.25"]]'), shown_number("NaN")
+    ('[["up","0.5"],["down","0.25"]]', 'NaN')
     """
     if value is None or value == "":
         return "-"
-    number = float(value)
+    try:
+        number = float(value)
+    except ValueError:
+        return str(value)
     if not math.isfinite(number):
         return str(value)
     return f"{Decimal(f'{number:.{digits}g}'):,f}"

@@ -72,7 +72,7 @@ def test_a_follower_follows_it() -> None:
             eventually(lambda: (newest := follower.newest) is not None and newest.height > 370)
             eventually(lambda: follower.block_ms is not None)
             assert 80 < (follower.block_ms or 0) < 120
-            eventually(lambda: follower.time_of(350) is not None)
+            eventually(lambda: follower.time_of(350) is not None and follower.time_of(371) is not None)
             assert abs(time.time() * 1000 - (follower.time_of(371) or 0)) < 60_000
         finally:
             follower.stop()

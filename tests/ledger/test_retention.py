@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from core.clock import DAY_MS, MINUTE_MS
 from ledger.database import open_engine
 from ledger.retention import CANDLES_BEFORE_DAYS, STEP_ROWS, trim
-from ledger.schema import alarms, answers, candle_days, scores
+from ledger.schema import alarms, answers, candle_days, epochs, scores
 from ledger.upgrade import bring_up_to_date
 from tests.fakes.clock import START_MS
 from tests.ledger.test_answer_log import answer
@@ -91,3 +91,11 @@ def test_an_empty_ledger_has_nothing_to_delete(tmp_path: Path) -> None:
     empty = open_engine(url)
     assert trim(empty, START_MS, 400, 1000) == 0
     empty.dispose()
+
+
+def test_details_of_old_epochs_are_found_without_reading_the_epochs_whose_details_are_gone(engine: sa.Engine) -> None:
+    old = sa.select(epochs.c.nonce).where(epochs.c.seen_ms < START_MS, epochs.c.detail.is_not(None))
+    query = str(old.order_by(epochs.c.seen_ms).compile(compile_kwargs={"literal_binds": True}))
+    with engine.connect() as connection:
+        (plan,) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
+    assert "USING INDEX epochs_with_detail (seen_ms<?)" in plan[-1]

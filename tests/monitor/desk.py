@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ledger.scores import ScoreBook
 from model.judging.comparison import Comparison
 from monitor.alarm_book import AlarmBook
 from monitor.alarms import can_be_over, conditions
-from monitor.chain.checks import Checks
+from monitor.chain.checks import NEWEST, Checks
 from monitor.send import addresses_of
 from monitor.watch import Watch
 from monitor.watched import Participation, Watched
@@ -42,7 +43,7 @@ class Desk:
         self.book = AlarmBook(settings.ledger_url, addresses_of(settings.alarm_urls), clock, "BINANCE")
         self.epochs, self.scores = EpochBook(settings.ledger_url), ScoreBook(settings.ledger_url)
         nodes = {topic.network: node for topic in topics if (node := named_version(settings.node_version))}
-        self.checks = Checks(settings, topics, self.epochs, self.scores, nodes, clock)
+        self.checks = Checks(settings, self.scores, nodes, solve_s=inf, share=1)
         self.watch = Watch(
             settings, topics, clock, lambda: {"ledger": self.book.database_fault}, lambda: self.checks.seen
         )
@@ -50,8 +51,9 @@ class Desk:
 
     def look(self) -> Watched:
         with contextlib.suppress(*FAULTS):  # as the monitor's loops do
-            for _ in self.topics:
-                self.checks.step()
+            for topic in self.topics:
+                sightings = self.epochs.sightings(topic.network or "")
+                self.checks.check(topic, self.epochs.epochs_of(topic, NEWEST), sightings)
         watched = self.watch.look()
         found = conditions(watched, self.skills, self.participation, self.settings.alarms)
         self.book.step(

@@ -6,11 +6,13 @@ from chain.shapes import Upgrade
 from core.clock import DAY_MS, HOUR_MS
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
-from monitor.chain.watch import ChainRead, Won
+from monitor.chain.results import OnChain, on_chain
+from monitor.chain.watch import ChainRead
 from monitor.metrics import AnswerCounts, Failures, MonitorMetrics
 from monitor.watched import Checked, InferenceSeen, Participation, TruthGap, Watched
 from tests.fakes.clock import START_MS
 from tests.inference.stand import ETH_10M
+from tests.monitor.economy import epoch_rows
 from truth.contract import Fault
 from truth.unit import Unit
 from updater.state import Outcome, PanelState, UpdaterState
@@ -65,7 +67,7 @@ NOTHING = Skill(n=0, skill=None, low=None, high=None)
 GOOD = Skill(n=2016, skill=0.04, low=0.01, high=0.07)
 KNOWN_FAILURES = Failures(notifications=4, database=5)
 CHAINS = {"allora-testnet-1": ChainRead(START_MS - 9_000, "", 1234, 1_000)}
-WON = Won(won=280, open=285)
+STANDING = on_chain(epoch_rows(1), epoch_rows(1)[0][0].block_ms or 0)  # 12 won, 1 lost
 COUNTS = AnswerCounts(scored=2016, unscorable=3, waiting=2)
 
 
@@ -78,7 +80,7 @@ def metrics(
     alarms: Sequence[str] = ("training", "training", "champion"),
     failures: Failures = KNOWN_FAILURES,
     chains: Mapping[str, ChainRead] | None = None,
-    won: Mapping[str, Won] | None = None,
+    won: Mapping[str, OnChain | None] | None = None,
 ) -> MonitorMetrics:
     """The metrics of a monitor of one topic, which has no scored answer of today."""
     key = ETH_10M.key
@@ -94,5 +96,5 @@ def metrics(
         alarms=lambda: alarms,
         failures=lambda: failures,
         chains=lambda: CHAINS if chains is None else chains,
-        won=lambda: {key: WON} if won is None else won,
+        won=lambda: {key: STANDING} if won is None else won,
     )

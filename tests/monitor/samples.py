@@ -298,7 +298,7 @@ def sample(now_ms: int, topics: Sequence[dict[str, Any]], *, market: str = "BINA
         faults=changes.get("faults", {}),
         chain=changes.get("chain", {}),
     )
-    skills = SampleSkills(levels=levels, today=now_ms // DAY_MS)
+    skills = SampleSkills(levels=levels | changes.get("levels", {}), today=now_ms // DAY_MS)
     view = View(skills, changes.get("stretched", ()))
     epochs: Mapping[str, Sequence[EpochRow]] = changes.get("epochs", {})
     chain = ChainSeen(

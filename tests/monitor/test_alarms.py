@@ -335,6 +335,9 @@ def test_a_ledger_that_is_locked_while_inference_answers(
         watching.look()
         assert not watching.book.standing, "another program may hold it for a moment"
         watching.pass_s(61)
+        assert what(watching) == "1 answers wait for the ledger"
+        watching.look()  # it meets the database that did not take this alarm
+        watching.pass_s(61)
         assert {(kept.subject, kept.what) for kept in watching.book.standing} == {
             ("ledger", "the ledger's database: database is locked"),
             ("answers", "1 answers wait for the ledger"),

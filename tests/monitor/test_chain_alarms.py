@@ -14,6 +14,7 @@ from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
 from ledger.epochs import NETWORK_ITSELF, Arrival, Detail, Epoch, Inferer, Stage
 from ledger.schema import answers, scores
+from monitor.chain.checks import Checks
 from monitor.chain.looks import NO_TOPIC, NetworkLook, TopicLook
 from tests.cli.ledger import NETWORK, answer_of, score_row
 from tests.fakes.clock import RunningClock
@@ -405,3 +406,23 @@ def test_one_upgrade_of_a_network_is_one_alarm(tmp_path: Path, clock: RunningClo
     with desk(tmp_path, clock, CHAIN, topics=topics) as watching:
         Chain(watching).saw(upgrade=Upgrade(name="v0.18.0", height=5_001_000))
         assert watching.standing() == {("upgrade", NETWORK)}
+
+
+def test_truths_that_take_long_to_solve_for_are_solved_for_little_by_little(
+    tmp_path: Path, clock: RunningClock
+) -> None:
+    with desk(tmp_path, clock, ["truth"], topics=[TOPIC]) as watching:
+        Chain(watching).epochs([EQUAL] * 9)
+        rows = watching.epochs.epochs_of(TOPIC, 9)
+        for solve_s, solved in ((0.0, None), (1e-9, 1), (60.0, 9)):
+            checks = Checks(watching.settings, watching.scores, {}, solve_s=solve_s, share=1e-6)
+            for _ in range(2):  # the second check rests
+                checks.check(TOPIC, rows, {})
+            gap = checks.seen[TOPIC.key].truth
+            assert (gap and gap.epochs) == solved
+        checks = Checks(watching.settings, watching.scores, {}, solve_s=1e-9, share=1)
+        for _ in rows:
+            checks.check(TOPIC, rows, {})
+        gap = checks.seen[TOPIC.key].truth
+        assert gap is not None
+        assert (gap.epochs, gap.is_log) == (9, True)

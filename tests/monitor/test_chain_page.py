@@ -200,9 +200,15 @@ def test_the_monitor_reads_its_ledger_one_topic_at_a_time(tmp_path: Path, lcd_ur
             with serving(parts.app) as url:
                 chain = {topic["topic_id"]: topic["chain"] for topic in got(f"{url}/api/topics")}
                 newest = got(f"{url}/api/topics/{NET}/1/epochs?limit=1")
+                metrics = text(f"{url}/metrics")
+            checked = parts.checked()
         finally:
             parts.end()
     assert (chain[1]["won"], chain[1]["lost"], chain[1]["rank"]) == (12, 1, 2.4)
     assert chain[2]["epochs"] == 0
     assert ("LCD_URLS is no longer set" in chain[1]["note"]) is not bool(lcd_urls)
     assert [one["nonce"] for one in newest] == [597]
+    assert f'birnn_chain_epochs_won{{network="{NET}",topic="1"}} 12.0' in metrics
+    assert f'birnn_chain_epochs_lost{{network="{NET}",topic="1"}} 1.0' in metrics
+    assert f'birnn_chain_epochs_won{{network="{NET}",topic="2"}}' not in metrics  # no epoch was seen
+    assert set(checked) == {topic.key for topic in topics}

@@ -120,6 +120,19 @@ def test_a_skill_that_a_stretch_costs_is_told_to_be_no_fault() -> None:
         assert notes == {79: STRETCH_COSTS, 80: ""}
 
 
+@pytest.mark.parametrize(("stretched", "worst"), [((), 79), ((79,), 80)])
+def test_a_topic_that_loses_on_purpose_is_not_the_worst(stretched: Sequence[int], worst: int) -> None:
+    entries = [topic_entry(topic_id, NOW_MS) for topic_id in (79, 80)]
+    loses = {f"{NET}/79": -0.2, f"{NET}/80": -0.1}
+    on_purpose = {f"{NET}/{topic_id}" for topic_id in stretched}
+    with served(sample(NOW_MS, entries, stretched=on_purpose, levels=loses), FakeClock(NOW_MS)) as url:
+        assert got(f"{url}/api/topics")[0]["topic_id"] == worst
+        page = get(f"{url}/").body.decode()
+        assert page.index("Worst topic") < page.index(f"/topics/{NET}/{worst}")
+        of_79 = get(f"{url}/topics/{NET}/79").body.decode()
+        assert ('class="big bad"' in of_79) is not bool(stretched)
+
+
 def test_answers_carry_their_scores(url: str) -> None:
     rows = got(f"{url}/api/topics/{NET}/79/answers?limit=9")
     assert [row["height"] for row in rows] == [HEIGHT - 60 * place for place in range(9)]

@@ -40,6 +40,10 @@ from updater.state import UpdaterState, read_state
 
 ASKED = 'allora_worker_inference_request_count{address="allo1a",topic="1"} %d\n'
 BROKEN = "<html>502 Bad Gateway</html>"  # the page of a process that fails
+OF_CHAIN = {  # rules that test_chain_rules.py provokes
+    *("BirnnAnswersNotArriving", "BirnnContractBroken", "BirnnUnitWrong", "BirnnTruthDiffers"),
+    *("BirnnUpgradeAhead", "BirnnApiNotSpoken"),
+}
 DAYS = 3
 EPOCH_MS = 10 * MINUTE_MS
 BLOCK_MS = EPOCH_MS // epoch_blocks(ETH_10M)
@@ -321,4 +325,4 @@ def test_every_alarm_and_rule_tells_what_is_broken_in_earnest(
                 *("BirnnAnchorStale", "BirnnTopicNotAnswerable", "BirnnNodeDown"),
                 *("BirnnUpdaterSilent", "BirnnMonitorStands"),
             )
-    assert seen == {rule["alert"] for rule in RULES}
+    assert seen == {rule["alert"] for rule in RULES} - OF_CHAIN

@@ -8,7 +8,7 @@ import pytest
 from core.clock import DAY_MS
 from ledger.epochs import Arrival, Detail, Epoch, Inferer, Stage
 from monitor.chain.filled import EpochRow
-from monitor.chain.results import OnChain, Result, are_logarithms, on_chain, result_of, results_of
+from monitor.chain.results import OnChain, Result, on_chain, result_of, results_of
 from tests.monitor.economy import OURS, epoch_rows, recorded
 
 LOST = {(1, 297), (3, 343)}
@@ -135,9 +135,17 @@ def test_a_single_inferer_equal_values_and_losses_of_zero_are_no_trouble() -> No
         None,
     )
     assert (equal.share, equal.contribution) == (0.5, "0")
-    assert are_logarithms([single, equal]) is None  # zeros cannot tell
     nobody = result_of(epoch_of(active=False, arrival=Arrival.ABSENT.value), None)
     assert (nobody.word, nobody.median_loss, nobody.of) == ("lost", None, 0)
+
+
+@pytest.mark.parametrize(("loss", "is_log", "told"), [("-0.1", None, True), ("0", None, None), ("3", False, False)])
+def test_a_loss_below_0_is_a_logarithm_and_else_the_recovered_truths_decide(
+    loss: str, is_log: bool | None, told: bool | None
+) -> None:
+    one = on_chain([(epoch_of(Inferer("a", "1", loss), combined_loss="5"), None)], 0, is_log=is_log)
+    assert one is not None
+    assert one.logarithms is told
 
 
 def test_a_reward_that_was_not_seen_is_never_taken_for_none() -> None:

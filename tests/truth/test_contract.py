@@ -98,3 +98,13 @@ def test_a_topic_of_several_labels_cannot_be_answered_by_one_value() -> None:
     (fault,) = contract_faults(OURS, replace(SEEN, is_multi=True, labels=("up", "down")), BLOCK_MS)
     assert (fault.name, fault.is_sure) == (ARITY, True)
     assert "(up, down)" in fault.what
+
+
+def test_the_remedy_is_no_parameter_that_contradicts_the_catalogue() -> None:
+    seen = replace(SEEN, ground_truth_lag=30, loss_method="mae")
+    for topic, remedies in (
+        (OURS, ("take the topic out",) * 2),
+        (replace(OURS, topic_id=999), ("set Horizon", "set Loss")),
+    ):
+        faults = contract_faults(topic, seen, BLOCK_MS, 0.25)
+        assert [fault.remedy.startswith(remedy) for fault, remedy in zip(faults, remedies, strict=True)] == [True, True]

@@ -48,7 +48,7 @@ def test_a_horizon_that_is_off_stops_the_start_on_a_public_network(chain: ChainR
     (line,) = found.stops
     assert f"topic {TEN.key}: the chain asks for the truth about 1m after the base" in line
     assert "30 blocks of 2.0" in line
-    assert "we answer for 10m; set Horizon" in line
+    assert "we answer for 10m; take the topic out of the config until a release" in line
     assert found.agreed == (f"{TESTNET}/2",)
     with pytest.raises(ConfigError, match="ALARM_CONTRACT=off starts"):
         found.heed()

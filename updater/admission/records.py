@@ -18,7 +18,8 @@ from admission.replay import BLOCK_MS, held
 from core.clock import DAY_MS, MINUTE_MS, SECOND_MS, Clock, Every
 from core.errors import IncompatibleModel, UnusableForecast
 from core.process.commands import RUN
-from core.settings import AUTO_WAIT, LONGEST_WAIT_S, BaseRule, Settings, wait_s
+from core.setting_values import AUTO_WAIT, LONGEST_WAIT_S, wait_s
+from core.settings import BaseRule, Settings
 from core.topic import Topic
 from klines.klines import Floats, Ints, Klines
 from market.store.home_store import HomeStore

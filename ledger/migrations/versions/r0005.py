@@ -106,3 +106,5 @@ def upgrade() -> None:
         sa.Column("adopted_ms", sa.BigInteger, nullable=False),
     )
     op.create_index("epochs_by_time", "epochs", ["seen_ms"])
+    heavy = sa.text("detail IS NOT NULL")
+    op.create_index("epochs_with_detail", "epochs", ["seen_ms"], sqlite_where=heavy, postgresql_where=heavy)

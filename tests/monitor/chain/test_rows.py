@@ -1,5 +1,6 @@
 """An epoch's row as it grows, and what it says of our worker."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from chain.shapes import Inference, Losses, NetworkInference, Settled
 from ledger.answers import Answer
 from ledger.epochs import Arrival, Detail, Epoch, Inferer, Stage
+from monitor.chain.checks import unit_checked
 from monitor.chain.outcome import (
     NO_ADDRESS,
     NOT_ACTIVE,
@@ -19,6 +21,7 @@ from monitor.chain.outcome import (
     WON,
     outcome,
 )
+from monitor.chain.results import on_chain, result_of
 from monitor.chain.rows import are_equal, is_of, judged, opened, with_inferences, with_network, with_settled, with_value
 from tests.fakes.chain_replay import OURS
 from tests.monitor.chain.follow import answer, topics
@@ -133,3 +136,25 @@ def test_an_epoch_is_won_lost_or_not_known(
 def test_a_detail_is_what_it_was_after_the_database() -> None:
     detail = Detail((Inferer(OURS, "1", one_out="2"),), {OTHER: {OURS: "3"}}, {OTHER: "4"})
     assert Detail.unpacked(detail.packed()) == detail
+
+
+@pytest.mark.parametrize("told", ["NaN", "1e9999", '[["up","1"],["down","2"]]'])
+def test_what_cannot_be_calculated_with_is_missing_and_disturbs_no_page(told: str) -> None:
+    network = NetworkInference(height=560, combined=told, naive=told, inferers={}, one_out={OURS: told})
+    losses = Losses(nonce=537, combined=told, naive=told, inferers={OURS: told, OTHER: "2"}, one_out={OURS: told})
+    both = {OURS: told, OTHER: "3"}
+    settled = Settled(
+        topic_id=1, nonce=537, height=600, losses=losses, scores=both, rewards=both, score_emas={OURS: told}
+    )
+    inferences = [inference(OURS, told), inference(OTHER, told)]
+    epoch = judged(with_settled(with_network(with_inferences(row(), inferences), network), settled, 600), GIVEN)
+    assert (epoch.value, epoch.arrival) == (told, Arrival.OTHER)
+    unseen = {"combined", "naive", "combined_loss", "naive_loss", "loss", "score", "score_ema", "reward"}
+    assert set(epoch.missing.split(",")) == unseen
+    assert unit_checked(topics(1)[0], [(epoch, None)], 10) is None
+    result = result_of(epoch, GIVEN)
+    assert (result.median_loss, result.of, result.share, result.contribution) == ("2", 0, None, None)
+    known = with_settled(epoch, replace(settled, losses=replace(losses, combined="1")), 600)
+    seen = on_chain([(known, GIVEN)], 1_000)
+    assert seen is not None
+    assert (seen.mean.combined_loss, seen.mean.loss) == (None, None)
