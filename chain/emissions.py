@@ -69,15 +69,17 @@ class Emissions:
     def block_ms(self, host: HostSeen) -> float | None:
         """Return the mean time between the newest blocks, of up to 1,000; None if the host has pruned even 10."""
         for back in (blocks for blocks in (1_000, 100, 10) if blocks < host.height):
-            try:
-                then_ms = self._lcd.ask(
-                    "block", lambda body: time_ms(body["block"]["header"]["time"]), height=host.height - back
-                )
-            except Untold:
-                continue
+            then_ms = self.time_of(host.height - back)
             if then_ms is not None and then_ms < host.time_ms:
                 return (host.time_ms - then_ms) / back
         return None
+
+    def time_of(self, height: int) -> int | None:
+        """Return the time of a block in milliseconds; None if the host has pruned it."""
+        try:
+            return self._lcd.ask("block", lambda body: time_ms(body["block"]["header"]["time"]), height=height)
+        except Untold:
+            return None
 
     def topic(self, topic_id: int) -> TopicSeen | None:
         """Return a topic; None if there is no such topic."""

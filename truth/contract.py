@@ -9,14 +9,14 @@ from core.losses import LOSS_NAMES
 from core.topic import Target, Topic, catalogue, horizon_text
 
 MOST_OFF = 0.25  # of the horizon; the default of ALARM_CONTRACT
-HORIZON, LOSS, SIGN, ARITY, UNIT = "horizon", "loss", "sign", "arity", "unit"  # names of faults
+HORIZON, LOSS, SIGN, ARITY, UNIT, TOPIC = "horizon", "loss", "sign", "arity", "unit", "topic"  # names of faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """A difference between the chain and us that costs a topic's reward."""
 
-    name: str  # HORIZON, LOSS, SIGN, ARITY or UNIT
+    name: str  # HORIZON, LOSS, SIGN, ARITY, UNIT or TOPIC
     what: str  # differs, in a line
     remedy: str  # what to do, in a line
     off: float = inf  # by which share of ours, or by how many robust deviations; inf where neither has a meaning
@@ -32,6 +32,12 @@ def contract_faults(topic: Topic, seen: TopicSeen, block_ms: float | None, most_
     """
     found = [_horizon(topic, seen, block_ms, most_off), _loss(topic, seen), _sign(topic, seen), _arity(topic, seen)]
     return [fault for fault in found if fault]
+
+
+def no_such_topic(topic: Topic) -> Fault:
+    """Return the fault of a topic that is not on the chain."""
+    what = f"topic {topic.key}: the chain has no such topic"
+    return Fault(name=TOPIC, what=what, remedy="correct topicId or chainId")
 
 
 def lag_ms(seen: TopicSeen, block_ms: float | None) -> float | None:

@@ -14,7 +14,7 @@ from core.errors import ConfigError
 from core.settings import Market, Settings
 from core.topic import Topic
 from node.addresses import is_public
-from truth.contract import contract_faults
+from truth.contract import contract_faults, no_such_topic
 
 LIMIT_S = 5.0  # for everything: whatever was not told by then is not checked
 THREADS = 4  # of which each asks for some of the topics
@@ -85,7 +85,8 @@ class StartCheck:
                 continue
             seen, block_ms = told[topic.key]
             if seen is None:
-                warnings.append(f"topic {topic.key}: the chain has no such topic; correct topicId or chainId")
+                fault = no_such_topic(topic)
+                warnings.append(f"{fault.what}; {fault.remedy}")
                 continue
             found = contract_faults(topic, seen, block_ms, self._most_off or 0.0)
             binding = self.market is not Market.SIMULATED and is_public(topic.network)

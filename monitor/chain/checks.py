@@ -11,13 +11,13 @@ from core.topic import Topic
 from ledger.answers import Answer
 from ledger.epochs import NETWORK_ITSELF, Arrival, Epoch, Sighting, Stage
 from ledger.scores import ScoreBook
-from monitor.chain.looks import NetworkLook, network_look, topic_look
+from monitor.chain.looks import NO_TOPIC, NetworkLook, TopicLook, network_look, topic_look
 from monitor.chain.outcome import outcome
 from monitor.chain.rows import are_equal, number
 from monitor.watched import Checked, TruthGap
 from node.dry_run_heights import BLOCK_MS
 from node.versions import NodeVersions, spoken_api
-from truth.contract import MOST_OFF, contract_faults, lag_ms
+from truth.contract import MOST_OFF, contract_faults, lag_ms, no_such_topic
 from truth.ranking import difference_bp
 from truth.recovered import Recovered, recover_epoch
 from truth.unit import MOST, Unit, unit_of
@@ -69,16 +69,23 @@ class Checks:
         if not rows and not sightings:
             return
         rows = rows[:NEWEST]
-        network, look = network_look(sightings.get(NETWORK_ITSELF)), topic_look(sightings.get(topic.topic_id))
+        sighting = sightings.get(topic.topic_id)
+        network, look = network_look(sightings.get(NETWORK_ITSELF)), topic_look(sighting)
         block_ms = network.block_ms if network else None
         is_compared = look is not None and lag_ms(look.seen, block_ms) is not None  # else it is measured in a minute
+        faults = contract_faults(topic, look.seen, block_ms, self._most_off) if look and is_compared else None
+        if sighting and sighting.body == NO_TOPIC:
+            faults = [no_such_topic(topic)]
         checked = replace(
             network_checked(network, self._nodes.get(topic.network)),
-            contract=contract_faults(topic, look.seen, block_ms, self._most_off) if look and is_compared else None,
+            contract=faults,
             unit=unit_checked(topic, rows, self._most_deviations),
             truth=self._truth_gap(topic, rows),
         )
-        self.seen[topic.key] = with_arrival(checked, rows)
+        checked = with_arrival(checked, rows)
+        if checked.unarrived and look and (barred := _barred(look)):
+            checked = replace(checked, unarrived_why=f"{checked.unarrived_why}; {barred}")
+        self.seen[topic.key] = checked
 
     def _truth_gap(self, topic: Topic, rows: Rows) -> TruthGap | None:
         """Compare the truths that can be recovered with those that our answers were scored against."""
@@ -124,6 +131,15 @@ def network_checked(look: NetworkLook | None, node: NodeVersions | None) -> Chec
         due_ms = host.time_ms + round((upgrade.height - host.height) * (look.block_ms or BLOCK_MS))
         checked = replace(checked, upgrade=upgrade, upgrade_ms=due_ms)
     return checked
+
+
+def _barred(look: TopicLook) -> str:
+    """Say why our worker cannot submit, by the chain itself; empty if it can, or the chain does not tell."""
+    if look.access.registered is False:
+        return "the chain knows no registration of WORKER_ADDRESS in the topic"
+    if look.access.whitelisted is False:
+        return "WORKER_ADDRESS is not on the topic's whitelist"
+    return "the chain takes no submission of WORKER_ADDRESS" if look.access.can_submit is False else ""
 
 
 def with_arrival(checked: Checked, rows: Rows) -> Checked:

@@ -1,6 +1,7 @@
 """Follow a network's epochs: read each while the chain has it, and keep what was seen."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -174,7 +175,8 @@ class EpochFollower:
             if nonce > told:
                 del track.dues[nonce]
             else:
-                track.dues[nonce].sure = nonce == told or track.dues[nonce].sure
+                # One that the chain has passed since is as sure as those that ``_fill`` adds.
+                track.dues[nonce].sure = (told - nonce) % track.epoch == 0 or track.dues[nonce].sure
         late = height - (told + track.epoch)
         track.look = height + max(1, min(late, track.epoch))
         if told > track.newest:
@@ -205,6 +207,9 @@ class EpochFollower:
                 track.dues.pop(due.nonce, None)
                 return
         before = self._row(track, due)
+        if before.block_ms is None and due.want is Want.ACTIVE_SET:  # RPC does not tell, or not that far back
+            with suppress(ChainFault):  # the active set is worth more
+                before = before._replace(block_ms=emissions.time_of(due.nonce))
         reading = reader.read(track, due, before)
         if not due.sure:  # our worker's value was not there: is the epoch?
             self.look(emissions, track, height)

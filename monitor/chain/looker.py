@@ -10,7 +10,7 @@ from chain.emissions import Emissions
 from core.clock import Clock
 from ledger.epochs import NETWORK_ITSELF, EpochBook
 from monitor.chain.epoch_follower import EpochFollower
-from monitor.chain.looks import NetworkLook, TopicLook, Wallet
+from monitor.chain.looks import NO_TOPIC, NetworkLook, TopicLook, Wallet
 from monitor.chain.schedule import Track
 
 NETWORK_EVERY_S = 240.0
@@ -74,8 +74,9 @@ class Looker:
             self._noted_s = now_s
 
     def _look_at(self, emissions: Emissions, track: Track) -> None:
-        if (look := self._topic(emissions, track)) is not None:
-            self._book.note(self._follower.network, track.topic.topic_id, self._clock.now_ms(), look.body)
+        if self._follower.newest is not None:
+            body = look.body if (look := self._topic(emissions, track)) else NO_TOPIC
+            self._book.note(self._follower.network, track.topic.topic_id, self._clock.now_ms(), body)
 
     def _network(self, emissions: Emissions) -> NetworkLook:
         follower, host = self._follower, emissions.host()

@@ -7,6 +7,8 @@ from typing import Any
 from chain.shapes import Access, HostSeen, TopicSeen, Upgrade
 from ledger.epochs import Sighting
 
+NO_TOPIC: Mapping[str, Any] = {}  # body of the sighting of a topic that the chain has not
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wallet:
@@ -71,7 +73,7 @@ def network_look(sighting: Sighting | None) -> NetworkLook | None:
 
 
 def topic_look(sighting: Sighting | None) -> TopicLook | None:
-    """Return the look that a sighting keeps; None without one, or if another release wrote it."""
+    """Return the look that a sighting keeps; None without one, without a topic, or if another release wrote it."""
     if sighting is None:
         return None
     body = dict(sighting.body)

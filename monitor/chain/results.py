@@ -90,7 +90,7 @@ def result_of(epoch: Epoch, answer: Answer | None, *, synthesised: bool = False)
     ended = outcome(epoch, answer)
     inferers = epoch.inside.inferers
     losses = sorted(Decimal(one.loss) for one in inferers if one.loss is not None)
-    ranked = _ranked(inferers)
+    ranked = _ranked(inferers, epoch.worker)
     place = next((number for number, one in enumerate(ranked) if one.address == epoch.worker), None)
     return Result(
         epoch=epoch,
@@ -154,12 +154,15 @@ def _is_below_0(results: Sequence[Result]) -> bool:
     return any(Decimal(loss) < 0 for loss in seen if loss is not None)
 
 
-def _ranked(inferers: Sequence[Inferer]) -> list[Inferer]:
-    """Inferers, best first: by reward if each one's was seen, else by score; empty if neither was."""
+def _ranked(inferers: Sequence[Inferer], worker: str) -> list[Inferer]:
+    """Inferers, best first: by reward if each one's was seen, else by score; empty if neither was.
+
+    ``worker`` is the first of its equals, so that whoever stands above it had more.
+    """
     for field in ("reward", "score"):
         found = [getattr(one, field) for one in inferers]
         if found and None not in found:
-            return sorted(inferers, key=lambda one: -Decimal(getattr(one, field)))
+            return sorted(inferers, key=lambda one: (-Decimal(getattr(one, field)), one.address != worker))
     return []
 
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -105,6 +106,39 @@ def test_without_a_chain_id_of_the_wallet_the_first_one_told_counts(chain: FakeC
         assert follower.chain_id == TESTNET
         chain.chain_id = "localnet"
         eventually(lambda: "localnet" in follower.fault)
+
+
+@pytest.mark.parametrize("lie_ms", [-20 * HOUR_MS, 20 * HOUR_MS])
+def test_a_local_chain_of_any_time_is_followed_where_that_is_allowed(
+    clock: RunningClock, one: Callable[..., FakeChain], lie_ms: int
+) -> None:
+    local, public = one(chain_id="localnet"), one()
+    local.lie_ms = public.lie_ms = lie_ms
+    with (
+        following(local.url, clock=clock, chain_id="localnet", by_clock=False) as follower,
+        following(local.url, clock=clock, chain_id="localnet") as of_inference,
+        following(public.url, clock=clock, by_clock=False) as of_public,
+    ):
+        eventually(knows(follower, local))
+        eventually(lambda: "our clock" in of_inference.fault and "our clock" in of_public.fault)
+        assert (of_inference.newest, of_public.newest) == (None, None)
+
+
+class PlayedFast(FakeChain):
+    """A recorded chain: its headers are five seconds apart, whenever they come."""
+
+    def _text(self, height: int) -> str:
+        return f"{datetime.fromtimestamp(height * 5, UTC):%Y-%m-%dT%H:%M:%S}Z"
+
+
+def test_a_chain_that_is_played_fast_is_asked_at_its_pace(clock: RunningClock) -> None:
+    with (
+        PlayedFast("localnet", clock=clock, block_ms=50).running() as chain,
+        following(chain.url, clock=clock, chain_id="localnet", by_clock=False, poll_s=(0.01, 6.0)) as follower,
+    ):
+        eventually(knows(follower, chain))
+        eventually(lambda: follower.block_ms == 5_000, what="the blocks' times")
+        eventually(asked(chain, "/status", 40), what="as many statuses as blocks")
 
 
 def test_blocks_that_were_missed_are_filled_in(chain: FakeChain, clock: RunningClock) -> None:

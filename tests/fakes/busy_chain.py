@@ -64,8 +64,11 @@ class BusyChain(FakeChain):
     def _of_node(self, path: str) -> Answer:
         height = self.height
         name = path.rpartition("/v1beta1/")[2]
-        if name == "blocks/latest":
-            header = {"chain_id": self.chain_id, "height": str(height), "time": self._text(height)}
+        if name.startswith("blocks/"):
+            at = height if name == "blocks/latest" else int(name.removeprefix("blocks/"))
+            if at not in self.times:
+                return Answer('{"code": 3, "message": "requested block is not there"}', 400)
+            header = {"chain_id": self.chain_id, "height": str(at), "time": self._text(at)}
             return Answer(json.dumps({"block": {"header": header}}))
         found: dict[str, Any] = {
             "node_info": {

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from chain.shapes import HostSeen, TopicSeen, Upgrade
+from chain.shapes import Access, HostSeen, TopicSeen, Upgrade
 from core.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from core.topic import Target, Topic
 from ledger.epochs import NETWORK_ITSELF, Arrival, Detail, Epoch, Inferer, Stage
 from ledger.schema import answers, scores
 from monitor.chain.checks import Checks
-from monitor.chain.looks import NetworkLook, TopicLook
+from monitor.chain.looks import NO_TOPIC, NetworkLook, TopicLook
 from tests.cli.ledger import NETWORK, answer_of, score_row
 from tests.fakes.clock import RunningClock
 from tests.monitor.desk import CHAIN, Desk, desk
@@ -172,6 +172,36 @@ def test_arrival_says_why_and_since_when_and_is_over_with_the_next_that_arrives(
         watching.pass_s(2 * HOUR_MS / 1000)
         assert watching.standing() == {("arrival", TOPIC.key)}, "a chain that is not seen any more tells no end"
         chain.epochs([EQUAL], first=2_000)
+        watching.calm()
+        assert watching.standing() == set()
+
+
+@pytest.mark.parametrize(
+    ("access", "why"),
+    [
+        (Access(registered=False), "the chain knows no registration of WORKER_ADDRESS"),
+        (Access(registered=True, whitelisted=False), "not on the topic's whitelist"),
+        (Access(registered=True, can_submit=False), "the chain takes no submission"),
+    ],
+)
+def test_an_address_that_may_not_submit_is_named_as_the_cause(
+    tmp_path: Path, clock: RunningClock, access: Access, why: str
+) -> None:
+    with desk(tmp_path, clock, ["arrival"], topics=[TOPIC]) as watching:
+        Chain(watching).epochs([ABSENT] * 4)
+        watching.epochs.note(NETWORK, 79, clock.now_ms(), TopicLook(seen=SEEN, access=access).body)
+        assert watching.standing() == {("arrival", TOPIC.key)}
+        assert why in what(watching)
+
+
+def test_a_topic_that_is_not_on_the_chain_is_a_fault_of_the_contract(tmp_path: Path, clock: RunningClock) -> None:
+    with desk(tmp_path, clock, ["contract"], topics=[TOPIC]) as watching:
+        chain = Chain(watching)
+        chain.saw()
+        watching.epochs.note(NETWORK, 79, clock.now_ms(), NO_TOPIC)
+        assert watching.standing() == {("contract", TOPIC.key)}
+        assert "the chain has no such topic" in what(watching)
+        chain.saw_topic()
         watching.calm()
         assert watching.standing() == set()
 

@@ -73,6 +73,14 @@ def test_rank_and_share_are_by_reward_and_the_worker_one_place_above_is_named() 
     assert (first.rank, first.above) == (1, None)
 
 
+def test_among_equals_our_worker_comes_first_and_nobody_stands_above_it() -> None:
+    paid = result_of(epoch_of(*(Inferer(who, "1", "-1", "0", "5") for who in "bca")), None)
+    assert (paid.rank, paid.of, paid.above) == (1, 3, None)
+    unpaid = result_of(epoch_of(Inferer("b", "1", "-1", "2"), *(Inferer(who, "1", "-1", "0") for who in "cda")), None)
+    assert unpaid.above is not None
+    assert (unpaid.rank, unpaid.above.address) == (2, "b")
+
+
 def test_a_lost_epoch_took_nothing_of_what_was_paid() -> None:
     lost = by_nonce(3)[343]
     assert (lost.rank, lost.of, lost.share) == (None, 4, 0.0)

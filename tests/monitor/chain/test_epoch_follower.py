@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from chain.events import settled_of
 from chain.shapes import Settled
 from ledger.epochs import Arrival, Epoch, Stage
 from monitor.chain.outcome import NOT_ACTIVE, NOT_ASKED, NOT_SEEN, NOT_SUBMITTED, OTHER_VALUE, WON, outcome
 from tests.fakes.busy_chain import API, EPOCH, LAG, WINDOW, BusyChain
-from tests.fakes.chain_replay import DOWN, HTML_PAGE, OURS, ChainReplay, recorded
-from tests.fakes.clock import FakeClock
+from tests.fakes.chain_replay import DOWN, HTML, HTML_PAGE, OURS, ChainReplay, recorded
+from tests.fakes.clock import FakeClock, eventually
 from tests.fakes.venue_server import Answer
 from tests.monitor.chain.follow import BLOCK_MS, Desk, answer, desk, submitted, topics
 
@@ -139,7 +140,30 @@ def test_without_rpc_all_but_rewards_is_there_and_what_is_not_is_named(tmp_path:
     )
     assert row.reward is None
     assert row.settled_height is None
-    assert set(row.missing.split(",")) >= {"reward", "block_ms"}
+    assert row.missing.split(",") == ["reward"]
+    assert row.block_ms == chain.time_of(335)
+
+
+def test_while_rpc_tells_nothing_lcd_says_how_far_the_chain_is_and_nothing_begins_anew(tmp_path: Path) -> None:
+    chain, clock = replay()
+    with desk(tmp_path, chain, clock, topics(2), ANSWERS) as made, capture_logs() as logs:
+        made.run(330)
+        chain.faults["/status"] = HTML
+        eventually(lambda: bool(made.heights.fault), what="the fault of RPC")
+        while chain.height < 370:
+            clock.time_ms += 2_000
+            made.follower.step()
+        assert made.follower.newest is not None
+        assert made.follower.newest.height >= 368
+        del chain.faults["/status"]
+        clock.time_ms += 60_000  # RPC has rested
+        eventually(lambda: not made.heights.fault, what="RPC in use again")
+        made.run(chain.height + 3)
+        row = made.epoch(2, 335)
+    assert row is not None
+    assert (row.arrival, row.active, row.stage) == (Arrival.EQUAL, True, Stage.SETTLED)
+    assert row.reward == settled()[2, 335].rewards[OURS]
+    assert "chain_began_anew" not in {line["event"] for line in logs}
 
 
 def test_a_window_that_was_missed_is_not_known_and_what_was_seen_later_is_there(tmp_path: Path) -> None:
@@ -155,6 +179,18 @@ def test_a_window_that_was_missed_is_not_known_and_what_was_seen_later_is_there(
     assert (row.arrival, row.active) == (Arrival.EQUAL, True)  # by the active set
     assert row.combined is None
     assert row.missing == "combined,naive"
+    assert row.reward == settled()[2, 335].rewards[OURS]
+
+
+def test_an_epoch_that_had_just_opened_before_a_gap_is_read_after_it(tmp_path: Path) -> None:
+    chain, clock = replay()
+    with desk(tmp_path, chain, clock, topics(2), ANSWERS) as made:
+        made.run(337)  # nonce 335 was foreseen, and the chain has not told of it yet
+        made.sleep(368)  # in the next epoch
+        made.run(400)
+        row = made.epoch(2, 335)
+    assert row is not None
+    assert (row.stage, row.active, row.arrival) == (Stage.SETTLED, True, Arrival.EQUAL)
     assert row.reward == settled()[2, 335].rewards[OURS]
 
 

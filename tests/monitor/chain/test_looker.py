@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ledger.epochs import NETWORK_ITSELF, Sighting
-from monitor.chain.looks import network_look, topic_look
+from monitor.chain.looks import NO_TOPIC, network_look, topic_look
 from tests.fakes.busy_chain import EPOCH, LAG, BusyChain
 from tests.fakes.chain_replay import DOWN
 from tests.fakes.clock import FakeClock, eventually
@@ -85,3 +85,10 @@ def test_a_look_of_another_release_is_no_look() -> None:
     assert topic_look(Sighting(0, {"seen": {"labels": 1}, "access": {}})) is None
     assert network_look(None) is None
     assert topic_look(None) is None
+
+
+def test_a_topic_that_is_not_on_the_chain_is_noted_as_such(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with desk(tmp_path, chain_of(clock), clock, topics(999, network=LOCAL, worker=WORKERS[0])) as made:
+        made.run(made.chain.height + 4, looks=True)
+        assert looks(made)[999].body == NO_TOPIC
