@@ -47,9 +47,9 @@ def _arrivals(book: EpochBook, topic: Mapping[str, Any]) -> dict[str, Any] | Non
 def arrival_lines(report: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The same as people read it.
 
-    >>> one = {"topic": "net-1/3", "arrived": 10, "of": 11, "not_arrived": {"343": "not asked"}, "not_known": {}}
+    >>> one = {"topic": "net-1/3", "arrived": 10, "of": 11, "not_arrived": {"343": "not submitted"}, "not_known": {}}
     >>> list(arrival_lines([one]))
-    ['topic 3: answers to 10 of 11 epochs arrived on chain; epoch 343: not asked']
+    ['topic 3: answers to 10 of 11 epochs arrived on chain; epoch 343: not submitted']
     >>> list(arrival_lines([one | {"arrived": 0, "of": 0, "not_arrived": {}, "not_known": {"343": "not seen"}}]))
     ['topic 3: whether answers arrived on chain is not known of epoch 343: not seen']
     """

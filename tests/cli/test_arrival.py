@@ -40,11 +40,17 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_a_topic_whose_answers_arrived_is_told_of_with_those_that_did_not(settings: Settings) -> None:
     report = arrival_report(settings, TOPICS)
     assert report == [
-        {"topic": "net-1/3", "arrived": 1, "of": 2, "not_arrived": {"343": "not asked"}, "not_known": {"373": NOT_SEEN}}
+        {
+            "topic": "net-1/3",
+            "arrived": 1,
+            "of": 2,
+            "not_arrived": {"343": "not asked, or not answered"},
+            "not_known": {"373": NOT_SEEN},
+        }
     ]
     (line,) = arrival_lines(report)
     assert line == (
-        "topic 3: answers to 1 of 2 epochs arrived on chain; epoch 343: not asked; "
+        "topic 3: answers to 1 of 2 epochs arrived on chain; epoch 343: not asked, or not answered; "
         "whether answers arrived on chain is not known of epoch 373: the chain was not seen"
     )
 
