@@ -52,7 +52,8 @@ def with_chain(**changes: Any) -> Sample:
 
 
 def test_the_headline_is_the_epochs_won_of_the_epochs_open(url: str) -> None:
-    assert '<b class="big">12 of 16</b> epochs won of epochs open, 7 days; the end of 2 epochs was not seen' in text(url)
+    page = text(url)
+    assert '<b class="big">12 of 16</b> epochs won of epochs open, 7 days; the end of 2 epochs was not seen' in page
 
 
 def test_the_topics_say_where_each_stands(url: str) -> None:
