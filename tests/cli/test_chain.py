@@ -72,11 +72,11 @@ def test_both_verbs_say_what_the_page_says(ledger: Ledger, now_ms: int) -> None:
 
 def test_the_text_has_the_headline_and_of_a_chosen_topic_where_it_stands(ledger: Ledger, now_ms: int) -> None:
     see(ledger, now_ms)
-    headline = "12 of 13 epochs won of epochs open, 7 days"
+    headline = "10 of 13 epochs won of epochs open, 7 days"
     assert headline in ran(ledger, "status", **LCD)
     every = ran(ledger, "scores", **LCD)
     assert headline in every
-    assert "topic 1: 12 of 13 epochs won" in every
+    assert "topic 1: 10 of 13 epochs won" in every
     assert "share of reward" not in every
     one = " ".join(ran(ledger, "scores", "--topic", "1", **LCD).split())
     assert "in the newest 10 settled epochs: loss: -2.156 on average" in one
@@ -98,4 +98,4 @@ def test_a_chain_that_went_away_is_told(ledger: Ledger, now_ms: int) -> None:
     for verb in ("status", "scores"):
         out = ran(ledger, verb, **LCD)
         assert "Chain not seen since" in out
-        assert "12 of 13" in out
+        assert "10 of 13" in out

@@ -272,7 +272,7 @@ def test_a_topic_as_the_catalogue_has_it() -> None:
     [
         ({"ground_truth_lag": 109}, "the catalogue has 8h"),
         ({"loss_method": "mae"}, "the chain scores by mae, and the catalogue has mse"),
-        ({"loss_method": "quantile"}, "which is no loss that we know"),
+        ({"loss_method": "quantile"}, "a loss that we do not know"),
         ({"is_multi": True, "labels": ("up", "down")}, "several labelled values (up, down)"),
         ({"metadata": "BTC 8h Log-Return"}, "target log_return, the catalogue price"),
         ({"metadata": "BTC 1 day Price"}, "horizon 24h, the catalogue 8h"),
