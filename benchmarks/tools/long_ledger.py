@@ -34,7 +34,7 @@ INSERT INTO scores
 SELECT network, topic_id, height, answered_ms, version, forecast, base_ms, base_ms + horizon_min * 60000,
     base_ms + horizon_min * 60000 + 90000, '', venue, CAST(value AS REAL), CAST(value AS REAL) * 1.0001, 1e-6,
     CAST(value AS REAL), CAST(value AS REAL), abs(random() % 1000) / 1e9 * 0.9, abs(random() % 1000) / 1e9,
-    abs(random() % 1000) / 1e9, random() & 1, random() % 1000 / 10.0
+    abs(random() % 1000) / 1e9, random() & 1, random() % 1000 / 10.0, ''
 FROM answers WHERE rowid > :after AND rowid <= :up_to AND answered_ms < :scored_ms
 """
 
