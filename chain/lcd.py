@@ -39,7 +39,7 @@ class Elsewhere(Untold):
 
 @dataclass(slots=True)
 class _Seen:
-    """What is known of a host."""
+    """A host's chain id, API version and release, and when the host was last asked for them."""
 
     chain_id: str
     api: str

@@ -1,4 +1,4 @@
-"""What the chain tells of the network's topics, workers and epochs: one shape for every version of its API.
+"""Topics, workers and epochs as the chain describes them, in one form for all versions of the chain's API.
 
 Decimals stay the texts that the chain wrote, so that two of them can be compared digit for digit. What a host says is
 not there is None or empty; a host that fails raises ``chain.addresses.ChainFault``.

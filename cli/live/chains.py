@@ -93,8 +93,8 @@ def read_network(
 
     Args:
         wanted: ids that are read also if they are not active.
-        rpc_urls: for the rewards of the newest settled epoch; none: they are not read.
-        show: is told of the progress.
+        rpc_urls: for the rewards of the newest settled epoch; empty: rewards are not read.
+        show: called for each topic with how many were read, of how many, and the name of the next topic.
         limit_s: after which no topic is begun.
     Raises:
         ChainFault: no host can be asked.

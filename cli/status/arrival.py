@@ -10,7 +10,7 @@ from ledger.database import FAULTS
 from ledger.epochs import Arrival, EpochBook, Stage
 from monitor.chain.outcome import outcome
 
-NEWEST = 12  # epochs of a topic that are told of
+NEWEST = 12  # epochs of a topic that the report covers
 
 
 def arrival_report(settings: Settings, topics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
