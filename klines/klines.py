@@ -151,13 +151,17 @@ class Klines:
 
     @classmethod
     def _in_turn(cls, interval_ms: int, runs: "Sequence[Klines]") -> "Klines":
-        for run in runs:
-            if run.interval_ms != interval_ms:
-                raise MalformedKlines(f"intervals differ: {interval_ms} ms and {run.interval_ms} ms")
+        cls._require_interval(interval_ms, runs)
         runs = [cls.empty(interval_ms), *runs]
         columns = zip(*(run._columns for run in runs), strict=True)
         times = np.concatenate([run.open_time_ms for run in runs])
         return cls._trusted(interval_ms, times, [np.concatenate(parts) for parts in columns])
+
+    @staticmethod
+    def _require_interval(interval_ms: int, runs: "Sequence[Klines]") -> None:
+        for run in runs:
+            if run.interval_ms != interval_ms:
+                raise MalformedKlines(f"intervals differ: {interval_ms} ms and {run.interval_ms} ms")
 
     @property
     def end_ms(self) -> int:
@@ -204,9 +208,12 @@ class Klines:
         Raises:
             MalformedKlines: the intervals differ.
         """
-        both = self._in_turn(self.interval_ms, [newer, self])
+        self._require_interval(self.interval_ms, [newer])
         if not len(self) or not len(newer):
             return newer if len(newer) else self
+        if self.open_time_ms[-1] < newer.open_time_ms[0]:
+            return self._in_turn(self.interval_ms, [self, newer])
+        both = self._in_turn(self.interval_ms, [newer, self])
         _, rows = np.unique(both.open_time_ms, return_index=True)  # the first of equal times, which is the newer row
         return both.where(rows)
 

@@ -328,10 +328,10 @@ class ScoreBook:
         if before_height is not None:
             where.append(answers.c.height < before_height)
         query = sa.select(answers, scores).outerjoin(scores, OF_ONE_QUESTION).where(*where)
-        with self._readers.connect() as connection:
-            rows = connection.execute(query.order_by(answers.c.height.desc()).limit(limit)).all()
         width = len(answers.c)
-        return [(Answer(*row[:width]), None if row[width] is None else Score(*row[width:])) for row in rows]
+        with self._readers.connect() as connection:
+            rows = connection.execute(query.order_by(answers.c.height.desc()).limit(limit))
+            return [(Answer(*row[:width]), None if row[width] is None else Score(*row[width:])) for row in rows]
 
     def stream(
         self,

@@ -116,7 +116,7 @@ def serve(
         server = uvicorn.Server(
             uvicorn.Config(
                 parts.app,
-                loop="uvloop",
+                loop="asyncio",
                 http="httptools",
                 ws="none",
                 lifespan="off",

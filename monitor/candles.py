@@ -48,7 +48,7 @@ class Candles:
         self._homes = homes
         self._truth_venue = truth_venue
         self._read: dict[Series, tuple[int, int, Klines]] = {}
-        self._returns: dict[tuple[Series, int], Floats] = {}  # of the days before a day
+        self._returns: tuple[tuple[Series, int], Floats] | None = None  # of the days before a day; the last alone
         self._venues: dict[tuple[str, bool], str] = {}
         self._ends: dict[Series, tuple[int, int]] = {}
         self._deviations: dict[tuple[str, Key], float] = {}
@@ -56,7 +56,7 @@ class Candles:
     def forget(self) -> None:
         """Read the store anew from now on."""
         self._read.clear()
-        self._returns.clear()
+        self._returns = None
         self._venues.clear()
         self._ends.clear()
 
@@ -141,12 +141,16 @@ class Candles:
             if len(self._deviations) >= KEPT:
                 self._deviations.clear()
             series = Series(key[0], topic.symbol, panel.interval_ms)
-            if (series, day) not in self._returns:
-                klines = self._stored(series, (day - past_days(topic)) * DAY_MS, day * DAY_MS)
-                self._returns[series, day] = candle_returns(klines)
             steps = panel.steps(head_of(topic))
-            past = rolling_sum(self._returns[series, day], steps)
+            past = rolling_sum(self._past_returns(series, day, past_days(topic)), steps)
             past = past[np.isfinite(past)]
             least = FLAT * steps**0.5
             self._deviations[key] = max(float(past.std()), least) if len(past) else least
         return self._deviations[key]
+
+    def _past_returns(self, series: Series, day: int, days: int) -> Floats:
+        """Return the returns of the days before a day; those of the last call are kept for other horizons."""
+        if self._returns is None or self._returns[0] != (series, day):
+            klines = self._stored(series, (day - days) * DAY_MS, day * DAY_MS)
+            self._returns = (series, day), candle_returns(klines)
+        return self._returns[1]

@@ -20,8 +20,7 @@ from model.judging.skill import Skill
 from model.registry.artefact import made_ms
 from monitor.chain.metrics import TOPIC_LABELS, OfChecks
 from monitor.chain.results import SPAN_DAYS, OnChain
-from monitor.chain.watch import ChainRead
-from monitor.watched import PARTS, Participation, Watched
+from monitor.watched import PARTS, ChainRead, Participation, Watched
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of the page; Prometheus 3 reads none without it
 WINDOWS: Mapping[str, int] = {"1d": 1, "7d": 7, "30d": 30}  # days

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import cycle
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from fastapi import FastAPI, Response
@@ -26,7 +28,6 @@ from monitor.app import create_app
 from monitor.candles import Candles
 from monitor.chain.checks import Checks
 from monitor.chain.results import MOST_EPOCHS, ChainSeen, OnChain, on_chain
-from monitor.chain.watch import ChainWatch
 from monitor.loops import Step
 from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
 from monitor.scorer import Scorer
@@ -36,6 +37,9 @@ from monitor.view import View
 from monitor.watched import Checked, InferenceSeen, Participation, Watched
 from node.versions import NodeVersions
 from updater.live_losses import compare_live, live_losses
+
+if TYPE_CHECKING:
+    from monitor.chain.watch import ChainWatch
 
 SCORE_S = 5.0
 TRIM_S = 5.0
@@ -84,7 +88,7 @@ def build(ground: Ground) -> Parts:
             Step(name="record", run=rooms.read_record, every_s=RECORD_S),
             Step(name="epochs", run=rooms.read_epochs, every_s=EPOCHS_S),
             Step(name="trim", run=rooms.trim, every_s=TRIM_S),
-            *rooms.chain.steps,
+            *(rooms.chain.steps if rooms.chain else ()),
             Step(name="adopt", run=rooms.adopt, every_s=ADOPT_S),
         ),
         skills=lambda _: rooms.compared,
@@ -104,7 +108,7 @@ class _Rooms:
         self._topics = {topic.key: topic for topic in ground.topics}
         self._book = ScoreBook(settings.ledger_url)
         self._epochs = EpochBook(settings.ledger_url)
-        self.chain = ChainWatch(settings, ground.topics, ground.rpc_urls, self._epochs, ground.clock)
+        self.chain = self._chain_watch() if settings.lcds else None
         self.checks = Checks(settings, self._book, ground.nodes)
         self._skills = SkillBook(self._book, ground.topics)
         homes = HomeStore(settings.klines_dir, settings.venues)
@@ -126,6 +130,13 @@ class _Rooms:
         self._counts: dict[str, AnswerCounts] = {}  # likewise
         self.compared: dict[str, Comparison] = {}  # by Topic.key: the champion's answers and the naive forecast
         self._failures: Counter[str] = Counter()
+        self._reading = Lock()  # thousands of rows: those of one step alone are in memory
+
+    def _chain_watch(self) -> "ChainWatch":
+        from monitor.chain.watch import ChainWatch  # noqa: PLC0415 -- with requests some 7 MB, where a chain is followed
+
+        ground = self._ground
+        return ChainWatch(ground.settings, ground.topics, ground.rpc_urls, self._epochs, ground.clock)
 
     def app(self) -> FastAPI:
         """The page, with the metrics."""
@@ -140,7 +151,7 @@ class _Rooms:
             participation=lambda: self.participation,
             alarms=lambda: [kept.name for kept in ground.alarms.standing],
             failures=lambda: Failures(notifications=ground.alarms.failures, database=self._failures["database"]),
-            chains=lambda: self.chain.seen,
+            chains=lambda: self.chain.seen if self.chain else {},
             won=lambda: self._on_chain,
         )
 
@@ -161,7 +172,8 @@ class _Rooms:
 
     def score(self) -> bool:
         """Score some answers; True if there may be more at once."""
-        made = self._scorer.step(self._ground.clock.now_ms())
+        with self._reading:
+            made = self._scorer.step(self._ground.clock.now_ms())
         if self._scorer.fault:
             self._failures["database"] += 1
             raise ScoringFailed(self._scorer.fault)
@@ -171,7 +183,7 @@ class _Rooms:
         """Judge the record of the topic whose turn it is: all at once would delay the page."""
         key, now_ms = next(self._turns), self._ground.clock.now_ms()
         topic, seen = self._topics[key], self._ground.newest()
-        with self._counted():
+        with self._counted(), self._reading:
             record = self._book.record(topic, self._market, now_ms - RECORD_DAYS * DAY_MS)
         readiness = seen.admission.get(key) if seen else None
         self._live[key] = live_readiness(
@@ -244,7 +256,8 @@ class _Rooms:
         self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live, seen)
 
     def close(self) -> None:
-        self.chain.close()
+        if self.chain:
+            self.chain.close()
         self._epochs.close()
         self._book.close()
 

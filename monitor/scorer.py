@@ -195,7 +195,7 @@ class Scorer:
         for run in _runs(page):
             days: dict[Series, set[int]] = defaultdict(set)
             read: dict[tuple[str, Series], Klines] = {}
-            for answer in run:
+            for answer in sorted(run, key=self._symbol_of):  # the returns of one symbol are in memory at a time
                 score = self._score_of(answer, run, now_ms, days, read)
                 if score is None:
                     waiting.append(answer)
@@ -211,6 +211,9 @@ class Scorer:
             self._skills.add(found, now_ms)
         self._sweep_again(self._repairs.make_again(repaired))
         return len(found), waiting
+
+    def _symbol_of(self, answer: Answer) -> str:
+        return self._topics[answer.key].symbol
 
     def _score_of(
         self,

@@ -31,6 +31,15 @@ PARTS = {  # what may have a fault, by the keys of Watched.faults
 }
 
 
+class ChainRead(NamedTuple):
+    """How well a network's chain is read."""
+
+    seen_ms: int | None  # when it was last read; None: not since the monitor's start
+    fault: str  # why it is not read now; empty if it is
+    requests: int  # since the start, LCD and RPC together
+    height: int | None
+
+
 class State(StrEnum):
     """Something that lasts, whose begin the monitor notes."""
 

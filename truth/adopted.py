@@ -16,7 +16,6 @@ from core.settings import AUTO, BaseRule, Settings
 from ledger.database import FAULTS
 from ledger.epochs import Adoption, EpochBook
 from ledger.schema import one_line
-from market.build import truth_venue_from
 from market.quarantine import Quarantine
 
 LOOK_S = 20.0  # from one look for new adoptions to the next
@@ -52,6 +51,8 @@ def fault_of(adoption: Adoption, settings: Settings) -> str:
     if adoption.setting == BASE_RULE:
         rules = (BaseRule.MINUTE.value, BaseRule.ASKED.value)
         return "" if adoption.value in rules else f"{adoption.value!r} is not {' or '.join(rules)}"
+    from market.build import truth_venue_from  # noqa: PLC0415 -- all venues: 7 MB of a monitor without `auto`
+
     named = settings.model_copy(update={"truth_venue": adoption.value})
     try:
         truth_venue_from(named, SystemClock(), Quarantine(), topics=())

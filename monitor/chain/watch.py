@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from chain.emissions import Emissions, networks
 from core.clock import Clock
@@ -14,18 +13,10 @@ from monitor.chain.epoch_follower import EpochFollower
 from monitor.chain.heights import POLL_S, Heights
 from monitor.chain.looker import Looker
 from monitor.loops import Step
+from monitor.watched import ChainRead
 
 STEP_S = 0.5  # at most between two steps; a step without a new block asks nothing
 FIND_S = 60.0  # between two looks for hosts of a network that none serves yet
-
-
-class ChainRead(NamedTuple):
-    """How well a network's chain is read."""
-
-    seen_ms: int | None  # when it was last read; None: not since the monitor's start
-    fault: str  # why it is not read now; empty if it is
-    requests: int  # since the start, LCD and RPC together
-    height: int | None
 
 
 class ChainWatch:
@@ -53,7 +44,7 @@ class ChainWatch:
         self.steps: list[Step] = []
         networks_of = by_network(topics)
         self._wanted = () if "" in networks_of else tuple(networks_of)
-        for network, of_network in networks_of.items() if self._lcds else ():
+        for network, of_network in networks_of.items():
             heights = Heights(rpc_urls.get(network or None, ()), network or None, clock, poll_s=poll_s)
             follower = EpochFollower(
                 network, of_network, book, clock, emissions=partial(self._find, network), heights=heights
@@ -65,7 +56,7 @@ class ChainWatch:
 
     @property
     def seen(self) -> dict[str, ChainRead]:
-        """How well each chain is read, by network; empty if LCD_URLS is not set."""
+        """How well each chain is read, by network."""
         return {
             one.network: ChainRead(one.seen_ms, one.fault, one.requests, one.newest.height if one.newest else None)
             for one in self._followers

@@ -7,9 +7,8 @@ from core.clock import DAY_MS, HOUR_MS
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from monitor.chain.results import OnChain, on_chain
-from monitor.chain.watch import ChainRead
 from monitor.metrics import AnswerCounts, Failures, MonitorMetrics
-from monitor.watched import Checked, InferenceSeen, Participation, TruthGap, Watched
+from monitor.watched import ChainRead, Checked, InferenceSeen, Participation, TruthGap, Watched
 from tests.fakes.clock import START_MS
 from tests.inference.stand import ETH_10M
 from tests.monitor.economy import epoch_rows

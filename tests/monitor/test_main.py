@@ -165,3 +165,9 @@ def test_a_wrong_setting_is_one_line(tmp_path: Path, changes: dict[str, str], sa
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert said in done.stderr
     assert os.environ.get("ALARM_URLS", "") == ""
+
+
+def test_a_monitor_that_follows_no_chain_loads_neither_torch_nor_requests() -> None:
+    code = "import sys, monitor.__main__; print(sorted({'torch', 'onnx', 'pandas', 'requests'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "[]\n"

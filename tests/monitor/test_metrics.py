@@ -10,9 +10,8 @@ from core.clock import DAY_MS, HOUR_MS
 from core.settings import Settings
 from core.topic import Target
 from model.judging.skill import Skill
-from monitor.chain.watch import ChainRead
 from monitor.metrics import ALARMS, Failures, MonitorMetrics
-from monitor.watched import InferenceSeen, Participation, Watched
+from monitor.watched import ChainRead, InferenceSeen, Participation, Watched
 from tests.fakes.clock import START_MS
 from tests.inference.stand import ETH_10M, topic
 from tests.monitor.figures import COUNTS, EVERYTHING, GOOD, NOTHING, metrics
