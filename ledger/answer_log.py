@@ -2,10 +2,10 @@
 
 The first answer to (network, topic, height) stands. Asking looks into memory alone. An answer is in the journal, and
 so with the operating system, before it is sent; a thread writes it into the database within milliseconds. The database
-is read at the start, and for questions older than memory. While the disk is full or read-only, at the start or later,
-answers stay in memory and in the journal, and are written as soon as the disk takes them. A damaged SQLite file is set
-aside, at the start or whenever the damage is met, and the answers in memory are written into a new file. All answers of
-a large file are read for that in the background, once after the start.
+is read at the start, and for questions older than memory. While the disk is full or read-only, or PostgreSQL is away,
+at the start or later, answers stay in memory and in the journal, and are written as soon as the database takes them. A
+damaged SQLite file is set aside, at the start or whenever the damage is met, and the answers in memory are written
+into a new file. All answers of a large file are read for that in the background, once after the start.
 """
 
 import os
@@ -27,7 +27,7 @@ from ledger.answers import Answer
 from ledger.background_writer import BackgroundWriter
 from ledger.database import FAULTS, Database
 from ledger.journal import Journal, remove
-from ledger.schema import QUESTION, OlderSchema, is_damaged, one_line
+from ledger.schema import QUESTION, OlderSchema, is_away, is_damaged, one_line
 
 RECENT = 128  # answers kept in memory per topic: a day of ten-minute epochs
 READS_CLOSE_S = 0.2  # when the ledger is closed, no question waits for a read
@@ -51,8 +51,8 @@ class Ledger:
         folder: of the journal.
         recent: answers per topic held in memory.
     Raises:
-        ConfigError: the database cannot be used, and the reason is not a full or read-only disk. One line with the
-            database and the remedy.
+        ConfigError: the database cannot be used, and the reason is not a full or read-only disk, or a server that is
+            away. One line with the database and the remedy.
     """
 
     def __init__(
@@ -79,7 +79,9 @@ class Ledger:
         try:
             self._begin()
         except (*FAULTS, OlderSchema) as error:  # a disk that refuses cannot be upgraded either
-            if not self._database.refusal:
+            if is_away(error):
+                self._count_failure("ledger_not_written", one_line(error))
+            elif not self._database.refusal:
                 raise (error if isinstance(error, ConfigError) else self._database.unusable(error)) from error
             self._load_unwritable()
         self._writer = BackgroundWriter[Answer]("ledger", self._write, gather_s=GATHER_S, busy_gather_s=BUSY_GATHER_S)
@@ -229,7 +231,7 @@ class Ledger:
         return answer
 
     def _begin(self) -> None:
-        """Make the database ready and load its newest answers; tried again later if the disk refuses at the start."""
+        """Make the database ready and load its newest answers; tried again later if that fails at the start."""
         try:
             try:
                 self._fill()

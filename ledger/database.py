@@ -80,7 +80,7 @@ class Database:
 
     def newest_unwritable(self, topics: Sequence[Topic], count: int) -> dict[str, list[Answer]]:
         """Do as ``newest`` without writing beside the file, as SQLite usually does; empty if that is not possible."""
-        for engine in _readers((self._file or Path()).absolute()):
+        for engine in _readers(self._file.absolute()) if self._file else ():
             try:
                 return _newest(engine, topics, count)
             except sa.exc.SQLAlchemyError:

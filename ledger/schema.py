@@ -1,5 +1,6 @@
 """The ledger's tables. ``python -m ledger`` brings those of an older release up to date."""
 
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,9 @@ SCHEMA_VERSION = 5
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 # A start checks so much: 0.2 s of reading. A year of 55 topics is 5 GB, and 37 s of a cold disk.
 CHECKED_AT_START_BYTES = 32 << 20
+AWAY_STATES = ("08", "57P", "53300")  # begins of PostgreSQL's codes: connection lost, going down, all slots taken
+# What a server that is starting, ending or full says before it has let anybody in, when there is no code.
+AWAY_WORDS = ("the database system is", "too many clients", "connection slots")
 LOCK = 0xB12  # of PostgreSQL, for making and upgrading tables; any number that nobody else uses
 LOCK_S = 10
 
@@ -302,6 +306,17 @@ def is_damaged(error: Exception) -> bool:
     """True if SQLite says that the file is damaged, or no database."""
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
     return code & 0xFF in DAMAGED
+
+
+def is_away(error: Exception) -> bool:
+    """True if a PostgreSQL server was not reached, or is starting, ending or full; False if it refuses what we are."""
+    cause = getattr(error, "orig", None)
+    if not isinstance(error, sa.exc.OperationalError) or isinstance(cause, sqlite3.Error):
+        return False
+    if state := getattr(cause, "sqlstate", None):
+        return str(state).startswith(AWAY_STATES)
+    said = one_line(error)
+    return "FATAL" not in said or any(words in said for words in AWAY_WORDS)
 
 
 def set_aside(engine: sa.Engine, clock: Clock, error: Exception) -> None:

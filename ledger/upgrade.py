@@ -8,7 +8,7 @@ import structlog
 from core.errors import ConfigError
 from core.files import disk_refusal
 from ledger.database import ROOM_BYTES, open_engine
-from ledger.schema import SCHEMA_VERSION, is_damaged, make_tables, one_line, shown, take_turn, version_of
+from ledger.schema import SCHEMA_VERSION, is_away, is_damaged, make_tables, one_line, shown, take_turn, version_of
 
 PATIENCE_S = 10.0  # for a process that writes; a commit of inference takes milliseconds
 BUSY = "another process works on it without a pause: end that one, and run `python -m ledger` again"
@@ -24,8 +24,8 @@ log = structlog.get_logger()
 def bring_up_to_date(url: str, patience_s: float = PATIENCE_S) -> None:
     """Make the tables of an empty database, or upgrade those of an older release, in one transaction.
 
-    Nothing is done where inference can go on without: on a disk that takes nothing, and to a damaged file, which
-    inference sets aside. Both are logged.
+    Nothing is done where inference can go on without: on a disk that takes nothing, to a damaged file, which inference
+    sets aside, and while PostgreSQL is away. Each is logged.
 
     Args:
         url: SQLAlchemy URL, SQLite or PostgreSQL.
@@ -52,6 +52,9 @@ def _go_on_without(url: sa.URL, error: sa.exc.SQLAlchemyError) -> None:
     elif url.get_backend_name() == "sqlite" and (refusal := disk_refusal(folder, ROOM_BYTES)):
         remedy = f"make room in {folder}, or mount it writable; then run `python -m ledger` again"
         log.error("ledger_not_upgraded", reason=refusal, remedy=remedy)
+    elif is_away(error):
+        remedy = "look at the server; answers go on; if an older release made the tables, run `python -m ledger` again"
+        log.error("ledger_not_upgraded", database=shown(url), reason=one_line(error), remedy=remedy)
     else:
         cause = getattr(error, "orig", None)
         code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorcode", 0) & 0xFF

@@ -2,11 +2,12 @@
 
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ from tests.updater.test_live import Folder
 from tests.updater.test_live import scores as losses
 
 __all__ = ["exchange"]
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 WALK = random_walk_klines(6 * 1440, start_ms=START_MS - 3 * DAY_MS)
 PRICE, RETURN, VOLATILE = TOPICS = (
     topic_of(1, Target.PRICE, 10),
@@ -321,9 +323,6 @@ def test_a_server_that_dies_and_comes_back_costs_no_answer(
             assert "refused" in stand.scorer.fault
             book.step([Alarm(name="clock", subject="", what="a", since_ms=1, remedy="b")], lambda _, __: True, 2)
             assert "refused" in book.database_fault
-            with pytest.raises(ConfigError, match=r"cannot be used: .* check that it is there") as caught:
-                Ledger(url, [ETH_10M], "BINANCE", CLOCK, tmp_path)
-            assert "\n" not in str(caught.value)
             assert list(tmp_path.glob("*.journal"))
         finally:
             server.start()
@@ -337,6 +336,88 @@ def test_a_server_that_dies_and_comes_back_costs_no_answer(
     assert rows(url, given) == [("before",), *[("meanwhile",)] * 49]
     assert len(rows(url, "SELECT 1 FROM alarms")) == 1
     stand.close()
+
+
+@pytest.mark.parametrize("ends", ["killed", "in good order"])
+def test_a_ledger_that_is_opened_while_the_server_is_away_writes_once_it_is_back(
+    server: Server, url: str, tmp_path: Path, ends: str
+) -> None:
+    with ledger(url, tmp_path) as opened:
+        opened.keep(answer(1, "before"))
+        eventually(lambda: not opened.unwritten, what="the row")
+    server.end()
+    try:
+        bring_up_to_date(url)  # raises nothing: inference goes on without
+        first = Ledger(url, [ETH_10M], "BINANCE", CLOCK, tmp_path)
+        assert first.keep(answer(2, "meanwhile")).value == "meanwhile"
+        assert first.keep(answer(2, "another")).value == "meanwhile"
+        eventually(lambda: first.failures > 1, what="a failed write")
+        if ends == "in good order":
+            first.close(0.1)
+        opened = Ledger(url, [ETH_10M], "BINANCE", CLOCK, tmp_path)  # meanwhile the first one takes no more answers
+        assert opened.recall(ETH_10M, 2) == answer(2, "meanwhile"), "from the journal"
+        opened.keep(answer(3, "meanwhile"))
+    finally:
+        server.start()
+    eventually(lambda: not opened.unwritten, 60, "the rows")
+    assert rows(url) == [(1, "before"), (2, "meanwhile"), (3, "meanwhile")]
+    assert opened.recall(ETH_10M, 1) == answer(1, "before")
+    opened.close(10)
+    first.close(10)
+
+
+def refusal(code: str, message: str) -> bytes:
+    """What a server sends to a client that it does not let in."""
+    fields = b"".join(kind + text.encode() + b"\0" for kind, text in ((b"S", "FATAL"), (b"C", code), (b"M", message)))
+    return b"E" + struct.pack("!i", 4 + len(fields) + 1) + fields + b"\0"
+
+
+@contextmanager
+def refusing(reply: bytes) -> Iterator[str]:
+    """A server that lets nobody in; gives the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_all() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client:
+                        while (asked := client.recv(1024)) == SSL_REQUEST:
+                            client.sendall(b"N")
+                        assert asked
+                        client.sendall(reply)
+
+        thread = threading.Thread(target=serve_all)
+        thread.start()
+        yield f"postgresql://ledger@127.0.0.1:{listener.getsockname()[1]}/x"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_fault_of_ours"),
+    [
+        (refusal("57P03", "the database system is starting up"), False),
+        (refusal("53300", "sorry, too many clients already"), False),
+        (refusal("28P01", 'password authentication failed for user "ledger"'), True),
+        (refusal("3D000", 'database "x" does not exist'), True),
+        (b"", False),
+    ],
+    ids=["starting", "full", "password", "name", "closed"],
+)
+def test_only_a_server_that_refuses_what_we_are_ends_the_start(
+    tmp_path: Path, reply: bytes, is_fault_of_ours: bool
+) -> None:
+    with refusing(reply) as url:
+        if is_fault_of_ours:
+            for begin in (lambda: Ledger(url, [ETH_10M], "BINANCE", CLOCK, tmp_path), lambda: bring_up_to_date(url)):
+                with pytest.raises(ConfigError, match=r"FATAL: .*; check that it is there") as caught:
+                    begin()
+                assert "\n" not in str(caught.value)
+        else:
+            bring_up_to_date(url)
+            with ledger(url, tmp_path) as opened:
+                assert opened.failures == 1
 
 
 def test_a_server_that_takes_connections_and_says_nothing_is_given_up() -> None:
