@@ -15,11 +15,21 @@ settings.register_profile("here", deadline=None, derandomize=True)
 settings.load_profile("here")
 
 
+def _log_plainly() -> None:
+    """Tracebacks as the product writes them: with all locals, as structlog has them at first, one costs seconds."""
+    structlog.reset_defaults()
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
+
+
+_log_plainly()
+
+
 @pytest.fixture(autouse=True)
 def _log_as_at_first() -> Iterator[None]:
     """A verb that runs in this process configures the log, which must not last."""
     yield
-    structlog.reset_defaults()
+    _log_plainly()
 
 
 @pytest.fixture
