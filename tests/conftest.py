@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,10 +61,19 @@ def shared_data() -> Path:
     return folder
 
 
+gc.disable()  # until all is collected: little of it is garbage, and each look goes over thousands of tests
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage of the tests alone: what is there before the first of them stays to the end."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The folders with the longest tests come first: no process is left with one of these when the others are done."""
-    longest = ["e2e", "updater", "research"]
-    order = {folder: number for number, folder in enumerate(longest)}
+    """The longest tests come first: no process is left with one of these when the others are done."""
+    longest = ["e2e", "test_prometheus.py", "updater", "research", "monitor"]  # folders, and a file of one long wait
+    order = {part: number for number, part in enumerate(longest)}
     tests = Path(__file__).parent
     items.sort(key=lambda item: min(order.get(part, len(order)) for part in item.path.parts[len(tests.parts) :]))
 
