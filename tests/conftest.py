@@ -1,7 +1,7 @@
 """Fixtures shared by all tests."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,13 +61,15 @@ def shared_data() -> Path:
     return folder
 
 
-gc.disable()  # until all is collected: little of it is garbage, and each look goes over thousands of tests
-
-
-def pytest_collection_finish() -> None:
-    """Collect garbage of the tests alone: what is there before the first of them stays to the end."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what is collected out of the search for garbage: thousands of tests and modules that stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
