@@ -50,7 +50,7 @@ def server() -> Iterator[Venue]:
 def doctor(folder: Path, server: Venue, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Run it where every venue's hosts are on this machine, and only Binance's answer.
 
-    In this process: one of its own imports for a second, and on a terminal (below) it has one.
+    It runs in this process, because a process of its own imports for a second; the tests on a terminal start one.
     """
     gone = f"http://127.0.0.1:{free_port()}"
     urls = {"VENUE_URLS": ",".join(f"{name}={gone}" for name in VENUES if name != "binance")}
