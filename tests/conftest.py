@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,21 @@ settings.register_profile("here", deadline=None, derandomize=True)
 settings.load_profile("here")
 
 
+def _log_plainly() -> None:
+    """Tracebacks as the product writes them: with all locals, as structlog has them at first, one costs seconds."""
+    structlog.reset_defaults()
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
+
+
+_log_plainly()
+
+
 @pytest.fixture(autouse=True)
 def _log_as_at_first() -> Iterator[None]:
     """A verb that runs in this process configures the log, which must not last."""
     yield
-    structlog.reset_defaults()
+    _log_plainly()
 
 
 @pytest.fixture
@@ -50,10 +61,21 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what is collected out of the search for garbage: thousands of tests and modules that stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The folders with the longest tests come first: no process is left with one of these when the others are done."""
-    longest = ["e2e", "updater", "research"]
-    order = {folder: number for number, folder in enumerate(longest)}
+    """The longest tests come first: no process is left with one of these when the others are done."""
+    longest = ["e2e", "test_prometheus.py", "updater", "research", "monitor"]  # folders, and a file of one long wait
+    order = {part: number for number, part in enumerate(longest)}
     tests = Path(__file__).parent
     items.sort(key=lambda item: min(order.get(part, len(order)) for part in item.path.parts[len(tests.parts) :]))
 

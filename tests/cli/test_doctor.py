@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cli.doctor.checks import Subject, all_checks
+from cli.main import app
 from cli.place import note_run, tape_folder
 from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import Market, load_settings
@@ -46,11 +48,14 @@ def server() -> Iterator[Venue]:
 
 
 def doctor(folder: Path, server: Venue, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Run it where every venue's hosts are on this machine, and only Binance's answer."""
+    """Run it where every venue's hosts are on this machine, and only Binance's answer.
+
+    It runs in this process, because a process of its own imports for a second; the tests on a terminal start one.
+    """
     gone = f"http://127.0.0.1:{free_port()}"
     urls = {"VENUE_URLS": ",".join(f"{name}={gone}" for name in VENUES if name != "binance")}
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("BINANCE")},
+    environment: dict[str, str | None] = {
+        **{name: None for name in os.environ if name.startswith("BINANCE")},
         **urls,
         "BINANCE_REST_URLS": server.url,
         "BINANCE_ARCHIVE_URL": server.url,
@@ -58,8 +63,8 @@ def doctor(folder: Path, server: Venue, *arguments: str, **settings: str) -> "su
         "COLUMNS": "180",
         **settings,
     }
-    command = [sys.executable, "-m", "cli.main", "doctor", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ran = CliRunner().invoke(app, ["doctor", *arguments], env=environment, catch_exceptions=False)
+    return subprocess.CompletedProcess(arguments, ran.exit_code, ran.stdout, ran.stderr)
 
 
 def test_every_venue_is_in_one_table(tmp_path: Path, server: Venue) -> None:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from tests.cli.data.stand import environment
-from tests.process import python
 
 
 @pytest.mark.parametrize(
@@ -20,9 +21,9 @@ from tests.process import python
     ],
     ids=" ".join,
 )
-def test_a_verb_without_data_leaves_no_folder(tmp_path: Path, verb: list[str]) -> None:
+def test_a_verb_without_data_leaves_no_folder(tmp_path: Path, verb: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data"
-    done = python("-m", "cli.main", *verb, env=environment(folder), cwd=tmp_path)
-    said = done.stdout + done.stderr
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(app, verb, env=environment(folder)).output
     assert str(folder) in said or "none.csv" in said, said
     assert not list(tmp_path.iterdir())

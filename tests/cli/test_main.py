@@ -242,8 +242,9 @@ def test_status_of_nothing_is_no_failure(tmp_path: Path) -> None:
 def test_what_is_wrong_is_one_line_and_exit_code_2(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], says: str
 ) -> None:
-    done = process(*arguments, DATA_DIR=str(tmp_path), **environment)
-    assert done.returncode == 2, done.stderr
+    given = {"CONFIG_FILE": EXAMPLE, "DATA_DIR": str(tmp_path), **environment}
+    done = CliRunner().invoke(app, arguments, env=given, catch_exceptions=False)
+    assert done.exit_code == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert says in line
 
@@ -274,10 +275,15 @@ def test_training_settings_are_read_before_the_market_is_asked_or_anything_kept(
     file.write_text(content)
     with SimulatedExchange() as exchange:
         given = simulated_environment(exchange, tmp_path / "data", free_port(), CONFIG_FILE=EXAMPLE, MARKET="binance")
-        done = python("-m", *command, str(file), env=given)
+        if command[0] == "updater":
+            ended = python("-m", *command, str(file), env=given)
+            code, told = ended.returncode, ended.stderr
+        else:
+            ran = CliRunner().invoke(app, [*command[1:], str(file)], env=given, catch_exceptions=False)
+            code, told = ran.exit_code, ran.stderr
         assert exchange.requests == []
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    assert code == 2, told
+    (line,) = told.splitlines()
     assert f"{file}: " in line
     assert says in line
     assert not (tmp_path / "data").exists()

@@ -85,9 +85,16 @@ class Skewed:
 def eventually(
     condition: Callable[[], bool], timeout_s: float = 10.0, what: str = "the condition", every_s: float = 0.02
 ) -> None:
-    """Look every ``every_s`` until ``condition`` holds; fail by name after ``timeout_s``."""
+    """Look every ``every_s`` until ``condition`` holds; fail by name after ``timeout_s``.
+
+    A look that takes long is followed by a longer pause: it would slow down what is waited for.
+    """
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        ended = time.monotonic()
+        if ended > deadline:
             raise AssertionError(f"{what} did not hold within {timeout_s} s")
-        time.sleep(every_s)
+        time.sleep(max(every_s, min(4 * (ended - began), 0.3)))
