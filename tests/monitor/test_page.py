@@ -133,6 +133,18 @@ def test_a_topic_that_loses_on_purpose_is_not_the_worst(stretched: Sequence[int]
         assert ('class="big bad"' in of_79) is not bool(stretched)
 
 
+def test_where_every_topic_is_stretched_the_one_that_loses_most_is_the_worst() -> None:
+    """As on a testnet with the default OBJECTIVE."""
+    entries = [topic_entry(topic_id, NOW_MS) for topic_id in (79, 80)]
+    loses = {f"{NET}/79": -0.01, f"{NET}/80": -0.4}
+    with served(sample(NOW_MS, entries, stretched=set(loses), levels=loses), FakeClock(NOW_MS)) as url:
+        assert [topic["topic_id"] for topic in got(f"{url}/api/topics")] == [80, 79]
+        page = get(f"{url}/").body.decode()
+        assert page.index("Worst topic") < page.index(f"/topics/{NET}/80")
+        assert "part of it is the stretch for admission" in page
+        assert "none does worse" not in page
+
+
 def test_answers_carry_their_scores(url: str) -> None:
     rows = got(f"{url}/api/topics/{NET}/79/answers?limit=9")
     assert [row["height"] for row in rows] == [HEIGHT - 60 * place for place in range(9)]
