@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -143,10 +143,11 @@ def _listen_for_pages(settings: Settings) -> socket.socket:
     """
     try:
         return listen(settings.monitor_host, settings.monitor_port, "MONITOR_")
-    except ConfigError:
-        if "monitor_port" in settings.model_fields_set:
-            raise
-        return listen(settings.monitor_host, 0, "MONITOR_")
+    except ConfigError as error:
+        if "monitor_port" not in settings.model_fields_set:
+            with suppress(ConfigError):
+                return listen(settings.monitor_host, 0, "MONITOR_")
+        raise error from None
 
 
 def _ready(base_url: str, patient_until_s: float) -> bool:

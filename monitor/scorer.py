@@ -169,12 +169,13 @@ class Scorer:
 
     def _sweep(self, told: Mapping[str, int], now_ms: int) -> int:
         """Score what was answered within one day and has no score yet."""
-        first_ms, newest_ms = self._book.first_ms(self._sweep_ms or 0), max(told.values())
-        if first_ms is None or first_ms > newest_ms:
+        first_ms = self._book.first_ms(self._sweep_ms or 0)
+        if first_ms is None:
             self._sweep_ms = None
             return 0
         end_ms = first_ms // DAY_MS * DAY_MS + DAY_MS
-        page = self._book.due([self._topics[key] for key in told], newest_ms, PAGE, since_ms=first_ms, until_ms=end_ms)
+        topics, newest_ms = [self._topics[key] for key in told], max(told.values())
+        page = self._book.due(topics, newest_ms, PAGE, since_ms=first_ms, until_ms=end_ms)
         over = [one for one in page if start_ms_of(one) + one.horizon_min * MINUTE_MS <= told[one.key]]
         made, waiting = self._score(over, now_ms)
         for answer in waiting:

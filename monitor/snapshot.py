@@ -170,8 +170,6 @@ class TopicView:
     def rank(self) -> tuple[int, float, str, int]:
         """Sorts the worst topic first: broken, worse than naive, with an alarm, then by skill."""
         skill = self.judged[1].skill
-        if skill is not None and self.note:
-            skill = max(skill, 0.0)  # below 0 on purpose
         kind = 0 if self.state in {State.BROKEN, State.UNKNOWN} else 1 if self.is_worse else 2 if self.alarms else 3
         return kind, 1.0 if skill is None else skill, self.seen.network or "", self.seen.topic_id
 

@@ -207,10 +207,11 @@ def _state(seen: TopicSeen, watched: Watched) -> tuple[State, str]:
 
 
 def _remedy(state: State, alarms: Sequence[AlarmShape], worse: bool) -> str:
-    if alarms:
-        return alarms[0].remedy
-    found = {State.UNKNOWN: INFERENCE_REMEDY, State.BROKEN: BROKEN_REMEDY}.get(state, "")
-    return found or (WORSE_REMEDY if worse else "")
+    if state is State.UNKNOWN:
+        return INFERENCE_REMEDY
+    if state is State.BROKEN:  # what mends a skill or a record of answers brings no answer
+        return next((alarm.remedy for alarm in alarms if alarm.name == "topic"), BROKEN_REMEDY)
+    return alarms[0].remedy if alarms else WORSE_REMEDY if worse else ""
 
 
 def _judgement(key: str, watched: Watched) -> Judgement | None:

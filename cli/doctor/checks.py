@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -14,7 +15,8 @@ from cli.adoptions import resolved
 from cli.doctor.chain import chain_checks
 from cli.doctor.check import Check, State, not_looked_at, warning, well, wrong
 from cli.doctor.venues import TIMEOUT_S, Finding, examine, unserved
-from cli.place import endpoint_of, page_of
+from cli.place import endpoint_of, ledger_url, page_of, place_of
+from cli.scores.record import NothingAnswered, reading
 from cli.screen import Column, table_of
 from cli.status.report import endpoint_report, status_report
 from cli.status.tables import headline
@@ -236,6 +238,18 @@ def _klines(subject: Subject) -> Iterator[Check]:
         yield well(f"{len(series)} series are up to date; {gaps} gaps")
 
 
+def _ledger(subject: Subject) -> Iterator[Check]:
+    try:
+        url = ledger_url(subject.settings, place_of(subject.settings))
+        with reading(url):
+            yield well(f"{sa.make_url(url).render_as_string()} can be read")
+    except NothingAnswered:
+        yield not_looked_at("nothing has been answered here yet")
+    except WorkerError as error:
+        line, _, remedy = str(error).partition("; ")
+        yield wrong(line, remedy)
+
+
 def _chain(subject: Subject) -> Iterator[Check]:
     settings = subject.settings
     if subject.folder:
@@ -251,6 +265,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Iterator[Check]]], ...] = (
     ("updater", _updater),
     ("monitor", _monitor),
     ("klines", _klines),
+    ("ledger", _ledger),
     ("clock", _clock),
     ("chain", _chain),
     ("venues", _venues),

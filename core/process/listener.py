@@ -46,10 +46,10 @@ def listen(host: str, port: int, prefix: str = "") -> socket.socket:
         ending = all(map(is_ending, holders)) if holders else not can_tell() or unseen < UNSEEN_LOOKS
         if not ending or time.monotonic() > deadline:
             by = " and ".join(map(described, holders)) or _unseen(host, port)
-            raise ConfigError(
-                f"{prefix}HOST={host} {prefix}PORT={port}: cannot listen there: {by} holds the port; end it, or "
-                f"choose another {prefix}PORT"
-            )
+            taken = f"{by} holds the port; end it, or choose another {prefix}PORT"
+            if os.getpid() in holders:
+                taken = f"{by}, this program itself, holds the port for another setting; choose another {prefix}PORT"
+            raise ConfigError(f"{prefix}HOST={host} {prefix}PORT={port}: cannot listen there: {taken}")
         time.sleep(PAUSE_S)
 
 

@@ -122,6 +122,8 @@ def why_worst(view: TopicView) -> str:
         )
     else:
         parts.append(view.why)
+    if view.note and skill.skill < 0:
+        parts.append("part of it is the stretch for admission")
     return "; ".join(parts)
 
 

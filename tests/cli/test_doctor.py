@@ -17,6 +17,7 @@ from core.clock import DAY_MS, MINUTE_MS, SystemClock
 from core.settings import Market, load_settings
 from ledger.epochs import Arrival
 from market.venues.registry import VENUES
+from tests.cli.ledger import write_ledger
 from tests.cli.test_status import SIX, endpoint
 from tests.fakes.chain_replay import ChainReplay, recorded
 from tests.fakes.clock import FakeClock, RunningClock
@@ -34,7 +35,19 @@ KEY = "not-a-real-key-0123"
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "config.example.json")
 NEW = "allora-testnet-9"  # whose topics the catalogue does not know, so that any horizon may be set
-ALL = ("settings", "config", "data folder", "inference", "updater", "monitor", "klines", "clock", "chain", "venues")
+ALL = (
+    "settings",
+    "config",
+    "data folder",
+    "inference",
+    "updater",
+    "monitor",
+    "klines",
+    "ledger",
+    "clock",
+    "chain",
+    "venues",
+)
 
 
 @pytest.fixture
@@ -176,6 +189,7 @@ def whole(tmp_path: Path, server: Venue) -> Iterator[dict[str, str]]:
     newest_ms = clock.now_ms() // MINUTE_MS * MINUTE_MS - MINUTE_MS
     series = SeriesState(synced_ms=clock.now_ms(), fetched_rows=3, gaps=0, newest_ms=newest_ms)
     state.replace_series({"ETHUSDT-1m": series})
+    write_ledger(tmp_path / "ledger.sqlite3", [], [])
     with endpoint([topic | {"market": "BINANCE"} for topic in SIX]) as port:
         ports = {"PORT": str(port), "MONITOR_PORT": str(port)}
         yield {"HOST": "127.0.0.1", **ports, "CONFIG_FILE": EXAMPLE, "MARKET_VENUES": "binance"}
@@ -221,6 +235,16 @@ def test_what_is_wrong_is_named_with_what_to_do_and_the_status_is_1(
     assert says in wrong["line"]
     assert wrong["remedy"]
     assert json.loads(ran.stdout)["well"] is False
+
+
+def test_a_ledger_that_is_damaged_is_wrong(tmp_path: Path, server: Venue, whole: dict[str, str]) -> None:
+    ledger = tmp_path / "ledger.sqlite3"
+    ledger.write_bytes(bytes(reversed(ledger.read_bytes())))
+    ran = doctor(tmp_path, server, "--json", **whole)
+    (found,) = checked(ran)["ledger"]
+    assert (found["state"], ran.returncode) == ("wrong", 1)
+    assert "is damaged" in found["line"]
+    assert "inference sets it aside" in found["remedy"]
 
 
 def test_a_monitor_that_does_not_answer_is_told_where_something_runs(

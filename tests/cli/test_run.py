@@ -29,6 +29,11 @@ def test_a_taken_default_port_is_replaced_and_a_taken_port_that_was_set_is_refus
             assert listener.getsockname()[1] not in {0, port}
 
 
+def test_a_wrong_host_of_the_page_is_told_with_the_default_port() -> None:
+    with pytest.raises(ConfigError, match=r"MONITOR_HOST=203\.0\.113\.7 MONITOR_PORT=8080: cannot listen there"):
+        _listen_for_pages(load_settings(monitor_host="203.0.113.7"))
+
+
 @pytest.fixture
 def chain() -> Iterator[ChainReplay]:
     lines = recorded()

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 import sqlite3
 from collections import defaultdict
@@ -243,6 +244,12 @@ def test_csv_and_parquet_hold_every_row_and_every_number(ledger: Ledger, tmp_pat
     read = pl.read_csv(comma, schema=frame.schema).with_columns(pl.col("reason", "loss_name").fill_null(""))
     assert read.equals(frame)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp")]
+
+
+def test_reference_names_every_column_of_a_file() -> None:
+    section = (Path(__file__).parents[2] / "docs" / "reference.md").read_text().partition("## Files of scores")[2]
+    told = re.findall(r"^\| (`.*?) \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert [name for cell in told for name in re.findall(r"`(\w+)`", cell)] == [column.name for column in table.c]
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

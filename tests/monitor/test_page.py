@@ -16,6 +16,7 @@ from core.net.http_get import Answer, http_get
 from core.topic import CLASSIFICATION, catalogue
 from model.judging.skill import Skill
 from model.stretch import STRETCH_COSTS
+from monitor.alarm_rows import Kept
 from monitor.api import Row
 from monitor.pages.words import headline
 from monitor.view import View
@@ -131,6 +132,18 @@ def test_a_topic_that_loses_on_purpose_is_not_the_worst(stretched: Sequence[int]
         assert page.index("Worst topic") < page.index(f"/topics/{NET}/{worst}")
         of_79 = get(f"{url}/topics/{NET}/79").body.decode()
         assert ('class="big bad"' in of_79) is not bool(stretched)
+
+
+def test_where_every_topic_is_stretched_the_one_that_loses_most_is_the_worst() -> None:
+    """As on a testnet with the default OBJECTIVE."""
+    entries = [topic_entry(topic_id, NOW_MS) for topic_id in (79, 80)]
+    loses = {f"{NET}/79": -0.01, f"{NET}/80": -0.4}
+    with served(sample(NOW_MS, entries, stretched=set(loses), levels=loses), FakeClock(NOW_MS)) as url:
+        assert [topic["topic_id"] for topic in got(f"{url}/api/topics")] == [80, 79]
+        page = get(f"{url}/").body.decode()
+        assert page.index("Worst topic") < page.index(f"/topics/{NET}/80")
+        assert "part of it is the stretch for admission" in page
+        assert "none does worse" not in page
 
 
 def test_answers_carry_their_scores(url: str) -> None:
@@ -335,6 +348,18 @@ def test_topics_keep_their_last_values_when_inference_dies() -> None:
     assert first.shape.last_answer is not None
     assert first.shape.remedy.startswith("start it: docker compose up --detach inference")
     assert headline(one.snapshot) == "Inference does not answer"
+
+
+@pytest.mark.parametrize(
+    ("answers", "ready", "remedy"),
+    [(False, True, "start it: "), (True, False, "see the row of its symbol"), (True, True, "mend skill")],
+)
+def test_the_remedy_is_that_of_what_keeps_a_topic_from_being_answered(answers: bool, ready: bool, remedy: str) -> None:
+    entry = topic_entry(79, NOW_MS, ready=ready)
+    skill = Kept(name="skill", subject=f"{NET}/79", since_ms=NOW_MS, what="it is worse", remedy="mend skill")
+    seen = replace(usual(NOW_MS).snapshot.watched.inference, answers=answers, topics=(entry,))
+    (topic,) = sample(NOW_MS, [entry], inference=seen, alarms=[skill]).snapshot.topics
+    assert topic.shape.remedy.startswith(remedy)
 
 
 def test_a_topic_that_cannot_be_read_does_not_hide_the_others() -> None:

@@ -121,6 +121,14 @@ def test_a_row_that_a_journal_brings_in_late_is_found_within_a_day(stand: Stand)
     assert stand.score_all(END_MS + DAY_MS) == 12
 
 
+def test_a_row_that_was_answered_while_the_clock_ran_ahead_is_scored(stand: Stand) -> None:
+    stand.store("ETHUSDT", WALK)
+    first, *others = hour_of(PRICE)
+    stand.answer([first._replace(answered_ms=END_MS + 40 * DAY_MS), *others])
+    assert stand.score_all(END_MS) == 12
+    assert stand.score_all(END_MS) == 0
+
+
 def test_the_times_of_blocks_that_come_late_move_the_interval(stand: Stand) -> None:
     stand.store("ETHUSDT", WALK)
     stand.answer([answer._replace(block_ms=None) for answer in hour_of(PRICE, epochs=3)])

@@ -96,6 +96,14 @@ def test_who_has_bound_a_port_without_listening_cannot_be_named() -> None:
         assert "sudo" not in str(caught.value), "no table that it reads has the port"
 
 
+def test_a_port_that_this_program_has_taken_for_another_setting() -> None:
+    with (
+        listen("127.0.0.1", 0) as first,
+        pytest.raises(ConfigError, match="this program itself, holds the port for another setting; choose"),
+    ):
+        listen("127.0.0.1", first.getsockname()[1])
+
+
 @pytest.mark.parametrize(
     ("host", "says"),
     [
