@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+from bech32 import bech32_decode
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 LONGEST_WAIT_S = 120.0  # most seconds after the base that an answer may be held
@@ -146,10 +147,14 @@ def _venue_keys(secret: SecretStr) -> SecretStr:
 
 def _worker_addresses(text: str) -> str:
     for address in text.split(",") if text else ():
-        if address.strip() and not re.fullmatch(r"allo1[02-9ac-hj-np-z]{38}", address.strip()):
+        if not address.strip():
+            continue
+        if not re.fullmatch(r"allo1[02-9ac-hj-np-z]{38}", address.strip()):
             raise ValueError(
                 f"each address, between commas, is allo1 and 38 letters and digits, was {address.strip()!r}"
             )
+        if bech32_decode(address.strip())[0] is None:  # the chain would refuse each question about it
+            raise ValueError(f"the checksum of {address.strip()!r} is wrong: a letter of the address is mistyped")
     return text
 
 

@@ -63,6 +63,21 @@ def test_hosts_and_keys_of_venues_replace_the_names_of_earlier_releases() -> Non
     assert (new.urls_of("coinbase"), new.key_of("atlas")) == ((), "")
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("allo1yjy7uan0rtsxz2jm33xfhjawuhvz8pfveqd7lq", "the checksum of 'allo1yjy.*' is wrong"),
+        ("allo1short", "is allo1 and 38 letters and digits, was 'allo1short'"),
+    ],
+)
+def test_a_mistyped_address_is_named(address: str, says: str) -> None:
+    """The chain would refuse each question about it, and answers would look as if they never arrived."""
+    right = "allo1yjy7uan0rtsxz2jm33xfhjawuhvz8pfveqd7l3"
+    assert load_settings(worker_address=f"{right}, {right}").workers == (right, right)
+    with pytest.raises(ConfigError, match=says):
+        load_settings(worker_address=f"{right},{address}")
+
+
 def test_hosts_keep_their_order_and_lose_their_trailing_slash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINANCE_REST_URLS", "http://b:1/, https://a")
     assert load_settings().urls_of("binance") == ("http://b:1", "https://a")

@@ -170,6 +170,9 @@ def given(tmp_path: Path, disk: Disk, exchange: SimulatedExchange, node: Receive
         TRAINING_DAYS=str(DAYS),
         OBJECTIVE="loss",
         ALARM_INFERENCE="3",
+        ALARM_ANCHOR="3",
+        ALARM_TOPIC="0.01",
+        ALARM_CHAMPION="0.5",
         LOG_FORMAT="json",
     )
 
@@ -258,10 +261,10 @@ def test_every_alarm_and_rule_tells_what_is_broken_in_earnest(
 
         assert probe(["readyz", "--wait", "60", "--url", inference.url]) == 0
         with monitoring(given, logs["monitor"]) as monitor:
-            # Well, but for what is true of every run like this one.
+            # Well, but for what is true of every run like this one. The champion is an hour old.
             usual = {"BirnnClockOff", "BirnnMarketSimulated"}
             eventually(lambda: watched.health() == ["up"] * 3, 30, "the targets")
-            fire(*usual, alarms=("clock", "market"))
+            fire(*usual, alarms=("clock", "market", "champion"))
             eventually(lambda: watched.firing() == usual, 30, " and ".join(usual))
             assert len(watched.get("rules")["groups"][0]["rules"]) == len(RULES)
             for query in drawn():
@@ -319,10 +322,8 @@ def test_every_alarm_and_rule_tells_what_is_broken_in_earnest(
             # Exchange and node are gone, and the monitor hangs in a read of a disk that does not answer.
             exchange.outage(600)
             node.page = BROKEN
+            fire("BirnnAnchorStale", "BirnnTopicNotAnswerable", "BirnnNodeDown", alarms=("anchor", "topic"))
             (folder / "updater.json").unlink()
             os.mkfifo(folder / "updater.json")
-            fire(
-                *("BirnnAnchorStale", "BirnnTopicNotAnswerable", "BirnnNodeDown"),
-                *("BirnnUpdaterSilent", "BirnnMonitorStands"),
-            )
+            fire("BirnnUpdaterSilent", "BirnnMonitorStands")
     assert seen == {rule["alert"] for rule in RULES} - OF_CHAIN

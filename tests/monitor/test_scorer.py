@@ -1,12 +1,13 @@
 """Every answer is scored once, from candles that are there, and again from candles that were repaired."""
 
+import math
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,36 @@ def hour_of(topic: Topic, first_ms: int = START_MS, epochs: int = 12) -> list[An
     return answers_to(topic, WALK, range(first_ms, first_ms + epochs * EPOCH_MS, EPOCH_MS), seed=topic.topic_id)
 
 
+def volatility(closes: Sequence[float]) -> float:
+    """Of one-minute log-returns over these closes, for the whole of them."""
+    returns = np.diff(np.log(closes))
+    return float(np.std(returns, ddof=1)) * math.sqrt(len(returns))
+
+
+def separately(topic: Topic, answer: Answer, close: Mapping[int, float]) -> tuple[float, float, float]:
+    """The truth, the naive forecast that knows what the answer knew, and the plain one; from closes by their time.
+
+    The answers of these tests know the first minute of their interval, and the move from there to a newest price.
+    """
+    start_ms, horizon_ms, minutes = start_ms_of(answer), topic.horizon_ms, topic.horizon_min
+    assert MINUTE_MS < answer.elapsed_ms < 2 * MINUTE_MS
+    first, second, last = close[start_ms], close[start_ms + MINUTE_MS], close[start_ms + horizon_ms]
+    known = np.array([math.log(second / first), math.log(answer.anchor / second)])
+    if topic.target is Target.PRICE:
+        return last, answer.anchor * answer.truth_ratio, first
+    if topic.target is Target.LOG_RETURN:
+        return math.log(last / first), float(known.sum()), 0.0
+
+    def closes(end_ms: int) -> list[float]:
+        return [close[ms] for ms in range(end_ms - horizon_ms, end_ms + 1, MINUTE_MS)]
+
+    before = volatility(closes(start_ms))
+    to_come = (minutes - answer.elapsed_ms / MINUTE_MS) * volatility(closes(answer.asof_ms)) ** 2 / minutes
+    squares, square = float(known @ known) + to_come, float(known.sum()) ** 2 + to_come
+    whole = math.sqrt((squares - square / minutes) / (minutes - 1) * minutes)
+    return volatility(closes(start_ms + horizon_ms)), whole, before
+
+
 def test_every_score_equals_a_separate_calculation_from_the_store(stand: Stand) -> None:
     stand.store("ETHUSDT", WALK)
     answers = [answer for topic in TOPICS for answer in hour_of(topic, epochs=100)]
@@ -67,19 +98,22 @@ def test_every_score_equals_a_separate_calculation_from_the_store(stand: Stand) 
     found = scores(stand)
     past = trailing_return(WALK.between(0, START_MS), 60)
     std = float(past[np.isfinite(past)].std())
+    stored = stand.homes.read("ETHUSDT", MINUTE_MS, FIRST_MS, END_MS)
+    close = dict(zip((stored.open_time_ms + MINUTE_MS).tolist(), stored.close.tolist(), strict=True))
     for answer in answers:
-        topic, score, start_ms = (
-            TOPICS[answer.topic_id - 1],
-            found[answer.topic_id, answer.height or 0],
-            start_ms_of(answer),
-        )
-        stored = stand.homes.read("ETHUSDT", MINUTE_MS, *span_of(topic, start_ms, MINUTE_MS))
-        truth = truth_of(topic, stored, start_ms, VENUE)
-        assert (score.reason, score.venue) == ("", VENUE)
-        assert (score.truth, score.truth_sd, score.value) == (truth.value, truth.sd, float(answer.value))
+        topic, score = TOPICS[answer.topic_id - 1], found[answer.topic_id, answer.height or 0]
+        start_ms, value = start_ms_of(answer), float(answer.value)
+        truth, naive, plain = separately(topic, answer, close)
+        judged = truth_of(topic, stored.between(*span_of(topic, start_ms, MINUTE_MS)), start_ms, VENUE)
+        assert (score.reason, score.venue, score.value) == ("", VENUE, value)
+        assert (score.truth, score.truth_sd) == (judged.value, judged.sd)
+        if topic.target is not Target.PRICE:  # sums of logarithms are rounded in another order here
+            assert (score.truth, score.naive, score.plain_naive) == pytest.approx((truth, naive, plain), rel=1e-12)
+            truth, naive, plain = judged.value, score.naive or 0.0, score.plain_naive or 0.0
+        assert (score.truth, score.naive, score.plain_naive) == (truth, naive, plain)
         loss = loss_named(topic.loss)
-        assert score.loss == float(loss(np, np.float64(truth.value), np.float64(answer.value), std))
-        assert score.naive_loss == float(loss(np, np.float64(truth.value), np.float64(score.naive or 0.0), std))
+        losses = tuple(float(loss(np, np.float64(truth), np.float64(one), std)) for one in (value, naive, plain))
+        assert (score.loss, score.naive_loss, score.plain_naive_loss) == losses
 
 
 def test_nothing_is_scored_twice_also_after_a_restart(stand: Stand) -> None:
