@@ -66,6 +66,7 @@ def create_app(snapshot: Callable[[], Snapshot], answers: Answers, epochs: Epoch
         version="1",
         docs_url=None,  # these pages load scripts from another host
         redoc_url=None,
+        redirect_slashes=False,  # an unknown path is 404, also one that ends in a slash
     )
     no_topic: dict[int | str, dict[str, Any]] = {
         404: {"description": "no such topic, in one line", "content": {"text/plain": {}}},

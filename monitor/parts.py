@@ -32,7 +32,7 @@ from monitor.loops import Step
 from monitor.metrics import CONTENT_TYPE, AnswerCounts, Failures, MonitorMetrics
 from monitor.scorer import Scorer
 from monitor.skills import SkillBook
-from monitor.snapshot import Snapshot
+from monitor.snapshot import LastSeen, Snapshot, last_seen
 from monitor.view import View
 from monitor.watched import Checked, InferenceSeen, Participation, Watched
 from node.versions import NodeVersions
@@ -128,6 +128,7 @@ class _Rooms:
         self._chains_seen_ms: dict[str, int] = {}  # by network
         self._live: dict[str, LiveReadiness] = {}  # by Topic.key
         self._counts: dict[str, AnswerCounts] = {}  # likewise
+        self._newest: dict[str, LastSeen] = {}  # likewise
         self.compared: dict[str, Comparison] = {}  # by Topic.key: the champion's answers and the naive forecast
         self._failures: Counter[str] = Counter()
         self._reading = Lock()  # thousands of rows: those of one step alone are in memory
@@ -185,6 +186,8 @@ class _Rooms:
         topic, seen = self._topics[key], self._ground.newest()
         with self._counted(), self._reading:
             record = self._book.record(topic, self._market, now_ms - RECORD_DAYS * DAY_MS)
+            for answer, _ in self._book.answers_of(topic, 1):
+                self._newest[key] = last_seen(answer)
         readiness = seen.admission.get(key) if seen else None
         self._live[key] = live_readiness(
             topic, record, now_ms=now_ms, block_ms=readiness.block_ms if readiness else None
@@ -253,7 +256,7 @@ class _Rooms:
         if fault := self._ground.alarms.fault:
             watched = replace(watched, faults={**watched.faults, "alarms": fault})
         seen = ChainSeen(bool(self._ground.settings.lcds), self._chains_seen_ms, self._on_chain)
-        self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live, seen)
+        self._snapshot = self._view.build(watched, self._ground.alarms.standing, self._live, seen, self._newest)
 
     def close(self) -> None:
         if self.chain:

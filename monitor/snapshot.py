@@ -8,7 +8,9 @@ from typing import NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from admission.criteria import Criterion
+from core.clock import iso
 from core.topic import topic_key
+from ledger.answers import Answer
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
 from monitor.api import AlarmShape, LastAnswer, State, TopicShape
@@ -78,9 +80,21 @@ class LiveStanding(Protocol):
 
 
 class LastSeen(LastAnswer):
-    """What the page reads of a topic's last answer there."""
+    """A topic's last answer, as inference's ``/topics`` has it."""
 
     answered_ms: int
+
+
+def last_seen(answer: Answer) -> LastSeen:
+    """Return a row of the ledger in that form."""
+    return LastSeen(
+        height=answer.height,
+        value=answer.value,
+        answered=iso(answer.answered_ms),
+        version=answer.version,
+        forecast=answer.forecast,
+        answered_ms=answer.answered_ms,
+    )
 
 
 class TopicSeen(BaseModel):

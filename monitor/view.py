@@ -1,6 +1,7 @@
 """Makes the snapshots that the pages show, from what the monitor has seen."""
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -33,6 +34,7 @@ from monitor.snapshot import (
     NO_SCORE,
     AlarmSeen,
     Judgement,
+    LastSeen,
     LiveStanding,
     Skills,
     Snapshot,
@@ -80,12 +82,14 @@ class View:
         alarms: Sequence[AlarmSeen] = (),
         live: Mapping[str, LiveStanding] | None = None,
         chain: ChainSeen = ChainSeen(),  # noqa: B008 -- a value that does not change
+        newest: Mapping[str, LastSeen] = MappingProxyType({}),
     ) -> Snapshot:
         """Make a snapshot.
 
         Args:
             alarms: those that are on, in any order.
             live: standing on the real record, by ``Topic.key``.
+            newest: the ledger's newest answers, likewise, for a page that has not seen inference.
         """
         faults = dict(watched.faults)
         shown = [
@@ -93,7 +97,7 @@ class View:
             for one in sorted(alarms, key=lambda alarm: alarm.since_ms)
         ]
         # Before inference was ever seen the topics are the config's.
-        topics = [] if watched.inference.topics else [_configured(topic) for topic in watched.topics]
+        topics = [_configured(topic, newest.get(topic.key)) for topic in watched.topics if not watched.inference.topics]
         for entry in watched.inference.topics:
             try:
                 topics.append(TopicSeen.model_validate(entry))
@@ -132,7 +136,7 @@ class View:
                 self._trends[key] = Trends(self._made, self._skills.by_day(key), self._skills.by_version(key))
 
 
-def _configured(topic: Topic) -> TopicSeen:
+def _configured(topic: Topic, last_answer: LastSeen | None) -> TopicSeen:
     return TopicSeen(
         network=topic.network,
         topic_id=topic.topic_id,
@@ -142,6 +146,7 @@ def _configured(topic: Topic) -> TopicSeen:
         horizon=topic.horizon,
         loss=topic.loss,
         ready=False,
+        last_answer=last_answer,
     )
 
 

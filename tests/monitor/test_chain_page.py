@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from markupsafe import escape
 
 from core.net.http_get import http_get
+from ledger.database import Database
 from ledger.epochs import NETWORK_ITSELF, Detail, EpochBook
 from monitor.chain.filled import EpochRow
 from monitor.chain.words import NOT_READ, contribution_words
@@ -18,6 +19,7 @@ from monitor.parts import Ground, build
 from monitor.watched import Checked, TruthGap, Watched
 from tests.fakes.clock import FakeClock, RunningClock
 from tests.inference.stand import ETH_10M
+from tests.ledger.test_answer_log import answer as answer_to
 from tests.monitor.desk import desk
 from tests.monitor.economy import OURS, epoch_rows, recorded, write
 from tests.monitor.samples import NET, Sample, sample, served, serving, topic_entry, usual
@@ -188,6 +190,24 @@ def test_a_value_that_moves_nothing_is_said_to_earn_nothing() -> None:
     assert contribution_words("-0.5", None) == (
         "the network's loss would be 0.5 lower without our value: it would do better"
     )
+
+
+def test_the_last_answer_is_the_ledger_s_while_inference_was_never_seen(tmp_path: Path) -> None:
+    clock = RunningClock()
+    with desk(tmp_path, clock, topics=[ETH_10M]) as running:
+        Database(running.settings.ledger_url, clock).write([answer_to(height, str(height)) for height in (7, 9, 8)])
+        ground = Ground(
+            settings=running.settings, topics=[ETH_10M], clock=clock, alarms=running.book, newest=lambda: None
+        )
+        parts = build(ground)
+        try:
+            next(step for step in parts.steps if step.name == "record").run()
+            parts.seen(running.watch.look())
+            with serving(parts.app) as url:
+                (topic,) = got(f"{url}/api/topics")
+        finally:
+            parts.end()
+    assert (topic["state"], topic["last_answer"]["height"], topic["last_answer"]["value"]) == ("unknown", 9, "9")
 
 
 @pytest.mark.parametrize("lcd_urls", ["", "http://127.0.0.1:9"])

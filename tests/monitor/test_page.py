@@ -196,6 +196,7 @@ def test_the_alarms_are_listed_oldest_first(url: str) -> None:
         (f"/api/topics/{NET}/79/answers?limit=1001", 422, "limit='1001': Input should be less than or equal to 1000"),
         (f"/api/topics/{NET}/79/answers?limit=all", 422, "limit='all': Input should be a valid integer"),
         ("/nothing", 404, "Not Found; there are /, /topics/NETWORK/ID, /api/topics"),
+        ("/api/topics/", 404, "Not Found; there are"),
         ("/docs", 404, "Not Found; there are"),
         ("/redoc", 404, "Not Found; there are"),
     ],
