@@ -1,4 +1,4 @@
-"""Paths, fields and labelled values of each version of the emissions API; no other module depends on the version.
+"""Paths, fields and labelled values of each version of the emissions API. Other modules need not know the version.
 
 v5 is read as a real chain answered it. v9 and v10 follow the chain's published interface files and were never seen
 live. A field is found by its name and not by the version, so that a host that is between two versions is read as well;

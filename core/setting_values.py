@@ -146,15 +146,11 @@ def _venue_keys(secret: SecretStr) -> SecretStr:
 
 
 def _worker_addresses(text: str) -> str:
-    for address in text.split(",") if text else ():
-        if not address.strip():
-            continue
-        if not re.fullmatch(r"allo1[02-9ac-hj-np-z]{38}", address.strip()):
-            raise ValueError(
-                f"each address, between commas, is allo1 and 38 letters and digits, was {address.strip()!r}"
-            )
-        if bech32_decode(address.strip())[0] is None:  # the chain would refuse each question about it
-            raise ValueError(f"the checksum of {address.strip()!r} is wrong: a letter of the address is mistyped")
+    for address in filter(None, map(str.strip, text.split(","))):
+        if not re.fullmatch(r"allo1[02-9ac-hj-np-z]{38}", address):
+            raise ValueError(f"each address, between commas, is allo1 and 38 letters and digits, was {address!r}")
+        if bech32_decode(address)[0] is None:  # the chain would refuse each question about it
+            raise ValueError(f"the checksum of {address!r} is wrong: a letter of the address is mistyped")
     return text
 
 

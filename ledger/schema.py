@@ -14,8 +14,8 @@ SCHEMA_VERSION = 5
 DAMAGED = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 # A start checks so much: 0.2 s of reading. A year of 55 topics is 5 GB, and 37 s of a cold disk.
 CHECKED_AT_START_BYTES = 32 << 20
-AWAY_STATES = ("08", "57P", "53300")  # begins of PostgreSQL's codes: connection lost, going down, all slots taken
-# What a server that is starting, ending or full says before it has let anybody in, when there is no code.
+AWAY_STATES = ("08", "57P", "53300")  # PostgreSQL's codes begin so: connection lost, going down, all slots taken
+# What a server that is starting, ending or full answers to a login; the driver gives no code then.
 AWAY_WORDS = ("the database system is", "too many clients", "connection slots")
 LOCK = 0xB12  # of PostgreSQL, for making and upgrading tables; any number that nobody else uses
 LOCK_S = 10
@@ -309,7 +309,10 @@ def is_damaged(error: Exception) -> bool:
 
 
 def is_away(error: Exception) -> bool:
-    """True if a PostgreSQL server was not reached, or is starting, ending or full; False if it refuses what we are."""
+    """True if the PostgreSQL server cannot be reached, or is starting, ending or full.
+
+    False if the server refuses our password, role or database name, and for an error of a statement.
+    """
     cause = getattr(error, "orig", None)
     if not isinstance(error, sa.exc.OperationalError) or isinstance(cause, sqlite3.Error):
         return False

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import Field
 
@@ -126,6 +126,17 @@ class TopicShape(Shape):
     chain: ChainShape | None = Field(description="null where the chain is not read (LCD_URLS) and never was")
 
 
+def answered_fields(answer: Answer) -> dict[str, Any]:
+    """Return the fields of ``LastAnswer`` from a row of the ledger."""
+    return {
+        "height": answer.height,
+        "value": answer.value,
+        "answered": iso(answer.answered_ms),
+        "version": answer.version,
+        "forecast": answer.forecast,
+    }
+
+
 class AnswerShape(LastAnswer):
     """An answer and, once its interval is over, its score."""
 
@@ -146,11 +157,7 @@ class AnswerShape(LastAnswer):
     @classmethod
     def of(cls, answer: Answer, score: ScoreSeen | None) -> "AnswerShape":
         return cls(
-            height=answer.height,
-            value=answer.value,
-            answered=iso(answer.answered_ms),
-            version=answer.version,
-            forecast=answer.forecast,
+            **answered_fields(answer),
             base=iso(answer.base_ms),
             scored=score is not None and score.loss is not None,
             reason=score.reason if score else "",

@@ -131,7 +131,7 @@ class _Rooms:
         self._newest: dict[str, LastSeen] = {}  # likewise
         self.compared: dict[str, Comparison] = {}  # by Topic.key: the champion's answers and the naive forecast
         self._failures: Counter[str] = Counter()
-        self._reading = Lock()  # thousands of rows: those of one step alone are in memory
+        self._reading = Lock()  # held while a step reads thousands of rows: two at once take too much memory
 
     def _chain_watch(self) -> "ChainWatch":
         from monitor.chain.watch import ChainWatch  # noqa: PLC0415 -- with requests some 7 MB, where a chain is followed
@@ -187,7 +187,8 @@ class _Rooms:
         with self._counted(), self._reading:
             record = self._book.record(topic, self._market, now_ms - RECORD_DAYS * DAY_MS)
             for answer, _ in self._book.answers_of(topic, 1):
-                self._newest[key] = last_seen(answer)
+                if answer.answers(topic, self._market):
+                    self._newest[key] = last_seen(answer)
         readiness = seen.admission.get(key) if seen else None
         self._live[key] = live_readiness(
             topic, record, now_ms=now_ms, block_ms=readiness.block_ms if readiness else None

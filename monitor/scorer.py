@@ -196,7 +196,7 @@ class Scorer:
         for run in _runs(page):
             days: dict[Series, set[int]] = defaultdict(set)
             read: dict[tuple[str, Series], Klines] = {}
-            for answer in sorted(run, key=self._symbol_of):  # the returns of one symbol are in memory at a time
+            for answer in sorted(run, key=self._symbol_of):  # Candles keeps the returns of one symbol
                 score = self._score_of(answer, run, now_ms, days, read)
                 if score is None:
                     waiting.append(answer)

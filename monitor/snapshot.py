@@ -8,12 +8,11 @@ from typing import NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from admission.criteria import Criterion
-from core.clock import iso
 from core.topic import topic_key
 from ledger.answers import Answer
 from model.judging.skill import Skill
 from model.registry.champions import Champion, Demotion
-from monitor.api import AlarmShape, LastAnswer, State, TopicShape
+from monitor.api import AlarmShape, LastAnswer, State, TopicShape, answered_fields
 from monitor.chain.words import NOT_READ
 from monitor.watched import Checked, Watched
 from updater.state import Verdict
@@ -87,14 +86,7 @@ class LastSeen(LastAnswer):
 
 def last_seen(answer: Answer) -> LastSeen:
     """Return a row of the ledger in that form."""
-    return LastSeen(
-        height=answer.height,
-        value=answer.value,
-        answered=iso(answer.answered_ms),
-        version=answer.version,
-        forecast=answer.forecast,
-        answered_ms=answer.answered_ms,
-    )
+    return LastSeen(**answered_fields(answer), answered_ms=answer.answered_ms)
 
 
 class TopicSeen(BaseModel):

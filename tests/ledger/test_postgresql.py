@@ -405,9 +405,7 @@ def refusing(reply: bytes) -> Iterator[str]:
     ],
     ids=["starting", "full", "password", "name", "closed"],
 )
-def test_only_a_server_that_refuses_what_we_are_ends_the_start(
-    tmp_path: Path, reply: bytes, is_fault_of_ours: bool
-) -> None:
+def test_only_a_refused_password_or_name_ends_the_start(tmp_path: Path, reply: bytes, is_fault_of_ours: bool) -> None:
     with refusing(reply) as url:
         if is_fault_of_ours:
             for begin in (lambda: Ledger(url, [ETH_10M], "BINANCE", CLOCK, tmp_path), lambda: bring_up_to_date(url)):
