@@ -102,7 +102,7 @@ class KlineStore:
         """
         folder = self.folder(symbol, klines.interval_ms)
         with self.writing():
-            parts = [self._put(folder / month_file(span[0]), klines.between(*span)) for span in months_of(klines)]
+            parts = [self._put(symbol, klines.between(*span)) for span in months_of(klines)]
             changed = Klines.joined(klines.interval_ms, parts)
             if len(changed):
                 for month in map(month_of, folder.glob(f"*{JOURNAL}")):
@@ -111,15 +111,17 @@ class KlineStore:
                         if len(recent):
                             with disk(month):
                                 _replace(month, whole.merge(recent))
-                self._keep_tail(symbol, changed)
+                self._keep_tail(symbol, klines.interval_ms)
         return len(changed)
 
-    def _put(self, month: Path, part: Klines) -> Klines:
+    def _put(self, symbol: str, part: Klines) -> Klines:
         """Store klines of one month; returns those that are new or differ from what was there."""
+        month = self.folder(symbol, part.interval_ms) / month_file(int(part.open_time_ms[0]))
         recent, whole = self._sound(month, part.interval_ms)
         fresh = part.not_in(whole.merge(recent))
         if not len(fresh):
             return fresh
+        self._drop_tail(symbol, fresh)
         is_corrected = bool(np.isin(fresh.open_time_ms, recent.open_time_ms).any())
         recent = recent.merge(fresh)
         held = whole.merge(recent)
@@ -135,16 +137,23 @@ class KlineStore:
         self._reader.note(month, held)
         return fresh
 
-    def _keep_tail(self, symbol: str, changed: Klines) -> None:
-        """Write the warm-start file anew if it is too far behind, or ``changed`` rows, just appended, correct it.
+    def _drop_tail(self, symbol: str, changing: Klines) -> None:
+        """Delete the warm-start file if rows about to be stored or removed are of its time.
 
-        After a kill between the months and that file it stays as it was until it is too far behind.
+        After a kill or a full disk between the months and that file it would tell other rows than the months.
         """
-        interval_ms = changed.interval_ms
+        known = read_tail(self.root, symbol, changing.interval_ms)
+        oldest_ms = known.end_ms - TAIL_ROWS * changing.interval_ms
+        if len(known) and len(changing.between(oldest_ms, known.end_ms)):
+            path = tail_path(self.root, symbol, changing.interval_ms)
+            with disk(path):
+                path.unlink(missing_ok=True)
+                sync_folder(path.parent)
+
+    def _keep_tail(self, symbol: str, interval_ms: int) -> None:
+        """Write the warm-start file if it is missing or too far behind."""
         known = read_tail(self.root, symbol, interval_ms)
-        newest_ms = self.end_ms(symbol, interval_ms)
-        corrected = len(changed.between(newest_ms - TAIL_ROWS * interval_ms, known.end_ms)) > 0
-        if corrected or not len(known) or newest_ms - known.end_ms >= TAIL_BEHIND_MS:
+        if not len(known) or self.end_ms(symbol, interval_ms) - known.end_ms >= TAIL_BEHIND_MS:
             self.repair_tail(symbol, interval_ms)
 
     def latest(self, symbol: str, interval_ms: int) -> int | None:
@@ -227,6 +236,7 @@ class KlineStore:
                 if len(kept) == len(held):
                     continue
                 removed += len(held) - len(kept)
+                self._drop_tail(symbol, held.between(*span))
                 with disk(month):
                     if len(kept):
                         _replace(month, kept)

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from core.errors import ConfigError, WorkerError
 from market.store.inspection import gaps, tail_fault
 from market.store.kline_store import KlineStore
 from market.store.month_file import Damaged, unpacked
+from market.store.warm_start import read_tail
 from tests.disk import disk
-from tests.fakes.klines import assert_exact, random_walk_klines
-from tests.market.store.month_end import REPOSITORY, WALK, at, everything, rows
+from tests.fakes.klines import assert_exact, random_walk_klines, same
+from tests.market.store.month_end import CORRECTED, REPOSITORY, WALK, at, everything, rows
 
 __all__ = ["disk"]
 
@@ -27,13 +29,13 @@ __all__ = ["disk"]
 
 
 class Limited:
-    """A disk that refuses files of more than 1,000 bytes, where no disk can be mounted."""
+    """A disk that refuses files of more than so many bytes, where no disk can be mounted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, (_, self.most) = folder, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def refuse(self, _: str) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, self.most))
+    def refuse(self, _: str, size: int = 1000) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, self.most))
 
     def give_way(self) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.most, self.most))
@@ -70,6 +72,33 @@ def test_a_disk_that_is_full_costs_nothing_that_was_stored(
     assert tail_fault(store, "ETHUSDT", MINUTE_MS) == ""
 
 
+def corrected(store: KlineStore) -> None:
+    store.append("ETHUSDT", CORRECTED.between(at(1550), at(1551)))
+
+
+def removed(store: KlineStore) -> None:
+    store.remove("ETHUSDT", MINUTE_MS, (at(1550), at(1551)))
+
+
+@pytest.mark.parametrize("change", [corrected, removed])
+def test_a_tail_that_cannot_be_written_tells_nothing_else_than_the_months(
+    limited: Limited, change: Callable[[KlineStore], None]
+) -> None:
+    store = KlineStore(limited.folder, journal_rows=40, small_bytes=0)
+    store.append("ETHUSDT", rows(0, 1600))
+    before = everything(store)
+    limited.refuse("the tail", size=20_000)  # which is larger than a journal, and than the hundred rows of December
+    try:
+        with pytest.raises(WorkerError, match="File too large"):
+            change(store)
+    finally:
+        limited.give_way()
+    assert not same(everything(store), before)
+    assert tail_fault(store, "ETHUSDT", MINUTE_MS) == ""
+    store.append("ETHUSDT", rows(1600, 1601))
+    assert same(read_tail(store.root, "ETHUSDT", MINUTE_MS), everything(store))
+
+
 # -- several processes ------------------------------------------------------------------------------------------------
 
 WRITER = """
@@ -79,7 +108,7 @@ from pathlib import Path
 from core.clock import MINUTE_MS
 from market.store.kline_store import KlineStore
 from tests.disk import disk
-from tests.fakes.klines import assert_exact, random_walk_klines
+from tests.fakes.klines import assert_exact, random_walk_klines, same
 store, start_ms = KlineStore(Path(sys.argv[1]), **json.loads(sys.argv[4])), int(sys.argv[3])
 walk = random_walk_klines(3000, start_ms=start_ms)
 with store.writing():
