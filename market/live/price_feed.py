@@ -65,7 +65,7 @@ class PriceFeed:
             self._wake.set()
 
     def traded(self, symbol: str, price: float, venue_ms: int) -> None:
-        """VenueInfo a price from the stream."""
+        """Offer a price from the stream to the guard, and its time to the venue's clock."""
         self.venue_clock.heard(venue_ms)
         now_ms = self._clock.now_ms()
         offered = Price(price=price, asof_ms=min(venue_ms, now_ms), venue=self._market.stream_venue)
