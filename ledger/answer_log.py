@@ -214,7 +214,8 @@ class Ledger:
         self._reader.close(min(timeout_s, READS_CLOSE_S))
         if left := self._writer.close(timeout_s):
             log.error("ledger_closed_early", answers_in_journal_alone=left)
-        self._journal.close(all_written=not self._unwritten and not self.dropped)
+        with self._remembering:  # while a file is set aside, another thread begins the journal anew
+            self._journal.close(all_written=self._begun and not self._unwritten and not self.dropped)
         self._database.disconnect()
 
     def _remember(self, answer: Answer, key: tuple[str, int]) -> Answer:
@@ -275,10 +276,11 @@ class Ledger:
 
     def _begin_anew(self, damage: Exception) -> None:
         """Set a file aside that was found damaged; what memory knows is written into a new one, now or once it can."""
+        self._begun = False
+        self._shorten_journal()  # to what memory knows: a stop or a kill before the new file has that loses none of it
         try:
             self._database.set_aside(damage)
             self._set_aside += 1
-            self._begun = False
             self._begin()
         except (*FAULTS, ConfigError) as error:
             self._count_failure("ledger_not_begun_anew", one_line(error))
@@ -323,9 +325,14 @@ class Ledger:
         return ()
 
     def _shorten_journal(self) -> None:
+        """Begin the journal anew with the answers that the database may lack."""
         try:
             with self._remembering:
-                before = self._journal.begin_anew(tuple(self._unwritten.values()))
+                lacking = dict(self._unwritten)
+                if not self._begun:
+                    for topic, known in self._recent.items():
+                        lacking |= {(topic, height): answer for height, answer in known.items()}
+                before = self._journal.begin_anew(lacking.values())
         except OSError as error:
             self._say("journal_not_shortened", error.strerror or str(error))
         else:

@@ -49,7 +49,7 @@ class _File:
         """
         end = self.size + len(lines)
         if self._room is None or end > len(self._room):
-            room = -(-end // ROOM_BYTES) * ROOM_BYTES
+            room = (end // ROOM_BYTES + 1) * ROOM_BYTES
             os.posix_fallocate(self._fd, 0, room)
             if self._room is not None:
                 self._room.close()

@@ -253,7 +253,8 @@ def test_damage_far_from_the_newest_answers_is_found_after_the_start(tmp_path: P
         opened.keep(answer(7, "7"))
         assert opened.recall(ETH_10M, 5) == first
         assert opened.keep(answer(6, "anew")).value == "6"
-    assert stored(tmp_path) == {5: first.value, 6: "6", 7: "7"}
+    with ledger(tmp_path):  # writes what the end came before, from the journal
+        assert stored(tmp_path) == {5: first.value, 6: "6", 7: "7"}
 
 
 def test_a_large_file_that_is_well_stays(tmp_path: Path) -> None:
@@ -279,7 +280,28 @@ def test_damage_to_the_newest_answers_of_a_large_file_is_found_at_the_start(tmp_
         assert opened.recall(ETH_10M, 5) is None
         opened.keep(answer(5, "anew"))
         eventually(lambda: len(list(tmp_path.glob("*.damaged-*"))) >= 1, what="the file set aside")
-    assert stored(tmp_path) == {5: "anew"}
+    with ledger(tmp_path):  # writes what the end came before, from the journal
+        assert stored(tmp_path) == {5: "anew"}
+
+
+def test_a_damaged_file_is_set_aside_also_while_no_answer_is_known(tmp_path: Path) -> None:
+    with ledger(tmp_path) as opened:
+        for height in range(400):
+            opened.keep(answer(height)._replace(network="other"))
+    make_large(tmp_path / "ledger.sqlite3")
+    damage_page(tmp_path / "ledger.sqlite3", b"other")
+    with capture_logs() as logs, ledger(tmp_path):
+        eventually(lambda: bool(list(tmp_path.glob("*.damaged-*"))), what="the file set aside")
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["ledger_damaged"]
+
+
+def damage_all(path: Path) -> None:
+    """Overwrite all pages but the first of a file in use."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
 
 
 def test_a_file_that_is_damaged_meanwhile_is_set_aside_and_no_answer_is_lost(tmp_path: Path) -> None:
@@ -288,18 +310,31 @@ def test_a_file_that_is_damaged_meanwhile_is_set_aside_and_no_answer_is_lost(tmp
         for height in range(100):
             opened.keep(answer(height, str(height)))
         eventually(lambda: not opened.unwritten, what="the rows")
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        whole = path.read_bytes()
-        with path.open("r+b") as file:
-            file.seek(4096)
-            file.write(b"\xff" * (len(whole) - 4096))
+        damage_all(path)
         for height in range(100, 200):
             opened.keep(answer(height, str(height)))
         eventually(lambda: not opened.unwritten, 30, "the rows in a new file")
     assert len(list(tmp_path.glob("*.damaged-*"))) >= 1
     found = stored(tmp_path)
     assert {height: found[height] for height in range(72, 200)} == {height: str(height) for height in range(72, 200)}
+
+
+def test_an_end_before_the_new_file_has_what_memory_knows_loses_no_answer(tmp_path: Path) -> None:
+    with ledger(tmp_path, recent=1000) as opened:
+        for height in range(100):
+            opened.keep(answer(height, str(height)))
+    in_the_way = tmp_path / "ledger.sqlite3-journal"
+    with ledger(tmp_path, recent=1000) as opened:
+        damage_all(tmp_path / "ledger.sqlite3")
+        in_the_way.mkdir()  # SQLite can make no new file
+        for height in range(100, 200):
+            opened.keep(answer(height, str(height)))
+        eventually(lambda: opened.failures > 1, what="a new file that cannot be made")
+    assert list(tmp_path.glob("*.damaged-*"))
+    in_the_way.rmdir()
+    with ledger(tmp_path, recent=1000) as opened:
+        assert opened.keep(answer(50, "anew")).value == "50"
+    assert stored(tmp_path) == {height: str(height) for height in range(200)}
 
 
 def test_a_database_that_cannot_be_written_stops_no_answer_and_is_caught_up(tmp_path: Path) -> None:
