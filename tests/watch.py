@@ -155,10 +155,7 @@ class Watch:
         return asked
 
     def files(self) -> set[str]:
-        """What was written outside the data folder and the temporary one.
-
-        Python's compiled files do not count, nor the system's list of fonts, which fontconfig renews for root.
-        """
+        """What was written outside the data folder and the temporary one; Python's compiled files do not count."""
         left = {str(path) for folder in (self.home, self.working) for path in folder.rglob("*")}
         for name, arguments, result in self._calls():
             if name == "connect" or result == "-1" or ("open" in name and not _WRITES.search(arguments)):
@@ -168,7 +165,7 @@ class Watch:
         return {path for path in left if not self._is_expected(path)}
 
     def _is_expected(self, path: str) -> bool:
-        ours = (*map(str, (self.data, self.temporary)), "/dev", "/proc", "/var/cache/fontconfig")
+        ours = (*map(str, (self.data, self.temporary)), "/dev", "/proc")
         return path.startswith(tuple(f"{folder}/" for folder in ours)) or path in ours or "__pycache__" in path
 
     def _calls(self) -> Sequence[tuple[str, str, str]]:

@@ -140,7 +140,8 @@ class KlineStore:
     def _drop_tail(self, symbol: str, changing: Klines) -> None:
         """Delete the warm-start file if rows about to be stored or removed are of its time.
 
-        After a kill or a full disk between the months and that file it would tell other rows than the months.
+        Otherwise a kill or a full disk, after the month is written and before this file is, would leave it with other
+        rows than the months have.
         """
         known = read_tail(self.root, symbol, changing.interval_ms)
         oldest_ms = known.end_ms - TAIL_ROWS * changing.interval_ms

@@ -187,6 +187,7 @@ def test_broken_messages_cost_nothing(exchange: SimulatedExchange, clock: Runnin
             assert anchor
             assert anchor.asof_ms >= seen_ms
             seen_ms = anchor.asof_ms
+            # Where a trade was lost, the newest price is an open candle's close, which counts as older than it is.
             traded, of_an_open_candle = (
                 exchange.source.price_at("BTCUSDT", anchor.asof_ms + later_ms) for later_ms in (0, CANDLE_LAG_MS)
             )

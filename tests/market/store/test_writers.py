@@ -108,7 +108,7 @@ from pathlib import Path
 from core.clock import MINUTE_MS
 from market.store.kline_store import KlineStore
 from tests.disk import disk
-from tests.fakes.klines import assert_exact, random_walk_klines, same
+from tests.fakes.klines import assert_exact, random_walk_klines
 store, start_ms = KlineStore(Path(sys.argv[1]), **json.loads(sys.argv[4])), int(sys.argv[3])
 walk = random_walk_klines(3000, start_ms=start_ms)
 with store.writing():
