@@ -277,7 +277,7 @@ class Ledger:
     def _begin_anew(self, damage: Exception) -> None:
         """Set a file aside that was found damaged; what memory knows is written into a new one, now or once it can."""
         self._begun = False
-        self._shorten_journal()  # to all answers in memory: a stop or a kill would lose them while the new file is empty
+        self._shorten_journal()  # to all answers in memory: a kill would lose them while the new file is empty
         try:
             self._database.set_aside(damage)
             self._set_aside += 1
